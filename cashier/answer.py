@@ -1,0 +1,80 @@
+"""How a question to an upstream ends when it does not end in an answer.
+
+A leaf: everybody may import it, it imports nothing of the project. Two vocabularies live here. `Missing` is a value: the domain
+sees it in the place of a fact and shapes the answer with it. `SourceError` is what a wire reports; it becomes a `Missing` in the
+fan-out and goes no further.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+from msgspec import Struct
+
+
+class Why(StrEnum):
+    """Why a fact is missing."""
+
+    TIMEOUT = "TIMEOUT"
+    UNREACHABLE = "UNREACHABLE"
+    OVERLOADED = "OVERLOADED"
+    GARBLED = "GARBLED"
+    WRONG_IDENTITY = "WRONG_IDENTITY"
+    SHED = "SHED"
+    BREAKER_OPEN = "BREAKER_OPEN"
+    SKIPPED = "SKIPPED"
+
+
+class Missing(Struct, frozen=True):
+    """The place of a fact that did not come.
+
+    `source` is the source's name in the configuration.
+    """
+
+    source: str
+    why: Why
+
+
+class SourceError(Exception):
+    """An upstream call that brought no usable answer. Handed on as a value or raised; ends in the fan-out.
+
+    `detail` is for operators. It never holds a body, an amount or anything of the payer's.
+    """
+
+    why: ClassVar[Why]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def missing(self, source: str) -> Missing:
+        return Missing(source, self.why)
+
+
+class Unreachable(SourceError):
+    """No whole answer: no connection, a connection that broke, or a 5xx that is not an overload."""
+
+    why = Why.UNREACHABLE
+
+
+class Overloaded(SourceError):
+    """The upstream asked for less: 429 or 503. `retry_after_s` is what it said, if it did."""
+
+    why = Why.OVERLOADED
+
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
+class Garbled(SourceError):
+    """An answer came that breaks the protocol or the contract: framing, bounds, JSON, types, an unexpected status."""
+
+    why = Why.GARBLED
+
+
+class WrongIdentity(Garbled):
+    """A well-formed answer about another user, order or merchant than was asked for. Thrown away, always."""
+
+    why = Why.WRONG_IDENTITY

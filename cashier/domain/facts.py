@@ -1,0 +1,230 @@
+"""What the upstreams say, as typed structs, and `Facts`: one field per source, each an answer or the `Missing` in its place.
+
+The structs are what the wire is decoded into: a field that is absent or of another type does not become a default, it garbles the
+answer. Fields that we do not use are not listed and cost nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from cashier.answer import Missing
+from cashier.domain.method import Kind
+from cashier.domain.money import BPS, Money
+from cashier.domain.order import Country, Instant, Order, Product, Terminal
+
+Bps = Annotated[int, Meta(ge=0, le=BPS)]
+
+
+class MerchantStatus(StrEnum):
+    ACTIVE = "ACTIVE"
+    SUSPENDED = "SUSPENDED"
+
+
+class Merchant(Struct, frozen=True):
+    merchant_id: str
+    name: str
+    status: MerchantStatus
+    country: Country
+    mcc: str
+    products: frozenset[Product]
+    kinds: frozenset[Kind]
+
+
+class MemberStatus(StrEnum):
+    ACTIVE = "ACTIVE"
+    FROZEN = "FROZEN"
+    CLOSED = "CLOSED"
+
+
+class LastUsed(Struct, frozen=True):
+    kind: Kind
+    instrument_id: str | None = None
+
+
+class Usage(Struct, frozen=True):
+    kind: Kind
+    count: Annotated[int, Meta(ge=0)]
+
+
+class Member(Struct, frozen=True):
+    user_id: str
+    status: MemberStatus
+    country: Country
+    kyc_level: int
+    usage: tuple[Usage, ...]
+    last_used: LastUsed | None = None
+
+
+class CardType(StrEnum):
+    DEBIT = "DEBIT"
+    CREDIT = "CREDIT"
+
+
+class CardStatus(StrEnum):
+    ACTIVE = "ACTIVE"
+    FROZEN = "FROZEN"
+    UNBOUND = "UNBOUND"
+
+
+class Card(Struct, frozen=True):
+    """A bound card. `expiry` is the last month in which it is good, `2031-05`."""
+
+    card_id: str
+    bank: str
+    bank_name: str
+    type: CardType
+    brand: str
+    last4: Annotated[str, Meta(pattern=r"^[0-9]{4}(?![\s\S])")]
+    expiry: Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(?![\s\S])")]
+    status: CardStatus
+
+
+# What agreements and accounts call their good state. The contract leaves the others open: whatever is not this cannot be used.
+ACTIVE = "ACTIVE"
+
+
+class Agreement(Struct, frozen=True):
+    agreement_id: str
+    merchant_id: str
+    channel_id: str
+    status: str
+    single_max: Money | None = None
+
+
+class Cards(Struct, frozen=True):
+    """What the card centre holds for a user: bound cards and signed agreements."""
+
+    user_id: str
+    cards: tuple[Card, ...]
+    agreements: tuple[Agreement, ...]
+
+
+class AccountType(StrEnum):
+    BALANCE = "BALANCE"
+    MONEY_FUND = "MONEY_FUND"
+    GIFT = "GIFT"
+
+
+class Account(Struct, frozen=True):
+    account_id: str
+    type: AccountType
+    status: str
+    available: Money
+
+
+class Balances(Struct, frozen=True):
+    user_id: str
+    accounts: tuple[Account, ...]
+
+
+class PromotionType(StrEnum):
+    COUPON = "COUPON"
+    FULL_REDUCTION = "FULL_REDUCTION"
+    RED_PACKET = "RED_PACKET"
+    INSTANT_DISCOUNT = "INSTANT_DISCOUNT"
+
+
+class Promotion(Struct, frozen=True):
+    """A discount on offer. Of one `group` one may be used; one that is not `stackable` is used alone. No `kinds` means any kind."""
+
+    promotion_id: str
+    type: PromotionType
+    title: str
+    threshold: Money
+    kinds: frozenset[Kind]
+    group: str
+    stackable: bool
+    amount_off: Money | None = None
+    percent_off_bps: Bps | None = None
+    cap: Money | None = None
+    banks: frozenset[str] | None = None
+    expires_at: Instant | None = None
+
+
+class Boost(Struct, frozen=True):
+    kind: Kind
+    weight_bps: Bps
+    label: str
+
+
+class Marketing(Struct, frozen=True):
+    user_id: str
+    promotions: tuple[Promotion, ...]
+    boosts: tuple[Boost, ...]
+
+
+class ChannelStatus(StrEnum):
+    OPEN = "OPEN"
+    CLOSED = "CLOSED"
+    MAINTENANCE = "MAINTENANCE"
+
+
+class Channel(Struct, frozen=True):
+    """A road that money can take. `min` and `max` bound what it carries; `cost_bps` and `fixed_cost` are ours, `fee_bps` the payer's."""
+
+    channel_id: str
+    kind: Kind
+    provider: str
+    provider_name: str
+    status: ChannelStatus
+    currencies: frozenset[str]
+    min: Money
+    max: Money
+    cost_bps: Bps
+    success_bps: Bps
+    terminals: frozenset[Terminal]
+    until: Instant | None = None
+    fixed_cost: Money | None = None
+    fee_bps: Bps | None = None
+    products: frozenset[Product] | None = None
+    brands: frozenset[str] | None = None
+    card_types: frozenset[CardType] | None = None
+
+
+class Channels(Struct, frozen=True):
+    channels: tuple[Channel, ...]
+
+
+class Scope(Struct, frozen=True):
+    """What a quota is about. What is not named is not narrowed."""
+
+    kind: Kind
+    bank: str | None = None
+    channel_id: str | None = None
+    card_id: str | None = None
+
+
+class Period(Struct, frozen=True):
+    limit: Money
+    used: Money
+
+
+class Quota(Struct, frozen=True):
+    scope: Scope
+    single: Money | None = None
+    daily: Period | None = None
+    monthly: Period | None = None
+
+
+class Quotas(Struct, frozen=True):
+    user_id: str
+    quotas: tuple[Quota, ...]
+
+
+class Facts(Struct, frozen=True):
+    """All that is known for one consultation. The sources that are required are there, or there is no consultation."""
+
+    order: Order
+    merchant: Merchant | None
+    member: Member | None
+    card: Cards | Missing
+    balance: Balances | Missing
+    channel: Channels | Missing
+    quota: Quotas | Missing
+    marketing: Marketing | Missing
+    now: datetime

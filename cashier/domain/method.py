@@ -1,0 +1,187 @@
+"""The answer: ways to pay, what each would cost and why it can or cannot be used. Shapes are those of the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from cashier.domain.money import Money
+
+
+class Kind(StrEnum):
+    """The ten kinds of pay method."""
+
+    QUICK_PAY = "QUICK_PAY"
+    AGREEMENT = "AGREEMENT"
+    CARD = "CARD"
+    NET_BANKING = "NET_BANKING"
+    VA = "VA"
+    OTC = "OTC"
+    WALLET = "WALLET"
+    BALANCE = "BALANCE"
+    MERCHANT_QR = "MERCHANT_QR"
+    CONSUMER_QR = "CONSUMER_QR"
+
+
+class Availability(StrEnum):
+    AVAILABLE = "AVAILABLE"
+    UNDETERMINED = "UNDETERMINED"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+class ReasonCode(StrEnum):
+    """Business refusals first; the last three say that it could not be determined, never that it was refused."""
+
+    NOT_OFFERED = "NOT_OFFERED"
+    MERCHANT_NOT_PERMITTED = "MERCHANT_NOT_PERMITTED"
+    PRODUCT_NOT_SUPPORTED = "PRODUCT_NOT_SUPPORTED"
+    TERMINAL_NOT_SUPPORTED = "TERMINAL_NOT_SUPPORTED"
+    COUNTRY_NOT_SUPPORTED = "COUNTRY_NOT_SUPPORTED"
+    CURRENCY_NOT_SUPPORTED = "CURRENCY_NOT_SUPPORTED"
+    KYC_REQUIRED = "KYC_REQUIRED"
+    CARD_UNBOUND = "CARD_UNBOUND"
+    CARD_FROZEN = "CARD_FROZEN"
+    CARD_EXPIRED = "CARD_EXPIRED"
+    AGREEMENT_TERMINATED = "AGREEMENT_TERMINATED"
+    ACCOUNT_FROZEN = "ACCOUNT_FROZEN"
+    NO_CHANNEL = "NO_CHANNEL"
+    CHANNEL_CLOSED = "CHANNEL_CLOSED"
+    CHANNEL_MAINTENANCE = "CHANNEL_MAINTENANCE"
+    BELOW_MIN = "BELOW_MIN"
+    ABOVE_SINGLE_LIMIT = "ABOVE_SINGLE_LIMIT"
+    DAILY_LIMIT_EXCEEDED = "DAILY_LIMIT_EXCEEDED"
+    MONTHLY_LIMIT_EXCEEDED = "MONTHLY_LIMIT_EXCEEDED"
+    BALANCE_INSUFFICIENT = "BALANCE_INSUFFICIENT"
+    SOURCE_TIMEOUT = "SOURCE_TIMEOUT"
+    SOURCE_ERROR = "SOURCE_ERROR"
+    SOURCE_OVERLOADED = "SOURCE_OVERLOADED"
+
+
+class RemedyType(StrEnum):
+    TOP_UP = "TOP_UP"
+    REDUCE_AMOUNT = "REDUCE_AMOUNT"
+    BIND_CARD = "BIND_CARD"
+    UPDATE_CARD = "UPDATE_CARD"
+    WAIT_UNTIL = "WAIT_UNTIL"
+    SWITCH_CURRENCY = "SWITCH_CURRENCY"
+    RETRY = "RETRY"
+
+
+class Remedy(Struct, frozen=True, omit_defaults=True):
+    """What would help: how much to add or to bring the payable amount down to, or until when to wait."""
+
+    type: RemedyType
+    amount: Money | None = None
+    until: datetime | None = None
+
+
+class Reason(Struct, frozen=True):
+    """Why a method is not available. `code` for machines, `message` for people; `source` is who said so or who was silent."""
+
+    code: ReasonCode
+    message: str
+    source: str | None
+    remedy: Remedy | None
+
+
+class Discount(Struct, frozen=True):
+    promotion_id: str
+    title: str
+    amount: Money
+
+
+class Amounts(Struct, frozen=True):
+    """`payable = order - sum(discounts) + fee`, exactly."""
+
+    order: Money
+    fee: Money
+    discounts: tuple[Discount, ...]
+    payable: Money
+
+
+class Limits(Struct, frozen=True):
+    """The tightest of all that apply; null where nobody set one."""
+
+    single: Money | None
+    daily_remaining: Money | None
+    monthly_remaining: Money | None
+
+
+class Instrument(Struct, frozen=True, omit_defaults=True):
+    """What pays: a card, an account, an agreement, a wallet. Fields that its sort does not have are absent."""
+
+    id: str
+    bank: str | None = None
+    bank_name: str | None = None
+    last4: str | None = None
+    type: str | None = None
+    brand: str | None = None
+    available: Money | None = None
+
+
+class Option(Struct, frozen=True):
+    """The second level: a bank, a chain of stores, a card that completes a balance. `amount` is what it would cost this way."""
+
+    option_id: str
+    title: str
+    availability: Availability
+    reason: Reason | None
+    amount: Amounts | None = None
+
+
+class LegType(StrEnum):
+    BALANCE = "BALANCE"
+    CHANNEL = "CHANNEL"
+
+
+class Leg(Struct, frozen=True):
+    """One part of a payment that several instruments share. The legs of a method add up to its payable amount."""
+
+    type: LegType
+    id: str
+    amount: Money
+
+
+class Health(StrEnum):
+    UP = "UP"
+    FLUCTUATING = "FLUCTUATING"
+    DOWN = "DOWN"
+    UNKNOWN = "UNKNOWN"
+
+
+class NextAction(StrEnum):
+    """What follows a submit."""
+
+    NONE = "NONE"
+    CHALLENGE = "CHALLENGE"
+    REDIRECT = "REDIRECT"
+    DISPLAY_QR = "DISPLAY_QR"
+    DISPLAY_CODE = "DISPLAY_CODE"
+    DISPLAY_VA = "DISPLAY_VA"
+    SDK = "SDK"
+    AWAIT = "AWAIT"
+
+
+class PayMethod(Struct, frozen=True):
+    """One way to pay. `amount` is null where it cannot be known, because what would set its fee is missing."""
+
+    method_id: str
+    kind: Kind
+    title: str
+    icon: str
+    instrument: Instrument | None
+    availability: Availability
+    reason: Reason | None
+    amount: Amounts | None
+    limits: Limits | None
+    options: tuple[Option, ...]
+    health: Health
+    preferred: bool
+    rank: int
+    rank_reasons: tuple[str, ...]
+    next_action: NextAction
+    required_fields: tuple[str, ...]
+    expires_in_s: int | None
+    legs: tuple[Leg, ...] = ()

@@ -1,0 +1,85 @@
+"""Ask: one question of a plan, what it needs to be known, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+# What is known by name: the caller's inputs at first, later also what answers reveal.
+Known = Mapping[str, Any]
+
+
+class Importance(StrEnum):
+    """What a silent source costs. REQUIRED: there is no answer without it. GATING: it may refuse. ENRICHING: it may only improve."""
+
+    REQUIRED = "REQUIRED"
+    GATING = "GATING"
+    ENRICHING = "ENRICHING"
+
+
+class Status(StrEnum):
+    """How a source did in one consultation."""
+
+    FRESH = "FRESH"
+    CACHED = "CACHED"
+    STALE = "STALE"
+    TIMEOUT = "TIMEOUT"
+    ERROR = "ERROR"
+    GARBLED = "GARBLED"
+    WRONG_IDENTITY = "WRONG_IDENTITY"
+    SHED = "SHED"
+    BREAKER_OPEN = "BREAKER_OPEN"
+    SKIPPED = "SKIPPED"
+
+
+class InFlight(Protocol):
+    """A call under way."""
+
+    def abandon(self) -> None:
+        """Nobody waits any more: `done` will not be called. Idempotent, also after `done`."""
+
+
+class Done(Protocol):
+    """Where an outcome goes. Called at most once per start, possibly before `start` returns."""
+
+    def __call__(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        """`outcome` is the answer, or the `SourceError` in its place."""
+
+
+class Start(Protocol):
+    """Begin asking one source. Does not raise for what an upstream does."""
+
+    def __call__(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+        """`budget_ms`: how long the asker will wait, at least 1. `trip` is handed through to the wire, unread here.
+
+        None where nothing is left to abandon, because `done` was called.
+        """
+
+
+class Ask(Struct, frozen=True):
+    """One question: what must be known before it can be asked, and what its answer makes known for others.
+
+    `reveal` takes the answer and returns what it makes known, by the names in `gives`.
+    """
+
+    name: str
+    importance: Importance
+    needs: tuple[str, ...]
+    timeout_ms: int
+    start: Start
+    gives: tuple[str, ...] = ()
+    reveal: Callable[[Any], dict[str, Any]] | None = None
+
+
+class SourceReport(Struct, frozen=True, rename={"importance": "class"}):
+    """What became of one ask. `started_ms` counts from the beginning of the consultation, `elapsed_ms` from the start of this call."""
+
+    name: str
+    importance: Importance
+    status: Status
+    started_ms: float
+    elapsed_ms: float
+    age_ms: int

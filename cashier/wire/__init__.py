@@ -1,0 +1,1 @@
+"""Bytes to and from upstreams. Knows nothing of payments and nothing of plans."""

@@ -1,0 +1,68 @@
+"""The one small interface of every wire: hand it a request and a callback, get back something that can be abandoned.
+
+A call in flight is an object with a callback, not a task: the fan-out counts callbacks down, and tasks cost more than parsing does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from cashier.answer import SourceError
+
+
+class Request(Struct, frozen=True):
+    """One HTTP request to an upstream.
+
+    `target` is path and query, already percent-encoded ASCII. `safe` means that sending it twice changes nothing: only such a request is
+    sent again, once, when a kept connection turns out to be closed before the first byte of an answer.
+    """
+
+    target: str
+    method: str = "GET"
+    body: bytes = b""
+    safe: bool = True
+
+
+class Trip(Struct, frozen=True):
+    """What accompanies every call of one consultation. All three become headers."""
+
+    request_id: str
+    traceparent: str | None = None
+
+
+class Response(Struct, frozen=True):
+    """A whole answer, whatever its status. `retry_after_s` is from the header, where it was a number of seconds."""
+
+    status: int
+    body: bytes
+    retry_after_s: float | None = None
+
+
+Reply = Callable[[Response | SourceError], None]
+
+
+class Exchange(Protocol):
+    """A request under way."""
+
+    def abandon(self) -> None:
+        """Nobody waits any more: the reply will not be called. Idempotent, also after the reply."""
+
+
+class Transport(Protocol):
+    """A way to one upstream source, whatever the number of its addresses."""
+
+    async def open(self) -> None:
+        """Open connections ahead. A source that cannot be reached yet is no error: it will be tried again when it is needed."""
+
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> Exchange:
+        """Start a call. `reply` is called exactly once, later than this returns, unless the exchange is abandoned first.
+
+        `budget_ms` is what is left of the caller's time; it goes out as `X-Deadline-Ms`. The transport does not enforce it: who asked
+        does, by abandoning. Never raises for what an upstream or a network does.
+        """
+
+    async def close(self) -> None:
+        """End what is under way with `Unreachable` and leave no connection, task or timer behind."""
