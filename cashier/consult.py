@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from cashier.answer import Missing, Why
+from cashier.domain.assembly import assemble
+from cashier.domain.case import Case
+from cashier.domain.catalog import Catalog
+from cashier.domain.checks import NOT_YOURS, block
+from cashier.domain.facts import Facts
 from cashier.domain.method import PayMethod
 from cashier.domain.money import Money
-from cashier.domain.order import Blocked
+from cashier.domain.order import Blocked, ConsultRequest, Order
+from cashier.domain.ranking import Weights, ranked
 from cashier.fanout.ask import SourceReport
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Gathered, Timing, scatter
+
+_MS_NS = 1_000_000
+
+
+class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[consult]`. `grace_ms`: how long enriching sources are waited for once all others are in. `reserve_ms`: kept of the deadline for
+    our own work after the last answer. `locale`: where the caller names none that we know."""
+
+    deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 150
+    max_deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 1_000
+    grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 15
+    reserve_ms: Annotated[int, Meta(ge=0, le=1_000)] = 2
+    locale: str = "en"
 
 
 class OrderSummary(Struct, frozen=True):
@@ -25,7 +50,7 @@ class Blockage(Struct, frozen=True):
 
 
 class Consultation(Struct, frozen=True):
-    """The whole answer, in the shape of the wire. `degraded`: something that would have been asked did not answer in time."""
+    """The whole answer, in the shape of the wire. `payable`: the order may be paid; `methods` say how. `degraded`: a source is missing."""
 
     consult_token: str
     consulted_at: datetime
@@ -57,3 +82,100 @@ class RequiredSourceUnavailable(ConsultError):
         super().__init__(f"No answer from {', '.join(failed)}, without which nothing can be said about the order.")
         self.sources = sources
         self.failed = failed
+
+
+class Sign(Protocol):
+    """Make the consult token: what acceptance will compare, signed."""
+
+    def __call__(self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int) -> str:
+        """`amount` is the order's; `now_s` in seconds since 1970."""
+
+
+class Consult:
+    """The consult flow with what it works by. Holds no state between consultations."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        known: Callable[[ConsultRequest], Mapping[str, Any]],
+        catalog: Catalog,
+        weights: Weights,
+        sign: Sign,
+        settings: ConsultSettings,
+        token_ttl_s: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._plan = plan
+        self._known = known
+        self._catalog = catalog
+        self._weights = weights
+        self._sign = sign
+        self._settings = settings
+        self._timing = Timing(settings.grace_ms * _MS_NS, settings.reserve_ms * _MS_NS)
+        self._token_ttl_s = token_ttl_s
+        self._now = now
+
+    async def __call__(self, request: ConsultRequest, trip: Any) -> Consultation:
+        began_ns = time.perf_counter_ns()
+        now = self._now()
+        patience_ms = min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms)
+
+        def conclusive(answers: Mapping[str, Any]) -> bool:
+            return _conclusive(request, answers, now)
+
+        gathered = await scatter(
+            self._plan,
+            self._known(request),
+            trip,
+            deadline_ns=began_ns + patience_ms * _MS_NS,
+            timing=self._timing,
+            conclusive=conclusive,
+        )
+        return self._answer(request, gathered, now)
+
+    def _answer(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Consultation:
+        answers = gathered.answers
+        order, merchant, member = answers["order"], answers["merchant"], answers["member"]
+        if order is None:
+            raise OrderUnknown(request.order_id)
+        blocked = None if isinstance(order, Missing) else block(request, order, merchant, member, now)
+        if blocked is not None:
+            return self._blocked(request, order, blocked, gathered, now)
+        silent = tuple(answer.source for answer in (order, merchant, member) if isinstance(answer, Missing))
+        if silent:
+            raise RequiredSourceUnavailable(gathered.reports, silent)
+        case = Case(request, Facts(**answers), self._catalog, now)
+        methods = ranked(case, assemble(case), self._weights)
+        ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
+        return Consultation(
+            self._sign(request, order.amount, methods, int(now.timestamp()), ttl_s),
+            now,
+            now + timedelta(seconds=ttl_s),
+            OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
+            True,
+            None,
+            any(isinstance(answer, Missing) for answer in answers.values()),
+            gathered.reports,
+            methods,
+        )
+
+    def _blocked(self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: Gathered, now: datetime) -> Consultation:
+        """An order that cannot be paid is an answer. Of somebody else's order nothing is told."""
+        message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
+        hidden = blocked in NOT_YOURS
+        summary = OrderSummary(
+            order.order_id, "" if hidden else order.title, Money(order.amount.currency, 0) if hidden else order.amount, order.expires_at
+        )
+        token = self._sign(request, order.amount, (), int(now.timestamp()), 0)
+        return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
+
+
+def _conclusive(request: ConsultRequest, answers: Mapping[str, Any], now: datetime) -> bool:
+    """Nothing that is still to come could change the answer: there is no such order, or it cannot be paid."""
+    if "order" not in answers:
+        return False
+    order = answers["order"]
+    if order is None or isinstance(order, Missing):
+        return True
+    gap = Missing("", Why.SKIPPED)
+    return block(request, order, answers.get("merchant", gap), answers.get("member", gap), now) is not None

@@ -6,7 +6,6 @@ answer. Fields that we do not use are not listed and cost nothing.
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
@@ -187,7 +186,25 @@ class Channel(Struct, frozen=True):
 
 
 class Channels(Struct, frozen=True):
-    channels: tuple[Channel, ...]
+    """The channel gateway's answer, prepared: by kind and provider, and by id."""
+
+    by_kind: dict[Kind, dict[str, tuple[Channel, ...]]]
+    by_id: dict[str, Channel]
+
+    @staticmethod
+    def prepared(channels: tuple[Channel, ...]) -> Channels:
+        """Index a list of channels. Their order does not matter: everything below is sorted by id."""
+        by_kind: dict[Kind, dict[str, tuple[Channel, ...]]] = {}
+        by_id: dict[str, Channel] = {}
+        for channel in sorted(channels, key=_channel_id):
+            by_id[channel.channel_id] = channel
+            providers = by_kind.setdefault(channel.kind, {})
+            providers[channel.provider] = (*providers.get(channel.provider, ()), channel)
+        return Channels(by_kind, by_id)
+
+
+def _channel_id(channel: Channel) -> str:
+    return channel.channel_id
 
 
 class Scope(Struct, frozen=True):
@@ -212,19 +229,26 @@ class Quota(Struct, frozen=True):
 
 
 class Quotas(Struct, frozen=True):
-    user_id: str
-    quotas: tuple[Quota, ...]
+    """The quotas of one user in one currency, prepared: by the kind that their scope names."""
+
+    by_kind: dict[Kind, tuple[Quota, ...]]
+
+    @staticmethod
+    def prepared(quotas: tuple[Quota, ...]) -> Quotas:
+        by_kind: dict[Kind, tuple[Quota, ...]] = {}
+        for quota in quotas:
+            by_kind[quota.scope.kind] = (*by_kind.get(quota.scope.kind, ()), quota)
+        return Quotas(by_kind)
 
 
 class Facts(Struct, frozen=True):
-    """All that is known for one consultation. The sources that are required are there, or there is no consultation."""
+    """All that is known for one consultation. Order, merchant and member are required: without them there is no consultation."""
 
     order: Order
-    merchant: Merchant | None
-    member: Member | None
+    merchant: Merchant
+    member: Member
     card: Cards | Missing
     balance: Balances | Missing
     channel: Channels | Missing
     quota: Quotas | Missing
     marketing: Marketing | Missing
-    now: datetime

@@ -1,4 +1,7 @@
-"""The answer: ways to pay, what each would cost and why it can or cannot be used. Shapes are those of the wire."""
+"""The answer: ways to pay, what each would cost and why it can or cannot be used. Shapes are those of the wire.
+
+None of them can be part of a cycle, so none is tracked by the collector: thirty methods of a dozen objects each come and go per answer.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class RemedyType(StrEnum):
     RETRY = "RETRY"
 
 
-class Remedy(Struct, frozen=True, omit_defaults=True):
+class Remedy(Struct, frozen=True, omit_defaults=True, gc=False):
     """What would help: how much to add or to bring the payable amount down to, or until when to wait."""
 
     type: RemedyType
@@ -77,7 +80,7 @@ class Remedy(Struct, frozen=True, omit_defaults=True):
     until: datetime | None = None
 
 
-class Reason(Struct, frozen=True):
+class Reason(Struct, frozen=True, gc=False):
     """Why a method is not available. `code` for machines, `message` for people; `source` is who said so or who was silent."""
 
     code: ReasonCode
@@ -86,13 +89,13 @@ class Reason(Struct, frozen=True):
     remedy: Remedy | None
 
 
-class Discount(Struct, frozen=True):
+class Discount(Struct, frozen=True, gc=False):
     promotion_id: str
     title: str
     amount: Money
 
 
-class Amounts(Struct, frozen=True):
+class Amounts(Struct, frozen=True, gc=False):
     """`payable = order - sum(discounts) + fee`, exactly."""
 
     order: Money
@@ -101,7 +104,7 @@ class Amounts(Struct, frozen=True):
     payable: Money
 
 
-class Limits(Struct, frozen=True):
+class Limits(Struct, frozen=True, gc=False):
     """The tightest of all that apply; null where nobody set one."""
 
     single: Money | None
@@ -109,7 +112,7 @@ class Limits(Struct, frozen=True):
     monthly_remaining: Money | None
 
 
-class Instrument(Struct, frozen=True, omit_defaults=True):
+class Instrument(Struct, frozen=True, omit_defaults=True, gc=False):
     """What pays: a card, an account, an agreement, a wallet. Fields that its sort does not have are absent."""
 
     id: str
@@ -121,7 +124,7 @@ class Instrument(Struct, frozen=True, omit_defaults=True):
     available: Money | None = None
 
 
-class Option(Struct, frozen=True):
+class Option(Struct, frozen=True, gc=False):
     """The second level: a bank, a chain of stores, a card that completes a balance. `amount` is what it would cost this way."""
 
     option_id: str
@@ -136,7 +139,7 @@ class LegType(StrEnum):
     CHANNEL = "CHANNEL"
 
 
-class Leg(Struct, frozen=True):
+class Leg(Struct, frozen=True, gc=False):
     """One part of a payment that several instruments share. The legs of a method add up to its payable amount."""
 
     type: LegType
@@ -164,7 +167,7 @@ class NextAction(StrEnum):
     AWAIT = "AWAIT"
 
 
-class PayMethod(Struct, frozen=True):
+class PayMethod(Struct, frozen=True, gc=False):
     """One way to pay. `amount` is null where it cannot be known, because what would set its fee is missing."""
 
     method_id: str

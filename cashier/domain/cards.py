@@ -1,0 +1,57 @@
+"""A bound card as a way to pay: what it is called, what speaks against it, and which channels take it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cashier.domain.case import Line
+from cashier.domain.facts import Card, CardStatus, Channel
+from cashier.domain.method import Instrument, ReasonCode, Remedy, RemedyType
+from cashier.domain.offer import Offer, over
+from cashier.domain.refusal import Refusal
+
+CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
+CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
+_ACTIVE = CardStatus.ACTIVE
+CARD_EXPIRED = Refusal(ReasonCode.CARD_EXPIRED, "card", Remedy(RemedyType.UPDATE_CARD))
+
+
+class BoundCard(Struct, frozen=True, gc=False):
+    """A card with what is needed of it more than once. `channels`: those of its bank that take its brand and type."""
+
+    card: Card
+    title: str
+    refusal: Refusal | None
+    channels: list[Channel]
+
+
+def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
+    """`line` is that of QUICK_PAY."""
+    case = line.case
+    types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
+    return [
+        BoundCard(card, line.title(card.bank_name, types[card.type], card.last4), refusal(card, month), _channels(line, card))
+        for card in cards
+    ]
+
+
+def offer(line: Line, held: BoundCard) -> Offer:
+    card = held.card
+    instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
+    quote = over(line, held.channels, card.bank, line.refusal or held.refusal, card_id=card.card_id)
+    return Offer(f"QUICK_PAY:{card.card_id}", line, held.title, line.icon(card.bank), instrument, quote)
+
+
+def _channels(line: Line, card: Card) -> list[Channel]:
+    return [
+        channel
+        for channel in line.channels.get(card.bank, ())
+        if (channel.brands is None or card.brand in channel.brands) and (channel.card_types is None or card.type in channel.card_types)
+    ]
+
+
+def refusal(card: Card, month: str) -> Refusal | None:
+    """`month` as in `expiry`: a card is good to the end of its last one, by the clock of UTC."""
+    if card.status is not _ACTIVE:
+        return CARD_UNBOUND if card.status is CardStatus.UNBOUND else CARD_FROZEN
+    return CARD_EXPIRED if card.expiry < month else None

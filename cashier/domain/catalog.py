@@ -1,0 +1,113 @@
+"""Catalog: what we offer and on which terms, and the words for it. The shapes of `methods.toml` and `texts.toml`.
+
+Loaded and checked once at start. Every kind has its terms and every locale all its words: a missing text is found then, not by a payer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, field
+
+from cashier.domain.facts import AccountType, Bps, CardType
+from cashier.domain.method import Kind, NextAction, ReasonCode
+from cashier.domain.order import Blocked, Product, Terminal
+
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class Terms(Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of pay method, as the house offers it.
+
+    `name` is the kind's own name by locale; `title` is how one of it is called, with `{bank_name} {type} {last4} {provider_name}
+    {account} {available}` where it has them. What is not narrowed (`products`, `terminals`, …) is open to all. `fee_bps` is what the payer
+    pays where the channel does not say. `kinds` without a rank of their own come in the order of `position`.
+    """
+
+    position: int
+    name: dict[str, Text]
+    title: dict[str, Text]
+    icon: str
+    next_action: NextAction
+    offered: bool = True
+    products: frozenset[Product] | None = None
+    terminals: frozenset[Terminal] | None = None
+    countries: frozenset[str] | None = None
+    currencies: frozenset[str] | None = None
+    kyc_level: Annotated[int, Meta(ge=0)] = 0
+    fee_bps: Bps = 0
+    terminal_actions: dict[Terminal, NextAction] = field(default_factory=dict)
+    required_fields: tuple[str, ...] = ()
+    expires_in_s: Annotated[int, Meta(ge=1)] | None = None
+
+
+class Wording(Struct, frozen=True, forbid_unknown_fields=True):
+    """All words of one locale that do not belong to a kind.
+
+    `reasons` may speak of `{amount}`, `{until}` and `{source}`; `combined` is the title of a balance that a card completes.
+    """
+
+    reasons: dict[ReasonCode, Text]
+    blocked: dict[Blocked, Text]
+    card_types: dict[CardType, Text]
+    accounts: dict[AccountType, Text]
+    combined: Text
+
+
+Methods = dict[Kind, Terms]
+Texts = dict[str, Wording]
+
+
+class Catalog(Struct, frozen=True):
+    methods: Methods
+    texts: Texts
+    default_locale: str
+
+    def locale(self, wanted: str | None) -> str:
+        """The locale that serves `wanted` best: the same, then the same language, then the default."""
+        if wanted is None or wanted in self.texts:
+            return wanted or self.default_locale
+        language = wanted.replace("_", "-").split("-")[0].lower()
+        same = (known for known in self.texts if known.split("-")[0].lower() == language)
+        return next(same, self.default_locale)
+
+    def faults(self) -> list[str]:
+        """What is missing or cannot be rendered, one sentence each. Empty when all is well."""
+        found = [f"methods: {kind} has no table" for kind in Kind if kind not in self.methods]
+        if self.default_locale not in self.texts:
+            found.append(f"texts: there is no [{self.default_locale}], which is the default locale")
+        for locale, wording in self.texts.items():
+            found += _missing(f"texts: [{locale}.reasons]", wording.reasons, ReasonCode)
+            found += _missing(f"texts: [{locale}.blocked]", wording.blocked, Blocked)
+            found += _missing(f"texts: [{locale}.card_types]", wording.card_types, CardType)
+            found += _missing(f"texts: [{locale}.accounts]", wording.accounts, AccountType)
+            found += [
+                f"methods: {kind}.{part} has no text for {locale}"
+                for kind, terms in self.methods.items()
+                for part, texts in (("name", terms.name), ("title", terms.title))
+                if locale not in texts
+            ]
+            found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
+            found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
+        for kind, terms in self.methods.items():
+            found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
+            found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")
+        return found
+
+
+TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
+
+
+def _missing(where: str, texts: Mapping[Any, str], codes: Iterable[str]) -> list[str]:
+    return [f"{where} has no {code}" for code in codes if code not in texts]
+
+
+def _unrenderable(where: str, texts: Mapping[Any, str], *parts: str) -> list[str]:
+    found = []
+    for key, text in texts.items():
+        try:
+            text.format(**dict.fromkeys(parts, ""))
+        except (KeyError, IndexError, ValueError) as fault:
+            found.append(f"{where} {key}: {text!r} cannot be filled in ({fault!r}); known are {', '.join(parts)}")
+    return found

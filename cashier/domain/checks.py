@@ -1,0 +1,71 @@
+"""The basic checks: may anything be paid at all? In a fixed order, so that the answer does not depend on who answered first.
+
+The order comes first, and in it whose it is: nobody learns the state of somebody else's order.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from cashier.answer import Missing
+from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
+from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus
+
+_BY_STATUS = {
+    OrderStatus.PAYING: Blocked.ORDER_IN_PROGRESS,
+    OrderStatus.PAID: Blocked.ORDER_PAID,
+    OrderStatus.CLOSED: Blocked.ORDER_CLOSED,
+    OrderStatus.REFUNDED: Blocked.ORDER_CLOSED,
+}
+_BY_MEMBER = {MemberStatus.FROZEN: Blocked.USER_FROZEN, MemberStatus.CLOSED: Blocked.USER_CLOSED}
+NOT_YOURS = frozenset({Blocked.ORDER_MERCHANT_MISMATCH, Blocked.ORDER_USER_MISMATCH})
+
+
+def order_block(request: ConsultRequest, order: Order, now: datetime) -> Blocked | None:
+    """Whose it is, its state, then what the caller claimed about it."""
+    if order.merchant_id != request.merchant_id:
+        return Blocked.ORDER_MERCHANT_MISMATCH
+    if order.user_id is not None and order.user_id != request.user_id:
+        return Blocked.ORDER_USER_MISMATCH
+    if order.status is not OrderStatus.PENDING:
+        return _BY_STATUS[order.status]
+    if order.expires_at <= now:
+        return Blocked.ORDER_EXPIRED
+    if request.amount is not None and request.amount != order.amount:
+        return Blocked.AMOUNT_MISMATCH
+    if request.country is not None and request.country != order.country:
+        return Blocked.COUNTRY_MISMATCH
+    return None
+
+
+def merchant_block(request: ConsultRequest, merchant: Merchant | None) -> Blocked | None:
+    if merchant is None:
+        return Blocked.MERCHANT_UNKNOWN
+    if merchant.status is not MerchantStatus.ACTIVE:
+        return Blocked.MERCHANT_SUSPENDED
+    if request.product not in merchant.products:
+        return Blocked.PRODUCT_NOT_CONTRACTED
+    return None
+
+
+def member_block(member: Member | None) -> Blocked | None:
+    if member is None:
+        return Blocked.USER_UNKNOWN
+    return _BY_MEMBER.get(member.status)
+
+
+def block(
+    request: ConsultRequest, order: Order, merchant: Merchant | Missing | None, member: Member | Missing | None, now: datetime
+) -> Blocked | None:
+    """The first check that fails, of those that can be made already.
+
+    A check after one whose fact is still missing is not made: whether something blocks, and what, never depends on who was first.
+    None for `merchant` or `member` means that there is none of that id.
+    """
+    found = order_block(request, order, now)
+    if found is not None or isinstance(merchant, Missing):
+        return found
+    found = merchant_block(request, merchant)
+    if found is not None or isinstance(member, Missing):
+        return found
+    return member_block(member)

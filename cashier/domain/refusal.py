@@ -1,0 +1,53 @@
+"""Refusal: why a way to pay cannot be used, before it is put into anybody's words. Rules return one, or nothing."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cashier.answer import Missing, Why
+from cashier.domain.method import Availability, ReasonCode, Remedy, RemedyType
+from cashier.domain.money import Money
+
+_SILENT = frozenset((ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED))
+_PRECEDENCE = {code: index for index, code in enumerate(ReasonCode)}
+_UNDETERMINED = {
+    Why.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
+    Why.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
+    Why.SHED: ReasonCode.SOURCE_OVERLOADED,
+}
+_RETRY = Remedy(RemedyType.RETRY)
+# Members that the hot path names are named once: before Python 3.12 each look-up on an enum class costs a call.
+AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
+# Which comes first, of whatever has an availability.
+STANDING = {AVAILABLE: 0, UNDETERMINED: 1, UNAVAILABLE: 2}
+
+
+class Refusal(Struct, frozen=True):
+    """`amount` is what the text speaks of: the minimum, the limit, what is left. `source` is who said so, or who was silent."""
+
+    code: ReasonCode
+    source: str | None = None
+    remedy: Remedy | None = None
+    amount: Money | None = None
+
+    @property
+    def undetermined(self) -> bool:
+        """True where nobody refused and somebody who could did not answer."""
+        return self.code in _SILENT
+
+    @property
+    def hope(self) -> int:
+        """How near to usable: of several roads to one method, the one that got furthest says why it cannot be used."""
+        return _PRECEDENCE[self.code]
+
+
+def silence(missing: Missing) -> Refusal:
+    """What a silent source means for a way that it could refuse."""
+    return Refusal(_UNDETERMINED.get(missing.why, ReasonCode.SOURCE_ERROR), missing.source, _RETRY)
+
+
+def availability(refusal: Refusal | None) -> Availability:
+    """Never AVAILABLE where somebody who could refuse is silent: that silence is a refusal too, of its own sort."""
+    if refusal is None:
+        return AVAILABLE
+    return UNDETERMINED if refusal.undetermined else UNAVAILABLE

@@ -1,0 +1,262 @@
+"""Configuration: read, checked strictly, and handed on in parts. A settings struct lives beside its user; here they only meet.
+
+Nothing is guessed: an unknown key, a wrong type, a missing text or an unset variable stops the start and names file, key and remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import secrets
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, inspect
+
+from cashier.consult import ConsultSettings
+from cashier.domain.catalog import Catalog, Methods, Texts
+from cashier.domain.ranking import Weights
+from cashier.web.auth import AuthSettings, auth_faults
+from cashier.wire.http1 import Http1Settings
+
+SECRET_VARIABLE = "CASHIER_TOKEN_SECRET"  # noqa: S105  # the name of a variable, not a secret
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_T = TypeVar("_T")
+
+
+class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[server]`. `drain_s` bounds how long a stop waits for what is under way."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    drain_s: Annotated[float, Meta(ge=0)] = 10.0
+
+
+class TokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[tokens]`. The first secret signs, all verify; each has at least 32 bytes. `ttl_s`: how long an offer can be compared with."""
+
+    secrets: tuple[str, ...] = ()
+    ttl_s: Annotated[int, Meta(ge=10, le=86_400)] = 900
+
+
+class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources.NAME]`. `url`: one address or several of the same service; with transport `local` a function, `package.module:name`.
+
+    `timeout_ms`: where it is absent, the plan's own. `adapter`: an object or module with `request` and `parse`, for another shape than
+    the contract's, `package.module` or `package.module:name`. `wire`: connections and their bounds.
+    """
+
+    url: str | tuple[str, ...]
+    timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+    transport: Literal["http1", "aiohttp", "local"] = "http1"
+    adapter: str | None = None
+    wire: Http1Settings = Http1Settings()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
+class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources]`: the eight of a consultation."""
+
+    order: SourceSettings | None = None
+    merchant: SourceSettings | None = None
+    member: SourceSettings | None = None
+    card: SourceSettings | None = None
+    balance: SourceSettings | None = None
+    channel: SourceSettings | None = None
+    quota: SourceSettings | None = None
+    marketing: SourceSettings | None = None
+
+    def __getitem__(self, name: str) -> SourceSettings | None:
+        found: SourceSettings | None = getattr(self, name)
+        return found
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`cashier.toml`."""
+
+    server: ServerSettings = ServerSettings()
+    auth: AuthSettings = AuthSettings()
+    consult: ConsultSettings = ConsultSettings()
+    tokens: TokenSettings = TokenSettings()
+    sources: SourcesSettings = SourcesSettings()
+
+
+class Configuration(Struct, frozen=True):
+    """All that the wiring needs: the settings, what is offered and in which words, and how it is ranked. `source`: where it came from."""
+
+    source: str
+    settings: Settings
+    catalog: Catalog
+    weights: Weights
+
+
+class ConfigurationError(Exception):
+    """A configuration that does not start. `faults`: one sentence each, with file, key and remedy."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def load(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Configuration:
+    """Read `cashier.toml`, and from beside it `methods.toml`, `texts.toml` and `ranking.toml` where they exist, over the packaged ones.
+
+    Raises `ConfigurationError` with every fault that could be found.
+    """
+    file = Path(path)
+    return configuration(_read(file), str(file), file.parent, environ)
+
+
+def configuration(
+    table: Mapping[str, Any], source: str, beside: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Configuration:
+    """The same from a table that is in memory already. `source` names it in faults."""
+    faults: list[str] = []
+    settings = _typed(_filled(table, source, environ, faults), Settings, source, faults)
+    methods = _typed(_layered("methods.toml", beside), Methods, _origin("methods.toml", beside), faults)
+    texts = _typed(_layered("texts.toml", beside), Texts, _origin("texts.toml", beside), faults)
+    weights = _typed(_layered("ranking.toml", beside), Weights, _origin("ranking.toml", beside), faults)
+    if settings is None or methods is None or texts is None or weights is None:
+        raise ConfigurationError(faults)
+    catalog = Catalog(methods, texts, settings.consult.locale)
+    faults += [f"{source}: {fault}" for fault in _settings_faults(settings)]
+    faults += [f"{_origin('', beside)}{fault}" for fault in catalog.faults()]
+    if faults:
+        raise ConfigurationError(faults)
+    return Configuration(source, settings, catalog, weights)
+
+
+def token_secrets(settings: TokenSettings, environ: Any = os.environ) -> tuple[tuple[str, ...], bool]:
+    """The secrets to sign and verify with, and whether one had to be made up.
+
+    Without any in the configuration the variable CASHIER_TOKEN_SECRET serves. Without that one is made up and put there, so that worker
+    processes started from here share it; tokens signed with it end with this process.
+    """
+    if settings.secrets:
+        return settings.secrets, False
+    made_up = SECRET_VARIABLE not in environ
+    if made_up:
+        environ[SECRET_VARIABLE] = secrets.token_urlsafe(32)
+    return (environ[SECRET_VARIABLE],), made_up
+
+
+def _settings_faults(settings: Settings) -> Iterator[str]:
+    consult = settings.consult
+    yield from auth_faults(settings.auth, settings.server.host)
+    deadline = f"deadline_ms = {consult.deadline_ms}"
+    if consult.reserve_ms >= consult.deadline_ms:
+        yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; it is for our own work, 2 is usual"
+    if consult.deadline_ms > consult.max_deadline_ms:
+        yield f"[consult] {deadline} is above max_deadline_ms = {consult.max_deadline_ms}; raise that or lower this"
+    for name in SourcesSettings.__struct_fields__:
+        found = settings.sources[name]
+        if found is None:
+            continue
+        if not found.urls:
+            yield f"[sources.{name}] url names no address"
+        if found.transport == "local" and (found.adapter or len(found.urls) > 1 or ":" not in found.urls[0]):
+            yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError([f"{file}: there is no such file; `cashier demo` runs without one"]) from None
+    except OSError as fault:
+        raise ConfigurationError([f"{file}: cannot be read: {fault.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigurationError([f"{file}: is not UTF-8"]) from None
+    except tomllib.TOMLDecodeError as fault:
+        raise ConfigurationError([f"{file}: is not TOML: {fault}"]) from None
+
+
+def _origin(name: str, beside: Path | None) -> str:
+    if beside is not None and (not name or (beside / name).exists()):
+        return f"{beside / name}" if name else f"{beside}: "
+    return f"(packaged) {name}" if name else ""
+
+
+def _layered(name: str, beside: Path | None) -> dict[str, Any]:
+    """The packaged table, with the file beside the configuration over it, value by value."""
+    packaged = tomllib.loads(resources.files("cashier").joinpath("defaults", name).read_text("utf-8"))
+    return _over(packaged, _read(beside / name)) if beside is not None and (beside / name).exists() else packaged
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _over(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _filled(value: Any, where: str, environ: Mapping[str, str], faults: list[str]) -> Any:
+    """Every `${NAME}` in a text replaced by the variable of that name."""
+    if isinstance(value, Mapping):
+        return {
+            key: _filled(under, f"{where}: {key}" if ":" not in where else f"{where}.{key}", environ, faults)
+            for key, under in value.items()
+        }
+    if isinstance(value, list):
+        return [_filled(under, where, environ, faults) for under in value]
+    if not isinstance(value, str):
+        return value
+    unset = [name for name in _VARIABLE.findall(value) if name not in environ]
+    faults += [f"{where} speaks of ${{{name}}}, but the environment has no {name}; set it" for name in unset]
+    return _VARIABLE.sub(lambda found: environ.get(found[1], ""), value)
+
+
+def _typed(table: Any, wanted: type[_T], where: str, faults: list[str]) -> _T | None:
+    """`table` as `wanted`, or None and the faults added."""
+    strangers = [f"{where}: {fault}" for fault in _strangers(table, inspect.type_info(wanted), ())]
+    faults += strangers
+    try:
+        return msgspec.convert(table, wanted)
+    except msgspec.ValidationError as fault:
+        if not strangers:
+            faults.append(f"{where}: {_in_words(str(fault))}")
+        return None
+
+
+def _in_words(message: str) -> str:
+    text, _, path = message.partition(" - at `")
+    keys = path.rstrip("`").removeprefix("$").removeprefix(".").split(".")
+    place = f"[{'.'.join(keys[:-1])}] {keys[-1]}" if len(keys) > 1 else keys[0]
+    return f"{place}: {text[0].lower()}{text[1:]}" if place else text
+
+
+def _strangers(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterator[str]:
+    """Keys that nothing reads, each with the nearest that something would."""
+    if isinstance(info, inspect.UnionType):
+        for option in info.types:
+            yield from _strangers(value, option, path)
+    elif isinstance(info, inspect.DictType) and isinstance(value, Mapping):
+        known = [str(key.value) for key in info.key_type.cls] if isinstance(info.key_type, inspect.EnumType) else None
+        for key, under in value.items():
+            if known is not None and key not in known:
+                yield _stranger(key, known, path)
+            else:
+                yield from _strangers(under, info.value_type, (*path, key))
+    elif isinstance(info, inspect.StructType) and isinstance(value, Mapping):
+        fields = {field.encode_name: field.type for field in info.fields}
+        for key, under in value.items():
+            if key in fields:
+                yield from _strangers(under, fields[key], (*path, key))
+            else:
+                yield _stranger(key, list(fields), path)
+
+
+def _stranger(key: str, known: list[str], path: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    place = f"[{'.'.join(path)}] " if path else ""
+    return f"{place}unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

@@ -1,0 +1,25 @@
+"""The balance service: what the user keeps with us."""
+
+from __future__ import annotations
+
+from cashier.answer import Garbled, WrongIdentity
+from cashier.domain.facts import Balances
+from cashier.sources.source import Asked, source
+
+
+def target(asked: Asked) -> str:
+    return f"/members/{asked['user_id']}/balances"
+
+
+def accept(answer: Balances | None, asked: Asked) -> Balances:
+    """A user whom the balance service does not know has no accounts."""
+    if answer is None:
+        return Balances(asked["user_id"], ())
+    if answer.user_id != asked["user_id"]:
+        raise WrongIdentity("answered about another user")
+    if len({account.account_id for account in answer.accounts}) < len(answer.accounts):
+        raise Garbled("two accounts of one account_id")
+    return answer
+
+
+BALANCE = source("balance", Balances, target, accept)

@@ -1,0 +1,28 @@
+"""The channel gateway: which roads money can take, in a currency and a country."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cashier.answer import Garbled
+from cashier.domain.facts import Channel, Channels
+from cashier.sources.source import Asked, source
+
+
+class Answer(Struct, frozen=True):
+    channels: tuple[Channel, ...]
+
+
+def target(asked: Asked) -> str:
+    return f"/channels?currency={asked['currency']}&country={asked['country']}"
+
+
+def accept(answer: Answer | None, asked: Asked) -> Channels:
+    """The answer is about nobody, so there is no identity in it: a currency and a country are what it was asked for."""
+    channels = Channels.prepared(() if answer is None else answer.channels)
+    if answer is not None and len(channels.by_id) < len(answer.channels):
+        raise Garbled("two channels of one channel_id")
+    return channels
+
+
+CHANNEL = source("channel", Answer, target, accept)

@@ -1,0 +1,26 @@
+"""Marketing: what would make it cheaper, and what it would like to see first."""
+
+from __future__ import annotations
+
+from cashier.answer import Garbled, WrongIdentity
+from cashier.domain.facts import Marketing
+from cashier.sources.source import Asked, source
+
+
+def target(asked: Asked) -> str:
+    amount = asked["amount"]
+    return f"/members/{asked['user_id']}/promotions?merchant_id={asked['merchant_id']}&currency={amount.currency}&value={amount.value}"
+
+
+def accept(answer: Marketing | None, asked: Asked) -> Marketing:
+    """A user whom marketing does not know is offered nothing. A promotion listed twice could be used twice."""
+    if answer is None:
+        return Marketing(asked["user_id"], (), ())
+    if answer.user_id != asked["user_id"]:
+        raise WrongIdentity("answered about another user")
+    if len({promotion.promotion_id for promotion in answer.promotions}) < len(answer.promotions):
+        raise Garbled("two promotions of one promotion_id")
+    return answer
+
+
+MARKETING = source("marketing", Marketing, target, accept)

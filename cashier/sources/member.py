@@ -1,0 +1,21 @@
+"""The member service: who pays, in what standing, and how they usually pay."""
+
+from __future__ import annotations
+
+from cashier.answer import WrongIdentity
+from cashier.domain.facts import Member
+from cashier.sources.source import Asked, source
+
+
+def target(asked: Asked) -> str:
+    return f"/members/{asked['user_id']}"
+
+
+def accept(answer: Member | None, asked: Asked) -> Member | None:
+    """None: there is no such member."""
+    if answer is not None and answer.user_id != asked["user_id"]:
+        raise WrongIdentity("answered about another user")
+    return answer
+
+
+MEMBER = source("member", Member, target, accept)

@@ -1,0 +1,21 @@
+"""The merchant service: is the merchant active, and for which products and kinds is it contracted?"""
+
+from __future__ import annotations
+
+from cashier.answer import WrongIdentity
+from cashier.domain.facts import Merchant
+from cashier.sources.source import Asked, source
+
+
+def target(asked: Asked) -> str:
+    return f"/merchants/{asked['merchant_id']}"
+
+
+def accept(answer: Merchant | None, asked: Asked) -> Merchant | None:
+    """None: there is no such merchant."""
+    if answer is not None and answer.merchant_id != asked["merchant_id"]:
+        raise WrongIdentity("answered about another merchant")
+    return answer
+
+
+MERCHANT = source("merchant", Merchant, target, accept)

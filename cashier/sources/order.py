@@ -1,0 +1,21 @@
+"""The acquirer, asked for the order: it owns it."""
+
+from __future__ import annotations
+
+from cashier.answer import WrongIdentity
+from cashier.domain.order import Order
+from cashier.sources.source import Asked, source
+
+
+def target(asked: Asked) -> str:
+    return f"/orders/{asked['order_id']}"
+
+
+def accept(answer: Order | None, asked: Asked) -> Order | None:
+    """None: there is no such order."""
+    if answer is not None and answer.order_id != asked["order_id"]:
+        raise WrongIdentity("answered about another order")
+    return answer
+
+
+ORDER = source("order", Order, target, accept)

@@ -1,0 +1,95 @@
+"""Source: one upstream, as two pure functions, what to ask and what to make of the answer; and how its answers are read.
+
+Sources know the contract, nothing of connections, timeouts or caching. An upstream with another shape brings an `Adapter` of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
+from cashier.wire.exchange import Request, Response
+
+Asked = Mapping[str, Any]
+
+
+class Adapter(Protocol):
+    """What joins an upstream of any shape: both functions are pure, and a module with these two names will do.
+
+    `asked` holds, by name, what the question needs: `order_id`, `user_id`, `merchant_id` (text), `amount` (`Money`), `currency`,
+    `country` (text).
+    """
+
+    def request(self, asked: Asked) -> Request:
+        """The call to make."""
+
+    def parse(self, status: int, body: bytes, asked: Asked) -> Any:
+        """The fact, one of `cashier.domain.facts`, for an answer of status 200 or 404.
+
+        Raises `Garbled` or `WrongIdentity`; a KeyError, TypeError or ValueError counts as garbled too.
+        """
+
+
+class Source(Struct, frozen=True):
+    """An upstream that speaks the contract.
+
+    `target` gives path and query. `accept` takes the decoded `answer`, or None for a 404, and returns the fact, prepared for use; it
+    raises `WrongIdentity` for an answer about somebody else.
+    """
+
+    name: str
+    answer: Any
+    target: Callable[[Asked], str]
+    accept: Callable[[Any, Asked], Any]
+    decode: Callable[[bytes], Any]
+
+    def request(self, asked: Asked) -> Request:
+        return Request(self.target(asked))
+
+    def parse(self, status: int, body: bytes, asked: Asked) -> Any:
+        return self.accept(self.decode(body) if status == 200 else None, asked)
+
+    def convert(self, value: Any, asked: Asked) -> Any:
+        """The same for an answer that came as a Python object: None for "there is none", a mapping or a struct of the contract's shape."""
+        return self.accept(None if value is None else msgspec.convert(value, self.answer, from_attributes=True), asked)
+
+
+def source(name: str, answer: Any, target: Callable[[Asked], str], accept: Callable[[Any, Asked], Any]) -> Source:
+    return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode)
+
+
+def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> Any:
+    """The fact in a response, or the `SourceError` in its place."""
+    if isinstance(response, SourceError):
+        return response
+    status = response.status
+    if status in (200, 404):
+        return understood(lambda: adapter.parse(status, response.body, asked))
+    if status in (429, 503):
+        return Overloaded(f"answered {status}", response.retry_after_s)
+    if status >= 500:
+        return Unreachable(f"answered {status}")
+    return Garbled(f"answered {status}, which the contract does not know")
+
+
+def understood(reading: Callable[[], Any]) -> Any:
+    """What `reading` returns, or the `SourceError` that it raised or that its failure means.
+
+    Of a decoding error only the kind and the place are kept: its text may quote the answer.
+    """
+    try:
+        return reading()
+    except SourceError as error:
+        return error.with_traceback(None)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
+        return Garbled(f"not of the agreed shape: {type(fault).__name__}{_place(fault)}")
+
+
+def _place(fault: Exception) -> str:
+    """msgspec ends its messages with the path of the fault, which holds names and indices only."""
+    _, found, path = str(fault).rpartition(" - at `")
+    return f" at {path.rstrip('`')}" if found else ""
