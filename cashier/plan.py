@@ -46,7 +46,8 @@ QUESTIONS = (
     Question(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80),
 )
 NAMES = tuple(question.source.name for question in QUESTIONS)
-INPUTS = ("order_id", "user_id", "merchant_id", "amount", "currency", "country")
+ALWAYS_GIVEN = ("order_id", "user_id", "merchant_id")
+CLAIMED = (*ALWAYS_GIVEN, "amount", "currency", "country")
 
 
 def known(request: ConsultRequest) -> dict[str, Any]:
@@ -80,5 +81,5 @@ def consultation(starts: Mapping[str, Start], timeouts_ms: Mapping[str, int]) ->
             )
             for question in QUESTIONS
         ],
-        inputs=INPUTS,
+        inputs=CLAIMED,
     )

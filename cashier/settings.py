@@ -22,20 +22,13 @@ from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
 from cashier.web.auth import AuthSettings, auth_faults
+from cashier.web.server import ServerSettings
 from cashier.wire.http1 import Http1Settings
+from cashier.wire.via_aiohttp import AiohttpSettings
 
 SECRET_VARIABLE = "CASHIER_TOKEN_SECRET"  # noqa: S105  # the name of a variable, not a secret
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _T = TypeVar("_T")
-
-
-class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[server]`. `drain_s` bounds how long a stop waits for what is under way."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
-    workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    drain_s: Annotated[float, Meta(ge=0)] = 10.0
 
 
 class TokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,14 +42,15 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.NAME]`. `url`: one address or several of the same service; with transport `local` a function, `package.module:name`.
 
     `timeout_ms`: where it is absent, the plan's own. `adapter`: an object or module with `request` and `parse`, for another shape than
-    the contract's, `package.module` or `package.module:name`. `wire`: connections and their bounds.
+    the contract's, `package.module` or `package.module:name`. `http1` and `aiohttp`: connections and their bounds, for that transport.
     """
 
     url: str | tuple[str, ...]
     timeout_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
     transport: Literal["http1", "aiohttp", "local"] = "http1"
     adapter: str | None = None
-    wire: Http1Settings = Http1Settings()
+    http1: Http1Settings | None = None
+    aiohttp: AiohttpSettings | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -107,13 +101,15 @@ class ConfigurationError(Exception):
         self.faults = faults
 
 
-def load(path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ) -> Configuration:
+def load(
+    path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, server: Mapping[str, Any] | None = None
+) -> Configuration:
     """Read `cashier.toml`, and from beside it `methods.toml`, `texts.toml` and `ranking.toml` where they exist, over the packaged ones.
 
-    Raises `ConfigurationError` with every fault that could be found.
+    `server` takes the place of single values of `[server]`. Raises `ConfigurationError` with every fault that could be found.
     """
     file = Path(path)
-    return configuration(_read(file), str(file), file.parent, environ)
+    return configuration(_over(_read(file), {"server": dict(server)} if server else {}), str(file), file.parent, environ)
 
 
 def configuration(
@@ -163,6 +159,9 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
             continue
         if not found.urls:
             yield f"[sources.{name}] url names no address"
+        for transport in ("http1", "aiohttp"):
+            if found.transport != transport and getattr(found, transport) is not None:
+                yield f'[sources.{name}.{transport}] is for transport = "{transport}", but this source has "{found.transport}"'
         if found.transport == "local" and (found.adapter or len(found.urls) > 1 or ":" not in found.urls[0]):
             yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
 

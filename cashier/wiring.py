@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,6 +24,8 @@ from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.settings import Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
 from cashier.sources.call import Function, in_process, over_wire
 from cashier.sources.source import Adapter
+from cashier.web.auth import Doorkeeper
+from cashier.web.door import Door, owning_app
 from cashier.web.token import Signer
 from cashier.wire.exchange import Transport, Trip
 from cashier.wire.http1 import Http1
@@ -125,11 +128,29 @@ class Cashier:
         return consultation(starts, timeouts_ms)
 
     def _transport(self, settings: SourceSettings) -> Transport:
-        transport: Transport = (
-            Http1(settings.urls, settings.wire) if settings.transport == "http1" else ViaAiohttp(settings.urls, settings.wire)
-        )
+        via_aiohttp = settings.transport == "aiohttp"
+        transport: Transport = ViaAiohttp(settings.urls, settings.aiohttp) if via_aiohttp else Http1(settings.urls, settings.http1)
         self._transports.append(transport)
         return transport
+
+
+def door(path: str, server: Mapping[str, Any] | None = None) -> Door:
+    """The ASGI application of a configured service, which opens its engine when the server starts. Raises `ConfigurationError`.
+
+    `server` as in `settings.load`.
+    """
+    config = load(path, server=server)
+    return owning_app(lambda: Cashier(config=config), doorkeeper=_doorkeeper(config))
+
+
+def _doorkeeper(config: Configuration) -> Doorkeeper | None:
+    auth = config.settings.auth
+    if auth.mode == "none":
+        return None
+    try:
+        return Doorkeeper(auth, Path(auth.jwks_file).read_text("utf-8") if auth.jwks_file else "")
+    except (OSError, ValueError) as fault:
+        raise ConfigurationError([f"{config.source}: [auth] {fault}"]) from None
 
 
 def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:

@@ -1,0 +1,220 @@
+"""The command line: serve, demo, consult, check, plan, sandbox, weather, cases. Every bad input ends in one clear line, not a traceback."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import anyio
+import msgspec
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from cashier import client, demo, terminal
+from cashier.fanout.plan import latest_ends_ms, worst_calls, worst_time_ms
+from cashier.plan import CLAIMED
+from cashier.sandbox import CASES, BadWeather, Fault, World, weather_named
+from cashier.sandbox import serve as serve_sandbox
+from cashier.settings import ConfigurationError, load
+from cashier.web.server import serve as serve_door
+from cashier.wiring import Cashier, door
+
+cli = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="The cashier core."
+)
+
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
+Url = Annotated[str, typer.Option(help="Where the service listens.")]
+_DEFAULT_CONFIG = Path("config/cashier.toml")
+_FAULTS = [fault.value for fault in Fault]
+
+
+def main() -> None:
+    cli()
+
+
+@cli.command(name="demo")
+def demo_command(
+    once: Annotated[bool, typer.Option("--once", help="End after printing.")] = False,
+    case: Annotated[str, typer.Option(help="Which of `cashier cases`.")] = "chinese_shop",
+    deadline_ms: Annotated[int, typer.Option(min=5, max=1000)] = 150,
+    weather: Annotated[str, typer.Option(help="calm, still, fixed, windy or stormy.")] = "calm",
+    locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
+    seed: Annotated[int, typer.Option(help="Of the sandbox's world and weather.")] = 1,
+) -> None:
+    """Start a sandbox and a service, show one consultation, and stay until Ctrl-C."""
+    found = _known_case(case)
+    request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
+    _run(demo.demonstrate(terminal.console(), request, found.sentence, seed=seed, weather=weather, once=once))
+
+
+@cli.command()
+def serve(
+    config: ConfigPath = _DEFAULT_CONFIG,
+    host: Annotated[str | None, typer.Option(help="Instead of [server] host.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Instead of [server] port; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Instead of [server] workers.")] = None,
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C; every request that came in time is answered first."""
+    given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
+    try:
+        server = load(config, server=given).settings.server
+        door(str(config), given)  # what is wrong is said here, once, and not by each worker
+    except ConfigurationError as fault:
+        _refuse(fault)
+    serve_door(server, partial(door, str(config), given), announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True))
+
+
+@cli.command()
+def consult(
+    url: Url = "http://127.0.0.1:8080",
+    case: Annotated[str | None, typer.Option(help="Which of `cashier cases`; or name the order yourself:")] = None,
+    order_id: Annotated[str | None, typer.Option()] = None,
+    user_id: Annotated[str | None, typer.Option()] = None,
+    merchant_id: Annotated[str | None, typer.Option()] = None,
+    product: Annotated[str | None, typer.Option()] = None,
+    terminal_: Annotated[str | None, typer.Option("--terminal")] = None,
+    amount: Annotated[str | None, typer.Option(help="The amount claimed, in minor units: CNY:12800.")] = None,
+    country: Annotated[str | None, typer.Option(help="The country claimed.")] = None,
+    locale: Annotated[str | None, typer.Option()] = None,
+    deadline_ms: Annotated[int | None, typer.Option()] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
+) -> None:
+    """Ask a running service which ways to pay there are, and show the answer."""
+    request: dict[str, Any] = {"product": "STANDARD_CASHIER", "terminal": "APP"}
+    if case is not None:
+        request = dict(_known_case(case).request)
+    given = {
+        "order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "product": product, "terminal": terminal_,
+        "amount": None if amount is None else _money(amount), "country": country, "locale": locale, "deadline_ms": deadline_ms,
+    }  # fmt: skip
+    request |= {key: value for key, value in given.items() if value is not None}
+    if json:
+        sys.stdout.buffer.write(msgspec.json.format(_run(client.consult(url, request))[2]) + b"\n")
+    elif not _run(demo.show(terminal.console(), url, request)):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
+    """Prove a configuration without starting anything. Exit status 1 where something is wrong."""
+    try:
+        cashier = Cashier(config=load(config))
+        door(str(config))
+    except ConfigurationError as fault:
+        _refuse(fault)
+    _print_plan(cashier)
+    print(f"{config} is good.")
+
+
+@cli.command()
+def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
+    """Print what a consultation asks, when each question has ended at the latest, and what it costs in calls."""
+    try:
+        _print_plan(Cashier(config=load(config)))
+    except ConfigurationError as fault:
+        _refuse(fault)
+
+
+@cli.command()
+def sandbox(
+    host: Annotated[str, typer.Option()] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 9100,
+    weather: Annotated[str, typer.Option(help="calm, still, fixed, windy or stormy.")] = "calm",
+    seed: Annotated[int, typer.Option(help="Of world and weather.")] = 1,
+) -> None:
+    """Run the ten upstreams, until Ctrl-C."""
+    _run(_sandbox(host, port, weather, seed))
+
+
+@cli.command(name="weather")
+def weather_command(
+    source: Annotated[str, typer.Argument(help="A source, such as quota; or `restore` for all.")],
+    fault: Annotated[str, typer.Argument(help=f"One of {', '.join(_FAULTS)}; `restore`; or `slow`.")] = "restore",
+    share: Annotated[float, typer.Option(min=0, max=1, help="Of the calls.")] = 1.0,
+    ms: Annotated[float, typer.Option(min=0, max=60_000, help="With `slow`: how slow.")] = 400,
+    url: Url = "http://127.0.0.1:9100",
+) -> None:
+    """Change a sandbox's weather while it runs: `cashier weather quota hang`, `cashier weather card slow --ms 90`, `… restore`."""
+    forecast: dict[str, Any] | None = {"faults": {fault: round(share * 10_000)}}
+    if fault == "slow":
+        forecast = {"latency": {"shape": "constant", "ms": ms}}
+    elif fault == "restore":
+        forecast = None
+    told = _run(client.change_weather(url, None if source == "restore" else source, forecast))
+    print(msgspec.json.encode(told).decode())
+    if "code" in told:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def cases() -> None:
+    """List the sandbox's cases: orders worth consulting."""
+    table = Table.grid(padding=(0, 2))
+    for name, case in CASES.items():
+        table.add_row(f"[bold]{name}[/]", case.sentence)
+    terminal.console().print(table)
+
+
+def _print_plan(cashier: Cashier) -> None:
+    settings, the_plan = cashier.config.settings.consult, cashier.plan
+    claimed, bare = latest_ends_ms(the_plan, CLAIMED), latest_ends_ms(the_plan)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for heading in ("question", "class", "needs", "timeout", "ends by", "without claims"):
+        table.add_column(heading, justify="right" if heading in ("timeout", "ends by", "without claims") else "left")
+    for ask in the_plan.asks:
+        needs = ", ".join(ask.needs)
+        table.add_row(ask.name, ask.importance.value, needs, f"{ask.timeout_ms} ms", f"{claimed[ask.name]} ms", f"{bare[ask.name]} ms")
+    console = terminal.console()
+    console.print(table)
+    worst_ms = worst_time_ms(the_plan, deadline_ms=settings.deadline_ms, grace_ms=settings.grace_ms, reserve_ms=settings.reserve_ms)
+    console.print(
+        f"\nA consultation makes at most {worst_calls(the_plan)} calls. Its fan-out has ended after {worst_ms} ms at the latest"
+        f" (deadline {settings.deadline_ms} ms, {settings.reserve_ms} ms of it kept for our own work)."
+    )
+
+
+async def _sandbox(host: str, port: int, weather: str, seed: int) -> None:
+    async with serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed)) as bound:
+        print(f"Sandbox on http://{host}:{bound}", flush=True)
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            await anext(signals)
+
+
+def _run(work: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return uvloop.run(work)
+    except (client.NoAnswer, BadWeather, OSError) as fault:
+        _stop(str(fault))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+def _known_case(name: str) -> Any:
+    if name not in CASES:
+        _stop(f"there is no case {name!r}; `cashier cases` lists them")
+    return CASES[name]
+
+
+def _money(text: str) -> dict[str, Any]:
+    currency, _, value = text.partition(":")
+    if not value.isdecimal():
+        _stop(f"--amount {text!r} is not an amount; CNY:12800 would be one")
+    return {"currency": currency, "value": int(value)}
+
+
+def _refuse(fault: ConfigurationError) -> NoReturn:
+    _stop(*fault.faults)
+
+
+def _stop(*lines: str) -> NoReturn:
+    error = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in lines:
+        error.print(line, style="red", markup=False)
+    raise typer.Exit(1)

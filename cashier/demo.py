@@ -1,0 +1,90 @@
+"""The demonstration: sandbox and service on free ports, one consultation, and what to try next. All in one process, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from secrets import token_urlsafe
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+
+from cashier import client, terminal
+from cashier.plan import NAMES
+from cashier.sandbox import World, serve, weather_named
+from cashier.settings import configuration
+from cashier.web.door import app
+from cashier.web.server import ServerSettings, serving
+from cashier.wiring import Cashier
+
+
+async def demonstrate(console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool) -> None:
+    """Show one consultation, then stay until the service is told to stop (Ctrl-C), or end at once."""
+    async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
+        sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+        table = {"sources": {name: {"url": sandbox_url} for name in NAMES}, "tokens": {"secrets": [token_urlsafe(32)]}}
+        config = configuration(table, "the demonstration's configuration")
+        async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
+            await client.consult(url, request)  # the first pays for what later ones find warm
+            await show(console, url, request, sentence)
+            if not once:
+                console.print(_what_next(url, sandbox_url))
+                await ended
+
+
+async def show(console: Console, url: str, request: dict[str, Any], sentence: str = "") -> bool:
+    """Ask and print. False where the answer was a problem."""
+    answer, total_ms, _ = await client.consult(url, request)
+    if sentence:
+        console.print(Padding(f"[dim]{sentence}[/]", (1, 1, 0, 1)))
+    if "code" in answer:
+        console.print(terminal.problem(answer))
+        return False
+    console.print(terminal.consultation(answer, total_ms, request.get("deadline_ms") or 150))
+    return True
+
+
+@asynccontextmanager
+async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[None]]]:
+    """A real server on a free port. Yields its address and its end."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        listening.listen()  # from here on who connects is heard, if a moment later
+        server = serving(ServerSettings(port=port), lambda: app(cashier))
+        ended = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield f"http://127.0.0.1:{port}", ended
+        finally:
+            server.should_exit = True
+            await ended
+
+
+def _what_next(url: str, sandbox_url: str) -> Padding:
+    ask = f"cashier consult --url {url}"
+    return Padding(
+        "\n".join(
+            [
+                f"service [bold]{url}[/]   sandbox [bold]{sandbox_url}[/]   [dim]Ctrl-C ends both[/]",
+                "",
+                "[bold]Try next[/], in another terminal:",
+                "",
+                "  [dim]# the quota service hangs: the answer still comes by the deadline, and says what it does not know[/]",
+                f"  cashier weather quota hang --url {sandbox_url}",
+                f"  {ask} --case chinese_shop --locale en",
+                "",
+                "  [dim]# all is well again[/]",
+                f"  cashier weather restore --url {sandbox_url}",
+                "",
+                "  [dim]# other orders: a Japanese shop, a till, one that discounts bring to zero, one that is paid; all: cashier cases[/]",
+                f"  {ask} --case japanese_shop",
+                f"  {ask} --case scan_to_pay",
+                f"  {ask} --case discounted_to_zero",
+                f"  {ask} --case order_paid --json",
+            ]
+        ),
+        (0, 1, 1, 1),
+    )
