@@ -1,0 +1,32 @@
+"""The sandbox: the ten upstreams of the contract, stateful, in a seeded world, under weather that can be changed while they run.
+
+An independent implementation of the other side: nothing here imports from the rest of the project, so that what both sides agree on
+is the contract and not shared code.
+"""
+
+from __future__ import annotations
+
+from cashier.sandbox.cases import CASES, Case
+from cashier.sandbox.local import LocalUpstreams, UpstreamTrouble
+from cashier.sandbox.presets import PRESETS, weather_named
+from cashier.sandbox.serve import create_app, serve
+from cashier.sandbox.weather import SOURCES, Fault, Weather
+from cashier.sandbox.weather_reading import BadWeather, read_forecast
+from cashier.sandbox.world import World
+
+__all__ = [
+    "CASES",
+    "PRESETS",
+    "SOURCES",
+    "BadWeather",
+    "Case",
+    "Fault",
+    "LocalUpstreams",
+    "UpstreamTrouble",
+    "Weather",
+    "World",
+    "create_app",
+    "read_forecast",
+    "serve",
+    "weather_named",
+]

@@ -1,0 +1,101 @@
+"""The acquirer: owns the orders and says what became of them. Its result is what a payer is told.
+
+An order is PENDING, then PAYING while one attempt lives, then PAID; a failed attempt makes it PENDING again. Money that comes in for an
+order that has meanwhile closed or expired does not pay it: the order is CLOSED, and its result CLOSED_REFUNDING.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from cashier.sandbox.cast import Cast
+from cashier.sandbox.shapes import Json
+
+ORDER_FIELDS = ("order_id", "merchant_id", "user_id", "status", "amount", "product", "country", "category", "title", "expires_at")
+RESULT_FIELDS = ("order_id", "status", "payment_id", "paid", "closed_reason")
+
+Clock = Callable[[], datetime]
+
+
+class Acquirer:
+    """The orders of a cast and what has happened to them since the start. Ids that it does not know answer None."""
+
+    def __init__(self, cast: Cast, clock: Clock) -> None:
+        self._cast = cast
+        self._clock = clock
+        self._since: dict[str, Json] = {}
+
+    def __repr__(self) -> str:
+        return f"Acquirer(changed={len(self._since)})"
+
+    def order(self, order_id: str) -> Json | None:
+        """As `GET /orders/{order_id}` tells it."""
+        record = self._record(order_id)
+        return _only(record, ORDER_FIELDS) if record else None
+
+    def result(self, order_id: str) -> Json | None:
+        """As `GET /orders/{order_id}/result` tells it."""
+        record = self._record(order_id)
+        if record is None:
+            return None
+        told = _only(record, RESULT_FIELDS)
+        return told | {"status": "CLOSED_REFUNDING"} if record["status"] == "CLOSED" and "paid" in record else told
+
+    def live_attempt(self, order_id: str) -> str | None:
+        """The payment id that an order in progress waits for."""
+        record = self._record(order_id)
+        return record["payment_id"] if record and record["status"] == "PAYING" else None
+
+    def refusal(self, order_id: str) -> str | None:
+        """Why no money may be taken for an order that exists: a code, or nothing."""
+        record = self._known(order_id)
+        if record["status"] in ("PAID", "CLOSED", "REFUNDED"):
+            return f"ORDER_{record['status']}"
+        return "ORDER_EXPIRED" if self._is_over(record) else None
+
+    def begin(self, order_id: str, payment_id: str) -> None:
+        """An attempt lives."""
+        self._change(order_id, status="PAYING", payment_id=payment_id)
+
+    def release(self, order_id: str) -> None:
+        """The attempt is over and nothing was taken."""
+        if self._known(order_id)["status"] == "PAYING":
+            self._change(order_id, status="PENDING", payment_id=None)
+
+    def collect(self, order_id: str, payment_id: str, paid: Json) -> None:
+        """Money came in."""
+        record = self._known(order_id)
+        if record["status"] == "CLOSED":
+            self._change(order_id, payment_id=payment_id, paid=paid)
+        elif self._is_over(record):
+            self._change(order_id, status="CLOSED", closed_reason="EXPIRED", payment_id=payment_id, paid=paid)
+        else:
+            self._change(order_id, status="PAID", payment_id=payment_id, paid=paid)
+
+    def close(self, order_id: str) -> bool:
+        """The shop withdraws the order. False where it cannot: there is none, or it is over."""
+        record = self._record(order_id)
+        if record is None or record["status"] not in ("PENDING", "PAYING"):
+            return False
+        self._change(order_id, status="CLOSED", closed_reason="CLOSED_BY_MERCHANT")
+        return True
+
+    def _is_over(self, record: Json) -> bool:
+        return self._clock() >= datetime.fromisoformat(record["expires_at"])
+
+    def _record(self, order_id: str) -> Json | None:
+        placed = self._cast.placed_order(order_id)
+        return placed | self._since.get(order_id, {}) if placed else None
+
+    def _known(self, order_id: str) -> Json:
+        record = self._record(order_id)
+        assert record is not None, f"asked about order {order_id}, which does not exist"  # noqa: S101  a bug of the caller
+        return record
+
+    def _change(self, order_id: str, **news: object) -> None:
+        self._since[order_id] = self._since.get(order_id, {}) | news
+
+
+def _only(record: Json, names: tuple[str, ...]) -> Json:
+    return {name: record[name] for name in names if record.get(name) is not None}

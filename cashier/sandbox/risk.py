@@ -1,0 +1,181 @@
+"""The risk service: accepts, challenges or rejects a payment by a few plain rules, and checks what the payer answers.
+
+The rules, first match wins:
+  1. A listed user is rejected (USER_LISTED).
+  2. An amount above the currency's ceiling is rejected (AMOUNT_TOO_HIGH).
+  3. QUICK_PAY, CARD and BALANCE from the currency's threshold on are challenged: quick pay by SMS_OTP, card by THREE_DS, balance by
+     PASSWORD. All three are answered with 246810. Other kinds prove the payer elsewhere, or have no payer present.
+  4. Everything else is accepted.
+A challenge has three attempts and lives five minutes; a payment gets three challenges. Asked again about the same payment, the answer
+is the same, ACCEPT once its challenge is passed, REJECT (CHALLENGE_FAILED) once one was failed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from cashier.sandbox.acquirer import Clock
+from cashier.sandbox.shapes import Json
+
+ANSWER = "246810"
+ATTEMPTS = 3
+CHALLENGES_PER_PAYMENT = 3
+CHALLENGE_LIFE = timedelta(minutes=5)
+LISTED = frozenset({"u_7"})
+
+# Per currency, in minor units: challenged from, rejected above.
+THRESHOLDS = {
+    "CNY": (10_000, 5_000_000),
+    "IDR": (50_000_000, 2_000_000_000),
+    "JPY": (10_000, 1_000_000),
+    "KWD": (20_000, 2_000_000),
+}
+OTHER_CURRENCY = (10_000, 1_000_000)
+CHALLENGE_TYPES = {"QUICK_PAY": "SMS_OTP", "CARD": "THREE_DS", "BALANCE": "PASSWORD"}
+RENDER_VALUES = {"SMS_OTP": "138****1234", "THREE_DS": "Your bank's page", "PASSWORD": "Payment password"}
+
+Kind = Literal["QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"]
+Identity = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Amount(Struct, frozen=True):
+    currency: Annotated[str, Meta(pattern="^[A-Z]{3}$")]
+    value: Annotated[int, Meta(ge=0)]
+
+
+class Inquiry(Struct, frozen=True, kw_only=True):
+    """The body of `POST /risk/decisions`."""
+
+    payment_id: Identity
+    order_id: Identity
+    user_id: Identity
+    merchant_id: Identity
+    amount: Amount
+    kind: Kind
+    instrument_id: str | None = None
+    device: dict[str, object] | None = None
+
+
+class Verification(Struct, frozen=True):
+    """The body of `POST /risk/challenges/{challenge_id}/verify`."""
+
+    payment_id: Identity
+    value: str
+
+
+class Challenge(Struct):
+    challenge_id: str
+    type: str
+    expires_at: datetime
+    attempts_left: int = ATTEMPTS
+    passed: bool = False
+
+    def told(self) -> Json:
+        return {
+            "challenge_id": self.challenge_id,
+            "type": self.type,
+            "render_value": RENDER_VALUES[self.type],
+            "attempts_left": self.attempts_left,
+            "expires_at": self.expires_at.isoformat(timespec="seconds"),
+        }
+
+
+class Case(Struct):
+    """What was decided about one payment, and its challenges, the last of which counts."""
+
+    inquiry: Inquiry
+    decision_id: str
+    decision: str
+    code: str | None
+    challenges: list[Challenge]
+
+
+class Risk:
+    """Decisions by payment and challenges by id."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._cases: dict[str, Case] = {}
+        self._decided = 0
+
+    def __repr__(self) -> str:
+        return f"Risk(payments={len(self._cases)}, decided={self._decided})"
+
+    def decide(self, inquiry: Inquiry) -> Json:
+        """A decision, as the contract writes it. Another inquiry under the same payment id is decided afresh."""
+        case = self._cases.get(inquiry.payment_id)
+        if case is None or case.inquiry != inquiry:
+            case = self._cases[inquiry.payment_id] = self._open(inquiry)
+        if case.decision == "CHALLENGE":
+            self._go_on(case)
+        return _told(case)
+
+    def verify(self, challenge_id: str, verification: Verification) -> Json | None:
+        """How an answer was taken: `status` and `attempts_left`. None where this payment has no such challenge."""
+        challenge = self._challenge(challenge_id, verification.payment_id)
+        if challenge is None:
+            return None
+        if not challenge.passed and self._clock() >= challenge.expires_at:
+            return {"status": "EXPIRED", "attempts_left": 0}
+        if not challenge.passed and challenge.attempts_left:
+            challenge.passed = verification.value == ANSWER
+            challenge.attempts_left -= 0 if challenge.passed else 1
+        return {"status": "PASSED" if challenge.passed else "FAILED", "attempts_left": challenge.attempts_left}
+
+    def cleared(self, decision_id: str, payment_id: str) -> bool:
+        """Whether the engine may take money on this decision."""
+        case = self._cases.get(payment_id)
+        if case is None or case.decision_id != decision_id:
+            return False
+        return case.decision == "ACCEPT" or (bool(case.challenges) and case.challenges[-1].passed)
+
+    def _open(self, inquiry: Inquiry) -> Case:
+        self._decided += 1
+        decision, code = judge(inquiry)
+        return Case(inquiry, f"d_{self._decided}", decision, code, [])
+
+    def _go_on(self, case: Case) -> None:
+        """Move a challenged payment on: passed, failed for good, or a fresh challenge in the place of none or an expired one."""
+        last = case.challenges[-1] if case.challenges else None
+        if last and last.passed:
+            case.decision = "ACCEPT"
+        elif last and not last.attempts_left:
+            case.decision, case.code = "REJECT", "CHALLENGE_FAILED"
+        elif last is None or self._clock() >= last.expires_at:
+            self._challenge_again(case)
+
+    def _challenge_again(self, case: Case) -> None:
+        if len(case.challenges) == CHALLENGES_PER_PAYMENT:
+            case.decision, case.code = "REJECT", "TOO_MANY_CHALLENGES"
+            return
+        challenge_id = f"ch{len(case.challenges) + 1}_{case.decision_id}"
+        expires_at = self._clock().astimezone(UTC) + CHALLENGE_LIFE
+        case.challenges.append(Challenge(challenge_id, CHALLENGE_TYPES[case.inquiry.kind], expires_at))
+
+    def _challenge(self, challenge_id: str, payment_id: str) -> Challenge | None:
+        case = self._cases.get(payment_id)
+        return next((one for one in case.challenges if one.challenge_id == challenge_id), None) if case else None
+
+
+def judge(inquiry: Inquiry) -> tuple[str, str | None]:
+    """The rules in the file's first lines: a decision, and the code of a rejection."""
+    challenge_from, reject_above = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
+    if inquiry.user_id in LISTED:
+        return "REJECT", "USER_LISTED"
+    if inquiry.amount.value > reject_above:
+        return "REJECT", "AMOUNT_TOO_HIGH"
+    if inquiry.amount.value >= challenge_from and inquiry.kind in CHALLENGE_TYPES:
+        return "CHALLENGE", None
+    return "ACCEPT", None
+
+
+def _told(case: Case) -> Json:
+    told: Json = {"decision": case.decision, "decision_id": case.decision_id}
+    if case.code:
+        told["code"] = case.code
+    if case.decision == "CHALLENGE":
+        told["challenge"] = case.challenges[-1].told()
+    return told

@@ -1,0 +1,57 @@
+"""The sandbox as a server: one application, one port, and nothing left behind when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from cashier.sandbox.answers import refusal
+from cashier.sandbox.controls import outside_routes, weather_routes
+from cashier.sandbox.presets import weather_named
+from cashier.sandbox.routes import Upstreams
+from cashier.sandbox.storm import plain
+from cashier.sandbox.weather import Weather
+from cashier.sandbox.world import World
+
+# What still waits out its weather when the server stops is cut off after this.
+_SHUTDOWN_S = 0.2
+
+
+def create_app(world: World, weather: Weather) -> web.Application:
+    """The ten upstreams and the sandbox's own paths.
+
+    Give it a runner with `handler_cancellation=True` (`serve` does), else a hang lasts beyond its client, until the server stops.
+    """
+    upstreams = Upstreams(world, weather)
+
+    async def let_go(app: web.Application) -> None:
+        upstreams.closing.set()
+
+    app = web.Application()
+    app.add_routes([*upstreams.routes(), *weather_routes(weather), *outside_routes(world), web.route("*", "/{path:.*}", _no_such_path)])
+    app.on_shutdown.append(let_go)
+    return app
+
+
+@asynccontextmanager
+async def serve(
+    host: str = "127.0.0.1", port: int = 9100, *, world: World | None = None, weather: Weather | None = None
+) -> AsyncIterator[int]:
+    """Run the sandbox while the block lasts: `async with serve(port=0) as port`. Yields the bound port; 0 takes a free one.
+
+    Without a world and a weather: the world of seed 1 in calm weather. Raises OSError where the port cannot be had.
+    """
+    app = create_app(world or World(), weather or weather_named("calm"))
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=1024).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def _no_such_path(request: web.Request) -> web.StreamResponse:
+    return plain(refusal(404, "NO_SUCH_PATH", detail=f"{request.method} {request.path} is not a path of the contract"))

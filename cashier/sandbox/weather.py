@@ -1,0 +1,161 @@
+"""Weather: how late and how broken the answers of each source are. Drawn per call, from a seed, and changed while everything runs.
+
+A forecast says what may come, a spell is what one call gets. Nothing here waits, sends or breaks anything: whoever draws a spell
+carries it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from random import Random
+
+from msgspec import Struct, to_builtins
+
+from cashier.sandbox.shapes import Json
+
+BPS = 10_000
+
+# By source, the field that says whom an answer is about. Answers of channel and risk name nobody, so nobody can be mistaken in them.
+IDENTITIES = {
+    "order": "order_id",
+    "merchant": "merchant_id",
+    "member": "user_id",
+    "card": "user_id",
+    "balance": "user_id",
+    "marketing": "user_id",
+    "quota": "user_id",
+    "engine": "payment_id",
+    "acquirer": "order_id",
+}
+SOURCES = ("order", "merchant", "member", "card", "balance", "marketing", "channel", "quota", "risk", "engine", "acquirer")
+
+RETRY_AFTER_S = 1
+# A slow body comes in twenty pieces and takes a second.
+SLOW_BODY_PIECES = 20
+SLOW_BODY_PAUSE_S = 0.05
+
+# Distance of the 99th percentile from the median of a normal distribution, in standard deviations.
+_P99 = 2.326_347_874
+
+
+class Fault(StrEnum):
+    """What can go wrong. ERROR and OVERLOAD refuse before anything is done; after all others the work is done and its answer lost."""
+
+    HANG = "hang"
+    ERROR = "error"
+    OVERLOAD = "overload"
+    GARBAGE = "garbage"
+    WRONG_IDENTITY = "wrong_identity"
+    TRUNCATE = "truncate"
+    SLOW_BODY = "slow_body"
+    RESET = "reset"
+
+
+class Constant(Struct, frozen=True, tag_field="shape", tag="constant"):
+    ms: float
+
+    def draw_ms(self, random: Random) -> float:
+        return self.ms
+
+
+class Uniform(Struct, frozen=True, tag_field="shape", tag="uniform"):
+    low_ms: float
+    high_ms: float
+
+    def draw_ms(self, random: Random) -> float:
+        return random.uniform(self.low_ms, self.high_ms)
+
+
+class Lognormal(Struct, frozen=True, tag_field="shape", tag="lognormal"):
+    """How services really answer: half below the median, one call in a hundred above the 99th percentile."""
+
+    median_ms: float
+    p99_ms: float
+
+    def draw_ms(self, random: Random) -> float:
+        spread = math.log(self.p99_ms / self.median_ms) / _P99
+        return self.median_ms * math.exp(random.gauss(0, spread))
+
+
+class Stragglers(Struct, frozen=True):
+    """A share of the calls takes `factor` times as long."""
+
+    share_bps: int
+    factor: float
+
+
+NO_STRAGGLERS = Stragglers(share_bps=0, factor=1)
+
+
+class Forecast(Struct, frozen=True):
+    """What may come for one source. `faults` gives each fault's share in basis points; together they are 10000 at most."""
+
+    latency: Constant | Uniform | Lognormal
+    stragglers: Stragglers = NO_STRAGGLERS
+    faults: Mapping[Fault, int] = {}
+
+    def told(self) -> Json:
+        """As the weather's paths show and take it."""
+        told: Json = to_builtins(self)
+        return told
+
+
+class Spell(Struct, frozen=True, gc=False):
+    """What one call gets. `variant` tells sorts of the same fault apart."""
+
+    latency_s: float
+    fault: Fault | None = None
+    variant: int = 0
+
+
+class Weather:
+    """Forecasts by source, and the dice they are drawn with. Every source has its own dice: none disturbs another's sequence."""
+
+    def __init__(self, start: Mapping[str, Forecast], seed: int = 1) -> None:
+        assert set(start) == set(SOURCES), "a start has a forecast for every source and no other"  # noqa: S101  a bug of the caller
+        self._start = dict(start)
+        self._now = dict(start)
+        self._dice = {source: Random(f"{seed}:{source}") for source in SOURCES}
+
+    def __repr__(self) -> str:
+        changed = [source for source in SOURCES if self._now[source] != self._start[source]]
+        return f"Weather(changed={changed})"
+
+    def forecast(self, source: str) -> Forecast:
+        return self._now[source]
+
+    def start(self, source: str) -> Forecast:
+        return self._start[source]
+
+    def change(self, source: str, forecast: Forecast) -> None:
+        """From the next call on. What is under way keeps the spell it has drawn."""
+        assert source in self._now, f"no source {source}"  # noqa: S101  a bug of the caller
+        self._now[source] = forecast
+
+    def restore(self, source: str | None = None) -> None:
+        """One source, or all, as at the start."""
+        for name in SOURCES if source is None else (source,):
+            self._now[name] = self._start[name]
+
+    def draw(self, source: str) -> Spell:
+        forecast, random = self._now[source], self._dice[source]
+        latency_ms = forecast.latency.draw_ms(random)
+        if forecast.stragglers.share_bps and random.random() * BPS < forecast.stragglers.share_bps:
+            latency_ms *= forecast.stragglers.factor
+        if forecast.faults:
+            return Spell(latency_ms / 1000, _fault(forecast.faults, random.random() * BPS), random.getrandbits(8))
+        return Spell(latency_ms / 1000)
+
+    def told(self) -> Json:
+        return {source: self._now[source].told() for source in SOURCES}
+
+
+def _fault(shares: Mapping[Fault, int], roll: float) -> Fault | None:
+    """The shares lie side by side from 0; what the roll hits befalls the call."""
+    for fault, share_bps in shares.items():
+        roll -= share_bps
+        if roll < 0:
+            return fault
+    return None

@@ -1,0 +1,43 @@
+"""What the sandbox's tests stand on: a world at a hand-set time, a server in still weather and its client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+
+from cashier.sandbox.presets import weather_named
+from cashier.sandbox.serve import serve
+from cashier.sandbox.weather import Weather
+from cashier.sandbox.world import World
+
+from .hand_clock import HandClock
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def world(clock: HandClock) -> World:
+    return World(seed=7, clock=clock)
+
+
+@pytest.fixture
+def weather() -> Weather:
+    return weather_named("still", seed=7)
+
+
+@pytest.fixture
+async def port(world: World, weather: Weather) -> AsyncIterator[int]:
+    async with serve(port=0, world=world, weather=weather) as bound:
+        yield bound
+
+
+@pytest.fixture
+async def client(port: int) -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(total=5)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=timeout) as session:
+        yield session

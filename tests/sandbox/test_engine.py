@@ -1,0 +1,291 @@
+"""The engine takes money once, and the acquirer's order follows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from cashier.sandbox.answers import Answer
+from cashier.sandbox.refusals import Submission
+from cashier.sandbox.risk import Amount, Inquiry
+from cashier.sandbox.shapes import Json
+from cashier.sandbox.world import World
+
+from . import contract
+from .hand_clock import HandClock
+
+CNY: Final = "CNY"
+BY_CARD = {"type": "CHANNEL", "id": "ch_quick_cmb", "instrument_id": "c_2", "amount": {"currency": CNY, "value": 12_800}}
+
+
+def channel(channel_id: str, instrument_id: str | None = None, value: int = 12_800, currency: str = CNY) -> Json:
+    return {"type": "CHANNEL", "id": channel_id, "instrument_id": instrument_id, "amount": {"currency": currency, "value": value}}
+
+
+def balance(account_id: str, value: int) -> Json:
+    return {"type": "BALANCE", "id": account_id, "amount": {"currency": CNY, "value": value}}
+
+
+def promotion(value: int) -> Json:
+    return {"type": "PROMOTION", "id": "p_1", "amount": {"currency": CNY, "value": value}}
+
+
+def submission(world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any) -> Submission:
+    """A payment of `o_1001`, cleared by risk, but for what is `other`."""
+    told = {
+        "payment_id": payment_id,
+        "order_id": "o_1001",
+        "user_id": "u_1",
+        "merchant_id": "m_1",
+        "fingerprint": "f_1",
+        "legs": legs,
+    } | other
+    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, Submission)
+
+
+def cleared(world: World, payment_id: str) -> str:
+    amount = Amount(CNY, 1)
+    inquiry = Inquiry(payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY")
+    decision_id: str = world.risk.decide(inquiry)["decision_id"]
+    return decision_id
+
+
+def submit(world: World, sent: Submission) -> contract.Payment:
+    return payment(world.engine.submit(sent, sent.payment_id))
+
+
+def payment(answer: Answer) -> contract.Payment:
+    assert answer.status == 200, answer
+    return msgspec.json.decode(answer.encoded, type=contract.Payment)
+
+
+def result(world: World, order_id: str = "o_1001") -> contract.Result:
+    return msgspec.convert(world.acquirer.result(order_id), contract.Result)
+
+
+def test_a_quick_payment_pays_the_order(world: World) -> None:
+    assert submit(world, submission(world, legs=(promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800)))).status == "SUCCEEDED"
+    told = result(world)
+    assert (told.status, told.payment_id, told.paid) == ("PAID", "pay_1", contract.Money(currency=CNY, value=11_800))
+    order = msgspec.convert(world.acquirer.order("o_1001"), contract.Order)
+    assert order.status == "PAID"
+
+
+def test_the_same_submission_again_is_the_same_payment(world: World) -> None:
+    sent = submission(world, legs=(channel("ch_wallet_alipay"),))
+    first = submit(world, sent)
+    assert first.status == "ACTION_REQUIRED"
+    assert submit(world, sent) == first
+    world.engine.settle("pay_1", "SUCCEEDED")
+    assert submit(world, sent).status == "SUCCEEDED"
+    assert result(world).paid == contract.Money(currency=CNY, value=12_800)
+
+
+def test_a_key_with_another_fingerprint_is_refused(world: World) -> None:
+    submit(world, submission(world))
+    answer = world.engine.submit(submission(world, fingerprint="f_2"), "pay_1")
+    assert (answer.status, answer.body["code"]) == (422, "KEY_REUSED")
+
+
+@pytest.mark.parametrize("key", ["", "pay_2"])
+def test_the_idempotency_key_has_to_be_the_payment_id(world: World, key: str) -> None:
+    answer = world.engine.submit(submission(world), key)
+    assert (answer.status, answer.body["field"]) == (400, "Idempotency-Key")
+    assert world.engine.look_up("pay_1").status == 404
+
+
+def test_a_second_attempt_on_an_order_is_told_of_the_live_one(world: World) -> None:
+    submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
+    answer = world.engine.submit(submission(world, "pay_2"), "pay_2")
+    assert (answer.status, answer.body) == (409, {"code": "ORDER_BUSY", "payment_id": "pay_1"})
+
+
+def test_an_order_in_progress_elsewhere_is_busy(world: World) -> None:
+    answer = world.engine.submit(submission(world, order_id="o_1006"), "pay_1")
+    assert (answer.status, answer.body["payment_id"]) == (409, "pay_o_1006")
+
+
+def test_after_a_failed_attempt_the_order_can_be_paid_another_way(world: World) -> None:
+    submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
+    world.engine.settle("pay_1", "FAILED")
+    assert result(world).status == "PENDING"
+    assert submit(world, submission(world, "pay_2")).status == "SUCCEEDED"
+
+
+def test_a_paid_order_is_not_paid_again(world: World) -> None:
+    submit(world, submission(world, "pay_1"))
+    again = submit(world, submission(world, "pay_2"))
+    assert again.failure == contract.Failure(code="ORDER_PAID", text="The order cannot be paid any more.")
+    assert result(world).payment_id == "pay_1"
+
+
+def test_an_order_that_does_not_exist_is_refused(world: World) -> None:
+    answer = world.engine.submit(submission(world, order_id="o_404"), "pay_1")
+    assert (answer.status, answer.body["code"]) == (422, "ORDER_UNKNOWN")
+
+
+REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("ORDER_PAID", {"order_id": "o_1003"}),
+    ("ORDER_CLOSED", {"order_id": "o_1004"}),
+    ("ORDER_EXPIRED", {"order_id": "o_1005"}),
+    ("PARTIES_MISMATCH", {"merchant_id": "m_2"}),
+    ("PARTIES_MISMATCH", {"user_id": "u_2"}),
+    ("AMOUNT_MISMATCH", {"legs": (channel("ch_quick_cmb", "c_2", 12_799),)}),
+    ("AMOUNT_MISMATCH", {"legs": (channel("ch_quick_cmb", "c_2", currency="JPY"),)}),
+    ("TOO_MANY_CHANNELS", {"legs": (BY_CARD, BY_CARD)}),
+    ("RISK_NOT_CLEARED", {"decision_id": "d_none"}),
+    ("BALANCE_INSUFFICIENT", {"legs": (balance("acc_1", 12_800),)}),
+    ("BALANCE_INSUFFICIENT", {"legs": (balance("acc_3", 12_800),)}),
+    ("BALANCE_INSUFFICIENT", {"legs": (balance("acc_none", 12_800),)}),
+    ("CHANNEL_UNAVAILABLE", {"legs": (channel("ch_quick_boc", "c_5"),)}),
+    ("CHANNEL_UNAVAILABLE", {"legs": (channel("ch_none", "c_2"),), "alternatives": ("ch_net_boc",)}),
+    ("INSTRUMENT_DECLINED", {"legs": (channel("ch_quick_ccb", "c_3"),)}),
+    ("INSTRUMENT_DECLINED", {"legs": (channel("ch_quick_abc", "c_4"),)}),
+    ("INSTRUMENT_DECLINED", {"legs": (channel("ch_quick_cmb"),)}),
+    ("INSTRUMENT_DECLINED", {"legs": (channel("ch_agreement_unionpay", "ag_2"),)}),
+    ("INSTRUMENT_DECLINED", {"order_id": "o_1014", "merchant_id": "m_2", "legs": (channel("ch_agreement_unionpay", "ag_1", 2_800),)}),
+    ("AUTH_CODE_REQUIRED", {"legs": (channel("ch_cqr_alipay"),)}),
+]
+
+
+@pytest.mark.parametrize(("code", "other"), REFUSED)
+def test_what_cannot_be_paid_fails_with_its_code_and_leaves_the_order_alone(world: World, code: str, other: dict[str, Any]) -> None:
+    sent = submission(world, **other)
+    before = world.acquirer.result(sent.order_id)
+    told = submit(world, sent)
+    assert told.status == "FAILED"
+    assert told.failure is not None
+    assert told.failure.code == code
+    assert world.acquirer.result(sent.order_id) == before
+
+
+def test_balance_and_a_card_share_an_order(world: World) -> None:
+    assert submit(world, submission(world, legs=(balance("acc_1", 10_000), channel("ch_quick_cmb", "c_2", 2_800)))).status == "SUCCEEDED"
+
+
+def test_promotions_alone_can_pay_an_order(world: World) -> None:
+    assert submit(world, submission(world, order_id="o_1011", legs=(promotion(288),))).status == "SUCCEEDED"
+    assert result(world, "o_1011").paid == contract.Money(currency=CNY, value=0)
+
+
+def test_an_alternative_channel_steps_in_for_one_that_is_not_open(world: World) -> None:
+    told = submit(world, submission(world, legs=(channel("ch_net_boc"),), alternatives=("ch_quick_boc", "ch_wallet_jd")))
+    assert isinstance(told.next_action, contract.Redirect)
+    assert told.next_action.applink is not None
+    assert "jd-pay" in told.next_action.applink
+
+
+ACTIONS = [
+    ("o_1001", "u_1", "m_1", channel("ch_net_icbc"), contract.Redirect),
+    ("o_1001", "u_1", "m_1", channel("ch_wallet_wechat"), contract.Redirect),
+    ("o_1014", "u_1", "m_2", channel("ch_mqr_alipay", value=2_800), contract.DisplayQr),
+    ("o_6201", "u_62", "m_62", channel("ch_va_bca", value=25_000_000, currency="IDR"), contract.DisplayVa),
+    ("o_8101", "u_81", "m_81", channel("ch_otc_lawson", value=4_980, currency="JPY"), contract.DisplayCode),
+]
+
+
+@pytest.mark.parametrize(("order_id", "user_id", "merchant_id", "leg", "action"), ACTIONS)
+def test_a_kind_that_is_paid_elsewhere_waits_for_the_payer(
+    world: World, order_id: str, user_id: str, merchant_id: str, leg: Json, action: type[contract.Strict]
+) -> None:
+    told = submit(world, submission(world, order_id=order_id, user_id=user_id, merchant_id=merchant_id, legs=(leg,)))
+    assert told.status == "ACTION_REQUIRED"
+    assert isinstance(told.next_action, action)
+    assert result(world, order_id).status == "PAYING"
+    assert payment(world.engine.look_up("pay_1")) == told, "looking changes nothing"
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).next_action is None
+    assert result(world, order_id).status == "PAID"
+
+
+def test_a_direct_debit_is_done_at_the_second_look(world: World) -> None:
+    assert submit(world, submission(world, legs=(channel("ch_agreement_unionpay", "ag_1"),))).status == "PROCESSING"
+    assert [payment(world.engine.look_up("pay_1")).status for _ in range(3)] == ["PROCESSING", "SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize(
+    ("code", "looks"),
+    [
+        ("134567890123456780", ["SUCCEEDED", "SUCCEEDED"]),
+        ("134567890123456788", ["USER_PAYING", "USER_PAYING", "USER_PAYING", "SUCCEEDED"]),
+        ("134567890123456789", ["USER_PAYING", "USER_PAYING", "USER_PAYING", "USER_PAYING", "USER_PAYING"]),
+    ],
+)
+def test_a_scanned_code_pays_as_its_last_digit_says(world: World, code: str, looks: list[str]) -> None:
+    sent = submission(world, order_id="o_1014", merchant_id="m_2", legs=(channel("ch_cqr_wechat", value=2_800),), auth_code=code)
+    told = [submit(world, sent).status, *(payment(world.engine.look_up("pay_1")).status for _ in looks[1:])]
+    assert told == looks
+
+
+def test_a_scanned_code_is_used_once(world: World) -> None:
+    leg = channel("ch_cqr_wechat", value=2_800)
+    scan: dict[str, Any] = {"order_id": "o_1014", "merchant_id": "m_2", "legs": (leg,), "auth_code": "1349"}
+    submit(world, submission(world, "pay_1", **scan))
+    world.engine.reverse("pay_1")
+    again = submit(world, submission(world, "pay_2", **scan))
+    assert again.failure is not None
+    assert again.failure.code == "AUTH_CODE_USED"
+
+
+def test_a_reverse_ends_what_lives_and_frees_the_order(world: World) -> None:
+    submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
+    told = payment(world.engine.reverse("pay_1"))
+    assert told.failure is not None
+    assert (told.status, told.failure.code) == ("FAILED", "REVERSED")
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"
+    assert result(world).status == "PENDING"
+
+
+def test_a_reverse_that_comes_too_late_leaves_the_money_taken(world: World) -> None:
+    submit(world, submission(world))
+    assert payment(world.engine.reverse("pay_1")).status == "SUCCEEDED"
+    assert result(world).status == "PAID"
+
+
+def test_a_payment_reversed_before_it_arrives_takes_nothing_when_it_does(world: World) -> None:
+    assert world.engine.reverse("pay_1").status == 404
+    told = submit(world, submission(world))
+    assert told.failure is not None
+    assert told.failure.code == "REVERSED"
+    assert result(world).status == "PENDING"
+
+
+def test_money_for_an_order_that_has_closed_meanwhile_goes_back(world: World) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    assert world.acquirer.close("o_1001")
+    assert result(world).status == "CLOSED"
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "SUCCEEDED"
+    told = result(world)
+    assert (told.status, told.closed_reason) == ("CLOSED_REFUNDING", "CLOSED_BY_MERCHANT")
+    assert msgspec.convert(world.acquirer.order("o_1001"), contract.Order).status == "CLOSED"
+
+
+def test_an_attempt_that_fails_on_a_closed_order_does_not_open_it_again(world: World) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    world.acquirer.close("o_1001")
+    world.engine.reverse("pay_1")
+    assert result(world).status == "CLOSED"
+
+
+def test_money_for_an_order_that_has_expired_meanwhile_goes_back(world: World, clock: HandClock) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    clock.advance(timedelta(hours=25))
+    world.engine.settle("pay_1", "SUCCEEDED")
+    told = result(world)
+    assert (told.status, told.closed_reason) == ("CLOSED_REFUNDING", "EXPIRED")
+
+
+def test_an_order_of_the_crowd_can_be_paid(world: World) -> None:
+    request = world.cast.crowd.consult_request(100_003)
+    leg = channel("ch_wallet_alipay", value=request["amount"]["value"])
+    order = {name: request[name] for name in ("order_id", "user_id", "merchant_id")}
+    submit(world, submission(world, legs=(leg,), **order))
+    world.engine.settle("pay_1", "SUCCEEDED")
+    assert result(world, "o_100003").status == "PAID"
+
+
+@pytest.mark.parametrize("order_id", ["o_1003", "o_1004", "o_404"])
+def test_an_order_that_is_over_cannot_be_withdrawn(world: World, order_id: str) -> None:
+    assert not world.acquirer.close(order_id)

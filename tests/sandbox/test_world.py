@@ -1,0 +1,251 @@
+"""The world is what its cases, its rules and the contract say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import msgspec
+import pytest
+
+from cashier.sandbox.cases import CASES, Case
+from cashier.sandbox.crowd import FIRST
+from cashier.sandbox.lookups import READINGS, Lookups
+from cashier.sandbox.shapes import Json
+from cashier.sandbox.world import World
+
+from . import contract
+from .hand_clock import NOON, HandClock
+
+ANYBODY = (FIRST, FIRST + 1, 123_456, 999_999_999_999)
+ROADS = (("CNY", "CN"), ("IDR", "ID"), ("JPY", "JP"), ("KWD", "KW"))
+
+
+def questions(world: World) -> Iterator[Json]:
+    """Everybody and everything of the cast, some of the crowd, in the form in which the sources are asked."""
+    for order in (*world.cast.named_orders, *(world.cast.crowd.order(n) for n in ANYBODY)):
+        yield {**order["amount"], "country": order["country"], "user_id": "u_1", **order}
+    for person in world.cast.named_people:
+        yield {
+            "user_id": person.member["user_id"],
+            "order_id": "o_1001",
+            "merchant_id": "m_1",
+            "currency": "CNY",
+            "country": "CN",
+            "value": 1,
+        }
+
+
+def asked(world: World, request: Json) -> dict[str, Json | None]:
+    """What every source says to a consultation that claims nothing."""
+    order = world.acquirer.order(request["order_id"]) or {"amount": {"currency": "CNY", "value": 1}, "country": "CN"}
+    lookups = Lookups(world)
+    answers = {source: lookups.look_up(source, {**order["amount"], "country": order["country"], **request}) for source in READINGS}
+    return {source: answer.body if answer.status == 200 else None for source, answer in answers.items()}
+
+
+def ids(world: World) -> Iterator[str]:
+    for person in world.cast.named_people:
+        yield person.member["user_id"]
+        yield from (card["card_id"] for card in person.cards or ())
+        yield from (agreement["agreement_id"] for agreement in person.agreements)
+        yield from (account["account_id"] for account in person.accounts or ())
+        yield from (promotion["promotion_id"] for promotion in person.promotions or ())
+    yield from (order["order_id"] for order in world.cast.named_orders)
+    yield from (merchant["merchant_id"] for merchant in world.cast.named_merchants)
+
+
+def test_every_answer_of_every_source_keeps_the_contract(world: World) -> None:
+    lookups = Lookups(world)
+    found = dict.fromkeys(READINGS, 0)
+    for question in questions(world):
+        for source in READINGS:
+            answer = lookups.look_up(source, question)
+            assert answer.status in (200, 404), answer
+            if answer.status == 200:
+                msgspec.json.decode(answer.encoded, type=contract.READINGS[source])
+                found[source] += 1
+    assert all(count > 5 for count in found.values()), found
+
+
+def test_no_two_things_share_an_id(world: World) -> None:
+    seen = list(ids(world))
+    assert len(seen) == len(set(seen)) > 60
+
+
+def test_no_two_channels_share_an_id(world: World) -> None:
+    listed = [channel["channel_id"] for road in ROADS for channel in world.cast.channels(*road)]
+    assert len(listed) == len(set(listed)) == len(world.cast.all_channels)
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_a_channel_carries_from_its_least_to_its_most_in_its_own_currency(world: World, road: tuple[str, str]) -> None:
+    for channel in world.cast.channels(*road):
+        assert channel["currencies"] == [channel["min"]["currency"]] == [channel["max"]["currency"]] == [road[0]]
+        assert channel["min"]["value"] < channel["max"]["value"]
+        assert ("until" in channel) == (channel["status"] == "MAINTENANCE")
+
+
+def test_sums_of_the_people_are_sane(world: World) -> None:
+    for person in (*world.cast.named_people, *(world.cast.crowd.person(n) for n in ANYBODY)):
+        for quota in person.quotas or ():
+            for period in (quota[name] for name in ("daily", "monthly") if name in quota):
+                assert period["used"]["value"] <= period["limit"]["value"]
+                assert period["used"]["currency"] == period["limit"]["currency"]
+        for promotion in person.promotions or ():
+            assert ("amount_off" in promotion) != ("percent_off_bps" in promotion)
+            off = promotion.get("amount_off") or promotion["cap"]
+            assert off["currency"] == promotion["threshold"]["currency"]
+
+
+def test_agreements_and_quotas_name_channels_and_cards_that_exist(world: World) -> None:
+    for person in (*world.cast.named_people, *(world.cast.crowd.person(n) for n in ANYBODY)):
+        cards = {card["card_id"] for card in person.cards or ()}
+        assert all(world.cast.channel(agreement["channel_id"]) for agreement in person.agreements)
+        for scope in (quota["scope"] for quota in person.quotas or ()):
+            assert scope.get("card_id", next(iter(cards), None)) in cards | {None}
+            assert "channel_id" not in scope or world.cast.channel(scope["channel_id"])
+        last_used = person.member.get("last_used")
+        assert last_used is None or last_used["instrument_id"] in cards or world.cast.channel(last_used["instrument_id"])
+
+
+def test_the_same_seed_is_the_same_world_and_another_seed_another(clock: HandClock) -> None:
+    def told(seed: int) -> list[dict[str, Json | None]]:
+        world = World(seed=seed, clock=clock)
+        return [asked(world, request) for request in (CASES["chinese_shop"].request, world.cast.crowd.consult_request(424_242))]
+
+    assert told(1) == told(1)
+    assert told(1)[1] != told(2)[1]
+    assert told(1)[0] == told(2)[0], "the named cast does not hang on the seed"
+
+
+def test_times_count_from_the_start_of_the_world(world: World, clock: HandClock) -> None:
+    order = world.acquirer.order("o_1001")
+    clock.advance(timedelta(days=300))
+    later = World(seed=7, clock=clock).acquirer.order("o_1001")
+    assert order is not None
+    assert later is not None
+    assert datetime.fromisoformat(order["expires_at"]) == NOON + timedelta(hours=24)
+    assert order["expires_at"].endswith("+08:00")
+    assert datetime.fromisoformat(later["expires_at"]) == clock.now + timedelta(hours=24)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_case_is_a_sentence_and_a_request_that_keeps_the_contract(case: Case) -> None:
+    msgspec.convert(case.request, contract.Requested)
+    assert case.sentence.endswith(".")
+    assert "\n" not in case.sentence
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.items(), ids=CASES)
+def test_only_the_thing_a_case_is_named_after_is_unknown(world: World, name: str, case: Case) -> None:
+    answers = asked(world, case.request)
+    missing = {source for source in ("order", "merchant", "member") if answers[source] is None}
+    expected = {"order_unknown": {"order"}, "merchant_unknown": {"merchant"}, "user_unknown": {"member"}}
+    assert missing == expected.get(name, set())
+
+
+@pytest.mark.parametrize(("name", "case"), CASES.items(), ids=CASES)
+def test_only_the_thing_a_case_is_named_after_blocks_it(world: World, name: str, case: Case) -> None:
+    if name.endswith("_unknown"):
+        assert not set(blocks(world, case.request)) - {name}
+    else:
+        assert blocks(world, case.request) == ([name] if name in BLOCKED else [])
+
+
+BLOCKED = {
+    "order_paid",
+    "order_closed",
+    "order_expired",
+    "order_in_progress",
+    "amount_mismatch",
+    "country_mismatch",
+    "order_merchant_mismatch",
+    "order_user_mismatch",
+    "user_frozen",
+    "user_closed",
+    "merchant_suspended",
+    "product_not_contracted",
+}
+
+
+def blocks(world: World, request: Json) -> list[str]:
+    """What blocks a request, by the contract's codes in small letters."""
+    answers = asked(world, request)
+    order, merchant, member = answers["order"], answers["merchant"], answers["member"]
+    told = {
+        "order_paid": order and order["status"] == "PAID",
+        "order_closed": order and order["status"] == "CLOSED",
+        "order_in_progress": order and order["status"] == "PAYING",
+        "order_expired": order and order["status"] == "PENDING" and datetime.fromisoformat(order["expires_at"]) <= NOON,
+        "amount_mismatch": order and request.get("amount", order["amount"]) != order["amount"],
+        "country_mismatch": order and request.get("country", order["country"]) != order["country"],
+        "order_merchant_mismatch": order and request["merchant_id"] != order["merchant_id"],
+        "order_user_mismatch": order and order.get("user_id", request["user_id"]) != request["user_id"],
+        "user_frozen": member and member["status"] == "FROZEN",
+        "user_closed": member and member["status"] == "CLOSED",
+        "merchant_suspended": merchant and merchant["status"] == "SUSPENDED",
+        "product_not_contracted": merchant and request["product"] not in merchant["products"],
+    }
+    return [code for code, holds in told.items() if holds]
+
+
+def test_there_is_a_case_for_every_block() -> None:
+    assert set(CASES) >= BLOCKED
+
+
+def test_the_chinese_payer_has_something_of_everything(world: World) -> None:
+    answers = asked(world, CASES["chinese_shop"].request)
+    cards = {card["card_id"]: card for card in (answers["card"] or {})["cards"]}
+    closed = {channel["provider"] for channel in world.cast.channels("CNY", "CN") if channel["status"] == "MAINTENANCE"}
+    assert cards["c_2"]["last4"] == "1014"
+    assert (answers["member"] or {})["last_used"] == {"kind": "QUICK_PAY", "instrument_id": "c_2"}
+    assert [card_id for card_id, card in cards.items() if card["expiry"] < "2026-11"] == ["c_3"]
+    assert [card_id for card_id, card in cards.items() if card["status"] == "FROZEN"] == ["c_4"]
+    assert [card_id for card_id, card in cards.items() if card["bank"] in closed] == ["c_5"]
+    balance = (answers["balance"] or {})["accounts"][0]["available"]["value"]
+    assert 3_500 <= balance < 12_800 - 1_000 - 288
+
+
+def test_china_has_24_channels_of_which_one_is_closed_one_in_maintenance_and_one_poor(world: World) -> None:
+    channels = world.cast.channels("CNY", "CN")
+    assert len(channels) == 24
+    assert [channel["status"] for channel in channels if channel["status"] != "OPEN"] == ["MAINTENANCE", "CLOSED"]
+    assert [channel["channel_id"] for channel in channels if channel["success_bps"] < 9_000] == ["ch_wallet_meituan"]
+    assert len({channel["provider"] for channel in channels if channel["kind"] == "QUICK_PAY"}) == 6
+
+
+def test_a_red_packet_brings_one_order_to_zero(world: World) -> None:
+    answers = asked(world, CASES["discounted_to_zero"].request)
+    packet = next(one for one in (answers["marketing"] or {})["promotions"] if one["type"] == "RED_PACKET")
+    assert packet["amount_off"] == (answers["order"] or {})["amount"]
+    assert packet["threshold"]["value"] == 0
+
+
+def test_a_user_without_cards_is_unknown_to_the_card_centre(world: World) -> None:
+    answers = asked(world, CASES["without_cards"].request)
+    assert [source for source, body in answers.items() if body is None] == ["card", "marketing", "quota"]
+
+
+@pytest.mark.parametrize("n", ANYBODY)
+def test_anybody_of_the_crowd_has_what_the_rule_says(world: World, n: int) -> None:
+    request = world.cast.crowd.consult_request(n)
+    answers = {source: body or {} for source, body in asked(world, request).items()}
+    order = answers["order"]
+    assert (order["user_id"], order["merchant_id"]) == (f"u_{n}", f"m_{100_000 + n % 8}")
+    assert (order["amount"], order["country"]) == (request["amount"], "CN")
+    assert len(answers["card"]["cards"]) == 5
+    assert [one["merchant_id"] for one in answers["card"]["agreements"]] == [order["merchant_id"]]
+    assert (len(answers["balance"]["accounts"]), len(answers["marketing"]["promotions"]), len(answers["quota"]["quotas"])) == (2, 5, 6)
+    assert not blocks(world, request)
+
+
+def test_the_crowd_varies(world: World) -> None:
+    crowd = world.cast.crowd
+    amounts = {crowd.order(n)["amount"]["value"] for n in range(FIRST, FIRST + 500)}
+    assert len(amounts) > 450
+
+
+@pytest.mark.parametrize("stranger", ["u_99999", "u_0100000", "u_100000x", "u_404", "m_100000", "u_1234567890123"])
+def test_nobody_else_exists(world: World, stranger: str) -> None:
+    assert world.cast.person(stranger) is None
