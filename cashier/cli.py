@@ -22,6 +22,7 @@ from cashier.plan import CLAIMED
 from cashier.sandbox import CASES, BadWeather, Fault, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
 from cashier.settings import ConfigurationError, load
+from cashier.watch.logs import configure_logs
 from cashier.web.server import serve as serve_door
 from cashier.wiring import Cashier, door
 
@@ -36,6 +37,7 @@ _FAULTS = [fault.value for fault in Fault]
 
 
 def main() -> None:
+    configure_logs()
     cli()
 
 

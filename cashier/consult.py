@@ -104,6 +104,7 @@ class Consult:
         settings: ConsultSettings,
         token_ttl_s: int,
         now: Callable[[], datetime],
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._plan = plan
         self._known = known
@@ -114,9 +115,10 @@ class Consult:
         self._timing = Timing(settings.grace_ms * _MS_NS, settings.reserve_ms * _MS_NS)
         self._token_ttl_s = token_ttl_s
         self._now = now
+        self._clock_ns = clock_ns
 
     async def __call__(self, request: ConsultRequest, trip: Any) -> Consultation:
-        began_ns = time.perf_counter_ns()
+        began_ns = self._clock_ns()
         now = self._now()
         patience_ms = min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms)
 
@@ -130,6 +132,7 @@ class Consult:
             deadline_ns=began_ns + patience_ms * _MS_NS,
             timing=self._timing,
             conclusive=conclusive,
+            clock_ns=self._clock_ns,
         )
         return self._answer(request, gathered, now)
 
@@ -141,9 +144,8 @@ class Consult:
         blocked = None if isinstance(order, Missing) else block(request, order, merchant, member, now)
         if blocked is not None:
             return self._blocked(request, order, blocked, gathered, now)
-        silent = tuple(answer.source for answer in (order, merchant, member) if isinstance(answer, Missing))
-        if silent:
-            raise RequiredSourceUnavailable(gathered.reports, silent)
+        if isinstance(order, Missing) or isinstance(merchant, Missing) or isinstance(member, Missing):
+            raise RequiredSourceUnavailable(gathered.reports, gathered.failed_required)
         case = Case(request, Facts(**answers), self._catalog, now)
         methods = ranked(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))

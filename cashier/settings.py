@@ -139,7 +139,7 @@ def token_secrets(settings: TokenSettings, environ: Any = os.environ) -> tuple[t
     """
     if settings.secrets:
         return settings.secrets, False
-    made_up = SECRET_VARIABLE not in environ
+    made_up = not environ.get(SECRET_VARIABLE)
     if made_up:
         environ[SECRET_VARIABLE] = secrets.token_urlsafe(32)
     return (environ[SECRET_VARIABLE],), made_up
@@ -256,6 +256,6 @@ def _strangers(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterato
 
 
 def _stranger(key: str, known: list[str], path: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
+    near = [name for name in known if name.startswith(key) or key.startswith(name)] or difflib.get_close_matches(key, known, 1)
     place = f"[{'.'.join(path)}] " if path else ""
     return f"{place}unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

@@ -24,6 +24,7 @@ from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.settings import Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
 from cashier.sources.call import Function, in_process, over_wire
 from cashier.sources.source import Adapter
+from cashier.watch.logs import configure_logs
 from cashier.web.auth import Doorkeeper
 from cashier.web.door import Door, owning_app
 from cashier.web.token import Signer
@@ -54,7 +55,9 @@ class Cashier:
         self._transports: list[Transport] = []
         self._stack: AsyncExitStack | None = None
         self.plan = self._plan(sources or {})
-        secrets, self._made_up_secret = token_secrets(config.settings.tokens)
+        secrets, made_up = token_secrets(config.settings.tokens)
+        if made_up:
+            _log.warning("tokens are signed with a secret made up for this run", remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets")
         settings = config.settings
         self._consult = Consult(
             self.plan,
@@ -77,8 +80,6 @@ class Cashier:
         return self._stack is not None
 
     async def __aenter__(self) -> Self:
-        if self._made_up_secret:
-            _log.warning("tokens are signed with a secret made up for this run", remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets")
         async with AsyncExitStack() as stack:
             for transport in self._transports:
                 stack.push_async_callback(_close, transport)
@@ -139,8 +140,10 @@ def door(path: str, server: Mapping[str, Any] | None = None) -> Door:
 
     `server` as in `settings.load`.
     """
+    configure_logs()  # worker processes begin here
     config = load(path, server=server)
-    return owning_app(lambda: Cashier(config=config), doorkeeper=_doorkeeper(config))
+    cashier = Cashier(config=config)
+    return owning_app(lambda: cashier, doorkeeper=_doorkeeper(config))
 
 
 def _doorkeeper(config: Configuration) -> Doorkeeper | None:

@@ -1,0 +1,1 @@
+"""What operators see: logs. Nothing of it is on the hot path."""

@@ -1,0 +1,86 @@
+"""Real processes of the command line, started and stopped, and what they printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PATIENCE_S = 30.0
+_ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "140", "CASHIER_TOKEN_SECRET": "t" * 32}
+
+
+class Command:
+    """A process of `python -m cashier …`."""
+
+    def __init__(self, *words: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "cashier", *words],
+            cwd=ROOT,
+            env=_ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._watchdog = threading.Timer(PATIENCE_S, self.kill)
+        self._watchdog.start()
+        self.printed = ""
+        self._ended: tuple[int, str, str] | None = None
+
+    def address(self, what: str) -> str:
+        """Reads on until a line has `what` and an address behind it."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.printed += line
+            if found := re.search(rf"{what} (http://\S+)", line):
+                return found[1]
+        raise AssertionError(f"no {what} in {self.printed!r}; {self.process.stderr and self.process.stderr.read()}")
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Exit status, and all that it printed."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def kill(self) -> None:
+        """With all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def wait(self) -> tuple[int, str, str]:
+        if self._ended is None:
+            out, err = self.process.communicate()
+            self._watchdog.cancel()
+            self._ended = (self.process.returncode, self.printed + out, err)
+        return self._ended
+
+
+@contextmanager
+def running(*words: str) -> Iterator[Command]:
+    command = Command(*words)
+    try:
+        yield command
+    finally:
+        command.kill()
+        command.wait()
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    """To its end."""
+    return Command(*words).wait()
+
+
+def configured(directory: Path, sandbox: str) -> Path:
+    """The example configuration, with its sources where the sandbox really is, and on any free port."""
+    text = (ROOT / "config/cashier.toml").read_text().replace("http://127.0.0.1:9100", sandbox).replace("port = 8080", "port = 0")
+    path = directory / "config" / "cashier.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path

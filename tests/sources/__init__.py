@@ -1,0 +1,1 @@
+"""What each source asks, and what it makes of answers."""

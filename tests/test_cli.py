@@ -1,0 +1,148 @@
+"""The command line as a person meets it: real processes, what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .running import configured, run, running
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with running("sandbox", "--port", "0", "--weather", "still") as command:
+        yield command.address("Sandbox on")
+
+
+@pytest.fixture(scope="module")
+def config(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return configured(tmp_path_factory.mktemp("cli"), sandbox)
+
+
+@pytest.fixture(scope="module")
+def service(config: Path) -> Iterator[str]:
+    with running("serve", "--config", str(config)) as command:
+        yield command.address("Serving on")
+
+
+def test_the_demonstration_shows_a_consultation_and_ends() -> None:
+    status, out, err = run("demo", "--once")
+    assert (status, err) == (0, "")
+    assert "CMB Bank credit card (1014)" in out
+    assert "108.72 CNY" in out
+    for source in ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing"):
+        assert re.search(rf"{source}\s+\w+\s+━+.*FRESH", out), source
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(number: int) -> None:
+    with running("demo", "--weather", "still") as command:
+        url = command.address("service")
+        assert run("consult", "--url", url, "--case", "japanese_shop")[0] == 0
+        status, _, err = command.end(number)
+        assert "Traceback" not in err
+        assert status in (0, -number, 128 + number)
+
+
+def test_what_the_demonstration_says_to_try_next_can_be_tried() -> None:
+    with running("demo", "--weather", "still") as command:
+        command.address("service")
+        commands = []
+        assert command.process.stdout is not None
+        for line in command.process.stdout:
+            if line.strip().startswith("cashier "):
+                commands.append(line.split()[1:])
+            if "--json" in line:
+                break
+        assert len(commands) >= 6
+        for words in commands:
+            status, out, err = run(*words)
+            assert (status, err) == (0, ""), words
+            assert out
+
+
+def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(sandbox: str, service: str) -> None:
+    try:
+        assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
+        _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json")
+        answer = json.loads(out)
+        assert {method["availability"] for method in answer["methods"]} == {"UNDETERMINED", "UNAVAILABLE"}
+        assert {method["reason"]["source"] for method in answer["methods"] if method["availability"] == "UNDETERMINED"} == {"quota"}
+        assert next(source["status"] for source in answer["sources"] if source["name"] == "quota") == "TIMEOUT"
+    finally:
+        assert run("weather", "restore", "--url", sandbox)[0] == 0
+    answer = json.loads(run("consult", "--url", service, "--case", "chinese_shop", "--json")[1])
+    assert (answer["degraded"], answer["methods"][0]["availability"]) == (False, "AVAILABLE")
+
+
+def test_an_order_can_be_named_by_hand(service: str) -> None:
+    words = ("--order-id", "o_1001", "--user-id", "u_1", "--merchant-id", "m_1", "--amount", "CNY:12800", "--country", "CN")
+    status, out, _ = run("consult", "--url", service, *words)
+    assert status == 0
+    assert "128.00 CNY" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
+        (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
+        (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
+        (("consult", "--case", "order_paid", "--amount", "12"), "--amount '12' is not an amount; CNY:12800 would be one"),
+        (("demo", "--case", "nope"), "there is no case 'nope'"),
+        (("demo", "--weather", "sunny"), "sunny"),
+        (("sandbox", "--weather", "calmer"), "calm"),
+        (("serve", "--config", "nope.toml"), "nope.toml: there is no such file"),
+        (("check", "--config", "README.md"), "README.md: is not TOML"),
+        (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(words: tuple[str, ...], said: str) -> None:
+    status, out, err = run(*words)
+    assert status == 1
+    assert said in err
+    assert "Traceback" not in out + err
+
+
+def test_a_port_that_is_taken_is_said(sandbox: str) -> None:
+    status, out, err = run("sandbox", "--port", sandbox.rpartition(":")[2])
+    assert status == 1
+    assert "address already in use" in err
+    assert "Traceback" not in out + err
+
+
+def test_a_bad_question_is_shown_field_by_field(service: str) -> None:
+    status, out, _ = run("consult", "--url", service, "--order-id", "a b", "--user-id", "u_1", "--merchant-id", "m_1")
+    assert status == 1
+    assert "422 INVALID" in out
+    assert "order_id" in out
+
+
+def test_a_configuration_is_proved_and_its_plan_shown(config: Path) -> None:
+    status, out, _ = run("check", "--config", str(config))
+    assert status == 0
+    assert f"{config} is good." in out
+    assert "A consultation makes at most 8 calls. Its fan-out has ended after 148 ms at the latest" in out
+    assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
+    assert "marketing" in run("plan", "--config", str(config))[1]
+
+
+def test_the_cases_are_listed() -> None:
+    out = run("cases")[1]
+    assert "chinese_shop" in out
+    assert "order_user_mismatch" in out
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_ends_on_sigterm(config: Path, workers: str) -> None:
+    with running("serve", "--config", str(config), "--workers", workers) as command:
+        url = command.address("Serving on")
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
+        status, out, err = command.end()
+        assert "Traceback" not in out + err
+        assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)

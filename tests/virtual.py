@@ -1,0 +1,114 @@
+"""A whole consultation in virtual time: the sandbox's world asked through functions whose delays and faults a test decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, TypeVar
+
+import looptime
+import msgspec
+
+from cashier.answer import Garbled, Overloaded, Unreachable, WrongIdentity
+from cashier.consult import Consult, Consultation, ConsultError, ConsultSettings
+from cashier.domain.order import ConsultRequest
+from cashier.domain.ranking import Weights
+from cashier.plan import QUESTIONS, consultation, known
+from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
+from cashier.settings import configuration
+from cashier.sources.call import in_process
+from cashier.web.token import Signer
+from cashier.wire.exchange import Trip
+
+T = TypeVar("T")
+DEADLINE_MS = 150
+CATALOG = configuration({}, "").catalog
+NEVER_MS = 10**9
+WORLD = World()
+FAULTS: dict[str, Callable[[], Exception]] = {
+    "unreachable": lambda: Unreachable("refused"),
+    "overloaded": lambda: Overloaded("503", 1.0),
+    "garbled": lambda: Garbled("not of the agreed shape"),
+    "wrong identity": lambda: WrongIdentity("another user"),
+    "bug": lambda: RuntimeError("a function of the user's own went wrong"),
+}
+
+
+class Fate(NamedTuple):
+    """What one source does: after how many ms, and how it ends."""
+
+    after_ms: float = 1.0
+    fault: str | None = None
+
+    @property
+    def silent(self) -> bool:
+        return self.fault is not None or self.after_ms >= NEVER_MS
+
+
+class Asked(NamedTuple):
+    consultation: Consultation | ConsultError
+    after_ms: float
+    calls: dict[str, int]
+
+
+def request(case: str, **other: Any) -> ConsultRequest:
+    return msgspec.convert({**CASES[case].request, "deadline_ms": DEADLINE_MS, **other}, ConsultRequest)
+
+
+async def ask(fates: Mapping[str, Fate], question: ConsultRequest, settings: ConsultSettings | None = None) -> Asked:
+    """Consult once on this loop. Sources without a fate answer after one ms."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # a user's broken function is reported there, and expected here
+    upstreams = LocalUpstreams(WORLD, weather_named("still"))
+    calls: dict[str, int] = {}
+    starts = {}
+    for each in QUESTIONS:
+        name = each.source.name
+        starts[name] = in_process(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)
+    consult = Consult(
+        consultation(starts, {}),
+        known,
+        CATALOG,
+        Weights(),
+        Signer(["s" * 32]).consult_token,
+        settings or ConsultSettings(),
+        900,
+        lambda: datetime.now(UTC),
+        clock_ns=lambda: round(loop.time() * 1e9),
+    )
+    began = loop.time()
+    found: Consultation | ConsultError
+    try:
+        found = await consult(question, Trip("test"))
+    except ConsultError as error:
+        found = error
+    return Asked(found, (loop.time() - began) * 1000, calls)
+
+
+def fated(name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls: dict[str, int]) -> Callable[..., Awaitable[Any]]:
+    async def answer(**asked: Any) -> Any:
+        calls[name] = calls.get(name, 0) + 1
+        await asyncio.sleep(fate.after_ms / 1000)
+        if fate.fault is not None:
+            raise FAULTS[fate.fault]()
+        return await function(**asked)
+
+    return answer
+
+
+def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
+    """Run on a loop whose time jumps to whatever happens next, and see that nothing outlives it."""
+    loop = looptime.new_event_loop(noop_cycles=3)
+
+    async def alone() -> T:
+        result = await main
+        for _ in range(3):  # a cancelled task takes a turn or two to be gone
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    try:
+        return loop.run_until_complete(alone())
+    finally:
+        loop.close()
