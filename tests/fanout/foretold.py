@@ -1,0 +1,99 @@
+"""What a scatter must come to, worked out without one: no loop, no callbacks, only each ask's natural end and the first end of all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from cashier.answer import Missing, SourceError, Why
+from cashier.fanout.ask import Importance
+
+from .scripted import NEVER, Source, Way
+
+# How late a timer may be: whole milliseconds, rounded up.
+SLACK_MS = 1.001
+
+
+class Course(NamedTuple):
+    """One ask left to itself: when it could be put (None: never), when it ended, and how."""
+
+    began_ms: float | None
+    ended_ms: float
+    outcome: Any
+
+    @property
+    def timed(self) -> bool:
+        """Whether a timer ended it."""
+        return isinstance(self.outcome, Missing) and self.outcome.why is Why.TIMEOUT
+
+    @property
+    def momentary(self) -> bool:
+        """Whether it was answered while being asked, or too late to be put."""
+        return self.began_ms == self.ended_ms
+
+
+class Foretold(NamedTuple):
+    ended_ms: float
+    answers: dict[str, Any]
+    failed_required: set[str]
+    certain: bool
+    """False where the result turns on an order of events within the slack of a timer."""
+
+
+def foretell(sources: Sequence[Source], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None) -> Foretold:
+    """`sources` in an order in which givers come first. `end_ms`: the deadline less the reserve. `conclusive`: whose answer ends it."""
+    courses: dict[str, Course] = {}
+    for source in sources:
+        courses[source.name] = _course(source, sources, courses, known, end_ms)
+    hard = [courses[source.name].ended_ms for source in sources if source.importance is not Importance.ENRICHING]
+    grace_end_ms = max(hard, default=0.0) + grace_ms
+    cuts = [course.ended_ms for course in map(courses.__getitem__, _required(sources)) if isinstance(course.outcome, Missing)]
+    concluded = [courses[conclusive].ended_ms] if conclusive and not isinstance(courses[conclusive].outcome, Missing) else []
+    cuts += concluded
+    all_in_ms = max((course.ended_ms for course in courses.values()), default=0.0)
+    ended_ms = min([all_in_ms, grace_end_ms, *cuts])
+    answers = {}
+    for name, course in courses.items():
+        if course.ended_ms <= ended_ms:
+            answers[name] = course.outcome
+        else:
+            in_grace = ended_ms not in cuts and course.began_ms is not None and course.began_ms <= ended_ms
+            answers[name] = Missing(name, Why.TIMEOUT if in_grace else Why.SKIPPED)
+    failed = {name for name in _required(sources) if isinstance(courses[name].outcome, Missing) and courses[name].ended_ms <= ended_ms}
+    if ended_ms in concluded:  # what it would have revealed, or not, does not matter any more
+        failed = set()
+    # What is cut off at the moment at which others are put and answered: the order of the plan decides that, and no time.
+    within = ended_ms in cuts and any(course.momentary and course.ended_ms == ended_ms for course in courses.values())
+    certain = not within and _certain(courses, ended_ms, grace_end_ms)
+    return Foretold(ended_ms, answers, failed, certain)
+
+
+def _course(source: Source, sources: Sequence[Source], courses: dict[str, Course], known: Collection[str], end_ms: float) -> Course:
+    lacking = [need for need in source.needs if need not in known]
+    givers = [each for each in sources if set(each.given) & set(lacking)]
+    # A script with a reveal of its own reveals nothing here.
+    failed_ms = [courses[each.name].ended_ms for each in givers if each.reveal or isinstance(courses[each.name].outcome, Missing)]
+    failed_ms += [0.0 for need in lacking if not any(need in each.given for each in givers)]
+    if failed_ms:
+        return Course(None, min(failed_ms), Missing(source.name, Why.SKIPPED))
+    began_ms = max((courses[each.name].ended_ms for each in givers), default=0.0)
+    if end_ms - began_ms < 1:
+        return Course(began_ms, began_ms, Missing(source.name, Why.SKIPPED))
+    takes_ms = 0.0 if source.way is Way.AT_ONCE else source.after_ms
+    limit_ms = min(began_ms + source.timeout_ms, end_ms)
+    if takes_ms is NEVER or began_ms + takes_ms >= limit_ms:
+        return Course(began_ms, limit_ms, Missing(source.name, Why.TIMEOUT))
+    outcome = source.outcome
+    return Course(began_ms, began_ms + takes_ms, outcome.missing(source.name) if isinstance(outcome, SourceError) else outcome)
+
+
+def _required(sources: Sequence[Source]) -> list[str]:
+    return [source.name for source in sources if source.importance is Importance.REQUIRED]
+
+
+def _certain(courses: dict[str, Course], ended_ms: float, grace_end_ms: float) -> bool:
+    timers = [course.ended_ms for course in courses.values() if course.timed] + [grace_end_ms]
+    events = [ms for course in courses.values() for ms in (course.ended_ms, course.began_ms) if ms is not None]
+    close = any(0 < event - timer < SLACK_MS for timer in timers for event in [*events, ended_ms, grace_end_ms])
+    # Nor is it foretold whether something is still put with less than a millisecond of grace left.
+    return not close and not any(0 <= grace_end_ms - event < 1 for event in events if event != grace_end_ms)

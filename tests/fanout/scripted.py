@@ -1,0 +1,195 @@
+"""Sources that do what a script says, at virtual times, and remember what was done to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+import looptime
+
+from cashier.answer import SourceError
+from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
+
+T = TypeVar("T")
+MS_NS = 1_000_000
+NEVER = None
+
+
+def clock_ns() -> int:
+    return round(asyncio.get_running_loop().time() * 1e9)
+
+
+def now_ms() -> float:
+    return clock_ns() / MS_NS
+
+
+class Way(Enum):
+    """How a source gets to its answer: while it is being asked, by a callback, or in a task of its own."""
+
+    AT_ONCE = auto()
+    CALLBACK = auto()
+    TASK = auto()
+
+
+class Call:
+    """One call of a scripted source: an InFlight that counts how it ended."""
+
+    def __init__(self, known: Known, trip: Any, budget_ms: int, done: Done) -> None:
+        self.known = dict(known)
+        self.trip = trip
+        self.budget_ms = budget_ms
+        self.began_ms = now_ms()
+        self.done = done
+        self.answers = 0
+        self.abandons = 0
+        self.work: asyncio.TimerHandle | asyncio.Task[None] | None = None
+
+    def answer(self, outcome: Any, status: Status, age_ms: int) -> None:
+        self.answers += 1
+        self.work = None
+        self.done(outcome, status, age_ms)
+
+    def abandon(self) -> None:
+        self.abandons += 1
+        if self.work is not None:
+            self.work.cancel()
+            self.work = None
+
+
+class Source:
+    """A scripted source and its ask. It answers `outcome` (by default its own name) after `after_ms`; NEVER is never."""
+
+    def __init__(
+        self,
+        name: str,
+        importance: Importance,
+        *,
+        needs: tuple[str, ...] = (),
+        gives: Mapping[str, Any] | None = None,
+        reveal: Callable[[Any], dict[str, Any]] | None = None,
+        after_ms: float | None = 10,
+        outcome: Any = None,
+        status: Status = Status.FRESH,
+        age_ms: int = 0,
+        timeout_ms: int = 100,
+        way: Way = Way.CALLBACK,
+    ) -> None:
+        self.name = name
+        self.after_ms = after_ms
+        self.outcome = name if outcome is None else outcome
+        self.status = status
+        self.age_ms = age_ms
+        self.way = way
+        self.calls: list[Call] = []
+        self.given = dict(gives or {})
+        self.reveal = reveal
+        self.importance = importance
+        self.needs = needs
+        self.timeout_ms = timeout_ms
+
+    @property
+    def ask(self) -> Ask:
+        """Made for the asking: kept, it would tie the source into a reference cycle, and some tests look for those."""
+        given = self.given
+        reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
+        return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
+
+    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+        call = Call(known, trip, budget_ms, done)
+        self.calls.append(call)
+        loop = asyncio.get_running_loop()
+        if self.way is Way.AT_ONCE:
+            call.answer(self.outcome, self.status, self.age_ms)
+            return None
+        if self.after_ms is not NEVER:
+            if self.way is Way.TASK:
+                call.work = loop.create_task(self._work(call, self.after_ms))
+            else:  # call_at, so that whoever counts call_later counts the scatter's own timers only
+                call.work = loop.call_at(loop.time() + self.after_ms / 1000, call.answer, self.outcome, self.status, self.age_ms)
+        return call
+
+    async def _work(self, call: Call, after_ms: float) -> None:
+        await asyncio.sleep(after_ms / 1000)
+        call.answer(self.outcome, self.status, self.age_ms)
+
+    def __repr__(self) -> str:
+        does = f"{self.way.name} {self.after_ms} ms of {self.timeout_ms}"
+        return f"<{self.name} {self.importance.name} needs {self.needs} {does}: {self.outcome!r}{' no reveal' if self.reveal else ''}>"
+
+    @property
+    def failing(self) -> bool:
+        return isinstance(self.outcome, SourceError)
+
+
+def required(name: str, **script: Any) -> Source:
+    return Source(name, Importance.REQUIRED, **script)
+
+
+def gating(name: str, **script: Any) -> Source:
+    return Source(name, Importance.GATING, **script)
+
+
+def enriching(name: str, **script: Any) -> Source:
+    return Source(name, Importance.ENRICHING, **script)
+
+
+def plan_of(sources: Iterable[Source], inputs: Iterable[str] = ()) -> Plan:
+    return Plan([source.ask for source in sources], inputs)
+
+
+async def consult(
+    *sources: Source,
+    known: Known | None = None,
+    inputs: Iterable[str] = (),
+    deadline_ms: float = 150,
+    grace_ms: float = 15,
+    reserve_ms: float = 5,
+    conclusive: Conclusive | None = None,
+    clock: Callable[[], int] = clock_ns,
+) -> Gathered:
+    """A scatter over scripted sources from now on, and the proof that it leaves nothing behind, however it ends."""
+    known = known or {}
+    plan = plan_of(sources, [*known, *inputs])
+    timing = Timing(grace_ns=round(grace_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
+    deadline_ns = clock() + round(deadline_ms * MS_NS)
+    try:
+        return await scatter(plan, known, "trip", deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock)
+    finally:
+        assert_nothing_is_left(sources)
+
+
+def assert_nothing_is_left(sources: Iterable[Source]) -> None:
+    """Every call ended once, by its answer or abandoned, and no timer is set: neither the scatter's nor that of a call."""
+    for source in sources:
+        assert len(source.calls) <= 1, f"{source.name} was asked {len(source.calls)} times"
+        for call in source.calls:
+            assert call.answers + call.abandons == 1, f"{source.name}: {call.answers} answers, abandoned {call.abandons} times"
+    assert timers_set() == []
+
+
+def timers_set() -> list[asyncio.TimerHandle]:
+    """All but those of tasks asleep: a cancelled task takes a turn or two to be gone, and its timer goes with it."""
+    loop: Any = asyncio.get_running_loop()
+    asleep = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined] # what asyncio.sleep has called back
+    return [timer for timer in loop._scheduled if not timer.cancelled() and timer._callback is not asleep]
+
+
+def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
+    """Run on a loop of its own whose time jumps to whatever happens next, and see that no task outlives it."""
+    loop = looptime.new_event_loop(noop_cycles=3)
+
+    async def alone() -> T:
+        result = await main
+        for _ in range(3):  # a cancelled task takes a turn or two to be gone
+            await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    try:
+        return loop.run_until_complete(alone())
+    finally:
+        loop.close()

@@ -1,0 +1,325 @@
+"""When a scatter comes back, and what it then says about those that had not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import uvloop
+
+from cashier.answer import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
+from cashier.fanout.ask import Status
+from cashier.fanout.scatter import Timing, scatter
+
+from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_it_ends_when_the_last_is_in() -> None:
+    gathered = await consult(required("order", after_ms=20), gating("card", after_ms=31), enriching("tips", after_ms=12))
+    assert now_ms() == 31
+    assert gathered.answers == {"order": "order", "card": "card", "tips": "tips"}
+    assert [report.elapsed_ms for report in gathered.reports] == [20, 31, 12]
+
+
+async def test_a_slow_coupon_does_not_hold_back_the_cards() -> None:
+    gathered = await consult(required("order", after_ms=20), gating("card", after_ms=30), enriching("coupon", after_ms=99), grace_ms=15)
+    assert now_ms() == 45
+    assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
+    assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (Status.TIMEOUT, 45)
+
+
+async def test_a_coupon_within_the_grace_is_taken_and_ends_it() -> None:
+    gathered = await consult(required("order", after_ms=20), enriching("coupon", after_ms=33), grace_ms=15)
+    assert now_ms() == 33
+    assert gathered.answers["coupon"] == "coupon"
+
+
+async def test_the_grace_begins_with_a_gating_ask_that_fails_too() -> None:
+    card = gating("card", after_ms=30, outcome=Unreachable("reset"))
+    await consult(required("order", after_ms=20), card, enriching("coupon", after_ms=99), grace_ms=15)
+    assert now_ms() == 45
+
+
+async def test_the_grace_does_not_begin_while_a_gating_ask_still_waits_for_an_enriching_one() -> None:
+    tips = enriching("tips", gives={"hint": 1}, after_ms=60)
+    card = gating("card", needs=("hint",), after_ms=10)
+    gathered = await consult(required("order", after_ms=5), tips, card, grace_ms=15)
+    assert now_ms() == 70
+    assert gathered.answers["card"] == "card"
+
+
+async def test_without_grace_an_enriching_answer_counts_only_if_it_is_already_there() -> None:
+    ready, late = enriching("ready", way=Way.AT_ONCE), enriching("late", after_ms=1)
+    gathered = await consult(required("order", way=Way.AT_ONCE), late, ready, grace_ms=0)
+    assert now_ms() == 0
+    assert gathered.answers == {"order": "order", "late": Missing("late", Why.TIMEOUT), "ready": "ready"}
+
+
+async def test_enriching_asks_that_an_answer_makes_possible_are_put_before_the_grace_is_looked_at() -> None:
+    order = required("order", gives={"amount": 1}, after_ms=10)
+    coupons = [enriching(f"coupon{i}", needs=("amount",), way=Way.AT_ONCE) for i in range(3)]
+    gathered = await consult(order, *coupons, grace_ms=0)
+    assert [gathered.answers[f"coupon{i}"] for i in range(3)] == ["coupon0", "coupon1", "coupon2"]
+
+
+async def test_a_plan_of_enriching_asks_alone_has_the_grace_and_no_more() -> None:
+    gathered = await consult(enriching("tips", after_ms=NEVER), enriching("coupon", after_ms=14), grace_ms=15)
+    assert now_ms() == 15
+    assert gathered.answers == {"tips": Missing("tips", Why.TIMEOUT), "coupon": "coupon"}
+
+
+async def test_the_grace_does_not_outlast_the_deadline() -> None:
+    await consult(required("order", after_ms=90), enriching("coupon", after_ms=NEVER, timeout_ms=500), deadline_ms=105, grace_ms=15)
+    assert now_ms() == 100
+
+
+async def test_an_empty_plan_is_answered() -> None:
+    assert (await consult()).answers == {}
+
+
+async def test_at_the_deadline_less_the_reserve_it_comes_back_with_what_is_there() -> None:
+    order, card, quota = required("order", after_ms=20), gating("card", after_ms=NEVER, timeout_ms=500), gating("quota", after_ms=60)
+    gathered = await consult(order, card, quota, enriching("coupon", after_ms=200), deadline_ms=150, reserve_ms=5)
+    assert now_ms() == 145
+    assert gathered.answers == {
+        "order": "order",
+        "card": Missing("card", Why.TIMEOUT),
+        "quota": "quota",
+        "coupon": Missing("coupon", Why.TIMEOUT),
+    }
+    assert gathered.failed_required == ()
+
+
+async def test_at_the_deadline_what_was_still_waiting_was_skipped() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=NEVER, timeout_ms=500)
+    channel, tariff = gating("channel", needs=("currency",), gives={"fee": 1}), required("tariff", needs=("currency",))
+    gathered = await consult(order, channel, tariff, deadline_ms=100, reserve_ms=10)
+    assert now_ms() == 90
+    assert [gathered.answers[name] for name in ("order", "tariff", "channel")] == [
+        Missing("order", Why.TIMEOUT),
+        Missing("tariff", Why.SKIPPED),
+        Missing("channel", Why.SKIPPED),
+    ]
+    assert gathered.failed_required == ("order", "tariff")
+
+
+async def test_an_ask_past_its_own_timeout_is_given_up_while_the_others_go_on() -> None:
+    card, quota = gating("card", after_ms=NEVER, timeout_ms=30), gating("quota", after_ms=80)
+    seen: list[int] = []
+    asyncio.get_running_loop().call_at(0.031, lambda: seen.append(card.calls[0].abandons))
+    gathered = await consult(required("order", after_ms=20), card, quota)
+    assert seen == [1]
+    assert now_ms() == 80
+    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)
+    assert gathered.reports[1].elapsed_ms == 30
+
+
+async def test_the_timeout_of_an_ask_counts_from_its_own_start() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=40, timeout_ms=50)
+    slow = gating("slow", after_ms=NEVER, timeout_ms=90)
+    channel = gating("channel", needs=("currency",), after_ms=NEVER, timeout_ms=30)
+    gathered = await consult(order, slow, channel)
+    ends = {report.name: report.started_ms + report.elapsed_ms for report in gathered.reports}
+    assert ends == {"order": 40, "slow": 90, "channel": 70}
+
+
+async def test_an_ask_that_starts_late_with_a_short_timeout_moves_the_timer_forward() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=40)
+    channel = gating("channel", needs=("currency",), after_ms=NEVER, timeout_ms=5)
+    await consult(order, channel, deadline_ms=1000)
+    assert now_ms() == 45
+
+
+@pytest.mark.parametrize("silent", ["order", "merchant"])
+async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
+    order = required("order", after_ms=30, outcome=Unreachable("reset") if silent == "order" else None)
+    merchant = required("merchant", after_ms=NEVER, timeout_ms=30 if silent == "merchant" else 100)
+    gathered = await consult(order, merchant, gating("quota", after_ms=10), gating("card", after_ms=50), enriching("coupon", after_ms=50))
+    assert now_ms() == 30
+    assert gathered.failed_required == (silent,)
+    assert gathered.answers["quota"] == "quota"
+    assert gathered.answers["card"] == Missing("card", Why.SKIPPED)
+    assert gathered.answers["coupon"] == Missing("coupon", Why.SKIPPED)
+    cut = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
+    assert cut["card"] == (Status.SKIPPED, 0, 30)
+
+
+async def test_a_required_ask_cut_off_by_anothers_failure_has_not_failed_itself() -> None:
+    order, merchant = required("order", after_ms=40), required("merchant", after_ms=30, outcome=Overloaded("429"))
+    gathered = await consult(order, merchant)
+    assert gathered.answers == {"order": Missing("order", Why.SKIPPED), "merchant": Missing("merchant", Why.OVERLOADED)}
+    assert gathered.failed_required == ("merchant",)
+
+
+async def test_required_asks_that_fail_together_are_named_in_the_order_of_the_plan() -> None:
+    early = required("early", after_ms=NEVER, timeout_ms=50)
+    hub = required("hub", after_ms=NEVER, gives={"key": 1}, timeout_ms=50)
+    needy = required("needy", needs=("key",))
+    gathered = await consult(needy, early, hub)
+    assert gathered.failed_required == ("needy", "early", "hub")
+
+
+async def test_a_required_ask_that_fails_while_being_asked_keeps_the_rest_from_being_asked() -> None:
+    order = required("order", way=Way.AT_ONCE, outcome=Unreachable("breaker"))
+    card = gating("card")
+    gathered = await consult(order, card)
+    assert card.calls == []
+    assert gathered.answers == {"order": Missing("order", Why.UNREACHABLE), "card": Missing("card", Why.SKIPPED)}
+
+
+async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=20, outcome="paid")
+    merchant = required("merchant", after_ms=30)
+    channel = gating("channel", needs=("currency",))
+    gathered = await consult(order, merchant, channel, conclusive=lambda answers: answers.get("order") == "paid")
+    assert now_ms() == 20
+    assert channel.calls == []
+    assert gathered.answers == {"order": "paid", "merchant": Missing("merchant", Why.SKIPPED), "channel": Missing("channel", Why.SKIPPED)}
+    assert gathered.failed_required == ()
+    assert [(report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports] == [
+        (Status.FRESH, 0, 20),
+        (Status.SKIPPED, 0, 20),
+        (Status.SKIPPED, 20, 0),
+    ]
+
+
+async def test_a_conclusive_answer_given_while_being_asked_keeps_the_rest_from_being_asked() -> None:
+    order, card = required("order", way=Way.AT_ONCE), gating("card")
+    gathered = await consult(order, card, conclusive=lambda answers: True)
+    assert card.calls == []
+    assert gathered.answers == {"order": "order", "card": Missing("card", Why.SKIPPED)}
+
+
+async def test_of_a_conclusive_answer_nothing_more_is_read() -> None:
+    def unreadable(answer: Any) -> Any:
+        raise AssertionError("read")
+
+    order = required("order", gives={"currency": "CNY"}, reveal=unreadable)
+    gathered = await consult(order, required("channel", needs=("currency",)), conclusive=lambda answers: True)
+    assert gathered.failed_required == ()
+
+
+async def test_after_a_conclusive_answer_nobody_is_out_of_time_in_the_same_turn_of_the_loop() -> None:
+    order, merchant = required("order", after_ms=20), required("merchant", after_ms=NEVER, timeout_ms=20)
+    gathered = await consult(order, merchant, conclusive=lambda answers: True)
+    assert gathered.answers["merchant"] == Missing("merchant", Why.SKIPPED)
+    assert gathered.failed_required == ()
+
+
+async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with_what_is_there() -> None:
+    asked: list[dict[str, Any]] = []
+
+    def conclusive(answers: Mapping[str, Any]) -> bool:
+        asked.append(dict(answers))
+        return False
+
+    order, member = required("order", after_ms=20), required("member", after_ms=40)
+    card = gating("card", after_ms=10, outcome=Unreachable("reset"))
+    await consult(order, member, card, gating("quota", after_ms=30), conclusive=conclusive)
+    missing = Missing("card", Why.UNREACHABLE)
+    assert asked == [{"card": missing, "order": "order"}, {"card": missing, "order": "order", "quota": "quota", "member": "member"}]
+
+
+@pytest.mark.parametrize(
+    ("error", "why", "status"),
+    [
+        (Unreachable("no route"), Why.UNREACHABLE, Status.ERROR),
+        (Overloaded("503"), Why.OVERLOADED, Status.ERROR),
+        (Garbled("not JSON"), Why.GARBLED, Status.GARBLED),
+        (WrongIdentity("u_2"), Why.WRONG_IDENTITY, Status.WRONG_IDENTITY),
+    ],
+)
+@pytest.mark.parametrize("way", Way)
+async def test_an_error_becomes_a_missing_and_its_status(error: SourceError, why: Why, status: Status, way: Way) -> None:
+    gathered = await consult(required("order"), gating("card", outcome=error, status=Status.FRESH, way=way))
+    assert gathered.answers["card"] == Missing("card", why)
+    assert gathered.reports[1].status is status
+
+
+@pytest.mark.parametrize("why", [Why.SHED, Why.BREAKER_OPEN, Why.SKIPPED, Why.TIMEOUT])
+async def test_a_guards_refusal_keeps_its_name_as_status(why: Why) -> None:
+    refusal = type("Refusal", (SourceError,), {"why": why})("not called")
+    gathered = await consult(required("order"), gating("card", outcome=refusal, way=Way.AT_ONCE))
+    assert gathered.answers["card"] == Missing("card", why)
+    assert gathered.reports[1].status.value == why.value
+
+
+async def test_a_report_tells_status_age_and_times_to_a_hundredth_of_a_ms() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=7.126)
+    channel = gating("channel", needs=("currency",), after_ms=3.333, status=Status.STALE, age_ms=61_000)
+    first, second = (await consult(order, channel)).reports
+    assert (first.started_ms, first.elapsed_ms, first.status, first.age_ms) == (0.0, 7.13, Status.FRESH, 0)
+    assert (second.started_ms, second.elapsed_ms, second.status, second.age_ms) == (7.13, 3.33, Status.STALE, 61_000)
+
+
+async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    set_by_scatter: list[asyncio.TimerHandle] = []
+    most = 0
+
+    def counted(delay: float, callback: Any, *args: Any) -> asyncio.TimerHandle:
+        nonlocal most
+        timer = loop.call_at(loop.time() + delay, callback, *args)
+        set_by_scatter.append(timer)
+        alive = timers_set()
+        most = max(most, sum(any(each is mine for each in alive) for mine in set_by_scatter))
+        return timer
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    await consult(required("order", way=Way.AT_ONCE), gating("card", way=Way.AT_ONCE))
+    assert set_by_scatter == []
+    order = required("order", gives={"currency": "CNY"}, after_ms=40)
+    channel = gating("channel", needs=("currency",), after_ms=NEVER, timeout_ms=5)
+    await consult(order, channel, gating("card", after_ms=NEVER, timeout_ms=20), enriching("coupon", after_ms=NEVER))
+    assert now_ms() == 60
+    assert most == 1
+    assert len(set_by_scatter) <= 5
+
+
+async def test_a_timer_that_fires_before_its_time_by_the_clock_gives_nobody_up() -> None:
+    """The clock here is 3 % slower than the timers: each of them fires early."""
+
+    def slow_clock() -> int:
+        return clock_ns() * 97 // 100
+
+    card = gating("card", after_ms=40, timeout_ms=40)
+    gathered = await consult(required("order", after_ms=20), card, gating("quota", after_ms=NEVER, timeout_ms=60), clock=slow_clock)
+    assert gathered.answers["card"] == "card"
+    assert 60 <= gathered.reports[2].elapsed_ms < 62
+
+
+@pytest.mark.looptime(False)
+def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before() -> None:
+    """uvloop rounds its timers and libuv may fire them a millisecond early. Only what cannot be late on a busy machine is asserted."""
+    card = gating("card", after_ms=NEVER, timeout_ms=7)
+    order = required("order", way=Way.AT_ONCE)
+    began_ns = time.perf_counter_ns()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        plan = plan_of([order, card, gating("quota", after_ms=NEVER)])
+        gathered = runner.run(scatter(plan, {}, None, deadline_ns=began_ns + 15 * MS_NS, timing=Timing(grace_ns=0, reserve_ns=2 * MS_NS)))
+    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)
+    assert 7 <= gathered.reports[1].elapsed_ms <= gathered.reports[2].elapsed_ms
+    assert gathered.reports[2].started_ms + gathered.reports[2].elapsed_ms > 12
+    assert time.perf_counter_ns() >= began_ns + 13 * MS_NS
+
+
+async def test_after_a_loop_was_held_up_past_the_deadline_what_has_come_is_taken_and_nothing_is_put() -> None:
+    """The clock jumps by a second at 30 ms, as it does for a loop that some other work has blocked. Timers then fire after callbacks."""
+
+    def jumping_clock() -> int:
+        now_ns = clock_ns()
+        return now_ns if now_ns < 30 * MS_NS else now_ns + 1_000 * MS_NS
+
+    order, card = required("order", gives={"currency": "CNY"}, after_ms=20), gating("card", after_ms=NEVER)
+    channel = gating("channel", needs=("currency",), gives={"fee": 1}, after_ms=15)
+    fees = gating("fees", needs=("fee",))
+    gathered = await consult(order, card, channel, fees, clock=jumping_clock)
+    assert gathered.answers["order"] == "order"
+    assert gathered.answers["channel"] == "channel"
+    assert gathered.answers["fees"] == Missing("fees", Why.SKIPPED)
+    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)

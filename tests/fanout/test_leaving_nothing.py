@@ -1,0 +1,305 @@
+"""However a scatter ends, by an answer, a bug or its caller's leaving, it takes everything with it and nobody can disturb it after."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from cashier.answer import Missing, Unreachable, Why
+from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Gathered, Scatter, Slot, Timing, scatter
+
+from .scripted import (
+    NEVER,
+    Call,
+    Source,
+    Way,
+    assert_nothing_is_left,
+    clock_ns,
+    consult,
+    enriching,
+    gating,
+    in_virtual_time,
+    plan_of,
+    required,
+)
+
+pytestmark = pytest.mark.looptime
+
+
+class Bug(Exception):
+    pass
+
+
+def fails(*_: Any) -> Any:
+    raise Bug
+
+
+class Broken(Source):
+    """Its start raises instead of asking."""
+
+    def start(self, *_: Any) -> InFlight | None:
+        raise Bug
+
+
+async def test_a_second_answer_is_ignored() -> None:
+    order = required("order", after_ms=10)
+    loop = asyncio.get_running_loop()
+    loop.call_at(0.011, lambda: order.calls[0].done("another", Status.STALE))
+    loop.call_at(0.012, lambda: order.calls[0].done(Unreachable("after all"), Status.FRESH))
+    gathered = await consult(order, gating("card", after_ms=20))
+    assert gathered.answers["order"] == "order"
+    assert gathered.reports[0].status is Status.FRESH
+    assert gathered.failed_required == ()
+
+
+async def test_an_answer_after_its_timeout_is_ignored_and_starts_nobody() -> None:
+    vault = gating("vault", gives={"bank": "CMB"}, after_ms=NEVER, timeout_ms=10)
+    limits = gating("limits", needs=("bank",))
+    asyncio.get_running_loop().call_at(0.015, lambda: vault.calls[0].done("late"))
+    gathered = await consult(vault, limits, required("order", after_ms=20))
+    assert gathered.answers["vault"] == Missing("vault", Why.TIMEOUT)
+    assert limits.calls == []
+
+
+async def test_an_answer_after_the_end_changes_nothing_of_what_was_returned() -> None:
+    coupon = enriching("coupon", after_ms=NEVER)
+    gathered = await consult(required("order"), coupon, grace_ms=5)
+    coupon.calls[0].done("late")
+    assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
+
+
+async def test_between_the_end_and_its_return_an_answer_is_not_let_in() -> None:
+    """The last required answer and another one come in the same turn of the loop; the scatter has not been resumed in between."""
+    order, card = required("order", after_ms=10), gating("card", after_ms=10)
+    gathered = await consult(order, card, conclusive=lambda answers: True)
+    assert gathered.answers == {"order": "order", "card": Missing("card", Why.SKIPPED)}
+    assert (card.calls[0].answers, card.calls[0].abandons) == (1, 0)
+
+
+async def test_a_call_is_abandoned_that_was_returned_although_it_had_answered() -> None:
+    call: list[Call] = []
+
+    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+        done("now")
+        call.append(Call(known, trip, budget_ms, done))
+        return call[0]
+
+    gathered = await scatter(
+        Plan([Ask("order", Importance.REQUIRED, (), 100, start)], []),
+        {},
+        None,
+        deadline_ns=clock_ns() + 10**9,
+        timing=Timing(0, 0),
+        clock_ns=clock_ns,
+    )
+    assert gathered.answers == {"order": "now"}
+    assert call[0].abandons == 1
+
+
+async def test_what_a_start_raises_comes_out_and_what_had_started_is_abandoned() -> None:
+    order = required("order", after_ms=NEVER)
+    with pytest.raises(Bug):
+        await consult(order, Broken("card", Importance.GATING), gating("quota"))
+    assert order.calls[0].abandons == 1
+
+
+async def test_what_a_later_start_raises_comes_out_too() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=10)
+    card = gating("card", after_ms=NEVER)
+    with pytest.raises(Bug):
+        await consult(order, card, Broken("channel", Importance.GATING, needs=("currency",)))
+    assert card.calls[0].abandons == 1
+
+
+@pytest.mark.parametrize("way", Way)
+async def test_what_a_reveal_raises_comes_out(way: Way) -> None:
+    order = required("order", gives={"currency": "CNY"}, reveal=fails, way=way)
+    with pytest.raises(Bug):
+        await consult(order, gating("channel", needs=("currency",)), gating("card", after_ms=NEVER))
+
+
+@pytest.mark.parametrize("way", Way)
+async def test_what_conclusive_raises_comes_out(way: Way) -> None:
+    with pytest.raises(Bug):
+        await consult(required("order", way=way), gating("card", after_ms=NEVER), conclusive=fails)
+
+
+async def test_an_answer_that_reveals_what_it_does_not_give_is_a_bug() -> None:
+    order = required("order", gives={"currency": "CNY"}, reveal=lambda answer: {"currency": "CNY", "user": "u_2"})
+    with pytest.raises(ValueError, match="order revealed user, which it does not give"):
+        await consult(order, gating("channel", needs=("currency",)))
+
+
+async def test_what_abandoning_raises_when_time_is_up_comes_out() -> None:
+    class Clinging(Call):
+        def abandon(self) -> None:
+            super().abandon()
+            raise Bug
+
+    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+        return Clinging(known, trip, budget_ms, done)
+
+    plan = Plan([Ask("card", Importance.GATING, (), 10, start)], [])
+    with pytest.raises(Bug):
+        await scatter(plan, {}, None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), clock_ns=clock_ns)
+
+
+def sources_of_every_kind() -> list[Source]:
+    return [
+        required("order", gives={"currency": "CNY"}, after_ms=8),
+        required("merchant", way=Way.TASK, after_ms=4),
+        gating("quota", way=Way.AT_ONCE),
+        gating("card", after_ms=NEVER, timeout_ms=11),
+        gating("channel", needs=("currency",), gives={"fee": 1}, way=Way.TASK, after_ms=5),
+        gating("tariff", needs=("fee",), after_ms=4),
+        enriching("coupon", needs=("currency",), after_ms=NEVER),
+    ]
+
+
+# 8 + 5 + 4 ms to the last hard answer and 15 of grace: before 32 it is not over.
+@pytest.mark.parametrize("cancel_ms", [step / 2 for step in range(64)])
+async def test_whenever_its_caller_leaves_nothing_is_left(cancel_ms: float) -> None:
+    task = asyncio.create_task(consult(*sources_of_every_kind(), grace_ms=15))
+    await asyncio.sleep(cancel_ms / 1000)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(3):  # a cancelled task takes a turn or two to be gone
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_in_whichever_turn_of_the_loop_its_caller_leaves_nothing_is_left(turns: int) -> None:
+    """Everything is answered within a few turns of one moment: among them the one between the end and the return."""
+    sources = [
+        required("order", gives={"currency": "CNY"}, way=Way.TASK, after_ms=0),
+        gating("channel", needs=("currency",), after_ms=0),
+        gating("card", way=Way.TASK, after_ms=0),
+    ]
+    task = asyncio.create_task(consult(*sources))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    ended = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(ended[0], Gathered | asyncio.CancelledError)
+    assert_nothing_is_left(sources)
+
+
+async def test_an_answer_in_the_turn_of_the_loop_in_which_its_caller_left_goes_nowhere() -> None:
+    errors: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, error: errors.append(error))
+    order = required("order", after_ms=NEVER)
+    task = asyncio.create_task(consult(order))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    order.calls[0].answer("order", Status.FRESH, 0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert errors == []
+
+
+async def test_leaving_after_the_end_but_before_the_return_is_still_leaving() -> None:
+    order = required("order", after_ms=10)
+    task = asyncio.create_task(consult(order, gating("card", after_ms=NEVER), conclusive=lambda answers: bool(task.cancel()) or True))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def alive(*kinds: type) -> list[Any]:
+    return [each for each in gc.get_objects() if isinstance(each, kinds)]
+
+
+async def abandoned_by_its_caller() -> None:
+    task = asyncio.create_task(consult(*sources_of_every_kind()))
+    await asyncio.sleep(0.009)
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def bugged(**scripts: Any) -> None:
+    try:
+        await consult(required("order", gives={"currency": "CNY"}, **scripts), gating("channel", needs=("currency",)))
+    except Bug:
+        return
+    raise AssertionError("the bug was swallowed")
+
+
+async def start_bugged_after_a_bug() -> None:
+    """A source that answers, so that the reveal raises, and then raises itself: two bugs, of which one is never told."""
+
+    class Twice(Source):
+        def start(self, *args: Any) -> InFlight | None:
+            super().start(*args)
+            raise Bug
+
+    try:
+        await consult(Twice("order", Importance.REQUIRED, gives={"currency": "CNY"}, reveal=fails, way=Way.AT_ONCE))
+    except Bug:
+        return
+    raise AssertionError("the bug was swallowed")
+
+
+@pytest.mark.usefixtures("without_collector")
+@pytest.mark.parametrize(
+    "course",
+    [
+        pytest.param(lambda: consult(*sources_of_every_kind()), id="answered"),
+        pytest.param(lambda: consult(required("order", after_ms=NEVER), gating("card", after_ms=NEVER)), id="out of time"),
+        pytest.param(lambda: consult(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER)), id="failed"),
+        pytest.param(lambda: consult(*sources_of_every_kind(), conclusive=lambda answers: True), id="conclusive"),
+        pytest.param(lambda: consult(required("order", way=Way.AT_ONCE)), id="at once"),
+        pytest.param(abandoned_by_its_caller, id="cancelled"),
+        pytest.param(lambda: bugged(reveal=fails), id="a bug"),
+        pytest.param(lambda: bugged(reveal=fails, way=Way.AT_ONCE), id="a bug while being asked"),
+        pytest.param(start_bugged_after_a_bug, id="two bugs"),
+    ],
+)
+def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(course: Callable[[], Any]) -> None:
+    async def run() -> list[Any]:
+        await course()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for source in alive(Source):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
+            source.calls.clear()
+        return alive(Scatter, Slot, Call)
+
+    assert in_virtual_time(run()) == []
+
+
+@pytest.mark.usefixtures("without_collector")
+async def test_a_source_that_keeps_its_done_for_long_keeps_nothing_else_alive() -> None:
+    card = gating("card", after_ms=NEVER, timeout_ms=20)
+    await consult(required("order"), card)
+    assert alive(Scatter) == []
+    assert card.calls[0].abandons == 1
+
+
+async def test_a_scatter_shows_where_everybody_is() -> None:
+    sources = [
+        required("order", gives={"currency": "CNY"}, after_ms=10),
+        gating("channel", needs=("currency",)),
+        gating("card", way=Way.AT_ONCE),
+    ]
+    course = Scatter(plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns)
+    course.start({})
+    assert repr(course) == "Scatter(under way; order: asked, channel: waiting, card: FRESH)"
+    await course.end()
+    course.gathered()
+    course.close()
+    assert repr(course) == "Scatter(over; order: FRESH, channel: FRESH, card: FRESH)"

@@ -1,0 +1,133 @@
+"""What a plan refuses, in which order it asks, and what it proves."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known
+from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
+
+REQUIRED, GATING, ENRICHING = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
+
+
+def never_started(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    raise AssertionError("a plan starts nothing")
+
+
+def ask(name: str, importance: Importance, needs: str = "", gives: str = "", timeout_ms: int = 100) -> Ask:
+    given = tuple(gives.split())
+    return Ask(name, importance, tuple(needs.split()), timeout_ms, never_started, given, dict if given else None)
+
+
+def cashiers() -> list[Ask]:
+    return [
+        ask("marketing", ENRICHING, "user amount", timeout_ms=60),
+        ask("order", REQUIRED, "order_id", "amount currency", timeout_ms=120),
+        ask("channel", GATING, "currency", "fees", timeout_ms=40),
+        ask("member", REQUIRED, "user", timeout_ms=80),
+        ask("tariff", GATING, "fees", timeout_ms=30),
+    ]
+
+
+INPUTS = ("order_id", "user", "currency")
+
+
+def test_asks_start_required_first_then_gating_then_enriching_as_given_within() -> None:
+    assert [each.name for each in Plan(cashiers(), INPUTS).asks] == ["order", "member", "channel", "tariff", "marketing"]
+
+
+def test_who_waits_for_which_name_is_known_ahead() -> None:
+    plan = Plan(cashiers(), INPUTS)
+    assert {name: [plan.asks[index].name for index in waiting] for name, waiting in plan.waiters.items()} == {
+        "amount": ["marketing"],
+        "currency": ["channel"],
+        "fees": ["tariff"],
+    }
+    assert {name: giver.name for name, giver in plan.givers.items()} == {"amount": "order", "currency": "order", "fees": "channel"}
+    assert plan.hard == 4
+
+
+def test_a_plan_tells_itself_in_words() -> None:
+    plan = Plan([ask("order", REQUIRED, "order_id", "amount"), ask("card", GATING)], ["order_id"])
+    assert repr(plan) == "Plan(order REQUIRED needs order_id gives amount in 100 ms, card GATING in 100 ms; inputs: order_id)"
+    assert repr(Plan([], [])) == "Plan(; inputs: none)"
+
+
+@pytest.mark.parametrize(
+    ("asks", "says"),
+    [
+        pytest.param([ask("card", GATING), ask("card", GATING)], "two asks are named card", id="same name"),
+        pytest.param([ask("card", GATING, "user")], "card needs user, which no ask gives", id="nobody gives it"),
+        pytest.param([ask("card", GATING, timeout_ms=0)], "card has a timeout of 0 ms", id="no time"),
+        pytest.param(
+            [Ask("order", REQUIRED, (), 100, never_started, ("amount",))], "order gives amount but has no reveal", id="gives, reveals not"
+        ),
+        pytest.param(
+            [Ask("order", REQUIRED, (), 100, never_started, (), dict)], "order has a reveal but does not say", id="reveals, gives not"
+        ),
+        pytest.param(
+            [ask("order", REQUIRED, "", "amount"), ask("cart", GATING, "", "amount")], "order and cart both give amount", id="two give it"
+        ),
+        pytest.param([ask("order", REQUIRED, "id", "id")], "circle: order (id) → order", id="its own answer"),
+        pytest.param(
+            [ask("z", GATING, "c"), ask("a", GATING, "y", "x"), ask("b", GATING, "x", "y c")], "circle: b (x) → a (y) → b", id="circle"
+        ),
+        pytest.param(
+            [ask("tips", ENRICHING, "", "hint"), ask("order", REQUIRED, "hint")], "order is REQUIRED but needs hint", id="on enriching"
+        ),
+        pytest.param(
+            [ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint", "bank"), ask("order", REQUIRED, "bank")],
+            "order is REQUIRED but needs bank",
+            id="on enriching through another",
+        ),
+        pytest.param([ask("card", GATING, "id id")], "card names id twice", id="a need twice"),
+    ],
+)
+def test_a_broken_plan_is_refused_naming_ask_and_need(asks: list[Ask], says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Plan(asks, ["id"])
+
+
+def test_a_gating_ask_may_need_an_enriching_one_and_a_required_one_a_gating_one() -> None:
+    plan = Plan([ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint")], [])
+    assert plan.hard == 1
+    assert Plan([ask("card", GATING, "", "bank"), ask("order", REQUIRED, "bank")], []).hard == 2
+
+
+def test_the_latest_end_of_an_ask_is_its_longest_chain() -> None:
+    plan = Plan(cashiers(), INPUTS)
+    assert latest_ends_ms(plan) == {"order": 120, "member": 80, "channel": 160, "tariff": 190, "marketing": 180}
+
+
+def test_what_the_caller_provides_is_not_waited_for() -> None:
+    plan = Plan(cashiers(), INPUTS)
+    assert latest_ends_ms(plan, provided=["currency"]) == {"order": 120, "member": 80, "channel": 40, "tariff": 70, "marketing": 180}
+
+
+@pytest.mark.parametrize(
+    ("deadline_ms", "grace_ms", "provided", "worst_ms"),
+    [
+        pytest.param(1000, 50, (), 190, id="all have ended"),
+        pytest.param(1000, 15, ("currency",), 135, id="the grace is over"),
+        pytest.param(150, 15, (), 145, id="the deadline less the reserve"),
+        pytest.param(3, 15, (), 0, id="no time at all"),
+    ],
+)
+def test_the_worst_time_is_the_first_of_the_three_ends(deadline_ms: int, grace_ms: int, provided: tuple[str, ...], worst_ms: int) -> None:
+    plan = Plan(cashiers(), INPUTS)
+    assert worst_time_ms(plan, deadline_ms=deadline_ms, grace_ms=grace_ms, reserve_ms=5, provided=provided) == worst_ms
+
+
+def test_the_worst_number_of_calls_has_hedges_and_retries_in() -> None:
+    plan = Plan(cashiers(), INPUTS)
+    assert worst_calls(plan) == 5
+    assert worst_calls(plan, {"channel": 3, "marketing": 2}) == 8
+
+
+def test_an_empty_plan_takes_no_time_and_no_calls() -> None:
+    plan = Plan([], [])
+    assert worst_time_ms(plan, deadline_ms=150, grace_ms=15, reserve_ms=5) == 0
+    assert worst_calls(plan) == 0

@@ -1,0 +1,195 @@
+"""What holds for any plan, any latencies, any faults and any deadline: against what was foretold, and by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+
+from cashier.answer import Garbled, Missing, Overloaded, Unreachable, Why
+from cashier.fanout.ask import Importance, Status
+from cashier.fanout.scatter import Gathered
+
+from .foretold import SLACK_MS, foretell
+from .scripted import NEVER, Source, Way, assert_nothing_is_left, consult, in_virtual_time, now_ms
+
+RANK = {Importance.ENRICHING: 0, Importance.GATING: 1, Importance.REQUIRED: 2}
+
+
+class World(NamedTuple):
+    """A plan whose asks are given in an order in which givers come first, and what its caller says and allows."""
+
+    sources: tuple[Source, ...]
+    known: dict[str, Any]
+    inputs: tuple[str, ...]
+    deadline_ms: int
+    reserve_ms: int
+    grace_ms: int
+    conclusive: str | None
+
+    @property
+    def end_ms(self) -> int:
+        return self.deadline_ms - self.reserve_ms
+
+    async def run(self) -> tuple[Gathered, float]:
+        """What was gathered, and when."""
+        verdict = self.conclusive
+
+        def conclusive(answers: Mapping[str, Any]) -> bool:
+            return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
+
+        gathered = await consult(
+            *self.sources,
+            known=self.known,
+            inputs=self.inputs,
+            deadline_ms=self.deadline_ms,
+            reserve_ms=self.reserve_ms,
+            grace_ms=self.grace_ms,
+            conclusive=conclusive,
+        )
+        return gathered, now_ms()
+
+
+@st.composite
+def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
+    count = draw(st.integers(1, most))
+    sources: list[Source] = []
+    through_enriching: set[str] = set()
+    for index in range(count):
+        importance = draw(st.sampled_from(Importance))
+        givers = [each for each in sources if importance is not Importance.REQUIRED or each.name not in through_enriching]
+        needed = draw(st.lists(st.sampled_from(givers), max_size=2, unique=True)) if givers else []
+        claims = draw(st.sampled_from([[], [], ["claim0"], ["claim1"]]))
+        name = f"s{index}"
+        if importance is Importance.ENRICHING or any(each.name in through_enriching for each in needed):
+            through_enriching.add(name)
+        sources.append(
+            Source(
+                name,
+                importance,
+                needs=(*(f"of_{each.name}" for each in needed), *claims),
+                gives={f"of_{name}": index},
+                reveal=(lambda answer: {}) if faults and draw(st.integers(0, 9)) == 0 else None,
+                after_ms=draw(st.one_of(st.just(NEVER), *[st.integers(0, 25)] * 5)) if faults else draw(st.integers(0, 5)),
+                outcome=draw(st.sampled_from([None] * 12 + [Unreachable("x"), Garbled("x"), Overloaded("x")])) if faults else None,
+                timeout_ms=draw(st.integers(5, 40).map(lambda n: 3 * n + 1)) if faults else 1_000,
+                way=draw(st.sampled_from(Way)),
+            )
+        )
+    for index, source in enumerate(sources):
+        if source.after_ms is not NEVER:  # fractions of which no two sums are equal: two answers never meet in one moment by chance
+            source.after_ms = 3 * source.after_ms + 2**index / 1000
+    claimed = draw(st.sets(st.sampled_from(["claim0", "claim1", *(f"of_s{index}" for index in range(count))]), max_size=4))
+    claimed |= draw(st.sampled_from([{"claim0", "claim1"}, {"claim0", "claim1"}, {"claim0"}, set()]))
+    required = [source.name for source in sources if source.importance is Importance.REQUIRED]
+    return World(
+        tuple(sources),
+        dict.fromkeys(sorted(claimed | (set() if faults else {"claim0", "claim1"})), "claimed"),
+        ("claim0", "claim1"),
+        deadline_ms=draw(st.integers(0, 60).map(lambda n: 3 * n)) if faults else 10_000,
+        reserve_ms=draw(st.integers(0, 8)),
+        grace_ms=draw(st.integers(0, 12).map(lambda n: 3 * n + 2)) if faults else 5_000,
+        conclusive=draw(st.one_of(st.none(), st.sampled_from(required))) if faults and required else None,
+    )
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_it_comes_to_what_was_foretold(world: World) -> None:
+    foretold = foretell(world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive)
+    assume(foretold.certain)
+    gathered, ended_ms = in_virtual_time(world.run())
+    for answer in gathered.answers.values():
+        event(f"{answer.why if isinstance(answer, Missing) else 'answered'}")
+    assert gathered.answers == foretold.answers
+    assert set(gathered.failed_required) == foretold.failed_required
+    assert -1e-6 < ended_ms - max(0.0, foretold.ended_ms) < SLACK_MS
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(world: World) -> None:
+    gathered, ended_ms = in_virtual_time(world.run())  # which looks for what was left, and for asks put twice
+    assert ended_ms < max(0, world.end_ms) + SLACK_MS
+    plan_order = [source.name for source in sorted(world.sources, key=lambda source: -RANK[source.importance])]
+    assert list(gathered.answers) == [report.name for report in gathered.reports] == plan_order
+    for report in gathered.reports:
+        answer = gathered.answers[report.name]
+        assert (report.status is Status.FRESH) == (not isinstance(answer, Missing))
+        assert 0 <= report.started_ms <= ended_ms + 0.01
+        assert 0 <= report.elapsed_ms <= ended_ms - report.started_ms + 0.02
+        if isinstance(answer, Missing):
+            assert report.status is (Status.ERROR if answer.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(answer.why.value))
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_there_is(world: World) -> None:
+    gathered, _ = in_virtual_time(world.run())
+    for source in world.sources:
+        for call in source.calls:
+            assert set(source.needs) <= set(call.known)
+            assert 1 <= call.budget_ms <= min(source.timeout_ms, world.end_ms - call.began_ms)
+            assert {name: call.known[name] for name in world.known} == world.known
+            for giver in world.sources:
+                if giver.calls and set(giver.given) & set(source.needs) - set(world.known):
+                    assert not isinstance(gathered.answers[giver.name], Missing)
+        if not source.calls:
+            assert gathered.answers[source.name] == Missing(source.name, Why.SKIPPED)
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_a_required_failure_ends_it_and_nothing_else_is_called_one(world: World) -> None:
+    gathered, ended_ms = in_virtual_time(world.run())
+    required = [report for report in gathered.reports if report.importance is Importance.REQUIRED]
+    missing = [report.name for report in required if isinstance(gathered.answers[report.name], Missing)]
+    assert set(gathered.failed_required) <= set(missing)
+    concluded = world.conclusive is not None and world.conclusive not in missing
+    assert bool(gathered.failed_required) or not missing or concluded
+    ends = [report.started_ms + report.elapsed_ms for report in required if report.name in gathered.failed_required]
+    assert all(abs(end_ms - ended_ms) < 0.02 for end_ms in ends)
+
+
+@settings(deadline=None)
+@given(worlds(faults=False), st.randoms(use_true_random=False))
+def test_the_order_of_arrival_changes_nothing_but_the_times(world: World, shuffled: random.Random) -> None:
+    first, _ = in_virtual_time(world.run())
+    delays = [source.after_ms for source in world.sources]
+    ways = [source.way for source in world.sources]
+    shuffled.shuffle(delays)
+    shuffled.shuffle(ways)
+    for source, delay, way in zip(world.sources, delays, ways, strict=True):
+        source.calls.clear()
+        source.after_ms, source.way = delay, way
+    second, _ = in_virtual_time(world.run())
+    assert list(first.answers.items()) == list(second.answers.items())
+    assert [report.status for report in first.reports] == [report.status for report in second.reports]
+    assert all(not isinstance(answer, Missing) for answer in first.answers.values())
+
+
+@settings(deadline=None)
+@given(worlds(most=5))
+def test_cancelled_at_any_of_its_moments_it_leaves_nothing(world: World) -> None:
+    """Once through to learn when anything happens; then again for each of these moments and those between, cancelled there."""
+    gathered, ended_ms = in_virtual_time(world.run())
+    happenings = {ended_ms, *(report.started_ms + report.elapsed_ms for report in gathered.reports)}
+    moments = sorted({0.0, *happenings, *(sum(pair) / 2 for pair in pairwise(sorted({0.0, *happenings})))})
+    for moment_ms in moments:
+        for source in world.sources:
+            source.calls.clear()
+        in_virtual_time(_cancelled_after(world, moment_ms))
+
+
+async def _cancelled_after(world: World, moment_ms: float) -> None:
+    task = asyncio.create_task(world.run())
+    await asyncio.sleep(moment_ms / 1000)
+    task.cancel()
+    [ended] = await asyncio.gather(task, return_exceptions=True)
+    assert isinstance(ended, tuple | asyncio.CancelledError), ended
+    assert_nothing_is_left(world.sources)

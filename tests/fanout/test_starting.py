@@ -1,0 +1,182 @@
+"""Who is asked when, with what, and who is not asked at all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from cashier.answer import Missing, Unreachable, Why
+from cashier.fanout.ask import Ask, Done, Importance, Known, Status
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Timing, scatter
+
+from .scripted import NEVER, Source, Way, consult, enriching, gating, required
+
+pytestmark = pytest.mark.looptime
+
+
+def began_ms(source: Source) -> float:
+    [call] = source.calls
+    return call.began_ms
+
+
+async def test_all_whose_needs_are_known_start_in_one_turn_of_the_loop_required_first() -> None:
+    log: list[str] = []
+
+    class Logged(Source):
+        def start(self, *args: Any) -> Any:
+            log.append(self.name)
+            return super().start(*args)
+
+    tips, card, order, member = (
+        Logged(source.name, source.importance, needs=("user",), way=Way.TASK)
+        for source in (enriching("tips"), gating("card"), required("order"), required("member"))
+    )
+    asyncio.get_running_loop().call_soon(log.append, "the next turn")
+    await consult(tips, card, order, member, known={"user": "u_1"})
+    assert log == ["order", "member", "card", "tips", "the next turn"]
+
+
+async def test_an_ask_is_told_what_is_known_the_trip_and_its_budget() -> None:
+    card = gating("card", needs=("user",), timeout_ms=40)
+    await consult(card, known={"user": "u_1"})
+    [call] = card.calls
+    assert (call.known, call.trip, call.budget_ms) == ({"user": "u_1"}, "trip", 40)
+
+
+async def test_an_answer_starts_at_once_those_that_waited_for_it() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=20)
+    channel = gating("channel", needs=("currency",), after_ms=7)
+    gathered = await consult(order, channel)
+    assert began_ms(channel) == 20
+    assert channel.calls[0].known == {"currency": "CNY"}
+    assert gathered.answers == {"order": "order", "channel": "channel"}
+    assert [(report.started_ms, report.elapsed_ms) for report in gathered.reports] == [(0, 20), (20, 7)]
+
+
+async def test_an_ask_waits_for_the_last_of_the_names_it_needs() -> None:
+    order = required("order", gives={"currency": "CNY", "title": "Tea"}, after_ms=20)
+    member = required("member", gives={"country": "CN"}, after_ms=30)
+    channel = gating("channel", needs=("currency", "title", "country"))
+    await consult(order, member, channel)
+    assert began_ms(channel) == 30
+
+
+async def test_a_claim_is_used_at_once_and_no_answer_replaces_it() -> None:
+    order = required("order", gives={"currency": "USD", "country": "US"}, after_ms=20)
+    quota = gating("quota", needs=("currency",), after_ms=50)
+    channel = gating("channel", needs=("currency", "country"))
+    await consult(order, quota, channel, known={"currency": "CNY"})
+    assert began_ms(quota) == 0
+    assert channel.calls[0].known == {"currency": "CNY", "country": "US"}
+
+
+async def test_what_an_ask_was_told_and_what_the_caller_gave_do_not_change_under_them() -> None:
+    told: list[Any] = []
+
+    class Keeping(Source):
+        def start(self, known: Any, *args: Any) -> Any:
+            told.append(known)
+            return super().start(known, *args)
+
+    given = {"user": "u_1"}
+    order = required("order", gives={"currency": "CNY"}, after_ms=5)
+    await consult(Keeping("card", order.importance, needs=("user",), after_ms=9), order, known=given)
+    assert (told, given) == ([{"user": "u_1"}], {"user": "u_1"})
+
+
+async def test_a_name_that_only_the_caller_could_have_given_is_not_waited_for() -> None:
+    coupons = enriching("coupons", needs=("wallet",), gives={"discount": 1})
+    cards = gating("cards", needs=("wallet", "discount"))
+    order = required("order", after_ms=10)
+    gathered = await consult(coupons, cards, order, inputs=["wallet"])
+    assert gathered.answers == {"order": "order", "cards": Missing("cards", Why.SKIPPED), "coupons": Missing("coupons", Why.SKIPPED)}
+    assert [(report.started_ms, report.elapsed_ms) for report in gathered.reports] == [(0, 10), (0, 0), (0, 0)]
+    assert coupons.calls == cards.calls == []
+
+
+async def test_when_a_giver_fails_those_that_need_it_are_skipped_at_once_and_those_that_need_them() -> None:
+    vault = gating("vault", gives={"bank": "CMB"}, after_ms=10, outcome=Unreachable("reset"))
+    limits = gating("limits", needs=("bank",), gives={"cap": 1})
+    advice = gating("advice", needs=("cap",))
+    order = required("order", after_ms=30)
+    gathered = await consult(vault, limits, advice, order)
+    skipped = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
+    assert [skipped["limits"], skipped["advice"]] == [(Status.SKIPPED, 10, 0)] * 2
+    assert gathered.answers["advice"] == Missing("advice", Why.SKIPPED)
+    assert gathered.failed_required == ()
+
+
+async def test_a_failed_giver_of_a_claimed_name_skips_nobody() -> None:
+    vault = gating("vault", gives={"bank": "CMB"}, after_ms=10, outcome=Unreachable("reset"))
+    limits = gating("limits", needs=("bank",), after_ms=20)
+    gathered = await consult(vault, limits, known={"bank": "ICBC"})
+    assert gathered.answers == {"vault": Missing("vault", Why.UNREACHABLE), "limits": "limits"}
+
+
+async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_the_rest() -> None:
+    order = required("order", gives={"currency": "CNY", "country": "CN"}, reveal=lambda answer: {"currency": "CNY"}, after_ms=10)
+    channel = gating("channel", needs=("currency", "country"))
+    mirror = gating("mirror", needs=("country", "currency"))
+    quota = gating("quota", needs=("currency",), after_ms=10)
+    gathered = await consult(order, channel, mirror, quota)
+    assert gathered.answers["channel"] == Missing("channel", Why.SKIPPED)
+    assert gathered.answers["mirror"] == Missing("mirror", Why.SKIPPED)
+    assert gathered.answers["quota"] == "quota"
+
+
+async def test_the_budget_is_what_is_left_of_the_deadline_less_the_reserve_in_whole_ms() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=20.4, timeout_ms=500)
+    channel = gating("channel", needs=("currency",), timeout_ms=500)
+    await consult(order, channel, deadline_ms=150, reserve_ms=5)
+    assert (order.calls[0].budget_ms, channel.calls[0].budget_ms) == (145, 124)
+
+
+@pytest.mark.parametrize(("left_ms", "asked"), [(1.5, True), (1, True), (0.99, False)])
+async def test_an_ask_with_less_than_one_ms_left_is_not_put(left_ms: float, asked: bool) -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=20)
+    channel = gating("channel", needs=("currency",), after_ms=0.25)
+    gathered = await consult(order, channel, deadline_ms=20 + left_ms, reserve_ms=0)
+    assert [call.budget_ms for call in channel.calls] == ([1] if asked else [])
+    assert gathered.answers["channel"] == ("channel" if asked else Missing("channel", Why.SKIPPED))
+
+
+async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> None:
+    order = required("order", after_ms=10)
+    tips = enriching("tips", gives={"hint": 1}, after_ms=14.5)
+    coupons = enriching("coupons", needs=("hint",), after_ms=NEVER)
+    gathered = await consult(order, tips, coupons, grace_ms=15)
+    assert coupons.calls[0].budget_ms == 10
+    assert gathered.answers["coupons"] == Missing("coupons", Why.TIMEOUT)
+    assert gathered.reports[2].elapsed_ms == 10.5
+
+
+async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
+    order, card = required("order", way=Way.AT_ONCE), gating("card")
+    gathered = await consult(order, card, deadline_ms=3, reserve_ms=5)
+    assert order.calls == card.calls == []
+    assert gathered.answers == {"order": Missing("order", Why.SKIPPED), "card": Missing("card", Why.SKIPPED)}
+    assert gathered.failed_required == ("order",)
+
+
+async def test_answers_given_while_being_asked_start_those_that_waited_in_the_same_turn() -> None:
+    chain = [required("s0", gives={"n0": 0}, way=Way.AT_ONCE)]
+    chain += [gating(f"s{i}", needs=(f"n{i - 1}",), gives={f"n{i}": i}, way=Way.AT_ONCE) for i in range(1, 400)]
+    gathered = await consult(*reversed(chain))
+    assert list(gathered.answers.values()) == ["s0", *(f"s{i}" for i in range(399, 0, -1))]
+
+
+def test_when_all_is_answered_while_being_asked_it_neither_suspends_nor_needs_a_loop() -> None:
+    def at_once(known: Known, trip: Any, budget_ms: int, done: Done) -> None:
+        done(known["user"], Status.CACHED, 250)
+
+    plan = Plan([Ask(importance.value, importance, ("user",), 100, at_once) for importance in Importance], ["user"])
+    coroutine = scatter(plan, {"user": "u_1"}, None, deadline_ns=time.perf_counter_ns() + 10**12, timing=Timing(0, 0))
+    with pytest.raises(StopIteration) as returned:
+        coroutine.send(None)
+    gathered = returned.value.value
+    assert gathered.answers == {"REQUIRED": "u_1", "GATING": "u_1", "ENRICHING": "u_1"}
+    assert {(report.status, report.age_ms) for report in gathered.reports} == {(Status.CACHED, 250)}
