@@ -1,0 +1,96 @@
+"""Where an upstream lives: the addresses that a configuration may name, taken apart once at start. No I/O here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+
+UNDERSTOOD = "http://host[:port][/prefix], https://host[:port][/prefix] or unix:/path/to.sock"
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# sun_path in Linux's sockaddr_un, less the terminating NUL.
+MAX_SOCKET_PATH_BYTES = 107
+
+
+class Address(Struct, frozen=True):
+    """One place where a source can be asked.
+
+    `name` is for operators. `prefix` goes before every target and never ends in a slash. `socket_path` is set for `unix:` only; `port`
+    is 0 there.
+    """
+
+    name: str
+    host: str
+    port: int
+    prefix: str
+    tls: bool = False
+    socket_path: str | None = None
+
+    @property
+    def authority(self) -> str:
+        """What goes into `Host`: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.socket_path is not None or self.port == DEFAULT_PORTS["https" if self.tls else "http"]
+        return host if usual else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """Scheme and authority, as a URL begins."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}"
+
+
+def parse_addresses(urls: Sequence[str]) -> list[Address]:
+    """At least one address; ValueError names the one that is not understood."""
+    if not urls:
+        raise ValueError(f"no address given; understood is {UNDERSTOOD}")
+    return [parse_address(url) for url in urls]
+
+
+def parse_address(url: str) -> Address:
+    """ValueError names the address and says what is understood."""
+    try:
+        return _unix(url) if url.startswith("unix:") else _tcp(url)
+    except ValueError as error:
+        # What stands before an @ may be a password and does not belong into a log.
+        shown = url.rpartition("@")[2]
+        raise ValueError(f"address {shown!r}: {error}; understood is {UNDERSTOOD}") from None
+
+
+def _unix(url: str) -> Address:
+    path = url.removeprefix("unix:")
+    if not path.startswith("/") or path.endswith("/"):
+        raise ValueError("the path of a socket is absolute")
+    if "\0" in path or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise ValueError(f"the path of a socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
+    return Address(name=url, host="localhost", port=0, prefix="", socket_path=path)
+
+
+def _tcp(url: str) -> Address:
+    if not is_clean(url):
+        raise ValueError("only printable ASCII without spaces is sent")
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError("the scheme is unknown")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("user and password are not sent")
+    if parts.query or parts.fragment or "?" in url or "#" in url:
+        raise ValueError("a query or a fragment belongs to a request")
+    host, port = _host(parts), DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    if not port:
+        raise ValueError("port 0 is nowhere")
+    return Address(name=url, host=host, port=port, prefix=parts.path.rstrip("/"), tls=parts.scheme == "https")
+
+
+def _host(parts: SplitResult) -> str:
+    host = parts.hostname
+    if not host:
+        raise ValueError("the host is missing")
+    host.encode("idna")  # a label that is too long or empty would otherwise fail in the middle of a connect
+    return host
+
+
+def is_clean(text: str) -> bool:
+    """Nothing that could end a header line or a request line early: printable ASCII without a space."""
+    return text.isascii() and text.isprintable() and " " not in text

@@ -1,0 +1,75 @@
+"""A call on the `http1` wire: who asked what, and where it stands."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from cashier.answer import SourceError
+from cashier.wire.exchange import Reply, Request, Response, Trip
+from cashier.wire.outcomes import deliver
+
+if TYPE_CHECKING:
+    from cashier.wire.connection import Connection
+
+
+class Call:
+    """Until it is over, a call waits in `queue`, or for the connection of its retry, or `connection` has it.
+
+    `attempts` counts the connections tried on its behalf, `connecting` says that one is being opened now.
+    """
+
+    __slots__ = ("attempts", "budget_ms", "connecting", "connection", "queue", "reply", "request", "retried", "started_s", "trip")
+
+    def __init__(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> None:
+        self.request = request
+        self.trip = trip
+        self.budget_ms = budget_ms
+        self.reply: Reply | None = reply
+        self.started_s = monotonic()
+        self.connection: Connection | None = None
+        self.queue: deque[Call] | None = None
+        self.connecting = False
+        self.attempts = 0
+        self.retried = False
+
+    @property
+    def waits(self) -> bool:
+        return self.reply is not None and self.connection is None
+
+    def finish(self, outcome: Response | SourceError) -> None:
+        reply = self.reply
+        if reply is not None:
+            self._over()
+            deliver(reply, outcome)
+
+    def abandon(self) -> None:
+        connection = self.connection
+        if self.reply is not None:
+            self._over()
+            if connection is not None:
+                let_go(connection)
+
+    def _over(self) -> None:
+        self.reply = None
+        self.connection = None
+        self.leave_queue()
+
+    def join_queue(self, queue: deque[Call]) -> None:
+        self.queue = queue
+        queue.append(self)
+
+    def leave_queue(self) -> None:
+        if self.queue is not None:
+            self.queue.remove(self)
+            self.queue = None
+
+    def left_ms(self) -> int:
+        """What waiting left of the budget, at least 1."""
+        return max(1, self.budget_ms - int((monotonic() - self.started_s) * 1000))
+
+
+def let_go(connection: Connection) -> None:
+    """What becomes of a connection whose answer nobody waits for. It is closed: the next question must never get that answer."""
+    connection.drop()

@@ -1,0 +1,99 @@
+"""One kept connection: writes one question, reads one answer, says what became of it. Whose turn it is, the pool decides."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
+
+from cashier.answer import Garbled
+from cashier.wire.framing import Answers, Bounds
+
+if TYPE_CHECKING:
+    from cashier.wire.call import Call
+    from cashier.wire.lane import Lane
+
+
+class Keeper(Protocol):
+    """Who keeps connections."""
+
+    def made(self, connection: Connection) -> None: ...
+
+    def freed(self, connection: Connection) -> None:
+        """Its answer is complete and it may be asked again. Called before the answer is handed on."""
+
+    def unfit(self, connection: Connection) -> None:
+        """It must not be asked again. `lost` follows."""
+
+    def lost(self, connection: Connection, error: BaseException | None) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """`call` is who asked, None while it is idle. `idle_since_s` is monotonic. `kept`: it has answered before."""
+
+    __slots__ = ("_answers", "_keeper", "_transport", "call", "closed", "idle_since_s", "kept", "lane")
+
+    _transport: asyncio.Transport
+
+    def __init__(self, keeper: Keeper, lane: Lane, bounds: Bounds) -> None:
+        self._keeper = keeper
+        self._answers = Answers(lane.address.name, bounds)
+        self.lane = lane
+        self.call: Call | None = None
+        self.closed = False
+        self.kept = False
+        self.idle_since_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because uvloop's transports are transports by their methods only.
+        self._transport = cast("asyncio.Transport", transport)
+        self._keeper.made(self)
+
+    @property
+    def usable(self) -> bool:
+        return not self._transport.is_closing()
+
+    @property
+    def answered(self) -> bool:
+        """Some of the answer to the question under way has come."""
+        return self._answers.begun
+
+    def ask(self, call: Call, question: bytes) -> None:
+        self.call = call
+        self._transport.write(question)
+
+    def data_received(self, data: bytes) -> None:
+        call = self.call
+        if call is None:
+            self.drop()  # an answer to nobody's question
+            return
+        try:
+            response = self._answers.feed(data)
+        except Garbled as garbled:
+            self.drop()
+            call.finish(garbled)
+            return
+        if response is None:
+            return
+        self.call = None
+        self.kept = True
+        if self._answers.reusable:
+            self._keeper.freed(self)
+        else:
+            self.drop()
+        call.finish(response)
+
+    def eof_received(self) -> None:
+        # Half a connection is of no use: nothing more will be answered on it.
+        self._keeper.unfit(self)
+        self._transport.abort()
+
+    def drop(self) -> None:
+        """Close at once, whatever is on its way. Whoever asked is not told."""
+        self.call = None
+        self._keeper.unfit(self)
+        self._transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.closed = True
+        self._keeper.lost(self, exc)
+        self._answers.end()

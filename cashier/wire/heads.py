@@ -1,0 +1,48 @@
+"""What is written to an upstream: one head per request, the part that never changes built once per address.
+
+Request ids and targets are partly the payer's words. What could begin another header line is refused here, for every transport.
+"""
+
+from __future__ import annotations
+
+from cashier.wire.addresses import Address, is_clean
+from cashier.wire.exchange import Request, Trip
+
+# HEAD and CONNECT answer in frames of their own, TRACE and OPTIONS are not asked of a source.
+METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
+CALLER = "cashier"
+JSON = "application/json"
+
+
+def refuse_unclean(request: Request, trip: Trip) -> None:
+    """ValueError for what cannot be sent as it is. That is a bug on our side: nobody else makes requests."""
+    target = request.target
+    # One look at all three together: this runs on every call.
+    if not is_clean(f"{target}{trip.request_id}{trip.traceparent}") or not trip.request_id:
+        raise ValueError(f"target {target!r}, request id {trip.request_id!r} and traceparent {trip.traceparent!r} must be printable ASCII")
+    if not target.startswith("/") or "#" in target:
+        raise ValueError(f"target {target!r} is not a path with a query")
+    if request.method not in METHODS:
+        raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(METHODS))}")
+
+
+class Heads:
+    """Requests as bytes for one address."""
+
+    __slots__ = ("_constant", "_prefix")
+
+    def __init__(self, address: Address) -> None:
+        self._prefix = address.prefix
+        self._constant = (
+            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON}\r\nAccept-Encoding: identity\r\nX-Request-Id: "
+        )
+
+    def whole(self, request: Request, trip: Trip, budget_ms: int) -> bytes:
+        """Head and body of a request that `refuse_unclean` let pass."""
+        body = request.body
+        text = f"{request.method} {self._prefix}{request.target}{self._constant}{trip.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"
+        if trip.traceparent:
+            text += f"traceparent: {trip.traceparent}\r\n"
+        if not body and request.method in ("GET", "DELETE"):
+            return f"{text}\r\n".encode("ascii")
+        return f"{text}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body

@@ -1,0 +1,242 @@
+"""Kept HTTP/1.1 connections to one source: which call gets which connection, who waits, what is tried again.
+
+No task and no timer per call: a call on an open connection is one write and one callback. Only opening a connection is a task, and one
+timer per transport looks after idle connections. Parsing lives in `framing`, sockets in `connection` and `lane`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from cashier.answer import Overloaded, SourceError, Unreachable
+from cashier.wire.addresses import parse_addresses
+from cashier.wire.call import Call
+from cashier.wire.choosing import Choice
+from cashier.wire.connection import Connection
+from cashier.wire.exchange import Reply, Request, Trip
+from cashier.wire.framing import Bounds
+from cashier.wire.heads import refuse_unclean
+from cashier.wire.lane import Lane
+from cashier.wire.outcomes import what_happened
+from cashier.wire.tls import client_tls
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`connections` and `ahead` count per address, `queue` per source: so many calls may wait for a connection.
+
+    `idle_s` has to be below the upstream's own keep-alive, or every quiet minute ends in a retry.
+    """
+
+    connections: Positive = 64
+    ahead: Annotated[int, Meta(ge=0)] = 2
+    queue: Positive = 256
+    connect_timeout_ms: Positive = 1000
+    idle_s: Annotated[float, Meta(gt=0)] = 50.0
+    max_head_bytes: Positive = 16384
+    max_headers: Positive = 100
+    max_body_bytes: Positive = 1 << 20
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+
+
+class Http1:
+    """The transport. ValueError for an address or a file that is not understood."""
+
+    def __init__(self, urls: Sequence[str], settings: Http1Settings | None = None) -> None:
+        self._settings = settings = settings or Http1Settings()
+        addresses = parse_addresses(urls)
+        encrypted = any(address.tls for address in addresses)
+        tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
+        bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        self._lanes = [Lane(address, bounds, tls) for address in addresses]
+        self._choice = Choice(self._lanes)
+        self._queue: deque[Call] = deque()
+        self._connects: dict[asyncio.Task[Connection], Call | None] = {}
+        self._expiry: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        for lane in self._lanes:
+            for _ in range(min(self._settings.ahead, self._settings.connections) - lane.size):
+                self._connect(lane, None)
+        if self._connects:
+            await asyncio.wait(tuple(self._connects))
+
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> Call:
+        """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
+        refuse_unclean(request, trip)
+        call = Call(request, trip, budget_ms, reply)
+        if self._closed:
+            self._refuse(call, Unreachable(f"{self._names()}: closed"))
+            return call
+        lane = self._next_lane()
+        connection = lane.take()
+        if connection is not None:
+            call.connection = connection
+            connection.ask(call, lane.heads.whole(request, trip, budget_ms))
+        else:
+            self._wait(call, lane)
+        return call
+
+    def _next_lane(self) -> Lane:
+        lanes = self._lanes
+        return lanes[0] if len(lanes) == 1 else self._choice.next(monotonic())
+
+    # Waiting for a connection
+
+    def _wait(self, call: Call, lane: Lane) -> None:
+        if len(self._queue) >= self._settings.queue:
+            self._refuse(call, Overloaded(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
+            return
+        call.join_queue(self._queue)
+        if self._has_room(lane):
+            self._connect(lane, call)
+
+    def _refuse(self, call: Call, error: SourceError) -> None:
+        asyncio.get_running_loop().call_soon(call.finish, error)
+
+    def _has_room(self, lane: Lane) -> bool:
+        return lane.size < self._settings.connections
+
+    def _begin(self, connection: Connection, call: Call) -> None:
+        call.leave_queue()
+        call.connection = connection
+        connection.ask(call, connection.lane.heads.whole(call.request, call.trip, call.left_ms()))
+
+    def _serve(self, connection: Connection) -> None:
+        """Who waits longest gets it, whether or not a connection is being opened for them: that one will serve the next."""
+        if self._queue:
+            self._begin(connection, self._queue[0])
+            return
+        connection.idle_since_s = monotonic()
+        connection.lane.idle.append(connection)
+        if self._expiry is None:
+            self._expire()
+
+    def _use_room(self) -> None:
+        """A connection less: whoever waits without one being opened for them may have one now."""
+        for call in self._queue:
+            if not call.connecting:
+                lane = self._next_lane()
+                if not self._has_room(lane):
+                    return
+                self._connect(lane, call)
+
+    # Opening connections
+
+    def _connect(self, lane: Lane, call: Call | None) -> None:
+        """For `call`, or ahead of need. The connection may in the end serve another; a failure is charged to this call alone."""
+        lane.connecting += 1
+        if call is not None:
+            call.connecting = True
+            call.attempts += 1
+        task = asyncio.get_running_loop().create_task(lane.connect(self, self._settings.connect_timeout_ms / 1000))
+        self._connects[task] = call
+        task.add_done_callback(partial(self._connected, lane, call))
+
+    def _connected(self, lane: Lane, call: Call | None, task: asyncio.Task[Connection]) -> None:
+        del self._connects[task]
+        lane.connecting -= 1
+        if call is not None:
+            call.connecting = False
+        if task.cancelled():
+            return
+        try:
+            connection = task.result()
+            if connection.closed:
+                raise Unreachable(f"{lane.address.name}: closed as soon as it was open")
+        except Unreachable as unreachable:
+            lane.back_off.failed(monotonic())
+            if call is not None and call.waits:
+                self._try_elsewhere(call, unreachable)
+            self._use_room()
+            return
+        lane.back_off.worked()
+        if call is not None and call.retried and call.waits:
+            self._begin(connection, call)
+        else:
+            self._serve(connection)
+
+    def _try_elsewhere(self, call: Call, unreachable: Unreachable) -> None:
+        """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
+        lane = self._next_lane()
+        if call.attempts < len(self._lanes) and self._has_room(lane):
+            self._connect(lane, call)
+        elif call.attempts >= len(self._lanes) or call.queue is None:
+            call.finish(unreachable)
+
+    # What connections tell: see `Keeper`
+
+    def made(self, connection: Connection) -> None:
+        connection.lane.open.add(connection)
+
+    def freed(self, connection: Connection) -> None:
+        self._serve(connection)
+
+    def unfit(self, connection: Connection) -> None:
+        connection.lane.forget(connection)
+
+    def lost(self, connection: Connection, error: BaseException | None) -> None:
+        lane, call = connection.lane, connection.call
+        connection.call = None
+        lane.forget(connection)
+        lane.open.remove(connection)
+        if call is not None:
+            call.connection = None
+            if connection.kept and not connection.answered and call.request.safe and not call.retried:
+                self._retry(call, lane)
+            else:
+                call.finish(Unreachable(f"{lane.address.name}: {what_happened(error)}"))
+        self._use_room()
+        if self._drained is not None and not any(lane.open for lane in self._lanes):
+            self._drained.set_result(None)
+
+    def _retry(self, call: Call, lane: Lane) -> None:
+        """The upstream had closed a kept connection when our question came. Once, and on a fresh connection: the others may be as old."""
+        call.retried = True
+        call.attempts = 0
+        best = self._next_lane()
+        self._connect(best if self._has_room(best) else lane, call)
+
+    # Growing old, and the end
+
+    def _expire(self) -> None:
+        now_s = monotonic()
+        due_s = min(lane.expire(now_s, self._settings.idle_s) for lane in self._lanes)
+        # A loop's clock may lag a millisecond behind ours; waiting for none would spin.
+        self._expiry = asyncio.get_running_loop().call_later(max(0.001, due_s - now_s), self._expire)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+        connections = [connection for lane in self._lanes for connection in lane.open]
+        under_way = [*self._queue, *self._connects.values(), *(connection.call for connection in connections)]
+        for connection in connections:
+            connection.drop()
+        for task in self._connects:
+            task.cancel()
+        for call in under_way:
+            if call is not None:
+                call.finish(Unreachable(f"{self._names()}: closed"))
+        await asyncio.gather(*self._connects, return_exceptions=True)
+        if any(lane.open for lane in self._lanes):
+            self._drained = self._drained or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._drained)
+
+    def _names(self) -> str:
+        return ", ".join(lane.address.name for lane in self._lanes)
+
+    def __repr__(self) -> str:
+        return f"<Http1 {len(self._queue)} queued, {' '.join(map(repr, self._lanes))}>"

@@ -1,0 +1,82 @@
+"""One address and the connections to it. Opens them and keeps the idle ones; who is served by which is decided in `http1`."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from cashier.answer import Unreachable
+from cashier.wire.addresses import Address
+from cashier.wire.choosing import BackOff
+from cashier.wire.connection import Connection, Keeper
+from cashier.wire.framing import Bounds
+from cashier.wire.heads import Heads
+from cashier.wire.outcomes import what_happened
+
+
+class Lane:
+    """`idle` is a stack: the connection used last is used next, so that those too many grow old at the bottom."""
+
+    __slots__ = ("_bounds", "_tls", "address", "back_off", "connecting", "heads", "idle", "open")
+
+    def __init__(self, address: Address, bounds: Bounds, tls: ssl.SSLContext | None) -> None:
+        self.address = address
+        self.heads = Heads(address)
+        self.back_off = BackOff()
+        self.idle: list[Connection] = []
+        self.open: set[Connection] = set()
+        self.connecting = 0
+        self._bounds = bounds
+        self._tls = tls
+
+    @property
+    def size(self) -> int:
+        return len(self.open) + self.connecting
+
+    @property
+    def load(self) -> int:
+        """Calls under way and calls that wait for a connection of their own."""
+        return len(self.open) - len(self.idle) + self.connecting
+
+    def take(self) -> Connection | None:
+        """An idle connection, the youngest; None if there is none."""
+        while self.idle:
+            connection = self.idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def forget(self, connection: Connection) -> None:
+        if connection in self.idle:
+            self.idle.remove(connection)
+
+    def expire(self, now_s: float, idle_s: float) -> float:
+        """Closes what has been idle for `idle_s`. Returns when to look again: nothing grows too old before."""
+        while self.idle and self.idle[0].idle_since_s + idle_s <= now_s:
+            self.idle[0].drop()
+        return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
+
+    async def connect(self, keeper: Keeper, timeout_s: float) -> Connection:
+        """Raises Unreachable, for a name that is not known and a certificate that is not trusted as well."""
+        loop = asyncio.get_running_loop()
+        address = self.address
+
+        def connection() -> Connection:
+            return Connection(keeper, self, self._bounds)
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.socket_path is not None:
+                    _, made = await loop.create_unix_connection(connection, address.socket_path)
+                else:
+                    _, made = await loop.create_connection(connection, address.host, address.port, ssl=self._tls if address.tls else None)
+        except TimeoutError:
+            raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms") from None
+        except OSError as error:
+            raise Unreachable(f"{address.name}: {what_happened(error)}") from error
+        return made
+
+    def __repr__(self) -> str:
+        idle = len(self.idle)
+        outstanding = len(self.open) - idle
+        return f"<{self.address.name}: {len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting>"

@@ -1,0 +1,275 @@
+"""The same wire over aiohttp: for proxies and for servers that only a big client gets along with. Costs a task and several times the CPU.
+
+What aiohttp does by itself and must not is in `aiohttp_guards`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from time import monotonic
+from typing import Annotated
+
+import aiohttp
+from msgspec import Meta, Struct
+from yarl import URL
+
+from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
+from cashier.wire.addresses import Address, parse_addresses
+from cashier.wire.aiohttp_guards import Lost, NotSent, WaryRequest, never_stuck, note_kept, report_loss
+from cashier.wire.choosing import BackOff, Choice
+from cashier.wire.exchange import Reply, Request, Response, Trip
+from cashier.wire.framing import BODILESS, Bounds, retry_after_s
+from cashier.wire.heads import CALLER, JSON, refuse_unclean
+from cashier.wire.outcomes import deliver, what_happened
+from cashier.wire.tls import client_tls
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`connections` counts per address, `queue` per source. `trust_env`: take proxies and their passwords from the environment."""
+
+    connections: Positive = 64
+    queue: Positive = 256
+    connect_timeout_ms: Positive = 1000
+    idle_s: Annotated[float, Meta(gt=0)] = 50.0
+    max_head_bytes: Positive = 16384
+    max_headers: Positive = 100
+    max_body_bytes: Positive = 1 << 20
+    ca_file: str | None = None
+    client_cert_file: str | None = None
+    client_key_file: str | None = None
+    trust_env: bool = False
+
+
+class NotConnected(Unreachable):
+    """Nothing was sent: another address may be tried."""
+
+
+class AiohttpCall:
+    """A request under way. `kept`: it went out on a connection that had answered before."""
+
+    __slots__ = ("kept", "reply", "task")
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply: Reply | None = reply
+        self.task: asyncio.Task[None] | None = None
+        self.kept = False
+
+    def finish(self, outcome: Response | SourceError) -> None:
+        reply, self.reply = self.reply, None
+        if reply is not None:
+            deliver(reply, outcome)
+
+    def abandon(self) -> None:
+        if self.reply is not None:
+            self.reply = None
+            if self.task is not None:
+                self.task.cancel()
+
+
+class AiohttpLane:
+    """One address with a session of its own: connections to one must not starve another, and a socket file needs its own connector."""
+
+    def __init__(self, address: Address, settings: AiohttpSettings, tls: ssl.SSLContext | None) -> None:
+        self.address = address
+        self.back_off = BackOff()
+        self.load = 0
+        self._settings = settings
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+        self._bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+
+    def session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = self._make_session()
+        return self._session
+
+    def _make_session(self) -> aiohttp.ClientSession:
+        settings = self._settings
+        kept = aiohttp.TraceConfig()
+        kept.on_connection_reuseconn.append(note_kept)
+        return aiohttp.ClientSession(
+            connector=self._connector(),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_ms / 1000),
+            auto_decompress=False,
+            trust_env=settings.trust_env,
+            skip_auto_headers=("User-Agent",),
+            max_headers=settings.max_headers,
+            max_line_size=settings.max_head_bytes,
+            max_field_size=settings.max_head_bytes,
+            request_class=WaryRequest,
+            middlewares=(report_loss,),
+            trace_configs=[kept],
+        )
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        settings = self._settings
+        if self.address.socket_path is not None:
+            return aiohttp.UnixConnector(self.address.socket_path, limit=settings.connections, keepalive_timeout=settings.idle_s)
+        return aiohttp.TCPConnector(limit=settings.connections, keepalive_timeout=settings.idle_s, ssl=self._tls or True)
+
+    async def ask(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
+        """Raises SourceError; NotConnected and Lost among them."""
+        name = self.address.name
+        url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
+        self.load += 1
+        try:
+            async with self.session().request(
+                request.method, url, data=request.body or None, headers=headers, allow_redirects=False, trace_request_ctx=call
+            ) as answer:
+                return await self._whole(answer)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise NotConnected(f"{name}: {what_happened(error)}") from error
+        except aiohttp.ClientResponseError as error:
+            # Its message may quote the line that it could not read.
+            raise Garbled(f"{name}: not an answer in HTTP/1.1") from error
+        except aiohttp.ClientPayloadError as error:
+            raise Unreachable(f"{name}: closed before a whole answer") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"{name}: {what_happened(error)}") from error
+        finally:
+            self.load -= 1
+
+    async def _whole(self, answer: aiohttp.ClientResponse) -> Response:
+        try:
+            self._check(answer)
+            body = await self._body(answer)
+        except Garbled:
+            answer.close()
+            raise
+        return Response(answer.status, body, retry_after_s(answer.headers.get("Retry-After", "").strip().encode()))
+
+    def _check(self, answer: aiohttp.ClientResponse) -> None:
+        """The same verdicts as in `framing`, on what aiohttp lets pass."""
+        name, headers, bounds = self.address.name, answer.headers, self._bounds
+        encodings = [value.strip().lower() for value in headers.getall("Transfer-Encoding", ())]
+        if answer.status < 200:
+            raise Garbled(f"{name}: status {answer.status} in the place of an answer")
+        if sum(len(key) + len(value) for key, value in answer.raw_headers) > bounds.max_head_bytes:
+            raise Garbled(f"{name}: more than {bounds.max_head_bytes} bytes around the body")
+        if encodings not in ([], ["chunked"]):
+            raise Garbled(f"{name}: a transfer encoding that is not chunked")
+        if headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
+            raise Garbled(f"{name}: a content encoding that was not accepted")
+        if (answer.content_length or 0) > bounds.max_body_bytes:
+            raise Garbled(f"{name}: a body of more than {bounds.max_body_bytes} bytes announced")
+        if answer.content_length is None and not encodings and answer.status not in BODILESS:
+            raise Garbled(f"{name}: a body whose end cannot be told from a broken connection")
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        with never_stuck(answer, Garbled(f"{self.address.name}: a body in no known framing")):
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > self._bounds.max_body_bytes:
+                    raise Garbled(f"{self.address.name}: a body of more than {self._bounds.max_body_bytes} bytes")
+        return bytes(body)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def __repr__(self) -> str:
+        return f"<{self.address.name}: {self.load} outstanding>"
+
+
+class ViaAiohttp:
+    """The transport. ValueError for an address or a file that is not understood. aiohttp opens no connection ahead, so `open` does not."""
+
+    def __init__(self, urls: Sequence[str], settings: AiohttpSettings | None = None) -> None:
+        self._settings = settings = settings or AiohttpSettings()
+        addresses = parse_addresses(urls)
+        encrypted = any(address.tls for address in addresses)
+        tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
+        self._lanes = [AiohttpLane(address, settings, tls) for address in addresses]
+        self._choice = Choice(self._lanes)
+        self._calls: dict[asyncio.Task[None], AiohttpCall] = {}
+        self._closed = False
+
+    async def open(self) -> None:
+        for lane in self._lanes:
+            lane.session()
+
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> AiohttpCall:
+        """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
+        refuse_unclean(request, trip)
+        call = AiohttpCall(reply)
+        refusal = self._refusal()
+        if refusal is not None:
+            asyncio.get_running_loop().call_soon(call.finish, refusal)
+            return call
+        call.task = task = asyncio.get_running_loop().create_task(self._run(call, request, _headers(request, trip, budget_ms)))
+        self._calls[task] = call
+        task.add_done_callback(self._calls.pop)
+        return call
+
+    def _refusal(self) -> SourceError | None:
+        if self._closed:
+            return Unreachable(f"{self._names()}: closed")
+        if len(self._calls) >= len(self._lanes) * self._settings.connections + self._settings.queue:
+            return Overloaded(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
+        return None
+
+    async def _run(self, call: AiohttpCall, request: Request, headers: dict[str, str]) -> None:
+        try:
+            outcome: Response | SourceError = await self._answer(call, request, headers)
+        except SourceError as error:
+            outcome = error
+        call.finish(outcome)
+
+    async def _answer(self, call: AiohttpCall, request: Request, headers: dict[str, str]) -> Response:
+        attempts, retried = 0, False
+        while True:
+            lane = self._choice.next(monotonic())
+            call.kept = False
+            try:
+                answer = await lane.ask(request, headers, call)
+            except NotConnected:
+                lane.back_off.failed(monotonic())
+                attempts += 1
+                if attempts >= len(self._lanes):
+                    raise
+            except NotSent:
+                continue  # ends at the latest when no kept connection is left
+            except Lost:
+                if retried or not call.kept or not request.safe:
+                    raise
+                attempts, retried = 0, True
+            else:
+                lane.back_off.worked()
+                return answer
+
+    async def close(self) -> None:
+        self._closed = True
+        tasks, calls = list(self._calls), list(self._calls.values())
+        for task, call in zip(tasks, calls, strict=True):
+            task.cancel()
+            call.finish(Unreachable(f"{self._names()}: closed"))
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for lane in self._lanes:
+            await lane.close()
+
+    def _names(self) -> str:
+        return ", ".join(lane.address.name for lane in self._lanes)
+
+    def __repr__(self) -> str:
+        return f"<ViaAiohttp {' '.join(map(repr, self._lanes))}>"
+
+
+def _headers(request: Request, trip: Trip, budget_ms: int) -> dict[str, str]:
+    headers = {
+        "X-Caller": CALLER,
+        "Accept": JSON,
+        "Accept-Encoding": "identity",
+        "X-Request-Id": trip.request_id,
+        "X-Deadline-Ms": str(budget_ms),
+    }
+    if trip.traceparent:
+        headers["traceparent"] = trip.traceparent
+    if request.body or request.method not in ("GET", "DELETE"):
+        headers["Content-Type"] = JSON
+    return headers

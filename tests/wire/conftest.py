@@ -1,0 +1,90 @@
+"""Every test of the wire runs on asyncio's loop and on uvloop; those that take `wired` also over every transport and kind of address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import trustme
+import uvloop
+
+from cashier.wire.exchange import Transport
+from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
+
+from .asking import nothing_left
+from .hostile import Upstream, tcp_upstream, unix_upstream
+
+Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories() -> Loops:
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+class Authority(NamedTuple):
+    """A certificate authority and what it signed for 127.0.0.1."""
+
+    ca: trustme.CA
+    ca_file: str
+    server: trustme.LeafCert
+
+    def server_tls(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.server.configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    ca = trustme.CA()
+    ca_file = tmp_path_factory.mktemp("ca") / "ca.pem"
+    ca.cert_pem.write_to_path(str(ca_file))
+    return Authority(ca, str(ca_file), ca.issue_cert("127.0.0.1"))
+
+
+class Wired(NamedTuple):
+    """A transport and the upstream at its other end. `client` is `http1` or `aiohttp`."""
+
+    wire: Transport
+    upstream: Upstream
+    client: str
+
+
+# Bounds small enough to be exceeded in a test; the shapes of the tests hold for any.
+BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_bytes": 4096}
+
+
+def make_wire(client: str, url: str, ca_file: str | None) -> Transport:
+    if client == "http1":
+        return Http1([url], Http1Settings(ahead=0, ca_file=ca_file, **BOUNDS))
+    return ViaAiohttp([url], AiohttpSettings(ca_file=ca_file, **BOUNDS))
+
+
+@contextlib.asynccontextmanager
+async def upstream_at(place: str, authority: Authority, folder: Path) -> AsyncIterator[tuple[Upstream, str]]:
+    if place == "unix":
+        path = f"{folder}/s"
+        async with unix_upstream(path) as upstream:
+            yield upstream, f"unix:{path}"
+    else:
+        async with tcp_upstream(authority.server_tls() if place == "https" else None) as upstream:
+            yield upstream, f"{place}://127.0.0.1:{upstream.port}"
+
+
+@pytest.fixture(params=[f"{client} {place}" for client in ("http1", "aiohttp") for place in ("http", "unix", "https")])
+async def wired(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> AsyncIterator[Wired]:
+    client, place = request.param.split()
+    async with nothing_left(), upstream_at(place, authority, tmp_path) as (upstream, url):
+        wire = make_wire(client, url, authority.ca_file)
+        await wire.open()
+        yield Wired(wire, upstream, client)
+        await wire.close()
+        if client == "http1":
+            assert "0 queued" in repr(wire)
+            assert "0 open, 0 idle, 0 outstanding, 0 connecting" in repr(wire)

@@ -1,0 +1,155 @@
+"""An upstream made of raw sockets: a test is its script, written in one line of events with the client's side of the story."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from math import inf
+from typing import NamedTuple
+
+# Only a watchdog: what takes as long has gone wrong.
+WATCHDOG_S = 5.0
+
+
+class Question(NamedTuple):
+    """A request as it came. Header names in lower case; `head` is the raw head."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+    head: bytes
+
+
+class Peer:
+    """One accepted connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def question(self) -> Question:
+        async with asyncio.timeout(WATCHDOG_S):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            line, *lines = head.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
+            pairs = [line.split(": ", 1) for line in lines]
+            assert len({name.lower() for name, _ in pairs}) == len(pairs), "a header was sent twice"
+            headers = {name.lower(): value for name, value in pairs}
+            body = await self._reader.readexactly(int(headers.get("content-length", 0)))
+        return Question(line, headers, body, head)
+
+    @property
+    def asked(self) -> bool:
+        """Something has come that was not read yet."""
+        return bool(self._reader._buffer)  # type: ignore[attr-defined]  # a reader has no public way to look without taking
+
+    def say(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def say_slowly(self, data: bytes) -> None:
+        """Byte by byte, the client's turn after each."""
+        for byte in data:
+            self._writer.write(bytes((byte,)))
+            await self._writer.drain()
+            await asyncio.sleep(0)
+
+    async def flood(self, data: bytes, times: float = inf) -> None:
+        """The same again and again, until the client has had enough and closes, or so many times."""
+        async with asyncio.timeout(WATCHDOG_S):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                while not self._reader.at_eof() and not self._writer.transport.is_closing() and times > 0:
+                    times -= 1
+                    self._writer.write(data)
+                    await self._writer.drain()
+                    await asyncio.sleep(0)
+
+    def hang_up(self) -> None:
+        self._writer.close()
+
+    def reset(self) -> None:
+        """RST instead of FIN, where the address has one."""
+        raw = self._writer.get_extra_info("socket")
+        if raw.family != socket.AF_UNIX:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    async def gone(self) -> None:
+        """Until the client has closed its end. What it says before that is a mistake of the test."""
+        async with asyncio.timeout(WATCHDOG_S):
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                assert await self._reader.read() == b""
+        self._writer.transport.abort()
+
+    async def end(self) -> None:
+        self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+class Upstream:
+    """Accepts; what happens on a connection, the test says."""
+
+    def __init__(self) -> None:
+        self.peers: list[Peer] = []
+        self.port = 0
+        self._unseen: asyncio.Queue[Peer] = asyncio.Queue()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        self.peers.append(peer)
+        self._unseen.put_nowait(peer)
+
+    async def peer(self) -> Peer:
+        """The next new connection."""
+        async with asyncio.timeout(WATCHDOG_S):
+            return await self._unseen.get()
+
+    async def asked(self) -> Peer:
+        """The connection on which a question has come."""
+        async with asyncio.timeout(WATCHDOG_S):
+            while not (asked := [peer for peer in self.peers if peer.asked]):  # noqa: ASYNC110 — a reader tells nobody that it has read
+                await asyncio.sleep(0)
+        (peer,) = asked
+        return peer
+
+    @property
+    def unseen(self) -> int:
+        return self._unseen.qsize()
+
+
+@contextlib.asynccontextmanager
+async def tcp_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    server = await asyncio.start_server(upstream.accept, "127.0.0.1", 0, ssl=tls)
+    upstream.port = server.sockets[0].getsockname()[1]
+    async with _ending(upstream, server):
+        yield upstream
+
+
+@contextlib.asynccontextmanager
+async def unix_upstream(path: str) -> AsyncIterator[Upstream]:
+    upstream = Upstream()
+    async with _ending(upstream, await asyncio.start_unix_server(upstream.accept, path)):
+        yield upstream
+
+
+@contextlib.asynccontextmanager
+async def _ending(upstream: Upstream, server: asyncio.Server) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        server.close()
+        for peer in upstream.peers:
+            await peer.end()
+        await server.wait_closed()
+
+
+def unused_port() -> int:
+    """Where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,113 @@
+"""Addresses as a configuration may name them, and which of several is next."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.wire.addresses import Address, parse_address, parse_addresses
+from cashier.wire.choosing import MAX_BACK_OFF_S, BackOff, Choice
+from cashier.wire.http1 import Http1
+from cashier.wire.via_aiohttp import ViaAiohttp
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "authority"),
+    [
+        ("http://card", Address("http://card", "card", 80, ""), "card"),
+        ("http://10.0.0.1:9100/v1/", Address("http://10.0.0.1:9100/v1/", "10.0.0.1", 9100, "/v1"), "10.0.0.1:9100"),
+        ("https://card", Address("https://card", "card", 443, "", tls=True), "card"),
+        ("https://card:80", Address("https://card:80", "card", 80, "", tls=True), "card:80"),
+        ("http://[::1]:81", Address("http://[::1]:81", "::1", 81, ""), "[::1]:81"),
+        ("unix:/run/card.sock", Address("unix:/run/card.sock", "localhost", 0, "", socket_path="/run/card.sock"), "localhost"),
+    ],
+)
+def test_an_address_is_taken_apart(url: str, address: Address, authority: str) -> None:
+    assert parse_address(url) == address
+    assert parse_address(url).authority == authority
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "card", "card:9100", "ftp://card", "http://", "http:///path", "http://card:0", "http://card:70000", "http://card:x", "//card",
+        "http://card?a=1", "http://card#a", "http://card/a b", "http://card/\r\nX: 1", "http://kärtchen", "http://a..b",
+        "unix:", "unix:relative.sock", "unix:/", "unix:/" + "x" * 107, "unix:/a\0b", "http://user:secret@card",
+    ],
+)  # fmt: skip
+def test_an_address_that_is_not_understood_is_named_with_what_is(url: str) -> None:
+    with pytest.raises(ValueError, match="understood is http://host") as refused:
+        parse_address(url)
+    assert "secret" not in str(refused.value)
+    assert url.rpartition("@")[2].encode("unicode_escape").decode()[:5] in str(refused.value)
+
+
+@pytest.mark.parametrize("transport", [Http1, ViaAiohttp])
+def test_every_transport_refuses_a_bad_address_and_no_address(transport: type[Http1] | type[ViaAiohttp]) -> None:
+    with pytest.raises(ValueError, match="gopher://card"):
+        transport(["http://card", "gopher://card"])
+    with pytest.raises(ValueError, match="no address given"):
+        transport([])
+
+
+def test_addresses_keep_their_order() -> None:
+    assert [address.host for address in parse_addresses(("http://b", "http://a"))] == ["b", "a"]
+
+
+class Lane:
+    def __init__(self, load: int = 0) -> None:
+        self.load = load
+        self.back_off = BackOff()
+
+
+def test_the_least_load_wins() -> None:
+    lanes = [Lane(3), Lane(1), Lane(2)]
+    choice = Choice(lanes)
+    assert {choice.next(0.0) for _ in range(6)} == {lanes[1]}
+
+
+def test_ties_rotate() -> None:
+    lanes = [Lane(), Lane(), Lane(1)]
+    choice = Choice(lanes)
+    assert {choice.next(0.0) for _ in range(6)} == set(lanes[:2])
+
+
+def test_an_address_that_failed_is_avoided_for_a_while_and_then_asked_again() -> None:
+    lanes = [Lane(), Lane(5)]
+    choice = Choice(lanes)
+    lanes[0].back_off.failed(10.0)
+    assert choice.next(10.05) is lanes[1]
+    assert choice.next(10.1) is lanes[0]
+
+
+def test_failing_again_and_again_is_avoided_longer_up_to_a_bound() -> None:
+    back_off = BackOff()
+    now_s, pauses = 0.0, []
+    for _ in range(20):
+        back_off.failed(now_s)
+        pauses.append(back_off.until_s - now_s)
+        now_s = back_off.until_s
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[MAX_BACK_OFF_S] * 14])
+
+
+def test_connects_that_fail_together_are_one_failure() -> None:
+    together, once = BackOff(), BackOff()
+    for _ in range(8):
+        together.failed(1.0)
+    once.failed(1.0)
+    assert together.until_s == once.until_s
+
+
+def test_a_connect_that_works_ends_the_back_off() -> None:
+    lanes = [Lane(), Lane(5)]
+    choice = Choice(lanes)
+    lanes[0].back_off.failed(10.0)
+    lanes[0].back_off.worked()
+    assert choice.next(10.0) is lanes[0]
+
+
+def test_where_all_are_avoided_the_one_avoided_shortest_is_asked() -> None:
+    lanes = [Lane(), Lane()]
+    choice = Choice(lanes)
+    lanes[0].back_off.failed(10.0)
+    lanes[1].back_off.failed(10.05)
+    assert {choice.next(10.06) for _ in range(4)} == {lanes[0]}

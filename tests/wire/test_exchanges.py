@@ -1,0 +1,412 @@
+"""What holds for every transport and every kind of address: how calls end, are repeated, abandoned and closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cashier.answer import Garbled, SourceError, Unreachable
+from cashier.wire.exchange import Request, Response, Trip
+
+from .asking import OK, TRIP, Asked, answer, ask, until
+from .conftest import Wired
+from .hostile import Peer
+
+HELLO = Response(200, b"hello")
+
+
+async def answered(wired: Wired, peer: Peer | None = None, **options: Any) -> Peer:
+    """One whole exchange; returns its connection, which is now kept."""
+    first = ask(wired.wire, "/before", **options)
+    peer = peer or await wired.upstream.peer()
+    await peer.question()
+    peer.say(answer(b"before"))
+    assert await first.outcome() == Response(200, b"before")
+    return peer
+
+
+async def test_a_question_carries_all_that_the_contract_wants_and_nothing_else(wired: Wired) -> None:
+    trip = Trip("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    asked = Asked(wired.wire, Request("/members/u_1/cards?currency=CNY"), trip, budget_ms=87)
+    peer = await wired.upstream.peer()
+    question = await peer.question()
+    peer.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+    assert question.line == "GET /members/u_1/cards?currency=CNY HTTP/1.1"
+    host = question.headers.pop("host")
+    assert host == ("localhost" if not wired.upstream.port else f"127.0.0.1:{wired.upstream.port}")
+    assert int(question.headers.pop("x-deadline-ms")) in range(1, 88)
+    assert question.headers == {
+        "x-request-id": "r-77",
+        "x-caller": "cashier",
+        "accept": "application/json",
+        "accept-encoding": "identity",
+        "traceparent": trip.traceparent,
+    }
+
+
+async def test_without_a_trace_there_is_no_traceparent(wired: Wired) -> None:
+    asked = ask(wired.wire)
+    question = await (await wired.upstream.peer()).question()
+    asked.exchange.abandon()
+    assert "traceparent" not in question.headers
+
+
+@pytest.mark.parametrize("body", [b'{"requests": []}', b""], ids=["with a body", "without a body"])
+async def test_a_post_announces_its_body(wired: Wired, body: bytes) -> None:
+    asked = ask(wired.wire, "/batch", method="POST", body=body)
+    peer = await wired.upstream.peer()
+    question = await peer.question()
+    peer.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+    assert question.body == body
+    assert question.headers["content-length"] == str(len(body))
+    assert question.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("request_", "trip"),
+    [
+        (Request("/a\r\nX-Injected: 1"), TRIP),
+        (Request("/a b"), TRIP),
+        (Request("/ä"), TRIP),
+        (Request("/a\x00"), TRIP),
+        (Request(""), TRIP),
+        (Request("http://elsewhere/a"), TRIP),
+        (Request("/a#b"), TRIP),
+        (Request("/a", method="GET / HTTP/1.1\r\nX: "), TRIP),
+        (Request("/a", method="HEAD"), TRIP),
+        (Request("/a"), Trip("r\r\nX-Injected: 1")),
+        (Request("/a"), Trip("r\nX-Injected: 1")),
+        (Request("/a"), Trip("ü")),
+        (Request("/a"), Trip("")),
+        (Request("/a"), Trip("r", traceparent="00\r\nX-Injected: 1")),
+    ],
+    ids=repr,
+)
+async def test_what_could_begin_another_header_is_refused_before_anything_is_sent(wired: Wired, request_: Request, trip: Trip) -> None:
+    replies: list[Response | SourceError] = []
+    with pytest.raises(ValueError, match=r"must be printable|is not a path|is not one of"):
+        wired.wire.send(request_, trip, 100, replies.append)
+    await answered(wired)
+    assert wired.upstream.unseen == 0
+    assert replies == []
+
+
+async def test_one_connection_serves_one_question_after_the_other(wired: Wired) -> None:
+    peer = await answered(wired)
+    for _ in range(3):
+        await answered(wired, peer)
+    assert wired.upstream.unseen == 0
+
+
+async def test_two_questions_at_once_have_a_connection_each(wired: Wired) -> None:
+    asked = {"/a": ask(wired.wire, "/a"), "/b": ask(wired.wire, "/b")}
+    for _ in range(2):
+        peer = await wired.upstream.peer()
+        target = (await peer.question()).line.split()[1]
+        peer.say(answer(target.encode()))
+    for target, each in asked.items():
+        assert await each.outcome() == Response(200, target.encode())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [answer(b"hello"), OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\nX-Sum: 1\r\n\r\n"],
+    ids=["length", "chunks"],
+)
+async def test_an_answer_that_comes_byte_by_byte_is_an_answer(wired: Wired, said: bytes) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    await peer.say_slowly(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + said)
+    assert await asked.outcome() == HELLO
+    await answered(wired, peer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", OK, OK + b"Content-Length: 5\r\n\r\nhe", OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhe"],
+    ids=["before a word", "within the head", "within the body", "within a chunk"],
+)
+async def test_an_abandoned_call_is_never_answered_and_its_answer_goes_to_nobody(wired: Wired, said: bytes) -> None:
+    abandoned = ask(wired.wire, "/abandoned")
+    peer = await wired.upstream.peer()
+    await peer.question()
+    await peer.say_slowly(said)
+    abandoned.exchange.abandon()
+    abandoned.exchange.abandon()
+    following = ask(wired.wire, "/following")
+    await peer.gone()
+    fresh = await wired.upstream.peer()
+    assert (await fresh.question()).line == "GET /following HTTP/1.1"
+    fresh.say(answer(b"hello"))
+    assert await following.outcome() == HELLO
+    assert abandoned.outcomes == []
+
+
+async def test_a_late_answer_to_an_abandoned_call_meets_a_closed_connection(wired: Wired) -> None:
+    peer = await answered(wired)
+    abandoned = ask(wired.wire, "/abandoned")
+    await peer.question()
+    abandoned.exchange.abandon()
+    peer.say(answer(b"WRONG"))
+    following = ask(wired.wire, "/following")
+    fresh = await wired.upstream.peer()
+    assert (await fresh.question()).line == "GET /following HTTP/1.1"
+    fresh.say(answer(b"hello"))
+    assert await following.outcome() == HELLO
+    assert abandoned.outcomes == []
+
+
+async def test_abandoning_after_the_reply_changes_nothing(wired: Wired) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+    asked.exchange.abandon()
+    await answered(wired, peer)
+
+
+async def test_a_call_abandoned_at_once_is_not_sent(wired: Wired) -> None:
+    abandoned = ask(wired.wire, "/abandoned")
+    abandoned.exchange.abandon()
+    following = ask(wired.wire, "/following")
+    # The connection begun for the first may serve the second, or stay spare.
+    peer = await wired.upstream.asked()
+    assert (await peer.question()).line == "GET /following HTTP/1.1"
+    peer.say(answer(b"hello"))
+    assert await following.outcome() == HELLO
+    assert abandoned.outcomes == []
+
+
+# A kept connection that the upstream had closed.
+
+
+async def test_a_kept_connection_closed_under_a_question_is_replaced_once(wired: Wired) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire, "/again")
+    first = await peer.question()
+    peer.hang_up()
+    fresh = await wired.upstream.peer()
+    second = await fresh.question()
+    assert second.line == first.line == "GET /again HTTP/1.1"
+    fresh.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+    await answered(wired, fresh)
+
+
+async def test_a_question_is_not_sent_a_third_time(wired: Wired) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire, "/again")
+    await peer.question()
+    peer.hang_up()
+    fresh = await wired.upstream.peer()
+    await fresh.question()
+    fresh.hang_up()
+    assert isinstance(await asked.outcome(), Unreachable)
+    assert wired.upstream.unseen == 0
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
+async def test_what_is_not_safe_is_never_sent_twice(wired: Wired, method: str) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire, "/pay", method=method, safe=False)
+    await peer.question()
+    peer.hang_up()
+    assert isinstance(await asked.outcome(), Unreachable)
+    assert wired.upstream.unseen == 0
+
+
+async def test_a_safe_post_is_sent_again_with_its_body(wired: Wired) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire, "/batch", method="POST", body=b"[1]")
+    await peer.question()
+    peer.hang_up()
+    fresh = await wired.upstream.peer()
+    assert (await fresh.question()).body == b"[1]"
+    fresh.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+
+
+async def test_a_fresh_connection_that_closes_is_no_reason_to_ask_again(wired: Wired) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.hang_up()
+    assert isinstance(await asked.outcome(), Unreachable)
+    assert wired.upstream.unseen == 0
+
+
+async def test_once_part_of_an_answer_has_come_nothing_is_sent_again(wired: Wired) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire)
+    await peer.question()
+    peer.say(OK + b"Content-Length: 5\r\n\r\nhe")
+    peer.hang_up()
+    assert isinstance(await asked.outcome(), Unreachable)
+    assert wired.upstream.unseen == 0
+
+
+async def test_a_retry_that_nobody_waits_for_is_not_sent(wired: Wired) -> None:
+    peer = await answered(wired)
+    asked = ask(wired.wire, "/again")
+    await peer.question()
+    asked.exchange.abandon()
+    peer.hang_up()
+    following = ask(wired.wire, "/following")
+    fresh = await wired.upstream.peer()
+    assert (await fresh.question()).line == "GET /following HTTP/1.1"
+    fresh.say(answer(b"hello"))
+    assert await following.outcome() == HELLO
+    assert asked.outcomes == []
+
+
+async def test_a_kept_connection_closed_while_idle_is_not_used(wired: Wired) -> None:
+    peer = await answered(wired)
+    peer.hang_up()
+    await arrival()
+    asked = ask(wired.wire, "/pay", method="POST", safe=False)
+    fresh = await wired.upstream.peer()
+    await fresh.question()
+    fresh.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+
+
+async def test_an_answer_to_nobodys_question_answers_nobody(wired: Wired) -> None:
+    peer = await answered(wired)
+    peer.say(answer(b"WRONG"))
+    if wired.client == "http1":
+        await peer.gone()
+    else:  # aiohttp notices when it wants to use the connection, so let the answer arrive
+        await arrival()
+    asked = ask(wired.wire, "/following", method="POST", safe=False)
+    fresh = await wired.upstream.peer()
+    assert (await fresh.question()).line == "POST /following HTTP/1.1"
+    fresh.say(answer(b"hello"))
+    assert await asked.outcome() == HELLO
+
+
+async def arrival() -> None:
+    """Until what was said has been read: loopback delivers at once and both ends share the loop, so a few turns of it will do."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+# Floods that have no end of their own.
+
+
+@pytest.mark.parametrize(
+    ("opening", "flood"),
+    [
+        (OK, b"X: y\r\n" * 10),
+        (OK + b"X: ", b"y" * 500),
+        (b"HTTP/1.1 200 ", b"O" * 500),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"3e8\r\n" + b"x" * 1000 + b"\r\n"),
+    ],
+    ids=["headers", "one header", "a reason", "chunks"],
+)
+async def test_a_flood_without_an_end_is_cut_off(wired: Wired, opening: bytes, flood: bytes) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.say(opening)
+    await peer.flood(flood)
+    assert isinstance(await asked.outcome(), Garbled)
+
+
+@pytest.mark.parametrize(
+    ("opening", "flood"),
+    [
+        (b"", b"\r\n" * 500),
+        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"x" * 500),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 10),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y" * 500),
+    ],
+    ids=["blank lines", "early answers", "a chunk extension", "trailers", "one trailer"],
+)
+async def test_a_flood_around_the_body_is_cut_off_or_ends_with_the_callers_patience(wired: Wired, opening: bytes, flood: bytes) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.say(opening)
+    if wired.client == "http1":
+        await peer.flood(flood)
+        assert isinstance(await asked.outcome(), Garbled)
+        return
+    # aiohttp bounds trailers only and keeps none of the others: it reads until the asker's deadline abandons the call.
+    await peer.flood(flood, times=20)
+    asked.exchange.abandon()
+    await peer.flood(flood)
+    assert asked.outcomes == [] or isinstance(asked.outcomes[0], SourceError)
+
+
+@pytest.mark.parametrize("bad", [b"zz\r\n", b"2\r\nhello\r\n"], ids=["size", "length"])
+async def test_a_chunk_that_breaks_the_protocol_after_the_head_was_read_is_no_hang(wired: Wired, bad: bytes) -> None:
+    asked = ask(wired.wire)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    await peer.say_slowly(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    await arrival()
+    peer.say(bad)
+    assert isinstance(await asked.outcome(), Garbled)
+    await peer.gone()
+
+
+# Replies and the end.
+
+
+async def test_a_reply_that_raises_goes_to_the_loop_and_harms_no_connection(wired: Wired) -> None:
+    loop = asyncio.get_running_loop()
+    bugs: list[BaseException] = []
+    loop.set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
+
+    def buggy(_outcome: Response | SourceError) -> None:
+        raise LookupError("ours")
+
+    wired.wire.send(Request("/a"), TRIP, 100, buggy)
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.say(answer(b"hello"))
+    await until(lambda: bool(bugs))
+    assert [str(bug) for bug in bugs] == ["ours"]
+    await answered(wired, peer)
+
+
+async def test_a_question_asked_from_within_a_reply_uses_the_connection_just_freed(wired: Wired) -> None:
+    following: list[Asked] = []
+    wired.wire.send(Request("/a"), TRIP, 100, lambda _outcome: following.append(ask(wired.wire, "/b")))
+    peer = await wired.upstream.peer()
+    await peer.question()
+    peer.say(answer(b"first"))
+    assert (await peer.question()).line == "GET /b HTTP/1.1"
+    peer.say(answer(b"hello"))
+    assert await following[0].outcome() == HELLO
+
+
+async def test_close_ends_what_is_under_way_with_unreachable(wired: Wired) -> None:
+    await answered(wired)
+    asked = [ask(wired.wire) for _ in range(3)]
+    await wired.wire.close()
+    for each in asked:
+        assert isinstance(await each.outcome(), Unreachable)
+
+
+async def test_after_close_every_call_is_unreachable_but_not_at_once(wired: Wired) -> None:
+    await wired.wire.close()
+    asked = ask(wired.wire)
+    assert isinstance(await asked.outcome(), Unreachable)
+    gone = ask(wired.wire)
+    gone.exchange.abandon()
+    await arrival()
+    assert gone.outcomes == []
+
+
+async def test_closing_twice_is_closing_once(wired: Wired) -> None:
+    await answered(wired)
+    await asyncio.gather(wired.wire.close(), wired.wire.close())
+    await wired.wire.close()
