@@ -1,0 +1,79 @@
+"""Bytes to a question and an answer to bytes. Sees no sockets and no headers but those that it writes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from cashier.consult import Consultation
+from cashier.domain.order import ConsultRequest
+from cashier.fanout.ask import SourceReport, Status
+from cashier.web.explain import faults
+from cashier.web.problem import Code, Fault, Refused
+
+_decoder = msgspec.json.Decoder(ConsultRequest)
+_encoder = msgspec.json.Encoder()
+# For naming faults. Floats of any size are taken as they are, because what is out of range is then named like every other fault.
+_untyped = msgspec.json.Decoder(Any, float_hook=float)
+_CONSULT_REQUEST = msgspec.inspect.type_info(ConsultRequest)
+
+_MARKS = ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
+_DESCRIBED = {status: f';desc="{status.value}"' for status in Status}
+
+
+def decode_request(body: bytes) -> ConsultRequest:
+    """The question in a body. Of a key that comes twice the last counts. Raises `Refused`: MALFORMED, or INVALID with every fault."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _decoder.decode(body)
+    except msgspec.ValidationError:
+        raise _invalid(body) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, error) from None
+
+
+def encode_consultation(consultation: Consultation) -> bytes:
+    return _encoder.encode(consultation)
+
+
+def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes:
+    """The value of Server-Timing: the whole, then every source. Names are made legal tokens of the header."""
+    parts = [f"total;dur={elapsed_ms:.1f}"]
+    for source in sources:
+        name = source.name if source.name.isidentifier() and source.name.isascii() else _NO_TOKEN.sub("_", source.name)
+        parts.append(f"{name};dur={source.elapsed_ms:.1f}{_DESCRIBED[source.status]}")
+    return ", ".join(parts).encode("ascii")
+
+
+def _invalid(body: bytes) -> Refused:
+    """The decoder stops at its first complaint, so the rest of the body may still turn out to be no JSON."""
+    try:
+        value = _untyped.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _malformed(body, error)
+    found = tuple(faults(_CONSULT_REQUEST, value)) or (Fault("", "INVALID", "breaks the contract"),)
+    return Refused(Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in found), errors=found)
+
+
+def _malformed(body: bytes, error: Exception) -> Refused:
+    return Refused(Code.MALFORMED, _what_is_wrong(body, error))
+
+
+def _what_is_wrong(body: bytes, error: Exception) -> str:
+    if not body.strip():
+        return "The body is empty; a JSON object is expected."
+    for mark, called in _MARKS:
+        if body.startswith(mark):
+            return f"The body begins with {called}; plain UTF-8 is expected."
+    if isinstance(error, RecursionError):
+        return "The body is nested too deeply."
+    if isinstance(error, UnicodeDecodeError):
+        return f"The body is not UTF-8 (byte {error.start})."
+    if isinstance(error, msgspec.ValidationError):
+        return "The body holds a number beyond what can be read."
+    # The decoder names a position and a sort of trouble here, never a piece of the text.
+    return f"The body is not JSON: {str(error).removeprefix('JSON is malformed: ')}."

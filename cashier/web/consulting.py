@@ -1,0 +1,159 @@
+"""The hot route, `POST /v1/consult`, straight on ASGI: every line here is paid for by every consultation."""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter_ns, time
+from typing import Protocol
+
+import structlog
+from msgspec.structs import replace
+from starlette.types import Receive, Scope, Send
+
+from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.domain.order import ConsultRequest
+from cashier.fanout.ask import SourceReport
+from cashier.web.auth import Doorkeeper
+from cashier.web.codec import decode_request, encode_consultation, server_timing
+from cashier.web.headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
+from cashier.web.problem import PROBLEM_TYPE, Code, Headers, Refused, encode_problem
+from cashier.web.vigil import Vigil, Visit
+
+_log = structlog.get_logger("cashier.web")
+
+_JSON = (b"content-type", b"application/json")
+_NO_STORE = (b"cache-control", b"no-store")
+# Closing is the safe end for a connection whose body was not read to its end by the time it should have been.
+_CLOSE = ((b"connection", b"close"),)
+_ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
+_RETRY_AFTER_1 = ((b"retry-after", b"1"),)
+
+Answer = tuple[int, bytes, tuple[SourceReport, ...], Headers]
+
+
+class Engine(Protocol):
+    """What stands behind the door."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be asked."""
+
+    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
+        """Ends by the deadline of the request. Raises `OrderUnknown` and `RequiredSourceUnavailable`."""
+
+
+class ClientGone(Exception):
+    """Nobody is left to answer."""
+
+
+class Consulting:
+    """Serves consultations. `body_limit_bytes` and `body_timeout_s` bound what a caller may send, and for how long."""
+
+    def __init__(self, doorkeeper: Doorkeeper | None, body_limit_bytes: int, body_timeout_s: float) -> None:
+        self._doorkeeper = doorkeeper
+        self._body_limit_bytes = body_limit_bytes
+        self._vigil = Vigil(body_timeout_s)
+
+    def __repr__(self) -> str:
+        return f"<Consulting {self._vigil!r}>"
+
+    async def serve(self, engine: Engine | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, one answer. Nothing is sent to a client that has gone."""
+        began_ns = perf_counter_ns()
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        identity = request_id(headers)
+        visit = self._vigil.enter(receive)
+        try:
+            status, body, sources, extra = await self._answer(engine, scope["method"], headers, visit, identity)
+        except ClientGone:
+            return
+        finally:
+            self._vigil.leave(visit)
+        answer_headers = [
+            _JSON if status == 200 else PROBLEM_TYPE,
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", identity.encode("ascii")),
+            (b"server-timing", server_timing((perf_counter_ns() - began_ns) / 1e6, sources)),
+            _NO_STORE,
+            *extra,
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": answer_headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str) -> Answer:
+        try:
+            if engine is None:
+                raise Refused(Code.NOT_READY, "The engine is not open.", headers=_RETRY_AFTER_1)
+            request = await self._request(method, headers, visit)
+            consultation = await engine.consult(request, request_id=identity, traceparent=traceparent(headers))
+            return 200, encode_consultation(consultation), consultation.sources, ()
+        except Refused as refused:
+            return _refusal(refused)
+        except OrderUnknown:
+            return _refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
+        except RequiredSourceUnavailable as silent:
+            detail = f"No answer in time from {', '.join(silent.failed)}; nothing can be said without it."
+            return _refusal(Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=_RETRY_AFTER_1))
+        except asyncio.CancelledError:
+            if not visit.forgives():
+                raise
+            if visit.gone:
+                raise ClientGone from None
+            return _refusal(Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
+        except ClientGone:
+            raise
+        except Exception:  # noqa: BLE001 - whatever is left is our bug, and its text must not leave the house
+            _log.exception("consultation failed", request_id=identity)
+            return _refusal(Refused(Code.INTERNAL, "The consultation failed. The log has it under this request id."))
+
+    async def _request(self, method: str, headers: dict[bytes, bytes], visit: Visit) -> ConsultRequest:
+        """Everything that can be refused without a body is, before it is read."""
+        if method != "POST":
+            raise Refused(Code.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),))
+        if self._doorkeeper is not None:
+            self._doorkeeper.admit(headers.get(b"authorization"), time())
+        if not is_json(headers.get(b"content-type")):
+            raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED)
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED)
+        patience_ms = timeout_ms(headers)
+        request = decode_request(await self._body(headers, visit))
+        if patience_ms is not None and (request.deadline_ms is None or patience_ms < request.deadline_ms):
+            return replace(request, deadline_ms=patience_ms)
+        return request
+
+    async def _body(self, headers: dict[bytes, bytes], visit: Visit) -> bytes:
+        if declares_more_than(headers, self._body_limit_bytes):
+            raise self._too_large()
+        message = await visit.receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            body = await self._rest_of_body(body, visit.receive)
+        elif len(body) > self._body_limit_bytes:
+            raise self._too_large()
+        visit.whole = True
+        return body
+
+    async def _rest_of_body(self, first: bytes, receive: Receive) -> bytes:
+        body, more = bytearray(first), True
+        while more:
+            if len(body) > self._body_limit_bytes:
+                raise self._too_large()
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if len(body) > self._body_limit_bytes:
+            raise self._too_large()
+        return bytes(body)
+
+    def _too_large(self) -> Refused:
+        return Refused(Code.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes.")
+
+
+def _refusal(refused: Refused) -> Answer:
+    what = refused.problem
+    return what.status, encode_problem(what), what.sources, refused.headers

@@ -1,0 +1,65 @@
+"""What the hot route takes from request headers, each as a value that is safe to log and to send on. No bodies, no answers here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from cashier.web.problem import Code, Fault, Refused
+
+# The latest a caller may ask for; the same bound as `deadline_ms` in the body. More patience than this is taken as this.
+LONGEST_MS = 60_000
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,64}")
+# W3C Trace Context, version 00: no all-zero ids.
+_TRACEPARENT = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_JSON = re.compile(rb"application/(?:[a-z0-9.!#$&^_+-]+\+)?json[ \t]*(?:;.*)?", re.IGNORECASE)
+_TIMEOUT = "X-Request-Timeout-Ms"
+
+
+def request_id(headers: Mapping[bytes, bytes]) -> str:
+    """The caller's, where it is 1 to 64 of `A-Za-z0-9_.:-`; else 96 random bits in hexadecimal."""
+    claimed = headers.get(b"x-request-id")
+    if claimed is not None and _REQUEST_ID.fullmatch(claimed):
+        return claimed.decode("ascii")
+    return os.urandom(12).hex()
+
+
+def traceparent(headers: Mapping[bytes, bytes]) -> str | None:
+    """The caller's trace, or None where there is none or one that W3C Trace Context does not allow."""
+    claimed = headers.get(b"traceparent")
+    if claimed is not None and _TRACEPARENT.fullmatch(claimed):
+        return claimed.decode("ascii")
+    return None
+
+
+def timeout_ms(headers: Mapping[bytes, bytes]) -> int | None:
+    """How long the caller waits, at most `LONGEST_MS`. Raises `Refused` (INVALID) for what is not a whole number of at least 1."""
+    claimed = headers.get(b"x-request-timeout-ms")
+    if claimed is None:
+        return None
+    if not claimed.isdigit():
+        raise _bad_timeout("BAD_FORMAT", "must be a whole number of milliseconds in decimal digits")
+    # Whatever has ten digits or more is beyond the bound, and is never turned into a number.
+    patience_ms = LONGEST_MS if len(claimed) > 9 else int(claimed)
+    if patience_ms < 1:
+        raise _bad_timeout("OUT_OF_RANGE", "must be at least 1")
+    return min(patience_ms, LONGEST_MS)
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """Whether a body so labelled may be read as JSON; an unlabelled one may."""
+    return content_type is None or content_type == b"application/json" or _JSON.fullmatch(content_type) is not None
+
+
+def declares_more_than(headers: Mapping[bytes, bytes], limit_bytes: int) -> bool:
+    """Whether Content-Length promises a body over the limit. A promise that is no number is the server's business, not ours."""
+    declared = headers.get(b"content-length")
+    if declared is None or not declared.isdigit():
+        return False
+    return len(declared) > 18 or int(declared) > limit_bytes
+
+
+def _bad_timeout(code: str, message: str) -> Refused:
+    return Refused(Code.INVALID, f"The header {_TIMEOUT} {message}.", errors=(Fault(_TIMEOUT, code, message),))

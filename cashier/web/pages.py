@@ -1,0 +1,75 @@
+"""Everything but the hot route: health, readiness, the OpenAPI document, and what is answered where there is nothing. Starlette."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from functools import cache
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cashier.web import headers
+from cashier.web.openapi import document
+from cashier.web.problem import Code, encode_problem, problem
+
+_log = structlog.get_logger("cashier.web")
+
+
+class Readiness(Enum):
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, *, secured: bool) -> Starlette:
+    """`readiness` is asked at each request for it. `secured`: the document says that consultations need a bearer token."""
+
+    async def healthz(request: Request) -> Response:
+        """That it answers at all is the answer: the loop turns."""
+        return JSONResponse({"status": "ok"}, headers=_headers(request))
+
+    async def readyz(request: Request) -> Response:
+        state = readiness()
+        if state is Readiness.READY:
+            return JSONResponse({"status": "ready"}, headers=_headers(request))
+        return _problem(request, Code.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
+
+    @cache
+    def described() -> bytes:
+        return document(body_limit_bytes, secured=secured)
+
+    async def openapi(request: Request) -> Response:
+        return Response(described(), media_type="application/json", headers=_headers(request))
+
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
+    starlette = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
+    # What is not there is not there: no redirect to a neighbouring spelling.
+    starlette.router.redirect_slashes = False
+    return starlette
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return _problem(request, Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {}))
+    return _problem(request, Code.NOT_FOUND, "Nothing is served under this path.", {})
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    answer = _problem(request, Code.INTERNAL, "The request failed. The log has it under this request id.", {})
+    _log.error("request failed", request_id=answer.headers["x-request-id"], exc_info=error)
+    return answer
+
+
+def _problem(request: Request, code: Code, detail: str, more: dict[str, str]) -> Response:
+    what = problem(code, detail)
+    sent = {**_headers(request), **more}
+    return Response(encode_problem(what), what.status, media_type="application/problem+json", headers=sent)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {"x-request-id": headers.request_id(dict(request.scope["headers"])), "cache-control": "no-store"}

@@ -1,0 +1,102 @@
+"""Calls an ASGI application as a server would, without one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from .offers import BODY
+
+JSON = {"content-type": "application/json"}
+
+
+class Got:
+    """What the application sent. No status: nothing was."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.ended = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            assert self.status is None, "an answer begins once"
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            assert len(self.headers) == len(message["headers"]), "no header twice"
+        else:
+            assert not self.ended, "an answer ends once"
+            self.body += message.get("body", b"")
+            self.ended = not message.get("more_body", False)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def problem(self) -> tuple[int | None, str]:
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.json["status"] == self.status
+        assert self.json["type"] == f"urn:cashier:problem:{self.json['code']}"
+        return self.status, self.json["code"]
+
+
+class Wire:
+    """The receiving side: what is put in is received, in order; then silence, until the client is gone."""
+
+    def __init__(self, messages: Iterable[Message]) -> None:
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.received = 0
+        for message in messages:
+            self._messages.put_nowait(message)
+
+    def put(self, message: Message) -> None:
+        self._messages.put_nowait(message)
+
+    def hang_up(self) -> None:
+        self.put({"type": "http.disconnect"})
+
+    async def receive(self) -> Message:
+        message = await self._messages.get()
+        self.received += 1
+        return message
+
+
+def request(body: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+def scope(method: str, path: str, headers: Mapping[str, str], root_path: str = "") -> dict[str, Any]:
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": root_path,
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "state": {},
+    }
+
+
+async def call(
+    application: ASGIApp,
+    body: bytes = BODY,
+    *,
+    headers: Mapping[str, str] = JSON,
+    method: str = "POST",
+    path: str = "/v1/consult",
+    root_path: str = "",
+) -> Got:
+    got = Got()
+    await application(scope(method, path, headers, root_path), Wire([request(body)]).receive, got.send)
+    return got

@@ -1,0 +1,63 @@
+"""A real server process for tests: `python -m web.serving WORKERS DELAY_MS DRAIN_S`. Prints its port when it has one.
+
+The engine behind it answers after the delay, and does not open where that is negative. An order `o_hang` never is answered, and its end
+is printed; an order `o_block` holds up the whole loop for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+from cashier.consult import Consultation
+from cashier.domain.order import ConsultRequest
+from cashier.web import Door, owning_app
+from cashier.web.server import ServerSettings, serve
+
+from .offers import consultation
+
+
+def say(word: str) -> None:
+    sys.stdout.write(word + "\n")
+    sys.stdout.flush()
+
+
+class Slow:
+    ready = True
+
+    def __init__(self, delay_ms: int) -> None:
+        self._delay_s = delay_ms / 1000
+
+    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
+        if request.order_id == "o_hang":
+            say(f"asked {request_id}")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                say(f"over {request_id}")
+        if request.order_id == "o_block":
+            say("blocked")
+            time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+        await asyncio.sleep(self._delay_s)
+        return consultation(request.order_id)
+
+
+@asynccontextmanager
+async def open_slow(delay_ms: int) -> AsyncIterator[Slow]:
+    if delay_ms < 0:
+        raise RuntimeError("no engine today")
+    yield Slow(delay_ms)
+    say("closed")
+
+
+def build(delay_ms: int) -> Door:
+    return owning_app(partial(open_slow, delay_ms), body_timeout_s=0.5)
+
+
+if __name__ == "__main__":
+    workers, delay_ms, drain_s = (int(word) for word in sys.argv[1:])
+    serve(ServerSettings(port=0, workers=workers, drain_s=drain_s), partial(build, delay_ms), lambda _host, port: say(str(port)))

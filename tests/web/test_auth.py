@@ -1,0 +1,225 @@
+"""Who is let in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from cashier.web import app
+from cashier.web.auth import AuthSettings, Doorkeeper, KeysRefused, auth_faults
+from cashier.web.problem import Refused
+
+from .calling import JSON, call
+from .offers import FakeEngine
+
+SECRET = "s" * 32
+NOW_S = 1_700_000_000.0
+CLAIMS: dict[str, Any] = {"iss": "https://id.example", "aud": "cashier", "exp": NOW_S + 60, "scope": "read cashier:consult"}
+BY_SECRET = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", secret=SECRET)
+BY_KEYS = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", jwks_file="keys.json")
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+EC_KEY = ec.generate_private_key(ec.SECP256R1())
+ED_KEY = Ed25519PrivateKey.generate()
+
+
+def jwks(*members: dict[str, Any]) -> str:
+    return json.dumps({"keys": list(members)})
+
+
+def public_members() -> list[dict[str, Any]]:
+    return [
+        RSAAlgorithm.to_jwk(RSA_KEY.public_key(), as_dict=True) | {"kid": "rsa"},
+        ECAlgorithm.to_jwk(EC_KEY.public_key(), as_dict=True) | {"kid": "ec"},
+        OKPAlgorithm.to_jwk(ED_KEY.public_key(), as_dict=True) | {"kid": "ed", "use": "sig"},
+    ]
+
+
+KEYS = jwks(*public_members())
+
+
+def bearer(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, **claims: Any) -> bytes:
+    payload = {name: value for name, value in (CLAIMS | claims).items() if value is not None}
+    return b"Bearer " + jwt.encode(payload, key, algorithm=algorithm, headers={"kid": kid} if kid else None).encode()
+
+
+def refused(doorkeeper: Doorkeeper, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
+    with pytest.raises(Refused) as caught:
+        doorkeeper.admit(authorization, now)
+    return caught.value.problem.code.value, dict(caught.value.headers)[b"www-authenticate"].decode()
+
+
+def test_a_good_token_is_admitted_and_remembered() -> None:
+    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper.admit(bearer(), NOW_S)
+    doorkeeper.admit(bearer(), NOW_S)
+    assert "remembered=1" in repr(doorkeeper)
+
+
+def test_a_remembered_token_ends_when_it_said() -> None:
+    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper.admit(bearer(), NOW_S)
+    doorkeeper.admit(bearer(), NOW_S + 59.9)
+    assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
+    assert "remembered=0" in repr(doorkeeper)
+    assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cashier.web.auth._REMEMBERED", 3)
+    doorkeeper = Doorkeeper(BY_SECRET)
+    for number in range(5):
+        doorkeeper.admit(bearer(jti=str(number)), NOW_S)
+    assert "remembered=3" in repr(doorkeeper)
+
+
+@pytest.mark.parametrize("authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic dTpw", b"Bearer " + b"x" * 9000])
+def test_without_a_token_one_is_asked_for(authorization: bytes | None) -> None:
+    assert refused(Doorkeeper(BY_SECRET), authorization) == ("UNAUTHENTICATED", 'Bearer realm="cashier"')
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"iss": "https://other.example"},
+        {"iss": None},
+        {"aud": "another"},
+        {"aud": None},
+        {"exp": NOW_S},
+        {"exp": None},
+        {"nbf": NOW_S + 1},
+    ],
+)
+def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any]) -> None:
+    code, challenge = refused(Doorkeeper(BY_SECRET), bearer(**claims))
+    assert code == "UNAUTHENTICATED"
+    assert 'error="invalid_token"' in challenge
+
+
+@pytest.mark.parametrize("authorization", [b"Bearer x", b"Bearer a.b.c", b"Bearer \xff.\xff.\xff", bearer(key="t" * 32), bearer()[:-2]])
+def test_what_is_not_signed_by_whom_we_trust_is_refused(authorization: bytes) -> None:
+    assert refused(Doorkeeper(BY_SECRET), authorization)[0] == "UNAUTHENTICATED"
+
+
+def test_an_unsigned_token_is_refused() -> None:
+    unsigned = b"Bearer " + jwt.encode(CLAIMS, "", algorithm="none").encode()
+    assert refused(Doorkeeper(BY_SECRET), unsigned)[0] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kid"), [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")]
+)
+def test_keys_of_a_set_verify_by_their_kid(key: Any, algorithm: str, kid: str) -> None:
+    Doorkeeper(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
+
+
+def test_a_public_key_is_never_taken_for_a_shared_secret() -> None:
+    pem = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    begin, payload = (part.split(b".")[number] for number, part in ((0, _hs256_header("rsa")), (1, bearer(key=SECRET))))
+    signing_input = begin + b"." + payload
+    signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signing_input, pem)
+    forged = b"Bearer " + signing_input + b"." + jwt.utils.base64url_encode(signature)
+    assert refused(Doorkeeper(BY_KEYS, KEYS), forged)[0] == "UNAUTHENTICATED"
+
+
+def _hs256_header(kid: str) -> bytes:
+    return jwt.utils.base64url_encode(json.dumps({"alg": "HS256", "typ": "JWT", "kid": kid}).encode()) + b"."
+
+
+@pytest.mark.parametrize(("key", "algorithm", "kid"), [(EC_KEY, "ES256", "rsa"), (RSA_KEY, "RS256", None), (RSA_KEY, "RS256", "nobody")])
+def test_a_token_of_another_key_is_refused(key: Any, algorithm: str, kid: str | None) -> None:
+    assert refused(Doorkeeper(BY_KEYS, KEYS), bearer(key, algorithm, kid))[0] == "UNAUTHENTICATED"
+
+
+def test_a_key_with_an_alg_verifies_nothing_else() -> None:
+    doorkeeper = Doorkeeper(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
+    doorkeeper.admit(bearer(RSA_KEY, "RS512", "rsa"), NOW_S)
+    assert refused(doorkeeper, bearer(RSA_KEY, "RS256", "rsa"))[0] == "UNAUTHENTICATED"
+
+
+def test_a_set_of_one_key_needs_no_kid() -> None:
+    member = public_members()[1]
+    del member["kid"]
+    Doorkeeper(BY_KEYS, jwks(member)).admit(bearer(EC_KEY, "ES256"), NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not a JSON object"),
+        ("[]", "not a JSON object"),
+        ('{"keys": 5}', "not a JSON object"),
+        ('{"keys": [5]}', "not a JSON object"),
+        ('{"keys": []}', "no key to verify"),
+        (jwks({"kty": "oct", "k": "c2VjcmV0"}), "is secret"),
+        (jwks(RSAAlgorithm.to_jwk(RSA_KEY, as_dict=True)), "is secret"),
+        (jwks({"kty": "RSA", "n": "!", "e": "AQAB"}), "cannot be read"),
+        (jwks({"kty": "EC", "crv": "secp256k1"}), "not accepted"),
+        (jwks(public_members()[0] | {"alg": "HS256"}), "not accepted"),
+        (jwks(*[{name: value for name, value in member.items() if name != "kid"} for member in public_members()]), "a kid on each"),
+        (jwks(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)), "fewer than 2048"),  # noqa: S505 - too weak on purpose
+    ],
+)
+def test_keys_that_prove_nothing_are_refused_at_the_start(text: str, why: str) -> None:
+    with pytest.raises(KeysRefused, match=why):
+        Doorkeeper(BY_KEYS, text)
+
+
+def test_keys_for_encryption_are_passed_over() -> None:
+    assert "keys=1" in repr(Doorkeeper(BY_KEYS, jwks(public_members()[0] | {"use": "enc"}, public_members()[1])))
+
+
+def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
+    Doorkeeper(BY_SECRET).admit(bearer(scope=None), NOW_S)
+    scoped = Doorkeeper(AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult"))
+    scoped.admit(bearer(), NOW_S)
+    for scope in (None, "", "cashier:consulting", "cashier"):
+        code, challenge = refused(scoped, bearer(scope=scope))
+        assert code == "FORBIDDEN"
+        assert 'error="insufficient_scope", scope="cashier:consult"' in challenge
+
+
+def test_leeway_forgives_clocks_that_differ() -> None:
+    lenient = Doorkeeper(AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5))
+    lenient.admit(bearer(exp=NOW_S - 4, nbf=NOW_S + 4), NOW_S)
+    assert refused(lenient, bearer(exp=NOW_S - 5))[0] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
+def test_no_authentication_is_fine_at_home(host: str) -> None:
+    assert auth_faults(AuthSettings(), host) == ()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "shop.example", ""])
+def test_no_authentication_is_refused_in_the_open_with_the_remedy(host: str) -> None:
+    (fault,) = auth_faults(AuthSettings(), host)
+    assert 'set mode = "jwt", or listen on 127.0.0.1' in fault
+
+
+def test_everything_that_is_wrong_with_jwt_is_said() -> None:
+    assert auth_faults(BY_SECRET, "0.0.0.0") == ()
+    assert len(auth_faults(AuthSettings(mode="jwt"), "127.0.0.1")) == 3
+    (both,) = auth_faults(AuthSettings(mode="jwt", issuer="i", audience="a", jwks_file="f", secret=SECRET), "::")
+    assert "not both" in both
+    (short,) = auth_faults(AuthSettings(mode="jwt", issuer="i", audience="a", secret="short"), "::")
+    assert "32 bytes" in short
+
+
+async def test_the_hot_route_is_guarded_and_the_pages_are_open() -> None:
+    engine = FakeEngine()
+    door = app(engine, doorkeeper=Doorkeeper(BY_SECRET))
+    got = await call(door)
+    assert got.problem() == (401, "UNAUTHENTICATED")
+    assert got.headers["www-authenticate"] == 'Bearer realm="cashier"'
+    assert not engine.asked
+    token = bearer(exp=4_000_000_000).decode()
+    assert (await call(door, headers=JSON | {"Authorization": token})).status == 200
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert (await call(door, b"", method="GET", path=path, headers={})).status == 200

@@ -1,0 +1,191 @@
+"""Bodies that are not what they should be: what they are called, that every fault is named, and that nothing of them is repeated."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cashier.domain.order import ConsultRequest
+from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.web.codec import decode_request, encode_consultation, server_timing
+from cashier.web.problem import Problem, Refused
+
+from .offers import BODY, consultation
+
+GOOD: dict[str, Any] = json.loads(BODY)
+CARD_NUMBER = "4111111111111111"
+
+
+def refusal(body: bytes) -> Problem:
+    with pytest.raises(Refused) as caught:
+        decode_request(body)
+    return caught.value.problem
+
+
+def faults(**changes: Any) -> dict[str, str]:
+    found = refusal(json.dumps(GOOD | changes).encode())
+    assert (found.status, found.code) == (422, "INVALID")
+    return {fault.field: fault.code for fault in found.errors}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" \n",
+        b"{",
+        BODY[:-1],
+        BODY + b"x",
+        BODY + BODY,
+        b"\xef\xbb\xbf" + BODY,
+        BODY.decode().encode("utf-16"),
+        BODY.decode().encode("utf-16-le"),
+        BODY.decode().encode("utf-32"),
+        BODY.replace(b"o_1001", b"\xff"),
+        BODY[:-1] + b', "note": "\xc3"}',
+        BODY.replace(b"12800", b"NaN"),
+        BODY.replace(b"12800", b"Infinity"),
+        BODY.replace(b"12800", b"012"),
+        BODY.replace(b"o_1001", b"\\ud800"),
+        BODY.replace(b'"', b"'"),
+        BODY[:-1] + b', "order_id": 7,}',
+        b"[" * 30_000,
+        b'{"x":' * 5_000 + b"1" + b"}" * 5_000,
+        BODY[:-1] + b', "x": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b'{"order_id": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        BODY.replace(b"12800", b"9" * 6_000),
+    ],
+)
+def test_what_is_not_json_is_malformed(body: bytes) -> None:
+    found = refusal(body)
+    assert (found.status, found.code, found.errors) == (400, "MALFORMED", ())
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"order_id": 7}, {"order_id": "WRONG_TYPE"}),
+        ({"order_id": None}, {"order_id": "WRONG_TYPE"}),
+        ({"order_id": ""}, {"order_id": "BAD_FORMAT"}),
+        ({"order_id": "o_1001\n"}, {"order_id": "BAD_FORMAT"}),
+        ({"user_id": "x" * 65}, {"user_id": "BAD_FORMAT"}),
+        ({"user_id": "../etc"}, {"user_id": "BAD_FORMAT"}),
+        ({"product": "SCANNER"}, {"product": "UNKNOWN_VALUE"}),
+        ({"terminal": ["APP"]}, {"terminal": "WRONG_TYPE"}),
+        ({"amount": 12800}, {"amount": "WRONG_TYPE"}),
+        ({"amount": {}}, {"amount.currency": "MISSING", "amount.value": "MISSING"}),
+        ({"amount": {"currency": "XTS", "value": -1}}, {"amount.currency": "UNKNOWN_VALUE", "amount.value": "OUT_OF_RANGE"}),
+        ({"amount": {"currency": "CNY", "value": 128.0}}, {"amount.value": "WRONG_TYPE"}),
+        ({"amount": {"currency": "CNY", "value": True}}, {"amount.value": "WRONG_TYPE"}),
+        ({"amount": {"currency": "CNY", "value": "128"}}, {"amount.value": "WRONG_TYPE"}),
+        ({"amount": {"currency": "CNY", "value": 2**53}}, {"amount.value": "OUT_OF_RANGE"}),
+        ({"amount": {"currency": "CNY", "value": 10**30}}, {"amount.value": "OUT_OF_RANGE"}),
+        ({"country": "cn"}, {"country": "BAD_FORMAT"}),
+        ({"locale": "中文"}, {"locale": "BAD_FORMAT"}),
+        ({"deadline_ms": 0}, {"deadline_ms": "OUT_OF_RANGE"}),
+        ({"deadline_ms": 60_001}, {"deadline_ms": "OUT_OF_RANGE"}),
+        ({"order_id": 1, "user_id": 2, "country": 3}, {"order_id": "WRONG_TYPE", "user_id": "WRONG_TYPE", "country": "WRONG_TYPE"}),
+    ],
+)
+def test_every_fault_is_named_by_its_field(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    assert faults(**changes) == expected
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"x"', b"true"])
+def test_json_that_is_no_object_is_a_fault_of_the_whole(body: bytes) -> None:
+    found = refusal(body)
+    assert [(fault.field, fault.code) for fault in found.errors] == [("", "WRONG_TYPE")]
+
+
+def test_what_is_missing_is_named_all_at_once() -> None:
+    found = refusal(b"{}")
+    assert [fault.field for fault in found.errors] == ["order_id", "user_id", "merchant_id", "product", "terminal"]
+    assert {fault.code for fault in found.errors} == {"MISSING"}
+
+
+def test_a_number_beyond_floats_is_a_fault_of_its_field() -> None:
+    found = refusal(BODY.replace(b"150}", b"1e400}"))
+    assert [(fault.field, fault.code) for fault in found.errors] == [("deadline_ms", "WRONG_TYPE")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "nearest"),
+    [
+        ("product", "standard-cashier", "STANDARD_CASHIER"),
+        ("product", "STANDART_CASHIER", "STANDARD_CASHIER"),
+        ("terminal", "Mini Program", "MINI_PROGRAM"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_the_nearest_value(field: str, value: str, nearest: str) -> None:
+    found = refusal(json.dumps(GOOD | {field: value}).encode())
+    assert found.errors[0].message.endswith(f"did you mean {nearest}?")
+
+
+def test_a_currency_in_small_letters_is_told_the_code() -> None:
+    found = refusal(json.dumps(GOOD | {"amount": {"currency": "jpy", "value": 1}}).encode())
+    assert found.errors[0].message.endswith("did you mean JPY?")
+
+
+@pytest.mark.parametrize(
+    "field", ["order_id", "user_id", "product", "terminal", "country", "locale", "amount", "deadline_ms", "amount.currency"]
+)
+def test_what_was_sent_is_never_repeated(field: str) -> None:
+    changes = {"amount": {"currency": CARD_NUMBER, "value": 1}} if field == "amount.currency" else {field: CARD_NUMBER + " !"}
+    assert CARD_NUMBER.encode() not in msgspec.json.encode(refusal(json.dumps(GOOD | changes).encode()))
+
+
+def test_of_a_key_that_comes_twice_the_last_counts() -> None:
+    assert decode_request(BODY[:-1] + b', "order_id": "o_2"}').order_id == "o_2"
+
+
+def test_unknown_fields_are_ignored() -> None:
+    assert decode_request(BODY[:-1] + b', "colour": {"deep": [1, 2.5, null]}}') == decode_request(BODY)
+
+
+# A few characters of every sort: all of Unicode takes seconds to prepare.
+TEXTS = st.text('aZ09_-.:@~ \n"\\/\x00é中😀', max_size=8)
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+NEAR_MISSES = st.dictionaries(
+    st.sampled_from([*GOOD, "colour"]),
+    JSON_VALUES | st.sampled_from(["CNY", "APP", "SCAN", "o_1", "CN", 1, 60_000, {"currency": "CNY", "value": 5}]),
+)
+
+
+def read(body: bytes) -> ConsultRequest | Problem:
+    try:
+        return decode_request(body)
+    except Refused as refused:
+        return refused.problem
+
+
+@given(NEAR_MISSES)
+def test_a_refused_body_always_has_a_named_fault(changes: dict[str, Any]) -> None:
+    found = read(json.dumps(GOOD | changes).encode())
+    if isinstance(found, Problem):
+        assert found.status == 422
+        assert found.errors
+        assert "INVALID" not in {fault.code for fault in found.errors}, "the walk knows less than the decoder"
+
+
+@given(st.binary(max_size=200) | TEXTS.map(str.encode) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_are_read_or_refused(body: bytes) -> None:
+    found = read(body)
+    assert isinstance(found, ConsultRequest) or found.status in (400, 422)
+
+
+def test_an_answer_is_read_back_as_it_was() -> None:
+    assert msgspec.json.decode(encode_consultation(consultation()), type=type(consultation())) == consultation()
+
+
+def test_a_source_with_an_odd_name_stays_a_legal_token() -> None:
+    odd = SourceReport('a b;"ü', Importance.GATING, Status.FRESH, 0.0, 1.26, 0)
+    assert server_timing(2.0, (odd,)) == b'total;dur=2.0, a_b___;dur=1.3;desc="FRESH"'

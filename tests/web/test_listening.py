@@ -1,0 +1,26 @@
+"""The end of a listening socket."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from cashier.web.listening import refuse_new
+
+
+def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname(), timeout=5) as waiting:
+        assert refuse_new([listening])
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listening.getsockname(), timeout=0.2)
+        accepted, _ = listening.accept()
+        with accepted:
+            waiting.send(b"in")
+            assert accepted.recv(2) == b"in"
+
+
+def test_where_there_is_no_such_filter_it_says_so() -> None:
+    with socket.socket() as closed:
+        closed.close()
+        assert not refuse_new([closed])

@@ -1,0 +1,172 @@
+"""The consult token: what it says, who can read it, and that nobody can change it."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cashier.domain.method import Availability
+from cashier.web.token import CONSULT_TYPE, ConsultClaims, Offered, Signer, TokenRefused
+
+from .offers import ASKED, METHODS, ORDER_AMOUNT
+
+OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
+NOW_S = 1_700_000_000
+
+
+def signed(signer: Signer, ttl_s: int = 300) -> str:
+    return signer.consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
+
+
+def code_of(signer: Signer, text: str, now_s: float = NOW_S) -> str:
+    with pytest.raises(TokenRefused) as caught:
+        signer.read_consult_token(text, now_s)
+    assert str(caught.value) == caught.value.code, "the token itself is not repeated"
+    return caught.value.code
+
+
+def read(text: str) -> ConsultClaims:
+    return Signer([NEW]).read_consult_token(text, NOW_S)
+
+
+TOKEN = signed(Signer([NEW]))
+
+
+def test_what_was_asked_is_read_back() -> None:
+    claims = read(TOKEN)
+    assert (claims.order_id, claims.user_id, claims.merchant_id) == (ASKED.order_id, ASKED.user_id, ASKED.merchant_id)
+    assert (claims.product, claims.terminal, claims.currency, claims.amount) == (ASKED.product, ASKED.terminal, "CNY", 12800)
+    assert (claims.iss, claims.iat, claims.exp) == ("cashier", NOW_S, NOW_S + 300)
+
+
+def test_every_method_that_may_be_chosen_is_in_it_and_no_other() -> None:
+    chosen = [method.method_id for method in METHODS if method.availability is not Availability.UNAVAILABLE]
+    assert [row.id for row in read(TOKEN).methods] == chosen
+    assert len(chosen) < len(METHODS)
+
+
+def test_a_price_is_what_the_answer_said() -> None:
+    by_id = {row.id: row for row in read(TOKEN).methods}
+    for method in METHODS:
+        if method.availability is Availability.UNAVAILABLE or method.amount is None:
+            continue
+        row = by_id[method.method_id]
+        assert (row.payable, row.fee) == (method.amount.payable.value, method.amount.fee.value)
+        assert row.promotions == tuple((each.promotion_id, each.amount.value) for each in method.amount.discounts)
+
+
+def test_legs_and_the_options_that_cost_something_else_are_in_it() -> None:
+    row = read(TOKEN).methods[-1]
+    assert row.legs == (("BALANCE", "a_1", 5000), ("CHANNEL", "ch_9", 7800))
+    assert row.options == (Offered("c_1", 12807, 7),)
+
+
+def test_pyjwt_reads_it_as_any_other_token() -> None:
+    claims = jwt.decode(TOKEN, NEW, algorithms=["HS256"], issuer="cashier", options={"verify_exp": False})
+    assert claims["order_id"] == "o_1001"
+    header = jwt.get_unverified_header(TOKEN)
+    assert (header["alg"], header["typ"]) == ("HS256", CONSULT_TYPE)
+
+
+def test_the_first_secret_signs_and_all_verify() -> None:
+    old = signed(Signer([OLD]))
+    assert Signer([NEW, OLD]).read_consult_token(old, NOW_S).order_id == "o_1001"
+    assert signed(Signer([NEW, OLD])) == TOKEN
+
+
+def test_a_key_that_was_dropped_is_unknown() -> None:
+    assert code_of(Signer([NEW]), signed(Signer([OLD]))) == "TOKEN_UNKNOWN_KEY"
+
+
+@pytest.mark.parametrize(("at_s", "readable"), [(NOW_S + 299.9, True), (NOW_S + 300, False)])
+def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
+    if readable:
+        assert Signer([NEW]).read_consult_token(TOKEN, at_s).exp == NOW_S + 300
+    else:
+        assert code_of(Signer([NEW]), TOKEN, at_s) == "TOKEN_EXPIRED"
+
+
+@given(st.integers(0, len(TOKEN) - 1), st.sampled_from("ABCxyz019-_.=+/ \n"))
+def test_no_character_can_be_changed(place: int, other: str) -> None:
+    changed = TOKEN[:place] + other + TOKEN[place + 1 :]
+    if changed != TOKEN:
+        assert code_of(Signer([NEW]), changed) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
+
+
+@given(st.integers(0, len(TOKEN) - 1))
+def test_no_prefix_is_a_token(length: int) -> None:
+    assert code_of(Signer([NEW]), TOKEN[:length]) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED")
+
+
+@given(st.text("aZ09_-.=+/ \né", max_size=80))
+def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
+    code_of(Signer([NEW]), text)
+
+
+@dataclass
+class Forged:
+    header: dict[str, Any]
+    key: str
+    payload: Any
+
+    def text(self) -> str:
+        def part(value: Any) -> str:
+            return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+        begin = f"{part(self.header)}.{part(self.payload)}"
+        signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(begin.encode(), self.key.encode())
+        return f"{begin}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
+
+
+HEADER = jwt.get_unverified_header(TOKEN)
+PAYLOAD = json.loads(urlsafe_b64decode(TOKEN.split(".")[1] + "=="))
+
+
+@pytest.mark.parametrize(
+    ("forged", "code"),
+    [
+        (Forged(HEADER, FOREIGN, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"alg": "none"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"alg": "HS512"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"alg": "RS256"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"typ": "payment+jwt"}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged({"alg": "HS256", "kid": HEADER["kid"]}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged(HEADER | {"kid": "AAAAAAAA"}, NEW, PAYLOAD), "TOKEN_UNKNOWN_KEY"),
+        (Forged({"alg": "HS256", "typ": CONSULT_TYPE}, NEW, PAYLOAD), "TOKEN_UNKNOWN_KEY"),
+        (Forged(HEADER | {"b64": False, "crit": ["b64"]}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged(HEADER, NEW, {"iss": "cashier"}), "TOKEN_MALFORMED"),
+        (Forged(HEADER, NEW, PAYLOAD | {"iss": "somebody"}), "TOKEN_MALFORMED"),
+        (Forged(HEADER, NEW, PAYLOAD | {"amount": "12800"}), "TOKEN_MALFORMED"),
+    ],
+)
+def test_a_token_that_is_not_ours_is_refused_by_name(forged: Forged, code: str) -> None:
+    assert code_of(Signer([NEW]), forged.text()) == code
+
+
+def test_the_forger_of_these_tests_forges_well() -> None:
+    assert Signer([NEW]).read_consult_token(Forged(HEADER, NEW, PAYLOAD).text(), NOW_S).order_id == "o_1001"
+
+
+def test_an_unsigned_token_of_pyjwt_is_refused() -> None:
+    assert code_of(Signer([NEW]), jwt.encode(PAYLOAD, "", algorithm="none")) == "TOKEN_MALFORMED"
+
+
+def test_a_short_secret_is_refused_with_its_place() -> None:
+    with pytest.raises(ValueError, match="number 2 has 31 bytes, at least 32"):
+        Signer([NEW, "x" * 31])
+
+
+def test_no_secret_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Signer([])
+
+
+def test_a_signer_shows_no_secret() -> None:
+    assert NEW not in repr(Signer([NEW]))
