@@ -12,7 +12,7 @@ import array
 import asyncio
 import fcntl
 import termios
-from typing import Any
+from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 
 from cashier.web.headers import request_id
 from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.together import Together
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
@@ -95,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = False
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", Together(self.transport))  # all of it that a cycle uses
         if self.server_state.draining:
             self._make_last(self.cycle)
 
