@@ -150,9 +150,9 @@ def weather_command(
     elif fault == "restore":
         forecast = None
     told = _run(client.change_weather(url, None if source == "restore" else source, forecast))
-    print(msgspec.json.encode(told).decode())
     if "code" in told:
-        raise typer.Exit(1)
+        _stop(f"{told['field']}: {told['detail']}" + (f"; did you mean {told['nearest']!r}?" if "nearest" in told else ""))
+    print(msgspec.json.encode(told).decode())
 
 
 @cli.command()

@@ -35,6 +35,8 @@ async def _exchange(session: aiohttp.ClientSession, method: str, url: str, told:
     try:
         async with session.request(method, url, data=None if told is None else msgspec.json.encode(told), headers=headers) as response:
             return await response.read()
+    except aiohttp.ClientConnectorError as fault:
+        raise NoAnswer(f"no answer from {url}: {fault.strerror or 'no connection'}") from None
     except (aiohttp.ClientError, TimeoutError) as fault:
         raise NoAnswer(f"no answer from {url}: {fault or type(fault).__name__}") from None
     except ValueError:

@@ -33,7 +33,7 @@ class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 150
     max_deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 1_000
     grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 15
-    reserve_ms: Annotated[int, Meta(ge=0, le=1_000)] = 2
+    reserve_ms: Annotated[int, Meta(ge=0, le=1_000)] = 3
     locale: str = "en"
 
 

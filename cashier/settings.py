@@ -125,7 +125,7 @@ def configuration(
         raise ConfigurationError(faults)
     catalog = Catalog(methods, texts, settings.consult.locale)
     faults += [f"{source}: {fault}" for fault in _settings_faults(settings)]
-    faults += [f"{_origin('', beside)}{fault}" for fault in catalog.faults()]
+    faults += [_placed(fault, source, beside) for fault in catalog.faults()]
     if faults:
         raise ConfigurationError(faults)
     return Configuration(source, settings, catalog, weights)
@@ -180,9 +180,13 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _origin(name: str, beside: Path | None) -> str:
-    if beside is not None and (not name or (beside / name).exists()):
-        return f"{beside / name}" if name else f"{beside}: "
-    return f"(packaged) {name}" if name else ""
+    return str(beside / name) if beside is not None and (beside / name).exists() else f"(packaged) {name}"
+
+
+def _placed(fault: str, source: str, beside: Path | None) -> str:
+    """A fault of the catalog begins with what it is about: `methods`, `texts`, or the settings."""
+    about, _, said = fault.partition(": ")
+    return f"{_origin(f'{about}.toml', beside)}: {said}" if about in ("methods", "texts") else f"{source}: {fault}"
 
 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Works on the answer as it came over the wire, so that it shows what any client w
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rich import box
@@ -21,7 +22,7 @@ from cashier.fanout.timeline import Row, rows
 _SIGNS = {"AVAILABLE": "[green]●[/]", "UNDETERMINED": "[yellow]?[/]", "UNAVAILABLE": "[dim]○[/]"}
 _COLOURS = {Status.FRESH: "green", Status.CACHED: "cyan", Status.STALE: "cyan", Status.SKIPPED: "bright_black"}
 _BAR_COLUMNS = 48
-_TITLE_COLUMNS = 40
+_TITLE_COLUMNS = 48
 
 
 def consultation(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> RenderableType:
@@ -142,6 +143,6 @@ def _major(money: dict[str, Any]) -> str:
 
 
 def console() -> Console:
-    """To a pipe as wide as the pictures need; to a terminal as wide as it is."""
-    found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=140)
+    """To a terminal as wide as it is, or as COLUMNS says; to a pipe as wide as the pictures need."""
+    found = Console(highlight=False)
+    return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=140)

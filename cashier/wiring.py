@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import uuid
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import Start
 from cashier.fanout.plan import Plan
 from cashier.plan import NAMES, QUESTIONS, consultation, known
-from cashier.settings import Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
+from cashier.settings import SECRET_VARIABLE, Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
 from cashier.sources.call import Function, in_process, over_wire
 from cashier.sources.source import Adapter
 from cashier.watch.logs import configure_logs
@@ -81,8 +82,7 @@ class Cashier:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            for transport in self._transports:
-                stack.push_async_callback(_close, transport)
+            stack.push_async_callback(_close, self._transports)
             async with anyio.create_task_group() as opening:
                 for transport in self._transports:
                     opening.start_soon(transport.open)
@@ -119,7 +119,7 @@ class Cashier:
                 elif settings is None:
                     faults.append(f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"')
                 elif settings.transport == "local":
-                    starts[name] = in_process(source, _named(settings.urls[0], "url"), question.needs)
+                    starts[name] = in_process(source, _function(settings.urls[0]), question.needs)
                 else:
                     starts[name] = over_wire(_adapter(settings, source), self._transport(settings))
             except ValueError as fault:
@@ -153,20 +153,25 @@ def _doorkeeper(config: Configuration) -> Doorkeeper | None:
     try:
         return Doorkeeper(auth, Path(auth.jwks_file).read_text("utf-8") if auth.jwks_file else "")
     except (OSError, ValueError) as fault:
-        raise ConfigurationError([f"{config.source}: [auth] {fault}"]) from None
+        raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {fault}"]) from None
 
 
 def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:
     try:
         return Signer(secrets)
     except ValueError as fault:
-        raise ConfigurationError([f"{config.source}: {fault}"]) from None
+        where = config.source if config.settings.tokens.secrets else f"the environment's {SECRET_VARIABLE}, which stands for"
+        raise ConfigurationError([f"{where}: {fault}"]) from None
 
 
-async def _close(transport: Transport) -> None:
-    """An upstream that does not let go is no reason to hang a stop."""
-    with anyio.move_on_after(_CLOSE_S, shield=True):
-        await transport.close()
+async def _close(transports: list[Transport]) -> None:
+    """All at once. An upstream that does not let go is no reason to hang a stop."""
+    with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
+        async with anyio.create_task_group() as closing:
+            for transport in transports:
+                closing.start_soon(transport.close)
+    if bound.cancelled_caught:
+        _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)
 
 
 def _now() -> datetime:
@@ -183,13 +188,21 @@ def _adapter(settings: SourceSettings, default: Adapter) -> Adapter:
     return adapter
 
 
+def _function(text: str) -> Function:
+    found = _named(text, "url")
+    if not callable(found) or (inspect.isroutine(found) and not inspect.iscoroutinefunction(found)):
+        raise ValueError(f"url {text!r} is not an async function")
+    function: Function = found
+    return function
+
+
 def _named(text: str, key: str) -> Any:
     """The module, or the attribute of one, that `package.module[:name]` names."""
     module_name, _, attribute = text.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as fault:
-        raise ValueError(f"{key} {text!r} cannot be imported: {fault}") from None
+    except Exception as fault:  # noqa: BLE001 - a module of the user's may fail in any way, and the configuration is what is at fault
+        raise ValueError(f"{key} {text!r} cannot be imported: {type(fault).__name__}: {fault}") from None
     found: Any = module
     for part in attribute.split(".") if attribute else ():
         found = getattr(found, part, None)

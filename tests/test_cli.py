@@ -127,7 +127,7 @@ def test_a_configuration_is_proved_and_its_plan_shown(config: Path) -> None:
     status, out, _ = run("check", "--config", str(config))
     assert status == 0
     assert f"{config} is good." in out
-    assert "A consultation makes at most 8 calls. Its fan-out has ended after 148 ms at the latest" in out
+    assert "A consultation makes at most 8 calls. Its fan-out has ended after 147 ms at the latest" in out
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", str(config))[1]
 
@@ -146,3 +146,12 @@ def test_a_service_ends_on_sigterm(config: Path, workers: str) -> None:
         status, out, err = command.end()
         assert "Traceback" not in out + err
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_workers_end_with_the_supervisor_that_was_killed(config: Path) -> None:
+    with running("serve", "--config", str(config), "--workers", "2") as command:
+        url = command.address("Serving on")
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
+        command.process.kill()
+        command.wait()  # until nobody holds its output any more
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 1

@@ -338,8 +338,11 @@ class Scatter:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # Whole milliseconds, rounded up: uvloop rounds to them and takes what rounds to none as "at once", which would spin.
-        left_ms = -((self._clock_ns() - due_ns) // _MS_NS)
+        # Whole milliseconds, because uvloop rounds to them. An ask's own time is rounded up (what rounds to none is "at once", and would
+        # spin); the end is rounded down, and `_give_up` takes the last millisecond as the end: it is the caller's reserve that pays for
+        # being late.
+        left_ns = due_ns - self._clock_ns()
+        left_ms = max(0, left_ns // _MS_NS) if due_ns == self._end_ns else -(-left_ns // _MS_NS)
         self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._tick)
         self._armed_ns = due_ns
 
@@ -356,7 +359,7 @@ class Scatter:
 
     def _give_up(self, now_ns: int) -> None:
         """Do without what was asked and is out of time; at the end that is all of it, and with it goes what waits for it."""
-        ended = now_ns >= self._end_ns
+        ended = now_ns > self._end_ns - _MS_NS
         self._next_ns = _NEVER_NS
         for slot in self._slots:
             if slot.status is not None or slot.expires_ns == _NEVER_NS:

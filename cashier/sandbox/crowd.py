@@ -19,7 +19,7 @@ FIRST = 100_000
 MERCHANTS = 8
 
 BANKS = (
-    ("ICBC", "Industrial and Commercial Bank of China"),
+    ("ICBC", "ICBC"),
     ("CMB", "CMB Bank"),
     ("CCB", "China Construction Bank"),
     ("ABC", "Agricultural Bank of China"),

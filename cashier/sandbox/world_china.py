@@ -30,7 +30,7 @@ MERCHANTS = (
 READER = Person(
     member=member("u_1", country="CN", usage={"QUICK_PAY": 41, "WALLET": 17, "BALANCE": 9, "AGREEMENT": 4}, last_used=("QUICK_PAY", "c_2")),
     cards=[
-        card("c_1", "ICBC", "Industrial and Commercial Bank of China", "DEBIT", "UNIONPAY", "6222", "2030-11"),
+        card("c_1", "ICBC", "ICBC", "DEBIT", "UNIONPAY", "6222", "2030-11"),
         card("c_2", "CMB", "CMB Bank", "CREDIT", "UNIONPAY", "1014", "2031-05"),
         card("c_3", "CCB", "China Construction Bank", "CREDIT", "VISA", "4367", "2024-03"),
         card("c_4", "ABC", "Agricultural Bank of China", "DEBIT", "UNIONPAY", "9559", "2032-08", status="FROZEN"),
@@ -101,7 +101,7 @@ PEOPLE = (
     ),
     Person(
         member=member("u_7", country="CN", usage={"QUICK_PAY": 210}, last_used=("QUICK_PAY", "c_71")),
-        cards=[card("c_71", "ICBC", "Industrial and Commercial Bank of China", "DEBIT", "UNIONPAY", "7013", "2029-12")],
+        cards=[card("c_71", "ICBC", "ICBC", "DEBIT", "UNIONPAY", "7013", "2029-12")],
     ),
 )
 

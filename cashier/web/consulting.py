@@ -92,7 +92,7 @@ class Consulting:
         except OrderUnknown:
             return _refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
         except RequiredSourceUnavailable as silent:
-            detail = f"No answer in time from {', '.join(silent.failed)}; nothing can be said without it."
+            detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
             return _refusal(Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=_RETRY_AFTER_1))
         except asyncio.CancelledError:
             if not visit.forgives():

@@ -23,6 +23,7 @@ from uvicorn.supervisors import multiprocess
 from cashier.web.connection import Connection, StoppableState
 from cashier.web.door import Door
 from cashier.web.listening import refuse_new
+from cashier.web.orphans import end_with_parent
 
 # Long enough for a handshake within a region to end and for a loaded loop to accept; what comes within it has to wait.
 SETTLE_S = 0.1
@@ -110,6 +111,8 @@ class StoppableServer(Server):
         self._alone = alone
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if not self._alone:
+            end_with_parent()
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
