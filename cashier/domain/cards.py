@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from msgspec import Struct
 
-from cashier.domain.case import Line
+from cashier.domain import face
 from cashier.domain.facts import Card, CardStatus, Channel
+from cashier.domain.line import Line
 from cashier.domain.method import Instrument, ReasonCode, Remedy, RemedyType
 from cashier.domain.offer import Offer, over
 from cashier.domain.refusal import Refusal
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
-_ACTIVE = CardStatus.ACTIVE
 CARD_EXPIRED = Refusal(ReasonCode.CARD_EXPIRED, "card", Remedy(RemedyType.UPDATE_CARD))
+_ACTIVE, _UNBOUND = CardStatus.ACTIVE, CardStatus.UNBOUND
+_card_id = attrgetter("card_id")
 
 
 class BoundCard(Struct, frozen=True, gc=False):
@@ -26,20 +30,24 @@ class BoundCard(Struct, frozen=True, gc=False):
 
 
 def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
-    """`line` is that of QUICK_PAY."""
+    """By id, so that nothing below depends on the order in which the card centre has them. `line` is that of QUICK_PAY."""
     case = line.case
     types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
     return [
-        BoundCard(card, line.title(card.bank_name, types[card.type], card.last4), refusal(card, month), _channels(line, card))
-        for card in cards
+        BoundCard(card, _title(line.title, card, types[card.type]), refusal(card, month), _channels(line, card))
+        for card in sorted(cards, key=_card_id)
     ]
+
+
+def _title(template: str, card: Card, type_name: str) -> str:
+    return template.format(bank_name=card.bank_name, type=type_name, last4=card.last4, provider_name=card.bank_name, account="")
 
 
 def offer(line: Line, held: BoundCard) -> Offer:
     card = held.card
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
     quote = over(line, held.channels, card.bank, line.refusal or held.refusal, card_id=card.card_id)
-    return Offer(f"QUICK_PAY:{card.card_id}", line, held.title, line.icon(card.bank), instrument, quote)
+    return Offer(f"QUICK_PAY:{card.card_id}", line, held.title, face.icon(line.terms.icon, card.bank), instrument, quote)
 
 
 def _channels(line: Line, card: Card) -> list[Channel]:
@@ -53,5 +61,5 @@ def _channels(line: Line, card: Card) -> list[Channel]:
 def refusal(card: Card, month: str) -> Refusal | None:
     """`month` as in `expiry`: a card is good to the end of its last one, by the clock of UTC."""
     if card.status is not _ACTIVE:
-        return CARD_UNBOUND if card.status is CardStatus.UNBOUND else CARD_FROZEN
+        return CARD_UNBOUND if card.status is _UNBOUND else CARD_FROZEN
     return CARD_EXPIRED if card.expiry < month else None

@@ -21,7 +21,7 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of pay method, as the house offers it.
 
     `name` is the kind's own name by locale; `title` is how one of it is called, with `{bank_name} {type} {last4} {provider_name}
-    {account} {available}` where it has them. What is not narrowed (`products`, `terminals`, …) is open to all. `fee_bps` is what the payer
+    {account}` where it has them. What is not narrowed (`products`, `terminals`, …) is open to all. `fee_bps` is what the payer
     pays where the channel does not say. `kinds` without a rank of their own come in the order of `position`.
     """
 
@@ -68,9 +68,12 @@ class Catalog(Struct, frozen=True):
         """The locale that serves `wanted` best: the same, then the same language, then the default."""
         if wanted is None or wanted in self.texts:
             return wanted or self.default_locale
-        language = wanted.replace("_", "-").split("-")[0].lower()
-        same = (known for known in self.texts if known.split("-")[0].lower() == language)
-        return next(same, self.default_locale)
+        tag = _tag(wanted)
+        for near in (tag, tag[:1]):
+            for known in self.texts:
+                if _tag(known)[: len(near)] == near:
+                    return known
+        return self.default_locale
 
     def faults(self) -> list[str]:
         """What is missing or cannot be rendered, one sentence each. Empty when all is well."""
@@ -90,10 +93,17 @@ class Catalog(Struct, frozen=True):
             ]
             found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
             found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
+        if Kind.BALANCE in self.methods and self.methods[Kind.BALANCE].fee_bps:
+            found.append("methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has none")
         for kind, terms in self.methods.items():
             found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
             found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")
         return found
+
+
+def _tag(locale: str) -> list[str]:
+    """Its parts; case and the sort of dash mean nothing (BCP 47)."""
+    return locale.replace("_", "-").lower().split("-")
 
 
 TITLE_PARTS = ("bank_name", "type", "last4", "provider_name", "account")
@@ -108,6 +118,6 @@ def _unrenderable(where: str, texts: Mapping[Any, str], *parts: str) -> list[str
     for key, text in texts.items():
         try:
             text.format(**dict.fromkeys(parts, ""))
-        except (KeyError, IndexError, ValueError) as fault:
+        except (LookupError, AttributeError, TypeError, ValueError) as fault:
             found.append(f"{where} {key}: {text!r} cannot be filled in ({fault!r}); known are {', '.join(parts)}")
     return found

@@ -1,70 +1,122 @@
 """Balance and one card together (组合支付): the balance gives what it has, the card the rest.
 
 Which card is the second level: each that could complete it is an option. A promotion counts when it allows both kinds. The fee is on what
-the card's channel carries. Where the rest would be less than that channel carries, the balance gives less.
+the card's channel carries. Where the rest would be less than that channel carries, the balance gives less. Each of the two gives something,
+or a promotion for paying by a card could be had without paying by it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from cashier.domain.cards import BoundCard
-from cashier.domain.case import Line
-from cashier.domain.facts import Account, Card, Channel
-from cashier.domain.limits import Bound, below_min, beyond, smallest_carried, too_little
-from cashier.domain.method import Kind, Leg, LegType
+from cashier.domain.facts import Account, Channel
+from cashier.domain.limits import below_min, beyond, smallest_carried, too_little
+from cashier.domain.line import Line
+from cashier.domain.method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.money import Money, share_half_up
-from cashier.domain.offer import NO_CHANNEL, Offer, Quote, best_quote, bounded, channel_refusal
+from cashier.domain.offer import NO_CHANNEL, Offer, bounded, channel_refusal, within
 from cashier.domain.options import ordered
+from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
 from cashier.domain.words import option
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 
 
+class Split(Struct, frozen=True, gc=False):
+    """What it costs in all, and who gives what of that. The balance nothing where that cannot be: then it is no combined payment."""
+
+    amounts: Amounts
+    from_balance: Money
+    from_card: Money
+
+
+class Completion:
+    """One account that falls short, and what a card would have to add.
+
+    The account's own quotas are not asked again: alone it would have had to carry more, and was only found to hold too little.
+    """
+
+    __slots__ = ("_splits", "account", "line")
+
+    def __init__(self, line: Line, account: Account) -> None:
+        self.line = line
+        self.account = account
+        self._splits: dict[tuple[str | None, int, int], Split] = {}
+
+    def over(self, held: BoundCard) -> Quote:
+        """The best quote with this card, without its legs: most cards are only options."""
+        if not held.channels:
+            return Quote(self.line.case.channel_gap or NO_CHANNEL)
+        return best_quote([self._quote(held, channel) for channel in held.channels])
+
+    def with_legs(self, held: BoundCard, quote: Quote) -> Quote:
+        """And what each of the two gives. Nobody gives anything where nothing is to pay or the balance can have no part."""
+        if quote.channel is None or quote.amounts is None:
+            return quote
+        split = self._split(held.card.bank, quote.channel)
+        if not split.from_balance.value:
+            return quote
+        legs = (
+            Leg(LegType.BALANCE, self.account.account_id, split.from_balance),
+            Leg(LegType.CHANNEL, held.card.card_id, split.from_card),
+        )
+        return Quote(quote.refusal, quote.amounts, None, quote.channel, legs)
+
+    def _quote(self, held: BoundCard, channel: Channel) -> Quote:
+        case = self.line.case
+        refusal = channel_refusal(case, channel)
+        if refusal is not None and not bounded(case, channel):
+            return Quote(refusal, channel=channel)
+        split = self._split(held.card.bank, channel)
+        if refusal is None:
+            refusal = self._refusal(held, channel, split) or case.quota_gap
+        return Quote(refusal, split.amounts, None, channel)
+
+    def _refusal(self, held: BoundCard, channel: Channel, split: Split) -> Refusal | None:
+        if not split.from_balance.value:
+            return too_little(channel) if split.amounts.payable.value else None
+        carried = split.from_card.value
+        limits, setter = within(self.line, channel, held.card.card_id)
+        return below_min(channel, carried) or _together(beyond(limits, carried, setter), split)
+
+    def _split(self, bank: str, channel: Channel) -> Split:
+        case, fee_bps = self.line.case, self.line.fee_bps(channel)
+        key = (bank if bank in case.coupons.banks else None, channel.min.value, fee_bps)
+        found = self._splits.get(key)
+        if found is None:
+            least = smallest_carried(max(1, channel.min.value), fee_bps)
+            discounts = case.coupons.best(KINDS, bank, least + 1)
+            rest = case.amount.value - discounts.total
+            carried = min(rest, max(rest - self.account.available.value, least))
+            fee = share_half_up(carried, fee_bps)
+            found = self._splits[key] = Split(
+                case.priced(discounts, fee), Money(case.currency, rest - carried), Money(case.currency, carried + fee)
+            )
+        return found
+
+
+def _together(refusal: Refusal | None, split: Split) -> Refusal | None:
+    """The card may carry so much: the payment may be that and what the balance gives."""
+    if refusal is None or refusal.amount is None:
+        return refusal
+    most = Money(refusal.amount.currency, refusal.amount.value + split.from_balance.value)
+    return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, most), refusal.amount)
+
+
 def offers(balance: Line, line: Line, account: Account, alone: Offer, cards: list[BoundCard]) -> Iterator[Offer]:
     """At most one: the account with the best of the cards. Nothing where no card is good of itself. `line` is that of QUICK_PAY."""
-    case = line.case
     good = [held for held in cards if held.refusal is None]
     if not good or not account.available.value or line.refusal is not None:
         return
-    quotes = [_over_card(balance, line, account, held) for held in good]
+    case, completion = line.case, Completion(line, account)
+    quotes = [completion.over(held) for held in good]
     best = best_quote(quotes)
     chosen = good[next(index for index, quote in enumerate(quotes) if quote is best)]
     options = ordered([option(case, held.card.card_id, held.title, quote) for held, quote in zip(good, quotes, strict=True)])
     title = case.wording.combined.format(account=alone.title, card=chosen.title)
-    yield Offer(f"{alone.method_id}+QUICK_PAY", balance, title, alone.icon, alone.instrument, best, options)
-
-
-def _over_card(balance: Line, line: Line, account: Account, held: BoundCard) -> Quote:
-    if not held.channels:
-        return Quote(line.case.channel_gap or NO_CHANNEL)
-    return best_quote([_split(balance, line, account, held.card, channel) for channel in held.channels])
-
-
-def _split(balance: Line, line: Line, account: Account, card: Card, channel: Channel) -> Quote:
-    case = line.case
-    refusal = channel_refusal(case, channel)
-    if not bounded(case, channel):
-        return Quote(refusal, channel=channel)
-    fee_bps = line.fee_bps(channel)
-    least = smallest_carried(channel.min.value, fee_bps)
-    discounts = case.discounts(KINDS, card.bank, least)
-    rest = case.amount.value - discounts.total
-    carried = min(rest, max(rest - account.available.value, least))
-    fee = share_half_up(carried, fee_bps)
-    from_balance, from_card = rest - carried, carried + fee
-    refusal = refusal or _refusal(balance, line, card, channel, from_balance, from_card) or case.quota_gap
-    legs = (
-        Leg(LegType.BALANCE, account.account_id, Money(case.currency, from_balance)),
-        Leg(LegType.CHANNEL, card.card_id, Money(case.currency, from_card)),
-    )
-    return Quote(refusal, case.priced(discounts, fee), None, channel, legs)
-
-
-def _refusal(balance: Line, line: Line, card: Card, channel: Channel, from_balance: int, from_card: int) -> Refusal | None:
-    """Each part within its own limits, and each a part."""
-    if not from_balance:
-        return too_little(channel)
-    card_room = line.room(card.bank, channel.channel_id, card.card_id).within(Bound(channel.max, "channel"))
-    return below_min(channel, from_card) or beyond(card_room, from_card) or beyond(balance.room(None, None, None), from_balance)
+    quote = completion.with_legs(chosen, best)
+    yield Offer(f"{alone.method_id}+QUICK_PAY", balance, title, alone.icon, alone.instrument, quote, options)

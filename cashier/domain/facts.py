@@ -6,7 +6,9 @@ answer. Fields that we do not use are not listed and cost nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -96,11 +98,14 @@ class Agreement(Struct, frozen=True):
 
 
 class Cards(Struct, frozen=True):
-    """What the card centre holds for a user: bound cards and signed agreements."""
+    """What the card centre holds for a user: bound cards and signed agreements.
+
+    Every card may be combined with every account, so how many there may be is bounded: more than anybody has, or something is wrong.
+    """
 
     user_id: str
-    cards: tuple[Card, ...]
-    agreements: tuple[Agreement, ...]
+    cards: Annotated[tuple[Card, ...], Meta(max_length=256)]
+    agreements: Annotated[tuple[Agreement, ...], Meta(max_length=256)]
 
 
 class AccountType(StrEnum):
@@ -118,7 +123,7 @@ class Account(Struct, frozen=True):
 
 class Balances(Struct, frozen=True):
     user_id: str
-    accounts: tuple[Account, ...]
+    accounts: Annotated[tuple[Account, ...], Meta(max_length=32)]
 
 
 class PromotionType(StrEnum):
@@ -188,23 +193,21 @@ class Channel(Struct, frozen=True):
 class Channels(Struct, frozen=True):
     """The channel gateway's answer, prepared: by kind and provider, and by id."""
 
-    by_kind: dict[Kind, dict[str, tuple[Channel, ...]]]
+    by_kind: dict[Kind, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
 
     @staticmethod
-    def prepared(channels: tuple[Channel, ...]) -> Channels:
+    def prepared(channels: Iterable[Channel]) -> Channels:
         """Index a list of channels. Their order does not matter: everything below is sorted by id."""
-        by_kind: dict[Kind, dict[str, tuple[Channel, ...]]] = {}
+        by_kind: dict[Kind, dict[str, list[Channel]]] = {}
         by_id: dict[str, Channel] = {}
         for channel in sorted(channels, key=_channel_id):
             by_id[channel.channel_id] = channel
-            providers = by_kind.setdefault(channel.kind, {})
-            providers[channel.provider] = (*providers.get(channel.provider, ()), channel)
+            by_kind.setdefault(channel.kind, {}).setdefault(channel.provider, []).append(channel)
         return Channels(by_kind, by_id)
 
 
-def _channel_id(channel: Channel) -> str:
-    return channel.channel_id
+_channel_id = attrgetter("channel_id")
 
 
 class Scope(Struct, frozen=True):
@@ -229,15 +232,15 @@ class Quota(Struct, frozen=True):
 
 
 class Quotas(Struct, frozen=True):
-    """The quotas of one user in one currency, prepared: by the kind that their scope names."""
+    """The quotas of one user in one currency, prepared: by the kind and the bank that their scope names, None being every bank."""
 
-    by_kind: dict[Kind, tuple[Quota, ...]]
+    by_kind: dict[Kind, dict[str | None, list[Quota]]]
 
     @staticmethod
-    def prepared(quotas: tuple[Quota, ...]) -> Quotas:
-        by_kind: dict[Kind, tuple[Quota, ...]] = {}
+    def prepared(quotas: Iterable[Quota]) -> Quotas:
+        by_kind: dict[Kind, dict[str | None, list[Quota]]] = {}
         for quota in quotas:
-            by_kind[quota.scope.kind] = (*by_kind.get(quota.scope.kind, ()), quota)
+            by_kind.setdefault(quota.scope.kind, {}).setdefault(quota.scope.bank, []).append(quota)
         return Quotas(by_kind)
 
 

@@ -2,77 +2,49 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Sequence
 
 from cashier.domain.facts import Channel, Period, Quota
 from cashier.domain.method import Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import BPS, Money, share_half_up
 from cashier.domain.refusal import Refusal
 
-
-class Bound(Struct, frozen=True, gc=False):
-    """A limit on a single payment, and who set it."""
-
-    amount: Money
-    source: str
+UNLIMITED = Limits(None, None, None)
 
 
-class Room(Struct, frozen=True, gc=False):
-    """How much may still pass, by each of the three clocks. None where nobody set a limit."""
-
-    single: Bound | None = None
-    daily: Money | None = None
-    monthly: Money | None = None
-
-    def within(self, bound: Bound) -> Room:
-        """The same room with one more bound on a single payment."""
-        if self.single is not None and self.single.amount.value <= bound.amount.value:
-            return self
-        return Room(bound, self.daily, self.monthly)
-
-    def shown(self) -> Limits:
-        return Limits(None if self.single is None else self.single.amount, self.daily, self.monthly)
-
-
-UNLIMITED = Room()
-
-
-def room(quotas: tuple[Quota, ...], bank: str | None, channel_id: str | None, card_id: str | None) -> Room:
-    """The tightest of the quotas whose scope covers this bank, channel and card. A scope covers whatever it does not narrow."""
+def left(quotas: Sequence[Quota], channel_id: str | None, card_id: str | None) -> Limits:
+    """The tightest of the quotas whose scope covers this channel and card. A scope covers whatever it does not narrow."""
     single: Money | None = None
     daily: Money | None = None
     monthly: Money | None = None
     for quota in quotas:
         scope = quota.scope
-        if (
-            (scope.bank is None or scope.bank == bank)
-            and (scope.card_id is None or scope.card_id == card_id)
-            and (scope.channel_id is None or scope.channel_id == channel_id)
-        ):
+        if (scope.card_id is None or scope.card_id == card_id) and (scope.channel_id is None or scope.channel_id == channel_id):
             single = _tighter(single, quota.single)
             daily = _tighter(daily, _remaining(quota.daily))
             monthly = _tighter(monthly, _remaining(quota.monthly))
-    return Room(None if single is None else Bound(single, "quota"), daily, monthly)
+    return Limits(single, daily, monthly)
 
 
 def _remaining(period: Period | None) -> Money | None:
     return None if period is None else Money(period.limit.currency, max(0, period.limit.value - period.used.value))
 
 
-def _tighter(left: Money | None, right: Money | None) -> Money | None:
-    if left is None or right is None:
-        return left or right
-    return right if right.value < left.value else left
+def _tighter(one: Money | None, other: Money | None) -> Money | None:
+    if one is None or other is None:
+        return one or other
+    return other if other.value < one.value else one
 
 
-def beyond(room: Room, payable: int) -> Refusal | None:
-    """More than may pass? Single first, then the day, then the month."""
-    if room.single is not None and payable > room.single.amount.value:
-        return _too_much(ReasonCode.ABOVE_SINGLE_LIMIT, room.single.source, room.single.amount)
-    if room.daily is not None and payable > room.daily.value:
-        return _too_much(ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", room.daily)
-    if room.monthly is not None and payable > room.monthly.value:
-        return _too_much(ReasonCode.MONTHLY_LIMIT_EXCEEDED, "quota", room.monthly)
+def beyond(limits: Limits, payable: int, setter: str = "quota") -> Refusal | None:
+    """More than may pass? Single first, then the day, then the month. `setter`: the source of the limit on a single payment."""
+    single, daily, monthly = limits.single, limits.daily_remaining, limits.monthly_remaining
+    if single is not None and payable > single.value:
+        return _too_much(ReasonCode.ABOVE_SINGLE_LIMIT, setter, single)
+    if daily is not None and payable > daily.value:
+        return _too_much(ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", daily)
+    if monthly is not None and payable > monthly.value:
+        return _too_much(ReasonCode.MONTHLY_LIMIT_EXCEEDED, "quota", monthly)
     return None
 
 

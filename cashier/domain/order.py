@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.domain.money import Money
+from cashier.domain.money import MAX_VALUE, Money
 
 # Ids travel in paths, headers and logs of ten services, so their alphabet is narrow on purpose. `(?![\s\S])` is the end of the text in
 # Python and in JavaScript alike, where `$` would let a line feed through in the one and `\Z` means nothing in the other.
@@ -60,8 +60,12 @@ class OrderStatus(StrEnum):
     REFUNDED = "REFUNDED"
 
 
+# A fee is at most as much as it is on, so that no sum of the two passes what every JSON reader keeps exact.
+MAX_ORDER_VALUE = MAX_VALUE // 2
+
+
 class Order(Struct, frozen=True, kw_only=True):
-    """The order as the acquirer, who owns it, tells it."""
+    """The order as the acquirer, who owns it, tells it. Raises ValueError for an amount above MAX_ORDER_VALUE."""
 
     order_id: str
     merchant_id: str
@@ -73,6 +77,10 @@ class Order(Struct, frozen=True, kw_only=True):
     category: str
     title: str
     expires_at: Instant
+
+    def __post_init__(self) -> None:
+        if self.amount.value > MAX_ORDER_VALUE:
+            raise ValueError(f"an amount of more than {MAX_ORDER_VALUE} minor units leaves no room for a fee")
 
 
 class Blocked(StrEnum):

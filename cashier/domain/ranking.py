@@ -1,19 +1,23 @@
 """Ranking: which way first, and why. Integers only, so that the same facts give the same order on every machine.
 
-A score is a sum of shares in basis points, each times its weight; each share that counted is named in `rank_reasons`. Usable ways come
-before undetermined ones and those before unusable ones, whatever their score. Equal scores fall back on the kind's position, then the id.
+A score is a sum of shares in basis points, each times its weight; what counted is named in `rank_reasons`. Usable ways come before
+undetermined ones and those before unusable ones, whatever their score. Equal scores fall back on what the payer pays, the kind's position,
+the id.
 """
 
 from __future__ import annotations
+
+from operator import attrgetter
 
 from msgspec import Struct
 
 from cashier.answer import Missing
 from cashier.domain.case import Case
 from cashier.domain.facts import ChannelStatus
-from cashier.domain.method import Availability, Health, Kind, NextAction, PayMethod
+from cashier.domain.method import Amounts, Availability, Health, Kind, NextAction, PayMethod
 from cashier.domain.money import BPS
-from cashier.domain.offer import Offer, cost_bps
+from cashier.domain.offer import Offer
+from cashier.domain.quote import cost_bps
 from cashier.domain.refusal import AVAILABLE, STANDING, availability
 from cashier.domain.words import reason
 
@@ -42,70 +46,85 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     down_below_bps: int = 3_500
 
 
-class Habit(Struct, frozen=True):
-    """What counts for a whole kind: its share of what the member paid with, and marketing's wish."""
+class Share(Struct, frozen=True, gc=False):
+    """What counts for several ways alike: every one of a kind, or every one of a kind at one price."""
 
     score: int
     reasons: tuple[str, ...]
 
 
+_NOTHING = Share(0, ())
+
+
 def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
-    habits: dict[Kind, Habit] = {}
+    habits, total = _habits(case, weights), case.amount.value
+    # By the identity of the price: most ways have theirs in common, and comparing figures costs more than it saves.
+    shares: dict[tuple[Kind, int], Share] = {}
     rows = []
-    for offer in offers:
-        line = offer.line
-        habit = habits.get(line.kind)
-        if habit is None:
-            habit = habits[line.kind] = _habit(case, line.kind, weights)
-        standing = availability(offer.quote.refusal)
-        score, reasons = _score(case, offer, weights, habit)
-        rows.append(((STANDING[standing], -score, line.terms.position, offer.method_id), offer, standing, reasons))
-    rows.sort(key=_first)
-    return tuple([_method(case, row[1], row[2], row[3], rank, weights) for rank, row in enumerate(rows, 1)])
+    for index, offer in enumerate(offers):
+        line, quote = offer.line, offer.quote
+        amounts = quote.amounts
+        key = (line.kind, id(amounts))
+        share = shares.get(key)
+        if share is None:
+            share = shares[key] = _priced(habits.get(line.kind, _NOTHING), amounts, weights)
+        score, reasons = _score(case, offer, weights, share)
+        standing = AVAILABLE if quote.refusal is None else availability(quote.refusal)
+        payable = total if amounts is None else amounts.payable.value
+        rows.append((STANDING[standing], -score, payable, line.terms.position, offer.method_id, index, offer, standing, reasons))
+    rows.sort()
+    return tuple([_method(case, rank, row[6], row[7], row[8], weights) for rank, row in enumerate(rows, 1)])
 
 
-def _first(row: tuple[tuple[int, int, int, str], Offer, Availability, tuple[str, ...]]) -> tuple[int, int, int, str]:
-    return row[0]
-
-
-def _habit(case: Case, kind: Kind, weights: Weights) -> Habit:
-    score, reasons = 0, []
-    usage = case.facts.member.usage
-    count = sum(used.count for used in usage if used.kind is kind)
-    if count:
-        score += weights.usage * (count * BPS // sum(used.count for used in usage))
-        reasons.append(f"USED:{count}")
+def _habits(case: Case, weights: Weights) -> dict[Kind, Share]:
+    """By kind, its share of what the member paid with, and marketing's wish."""
+    counts: dict[Kind, int] = {}
+    for used in case.facts.member.usage:
+        counts[used.kind] = counts.get(used.kind, 0) + used.count
+    total = sum(counts.values())
+    found = {kind: Share(weights.usage * (count * BPS // total), (f"USED:{count}",)) for kind, count in counts.items() if count}
     marketing = case.facts.marketing
-    for boost in () if isinstance(marketing, Missing) else marketing.boosts:
-        if boost.kind is kind:
-            score += weights.boost * boost.weight_bps
-            reasons.append(f"BOOST:{boost.label}")
-    return Habit(score, tuple(reasons))
+    if not isinstance(marketing, Missing):
+        for boost in sorted(marketing.boosts, key=_label):
+            so_far = found.get(boost.kind, _NOTHING)
+            found[boost.kind] = Share(so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}"))
+    return found
 
 
-def _score(case: Case, offer: Offer, weights: Weights, habit: Habit) -> tuple[int, tuple[str, ...]]:
+_label = attrgetter("label")
+
+
+def _priced(habit: Share, amounts: Amounts | None, weights: Weights) -> Share:
+    """Habit, with what is saved and what the fee is."""
+    if amounts is None:
+        return habit
     score, reasons = habit.score, habit.reasons
-    quote, last = offer.quote, case.facts.member.last_used
-    amounts, channel = quote.amounts, quote.channel
-    payable = 0
-    if amounts is not None:
-        order, payable, fee = amounts.order.value, amounts.payable.value, amounts.fee.value
-        saving = order + fee - payable
-        if saving:
-            score += weights.saving * (saving * BPS // order)
-            reasons = (f"SAVES:{saving}", *reasons)
-        if fee:
-            score -= weights.fee * (fee * BPS // payable)
-            reasons = (*reasons, f"FEE:{fee}")
+    order, payable, fee = amounts.order.value, amounts.payable.value, amounts.fee.value
+    saving = order + fee - payable
+    if saving:
+        score += weights.saving * (saving * BPS // order)
+        reasons = (f"SAVES:{saving}", *reasons)
+    if fee:
+        score -= weights.fee * (fee * BPS // payable)
+        reasons = (*reasons, f"FEE:{fee}")
+    return Share(score, reasons)
+
+
+def _score(case: Case, offer: Offer, weights: Weights, share: Share) -> tuple[int, tuple[str, ...]]:
+    """The score, and what counted in it. What a channel costs us counts but is not named: it is nobody's business outside."""
+    score, reasons = share.score, share.reasons
+    channel, last = offer.quote.channel, case.facts.member.last_used
     if last is not None and last.kind is offer.line.kind:
         same = offer.instrument is not None and last.instrument_id == offer.instrument.id
         score += (weights.last_used if same else weights.last_kind) * BPS
         reasons = ("LAST_USED" if same else "LAST_KIND", *reasons)
     if channel is not None:
-        score -= weights.failure * (BPS - channel.success_bps) + weights.cost * cost_bps(channel, payable)
-        if channel.success_bps < weights.fluctuating_below_bps:
-            reasons = (*reasons, f"FAILS:{BPS - channel.success_bps}")
+        amounts, success_bps = offer.quote.amounts, channel.success_bps
+        cost = channel.cost_bps if channel.fixed_cost is None or amounts is None else cost_bps(channel, amounts.payable.value)
+        score -= weights.failure * (BPS - success_bps) + weights.cost * cost
+        if success_bps < weights.fluctuating_below_bps:
+            reasons = (*reasons, f"FAILS:{BPS - success_bps}")
     return score, reasons
 
 
@@ -119,7 +138,7 @@ def health(offer: Offer, weights: Weights) -> Health:
     return _UP if channel.success_bps >= weights.fluctuating_below_bps else _FLUCTUATING
 
 
-def _method(case: Case, offer: Offer, standing: Availability, reasons: tuple[str, ...], rank: int, weights: Weights) -> PayMethod:
+def _method(case: Case, rank: int, offer: Offer, standing: Availability, reasons: tuple[str, ...], weights: Weights) -> PayMethod:
     line, quote = offer.line, offer.quote
     return PayMethod(
         offer.method_id,

@@ -1,0 +1,260 @@
+"""The law of discounts, rule by rule, and the best legal set against a search of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cashier.domain.facts import CardType, Promotion
+from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, Search
+from cashier.domain.method import Amounts, Kind
+from cashier.domain.money import Money
+from cashier.domain.promotion import MAX_COUNTED, Coupons, Discounts
+
+from .facts import NOW, World, account, card, channel, cny, order, promotion
+
+WALLET = frozenset((Kind.WALLET,))
+
+
+def best(promotions: Sequence[Promotion], amount: int = 10_000, floor: int = 0, bank: str | None = None) -> Discounts:
+    return Coupons(promotions, order(amount), NOW).best(WALLET, bank, floor)
+
+
+def taken(*promotions: Promotion, amount: int = 10_000, floor: int = 0, bank: str | None = None) -> dict[str, int]:
+    """What each chosen promotion takes off, in the order chosen."""
+    return {found.promotion_id: found.amount.value for found in best(promotions, amount, floor, bank).discounts}
+
+
+def test_without_promotions_nothing_is_taken_off() -> None:
+    assert taken() == {}
+
+
+def test_an_order_reaches_a_threshold_at_the_threshold() -> None:
+    assert taken(promotion("p", 10, threshold=10_000)) == {"p": 10}
+    assert taken(promotion("p", 10, threshold=10_001)) == {}
+
+
+def test_a_promotion_ends_at_its_instant() -> None:
+    assert taken(promotion("p", 10, expires_at=NOW)) == {}
+    assert taken(promotion("p", 10, expires_at=NOW + timedelta(microseconds=1))) == {"p": 10}
+
+
+@pytest.mark.parametrize(
+    ("percent_bps", "cap", "off"),
+    [(500, None, 500), (500, 499, 499), (500, 500, 500), (500, 501, 500), (10_000, None, 10_000), (0, None, None), (500, 0, None)],
+)
+def test_a_percentage_is_capped(percent_bps: int, cap: int | None, off: int | None) -> None:
+    offered = promotion("p", percent_bps=percent_bps, cap=None if cap is None else cny(cap))
+    assert taken(offered) == ({} if off is None else {"p": off})
+
+
+def test_a_percentage_is_rounded_down() -> None:
+    assert taken(promotion("p", percent_bps=333), amount=101) == {"p": 3}
+    assert taken(promotion("p", percent_bps=333), amount=30) == {}
+
+
+def test_money_of_another_currency_takes_nothing_off() -> None:
+    yen = Money("JPY", 100)
+    assert taken(promotion("p", 100, currency="JPY")) == {}
+    assert taken(promotion("p", amount_off=yen)) == {}
+    assert taken(promotion("p", percent_bps=500, cap=yen)) == {}
+
+
+def test_a_promotion_without_a_value_takes_nothing_off() -> None:
+    assert taken(promotion("p")) == {}
+    assert taken(promotion("p", 0)) == {}
+
+
+def test_a_promotion_counts_for_the_kinds_it_names_and_for_any_if_it_names_none() -> None:
+    assert taken(promotion("p", 10, kinds=[Kind.QUICK_PAY])) == {}
+    assert taken(promotion("p", 10, kinds=[Kind.QUICK_PAY, Kind.WALLET])) == {"p": 10}
+    assert taken(promotion("p", 10)) == {"p": 10}
+
+
+def test_a_promotion_counts_for_the_banks_it_names() -> None:
+    cmb = promotion("p", 10, banks=frozenset({"CMB"}))
+    assert taken(cmb, bank="CMB") == {"p": 10}
+    assert taken(cmb, bank="ICBC") == {}
+    assert taken(cmb, bank=None) == {}
+
+
+def test_of_one_group_the_best_is_used() -> None:
+    assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 30, group="g"), promotion("p_3", 20, group="g")) == {"p_2": 30}
+
+
+def test_promotions_of_different_groups_add_up() -> None:
+    assert taken(promotion("p_1", 10), promotion("p_2", 30)) == {"p_2": 30, "p_1": 10}
+
+
+def test_one_that_is_not_stackable_is_used_alone_and_only_if_it_is_worth_it() -> None:
+    two = (promotion("p_1", 10), promotion("p_2", 30))
+    assert taken(*two, promotion("alone", 39, stackable=False)) == {"p_2": 30, "p_1": 10}
+    assert taken(*two, promotion("alone", 41, stackable=False)) == {"alone": 41}
+
+
+def test_of_sets_that_save_the_same_the_one_of_fewest_promotions_is_used() -> None:
+    assert taken(promotion("p_1", 10), promotion("p_2", 30), promotion("alone", 40, stackable=False)) == {"alone": 40}
+
+
+def test_what_several_would_save_beyond_the_order_does_not_count_for_them() -> None:
+    assert taken(promotion("p_1", 60), promotion("p_2", 60), promotion("alone", 100, stackable=False), amount=100) == {"alone": 100}
+
+
+def test_among_equals_the_one_that_expires_first_is_used_and_then_the_smaller_id() -> None:
+    soon, late = NOW + timedelta(days=1), NOW + timedelta(days=2)
+    assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 10, group="g", expires_at=late)) == {"p_2": 10}
+    assert taken(promotion("p_1", 10, group="g", expires_at=late), promotion("p_2", 10, group="g", expires_at=soon)) == {"p_2": 10}
+    assert taken(promotion("p_2", 10, group="g"), promotion("p_1", 10, group="g")) == {"p_1": 10}
+
+
+def test_together_they_take_off_the_order_and_no_more_and_the_last_gives_the_rest() -> None:
+    assert taken(promotion("p_1", 60), promotion("p_2", 50), amount=100) == {"p_1": 60, "p_2": 40}
+    assert taken(promotion("p", 500), amount=100) == {"p": 100}
+
+
+def test_a_promotion_that_the_order_does_not_need_any_more_is_kept() -> None:
+    assert taken(promotion("p_1", 60), promotion("p_2", 40), promotion("p_3", 5), amount=100) == {"p_1": 60, "p_2": 40}
+
+
+def test_of_an_order_of_nothing_nothing_is_taken_off() -> None:
+    assert taken(promotion("p_1", 60), promotion("p_2", percent_bps=5_000), amount=0) == {}
+
+
+def test_what_is_left_reaches_the_channels_minimum_or_is_nothing() -> None:
+    two = (promotion("p_1", 60), promotion("p_2", 35))
+    assert taken(*two, amount=100, floor=5) == {"p_1": 60, "p_2": 35}
+    assert taken(*two, amount=100, floor=6) == {"p_1": 60}
+    assert taken(*two, amount=100, floor=41) == {"p_2": 35}
+    assert taken(*two, amount=100, floor=66) == {}
+    assert taken(*two, promotion("p_3", 5), amount=100, floor=66) == {"p_1": 60, "p_2": 35, "p_3": 5}
+
+
+def test_a_minimum_may_make_two_smaller_promotions_better_than_the_greatest() -> None:
+    offered = (promotion("p_1", 60), promotion("p_2", 50), promotion("p_3", 30))
+    assert taken(*offered, amount=150, floor=65) == {"p_2": 50, "p_3": 30}
+
+
+def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None:
+    world = World(
+        order=order(100), channels=(channel(Kind.WALLET, "A", least=50),), promotions=(promotion("p_1", 60), promotion("p_2", 20))
+    )
+    [method] = world.methods()
+    assert method.reason is None
+    assert method.amount is not None
+    assert method.amount.payable == cny(80)
+
+
+def test_promotions_for_one_bank_are_for_its_cards_only() -> None:
+    world = World(
+        cards=(card("CMB", type=CardType.CREDIT), card("ICBC")),
+        accounts=(account(50_000),),
+        channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC"), channel(Kind.CARD, "CMB"), channel(Kind.WALLET, "W")),
+        promotions=(promotion("p", 10, banks=frozenset({"CMB"})),),
+    )
+    saved = {method.method_id for method in world.methods() if method.amount is not None and method.amount.discounts}
+    assert saved == {"QUICK_PAY:c_CMB"}
+
+
+def test_promotions_for_one_kind_do_not_leak_into_another() -> None:
+    world = World(
+        cards=(card("CMB"),),
+        accounts=(account(4_000),),
+        channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.WALLET, "W")),
+        promotions=(promotion("cards", 10, kinds=[Kind.QUICK_PAY]), promotion("balances", 20, kinds=[Kind.BALANCE])),
+    )
+    found = {method.method_id: method.amount.discounts for method in world.methods() if isinstance(method.amount, Amounts)}
+    chosen = {method_id: [discount.promotion_id for discount in discounts] for method_id, discounts in found.items()}
+    assert chosen == {"QUICK_PAY:c_CMB": ["cards"], "BALANCE:b_1": ["balances"], "BALANCE:b_1+QUICK_PAY": [], "WALLET:W": []}
+
+
+OFFERED = st.lists(
+    st.tuples(st.integers(1, 40), st.sampled_from("abcd"), st.sampled_from((True, True, False)), st.sampled_from((None, 1, 2))), max_size=8
+)
+
+
+def offered(rows: list[tuple[int, str, bool, int | None]]) -> list[Promotion]:
+    return [
+        promotion(f"p_{index}", off, group=group, stackable=stackable, expires_at=None if days is None else NOW + timedelta(days=days))
+        for index, (off, group, stackable, days) in enumerate(rows)
+    ]
+
+
+def legal(chosen: Sequence[Promotion]) -> bool:
+    if len(chosen) > 1 and not all(one.stackable for one in chosen):
+        return False
+    return len({one.group for one in chosen}) == len(chosen)
+
+
+def value(one: Promotion) -> int:
+    assert one.amount_off is not None
+    return one.amount_off.value
+
+
+def sequence(one: Promotion) -> tuple[Any, ...]:
+    return (-value(one), one.expires_at is None, one.expires_at or NOW, one.promotion_id)
+
+
+@given(OFFERED, st.integers(1, 120), st.integers(0, 60))
+def test_the_best_set_is_the_best_of_all_legal_sets(rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int) -> None:
+    """The oracle tries every subset. Values are clamped to the order as in the law, so equal amounts tie there as here."""
+    promotions = offered([(min(off, amount), group, stackable, days) for off, group, stackable, days in rows])
+    subsets = [sorted(subset, key=sequence) for size in range(len(promotions) + 1) for subset in combinations(promotions, size)]
+
+    def saved(subset: Sequence[Promotion]) -> int:
+        return min(amount, sum(value(one) for one in subset))
+
+    allowed = [subset for subset in subsets if legal(subset) and (saved(subset) == amount or amount - saved(subset) >= floor)]
+    expected = min(allowed, key=lambda subset: (-saved(subset), len(subset), [sequence(one) for one in subset]), default=[])
+    found = best(promotions, amount, floor)
+    assert found.total == saved(expected)
+    assert sum(discount.amount.value for discount in found.discounts) == found.total
+    assert [discount.promotion_id for discount in found.discounts] == [one.promotion_id for one in expected]
+
+
+@given(OFFERED, st.integers(1, 120), st.integers(0, 60), st.randoms(use_true_random=False))
+def test_the_order_in_which_promotions_come_does_not_matter(
+    rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int, random: Any
+) -> None:
+    promotions = offered(rows)
+    shuffled = random.sample(promotions, len(promotions))
+    assert best(shuffled, amount, floor) == best(promotions, amount, floor)
+
+
+@given(st.lists(st.integers(1, 10**6), max_size=200), st.integers(0, 10**7), st.integers(0, 50))
+def test_a_search_stays_within_its_steps_and_its_limit(values: list[int], limit: int, groups: int) -> None:
+    values.sort(reverse=True)
+    names = [str(index % (groups + 1)) for index in range(len(values))]
+    search = Search(values, names, limit, 300)
+    assert search.steps >= 300 - 2 * (300 + MAX_SEARCHED)
+    assert sum(values[index] for index in search.chosen) == search.value <= limit
+    assert len({names[index] for index in search.chosen}) == len(search.chosen)
+
+
+def test_a_search_without_allowance_still_takes_what_fits_from_the_greatest_down() -> None:
+    search = Search([50, 40, 30, 20, 10], ["a", "b", "a", "c", "d"], 75, 0)
+    assert search.value == 70
+    hard = Search(list(range(1_000, 936, -1)), [str(index) for index in range(64)], 5_003, 0)
+    assert hard.value > 4_000
+
+
+def test_thousands_of_promotions_take_bounded_steps_for_any_number_of_minimums() -> None:
+    many = [promotion(f"p_{index}", 1_000_003 + 7_919 * (index % 389), group=f"g_{index}") for index in range(10_000)]
+    coupons = Coupons(many, order(10**10), NOW)
+    found = [coupons.best(WALLET, None, 10**10 - 5_000_000 - floor) for floor in range(50)]
+    assert coupons.steps_left == 0
+    assert all(0 < discounts.total <= 5_000_000 + floor for floor, discounts in enumerate(found))
+
+
+def test_the_most_valuable_promotions_are_the_ones_that_are_looked_at() -> None:
+    many = [promotion(f"p_{index:05d}", index + 1, group="g") for index in range(MAX_COUNTED + 500)]
+    assert [discount.promotion_id for discount in best(many).discounts] == [f"p_{MAX_COUNTED + 499:05d}"]
+
+
+def test_the_allowance_of_steps_is_about_a_millisecond() -> None:
+    assert MAX_STEPS >= 1_000, "a dozen groups must stay exact"

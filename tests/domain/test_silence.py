@@ -1,0 +1,109 @@
+"""What a silent source means: the way is undetermined where it could have refused, untouched where it could not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.answer import Why
+from cashier.domain.facts import CardStatus, ChannelStatus
+from cashier.domain.method import Availability, Health, Kind, ReasonCode, Remedy, RemedyType
+
+from .facts import OPTIONAL, World, account, card, channel, member, one_of_each, quota
+
+AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
+
+# By kind, the sources that could refuse it. Each other silence leaves it as it is.
+REFUSERS = {kind: {"channel", "quota"} for kind in Kind} | {
+    Kind.QUICK_PAY: {"card", "channel", "quota"},
+    Kind.AGREEMENT: {"card", "channel", "quota"},
+    Kind.BALANCE: {"balance", "quota"},
+}
+
+
+@pytest.mark.parametrize("source", OPTIONAL)
+@pytest.mark.parametrize("kind", Kind)
+def test_a_kind_is_undetermined_exactly_when_a_source_that_could_refuse_it_is_silent(kind: Kind, source: str) -> None:
+    [method] = [method for method in one_of_each(silent={source: Why.TIMEOUT}).methods() if method.kind is kind]
+    if source not in REFUSERS[kind]:
+        assert method.availability is AVAILABLE
+        assert method.reason is None
+        return
+    assert method.availability is UNDETERMINED
+    assert method.reason is not None
+    assert (method.reason.code, method.reason.source) == (ReasonCode.SOURCE_TIMEOUT, source)
+    assert method.reason.remedy == Remedy(RemedyType.RETRY)
+
+
+def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
+    methods = one_of_each(silent=dict.fromkeys(OPTIONAL, Why.TIMEOUT)).methods()
+    assert {method.method_id for method in methods} == set(Kind)
+    assert {method.availability for method in methods} == {UNDETERMINED}
+    assert {method.health for method in methods} == {Health.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("why", "code"),
+    [
+        (Why.TIMEOUT, ReasonCode.SOURCE_TIMEOUT),
+        (Why.OVERLOADED, ReasonCode.SOURCE_OVERLOADED),
+        (Why.SHED, ReasonCode.SOURCE_OVERLOADED),
+        (Why.UNREACHABLE, ReasonCode.SOURCE_ERROR),
+        (Why.GARBLED, ReasonCode.SOURCE_ERROR),
+        (Why.WRONG_IDENTITY, ReasonCode.SOURCE_ERROR),
+        (Why.BREAKER_OPEN, ReasonCode.SOURCE_ERROR),
+        (Why.SKIPPED, ReasonCode.SOURCE_ERROR),
+    ],
+)
+def test_every_why_has_its_code(why: Why, code: ReasonCode) -> None:
+    reason = World(silent={"balance": why}).method("BALANCE").reason
+    assert reason is not None
+    assert reason.code is code
+
+
+def test_a_refusal_stands_though_another_source_is_silent() -> None:
+    frozen = World(cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": Why.TIMEOUT, "quota": Why.TIMEOUT})
+    assert frozen.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE
+    closed = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": Why.TIMEOUT})
+    assert closed.method("WALLET:A").availability is UNAVAILABLE
+    short = World(accounts=(account(1),), silent={"quota": Why.TIMEOUT})
+    assert short.method("BALANCE:b_1").availability is UNAVAILABLE
+    unverified = World(silent={"card": Why.TIMEOUT, "balance": Why.TIMEOUT}, member=member(kyc_level=0))
+    assert unverified.method("BALANCE").availability is UNAVAILABLE
+    assert unverified.method("QUICK_PAY").availability is UNAVAILABLE
+
+
+def test_each_card_is_named_while_only_the_gateway_is_silent() -> None:
+    world = World(cards=(card("CMB"), card("ICBC")), silent={"channel": Why.UNREACHABLE})
+    found = {method.method_id: method for method in world.methods() if method.kind is Kind.QUICK_PAY}
+    assert set(found) == {"QUICK_PAY:c_CMB", "QUICK_PAY:c_ICBC"}
+    for method in found.values():
+        assert (method.availability, method.amount, method.health) == (UNDETERMINED, None, Health.UNKNOWN)
+
+
+def test_while_the_quotas_are_silent_prices_and_other_limits_are_shown() -> None:
+    method = one_of_each(silent={"quota": Why.TIMEOUT}).method("WALLET:ALIPAY")
+    assert method.amount is not None
+    assert method.limits is not None
+    assert method.limits.daily_remaining is None
+
+
+def test_an_option_is_undetermined_while_the_quotas_are_silent() -> None:
+    world = World(channels=(channel(Kind.VA, "A"), channel(Kind.VA, "B", status=ChannelStatus.CLOSED)), silent={"quota": Why.TIMEOUT})
+    assert world.option("VA", "A").availability is UNDETERMINED
+    assert world.option("VA", "B").availability is UNAVAILABLE
+    assert world.method("VA").availability is UNDETERMINED
+
+
+def test_a_combined_way_is_undetermined_while_the_gateway_or_the_quotas_are_silent() -> None:
+    world = World(cards=(card("CMB"),), accounts=(account(4_000),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
+    assert world.method("BALANCE:b_1+QUICK_PAY").availability is AVAILABLE
+    for source in ("channel", "quota"):
+        method = world.but(silent={source: Why.TIMEOUT}).method("BALANCE:b_1+QUICK_PAY")
+        assert method.availability is UNDETERMINED
+        assert method.reason is not None
+        assert method.reason.source == source
+
+
+def test_silent_marketing_takes_the_discounts_away_and_nothing_else() -> None:
+    world = one_of_each(quotas=(quota(Kind.WALLET, single=20_000),))
+    assert world.but(silent={"marketing": Why.TIMEOUT}).methods() == world.methods()
