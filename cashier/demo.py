@@ -25,7 +25,9 @@ async def demonstrate(console: Console, request: dict[str, Any], sentence: str, 
     """Show one consultation, then stay until the service is told to stop (Ctrl-C), or end at once."""
     async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
-        table = {"sources": {name: {"url": sandbox_url} for name in NAMES}, "tokens": {"secrets": [token_urlsafe(32)]}}
+        # Here nothing but the deadline ends a call, so that it is the deadline that is seen at work.
+        sources = {name: {"url": sandbox_url, "timeout_ms": request["deadline_ms"]} for name in NAMES}
+        table = {"sources": sources, "tokens": {"secrets": [token_urlsafe(32)]}}
         config = configuration(table, "the demonstration's configuration")
         async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
             await client.consult(url, request)  # the first pays for what later ones find warm
