@@ -84,7 +84,7 @@ def agreement_offer(line: Line, agreement: Agreement) -> Offer:
         refusal, most = refusal or AGREEMENT_CURRENCY, None
     channel = None if isinstance(gateway, Missing) else gateway.by_id.get(agreement.channel_id)
     method_id, instrument = f"AGREEMENT:{agreement.agreement_id}", Instrument(agreement.agreement_id)
-    if channel is None or channel.kind is not _AGREEMENT:
+    if channel is None or channel.kind != _AGREEMENT:
         return Offer(method_id, line, line.name, face.icon(line.terms.icon), instrument, over(line, (), None, refusal))
     found = over(line, (channel,), channel.provider, refusal, ceiling=most)
     seen = face.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)

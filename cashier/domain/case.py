@@ -41,9 +41,9 @@ class Case:
         self.amount: Money = facts.order.amount
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
-        self.channels: dict[Kind, dict[str, list[Channel]]] = {} if isinstance(channels, Missing) else channels.by_kind
+        self.channels: dict[str, dict[str, list[Channel]]] = {} if isinstance(channels, Missing) else channels.by_kind
         self.channel_gap = silence(channels) if isinstance(channels, Missing) else None
-        self.quotas: dict[Kind, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
+        self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
         self.quota_gap = silence(quotas) if isinstance(quotas, Missing) else None
         self.coupons = Coupons(() if isinstance(marketing, Missing) else marketing.promotions, facts.order, now)
         # By what they depend on. Ways whose kind or bank no promotion names differ in neither.

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from cashier.domain.cards import BoundCard
 from cashier.domain.facts import Account, Channel
-from cashier.domain.limits import below_min, beyond, smallest_carried, too_little
+from cashier.domain.limits import beyond, smallest_carried, too_little
 from cashier.domain.line import Line
 from cashier.domain.method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.money import Money, share_half_up
@@ -81,7 +81,7 @@ class Completion:
             return too_little(channel) if split.amounts.payable.value else None
         carried = split.from_card.value
         limits, setter = within(self.line, channel, held.card.card_id)
-        return below_min(channel, carried) or _together(beyond(limits, carried, setter), split)
+        return _together(beyond(limits, carried, setter), split)
 
     def _split(self, bank: str, channel: Channel) -> Split:
         case, fee_bps = self.line.case, self.line.fee_bps(channel)

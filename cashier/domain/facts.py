@@ -2,6 +2,9 @@
 
 The structs are what the wire is decoded into: a field that is absent or of another type does not become a default, it garbles the
 answer. Fields that we do not use are not listed and cost nothing.
+
+Where an upstream lists or counts kinds, products or terminals they are texts here: it may know some that we do not, and what we do not know
+we cannot offer, so it is passed over like an unknown field. A state that we do not know garbles the answer: it may mean anything.
 """
 
 from __future__ import annotations
@@ -14,9 +17,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from cashier.answer import Missing
-from cashier.domain.method import Kind
 from cashier.domain.money import BPS, Money
-from cashier.domain.order import Country, Instant, Order, Product, Terminal
+from cashier.domain.order import Country, Instant, Order
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
 
@@ -32,8 +34,8 @@ class Merchant(Struct, frozen=True):
     status: MerchantStatus
     country: Country
     mcc: str
-    products: frozenset[Product]
-    kinds: frozenset[Kind]
+    products: frozenset[str]
+    kinds: frozenset[str]
 
 
 class MemberStatus(StrEnum):
@@ -43,12 +45,12 @@ class MemberStatus(StrEnum):
 
 
 class LastUsed(Struct, frozen=True):
-    kind: Kind
+    kind: str
     instrument_id: str | None = None
 
 
 class Usage(Struct, frozen=True):
-    kind: Kind
+    kind: str
     count: Annotated[int, Meta(ge=0)]
 
 
@@ -126,21 +128,14 @@ class Balances(Struct, frozen=True):
     accounts: Annotated[tuple[Account, ...], Meta(max_length=32)]
 
 
-class PromotionType(StrEnum):
-    COUPON = "COUPON"
-    FULL_REDUCTION = "FULL_REDUCTION"
-    RED_PACKET = "RED_PACKET"
-    INSTANT_DISCOUNT = "INSTANT_DISCOUNT"
-
-
 class Promotion(Struct, frozen=True):
     """A discount on offer. Of one `group` one may be used; one that is not `stackable` is used alone. No `kinds` means any kind."""
 
     promotion_id: str
-    type: PromotionType
+    type: str
     title: str
     threshold: Money
-    kinds: frozenset[Kind]
+    kinds: frozenset[str]
     group: str
     stackable: bool
     amount_off: Money | None = None
@@ -151,7 +146,7 @@ class Promotion(Struct, frozen=True):
 
 
 class Boost(Struct, frozen=True):
-    kind: Kind
+    kind: str
     weight_bps: Bps
     label: str
 
@@ -172,7 +167,7 @@ class Channel(Struct, frozen=True):
     """A road that money can take. `min` and `max` bound what it carries; `cost_bps` and `fixed_cost` are ours, `fee_bps` the payer's."""
 
     channel_id: str
-    kind: Kind
+    kind: str
     provider: str
     provider_name: str
     status: ChannelStatus
@@ -181,25 +176,25 @@ class Channel(Struct, frozen=True):
     max: Money
     cost_bps: Bps
     success_bps: Bps
-    terminals: frozenset[Terminal]
+    terminals: frozenset[str]
     until: Instant | None = None
     fixed_cost: Money | None = None
     fee_bps: Bps | None = None
-    products: frozenset[Product] | None = None
+    products: frozenset[str] | None = None
     brands: frozenset[str] | None = None
-    card_types: frozenset[CardType] | None = None
+    card_types: frozenset[str] | None = None
 
 
 class Channels(Struct, frozen=True):
     """The channel gateway's answer, prepared: by kind and provider, and by id."""
 
-    by_kind: dict[Kind, dict[str, list[Channel]]]
+    by_kind: dict[str, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
 
     @staticmethod
     def prepared(channels: Iterable[Channel]) -> Channels:
         """Index a list of channels. Their order does not matter: everything below is sorted by id."""
-        by_kind: dict[Kind, dict[str, list[Channel]]] = {}
+        by_kind: dict[str, dict[str, list[Channel]]] = {}
         by_id: dict[str, Channel] = {}
         for channel in sorted(channels, key=_channel_id):
             by_id[channel.channel_id] = channel
@@ -213,7 +208,7 @@ _channel_id = attrgetter("channel_id")
 class Scope(Struct, frozen=True):
     """What a quota is about. What is not named is not narrowed."""
 
-    kind: Kind
+    kind: str
     bank: str | None = None
     channel_id: str | None = None
     card_id: str | None = None
@@ -234,11 +229,11 @@ class Quota(Struct, frozen=True):
 class Quotas(Struct, frozen=True):
     """The quotas of one user in one currency, prepared: by the kind and the bank that their scope names, None being every bank."""
 
-    by_kind: dict[Kind, dict[str | None, list[Quota]]]
+    by_kind: dict[str, dict[str | None, list[Quota]]]
 
     @staticmethod
     def prepared(quotas: Iterable[Quota]) -> Quotas:
-        by_kind: dict[Kind, dict[str | None, list[Quota]]] = {}
+        by_kind: dict[str, dict[str | None, list[Quota]]] = {}
         for quota in quotas:
             by_kind.setdefault(quota.scope.kind, {}).setdefault(quota.scope.bank, []).append(quota)
         return Quotas(by_kind)

@@ -94,7 +94,7 @@ class Coupons:
         self._all = reached(promotions, order, now)
         self.steps_left = MAX_STEPS
         self._unbounded: dict[tuple[frozenset[Kind], str | None], Discounts] = {}
-        self.kinds: frozenset[Kind] = frozenset().union(*[coupon.promotion.kinds for coupon in self._all])
+        self.kinds: frozenset[str] = frozenset().union(*[coupon.promotion.kinds for coupon in self._all])
         self.banks: frozenset[str] = frozenset().union(*[coupon.promotion.banks or () for coupon in self._all])
 
     def best(self, kinds: frozenset[Kind], bank: str | None, floor: int) -> Discounts:

@@ -77,9 +77,9 @@ def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod
     return tuple([_method(case, rank, row[6], row[7], row[8], weights) for rank, row in enumerate(rows, 1)])
 
 
-def _habits(case: Case, weights: Weights) -> dict[Kind, Share]:
+def _habits(case: Case, weights: Weights) -> dict[str, Share]:
     """By kind, its share of what the member paid with, and marketing's wish."""
-    counts: dict[Kind, int] = {}
+    counts: dict[str, int] = {}
     for used in case.facts.member.usage:
         counts[used.kind] = counts.get(used.kind, 0) + used.count
     total = sum(counts.values())
@@ -115,7 +115,7 @@ def _score(case: Case, offer: Offer, weights: Weights, share: Share) -> tuple[in
     """The score, and what counted in it. What a channel costs us counts but is not named: it is nobody's business outside."""
     score, reasons = share.score, share.reasons
     channel, last = offer.quote.channel, case.facts.member.last_used
-    if last is not None and last.kind is offer.line.kind:
+    if last is not None and last.kind == offer.line.kind:
         same = offer.instrument is not None and last.instrument_id == offer.instrument.id
         score += (weights.last_used if same else weights.last_kind) * BPS
         reasons = ("LAST_USED" if same else "LAST_KIND", *reasons)

@@ -152,21 +152,29 @@ class Http1:
             call.connecting = False
         if task.cancelled():
             return
-        try:
-            connection = task.result()
-            if connection.closed:
-                raise Unreachable(f"{lane.address.name}: closed as soon as it was open")
-        except Unreachable as unreachable:
-            lane.back_off.failed(monotonic())
-            if call is not None and call.waits:
-                self._try_elsewhere(call, unreachable)
-            self._use_room()
+        error = task.exception()
+        if error is not None:
+            self._not_connected(lane, call, error)
+            return
+        connection = task.result()
+        if connection.closed:
+            self._not_connected(lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open"))
             return
         lane.back_off.worked()
         if call is not None and call.retried and call.waits:
             self._begin(connection, call)
         else:
             self._serve(connection)
+
+    def _not_connected(self, lane: Lane, call: Call | None, error: BaseException) -> None:
+        """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
+        unreachable = error if isinstance(error, Unreachable) else Unreachable(f"{lane.address.name}: {what_happened(error)}")
+        lane.back_off.failed(monotonic())
+        if call is not None and call.waits:
+            self._try_elsewhere(call, unreachable)
+        self._use_room()
+        if unreachable is not error:
+            raise error
 
     def _try_elsewhere(self, call: Call, unreachable: Unreachable) -> None:
         """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
@@ -194,7 +202,8 @@ class Http1:
         lane.open.remove(connection)
         if call is not None:
             call.connection = None
-            if connection.kept and not connection.answered and call.request.safe and not call.retried:
+            # A retry goes out on a connection that has answered nothing yet, so it is never followed by another.
+            if connection.kept and not connection.answered and call.request.safe:
                 self._retry(call, lane)
             else:
                 call.finish(Unreachable(f"{lane.address.name}: {what_happened(error)}"))

@@ -121,7 +121,10 @@ class AiohttpLane:
             async with self.session().request(
                 request.method, url, data=request.body or None, headers=headers, allow_redirects=False, trace_request_ctx=call
             ) as answer:
-                return await self._whole(answer)
+                self._check(answer)
+                return Response(
+                    answer.status, await self._body(answer), retry_after_s(answer.headers.get("Retry-After", "").strip().encode())
+                )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(f"{name}: {what_happened(error)}") from error
         except aiohttp.ClientResponseError as error:
@@ -133,15 +136,6 @@ class AiohttpLane:
             raise Unreachable(f"{name}: {what_happened(error)}") from error
         finally:
             self.load -= 1
-
-    async def _whole(self, answer: aiohttp.ClientResponse) -> Response:
-        try:
-            self._check(answer)
-            body = await self._body(answer)
-        except Garbled:
-            answer.close()
-            raise
-        return Response(answer.status, body, retry_after_s(answer.headers.get("Retry-After", "").strip().encode()))
 
     def _check(self, answer: aiohttp.ClientResponse) -> None:
         """The same verdicts as in `framing`, on what aiohttp lets pass."""
@@ -204,8 +198,16 @@ class ViaAiohttp:
             return call
         call.task = task = asyncio.get_running_loop().create_task(self._run(call, request, _headers(request, trip, budget_ms)))
         self._calls[task] = call
-        task.add_done_callback(self._calls.pop)
+        task.add_done_callback(self._over)
         return call
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Raises what is no `SourceError`, for the loop to report: a bug, of which the caller hears all the same."""
+        call = self._calls.pop(task)
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            call.finish(Unreachable(f"{self._names()}: {what_happened(bug)}"))
+            raise bug
 
     def _refusal(self) -> SourceError | None:
         if self._closed:

@@ -37,7 +37,6 @@ from cashier.domain.facts import (
     MerchantStatus,
     Period,
     Promotion,
-    PromotionType,
     Quota,
     Quotas,
     Scope,
@@ -153,7 +152,7 @@ def promotion(promotion_id: str, off: int | None = None, *, percent_bps: int | N
     return structs.replace(
         Promotion(
             promotion_id,
-            PromotionType.COUPON,
+            "COUPON",
             f"The promotion {promotion_id}",
             Money(currency, changes.pop("threshold", 0)),
             kinds,

@@ -145,6 +145,17 @@ def test_a_promotion_counts_where_it_allows_both_kinds() -> None:
     assert discounts(Kind.QUICK_PAY) == []
 
 
+def test_a_banks_promotion_is_for_the_combination_with_its_card_only() -> None:
+    world = short(
+        cards=(card("CMB"), card("ICBC")),
+        channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC")),
+        promotions=(promotion("p", 100, banks=frozenset({"CMB"})),),
+    )
+    prices = {option.option_id: option.amount.payable for option in world.method(COMBINED).options if option.amount}
+    assert prices == {"c_CMB": cny(9_900), "c_ICBC": cny(10_000)}
+    assert legs(world.method(COMBINED)) == {LegType.BALANCE: 4_000, LegType.CHANNEL: 5_900}
+
+
 def test_a_promotion_for_paying_by_a_card_is_not_had_without_paying_by_it() -> None:
     world = short(
         100,

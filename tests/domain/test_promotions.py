@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.domain.facts import CardType, Promotion
@@ -138,6 +138,13 @@ def test_what_is_left_reaches_the_channels_minimum_or_is_nothing() -> None:
 def test_a_minimum_may_make_two_smaller_promotions_better_than_the_greatest() -> None:
     offered = (promotion("p_1", 60), promotion("p_2", 50), promotion("p_3", 30))
     assert taken(*offered, amount=150, floor=65) == {"p_2": 50, "p_3": 30}
+    assert taken(*offered, amount=150, floor=70) == {"p_2": 50, "p_3": 30}
+    assert taken(*offered, amount=150, floor=71) == {"p_1": 60}
+
+
+def test_of_sets_that_leave_just_the_minimum_the_one_of_fewest_promotions_is_used() -> None:
+    offered = [promotion(f"p_{off}", off) for off in (50, 45, 35, 20, 10)]
+    assert taken(*offered, amount=200, floor=120) == {"p_45": 45, "p_35": 35}
 
 
 def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None:
@@ -148,6 +155,18 @@ def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None
     assert method.reason is None
     assert method.amount is not None
     assert method.amount.payable == cny(80)
+
+
+def test_a_minimum_is_reached_with_the_fee_so_that_a_discount_is_not_lost_to_it() -> None:
+    def saved(off: int) -> bool:
+        world = World(order=order(500), channels=(channel(Kind.WALLET, "A", least=500, fee_bps=200),), promotions=(promotion("p", off),))
+        [method] = world.methods()
+        assert method.reason is None
+        assert method.amount is not None
+        return bool(method.amount.discounts)
+
+    assert saved(10)
+    assert not saved(11)
 
 
 def test_promotions_for_one_bank_are_for_its_cards_only() -> None:
@@ -201,6 +220,7 @@ def sequence(one: Promotion) -> tuple[Any, ...]:
 
 
 @given(OFFERED, st.integers(1, 120), st.integers(0, 60))
+@settings(max_examples=400, deadline=None)
 def test_the_best_set_is_the_best_of_all_legal_sets(rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int) -> None:
     """The oracle tries every subset. Values are clamped to the order as in the law, so equal amounts tie there as here."""
     promotions = offered([(min(off, amount), group, stackable, days) for off, group, stackable, days in rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -176,7 +176,7 @@ def roads(world: World, method: PayMethod) -> list[tuple[Channel, str | None]]:
 
 
 def fee_of(world: World, channel: Channel, value: int) -> int:
-    bps = world.catalog.methods[channel.kind].fee_bps if channel.fee_bps is None else channel.fee_bps
+    bps = world.catalog.methods[Kind(channel.kind)].fee_bps if channel.fee_bps is None else channel.fee_bps
     return share_half_up(value, bps)
 
 
@@ -260,16 +260,17 @@ def remarkable(world: World) -> Iterator[str]:
 
 
 def test_the_worlds_have_what_the_properties_are_about() -> None:
-    """A property over worlds in which nothing can be paid with would hold for any code."""
-    seen: set[str] = set()
-
-    @given(worlds())
-    @settings(max_examples=400, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
-    def look(world: World) -> None:
-        seen.update(remarkable(world))
-
-    look()
+    """A property over worlds in which nothing can be paid with would hold for any code. The rarest thing is in one world of 600."""
     wanted = {f"{kind} is available" for kind in Kind} | set(REFUSALS)
     wanted |= {"both a discount and a fee", "both a discount and a fee on a combined payment", "nothing to pay"}
     wanted |= {"a discount within a quota", "options of both sorts"}
+    seen: set[str] = set()
+
+    def look(world: World) -> None:
+        seen.update(remarkable(world))
+
+    for number in range(40):
+        seed(number)(settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(given(worlds())(look)))()
+        if wanted <= seen:
+            break
     assert wanted - seen == set()

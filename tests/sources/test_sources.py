@@ -144,6 +144,21 @@ async def test_twins_are_garbled_because_a_way_to_pay_would_have_two_meanings() 
         assert isinstance(parsed(SOURCES[name], {**answer, field: [*answer[field], answer[field][0]]}), Garbled), field
 
 
+async def test_what_an_upstream_knows_and_we_do_not_is_passed_over() -> None:
+    """A new kind, product or terminal over there is nothing to offer here, and no reason to close the checkout."""
+    merchant, member, channel, quota = [await answer_of(name) for name in ("merchant", "member", "channel", "quota")]
+    assert "CRYPTO" in parsed(SOURCES["merchant"], {**merchant, "products": [*merchant["products"], "CRYPTO"]}).products
+    assert parsed(SOURCES["member"], {**member, "usage": [{"kind": "CRYPTO", "count": 1}]}).usage
+    strange = {**channel["channels"][0], "channel_id": "new", "kind": "CRYPTO", "terminals": ["WATCH"]}
+    assert parsed(SOURCES["channel"], {"channels": [*channel["channels"], strange]}).by_id.keys() >= {"new"}
+    assert parsed(SOURCES["quota"], {**quota, "quotas": [{"scope": {"kind": "CRYPTO"}}]}).by_kind.keys() == {"CRYPTO"}
+
+
+async def test_a_state_that_we_do_not_know_is_garbled_because_it_may_mean_anything() -> None:
+    for name in ("order", "merchant", "member"):
+        assert isinstance(parsed(SOURCES[name], {**await answer_of(name), "status": "ASLEEP"}), Garbled), name
+
+
 async def test_a_quota_in_another_currency_is_no_answer() -> None:
     answer = await answer_of("quota")
     single = {"scope": {"kind": "QUICK_PAY"}, "single": {"currency": "JPY", "value": 1}}

@@ -51,6 +51,12 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+async def arrival() -> None:
+    """Until what was said has been read: loopback delivers at once and both ends share the loop, so a few turns of it will do."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 def open_sockets() -> int:
     """Of this process. Other files are none of ours: libuv opens /dev/null once."""
     links = []

@@ -13,12 +13,12 @@ import pytest
 import trustme
 import uvloop
 
-from cashier.wire.exchange import Transport
+from cashier.wire.exchange import Response, Transport
 from cashier.wire.http1 import Http1, Http1Settings
 from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
 
-from .asking import nothing_left
-from .hostile import Upstream, tcp_upstream, unix_upstream
+from .asking import answer, ask, nothing_left
+from .hostile import Peer, Upstream, tcp_upstream, unix_upstream
 
 Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
 
@@ -88,3 +88,13 @@ async def wired(request: pytest.FixtureRequest, authority: Authority, tmp_path: 
         if client == "http1":
             assert "0 queued" in repr(wire)
             assert "0 open, 0 idle, 0 outstanding, 0 connecting" in repr(wire)
+
+
+async def answered(wired: Wired, peer: Peer | None = None, **options: Any) -> Peer:
+    """One whole exchange; returns its connection, which is now kept."""
+    first = ask(wired.wire, "/before", **options)
+    peer = peer or await wired.upstream.peer()
+    await peer.question()
+    peer.say(answer(b"before"))
+    assert await first.outcome() == Response(200, b"before")
+    return peer

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from cashier.answer import Garbled, SourceError, Unreachable
+from cashier.answer import SourceError, Unreachable
 from cashier.wire.exchange import Request, Response, Trip
+from cashier.wire.lane import Lane
+from cashier.wire.via_aiohttp import AiohttpLane
 
-from .asking import OK, TRIP, Asked, answer, ask, until
-from .conftest import Wired
-from .hostile import Peer
+from .asking import OK, TRIP, Asked, answer, arrival, ask, until
+from .conftest import Wired, answered
 
 HELLO = Response(200, b"hello")
-
-
-async def answered(wired: Wired, peer: Peer | None = None, **options: Any) -> Peer:
-    """One whole exchange; returns its connection, which is now kept."""
-    first = ask(wired.wire, "/before", **options)
-    peer = peer or await wired.upstream.peer()
-    await peer.question()
-    peer.say(answer(b"before"))
-    assert await first.outcome() == Response(200, b"before")
-    return peer
 
 
 async def test_a_question_carries_all_that_the_contract_wants_and_nothing_else(wired: Wired) -> None:
@@ -183,183 +173,6 @@ async def test_a_call_abandoned_at_once_is_not_sent(wired: Wired) -> None:
     assert abandoned.outcomes == []
 
 
-# A kept connection that the upstream had closed.
-
-
-async def test_a_kept_connection_closed_under_a_question_is_replaced_once(wired: Wired) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire, "/again")
-    first = await peer.question()
-    peer.hang_up()
-    fresh = await wired.upstream.peer()
-    second = await fresh.question()
-    assert second.line == first.line == "GET /again HTTP/1.1"
-    fresh.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
-    await answered(wired, fresh)
-
-
-async def test_a_question_is_not_sent_a_third_time(wired: Wired) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire, "/again")
-    await peer.question()
-    peer.hang_up()
-    fresh = await wired.upstream.peer()
-    await fresh.question()
-    fresh.hang_up()
-    assert isinstance(await asked.outcome(), Unreachable)
-    assert wired.upstream.unseen == 0
-
-
-@pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
-async def test_what_is_not_safe_is_never_sent_twice(wired: Wired, method: str) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire, "/pay", method=method, safe=False)
-    await peer.question()
-    peer.hang_up()
-    assert isinstance(await asked.outcome(), Unreachable)
-    assert wired.upstream.unseen == 0
-
-
-async def test_a_safe_post_is_sent_again_with_its_body(wired: Wired) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire, "/batch", method="POST", body=b"[1]")
-    await peer.question()
-    peer.hang_up()
-    fresh = await wired.upstream.peer()
-    assert (await fresh.question()).body == b"[1]"
-    fresh.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
-
-
-async def test_a_fresh_connection_that_closes_is_no_reason_to_ask_again(wired: Wired) -> None:
-    asked = ask(wired.wire)
-    peer = await wired.upstream.peer()
-    await peer.question()
-    peer.hang_up()
-    assert isinstance(await asked.outcome(), Unreachable)
-    assert wired.upstream.unseen == 0
-
-
-async def test_once_part_of_an_answer_has_come_nothing_is_sent_again(wired: Wired) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire)
-    await peer.question()
-    peer.say(OK + b"Content-Length: 5\r\n\r\nhe")
-    peer.hang_up()
-    assert isinstance(await asked.outcome(), Unreachable)
-    assert wired.upstream.unseen == 0
-
-
-async def test_a_retry_that_nobody_waits_for_is_not_sent(wired: Wired) -> None:
-    peer = await answered(wired)
-    asked = ask(wired.wire, "/again")
-    await peer.question()
-    asked.exchange.abandon()
-    peer.hang_up()
-    following = ask(wired.wire, "/following")
-    fresh = await wired.upstream.peer()
-    assert (await fresh.question()).line == "GET /following HTTP/1.1"
-    fresh.say(answer(b"hello"))
-    assert await following.outcome() == HELLO
-    assert asked.outcomes == []
-
-
-async def test_a_kept_connection_closed_while_idle_is_not_used(wired: Wired) -> None:
-    peer = await answered(wired)
-    peer.hang_up()
-    await arrival()
-    asked = ask(wired.wire, "/pay", method="POST", safe=False)
-    fresh = await wired.upstream.peer()
-    await fresh.question()
-    fresh.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
-
-
-async def test_an_answer_to_nobodys_question_answers_nobody(wired: Wired) -> None:
-    peer = await answered(wired)
-    peer.say(answer(b"WRONG"))
-    if wired.client == "http1":
-        await peer.gone()
-    else:  # aiohttp notices when it wants to use the connection, so let the answer arrive
-        await arrival()
-    asked = ask(wired.wire, "/following", method="POST", safe=False)
-    fresh = await wired.upstream.peer()
-    assert (await fresh.question()).line == "POST /following HTTP/1.1"
-    fresh.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
-
-
-async def arrival() -> None:
-    """Until what was said has been read: loopback delivers at once and both ends share the loop, so a few turns of it will do."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
-# Floods that have no end of their own.
-
-
-@pytest.mark.parametrize(
-    ("opening", "flood"),
-    [
-        (OK, b"X: y\r\n" * 10),
-        (OK + b"X: ", b"y" * 500),
-        (b"HTTP/1.1 200 ", b"O" * 500),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"3e8\r\n" + b"x" * 1000 + b"\r\n"),
-    ],
-    ids=["headers", "one header", "a reason", "chunks"],
-)
-async def test_a_flood_without_an_end_is_cut_off(wired: Wired, opening: bytes, flood: bytes) -> None:
-    asked = ask(wired.wire)
-    peer = await wired.upstream.peer()
-    await peer.question()
-    peer.say(opening)
-    await peer.flood(flood)
-    assert isinstance(await asked.outcome(), Garbled)
-
-
-@pytest.mark.parametrize(
-    ("opening", "flood"),
-    [
-        (b"", b"\r\n" * 500),
-        (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n5;", b"x" * 500),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 10),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y" * 500),
-    ],
-    ids=["blank lines", "early answers", "a chunk extension", "trailers", "one trailer"],
-)
-async def test_a_flood_around_the_body_is_cut_off_or_ends_with_the_callers_patience(wired: Wired, opening: bytes, flood: bytes) -> None:
-    asked = ask(wired.wire)
-    peer = await wired.upstream.peer()
-    await peer.question()
-    peer.say(opening)
-    if wired.client == "http1":
-        await peer.flood(flood)
-        assert isinstance(await asked.outcome(), Garbled)
-        return
-    # aiohttp bounds trailers only and keeps none of the others: it reads until the asker's deadline abandons the call.
-    await peer.flood(flood, times=20)
-    asked.exchange.abandon()
-    await peer.flood(flood)
-    assert asked.outcomes == [] or isinstance(asked.outcomes[0], SourceError)
-
-
-@pytest.mark.parametrize("bad", [b"zz\r\n", b"2\r\nhello\r\n"], ids=["size", "length"])
-async def test_a_chunk_that_breaks_the_protocol_after_the_head_was_read_is_no_hang(wired: Wired, bad: bytes) -> None:
-    asked = ask(wired.wire)
-    peer = await wired.upstream.peer()
-    await peer.question()
-    await peer.say_slowly(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-    await arrival()
-    peer.say(bad)
-    assert isinstance(await asked.outcome(), Garbled)
-    await peer.gone()
-
-
-# Replies and the end.
-
-
 async def test_a_reply_that_raises_goes_to_the_loop_and_harms_no_connection(wired: Wired) -> None:
     loop = asyncio.get_running_loop()
     bugs: list[BaseException] = []
@@ -375,6 +188,22 @@ async def test_a_reply_that_raises_goes_to_the_loop_and_harms_no_connection(wire
     await until(lambda: bool(bugs))
     assert [str(bug) for bug in bugs] == ["ours"]
     await answered(wired, peer)
+
+
+async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
+
+    async def buggy(*_: object) -> None:
+        raise LookupError("ours")
+
+    monkeypatch.setattr(Lane, "connect", buggy)
+    monkeypatch.setattr(AiohttpLane, "ask", buggy)
+    outcome = await ask(wired.wire).outcome()
+    assert isinstance(outcome, Unreachable)
+    assert "LookupError" in outcome.detail
+    await until(lambda: bool(bugs))
+    assert [str(bug) for bug in bugs] == ["ours"]
 
 
 async def test_a_question_asked_from_within_a_reply_uses_the_connection_just_freed(wired: Wired) -> None:

@@ -199,6 +199,31 @@ async def test_an_idle_connection_is_closed_when_it_is_old(upstream: Upstream) -
         await finish(await upstream.peer(), again)
 
 
+async def test_an_idle_connection_that_is_reset_is_no_longer_there(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=2) as wire:
+        await upstream.peer()
+        peer = await upstream.peer()
+        peer.reset()
+        await until(lambda: state(wire) == (0, 1, 1, 0, 0))
+
+
+async def test_a_connection_at_its_end_is_given_to_nobody_even_before_it_is_closed(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as wire:
+        (connection,) = wire._lanes[0].idle
+        connection.eof_received()
+        assert state(wire) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
+        await until(lambda: state(wire).open == 0)
+
+
+async def test_a_connection_that_is_closing_is_not_used(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as wire:
+        await upstream.peer()
+        (connection,) = wire._lanes[0].idle
+        connection._transport.close()
+        asked = ask(wire, "/pay", method="POST", safe=False)
+        await finish(await upstream.peer(), asked)
+
+
 async def test_a_busy_connection_does_not_grow_old(upstream: Upstream) -> None:
     async with pool(upstream, idle_s=0.02, ahead=2) as wire:
         asked = ask(wire)

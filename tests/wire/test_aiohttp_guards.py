@@ -1,0 +1,69 @@
+"""What the guards around aiohttp do that no upstream can be made to show reliably."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cashier.answer import Garbled, Overloaded
+from cashier.wire.aiohttp_guards import never_stuck
+from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
+
+from .asking import ask, nothing_left
+from .hostile import tcp_upstream, unused_port
+
+
+async def test_a_connection_that_breaks_after_its_answer_is_nobodys_bug() -> None:
+    bugs: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: bugs.append(context))
+    closed = loop.create_future()
+    answer: Any = SimpleNamespace(connection=SimpleNamespace(protocol=SimpleNamespace(closed=closed)), content=None)
+    for _ in range(3):
+        with never_stuck(answer, Garbled("never")):
+            pass
+    closed.set_exception(ConnectionResetError())
+    await asyncio.sleep(0)
+    del answer, closed
+    gc.collect()
+    assert bugs == []
+
+
+async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() -> None:
+    async with nothing_left(), tcp_upstream() as upstream:
+        wire = ViaAiohttp([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
+        waiting = [ask(wire) for _ in range(3)]
+        assert isinstance(await ask(wire).outcome(), Overloaded)
+        assert not any(asked.outcomes for asked in waiting)
+        await wire.close()
+
+
+async def test_an_address_that_refuses_is_passed_over() -> None:
+    async with nothing_left(), tcp_upstream() as upstream:
+        wire = ViaAiohttp([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
+        for _ in range(4):
+            asked = ask(wire)
+            peer = await upstream.asked()
+            await peer.question()
+            peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await asked.outcome()
+        assert wire._lanes[0].back_off.failures >= 1
+        await wire.close()
+
+
+async def test_a_proxy_of_the_environment_is_used_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with nothing_left(), tcp_upstream() as upstream, tcp_upstream() as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        for trusted, expected in ((False, upstream), (True, proxy)):
+            wire = ViaAiohttp([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
+            asked = ask(wire)
+            peer = await expected.peer()
+            await peer.question()
+            peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await asked.outcome()
+            await wire.close()
