@@ -120,6 +120,14 @@ def test_of_channels_at_one_price_a_failing_one_is_not_taken_to_save_us_a_little
     assert method.health is Health.UP
 
 
+def test_a_provider_whose_channels_call_it_differently_has_one_name_whatever_their_order() -> None:
+    channels = (channel(Kind.WALLET, "A", "w_1", provider_name="One"), channel(Kind.WALLET, "A", "w_2", provider_name="Two"))
+    banks = (channel(Kind.VA, "A", "v_1", provider_name="One"), channel(Kind.VA, "A", "v_2", provider_name="Two"))
+    for found in (World(channels=(*channels, *banks)), World(channels=(*channels[::-1], *banks[::-1]))):
+        assert found.method("WALLET:A").title == "One"
+        assert found.option("VA", "A").title == "One"
+
+
 def test_a_closed_channel_does_not_matter_while_another_is_open() -> None:
     [method] = World(channels=(channel(Kind.WALLET, "A", "w_1", status=ChannelStatus.CLOSED), channel(Kind.WALLET, "A", "w_2"))).methods()
     assert method.availability is AVAILABLE
