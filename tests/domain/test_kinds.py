@@ -277,6 +277,12 @@ def test_a_kind_is_refused_as_a_whole(reason: ReasonCode, terms: dict[str, Any],
     assert (method.availability, code(method)) == (UNAVAILABLE, reason)
 
 
+def test_the_level_of_identity_that_a_kind_asks_for_is_enough() -> None:
+    world = cmb(catalog=with_terms(Kind.QUICK_PAY, kyc_level=3))
+    assert world.but(member=member(kyc_level=3)).method("QUICK_PAY:c_CMB").availability is AVAILABLE
+    assert code(world.but(member=member(kyc_level=2)).method("QUICK_PAY:c_CMB")) is ReasonCode.KYC_REQUIRED
+
+
 def test_of_all_that_refuses_a_kind_the_first_speaks() -> None:
     for index, (reason, _, _) in enumerate(KIND_REFUSALS):
         terms: dict[str, Any] = {}
