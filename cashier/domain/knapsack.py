@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# About a millisecond of steps.
+# One or two milliseconds.
 MAX_STEPS = 2_000
 # Of more than this only the most valuable are searched. One descent without a turn takes as many steps and is always granted.
 MAX_SEARCHED = 64
