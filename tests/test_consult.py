@@ -15,7 +15,8 @@ from cashier.domain.order import Blocked
 from cashier.fanout.ask import Status
 from cashier.sandbox import CASES
 
-from .virtual import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, in_virtual_time, request
+from .fanout.scripted import in_virtual_time
+from .virtual import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request
 
 BLOCKED = [name for name in CASES if name.upper() in set(Blocked)]
 # Who could refuse a way of each kind, beyond the required sources.

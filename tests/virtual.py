@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import looptime
 import msgspec
 
 from cashier.answer import Garbled, Overloaded, Unreachable, WrongIdentity
@@ -21,7 +20,6 @@ from cashier.sources.call import in_process
 from cashier.web.token import Signer
 from cashier.wire.exchange import Trip
 
-T = TypeVar("T")
 DEADLINE_MS = 150
 CATALOG = configuration({}, "").catalog
 NEVER_MS = 10**9
@@ -95,20 +93,3 @@ def fated(name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls:
         return await function(**asked)
 
     return answer
-
-
-def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run on a loop whose time jumps to whatever happens next, and see that nothing outlives it."""
-    loop = looptime.new_event_loop(noop_cycles=3)
-
-    async def alone() -> T:
-        result = await main
-        for _ in range(3):  # a cancelled task takes a turn or two to be gone
-            await asyncio.sleep(0)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    try:
-        return loop.run_until_complete(alone())
-    finally:
-        loop.close()
