@@ -168,7 +168,7 @@ class Consult:
         summary = OrderSummary(
             order.order_id, "" if hidden else order.title, Money(order.amount.currency, 0) if hidden else order.amount, order.expires_at
         )
-        token = self._sign(request, order.amount, (), int(now.timestamp()), 0)
+        token = self._sign(request, summary.amount, (), int(now.timestamp()), 0)  # its payload can be read by whoever has it
         return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
 
 

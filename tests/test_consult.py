@@ -14,6 +14,7 @@ from cashier.domain.method import Availability, Kind, PayMethod
 from cashier.domain.order import Blocked
 from cashier.fanout.ask import Status
 from cashier.sandbox import CASES
+from cashier.web.token import Signer
 
 from .fanout.scripted import in_virtual_time
 from .virtual import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request
@@ -67,6 +68,12 @@ def test_of_somebody_elses_order_nothing_is_told() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
         found = consulted({}, case)
         assert (found.order.title, found.order.amount.value) == ("", 0)
+
+
+def test_the_token_tells_nothing_of_somebody_elses_order_either() -> None:
+    for case in ("order_user_mismatch", "order_merchant_mismatch"):
+        claims = Signer(["s" * 32]).read_consult_token(consulted({}, case).consult_token, 0)
+        assert (claims.amount, claims.methods) == (0, ())
 
 
 def test_a_paid_order_waits_for_nobody() -> None:

@@ -41,15 +41,16 @@ def in_process(source: Source, function: Function, needs: tuple[str, ...]) -> St
             if not task.cancelled():
                 done(_outcome(source, task, known))
 
-        task = loop.create_task(_awaited(function(**{name: known[name] for name in needs})))
+        task = loop.create_task(_called(function, {name: known[name] for name in needs}))
         task.add_done_callback(finished)
         return _TaskInFlight(task, finished)
 
     return start
 
 
-async def _awaited(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+async def _called(function: Function, asked: dict[str, Any]) -> Any:
+    """Called inside the task, so that what goes wrong in the calling ends where all its trouble ends."""
+    return await function(**asked)
 
 
 class _TaskInFlight:

@@ -1,0 +1,88 @@
+"""A function of the embedding program in the place of a service, and what it may do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cashier.answer import Overloaded, SourceError, Unreachable
+from cashier.domain.facts import Balances
+from cashier.fanout.ask import Status
+from cashier.sources.balance import BALANCE
+from cashier.sources.call import in_process
+
+ANSWER: dict[str, Any] = {"user_id": "u_1", "accounts": []}
+
+
+async def outcome_of(function: Callable[..., Any]) -> tuple[Any, list[dict[str, Any]]]:
+    """How asking it ends, and what the event loop was told of it."""
+    loop = asyncio.get_running_loop()
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    ended: asyncio.Future[Any] = loop.create_future()
+    in_process(BALANCE, function, ("user_id",))({"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome))
+    return await ended, told
+
+
+async def test_what_it_returns_is_read_as_the_contracts_answer() -> None:
+    async def balance(user_id: str) -> dict[str, Any]:
+        return {**ANSWER, "user_id": user_id}
+
+    assert await outcome_of(balance) == (Balances("u_1", ()), [])
+
+
+async def test_a_source_error_that_it_raises_is_the_outcome() -> None:
+    async def balance(user_id: str) -> None:
+        raise Overloaded("later", 2.0)
+
+    outcome, told = await outcome_of(balance)
+    assert isinstance(outcome, Overloaded)
+    assert told == []
+
+
+def raises_before_it_is_awaited(user_id: str) -> Any:
+    raise ConnectionError("no database")
+
+
+def returns_what_cannot_be_awaited(user_id: str) -> Any:
+    return ANSWER
+
+
+async def raises_when_awaited(user_id: str) -> Any:
+    raise ConnectionError("no database")
+
+
+async def wants_other_arguments(order_id: str) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    "function", [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments]
+)
+async def test_one_that_goes_wrong_is_unreachable_and_reported_however_it_goes_wrong(function: Callable[..., Any]) -> None:
+    outcome, told = await outcome_of(function)
+    assert isinstance(outcome, SourceError)
+    assert type(outcome) is Unreachable
+    assert [context["message"] for context in told] == ["cashier: the function of source 'balance' raised"]
+
+
+async def test_one_that_is_abandoned_is_cancelled_and_answers_nobody() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def balance(user_id: str) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        raise AssertionError("nobody waits any more")
+
+    flight = in_process(BALANCE, balance, ("user_id",))({"user_id": "u_1"}, None, 100, done)
+    await begun.wait()
+    assert flight is not None
+    flight.abandon()
+    await cancelled.wait()
