@@ -10,7 +10,7 @@ from cashier.fanout.ask import Importance
 
 from .scripted import NEVER, Source, Way
 
-# How late a timer may be: whole milliseconds, rounded up.
+# How late a timer may be, whole milliseconds rounded up; and how early the end may come, whose last millisecond counts as the end.
 SLACK_MS = 1.001
 
 
@@ -94,6 +94,4 @@ def _required(sources: Sequence[Source]) -> list[str]:
 def _certain(courses: dict[str, Course], ended_ms: float, grace_end_ms: float) -> bool:
     timers = [course.ended_ms for course in courses.values() if course.timed] + [grace_end_ms]
     events = [ms for course in courses.values() for ms in (course.ended_ms, course.began_ms) if ms is not None]
-    close = any(0 < event - timer < SLACK_MS for timer in timers for event in [*events, ended_ms, grace_end_ms])
-    # Nor is it foretold whether something is still put with less than a millisecond of grace left.
-    return not close and not any(0 <= grace_end_ms - event < 1 for event in events if event != grace_end_ms)
+    return not any(0 < abs(event - timer) < SLACK_MS for timer in timers for event in [*events, ended_ms, grace_end_ms])
