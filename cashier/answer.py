@@ -78,3 +78,25 @@ class WrongIdentity(Garbled):
     """A well-formed answer about another user, order or merchant than was asked for. Thrown away, always."""
 
     why = Why.WRONG_IDENTITY
+
+
+class NotAsked(SourceError):
+    """No call was made, by our own decision. Which one, the subclass says."""
+
+
+class Shed(NotAsked):
+    """The source has as many calls of ours as it bears, or we ourselves have too much to do."""
+
+    why = Why.SHED
+
+
+class BreakerOpen(NotAsked):
+    """It has failed too often of late, and is left alone for a while."""
+
+    why = Why.BREAKER_OPEN
+
+
+class Skipped(NotAsked):
+    """There was not enough time left for it to answer."""
+
+    why = Why.SKIPPED

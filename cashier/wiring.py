@@ -21,9 +21,10 @@ from cashier.consult import Consult, Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import Start
 from cashier.fanout.plan import Plan
+from cashier.fanout.upstream import unguarded
 from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.settings import SECRET_VARIABLE, Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
-from cashier.sources.call import Function, in_process, over_wire
+from cashier.sources.call import Function, InProcess, OverWire
 from cashier.sources.source import Adapter
 from cashier.watch.logs import configure_logs
 from cashier.web.auth import Doorkeeper
@@ -115,13 +116,13 @@ class Cashier:
                 timeouts_ms[name] = settings.timeout_ms
             try:
                 if name in functions:
-                    starts[name] = in_process(source, functions[name], question.needs)
+                    starts[name] = unguarded(InProcess(source, functions[name], question.needs))
                 elif settings is None:
                     faults.append(f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"')
                 elif settings.transport == "local":
-                    starts[name] = in_process(source, _function(settings.urls[0]), question.needs)
+                    starts[name] = unguarded(InProcess(source, _function(settings.urls[0]), question.needs))
                 else:
-                    starts[name] = over_wire(_adapter(settings, source), self._transport(settings))
+                    starts[name] = unguarded(OverWire(_adapter(settings, source), self._transport(settings)))
             except ValueError as fault:
                 faults.append(f"{self.config.source}: [sources.{name}] {fault}")
         if faults:

@@ -13,10 +13,11 @@ from cashier.answer import Garbled, Overloaded, Unreachable, WrongIdentity
 from cashier.consult import Consult, Consultation, ConsultError, ConsultSettings
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
+from cashier.fanout.upstream import unguarded
 from cashier.plan import QUESTIONS, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings import configuration
-from cashier.sources.call import in_process
+from cashier.sources.call import InProcess
 from cashier.web.token import Signer
 from cashier.wire.exchange import Trip
 
@@ -63,7 +64,7 @@ async def ask(fates: Mapping[str, Fate], question: ConsultRequest, settings: Con
     starts = {}
     for each in QUESTIONS:
         name = each.source.name
-        starts[name] = in_process(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)
+        starts[name] = unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs))
     consult = Consult(
         consultation(starts, {}),
         known,

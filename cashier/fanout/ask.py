@@ -59,10 +59,27 @@ class Start(Protocol):
         """
 
 
+class Instead(Protocol):
+    """What can be said in the place of an answer that does not come."""
+
+    def __call__(self, known: Known) -> tuple[Any, int] | None:
+        """An older answer to the same question and its age in ms; None where there is none, or none young enough."""
+
+
+class Pace(Protocol):
+    """How long an answer is waited for now. It may change from one consultation to the next."""
+
+    @property
+    def timeout_ms(self) -> int:
+        """At least 1, and never above the ask's own."""
+
+
 class Ask(Struct, frozen=True):
     """One question: what must be known before it can be asked, and what its answer makes known for others.
 
-    `reveal` takes the answer and returns what it makes known, by the names in `gives`.
+    `reveal` takes the answer and returns what it makes known, by the names in `gives`. `timeout_ms` is the longest it may take, `pace`
+    what is learned below that. `instead` is asked when it comes to nothing: failed, timed out, cut off by the end or never put for lack
+    of time.
     """
 
     name: str
@@ -72,6 +89,8 @@ class Ask(Struct, frozen=True):
     start: Start
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
+    instead: Instead | None = None
+    pace: Pace | None = None
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):

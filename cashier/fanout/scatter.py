@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from cashier.answer import Missing, SourceError, Why
-from cashier.fanout.ask import Ask, Importance, InFlight, Known, SourceReport, Status
+from cashier.fanout.ask import Ask, Importance, InFlight, Instead, Known, SourceReport, Status
 from cashier.fanout.plan import Plan
 
 # Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
@@ -239,7 +239,7 @@ class Scatter:
 
     def _put(self, slot: Slot) -> None:
         ask = slot.ask
-        budget_ms = ask.timeout_ms
+        budget_ms = ask.timeout_ms if ask.pace is None else ask.pace.timeout_ms
         now_ns = slot.started_ns = self._clock_ns()
         expires_ns = now_ns + budget_ms * _MS_NS
         if expires_ns > self._end_ns:
@@ -297,8 +297,10 @@ class Scatter:
             self._hard_in_ns = now_ns
 
     def _fail(self, slot: Slot, why: Why, now_ns: int) -> None:
-        """Put a Missing in its place, and in the places of those that wait for what only it could have given."""
+        """Put an older answer in its place, or a Missing, and that too in the places of those that wait for what only it could give."""
         ask = slot.ask
+        if ask.instead is not None and not slot.lacking and self._stand_in(slot, ask.instead, now_ns):
+            return
         self._settle(slot, Missing(ask.name, why), _STATUS[why], now_ns)
         if ask.importance is _REQUIRED:
             self._failed.append(ask.name)
@@ -306,9 +308,17 @@ class Scatter:
             if name not in self._known:
                 for waiting in self._waiting_for(name):
                     self._skip(waiting, now_ns)
-        flight, slot.flight = slot.flight, None
-        if flight is not None:
-            flight.abandon()
+        _let_go(slot)
+
+    def _stand_in(self, slot: Slot, instead: Instead, now_ns: int) -> bool:
+        found = instead(self._known)
+        if found is None:
+            return False
+        answer, slot.age_ms = found
+        self._settle(slot, answer, Status.STALE, now_ns)
+        _let_go(slot)
+        self._learn(slot.ask, answer, now_ns)
+        return True
 
     def _skip(self, slot: Slot, now_ns: int) -> None:
         if slot.status is None:
@@ -368,7 +378,10 @@ class Scatter:
                 self._fail(slot, Why.TIMEOUT, now_ns)
             else:
                 self._next_ns = min(self._next_ns, slot.expires_ns)
-        self._weigh()
+        if self._ready:
+            self._start_ready()
+        else:
+            self._weigh()
 
     def _break_off(self, bug: Exception) -> None:
         self._bug = bug
@@ -378,3 +391,9 @@ class Scatter:
         self.over = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _let_go(slot: Slot) -> None:
+    flight, slot.flight = slot.flight, None
+    if flight is not None:
+        flight.abandon()

@@ -1,4 +1,4 @@
-"""From a source to a question that the fan-out can start: over a transport, or as a Python function in this process."""
+"""From a source to an upstream that the fan-out can call: over a transport, or as a Python function in this process."""
 
 from __future__ import annotations
 
@@ -7,45 +7,80 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cashier.answer import SourceError, Unreachable
-from cashier.fanout.ask import Done, InFlight, Known, Start
+from cashier.fanout.ask import Known
+from cashier.fanout.upstream import Heard, Leg
 from cashier.sources.source import Adapter, Source, read, understood
 from cashier.wire.exchange import Response, Transport
 
 Function = Callable[..., Awaitable[Any]]
 
 
-def over_wire(adapter: Adapter, transport: Transport) -> Start:
-    """Ask over a transport."""
-    send, request = transport.send, adapter.request
+class OverWire:
+    """A source asked over a transport."""
 
-    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+    __slots__ = ("_adapter", "_request", "_send", "places")
+
+    def __init__(self, adapter: Adapter, transport: Transport) -> None:
+        self.places = transport.places
+        self._adapter = adapter
+        self._request = adapter.request
+        self._send = transport.send
+
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
         def reply(response: Response | SourceError) -> None:
-            done(read(adapter, response, known))
+            outcome = read(self._adapter, response, known)
+            if isinstance(response, SourceError):
+                heard(outcome)
+            else:
+                heard(outcome, response.status == 404, response.body)
 
-        return send(request(known), trip, budget_ms, reply)
+        return self._send(self._request(known), trip, budget_ms, reply, avoid)
 
-    return start
+    def read(self, none: bool, body: bytes, known: Known) -> Any:
+        return understood(lambda: self._adapter.parse(404 if none else 200, body, known))
 
 
-def in_process(source: Source, function: Function, needs: tuple[str, ...]) -> Start:
-    """Ask an async function, called with what the question needs, by name.
+class InProcess:
+    """An async function, called with what the question needs, by name.
 
     It returns the contract's answer as a mapping or struct, or None for "there is none". It may raise a `SourceError`; whatever else it
     raises goes to the event loop's exception handler and counts as unreachable: one broken source is no reason to lose a sale.
     """
 
-    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
-        loop = asyncio.get_running_loop()
+    __slots__ = ("_function", "_needs", "_source")
 
+    places = ("in this process",)
+
+    def __init__(self, source: Source, function: Function, needs: tuple[str, ...]) -> None:
+        self._source = source
+        self._function = function
+        self._needs = needs
+
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
         def finished(task: asyncio.Task[Any]) -> None:
             if not task.cancelled():
-                done(_outcome(source, task, known))
+                heard(*self._outcome(task, known))
 
-        task = loop.create_task(_called(function, {name: known[name] for name in needs}))
+        asked = {name: known[name] for name in self._needs}
+        task = asyncio.get_running_loop().create_task(_called(self._function, asked))
         task.add_done_callback(finished)
-        return _TaskInFlight(task, finished)
+        return _TaskLeg(task, finished)
 
-    return start
+    def read(self, none: bool, body: bytes, known: Known) -> Any:
+        """Never asked: what a function returns is not kept as bytes."""
+        return Unreachable("a function's answer cannot be kept outside of this process")
+
+    def _outcome(self, task: asyncio.Task[Any], known: Known) -> tuple[Any, bool]:
+        error = task.exception()
+        if error is None:
+            value = task.result()
+            return understood(lambda: self._source.convert(value, known)), value is None
+        if isinstance(error, SourceError):
+            return error, False
+        task.get_loop().call_exception_handler(
+            {"message": f"cashier: the function of source {self._source.name!r} raised", "exception": error, "task": task}
+        )
+        return Unreachable(f"the function raised {type(error).__name__}"), False
 
 
 async def _called(function: Function, asked: dict[str, Any]) -> Any:
@@ -53,8 +88,10 @@ async def _called(function: Function, asked: dict[str, Any]) -> Any:
     return await function(**asked)
 
 
-class _TaskInFlight:
+class _TaskLeg:
     __slots__ = ("_finished", "_task")
+
+    place = 0
 
     def __init__(self, task: asyncio.Task[Any], finished: Callable[[asyncio.Task[Any]], None]) -> None:
         self._task = task
@@ -63,16 +100,3 @@ class _TaskInFlight:
     def abandon(self) -> None:
         self._task.remove_done_callback(self._finished)
         self._task.cancel()
-
-
-def _outcome(source: Source, task: asyncio.Task[Any], known: Known) -> Any:
-    error = task.exception()
-    if error is None:
-        value = task.result()
-        return understood(lambda: source.convert(value, known))
-    if isinstance(error, SourceError):
-        return error
-    task.get_loop().call_exception_handler(
-        {"message": f"cashier: the function of source {source.name!r} raised", "exception": error, "task": task}
-    )
-    return Unreachable(f"the function raised {type(error).__name__}")

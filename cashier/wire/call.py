@@ -17,12 +17,17 @@ if TYPE_CHECKING:
 class Call:
     """Until it is over, a call waits in `queue`, or for the connection of its retry, or `connection` has it.
 
-    `attempts` counts the connections tried on its behalf, `connecting` says that one is being opened now.
+    `attempts` counts the connections tried on its behalf, `connecting` says that one is being opened now. `avoid` and `place` as in
+    `Transport` and `Exchange`.
     """
 
-    __slots__ = ("attempts", "budget_ms", "connecting", "connection", "queue", "reply", "request", "retried", "started_s", "trip")
+    __slots__ = (
+        "attempts", "avoid", "budget_ms", "connecting", "connection", "place", "queue", "reply", "request", "retried", "started_s", "trip",
+    )  # fmt: skip
 
-    def __init__(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> None:
+    def __init__(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int) -> None:
+        self.avoid = avoid
+        self.place = 0
         self.request = request
         self.trip = trip
         self.budget_ms = budget_ms

@@ -43,7 +43,7 @@ Lane = TypeVar("Lane", bound=Candidate)
 
 
 class Choice(Generic[Lane]):
-    """Least load wins, ties rotate; where all are in back-off, the one whose back-off ends first."""
+    """Least load wins, ties rotate; where all that may be asked are in back-off, the one whose back-off ends first."""
 
     __slots__ = ("_turn", "lanes")
 
@@ -51,12 +51,20 @@ class Choice(Generic[Lane]):
         self.lanes = lanes
         self._turn = 0
 
-    def next(self, now_s: float) -> Lane:
+    def next(self, now_s: float, avoid: int = 0) -> Lane:
+        """`avoid` has a bit for each lane to leave out, by index; where that would leave none, it is not heeded."""
         count = len(self.lanes)
+        if avoid + 1 >> count:
+            avoid = 0
         self._turn = (self._turn + 1) % count
         best: Lane | None = None
         for step in range(count):
-            lane = self.lanes[(self._turn + step) % count]
-            if lane.back_off.until_s <= now_s and (best is None or lane.load < best.load):
+            index = (self._turn + step) % count
+            lane = self.lanes[index]
+            if avoid >> index & 1 or lane.back_off.until_s > now_s:
+                continue
+            if best is None or lane.load < best.load:
                 best = lane
-        return best if best is not None else min(self.lanes, key=lambda lane: lane.back_off.until_s)
+        if best is not None:
+            return best
+        return min((lane for index, lane in enumerate(self.lanes) if not avoid >> index & 1), key=lambda lane: lane.back_off.until_s)

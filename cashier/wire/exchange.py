@@ -47,6 +47,10 @@ Reply = Callable[[Response | SourceError], None]
 class Exchange(Protocol):
     """A request under way."""
 
+    @property
+    def place(self) -> int:
+        """The address it was sent to, or waits for: an index into `Transport.places`."""
+
     def abandon(self) -> None:
         """Nobody waits any more: the reply will not be called. Idempotent, also after the reply."""
 
@@ -54,11 +58,17 @@ class Exchange(Protocol):
 class Transport(Protocol):
     """A way to one upstream source, whatever the number of its addresses."""
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The names of its addresses."""
+
     async def open(self) -> None:
         """Open connections ahead. A source that cannot be reached yet is no error: it will be tried again when it is needed."""
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> Exchange:
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Exchange:
         """Start a call. `reply` is called exactly once, later than this returns, unless the exchange is abandoned first.
+
+        `avoid` has a bit for each place that should not be asked; where that would leave none, it is not heeded.
 
         `budget_ms` is what is left of the caller's time; it goes out as `X-Deadline-Ms`. The transport does not enforce it: who asked
         does, by abandoning. Never raises for what an upstream or a network does.

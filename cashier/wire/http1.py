@@ -58,7 +58,8 @@ class Http1:
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
         bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
-        self._lanes = [Lane(address, bounds, tls) for address in addresses]
+        self._lanes = [Lane(place, address, bounds, tls) for place, address in enumerate(addresses)]
+        self.places = tuple(address.name for address in addresses)
         self._choice = Choice(self._lanes)
         self._queue: deque[Call] = deque()
         self._connects: dict[asyncio.Task[Connection], Call | None] = {}
@@ -73,14 +74,15 @@ class Http1:
         if self._connects:
             await asyncio.wait(tuple(self._connects))
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> Call:
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Call:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
         refuse_unclean(request, trip)
-        call = Call(request, trip, budget_ms, reply)
+        call = Call(request, trip, budget_ms, reply, avoid)
         if self._closed:
             self._refuse(call, Unreachable(f"{self._names()}: closed"))
             return call
-        lane = self._next_lane()
+        lane = self._next_lane(avoid)
+        call.place = lane.place
         connection = lane.take()
         if connection is not None:
             call.connection = connection
@@ -89,9 +91,9 @@ class Http1:
             self._wait(call, lane)
         return call
 
-    def _next_lane(self) -> Lane:
+    def _next_lane(self, avoid: int) -> Lane:
         lanes = self._lanes
-        return lanes[0] if len(lanes) == 1 else self._choice.next(monotonic())
+        return lanes[0] if len(lanes) == 1 else self._choice.next(monotonic(), avoid)
 
     # Waiting for a connection
 
@@ -112,6 +114,7 @@ class Http1:
     def _begin(self, connection: Connection, call: Call) -> None:
         call.leave_queue()
         call.connection = connection
+        call.place = connection.lane.place
         connection.ask(call, connection.lane.heads.whole(call.request, call.trip, call.left_ms()))
 
     def _serve(self, connection: Connection) -> None:
@@ -128,7 +131,7 @@ class Http1:
         """A connection less: whoever waits without one being opened for them may have one now."""
         for call in self._queue:
             if not call.connecting:
-                lane = self._next_lane()
+                lane = self._next_lane(call.avoid)
                 if not self._has_room(lane):
                     return
                 self._connect(lane, call)
@@ -141,6 +144,7 @@ class Http1:
         if call is not None:
             call.connecting = True
             call.attempts += 1
+            call.place = lane.place
         task = asyncio.get_running_loop().create_task(lane.connect(self, self._settings.connect_timeout_ms / 1000))
         self._connects[task] = call
         task.add_done_callback(partial(self._connected, lane, call))
@@ -178,7 +182,7 @@ class Http1:
 
     def _try_elsewhere(self, call: Call, unreachable: Unreachable) -> None:
         """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
-        lane = self._next_lane()
+        lane = self._next_lane(call.avoid)
         if call.attempts < len(self._lanes) and self._has_room(lane):
             self._connect(lane, call)
         elif call.attempts >= len(self._lanes) or call.queue is None:
@@ -215,7 +219,7 @@ class Http1:
         """The upstream had closed a kept connection when our question came. Once, and on a fresh connection: the others may be as old."""
         call.retried = True
         call.attempts = 0
-        best = self._next_lane()
+        best = self._next_lane(call.avoid)
         self._connect(best if self._has_room(best) else lane, call)
 
     # Growing old, and the end
@@ -245,7 +249,7 @@ class Http1:
             await asyncio.shield(self._drained)
 
     def _names(self) -> str:
-        return ", ".join(lane.address.name for lane in self._lanes)
+        return ", ".join(self.places)
 
     def __repr__(self) -> str:
         return f"<Http1 {len(self._queue)} queued, {' '.join(map(repr, self._lanes))}>"

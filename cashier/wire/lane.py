@@ -15,11 +15,15 @@ from cashier.wire.outcomes import what_happened
 
 
 class Lane:
-    """`idle` is a stack: the connection used last is used next, so that those too many grow old at the bottom."""
+    """`idle` is a stack: the connection used last is used next, so that those too many grow old at the bottom.
 
-    __slots__ = ("_bounds", "_tls", "address", "back_off", "connecting", "heads", "idle", "open")
+    `place` is its index among the addresses of its source.
+    """
 
-    def __init__(self, address: Address, bounds: Bounds, tls: ssl.SSLContext | None) -> None:
+    __slots__ = ("_bounds", "_tls", "address", "back_off", "connecting", "heads", "idle", "open", "place")
+
+    def __init__(self, place: int, address: Address, bounds: Bounds, tls: ssl.SSLContext | None) -> None:
+        self.place = place
         self.address = address
         self.heads = Heads(address)
         self.back_off = BackOff()

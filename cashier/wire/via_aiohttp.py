@@ -49,11 +49,13 @@ class NotConnected(Unreachable):
 
 
 class AiohttpCall:
-    """A request under way. `kept`: it went out on a connection that had answered before."""
+    """A request under way. `kept`: it went out on a connection that had answered before. `avoid` and `place` as in `Transport`."""
 
-    __slots__ = ("kept", "reply", "task")
+    __slots__ = ("avoid", "kept", "place", "reply", "task")
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, avoid: int) -> None:
+        self.avoid = avoid
+        self.place = 0
         self.reply: Reply | None = reply
         self.task: asyncio.Task[None] | None = None
         self.kept = False
@@ -73,7 +75,8 @@ class AiohttpCall:
 class AiohttpLane:
     """One address with a session of its own: connections to one must not starve another, and a socket file needs its own connector."""
 
-    def __init__(self, address: Address, settings: AiohttpSettings, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, place: int, address: Address, settings: AiohttpSettings, tls: ssl.SSLContext | None) -> None:
+        self.place = place
         self.address = address
         self.back_off = BackOff()
         self.load = 0
@@ -179,7 +182,8 @@ class ViaAiohttp:
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        self._lanes = [AiohttpLane(address, settings, tls) for address in addresses]
+        self._lanes = [AiohttpLane(place, address, settings, tls) for place, address in enumerate(addresses)]
+        self.places = tuple(address.name for address in addresses)
         self._choice = Choice(self._lanes)
         self._calls: dict[asyncio.Task[None], AiohttpCall] = {}
         self._closed = False
@@ -188,15 +192,16 @@ class ViaAiohttp:
         for lane in self._lanes:
             lane.session()
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply) -> AiohttpCall:
+    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> AiohttpCall:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
         refuse_unclean(request, trip)
-        call = AiohttpCall(reply)
+        call = AiohttpCall(reply, avoid)
         refusal = self._refusal()
         if refusal is not None:
             asyncio.get_running_loop().call_soon(call.finish, refusal)
             return call
-        call.task = task = asyncio.get_running_loop().create_task(self._run(call, request, _headers(request, trip, budget_ms)))
+        lane = self._next_lane(call)
+        call.task = task = asyncio.get_running_loop().create_task(self._run(call, lane, request, _headers(request, trip, budget_ms)))
         self._calls[task] = call
         task.add_done_callback(self._over)
         return call
@@ -216,17 +221,21 @@ class ViaAiohttp:
             return Overloaded(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
         return None
 
-    async def _run(self, call: AiohttpCall, request: Request, headers: dict[str, str]) -> None:
+    def _next_lane(self, call: AiohttpCall) -> AiohttpLane:
+        lane = self._choice.next(monotonic(), call.avoid)
+        call.place = lane.place
+        return lane
+
+    async def _run(self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]) -> None:
         try:
-            outcome: Response | SourceError = await self._answer(call, request, headers)
+            outcome: Response | SourceError = await self._answer(call, lane, request, headers)
         except SourceError as error:
             outcome = error
         call.finish(outcome)
 
-    async def _answer(self, call: AiohttpCall, request: Request, headers: dict[str, str]) -> Response:
+    async def _answer(self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]) -> Response:
         attempts, retried = 0, False
         while True:
-            lane = self._choice.next(monotonic())
             call.kept = False
             try:
                 answer = await lane.ask(request, headers, call)
@@ -236,7 +245,7 @@ class ViaAiohttp:
                 if attempts >= len(self._lanes):
                     raise
             except NotSent:
-                continue  # ends at the latest when no kept connection is left
+                pass  # ends at the latest when no kept connection is left
             except Lost:
                 if retried or not call.kept or not request.safe:
                     raise
@@ -244,6 +253,7 @@ class ViaAiohttp:
             else:
                 lane.back_off.worked()
                 return answer
+            lane = self._next_lane(call)
 
     async def close(self) -> None:
         self._closed = True
@@ -256,7 +266,7 @@ class ViaAiohttp:
             await lane.close()
 
     def _names(self) -> str:
-        return ", ".join(lane.address.name for lane in self._lanes)
+        return ", ".join(self.places)
 
     def __repr__(self) -> str:
         return f"<ViaAiohttp {' '.join(map(repr, self._lanes))}>"

@@ -10,9 +10,8 @@ import pytest
 
 from cashier.answer import Overloaded, SourceError, Unreachable
 from cashier.domain.facts import Balances
-from cashier.fanout.ask import Status
 from cashier.sources.balance import BALANCE
-from cashier.sources.call import in_process
+from cashier.sources.call import InProcess
 
 ANSWER: dict[str, Any] = {"user_id": "u_1", "accounts": []}
 
@@ -23,7 +22,7 @@ async def outcome_of(function: Callable[..., Any]) -> tuple[Any, list[dict[str, 
     told: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: told.append(context))
     ended: asyncio.Future[Any] = loop.create_future()
-    in_process(BALANCE, function, ("user_id",))({"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome))
+    InProcess(BALANCE, function, ("user_id",)).call({"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome))
     return await ended, told
 
 
@@ -78,10 +77,10 @@ async def test_one_that_is_abandoned_is_cancelled_and_answers_nobody() -> None:
         finally:
             cancelled.set()
 
-    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
         raise AssertionError("nobody waits any more")
 
-    flight = in_process(BALANCE, balance, ("user_id",))({"user_id": "u_1"}, None, 100, done)
+    flight = InProcess(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, done)
     await begun.wait()
     assert flight is not None
     flight.abandon()

@@ -111,3 +111,21 @@ def test_where_all_are_avoided_the_one_avoided_shortest_is_asked() -> None:
     lanes[0].back_off.failed(10.0)
     lanes[1].back_off.failed(10.05)
     assert {choice.next(10.06) for _ in range(4)} == {lanes[0]}
+
+
+def test_a_lane_to_avoid_is_left_out_however_idle_it_is() -> None:
+    lanes = [Lane(), Lane(5), Lane(6)]
+    choice = Choice(lanes)
+    assert {choice.next(0.0, avoid=0b001) for _ in range(6)} == {lanes[1]}
+    assert {choice.next(0.0, avoid=0b011) for _ in range(6)} == {lanes[2]}
+
+
+def test_where_all_lanes_are_to_be_avoided_the_best_is_asked_all_the_same() -> None:
+    lanes = [Lane(2), Lane(1)]
+    assert {Choice(lanes).next(0.0, avoid=0b11) for _ in range(4)} == {lanes[1]}
+
+
+def test_a_lane_to_avoid_is_not_asked_because_the_others_are_in_back_off() -> None:
+    lanes = [Lane(), Lane()]
+    lanes[1].back_off.failed(10.0)
+    assert Choice(lanes).next(10.05, avoid=0b01) is lanes[1]
