@@ -1,4 +1,4 @@
-"""A lean upstream: the sandbox's answers for a crowd of users, encoded ahead, found by path. Not what is measured: it must cost little.
+"""A lean upstream: the sandbox's answers for a crowd, encoded ahead, found by path, alone or in batches. Not measured: it must cost little.
 
 `python -m benchmarks.upstream` prints its port and serves until its input ends. `--delay-ms` holds every answer back by so much.
 """
@@ -19,6 +19,17 @@ from cashier.sandbox import LocalUpstreams, World, weather_named
 FIRST = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
+PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={currency}&value={value}"
+# What a batch asks for, one by one.
+BATCHES = {
+    b"/batch/orders": "/orders/{order_id}",
+    b"/batch/merchants": "/merchants/{merchant_id}",
+    b"/batch/members": "/members/{user_id}",
+    b"/batch/cards": "/members/{user_id}/cards",
+    b"/batch/balances": "/members/{user_id}/balances",
+    b"/batch/quotas": "/members/{user_id}/quotas?currency={currency}",
+    b"/batch/promotions": PROMOTIONS,
+}
 
 
 class Answers(asyncio.Protocol):
@@ -26,7 +37,7 @@ class Answers(asyncio.Protocol):
         self._answers = answers
         self._delay_s = delay_s
         self._parser = httptools.HttpRequestParser(self)
-        self._target = b""
+        self._target = self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
@@ -37,13 +48,26 @@ class Answers(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._target += url
 
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
     def on_message_complete(self) -> None:
-        answer = self._answers.get(self._target, NOT_FOUND)
-        self._target = b""
+        target = BATCHES.get(self._target)
+        answer = self._answers.get(self._target, NOT_FOUND) if target is None else self._many(target)
+        self._target = self._body = b""
         if self._delay_s:
-            asyncio.get_running_loop().call_later(self._delay_s, self._transport.write, answer)
+            asyncio.get_running_loop().call_later(self._delay_s, self._answer, answer)
         else:
             self._transport.write(answer)
+
+    def _answer(self, answer: bytes) -> None:
+        if not self._transport.is_closing():  # whoever asked may have gone meanwhile
+            self._transport.write(answer)
+
+    def _many(self, target: str) -> bytes:
+        found = (self._answers.get(target.format_map(asked).encode()) for asked in msgspec.json.decode(self._body)["requests"])
+        parts = (b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one.partition(b"\r\n\r\n")[2] for one in found)
+        return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
 
 async def answers(users: int) -> dict[bytes, bytes]:
@@ -54,7 +78,7 @@ async def answers(users: int) -> dict[bytes, bytes]:
         user, order = f"u_{n}", await upstreams["order"](order_id=f"o_{n}")
         assert order is not None
         amount, merchant = order["amount"], order["merchant_id"]
-        promotions = f"/members/{user}/promotions?merchant_id={merchant}&currency={amount['currency']}&value={amount['value']}"
+        promotions = PROMOTIONS.format(user_id=user, merchant_id=merchant, **amount)
         asked: dict[str, Any] = {
             f"/orders/o_{n}": order,
             f"/merchants/{merchant}": await upstreams["merchant"](merchant_id=merchant),
@@ -69,7 +93,10 @@ async def answers(users: int) -> dict[bytes, bytes]:
 
 
 def whole(answer: Any) -> bytes:
-    body = msgspec.json.encode(answer)
+    return with_head(msgspec.json.encode(answer))
+
+
+def with_head(body: bytes) -> bytes:
     return HEAD % len(body) + body
 
 

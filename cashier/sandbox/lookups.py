@@ -98,9 +98,9 @@ def _in(currency: str, quota: Json) -> bool:
 
 
 READINGS = {
-    "order": Reading(_order, ("order_id",), lasting=False),
+    "order": Reading(_order, ("order_id",), lasting=False, batch="/batch/orders"),
     "acquirer": Reading(_result, ("order_id",), lasting=False),
-    "merchant": Reading(_merchant, ("merchant_id",)),
+    "merchant": Reading(_merchant, ("merchant_id",), batch="/batch/merchants"),
     "member": Reading(_member, ("user_id",), batch="/batch/members"),
     "card": Reading(_card, ("user_id",), batch="/batch/cards"),
     "balance": Reading(_balance, ("user_id",), batch="/batch/balances"),

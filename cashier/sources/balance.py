@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import Garbled, WrongIdentity
 from cashier.domain.facts import Balances
 from cashier.sources.source import Asked, source
@@ -9,6 +11,10 @@ from cashier.sources.source import Asked, source
 
 def target(asked: Asked) -> str:
     return f"/members/{asked['user_id']}/balances"
+
+
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"user_id": asked["user_id"]}
 
 
 def accept(answer: Balances | None, asked: Asked) -> Balances:
@@ -22,4 +28,4 @@ def accept(answer: Balances | None, asked: Asked) -> Balances:
     return answer
 
 
-BALANCE = source("balance", Balances, target, accept)
+BALANCE = source("balance", Balances, target, accept, parameters)

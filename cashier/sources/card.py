@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import Garbled, WrongIdentity
 from cashier.domain.facts import Cards
 from cashier.sources.source import Asked, source
@@ -9,6 +11,10 @@ from cashier.sources.source import Asked, source
 
 def target(asked: Asked) -> str:
     return f"/members/{asked['user_id']}/cards"
+
+
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"user_id": asked["user_id"]}
 
 
 def accept(answer: Cards | None, asked: Asked) -> Cards:
@@ -24,4 +30,4 @@ def accept(answer: Cards | None, asked: Asked) -> Cards:
     return answer
 
 
-CARD = source("card", Cards, target, accept)
+CARD = source("card", Cards, target, accept, parameters)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import Garbled, WrongIdentity
 from cashier.domain.facts import Marketing
 from cashier.sources.source import Asked, source
@@ -10,6 +12,11 @@ from cashier.sources.source import Asked, source
 def target(asked: Asked) -> str:
     amount = asked["amount"]
     return f"/members/{asked['user_id']}/promotions?merchant_id={asked['merchant_id']}&currency={amount.currency}&value={amount.value}"
+
+
+def parameters(asked: Asked) -> dict[str, Any]:
+    amount = asked["amount"]
+    return {"user_id": asked["user_id"], "merchant_id": asked["merchant_id"], "currency": amount.currency, "value": amount.value}
 
 
 def accept(answer: Marketing | None, asked: Asked) -> Marketing:
@@ -23,4 +30,4 @@ def accept(answer: Marketing | None, asked: Asked) -> Marketing:
     return answer
 
 
-MARKETING = source("marketing", Marketing, target, accept)
+MARKETING = source("marketing", Marketing, target, accept, parameters)

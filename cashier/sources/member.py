@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import WrongIdentity
 from cashier.domain.facts import Member
 from cashier.sources.source import Asked, source
@@ -11,6 +13,10 @@ def target(asked: Asked) -> str:
     return f"/members/{asked['user_id']}"
 
 
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"user_id": asked["user_id"]}
+
+
 def accept(answer: Member | None, asked: Asked) -> Member | None:
     """None: there is no such member."""
     if answer is not None and answer.user_id != asked["user_id"]:
@@ -18,4 +24,4 @@ def accept(answer: Member | None, asked: Asked) -> Member | None:
     return answer
 
 
-MEMBER = source("member", Member, target, accept)
+MEMBER = source("member", Member, target, accept, parameters)

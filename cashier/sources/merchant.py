@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import WrongIdentity
 from cashier.domain.facts import Merchant
 from cashier.sources.source import Asked, source
@@ -11,6 +13,10 @@ def target(asked: Asked) -> str:
     return f"/merchants/{asked['merchant_id']}"
 
 
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"merchant_id": asked["merchant_id"]}
+
+
 def accept(answer: Merchant | None, asked: Asked) -> Merchant | None:
     """None: there is no such merchant."""
     if answer is not None and answer.merchant_id != asked["merchant_id"]:
@@ -18,4 +24,4 @@ def accept(answer: Merchant | None, asked: Asked) -> Merchant | None:
     return answer
 
 
-MERCHANT = source("merchant", Merchant, target, accept)
+MERCHANT = source("merchant", Merchant, target, accept, parameters)

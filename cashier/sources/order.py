@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cashier.answer import WrongIdentity
 from cashier.domain.order import Order
 from cashier.sources.source import Asked, source
@@ -11,6 +13,10 @@ def target(asked: Asked) -> str:
     return f"/orders/{asked['order_id']}"
 
 
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"order_id": asked["order_id"]}
+
+
 def accept(answer: Order | None, asked: Asked) -> Order | None:
     """None: there is no such order."""
     if answer is not None and answer.order_id != asked["order_id"]:
@@ -18,4 +24,4 @@ def accept(answer: Order | None, asked: Asked) -> Order | None:
     return answer
 
 
-ORDER = source("order", Order, target, accept)
+ORDER = source("order", Order, target, accept, parameters)

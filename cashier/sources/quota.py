@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from cashier.answer import Garbled, WrongIdentity
@@ -16,6 +18,10 @@ class Answer(Struct, frozen=True):
 
 def target(asked: Asked) -> str:
     return f"/members/{asked['user_id']}/quotas?currency={asked['currency']}"
+
+
+def parameters(asked: Asked) -> dict[str, Any]:
+    return {"user_id": asked["user_id"], "currency": asked["currency"]}
 
 
 def accept(answer: Answer | None, asked: Asked) -> Quotas:
@@ -38,4 +44,4 @@ def _is_in(quota: Quota, currency: str) -> bool:
     )
 
 
-QUOTA = source("quota", Answer, target, accept)
+QUOTA = source("quota", Answer, target, accept, parameters)

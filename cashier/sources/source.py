@@ -20,6 +20,8 @@ Asked = Mapping[str, Any]
 class Adapter(Protocol):
     """What joins an upstream of any shape: both functions are pure, and a module with these two names will do.
 
+    A third one, `parameters(asked)`, makes the source fit for batches: what its batch form takes for one question, as a mapping.
+
     `asked` holds, by name, what the question needs: `order_id`, `user_id`, `merchant_id` (text), `amount` (`Money`), `currency`,
     `country` (text).
     """
@@ -38,7 +40,7 @@ class Source(Struct, frozen=True):
     """An upstream that speaks the contract.
 
     `target` gives path and query. `accept` takes the decoded `answer`, or None for a 404, and returns the fact, prepared for use; it
-    raises `WrongIdentity` for an answer about somebody else.
+    raises `WrongIdentity` for an answer about somebody else. `parameters` is what the batch form takes; None where there is none.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Source(Struct, frozen=True):
     target: Callable[[Asked], str]
     accept: Callable[[Any, Asked], Any]
     decode: Callable[[bytes], Any]
+    parameters: Callable[[Asked], dict[str, Any]] | None
 
     def request(self, asked: Asked) -> Request:
         return Request(self.target(asked))
@@ -58,8 +61,14 @@ class Source(Struct, frozen=True):
         return self.accept(None if value is None else msgspec.convert(value, self.answer, from_attributes=True), asked)
 
 
-def source(name: str, answer: Any, target: Callable[[Asked], str], accept: Callable[[Any, Asked], Any]) -> Source:
-    return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode)
+def source(
+    name: str,
+    answer: Any,
+    target: Callable[[Asked], str],
+    accept: Callable[[Any, Asked], Any],
+    parameters: Callable[[Asked], dict[str, Any]] | None = None,
+) -> Source:
+    return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode, parameters)
 
 
 def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> Any:
@@ -69,8 +78,13 @@ def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> An
     status = response.status
     if status in (200, 404):
         return understood(lambda: adapter.parse(status, response.body, asked))
+    return not_answered(status, response.retry_after_s)
+
+
+def not_answered(status: int, retry_after_s: float | None) -> SourceError:
+    """What a status means that brings no answer."""
     if status in (429, 503):
-        return Overloaded(f"answered {status}", response.retry_after_s)
+        return Overloaded(f"answered {status}", retry_after_s)
     if status >= 500:
         return Unreachable(f"answered {status}")
     return Garbled(f"answered {status}, which the contract does not know")

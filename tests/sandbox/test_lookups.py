@@ -68,6 +68,19 @@ def test_a_batch_answers_each_request_as_a_single_call_would(lookups: Lookups) -
     assert answers[3] == {"error": {"status": 400, "code": "MALFORMED"}}
 
 
+@pytest.mark.parametrize("source", ["order", "merchant"])
+def test_orders_and_merchants_can_be_asked_for_in_batches(lookups: Lookups, source: str) -> None:
+    name = f"{source}_id"
+    questions = [{name: "o_404"}, {name: RIGHT[name]}, {}]
+    answers = lookups.look_up_many(source, {"requests": questions}).body["answers"]
+    assert READINGS[source].batch == f"/batch/{source}s"
+    assert answers == [
+        {"error": {"status": 404, "code": "NOT_FOUND"}},
+        {"ok": lookups.look_up(source, RIGHT).body},
+        {"error": {"status": 400, "code": "MALFORMED"}},
+    ]
+
+
 def test_a_batch_takes_amounts_as_numbers(lookups: Lookups) -> None:
     request = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12800}
     assert "ok" in lookups.look_up_many("marketing", {"requests": [request]}).body["answers"][0]
@@ -79,9 +92,13 @@ def test_a_batch_that_is_none_is_refused(lookups: Lookups, body: object) -> None
 
 
 def test_what_was_remembered_is_not_told_of_an_order_that_changed(world: World, lookups: Lookups) -> None:
-    assert lookups.look_up("order", RIGHT).body["status"] == "PENDING"
+    def statuses() -> list[str]:
+        (part,) = lookups.look_up_many("order", {"requests": [RIGHT]}).body["answers"]
+        return [lookups.look_up("order", RIGHT).body["status"], part["ok"]["status"]]
+
+    assert statuses() == ["PENDING", "PENDING"]
     world.acquirer.begin("o_1001", "pay_1")
-    assert lookups.look_up("order", RIGHT).body["status"] == "PAYING"
+    assert statuses() == ["PAYING", "PAYING"]
 
 
 def test_a_mistaken_answer_is_about_somebody_else_in_every_part(lookups: Lookups) -> None:

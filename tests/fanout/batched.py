@@ -1,0 +1,106 @@
+"""A source that can be asked for many at once and does what a script says, and the askers of a batch over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from cashier.answer import SourceError
+from cashier.fanout.ask import Known
+from cashier.fanout.batch import Batch, Gathering, HeardMany
+from cashier.fanout.upstream import Leg
+
+from .scripted import clock_ns, now_ms
+
+Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
+
+
+class Call:
+    """One call for many: the leg that the batch gets, and what a test sees of it."""
+
+    def __init__(self, keys: list[str], trip: Any, budget_ms: int, heard: HeardMany, avoid: int) -> None:
+        self.keys = keys
+        self.trip = trip
+        self.budget_ms = budget_ms
+        self.avoid = avoid
+        self.heard = heard
+        self.place = 1
+        self.began_ms = now_ms()
+        self.ended_ms: float | None = None
+        self.abandoned = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def answer(self, outcomes: Outcomes | None = None) -> None:
+        self.ended_ms = now_ms()
+        self.timer = None
+        self.heard([(f"answer to {key}", False, key.encode()) for key in self.keys] if outcomes is None else outcomes)
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.ended_ms = now_ms()
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+class Scripted:
+    """A `Many` that answers each key after `after_ms`; None is never. Of `unaskable` it makes no call."""
+
+    places = ("first", "second")
+
+    def __init__(self, after_ms: float | None = 10, unaskable: str = "") -> None:
+        self.after_ms = after_ms
+        self.unaskable = unaskable
+        self.calls: list[Call] = []
+
+    def call_many(self, many: Sequence[Known], trip: Any, budget_ms: int, heard: HeardMany, avoid: int = 0) -> Leg:
+        keys = [known["key"] for known in many]
+        if self.unaskable in keys:
+            raise KeyError("user_id")
+        call = Call(keys, trip, budget_ms, heard, avoid)
+        self.calls.append(call)
+        if self.after_ms is not None:
+            loop = asyncio.get_running_loop()
+            call.timer = loop.call_at(loop.time() + self.after_ms / 1000, call.answer)
+        return call
+
+    def read(self, none: bool, body: bytes, known: Known) -> Any:
+        return none, body, known
+
+    @property
+    def sent(self) -> list[tuple[float, str]]:
+        """When the calls went out, and for which keys."""
+        return [(call.began_ms, "".join(call.keys)) for call in self.calls]
+
+
+class Heard:
+    """An asker, of whom every test wants to know what they heard."""
+
+    def __init__(self, key: str, told: dict[str, Any]) -> None:
+        self.key = key
+        self.told = told
+
+    def __call__(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
+        assert self.key not in self.told, "told twice"
+        self.told[self.key] = outcome
+
+
+class Asking:
+    """A batch under test and what its askers heard, by key."""
+
+    def __init__(self, many: Scripted, **numbers: int) -> None:
+        self.many = many
+        self.batch = Batch(many, Gathering(**numbers), clock_ns)
+        self.told: dict[str, Any] = {}
+
+    def ask(self, key: str, budget_ms: int = 100, avoid: int = 0) -> Leg:
+        return self.batch.call({"key": key}, f"trip of {key}", budget_ms, Heard(key, self.told), avoid)
+
+
+async def until_ms(at_ms: float) -> None:
+    await asyncio.sleep((at_ms - now_ms()) / 1000)
+
+
+async def end_of_turn() -> None:
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
