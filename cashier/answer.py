@@ -24,6 +24,7 @@ class Why(StrEnum):
     SHED = "SHED"
     BREAKER_OPEN = "BREAKER_OPEN"
     SKIPPED = "SKIPPED"
+    PENDING = "PENDING"  # it has not come yet, and may
 
 
 class Missing(Struct, frozen=True):

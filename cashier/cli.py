@@ -17,14 +17,15 @@ from rich.console import Console
 from rich.table import Table
 
 from cashier import client, demo, terminal
-from cashier.fanout.plan import latest_ends_ms, worst_calls, worst_time_ms
-from cashier.plan import CLAIMED
+from cashier.fanout.freshness import CacheSettings
+from cashier.proof import proof
 from cashier.sandbox import CASES, BadWeather, Fault, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
+from cashier.service import door
 from cashier.settings import ConfigurationError, load
 from cashier.watch.logs import configure_logs
 from cashier.web.server import serve as serve_door
-from cashier.wiring import Cashier, door
+from cashier.wiring import Cashier
 
 cli = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="The cashier core."
@@ -87,6 +88,7 @@ def consult(
     locale: Annotated[str | None, typer.Option()] = None,
     deadline_ms: Annotated[int | None, typer.Option()] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Ask for answers as they get better, and show when each came.")] = False,
 ) -> None:
     """Ask a running service which ways to pay there are, and show the answer."""
     request: dict[str, Any] = {"product": "STANDARD_CASHIER", "terminal": "APP"}
@@ -97,9 +99,11 @@ def consult(
         "amount": None if amount is None else _money(amount), "country": country, "locale": locale, "deadline_ms": deadline_ms,
     }  # fmt: skip
     request |= {key: value for key, value in given.items() if value is not None}
+    if json and stream:
+        _stop("--json and --stream are two ways to show it: choose one")
     if json:
         sys.stdout.buffer.write(msgspec.json.format(_run(client.consult(url, request))[2]) + b"\n")
-    elif not _run(demo.show(terminal.console(), url, request)):
+    elif not _run((demo.show_unfolding if stream else demo.show)(terminal.console(), url, request)):
         raise typer.Exit(1)
 
 
@@ -165,21 +169,36 @@ def cases() -> None:
 
 
 def _print_plan(cashier: Cashier) -> None:
-    settings, the_plan = cashier.config.settings.consult, cashier.plan
-    claimed, bare = latest_ends_ms(the_plan, CLAIMED), latest_ends_ms(the_plan)
+    found = proof(cashier.plan, cashier.config.settings)
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for heading in ("question", "class", "needs", "timeout", "ends by", "without claims"):
-        table.add_column(heading, justify="right" if heading in ("timeout", "ends by", "without claims") else "left")
-    for ask in the_plan.asks:
-        needs = ", ".join(ask.needs)
-        table.add_row(ask.name, ask.importance.value, needs, f"{ask.timeout_ms} ms", f"{claimed[ask.name]} ms", f"{bare[ask.name]} ms")
+    for heading in ("question", "class", "needs", "timeout", "ends by", "without claims", "calls", "under way", "fresh / stale / on error"):
+        numeric = heading in ("timeout", "ends by", "without claims", "calls", "under way")
+        table.add_column(heading, justify="right" if numeric else "left")
+    for line in found.lines:
+        calls = f"1 per ≤ {line.batch}" if line.batch else f"1 to {line.calls}" if line.calls > 1 else "1"
+        most = "any" if line.most_under_way is None else f"≤ {line.most_under_way}"
+        times = (f"{line.timeout_ms} ms", f"{line.ends_ms} ms", f"{line.bare_ends_ms} ms")
+        table.add_row(line.name, line.importance.value, ", ".join(line.needs), *times, calls, most, _ages(line.cache))
     console = terminal.console()
     console.print(table)
-    worst_ms = worst_time_ms(the_plan, deadline_ms=settings.deadline_ms, grace_ms=settings.grace_ms, reserve_ms=settings.reserve_ms)
     console.print(
-        f"\nA consultation makes at most {worst_calls(the_plan)} calls. Its fan-out has ended after {worst_ms} ms at the latest"
-        f" (deadline {settings.deadline_ms} ms, {settings.reserve_ms} ms of it kept for our own work)."
+        f"\nWhatever the sources do, the fan-out of a consultation has ended after {found.worst_ms} ms (deadline {found.deadline_ms} ms,"
+        f" {found.reserve_ms} ms of it kept for our own work)."
+        f"\nIt makes at most {found.usual_calls} calls, and {found.worst_calls} where every one of them is hedged or tried again;"
+        f" over any ten seconds no more than {found.extra_bps / 100:g} % of a source's calls, or one a second, are such extra ones."
     )
+
+
+def _ages(cache: CacheSettings) -> str:
+    if not cache.on:
+        return "never cached"
+    return " / ".join(_duration(age_s) for age_s in (cache.fresh_s, cache.stale_s, cache.error_s))
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 60 and seconds % 60 == 0:
+        return f"{seconds / 60:g} min" if seconds < 3600 or seconds % 3600 else f"{seconds / 3600:g} h"
+    return f"{seconds:g} s"
 
 
 async def _sandbox(host: str, port: int, weather: str, seed: int) -> None:

@@ -1,9 +1,9 @@
-"""The consult flow, on one screen: ask everything, see what came, say which ways to pay there are."""
+"""The consult flow, on one screen: ask everything, see what came, say which ways to pay there are; once, or as it unfolds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 
@@ -19,22 +19,26 @@ from cashier.domain.method import PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
 from cashier.domain.ranking import Weights, ranked
-from cashier.fanout.ask import SourceReport
+from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Gathered, Timing, scatter
+from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
+from cashier.fanout.unfolding import Unfolding
 
 _MS_NS = 1_000_000
+_GAP = Missing("", Why.SKIPPED)
 
 
 class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[consult]`. `grace_ms`: how long enriching sources are waited for once all others are in. `reserve_ms`: kept of the deadline for
-    our own work after the last answer. `locale`: where the caller names none that we know."""
+    our own work after the last answer. `locale`: where the caller names none that we know. `extra_calls_bps`: how many calls more than one
+    a question hedges and retries together may make, of each source."""
 
     deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 150
     max_deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 1_000
     grace_ms: Annotated[int, Meta(ge=0, le=60_000)] = 15
     reserve_ms: Annotated[int, Meta(ge=0, le=1_000)] = 3
     locale: str = "en"
+    extra_calls_bps: Annotated[int, Meta(ge=0, le=10_000)] = 500
 
 
 class OrderSummary(Struct, frozen=True):
@@ -120,21 +124,53 @@ class Consult:
     async def __call__(self, request: ConsultRequest, trip: Any) -> Consultation:
         began_ns = self._clock_ns()
         now = self._now()
-        patience_ms = min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms)
-
-        def conclusive(answers: Mapping[str, Any]) -> bool:
-            return _conclusive(request, answers, now)
-
         gathered = await scatter(
             self._plan,
             self._known(request),
             trip,
-            deadline_ns=began_ns + patience_ms * _MS_NS,
+            deadline_ns=began_ns + self._patience_ns(request),
             timing=self._timing,
-            conclusive=conclusive,
+            conclusive=_concluding(request, now),
             clock_ns=self._clock_ns,
         )
         return self._answer(request, gathered, now)
+
+    async def stream(self, request: ConsultRequest, trip: Any) -> AsyncGenerator[Consultation, None]:
+        """A first answer as soon as it is usable, a better one whenever there is one; the last is what a call would return.
+
+        Ends by the same deadline, or as soon as nothing can change any more; there is no grace, because nobody waits for the slow. To be
+        closed by who does not take all. Raises what a call would, before the first answer and never after it.
+        """
+        began_ns = self._clock_ns()
+        now = self._now()
+        patience_ns = self._patience_ns(request)
+        unfolding = Unfolding(
+            self._plan,
+            trip,
+            deadline_ns=began_ns + patience_ns,
+            timing=Timing(grace_ns=patience_ns, reserve_ns=self._timing.reserve_ns),
+            conclusive=_concluding(request, now),
+            clock_ns=self._clock_ns,
+        )
+        told: Consultation | None = None
+        try:
+            unfolding.start(self._known(request))
+            while True:
+                last = unfolding.over  # read first: it may be over by the time that whoever takes the answers comes back
+                gathered = unfolding.so_far()
+                if last or _usable(gathered):
+                    found = self._answer(request, gathered, now)
+                    if told is None or _shows(told, found, last=last):
+                        told = found
+                        yield found
+                if last:
+                    return
+                await unfolding.change()
+        finally:
+            unfolding.close()
+
+    def _patience_ns(self, request: ConsultRequest) -> int:
+        return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
 
     def _answer(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Consultation:
         answers = gathered.answers
@@ -172,12 +208,33 @@ class Consult:
         return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
 
 
-def _conclusive(request: ConsultRequest, answers: Mapping[str, Any], now: datetime) -> bool:
-    """Nothing that is still to come could change the answer: there is no such order, or it cannot be paid."""
-    if "order" not in answers:
-        return False
-    order = answers["order"]
-    if order is None or isinstance(order, Missing):
+def _concluding(request: ConsultRequest, now: datetime) -> Conclusive:
+    """Whether nothing that is still to come could change the answer: there is no such order, or it cannot be paid."""
+
+    def conclusive(answers: Mapping[str, Any]) -> bool:
+        if "order" not in answers:
+            return False
+        order = answers["order"]
+        if order is None or isinstance(order, Missing):
+            return True
+        return block(request, order, answers.get("merchant", _GAP), answers.get("member", _GAP), now) is not None
+
+    return conclusive
+
+
+def _usable(gathered: Gathered) -> bool:
+    """Whether it is known what is paid and by whom, and, as far as it ever will be, which roads are open. Less would name nothing."""
+    return not any(
+        report.status is Status.PENDING and (report.importance is Importance.REQUIRED or report.name == "channel")
+        for report in gathered.reports
+    )
+
+
+def _shows(told: Consultation, found: Consultation, *, last: bool) -> bool:
+    """Whether what has changed since is worth telling: more than times, the token, and that somebody came who had nothing to add.
+
+    The last answer says what became of everybody, so there that counts too.
+    """
+    if told.methods != found.methods or told.degraded != found.degraded:
         return True
-    gap = Missing("", Why.SKIPPED)
-    return block(request, order, answers.get("merchant", gap), answers.get("member", gap), now) is not None
+    return last and any(before.status is not after.status for before, after in zip(told.sources, found.sources, strict=True))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from secrets import token_urlsafe
 from typing import Any
 
@@ -13,8 +14,10 @@ from rich.console import Console
 from rich.padding import Padding
 
 from cashier import client, terminal
+from cashier.consult import ConsultSettings
+from cashier.fanout.ask import Status
 from cashier.plan import NAMES
-from cashier.sandbox import World, serve, weather_named
+from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings import configuration
 from cashier.web.door import app
 from cashier.web.server import ServerSettings, serving
@@ -25,16 +28,24 @@ async def demonstrate(console: Console, request: dict[str, Any], sentence: str, 
     """Show one consultation, then stay until the service is told to stop (Ctrl-C), or end at once."""
     async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
+        consult = ConsultSettings(deadline_ms=request["deadline_ms"])
         # Here nothing but the deadline ends a call, so that it is the deadline that is seen at work.
-        sources = {name: {"url": sandbox_url, "timeout_ms": request["deadline_ms"]} for name in NAMES}
-        table = {"sources": sources, "tokens": {"secrets": [token_urlsafe(32)]}}
+        sources = {name: {"url": sandbox_url, "timeout_ms": consult.deadline_ms - consult.reserve_ms} for name in NAMES}
+        table = {"consult": {"deadline_ms": consult.deadline_ms}, "sources": sources, "tokens": {"secrets": [token_urlsafe(32)]}}
         config = configuration(table, "the demonstration's configuration")
         async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
-            await client.consult(url, request)  # the first pays for what later ones find warm
+            await client.consult(url, _another(request))  # the first pays for what later ones find warm
             await show(console, url, request, sentence)
             if not once:
                 console.print(_what_next(url, sandbox_url))
                 await ended
+
+
+def _another(request: dict[str, Any]) -> dict[str, Any]:
+    """An order of somebody else's in another country, so that nothing of the one to be shown is cached."""
+    differs = ("user_id", "merchant_id", "country")
+    other = next(case.request for case in CASES.values() if all(case.request.get(name) != request.get(name) for name in differs))
+    return {**other, "deadline_ms": request["deadline_ms"]}
 
 
 async def show(console: Console, url: str, request: dict[str, Any], sentence: str = "") -> bool:
@@ -47,6 +58,35 @@ async def show(console: Console, url: str, request: dict[str, Any], sentence: st
         return False
     console.print(terminal.consultation(answer, total_ms, request.get("deadline_ms") or 150))
     return True
+
+
+async def show_unfolding(console: Console, url: str, request: dict[str, Any]) -> bool:
+    """Ask for a stream and print a line for each answer as it comes, then the last one whole. False where it came to a problem."""
+    last: dict[str, Any] = {}
+    last_ms = 0.0
+    console.print()
+    async with aclosing(client.stream(url, request)) as events:
+        async for name, told, after_ms in events:
+            if name == "answer":
+                last, last_ms = told, after_ms
+                console.print(f" [dim]{f'+{after_ms:.0f} ms':>9}[/]  {_in_a_line(told)}")
+            elif name == "end":
+                console.print(f" [dim]{f'+{after_ms:.0f} ms':>9}[/]  end: {told['reason'].lower()}")
+            else:
+                console.print(terminal.problem(told))
+                return False
+    console.print(terminal.consultation(last, last_ms, request.get("deadline_ms") or 150))
+    return True
+
+
+def _in_a_line(answer: dict[str, Any]) -> str:
+    if answer["blocked"]:
+        return f"answer {answer['seq']}: nothing can be paid, {answer['blocked']['code']}"
+    counts = Counter(method["availability"] for method in answer["methods"])
+    waiting = ", ".join(source["name"] for source in answer["sources"] if source["status"] == Status.PENDING)
+    return f"answer {answer['seq']}: {counts['AVAILABLE']} ways available, {counts['UNDETERMINED']} undetermined" + (
+        f" [dim](waiting for {waiting})[/]" if waiting else ""
+    )
 
 
 @asynccontextmanager

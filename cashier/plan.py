@@ -6,13 +6,14 @@ them what needs them waits for the order, and nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from cashier.domain.order import ConsultRequest, Order
-from cashier.fanout.ask import Ask, Importance, Start
+from cashier.fanout.ask import Ask, Importance, Instead, Known, Pace, Start
+from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.plan import Plan
 from cashier.sources.balance import BALANCE
 from cashier.sources.card import CARD
@@ -26,24 +27,66 @@ from cashier.sources.source import Source
 
 
 class Question(Struct, frozen=True):
+    """`key`: the texts that make its answer this one and no other. `cache`: how old an answer may be where nothing else is configured."""
+
     source: Source
     importance: Importance
     needs: tuple[str, ...]
     timeout_ms: int
+    key: Callable[[Known], str | tuple[str, ...]]
+    cache: CacheSettings = CacheSettings()
     gives: tuple[str, ...] = ()
 
 
+class Way(Struct, frozen=True):
+    """How a question is started, and what is known of its source. `timeout_ms`: where it is not the plan's own."""
+
+    start: Start
+    timeout_ms: int | None = None
+    instead: Instead | None = None
+    pace: Pace | None = None
+
+
+def _order(known: Known) -> str:
+    found: str = known["order_id"]
+    return found
+
+
+def _merchant(known: Known) -> str:
+    found: str = known["merchant_id"]
+    return found
+
+
+def _user(known: Known) -> str:
+    found: str = known["user_id"]
+    return found
+
+
+def _market(known: Known) -> tuple[str, ...]:
+    return (known["currency"], known["country"])
+
+
+def _user_and_currency(known: Known) -> tuple[str, ...]:
+    return (known["user_id"], known["currency"])
+
+
+def _purchase(known: Known) -> tuple[str, ...]:
+    amount = known["amount"]
+    return (known["user_id"], known["merchant_id"], amount.currency, str(amount.value))
+
+
 _R, _G, _E = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
+_MINUTE, _HOUR = 60, 3600
 
 QUESTIONS = (
-    Question(ORDER, _R, ("order_id",), 120, gives=("amount", "currency", "country")),
-    Question(MERCHANT, _R, ("merchant_id",), 100),
-    Question(MEMBER, _R, ("user_id",), 100),
-    Question(CARD, _G, ("user_id",), 100),
-    Question(BALANCE, _G, ("user_id",), 100),
-    Question(CHANNEL, _G, ("currency", "country"), 100),
-    Question(QUOTA, _G, ("user_id", "currency"), 100),
-    Question(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80),
+    Question(ORDER, _R, ("order_id",), 120, _order, gives=("amount", "currency", "country")),
+    Question(MERCHANT, _R, ("merchant_id",), 100, _merchant, CacheSettings(60, 10 * _MINUTE, _HOUR, 5)),
+    Question(MEMBER, _R, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
+    Question(CARD, _G, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
+    Question(BALANCE, _G, ("user_id",), 100, _user),
+    Question(CHANNEL, _G, ("currency", "country"), 100, _market, CacheSettings(5, _MINUTE, 10 * _MINUTE, 1)),
+    Question(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency),
+    Question(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, CacheSettings(2, 10, _MINUTE, 2)),
 )
 NAMES = tuple(question.source.name for question in QUESTIONS)
 ALWAYS_GIVEN = ("order_id", "user_id", "merchant_id")
@@ -66,20 +109,22 @@ def reveal(order: Order | None) -> dict[str, Any]:
     return {} if order is None else {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
 
 
-def consultation(starts: Mapping[str, Start], timeouts_ms: Mapping[str, int]) -> Plan:
-    """The plan, with a way to start each question. `timeouts_ms` overrides by name."""
-    return Plan(
-        [
-            Ask(
-                question.source.name,
-                question.importance,
-                question.needs,
-                timeouts_ms.get(question.source.name, question.timeout_ms),
-                starts[question.source.name],
-                question.gives,
-                reveal if question.gives else None,
-            )
-            for question in QUESTIONS
-        ],
-        inputs=CLAIMED,
+def consultation(ways: Mapping[str, Way]) -> Plan:
+    """The plan, with a way to start each question, by name."""
+    return Plan([_ask(question, ways[question.source.name]) for question in QUESTIONS], inputs=CLAIMED)
+
+
+def _ask(question: Question, way: Way) -> Ask:
+    timeout_ms = question.timeout_ms if way.timeout_ms is None else way.timeout_ms
+    given = reveal if question.gives else None
+    return Ask(
+        question.source.name,
+        question.importance,
+        question.needs,
+        timeout_ms,
+        way.start,
+        question.gives,
+        given,
+        way.instead,
+        way.pace,
     )

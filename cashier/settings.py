@@ -21,6 +21,12 @@ from msgspec import Meta, Struct, inspect
 from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
+from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.shed import ShedSettings, shed_faults
+from cashier.sources.many import BatchSettings
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.http1 import Http1Settings
@@ -38,11 +44,22 @@ class TokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: Annotated[int, Meta(ge=10, le=86_400)] = 900
 
 
+class CachingSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[cache]`. `l1_entries`: how many answers each worker keeps, of all sources together; one takes about 3.5 kB. `shared`: a Valkey or
+    Redis that all workers share, `redis://host:port/0`; without one each has its own answers only."""
+
+    l1_entries: Annotated[int, Meta(ge=1)] = 50_000
+    shared: str = ""
+
+
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.NAME]`. `url`: one address or several of the same service; with transport `local` a function, `package.module:name`.
 
     `timeout_ms`: where it is absent, the plan's own. `adapter`: an object or module with `request` and `parse`, for another shape than
     the contract's, `package.module` or `package.module:name`. `http1` and `aiohttp`: connections and their bounds, for that transport.
+
+    The mechanisms, each as it is by default, with other numbers, or `false`: `cache` (where absent, the plan's own), `hedge`, `retry`,
+    `breaker`, `limiter`, `adaptive_timeout`, `late` (answers that nobody waits for run on a while). `batch` needs a path.
     """
 
     url: str | tuple[str, ...]
@@ -51,6 +68,14 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     adapter: str | None = None
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
+    cache: bool | CacheSettings = True
+    hedge: bool | HedgeSettings = True
+    retry: bool = True
+    breaker: bool | BreakerSettings = True
+    limiter: bool | LimiterSettings = True
+    adaptive_timeout: bool = True
+    late: bool = True
+    batch: Literal[False] | BatchSettings = False
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -80,6 +105,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     consult: ConsultSettings = ConsultSettings()
+    cache: CachingSettings = CachingSettings()
+    shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
     sources: SourcesSettings = SourcesSettings()
 
@@ -153,6 +180,7 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
         yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; it is for our own work, 2 is usual"
     if consult.deadline_ms > consult.max_deadline_ms:
         yield f"[consult] {deadline} is above max_deadline_ms = {consult.max_deadline_ms}; raise that or lower this"
+    yield from shed_faults(settings.shed)
     for name in SourcesSettings.__struct_fields__:
         found = settings.sources[name]
         if found is None:
@@ -162,6 +190,10 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
         for transport in ("http1", "aiohttp"):
             if found.transport != transport and getattr(found, transport) is not None:
                 yield f'[sources.{name}.{transport}] is for transport = "{transport}", but this source has "{found.transport}"'
+        if isinstance(found.cache, CacheSettings):
+            yield from (f"[sources.{name}] cache: {fault}" for fault in found.cache.faults())
+        if found.transport == "local" and found.batch:
+            yield f'[sources.{name}] batch is for sources on a wire, but this one has transport = "local"'
         if found.transport == "local" and (found.adapter or len(found.urls) > 1 or ":" not in found.urls[0]):
             yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
 

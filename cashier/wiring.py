@@ -1,4 +1,4 @@
-"""The composition root: the only module that builds things. Everything else is handed what it needs."""
+"""The composition root of the engine: the only module that builds one. Everything else is handed what it needs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import importlib
 import inspect
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,16 +18,19 @@ import structlog
 
 from cashier.consult import Consult, Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.ask import Start
-from cashier.fanout.plan import Plan
-from cashier.fanout.upstream import unguarded
-from cashier.plan import NAMES, QUESTIONS, consultation, known
+from cashier.fanout.batch import Batch
+from cashier.fanout.second_level import Invalidated, Reach, SourceUnknown
+from cashier.fanout.shared.valkey import Dropped, Valkey
+from cashier.fanout.shed import Ladder, Pulse
+from cashier.fanout.store import Store
+from cashier.fanout.upstream import Upstream
+from cashier.plan import NAMES, QUESTIONS, Question, consultation, known
+from cashier.proof import faults
 from cashier.settings import SECRET_VARIABLE, Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
 from cashier.sources.call import Function, InProcess, OverWire
+from cashier.sources.many import ManyOverWire
 from cashier.sources.source import Adapter
-from cashier.watch.logs import configure_logs
-from cashier.web.auth import Doorkeeper
-from cashier.web.door import Door, owning_app
+from cashier.stack import Stack
 from cashier.web.token import Signer
 from cashier.wire.exchange import Transport, Trip
 from cashier.wire.http1 import Http1
@@ -48,29 +50,32 @@ class Cashier:
     Each is called with what its question needs, by name (`order_id`; `merchant_id`; `user_id`; `currency`, `country`; …), and returns the
     contract's answer as a mapping or a struct, or None for "there is none". Functions and configured sources mix: `config` may name the
     rest. Raises `ConfigurationError` where one of the eight is missing or something in the configuration is wrong.
+
+    `ladder`: what is left undone while the loop has too much to do. Without one nothing is, for the loop may be busy with other things.
     """
 
-    def __init__(self, *, sources: Mapping[str, Function] | None = None, config: Configuration | Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Function] | None = None,
+        config: Configuration | Mapping[str, Any] | None = None,
+        ladder: Ladder | None = None,
+    ) -> None:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
+        _proven(config)
         self.config = config
-        self._transports: list[Transport] = []
+        self._functions = dict(sources or {})
+        self._pulse = Pulse(ladder) if ladder is not None else None
         self._stack: AsyncExitStack | None = None
-        self.plan = self._plan(sources or {})
+        self._transports: list[Transport] = []
+        self._valkey = _valkey(config, self._dropped_elsewhere, self._missed)
+        self.stacks = self._build(ladder or Ladder())
         secrets, made_up = token_secrets(config.settings.tokens)
         if made_up:
             _log.warning("tokens are signed with a secret made up for this run", remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets")
-        settings = config.settings
-        self._consult = Consult(
-            self.plan,
-            known,
-            config.catalog,
-            config.weights,
-            _signer(config, secrets).consult_token,
-            settings.consult,
-            settings.tokens.ttl_s,
-            _now,
-        )
+        self._signer = _signer(config, secrets)
+        self._lay_out(config)
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str], *, sources: Mapping[str, Function] | None = None) -> Self:
@@ -84,9 +89,17 @@ class Cashier:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, self._transports)
+            stack.callback(self._end_calls)
+            if self._valkey is not None:
+                stack.push_async_callback(self._valkey.close)
             async with anyio.create_task_group() as opening:
                 for transport in self._transports:
                     opening.start_soon(transport.open)
+                if self._valkey is not None:
+                    opening.start_soon(self._valkey.open)
+            if self._pulse is not None:
+                self._pulse.start()
+                stack.callback(self._pulse.stop)
             self._stack = stack.pop_all()
         return self
 
@@ -100,34 +113,96 @@ class Cashier:
 
         Raises `OrderUnknown`; `RequiredSourceUnavailable`; msgspec.ValidationError for a request that breaks its types' bounds.
         """
+        return await self._consult(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent))
+
+    def stream(
+        self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
+        """The same as it unfolds: a first answer as soon as it is usable, a better one whenever something came that shows.
+
+        The last is what `consult` would return. Raises what that does, before the first answer and never after it. To be closed
+        (`contextlib.aclosing`) by who does not take all.
+        """
+        return self._consult.stream(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent))
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """Forget what is cached of a source under a key, or under all keys that begin so: something has changed upstream.
+
+        Keys are written `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`. Raises `SourceUnknown`; ValueError for neither or both.
+        """
+        if (key is None) == (prefix is None):
+            raise ValueError("an invalidation names either a key or a prefix")
+        if source not in self.stacks:
+            raise SourceUnknown(source, NAMES)
+        dropped = self.stacks[source].cache.drop(key=key, prefix=prefix)
+        if self._valkey is None:
+            return Invalidated(source, dropped, Reach.THIS_WORKER)
+        self._valkey.drop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.ALL_WORKERS if self._valkey.reachable else Reach.THIS_WORKER)
+
+    def reload(self, config: Configuration) -> tuple[str, ...]:
+        """Take over source numbers, what is offered, in which words and how it is ranked. No request and nothing learned is lost.
+
+        Returns what was changed and takes a restart, a sentence each: addresses, transports, tokens, the server. Raises
+        `ConfigurationError`, and changes nothing, for one that cannot keep its deadline.
+        """
+        _proven(config)
+        unmoved = tuple(_unmoved(self.config, config))
+        self.config = config
+        for stack in self.stacks.values():
+            stack.reconfigure(config.settings)
+        self._lay_out(config)
+        return unmoved
+
+    def _checked(self, request: ConsultRequest) -> ConsultRequest:
         if self._stack is None:
             raise RuntimeError("this Cashier is not open: use it inside `async with`")
         checked: ConsultRequest = msgspec.convert(msgspec.to_builtins(request), ConsultRequest)
-        return await self._consult(checked, Trip(request_id or uuid.uuid4().hex, traceparent))
+        return checked
 
-    def _plan(self, functions: Mapping[str, Function]) -> Plan:
-        faults = [f"there is no source {name!r}; known are {', '.join(NAMES)}" for name in functions if name not in NAMES]
-        starts: dict[str, Start] = {}
-        timeouts_ms: dict[str, int] = {}
+    def _lay_out(self, config: Configuration) -> None:
+        self.plan = consultation({name: stack.way() for name, stack in self.stacks.items()})
+        settings = config.settings
+        self._consult = Consult(
+            self.plan,
+            known,
+            config.catalog,
+            config.weights,
+            self._signer.consult_token,
+            settings.consult,
+            settings.tokens.ttl_s,
+            _now,
+        )
+
+    def _build(self, ladder: Ladder) -> dict[str, Stack]:
+        wrong = [f"there is no source {name!r}; known are {', '.join(NAMES)}" for name in self._functions if name not in NAMES]
+        settings = self.config.settings
+        store = Store(settings.cache.l1_entries)
+        stacks: dict[str, Stack] = {}
         for question in QUESTIONS:
-            source, name = question.source, question.source.name
-            settings = self.config.settings.sources[name]
-            if settings is not None and settings.timeout_ms is not None:
-                timeouts_ms[name] = settings.timeout_ms
+            name = question.source.name
+            found = settings.sources[name]
             try:
-                if name in functions:
-                    starts[name] = unguarded(InProcess(source, functions[name], question.needs))
-                elif settings is None:
-                    faults.append(f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"')
-                elif settings.transport == "local":
-                    starts[name] = unguarded(InProcess(source, _function(settings.urls[0]), question.needs))
-                else:
-                    starts[name] = unguarded(OverWire(_adapter(settings, source), self._transport(settings)))
+                if name not in self._functions and found is None:
+                    wrong.append(f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"')
+                    continue
+                stacks[name] = Stack(question, self._upstream(question, found), settings, ladder, store, self._valkey)
             except ValueError as fault:
-                faults.append(f"{self.config.source}: [sources.{name}] {fault}")
-        if faults:
-            raise ConfigurationError(faults)
-        return consultation(starts, timeouts_ms)
+                wrong.append(f"{self.config.source}: [sources.{name}] {fault}")
+        if wrong:
+            raise ConfigurationError(wrong)
+        return stacks
+
+    def _upstream(self, question: Question, settings: SourceSettings | None) -> Upstream:
+        source = question.source
+        if source.name in self._functions or settings is None:
+            return InProcess(source, self._functions[source.name], question.needs)
+        if settings.transport == "local":
+            return InProcess(source, _function(settings.urls[0]), question.needs)
+        adapter = _adapter(settings, source)
+        if settings.batch:
+            return Batch(ManyOverWire(adapter, self._transport(settings), settings.batch.path), settings.batch)
+        return OverWire(adapter, self._transport(settings))
 
     def _transport(self, settings: SourceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
@@ -135,26 +210,52 @@ class Cashier:
         self._transports.append(transport)
         return transport
 
+    def _end_calls(self) -> None:
+        for stack in self.stacks.values():
+            stack.close()
 
-def door(path: str, server: Mapping[str, Any] | None = None) -> Door:
-    """The ASGI application of a configured service, which opens its engine when the server starts. Raises `ConfigurationError`.
+    def _dropped_elsewhere(self, source: str, key: str | None, prefix: str | None) -> None:
+        if source in self.stacks:  # workers of another version may know others
+            self.stacks[source].cache.drop(key=key, prefix=prefix)
 
-    `server` as in `settings.load`.
-    """
-    configure_logs()  # worker processes begin here
-    config = load(path, server=server)
-    cashier = Cashier(config=config)
-    return owning_app(lambda: cashier, doorkeeper=_doorkeeper(config))
+    def _missed(self) -> None:
+        """Invalidations may have gone unheard, so nothing that is cached can be believed."""
+        for stack in self.stacks.values():
+            stack.cache.drop(prefix="")
 
 
-def _doorkeeper(config: Configuration) -> Doorkeeper | None:
-    auth = config.settings.auth
-    if auth.mode == "none":
+def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None]) -> Valkey | None:
+    url = config.settings.cache.shared
+    if not url:
         return None
     try:
-        return Doorkeeper(auth, Path(auth.jwks_file).read_text("utf-8") if auth.jwks_file else "")
-    except (OSError, ValueError) as fault:
-        raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {fault}"]) from None
+        return Valkey(url, dropped, missed)
+    except ValueError as fault:
+        raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
+
+
+def _proven(config: Configuration) -> None:
+    found = [f"{config.source}: {fault}" for fault in faults(config.settings)]
+    if found:
+        raise ConfigurationError(found)
+
+
+def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
+    """What differs and cannot be changed while it runs."""
+    old, new = before.settings, after.settings
+    for table in ("server", "auth", "tokens", "cache", "shed"):
+        if getattr(old, table) != getattr(new, table):
+            yield f"[{table}] has changed; that takes a restart"
+    for name in NAMES:
+        was, now = old.sources[name], new.sources[name]
+        if (was is None) != (now is None):
+            yield f"[sources.{name}] has come or gone; that takes a restart"
+        elif was is not None and now is not None:
+            yield from (
+                f"[sources.{name}] {key} has changed; that takes a restart"
+                for key in ("url", "transport", "adapter", "http1", "aiohttp", "batch")
+                if getattr(was, key) != getattr(now, key)
+            )
 
 
 def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,6 +64,14 @@ class Command:
         return self._ended
 
 
+def eventually(true: Callable[[], bool], what: str) -> None:
+    """Within a generous while, by looking again and again: there is no event that another process could set."""
+    until = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
+
+
 @contextmanager
 def running(*words: str) -> Iterator[Command]:
     command = Command(*words)
@@ -78,12 +87,20 @@ def run(*words: str) -> tuple[int, str, str]:
     return Command(*words).wait()
 
 
-def configured(directory: Path, sandbox: str) -> Path:
-    """The example configuration, with its sources where the sandbox really is, on any free port, and patient: the machine may be busy."""
+# Every consultation for itself: what one test's weather has taught must not show in the next.
+UNGUARDED = "cache = false\nhedge = false\nretry = false\nbreaker = false\nlimiter = false\nadaptive_timeout = false\n"
+
+
+def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> Path:
+    """The example configuration, with its sources where the sandbox really is, on any free port, and patient: the machine may be busy.
+
+    `each_source`: what every source is told beside that.
+    """
     text = (ROOT / "config/cashier.toml").read_text()
     text = text.replace("port = 8080", "port = 0").replace("deadline_ms = 150", "deadline_ms = 1000")
     text = re.sub(r"^timeout_ms = \d+\n", "", text, flags=re.MULTILINE)
-    text = text.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 990')
+    text = text.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 990\n{each_source}')
+    text = text.replace("[shed]\nenabled = true", "[shed]\nenabled = false")
     path = directory / "config" / "cashier.toml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)

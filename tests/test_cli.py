@@ -80,6 +80,24 @@ def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(s
     assert (answer["degraded"], answer["methods"][0]["availability"]) == (False, "AVAILABLE")
 
 
+def test_answers_are_shown_as_they_get_better(sandbox: str, service: str) -> None:
+    try:
+        assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
+        status, out, err = run("consult", "--url", service, "--case", "chinese_shop", "--stream")
+    finally:
+        assert run("weather", "restore", "--url", sandbox)[0] == 0
+    assert (status, err) == (0, "")
+    assert re.search(r"\+\d+ ms  answer 1: 0 ways available, \d+ undetermined \(waiting for .*quota.*\)\n", out)
+    assert re.search(r"\+\d+ ms  answer \d: 0 ways available, \d+ undetermined\n *\+\d+ ms  end: deadline\n", out)
+    assert re.search(r"quota\s+gating\s+━+.*TIMEOUT", out)
+
+
+def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(service: str) -> None:
+    status, out, err = run("consult", "--url", service, "--case", "order_unknown", "--stream")
+    assert (status, err) == (1, "")
+    assert "404 ORDER_UNKNOWN" in out
+
+
 def test_an_order_can_be_named_by_hand(service: str) -> None:
     words = ("--order-id", "o_1001", "--user-id", "u_1", "--merchant-id", "m_1", "--amount", "CNY:12800", "--country", "CN")
     status, out, _ = run("consult", "--url", service, *words)
@@ -92,6 +110,8 @@ def test_an_order_can_be_named_by_hand(service: str) -> None:
     [
         (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
         (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
+        (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"), "no answer from http://127.0.0.1:1"),
+        (("consult", "--case", "order_paid", "--stream", "--json"), "two ways to show it"),
         (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
         (("consult", "--case", "order_paid", "--amount", "12"), "--amount '12' is not an amount; CNY:12800 would be one"),
         (("demo", "--case", "nope"), "there is no case 'nope'"),
@@ -127,7 +147,8 @@ def test_a_configuration_is_proved_and_its_plan_shown() -> None:
     status, out, _ = run("check", "--config", "config/cashier.toml")
     assert status == 0
     assert "config/cashier.toml is good." in out
-    assert "A consultation makes at most 8 calls. Its fan-out has ended after 147 ms at the latest" in out
+    assert "the fan-out of a consultation has ended after 147 ms" in out
+    assert "It makes at most 8 calls, and 16 where" in out
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
 

@@ -18,7 +18,7 @@ from cashier.plan import NAMES
 from cashier.sandbox import CASES, Fault
 from cashier.web.token import Signer
 
-from .running import Command, configured, running
+from .running import Command, configured, eventually, running
 
 FAULTS = [fault.value for fault in Fault]
 GATING = ("card", "balance", "channel", "quota")
@@ -75,7 +75,7 @@ def document(service: str) -> Any:
 
 def assert_described(document: Any, status: int, answer: Any) -> None:
     content = document["paths"]["/v1/consult"]["post"]["responses"][str(status)]["content"]
-    (schema,) = (part["schema"] for part in content.values())
+    (schema,) = (part["schema"] for media_type, part in content.items() if media_type != "text/event-stream")
     Draft202012Validator({**schema, "components": document["components"]}, format_checker=FormatChecker()).validate(answer)
 
 
@@ -143,7 +143,7 @@ def test_faults_leave_no_connection_behind(served: tuple[Command, str], weather:
             consult(service, "chinese_shop", deadline_ms=40)
     weather("quota", {})
     consult(service, "chinese_shop")
-    assert sockets(command.process.pid) <= before + 2
+    eventually(lambda: sockets(command.process.pid) <= before + 2, "calls that nobody waits for run on for twice their time, no longer")
 
 
 def sockets(pid: int) -> int:

@@ -14,7 +14,7 @@ from cashier.consult import Consult, Consultation, ConsultError, ConsultSettings
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
 from cashier.fanout.upstream import unguarded
-from cashier.plan import QUESTIONS, consultation, known
+from cashier.plan import QUESTIONS, Way, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings import configuration
 from cashier.sources.call import InProcess
@@ -58,15 +58,28 @@ def request(case: str, **other: Any) -> ConsultRequest:
 async def ask(fates: Mapping[str, Fate], question: ConsultRequest, settings: ConsultSettings | None = None) -> Asked:
     """Consult once on this loop. Sources without a fate answer after one ms."""
     loop = asyncio.get_running_loop()
+    calls: dict[str, int] = {}
+    consult = consulting(fates, calls, settings)
+    began = loop.time()
+    found: Consultation | ConsultError
+    try:
+        found = await consult(question, Trip("test"))
+    except ConsultError as error:
+        found = error
+    return Asked(found, (loop.time() - began) * 1000, calls)
+
+
+def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: ConsultSettings | None = None) -> Consult:
+    """The flow on this loop, over sources whose calls are counted in `calls`."""
+    loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)  # a user's broken function is reported there, and expected here
     upstreams = LocalUpstreams(WORLD, weather_named("still"))
-    calls: dict[str, int] = {}
     starts = {}
     for each in QUESTIONS:
         name = each.source.name
-        starts[name] = unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs))
-    consult = Consult(
-        consultation(starts, {}),
+        starts[name] = Way(unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)))
+    return Consult(
+        consultation(starts),
         known,
         CATALOG,
         Weights(),
@@ -76,13 +89,6 @@ async def ask(fates: Mapping[str, Fate], question: ConsultRequest, settings: Con
         lambda: datetime.now(UTC),
         clock_ns=lambda: round(loop.time() * 1e9),
     )
-    began = loop.time()
-    found: Consultation | ConsultError
-    try:
-        found = await consult(question, Trip("test"))
-    except ConsultError as error:
-        found = error
-    return Asked(found, (loop.time() - began) * 1000, calls)
 
 
 def fated(name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls: dict[str, int]) -> Callable[..., Awaitable[Any]]:

@@ -35,7 +35,7 @@ class Availability(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Business refusals first; the last three say that it could not be determined, never that it was refused."""
+    """Business refusals first; the last four say that it could not be determined, never that it was refused."""
 
     NOT_OFFERED = "NOT_OFFERED"
     MERCHANT_NOT_PERMITTED = "MERCHANT_NOT_PERMITTED"
@@ -60,6 +60,7 @@ class ReasonCode(StrEnum):
     SOURCE_TIMEOUT = "SOURCE_TIMEOUT"
     SOURCE_ERROR = "SOURCE_ERROR"
     SOURCE_OVERLOADED = "SOURCE_OVERLOADED"
+    SOURCE_PENDING = "SOURCE_PENDING"
 
 
 class RemedyType(StrEnum):

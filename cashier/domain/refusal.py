@@ -8,12 +8,13 @@ from cashier.answer import Missing, Why
 from cashier.domain.method import Availability, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Money
 
-_SILENT = frozenset((ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED))
+_SILENT = frozenset((ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING))
 _PRECEDENCE = {code: index for index, code in enumerate(ReasonCode)}
 _UNDETERMINED = {
     Why.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
     Why.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
     Why.SHED: ReasonCode.SOURCE_OVERLOADED,
+    Why.PENDING: ReasonCode.SOURCE_PENDING,
 }
 _RETRY = Remedy(RemedyType.RETRY)
 # Members that the hot path names are named once: before Python 3.12 each look-up on an enum class costs a call.
@@ -42,8 +43,9 @@ class Refusal(Struct, frozen=True):
 
 
 def silence(missing: Missing) -> Refusal:
-    """What a silent source means for a way that it could refuse."""
-    return Refusal(_UNDETERMINED.get(missing.why, ReasonCode.SOURCE_ERROR), missing.source, _RETRY)
+    """What a silent source means for a way that it could refuse. While its answer may still come there is nothing to be done about it."""
+    remedy = None if missing.why is Why.PENDING else _RETRY
+    return Refusal(_UNDETERMINED.get(missing.why, ReasonCode.SOURCE_ERROR), missing.source, remedy)
 
 
 def availability(refusal: Refusal | None) -> Availability:

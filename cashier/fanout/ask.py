@@ -21,7 +21,7 @@ class Importance(StrEnum):
 
 
 class Status(StrEnum):
-    """How a source did in one consultation."""
+    """How a source did in one consultation. PENDING is never the last word: it may still answer, and another answer will say so."""
 
     FRESH = "FRESH"
     CACHED = "CACHED"
@@ -33,6 +33,7 @@ class Status(StrEnum):
     SHED = "SHED"
     BREAKER_OPEN = "BREAKER_OPEN"
     SKIPPED = "SKIPPED"
+    PENDING = "PENDING"
 
 
 class InFlight(Protocol):

@@ -7,7 +7,6 @@ is not known here. Nothing of a consultation is left behind when it ends, howeve
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -15,13 +14,14 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from cashier.answer import Missing, SourceError, Why
-from cashier.fanout.ask import Ask, Importance, InFlight, Instead, Known, SourceReport, Status
+from cashier.fanout.ask import Ask, Importance, Instead, Known, SourceReport, Status
 from cashier.fanout.plan import Plan
+from cashier.fanout.slot import NEVER_NS, Slot
+from cashier.fanout.stall import TURN_S, stalled
 
 # Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
-_NEVER_NS = sys.maxsize
 _MS_NS = 1_000_000
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
@@ -79,47 +79,16 @@ async def scatter(
         consultation.close()
 
 
-class Slot:
-    """The place of one ask in a scatter, and the `done` that its source is given.
-
-    Once settled it lets go of the scatter and of the call, so that a late `done`, or one kept for long, reaches and holds nothing.
-    """
-
-    __slots__ = ("age_ms", "ask", "ended_ns", "expires_ns", "flight", "lacking", "scatter", "started_ns", "status")
-
-    def __init__(self, ask: Ask, scatter: Scatter) -> None:
-        self.ask = ask
-        self.scatter: Scatter | None = scatter
-        self.lacking = 0
-        self.flight: InFlight | None = None
-        self.started_ns = 0
-        self.expires_ns = _NEVER_NS  # also: not asked yet
-        self.ended_ns = 0
-        self.status: Status | None = None  # None: not settled
-        self.age_ms = 0
-
-    def done(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
-        scatter = self.scatter
-        if scatter is None:
-            return
-        self.flight = None
-        if not scatter.over:
-            scatter.arrived(self, outcome, status, age_ms)
-
-    def __repr__(self) -> str:
-        unsettled = "waiting" if self.expires_ns == _NEVER_NS else "asked"
-        return f"{self.ask.name}: {unsettled if self.status is None else self.status.value}"
-
-
 class Scatter:
     """One consultation on its way: `start` it, await its `end` unless it is `over`, take what was `gathered`, and `close` it always.
 
-    `scatter` is these four in a row. An answer that is wanted before the end would be a fifth, beside `end`.
+    `scatter` is these four in a row. What is wanted before the end is in `unfolding`.
     """
 
     __slots__ = (
         "_answers", "_armed_ns", "_began_ns", "_bug", "_clock_ns", "_conclusive", "_end_ns", "_failed", "_grace_ns", "_hard",
-        "_hard_in_ns", "_known", "_next_ns", "_pending", "_plan", "_ready", "_slots", "_starting", "_timer", "_trip", "_waiter", "over",
+        "_hard_in_ns", "_known", "_next_ns", "_pending", "_plan", "_ready", "_slots", "_stalled", "_starting", "_timer", "_trip", "_waiter",
+        "over",
     )  # fmt: skip
 
     def __init__(
@@ -140,8 +109,9 @@ class Scatter:
         self._pending = len(self._slots)
         self._hard = plan.hard
         self._failed: list[str] = []
-        self._next_ns = _NEVER_NS  # no ask under way expires before
-        self._armed_ns = _NEVER_NS
+        self._next_ns = NEVER_NS  # no ask under way expires before
+        self._armed_ns = NEVER_NS
+        self._stalled = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
@@ -179,7 +149,7 @@ class Scatter:
         reports: list[SourceReport] = []
         began_ns = self._began_ns
         for slot in self._slots:
-            status = slot.status or self._cut_off(slot)
+            status = slot.status or self._unsettled(slot)
             ask = slot.ask
             started_ns = slot.started_ns
             answers[ask.name] = self._answers[ask.name]
@@ -308,7 +278,7 @@ class Scatter:
             if name not in self._known:
                 for waiting in self._waiting_for(name):
                     self._skip(waiting, now_ns)
-        _let_go(slot)
+        slot.let_go()
 
     def _stand_in(self, slot: Slot, instead: Instead, now_ns: int) -> bool:
         found = instead(self._known)
@@ -316,7 +286,7 @@ class Scatter:
             return False
         answer, slot.age_ms = found
         self._settle(slot, answer, Status.STALE, now_ns)
-        _let_go(slot)
+        slot.let_go()
         self._learn(slot.ask, answer, now_ns)
         return True
 
@@ -325,9 +295,10 @@ class Scatter:
             slot.started_ns = now_ns
             self._fail(slot, Why.SKIPPED, now_ns)
 
-    def _cut_off(self, slot: Slot) -> Status:
+    def _unsettled(self, slot: Slot) -> Status:
+        """What to report of an ask that has not ended by itself: it is cut off."""
         now_ns = self._clock_ns()
-        if slot.expires_ns == _NEVER_NS:
+        if slot.expires_ns == NEVER_NS:
             slot.started_ns = now_ns
         self._settle(slot, Missing(slot.ask.name, Why.SKIPPED), Status.SKIPPED, now_ns)
         return Status.SKIPPED
@@ -357,22 +328,29 @@ class Scatter:
         self._armed_ns = due_ns
 
     def _tick(self) -> None:
-        """A timer is a hint: it may fire early (libuv), or for an ask that has been answered since. The clock decides."""
+        """A timer is a hint: early (libuv), late (see `stall`), or for an ask that has been answered since. The clock decides."""
+        due_ns = self._armed_ns
         self._timer = None
-        self._armed_ns = _NEVER_NS
+        self._armed_ns = NEVER_NS
         if self.over:
             return
+        now_ns = self._clock_ns()
+        if not self._stalled and stalled(due_ns, now_ns):
+            self._stalled = True
+            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._tick)
+            self._armed_ns = now_ns
+            return
         try:
-            self._give_up(self._clock_ns())
+            self._give_up(now_ns)
         except Exception as bug:  # noqa: BLE001 - here too: the loop would only log it, and `scatter` would wait for ever
             self._break_off(bug)
 
     def _give_up(self, now_ns: int) -> None:
         """Do without what was asked and is out of time; at the end that is all of it, and with it goes what waits for it."""
         ended = now_ns > self._end_ns - _MS_NS
-        self._next_ns = _NEVER_NS
+        self._next_ns = NEVER_NS
         for slot in self._slots:
-            if slot.status is not None or slot.expires_ns == _NEVER_NS:
+            if slot.status is not None or slot.expires_ns == NEVER_NS:
                 continue
             if ended or slot.expires_ns <= now_ns:
                 self._fail(slot, Why.TIMEOUT, now_ns)
@@ -391,9 +369,3 @@ class Scatter:
         self.over = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _let_go(slot: Slot) -> None:
-    flight, slot.flight = slot.flight, None
-    if flight is not None:
-        flight.abandon()

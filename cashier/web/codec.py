@@ -30,14 +30,17 @@ def decode_request(body: bytes) -> ConsultRequest:
         if not body.isascii():
             body.decode()
         return _decoder.decode(body)
-    except msgspec.ValidationError:
-        raise _invalid(body) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(body, error) from None
+        raise refusal_of(body, error, _CONSULT_REQUEST) from None
 
 
 def encode_consultation(consultation: Consultation) -> bytes:
     return _encoder.encode(consultation)
+
+
+def encode_numbered(seq: int, consultation: Consultation) -> bytes:
+    """The same on one line, with the number of the answer in its stream as its first field."""
+    return b'{"seq":%d,%b' % (seq, _encoder.encode(consultation)[1:])
 
 
 def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes:
@@ -49,13 +52,18 @@ def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes
     return ", ".join(parts).encode("ascii")
 
 
-def _invalid(body: bytes) -> Refused:
+def refusal_of(body: bytes, error: Exception, kind: msgspec.inspect.Type) -> Refused:
+    """Why a body of that kind was refused, after the decoder's error."""
+    return _invalid(body, kind) if isinstance(error, msgspec.ValidationError) else _malformed(body, error)
+
+
+def _invalid(body: bytes, kind: msgspec.inspect.Type) -> Refused:
     """The decoder stops at its first complaint, so the rest of the body may still turn out to be no JSON."""
     try:
         value = _untyped.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         return _malformed(body, error)
-    found = tuple(faults(_CONSULT_REQUEST, value)) or (Fault("", "INVALID", "breaks the contract"),)
+    found = tuple(faults(kind, value)) or (Fault("", "INVALID", "breaks the contract"),)
     return Refused(Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in found), errors=found)
 
 

@@ -4,6 +4,8 @@ uvicorn leaves five things open, which are closed here. Headers may be endless a
 connection is closed though a request may be waiting in the kernel's buffer. A request that comes while the server stops is not told that
 the connection ends. Bytes that are not HTTP are answered at once, so the error overtakes the answer that is still being made. A request
 that would rather speak another protocol loses its body, and Java's client wishes for HTTP/2 with the first request of each connection.
+
+And when there is too much to do, whom the ladder does not admit is told so here, before anything is parsed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import array
 import asyncio
 import fcntl
 import termios
+from time import perf_counter_ns
 from typing import Any, cast
 
 import httptools
@@ -19,8 +22,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from cashier.fanout.shed import Ladder
+from cashier.web.door import ADMITTED, Door
 from cashier.web.headers import request_id
 from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.refusing import plain, refusal
 from cashier.web.together import Together
 
 HEAD_LIMIT_BYTES = 65_536
@@ -62,6 +68,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_of_all: RequestResponseCycle | None = None
+        door = config.loaded_app
+        self._door: Door | None = door if isinstance(door, Door) else None
+        self._ladder: Ladder | None = None if self._door is None else self._door.ladder
+        self._admitted = False
+        self._refused_lately = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         super().connection_made(transport)
@@ -74,6 +85,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._ladder is not None and self._ladder.refusing and self._refuses(data, self._ladder):
+            return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -96,6 +109,9 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = False
         super().on_headers_complete()
+        if self._admitted:
+            self._admitted = False
+            self.scope[ADMITTED] = True  # type: ignore[literal-required]  # ours alone; servers may add keys
         self.cycle.transport = cast("asyncio.Transport", Together(self.transport))  # all of it that a cycle uses
         if self.server_state.draining:
             self._make_last(self.cycle)
@@ -112,7 +128,10 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(SWALLOW_S, self._cut, self.cycle)
 
     def timeout_keep_alive_handler(self) -> None:
-        self._close_if_quiet()
+        if self._refused_lately:
+            self._stay()
+        else:
+            self._close_if_quiet()
 
     def shutdown(self) -> None:
         """The server stops: the request under way is the last, or the next one if it comes soon."""
@@ -120,6 +139,27 @@ class Connection(HttpToolsProtocol):
             self._make_last(self.cycle)
         else:
             self.loop.call_later(FAREWELL_S, self._close_if_quiet)
+
+    def _refuses(self, data: bytes, ladder: Ladder) -> bool:
+        """Whether a consultation was refused. One write, and no timer moved: most of the time must be left for those who are let in."""
+        if self.receiving or self._serving() or self.flow.write_paused or self.server_state.draining or self.transport.is_closing():
+            return False
+        request = plain(data)
+        if request is None or self._door is None:
+            return False
+        self._admitted = ladder.admits(request.priority(self._door.knows), perf_counter_ns())
+        if self._admitted:
+            return False
+        self.transport.write(refusal(request))
+        self._forget_head_timer()
+        self._refused_lately = True
+        if self.timeout_keep_alive_task is None:
+            self._stay()
+        return True
+
+    def _stay(self) -> None:
+        self._refused_lately = False
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _overlook_wish(self, rest: bytes) -> None:
         """The request as if it had not asked for another protocol (RFC 9110, section 7.8: a server may ignore that)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from time import perf_counter_ns, time
 from typing import Protocol
 
@@ -13,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceReport
+from cashier.fanout.second_level import Invalidated
 from cashier.web.auth import Doorkeeper
 from cashier.web.codec import decode_request, encode_consultation, server_timing
 from cashier.web.headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
 from cashier.web.problem import PROBLEM_TYPE, Code, Headers, Refused, encode_problem
+from cashier.web.streaming import Streaming, wants_events
 from cashier.web.vigil import Vigil, Visit
 
 _log = structlog.get_logger("cashier.web")
@@ -41,6 +44,15 @@ class Engine(Protocol):
     async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
         """Ends by the deadline of the request. Raises `OrderUnknown` and `RequiredSourceUnavailable`."""
 
+    def stream(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> AsyncGenerator[Consultation, None]:
+        """The same as it unfolds, each answer whole, the last as `consult` gives it. Raises before the first answer only.
+
+        To be closed by who does not take all.
+        """
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """What is remembered of one key, or of all that begin with `prefix`, goes. Raises `SourceUnknown`."""
+
 
 class ClientGone(Exception):
     """Nobody is left to answer."""
@@ -58,17 +70,21 @@ class Consulting:
         return f"<Consulting {self._vigil!r}>"
 
     async def serve(self, engine: Engine | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, one answer. Nothing is sent to a client that has gone."""
+        """One request, one answer, or a stream of them. Nothing is sent to a client that has gone."""
         began_ns = perf_counter_ns()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         identity = request_id(headers)
         visit = self._vigil.enter(receive)
         try:
-            status, body, sources, extra = await self._answer(engine, scope["method"], headers, visit, identity)
+            answer = await self._answer(engine, scope["method"], headers, visit, identity)
+            if isinstance(answer, Streaming):
+                await answer.tell(send, visit, began_ns)
+                return
         except ClientGone:
             return
         finally:
             self._vigil.leave(visit)
+        status, body, sources, extra = answer
         answer_headers = [
             _JSON if status == 200 else PROBLEM_TYPE,
             (b"content-length", b"%d" % len(body)),
@@ -80,11 +96,15 @@ class Consulting:
         await send({"type": "http.response.start", "status": status, "headers": answer_headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str) -> Answer:
+    async def _answer(
+        self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str
+    ) -> Answer | Streaming:
         try:
             if engine is None:
                 raise Refused(Code.NOT_READY, "The engine is not open.", headers=_RETRY_AFTER_1)
             request = await self._request(method, headers, visit)
+            if wants_events(headers.get(b"accept")):
+                return await Streaming.begun(engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity)
             consultation = await engine.consult(request, request_id=identity, traceparent=traceparent(headers))
             return 200, encode_consultation(consultation), consultation.sources, ()
         except Refused as refused:

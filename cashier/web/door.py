@@ -7,23 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from time import perf_counter_ns, time
 from typing import TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
+from cashier.fanout.shed import Ladder
 from cashier.web.auth import Doorkeeper
 from cashier.web.consulting import Consulting, Engine
+from cashier.web.invalidating import Invalidating
 from cashier.web.pages import Readiness, pages
+from cashier.web.refusing import priority_of_headers, refuse
 
 OpenCashier: TypeAlias = Callable[[], AbstractAsyncContextManager[Engine]]
 
 CONSULT_PATH = "/v1/consult"
 BODY_LIMIT_BYTES = 65_536
 BODY_TIMEOUT_S = 10.0
+# In the scope of a request that the connection has let in already.
+ADMITTED = "cashier.admitted"
 
 
 class Door:
-    """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no."""
+    """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no.
+
+    `ladder` is asked who is let in while there is too much to do: here, or before that by a connection that knows it. Only consultations
+    are ever refused: whoever asks for health or pays is not.
+    """
 
     def __init__(
         self,
@@ -32,12 +42,16 @@ class Door:
         doorkeeper: Doorkeeper | None,
         body_limit_bytes: int,
         body_timeout_s: float,
+        ladder: Ladder | None = None,
     ) -> None:
         self.draining = False
+        self.ladder = ladder
+        self._doorkeeper = doorkeeper
         self._engine = engine
         self._open_cashier = open_cashier
         self._consulting = Consulting(doorkeeper, body_limit_bytes, body_timeout_s)
-        self._pages = pages(self._readiness, body_limit_bytes, secured=doorkeeper is not None)
+        invalidating = Invalidating(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
+        self._pages = pages(self._readiness, body_limit_bytes, invalidating, secured=doorkeeper is not None)
 
     def __repr__(self) -> str:
         return f"<Door {self._readiness().value} {self._consulting!r}>"
@@ -47,12 +61,26 @@ class Door:
             path = scope["path"]
             # Mounted, the path comes whole and `root_path` says how much of it is not ours.
             if path == CONSULT_PATH or path == scope.get("root_path", "") + CONSULT_PATH:
-                await self._consulting.serve(self._engine, scope, receive, send)
+                await self._consult(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
             return
         await self._pages(scope, receive, send)
+
+    def knows(self, authorization: bytes) -> bool:
+        """Whether the bearer was verified before. Where nobody has to say who he is everybody counts as known."""
+        return self._doorkeeper is None or self._doorkeeper.knows(authorization, time())
+
+    async def _consult(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ladder = self.ladder
+        if ladder is None:
+            await self._consulting.serve(self._engine, scope, receive, send)
+        elif ladder.refusing and ADMITTED not in scope and not ladder.admits(priority_of_headers(scope, self.knows), perf_counter_ns()):
+            await refuse(scope, send)
+        else:
+            await self._consulting.serve(self._engine, scope, receive, send)
+            ladder.answered += 1
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The server's life. An engine that was handed in open is its owner's to close."""
@@ -82,12 +110,14 @@ def app(
     doorkeeper: Doorkeeper | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
+    ladder: Ladder | None = None,
 ) -> Door:
     """A door to an engine that is open, and stays its owner's: `app.mount("/pay", cashier.web.app(engine))`.
 
     No `doorkeeper`: everybody may ask. A body larger than `body_limit_bytes` is refused, one not whole after `body_timeout_s` too.
+    With a `ladder` callers are refused when there is too much to do; its owner sees to it that it is told the time.
     """
-    return Door(cashier, None, doorkeeper, body_limit_bytes, body_timeout_s)
+    return Door(cashier, None, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
 
 
 def owning_app(
@@ -96,6 +126,7 @@ def owning_app(
     doorkeeper: Doorkeeper | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
+    ladder: Ladder | None = None,
 ) -> Door:
     """A door that opens its engine when the server starts and closes it when the server has stopped (ASGI lifespan)."""
-    return Door(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s)
+    return Door(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s, ladder)

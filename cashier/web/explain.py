@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 
-from msgspec import NODEFAULT, inspect
+from msgspec import inspect
 
 from cashier.web.problem import Fault
 
@@ -47,7 +47,7 @@ def _object_faults(kind: inspect.StructType, value: object, field: str) -> Itera
         path = f"{field}.{part.encode_name}" if field else part.encode_name
         if part.encode_name in value:
             yield from faults(part.type, value[part.encode_name], path)
-        elif part.default is NODEFAULT and part.default_factory is NODEFAULT:
+        elif part.required:
             yield Fault(path, "MISSING", "is required")
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 from functools import cache
+from typing import cast
 
+import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,8 +16,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cashier.web import headers
+from cashier.web.invalidating import Invalidating
 from cashier.web.openapi import document
-from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.problem import Code, Refused, encode_problem, problem
 
 _log = structlog.get_logger("cashier.web")
 
@@ -26,7 +29,7 @@ class Readiness(Enum):
     DRAINING = "draining"
 
 
-def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, *, secured: bool) -> Starlette:
+def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, invalidating: Invalidating, *, secured: bool) -> Starlette:
     """`readiness` is asked at each request for it. `secured`: the document says that consultations need a bearer token."""
 
     async def healthz(request: Request) -> Response:
@@ -39,6 +42,9 @@ def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, *, secured:
             return JSONResponse({"status": "ready"}, headers=_headers(request))
         return _problem(request, Code.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
 
+    async def invalidate(request: Request) -> Response:
+        return Response(msgspec.json.encode(await invalidating(request)), media_type="application/json", headers=_headers(request))
+
     @cache
     def described() -> bytes:
         return document(body_limit_bytes, secured=secured)
@@ -47,7 +53,8 @@ def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, *, secured:
         return Response(described(), media_type="application/json", headers=_headers(request))
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
-    starlette = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Exception: _failed})
+    routes.append(Route("/v1/invalidate", invalidate, methods=["POST"]))
+    starlette = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Refused: _turned_down, Exception: _failed})
     # What is not there is not there: no redirect to a neighbouring spelling.
     starlette.router.redirect_slashes = False
     return starlette
@@ -57,6 +64,13 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         return _problem(request, Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {}))
     return _problem(request, Code.NOT_FOUND, "Nothing is served under this path.", {})
+
+
+async def _turned_down(request: Request, error: Exception) -> Response:
+    """What a page raises that knows why."""
+    refused = cast("Refused", error)  # as it is registered
+    sent = _headers(request) | {name.decode("ascii"): value.decode("ascii") for name, value in refused.headers}
+    return Response(encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=sent)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -28,6 +28,7 @@ class Code(StrEnum):
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL = "INTERNAL"
     NOT_READY = "NOT_READY"
+    OVERLOADED = "OVERLOADED"
     REQUIRED_SOURCE_UNAVAILABLE = "REQUIRED_SOURCE_UNAVAILABLE"
 
 
@@ -45,6 +46,7 @@ KNOWN: dict[Code, tuple[int, str]] = {
     Code.HEADERS_TOO_LARGE: (431, "The headers are too large"),
     Code.INTERNAL: (500, "This is our fault"),
     Code.NOT_READY: (503, "Not ready"),
+    Code.OVERLOADED: (503, "Too much to do"),
     Code.REQUIRED_SOURCE_UNAVAILABLE: (503, "A required source did not answer"),
 }
 

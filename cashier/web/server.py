@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -53,8 +54,11 @@ def serve(settings: ServerSettings, build: BuildDoor, announce: Callable[[str, i
     `build` is called once in each process that serves, in its main thread before its loop turns. With several workers it is sent to them
     by pickle: a function of a module, or a `functools.partial` of one, with what it needs to know (the path of the configuration).
     `announce` is told host and port as soon as they are ours; port 0 in the settings is one that was free.
+    SIGHUP is the door's to listen to: it is held back until the door unblocks it, and handed on to every worker.
     Raises `SystemExit` where the address cannot be had or the door cannot be opened.
     """
+    # Who is told to read its configuration anew before it can listen to that does so as soon as it can, and is not ended by it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = _config(settings, build)
     sockets = [config.bind_socket()]
     if announce is not None:
@@ -140,6 +144,14 @@ class StoppableServer(Server):
 class Worker(multiprocess.Process):
     """One of several serving processes."""
 
+    def start(self) -> None:
+        # As in `serve`: a process inherits what is blocked.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
     @property
     def server(self) -> Server:
         if self._server is None:
@@ -148,17 +160,25 @@ class Worker(multiprocess.Process):
 
 
 class Supervisor(multiprocess.Multiprocess):
-    """Starts workers, replaces those that die, on SIGHUP each in turn, and stops them all. Serves nothing itself."""
+    """Starts workers, replaces those that die, hands SIGHUP on to each, and stops them all. Serves nothing itself."""
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop_soon)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def run(self) -> None:
         # uvicorn's supervisor makes its workers in four places, by this name, and cannot be told another.
         multiprocess.Process = Worker  # type: ignore[misc]
         super().run()
+
+    def handle_hup(self) -> None:
+        # They read their configuration anew; a new process would have to learn everything again.
+        for worker in self.processes:
+            if worker.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGHUP)
 
     def terminate_all(self) -> None:
         refuse_new(self.sockets)

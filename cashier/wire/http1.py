@@ -15,7 +15,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.answer import Overloaded, SourceError, Unreachable
+from cashier.answer import Shed, SourceError, Unreachable
 from cashier.wire.addresses import parse_addresses
 from cashier.wire.call import Call
 from cashier.wire.choosing import Choice
@@ -99,7 +99,7 @@ class Http1:
 
     def _wait(self, call: Call, lane: Lane) -> None:
         if len(self._queue) >= self._settings.queue:
-            self._refuse(call, Overloaded(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
+            self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
             return
         call.join_queue(self._queue)
         if self._has_room(lane):

@@ -15,7 +15,7 @@ import aiohttp
 from msgspec import Meta, Struct
 from yarl import URL
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
+from cashier.answer import Garbled, Shed, SourceError, Unreachable
 from cashier.wire.addresses import Address, parse_addresses
 from cashier.wire.aiohttp_guards import Lost, NotSent, WaryRequest, never_stuck, note_kept, report_loss
 from cashier.wire.choosing import BackOff, Choice
@@ -218,7 +218,7 @@ class ViaAiohttp:
         if self._closed:
             return Unreachable(f"{self._names()}: closed")
         if len(self._calls) >= len(self._lanes) * self._settings.connections + self._settings.queue:
-            return Overloaded(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
+            return Shed(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
         return None
 
     def _next_lane(self, call: AiohttpCall) -> AiohttpLane:

@@ -52,12 +52,20 @@ def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
         (Why.WRONG_IDENTITY, ReasonCode.SOURCE_ERROR),
         (Why.BREAKER_OPEN, ReasonCode.SOURCE_ERROR),
         (Why.SKIPPED, ReasonCode.SOURCE_ERROR),
+        (Why.PENDING, ReasonCode.SOURCE_PENDING),
     ],
 )
 def test_every_why_has_its_code(why: Why, code: ReasonCode) -> None:
     reason = World(silent={"balance": why}).method("BALANCE").reason
     assert reason is not None
     assert reason.code is code
+
+
+def test_of_what_may_still_come_it_is_not_said_that_one_should_try_again() -> None:
+    method = World(silent={"balance": Why.PENDING}).method("BALANCE")
+    assert method.availability is UNDETERMINED
+    assert method.reason is not None
+    assert (method.reason.source, method.reason.remedy) == ("balance", None)
 
 
 def test_a_refusal_stands_though_another_source_is_silent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +29,7 @@ from cashier.domain.method import (
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.second_level import Invalidated, Reach
 from cashier.web import OpenCashier
 
 ASKED = ConsultRequest(
@@ -142,6 +143,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.ready = True
         self.asked: list[tuple[ConsultRequest, str, str | None]] = []
+        self.invalidated: list[tuple[str, str | None, str | None]] = []
         self.raises: Exception | None = None
         self.open = asyncio.Event()
         self.open.set()
@@ -159,6 +161,17 @@ class FakeEngine:
             self.cancelled.set()
             raise
         return consultation(request.order_id)
+
+    async def stream(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
+        yield await self.consult(request, request_id=request_id, traceparent=traceparent)
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        if self.raises is not None:
+            raise self.raises
+        self.invalidated.append((source, key, prefix))
+        return Invalidated(source, 3, Reach.THIS_WORKER)
 
 
 def opener(engine: FakeEngine, said: list[str]) -> OpenCashier:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
+from cashier.fanout.second_level import Invalidated, Reach
 from cashier.web import Door, owning_app
 from cashier.web.server import ServerSettings, serve
 
@@ -44,6 +45,16 @@ class Slow:
             time.sleep(0.5)  # noqa: ASYNC251 - that is the point
         await asyncio.sleep(self._delay_s)
         return consultation(request.order_id)
+
+    async def stream(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
+        """One answer at once, and one more when `consult` has it."""
+        yield consultation(request.order_id)
+        yield await self.consult(request, request_id=request_id, traceparent=traceparent)
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        return Invalidated(source, 0, Reach.THIS_WORKER)
 
 
 @asynccontextmanager

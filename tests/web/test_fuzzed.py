@@ -54,6 +54,8 @@ def plain_integers(case: Any) -> bool:
     [
         ("/v1/consult", "POST", GenerationMode.POSITIVE),
         ("/v1/consult", "POST", GenerationMode.NEGATIVE),
+        ("/v1/invalidate", "POST", GenerationMode.POSITIVE),
+        ("/v1/invalidate", "POST", GenerationMode.NEGATIVE),
         ("/healthz", "GET", GenerationMode.POSITIVE),
         ("/readyz", "GET", GenerationMode.POSITIVE),
         ("/openapi.json", "GET", GenerationMode.POSITIVE),

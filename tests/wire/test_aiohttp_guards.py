@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Garbled, Overloaded
+from cashier.answer import Garbled, Shed
 from cashier.wire.aiohttp_guards import never_stuck
 from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
 
@@ -37,7 +37,7 @@ async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() 
     async with nothing_left(), tcp_upstream() as upstream:
         wire = ViaAiohttp([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
         waiting = [ask(wire) for _ in range(3)]
-        assert isinstance(await ask(wire).outcome(), Overloaded)
+        assert isinstance(await ask(wire).outcome(), Shed)
         assert not any(asked.outcomes for asked in waiting)
         await wire.close()
 

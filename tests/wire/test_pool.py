@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cashier.answer import Overloaded, Unreachable
+from cashier.answer import Shed, Unreachable
 from cashier.wire.exchange import Request, Response
 from cashier.wire.http1 import Http1, Http1Settings
 
@@ -120,9 +120,7 @@ async def test_a_queue_that_is_full_says_so_later_but_without_waiting(upstream: 
         under_way, *queued = [ask(wire) for _ in range(3)]
         refused = ask(wire)
         assert state(wire).queued == 2
-        outcome = await refused.outcome()
-        assert isinstance(outcome, Overloaded)
-        assert outcome.retry_after_s is None
+        assert isinstance(await refused.outcome(), Shed)
         assert not under_way.outcomes
         assert not any(asked.outcomes for asked in queued)
         queued[0].exchange.abandon()
@@ -137,7 +135,7 @@ async def test_who_was_refused_may_be_abandoned_before_hearing_it(upstream: Upst
         ask(wire)
         refused = ask(wire)
         refused.exchange.abandon()
-        assert isinstance(await ask(wire).outcome(), Overloaded)
+        assert isinstance(await ask(wire).outcome(), Shed)
         assert refused.outcomes == []
 
 

@@ -1,0 +1,75 @@
+"""Freshness: how long an answer may be used, and how. Pure: the decisions of the cache, and nothing of where answers are kept."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+_S_NS = 1_000_000_000
+# So that what was fetched together is not fetched anew together.
+_JITTER = 0.1
+
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+
+
+class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`cache`: how old an answer may be. All from the moment at which its call began; 0 is not at all.
+
+    `fresh_s`: it serves as if it were new. `stale_s`: it serves while a new one is fetched in the background. `error_s`: it serves where a
+    new one cannot be had. `negative_s`: how long "there is none" serves.
+    """
+
+    fresh_s: Seconds = 0
+    stale_s: Seconds = 0
+    error_s: Seconds = 0
+    negative_s: Seconds = 0
+
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, each with its remedy."""
+        if self.stale_s and self.stale_s < self.fresh_s:
+            return (
+                f"stale_s = {self.stale_s:g} is below fresh_s = {self.fresh_s:g}; all are counted from the call, so stale_s is the longer",
+            )
+        if self.error_s and self.error_s < max(self.stale_s, self.fresh_s):
+            return (f"error_s = {self.error_s:g} is below stale_s or fresh_s; all are counted from the call, so error_s is the longest",)
+        return ()
+
+    @property
+    def on(self) -> bool:
+        return max(self.fresh_s, self.stale_s, self.error_s, self.negative_s) > 0
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that an answer serves for anything."""
+        return max(self.fresh_s, self.stale_s, self.error_s)
+
+
+class Span(Struct, frozen=True, gc=False):
+    """Until when an answer serves, by the caller's clock: `early_ns` ≤ `fresh_ns` ≤ `stale_ns` ≤ `error_ns`.
+
+    From `early_ns` on it is worth fetching anew in the background although it is still fresh.
+    """
+
+    early_ns: int
+    fresh_ns: int
+    stale_ns: int
+    error_ns: int
+
+
+def span(settings: CacheSettings, born_ns: int, took_ns: int, *, none: bool, random: Random) -> Span:
+    """For an answer whose call began at `born_ns` and took so long. `none`: it says that there is none.
+
+    Early refresh is XFetch (Vattani, VLDB 2015): now − took · ln(random) ≥ expiry. Drawn once for each entry and not at each hit: within a
+    process one refresh is enough, and between processes the moments spread in the same way.
+    """
+    if none:
+        until_ns = born_ns + round(settings.negative_s * _S_NS)
+        return Span(until_ns, until_ns, until_ns, until_ns)
+    fresh_ns = born_ns + round(settings.fresh_s * _S_NS * random.uniform(1 - _JITTER, 1.0))
+    early_ns = fresh_ns + round(took_ns * math.log(1 - random.random()))
+    stale_ns = max(fresh_ns, born_ns + round(settings.stale_s * _S_NS))
+    error_ns = max(stale_ns, born_ns + round(settings.error_s * _S_NS))
+    return Span(max(born_ns, early_ns), fresh_ns, stale_ns, error_ns)

@@ -1,0 +1,118 @@
+"""Refusing a consultation before anybody reads it: from the bytes of a whole request, or from its headers. Decides nothing itself.
+
+A refusal has to be so cheap that refusing two callers of three leaves nearly all of the time to the third. So the bytes are searched, not
+parsed, and whatever is in the least unusual goes the normal way, where it can be refused all the same.
+
+Who comes first: `X-Priority: critical | high | normal | low`. Without the header, or with another word, it is told by the product: a payer
+at a till (SCAN) is high, a cashier page (STANDARD_CASHIER) normal, a cashier inside of a shop's page (EMBEDDED_CASHIER) low. Words are
+cheap: everybody may ask for less, but for more only a caller whose bearer token was verified before, by an earlier consultation that was
+let in. What such a caller makes of it shows under its name, and is between it and the house. Where nobody has to say who he is, on
+loopback, every claim counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from starlette.types import Scope, Send
+
+from cashier.web.headers import request_id
+from cashier.web.problem import PROBLEM_TYPE, Code, encode_problem, problem
+
+LOW, NORMAL, HIGH, CRITICAL = range(4)
+WORDS = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
+RETRY_AFTER_S = 1
+DETAIL = "There is more to do than can be done in time. Nothing was asked and nothing was begun."
+
+# Tells whether the bearer of an Authorization header was verified before.
+Knows = Callable[[bytes], bool]
+
+_LINE = b"POST /v1/consult HTTP/1.1\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n")
+# What makes more of a request than a head and a body.
+_UNUSUAL = (b"transfer-encoding", b"\nexpect", b"\nupgrade", b"close")
+_PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
+
+_BODY = encode_problem(problem(Code.OVERLOADED, DETAIL))
+_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\nretry-after: %d\r\n"
+    b"cache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
+) % (len(_BODY), RETRY_AFTER_S, _BODY)
+
+
+class Plain(NamedTuple):
+    """One whole, plain request for a consultation. `head` is in lower case, `data` as it came; the body begins at `body`."""
+
+    head: bytes
+    data: bytes
+    body: int
+
+    def header(self, name: bytes) -> bytes | None:
+        """Its value as it came; the first where there are several. `name` in lower case."""
+        mark = b"\r\n" + name + b":"
+        at = self.head.find(mark)
+        if at < 0:
+            return None
+        begin = at + len(mark)
+        return self.data[begin : self.head.find(b"\r\n", begin)].strip(b" \t")
+
+    def priority(self, knows: Knows) -> int:
+        product = NORMAL
+        for word, its in _PRODUCTS:
+            if self.data.find(word, self.body) >= 0:
+                product = its
+                break
+        return priority(self.header(b"x-priority"), self.header(b"authorization"), product, knows)
+
+
+def plain(data: bytes) -> Plain | None:
+    """What was received at once, where it is exactly one whole request for a consultation with nothing unusual about it."""
+    if not data.startswith(_LINE):
+        return None
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = data[: end + 2].lower()
+    # Where two could disagree about the length there is a parser to settle it.
+    if head.count(b"content-length") != 1 or any(word in head for word in _UNUSUAL):
+        return None
+    length = _LENGTH.search(head)
+    if length is None or end + 4 + int(length[1]) != len(data):
+        return None
+    return Plain(head, data, end + 4)
+
+
+def refusal(request: Plain) -> bytes:
+    """The whole answer."""
+    claimed = request.header(b"x-request-id")
+    return _ANSWER % request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
+
+
+def priority(word: bytes | None, authorization: bytes | None, product: int, knows: Knows) -> int:
+    """From LOW to CRITICAL. `word` is the value of X-Priority, `product` what counts without it."""
+    claimed = product if word is None else WORDS.get(word.lower(), product)
+    if claimed <= product or knows(authorization or b""):
+        return claimed
+    return product
+
+
+def priority_of_headers(scope: Scope, knows: Knows) -> int:
+    """Of a request whose body is still to come, so that its product is not known: it counts as normal."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    return priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, knows)
+
+
+async def refuse(scope: Scope, send: Send) -> None:
+    """The same refusal by way of ASGI."""
+    headers = [
+        PROBLEM_TYPE,
+        (b"content-length", b"%d" % len(_BODY)),
+        (b"retry-after", b"%d" % RETRY_AFTER_S),
+        (b"cache-control", b"no-store"),
+        (b"server-timing", b"total;dur=0.0"),
+        (b"x-request-id", request_id(dict(scope["headers"])).encode("ascii")),
+    ]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": _BODY})

@@ -1,0 +1,378 @@
+"""Whole lives of the engine in virtual time: what one seed draws, and playing it. What must hold whatever is drawn is in `promises`.
+
+Everything random comes from the seed, so a schedule that breaks a promise breaks it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+from cashier.fanout.ask import Ask, Importance, Known
+from cashier.fanout.batch import Batch, Gathering
+from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.cache import Cache
+from cashier.fanout.fetch import text
+from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Timing, scatter
+from cashier.fanout.shed import Ladder
+from cashier.fanout.store import Store
+from cashier.fanout.upstream import Upstream
+from cashier.plan import CLAIMED, QUESTIONS, Way
+
+from .jumping import JumpingLoop
+from .promises import Asked, Meter, Promises, Watched
+from .truth import MS_NS, Fact, Mode, Shelf, Spell, Troubled, Truth, Weather
+
+RESERVE_MS = 3
+
+
+class Shape(NamedTuple):
+    """A question of a plan, without its source."""
+
+    name: str
+    importance: Importance
+    needs: tuple[str, ...]
+    gives: tuple[str, ...]
+    places: int
+
+
+class Numbers(NamedTuple):
+    """What one source is configured with. `cache` None: it has none."""
+
+    ceiling_ms: int
+    mechanisms: Mechanisms
+    cache: CacheSettings | None
+
+
+def play(seed: int) -> dict[str, int]:
+    """One schedule from its beginning to its end. AssertionError for a promise that it broke. Returns what came to pass, as counts."""
+    random = Random(seed)
+    loop = JumpingLoop(1_000 + random.random(), coarse=random.random() < 0.5)
+    schedule = Schedule(seed, random, loop)
+
+    def told(_: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+        schedule.promises.broke(f"the loop was told of {what.get('exception') or what['message']!r}")
+
+    loop.set_exception_handler(told)
+    try:
+        loop.run_until_complete(schedule.run())
+        assert not schedule.promises.broken, "\n".join(schedule.promises.broken[:10])
+    except Exception as error:
+        error.add_note(f"Again: SCHEDULE={seed} pytest tests/fanout/test_schedules.py")
+        raise
+    finally:
+        loop.close()
+    return schedule.tally()
+
+
+class Schedule:
+    """One engine with its upstreams, and everything that will happen to it."""
+
+    def __init__(self, seed: int, random: Random, loop: JumpingLoop) -> None:
+        self.seed = seed
+        self.random = random
+        self.loop = loop
+        self.truth = Truth()
+        self.ladder = Ladder()
+        self.long_s = random.uniform(0.3, 4)
+        self.store = Store(random.choice((3, 20, 1_000)))
+        self.promises = Promises(self.truth, self.store)
+        self.shelf = Shelf(self._random_of("shelf"), self.clock_ns) if random.random() < 0.3 else None
+        shapes = the_default_shapes(random) if random.random() < 0.4 else random_shapes(random)
+        self.crowd = random.randint(1, 6)
+        self.rigs = [self._rig(shape) for shape in shapes]
+        self._draw_plan()
+        self.running: list[asyncio.Task[Asked]] = []
+
+    def clock_ns(self) -> int:
+        return round(self.loop.time() * 1e9)
+
+    def _random_of(self, part: str) -> Random:
+        return Random(f"{self.seed} {part}")
+
+    # What is drawn
+
+    def _rig(self, shape: Shape) -> Watched:
+        random = self.random
+        numbers = random_numbers(random)
+        needs = shape.needs
+
+        def key_of(known: Known) -> str | tuple[str, ...]:
+            return known[needs[0]] if len(needs) == 1 else tuple(known[need] for need in needs)
+
+        weather = self._weather(shape, numbers)
+        meter = self._meter(shape, weather, lambda known: text(key_of(known)))
+        guard = Guard(
+            shape.name,
+            meter,
+            numbers.ceiling_ms,
+            numbers.mechanisms,
+            self.ladder,
+            shape.importance,
+            clock_ns=self.clock_ns,
+            random=self._random_of(f"{shape.name} guard"),
+        )
+        cached = numbers.cache is not None
+        cache = Cache(
+            guard,
+            key_of,
+            numbers.cache or CacheSettings(),
+            self.store,
+            second=self.shelf if cached else None,
+            clock_ns=self.clock_ns,
+            random=self._random_of(f"{shape.name} cache"),
+        )
+        meter.watch(guard, cache if cached else None)
+        if random.random() < 0.5:
+            self._as_if_it_had_run(guard, weather.usual_ms)
+        return Watched(*shape, key_of, weather, meter, guard, cache, cached)
+
+    def _weather(self, shape: Shape, numbers: Numbers) -> Weather:
+        random = self.random
+        slow_ms = numbers.ceiling_ms * random.uniform(0.7, 1.8)
+        return Weather(random.uniform(1, 8), slow_ms, self._spells(shape.places), self._random_of(f"{shape.name} weather"))
+
+    def _meter(self, shape: Shape, weather: Weather, key_of: Callable[[Known], str]) -> Meter:
+        random = self.random
+        upstream: Upstream
+        upstream = troubled = Troubled(shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns)
+        if random.random() < 0.25:
+            gathering = Gathering(max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2)))
+            upstream = Batch(troubled, gathering, self.clock_ns)
+        return Meter(shape.name, upstream, key_of, self.promises, self.clock_ns)
+
+    def _as_if_it_had_run(self, guard: Guard, usual_ms: float) -> None:
+        """For long enough to know when to hedge and how long to wait."""
+        for _ in range(200):
+            guard.sketch.took(round(usual_ms * self.random.lognormvariate(0, 0.3) * MS_NS))
+        guard.learn(self.clock_ns())
+
+    def _spells(self, places: int) -> list[Spell]:
+        random = self.random
+        spells = []
+        for _ in range(random.choice((0, 0, 1, 1, 2, 3))):
+            from_ns = self.clock_ns() + round(random.uniform(0, self.long_s) * 1e9)
+            where = (1 << places) - 1 if random.random() < 0.6 else 1 << random.randrange(places)
+            spells.append(Spell(from_ns, from_ns + round(random.uniform(0.05, 2) * 1e9), where, random.choice(list(Mode)[1:])))
+        return spells
+
+    def _draw_plan(self) -> None:
+        self.plan = Plan([self._ask(rig) for rig in self.rigs], INPUTS)
+
+    def _ask(self, rig: Watched) -> Ask:
+        """As `Stack.way` and `plan.consultation` put it together."""
+        guard, cache = rig.guard, rig.cache
+        ceiling_ms = guard.patience.ceiling_ms
+        if rig.cached:
+            way = Way(rig.meter.watching(cache.start), ceiling_ms, cache.instead, guard.patience)
+        else:
+            way = Way(rig.meter.watching(guard.start), ceiling_ms, None, guard.patience)
+        reveal = revealing(rig.gives) if rig.gives else None
+        return Ask(rig.name, rig.importance, rig.needs, ceiling_ms, way.start, rig.gives, reveal, way.instead, way.pace)
+
+    # What happens
+
+    async def run(self) -> None:
+        began_s = self.loop.time()
+        random = self.random
+        for _ in range(random.randint(*random.choice(((5, 20), (10, 40), (30, 90))))):
+            at_s = random.uniform(0, self.long_s)
+            for _ in range(random.choice((1, 1, 1, 1, 1, 1, 2, 12))):
+                self._at(began_s + at_s, self._begin)
+        for _ in range(random.choice((0, 3, 10))):
+            self._at(began_s + random.uniform(0, self.long_s), self._change)
+        for _ in range(random.choice((0, 0, 2, 6))):
+            self._at(began_s + random.uniform(0, self.long_s), self._strain)
+        for _ in range(random.choice((0, 0, 0, 2))):
+            self._at(began_s + random.uniform(0, self.long_s), self._reload)
+        await asyncio.sleep(self.long_s + 0.002)  # a coarse timer may fire early
+        await self._heal()
+        if random.random() < 0.3:
+            await self._break_off()
+        else:
+            await asyncio.sleep((2 * max(rig.meter.ceiling_ms for rig in self.rigs) + 50) / 1000)
+            self.promises.nobody_waits(self.rigs)
+        self.promises.nothing_is_left(self.rigs, self.loop.timers())
+
+    def _at(self, at_s: float, happens: Callable[[], None]) -> None:
+        self.loop.call_at(at_s, happens)
+
+    def _begin(self) -> None:
+        """A consultation; one in ten is given up by its caller, one in twenty ends with the first word of a required source."""
+        random = self.random
+        deadline_ms = random.choice((random.randint(1, 40), random.randint(20, 200), 150, 150))
+        task = self.loop.create_task(self._consult(self._claims(), deadline_ms, random.choice((0, 15)), concluding=random.random() < 0.05))
+        self.running.append(task)
+        if random.random() < 0.1:
+            self.loop.call_later(random.uniform(0, 0.1), task.cancel)
+
+    def _claims(self) -> dict[str, str]:
+        """Few, so that they meet. Some leave out what a source may give."""
+        random = self.random
+        claims = {name: f"{name[0]}{random.randrange(self.crowd)}" for name in INPUTS}
+        if random.random() < 0.4:
+            for name in REVEALED:
+                claims.pop(name, None)
+        return claims
+
+    async def _consult(self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False) -> Asked:
+        began_ns = self.clock_ns()
+        gathered = await scatter(
+            self.plan,
+            claims,
+            None,
+            deadline_ns=began_ns + deadline_ms * MS_NS,
+            timing=Timing(grace_ms * MS_NS, RESERVE_MS * MS_NS),
+            conclusive=(lambda answers: True) if concluding else None,
+            clock_ns=self.clock_ns,
+        )
+        asked = Asked(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, gathered)
+        self.promises.of_consultation(asked, self.rigs, concluding=concluding)
+        return asked
+
+    def _change(self) -> None:
+        """Something changes upstream, and after a while we hear of it."""
+        rig = self.random.choice(self.rigs)
+        keys = sorted(key for source, key in self.truth.versions if source == rig.name)
+        if not keys:
+            return
+        key = self.random.choice(keys)
+        whole = self.random.random() < 0.3
+        prefix = key[: self.random.randint(0, len(key))]
+        for each in keys:
+            if each == key or (whole and each.startswith(prefix)):
+                self.truth.change(rig.name, each)
+        self.loop.call_later(self.random.choice((0, 0.002, 0.05)), self._invalidate, rig, None if whole else key, prefix if whole else None)
+
+    def _invalidate(self, rig: Watched, key: str | None, prefix: str | None) -> None:
+        rig.cache.drop(key=key, prefix=prefix)
+        if self.shelf is not None:
+            self.shelf.drop(rig.name, key=key, prefix=prefix)
+        self.truth.invalidated(rig.name, lambda each: each == key or (prefix is not None and each.startswith(prefix)), self.clock_ns())
+
+    def _strain(self) -> None:
+        """Another rung of the ladder."""
+        random = self.random
+        self.ladder.hedging = random.random() < 0.6
+        self.ladder.stale = random.random() < 0.3
+        self.ladder.dim_share = random.choice((0.0, 0.0, 0.3, 1.0))
+
+    def _reload(self) -> None:
+        """Other numbers, but what has a cache keeps one, and what has none gets none."""
+        for rig in self.rigs:
+            numbers = random_numbers(self.random)
+            rig.guard.reconfigure(numbers.ceiling_ms, numbers.mechanisms)
+            if rig.cached and numbers.cache is not None:
+                rig.cache.settings = numbers.cache
+            rig.meter.reconfigured()
+        self._draw_plan()
+
+    async def _heal(self) -> None:
+        """The weather clears up; a while later every source must have answered of itself again."""
+        for rig in self.rigs:
+            rig.weather.healed = True
+        if self.shelf is not None:
+            self.shelf.healed = True
+        self.ladder.hedging, self.ladder.stale, self.ladder.dim_share = True, False, 0.0
+        healed_ns = self.clock_ns()
+        claims = {name: f"{name[0]}0" for name in INPUTS}
+        while self.clock_ns() < healed_ns + max(rig.meter.heals_ns for rig in self.rigs):
+            await self._consult(claims, 2_000, 1_000)
+            await asyncio.sleep(0.04)
+        for ended in await asyncio.gather(*self.running, return_exceptions=True):
+            if isinstance(ended, Exception):
+                raise ended
+        first = await self._consult(claims, 2_000, 1_000)
+        await asyncio.sleep(0.1)
+        self.promises.all_is_well((first, await self._consult(claims, 2_000, 1_000)), self.rigs, healed_ns)
+
+    async def _break_off(self) -> None:
+        """The engine is closed while everything hangs."""
+        for rig in self.rigs:
+            rig.weather.healed = False
+            rig.weather.spells.append(Spell(0, 1 << 62, -1, Mode.HANGING))
+        tasks = [self.loop.create_task(self._consult(self._claims(), 150, 15)) for _ in range(self.random.choice((1, 50)))]
+        await asyncio.sleep(self.random.uniform(0, 0.2))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.shelf is not None:
+            self.shelf.close()
+        for rig in self.rigs:
+            rig.guard.close()
+        await asyncio.sleep(0.01)  # what is being written to the second level
+
+    def tally(self) -> dict[str, int]:
+        """What came to pass."""
+        found: dict[str, int] = dict(self.promises.statuses)
+        for rig in self.rigs:
+            counts = rig.guard.counts
+            for name in counts.__struct_fields__:
+                found[name] = found.get(name, 0) + getattr(counts, name)
+            for name in ("hits", "misses", "joined", "served_stale"):
+                found[name] = found.get(name, 0) + getattr(rig.cache, name)
+        found["evictions"] = self.store.evictions
+        if self.shelf is not None:
+            found["shelf_hits"], found["shelf_lies"] = self.shelf.hits, self.shelf.lies
+        return found
+
+
+REVEALED = ("amount", "currency", "country", "of_s0", "of_s1")
+INPUTS = (*CLAIMED, "of_s0", "of_s1")
+
+
+def the_default_shapes(random: Random) -> list[Shape]:
+    return [Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in QUESTIONS]
+
+
+def random_places(random: Random) -> int:
+    return random.choice((1, 1, 2, 3))
+
+
+def random_shapes(random: Random) -> list[Shape]:
+    """Two to five sources, of which the first two may be needed by those that follow."""
+    shapes: list[Shape] = []
+    for index in range(random.randint(2, 5)):
+        importance = random.choice(list(Importance))
+        needs = tuple(random.sample(("order_id", "user_id", "merchant_id"), random.randint(1, 2)))
+        if index > 0 and importance is Importance.ENRICHING and random.random() < 0.7:
+            needs += (f"of_s{min(index - 1, 1)}",)
+        elif index > 0 and shapes[0].importance is not Importance.ENRICHING and random.random() < 0.3:
+            needs += ("of_s0",)
+        shapes.append(Shape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random)))
+    return shapes
+
+
+def revealing(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    """What an answer reveals depends on what was asked alone, and nothing where there is none."""
+
+    def reveal(fact: Fact) -> dict[str, str]:
+        return {} if fact.none else {name: f"{name[0]}{len(fact.key) % 3}" for name in gives}
+
+    return reveal
+
+
+def random_numbers(random: Random) -> Numbers:
+    def either(settings: Any) -> Any:
+        return settings if random.random() < 0.7 else None
+
+    open_s = random.uniform(0.02, 0.2)
+    mechanisms = Mechanisms(
+        hedge=either(HedgeSettings(random.choice((5_000, 9_000, 9_500)), random.choice((1, 2)))),
+        retry=random.random() < 0.7,
+        breaker=either(BreakerSettings(random.choice((1, 3, 10)), random.choice((1, 5_000, 10_000)), open_s, random.uniform(open_s, 0.4))),
+        limiter=either(LimiterSettings(random.randint(1, 30), 1, random.randint(30, 60))),
+        late=random.random() < 0.8,
+        adaptive_timeout=random.random() < 0.7,
+        extra_bps=random.choice((0, 500, 500, 10_000)),
+    )
+    fresh_s, stale_s = sorted(random.choice((0.0, 0.005, 0.05, 0.5, 3.0)) for _ in range(2))
+    cache = CacheSettings(fresh_s, stale_s, random.choice((0.0, 1.0, 2.0)) + stale_s, random.choice((0.0, 0.02, 1.0)))
+    return Numbers(random.randint(20, 100), mechanisms, cache if cache.on and random.random() < 0.6 else None)

@@ -1,0 +1,65 @@
+"""The budget of extra calls: never overdrawn, whatever is asked when, and never quite empty for a quiet source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.fanout.budget import Budget
+
+SECOND_NS = 1_000_000_000
+TEN_NS = 10 * SECOND_NS
+STEPS = st.lists(st.tuples(st.integers(0, 4 * SECOND_NS), st.integers(0, 400), st.integers(0, 30)), max_size=60)
+
+
+def lately(moments_ns: Sequence[int], now_ns: int) -> int:
+    return sum(now_ns - TEN_NS < each <= now_ns for each in moments_ns)
+
+
+@settings(deadline=None)
+@given(STEPS, st.integers(0, 10_000), st.integers(0, 10**15))
+def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_first_calls(
+    steps: list[tuple[int, int, int]], share_bps: int, began_ns: int
+) -> None:
+    budget = Budget(share_bps)
+    now_ns = began_ns
+    budget.roll(now_ns)
+    first_ns: list[int] = []
+    extra_ns: list[int] = []
+    for passed_ns, firsts, wanted in steps:
+        now_ns += passed_ns
+        budget.roll(now_ns)
+        budget.first += firsts
+        first_ns += [now_ns] * firsts
+        for _ in range(wanted):
+            if budget.take(now_ns):
+                extra_ns.append(now_ns)
+                assert lately(extra_ns, now_ns) <= max(10, share_bps / 10_000 * lately(first_ns, now_ns))
+
+
+@pytest.mark.parametrize("began_s", [0, 5, 10**6])
+def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> None:
+    budget = Budget(500)
+    taken = [budget.take(began_s * SECOND_NS) for _ in range(12)]
+    assert taken == [True] * 10 + [False] * 2
+    assert not budget.take((began_s + 10) * SECOND_NS)
+    assert budget.take((began_s + 11) * SECOND_NS)
+
+
+def test_a_busy_source_has_its_share_and_no_more() -> None:
+    budget = Budget(500)
+    budget.first += 1_000
+    assert sum(budget.take(0) for _ in range(100)) == 50
+    assert repr(budget) == "<Budget 50 extra for 1000 first calls>"
+
+
+def test_first_calls_are_remembered_for_less_than_ten_seconds() -> None:
+    budget = Budget(500)
+    budget.first += 1_000
+    budget.roll(9 * SECOND_NS)
+    assert sum(budget.take(9 * SECOND_NS) for _ in range(100)) == 50
+    budget.roll(10 * SECOND_NS)
+    assert not budget.take(10 * SECOND_NS)

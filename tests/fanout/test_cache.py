@@ -1,0 +1,287 @@
+"""The cache: how old an answer may be, who shares a call, and that what was invalidated, or is older, never comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.answer import BreakerOpen, Unreachable
+from cashier.fanout.ask import Status
+from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.guard import Mechanisms
+
+from .caches import REFUSES, SILENT, Rig, numbered
+from .upstreams import Asker, Fate, Leg, clock_ns, pass_ms, play
+
+# How old an answer may be
+
+
+def test_fresh_it_is_served_at_once_and_nobody_is_asked() -> None:
+    async def main() -> None:
+        rig = Rig()
+        assert await rig.answer() == ("u_1 #1", Status.FRESH, 0)
+        await pass_ms(3_000)
+        asker = rig.ask()
+        assert (asker.outcome, asker.status, asker.age_ms) == ("u_1 #1", Status.CACHED, 3_100)
+        assert asker.flight is None
+        assert (rig.calls, rig.cache.hits, rig.cache.misses) == (1, 1, 1)
+
+    play(main)
+
+
+def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer()
+        await pass_ms(20_000)
+        askers = [rig.ask() for _ in range(5)]
+        assert {(asker.outcome, asker.status, asker.age_ms) for asker in askers} == {("u_1 #1", Status.STALE, 20_100)}
+        assert (rig.calls, rig.cache.served_stale) == (2, 5)
+        await pass_ms(20)
+        assert (await rig.answer())[:2] == ("u_1 #2", Status.CACHED)
+        assert rig.calls == 2
+
+    play(main)
+
+
+def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had() -> None:
+    async def main() -> None:
+        rig = Rig()
+        known = {"key": "u_1"}
+        assert rig.cache.instead(known) is None
+        await rig.answer()
+        await pass_ms(61_000)
+        rig.upstream.does(REFUSES)
+        assert isinstance((await rig.answer())[0], Unreachable)
+        assert rig.cache.instead(known) == ("u_1 #1", 61_200)
+        await pass_ms(540_000)
+        assert rig.cache.instead(known) is None
+
+    play(main)
+
+
+def test_that_there_is_none_is_believed_for_its_own_while() -> None:
+    async def main() -> None:
+        rig = Rig(Fate(10, None, none=True))
+        assert await rig.answer() == (None, Status.FRESH, 0)
+        await pass_ms(1_800)
+        assert (await rig.answer())[1] is Status.CACHED
+        await pass_ms(200)
+        assert (await rig.answer())[1] is Status.FRESH
+        assert rig.calls == 2
+
+    play(main)
+
+
+def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
+    async def main() -> None:
+        early = 0
+        for seed in range(30):
+            rig = Rig(numbered(90), policy=CacheSettings(1))
+            rig.cache._random = Random(seed)
+            await rig.answer()
+            while rig.calls == 1:
+                asker = rig.ask()
+                early += rig.calls == 2 and asker.status is Status.CACHED
+                await pass_ms(10)
+        assert early > 20
+
+    play(main)
+
+
+def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_before() -> None:
+    async def main() -> None:
+        rig = Rig(numbered(90), policy=CacheSettings(0.05))
+        assert (await rig.answer())[0] == "u_1 #1"
+        assert len(rig.cache) == len(rig.store) == 0
+        rig.cache.settings = CacheSettings(0.5, 600)
+        await rig.answer()
+        rig.cache.settings = CacheSettings(0.05)
+        await pass_ms(1_000)
+        assert (await rig.answer())[1] is Status.STALE
+        await pass_ms(100)
+        assert len(rig.cache) == len(rig.store) == 0
+
+    play(main)
+
+
+def test_failures_are_not_kept() -> None:
+    async def main() -> None:
+        rig = Rig(REFUSES)
+        for _ in range(2):
+            assert isinstance((await rig.answer())[0], Unreachable)
+        assert (rig.calls, len(rig.cache), len(rig.store)) == (2, 0, 0)
+
+    play(main)
+
+
+def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_fetched() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer()
+        rig.ladder.stale = True
+        await pass_ms(300_000)
+        asker = rig.ask()
+        assert (asker.outcome, asker.status, rig.calls) == ("u_1 #1", Status.STALE, 1)
+        await pass_ms(300_000)
+        assert (await rig.answer())[:2] == ("u_1 #2", Status.FRESH)
+
+    play(main)
+
+
+def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
+    async def main() -> None:
+        rig = Rig(capacity=3)
+        for index in range(10):
+            await rig.answer(f"u_{index}")
+        assert len(rig.cache) == len(rig.store) == 3
+        assert (await rig.answer("u_0"))[:2] == ("u_0 #2", Status.FRESH)
+
+    play(main)
+
+
+# Who shares a call
+
+
+def test_a_thousand_who_ask_a_cold_key_make_one_call() -> None:
+    async def main() -> None:
+        rig = Rig()
+        askers = [rig.ask() for _ in range(1_000)]
+        await pass_ms(4)
+        askers.append(rig.ask())
+        await pass_ms(10)
+        assert {asker.outcome for asker in askers} == {"u_1 #1"}
+        assert rig.calls == 1
+        assert (askers[0].age_ms, askers[-1].age_ms) == (0, 4)
+        assert (rig.cache.misses, rig.cache.joined) == (1_001, 1_000)
+
+    play(main)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.data())
+def test_whoever_leaves_changes_nothing_for_those_who_stay(leave_after_ms: list[int], data: st.DataObject) -> None:
+    stays = data.draw(st.integers(0, len(leave_after_ms) - 1))
+
+    async def main() -> None:
+        rig = Rig(numbered(10))
+        loop = asyncio.get_running_loop()
+        askers = [rig.ask() for _ in leave_after_ms]
+        for index, (asker, after_ms) in enumerate(zip(askers, leave_after_ms, strict=True)):
+            if index != stays:
+                loop.call_later(after_ms / 1000, asker.leave)
+        await pass_ms(30)
+        assert askers[stays].outcome == "u_1 #1"
+        assert all(asker.heard or asker.gone for asker in askers)
+        assert rig.calls == 1
+        assert rig.upstream.abandoned == []
+
+    play(main)
+
+
+def test_when_all_have_left_the_answer_still_comes_in() -> None:
+    async def main() -> None:
+        rig = Rig(numbered(50))
+        askers = [rig.ask(waits_ms=20) for _ in range(3)]
+        await pass_ms(60)
+        assert all(asker.gone for asker in askers)
+        assert (await rig.answer())[:2] == ("u_1 #1", Status.CACHED)
+        assert rig.guard.counts.harvested == 1
+
+    play(main)
+
+
+def test_who_comes_when_all_have_left_makes_a_call_of_their_own_and_the_younger_answer_stays() -> None:
+    async def main() -> None:
+        rig = Rig(numbered(90))
+        rig.ask(waits_ms=20)
+        await pass_ms(30)
+        rig.upstream.does(Fate(5, "younger"))
+        assert (await rig.answer())[0] == "younger"
+        await pass_ms(100)
+        assert rig.upstream.under_way == []
+        assert (await rig.answer())[0] == "younger"
+
+    play(main)
+
+
+def test_a_call_that_takes_too_long_already_is_not_joined() -> None:
+    """A hot key always has somebody who waits: one call that hangs must not hold up all who come."""
+
+    async def main() -> None:
+        rig = Rig(SILENT)
+        for _ in range(20):
+            rig.ask()
+            await pass_ms(5)
+        rig.upstream.does(Fate(5, "well"))
+        late_comer = rig.ask()
+        await pass_ms(10)
+        assert late_comer.outcome == "well"
+        assert rig.calls == 2
+
+    play(main)
+
+
+def test_a_refresh_that_hangs_is_not_joined_for_ever_either() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer()
+        await pass_ms(59_800)
+        rig.upstream.does(SILENT)
+        assert rig.ask().status is Status.STALE
+        rig.upstream.does(Fate(5, "well"))
+        await pass_ms(150)
+        assert (await rig.answer())[0] == "well"
+
+    play(main)
+
+
+def test_nobody_joins_a_call_that_could_not_be_made() -> None:
+    async def main() -> None:
+        def broken(leg: Leg) -> Fate:
+            raise KeyError("user_id")
+
+        rig = Rig(broken)
+        for _ in range(2):
+            with pytest.raises(KeyError):
+                rig.cache.start({"key": "u_1"}, "trip", 100, lambda *_: None)
+        rig.upstream.does(Fate(5, "well"))
+        assert (await rig.answer())[0] == "well"
+
+    play(main)
+
+
+def test_what_the_guard_refuses_everybody_hears_at_once() -> None:
+    async def main() -> None:
+        rig = Rig(mechanisms=Mechanisms())
+        breaker = rig.guard.places[0].breaker
+        while breaker.closed:
+            breaker.failed(clock_ns(), clock_ns())
+        assert [rig.ask().refused for _ in range(2)] == [BreakerOpen] * 2
+        assert "0 answers, 0 on their way" in repr(rig.cache)
+
+    play(main)
+
+
+def test_one_who_is_told_may_end_another_who_waits() -> None:
+    async def main() -> None:
+        rig = Rig()
+        second: list[Asker] = []
+        first = Asker()
+
+        def told(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+            first.done(outcome, status, age_ms)
+            second[0].leave()
+
+        rig.cache.start({"key": "u_1"}, "trip", 100, told)
+        second.append(rig.ask())
+        third = rig.ask()
+        await pass_ms(20)
+        assert (first.heard, second[0].gone, third.heard) == (True, True, True)
+
+    play(main)

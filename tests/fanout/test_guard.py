@@ -1,0 +1,349 @@
+"""A guarded source on bad days: which calls are made, where they go, what they cost, and that it comes back by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.answer import BreakerOpen, Shed, Skipped, Unreachable
+from cashier.fanout.ask import Importance, Status
+from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.shed import Ladder
+from cashier.fanout.sketch import NEVER_NS
+
+from .upstreams import (
+    MS_NS,
+    Asker,
+    Fate,
+    Script,
+    Scripted,
+    ask,
+    ask_steadily,
+    assert_nothing_left,
+    assert_tidy,
+    clock_ns,
+    guarded,
+    lognormal,
+    pass_ms,
+    play,
+    quantile_ms,
+    timers,
+)
+
+SILENT = Fate(None)
+REFUSES = Fate(1, Unreachable("refused"))
+
+
+def by_place(*fates: Fate) -> Script:
+    return lambda leg: fates[leg.place]
+
+
+def share_to(upstream: Scripted, place: int, since: int) -> float:
+    legs = upstream.legs[since:]
+    return sum(leg.place == place for leg in legs) / len(legs)
+
+
+def broken(guard: Guard) -> None:
+    """All its places have failed."""
+    for place in guard.places:
+        while place.breaker.closed:
+            place.failed(clock_ns(), clock_ns(), slow=False, lost=False)
+
+
+def well(guard: Guard) -> list[bool]:
+    return [place.breaker.closed for place in guard.places]
+
+
+def test_with_less_time_left_than_one_call_in_ten_needs_it_is_not_asked() -> None:
+    async def main() -> None:
+        upstream = Scripted(lognormal(1, median_ms=20))
+        guard = guarded(upstream)
+        await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
+        asked = len(upstream.legs)
+        assert ask(guard.start, waits_ms=8).refused is Skipped
+        assert len(upstream.legs) == asked
+        assert guard.counts.skipped == 1
+        asker = ask(guard.start, waits_ms=60)
+        await pass_ms(70)
+        assert asker.refused is None
+
+    play(main)
+
+
+def test_where_all_are_in_a_hurry_one_a_second_is_asked_so_that_it_is_found_out_when_it_has_become_faster() -> None:
+    async def main() -> None:
+        upstream = Scripted(lognormal(1, median_ms=20))
+        guard = guarded(upstream)
+        await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
+        asked = len(upstream.legs)
+        await ask_steadily(guard.start, every_ms=50, for_ms=3_000, waits_ms=lambda: 8)
+        assert 2 <= len(upstream.legs) - asked <= 3
+
+    play(main)
+
+
+def test_before_a_hundred_calls_every_question_is_asked() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(20)))
+        await ask_steadily(guard.start, every_ms=50, for_ms=4_900)
+        assert ask(guard.start, waits_ms=1).refused is None
+        assert guard.hedge.after_ns == NEVER_NS
+
+    play(main)
+
+
+@pytest.mark.parametrize("sick", [Fate(60), REFUSES, SILENT], ids=["slow", "dead", "silent"])
+def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_it_is_well(sick: Fate) -> None:
+    async def main() -> None:
+        upstream = Scripted(by_place(Fate(5), sick, Fate(5)), places=3)
+        guard = guarded(upstream, Mechanisms(hedge=None))
+        await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
+        assert well(guard) == [True, False, True]
+        since = len(upstream.legs)
+        askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
+        assert share_to(upstream, 1, since) < 0.01
+        assert quantile_ms(askers, 0.99) < 10
+        assert well(guard) == [True, False, True]
+        upstream.does(Fate(5))
+        await ask_steadily(guard.start, every_ms=10, for_ms=33_000)
+        assert well(guard) == [True] * 3
+        since = len(upstream.legs)
+        await ask_steadily(guard.start, every_ms=10, for_ms=2_000)
+        assert share_to(upstream, 1, since) == pytest.approx(1 / 3, abs=0.03)
+        guard.close()
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_where_all_places_are_sick_it_says_so_at_once() -> None:
+    async def main() -> None:
+        upstream = Scripted(places=3)
+        guard = guarded(upstream)
+        broken(guard)
+        asker = ask(guard.start)
+        assert asker.refused is BreakerOpen
+        assert (upstream.legs, guard.counts.broken_off) == ([], 1)
+
+    play(main)
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_where_all_places_are_full_the_call_is_shed_at_once(places: int) -> None:
+    async def main() -> None:
+        upstream = Scripted(Fate(50), places)
+        guard = guarded(upstream, Mechanisms(limiter=LimiterSettings(start=3)))
+        for _ in range(3 * places):
+            assert not ask(guard.start).heard
+        assert ask(guard.start).refused is Shed
+        assert guard.counts.full == 1
+        await pass_ms(55)
+        assert not ask(guard.start).heard
+
+    play(main)
+
+
+def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_fills_it() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(
+            upstream, Mechanisms(breaker=BreakerSettings(calls=3, open_s=0.05), limiter=LimiterSettings(start=3)), ceiling_ms=100
+        )
+        for _ in range(3):
+            ask(guard.start)
+        await pass_ms(102)
+        assert not guard.places[0].breaker.closed
+        assert guard.places[0].in_flight >= guard.places[0].limiter.limit
+        upstream.does(Fate(5, "well"))
+        await pass_ms(60)
+        asker = ask(guard.start)
+        await pass_ms(10)
+        assert asker.outcome == "well"
+        assert guard.places[0].breaker.closed
+
+    play(main)
+
+
+def test_only_what_enriches_is_left_out_to_save_our_own_time() -> None:
+    async def main() -> None:
+        ladder = Ladder()
+        ladder.dim_share = 1.0
+        for importance in Importance:
+            guard = guarded(Scripted(), importance=importance, ladder=ladder)
+            dimmed = importance is Importance.ENRICHING
+            assert ask(guard.start).refused is (Shed if dimmed else None)
+            assert guard.counts.dimmed == dimmed
+
+    play(main)
+
+
+@pytest.mark.parametrize("importance", list(Importance))
+def test_a_required_source_is_never_given_up_before_its_ceiling(importance: Importance) -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(10)), importance=importance)
+        await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
+        assert guard.patience.timeout_ms == (100 if importance is Importance.REQUIRED else 11)
+        guard.reconfigure(120, Mechanisms())
+        assert guard.patience.timeout_ms == (120 if importance is Importance.REQUIRED else 11)
+
+    play(main)
+
+
+def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left_alone_and_comes_back() -> None:
+    async def main() -> None:
+        upstream = Scripted(lognormal(1))
+        guard = guarded(upstream)
+        await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
+        upstream.does(SILENT)
+        askers = await ask_steadily(guard.start, every_ms=10, for_ms=8_000)
+        assert quantile_ms(askers[:50], 0.9) > 10
+        assert not guard.places[0].breaker.closed
+        asked = len(upstream.legs)
+        askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
+        assert len(upstream.legs) - asked < 10
+        assert sum(asker.refused is BreakerOpen for asker in askers) > len(askers) - 10
+        assert sum(not asker.heard or asker.took_ms > 1 for asker in askers) < 10
+        assert_tidy(guard, upstream)
+        upstream.does(lognormal(2))
+        await ask_steadily(guard.start, every_ms=10, for_ms=31_000)
+        askers = await ask_steadily(guard.start, every_ms=10, for_ms=2_000)
+        assert sum(asker.refused is None and asker.heard for asker in askers) > 0.98 * len(askers)
+
+    play(main)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(steps: int) -> None:
+    """A slower source must not stay cut off for as long as it takes to learn anew."""
+
+    async def main() -> None:
+        upstream = Scripted(lognormal(6))
+        guard = guarded(upstream, Mechanisms(hedge=None))
+
+        def timeout_ms() -> int:
+            return guard.patience.timeout_ms
+
+        await ask_steadily(guard.start, every_ms=4, for_ms=20_000, waits_ms=timeout_ms)
+        assert timeout_ms() < 50
+        upstream.does(lognormal(6 + steps, factor=5))
+        await ask_steadily(guard.start, every_ms=4, for_ms=2_500, waits_ms=timeout_ms)
+        askers = await ask_steadily(guard.start, every_ms=4, for_ms=1_000, waits_ms=timeout_ms)
+        assert sum(asker.heard for asker in askers) > 0.9 * len(askers)
+
+    play(main)
+
+
+def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> None:
+    """Also where the budget has begun a new second since."""
+
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(1)), Mechanisms(hedge=None))
+        await ask_steadily(guard.start, every_ms=2, for_ms=20_000, waits_ms=lambda: 50)
+        assert guard.patience.timeout_ms == 5
+        guard.learn(clock_ns())
+        await ask_steadily(guard.start, every_ms=2, for_ms=900, waits_ms=lambda: 50)
+        for _ in range(3):
+            guard.patience.gave_up()
+        guard.budget.first = 0
+        guard.learn(clock_ns())
+        assert guard.patience.timeout_ms == 5
+
+    play(main)
+
+
+def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
+    async def main() -> None:
+        upstream = Scripted(Fate(1))
+        guard = guarded(upstream, Mechanisms(retry=False))
+        await ask_steadily(guard.start, every_ms=2, for_ms=100)
+        upstream.does(REFUSES)
+        await ask_steadily(guard.start, every_ms=2, for_ms=60)
+        assert guard.places[0].breaker.closed
+        assert guard.budget.first > 0
+
+    play(main)
+
+
+def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
+    async def main() -> None:
+        upstream = Scripted(lognormal(1))
+        guard = guarded(upstream)
+        await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
+        after_ns, timeout_ms, sketch = guard.hedge.after_ns, guard.patience.timeout_ms, repr(guard.sketch)
+        under_way = ask(guard.start)
+        guard.reconfigure(300, Mechanisms(extra_bps=1_000, limiter=LimiterSettings(start=7, most=50)))
+        assert abs(guard.patience.timeout_ms - timeout_ms) <= 1
+        assert guard.hedge.after_ns == pytest.approx(after_ns, rel=0.1)
+        assert repr(guard.sketch) == sketch
+        assert not repr(guard.places[0].breaker).endswith(" 0 good>")
+        assert guard.places[0].limiter.limit == 50
+        assert guard.places[0].slow_ns == 300 * MS_NS
+        await pass_ms(50)
+        assert under_way.heard
+        guard.reconfigure(300, Mechanisms(hedge=None))
+        assert guard.hedge.after_ns == NEVER_NS
+
+    play(main)
+
+
+def test_a_breaker_that_is_turned_off_while_it_is_open_lets_calls_through() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted())
+        broken(guard)
+        assert ask(guard.start).refused is BreakerOpen
+        guard.reconfigure(100, Mechanisms(breaker=None))
+        assert [ask(guard.start).refused for _ in range(3)] == [None] * 3
+
+    play(main)
+
+
+def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT, places=2)
+        guard = guarded(upstream)
+        guard.hedge.after_ns = 5 * MS_NS
+        waiting = [ask(guard.start, waits_ms=1_000) for _ in range(5)]
+        gone = ask(guard.start, waits_ms=20)
+        await pass_ms(30)
+        late_too = ask(guard.start, waits_ms=1_000)
+        guard.close()
+        assert all(asker.refused is Unreachable for asker in [*waiting, late_too])
+        assert gone.gone
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(upstream)
+        again: list[Asker] = []
+
+        def told(outcome: object, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+            again.append(ask(guard.start))
+
+        guard.start({}, "trip", 100, told)
+        asker = ask(guard.start)
+        await pass_ms(10)
+        guard.close()
+        await pass_ms(5_000)
+        assert [each.refused for each in [*again, asker, ask(guard.start)]] == [Skipped, Unreachable, Skipped]
+        assert len(upstream.legs) == 2
+        assert timers() == []
+
+    play(main)
+
+
+def test_quiet_it_leaves_no_timer() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(5)))
+        await ask_steadily(guard.start, every_ms=1, for_ms=50)
+        assert sum("Watch" in repr(timer) for timer in timers()) == 1
+        await pass_ms(150)
+        assert timers() == []
+        assert "0 + 0 + 0 calls, 0 late" in repr(guard.watch)
+        assert repr(guard).startswith("<Guard of source: <Patience 100 of 100 ms>")
+
+    play(main)

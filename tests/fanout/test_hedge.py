@@ -1,0 +1,77 @@
+"""The hedge: when there is one, and that it stops by itself while the whole source is slow."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.fanout.hedge import Hedge, HedgeSettings
+from cashier.fanout.sketch import NEVER_NS
+
+MS_NS = 1_000_000
+
+
+def learn(hedge: Hedge, *, p50_ms: float = 10, share_ms: float = 30, count: int = 1_000, allowed: bool = True, times: int = 1) -> bool:
+    for _ in range(times):
+        hedge.learn(count, round(p50_ms * MS_NS), round(share_ms * MS_NS), allowed=allowed)
+    return hedge.after_ns != NEVER_NS
+
+
+def learned() -> Hedge:
+    hedge = Hedge(HedgeSettings())
+    assert learn(hedge)
+    return hedge
+
+
+def test_there_is_none_before_a_hundred_calls() -> None:
+    hedge = Hedge(HedgeSettings())
+    assert hedge.after_ns == NEVER_NS
+    assert not learn(hedge, count=99)
+    assert learn(hedge, count=100)
+    assert hedge.after_ns == 30 * MS_NS
+    assert repr(hedge) == "<Hedge after 30.0 ms>"
+
+
+def test_it_is_never_earlier_than_two_ms() -> None:
+    hedge = Hedge(HedgeSettings())
+    assert learn(hedge, p50_ms=0.1, share_ms=0.2)
+    assert hedge.after_ns == 2 * MS_NS
+
+
+def test_there_is_none_without_settings_and_none_where_there_is_no_room() -> None:
+    assert not learn(Hedge(None))
+    assert Hedge(None).share == 1.0
+    assert not learn(Hedge(HedgeSettings()), allowed=False)
+
+
+def test_there_is_none_where_the_quantile_is_not_known() -> None:
+    hedge = learned()
+    hedge.learn(1_000, 10 * MS_NS, NEVER_NS, allowed=True)
+    assert repr(hedge) == "<Hedge never>"
+
+
+def test_it_stops_while_the_median_is_twice_what_is_usual_and_comes_back() -> None:
+    hedge = learned()
+    assert learn(hedge, p50_ms=19.9)
+    assert not learn(hedge, p50_ms=21)
+    assert learn(hedge, p50_ms=11)
+
+
+def test_below_a_millisecond_a_median_may_double() -> None:
+    hedge = Hedge(HedgeSettings())
+    learn(hedge, p50_ms=0.2)
+    assert learn(hedge, p50_ms=1.1)
+    assert not learn(hedge, p50_ms=1.5)
+
+
+@pytest.mark.parametrize("factor", [3, 5, 10])
+def test_a_minutes_trouble_does_not_become_what_is_usual_but_a_quarter_of_an_hour_does(factor: int) -> None:
+    hedge = learned()
+    assert not learn(hedge, p50_ms=10 * factor, share_ms=300, times=60)
+    assert learn(hedge, p50_ms=10 * factor, share_ms=300, times=15 * 60)
+
+
+def test_what_was_learned_in_trouble_is_soon_forgotten() -> None:
+    hedge = Hedge(HedgeSettings())
+    learn(hedge, p50_ms=100)
+    learn(hedge, p50_ms=10, times=60)
+    assert not learn(hedge, p50_ms=25)

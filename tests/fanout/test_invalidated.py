@@ -1,0 +1,157 @@
+"""What was invalidated never comes back; and what must hold whatever happens to a cache."""
+
+from __future__ import annotations
+
+from random import Random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.answer import SourceError, Unreachable
+from cashier.fanout.ask import Status
+from cashier.fanout.fetch import key_of_text, text
+from cashier.fanout.freshness import CacheSettings
+
+from .caches import Rig, Shelf, numbered
+from .upstreams import Asker, Fate, Leg, assert_nothing_left, clock_ns, pass_ms, play
+
+
+@pytest.mark.parametrize("drop", [{"key": "u_1/CNY"}, {"prefix": "u_1/"}, {"prefix": "u_1"}, {"prefix": ""}])
+def test_what_is_dropped_is_asked_anew(drop: dict[str, str]) -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer("u_1/CNY")
+        await rig.answer("u_2/CNY")
+        everything = drop == {"prefix": ""}
+        assert rig.cache.drop(**drop) == (2 if everything else 1)
+        assert len(rig.store) == len(rig.cache) == (0 if everything else 1)
+        assert (await rig.answer("u_1/CNY"))[0] == "u_1/CNY #2"
+        assert (await rig.answer("u_2/CNY"))[0] == ("u_2/CNY #2" if everything else "u_2/CNY #1")
+
+    play(main)
+
+
+def test_without_a_key_all_is_dropped_also_what_is_on_its_way() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer()
+        rig.ask("u_2")
+        assert rig.cache.drop() == 1
+        await pass_ms(20)
+        assert len(rig.cache) == 0
+
+    play(main)
+
+
+@pytest.mark.parametrize("drop", [{"key": "u_1"}, {"prefix": "u_"}, {"prefix": ""}])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("waits_ms", [100, 20], ids=["awaited", "late"])
+def test_a_call_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_back(
+    drop: dict[str, str], shared: bool, waits_ms: int
+) -> None:
+    async def main() -> None:
+        shelf = Shelf() if shared else None
+        rig = Rig(numbered(50), second=shelf)
+        asker = rig.ask(waits_ms=waits_ms)
+        await pass_ms(30)
+        rig.cache.drop(**drop)
+        await pass_ms(40)
+        assert asker.gone == (waits_ms == 20)
+        assert asker.outcome == (None if asker.gone else "u_1 #1")
+        assert len(rig.cache) == 0
+        assert shelf is None or shelf.puts == []
+        assert (await rig.answer())[0] == "u_1 #2"
+
+    play(main)
+
+
+def test_who_asks_after_the_drop_does_not_join_the_call_from_before() -> None:
+    async def main() -> None:
+        rig = Rig(numbered(50))
+        before = rig.ask()
+        rig.cache.drop(key="u_1")
+        after = rig.ask()
+        await pass_ms(60)
+        assert (before.outcome, after.outcome) == ("u_1 #1", "u_1 #2")
+        assert (await rig.answer())[0] == "u_1 #2"
+
+    play(main)
+
+
+def test_a_refresh_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_back() -> None:
+    async def main() -> None:
+        rig = Rig()
+        await rig.answer()
+        await pass_ms(20_000)
+        rig.ask()
+        rig.cache.drop(key="u_1")
+        await pass_ms(20)
+        assert len(rig.cache) == 0
+
+    play(main)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["ask", "ask", "ask", "drop", "drop all", "other weather"]),
+        st.sampled_from(["u_1", "u_2", "u_1/CNY", "u_2/CNY"]),
+        st.sampled_from([0, 1, 7, 40, 90, 400, 1_500]),  # ms until the next
+        st.integers(1, 100),  # ms it waits
+    ),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(STEPS, st.booleans(), st.integers(0, 1 << 32))
+def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_old(
+    steps: list[tuple[str, str, int, int]], shared: bool, seed: int
+) -> None:
+    random = Random(seed)
+    policy = CacheSettings(0.5, 1.0, 1.5, 0.2)
+
+    def weather(leg: Leg) -> Fate:
+        """The truth is when the call began; it can be read from the answer."""
+        said = f"{leg.known['key']} {clock_ns()}"
+        after_ms = random.choice([1, 5, 50, 95, 150, 195, None])
+        return Fate(after_ms, random.choice([said, said, Unreachable("")]), body=said.encode())
+
+    async def main() -> None:
+        shelf = Shelf(random.choice([1, 30])) if shared else None
+        rig = Rig(weather, policy=policy, second=shelf, capacity=3)
+        dropped_ns = dict.fromkeys(["u_1", "u_2", "u_1/CNY", "u_2/CNY"], 0)
+        askers: list[tuple[str, Asker, int]] = []
+        for what, key, pause_ms, waits_ms in steps:
+            if what == "ask":
+                askers.append((key, rig.ask(key, waits_ms), dropped_ns[key]))
+            elif what == "drop":
+                rig.cache.drop(key=key)
+                dropped_ns[key] = clock_ns()
+            elif what == "drop all":
+                rig.cache.drop(prefix=key[:3])
+                dropped_ns.update((each, clock_ns()) for each in dropped_ns if each.startswith(key[:3]))
+            await pass_ms(pause_ms)
+        await pass_ms(300)
+        for key, asker, since_ns in askers:
+            assert asker.heard or asker.gone
+            if asker.heard and not isinstance(asker.outcome, SourceError):
+                its_key, born = asker.outcome.split()
+                assert its_key == key
+                assert int(born) >= since_ns
+                old_ns = asker.heard_ns - int(born) if asker.heard_ns is not None else 0
+                assert old_ns <= (0.5 if asker.status is Status.CACHED else 1.0) * 1e9 + 1e6 or asker.status is Status.FRESH
+                if asker.status is not Status.FRESH:
+                    assert abs(asker.age_ms - old_ns / 1e6) <= 1
+        assert len(rig.cache) == len(rig.store) <= 3
+        assert "0 on their way" in repr(rig.cache)
+        assert_nothing_left(rig.guard, rig.upstream)
+
+    play(main)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))
+def test_a_key_is_written_and_read_again(parts: list[str]) -> None:
+    key = parts[0] if len(parts) == 1 else tuple(parts)
+    assert key_of_text(text(key)) == key

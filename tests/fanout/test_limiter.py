@@ -1,0 +1,89 @@
+"""The limiter: its bounds, what makes it grow, and that one loss is one cut however often it is told."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import given, settings
+
+from cashier.fanout.limiter import UNLIMITED, Limiter, LimiterSettings
+
+
+def test_without_settings_there_is_no_limit() -> None:
+    limiter = Limiter(None)
+    limiter.lost(1, 2)
+    limiter.grow()
+    assert limiter.limit == UNLIMITED
+    assert repr(limiter) == "<Limiter off>"
+
+
+def test_it_is_cut_by_a_tenth_once_for_all_that_were_under_way_together() -> None:
+    limiter = Limiter(LimiterSettings(start=100))
+    for began in range(100):
+        limiter.lost(began, 100 + began)
+    assert limiter.limit == 90
+    limiter.lost(100, 200)
+    assert limiter.limit == 81
+    assert repr(limiter) == "<Limiter 81>"
+
+
+def test_it_grows_by_one_for_as_many_successes_as_it_allows() -> None:
+    limiter = Limiter(LimiterSettings(start=10))
+    for _ in range(9):
+        limiter.grow()
+    assert limiter.limit == 10
+    limiter.grow()
+    assert limiter.limit == 11
+
+
+def test_a_cut_takes_back_what_was_earned_towards_the_next_step() -> None:
+    limiter = Limiter(LimiterSettings(start=10))
+    for _ in range(9):
+        limiter.grow()
+    limiter.lost(1, 2)
+    limiter.grow()
+    assert limiter.limit == 9
+
+
+def test_from_the_bottom_it_comes_back() -> None:
+    limiter = Limiter(LimiterSettings(start=1))
+    for _ in range(sum(range(1, 20))):
+        limiter.grow()
+    assert limiter.limit == 20
+
+
+SETTINGS = st.builds(
+    lambda start, least, more: LimiterSettings(start, least, least + more), st.integers(1, 500), st.integers(1, 50), st.integers(0, 400)
+)
+
+
+@settings(deadline=None)
+@given(SETTINGS, st.lists(st.booleans(), max_size=200), SETTINGS)
+def test_it_stays_within_its_bounds_whatever_happens(numbers: LimiterSettings, losses: list[bool], others: LimiterSettings) -> None:
+    limiter = Limiter(numbers)
+    assert numbers.least <= limiter.limit <= numbers.most
+    for now, loss in enumerate(losses):
+        if loss:
+            limiter.lost(now, now)
+        else:
+            for _ in range(50):
+                limiter.grow()
+        assert numbers.least <= limiter.limit <= numbers.most
+    limiter.reconfigure(others)
+    assert others.least <= limiter.limit <= others.most
+
+
+def test_other_bounds_leave_what_was_learned_within_them() -> None:
+    limiter = Limiter(LimiterSettings(start=100))
+    limiter.reconfigure(LimiterSettings(start=10, most=300))
+    assert limiter.limit == 100
+    limiter.reconfigure(None)
+    assert limiter.limit == UNLIMITED
+    limiter.reconfigure(LimiterSettings(start=30))
+    assert limiter.limit == 30
+
+
+def test_bounds_that_cross_are_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="least = 9 is above most = 3"):
+        msgspec.convert({"least": 9, "most": 3}, LimiterSettings)

@@ -1,0 +1,96 @@
+"""Patience: how fast a timeout follows what is seen, between which bounds, and how it gives way at once when it was wrong."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.fanout.patience import Patience
+from cashier.fanout.sketch import NEVER_NS
+
+MS_NS = 1_000_000
+
+
+def learned(*, ceiling_ms: int = 100, share_ms: float = 10, lessons: int = 30) -> Patience:
+    patience = Patience(ceiling_ms, learning=True)
+    for _ in range(lessons):
+        patience.learn(1_000, round(share_ms * MS_NS), 500)
+    return patience
+
+
+def test_it_goes_down_by_a_fifth_a_step_to_a_tenth_above_the_quantile() -> None:
+    patience = Patience(100, learning=True)
+    seen = []
+    for _ in range(14):
+        patience.learn(1_000, 10 * MS_NS, 500)
+        seen.append(patience.timeout_ms)
+    assert seen[:4] == [80, 64, 51, 41]
+    assert seen[-1] == 11
+
+
+def test_it_goes_up_by_a_tenth_a_step() -> None:
+    patience = learned(share_ms=20)
+    assert patience.timeout_ms == 22
+    seen = []
+    for _ in range(3):
+        patience.learn(1_000, 90 * MS_NS, 500)
+        seen.append(patience.timeout_ms)
+    assert seen == [24, 27, 29]
+
+
+def test_it_never_goes_below_five_ms_nor_above_a_ceiling_below_that() -> None:
+    assert learned(share_ms=0.1).timeout_ms == 5
+    assert learned(ceiling_ms=3, share_ms=0.1).timeout_ms == 3
+    assert learned(ceiling_ms=1, share_ms=0.1).timeout_ms == 1
+
+
+def test_too_few_calls_teach_nothing_and_leave_it_at_its_ceiling() -> None:
+    patience = learned()
+    patience.learn(99, 10 * MS_NS, 500)
+    assert patience.timeout_ms == 100
+
+
+def test_where_the_quantile_was_not_waited_for_it_grows_towards_the_ceiling() -> None:
+    patience = learned(share_ms=20)
+    patience.learn(1_000, NEVER_NS, 500)
+    assert patience.timeout_ms == 24
+
+
+@pytest.mark.parametrize(("calls", "cut", "gives_way"), [(1_000, 10, False), (1_000, 11, True), (20, 1, False), (20, 2, True)])
+def test_it_gives_way_at_once_where_more_than_one_in_a_hundred_was_cut(calls: int, cut: int, gives_way: bool) -> None:
+    patience = learned()
+    for _ in range(cut):
+        patience.gave_up()
+    patience.learn(1_000, 10 * MS_NS, calls)
+    assert patience.timeout_ms == (100 if gives_way else 11)
+    patience.learn(1_000, 10 * MS_NS, calls)
+    assert patience.timeout_ms == (80 if gives_way else 11), "what was cut before was counted again"
+
+
+def test_where_nothing_may_be_learned_it_stays_at_its_ceiling() -> None:
+    patience = Patience(100, learning=False)
+    patience.learn(1_000, 10 * MS_NS, 500)
+    assert patience.timeout_ms == 100
+
+
+def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
+    patience = learned(share_ms=20)
+    patience.reconfigure(300, learning=True)
+    assert patience.timeout_ms == 22
+    patience.reconfigure(15, learning=True)
+    assert patience.timeout_ms == 15
+    patience.reconfigure(200, learning=False)
+    assert patience.timeout_ms == 200
+    assert repr(patience) == "<Patience 200 of 200 ms>"
+
+
+@settings(deadline=None)
+@given(st.integers(1, 2_000), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**10) | st.just(NEVER_NS), st.integers(0, 5))))
+def test_it_is_whole_and_within_its_bounds_whatever_it_learns(ceiling_ms: int, lessons: list[tuple[int, int, int]]) -> None:
+    patience = Patience(ceiling_ms, learning=True)
+    for count, share_ns, cut in lessons:
+        for _ in range(cut):
+            patience.gave_up()
+        patience.learn(count, share_ns, 100)
+        assert min(5, ceiling_ms) <= patience.timeout_ms <= ceiling_ms

@@ -1,0 +1,369 @@
+"""Flights that nobody waits for any more, and those that take too long: what is learned from them, and that all counts come out even."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from random import Random
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.answer import Garbled, Overloaded, Unreachable
+from cashier.fanout.flight import MOST_LATE, Flight
+from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.limiter import LimiterSettings
+
+from .upstreams import (
+    MS_NS,
+    Asker,
+    Fate,
+    Leg,
+    Scripted,
+    ask,
+    assert_nothing_left,
+    assert_tidy,
+    clock_ns,
+    first_then,
+    guarded,
+    hedging,
+    pass_ms,
+    play,
+    timers,
+)
+
+SILENT = Fate(None)
+WIDE = LimiterSettings(start=1_000, most=1_000)
+
+
+class Marker:
+    """Something that only a question holds."""
+
+
+def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
+    async def main() -> None:
+        upstream = Scripted(Fate(120))
+        guard = guarded(upstream)
+        asker = ask(guard.start, waits_ms=50)
+        await pass_ms(60)
+        assert asker.gone
+        assert guard.watch.late == 1
+        await pass_ms(70)
+        assert upstream.abandoned == []
+        assert (guard.watch.late, guard.counts.late, guard.counts.harvested) == (0, 1, 0)
+        assert repr(guard.sketch) == "<Sketch of 1 calls>"
+        await pass_ms(100)
+        assert timers() == []
+
+    play(main)
+
+
+def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], Flight]:
+    """A call whose answer is of use also to nobody in particular, abandoned after so long."""
+    heard: list[Any] = []
+    flight = guard.call({}, "trip", 100, waits_ms, lambda outcome, none=False, body=None: heard.append((outcome, none, body)), keep=True)
+    assert isinstance(flight, Flight)
+    asyncio.get_running_loop().call_later(waits_ms / 1000, flight.abandon)
+    return heard, flight
+
+
+@pytest.mark.parametrize("fate", [Fate(60), Fate(30, Unreachable(""))], ids=["slow", "failing"])
+def test_for_nobody_no_second_call_is_made(fate: Fate) -> None:
+    async def main() -> None:
+        upstream = Scripted(fate)
+        guard = guarded(upstream)
+        hedging(guard)
+        kept(guard, waits_ms=10)
+        await pass_ms(100)
+        assert len(upstream.legs) == 1
+
+    play(main)
+
+
+@pytest.mark.parametrize("outcome", ["an answer", Garbled("")])
+def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(120, outcome, none=True, body=b"a body")))
+        heard, flight = kept(guard)
+        await pass_ms(300)
+        flight.abandon()
+        assert heard == [(outcome, True, b"a body")] if outcome == "an answer" else heard == [(outcome, False, None)]
+        assert guard.counts.harvested == (outcome == "an answer")
+        assert guard.watch.late == 0
+
+    play(main)
+
+
+def test_a_kept_one_that_never_ends_is_cut_at_twice_the_ceiling_and_told() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(upstream)
+        heard, _ = kept(guard)
+        await pass_ms(199)
+        assert upstream.abandoned == heard == []
+        await pass_ms(3)
+        [(outcome, _, _)] = heard
+        assert isinstance(outcome, Unreachable)
+        assert upstream.under_way == []
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_one_that_somebody_still_waits_for_is_cut_at_twice_the_ceiling_too() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(upstream)
+        asker = ask(guard.start, waits_ms=1_000)
+        await pass_ms(205)
+        assert asker.refused is Unreachable
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_no_more_than_so_many_run_on_and_the_next_is_cut_at_once() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(upstream, Mechanisms(breaker=None, limiter=None))
+        for _ in range(MOST_LATE + 3):
+            ask(guard.start, waits_ms=100)
+        await pass_ms(101)
+        assert guard.watch.late == MOST_LATE
+        assert len(upstream.abandoned) == 3
+        assert_tidy(guard, upstream)
+        await pass_ms(105)
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_a_hedges_loser_is_among_those_that_run_on() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(SILENT, Fate(5)))
+        guard = guarded(upstream, Mechanisms(breaker=None))
+        guard.budget.first = 10_000
+        hedging(guard)
+        askers = [ask(guard.start) for _ in range(1)]
+        await pass_ms(30)
+        assert all(asker.heard for asker in askers)
+        assert guard.watch.late == 1
+        await pass_ms(180)
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+@pytest.mark.parametrize("runs_on", [True, False])
+def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_on(runs_on: bool) -> None:
+    """Also those that are cut at once: of them nothing is heard afterwards."""
+
+    async def main() -> None:
+        guard = guarded(Scripted(SILENT), Mechanisms(late=runs_on, limiter=WIDE))
+        for _ in range(60):
+            ask(guard.start)
+        await pass_ms(110)
+        assert not guard.places[0].breaker.closed
+        assert guard.places[0].limiter.limit == 900
+
+    play(main)
+
+
+def test_a_source_that_hangs_is_counted_as_failed_also_where_less_than_the_ceiling_is_waited() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(SILENT), Mechanisms(late=False, limiter=WIDE))
+        guard.patience.timeout_ms = 30
+        for _ in range(60):
+            ask(guard.start, waits_ms=30)
+        await pass_ms(40)
+        assert not guard.places[0].breaker.closed
+
+    play(main)
+
+
+def test_what_has_failed_already_does_not_count_as_slow_while_its_retry_is_under_way() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(first_then(Fate(1, Unreachable("")), SILENT), places=2))
+        ask(guard.start)
+        await pass_ms(150)
+        assert sorted(place.breaker.bad for place in guard.places) == [0, 1]
+
+    play(main)
+
+
+def test_leaving_early_is_no_failure_of_the_source() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(SILENT), Mechanisms(late=False))
+        for _ in range(60):
+            ask(guard.start, waits_ms=20)
+        await pass_ms(110)
+        assert guard.places[0].breaker.bad == 0
+        assert guard.places[0].limiter.limit == 100
+
+    play(main)
+
+
+def test_a_call_that_is_slow_and_then_fails_is_one_failure() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(150, Unreachable(""))))
+        ask(guard.start)
+        await pass_ms(160)
+        assert guard.places[0].breaker.bad == 1
+
+    play(main)
+
+
+def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(Fate(150)))
+        ask(guard.start)
+        await pass_ms(160)
+        assert (guard.places[0].breaker.bad, guard.places[0].breaker.good) == (1, 0)
+
+    play(main)
+
+
+def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(SILENT, places=2))
+        for place in guard.places:
+            place.latency_ns = MS_NS
+        guard.learn(clock_ns())
+        ask(guard.start)
+        await pass_ms(50)
+        slow = next(place for place in guard.places if place.in_flight)
+        assert (slow.breaker.bad, slow.limiter.limit) == (1, 100)
+        await pass_ms(55)
+        assert (slow.breaker.bad, slow.limiter.limit) == (1, 90)
+
+    play(main)
+
+
+def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
+    async def main() -> None:
+        upstream = Scripted(Fate(30), places=2)
+        guard = guarded(upstream)
+        ask(guard.start)
+        [leg] = upstream.legs
+        first, leg.place = leg.place, 1 - leg.place
+        await pass_ms(40)
+        assert [place.in_flight for place in guard.places] == [0, 0]
+        assert (guard.places[first].breaker.good, guard.places[1 - first].breaker.good) == (0, 1)
+
+    play(main)
+
+
+def test_a_hedge_goes_elsewhere_than_where_its_call_went_in_the_end() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(60), Fate(5)), places=2)
+        guard = guarded(upstream)
+        hedging(guard)
+        ask(guard.start)
+        [leg] = upstream.legs
+        leg.place = 1 - leg.place
+        await pass_ms(22)
+        assert upstream.legs[1].place != leg.place
+        assert_tidy(guard, upstream)
+        await pass_ms(50)
+        assert_tidy(guard, upstream)
+
+    play(main)
+
+
+def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
+    async def main() -> None:
+        upstream = Scripted(SILENT)
+        guard = guarded(upstream)
+        bugs: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: bugs.append(told["exception"]))
+        hedging(guard)
+        ask(guard.start)
+        await pass_ms(5)
+
+        def broken(leg: Leg) -> Fate:
+            raise KeyError("user_id")
+
+        upstream.does(broken)
+        await pass_ms(20)
+        assert [type(bug) for bug in bugs] == [KeyError]
+        assert_tidy(guard, upstream)
+        await pass_ms(200)
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+@pytest.mark.parametrize("way", ["answered", "hedged", "both fail", "late", "cut"])
+def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
+    async def main() -> None:
+        fate = {"both fail": Fate(30, Garbled("")), "late": Fate(120), "cut": SILENT, "hedged": Fate(50)}.get(way, Fate(1))
+        upstream = Scripted(fate)
+        guard = guarded(upstream)
+        hedging(guard)
+        question = {"about": Marker()}
+        held = weakref.ref(question["about"])
+        ask(guard.start, question)
+        del question
+        await pass_ms(250)
+        upstream.legs.clear()  # the script's memory of them
+        assert held() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        play(main)
+    finally:
+        gc.enable()
+
+
+CALLS = st.lists(
+    st.tuples(
+        st.integers(0, 30),  # ms after the one before
+        st.sampled_from([1, 5, 20, 60, 99, 130, 190, 250, None]),
+        st.sampled_from(["an answer", Unreachable(""), Overloaded(""), Garbled("")]),
+        st.integers(1, 120),  # ms it waits
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(CALLS, st.integers(1, 3), st.booleans(), st.booleans(), st.integers(0, 1 << 32))
+def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
+    calls: list[tuple[int, int | None, Any, int]], places: int, late: bool, coarse: bool, seed: int
+) -> None:
+    random = Random(seed)
+
+    def script(leg: Leg) -> Fate:
+        if random.random() < 0.5:
+            leg.place = random.randrange(places)
+        _, after_ms, outcome, _ = random.choice(calls)
+        return Fate(after_ms, outcome)
+
+    async def main() -> None:
+        upstream = Scripted(script, places)
+        guard = guarded(upstream, Mechanisms(late=late, hedge=HedgeSettings(), limiter=LimiterSettings(start=10)))
+        askers: list[tuple[Asker, int]] = []
+        kept_ones: list[list[Any]] = []
+        for pause_ms, _, _, waits_ms in calls:
+            await pass_ms(pause_ms)
+            hedging(guard, random.choice([5, 20, 50]))
+            if random.random() < 0.7:
+                askers.append((ask(guard.start, waits_ms=waits_ms), waits_ms))
+            elif any(place.breaker.closed and place.in_flight < place.limiter.limit for place in guard.places):
+                heard, _ = kept(guard, waits_ms)
+                kept_ones.append(heard)
+            assert guard.watch.late <= MOST_LATE
+            assert sum(place.in_flight for place in guard.places) == len(upstream.under_way)
+        await pass_ms(250)
+        assert all(asker.heard or asker.gone for asker, _ in askers)
+        assert all(asker.took_ms <= waits_ms + 1 for asker, waits_ms in askers if asker.heard)
+        assert [len(heard) for heard in kept_ones] == [1] * len(kept_ones)
+        assert_nothing_left(guard, upstream)
+
+    play(main, coarse=coarse)

@@ -1,0 +1,93 @@
+"""The sketch: its quantiles against the true ones, what it forgets, and what was not waited for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
+from cashier.fanout.sketch import NEVER_NS, WINDOW_NS, Sketch, bucket, longest_ns
+
+LONGEST_NS = ((1 << 26) - 1) * 1_000
+SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)
+
+
+def sketch_of(*took_ns: int) -> Sketch:
+    sketch = Sketch()
+    for ns in took_ns:
+        sketch.took(ns)
+    return sketch
+
+
+@settings(deadline=None)
+@given(st.integers(0, LONGEST_NS))
+def test_a_bucket_ends_above_what_is_in_it_and_less_than_a_sixteenth_above(ns: int) -> None:
+    bound_ns = longest_ns(bucket(ns // 1_000))
+    assert ns < bound_ns <= max(ns * 1.0625, ns + 1_000) + 1_000
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, LONGEST_NS), min_size=1, max_size=300), st.sampled_from(SHARES))
+def test_a_quantile_is_never_below_the_true_one_and_a_sixteenth_above_at_most(took_ns: list[int], share: float) -> None:
+    count, (found_ns,) = sketch_of(*took_ns).quantiles((share,), 1)
+    true_ns = sorted(took_ns)[math.ceil(share * len(took_ns)) - 1]
+    assert count == len(took_ns)
+    assert true_ns < found_ns <= max(true_ns * 1.063, true_ns + 1_000) + 1_000
+
+
+def test_buckets_follow_each_other_without_gap() -> None:
+    indices = [bucket(us) for us in range(1 << 14)]
+    assert all(after - before in (0, 1) for before, after in itertools.pairwise(indices))
+    assert all(longest_ns(index) < longest_ns(index + 1) for index in range(bucket(1 << 25)))
+
+
+def test_what_takes_longer_than_any_bucket_is_in_the_last_one_and_still_ended() -> None:
+    count, (found_ns,) = sketch_of(10**15).quantiles((1.0,), 1)
+    assert (count, found_ns) == (1, longest_ns(bucket(10**9)))
+    assert found_ns < NEVER_NS
+
+
+def test_a_clock_that_went_back_does_no_harm() -> None:
+    assert sketch_of(-5_000_000).quantiles((1.0,), 1) == (1, (1_000,))
+
+
+def test_nothing_is_known_of_no_calls() -> None:
+    assert Sketch().quantiles((0.5, 0.9), 1) == (0, (NEVER_NS, NEVER_NS))
+
+
+def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> None:
+    sketch = sketch_of(*[1_000_000] * 98)
+    sketch.cut()
+    sketch.cut()
+    assert sketch.quantiles((0.98, 0.99), 1) == (100, (longest_ns(bucket(1_000)), NEVER_NS))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 3 * WINDOW_NS), st.integers(0, 5 * WINDOW_NS))
+def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: int) -> None:
+    """Quantiles are asked for once a second, as a guard does it."""
+    sketch = Sketch()
+    began_ns = 7 * WINDOW_NS
+    for now_ns in range(began_ns, began_ns + called_ns, 1_000_000_000):
+        sketch.quantiles((), now_ns)
+    sketch.took(1)
+    for now_ns in range(began_ns + called_ns, began_ns + called_ns + later_ns, 1_000_000_000):
+        sketch.quantiles((), now_ns)
+    count, _ = sketch.quantiles((), began_ns + called_ns + later_ns)
+    if later_ns <= 2 * WINDOW_NS - 1_000_000_000:
+        assert count == 1
+    if later_ns > 3 * WINDOW_NS:
+        assert count == 0
+
+
+def test_after_a_long_silence_all_is_forgotten_and_a_whole_window_begins() -> None:
+    sketch = sketch_of(1, 2, 3)
+    sketch.quantiles((), 5)
+    assert sketch.quantiles((), 100 * WINDOW_NS)[0] == 0
+    sketch.took(1)
+    second_ns = WINDOW_NS // 10
+    counts = [sketch.quantiles((), 100 * WINDOW_NS + seconds * second_ns)[0] for seconds in range(31)]
+    assert counts == [1] * 30 + [0]
+    assert repr(sketch) == "<Sketch of 0 calls>"

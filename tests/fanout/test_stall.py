@@ -1,0 +1,114 @@
+"""Stalls: what came while our own loop stood still is not given up unread, nor held against whoever sent it. On uvloop, in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
+from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.plan import Plan
+from cashier.fanout.scatter import Gathered, Timing, scatter
+from cashier.fanout.shed import Ladder
+from cashier.fanout.stall import stalled
+from cashier.fanout.upstream import Heard
+
+TIMEOUT_MS = 100
+STALL_S = 0.3
+TIMING = Timing(grace_ns=0, reserve_ns=0)
+
+
+@pytest.mark.parametrize(("late_ms", "is_one"), [(-1, False), (0, False), (2, False), (5, False), (6, True), (200, True)])
+def test_a_timer_is_believed_unless_it_fires_much_later_than_it_was_due(late_ms: int, is_one: bool) -> None:
+    assert stalled(1_000_000_000, 1_000_000_000 + late_ms * 1_000_000) is is_one
+
+
+class Wire:
+    """A real socket. Its answer comes while the loop stands still in the callback of another socket, and timers have run out since."""
+
+    places = ("somewhere",)
+    place = 0
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._busy, self._caller = socket.socketpair()
+        for end in (self._ours, self._busy):
+            end.setblocking(False)
+
+    def close(self) -> None:
+        for end in (self._ours, self._theirs, self._busy, self._caller):
+            end.close()
+
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Wire:
+        self._ask(heard)
+        return self
+
+    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+        self._ask(done)
+        return self
+
+    def read(self, none: bool, body: bytes, known: Known) -> Any:
+        raise AssertionError("nothing is kept")
+
+    def abandon(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ours)
+
+    def _ask(self, heard: Callable[[Any], None]) -> None:
+        loop = asyncio.get_running_loop()
+
+        def readable() -> None:
+            loop.remove_reader(self._ours)
+            heard(self._ours.recv(100))
+
+        def stand_still() -> None:
+            loop.remove_reader(self._busy)
+            self._theirs.send(b"an answer")
+            time.sleep(STALL_S)
+
+        loop.add_reader(self._ours, readable)
+        loop.add_reader(self._busy, stand_still)
+        self._caller.send(b"somebody's question")
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    made = Wire()
+    yield made
+    made.close()
+
+
+def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
+    async def consult() -> Gathered:
+        plan = Plan([Ask("card", Importance.GATING, (), TIMEOUT_MS, wire.start)], [])
+        return await scatter(plan, {}, None, deadline_ns=time.perf_counter_ns() + TIMEOUT_MS * 1_000_000, timing=TIMING)
+
+    gathered = uvloop.run(consult())
+    assert gathered.answers == {"card": b"an answer"}
+
+
+def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wire) -> None:
+    told: list[Any] = []
+
+    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        told.append(outcome)
+
+    async def ask() -> Guard:
+        guard = Guard("card", wire, TIMEOUT_MS, Mechanisms(), Ladder(), Importance.GATING)
+        guard.hedge.after_ns = 2_000_000
+        guard.start({}, None, TIMEOUT_MS, done)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+            if told:
+                break
+        guard.close()
+        return guard
+
+    guard = uvloop.run(ask())
+    assert told == [b"an answer"]
+    assert guard.counts.hedges == 0

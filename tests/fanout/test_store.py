@@ -1,0 +1,136 @@
+"""The store: its bound, what it lets go of, and that it keeps what is asked for better than simpler ways would."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import OrderedDict
+from collections.abc import Hashable
+from random import Random
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from cashier.fanout.store import Store
+
+
+class Item:
+    def __init__(self, home: dict[Hashable, Item], key: Hashable) -> None:
+        self.home = home
+        self.key = key
+        self.used = False
+
+    def evicted(self) -> None:
+        assert self.home.pop(self.key) is self, "another was evicted than was kept"
+
+
+def look_up(store: Store, home: dict[Hashable, Item], key: Hashable) -> bool:
+    """As a cache does. Whether it was there."""
+    found = home.get(key)
+    if found is not None:
+        found.used = True
+        return True
+    made = Item(home, key)
+    store.add(made)
+    home[key] = made
+    return False
+
+
+@settings(deadline=None)
+@given(st.integers(1, 12), st.lists(st.tuples(st.sampled_from(["look up", "remove"]), st.integers(0, 20)), max_size=300))
+def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(capacity: int, steps: list[tuple[str, int]]) -> None:
+    store = Store(capacity)
+    home: dict[Hashable, Item] = {}
+    for what, key in steps:
+        if what == "look up":
+            look_up(store, home, key)
+        elif key in home:
+            store.remove(home.pop(key))
+        assert len(store) == len(home) <= capacity
+
+
+def test_nothing_happens_where_what_is_removed_is_not_kept() -> None:
+    store = Store(3)
+    home: dict[Hashable, Item] = {}
+    look_up(store, home, 1)
+    store.remove(Item(home, 1))
+    assert len(store) == 1
+
+
+def test_caches_that_share_it_lose_their_own_entries_only() -> None:
+    store = Store(4)
+    cards: dict[Hashable, Item] = {}
+    members: dict[Hashable, Item] = {}
+    for key in range(20):
+        look_up(store, cards, key)
+        look_up(store, members, key)
+        assert len(cards) + len(members) == len(store) <= 4
+    assert repr(store) == "<Store 4 of 4 entries, 36 evicted>"
+
+
+def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue() -> None:
+    store = Store(10)
+    home: dict[Hashable, Item] = {}
+    look_up(store, home, 0)
+    look_up(store, home, 0)
+    for key in range(1, 12):
+        look_up(store, home, key)
+    assert 0 in home
+    assert 1 not in home
+
+
+def test_what_was_asked_for_again_survives_a_flood_of_what_is_asked_for_once() -> None:
+    store = Store(100)
+    home: dict[Hashable, Item] = {}
+    for key in itertools.chain(range(20), range(20)):
+        look_up(store, home, key)
+    for key in range(1_000, 11_000):
+        look_up(store, home, key)
+        if key % 50 == 0:
+            for kept in range(20):
+                look_up(store, home, kept)
+    assert all(key in home for key in range(20))
+
+
+def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -> None:
+    store = Store(10)
+    home: dict[Hashable, Item] = {}
+    for key in range(11):
+        look_up(store, home, key)
+    assert 0 not in home
+    look_up(store, home, 0)
+    for key in range(100, 120):
+        look_up(store, home, key)
+    assert 0 in home
+
+
+def zipf(random: Random, keys: int, count: int) -> list[int]:
+    weights = list(itertools.accumulate(1 / rank**0.9 for rank in range(1, keys + 1)))
+    return [bisect.bisect(weights, random.random() * weights[-1]) for _ in range(count)]
+
+
+def hits_of_queue(keys: list[int], capacity: int, *, by_use: bool) -> int:
+    """Of the plain ways: the least recently used goes first, or the oldest."""
+    kept: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for key in keys:
+        if key in kept:
+            hits += 1
+            if by_use:
+                kept.move_to_end(key)
+        else:
+            if len(kept) >= capacity:
+                kept.popitem(last=False)
+            kept[key] = None
+    return hits
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_of_a_skewed_stream_it_keeps_more_than_the_plain_ways(seed: int) -> None:
+    keys = zipf(Random(seed), 20_000, 60_000)
+    store = Store(1_000)
+    home: dict[Hashable, Item] = {}
+    hits = sum(look_up(store, home, key) for key in keys)
+    assert hits > 1.1 * hits_of_queue(keys, 1_000, by_use=True)
+    assert hits > 1.15 * hits_of_queue(keys, 1_000, by_use=False)

@@ -1,0 +1,271 @@
+"""An upstream that does what a script says, at virtual times, and askers that remember what they heard. Proves that its calls are ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, NamedTuple, TypeVar
+
+from cashier.answer import Garbled, SourceError
+from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
+from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.shed import Ladder
+from cashier.fanout.upstream import Heard
+
+from .jumping import JumpingLoop
+
+T = TypeVar("T")
+MS_NS = 1_000_000
+# A loop's time is a float: what happens at the same moment may differ by this.
+_ROUNDING_S = 1e-9
+
+
+def play(main: Callable[[], Coroutine[Any, Any, T]], *, coarse: bool = False) -> T:
+    """Run it on a loop of its own whose time jumps to whatever happens next, and see that no task outlives it."""
+    loop = JumpingLoop(1_000.0, coarse=coarse)
+
+    async def alone() -> T:
+        result = await main()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return result
+
+    try:
+        return loop.run_until_complete(alone())
+    finally:
+        loop.close()
+
+
+def clock_ns() -> int:
+    return round(asyncio.get_running_loop().time() * 1e9)
+
+
+def timers() -> list[asyncio.TimerHandle]:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, JumpingLoop)
+    return loop.timers()
+
+
+async def pass_ms(ms: float) -> None:
+    """Let so much time pass, and all happen that is to happen until then."""
+    await asyncio.sleep(ms / 1000 + _ROUNDING_S)
+
+
+class Fate(NamedTuple):
+    """What becomes of a call: after so many ms, None is never, this outcome."""
+
+    after_ms: float | None = 10
+    outcome: Any = "an answer"
+    none: bool = False
+    body: bytes | None = None
+
+
+class Leg:
+    """One call, and how it ended."""
+
+    def __init__(self, known: Known, trip: Any, budget_ms: int, heard: Heard, place: int, avoid: int) -> None:
+        self.known = known
+        self.trip = trip
+        self.budget_ms = budget_ms
+        self.heard = heard
+        self.place = place
+        self.avoid = avoid
+        self.began_ns = clock_ns()
+        self.answered = False
+        self.abandoned = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return not (self.answered or self.abandoned)
+
+    def answer(self, fate: Fate = Fate()) -> None:  # noqa: B008 - immutable
+        assert self.under_way, "a call was answered after its end"
+        self.answered = True
+        self.timer = None
+        self.heard(fate.outcome, fate.none, fate.body)
+
+    def abandon(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if not self.answered:
+            self.abandoned = True
+
+    def __repr__(self) -> str:
+        end = "answered" if self.answered else "abandoned" if self.abandoned else "under way"
+        return f"<Leg to {self.place}, {end}>"
+
+
+Script = Callable[[Leg], Fate]
+
+
+class Scripted:
+    """An `Upstream`. Each call does what `script` says, which may be exchanged at any time; where it goes as a wire chooses it."""
+
+    def __init__(self, script: Script | Fate | None = None, places: int = 1) -> None:
+        self.places = tuple(f"place {index}" for index in range(places))
+        self.legs: list[Leg] = []
+        self._turn = 0
+        self.does(script or Fate())
+
+    def does(self, script: Script | Fate) -> None:
+        """From now on."""
+        fate = script
+        self._script: Script = (lambda leg: fate) if isinstance(fate, Fate) else fate
+
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+        assert budget_ms >= 1
+        leg = Leg(known, trip, budget_ms, heard, self._next(avoid), avoid)
+        fate = self._script(leg)
+        self.legs.append(leg)
+        if fate.after_ms is not None:
+            leg.timer = asyncio.get_running_loop().call_later(fate.after_ms / 1000, leg.answer, fate)
+        return leg
+
+    def read(self, none: bool, body: bytes, known: Known) -> Any:
+        if body == b"a lie":
+            return Garbled("not of the agreed shape")
+        return None if none else body.decode()
+
+    def _next(self, avoid: int) -> int:
+        """The least loaded of those that are not to be avoided; ties rotate."""
+        count = len(self.places)
+        if avoid == (1 << count) - 1:
+            avoid = 0
+        self._turn += 1
+        loads = [0] * count
+        for leg in self.under_way:
+            loads[leg.place] += 1
+        free = [index for index in range(count) if not avoid >> index & 1]
+        return min(free, key=lambda index: (loads[index], (index - self._turn) % count))
+
+    @property
+    def under_way(self) -> list[Leg]:
+        """Only of the latest calls: long simulations have many."""
+        return [leg for leg in self.legs[-1_000:] if leg.under_way]
+
+    @property
+    def abandoned(self) -> list[Leg]:
+        return [leg for leg in self.legs if leg.abandoned]
+
+
+class Asker:
+    """Somebody who asks once, waits for so long at most, and hears at most once."""
+
+    def __init__(self) -> None:
+        self.began_ns = clock_ns()
+        self.heard_ns: int | None = None
+        self.outcome: Any = None
+        self.status: Status | None = None
+        self.age_ms = 0
+        self.gone = False
+        self.flight: InFlight | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def done(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        assert self.heard_ns is None, "told twice"
+        assert not self.gone, "told after it had gone"
+        self.heard_ns = clock_ns()
+        self.outcome, self.status, self.age_ms = outcome, status, age_ms
+        if self.timer is not None:
+            self.timer.cancel()
+
+    def leave(self) -> None:
+        if self.heard_ns is None:
+            self.gone = True
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.flight is not None:
+            self.flight.abandon()
+
+    @property
+    def heard(self) -> bool:
+        return self.heard_ns is not None
+
+    @property
+    def took_ms(self) -> float:
+        """Until it heard."""
+        assert self.heard_ns is not None, "it has heard nothing"
+        return (self.heard_ns - self.began_ns) / MS_NS
+
+    @property
+    def refused(self) -> type[SourceError] | None:
+        return type(self.outcome) if isinstance(self.outcome, SourceError) else None
+
+
+def ask(start: Start, known: Known | None = None, *, waits_ms: int = 100) -> Asker:
+    """Ask now, and leave after `waits_ms`."""
+    asker = Asker()
+    asker.flight = start(known or {}, "trip", waits_ms, asker.done)
+    if not asker.heard:
+        assert asker.flight is not None
+        asker.timer = asyncio.get_running_loop().call_later(waits_ms / 1000, asker.leave)
+    return asker
+
+
+async def ask_steadily(start: Start, *, every_ms: float, for_ms: float, waits_ms: Callable[[], int] = lambda: 100) -> list[Asker]:
+    """Many, one after the other."""
+    askers = []
+    for _ in range(round(for_ms / every_ms)):
+        askers.append(ask(start, waits_ms=waits_ms()))
+        await pass_ms(every_ms)
+    return askers
+
+
+def guarded(
+    upstream: Scripted,
+    mechanisms: Mechanisms | None = None,
+    *,
+    ceiling_ms: int = 100,
+    importance: Importance = Importance.GATING,
+    ladder: Ladder | None = None,
+) -> Guard:
+    """On this loop's time, with dice that fall alike each time."""
+    return Guard(
+        "source", upstream, ceiling_ms, mechanisms or Mechanisms(), ladder or Ladder(), importance, clock_ns=clock_ns, random=Random(1)
+    )
+
+
+def assert_tidy(guard: Guard, upstream: Scripted) -> None:
+    """What is counted as under way is what is under way, by place, and late is what nobody waits for."""
+    loads = [0] * len(upstream.places)
+    for leg in upstream.under_way:
+        loads[leg.place] += 1
+    assert [place.in_flight for place in guard.places] == loads
+    assert guard.watch.late >= 0
+
+
+def assert_nothing_left(guard: Guard, upstream: Scripted) -> None:
+    """After its close."""
+    assert upstream.under_way == []
+    assert [place.in_flight for place in guard.places] == [0] * len(upstream.places)
+    assert guard.watch.late == 0
+    assert timers() == []
+
+
+def first_then(first: Fate, second: Fate) -> Script:
+    """Told by `avoid` and by what is under way: whatever is sent while, or after, another was is a second one."""
+    seen: list[Leg] = []
+
+    def script(leg: Leg) -> Fate:
+        seen.append(leg)
+        return first if len(seen) % 2 else second
+
+    return script
+
+
+def hedging(guard: Guard, after_ms: int = 20) -> None:
+    """As if it had learned so."""
+    guard.hedge.after_ns = after_ms * MS_NS
+
+
+def lognormal(seed: int, *, median_ms: float = 8, spread: float = 0.3, factor: float = 1) -> Script:
+    random = Random(seed)
+    return lambda leg: Fate(random.lognormvariate(0, spread) * median_ms * factor)
+
+
+def quantile_ms(askers: list[Asker], share: float) -> float:
+    """Of what they waited, whether or not they heard."""
+    waits = sorted(asker.took_ms if asker.heard else 100.0 for asker in askers)
+    return waits[int(share * len(waits))]
