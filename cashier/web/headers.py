@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
+from random import getrandbits
 
 from cashier.web.problem import Code, Fault, Refused
 
@@ -23,7 +23,7 @@ def request_id(headers: Mapping[bytes, bytes]) -> str:
     claimed = headers.get(b"x-request-id")
     if claimed is not None and _REQUEST_ID.fullmatch(claimed):
         return claimed.decode("ascii")
-    return os.urandom(12).hex()
+    return "%024x" % getrandbits(96)  # noqa: UP031 - half the price of a format string, and of a call to the kernel
 
 
 def traceparent(headers: Mapping[bytes, bytes]) -> str | None:
