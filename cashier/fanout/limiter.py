@@ -16,11 +16,11 @@ UNLIMITED = 1 << 30
 class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`limiter`. How many calls may be under way to one address: `start` at first, then between `least` and `most`.
 
-    It starts at more than concurrency-limits' 20: the first burst after a start would lose sales to a guess, and a sick address costs at
-    most so many calls once.
+    It starts at what a pool has by default, 64 connections and 256 that may wait for one, and not at concurrency-limits' 20: the first
+    burst after a start would lose sales to a guess, and a sick address costs so many calls once.
     """
 
-    start: Annotated[int, Meta(ge=1)] = 100
+    start: Annotated[int, Meta(ge=1)] = 320
     least: Annotated[int, Meta(ge=1)] = 1
     most: Annotated[int, Meta(ge=1)] = 400
 

@@ -202,7 +202,7 @@ def test_leaving_early_is_no_failure_of_the_source() -> None:
             ask(guard.start, waits_ms=20)
         await pass_ms(110)
         assert guard.places[0].breaker.bad == 0
-        assert guard.places[0].limiter.limit == 100
+        assert guard.places[0].limiter.limit == LimiterSettings().start
 
     play(main)
 
@@ -236,9 +236,9 @@ def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss()
         ask(guard.start)
         await pass_ms(50)
         slow = next(place for place in guard.places if place.in_flight)
-        assert (slow.breaker.bad, slow.limiter.limit) == (1, 100)
+        assert (slow.breaker.bad, slow.limiter.limit) == (1, LimiterSettings().start)
         await pass_ms(55)
-        assert (slow.breaker.bad, slow.limiter.limit) == (1, 90)
+        assert (slow.breaker.bad, slow.limiter.limit) == (1, LimiterSettings().start * 9 // 10)
 
     play(main)
 
