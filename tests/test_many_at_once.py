@@ -16,6 +16,7 @@ from cashier.fanout.batch import Batch
 from cashier.plan import NAMES
 from cashier.sandbox.crowd import FIRST
 
+from .running import ROOT
 from .test_bad_days_on_sockets import DEADLINE_MS, PATIENT_MS, request
 
 BATCHES = {
@@ -32,7 +33,7 @@ BATCHES = {
 def lean_upstream(users: int) -> Iterator[str]:
     """A process whose answers are made ahead: at such a rate the sandbox would be what is measured."""
     words = [sys.executable, "-m", "benchmarks.upstream", "--users", str(users), "--delay-ms", "5"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None
         try:
             yield f"http://127.0.0.1:{child.stdout.readline().strip()}"
