@@ -94,7 +94,7 @@ def faults(settings: Settings) -> Iterator[str]:
         if timeout_ms is not None and timeout_ms > left_ms and question.importance is not Importance.ENRICHING:
             yield (
                 f"[sources.{name}] timeout_ms = {timeout_ms} cannot be kept: deadline_ms = {consult.deadline_ms} less"
-                f" reserve_ms = {consult.reserve_ms} leaves {left_ms}"
+                f" reserve_ms = {consult.reserve_ms} leaves {left_ms}; lower this or raise that"
             )
         yield from (f"[sources.{name}] {fault}" for fault in _mechanism_faults(found, timeout_ms or question.timeout_ms, settings))
 
@@ -109,6 +109,13 @@ def _mechanism_faults(found: SourceSettings, timeout_ms: int, settings: Settings
     limiter = mechanisms(found, settings).limiter
     if limiter is not None and not limiter.least <= limiter.start <= limiter.most:
         yield f"limiter start = {limiter.start} is not between least = {limiter.least} and most = {limiter.most}"
+    if isinstance(found.hedge, HedgeSettings) and found.hedge.least_ms >= timeout_ms:
+        yield f"hedge least_ms = {found.hedge.least_ms} is never reached within timeout_ms = {timeout_ms}; false turns hedging off"
+    breaker = mechanisms(found, settings).breaker
+    if breaker is not None and breaker.open_s > breaker.open_max_s:
+        yield f"breaker open_s = {breaker.open_s:g} is above open_max_s = {breaker.open_max_s:g}"
+    if len(set(found.urls)) < len(found.urls):
+        yield "url names an address twice"
     if found.batch and found.batch.wait_ms >= timeout_ms:
         yield f"batch wait_ms = {found.batch.wait_ms} leaves nothing of timeout_ms = {timeout_ms}"
 

@@ -64,7 +64,7 @@ class Cashier:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
         _proven(config)
-        self.config = config
+        self.config = self._built = config  # the latter: what the parts that cannot be changed were made from
         self._functions = dict(sources or {})
         self._pulse = Pulse(ladder) if ladder is not None else None
         self._stack: AsyncExitStack | None = None
@@ -143,11 +143,11 @@ class Cashier:
     def reload(self, config: Configuration) -> tuple[str, ...]:
         """Take over source numbers, what is offered, in which words and how it is ranked. No request and nothing learned is lost.
 
-        Returns what was changed and takes a restart, a sentence each: addresses, transports, tokens, the server. Raises
+        Returns what differs from how it was built and takes a restart, a sentence each: addresses, transports, tokens, the server. Raises
         `ConfigurationError`, and changes nothing, for one that cannot keep its deadline.
         """
         _proven(config)
-        unmoved = tuple(_unmoved(self.config, config))
+        unmoved = tuple(_unmoved(self._built, config))
         self.config = config
         for stack in self.stacks.values():
             stack.reconfigure(config.settings)

@@ -81,10 +81,12 @@ def test_what_takes_a_restart_is_named_and_left_as_it_was(sandbox: str, tmp_path
         service = command.address("Serving on")
         ask(service)
         path.write_text(path.read_text().replace(f'url = "{sandbox}"', 'url = "http://127.0.0.1:9"', 1))
-        command.process.send_signal(signal.SIGHUP)
-        ask(service)
+        for _ in range(2):  # as long as it runs with the old one, it is said
+            command.process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            ask(service)
         log = logged(command)
-    assert "[sources.order] url has changed; that takes a restart" in log
+    assert log.count("[sources.order] url has changed; that takes a restart") == 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -19,6 +19,10 @@ def table(**other: Any) -> dict[str, Any]:
     return {"sources": {name: {"url": URL} for name in NAMES}, **other}
 
 
+def source(**more: Any) -> dict[str, Any]:
+    return {"sources": {**table()["sources"], "card": {"url": URL, **more}}}
+
+
 def faults(given: dict[str, Any], environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigurationError) as raised:
         Cashier(config=configuration(given, "cashier.toml", environ=environ or {}))
@@ -53,6 +57,18 @@ def test_the_example_configuration_is_good_and_has_the_defaults() -> None:
         (table(tokens={"secrets": ["${NOPE}"]}), "cashier.toml: tokens.secrets speaks of ${NOPE}, but the environment has no NOPE; set it"),
         ({"sources": {"order": {"url": URL}}}, "[sources.card] is missing; it needs a url"),
         ({"sources": {**table()["sources"], "card": {"url": []}}}, "[sources.card] url names no address"),
+        ({"sources": {**table()["sources"], "card": {"url": [URL, URL]}}}, "[sources.card] url names an address twice"),
+        (table(consult={"reserve_ms": 1}), "[consult] reserve_ms = 1 is less than our own work takes"),
+        (source(timeout_ms=148), "[sources.card] timeout_ms = 148 cannot be kept: deadline_ms = 150 less reserve_ms = 3 leaves 147"),
+        (source(hedge={"quantile_bps": 9000}), "means 10 % extra calls, more than [consult] extra_calls_bps = 500 allows; 9500 would fit"),
+        (source(hedge={"least_ms": 100}), "hedge least_ms = 100 is never reached within timeout_ms = 100"),
+        (source(breaker={"open_s": 50}), "breaker open_s = 50 is above open_max_s = 30"),
+        (source(limiter={"start": 500}), "limiter start = 500 is not between least = 1 and most = 400"),
+        (source(cache={"fresh_s": 30, "stale_s": 5}), "cache: stale_s = 5 is below fresh_s = 30"),
+        (source(batch={"path": "/batch/cards", "wait_ms": 100}), "batch wait_ms = 100 leaves nothing of timeout_ms = 100"),
+        (source(batch={"max": 5}), "path"),
+        (table(cache={"shared": "http://127.0.0.1"}), "[cache] shared"),
+        (table(shed={"refuse_lag_ms": 6}), "[shed] refuse_lag_ms must be at least twice dim_lag_ms"),
         ({"sources": {**table()["sources"], "card": {"url": "ftp://x"}}}, "[sources.card]"),
         ({"sources": {**table()["sources"], "card": {"url": "x", "transport": "local"}}}, 'takes one url, "package.module:function"'),
         ({"sources": {**table()["sources"], "card": {"url": "no.such:thing", "transport": "local"}}}, "cannot be imported"),

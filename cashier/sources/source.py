@@ -54,7 +54,10 @@ class Source(Struct, frozen=True):
         return Request(self.target(asked))
 
     def parse(self, status: int, body: bytes, asked: Asked) -> Any:
-        return self.accept(self.decode(body) if status == 200 else None, asked)
+        if status == 404:
+            refuse_strange(body)
+            return self.accept(None, asked)
+        return self.accept(self.decode(body), asked)
 
     def convert(self, value: Any, asked: Asked) -> Any:
         """The same for an answer that came as a Python object: None for "there is none", a mapping or a struct of the contract's shape."""
@@ -69,6 +72,29 @@ def source(
     parameters: Callable[[Asked], dict[str, Any]] | None = None,
 ) -> Source:
     return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode, parameters)
+
+
+class _Said(Struct, frozen=True):
+    code: Any = None
+
+
+_said = msgspec.json.Decoder(_Said).decode
+
+
+def refuse_strange(body: bytes) -> None:
+    """Raises `Garbled` for the 404 of somebody who is not the service: a gateway's page, or a path that nobody serves.
+
+    Believed, a wrong prefix in a url would mean that nobody has limits, cards or frozen accounts. A body may be empty or an object; where
+    that has a `code`, it has to be about what was asked for: NOT_FOUND, CARD_NOT_FOUND, USER_UNKNOWN.
+    """
+    if not body.strip():
+        return
+    try:
+        code = _said(body).code
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Garbled("a 404 that is not the service's own: not a JSON object") from None
+    if isinstance(code, str) and code != "NOT_FOUND" and not code.endswith(("_NOT_FOUND", "_UNKNOWN")):
+        raise Garbled("a 404 that is not about what was asked for")
 
 
 def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> Any:

@@ -19,5 +19,6 @@ def configure_logs() -> None:
             *([] if person else [structlog.processors.dict_tracebacks]),
             structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One write a line: workers share the file, and `print` writes the end of a line by itself.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )

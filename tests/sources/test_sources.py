@@ -105,12 +105,36 @@ def test_who_is_not_there_is_nobody(name: str) -> None:
 
 
 def test_an_unknown_user_has_no_cards_accounts_promotions_or_limits() -> None:
-    nothing = Response(404, b"whatever, not even JSON")
+    nothing = Response(404, b'{"code": "NOT_FOUND"}')
     assert read(SOURCES["card"], nothing, ASKED) == Cards("u_1", (), ())
     assert read(SOURCES["balance"], nothing, ASKED) == Balances("u_1", ())
     assert read(SOURCES["marketing"], nothing, ASKED) == Marketing("u_1", (), ())
     assert read(SOURCES["quota"], nothing, ASKED) == Quotas({})
     assert read(SOURCES["channel"], nothing, ASKED) == Channels({}, {})
+
+
+NONE_HERE = [
+    b"",
+    b" \n",
+    b"{}",
+    b'{"code": "NOT_FOUND"}',
+    b'{"code": "USER_UNKNOWN"}',
+    b'{"code": "CARD_NOT_FOUND"}',
+    b'{"code": 404}',
+    b'{"a": 1}',
+]
+NOBODY_HERE = [b"<html>404 Not Found</html>", b"404 page not found", b"[]", b'"NOT_FOUND"', b'{"code": "NO_SUCH_PATH"}', b"{", b"\xff"]
+
+
+@pytest.mark.parametrize("body", NONE_HERE)
+def test_a_404_of_the_service_says_that_there_is_none(body: bytes) -> None:
+    assert read(SOURCES["quota"], Response(404, body), ASKED) == Quotas({})
+
+
+@pytest.mark.parametrize("body", NOBODY_HERE)
+@pytest.mark.parametrize("name", sorted(SOURCES))
+def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
+    assert type(read(SOURCES[name], Response(404, body), ASKED)) is Garbled
 
 
 @pytest.mark.parametrize(
