@@ -16,7 +16,7 @@ from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 from cashier.plan import CLAIMED, QUESTIONS
 from cashier.settings import Settings, SourceSettings
-from cashier.stack import freshness, mechanisms, settings_of
+from cashier.stack import freshness, mechanisms, settings_of, timeout_of
 
 # What assembling, ranking, signing and encoding take when the machine is busy; see benchmarks/README.md.
 _LEAST_RESERVE_MS = 2
@@ -96,7 +96,7 @@ def faults(settings: Settings) -> Iterator[str]:
                 f"[sources.{name}] timeout_ms = {timeout_ms} cannot be kept: deadline_ms = {consult.deadline_ms} less"
                 f" reserve_ms = {consult.reserve_ms} leaves {left_ms}; lower this or raise that"
             )
-        yield from (f"[sources.{name}] {fault}" for fault in _mechanism_faults(found, timeout_ms or question.timeout_ms, settings))
+        yield from (f"[sources.{name}] {fault}" for fault in _mechanism_faults(found, timeout_of(question, settings), settings))
 
 
 def _mechanism_faults(found: SourceSettings, timeout_ms: int, settings: Settings) -> Iterator[str]:
@@ -106,12 +106,12 @@ def _mechanism_faults(found: SourceSettings, timeout_ms: int, settings: Settings
             f"hedge quantile_bps = {found.hedge.quantile_bps} means {(10_000 - found.hedge.quantile_bps) / 100:g} % extra calls, more than"
             f" [consult] extra_calls_bps = {extra_bps} allows; {10_000 - extra_bps} would fit"
         )
-    limiter = mechanisms(found, settings).limiter
+    guarded = mechanisms(found, settings)
+    limiter, breaker = guarded.limiter, guarded.breaker
     if limiter is not None and not limiter.least <= limiter.start <= limiter.most:
         yield f"limiter start = {limiter.start} is not between least = {limiter.least} and most = {limiter.most}"
     if isinstance(found.hedge, HedgeSettings) and found.hedge.least_ms >= timeout_ms:
         yield f"hedge least_ms = {found.hedge.least_ms} is never reached within timeout_ms = {timeout_ms}; false turns hedging off"
-    breaker = mechanisms(found, settings).breaker
     if breaker is not None and breaker.open_s > breaker.open_max_s:
         yield f"breaker open_s = {breaker.open_s:g} is above open_max_s = {breaker.open_max_s:g}"
     if len(set(found.urls)) < len(found.urls):

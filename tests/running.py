@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +24,13 @@ class Command:
     """A process of `python -m cashier …`."""
 
     def __init__(self, *words: str) -> None:
+        self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended; a file can be looked into before
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cashier", *words],
             cwd=ROOT,
             env=_ENVIRONMENT,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             start_new_session=True,
         )
@@ -44,7 +46,11 @@ class Command:
             self.printed += line
             if found := re.search(rf"{what} (http://\S+)", line):
                 return found[1]
-        raise AssertionError(f"no {what} in {self.printed!r}; {self.process.stderr and self.process.stderr.read()}")
+        raise AssertionError(f"no {what} in {self.printed!r}; {self.logged()}")
+
+    def logged(self) -> str:
+        """What it has written to standard error so far."""
+        return Path(self._log.name).read_text("utf-8")
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """Exit status, and all that it printed."""
@@ -58,9 +64,10 @@ class Command:
 
     def wait(self) -> tuple[int, str, str]:
         if self._ended is None:
-            out, err = self.process.communicate()
+            out, _ = self.process.communicate()
             self._watchdog.cancel()
-            self._ended = (self.process.returncode, self.printed + out, err)
+            self._ended = (self.process.returncode, self.printed + out, self.logged())
+            self._log.close()
         return self._ended
 
 

@@ -1,11 +1,12 @@
-"""Flight: one question on its attempt to a source, by one leg or, where that is slow or has failed, by a second one beside it.
+"""Flight: one question on its way to a source, by one leg or, where that is slow or has failed, by a second one beside it.
 
-Whoever comes first answers. What is under attempt when nobody waits any more runs on for a bounded while: its answer warms a cache, its
+Whoever comes first answers. What is under way when nobody waits any more runs on for a bounded while: its answer warms a cache, its
 latency trains the sketch, its connection goes back to its pool, and cutting it would cost a reconnect just when the source is sick.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
 from cashier.answer import NotAsked, Overloaded, SourceError, Unreachable
@@ -22,7 +23,7 @@ MOST_LATE = 32
 _GIVEN_UP = Unreachable("no answer in twice its time")
 
 
-class Try:
+class Try(ABC):
     """One leg of a flight: where it went and when. `slow`: that has been counted against its place already."""
 
     __slots__ = ("began_ns", "leg", "place", "slow")
@@ -35,8 +36,9 @@ class Try:
         self.slow = False
 
     @property
+    @abstractmethod
     def flight(self) -> Flight:
-        raise NotImplementedError
+        """Whose leg it is."""
 
     def heard(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
         """Where the upstream's outcome goes."""
@@ -202,7 +204,7 @@ class Flight(Try):
         self._settle()
 
     def _settle(self) -> None:
-        """What is still under attempt, awaited by nobody, becomes late, or is cut where too many are late already."""
+        """What is still under way, awaited by nobody, becomes late, or is cut where too many are late already."""
         if self.awaited or (self.late and not self.over):
             return
         guard = self.guard

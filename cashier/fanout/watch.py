@@ -25,7 +25,7 @@ _LATE_FACTOR = 2
 class Watch:
     """`late` counts the flights that run on unawaited."""
 
-    __slots__ = ("_due_ns", "_guard", "_hedged", "_new", "_slow", "_stalled", "_timer", "late")
+    __slots__ = ("_due_ns", "_guard", "_hedged", "_loop", "_new", "_slow", "_stalled", "_timer", "late")
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -35,6 +35,7 @@ class Watch:
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = NEVER_NS
         self._stalled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.late = 0
 
     def over(self, flight: Flight) -> None:
@@ -51,8 +52,14 @@ class Watch:
             self._timer.cancel()
         # Whole milliseconds, rounded up: uvloop rounds to them, and what fires too early would only be armed again.
         left_ms = max(1, -((now_ns - due_ns) // _MS_NS))
-        self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._tick)
+        self._timer = self._running_loop().call_later(left_ms / 1000, self._tick)
         self._due_ns = due_ns
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """Looked up once: before Python 3.12 every look asks the kernel for the process's id."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def _hedge_due_ns(self) -> int:
         if not self._new:
@@ -73,7 +80,7 @@ class Watch:
         now_ns = self._guard.clock_ns()
         if not self._stalled and stalled(due_ns, now_ns):
             self._stalled = True
-            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._tick)
+            self._timer = self._running_loop().call_later(TURN_S, self._tick)
             self._due_ns = now_ns
             return
         self._stalled = False
