@@ -29,7 +29,8 @@ from cashier.proof import faults
 from cashier.settings import SECRET_VARIABLE, Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
 from cashier.sources.call import Function, InProcess, OverWire
 from cashier.sources.many import ManyOverWire
-from cashier.sources.source import Adapter
+from cashier.sources.recurring import Recurring
+from cashier.sources.source import Adapter, Source
 from cashier.stack import Stack
 from cashier.web.token import Signer
 from cashier.wire.exchange import Transport, Trip
@@ -202,6 +203,8 @@ class Cashier:
         adapter = _adapter(settings, source)
         if settings.batch:
             return Batch(ManyOverWire(adapter, self._transport(settings), settings.batch.path), settings.batch)
+        if isinstance(adapter, Source) and adapter.recurring:
+            adapter = Recurring(adapter)
         return OverWire(adapter, self._transport(settings))
 
     def _transport(self, settings: SourceSettings) -> Transport:

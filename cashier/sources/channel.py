@@ -26,4 +26,4 @@ def accept(answer: Answer | None, asked: Asked) -> Channels:
 
 
 # No `parameters`, so no batch: with nobody's name in it, an answer in another's place could not be told from the right one.
-CHANNEL = source("channel", Answer, target, accept)
+CHANNEL = source("channel", Answer, target, accept, recurring=True)

@@ -41,6 +41,7 @@ class Source(Struct, frozen=True):
 
     `target` gives path and query. `accept` takes the decoded `answer`, or None for a 404, and returns the fact, prepared for use; it
     raises `WrongIdentity` for an answer about somebody else. `parameters` is what the batch form takes; None where there is none.
+    `recurring`: everybody asks about the same few things, so that the same answer comes again and again.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Source(Struct, frozen=True):
     accept: Callable[[Any, Asked], Any]
     decode: Callable[[bytes], Any]
     parameters: Callable[[Asked], dict[str, Any]] | None
+    recurring: bool
 
     def request(self, asked: Asked) -> Request:
         return Request(self.target(asked))
@@ -70,8 +72,10 @@ def source(
     target: Callable[[Asked], str],
     accept: Callable[[Any, Asked], Any],
     parameters: Callable[[Asked], dict[str, Any]] | None = None,
+    *,
+    recurring: bool = False,
 ) -> Source:
-    return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode, parameters)
+    return Source(name, answer, target, accept, msgspec.json.Decoder(answer).decode, parameters, recurring)
 
 
 class _Said(Struct, frozen=True):
