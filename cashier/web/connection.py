@@ -22,12 +22,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cashier.fanout.shed import Ladder
 from cashier.web.door import ADMITTED, Door
 from cashier.web.headers import request_id
+from cashier.web.plain import Plain, plain
 from cashier.web.problem import Code, encode_problem, problem
-from cashier.web.refusing import plain, refusal
+from cashier.web.refusing import priority_of, refusal
+from cashier.web.streaming import wants_events
 from cashier.web.together import Together
+from cashier.web.whole import Whole
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
@@ -70,7 +72,6 @@ class Connection(HttpToolsProtocol):
         self._last_of_all: RequestResponseCycle | None = None
         door = config.loaded_app
         self._door: Door | None = door if isinstance(door, Door) else None
-        self._ladder: Ladder | None = None if self._door is None else self._door.ladder
         self._admitted = False
         self._refused_lately = False
 
@@ -85,8 +86,10 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._ladder is not None and self._ladder.refusing and self._refuses(data, self._ladder):
-            return
+        if self._is_between_requests() and self._door is not None:
+            request = plain(data)
+            if request is not None and (self._refuses(request, self._door) or self._serves(request, self._door)):
+                return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -140,14 +143,18 @@ class Connection(HttpToolsProtocol):
         else:
             self.loop.call_later(FAREWELL_S, self._close_if_quiet)
 
-    def _refuses(self, data: bytes, ladder: Ladder) -> bool:
+    def _is_between_requests(self) -> bool:
+        """Whether nothing is under way and nothing stands in the way of an answer."""
+        return not (
+            self.receiving or self._serving() or self.flow.write_paused or self.server_state.draining or self.transport.is_closing()
+        )
+
+    def _refuses(self, request: Plain, door: Door) -> bool:
         """Whether a consultation was refused. One write, and no timer moved: most of the time must be left for those who are let in."""
-        if self.receiving or self._serving() or self.flow.write_paused or self.server_state.draining or self.transport.is_closing():
+        ladder = door.ladder
+        if ladder is None or not ladder.refusing:
             return False
-        request = plain(data)
-        if request is None or self._door is None:
-            return False
-        self._admitted = ladder.admits(request.priority(self._door.knows), perf_counter_ns())
+        self._admitted = ladder.admits(priority_of(request, door.knows), perf_counter_ns())
         if self._admitted:
             return False
         self.transport.write(refusal(request))
@@ -155,6 +162,21 @@ class Connection(HttpToolsProtocol):
         self._refused_lately = True
         if self.timeout_keep_alive_task is None:
             self._stay()
+        return True
+
+    def _serves(self, request: Plain, door: Door) -> bool:
+        """Whether it is answered as a whole. A stream is not."""
+        headers = request.headers()
+        if headers is None or wants_events(headers.get(b"accept")):
+            return False
+        self._admitted = False
+        self._unset_keepalive_if_required()
+        self._forget_head_timer()
+        whole = Whole(self, headers, request.data[request.body :])
+        self.cycle = cast("RequestResponseCycle", whole)  # has all that is asked of one
+        task = self.loop.create_task(whole.run(door, self.server_state.default_headers))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return True
 
     def _stay(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from time import perf_counter_ns, time
-from typing import Protocol
+from typing import NamedTuple, Protocol, cast
 
 import structlog
 from msgspec.structs import replace
@@ -31,7 +31,16 @@ _CLOSE = ((b"connection", b"close"),)
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 _RETRY_AFTER_1 = ((b"retry-after", b"1"),)
 
-Answer = tuple[int, bytes, tuple[SourceReport, ...], Headers]
+AnswerHeaders = list[tuple[bytes, bytes]]
+
+
+class Answer(NamedTuple):
+    """What is answered. `extra`: headers beside those that every answer has."""
+
+    status: int
+    body: bytes
+    sources: tuple[SourceReport, ...]
+    extra: Headers
 
 
 class Engine(Protocol):
@@ -84,17 +93,22 @@ class Consulting:
             return
         finally:
             self._vigil.leave(visit)
-        status, body, sources, extra = answer
-        answer_headers = [
-            _JSON if status == 200 else PROBLEM_TYPE,
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", identity.encode("ascii")),
-            (b"server-timing", server_timing((perf_counter_ns() - began_ns) / 1e6, sources)),
-            _NO_STORE,
-            *extra,
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": answer_headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, identity, began_ns)})
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def whole(self, engine: Engine | None, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
+        """Status, headers and body for a request that has come whole and wants no stream. None: nobody is left to answer."""
+        began_ns = perf_counter_ns()
+        identity = request_id(headers)
+        visit = self._vigil.enter(receive)
+        try:
+            answer = await self._answer(engine, "POST", headers, visit, identity)
+        except ClientGone:
+            return None
+        finally:
+            self._vigil.leave(visit)
+        told = cast("Answer", answer)  # a stream was not wanted
+        return told.status, _headers(told, identity, began_ns), told.body
 
     async def _answer(
         self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str
@@ -106,7 +120,7 @@ class Consulting:
             if wants_events(headers.get(b"accept")):
                 return await Streaming.begun(engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity)
             consultation = await engine.consult(request, request_id=identity, traceparent=traceparent(headers))
-            return 200, encode_consultation(consultation), consultation.sources, ()
+            return Answer(200, encode_consultation(consultation), consultation.sources, ())
         except Refused as refused:
             return _refusal(refused)
         except OrderUnknown:
@@ -176,4 +190,15 @@ class Consulting:
 
 def _refusal(refused: Refused) -> Answer:
     what = refused.problem
-    return what.status, encode_problem(what), what.sources, refused.headers
+    return Answer(what.status, encode_problem(what), what.sources, refused.headers)
+
+
+def _headers(answer: Answer, identity: str, began_ns: int) -> AnswerHeaders:
+    return [
+        _JSON if answer.status == 200 else PROBLEM_TYPE,
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"x-request-id", identity.encode("ascii")),
+        (b"server-timing", server_timing((perf_counter_ns() - began_ns) / 1e6, answer.sources)),
+        _NO_STORE,
+        *answer.extra,
+    ]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.fanout.shed import Ladder
 from cashier.web.auth import Doorkeeper
-from cashier.web.consulting import Consulting, Engine
+from cashier.web.consulting import AnswerHeaders, Consulting, Engine
 from cashier.web.invalidating import Invalidating
 from cashier.web.pages import Readiness, pages
 from cashier.web.refusing import priority_of_headers, refuse
@@ -81,6 +81,13 @@ class Door:
         else:
             await self._consulting.serve(self._engine, scope, receive, send)
             ladder.answered += 1
+
+    async def whole(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
+        """The answer to a consultation that has come whole, was let in and wants no stream: status, headers, body. None: nobody waits."""
+        answer = await self._consulting.whole(self._engine, headers, receive)
+        if self.ladder is not None:
+            self.ladder.answered += 1
+        return answer
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The server's life. An engine that was handed in open is its owner's to close."""

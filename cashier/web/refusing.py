@@ -1,7 +1,7 @@
-"""Refusing a consultation before anybody reads it: from the bytes of a whole request, or from its headers. Decides nothing itself.
+"""Refusing a consultation before anybody reads it: from the bytes of a plain request, or from its headers. Decides nothing itself.
 
-A refusal has to be so cheap that refusing two callers of three leaves nearly all of the time to the third. So the bytes are searched, not
-parsed, and whatever is in the least unusual goes the normal way, where it can be refused all the same.
+A refusal has to be so cheap that refusing two callers of three leaves nearly all of the time to the third. What is not plain goes the
+normal way, where it can be refused all the same.
 
 Who comes first: `X-Priority: critical | high | normal | low`. Without the header, or with another word, it is told by the product: a payer
 at a till (SCAN) is high, a cashier page (STANDARD_CASHIER) normal, a cashier inside of a shop's page (EMBEDDED_CASHIER) low. Words are
@@ -12,13 +12,12 @@ loopback, every claim counts.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import NamedTuple
 
 from starlette.types import Scope, Send
 
 from cashier.web.headers import request_id
+from cashier.web.plain import Plain
 from cashier.web.problem import PROBLEM_TYPE, Code, encode_problem, problem
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
@@ -29,10 +28,6 @@ DETAIL = "There is more to do than can be done in time. Nothing was asked and no
 # Tells whether the bearer of an Authorization header was verified before.
 Knows = Callable[[bytes], bool]
 
-_LINE = b"POST /v1/consult HTTP/1.1\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,6})[ \t]*\r\n")
-# What makes more of a request than a head and a body.
-_UNUSUAL = (b"transfer-encoding", b"\nexpect", b"\nupgrade", b"close")
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
 _BODY = encode_problem(problem(Code.OVERLOADED, DETAIL))
@@ -42,46 +37,14 @@ _ANSWER = (
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
-class Plain(NamedTuple):
-    """One whole, plain request for a consultation. `head` is in lower case, `data` as it came; the body begins at `body`."""
-
-    head: bytes
-    data: bytes
-    body: int
-
-    def header(self, name: bytes) -> bytes | None:
-        """Its value as it came; the first where there are several. `name` in lower case."""
-        mark = b"\r\n" + name + b":"
-        at = self.head.find(mark)
-        if at < 0:
-            return None
-        begin = at + len(mark)
-        return self.data[begin : self.head.find(b"\r\n", begin)].strip(b" \t")
-
-    def priority(self, knows: Knows) -> int:
-        product = NORMAL
-        for word, its in _PRODUCTS:
-            if self.data.find(word, self.body) >= 0:
-                product = its
-                break
-        return priority(self.header(b"x-priority"), self.header(b"authorization"), product, knows)
-
-
-def plain(data: bytes) -> Plain | None:
-    """What was received at once, where it is exactly one whole request for a consultation with nothing unusual about it."""
-    if not data.startswith(_LINE):
-        return None
-    end = data.find(b"\r\n\r\n")
-    if end < 0:
-        return None
-    head = data[: end + 2].lower()
-    # Where two could disagree about the length there is a parser to settle it.
-    if head.count(b"content-length") != 1 or any(word in head for word in _UNUSUAL):
-        return None
-    length = _LENGTH.search(head)
-    if length is None or end + 4 + int(length[1]) != len(data):
-        return None
-    return Plain(head, data, end + 4)
+def priority_of(request: Plain, knows: Knows) -> int:
+    """By its header, or by the product that its body names."""
+    product = NORMAL
+    for word, its in _PRODUCTS:
+        if request.data.find(word, request.body) >= 0:
+            product = its
+            break
+    return priority(request.header(b"x-priority"), request.header(b"authorization"), product, knows)
 
 
 def refusal(request: Plain) -> bytes:

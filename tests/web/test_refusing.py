@@ -19,7 +19,8 @@ from cashier.fanout.shed import HIGHEST, LOWEST, Ladder
 from cashier.web import app
 from cashier.web.auth import Doorkeeper
 from cashier.web.connection import Connection, StoppableState
-from cashier.web.refusing import CRITICAL, HIGH, LOW, NORMAL, plain, priority, refusal
+from cashier.web.plain import plain
+from cashier.web.refusing import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
 
 from .calling import JSON, call
 from .offers import BODY, FakeEngine
@@ -56,7 +57,7 @@ async def connected(ladder: Ladder, engine: FakeEngine | None = None) -> AsyncIt
     ours.setblocking(False)
     theirs.setblocking(False)
     _, made = await loop.connect_accepted_socket(lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours)
-    assert made._ladder is ladder
+    assert made._door is door
     try:
         yield made, theirs
     finally:
@@ -211,7 +212,7 @@ async def test_a_door_without_our_connection_refuses_too_before_the_body_is_read
 def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(product: bytes, comes: int) -> None:
     found = plain(for_product(product))
     assert found is not None
-    assert found.priority(no_one) == comes
+    assert priority_of(found, no_one) == comes
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(p
 def test_a_word_says_who_comes_first_and_an_unknown_word_says_nothing(word: bytes, comes: int) -> None:
     found = plain(with_header(b"x-priority: \t" + word + b" "))
     assert found is not None
-    assert found.priority(everybody) == comes
+    assert priority_of(found, everybody) == comes
 
 
 def test_whoever_is_not_known_may_ask_for_less_but_not_for_more() -> None:
