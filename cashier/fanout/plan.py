@@ -16,17 +16,18 @@ class Plan:
     """Asks that can all be asked, given `inputs`: the names that the caller always or possibly provides.
 
     `asks` is in the order in which they start, which is also the order of reports and answers: REQUIRED, GATING, ENRICHING, and within
-    each as they were given. `waiters` says, for each name that some ask gives, which asks need it, as indices into `asks`. `hard`
-    counts the asks that an answer waits for as long as the deadline lets it: REQUIRED and GATING.
+    each as they were given. `needs` are all names that any of them needs. `waiters` says, for each name that some ask gives, which asks
+    need it, as indices into `asks`. `hard` counts the asks that an answer waits for as long as the deadline lets it: REQUIRED and GATING.
 
     Raises ValueError, naming ask and name, for a plan that could leave an ask without an end or let the order of arrival decide.
     """
 
-    __slots__ = ("asks", "givers", "hard", "inputs", "waiters")
+    __slots__ = ("asks", "givers", "hard", "inputs", "needs", "waiters")
 
     def __init__(self, asks: Iterable[Ask], inputs: Iterable[str]) -> None:
         self.asks = tuple(sorted(asks, key=lambda ask: _START_ORDER.index(ask.importance)))
         self.inputs = frozenset(inputs)
+        self.needs = frozenset(need for ask in self.asks for need in ask.needs)
         _check_each(self.asks)
         self.givers = _givers(self.asks)
         _check_needs(self.asks, self.givers, self.inputs)

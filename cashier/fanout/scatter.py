@@ -123,6 +123,14 @@ class Scatter:
     def start(self, known: Known) -> None:
         """Put all asks whose needs are `known`, in the plan's order."""
         self._known = known
+        if known.keys() >= self._plan.needs:
+            self._ready += self._slots
+        else:
+            self._sort_out(known)
+        self._start_ready()
+
+    def _sort_out(self, known: Known) -> None:
+        """Which can be asked, which have to wait for what others reveal, and which wait for what nobody will."""
         hopeless: list[Slot] = []
         for slot in self._slots:
             for need in slot.ask.needs:
@@ -134,7 +142,6 @@ class Scatter:
                 self._ready.append(slot)
         for slot in hopeless:
             self._skip(slot, self._began_ns)
-        self._start_ready()
 
     def end(self) -> asyncio.Future[None]:
         """What to await, once, while it is not over."""

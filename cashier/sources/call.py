@@ -37,7 +37,7 @@ class OverWire:
         return self._send(self._request(known), trip, budget_ms, reply, avoid)
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return understood(lambda: self._adapter.parse(404 if none else 200, body, known))
+        return understood(self._adapter.parse, 404 if none else 200, body, known)
 
 
 class InProcess:
@@ -74,7 +74,7 @@ class InProcess:
         error = task.exception()
         if error is None:
             value = task.result()
-            return understood(lambda: self._source.convert(value, known)), value is None
+            return understood(self._source.convert, value, known), value is None
         if isinstance(error, SourceError):
             return error, False
         task.get_loop().call_exception_handler(

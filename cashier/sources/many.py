@@ -71,14 +71,14 @@ class ManyOverWire:
         return self._send(Request(self._path, "POST", body), trip, budget_ms, reply, avoid)
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return understood(lambda: self._adapter.parse(404 if none else 200, body, known))
+        return understood(self._adapter.parse, 404 if none else 200, body, known)
 
     def _outcomes(self, response: Response | SourceError, many: Sequence[Known]) -> Sequence[Outcome] | SourceError:
         if isinstance(response, SourceError):
             return response
         if response.status != 200:  # no part of it: a 404 says nothing about any key
             return not_answered(response.status, response.retry_after_s)
-        envelope = understood(lambda: _envelope(response.body))
+        envelope = understood(_envelope, response.body)
         if isinstance(envelope, SourceError):
             return envelope
         parts = envelope.answers
@@ -88,7 +88,7 @@ class ManyOverWire:
 
     def _outcome(self, raw: Raw, known: Known) -> Outcome:
         try:
-            found = understood(lambda: self._read_part(raw, known))
+            found = understood(self._read_part, raw, known)
         except Exception as bug:  # noqa: BLE001 - of an adapter, with one part; raised on, it would cost every key of the call
             told = {"message": f"cashier: reading one part of the batch {self._path} raised", "exception": bug}
             asyncio.get_running_loop().call_exception_handler(told)

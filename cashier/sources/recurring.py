@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.sources.source import Asked, Source
-from cashier.wire.exchange import Request
 
 # A few kilobytes each.
 MOST = 256

@@ -107,7 +107,7 @@ def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> An
         return response
     status = response.status
     if status in (200, 404):
-        return understood(lambda: adapter.parse(status, response.body, asked))
+        return understood(adapter.parse, status, response.body, asked)
     return not_answered(status, response.retry_after_s)
 
 
@@ -120,13 +120,13 @@ def not_answered(status: int, retry_after_s: float | None) -> SourceError:
     return Garbled(f"answered {status}, which the contract does not know")
 
 
-def understood(reading: Callable[[], Any]) -> Any:
-    """What `reading` returns, or the `SourceError` that it raised or that its failure means.
+def understood(reading: Callable[..., Any], *read: Any) -> Any:
+    """What `reading` makes of what is to be `read`, or the `SourceError` that it raised or that its failure means.
 
     Of a decoding error only the kind and the place are kept: its text may quote the answer.
     """
     try:
-        return reading()
+        return reading(*read)
     except SourceError as error:
         return error.with_traceback(None)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
