@@ -7,7 +7,7 @@ latency trains the sketch, its connection goes back to its pool, and cutting it 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from cashier.answer import NotAsked, Overloaded, SourceError, Unreachable
 from cashier.fanout.ask import Done, Known
@@ -121,11 +121,8 @@ class Flight(Try):
     def flight(self) -> Flight:
         return self
 
-    def depart(self, avoid: int) -> None:
-        """Make the first call."""
-        self._send(self, self.budget_ms, avoid)
-
-    def _send(self, attempt: Try, budget_ms: int, avoid: int) -> None:
+    def send(self, attempt: Try, budget_ms: int, avoid: int) -> None:
+        """Make a call: the first is the flight's own, a second one an `Extra`."""
         guard = self.guard
         attempt.leg = leg = guard.upstream.call(self.known, self.trip, budget_ms, attempt.heard, avoid)
         attempt.place = place = guard.places[leg.place]
@@ -151,7 +148,7 @@ class Flight(Try):
             return False
         self.spent = True
         self.extra = Extra(self, now_ns)
-        self._send(self.extra, left_ms, avoid)
+        self.send(self.extra, left_ms, avoid)
         return True
 
     def answered(self, attempt: Try, outcome: Any, none: bool, body: bytes | None) -> None:
@@ -161,7 +158,8 @@ class Flight(Try):
             if self.late:
                 self.guard.counts.harvested += 1
             self._tell(outcome, none, body)
-        self._settle()
+        if self.late or not self.over:  # most have nothing to settle
+            self._settle()
 
     def failed(self, attempt: Try, error: SourceError, now_ns: int) -> None:
         """Another attempt where that may help; else, when the other leg has nothing to say either, it is the answer."""
@@ -183,9 +181,9 @@ class Flight(Try):
         heard_by, self.heard_by = self.heard_by, None
         self.awaited = False
         if self.keep:
-            cast("Heard", heard_by)(outcome, none, body)
+            heard_by(outcome, none, body)  # type: ignore[misc,arg-type]  # a `Heard`, and told once; a cast is a call
         else:
-            cast("Done", heard_by)(outcome)
+            heard_by(outcome)  # type: ignore[misc]
 
     def abandon(self) -> None:
         """Nobody waits any more. It runs on if it may."""

@@ -151,7 +151,7 @@ class Guard:
         self.counts.first += 1
         self.budget.first += 1
         flight = Flight(self, known, trip, budget_ms, heard, now_ns, keep=keep)
-        flight.depart(avoid)
+        flight.send(flight, budget_ms, avoid)
         self.watch.over(flight)
         return flight
 

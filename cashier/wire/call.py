@@ -46,20 +46,18 @@ class Call:
     def finish(self, outcome: Response | SourceError) -> None:
         reply = self.reply
         if reply is not None:
-            self._over()
+            self.reply = self.connection = None
+            if self.queue is not None:
+                self.leave_queue()
             deliver(reply, outcome)
 
     def abandon(self) -> None:
         connection = self.connection
         if self.reply is not None:
-            self._over()
+            self.reply = self.connection = None
+            self.leave_queue()
             if connection is not None:
                 let_go(connection)
-
-    def _over(self) -> None:
-        self.reply = None
-        self.connection = None
-        self.leave_queue()
 
     def join_queue(self, queue: deque[Call]) -> None:
         self.queue = queue

@@ -54,9 +54,6 @@ class Answers:
         self._headers = 0
         self._interims = 0
         self._complete = False
-        self._expect_head()
-
-    def _expect_head(self) -> None:
         self._status = 0
         self._length = -1
         self._chunked = False
@@ -158,8 +155,12 @@ class Answers:
     def on_message_complete(self) -> None:
         if self._status >= 200:
             self._complete = True
-        else:
-            self._expect_head()
+            return
+        # An early answer; the head of the next one begins.
+        self._status = 0
+        self._length = -1
+        self._chunked = False
+        self._retry_after = b""
 
 
 _TELLING = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))

@@ -60,6 +60,7 @@ class Http1:
         bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
         self._lanes = [Lane(place, address, bounds, tls) for place, address in enumerate(addresses)]
         self.places = tuple(address.name for address in addresses)
+        self._sole = self._lanes[0] if len(self._lanes) == 1 else None
         self._choice = Choice(self._lanes)
         self._queue: deque[Call] = deque()
         self._connects: dict[asyncio.Task[Connection], Call | None] = {}
@@ -81,7 +82,7 @@ class Http1:
         if self._closed:
             self._refuse(call, Unreachable(f"{self._names()}: closed"))
             return call
-        lane = self._next_lane(avoid)
+        lane = self._sole or self._next_lane(avoid)
         call.place = lane.place
         connection = lane.take()
         if connection is not None:
@@ -92,8 +93,7 @@ class Http1:
         return call
 
     def _next_lane(self, avoid: int) -> Lane:
-        lanes = self._lanes
-        return lanes[0] if len(lanes) == 1 else self._choice.next(monotonic(), avoid)
+        return self._sole or self._choice.next(monotonic(), avoid)
 
     # Waiting for a connection
 
@@ -117,7 +117,7 @@ class Http1:
         call.place = connection.lane.place
         connection.ask(call, connection.lane.heads.whole(call.request, call.trip, call.left_ms()))
 
-    def _serve(self, connection: Connection) -> None:
+    def freed(self, connection: Connection) -> None:
         """Who waits longest gets it, whether or not a connection is being opened for them: that one will serve the next."""
         if self._queue:
             self._begin(connection, self._queue[0])
@@ -168,7 +168,7 @@ class Http1:
         if call is not None and call.retried and call.waits:
             self._begin(connection, call)
         else:
-            self._serve(connection)
+            self.freed(connection)
 
     def _not_connected(self, lane: Lane, call: Call | None, error: BaseException) -> None:
         """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
@@ -192,9 +192,6 @@ class Http1:
 
     def made(self, connection: Connection) -> None:
         connection.lane.open.add(connection)
-
-    def freed(self, connection: Connection) -> None:
-        self._serve(connection)
 
     def unfit(self, connection: Connection) -> None:
         connection.lane.forget(connection)
