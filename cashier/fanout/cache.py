@@ -40,6 +40,9 @@ class Entry:
         self.answer: Any = None
         self.born_ns = self.early_ns = self.fresh_ns = self.stale_ns = self.error_ns = 0
 
+    def trace(self) -> Hashable:
+        return id(self._home), self.key
+
     def evicted(self) -> None:
         del self._home[self.key]
 

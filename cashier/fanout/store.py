@@ -16,8 +16,10 @@ _SMALL_SHARE = 10
 class Kept(Protocol):
     """Something that is kept. `used` is set at each hit."""
 
-    key: Hashable
     used: bool
+
+    def trace(self) -> Hashable:
+        """What it is known by when it comes back after it was thrown out: its cache, and its key there."""
 
     def evicted(self) -> None:
         """There was no room. Called by the store, which has let go of it already."""
@@ -39,8 +41,9 @@ class Store:
         """Keep it, at the cost of another where there is no room."""
         while len(self) >= self.capacity:
             self._evict()
-        if entry.key in self._ghosts:
-            del self._ghosts[entry.key]
+        trace = entry.trace()
+        if trace in self._ghosts:
+            del self._ghosts[trace]
             self._main[entry] = None
         else:
             self._small[entry] = None
@@ -57,7 +60,7 @@ class Store:
                 entry.used = False
                 self._main[entry] = None
                 return
-            self._ghosts[entry.key] = None
+            self._ghosts[entry.trace()] = None
             if len(self._ghosts) > self.capacity:
                 self._ghosts.popitem(last=False)
         else:

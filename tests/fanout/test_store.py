@@ -21,6 +21,9 @@ class Item:
         self.key = key
         self.used = False
 
+    def trace(self) -> Hashable:
+        return id(self.home), self.key
+
     def evicted(self) -> None:
         assert self.home.pop(self.key) is self, "another was evicted than was kept"
 
@@ -103,6 +106,23 @@ def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -
     for key in range(100, 120):
         look_up(store, home, key)
     assert 0 in home
+
+
+def test_of_two_caches_with_the_same_keys_each_is_remembered_for_itself() -> None:
+    store = Store(10)
+    cards: dict[Hashable, Item] = {}
+    members: dict[Hashable, Item] = {}
+    for key in range(6):
+        look_up(store, cards, key)
+        look_up(store, members, key)
+    assert 0 not in cards
+    assert 0 not in members
+    look_up(store, cards, 0)
+    look_up(store, members, 0)
+    for key in range(100, 120):
+        look_up(store, cards, key)
+    assert 0 in cards
+    assert 0 in members
 
 
 def zipf(random: Random, keys: int, count: int) -> list[int]:
