@@ -23,8 +23,7 @@ def bucket(us: int) -> int:
     """The index of the bucket for a latency in µs."""
     if us < 32:
         return max(us, 0)
-    if us > _LONGEST_US:
-        us = _LONGEST_US
+    us = min(us, _LONGEST_US)
     shift = us.bit_length() - 5
     return (shift << 4) + (us >> shift)
 

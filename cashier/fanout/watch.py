@@ -39,9 +39,12 @@ class Watch:
         self.late = 0
 
     def over(self, flight: Flight) -> None:
-        """Watch over one that departs."""
-        self._new.append(flight)
-        if len(self._new) == 1:
+        """Watch over one that departs. Those before it that have ended are let go of: a mark may be far off."""
+        new = self._new
+        while new and new[0].over:
+            new.popleft()
+        new.append(flight)
+        if len(new) == 1:
             self._arm(flight.began_ns)
 
     def _arm(self, now_ns: int) -> None:
