@@ -192,7 +192,7 @@ class Consult:
             OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
             True,
             None,
-            any(isinstance(answer, Missing) for answer in answers.values()),
+            Missing in map(type, answers.values()),
             gathered.reports,
             methods,
         )

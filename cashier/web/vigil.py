@@ -54,10 +54,11 @@ class Vigil:
 
     def enter(self, receive: Receive) -> Visit:
         """To be called in the task that serves the request."""
-        visit = Visit(asyncio.current_task(), receive)
+        loop = asyncio.get_running_loop()
+        visit = Visit(asyncio.current_task(loop), receive)
         self._under_way.add(visit)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+            self._timer = loop.call_later(SWEEP_S, self._sweep)
         return visit
 
     def leave(self, visit: Visit) -> None:
