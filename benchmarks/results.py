@@ -107,6 +107,9 @@ class Finding(msgspec.Struct, frozen=True):
     tables: Sequence[Table] = ()
     drawings: Sequence[Drawing] = ()
     notes: Sequence[str] = ()
+    # When it was measured (the suite fills it in), and why it was not: both may be told by another run than the rest.
+    at: str = ""
+    failed: str = ""
 
 
 class Machine(msgspec.Struct, frozen=True):

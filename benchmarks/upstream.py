@@ -1,19 +1,30 @@
 """A lean upstream: the sandbox's answers for a crowd, encoded ahead, found by path, alone or in batches. Not measured: it must cost little.
 
-`python -m benchmarks.upstream` prints its port and serves until its input ends. `--delay-ms` holds every answer back by so much.
+`python -m benchmarks.upstream` prints the port of each source as JSON and serves until its input ends; every port answers for all.
+`GET /-/seen` says what it saw, `POST /-/behave` tells it what to do: see `lab/behaviour.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
+import random
+import re
 import sys
+import time
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import httptools
 import msgspec
 import uvloop
 
+from benchmarks.lab.alarm import Alarm
+from benchmarks.lab.behaviour import BEHAVE, SEEN, STRAGGLING, Behaviour, Held, Seen
+from benchmarks.lab.histogram import Histogram
+from cashier.plan import NAMES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
 FIRST = 100_000
@@ -30,20 +41,95 @@ BATCHES = {
     b"/batch/quotas": "/members/{user_id}/quotas?currency={currency}",
     b"/batch/promotions": PROMOTIONS,
 }
+# Whose answer a target is.
+KINDS = {
+    "order": re.compile(rb"/orders/|/batch/orders"),
+    "merchant": re.compile(rb"/merchants/|/batch/merchants"),
+    "member": re.compile(rb"/members/[^/]+$|/batch/members"),
+    "card": re.compile(rb"/members/[^/]+/cards|/batch/cards"),
+    "balance": re.compile(rb"/members/[^/]+/balances|/batch/balances"),
+    "quota": re.compile(rb"/members/[^/]+/quotas|/batch/quotas"),
+    "marketing": re.compile(rb"/members/[^/]+/promotions|/batch/promotions"),
+    "channel": re.compile(rb"/channels"),
+}
+
+
+class Source:
+    """What one source does, and what was asked of it."""
+
+    def __init__(self, name: str, behaviour: Behaviour) -> None:
+        self.calls = self.keys = 0
+        self.held = Histogram()
+        self.hangs = name in behaviour.hanging
+        self.at_once = not self.hangs and not behaviour.delay_ms.get(name)
+        self._delay_s = behaviour.delay_ms.get(name, 0.0) / 1000
+        self._straggling_bps = behaviour.straggling_bps.get(name, 0)
+        self._random = random.Random(name)  # each its own dice, or all would straggle in the same consultation
+
+    def draw_s(self) -> float:
+        straggles = self._straggling_bps and self._random.random() * 10_000 < self._straggling_bps
+        return self._delay_s * (STRAGGLING if straggles else 1)
+
+
+class Sources:
+    """All eight, and where their answers are found."""
+
+    def __init__(self, found: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
+        self.found = {target: (kind(target), answer) for target, answer in found.items()}
+        self.alarm = Alarm(asyncio.get_running_loop())
+        self.connections = self.opened = 0
+        self.behave(behaviour)
+
+    def behave(self, behaviour: Behaviour) -> None:
+        unknown = {*behaviour.delay_ms, *behaviour.straggling_bps, *behaviour.hanging} - {*NAMES}
+        if unknown:
+            raise ValueError(f"no such sources: {', '.join(sorted(unknown))}")
+        self.by_name = {name: Source(name, behaviour) for name in NAMES}
+
+    def seen(self) -> Seen:
+        sources = self.by_name.items()
+        return Seen(
+            calls={name: source.calls for name, source in sources},
+            keys={name: source.keys for name, source in sources},
+            held={name: held(source.held) for name, source in sources if source.held.count},
+            cpu_s=time.process_time(),
+            connections=self.connections,
+            opened=self.opened,
+        )
+
+    def many(self, target: bytes, body: bytes) -> bytes:
+        """The answer to a batch."""
+        asked = msgspec.json.decode(body)["requests"]
+        self.by_name[kind(target)].keys += len(asked)
+        found = (self.found.get(BATCHES[target].format_map(each).encode()) for each in asked)
+        parts = (b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one[1].partition(b"\r\n\r\n")[2] for one in found)
+        return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
 
 class Answers(asyncio.Protocol):
-    def __init__(self, answers: dict[bytes, bytes], delay_s: float) -> None:
-        self._answers = answers
-        self._delay_s = delay_s
+    """One connection."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
         self._parser = httptools.HttpRequestParser(self)
+        self._parsing = False
         self._target = self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._sources.connections += 1
+        self._sources.opened += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._sources.connections -= 1
 
     def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        # Nearly all that comes is one whole GET, and needs no parser.
+        if not self._parsing and data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4:
+            self._asked(data[4 : data.index(b" ", 4)])
+        else:
+            self._parsing = True
+            self._parser.feed_data(data)
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -52,22 +138,54 @@ class Answers(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        target = BATCHES.get(self._target)
-        answer = self._answers.get(self._target, NOT_FOUND) if target is None else self._many(target)
-        self._target = self._body = b""
-        if self._delay_s:
-            asyncio.get_running_loop().call_later(self._delay_s, self._answer, answer)
-        else:
-            self._transport.write(answer)
+        self._parsing = False
+        target, self._target = self._target, b""
+        self._asked(target)
 
-    def _answer(self, answer: bytes) -> None:
+    def _asked(self, target: bytes) -> None:
+        found = self._sources.found.get(target)
+        if found is not None:
+            self._answer_as(self._sources.by_name[found[0]], found[1])
+            return
+        body, self._body = self._body, b""
+        if target in BATCHES:
+            self._answer_as(self._sources.by_name[kind(target)], self._sources.many(target, body))
+        else:
+            self._transport.write(controlled(self._sources, target, body))
+
+    def _answer_as(self, source: Source, answer: bytes) -> None:
+        source.calls += 1
+        if source.at_once:
+            self._transport.write(answer)
+        elif not source.hangs:
+            asked_s = time.perf_counter()
+            self._sources.alarm.at(asked_s + source.draw_s(), partial(self._answer, source, asked_s, answer))
+
+    def _answer(self, source: Source, asked_s: float, answer: bytes) -> None:
         if not self._transport.is_closing():  # whoever asked may have gone meanwhile
             self._transport.write(answer)
+            source.held.record(time.perf_counter() - asked_s)
 
-    def _many(self, target: str) -> bytes:
-        found = (self._answers.get(target.format_map(asked).encode()) for asked in msgspec.json.decode(self._body)["requests"])
-        parts = (b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one.partition(b"\r\n\r\n")[2] for one in found)
-        return with_head(b'{"answers":[%b]}' % b",".join(parts))
+
+def kind(target: bytes) -> str:
+    return next(name for name, pattern in KINDS.items() if pattern.match(target))
+
+
+def held(histogram: Histogram) -> Held:
+    return Held(histogram.count, histogram.at(0.5), histogram.at(0.99), histogram.at(1))
+
+
+def controlled(sources: Sources, target: bytes, body: bytes) -> bytes:
+    if target == SEEN.encode():
+        return whole(sources.seen())
+    if target != BEHAVE.encode():
+        return NOT_FOUND
+    try:
+        sources.behave(msgspec.json.decode(body, type=Behaviour))
+    except ValueError as error:
+        said = str(error).encode()
+        return b"HTTP/1.1 422 Unprocessable Content\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+    return with_head(b"{}")
 
 
 async def answers(users: int) -> dict[bytes, bytes]:
@@ -100,24 +218,33 @@ def with_head(body: bytes) -> bytes:
     return HEAD % len(body) + body
 
 
-async def serve(users: int, delay_ms: float) -> None:
+async def serve(users: int, behaviour: Behaviour) -> None:
     loop = asyncio.get_running_loop()
-    found = await answers(users)
-    server = await loop.create_server(lambda: Answers(found, delay_ms / 1000), "127.0.0.1", 0, backlog=1024)
-    print(server.sockets[0].getsockname()[1], flush=True)
+    sources = Sources(await answers(users), behaviour)
+    ports = {}
+    for name in NAMES:
+        server = await loop.create_server(lambda: Answers(sources), "127.0.0.1", 0, backlog=4096)
+        ports[name] = server.sockets[0].getsockname()[1]
+    gc.collect()
+    gc.freeze()
+    print(msgspec.json.encode(ports).decode(), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
+def one_delay(text: str) -> tuple[str, float]:
+    name, _, ms = text.partition("=")
+    return name, float(ms)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="serve nothing: build the answers, and end")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=2_000)
-    parser.add_argument("--delay-ms", type=float, default=0)
+    parser.add_argument("--delay-ms", type=float, default=0, help="hold every answer back by so much")
+    parser.add_argument("--delay", type=one_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source")
+    parser.add_argument("--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay")
     told = parser.parse_args()
-    if told.quick:
-        print(f"{len(uvloop.run(answers(10)))} answers for 10 users")
-    else:
-        uvloop.run(serve(told.users, told.delay_ms))
+    delays_ms = {**dict.fromkeys(NAMES, told.delay_ms), **dict(told.delay)}
+    uvloop.run(serve(told.users, Behaviour(delays_ms, dict.fromkeys(NAMES, told.straggling_bps))))
 
 
 if __name__ == "__main__":

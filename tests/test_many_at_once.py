@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ def lean_upstream(users: int) -> Iterator[str]:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None
         try:
-            yield f"http://127.0.0.1:{child.stdout.readline().strip()}"
+            yield f"http://127.0.0.1:{json.loads(child.stdout.readline())['order']}"
         finally:
             child.terminate()
 

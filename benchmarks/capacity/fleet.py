@@ -1,0 +1,164 @@
+"""How many workers a rate needs, and what they ask of upstreams and of the shared cache: the fixed point of more workers, fewer hits each.
+
+Prices and traffic are handed in; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from copy import copy
+from random import Random
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from benchmarks.capacity.batching import keys_a_call
+from benchmarks.capacity.prices import Work, cost_us
+from benchmarks.capacity.traffic import Stream, Traffic, Zipf
+from benchmarks.capacity.worker import Counts, Mechanisms, OfKey, Worker
+from cashier.plan import NAMES
+
+# Above this share of a core, waiting for it is what a consultation mostly does.
+UTILISATION = 0.6
+# The shared cache: 64 GiB, and what lies in it takes 1.2 kB, its key and the server's own included (bodies are deflated).
+SHARED_ENTRIES = 64 * 2**30 / 1_200
+BATCHED = ("order", "member", "card", "balance", "quota", "marketing")
+# A worker that is fuller than this is not in balance, and has no number of keys a call.
+BUSIEST = 0.95
+_ROUNDS = 10
+# Until the large queue of a worker's store has been filled and turned over, which is a matter of minutes.
+_HORIZON_S = 900.0
+_WARM_SHARE = 0.6
+_NEAR = 0.02
+
+
+class Seen(Struct, frozen=True):
+    """What one simulated worker did: counts by source, of so many consultations."""
+
+    consultations: int
+    counts: Mapping[str, Counts]
+
+    def each(self, name: str, what: str) -> float:
+        """Of one source, for each consultation."""
+        return float(getattr(self.counts[name], what)) / self.consultations
+
+
+class Need(Struct, frozen=True):
+    """Of the whole fleet. `calls_per_s`: by source. `served`: of the look-ups in workers' own caches, what was answered at once. `found`:
+    of those in the shared one, what was there. `settled`: whether another round would have changed nothing.
+    """
+
+    per_s: float
+    workers: int
+    cores: float
+    cpu_us: float
+    work: Work
+    calls_per_s: Mapping[str, float]
+    shared_per_s: float
+    served: float
+    found: float
+    rounds: int
+    settled: bool
+
+    @property
+    def calls(self) -> float:
+        return sum(self.calls_per_s.values())
+
+
+class Done(NamedTuple):
+    """For each consultation: what it does, and the calls to each source."""
+
+    work: Work
+    calls: Mapping[str, float]
+
+
+def need(traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int) -> Need:
+    """Begins with nothing cached, and goes on until the number of workers is the one it was simulated with."""
+    workers, holds_s = fleet_of(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(NAMES)})), 300.0
+    careful = False  # the way there needs less care than the end
+    for turn in range(1, _ROUNDS + 1):
+        found = seen(traffic, mechanisms, per_s, workers, consultations if careful else consultations // 4, holds_s)
+        done, cpu_us = at_rest(found, mechanisms, prices, traffic, per_s / workers)
+        wanted = fleet_of(per_s, cpu_us)
+        near = abs(wanted - workers) <= max(1, _NEAR * workers)
+        settled = near and careful
+        if settled or turn == _ROUNDS:
+            break
+        workers, careful = wanted, careful or near
+        holds_s = SHARED_ENTRIES / max(1.0, per_s * done.work["put"])
+    looked = [found.counts[name] for name, lifetime in mechanisms.lifetimes.items() if lifetime.on]
+    asked, gets = sum(each.asked for each in looked), sum(each.gets for each in looked)
+    return Need(
+        per_s=per_s,
+        workers=wanted,
+        cores=per_s * cpu_us / 1e6 / UTILISATION,
+        cpu_us=cpu_us,
+        work=done.work,
+        calls_per_s={name: calls * per_s for name, calls in done.calls.items()},
+        shared_per_s=(done.work["get"] + done.work["put"]) * per_s,
+        served=sum(each.hits + each.stale for each in looked) / asked if asked else 0.0,
+        found=sum(each.found for each in looked) / gets if gets else 0.0,
+        rounds=turn,
+        settled=settled,
+    )
+
+
+def fleet_of(per_s: float, cpu_us: float) -> int:
+    return max(1, math.ceil(per_s * cpu_us / 1e6 / UTILISATION))
+
+
+def at_rest(found: Seen, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float) -> tuple[Done, float]:
+    """What a worker of `per_s` does and what it costs. How many keys share a call hangs on how busy it is, and the other way round."""
+    cpu_us = UTILISATION * 1e6 / per_s
+    for _ in range(3):
+        done = each(found, mechanisms, traffic, per_s, cpu_us)
+        cpu_us = cost_us(prices, done.work)
+    return done, cpu_us
+
+
+def each(found: Seen, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cpu_us: float) -> Done:
+    work: dict[str, float] = {"base": 1.0, "wait": 0.0, "call": 0.0, "get": 0.0, "put": 0.0, "key": 0.0}
+    calls: dict[str, float] = {}
+    busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
+    for name in NAMES:
+        keys = found.each(name, "calls")
+        shared = 1.0
+        if mechanisms.batch and name in BATCHED and keys:
+            shared = keys_a_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
+        extra = keys * traffic.extra_share if mechanisms.hedge else 0.0
+        calls[name] = keys / shared + extra
+        work["call"] += calls[name]
+        work["wait"] = min(1.0, work["wait"] + keys)
+        work["key"] += keys - keys / shared
+        work["get"] += found.each(name, "gets")
+        work["put"] += found.each(name, "puts")
+    return Done(work, calls)
+
+
+def seen(traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, consultations: int, holds_s: float) -> Seen:
+    """One worker's share, or a sample of it: so many consultations in `_HORIZON_S`, of which the first three fifths warm it."""
+    random = Random(traffic.seed)
+    sample = min(1.0, consultations * workers / per_s / _HORIZON_S)
+    stream = Stream(traffic, per_s, workers, sticky=mechanisms.sticky, random=random, sample=sample)
+    smaller = replace(mechanisms, entries=max(1, round(mechanisms.entries * sample)))
+    worker = Worker(smaller, traffic.took_ms, random, others(stream, workers), holds_s)
+    warm: Mapping[str, Counts] | None = None
+    before = 0
+    for asked in stream.until(_HORIZON_S):
+        if warm is None and asked.at_s > _HORIZON_S * _WARM_SHARE:
+            warm, before = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
+        worker.consult(asked)
+    assert warm is not None, "too few consultations to have both a warm-up and a rest"
+    return Seen(worker.consultations - before, {name: counts.less(warm[name]) for name, counts in worker.counts().items()})
+
+
+def others(stream: Stream, workers: int) -> dict[str, OfKey]:
+    """How often other workers ask for what many users share."""
+    elsewhere_per_s = stream.per_s * (1 - 1 / workers)
+
+    def of(ranks: Zipf, rank_of: Callable[[Any], int]) -> OfKey:
+        return lambda key: elsewhere_per_s * ranks.share(rank_of(key))
+
+    return {"merchant": of(stream.merchants, lambda key: -1 - key), "channel": of(stream.markets, lambda key: key[1])}

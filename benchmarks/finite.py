@@ -1,0 +1,61 @@
+"""Figures that are no numbers (a percentile of nothing, a division by nothing) are taken out of a finding, and a note says which.
+
+JSON has no word for them, and a drawing no place. Among the figures that bars are judged by, one such round takes the whole figure out:
+"never" in one of five must not leave the other four to be judged by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+
+from benchmarks.results import Bars, Drawing, Figure, Finding, Line, Table
+
+
+def finite(finding: Finding) -> Finding:
+    sieve = _Sieve()
+    return msgspec.structs.replace(
+        finding,
+        key={name: figure for name, figure in finding.key.items() if sieve.one(figure, name) is figure},
+        tables=[sieve.table(table) for table in finding.tables],
+        drawings=[sieve.drawing(drawing) for drawing in finding.drawings],
+        # Evaluated last: by then the sieve knows them all.
+        notes=[*finding.notes, *sieve.notes],
+    )
+
+
+class _Sieve:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def one(self, figure: Figure, where: str) -> Figure | None:
+        kept = tuple(value for value in figure.rounds if math.isfinite(value))
+        if kept and len(kept) == len(figure.rounds):
+            return figure
+        self.notes.append(f"{where}: no number in {len(figure.rounds) - len(kept)} of {len(figure.rounds)} rounds.")
+        return Figure(kept) if kept else None
+
+    def those(self, figures: Mapping[str, Figure], where: str) -> dict[str, Figure]:
+        found = {name: self.one(figure, f"{where}{name}") for name, figure in figures.items()}
+        return {name: figure for name, figure in found.items() if figure is not None}
+
+    def table(self, table: Table) -> Table:
+        rows = [msgspec.structs.replace(row, figures=self.those(row.figures, f"{table.title}, {row.label}, ")) for row in table.rows]
+        return msgspec.structs.replace(table, rows=rows)
+
+    def drawing(self, drawing: Drawing) -> Drawing:
+        where = f"{drawing.title}, "
+        marks = {name: mark for name, mark in drawing.marks.items() if math.isfinite(mark)}
+        if isinstance(drawing, Bars):
+            groups = {
+                name: [figure and self.one(figure, f"{where}{label}, {name}") for label, figure in zip(drawing.labels, group, strict=True)]
+                for name, group in drawing.groups.items()
+            }
+            return msgspec.structs.replace(drawing, groups=groups, marks=marks)
+        return msgspec.structs.replace(drawing, lines=[self.line(line, where) for line in drawing.lines], marks=marks)
+
+    def line(self, line: Line, where: str) -> Line:
+        points = ((x, self.one(figure, f"{where}{line.label} at {x:g}")) for x, figure in line.points)
+        return msgspec.structs.replace(line, points=[(x, figure) for x, figure in points if figure is not None and math.isfinite(x)])

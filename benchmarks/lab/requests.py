@@ -1,0 +1,37 @@
+"""The requests of the crowd: consultations of seeded users and orders, as whole HTTP requests, and what an answer to one must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from benchmarks.upstream import FIRST
+from cashier.plan import NAMES
+from cashier.sandbox import World
+
+USERS = 2_000
+
+
+def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
+    """One of each user: `u_<n>` consults order `o_<n>`, as the upstream knows them. `headers`: more lines of the head."""
+    crowd = World().cast.crowd
+    head = "".join(f"{line}\r\n" for line in ("POST /v1/consult HTTP/1.1", "Host: cashier", "Content-Type: application/json", *headers))
+    bodies = (msgspec.json.encode(crowd.consult_request(n)) for n in range(FIRST, FIRST + users))
+    return [b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body) for body in bodies]
+
+
+def consulted(body: bytes) -> str | None:
+    """What is wrong with an answer of cashier: it must have heard all eight sources and offer ways to pay."""
+    answer = msgspec.json.decode(body)
+    silent = [each["name"] for each in answer["sources"] if each["status"] not in {"FRESH", "CACHED", "STALE"}]
+    if silent or len(answer["sources"]) != len(NAMES):
+        return f"without {', '.join(silent) or 'some of its sources'}"
+    return None if answer["payable"] and answer["methods"] else "offers no way to pay"
+
+
+def merged(body: bytes) -> str | None:
+    """What is wrong with a bare merge: it must hold a non-empty object of each of the eight."""
+    answer = msgspec.json.decode(body)
+    missing = [name for name in NAMES if not isinstance(answer.get(name), dict) or not answer[name]]
+    return f"without {', '.join(missing)}" if missing else None

@@ -1,0 +1,61 @@
+"""What a peer is: another program that does the same eight calls with a bare merge, and how one is started. Knows none by name."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from benchmarks.lab import Lab
+from benchmarks.lab.answer import Answer
+from benchmarks.lab.process import PROGRAM_CORE, process
+from benchmarks.lab.requests import consultations, merged
+from benchmarks.lab.service import Served
+
+# The address of each source, such as "http://127.0.0.1:1234".
+Upstreams: TypeAlias = Mapping[str, str]
+
+PROGRAMS = Path(__file__).parent / "programs"
+_TIMEOUT_S = 5.0
+
+
+class Peer(NamedTuple):
+    """`absent`: why it cannot be measured here, and the remedy; None where it can. `start`: on the program's core, until the block ends.
+
+    `caches`: the sources that cashier caches by default, each for as long as it is fresh there.
+    """
+
+    name: str
+    title: str
+    caches: bool
+    absent: Callable[[], str | None]
+    start: Callable[[Lab, Upstreams], AbstractContextManager[Served]]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(directory: Path, port: int, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Served]:
+    """Ready once it has answered a consultation of the crowd's first user, all eight parts of it."""
+    with process(PROGRAM_CORE, *words, env=env, ready=lambda: _answers(port), log=directory / "log") as child:
+        yield Served(child.pid, port)
+
+
+def _answers(port: int) -> bool:
+    answer = Answer()
+    try:
+        with socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
+            connection.sendall(consultations(1)[0])
+            while data := connection.recv(65_536):
+                if answer.feed(data):
+                    return answer.status == 200 and merged(answer.body()) is None
+    except OSError:  # not listening yet
+        pass
+    return False

@@ -1,0 +1,46 @@
+-- What a consultation asks of whom, and the bare merge: the bodies joined into one object without being decoded.
+
+local decode = require("cjson.safe").decode
+local req, header, print = ngx.req, ngx.header, ngx.print
+local concat = table.concat
+
+local consult = {}
+
+-- The target at each of the eight, in the order of `consult.answer`; nothing where the request is not one.
+function consult.targets()
+    req.read_body()
+    local asked = decode(req.get_body_data())
+    if not asked then
+        return ngx.exit(400)
+    end
+    local member, merchant, amount = "/members/" .. asked.user_id, asked.merchant_id, asked.amount
+    local currency = amount.currency
+    return "/orders/" .. asked.order_id,
+        "/merchants/" .. merchant,
+        member,
+        member .. "/cards",
+        member .. "/balances",
+        "/channels?currency=" .. currency .. "&country=" .. asked.country,
+        member .. "/quotas?currency=" .. currency,
+        member .. "/promotions?merchant_id=" .. merchant .. "&currency=" .. currency .. "&value=" .. amount.value
+end
+
+-- Bodies; nil where there is none.
+function consult.answer(order, merchant, member, card, balance, channel, quota, marketing)
+    local merged = concat({
+        '{"order":', order or "null",
+        ',"merchant":', merchant or "null",
+        ',"member":', member or "null",
+        ',"card":', card or "null",
+        ',"balance":', balance or "null",
+        ',"channel":', channel or "null",
+        ',"quota":', quota or "null",
+        ',"marketing":', marketing or "null",
+        "}",
+    })
+    header.content_type = "application/json"
+    header.content_length = #merged
+    print(merged)
+end
+
+return consult

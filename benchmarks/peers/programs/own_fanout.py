@@ -1,0 +1,108 @@
+"""Cashier's own fan-out and wire, with a bare merge in the place of its domain: like for like beside the gateways.
+
+All of what stands between a consultation and its sources is in it, guards and all, and none of what it knows of payments: the bodies are
+joined without being decoded, as the others do.
+
+`python -m benchmarks.peers.programs.own_fanout PORT '{"order": "http://127.0.0.1:1234", …}'`
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Mapping
+
+import msgspec
+import uvicorn
+from starlette.types import Message, Receive, Scope, Send
+
+from cashier import ConsultRequest
+from cashier.fanout.scatter import Timing, scatter
+from cashier.fanout.shed import Ladder
+from cashier.fanout.store import Store
+from cashier.plan import NAMES, QUESTIONS, consultation, known
+from cashier.settings import Settings, SourceSettings, SourcesSettings
+from cashier.sources.call import OverWire
+from cashier.sources.source import Asked, Source
+from cashier.stack import Stack
+from cashier.web.server import GC_THRESHOLD
+from cashier.wire.exchange import Request, Trip
+from cashier.wire.http1 import Http1
+
+# As patient as the others, which have no time limits of their own.
+PATIENCE_MS = 10_000
+DEADLINE_NS = PATIENCE_MS * 1_000_000
+TIMING = Timing(grace_ns=DEADLINE_NS, reserve_ns=0)
+KEYS = tuple(f'"{name}":'.encode() for name in NAMES)
+_decode = msgspec.json.Decoder(ConsultRequest).decode
+
+
+class Bare:
+    """An adapter that asks as the source does, and takes the body for the answer."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def request(self, asked: Asked) -> Request:
+        return self._source.request(asked)
+
+    def parse(self, status: int, body: bytes, asked: Asked) -> bytes:
+        return body if status == 200 else b"null"
+
+
+class Gateway:
+    """An ASGI application, and what it asks by; open as long as the server lives."""
+
+    def __init__(self, upstreams: Mapping[str, str]) -> None:
+        self._wires = {name: Http1([url]) for name, url in upstreams.items()}
+        settings = Settings(
+            sources=SourcesSettings(**{name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()})
+        )
+        self._stacks = [
+            Stack(question, OverWire(Bare(question.source), self._wires[question.source.name]), settings, Ladder(), Store(1))
+            for question in QUESTIONS
+        ]
+        self._plan = consultation({stack.name: stack.way() for stack in self._stacks})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        asked = _decode((await receive())["body"])
+        body = await self._consult(asked)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _consult(self, asked: ConsultRequest) -> bytes:
+        deadline_ns = time.perf_counter_ns() + DEADLINE_NS
+        gathered = await scatter(self._plan, known(asked), Trip("bench"), deadline_ns=deadline_ns, timing=TIMING)
+        parts = [key + gathered.answers[name] for key, name in zip(KEYS, NAMES, strict=True)]
+        return b"{%b}" % b",".join(parts)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        for wire in self._wires.values():
+            await wire.open()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 10, 10)  # as the service does
+        await send(_done("startup"))
+        await receive()
+        for stack in self._stacks:
+            stack.close()
+        for wire in self._wires.values():
+            await wire.close()
+        await send(_done("shutdown"))
+
+
+def _done(what: str) -> Message:
+    return {"type": f"lifespan.{what}.complete"}
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        Gateway(json.loads(sys.argv[2])), port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False, log_level="warning"
+    )

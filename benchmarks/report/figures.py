@@ -1,0 +1,56 @@
+"""A drawing in the page: its title, the key of its colours, and the drawing itself in both widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from matplotlib.axes import Axes
+
+from benchmarks.report import drawn_bars, drawn_lines
+from benchmarks.report.canvas import Key, Size, inline
+from benchmarks.report.palette import PAGE, Palette, themed
+from benchmarks.results import Bars, Drawing
+
+
+def figure(drawing: Drawing, name: str) -> str:
+    return (
+        f"<figure><figcaption>{escape(drawing.title)}</figcaption>{_keys(keys(drawing, PAGE))}"
+        f"{_drawn(drawing, name, narrow=False)}{_drawn(drawing, name, narrow=True)}{_unseen(drawing)}</figure>"
+    )
+
+
+def draw(drawing: Drawing, axes: Axes, palette: Palette, size: Size) -> None:
+    if isinstance(drawing, Bars):
+        drawn_bars.draw(drawing, axes, palette, size)
+    else:
+        drawn_lines.draw(drawing, axes, palette, size)
+
+
+def keys(drawing: Drawing, palette: Palette) -> list[Key]:
+    return drawn_bars.keys(drawing, palette) if isinstance(drawing, Bars) else drawn_lines.keys(drawing, palette)
+
+
+def _drawn(drawing: Drawing, name: str, narrow: bool) -> str:
+    size = drawn_bars.size(drawing, narrow) if isinstance(drawing, Bars) else drawn_lines.size(narrow)
+    width = "narrow" if narrow else "wide"
+    return inline(lambda axes, palette, size: draw(drawing, axes, palette, size), size, drawing.title, f"{name}-{width}")
+
+
+def _keys(shown: Sequence[Key]) -> str:
+    if not shown:
+        return ""
+    always = " always" if any(key.always for key in shown) else ""
+    return f'<ul class="keys{always}">{"".join(f"<li>{_swatch(key)}{escape(key.label)}</li>" for key in shown)}</ul>'
+
+
+def _swatch(key: Key) -> str:
+    dash = ' stroke-dasharray="4 2"' if key.dashed else ""
+    stroke = f'stroke="{key.colour}" stroke-width="{key.thick}" stroke-opacity="{key.opacity}"{dash}'
+    line = f'<line x1="0" x2="18" y1="5" y2="5" {stroke}/>'
+    return themed(f'<svg viewBox="0 0 18 10" aria-hidden="true">{line}</svg>')
+
+
+def _unseen(drawing: Drawing) -> str:
+    count = drawn_bars.unseen(drawing) if isinstance(drawing, Bars) else drawn_lines.unseen(drawing)
+    return f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>' if count else ""

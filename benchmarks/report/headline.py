@@ -1,0 +1,66 @@
+"""What the report says first: one sentence, and the few figures that a reader wants before any other. Only of what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.bars import against
+from benchmarks.results import Figure, Results
+
+
+class Tile(NamedTuple):
+    value: str
+    unit: str
+    what: str
+
+
+class Peer(NamedTuple):
+    """`key`: our cost ÷ its cost."""
+
+    key: str
+    name: str
+
+
+_PEERS: Sequence[Peer] = (
+    Peer("ratio.nginx_lua", "nginx + Lua"),
+    Peer("ratio.go", "Go"),
+    Peer("ratio.node", "Node"),
+    Peer("ratio.aiohttp", "aiohttp"),
+    Peer("ratio.fastapi_httpx", "FastAPI with httpx"),
+)
+_TILES: Sequence[tuple[str, str, str, bool]] = (
+    ("cpu_us.cashier", "µs", "CPU per consultation, eight live sources", False),
+    ("cpu_us.cashier_cached", "µs", "the same, cached as by default", False),
+    ("added_ms.p50", "ms", "added to the slowest source at half load, p50", False),
+    ("added_ms.p99", "ms", "the same for one in a hundred, p99", False),
+    ("stragglers.p99_ratio", "×", "p99 with hedges ÷ without, where 1 % of calls straggle", False),
+    ("overload.goodput", "×", "goodput at three times the capacity ÷ peak", True),
+    ("sources.cost_us", "µs", "CPU per extra source", False),
+)
+
+
+def keys(results: Results) -> dict[str, Figure]:
+    return {name: figure for finding in results.findings for name, figure in finding.key.items()}
+
+
+def sentence(results: Results) -> tuple[str, str]:
+    """What it costs; and against whom, or nothing."""
+    found = keys(results)
+    if "cpu_us.cashier" not in found:
+        return "What one consultation costs, and how long it takes", ""
+    cost = against(found["cpu_us.cashier"].median, higher=False)
+    return f"One consultation of eight live sources costs {cost} µs of CPU", _compared(found)
+
+
+def tiles(results: Results, most: int = 4) -> list[Tile]:
+    found = keys(results)
+    return [Tile(against(found[key].median, higher=higher), unit, what) for key, unit, what, higher in _TILES if key in found][:most]
+
+
+def _compared(found: Mapping[str, Figure]) -> str:
+    ratios = [f"{against(found[peer.key].median, higher=False)} × {peer.name}" for peer in _PEERS if peer.key in found]
+    if not ratios:
+        return ""
+    told = ratios[0] if len(ratios) == 1 else f"{', '.join(ratios[:-1])} and {ratios[-1]}"
+    return f"That is {told}, which make the same eight calls on the same core and merge the answers without any domain work."

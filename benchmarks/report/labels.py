@@ -1,0 +1,82 @@
+"""Words within a drawing of lines: the name of a line at its end, the name of a mark where the lines leave it room."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+from benchmarks.report.canvas import SMALL, Size, named
+from benchmarks.report.palette import Palette
+
+_APART = 15
+_ASIDE = 8
+
+
+class End(NamedTuple):
+    """Of a line, in its own units."""
+
+    x: float
+    y: float
+    label: str
+    colour: str
+    bold: bool
+
+
+def within(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Where points are, as shares of the axes' width and height."""
+    found = axes.transAxes.inverted().transform(axes.transData.transform(points))
+    return [(float(x), float(y)) for x, y in found]
+
+
+def names(axes: Axes, ends: Sequence[End], size: Size) -> None:
+    """Each as near to the end of its line as the others that end there let it."""
+    box = axes.get_position()
+    width, height = box.width * size.width, box.height * size.height
+    by_x: dict[int, list[tuple[float, End]]] = defaultdict(list)
+    for end, (x, y) in zip(ends, within(axes, [(end.x, end.y) for end in ends]), strict=True):
+        by_x[round(x * width)].append((y * height, end))
+    for at_x, those in by_x.items():
+        those.sort(key=lambda each: each[0])
+        for (_, end), at_y in zip(those, _apart([y for y, _ in those], height), strict=True):
+            weight = "bold" if end.bold else "normal"
+            at = ((at_x + _ASIDE) / width, at_y / height)
+            axes.text(*at, end.label, transform=axes.transAxes, color=end.colour, va="center", fontweight=weight, zorder=5)
+
+
+def mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float, float]], palette: Palette) -> None:
+    """A thin line at a level; its name stands over that end of it where the points are farther away."""
+    axes.axhline(level, color=palette.mark, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1.5)
+    (_, height), *there = within(axes, [(points[0][0], level), *points])
+    left, right = ([abs(y - height) for x, y in there if x < 0.3], [abs(y - height) for x, y in there if x > 0.7])
+    leftmost = min(left, default=1.0) >= min(right, default=1.0)
+    axes.annotate(
+        named(name, level),
+        (0 if leftmost else 1, level),
+        (4 if leftmost else -4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        fontsize=SMALL,
+        color=palette.mark,
+        ha="left" if leftmost else "right",
+        zorder=4,
+    )
+
+
+def _apart(wanted: Sequence[float], height: float) -> list[float]:
+    """The places nearest to those that are wanted, in order, so far from each other that they can be read."""
+    groups: list[list[float]] = []
+    for at in wanted:
+        groups.append([at])
+        while len(groups) > 1 and _middle(groups[-1]) - _middle(groups[-2]) < _APART * (len(groups[-1]) + len(groups[-2])) / 2:
+            last = groups.pop()
+            groups[-1] += last
+    found = [_middle(group) + _APART * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))]
+    over = max(0.0, found[-1] - height) if found else 0.0
+    return [at - over for at in found]
+
+
+def _middle(group: Sequence[float]) -> float:
+    return sum(group) / len(group)

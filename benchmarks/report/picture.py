@@ -1,0 +1,52 @@
+"""The picture for the README: what a consultation costs beside others, and how latency grows with load. 1200 × 420, light, SVG or PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from benchmarks.report import figures
+from benchmarks.report.canvas import Size, settings
+from benchmarks.report.palette import LIGHT
+from benchmarks.results import Bars, Drawing, Lines, Results
+
+WIDTH, HEIGHT = 1200, 420
+_MARGIN = 24
+
+
+def missing(results: Results) -> str:
+    """Why there can be no picture; empty where there can."""
+    return (
+        "" if len(_drawings(results)) == 2 else "no picture: it shows the studies `cost` and `latency`, which have not both been measured"
+    )
+
+
+def draw(results: Results, file: Path) -> None:
+    drawings = _drawings(results)
+    with mpl.rc_context({**settings(LIGHT, "picture"), "svg.fonttype": "path"}):
+        whole = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="#ffffff")
+        each = WIDTH / len(drawings)
+        for place, drawing in enumerate(drawings):
+            _panel(whole, drawing, place * each + _MARGIN, each - 2 * _MARGIN)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"Date": None} if file.suffix == ".svg" else None
+        whole.savefig(file, dpi=144 if file.suffix == ".png" else 72, metadata=metadata)
+
+
+def _drawings(results: Results) -> list[Drawing]:
+    """The first bars of `cost` and the first lines of `latency`."""
+    named = {finding.name: finding for finding in results.findings}
+    bars = [drawing for drawing in named["cost"].drawings if isinstance(drawing, Bars)] if "cost" in named else []
+    lines = [drawing for drawing in named["latency"].drawings if isinstance(drawing, Lines)] if "latency" in named else []
+    return [*bars[:1], *lines[:1]]
+
+
+def _panel(whole: Figure, drawing: Drawing, left: float, width: float) -> None:
+    whole.text(left / WIDTH, 1 - 30 / HEIGHT, drawing.title, fontsize=16, fontweight="bold", va="center")
+    axes = whole.add_axes((0, 0, 1, 1))
+    height = HEIGHT - 52
+    figures.draw(drawing, axes, LIGHT, Size(round(width), height, False))
+    box = axes.get_position()
+    axes.set_position(((left + box.x0 * width) / WIDTH, box.y0 * height / HEIGHT, box.width * width / WIDTH, box.height * height / HEIGHT))

@@ -1,0 +1,38 @@
+"""A value against its bar, as a strip in a table: the bar in the middle, better to the left, each step to the side a factor of two."""
+
+from __future__ import annotations
+
+import math
+
+from benchmarks.bars import Judged, Verdict
+
+_WIDTH = 150
+_HEIGHT = 18
+_STEPS = 3.0
+
+
+def strip(judged: Judged) -> str:
+    """Empty where there is nothing to show, or where a factor has no meaning (below zero, or yes and no)."""
+    bar, figure, counts = judged.bar, judged.figure, judged.counts
+    if figure is None or counts is None or min(figure.low, counts) <= 0 or bar.key.endswith(".flat"):
+        return ""
+    colour = "var(--met)" if judged.verdict is Verdict.MET else "var(--missed)"
+    low, high = (_at(value, bar.now, bar.higher) for value in (figure.low, figure.high))
+    middle = _HEIGHT / 2
+    parts = [
+        f'<line x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}" stroke="var(--grid)" stroke-width="2"/>',
+        f'<line x1="{_WIDTH / 2}" x2="{_WIDTH / 2}" y1="1" y2="{_HEIGHT - 1}" stroke="var(--ink)" stroke-width="2"/>',
+    ]
+    if bar.goal:
+        at = _at(bar.goal, bar.now, bar.higher)
+        parts.append(
+            f'<line x1="{at}" x2="{at}" y1="4" y2="{_HEIGHT - 4}" stroke="var(--muted)" stroke-width="1.5" stroke-dasharray="2 2"/>'
+        )
+    parts.append(f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="4" stroke-opacity="0.4"/>')
+    parts.append(f'<circle cx="{_at(counts, bar.now, bar.higher)}" cy="{middle}" r="5" fill="{colour}"/>')
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _at(value: float, mark: float, higher: bool) -> float:
+    steps = math.log2(mark / value if higher else value / mark)
+    return round(_WIDTH / 2 + max(-_STEPS, min(_STEPS, steps)) / _STEPS * (_WIDTH / 2 - 6), 1)

@@ -1,0 +1,77 @@
+"""The results as tables on a terminal, or as plain text where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from benchmarks.bars import Judged, Verdict, count, limit
+from benchmarks.report.plain import columns, plain, spread_of
+from benchmarks.results import Figure, Finding, Results, Table
+
+_STYLES = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}
+
+_WIDE = 130
+
+
+def show(results: Results, judged: Sequence[Judged], console: Console) -> None:
+    for finding in results.findings:
+        _finding(finding, console)
+    console.print()
+    console.print(_bars(judged, console.width >= _WIDE))
+    console.print(f" {count(judged)}.", highlight=False)
+    if results.quick:
+        console.print(" A quick run shows that everything works. Its figures mean nothing.", style="yellow")
+
+
+def _finding(finding: Finding, console: Console) -> None:
+    console.print()
+    console.rule(f"[bold]{escape(finding.title)}", align="left")
+    if finding.failed:
+        console.print(f" failed: {finding.failed}", style="red", highlight=False, markup=False)
+    for table in finding.tables:
+        console.print(_table(table))
+    for note in finding.notes:
+        console.print(Padding(Text(f"· {note}", style="dim"), (0, 1)))
+
+
+def _table(table: Table) -> Grid:
+    grid = Grid(title=escape(table.title), title_justify="left", caption=escape(table.note) or None, caption_justify="left", box=None)
+    names = columns(table)
+    noted = any(row.note for row in table.rows)
+    grid.add_column("")
+    for name in names:
+        grid.add_column(escape(name), justify="right")
+    if noted:
+        grid.add_column("", style="dim")
+    for row in table.rows:
+        notes = [Text(row.note)] if noted else []
+        grid.add_row(Text(row.label), *(_cell(row.figures.get(name)) for name in names), *notes)
+    return grid
+
+
+def _cell(figure: Figure | None) -> Text:
+    if figure is None:
+        return Text()
+    spread = spread_of(figure)
+    return Text.assemble(plain(figure.median), (f"\n{spread}" if spread else "", "dim"))
+
+
+def _bars(judged: Sequence[Judged], wide: bool) -> Grid:
+    """Where there is little room, the spread and the goals are left to the page."""
+    grid = Grid(title="Bars", title_justify="left", box=None)
+    grid.add_column("what", ratio=1)
+    for name in ("bar", "found", *(("spread",) if wide else ()), "", *(("goal", "distance") if wide else ())):
+        grid.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for each in judged:
+        told = each.why or f"{each.verdict.value}{', not in every round' if each.crosses else ''}"
+        style = "yellow" if each.crosses else _STYLES[each.verdict]
+        spread = (Text(each.spread, "dim"),) if wide else ()
+        goal = (limit(each.bar, each.bar.goal), each.away) if wide else ()
+        grid.add_row(Text(each.bar.what), limit(each.bar, each.bar.now), each.found, *spread, Text(told, style), *goal)
+    return grid

@@ -1,0 +1,1 @@
+"""The studies: one file, one question, one finding."""

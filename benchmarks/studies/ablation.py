@@ -1,0 +1,122 @@
+"""Every mechanism once off and once on: what it is for, in figures.
+
+The engine in this process, on core 0, with arrivals at random at a fixed rate and latency counted from when each was due; its eight sources
+on core 1, each with an address of its own, told what to do. Rounds off and on take turns, each with a new engine and the same arrivals.
+What stands under "off" is not an engine without care, but this one without that one thing; where two mechanisms do the same job, the other
+is off both times, as each row says. CPU is this process's own user and system time, the arrivals included.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+import msgspec
+import uvloop
+
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.studies.bench import Bench, Tally
+from benchmarks.studies.mechanisms import MECHANISMS, Figures, Mechanism
+from benchmarks.upstream import FIRST
+from cashier import ConsultRequest
+from cashier.sandbox import World
+from cashier.web.server import GC_THRESHOLD
+
+USERS = 500
+ROUNDS = 3
+
+
+class Tried(NamedTuple):
+    """Figures of all rounds, by name."""
+
+    mechanism: Mechanism
+    off: Mapping[str, Figure]
+    on: Mapping[str, Figure]
+
+    @property
+    def label(self) -> str:
+        return f"{self.mechanism.name}: {self.mechanism.shown}"
+
+    @property
+    def ratio(self) -> Figure:
+        """On ÷ off of what is drawn; not a number where there was nothing without it either."""
+        off, on = self.off[self.mechanism.shown], self.on[self.mechanism.shown]
+        return Figure.of(*(mine / its if its else math.nan for mine, its in zip(on.rounds, off.rounds, strict=True)))
+
+
+def measure(lab: Lab) -> Finding:
+    began_s, tally = time.perf_counter(), Tally()
+    with pinned(PROGRAM_CORE), upstream(lab, users=lab.count(USERS)) as sources:
+        tried = uvloop.run(all_tried(lab, sources, tally))
+    return found(tried, tally, time.perf_counter() - began_s)
+
+
+async def all_tried(lab: Lab, sources: Upstream, tally: Tally) -> list[Tried]:
+    crowd = World().cast.crowd
+    asked = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST, FIRST + lab.count(USERS))]
+    gc.freeze()  # as the service does once it is warm
+    gc.set_threshold(GC_THRESHOLD, 10, 10)
+    tried = []
+    for mechanism in MECHANISMS:
+        lab.say(f"ablation: {mechanism.name}")
+        off: list[Figures] = []
+        on: list[Figures] = []
+        for turn in range(min(ROUNDS, lab.rounds)):
+            for kept, is_on in ((off, False), (on, True)):
+                bench = Bench(lab, sources, sources.urls, asked, Random(turn), tally)
+                kept.append(await mechanism.measure(bench, is_on))
+        tried.append(Tried(mechanism, together(off), together(on)))
+    return tried
+
+
+def together(rounds: Sequence[Figures]) -> dict[str, Figure]:
+    return {name: Figure.of(*(each[name] for each in rounds)) for name in rounds[0]}
+
+
+def found(tried: Sequence[Tried], tally: Tally, seconds: float) -> Finding:
+    labels = [each.label for each in tried]
+    drawing = Bars(
+        "What each mechanism changes: with it ÷ without it",
+        "on ÷ off, less is better",
+        labels,
+        {"on ÷ off": [each.ratio for each in tried]},
+        ours=labels,
+        marks={"no difference": 1.0},
+    )
+    return Finding(
+        "ablation",
+        "Each mechanism once off and once on",
+        (__doc__ or "").strip(),
+        seconds,
+        key={f"ablation.{each.mechanism.name.replace(' ', '_')}": each.ratio for each in tried},
+        tables=[Table("Each mechanism off and on", [row for each in tried for row in rows(each)])],
+        drawings=[drawing],
+        notes=list(notes(tally)),
+    )
+
+
+def rows(tried: Tried) -> Iterator[Row]:
+    note = tried.mechanism.about
+    for name, off in tried.off.items():
+        yield Row(f"{tried.mechanism.name}: {name}", {"off": off, "on": tried.on[name]}, note)
+        note = ""  # once, with the first of its rows
+
+
+def notes(tally: Tally) -> Iterator[str]:
+    if tally.lost:
+        yield (
+            f"{tally.lost:,} of {tally.consultations:,} consultations had no answer where none should be without one (retry aside): "
+            "calls that wait for our own loop look like those of a slow source. Rows with a wide spread say nothing."
+        )
+    else:
+        yield f"All {tally.consultations:,} consultations were answered, those of the row on retries aside, where that is what is measured."
+    yield tally.waiting.note("The engine's process")
+    if tally.busiest:
+        yield f"The sources' process was busy {tally.busiest:.0%} of its core at most."

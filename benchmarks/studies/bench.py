@@ -1,0 +1,83 @@
+"""The bench that mechanisms are tried on: an engine in this process, its sources in another that does as it is told. Judges nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any, NamedTuple
+
+from benchmarks.lab.behaviour import Behaviour, Seen
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.process import cpu_s
+from benchmarks.lab.upstream import Upstream
+from benchmarks.studies.arrivals import Arrivals, arrivals
+from benchmarks.studies.waiting import Waiting
+from cashier import Cashier, ConsultRequest
+from cashier.plan import NAMES
+
+# A quick run shows that everything works: nothing is learned in such a time.
+QUICK_SCALE = 0.08
+
+
+class Tally:
+    """Over everything that was tried. `busiest`: the upstream's share of its core, where that was highest."""
+
+    def __init__(self) -> None:
+        self.consultations = self.lost = 0
+        self.waiting = Waiting()
+        self.busiest = 0.0
+
+
+class Bench(NamedTuple):
+    """`asked`: the customers. `urls`: where the sources are. `random`: the same for a mechanism off and on."""
+
+    lab: Lab
+    upstream: Upstream
+    urls: Mapping[str, str]
+    asked: Sequence[ConsultRequest]
+    random: Random
+    tally: Tally
+
+    @property
+    def scale(self) -> float:
+        return QUICK_SCALE if self.lab.quick else 1.0
+
+    def of(self, customers: int) -> Bench:
+        """The same for so few customers."""
+        return self._replace(asked=self.asked[:customers])
+
+    async def behave(self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float) -> None:
+        """All sources, and how long some of them take instead."""
+        delays_ms = {**dict.fromkeys(NAMES, delay_ms), **other_ms}
+        behaviour = Behaviour(delays_ms, dict.fromkeys(NAMES, straggling_bps), hanging)
+        await asyncio.to_thread(self.upstream.behave, behaviour)
+
+    async def seen(self) -> Seen:
+        return await asyncio.to_thread(self.upstream.seen)
+
+    @asynccontextmanager
+    async def engine(
+        self, each: Mapping[str, Any] | None = None, *, consult: Mapping[str, Any] | None = None, **other: Mapping[str, Any]
+    ) -> AsyncIterator[Cashier]:
+        """`each`: how all sources are configured; `other`: what is different for one."""
+        sources = {name: {"url": self.urls[name], **(each or {}), **other.get(name, {})} for name in NAMES}
+        async with Cashier(config={"sources": sources, "consult": consult or {}, "tokens": {"secrets": ["b" * 32]}}) as cashier:
+            yield cashier
+
+    async def run(self, cashier: Cashier, per_s: float, seconds: float, *, stormy: bool = False) -> Arrivals:
+        """`stormy`: that some have no answer is what is measured."""
+        began_s, used_s = time.perf_counter(), cpu_s(self.upstream.pid)
+        tally, anybody = self.tally, iter(lambda: self.random.choice(self.asked), None)
+        with tally.waiting.of(os.getpid()):
+            found = await arrivals(cashier, anybody, per_s, seconds * self.scale, self.random)
+        lasted_s = time.perf_counter() - began_s
+        if not self.lab.quick:  # a clock that ticks a hundred times a second has nothing to say of less
+            tally.busiest = max(tally.busiest, (cpu_s(self.upstream.pid) - used_s) / lasted_s)
+        if not stormy:
+            tally.consultations += found.consultations
+            tally.lost += found.lost
+        return found

@@ -1,0 +1,137 @@
+"""What a consultation costs, and how long it takes, with more and more of them in flight: 1 to 2,000.
+
+The service on core 0, the lean upstream and a closed loop of as many connections on core 1; every connection asks again as soon as it is
+answered. All eight sources are live. CPU is the service's own, divided by consultations.
+
+A closed loop shows what concurrency costs in work. Its latency is mostly the wait for one's turn: with n in flight it is n times the time
+of one, whoever serves. By default the service would refuse most of these long before 2,000. So that all are served shedding, limiters and
+adaptive timeouts are off, deadline, grace and timeouts are a minute, and any number of calls may wait for one of the 64 connections to a
+source. Everything else is as it is by default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import uvloop
+
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.load import loaded
+from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.requests import consultations, consulted
+from benchmarks.lab.service import Served, service
+from benchmarks.lab.spent import Spent, lacking, spent, unanswered
+from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.studies.patient import CONSULT, EACH
+
+WIDTHS = (1, 8, 64, 256, 1_000, 2_000)
+QUICK_WIDTHS = WIDTHS[:4]
+# What the widest is held against: enough in flight for the core to be busy, and no more.
+NARROW = 8
+USERS = 1_000
+WARM_S = 0.4
+# The wider, the longer a turn of all connections takes.
+STRETCH_S, WIDE_STRETCH_S, WIDE = 1.2, 2.5, 1_000
+QUICK_S = 0.2
+QUEUE = "\nhttp1 = { queue = 100000 }"
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    users = lab.count(USERS)
+    with (
+        pinned(LOAD_CORE),
+        upstream(lab, users=users) as answering,
+        service(lab, answering.urls, each=EACH + QUEUE, other=CONSULT) as served,
+    ):
+        spent_by_width = uvloop.run(stretches(lab, served, answering, consultations(users)))
+    return found(spent_by_width, time.perf_counter() - began_s)
+
+
+async def stretches(lab: Lab, served: Served, answering: Upstream, requests: list[bytes]) -> dict[int, list[Spent]]:
+    widths = QUICK_WIDTHS if lab.quick else WIDTHS
+    found: dict[int, list[Spent]] = {width: [] for width in widths}
+    async with loaded(served.port, requests, connections=max(widths), check=consulted) as load:
+        for width in widths:
+            await load.closed(QUICK_S if lab.quick else WARM_S, width=width)
+        for turn in range(lab.rounds):
+            for width, rounds in found.items():
+                lab.say(f"concurrency: round {turn + 1} of {lab.rounds}, {width:,} in flight")
+                rounds.append(await spent(load.closed(lasting_s(lab, width), width=width), served.pid, answering.pid))
+    return found
+
+
+def lasting_s(lab: Lab, width: int) -> float:
+    if lab.quick:
+        return QUICK_S
+    return STRETCH_S if width < WIDE else WIDE_STRETCH_S
+
+
+def found(spent_by_width: Mapping[int, list[Spent]], seconds: float) -> Finding:
+    figures = {width: columns(rounds) for width, rounds in spent_by_width.items()}
+    key = {
+        f"concurrency.{name}.{width}": each[column]
+        for width, each in figures.items()
+        for name, column in (("cpu_us", "CPU µs"), ("per_s", "consultations/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"))
+    }
+    narrow, wide = figures[NARROW]["CPU µs"], figures[max(figures)]["CPU µs"]
+    return Finding(
+        "concurrency",
+        "One to two thousand consultations in flight",
+        (__doc__ or "").strip(),
+        seconds,
+        key={**key, "concurrency.cpu_ratio": wide.over(narrow)},
+        tables=[
+            Table(
+                "By consultations in flight",
+                [Row(f"{width:,} in flight", each) for width, each in figures.items()],
+                "Latency in a closed loop is mostly the wait for one's turn.",
+            )
+        ],
+        drawings=[
+            drawing("CPU of a consultation by consultations in flight", "CPU µs", {"CPU": "CPU µs"}, figures),
+            drawing("Throughput by consultations in flight", "consultations/s", {"answered": "consultations/s"}, figures),
+            drawing("Latency by consultations in flight, closed loop", "ms", {"p50": "p50 ms", "p99": "p99 ms"}, figures, logarithmic=True),
+        ],
+        notes=list(notes(spent_by_width)),
+    )
+
+
+def columns(rounds: list[Spent]) -> dict[str, Figure]:
+    return {
+        "CPU µs": Figure.of(*(each.cpu_us for each in rounds)),
+        "consultations/s": Figure.of(*(each.stretch.per_s for each in rounds)),
+        "p50 ms": Figure.of(*(each.stretch.at(0.5) for each in rounds)),
+        "p99 ms": Figure.of(*(each.stretch.at(0.99) for each in rounds)),
+        "service busy": Figure.of(*(each.program_busy for each in rounds)),
+        "upstream and load busy": Figure.of(*(each.other_busy for each in rounds)),
+    }
+
+
+def drawing(
+    title: str, y_title: str, lines: Mapping[str, str], figures: Mapping[int, Mapping[str, Figure]], *, logarithmic: bool = False
+) -> Lines:
+    return Lines(
+        title,
+        "consultations in flight",
+        y_title,
+        [
+            Line(label, [(float(width), each[column]) for width, each in figures.items()], ours=position == 0)
+            for position, (label, column) in enumerate(lines.items())
+        ],
+        x_logarithmic=True,
+        y_logarithmic=logarithmic,
+    )
+
+
+def notes(spent_by_width: Mapping[int, list[Spent]]) -> Iterator[str]:
+    for width, rounds in spent_by_width.items():
+        for said in (unanswered([each.stretch for each in rounds]), lacking([each.stretch for each in rounds])):
+            if said:
+                yield f"{width:,} in flight: {said}. That row means little."
+    yield (
+        "A stretch begins and ends with nobody in flight. At 1,000 and more a turn of all takes about a second, so the mean of what was in"
+        " flight is less than the row says."
+    )

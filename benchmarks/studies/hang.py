@@ -1,0 +1,211 @@
+"""A source hangs for good, and later comes back: what callers notice.
+
+`cashier serve` on core 0 as it ships, but that nothing is cached; its eight sources, 5 ms each, and the load on core 1: 200 consultations
+a second at random, latency from when each was meant to go out. First the quota service hangs, which may refuse money and is waited for;
+then, with a new service, marketing, which may only improve an offer. It hangs from second 0 to 3.2 and answers after that.
+
+Normal again: from the first fifth of a second that begins a whole second in which the middle consultation of every fifth takes at most
+1.2 × what it took before. Asked again: from the first fifth of a second in which the source sees half as many calls as there are
+consultations; until then its breaker lets one through now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import uvloop
+
+from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.histogram import Histogram
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.load import loaded
+from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.requests import consultations, consulted
+from benchmarks.lab.service import service
+from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.visits import OK, Stretch
+from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.studies.waiting import Waiting
+from cashier.plan import NAMES
+
+DEADLINE_MS = 150
+DELAY_MS = 5.0
+PER_S = 200
+USERS = 1_000
+ROUNDS = 2
+WARM_S = 1.0
+BEFORE_S = 1.0
+HANGS_S = 3.2
+# By default a breaker stays open for 2 s, then for 3: that long it may take until somebody notices.
+AFTER_S = 4.0
+# Quick: everything happens, and too soon to say anything.
+QUICK_S = 0.3
+WINDOW_S = 0.2
+DRAWN_S = 0.1
+NORMAL = 1.2
+WHO = {"quota": "quota, gating", "marketing": "marketing, enriching"}
+
+
+class Taken(NamedTuple):
+    """One round with one source. Seconds are counted from the moment at which it hung. `asked`: its calls so far, by when."""
+
+    stretch: Stretch
+    hung_at_s: float
+    healed_s: float
+    asked: Sequence[tuple[float, int]]
+
+    def latencies(self, after_s: float, before_s: float) -> Histogram:
+        """Of those that were meant to go out then."""
+        found = Histogram()
+        for visit in self.stretch.visits:
+            if after_s <= visit.at_s - self.hung_at_s < before_s and visit.status == OK:
+                found.record(visit.latency_s)
+        return found
+
+    @property
+    def lasted_s(self) -> float:
+        return max(visit.at_s for visit in self.stretch.visits) - self.hung_at_s
+
+    @property
+    def normal_ms(self) -> float:
+        return self.latencies(-60, 0).at(0.5)
+
+    @property
+    def normal_after_s(self) -> float:
+        """Not a number where it is not normal before it heals."""
+        windows = [window * WINDOW_S for window in range(int(self.healed_s / WINDOW_S))]
+        normal = [self.latencies(at_s, at_s + WINDOW_S).at(0.5) <= NORMAL * self.normal_ms for at_s in windows]
+        enough = round(1 / WINDOW_S)
+        return next(
+            (at_s for place, at_s in enumerate(windows) if len(normal[place:]) >= enough and all(normal[place : place + enough])),
+            math.nan,
+        )
+
+    @property
+    def asked_again_s(self) -> float:
+        """From when it was well; not a number where it was not asked any more."""
+        for (at_s, calls), (then_s, more) in zip(self.asked, self.asked[1:], strict=False):
+            if at_s >= self.healed_s and more - calls >= 0.5 * PER_S * (then_s - at_s):
+                return at_s - self.healed_s
+        return math.nan
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    users = lab.count(USERS)
+    requests = consultations(users)
+    taken: dict[str, list[Taken]] = {who: [] for who in WHO}
+    waiting = Waiting()
+    with pinned(LOAD_CORE), upstream(lab, users=users) as sources:
+        for turn in range(min(ROUNDS, lab.rounds)):
+            for who, rounds in taken.items():
+                lab.say(f"hang: {who}, round {turn + 1} of {min(ROUNDS, lab.rounds)}")
+                well(sources)
+                with service(lab, sources.urls) as served, waiting.of(served.pid):
+                    rounds.append(uvloop.run(one(lab, sources, served.port, requests, who, turn)))
+    return found(taken, waiting, time.perf_counter() - began_s)
+
+
+def well(sources: Upstream, *, hanging: tuple[str, ...] = ()) -> None:
+    sources.behave(Behaviour(dict.fromkeys(NAMES, DELAY_MS), hanging=hanging))
+
+
+async def one(lab: Lab, sources: Upstream, port: int, requests: Sequence[bytes], who: str, seed: int) -> Taken:
+    before_s, hangs_s, after_s = (QUICK_S if lab.quick else full_s for full_s in (BEFORE_S, HANGS_S, AFTER_S))
+    async with loaded(port, requests, connections=128, seed=seed, check=consulted) as load:
+        await load.open(PER_S, lab.seconds(WARM_S))
+        began_s = time.perf_counter()
+        arriving = asyncio.create_task(load.open(PER_S, before_s + hangs_s + after_s, keep=True))
+        await asyncio.sleep(before_s)
+        hung_at_s = time.perf_counter()
+        await asyncio.to_thread(well, sources, hanging=(who,))
+        await asyncio.sleep(hangs_s - (time.perf_counter() - hung_at_s))
+        healed_s = time.perf_counter() - hung_at_s
+        await asyncio.to_thread(well, sources)
+        asked = [(healed_s, 0)]
+        while time.perf_counter() + WINDOW_S < began_s + before_s + hangs_s + after_s:
+            await asyncio.sleep(WINDOW_S)
+            seen = await asyncio.to_thread(sources.seen)
+            asked.append((time.perf_counter() - hung_at_s, seen.calls[who]))
+        return Taken(await arriving, hung_at_s, healed_s, asked)
+
+
+def found(taken: Mapping[str, Sequence[Taken]], waiting: Waiting, seconds: float) -> Finding:
+    each = list(zip(*taken.values(), strict=True))
+    return Finding(
+        "hang",
+        "A source hangs",
+        (__doc__ or "").strip(),
+        seconds,
+        key={
+            # The worse of the two sources.
+            "hang.p99_over_deadline_ms": Figure.of(*(worst(hung(one).at(0.99) for one in rounds) - DEADLINE_MS for rounds in each)),
+            "hang.max_over_deadline_ms": Figure.of(*(worst(hung(one).at(1) for one in rounds) - DEADLINE_MS for rounds in each)),
+            "hang.normal_after_s": Figure.of(*(worst(one.normal_after_s for one in rounds) for rounds in each)),
+            "hang.asked_again_s": Figure.of(*(worst(one.asked_again_s for one in rounds) for rounds in each)),
+        },
+        tables=[Table("Latency while a source hangs, and how soon it is over", [row(WHO[who], rounds) for who, rounds in taken.items()])],
+        drawings=[drawing(WHO[who], rounds) for who, rounds in taken.items()],
+        notes=list(notes(taken, waiting)),
+    )
+
+
+def worst(values: Iterable[float]) -> float:
+    """Not a number where one of them is none: what never came is worse than any."""
+    those = list(values)
+    return math.nan if any(math.isnan(value) for value in those) else max(those)
+
+
+def hung(taken: Taken) -> Histogram:
+    """From when it hung to the end."""
+    return taken.latencies(0, 60)
+
+
+def row(label: str, rounds: Sequence[Taken]) -> Row:
+    spans = {
+        "p99 ms before": (-60.0, 0.0, 0.99),
+        "p99 ms in the first 2 s": (0.0, 2.0, 0.99),
+        "p99 ms after that": (2.0, HANGS_S, 0.99),
+        "longest ms": (0.0, 60.0, 1.0),
+    }
+    figures = {
+        column: Figure.of(*(one.latencies(after_s, before_s).at(quantile) for one in rounds))
+        for column, (after_s, before_s, quantile) in spans.items()
+    }
+    figures["normal after s"] = Figure.of(*(one.normal_after_s for one in rounds))
+    figures["asked again after s"] = Figure.of(*(one.asked_again_s for one in rounds))
+    return Row(label, figures)
+
+
+def drawing(label: str, rounds: Sequence[Taken]) -> Lines:
+    """By tenths of a second that all rounds have."""
+    first = round(-BEFORE_S / DRAWN_S)
+    last = int(min(one.lasted_s for one in rounds) / DRAWN_S)
+    windows = [place * DRAWN_S for place in range(first, last)]
+    by_window = {at_s: [one.latencies(at_s, at_s + DRAWN_S) for one in rounds] for at_s in windows}
+    whole = {at_s: those for at_s, those in by_window.items() if all(one.count for one in those)}
+    lines = [
+        Line(
+            name,
+            [(at_s + DRAWN_S / 2, Figure.of(*(one.at(quantile) for one in those))) for at_s, those in whole.items()],
+            ours=name == "p99",
+        )
+        for name, quantile in (("p99", 0.99), ("p50", 0.5))
+    ]
+    title = f"Latency while a source hangs from second 0 to {HANGS_S:g}: {label}"
+    return Lines(title, "seconds", "ms", lines, marks={"deadline": DEADLINE_MS})
+
+
+def notes(taken: Mapping[str, Sequence[Taken]], waiting: Waiting) -> Iterator[str]:
+    for who, rounds in taken.items():
+        arrived = sum(one.stretch.statuses.total() for one in rounds)
+        if lost := arrived - sum(one.stretch.answered for one in rounds):
+            yield f"{who}: {lost:,} of {arrived:,} consultations were not answered, and are in no percentile."
+    yield waiting.note("The service")
+    busy = max(one.stretch.load_busy for rounds in taken.values() for one in rounds)
+    yield f"The load's process was busy {busy:.0%} of its core at most."
+    yield "The 99th percentile of a tenth of a second is that of some 20 consultations, so their slowest: the dots above are single trials."

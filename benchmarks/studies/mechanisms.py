@@ -1,0 +1,223 @@
+"""What each mechanism is put through, once off and once on, and by which figures one sees what it is for. Repeats and compares nothing.
+
+All else is as it ships, except: answers are not cached where a call has to be made to be measured, and where two mechanisms would do the
+same job, the other one is off both times, as each says. The first line of each function is its description in the report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from benchmarks.lab.process import LOAD_CORE, process, python
+from benchmarks.studies.bench import Bench
+from benchmarks.studies.keys import PATHS
+from cashier import Cashier
+from cashier.answer import SourceError
+from cashier.fanout.ask import Importance, Status
+from cashier.fanout.batch import Batch
+from cashier.plan import NAMES, known
+from cashier.wire.exchange import Trip
+
+Figures: TypeAlias = dict[str, float]
+TRIP = Trip("ablation")
+
+
+async def cache(bench: Bench, on: bool) -> Figures:
+    """Customers who come back within seconds, 400 a second; every source takes 3 ms"""
+    await bench.behave(3)
+    async with bench.engine({} if on else {"cache": False}) as cashier:
+        return await cost(bench, cashier, 400)
+
+
+async def batch(bench: Bench, on: bool) -> Figures:
+    """1,000 a second, none cached; every source takes 5 ms, six of the eight take batches"""
+    await bench.behave(5)
+    other = {name: {"batch": {"path": path}} for name, path in PATHS.items()} if on else {}
+    async with bench.engine({"cache": False}, **other) as cashier:
+        return await cost(bench, cashier, 1_000)
+
+
+async def cost(bench: Bench, cashier: Cashier, per_s: float) -> Figures:
+    await bench.run(cashier, per_s / 4, 0.4)  # connections are opened, code is warm
+    await bench.run(cashier, per_s, 0.5)
+    calls = first_calls(cashier)
+    found = await bench.run(cashier, per_s, 1)
+    made = first_calls(cashier) - calls
+    return {
+        "calls per consultation": made / found.consultations,
+        "CPU µs per consultation": found.cpu_us,
+        "p50 ms": found.at(0.5),
+        "p99 ms": found.at(0.99),
+    }
+
+
+def first_calls(cashier: Cashier) -> int:
+    """Of all sources. A batch is one."""
+    guards = [stack.guard for stack in cashier.stacks.values()]
+    return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first for guard in guards)
+
+
+async def stale(bench: Bench, on: bool) -> Figures:
+    """Answers are fresh for half a second; then they serve on for two while new ones are fetched, or do not; sources take 30 ms, 300/s"""
+    await bench.behave(30)
+    cached = {"fresh_s": 0.5, "stale_s": 2.5 if on else 0}
+    async with bench.engine({"cache": cached}) as cashier:
+        hot = bench.of(40)
+        await hot.run(cashier, 300, 1.2)
+        found = await hot.run(cashier, 300, 2)
+    return {"p50 ms": found.at(0.5), "p90 ms": found.at(0.9), "p99 ms": found.at(0.99)}
+
+
+async def single_flight(bench: Bench, on: bool) -> Figures:
+    """1,000 at once ask for the same channels, which nobody has asked for yet (no limiter: a pool's queue is the bound)"""
+    answered: Counter[bool] = Counter()
+
+    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        answered[not isinstance(outcome, SourceError)] += 1
+
+    await bench.behave(3)
+    async with bench.engine({"limiter": False, "timeout_ms": 900}, consult={"deadline_ms": 1_000}) as cashier:
+        stack = cashier.stacks["channel"]
+        start = stack.cache.start if on else stack.guard.start
+        question = known(bench.asked[0])
+        for _ in range(1_000):
+            start(question, TRIP, 900, done)
+        while answered.total() < 1_000:  # noqa: ASYNC110 - callbacks count, on this loop
+            await asyncio.sleep(0.01)
+        calls = (await bench.seen()).calls["channel"]
+    return {"calls": calls, "answered of 1,000": answered[True]}
+
+
+async def hedge(bench: Bench, on: bool) -> Figures:
+    """8 ms, one call in a hundred takes twelve times as long; 150 a second, none cached"""
+    await bench.behave(8, straggling_bps=100)
+    async with bench.engine({"cache": False, "hedge": on}) as cashier:
+        await bench.run(cashier, 150, 1.2)
+        before = (await bench.seen()).calls
+        found = await bench.run(cashier, 150, 2.2)
+        calls = sum((await bench.seen()).calls.values()) - sum(before.values())
+    return {
+        "p50 ms": found.at(0.5),
+        "p95 ms": found.at(0.95),
+        "p99 ms": found.at(0.99),
+        "extra calls %": 100 * (calls / found.consultations / len(NAMES) - 1),
+    }
+
+
+async def breaker(bench: Bench, on: bool) -> Figures:
+    """The quota service hangs for good, 100 a second; from the second second on (the limiter is off)"""
+    await bench.behave(3)
+    async with bench.engine({"limiter": False}, quota={"breaker": on}) as cashier:
+        await bench.run(cashier, 100, 1)
+        await bench.behave(3, hanging=("quota",))
+        await bench.run(cashier, 100, 1.7)
+        before = (await bench.seen()).calls["quota"]
+        found = await bench.run(cashier, 100, 1)
+        calls = (await bench.seen()).calls["quota"] - before
+    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "calls to it %": 100 * calls / found.consultations}
+
+
+async def adaptive_timeout(bench: Bench, on: bool) -> Figures:
+    """After 3.6 s at 200 a second the quota service hangs: the first second, its ceiling is 100 ms (breaker and limiter are off)"""
+    await bench.behave(3, straggling_bps=20)
+    async with bench.engine({"cache": False, "breaker": False, "limiter": False, "adaptive_timeout": on}) as cashier:
+        before = await bench.run(cashier, 200, 3.6)
+        await bench.behave(3, hanging=("quota",))
+        found = await bench.run(cashier, 200, 0.8)
+    judged = [stack.name for stack in cashier.stacks.values() if stack.question.importance is not Importance.REQUIRED]
+    given_up = sum(before.share(name, Status.TIMEOUT) for name in judged) / len(judged)
+    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
+
+
+async def grace(bench: Bench, on: bool) -> Figures:
+    """Marketing takes 50 ms where the others take 3, none cached: it is waited for 15 ms after the others, or as long as it takes; 100/s"""
+    await bench.behave(3, marketing=50)
+    consult = {"grace_ms": 15 if on else 100}
+    # Otherwise the breaker ends the wait for it as well, or does not, and nobody could say who it was.
+    async with bench.engine({"cache": False}, consult=consult, marketing={"breaker": False, "timeout_ms": 100}) as cashier:
+        await bench.run(cashier, 100, 0.5)
+        found = await bench.run(cashier, 100, 1)
+    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "with promotions %": 100 * found.share("marketing", Status.FRESH)}
+
+
+async def limiter(bench: Bench, on: bool) -> Figures:
+    """The quota service takes 300 ms all of a sudden, three times its ceiling; 300 a second (the breaker is off)"""
+    await bench.behave(3)
+    async with bench.engine({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
+        (place,) = cashier.stacks["quota"].guard.places
+        await bench.run(cashier, 300, 0.8)
+        await bench.behave(3, quota=300)
+        first, _ = await asyncio.gather(most(lambda: place.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
+        later, found = await asyncio.gather(most(lambda: place.in_flight, bench.scale), bench.run(cashier, 300, 1))
+    return {"calls at once, first 2 s": first, "calls at once, later": later, "p50 ms": found.at(0.5)}
+
+
+async def most(count: Callable[[], int], seconds: float) -> int:
+    """The largest that was seen, looking every few ms."""
+    loop = asyncio.get_running_loop()
+    found, until_s = 0, loop.time() + seconds
+    while loop.time() < until_s:
+        found = max(found, count())
+        await asyncio.sleep(0.003)
+    return found
+
+
+async def late(bench: Bench, on: bool) -> Figures:
+    """Marketing takes 60 ms where the others take 3: all wait the grace of 15 ms for it, in vain; 100 a second"""
+    await bench.behave(3, marketing=60)
+    async with bench.engine(marketing={"late": on}) as cashier:
+        await bench.run(cashier, 100, 0.5)
+        opened, harvested = (await bench.seen()).opened, cashier.stacks["marketing"].guard.counts.harvested
+        found = await bench.run(cashier, 100, 1.2)
+        opened = (await bench.seen()).opened - opened - 1  # but for the one that asks
+        harvested = cashier.stacks["marketing"].guard.counts.harvested - harvested
+    return {
+        "connections per 1,000": 1_000 * opened / found.consultations,
+        "answers kept per 1,000": 1_000 * harvested / found.consultations,
+        "with promotions %": 100 * found.share("marketing", Status.FRESH, Status.CACHED, Status.STALE),
+    }
+
+
+async def retry(bench: Bench, on: bool) -> Figures:
+    """Weather `stormy` from the sandbox: one call in ten goes wrong, in every way; 50 a second, none cached"""
+    words = python("cashier", "sandbox", "--port", "0", "--weather", "stormy")
+    with process(LOAD_CORE, *words, log=bench.lab.directory / "sandbox.log") as sandbox:
+        stormy = bench._replace(urls=dict.fromkeys(NAMES, sandbox.first_line.rpartition(" ")[2]))
+        async with stormy.engine({"cache": False, "retry": on}) as cashier:
+            await bench.run(cashier, 50, 0.4, stormy=True)
+            found = await bench.run(cashier, 50, 2.4, stormy=True)
+            counts = [stack.guard.counts for stack in cashier.stacks.values()]
+    return {
+        "without an answer %": 100 * found.lost / found.consultations,
+        "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first for each in counts),
+    }
+
+
+class Mechanism(NamedTuple):
+    """`shown`: the figure that is drawn, of which less is better."""
+
+    name: str
+    shown: str
+    measure: Callable[[Bench, bool], Awaitable[Figures]]
+
+    @property
+    def about(self) -> str:
+        return (self.measure.__doc__ or "").partition("\n")[0]
+
+
+MECHANISMS = (
+    Mechanism("cache", "calls per consultation", cache),
+    Mechanism("stale while fetched anew", "p90 ms", stale),
+    Mechanism("single flight", "calls", single_flight),
+    Mechanism("hedge", "p99 ms", hedge),
+    Mechanism("breaker", "p50 ms", breaker),
+    Mechanism("adaptive timeout", "p50 ms", adaptive_timeout),
+    Mechanism("grace", "p50 ms", grace),
+    Mechanism("limiter", "calls at once, later", limiter),
+    Mechanism("late answers", "connections per 1,000", late),
+    Mechanism("retry", "without an answer %", retry),
+    Mechanism("batch", "calls per consultation", batch),
+)

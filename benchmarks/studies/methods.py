@@ -1,0 +1,210 @@
+"""What more ways to pay cost, and what more promotions cost: the payment logic of one consultation, in this process, without any I/O.
+
+Prepared facts are assembled into ways to pay, ranked, and the whole answer is encoded, as `benchmarks/test_domain.py` does for thirty ways.
+10 to 300 ways with five promotions, then 0 to 60 promotions with thirty ways. Preparing the facts (channels and quotas indexed for use)
+is apart: with the caches on, which is the default, it is done once an answer and not once a consultation.
+
+A figure of a round is the minimum of many single runs, because a mean would measure the neighbours; rounds take turns, their median
+counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.studies.slope import slope
+from cashier.consult import Consultation, OrderSummary
+from cashier.domain.assembly import assemble
+from cashier.domain.case import Case
+from cashier.domain.facts import Channels, Facts, Promotion, Quotas
+from cashier.domain.method import Kind, PayMethod
+from cashier.domain.ranking import ranked
+from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.plan import NAMES
+from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
+
+WAYS = (10, 30, 100, 300)
+PROMOTIONS = (0, 5, 20, 60)
+USUAL_WAYS, USUAL_PROMOTIONS = 30, 5
+# One work of one world in one round.
+STRETCH_S, QUICK_STRETCH_S = 0.2, 0.05
+LEAST_RUNS = 30
+# A consult token with thirty ways takes about so much.
+TOKEN = "x" * 1_500
+
+Sizes = tuple[int, int]
+Works = Mapping[str, Callable[[], Any]]
+
+
+class Spent(NamedTuple):
+    """µs by work, one figure a round, and how large the answer was."""
+
+    us: dict[str, list[float]]
+    answer_bytes: int
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    sizes = list(dict.fromkeys([*((ways, USUAL_PROMOTIONS) for ways in WAYS), *((USUAL_WAYS, count) for count in PROMOTIONS)]))
+    with pinned(PROGRAM_CORE):
+        spent = timed(lab, {each: works(world(*each)) for each in sizes})
+    usual = figures(spent[USUAL_WAYS, USUAL_PROMOTIONS])
+    by_ways = {float(ways): figures(spent[ways, USUAL_PROMOTIONS]) for ways in WAYS}
+    return Finding(
+        "methods",
+        "What more ways to pay and more promotions cost",
+        (__doc__ or "").strip(),
+        time.perf_counter() - began_s,
+        key={
+            "methods.us_30": usual["assemble and rank µs"],
+            "methods.encode_us_30": usual["encode µs"],
+            "methods.prepare_us_30": usual["prepare µs"],
+            "methods.us_per_way": growth(by_ways, "assemble and rank µs"),
+            "methods.encode_us_per_way": growth(by_ways, "encode µs"),
+        },
+        tables=[table(spent)],
+        drawings=[
+            drawing("Time by ways to pay", "ways to pay", by_ways),
+            drawing(
+                f"Time by promotions, {USUAL_WAYS} ways to pay",
+                "promotions offered to the customer",
+                {float(count): figures(spent[USUAL_WAYS, count]) for count in PROMOTIONS},
+            ),
+        ],
+        notes=["In this process and in one thread: no sockets, no other work. In a service the same code finds colder processor caches."],
+    )
+
+
+def world(ways: int, promotions: int) -> World:
+    """One that gives so many ways: a sixth of them cards with quotas, an agreement, accounts, lists and codes, the rest wallets."""
+    banks = [f"B{number}" for number in range(max(1, ways // 6))]
+    found = World(
+        order=order(12_800),
+        member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_B0")),
+        cards=tuple(card(bank) for bank in banks),
+        agreements=(agreement(),),
+        accounts=(account(5_000), account(50_000, "b_2")),
+        channels=(
+            *(channel(Kind.QUICK_PAY, bank) for bank in banks),
+            channel(Kind.AGREEMENT, "UNIONPAY"),
+            *(channel(Kind.NET_BANKING, bank) for bank in banks),
+            channel(Kind.CARD, "ACQUIRER"),
+            channel(Kind.MERCHANT_QR, "ALIPAY"),
+        ),
+        quotas=(
+            *(
+                quota(Kind.QUICK_PAY, bank=bank, single=2_000_000, daily=(5_000_000, 120_000), monthly=(20_000_000, 900_000))
+                for bank in banks
+            ),
+            quota(Kind.BALANCE, single=2_000_000),
+        ),
+        promotions=tuple(offered(number) for number in range(promotions)),
+    )
+    wallets = tuple(channel(Kind.WALLET, f"W{number}") for number in range(ways - len(found.methods())))
+    return found.but(channels=(*found.channels, *wallets))
+
+
+def offered(number: int) -> Promotion:
+    """Of every five one for all, one for a bank, two that exclude each other, of which one stands alone, and one that is over.
+
+    Worth less and less, so that sixty of them do not make the order free.
+    """
+    turn, sort = divmod(number, 5)
+    match sort:
+        case 0:
+            return promotion(f"p_{number}", 1_000 - 50 * turn, threshold=10_000)
+        case 1:
+            return promotion(f"p_{number}", percent_bps=500 - 30 * turn, kinds=[Kind.QUICK_PAY], banks=frozenset({f"B{1 + turn % 3}"}))
+        case 2:
+            return promotion(f"p_{number}", 88 + turn, kinds=[Kind.QUICK_PAY, Kind.BALANCE], group=f"g_{turn}")
+        case 3:
+            return promotion(f"p_{number}", 1_200 + turn, kinds=[Kind.BALANCE], group=f"g_{turn}", stackable=False)
+        case _:
+            return promotion(f"p_{number}", 1_200, expires_at=NOW)
+
+
+def works(of: World) -> Works:
+    facts = of.facts()
+
+    def consulted() -> tuple[PayMethod, ...]:
+        case = Case(of.request, facts, of.catalog, of.now)
+        return ranked(case, assemble(case), of.weights)
+
+    def prepared() -> tuple[Channels, Quotas]:
+        return Channels.prepared(of.channels), Quotas.prepared(of.quotas)
+
+    whole = answer(facts, consulted())
+    return {"prepare µs": prepared, "assemble and rank µs": consulted, "encode µs": lambda: msgspec.json.encode(whole)}
+
+
+def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
+    told = facts.order
+    return Consultation(
+        TOKEN,
+        NOW,
+        NOW,
+        OrderSummary(told.order_id, told.title, told.amount, told.expires_at),
+        True,
+        None,
+        False,
+        tuple(SourceReport(name, Importance.GATING, Status.FRESH, 0.1, 7.4, 0) for name in NAMES),
+        methods,
+    )
+
+
+def timed(lab: Lab, those: Mapping[Sizes, Works]) -> dict[Sizes, Spent]:
+    spent = {sizes: Spent({name: [] for name in those[sizes]}, len(those[sizes]["encode µs"]())) for sizes in those}
+    stretch_s = QUICK_STRETCH_S if lab.quick else STRETCH_S
+    for turn in range(lab.rounds):
+        lab.say(f"methods: round {turn + 1} of {lab.rounds}")
+        for sizes, todo in those.items():
+            for name, work in todo.items():
+                spent[sizes].us[name].append(least_us(work, stretch_s))
+    return spent
+
+
+def least_us(work: Callable[[], Any], seconds: float) -> float:
+    """The shortest of the single runs that fit."""
+    clock_ns = time.perf_counter_ns
+    until_ns = clock_ns() + int(seconds * 1e9)
+    best_ns = 1 << 62
+    runs = 0
+    while runs < LEAST_RUNS or clock_ns() < until_ns:
+        began_ns = clock_ns()
+        work()
+        best_ns = min(best_ns, clock_ns() - began_ns)
+        runs += 1
+    return best_ns / 1_000
+
+
+def figures(spent: Spent) -> dict[str, Figure]:
+    return {name: Figure.of(*rounds) for name, rounds in spent.us.items()}
+
+
+def growth(found: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
+    """What one more costs, round by round."""
+    rounds = zip(*(each[name].rounds for each in found.values()), strict=True)
+    return Figure.of(*(slope(list(zip(found, those, strict=True))) for those in rounds))
+
+
+def table(spent: Mapping[Sizes, Spent]) -> Table:
+    rows = [
+        Row(f"{ways} ways, {promotions} promotions", {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)})
+        for (ways, promotions), each in sorted(spent.items())
+    ]
+    return Table("Time of one consultation's payment logic", rows)
+
+
+def drawing(title: str, x_title: str, found: Mapping[float, Mapping[str, Figure]]) -> Lines:
+    lines = [
+        Line(name.removesuffix(" µs"), [(x, each[name]) for x, each in found.items()], ours=name.startswith("assemble"))
+        for name in next(iter(found.values()))
+    ]
+    return Lines(title, x_title, "µs", lines)

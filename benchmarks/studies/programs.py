@@ -1,0 +1,55 @@
+"""The programs that are compared: ours, and the peers that are here. Starts them; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from benchmarks.lab import Lab
+from benchmarks.lab.load import Check
+from benchmarks.lab.requests import consulted, merged
+from benchmarks.lab.service import Served, service
+from benchmarks.lab.upstream import Upstream
+from benchmarks.peers import PEERS
+
+OURS = "cashier"
+OURS_CACHED = "cashier_cached"
+_TITLES = {OURS: "cashier", OURS_CACHED: "cashier, default caches"}
+
+
+class Program(NamedTuple):
+    """`name`: as in the keys of a finding. `check`: what its answers must hold."""
+
+    name: str
+    title: str
+    caches: bool
+    check: Check
+    served: Served
+
+    @property
+    def ours(self) -> bool:
+        return self.name in _TITLES
+
+
+def started(lab: Lab, answering: Upstream, running: ExitStack, names: Container[str] | None = None) -> list[Program]:
+    """Ours first: live, then with the caches as they are by default; then every peer that is here. `names`: only these."""
+    found = []
+    for name, title in _TITLES.items():
+        if names is None or name in names:
+            cached = name == OURS_CACHED
+            served = running.enter_context(service(lab, answering.urls, cached=cached))
+            found.append(Program(name, title, cached, consulted, served))
+    for peer in PEERS:
+        if names is not None and peer.name not in names:
+            continue
+        if why := peer.absent():
+            lab.skip(f"{peer.title} is absent: {why}")
+            continue
+        try:
+            served = running.enter_context(peer.start(lab, answering.urls))
+        except (OSError, RuntimeError) as error:
+            lab.skip(f"{peer.title} did not start: {error}")
+            continue
+        found.append(Program(peer.name, peer.title, peer.caches, merged, served))
+    return found

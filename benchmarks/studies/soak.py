@@ -1,0 +1,205 @@
+"""Ten minutes at half of the peak, with weather: whether anything grows.
+
+The service as it is by default, all mechanisms, caches and shedding on, on core 0; the lean upstream and open arrivals on core 1, at half
+of what a short closed loop reached. Each source takes 2 ms, the balance service 5. Every minute another source stutters for fifteen
+seconds: one call in ten takes twelve times as long. Every twenty seconds a user's cards are said to have changed, every two minutes all
+answers of a source, by `POST /v1/invalidate`.
+
+Every ten seconds the service is looked at from outside: its private memory, open sockets by state, threads, and what came of the requests.
+The timers of its loop cannot be seen from there.
+
+Flat means: through the samples of the last eight minutes goes a least-squares line, and what it gains in an hour is below 2 % of the level;
+or its slope is within twice its standard error, which is to say that no growth can be told from the noise. Memory, open sockets and threads
+have to be flat. What shrinks counts as flat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import uvloop
+
+from benchmarks.lab.lab import Lab
+from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
+from benchmarks.lab.requests import consultations
+from benchmarks.lab.service import Served, service
+from benchmarks.lab.upstream import upstream
+from benchmarks.lab.visits import OK, Stretch
+from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.studies.footprint import ENDING, LEFT, private_kb, sockets, threads
+from benchmarks.studies.slope import FLAT_SHARE, Trend
+from benchmarks.studies.weather import Weather, stuttering
+
+USERS = 2_000
+CONNECTIONS = 128
+SAMPLES, SAMPLE_S = 60, 10.0
+QUICK_SAMPLES, QUICK_SAMPLE_S = 15, 0.4
+# The last so many count: by then the caches are full and everything has been learned.
+SETTLED = 0.8
+PEAK_S, HALF = 3.0, 0.5
+
+
+class Sample(NamedTuple):
+    """`at_s`: since the beginning. What the service holds at that moment, and what came of the requests since the last one."""
+
+    at_s: float
+    memory_mb: float
+    sockets: Counter[str]
+    threads: int
+    cpu_us: float
+    told: Stretch
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    users = lab.count(USERS)
+    with pinned(LOAD_CORE), upstream(lab, users=users) as answering, service(lab, answering.urls, cached=True, shed=True) as served:
+        weather = Weather(answering, served.port, users)
+        per_s, samples = uvloop.run(soaked(lab, served, weather, consultations(users)))
+    return found(lab, per_s, samples, weather.invalidations, time.perf_counter() - began_s)
+
+
+async def soaked(lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]) -> tuple[float, list[Sample]]:
+    await weather.clear()
+    async with loaded(served.port, requests) as load:
+        await load.closed(lab.seconds(PEAK_S))
+        per_s = HALF * (await load.closed(lab.seconds(PEAK_S))).per_s
+    count, sample_s = (QUICK_SAMPLES, QUICK_SAMPLE_S) if lab.quick else (SAMPLES, SAMPLE_S)
+    samples: list[Sample] = []
+    async with loaded(served.port, requests, connections=CONNECTIONS, seed=2) as load, asyncio.TaskGroup() as passing:
+        began_s = time.perf_counter()
+        for each in range(count):
+            passing.create_task(weather.pass_by(each, sample_s))
+            samples.append(await sampled(load, served.pid, per_s, sample_s, began_s))
+            lab.say(in_words(samples[-1]))
+        await load.rest()
+    return per_s, samples
+
+
+async def sampled(load: Load, pid: int, per_s: float, seconds: float, began_s: float) -> Sample:
+    its_s = cpu_s(pid)
+    told = await load.arrive(per_s, seconds)
+    cpu_us = (cpu_s(pid) - its_s) / max(1, told.statuses.total()) * 1e6
+    return Sample(time.perf_counter() - began_s, private_kb(pid) / 1_000, sockets(pid), threads(pid), cpu_us, told)
+
+
+def in_words(sample: Sample) -> str:
+    told = sample.told
+    return (
+        f"soak: {sample.at_s / 60:.1f} min, {sample.memory_mb:.1f} MB, {sample.sockets.total()} sockets,"
+        f" p50 {told.at(0.5):.1f} ms, p99 {told.at(0.99):.1f} ms, {not_200(told)} not answered with 200"
+    )
+
+
+def not_200(told: Stretch) -> int:
+    return told.statuses.total() - told.answered
+
+
+# What has to be flat, by name and unit.
+LEVELS: Mapping[str, Callable[[Sample], float]] = {
+    "memory MB": lambda sample: sample.memory_mb,
+    "sockets": lambda sample: sample.sockets.total(),
+    "threads": lambda sample: sample.threads,
+}
+
+
+def found(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int, seconds: float) -> Finding:
+    settled = samples[-round(SETTLED * len(samples)) :]
+    trends = {name: Trend.of([(each.at_s, level(each)) for each in settled]) for name, level in LEVELS.items()}
+    return Finding(
+        "soak",
+        "Ten minutes at half of the peak",
+        (__doc__ or "").strip(),
+        seconds,
+        key={
+            **({} if lab.quick else {"soak.flat": Figure.of(float(all(trend.flat for trend in trends.values())))}),
+            "soak.rss_slope_mb_per_h": Figure.of(trends["memory MB"].per_h),
+            "soak.sockets_slope": Figure.of(trends["sockets"].per_h),
+            "soak.threads_slope": Figure.of(trends["threads"].per_h),
+            "soak.not_200": Figure.of(sum(not_200(each.told) for each in samples)),
+            "soak.p50_ms": Figure.of(*(each.told.at(0.5) for each in settled)),
+            "soak.p99_ms": Figure.of(*(each.told.at(0.99) for each in settled)),
+            "soak.cpu_us": Figure.of(*(each.cpu_us for each in settled)),
+        },
+        tables=[growth(trends), requests(per_s, samples)],
+        drawings=list(drawings(samples)),
+        notes=[*(["Too short to say whether anything is flat."] if lab.quick else []), *notes(samples, settled, trends, invalidations)],
+    )
+
+
+def growth(trends: Mapping[str, Trend]) -> Table:
+    rows = [
+        Row(
+            name,
+            {"level": Figure.of(each.level), "per hour": Figure.of(each.per_h), "± per hour": Figure.of(each.error_per_h)},
+            "flat" if each.flat else "grows",
+        )
+        for name, each in trends.items()
+    ]
+    return Table("What grows", rows, "Over the last four fifths of the time. ±: the standard error of the slope.")
+
+
+def requests(per_s: float, samples: Sequence[Sample]) -> Table:
+    statuses: Counter[int] = Counter()
+    for each in samples:
+        statuses.update(each.told.statuses)
+    figures = {
+        "offered/s": Figure.of(per_s),
+        "asked": Figure.of(statuses.total()),
+        "answered": Figure.of(statuses[OK]),
+        "refused": Figure.of(sum(each.told.refused for each in samples)),
+        "failed": Figure.of(sum(each.told.failed for each in samples)),
+        "load busy": Figure.of(*(each.told.load_busy for each in samples)),
+    }
+    return Table("What came of the requests", [Row("all", figures)])
+
+
+def drawings(samples: Sequence[Sample]) -> Iterator[Lines]:
+    def over_time(label: str, level: Callable[[Sample], float], *, ours: bool = False) -> Line:
+        return Line(label, [(each.at_s / 60, Figure.of(level(each))) for each in samples], ours=ours)
+
+    yield Lines("Memory over time", "minutes", "MB", [over_time("private memory", LEVELS["memory MB"], ours=True)])
+    ending = sorted({state for each in samples for state in each.sockets if state in ENDING})
+    yield Lines(
+        "Sockets and threads over time",
+        "minutes",
+        "how many",
+        [
+            over_time("open sockets", LEVELS["sockets"], ours=True),
+            *(over_time(f"sockets {state}", lambda each, state=state: each.sockets[state]) for state in ending),  # type: ignore[misc]  # state is bound
+            over_time("threads", LEVELS["threads"]),
+        ],
+    )
+    yield Lines(
+        "Latency over time",
+        "minutes",
+        "ms",
+        [over_time("p50", lambda each: each.told.at(0.5), ours=True), over_time("p99", lambda each: each.told.at(0.99))],
+        y_logarithmic=True,
+    )
+    if any(not_200(each.told) for each in samples):
+        refused = over_time("not 200", lambda each: not_200(each.told), ours=True)
+        yield Lines("Not answered with 200", "minutes", "requests in a sample", [refused])
+
+
+def notes(samples: Sequence[Sample], settled: Sequence[Sample], trends: Mapping[str, Trend], invalidations: int) -> Iterator[str]:
+    for name, trend in trends.items():
+        if not trend.flat:
+            yield f"{name}: grows by {trend.per_h:,.3g} an hour, at a level of {trend.level:,.3g}."
+        elif trend.per_h > FLAT_SHARE * trend.level:
+            yield f"{name}: {trend.per_h:,.3g} an hour cannot be told from noise (± {trend.error_per_h:,.3g}); a longer run would."
+    if failed := sum(not_200(each.told) for each in samples):
+        yield f"{failed:,} of {sum(each.told.statuses.total() for each in samples):,} were not answered with 200."
+    stutters = ", ".join(
+        f"{name} at {samples[each - 1].at_s / 60:.1f} min" for each in range(1, len(samples)) if (name := stuttering(each))
+    )
+    yield f"Weather: {stutters} began to stutter; {invalidations} invalidations."
+    if len({each.sockets[LEFT] for each in settled}) > 1:
+        yield "Sockets that the other side had closed were seen; none of them may stay."
+    if max(each.told.load_busy for each in samples) > 0.8:
+        yield "The load's own core was busy above 80 % in some sample: latencies of that one are not the service's alone."

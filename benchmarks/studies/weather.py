@@ -1,0 +1,67 @@
+"""What goes wrong during a soak, and when: sources that stutter, answers that are said to have changed. Measures nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+from collections.abc import Mapping
+from random import Random
+
+import msgspec
+
+from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.upstream import Upstream
+from benchmarks.upstream import FIRST
+from cashier.plan import NAMES
+
+DELAYS_MS = {**dict.fromkeys(NAMES, 2.0), "balance": 5.0}
+# So many of 10,000 calls take twelve times as long.
+STUTTER_BPS = 1_000
+# In samples.
+STUTTER_EVERY, STUTTER_FOR = 6, 1.5
+CARDS_EVERY, ALL_EVERY = 2, 12
+
+
+class Weather:
+    """Each source stutters in its turn. The upstream and the service are told from a thread: telling them waits for their answer."""
+
+    def __init__(self, answering: Upstream, port: int, users: int) -> None:
+        self.invalidations = 0
+        self._answering = answering
+        self._port = port
+        self._users = users
+        self._random = Random(1)
+
+    async def clear(self) -> None:
+        await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS))
+
+    async def pass_by(self, sample: int, sample_s: float) -> None:
+        """What is due while this sample is taken; returns when it is over."""
+        if sample % CARDS_EVERY == 1:
+            await self._invalidate({"source": "card", "key": f"u_{FIRST + self._random.randrange(self._users)}"})
+        if sample % ALL_EVERY == ALL_EVERY - 1:
+            await self._invalidate({"source": NAMES[sample // ALL_EVERY % len(NAMES)], "prefix": ""})
+        if name := stuttering(sample):
+            await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS}))
+            await asyncio.sleep(STUTTER_FOR * sample_s)
+            await self.clear()
+
+    async def _invalidate(self, what: Mapping[str, str]) -> None:
+        await asyncio.to_thread(self._post, msgspec.json.encode(what))
+        self.invalidations += 1
+
+    def _post(self, body: bytes) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+        try:
+            connection.request("POST", "/v1/invalidate", body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            said = answer.read()
+        finally:
+            connection.close()
+        if answer.status != 200:
+            raise ValueError(f"the service said {answer.status}: {said.decode()}")
+
+
+def stuttering(sample: int) -> str:
+    """Which source begins to stutter with this sample; empty where none does."""
+    return NAMES[sample // STUTTER_EVERY % len(NAMES)] if sample % STUTTER_EVERY == STUTTER_EVERY - 1 else ""

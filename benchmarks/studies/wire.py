@@ -1,0 +1,174 @@
+"""What one upstream call costs in CPU: `http1`, our own client; aiohttp's beside it; and the floor.
+
+A lean server runs on core 1; this process is the client, on core 0, so that the figures are the client's alone, kernel included: user and
+system time of this process ÷ calls. The floor writes the same request and counts the bytes of the answer, without parsing and without a
+pool: what asyncio, uvloop and the kernel take, whatever a client does. Rounds of all interleave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeAlias, cast
+
+import uvloop
+
+from benchmarks.lab import Lab
+from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
+from benchmarks.lab.sized import SIZES, answer
+from benchmarks.results import Bars, Figure, Finding, Row, Table
+from cashier.answer import SourceError
+from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.http1 import Http1
+from cashier.wire.via_aiohttp import ViaAiohttp
+
+WIDTHS = (1, 8)
+CALLS = 4_000
+TRIP = Trip("0f3f9c2e-bench")
+TITLES = {"floor": "the floor", "http1": "http1, ours", "aiohttp": "aiohttp"}
+
+# Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
+Run: TypeAlias = Callable[[int, int, int], Awaitable[None]]
+Spent: TypeAlias = dict[tuple[int, int], dict[str, list[float]]]
+
+
+class Volley:
+    """`width` chains of calls, each starting its next one from the callback of the last."""
+
+    def __init__(self, transport: Transport, request: Request, count: int) -> None:
+        self.transport = transport
+        self.request = request
+        self.left = self.pending = count
+        self.done = asyncio.get_running_loop().create_future()
+
+    def start(self) -> None:
+        if self.left:
+            self.left -= 1
+            self.transport.send(self.request, TRIP, 150, self.reply)
+
+    def reply(self, outcome: Response | SourceError) -> None:
+        if not isinstance(outcome, Response):
+            self.left = 0
+            if not self.done.done():
+                self.done.set_exception(outcome)
+            return
+        self.pending -= 1
+        if self.pending:
+            self.start()
+        elif not self.done.done():
+            self.done.set_result(None)
+
+
+def through(transport: Transport) -> Run:
+    async def run(count: int, width: int, size: int) -> None:
+        volley = Volley(transport, Request(f"/{size}"), count)
+        for _ in range(width):
+            volley.start()
+        await volley.done
+
+    return run
+
+
+class Bare(asyncio.Protocol):
+    """The floor: one connection that asks again when as many bytes have come as an answer has."""
+
+    def __init__(self, question: bytes, answer_bytes: int, count: int) -> None:
+        self.question = question
+        self.answer_bytes = self.missing = answer_bytes
+        self.count = count
+        self.done = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self.transport.write(self.question)
+
+    def data_received(self, data: bytes) -> None:
+        self.missing -= len(data)
+        if self.missing:
+            return
+        self.missing = self.answer_bytes
+        self.count -= 1
+        if self.count:
+            self.transport.write(self.question)
+        else:
+            self.transport.close()
+            self.done.set_result(None)
+
+
+def bare(port: int) -> Run:
+    async def run(count: int, width: int, size: int) -> None:
+        question = (
+            f"GET /{size} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Caller: cashier\r\nAccept: application/json\r\n"
+            f"Accept-Encoding: identity\r\nX-Request-Id: {TRIP.request_id}\r\nX-Deadline-Ms: 150\r\n\r\n"
+        ).encode()
+        loop = asyncio.get_running_loop()
+        made = [
+            await loop.create_connection(lambda: Bare(question, len(answer(size)), count // width), "127.0.0.1", port) for _ in range(width)
+        ]
+        await asyncio.gather(*(protocol.done for _, protocol in made))
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def runs(port: int) -> AsyncIterator[dict[str, Run]]:
+    url = f"http://127.0.0.1:{port}"
+    http1, aiohttp = Http1([url]), ViaAiohttp([url])
+    await http1.open()
+    await aiohttp.open()
+    try:
+        yield {"floor": bare(port), "http1": through(http1), "aiohttp": through(aiohttp)}
+    finally:
+        await http1.close()
+        await aiohttp.close()
+
+
+async def raced(lab: Lab, port: int) -> Spent:
+    calls = lab.count(CALLS) // max(WIDTHS) * max(WIDTHS)
+    found: Spent = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
+    async with runs(port) as ways:
+        for turn in range(lab.rounds + 1):  # the first warms up
+            for (size, width), spent in found.items():
+                for name, run in ways.items():
+                    before_s = time.process_time()
+                    await run(calls, width, size)
+                    if turn:
+                        spent[name].append((time.process_time() - before_s) / calls * 1e6)
+            lab.say(f"round {turn} of {lab.rounds}" if turn else "warm")
+    return found
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized")) as child:
+        found = uvloop.run(raced(lab, int(child.first_line)))
+    return finding(found, time.perf_counter() - began_s)
+
+
+def finding(found: Spent, seconds: float) -> Finding:
+    rows, key = [], {}
+    groups: dict[str, list[Figure | None]] = {title: [] for title in TITLES.values()}
+    for (size, width), spent in found.items():
+        figures = {name: Figure(tuple(rounds)) for name, rounds in spent.items()}
+        ratio = figures["aiohttp"].over(figures["http1"])
+        rows.append(Row(label(size, width), {f"{TITLES[name]} µs": each for name, each in figures.items()} | {"aiohttp ÷ http1": ratio}))
+        key[f"wire.us_{size}_{width}"] = figures["http1"]
+        key[f"wire.ratio_aiohttp_{size}_{width}"] = ratio
+        for name, each in figures.items():
+            groups[TITLES[name]].append(each)
+    labels = [label(*case) for case in found]
+    return Finding(
+        name="wire",
+        title="CPU of one upstream call",
+        about=__doc__ or "",
+        seconds=seconds,
+        key=key,
+        tables=[Table("CPU per call, kernel included", rows)],
+        drawings=[Bars("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"]])],
+    )
+
+
+def label(size: int, width: int) -> str:
+    return f"{size:,} B, {width} in flight"

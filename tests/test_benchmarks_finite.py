@@ -1,0 +1,34 @@
+"""What is no number is taken out of a finding before it is written or judged."""
+
+from __future__ import annotations
+
+import msgspec
+
+from benchmarks.finite import finite
+from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
+
+
+def test_what_is_no_number_is_taken_out_and_noted() -> None:
+    nan = float("nan")
+    broken = Finding(
+        "x",
+        "x",
+        "",
+        1.0,
+        key={"good": Figure.of(1.0), "bad": Figure.of(nan), "never": Figure.of(1.0, float("inf")), "empty": Figure(())},
+        tables=[Table("t", [Row("r", {"a": Figure.of(1.0, nan), "b": Figure.of(float("inf"))})])],
+        drawings=[
+            Lines("l", "x", "y", [Line("one", [(1.0, Figure.of(nan)), (2.0, Figure.of(3.0))])], marks={"m": nan}),
+            Bars("b", "y", ["p", "q", "r"], {"g": [Figure.of(nan), None, Figure.of(1.0)]}),
+        ],
+    )
+    found = finite(broken)
+    assert found.key == {"good": Figure.of(1.0)}
+    assert found.tables[0].rows[0].figures == {"a": Figure.of(1.0)}
+    lines, bars = found.drawings
+    assert isinstance(lines, Lines)
+    assert isinstance(bars, Bars)
+    assert (lines.lines[0].points, lines.marks, bars.groups) == ([(2.0, Figure.of(3.0))], {}, {"g": [None, None, Figure.of(1.0)]})
+    assert len(found.notes) == 7
+    assert "t, r, a: no number in 1 of 2 rounds." in found.notes
+    assert "null" not in msgspec.json.encode(found.key).decode()

@@ -1,0 +1,340 @@
+"""The lab under the benchmarks: what it counts, in which order it calls, what it reads of an answer. However fast it is."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.lab import Lab
+from benchmarks.lab.alarm import Alarm
+from benchmarks.lab.answer import Answer
+from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.histogram import Histogram
+from benchmarks.lab.load import SAMPLES, loaded
+from benchmarks.lab.process import PROGRAM_CORE, cpu_s, process, python, tree
+from benchmarks.lab.requests import consulted, merged
+from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.visits import LOST, NEVER_SENT, OK, REFUSED, Visit
+from benchmarks.studies.overload import quantile, recovery_s
+
+LENGTH = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 11\r\n\r\nhello world"
+CHUNKS = b"HTTP/1.1 503 No\r\ntransfer-encoding: chunked\r\n\r\n6\r\nhello \r\n5;x=y\r\nworld\r\n0\r\n\r\n"
+TRAILED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\nb\r\nhello world\r\n0\r\nDigest: 1\r\n\r\n"
+EMPTY = b"HTTP/1.1 404 Not Found\r\nCONTENT-LENGTH: 0\r\n\r\n"
+
+
+@asynccontextmanager
+async def alarms() -> AsyncIterator[Alarm]:
+    made = Alarm(asyncio.get_running_loop())
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+async def emptied(made: Alarm) -> None:
+    async with asyncio.timeout(10):
+        while made:  # noqa: ASYNC110  # whatever is due says so itself
+            await asyncio.sleep(0.001)
+
+
+async def test_an_alarm_calls_in_the_order_in_which_calls_are_due_and_never_early() -> None:
+    called: list[int] = []
+    early: list[int] = []
+    now_s = time.perf_counter()
+
+    def call(n: int, due_s: float) -> None:
+        called.append(n)
+        if time.perf_counter() < due_s:
+            early.append(n)
+
+    async with alarms() as made:
+        for n in (3, 1, 4, 0, 2):
+            made.at(now_s + n / 500, partial(call, n, now_s + n / 500))
+        await emptied(made)
+    assert called == [0, 1, 2, 3, 4]
+    assert not early
+
+
+async def test_a_thousand_calls_due_at_once_are_all_made_in_their_order() -> None:
+    called: list[int] = []
+    due_s = time.perf_counter() + 0.005
+    async with alarms() as made:
+        for n in range(1_000):
+            made.at(due_s, partial(called.append, n))
+        await emptied(made)
+    assert called == list(range(1_000))
+
+
+async def test_what_was_due_already_is_called_soon_but_not_from_within_the_asking() -> None:
+    called: list[str] = []
+    async with alarms() as made:
+        made.at(0.0, partial(called.append, "long ago"))
+        assert not called
+        await emptied(made)
+    assert called == ["long ago"]
+
+
+async def test_a_call_may_ask_for_another_and_an_earlier_one_goes_first() -> None:
+    called: list[str] = []
+
+    def first() -> None:
+        called.append("first")
+        made.at(time.perf_counter() + 0.001, partial(called.append, "asked by it"))
+
+    async with alarms() as made:
+        made.at(time.perf_counter() + 60, partial(called.append, "much later"))
+        made.at(time.perf_counter(), first)
+        async with asyncio.timeout(10):
+            while len(called) < 2:  # noqa: ASYNC110  # whatever is due says so itself
+                await asyncio.sleep(0.001)
+    assert called == ["first", "asked by it"]
+
+
+async def test_a_call_that_fails_takes_none_with_it() -> None:
+    called: list[int] = []
+    said: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: said.append(what))
+
+    def fail() -> None:
+        raise KeyError
+
+    async with alarms() as made:
+        made.at(1.0, fail)
+        made.at(2.0, partial(called.append, 1))
+        await emptied(made)
+    assert called == [1]
+    assert isinstance(said[0]["exception"], KeyError)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [(LENGTH, 200, b"hello world"), (CHUNKS, 503, b"hello world"), (TRAILED, 200, b"hello world"), (EMPTY, 404, b"")],
+)
+def test_an_answer_ends_where_it_ends_however_it_is_cut(answer: bytes, status: int, body: bytes) -> None:
+    for cut in range(1, len(answer)):
+        read = Answer()
+        assert not read.feed(answer[:cut])
+        assert read.feed(answer[cut:])
+        assert (read.status, read.body()) == (status, body)
+    byte_by_byte = Answer()
+    assert [byte_by_byte.feed(bytes([each])) for each in answer] == [False] * (len(answer) - 1) + [True]
+    assert byte_by_byte.body() == body
+
+
+@pytest.mark.parametrize("answer", [LENGTH + b"!", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"nonsense\r\n\r\n"])
+def test_an_answer_that_is_not_what_it_says_is_refused(answer: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Answer().feed(answer)
+
+
+def test_a_histogram_takes_seconds_and_gives_milliseconds() -> None:
+    made, other = Histogram(), Histogram()
+    assert math.isnan(made.at(0.5))
+    for ms in range(1, 101):
+        made.record(ms / 1000)
+    other.record(1_000_000)
+    made.add(other)
+    assert made.count == 101
+    assert made.at(0.5) == pytest.approx(51, rel=0.002)
+    assert made.at(1) == pytest.approx(60_000, rel=0.002)
+
+
+def test_a_merge_is_looked_at_before_it_is_compared() -> None:
+    whole = b'{"order":{"a":1},"merchant":{"a":1},"member":{"a":1},"card":{"a":1},"balance":{"a":1},"channel":{"a":1},"quota":{"a":1}'
+    assert merged(whole + b',"marketing":{"a":1}}') is None
+    assert merged(whole + b',"marketing":null}') == "without marketing"
+    assert merged(whole + b"}") == "without marketing"
+    assert consulted(b'{"sources":[{"name":"card","status":"TIMEOUT"}],"payable":true,"methods":[1]}') == "without card"
+
+
+class Server(asyncio.Protocol):
+    """Answers in chunks; `/refuses` it does, `/slow` comes after 50 ms, at `/cut` it hangs up."""
+
+    connections = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        Server.connections += 1
+
+    def data_received(self, data: bytes) -> None:
+        match data.split()[1]:
+            case b"/cut":
+                self._transport.close()
+            case b"/refuses":
+                self._transport.write(b'HTTP/1.1 503 No\r\nContent-Length: 21\r\n\r\n{"code":"OVERLOADED"}')
+            case b"/slow":
+                whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+                asyncio.get_running_loop().call_later(0.05, self._transport.write, whole)
+            case _:
+                self._transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+
+
+@asynccontextmanager
+async def answering() -> AsyncIterator[int]:
+    Server.connections = 0
+    async with await asyncio.get_running_loop().create_server(Server, "127.0.0.1", 0) as listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+async def test_a_closed_loop_counts_every_answer_and_leaves_none_under_way() -> None:
+    async with answering() as port, loaded(port, [b"GET /ok\r\n\r\n"], connections=3) as load:
+        found = await load.closed(0.05)
+        again = await load.closed(0.05)
+    assert found.answered > 3
+    assert found.histogram.count == found.answered == found.statuses.total()
+    assert again.answered > 3
+    assert Server.connections == 3
+
+
+async def test_who_finds_no_connection_waits_and_the_wait_counts() -> None:
+    async with answering() as port, loaded(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
+        found = await load.open(100, 0.1, keep=True)
+    latencies = [visit.latency_s for visit in found.visits]
+    assert len(latencies) > 4
+    assert max(latencies) > 0.05 * (len(latencies) - 3)  # one after the other, and almost all came at once
+
+
+async def test_arrivals_are_the_same_for_the_same_seed() -> None:
+    async def which(seed: int) -> list[int]:
+        requests = [b"GET /%d\r\n\r\n" % n for n in range(50)]
+        async with answering() as port, loaded(port, requests, connections=1, seed=seed) as load:
+            return [visit.which for visit in (await load.open(500, 0.1, keep=True)).visits]
+
+    first, again, other = [await which(seed) for seed in (1, 1, 2)]
+    assert first == again
+    assert first[:20] != other[:20]
+
+
+async def test_what_is_refused_or_cut_off_is_counted_as_that_and_a_lost_connection_is_replaced() -> None:
+    requests = [b"GET /cut\r\n\r\n", b"GET /refuses\r\n\r\n", b"GET /ok\r\n\r\n"]
+    async with answering() as port, loaded(port, requests, connections=64) as load:
+        found = await load.open(300, 0.1)
+        more = await load.open(300, 0.1)
+    for each in (found, more):
+        assert min(each.answered, each.refused, each.statuses[LOST]) > 0
+        assert each.failed == each.statuses[LOST]
+    assert Server.connections > 64
+
+
+async def test_who_waits_too_long_goes_away_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.lab.load.PATIENCE_S", 0.06)
+    async with answering() as port, loaded(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
+        found = await load.arrive(200, 0.3)
+        gone = found.statuses[NEVER_SENT]
+        await load.rest()
+    assert gone > 0
+    assert found.failed == found.statuses[NEVER_SENT] >= gone
+
+
+async def test_the_first_answers_of_each_stretch_are_looked_at() -> None:
+    seen: list[bytes] = []
+
+    def check(body: bytes) -> str:
+        seen.append(body)
+        return "not it"
+
+    async with answering() as port, loaded(port, [b"GET /ok\r\n\r\n"], connections=2, check=check) as load:
+        await load.closed(0.05)
+        again = await load.closed(0.05)
+    assert set(seen) == {b"ok"}
+    assert len(seen) == 2 * SAMPLES
+    assert again.looked_at == SAMPLES
+    assert again.wrong == ["not it"] * SAMPLES
+
+
+def test_the_cpu_of_children_counts_also_when_they_have_ended() -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    parent = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {burn!r}]); print('ready', flush=True); time.sleep(60)"
+    with process(PROGRAM_CORE, python()[0], "-c", parent) as child:
+        assert child.first_line == "ready"
+        assert tree(child.pid) == [child.pid]
+        assert cpu_s(child.pid) >= 0.28
+    assert child.popen.returncode is not None
+
+
+@pytest.mark.parametrize("ready", [None, lambda: False])
+def test_a_program_that_ends_before_it_is_ready_says_so_in_its_own_words(tmp_path: Path, ready: Callable[[], bool] | None) -> None:
+    words = [python()[0], "-c", "import sys; sys.stderr.write('no such shop'); sys.exit(3)"]
+    with pytest.raises(RuntimeError, match=r"ended with 3 .*no such shop"), process(None, *words, ready=ready, log=tmp_path / "log"):
+        pass
+
+
+def test_a_quick_lab_is_short_and_a_full_one_is_not(tmp_path: Path) -> None:
+    told: list[str] = []
+    quick, full = Lab(tmp_path, quick=True, tell=told.append), Lab(tmp_path, rounds=3)
+    assert (full.seconds(2.5), full.count(2_000), full.rounds) == (2.5, 2_000, 3)
+    assert (quick.seconds(2.5) < 1, quick.count(2_000) <= 100, quick.rounds) == (True, True, 1)
+    quick.skip("nginx is absent")
+    assert quick.skipped == told == ["nginx is absent"]
+
+
+@pytest.fixture(scope="module")
+def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
+    with upstream(Lab(tmp_path_factory.mktemp("lab"), quick=True), users=5) as running:
+        yield running
+
+
+def ask(port: int, target: str, body: bytes = b"") -> bytes:
+    head = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+
+    async def once() -> bytes:
+        async with loaded(port, [head + body], connections=1, check=found.append) as load:
+            await load.open(10_000, 0.001)
+            return found[0] if found else b""
+
+    found: list[bytes] = []
+    return asyncio.run(once())
+
+
+def port_of(lean: Upstream, name: str) -> int:
+    return int(lean.urls[name].rpartition(":")[2])
+
+
+def test_the_upstream_answers_for_every_source_and_counts_by_source(lean: Upstream) -> None:
+    lean.behave(Behaviour())
+    assert b'"u_100001"' in ask(port_of(lean, "card"), "/members/u_100001/cards")
+    assert b'"answers":[{"ok":' in ask(port_of(lean, "card"), "/batch/cards", b'{"requests":[{"user_id":"u_100001"}]}')
+    seen = lean.seen()
+    assert seen.calls["card"] >= 2
+    assert 0 < seen.keys["card"] < seen.calls["card"]
+    assert {name for name, calls in seen.calls.items() if calls} == {"card"}
+    assert not seen.held
+
+
+def test_the_upstream_holds_back_as_long_as_it_was_told_and_says_for_how_long_it_did(lean: Upstream) -> None:
+    lean.behave(Behaviour({"order": 20.0, "card": 1.0}))
+    ask(port_of(lean, "order"), "/orders/o_100001")
+    ask(port_of(lean, "card"), "/members/u_100001/cards")
+    held = lean.seen().held
+    assert held["order"].p50_ms >= 19.9
+    assert held["card"].p50_ms >= 0.99
+    assert set(held) == {"order", "card"}
+
+
+def test_the_upstream_refuses_to_behave_as_nobody(lean: Upstream) -> None:
+    with pytest.raises(ValueError, match="no such sources: shop"):
+        lean.behave(Behaviour(hanging=("shop",)))
+
+
+def test_recovery_is_the_first_window_in_which_all_were_served_as_soon_as_usual() -> None:
+    def visit(at_s: float, status: int = OK, latency_s: float = 0.01) -> Visit:
+        return Visit(at_s, 0, status, latency_s)
+
+    calm = [visit(n / 100) for n in range(300)]
+    assert recovery_s(calm, 1.0, 3.0, 0.01) == 0
+    assert recovery_s([*calm, visit(1.12, REFUSED)], 1.0, 3.0, 0.01) == pytest.approx(0.15)
+    assert recovery_s([*calm, *(visit(1 + n / 100, latency_s=0.05) for n in range(50))], 1.0, 3.0, 0.01) == pytest.approx(0.5)
+    assert recovery_s([visit(n / 100, REFUSED) for n in range(300)], 1.0, 3.0, 0.01) is None
+    assert recovery_s([], 1.0, 3.0, 0.01) is None
+    assert quantile([], 0.99) == 0
+    assert quantile(range(100), 0.99) == 99

@@ -1,0 +1,394 @@
+"""The benchmarks' report: bars are judged, results travel as JSON, the page says all that was found. Nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+import benchmarks.__main__ as command
+from benchmarks import alone, suite
+from benchmarks.bars import BARS, Bar, Judged, Verdict, against, count, judge, limit
+from benchmarks.machine import found as this_machine
+from benchmarks.peers import versions
+from benchmarks.report import headline, page, terminal
+from benchmarks.report.plain import plain, spread_of
+from benchmarks.report.progress import Shown
+from benchmarks.report.strip import strip
+from benchmarks.results import Bars, Figure, Finding, Line, Lines, Machine, Results, Row, Table
+
+LOWER = Bar("latency", "latency", "added_ms.p99", 4.0, 1.0, "ms")
+HIGHER = Bar("goodput", "overload", "overload.goodput", 0.9, 0.97, higher=True)
+MACHINE = Machine("a <fast> processor", 2, "Linux", {"Python": "3.11.2"})
+
+
+def results(*findings: Finding, quick: bool = False, at: str = "2026-01-02T03:04:05+00:00", machine: Machine = MACHINE) -> Results:
+    return Results(at, "python -m benchmarks cost --out '<here>'", quick, machine, findings)
+
+
+COST = Finding(
+    "cost",
+    "What it costs <beside> others",
+    "Eight sources\n& a merge.\n\nWhat:\n- `one` <thing>\n  more of it\n- another",
+    12.3,
+    key={"cpu_us.cashier": Figure.of(560.2, 570.0, 550.0), "ratio.nginx_lua": Figure.of(1.4, 1.6, 1.45), "ratio.go": Figure.of(0.71)},
+    tables=[
+        Table("By <program>", [Row("us & them", {"CPU µs": Figure.of(560.2, 570.0)}, "a <note>"), Row("none", {})], "under the <table>")
+    ],
+    drawings=[
+        Bars(
+            "beside <others>",
+            "µs",
+            ["us", "them", "gone"],
+            {"user": [Figure.of(1.0, 2.0), Figure.of(0.0), None]},
+            ours=["us"],
+            marks={"aim": 3.0},
+        ),
+        Lines(
+            "one point, & none",
+            "load",
+            "ms",
+            [
+                Line("one", [(1.0, Figure.of(2.0, 3.0))], ours=True),
+                Line("none", []),
+                Line("zero", [(1.0, Figure.of(0.0)), (0.0, Figure.of(1.0))]),
+            ],
+            x_logarithmic=True,
+            y_logarithmic=True,
+            marks={"deadline": 150.0, "nothing": 0.0},
+        ),
+        Lines("the tail", "percentile", "ms", [Line("us", [(x, Figure.of(x)) for x in (50.0, 90.0, 99.0, 99.9)])]),
+    ],
+    notes=["12 of 3,000 were <not> answered."],
+)
+FAILED = suite.failed("hang", "RuntimeError: <no> nginx")
+
+
+# Bars
+
+
+@pytest.mark.parametrize(
+    ("bar", "rounds", "verdict", "crosses"),
+    [
+        (LOWER, (4.0,), Verdict.MET, False),
+        (LOWER, (4.0001,), Verdict.MISSED, False),
+        (LOWER, (3.0, 3.5, 4.2), Verdict.MET, True),
+        (LOWER, (3.9, 4.5, 5.0), Verdict.MISSED, True),
+        (HIGHER, (0.9,), Verdict.MET, False),
+        (HIGHER, (0.8999,), Verdict.MISSED, False),
+        (HIGHER, (0.85, 0.95, 0.99), Verdict.MET, True),
+        (LOWER._replace(always=True), (3.0, 3.5, 4.2), Verdict.MISSED, True),
+        (HIGHER._replace(always=True), (0.85, 0.95, 0.99), Verdict.MISSED, True),
+        (LOWER._replace(now=5.0, always=True), (-40.0, -3.0, 4.9), Verdict.MET, False),
+    ],
+)
+def test_a_bar_is_met_by_the_median_or_where_it_says_so_by_the_worst_round(
+    bar: Bar, rounds: tuple[float, ...], verdict: Verdict, crosses: bool
+) -> None:
+    judged = Judged(bar, Figure(rounds))
+    assert (judged.verdict, judged.crosses) == (verdict, crosses)
+
+
+def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
+    judged = {each.bar.key: each for each in judge(results(COST, FAILED))}
+    assert judged["ratio.nginx_lua"].verdict is Verdict.MET
+    assert judged["ratio.go"].verdict is Verdict.MISSED
+    assert (judged["ratio.node"].verdict, judged["ratio.node"].why) == (Verdict.NOT_MEASURED, "not found: see its notes")
+    assert judged["hang.normal_after_s"].why == "its study failed"
+    assert (judged["soak.flat"].why, judged["soak.flat"].found, judged["soak.flat"].away) == ("not run", "", "")
+    told = count(list(judged.values()))
+    assert told == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; in 1 not every round says the same"
+
+
+def test_rounding_is_against_us() -> None:
+    assert against(1.5001, higher=False) == "1.51"
+    assert against(0.8999, higher=True) == "0.899"
+    assert against(-45.04, higher=False) == "−45.0"
+    assert against(12_345.2, higher=False) == "12,346"
+    assert against(0.0, higher=True) == "0"
+    # What is exact stays exact, though 0.9 is none of the floats.
+    assert (against(0.9, higher=True), against(0.3, higher=False)) == ("0.900", "0.300")
+
+
+def test_the_distance_from_the_goal_is_told() -> None:
+    assert Judged(LOWER, Figure.of(2.0)).away == "2.00 × the goal"
+    assert Judged(LOWER, Figure.of(1.0)).away == "reached"
+    assert Judged(HIGHER, Figure.of(0.93)).away == "0.958 × the goal"
+    assert Judged(LOWER._replace(goal=None), Figure.of(9.0)).away == ""
+    assert (limit(LOWER, 4.0), limit(HIGHER, 0.97), limit(LOWER, None)) == ("≤ 4 ms", "≥ 0.97", "")
+
+
+def test_every_bar_belongs_to_a_study_of_the_suite() -> None:
+    assert {bar.study for bar in BARS} <= {study.name for study in suite.STUDIES}
+    assert len({bar.key for bar in BARS}) == len(BARS)
+    # Whoever is as good as the goal has met the bar.
+    assert all(Judged(bar, Figure.of(bar.goal)).verdict is Verdict.MET for bar in BARS if bar.goal is not None)
+
+
+def test_in_a_strip_better_is_to_the_left_whichever_way_is_better() -> None:
+    def at(judged: Judged) -> float:
+        return float(re.findall(r'cx="([\d.]+)"', strip(judged))[0])
+
+    assert at(Judged(LOWER, Figure.of(2.0))) < at(Judged(LOWER, Figure.of(4.0))) == 75 < at(Judged(LOWER, Figure.of(8.0)))
+    assert at(Judged(HIGHER, Figure.of(0.95))) < 75 < at(Judged(HIGHER, Figure.of(0.5)))
+    assert strip(Judged(LOWER, Figure.of(-1.0, 2.0, 3.0))) == strip(Judged(LOWER, None)) == ""
+
+
+# As data
+
+
+def test_results_travel_as_json(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "results.json"
+    suite.write(results(COST, FAILED), file)
+    found = suite.read(file)
+    assert msgspec.json.encode(found) == msgspec.json.encode(results(COST, FAILED))
+    suite.write(results(FAILED), file)
+    assert suite.read(file.with_name("results.previous.json")) == found
+
+
+def test_older_findings_stand_beside_new_ones_with_their_own_date(tmp_path: Path) -> None:
+    then = Machine(MACHINE.processor, 2, "Linux", {"Python": "3.11.1"})
+    old = results(COST, msgspec.structs.replace(FAILED, failed="", about="fine"), at="2025-12-01T00:00:00+00:00", machine=then)
+    merged = suite.merged(results(FAILED), old)
+    assert [(finding.name, finding.at, bool(finding.failed)) for finding in merged.findings] == [
+        ("cost", "2025-12-01T00:00:00+00:00", False),
+        ("hang", "", True),
+    ]
+    assert merged.findings[0].notes[-1] == "Measured with Python 3.11.1."
+    with pytest.raises(ValueError, match="another machine"):
+        suite.merged(results(machine=Machine("another", 2, "Linux", {})), old)
+    with pytest.raises(ValueError, match="quick"):
+        suite.merged(results(quick=True), old)
+
+
+# What a person sees
+
+
+class Elements(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.references: list[str] = []
+        self.ids: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.references += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    found = results(COST, FAILED)
+    return page.page(found, judge(found))
+
+
+def test_the_page_says_all_that_was_found(html: str) -> None:
+    seen = Elements(html)
+    assert seen.open == []
+    assert len(set(seen.ids)) == len(seen.ids)
+    for told in (
+        COST.title,
+        "Eight sources & a merge.",
+        "one <thing> more of it",
+        *COST.notes,
+        FAILED.title,
+        FAILED.failed,
+        MACHINE.processor,
+        "python -m benchmarks cost --out '<here>'",
+    ):
+        assert told in seen.text
+    for told in (
+        "By <program>",
+        "under the <table>",
+        "us & them",
+        "a <note>",
+        "beside <others>",
+        "one point, & none",
+        "560 to 570",
+        "565.1",
+    ):
+        assert told in seen.text
+    for bar in BARS:
+        assert bar.what in seen.text
+    for told in ("1.45", "1.40 to 1.60", "not in every round", "its study failed", "deadline: 150", "not measured", "2 of the points"):
+        assert told in seen.text
+
+
+def test_every_further_nine_of_a_percentile_has_its_room(html: str) -> None:
+    drawn = html.partition("the tail")[2].partition("</figure>")[0]
+    assert [drawn.count(f">{tick}</text>") for tick in ("50", "99", "99.9")] == [2, 2, 2]
+
+
+def test_the_page_needs_nothing_from_anywhere_and_hides_no_markup(html: str) -> None:
+    seen = Elements(html)
+    assert all(reference.startswith("#") for reference in seen.references)
+    assert not re.search(r"https?://|@import|url\((?!#)|<script|<link", html)
+    assert "prefers-color-scheme: dark" in html
+    assert not re.search(r"#f100\d\d", html)
+    assert "nan" not in re.sub(r"[^ \d.a-z-]", " ", html.lower()).split()
+
+
+def test_the_headline_is_only_of_what_was_measured() -> None:
+    assert headline.sentence(results(COST)) == (
+        "One consultation of eight live sources costs 561 µs of CPU",
+        "That is 1.45 × nginx + Lua and 0.710 × Go, which make the same eight calls on the same core "
+        "and merge the answers without any domain work.",
+    )
+    assert headline.sentence(results(FAILED))[1] == ""
+    assert [tile.value for tile in headline.tiles(results(COST))] == ["561"]
+
+
+def test_figures_in_tables_have_no_exponents() -> None:
+    assert (plain(36_293.4), plain(1_149.3), plain(0.90974), plain(-44.0), plain(99.96)) == ("36,293", "1,149", "0.9097", "−44", "99.96")
+    assert (spread_of(Figure.of(1_096.0, 1_206.2)), spread_of(Figure.of(2.0, 2.0))) == ("1,096 to 1,206", "")
+
+
+def test_the_terminal_shows_tables_notes_and_bars() -> None:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich writes to it until the end
+    found = results(COST, FAILED, quick=True)
+    terminal.show(found, judge(found), console)
+    console.file.close()
+    told = console.export_text()
+    for each in (
+        "By <program>",
+        "us & them",
+        "a <note>",
+        "were <not> answered",
+        "RuntimeError: <no> nginx",
+        "≤ 1.5",
+        "1.40 to 1.60",
+        "mean nothing",
+    ):
+        assert each in told
+
+
+# The command
+
+
+@pytest.fixture
+def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package of two studies, one of which fails, that another process can import too."""
+    package = tmp_path / "some_studies"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    body = "from benchmarks.results import Figure, Finding\ndef measure(lab):\n lab.say('measuring')\n lab.skip('no nginx here')\n"
+    (package / "wire.py").write_text(body + " return Finding('wire', 'The wire', 'about', 0, {'x': Figure.of(1.0)}, notes=['a note'])\n")
+    (package / "hang.py").write_text(body + " raise RuntimeError('the service is gone')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "some_studies"
+    for name in [name for name in sys.modules if name.startswith("some_studies")]:
+        del sys.modules[name]
+
+
+def test_a_study_that_fails_is_in_the_report_and_the_others_still_run(
+    studies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "measure", lambda name, run, say: alone.measure(name, run, say, package=studies))
+    old = tmp_path / "old.json"
+    at = "2020-01-01T00:00:00+00:00"
+    older = results(Finding("batch", "An older study", "", 1.0), quick=True, machine=this_machine(versions()), at=at)
+    suite.write(older, old)
+    assert command.main(["hang", "wire", "--quick", "--out", str(tmp_path / "out"), "--merge", str(old)]) == 1
+    told = suite.read(tmp_path / "out" / "results.json")
+    assert [finding.name for finding in told.findings] == ["wire", "hang", "batch"]
+    wire, hang, batch = told.findings
+    assert (wire.failed, wire.notes, batch.at) == ("", ["a note", "no nginx here"], at)
+    assert hang.failed == "RuntimeError: the service is gone (hang.py:5)"
+    assert hang.failed in (tmp_path / "out" / "report.html").read_text("utf-8")
+    shown = capsys.readouterr().out
+    for each in ("1 of 2", "measuring", "failed: RuntimeError", "An older study", "report.html"):
+        assert each in shown
+
+
+def test_whoever_interrupts_keeps_what_was_found_before(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(name: str, say: object) -> Finding:
+        if name == "latency":
+            raise KeyboardInterrupt
+        return COST
+
+    studies = suite.chosen(["cost", "latency", "wire"])
+    with Shown(Console(), studies, quick=True) as shown:
+        found = suite.run(studies, shown, measure)
+    assert [(finding.name, finding.failed) for finding in found] == [("cost", ""), ("latency", suite.INTERRUPTED)]
+    assert "interrupted" in capsys.readouterr().out
+
+
+def test_a_study_whose_process_dies_is_a_finding(studies: str, tmp_path: Path) -> None:
+    (tmp_path / studies / "hang.py").write_text("import os\ndef measure(lab):\n os._exit(3)\n")
+    found = alone.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), print, package=studies)
+    assert found.failed == "Its process ended with code 3 and said nothing."
+
+
+def test_a_report_is_drawn_again_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "kept.json"
+    suite.write(results(Finding("wire", "The wire", "about", 1.0)), file)
+    assert command.main(["--report", str(file)]) == 0
+    assert "The wire" in (tmp_path / "report.html").read_text("utf-8")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["kept.json", "report.html"]
+    assert "not measured" in capsys.readouterr().out
+
+
+def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, drawn = tmp_path / "kept.json", tmp_path / "deep" / "picture.svg"
+    lines = Lines("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
+    bars = Bars("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
+    suite.write(results(Finding("cost", "", "", 1.0, drawings=[bars]), Finding("latency", "", "", 1.0, drawings=[lines])), file)
+    assert command.main(["--report", str(file), "--picture", str(drawn)]) == 0
+    assert 'viewBox="0 0 1200 420"' in drawn.read_text("utf-8")
+    suite.write(results(Finding("cost", "", "", 1.0, drawings=[bars])), file)
+    assert command.main(["--report", str(file), "--picture", str(tmp_path / "none.png")]) == 1
+    assert "no picture" in capsys.readouterr().out
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_the_soak_runs_only_when_it_is_named() -> None:
+    assert "soak" not in [study.name for study in suite.chosen([])]
+    assert [study.name for study in suite.chosen(["soak", "cost"])] == ["cost", "soak"]
+
+
+@pytest.mark.parametrize(
+    "words", [["no_such_study"], ["--profile", "x"], ["cost", "wire", "--profile", "x"], ["--rounds", "-1"], ["--report", "no_such_file"]]
+)
+def test_a_wrong_command_is_refused_before_anything_is_measured(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main(words)
+    assert left.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_older_results_that_do_not_fit_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("it was measured"))
+    old = tmp_path / "old.json"
+    suite.write(results(COST), old)
+    with pytest.raises(SystemExit):
+        command.main(["wire", "--merge", str(old), "--out", str(tmp_path)])
+    assert "another machine" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_results_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    file.write_text(json.dumps({"at": 1}))
+    with pytest.raises(SystemExit):
+        command.main(["--report", str(file)])
