@@ -17,12 +17,12 @@ from cashier.answer import Missing
 from cashier.domain import cards, combined, face
 from cashier.domain.cards import BoundCard
 from cashier.domain.case import Case
-from cashier.domain.facts import ACTIVE, Account, Agreement, Channel
-from cashier.domain.limits import beyond
+from cashier.domain.facts import ACTIVE, Account, Agreement
+from cashier.domain.limits import beyond, tightest
 from cashier.domain.line import Line
-from cashier.domain.method import Amounts, Instrument, Kind, Option, ReasonCode, Remedy, RemedyType
+from cashier.domain.method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Money
-from cashier.domain.offer import Offer, over
+from cashier.domain.offer import Offer, by_carrier, over
 from cashier.domain.options import ordered
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence
@@ -52,7 +52,7 @@ def assemble(case: Case) -> list[Offer]:
         for kind in kinds:
             if case.channel_gap is not None:
                 found.append(unnamed(Line(case, kind), case.channel_gap))
-            elif kind in case.channels:
+            elif case.channels is not None and kind in case.channels.by_kind:
                 found += offers(Line(case, kind))
     return found
 
@@ -64,7 +64,7 @@ def quick_pay(line: Line, held: list[BoundCard]) -> list[Offer]:
         return [unnamed(line, silence(missing))]
     if held:
         return [cards.offer(line, card) for card in held]
-    return [unnamed(line, NO_CARD)] if line.channels or line.case.channel_gap else []
+    return [unnamed(line, NO_CARD)] if line.carriers or line.case.channel_gap else []
 
 
 def agreements(line: Line) -> list[Offer]:
@@ -86,7 +86,7 @@ def agreement_offer(line: Line, agreement: Agreement) -> Offer:
     method_id, instrument = f"AGREEMENT:{agreement.agreement_id}", Instrument(agreement.agreement_id)
     if channel is None or channel.kind != _AGREEMENT:
         return Offer(method_id, line, line.name, face.icon(line.terms.icon), instrument, over(line, (), None, refusal))
-    found = over(line, (channel,), channel.provider, refusal, ceiling=most)
+    found = over(line, (line.case.view.road(channel, line.terms),), channel.provider, refusal, None, most)
     seen = face.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)
     return Offer(method_id, line, seen.title, seen.icon, instrument, found)
 
@@ -97,17 +97,16 @@ def balances(line: Line, cards_line: Line, held: list[BoundCard]) -> Iterator[Of
     if isinstance(accounts, Missing):
         yield unnamed(line, silence(accounts))
         return
-    amounts = line.amounts(None, 0, 0)
+    amounts, (left, _) = line.amounts(None, 0, 0), tightest(line.covering(None), None, None, None, "quota")
     for account in accounts.accounts:
-        alone = balance_offer(line, account, amounts)
+        alone = balance_offer(line, account, amounts, left)
         yield alone
         if alone.quote.refusal is not None and alone.quote.refusal.code is _INSUFFICIENT:
             yield from combined.offers(line, cards_line, account, alone, held)
 
 
-def balance_offer(line: Line, account: Account, amounts: Amounts) -> Offer:
+def balance_offer(line: Line, account: Account, amounts: Amounts, left: Limits) -> Offer:
     case, payable = line.case, amounts.payable.value
-    left = line.left(None, None, None)
     refusal = line.refusal
     if refusal is None and account.status != ACTIVE:
         refusal = ACCOUNT_FROZEN
@@ -115,14 +114,9 @@ def balance_offer(line: Line, account: Account, amounts: Amounts) -> Offer:
         refusal = CURRENCY_NOT_HELD
     if refusal is None:
         refusal = beyond(left, payable) or short_of(account, payable) or case.quota_gap
-    return Offer(
-        f"BALANCE:{account.account_id}",
-        line,
-        line.title.format(account=case.wording.accounts[account.type], bank_name="", type="", last4="", provider_name=""),
-        face.icon(line.terms.icon, account.type),
-        Instrument(account.account_id, type=account.type, available=account.available),
-        Quote(refusal, amounts, left),
-    )
+    title, icon = face.of_account(line.title, line.terms.icon, account.type, case.wording.accounts[account.type])
+    instrument = Instrument(account.account_id, type=account.type, available=account.available)
+    return Offer(f"BALANCE:{account.account_id}", line, title, icon, instrument, Quote(refusal, amounts, left))
 
 
 def short_of(account: Account, payable: int) -> Refusal | None:
@@ -135,28 +129,24 @@ def short_of(account: Account, payable: int) -> Refusal | None:
 
 def by_provider(line: Line) -> list[Offer]:
     """Silent: the channel gateway leaves the kind undetermined, the quotas each provider."""
-    return [_provider_offer(line, provider, channels) for provider, channels in line.channels.items()]
-
-
-def _provider_offer(line: Line, provider: str, channels: list[Channel]) -> Offer:
-    seen = face.of_provider(line.kind, line.title, line.terms.icon, provider, channels[0].provider_name)
-    return Offer(seen.method_id, line, seen.title, seen.icon, seen.instrument, over(line, channels, provider, line.refusal))
+    found = []
+    for carrier, quote in zip(line.carriers.values(), by_carrier(line), strict=True):
+        seen = carrier.face
+        found.append(Offer(seen.method_id, line, seen.title, seen.icon, seen.instrument, quote))
+    return found
 
 
 def by_option(line: Line) -> list[Offer]:
     """Silent: the channel gateway leaves the kind undetermined, the quotas each option. The best option's figures are the way's."""
-    quotes = [over(line, channels, provider, line.refusal) for provider, channels in line.channels.items()]
-    second = [
-        option(line.case, provider, channels[0].provider_name, quote)
-        for (provider, channels), quote in zip(line.channels.items(), quotes, strict=True)
-    ]
+    carriers, quotes = line.carriers.values(), by_carrier(line)
+    second = [option(line.case, carrier.provider, carrier.provider_name, quote) for carrier, quote in zip(carriers, quotes, strict=True)]
     return [named(line, best_quote(quotes), ordered(second))]
 
 
 def by_kind(line: Line) -> list[Offer]:
     """Silent: the channel gateway and the quotas leave it undetermined."""
-    channels = [channel for same in line.channels.values() for channel in same]
-    return [named(line, over(line, channels, None, line.refusal))]
+    roads = [road for carrier in line.carriers.values() for road in carrier.roads]
+    return [named(line, over(line, roads, None, line.refusal))]
 
 
 def named(line: Line, found: Quote, second: tuple[Option, ...] = ()) -> Offer:

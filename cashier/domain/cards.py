@@ -12,6 +12,7 @@ from cashier.domain.line import Line
 from cashier.domain.method import Instrument, ReasonCode, Remedy, RemedyType
 from cashier.domain.offer import Offer, over
 from cashier.domain.refusal import Refusal
+from cashier.domain.road import Road
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
@@ -21,12 +22,12 @@ _card_id = attrgetter("card_id")
 
 
 class BoundCard(Struct, frozen=True, gc=False):
-    """A card with what is needed of it more than once. `channels`: those of its bank that take its brand and type."""
+    """A card with what is needed of it more than once. `roads`: those of its bank that take its brand and type."""
 
     card: Card
     title: str
     refusal: Refusal | None
-    channels: list[Channel]
+    roads: list[Road]
 
 
 def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
@@ -34,28 +35,27 @@ def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
     case = line.case
     types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
     return [
-        BoundCard(card, _title(line.title, card, types[card.type]), refusal(card, month), _channels(line, card))
+        BoundCard(card, face.card_title(line.title, card.bank_name, types[card.type], card.last4), refusal(card, month), _roads(line, card))
         for card in sorted(cards, key=_card_id)
     ]
-
-
-def _title(template: str, card: Card, type_name: str) -> str:
-    return template.format(bank_name=card.bank_name, type=type_name, last4=card.last4, provider_name=card.bank_name, account="")
 
 
 def offer(line: Line, held: BoundCard) -> Offer:
     card = held.card
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
-    quote = over(line, held.channels, card.bank, line.refusal or held.refusal, card_id=card.card_id)
+    quote = over(line, held.roads, card.bank, line.refusal or held.refusal, card.card_id)
     return Offer(f"QUICK_PAY:{card.card_id}", line, held.title, face.icon(line.terms.icon, card.bank), instrument, quote)
 
 
-def _channels(line: Line, card: Card) -> list[Channel]:
-    return [
-        channel
-        for channel in line.channels.get(card.bank, ())
-        if (channel.brands is None or card.brand in channel.brands) and (channel.card_types is None or card.type in channel.card_types)
-    ]
+def _roads(line: Line, card: Card) -> list[Road]:
+    bank = line.carriers.get(card.bank)
+    if bank is None:
+        return []
+    return [road for road in bank.roads if _takes(road.channel, card)] if bank.choosy else bank.roads
+
+
+def _takes(channel: Channel, card: Card) -> bool:
+    return (channel.brands is None or card.brand in channel.brands) and (channel.card_types is None or card.type in channel.card_types)
 
 
 def refusal(card: Card, month: str) -> Refusal | None:

@@ -9,12 +9,13 @@ from datetime import datetime
 
 from cashier.answer import Missing
 from cashier.domain.catalog import Catalog
-from cashier.domain.facts import Channel, Facts, Quota
-from cashier.domain.method import Amounts, Kind
+from cashier.domain.facts import Facts, Quota
+from cashier.domain.method import Amounts
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.promotion import Coupons, Discounts
 from cashier.domain.refusal import silence
+from cashier.domain.view import view
 
 
 class Case:
@@ -25,14 +26,12 @@ class Case:
     """
 
     __slots__ = (
-        "amount", "amounts", "catalog", "channel_gap", "channels", "coupons", "currency", "facts", "locale", "now", "product",
-        "quota_gap", "quotas", "terminal", "wording", "zero",
+        "amount", "catalog", "channel_gap", "channels", "coupons", "currency", "facts", "locale", "now", "quota_gap",
+        "quotas", "view", "wording", "zero",
     )  # fmt: skip
 
     def __init__(self, request: ConsultRequest, facts: Facts, catalog: Catalog, now: datetime) -> None:
         channels, quotas, marketing = facts.channel, facts.quota, facts.marketing
-        self.product = request.product
-        self.terminal = request.terminal
         self.facts = facts
         self.catalog = catalog
         self.now = now
@@ -41,13 +40,12 @@ class Case:
         self.amount: Money = facts.order.amount
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
-        self.channels: dict[str, dict[str, list[Channel]]] = {} if isinstance(channels, Missing) else channels.by_kind
+        self.channels = None if isinstance(channels, Missing) else channels
+        self.view = view(self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale)
         self.channel_gap = silence(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
         self.quota_gap = silence(quotas) if isinstance(quotas, Missing) else None
         self.coupons = Coupons(() if isinstance(marketing, Missing) else marketing.promotions, facts.order, now)
-        # By what they depend on. Ways whose kind or bank no promotion names differ in neither.
-        self.amounts: dict[tuple[Kind | None, str | None, int, int], Amounts] = {}
 
     def priced(self, discounts: Discounts, fee: int) -> Amounts:
         payable = self.amount.value - discounts.total + fee

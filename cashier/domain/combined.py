@@ -17,10 +17,11 @@ from cashier.domain.limits import beyond, smallest_carried, too_little
 from cashier.domain.line import Line
 from cashier.domain.method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.money import Money, share_half_up
-from cashier.domain.offer import NO_CHANNEL, Offer, bounded, channel_refusal, within
+from cashier.domain.offer import NO_CHANNEL, Offer, within
 from cashier.domain.options import ordered
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
+from cashier.domain.road import Road
 from cashier.domain.words import option
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
@@ -40,38 +41,42 @@ class Completion:
     The account's own quotas are not asked again: alone it would have had to carry more, and was only found to hold too little.
     """
 
-    __slots__ = ("_splits", "account", "line")
+    __slots__ = ("_coupons", "_splits", "account", "line")
 
     def __init__(self, line: Line, account: Account) -> None:
         self.line = line
         self.account = account
+        self._coupons = line.case.coupons.of(KINDS)
         self._splits: dict[tuple[str | None, int, int], Split] = {}
 
     def over(self, held: BoundCard) -> Quote:
         """The best quote with this card, without its legs: most cards are only options."""
-        if not held.channels:
+        if len(held.roads) == 1:
+            return self._quote(held, held.roads[0])
+        if not held.roads:
             return Quote(self.line.case.channel_gap or NO_CHANNEL)
-        return best_quote([self._quote(held, channel) for channel in held.channels])
+        return best_quote([self._quote(held, road) for road in held.roads])
 
     def with_legs(self, held: BoundCard, quote: Quote) -> Quote:
         """And what each of the two gives. Nobody gives anything where nothing is to pay or the balance can have no part."""
-        if quote.channel is None or quote.amounts is None:
+        channel = quote.channel
+        if channel is None or quote.amounts is None:
             return quote
-        split = self._split(held.card.bank, quote.channel)
+        split = self._split(held.card.bank, channel.min.value, self.line.terms.fee_bps if channel.fee_bps is None else channel.fee_bps)
         if not split.from_balance.value:
             return quote
         legs = (
             Leg(LegType.BALANCE, self.account.account_id, split.from_balance),
             Leg(LegType.CHANNEL, held.card.card_id, split.from_card),
         )
-        return Quote(quote.refusal, quote.amounts, None, quote.channel, legs)
+        return Quote(quote.refusal, quote.amounts, None, channel, legs)
 
-    def _quote(self, held: BoundCard, channel: Channel) -> Quote:
-        case = self.line.case
-        refusal = channel_refusal(case, channel)
-        if refusal is not None and not bounded(case, channel):
+    def _quote(self, held: BoundCard, road: Road) -> Quote:
+        case, channel = self.line.case, road.channel
+        refusal = None if road.refusal is None else road.refused(case.now)
+        if not road.bounded:
             return Quote(refusal, channel=channel)
-        split = self._split(held.card.bank, channel)
+        split = self._split(held.card.bank, channel.min.value, road.fee_bps)
         if refusal is None:
             refusal = self._refusal(held, channel, split) or case.quota_gap
         return Quote(refusal, split.amounts, None, channel)
@@ -83,13 +88,13 @@ class Completion:
         limits, setter = within(self.line, channel, held.card.card_id)
         return _together(beyond(limits, carried, setter), split)
 
-    def _split(self, bank: str, channel: Channel) -> Split:
-        case, fee_bps = self.line.case, self.line.fee_bps(channel)
-        key = (bank if bank in case.coupons.banks else None, channel.min.value, fee_bps)
+    def _split(self, bank: str, channel_min: int, fee_bps: int) -> Split:
+        case = self.line.case
+        key = (bank if bank in self._coupons.banks else None, channel_min, fee_bps)
         found = self._splits.get(key)
         if found is None:
-            least = smallest_carried(max(1, channel.min.value), fee_bps)
-            discounts = case.coupons.best(KINDS, bank, least + 1)
+            least = smallest_carried(max(1, channel_min), fee_bps)
+            discounts = self._coupons.best(bank, least + 1)
             rest = case.amount.value - discounts.total
             carried = min(rest, max(rest - self.account.available.value, least))
             fee = share_half_up(carried, fee_bps)

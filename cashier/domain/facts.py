@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from operator import attrgetter
-from typing import Annotated
+from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from cashier.answer import Missing
 from cashier.domain.money import BPS, Money
@@ -186,10 +186,11 @@ class Channel(Struct, frozen=True):
 
 
 class Channels(Struct, frozen=True):
-    """The channel gateway's answer, prepared: by kind and provider, and by id."""
+    """The channel gateway's answer, prepared: by kind and provider, and by id. `views` is the memory of `view`, which bounds it."""
 
     by_kind: dict[str, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
+    views: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     @staticmethod
     def prepared(channels: Iterable[Channel]) -> Channels:

@@ -9,31 +9,27 @@ from cashier.domain.method import Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import BPS, Money, share_half_up
 from cashier.domain.refusal import Refusal
 
-UNLIMITED = Limits(None, None, None)
 
-
-def left(quotas: Sequence[Quota], channel_id: str | None, card_id: str | None) -> Limits:
-    """The tightest of the quotas whose scope covers this channel and card. A scope covers whatever it does not narrow."""
-    single: Money | None = None
+def tightest(quotas: Sequence[Quota], channel_id: str | None, card_id: str | None, single: Money | None, setter: str) -> tuple[Limits, str]:
+    """What the quotas whose scope covers this channel and card leave, where `setter` allows `single` at once; and who is the tightest
+    there. A scope covers whatever it does not narrow."""
     daily: Money | None = None
     monthly: Money | None = None
     for quota in quotas:
-        scope = quota.scope
+        scope, its = quota.scope, quota.single
         if (scope.card_id is None or scope.card_id == card_id) and (scope.channel_id is None or scope.channel_id == channel_id):
-            single = _tighter(single, quota.single)
-            daily = _tighter(daily, _remaining(quota.daily))
-            monthly = _tighter(monthly, _remaining(quota.monthly))
-    return Limits(single, daily, monthly)
+            if its is not None and (single is None or its.value < single.value or (its.value == single.value and setter != "quota")):
+                single, setter = its, "quota"
+            if quota.daily is not None:
+                daily = _tighter(daily, quota.daily)
+            if quota.monthly is not None:
+                monthly = _tighter(monthly, quota.monthly)
+    return Limits(single, daily, monthly), setter
 
 
-def _remaining(period: Period | None) -> Money | None:
-    return None if period is None else Money(period.limit.currency, max(0, period.limit.value - period.used.value))
-
-
-def _tighter(one: Money | None, other: Money | None) -> Money | None:
-    if one is None or other is None:
-        return one or other
-    return other if other.value < one.value else one
+def _tighter(left: Money | None, period: Period) -> Money:
+    remaining = max(0, period.limit.value - period.used.value)
+    return left if left is not None and left.value <= remaining else Money(period.limit.currency, remaining)
 
 
 def beyond(limits: Limits, payable: int, setter: str = "quota") -> Refusal | None:
@@ -50,11 +46,6 @@ def beyond(limits: Limits, payable: int, setter: str = "quota") -> Refusal | Non
 
 def _too_much(code: ReasonCode, source: str, limit: Money) -> Refusal:
     return Refusal(code, source, Remedy(RemedyType.REDUCE_AMOUNT, limit) if limit.value else None, limit)
-
-
-def below_min(channel: Channel, payable: int) -> Refusal | None:
-    """Less than the channel carries? Nothing at all is no payment through it, and never too little."""
-    return too_little(channel) if 0 < payable < channel.min.value else None
 
 
 def too_little(channel: Channel) -> Refusal:

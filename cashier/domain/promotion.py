@@ -18,13 +18,14 @@ from msgspec import Struct
 
 from cashier.domain.facts import Promotion
 from cashier.domain.knapsack import MAX_STEPS, Search
-from cashier.domain.method import Discount, Kind
+from cashier.domain.method import Amounts, Discount, Kind
 from cashier.domain.money import Money, share_down
 from cashier.domain.order import Order
 
 # Of more promotions than this the least valuable are not looked at: a bound on the time, far above what anybody is offered.
 MAX_COUNTED = 1_000
 _NO_KINDS: frozenset[Kind] = frozenset()
+_NOTHING: frozenset[str] = frozenset()
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -41,6 +42,15 @@ class Discounts(Struct, frozen=True, gc=False):
 
     discounts: tuple[Discount, ...]
     total: int
+
+
+class Allowance:
+    """How many steps of search are left for an order."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
 
 
 NONE = Discounts((), 0)
@@ -79,59 +89,79 @@ def _most_valuable_first(coupon: Coupon) -> tuple[int, datetime, str]:
     return (-coupon.value, coupon.promotion.expires_at or _NEVER, coupon.promotion.promotion_id)
 
 
+class Usable:
+    """The promotions that a payment of certain kinds could use, most valuable first, and `banks`, those that they name. Remembers what
+    it found, and by `prices` what that comes to: ways that differ only in a bank that none of them names cost the same, and most do."""
+
+    __slots__ = ("_allowance", "_amount", "_coupons", "_narrowed", "_unbounded", "banks", "prices")
+
+    def __init__(self, coupons: list[Coupon], amount: Money, allowance: Allowance) -> None:
+        self._coupons = coupons
+        self._amount = amount
+        self._allowance = allowance
+        self._unbounded: dict[str | None, Discounts] = {}
+        self._narrowed = False
+        self.banks = _NOTHING
+        for coupon in coupons:
+            if coupon.promotion.banks is not None:
+                self._narrowed, self.banks = True, self.banks | coupon.promotion.banks
+        # By bank, what the channel carries at least, and the fee in basis points.
+        self.prices: dict[tuple[str | None, int, int], Amounts] = {}
+
+    def best(self, bank: str | None, floor: int) -> Discounts:
+        """The best legal set for a payment with this bank that leaves nothing, or at least `floor`."""
+        if not self._coupons:
+            return NONE
+        if bank not in self.banks:
+            bank = None
+        discounts = self._unbounded.get(bank)
+        if discounts is None:
+            discounts = self._unbounded[bank] = _best_unbounded(self._with(bank), self._amount)
+        left = self._amount.value - discounts.total
+        if 0 < left < floor:
+            return _best_within(self._with(bank), self._amount.value - floor, self._allowance)
+        return discounts
+
+    def _with(self, bank: str | None) -> list[Coupon]:
+        if not self._narrowed:
+            return self._coupons
+        return [coupon for coupon in self._coupons if coupon.promotion.banks is None or bank in coupon.promotion.banks]
+
+
 class Coupons:
-    """The promotions that count for one order. Remembers what it found: ways that differ only in a kind or a bank that no promotion
-    names cost the same, and most ways do.
+    """The promotions that count for one order, by the kinds that they may be used with. Most kinds are named by none.
 
     One allowance of search steps serves all ways of an order, so that no answer of marketing's, however strange, takes long. Past it a
     set is still legal, only perhaps not the best.
     """
 
-    __slots__ = ("_all", "_amount", "_unbounded", "banks", "kinds", "steps_left")
+    __slots__ = ("_all", "_allowance", "_amount", "_kinds", "_usable")
 
     def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime) -> None:
         self._amount = order.amount
         self._all = reached(promotions, order, now)
-        self.steps_left = MAX_STEPS
-        self._unbounded: dict[tuple[frozenset[Kind], str | None], Discounts] = {}
-        self.kinds: frozenset[str] = frozenset().union(*[coupon.promotion.kinds for coupon in self._all])
-        self.banks: frozenset[str] = frozenset().union(*[coupon.promotion.banks or () for coupon in self._all])
+        self._allowance = Allowance()
+        self._kinds = _NOTHING
+        for coupon in self._all:
+            if coupon.promotion.kinds:
+                self._kinds |= coupon.promotion.kinds
+        self._usable: dict[frozenset[Kind], Usable] = {}
+
+    def of(self, kinds: frozenset[Kind]) -> Usable:
+        """Those for a payment of these kinds: a combined payment has two, and needs both."""
+        key = _NO_KINDS if kinds.isdisjoint(self._kinds) else kinds
+        found = self._usable.get(key)
+        if found is None:
+            its = [coupon for coupon in self._all if not coupon.promotion.kinds or kinds <= coupon.promotion.kinds]
+            found = self._usable[key] = Usable(its, self._amount, self._allowance)
+        return found
+
+    @property
+    def steps_left(self) -> int:
+        return self._allowance.steps
 
     def best(self, kinds: frozenset[Kind], bank: str | None, floor: int) -> Discounts:
-        """The best legal set for a payment of these kinds (a combined payment has two, and needs both) with this bank that leaves
-        nothing, or at least `floor`."""
-        if not self._all:
-            return NONE
-        key = (_NO_KINDS if kinds.isdisjoint(self.kinds) else kinds, bank if bank in self.banks else None)
-        discounts = self._unbounded.get(key)
-        if discounts is None:
-            discounts = self._unbounded[key] = _best_unbounded(usable(self._all, kinds, bank), self._amount)
-        left = self._amount.value - discounts.total
-        if 0 < left < floor:
-            return self._best_within(usable(self._all, kinds, bank), self._amount.value - floor)
-        return discounts
-
-    def _best_within(self, coupons: list[Coupon], limit: int) -> Discounts:
-        """The best legal set worth at most `limit`."""
-        if limit <= 0:
-            return NONE
-        fitting = [coupon for coupon in coupons if coupon.value <= limit]
-        stackable = [coupon for coupon in fitting if coupon.promotion.stackable]
-        search = Search([coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, self.steps_left)
-        self.steps_left = max(0, search.steps)
-        # One alone that saves as much is better than several, and `fitting` begins with the most valuable.
-        if fitting and fitting[0].value >= search.value:
-            return Discounts((fitting[0].discount,), fitting[0].value)
-        return Discounts(tuple([stackable[index].discount for index in search.chosen]), search.value)
-
-
-def usable(coupons: Iterable[Coupon], kinds: frozenset[Kind], bank: str | None) -> list[Coupon]:
-    return [
-        coupon
-        for coupon in coupons
-        if (not coupon.promotion.kinds or kinds <= coupon.promotion.kinds)
-        and (coupon.promotion.banks is None or bank in coupon.promotion.banks)
-    ]
+        return self.of(kinds).best(bank, floor)
 
 
 def _best_unbounded(coupons: list[Coupon], amount: Money) -> Discounts:
@@ -153,6 +183,20 @@ def _best_unbounded(coupons: list[Coupon], amount: Money) -> Discounts:
                 break
     alone = coupons[0]
     return Discounts((alone.discount,), alone.value) if alone.value >= total else Discounts(tuple(stack), total)
+
+
+def _best_within(coupons: list[Coupon], limit: int, allowance: Allowance) -> Discounts:
+    """The best legal set worth at most `limit`."""
+    if limit <= 0:
+        return NONE
+    fitting = [coupon for coupon in coupons if coupon.value <= limit]
+    stackable = [coupon for coupon in fitting if coupon.promotion.stackable]
+    search = Search([coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, allowance.steps)
+    allowance.steps = max(0, search.steps)
+    # One alone that saves as much is better than several, and `fitting` begins with the most valuable.
+    if fitting and fitting[0].value >= search.value:
+        return Discounts((fitting[0].discount,), fitting[0].value)
+    return Discounts(tuple([stackable[index].discount for index in search.chosen]), search.value)
 
 
 def _reduced(discount: Discount, by: int) -> Discount:

@@ -27,17 +27,16 @@ def best_quote(quotes: list[Quote]) -> Quote:
 
 
 def _preference(quote: Quote) -> tuple[int, int, int, int, int, int, str]:
-    refusal, channel = quote.refusal, quote.channel
-    if refusal is None:
-        standing, hope = 0, 0
-    else:
+    refusal, channel, amounts = quote.refusal, quote.channel, quote.amounts
+    standing = hope = 0
+    if refusal is not None:
         standing, hope = (1, 0) if refusal.undetermined else (2, -refusal.hope)
-    payable = quote.amounts.payable.value if quote.amounts else 0
+    payable = 0 if amounts is None else amounts.payable.value
     if channel is None:
         return (standing, hope, payable, 0, 0, 0, "")
     # By tenths: no difference in cost makes up for every tenth payment lost, any does for a single one in a hundred.
-    lost = (BPS - channel.success_bps) // 1_000
-    return (standing, hope, payable, lost, cost_bps(channel, payable), -channel.success_bps, channel.channel_id)
+    success_bps, cost = channel.success_bps, channel.cost_bps if channel.fixed_cost is None else cost_bps(channel, payable)
+    return (standing, hope, payable, (BPS - success_bps) // 1_000, cost, -success_bps, channel.channel_id)
 
 
 def cost_bps(channel: Channel, payable: int) -> int:

@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from cashier.answer import Missing
 from cashier.domain.case import Case
-from cashier.domain.facts import ChannelStatus
-from cashier.domain.method import Amounts, Availability, Health, Kind, NextAction, PayMethod
+from cashier.domain.facts import Channel, ChannelStatus
+from cashier.domain.method import Amounts, Health, Kind, NextAction, PayMethod
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
 from cashier.domain.quote import cost_bps
-from cashier.domain.refusal import AVAILABLE, STANDING, availability
+from cashier.domain.refusal import AVAILABILITIES, STANDING, availability
 from cashier.domain.words import reason
 
 # See `refusal`: named once.
@@ -47,116 +47,148 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Share(Struct, frozen=True, gc=False):
-    """What counts for several ways alike: every one of a kind, or every one of a kind at one price."""
+    """What counts for several ways alike: every one of a kind, or every one of a kind at one price. `payable`: that price."""
 
     score: int
     reasons: tuple[str, ...]
+    payable: int = 0
+
+
+class Habit(Struct, frozen=True):
+    """What counts for every way of a kind, and with it `priced`, for those at one price, by the identity of the price: comparing figures
+    would cost more than it saves. `last_id`: of the kind that was used last, the instrument."""
+
+    share: Share
+    is_last: bool
+    last_id: str | None
+    priced: dict[int, Share]
 
 
 _NOTHING = Share(0, ())
+# A way's place: standing, score (the highest first), what the payer pays, the kind's position, the id, and which of the offers it is.
+# What follows comes along and is never compared: the offer, its reasons and its health.
+Row = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
 
 
 def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
-    habits, total = _habits(case, weights), case.amount.value
-    # By the identity of the price: most ways have theirs in common, and comparing figures costs more than it saves.
-    shares: dict[tuple[Kind, int], Share] = {}
-    rows = []
-    for index, offer in enumerate(offers):
+    methods = []
+    preferred = True
+    for rank, (standing, _, payable, _, method_id, _, offer, reasons, health) in enumerate(sorted(_rows(case, offers, weights)), 1):
         line, quote = offer.line, offer.quote
-        amounts = quote.amounts
-        key = (line.kind, id(amounts))
-        share = shares.get(key)
-        if share is None:
-            share = shares[key] = _priced(habits.get(line.kind, _NOTHING), amounts, weights)
-        score, reasons = _score(case, offer, weights, share)
-        standing = AVAILABLE if quote.refusal is None else availability(quote.refusal)
-        payable = total if amounts is None else amounts.payable.value
-        rows.append((STANDING[standing], -score, payable, line.terms.position, offer.method_id, index, offer, standing, reasons))
-    rows.sort()
-    return tuple([_method(case, rank, row[6], row[7], row[8], weights) for rank, row in enumerate(rows, 1)])
+        methods.append(
+            PayMethod(
+                method_id,
+                line.kind,
+                offer.title,
+                offer.icon,
+                offer.instrument,
+                AVAILABILITIES[standing],
+                None if quote.refusal is None else reason(case, quote.refusal),
+                quote.amounts,
+                quote.limits,
+                offer.options,
+                health,
+                preferred and not standing,
+                rank,
+                reasons,
+                line.next_action if payable or quote.amounts is None else _NO_ACTION,
+                line.terms.required_fields,
+                line.terms.expires_in_s,
+                quote.legs,
+            )
+        )
+        preferred = False
+    return tuple(methods)
 
 
-def _habits(case: Case, weights: Weights) -> dict[str, Share]:
-    """By kind, its share of what the member paid with, and marketing's wish."""
+def _rows(case: Case, offers: list[Offer], weights: Weights) -> list[Row]:
+    """Ways of one kind come one after the other and mostly at one price, so what they share is looked up when it changes."""
+    habits, nothing, order_value = _habits(case, weights), Habit(_NOTHING, False, None, {}), case.amount.value
+    failure, cost, steady_bps = weights.failure, weights.cost, max(weights.fluctuating_below_bps, weights.down_below_bps)
+    rows: list[Row] = []
+    line, habit, price, share = None, nothing, None, _NOTHING
+    for index, offer in enumerate(offers):
+        quote = offer.quote
+        if offer.line is not line or quote.amounts is not price:
+            line, price = offer.line, quote.amounts
+            habit = habits.get(line.kind, nothing)
+            share = habit.priced.get(id(price)) or _priced(habit, price, order_value, weights)
+            position, last_id = line.terms.position, habit.last_id
+        score, reasons, health = share.score, share.reasons, _UP
+        if last_id is not None and offer.instrument is not None and offer.instrument.id == last_id:
+            score += (weights.last_used - weights.last_kind) * BPS
+            reasons = ("LAST_USED", *reasons[1:])
+        channel = quote.channel
+        if channel is not None:
+            # What it costs us counts but is not named: it is nobody's business outside.
+            success_bps, its_cost_bps = channel.success_bps, channel.cost_bps if channel.fixed_cost is None else _cost(channel, price)
+            score -= failure * (BPS - success_bps) + cost * its_cost_bps
+            if success_bps < steady_bps or channel.status is not _OPEN:
+                health, reasons = _unsteady(channel, reasons, weights)
+        elif price is None or line.kind is not _BALANCE:
+            health = _UNKNOWN  # there should be a channel, and nobody told
+        standing = 0 if quote.refusal is None else STANDING[availability(quote.refusal)]
+        rows.append((standing, -score, share.payable, position, offer.method_id, index, offer, reasons, health))
+    return rows
+
+
+def _habits(case: Case, weights: Weights) -> dict[str, Habit]:
+    """By kind, its share of what the member paid with, marketing's wish, and whether it was the last."""
+    member, marketing = case.facts.member, case.facts.marketing
     counts: dict[str, int] = {}
-    for used in case.facts.member.usage:
+    total = 0
+    for used in member.usage:
         counts[used.kind] = counts.get(used.kind, 0) + used.count
-    total = sum(counts.values())
-    found = {kind: Share(weights.usage * (count * BPS // total), (f"USED:{count}",)) for kind, count in counts.items() if count}
-    marketing = case.facts.marketing
+        total += used.count
+    shares: dict[str, Share] = {}
+    for kind, count in counts.items():
+        if count:
+            shares[kind] = Share(weights.usage * (count * BPS // total), (f"USED:{count}",))
     if not isinstance(marketing, Missing):
         for boost in sorted(marketing.boosts, key=_label):
-            so_far = found.get(boost.kind, _NOTHING)
-            found[boost.kind] = Share(so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}"))
-    return found
+            so_far = shares.get(boost.kind, _NOTHING)
+            shares[boost.kind] = Share(so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}"))
+    habits: dict[str, Habit] = {}
+    for kind, share in shares.items():
+        habits[kind] = Habit(share, False, None, {})
+    last = member.last_used
+    if last is not None:
+        habits[last.kind] = Habit(shares.get(last.kind, _NOTHING), True, last.instrument_id, {})
+    return habits
 
 
 _label = attrgetter("label")
 
 
-def _priced(habit: Share, amounts: Amounts | None, weights: Weights) -> Share:
-    """Habit, with what is saved and what the fee is."""
-    if amounts is None:
-        return habit
-    score, reasons = habit.score, habit.reasons
-    order, payable, fee = amounts.order.value, amounts.payable.value, amounts.fee.value
-    saving = order + fee - payable
-    if saving:
-        score += weights.saving * (saving * BPS // order)
-        reasons = (f"SAVES:{saving}", *reasons)
-    if fee:
-        score -= weights.fee * (fee * BPS // payable)
-        reasons = (*reasons, f"FEE:{fee}")
-    return Share(score, reasons)
+def _priced(habit: Habit, amounts: Amounts | None, order_value: int, weights: Weights) -> Share:
+    """Habit, with what is saved and what the fee is. Of the kind that was used last, another than the very same is taken to be meant."""
+    score, reasons, payable = habit.share.score, habit.share.reasons, order_value
+    if amounts is not None:
+        payable, fee = amounts.payable.value, amounts.fee.value
+        saving = order_value + fee - payable
+        if saving:
+            score += weights.saving * (saving * BPS // order_value)
+            reasons = (f"SAVES:{saving}", *reasons)
+        if fee:
+            score -= weights.fee * (fee * BPS // payable)
+            reasons = (*reasons, f"FEE:{fee}")
+    if habit.is_last:
+        score += weights.last_kind * BPS
+        reasons = ("LAST_KIND", *reasons)
+    found = habit.priced[id(amounts)] = Share(score, reasons, payable)
+    return found
 
 
-def _score(case: Case, offer: Offer, weights: Weights, share: Share) -> tuple[int, tuple[str, ...]]:
-    """The score, and what counted in it. What a channel costs us counts but is not named: it is nobody's business outside."""
-    score, reasons = share.score, share.reasons
-    channel, last = offer.quote.channel, case.facts.member.last_used
-    if last is not None and last.kind == offer.line.kind:
-        same = offer.instrument is not None and last.instrument_id == offer.instrument.id
-        score += (weights.last_used if same else weights.last_kind) * BPS
-        reasons = ("LAST_USED" if same else "LAST_KIND", *reasons)
-    if channel is not None:
-        amounts, success_bps = offer.quote.amounts, channel.success_bps
-        cost = channel.cost_bps if channel.fixed_cost is None or amounts is None else cost_bps(channel, amounts.payable.value)
-        score -= weights.failure * (BPS - success_bps) + weights.cost * cost
-        if success_bps < weights.fluctuating_below_bps:
-            reasons = (*reasons, f"FAILS:{BPS - success_bps}")
-    return score, reasons
+def _cost(channel: Channel, amounts: Amounts | None) -> int:
+    return channel.cost_bps if amounts is None else cost_bps(channel, amounts.payable.value)
 
 
-def health(offer: Offer, weights: Weights) -> Health:
-    """UP where no channel is in it; UNKNOWN where there should be one and nobody told."""
-    channel = offer.quote.channel
-    if channel is None:
-        return _UP if offer.line.kind is _BALANCE and offer.quote.amounts is not None else _UNKNOWN
-    if channel.status is not _OPEN or channel.success_bps < weights.down_below_bps:
-        return _DOWN
-    return _UP if channel.success_bps >= weights.fluctuating_below_bps else _FLUCTUATING
-
-
-def _method(case: Case, rank: int, offer: Offer, standing: Availability, reasons: tuple[str, ...], weights: Weights) -> PayMethod:
-    line, quote = offer.line, offer.quote
-    return PayMethod(
-        offer.method_id,
-        line.kind,
-        offer.title,
-        offer.icon,
-        offer.instrument,
-        standing,
-        None if quote.refusal is None else reason(case, quote.refusal),
-        quote.amounts,
-        quote.limits,
-        offer.options,
-        health(offer, weights),
-        rank == 1 and standing is AVAILABLE,
-        rank,
-        reasons,
-        _NO_ACTION if quote.amounts is not None and not quote.amounts.payable.value else line.next_action,
-        line.terms.required_fields,
-        line.terms.expires_in_s,
-        quote.legs,
-    )
+def _unsteady(channel: Channel, reasons: tuple[str, ...], weights: Weights) -> tuple[Health, tuple[str, ...]]:
+    """A channel that is not simply UP, and `reasons` with what it loses."""
+    success_bps = channel.success_bps
+    if success_bps < weights.fluctuating_below_bps:
+        reasons = (*reasons, f"FAILS:{BPS - success_bps}")
+    if channel.status is not _OPEN or success_bps < weights.down_below_bps:
+        return _DOWN, reasons
+    return _UP if success_bps >= weights.fluctuating_below_bps else _FLUCTUATING, reasons

@@ -20,10 +20,11 @@ _RETRY = Remedy(RemedyType.RETRY)
 # Members that the hot path names are named once: before Python 3.12 each look-up on an enum class costs a call.
 AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
 # Which comes first, of whatever has an availability.
-STANDING = {AVAILABLE: 0, UNDETERMINED: 1, UNAVAILABLE: 2}
+AVAILABILITIES = (AVAILABLE, UNDETERMINED, UNAVAILABLE)
+STANDING = {availability: standing for standing, availability in enumerate(AVAILABILITIES)}
 
 
-class Refusal(Struct, frozen=True):
+class Refusal(Struct, frozen=True, gc=False):
     """`amount` is what the text speaks of: the minimum, the limit, what is left. `source` is who said so, or who was silent."""
 
     code: ReasonCode

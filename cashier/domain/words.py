@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cashier.domain.case import Case
 from cashier.domain.method import Option, Reason
 from cashier.domain.quote import Quote
-from cashier.domain.refusal import Refusal, availability
+from cashier.domain.refusal import AVAILABLE, Refusal, availability
 
 
 def reason(case: Case, refusal: Refusal) -> Reason:
-    remedy = refusal.remedy
+    text, remedy = case.wording.reasons[refusal.code], refusal.remedy
+    if refusal.amount is None and (remedy is None or remedy.until is None):
+        return _plain(text, refusal)
     until = "" if remedy is None or remedy.until is None else f"{remedy.until:%Y-%m-%d %H:%M %Z}"
     amount = "" if refusal.amount is None else str(refusal.amount)
-    message = case.wording.reasons[refusal.code].format(amount=amount, until=until, source=refusal.source or "")
-    return Reason(refusal.code, message.strip(), refusal.source, remedy)  # a text may end in an `until` that nobody told
+    return _told(text, refusal, amount, until)
+
+
+@lru_cache(maxsize=1024)
+def _plain(text: str, refusal: Refusal) -> Reason:
+    """With neither an amount nor an instant in it there are few, and they come again and again; nothing of a payer's is in them."""
+    return _told(text, refusal, "", "")
+
+
+def _told(text: str, refusal: Refusal, amount: str, until: str) -> Reason:
+    message = text.format(amount=amount, until=until, source=refusal.source or "")
+    return Reason(refusal.code, message.strip(), refusal.source, refusal.remedy)  # a text may end in an `until` that nobody told
 
 
 def option(case: Case, option_id: str, title: str, quote: Quote) -> Option:
     refusal = quote.refusal
-    return Option(option_id, title, availability(refusal), None if refusal is None else reason(case, refusal), quote.amounts)
+    if refusal is None:
+        return Option(option_id, title, AVAILABLE, None, quote.amounts)
+    return Option(option_id, title, availability(refusal), reason(case, refusal), quote.amounts)
