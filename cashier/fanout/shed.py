@@ -27,11 +27,11 @@ _DIM_PER_S = 4.0
 _UNDIM_PER_S = 0.5
 
 # How admission is steered, found with `python -m benchmarks overload` and the simulation in the tests. The flow changes at once, in
-# proportion to the error; the rate behind it is learned. The aim is a share of the lowest mark: refusals wait for a turn's end like everybody, and a loop
-# that is kept evenly busy loses no more than a hundredth by so short a queue. Downwards slowly, because lag is a sum of what was let in,
-# and more often a stall of the machine than a lasting loss; upwards fast while the loop is all but idle, and the more carefully the
-# nearer the lag is to its aim. Where the loop is late without having had its core to itself others have it, and refusing does not help:
-# then the aim gives way, by so much a second and up to a share of the upper mark.
+# proportion to the error; the rate behind it is learned. The aim is a share of the lowest mark: refusals wait for a turn's end like
+# everybody, and a loop that is kept evenly busy loses no more than a hundredth by so short a queue. Downwards slowly, because lag is a
+# sum of what was let in, and more often a stall of the machine than a lasting loss; upwards fast while the loop is all but idle, and the
+# more carefully the nearer the lag is to its aim. Where the loop is late without having had its core to itself others have it, and
+# refusing does not help: then the aim gives way, by so much a second and up to a share of the upper mark.
 _AIM = 0.3
 _ALONE = 0.85
 _AIM_UP_PER_S = 2.0
