@@ -121,8 +121,8 @@ class Consult:
         self._now = now
         self._clock_ns = clock_ns
 
-    async def __call__(self, request: ConsultRequest, trip: Any) -> Consultation:
-        began_ns = self._clock_ns()
+    async def __call__(self, request: ConsultRequest, trip: Any, since_ns: int | None = None) -> Consultation:
+        began_ns = self._clock_ns() if since_ns is None else since_ns
         now = self._now()
         gathered = await scatter(
             self._plan,

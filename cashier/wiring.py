@@ -109,12 +109,15 @@ class Cashier:
         if stack is not None:
             await stack.aclose()
 
-    async def consult(self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None) -> Consultation:
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
         """Which ways to pay there are, now, for this order. Ends by the request's deadline, or the configured one.
 
+        The deadline counts from now, or from `since_ns` where the caller has been waiting since then, by `time.perf_counter_ns`.
         Raises `OrderUnknown`; `RequiredSourceUnavailable`; msgspec.ValidationError for a request that breaks its types' bounds.
         """
-        return await self._consult(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent))
+        return await self._consult(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent), since_ns)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None

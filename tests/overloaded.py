@@ -26,7 +26,9 @@ class Dear(FakeEngine):
         super().__init__()
         self._part_s = cost_ms / 2000
 
-    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
         self._toil()
         await asyncio.sleep(0.005)  # an upstream's answer
         self._toil()

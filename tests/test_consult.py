@@ -145,6 +145,11 @@ def test_claims_change_nothing_but_the_time() -> None:
     assert bare.methods == claimed.methods
 
 
+def test_the_deadline_counts_from_when_the_caller_began_to_wait() -> None:
+    asked = in_virtual_time(ask({"card": HANGS}, request("chinese_shop", deadline_ms=40), waited_ms=30))
+    assert asked.after_ms == pytest.approx(7)
+
+
 def test_the_callers_deadline_is_kept_and_the_configured_maximum_caps_it() -> None:
     fates = dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), HANGS)
     assert in_virtual_time(ask(fates, request("chinese_shop", deadline_ms=40))).after_ms == pytest.approx(37)

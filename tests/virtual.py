@@ -55,15 +55,18 @@ def request(case: str, **other: Any) -> ConsultRequest:
     return msgspec.convert({**CASES[case].request, "deadline_ms": DEADLINE_MS, **other}, ConsultRequest)
 
 
-async def ask(fates: Mapping[str, Fate], question: ConsultRequest, settings: ConsultSettings | None = None) -> Asked:
-    """Consult once on this loop. Sources without a fate answer after one ms."""
+async def ask(
+    fates: Mapping[str, Fate], question: ConsultRequest, settings: ConsultSettings | None = None, waited_ms: int | None = None
+) -> Asked:
+    """Consult once on this loop. Sources without a fate answer after one ms. `waited_ms`: so long the caller has waited already."""
     loop = asyncio.get_running_loop()
     calls: dict[str, int] = {}
     consult = consulting(fates, calls, settings)
     began = loop.time()
     found: Consultation | ConsultError
     try:
-        found = await consult(question, Trip("test"))
+        since_ns = None if waited_ms is None else int(began * 1e9) - waited_ms * 1_000_000
+        found = await consult(question, Trip("test"), since_ns)
     except ConsultError as error:
         found = error
     return Asked(found, (loop.time() - began) * 1000, calls)

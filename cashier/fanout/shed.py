@@ -52,6 +52,8 @@ _LEAST_SHARE = 0.25
 # What is answered is counted over so many ticks; of the best count so much is forgotten a second.
 _COUNTED_TICKS = 20
 _FORGOTTEN_PER_S = 0.1
+# How long a wait may be foretold to somebody of the lowest priority, in upper marks; one more for each priority above.
+_MARKS_IN_LINE = 2
 # Refusing has ended when nobody had to be refused for so long.
 _QUIET_S = 0.5
 
@@ -135,7 +137,8 @@ class Ladder:
     """What is left undone now. The plain attributes are for reading on the hot path.
 
     `hedging`: a second call may be made for a slow one. `stale`: what may be served stale is, without asking anew. `refusing`: callers
-    must be admitted one by one. `answered` is counted up by whoever answers a caller that was let in.
+    must be admitted one by one. `answered` is counted up by whoever answers a caller that was let in. `waiting_ms`: how long those who were
+    let in have been waiting to begin, told by whoever keeps them in line; it counts like lateness of the loop.
     """
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
@@ -144,6 +147,7 @@ class Ladder:
         self.stale = False
         self.refusing = False
         self.answered = 0
+        self.waiting_ms = 0.0
         self.dimmed = 0
         self.refused = [0] * (HIGHEST + 1)
         self.dim_share = 0.0
@@ -180,12 +184,23 @@ class Ladder:
         self.refused[priority] += 1
         return False
 
+    def too_late(self, wait_ms: float, priority: int) -> bool:
+        """Whether a caller of that priority who would wait so long is refused at once, whatever lateness says: it says so later.
+
+        Several times the upper mark, because a burst that is over soon should lose nobody who can still be served in time. Asked once
+        for each, who is counted where it says yes.
+        """
+        if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MARKS_IN_LINE + priority - LOWEST):
+            return False
+        self.refused[priority] += 1
+        return True
+
     def tick(self, lag_ms: float, now_ns: int, busy: float = 1.0) -> None:
         """The loop was `lag_ms` late just now. To be told every `TICK_MS`, or as soon after as the loop can.
 
         `busy`: which share of the time since then the loop had a core, from 0 to 1.
         """
-        self._lags_ms.append(lag_ms)
+        self._lags_ms.append(max(lag_ms, self.waiting_ms))
         passed_s = min(0.1, (now_ns - self._ticked_ns) / 1e9)
         self._ticked_ns = now_ns
         self.lag_ms = lag = median(self._lags_ms)

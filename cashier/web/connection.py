@@ -14,7 +14,6 @@ import array
 import asyncio
 import fcntl
 import termios
-from time import perf_counter_ns
 from typing import Any, cast
 
 import httptools
@@ -151,10 +150,9 @@ class Connection(HttpToolsProtocol):
 
     def _refuses(self, request: Plain, door: Door) -> bool:
         """Whether a consultation was refused. One write, and no timer moved: most of the time must be left for those who are let in."""
-        ladder = door.ladder
-        if ladder is None or not ladder.refusing:
+        if not door.crowded:
             return False
-        self._admitted = ladder.admits(priority_of(request, door.knows), perf_counter_ns())
+        self._admitted = door.admits(priority_of(request, door.knows))
         if self._admitted:
             return False
         self.transport.write(refusal(request))

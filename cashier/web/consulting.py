@@ -18,6 +18,7 @@ from cashier.fanout.second_level import Invalidated
 from cashier.web.auth import Doorkeeper
 from cashier.web.codec import decode_request, encode_consultation, server_timing
 from cashier.web.headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
+from cashier.web.line import Line
 from cashier.web.problem import PROBLEM_TYPE, Code, Headers, Refused, encode_problem
 from cashier.web.streaming import Streaming, wants_events
 from cashier.web.vigil import Vigil, Visit
@@ -50,8 +51,13 @@ class Engine(Protocol):
     def ready(self) -> bool:
         """Whether it can be asked."""
 
-    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
-        """Ends by the deadline of the request. Raises `OrderUnknown` and `RequiredSourceUnavailable`."""
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
+        """Ends by the deadline of the request, counted from `since_ns` on the clock of `perf_counter_ns`, or from now.
+
+        Raises `OrderUnknown` and `RequiredSourceUnavailable`.
+        """
 
     def stream(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> AsyncGenerator[Consultation, None]:
         """The same as it unfolds, each answer whole, the last as `consult` gives it. Raises before the first answer only.
@@ -68,10 +74,14 @@ class ClientGone(Exception):
 
 
 class Consulting:
-    """Serves consultations. `body_limit_bytes` and `body_timeout_s` bound what a caller may send, and for how long."""
+    """Serves consultations. `body_limit_bytes` and `body_timeout_s` bound what a caller may send, and for how long.
 
-    def __init__(self, doorkeeper: Doorkeeper | None, body_limit_bytes: int, body_timeout_s: float) -> None:
+    Those that come at once begin one after the other, in `line`.
+    """
+
+    def __init__(self, doorkeeper: Doorkeeper | None, body_limit_bytes: int, body_timeout_s: float, line: Line) -> None:
         self._doorkeeper = doorkeeper
+        self._line = line
         self._body_limit_bytes = body_limit_bytes
         self._vigil = Vigil(body_timeout_s)
 
@@ -85,7 +95,7 @@ class Consulting:
         identity = request_id(headers)
         visit = self._vigil.enter(receive)
         try:
-            answer = await self._answer(engine, scope["method"], headers, visit, identity)
+            answer = await self._answer(engine, scope["method"], headers, visit, identity, began_ns)
             if isinstance(answer, Streaming):
                 await answer.tell(send, visit, began_ns)
                 return
@@ -102,7 +112,7 @@ class Consulting:
         identity = request_id(headers)
         visit = self._vigil.enter(receive)
         try:
-            answer = await self._answer(engine, "POST", headers, visit, identity)
+            answer = await self._answer(engine, "POST", headers, visit, identity, began_ns)
         except ClientGone:
             return None
         finally:
@@ -111,15 +121,18 @@ class Consulting:
         return told.status, _headers(told, identity, began_ns), told.body
 
     async def _answer(
-        self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str
+        self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str, began_ns: int
     ) -> Answer | Streaming:
         try:
             if engine is None:
                 raise Refused(Code.NOT_READY, "The engine is not open.", headers=_RETRY_AFTER_1)
             request = await self._request(method, headers, visit)
+            if not self._line.enters():
+                await self._line.wait()
             if wants_events(headers.get(b"accept")):
                 return await Streaming.begun(engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity)
-            consultation = await engine.consult(request, request_id=identity, traceparent=traceparent(headers))
+            trace = traceparent(headers)
+            consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
             return Answer(200, encode_consultation(consultation), consultation.sources, ())
         except Refused as refused:
             return _refusal(refused)

@@ -16,6 +16,7 @@ from cashier.fanout.shed import Ladder
 from cashier.web.auth import Doorkeeper
 from cashier.web.consulting import AnswerHeaders, Consulting, Engine
 from cashier.web.invalidating import Invalidating
+from cashier.web.line import Line
 from cashier.web.pages import Readiness, pages
 from cashier.web.refusing import priority_of_headers, refuse
 
@@ -49,7 +50,8 @@ class Door:
         self._doorkeeper = doorkeeper
         self._engine = engine
         self._open_cashier = open_cashier
-        self._consulting = Consulting(doorkeeper, body_limit_bytes, body_timeout_s)
+        self.line = Line(ladder)
+        self._consulting = Consulting(doorkeeper, body_limit_bytes, body_timeout_s, self.line)
         invalidating = Invalidating(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
         self._pages = pages(self._readiness, body_limit_bytes, invalidating, secured=doorkeeper is not None)
 
@@ -76,11 +78,25 @@ class Door:
         ladder = self.ladder
         if ladder is None:
             await self._consulting.serve(self._engine, scope, receive, send)
-        elif ladder.refusing and ADMITTED not in scope and not ladder.admits(priority_of_headers(scope, self.knows), perf_counter_ns()):
+        elif ADMITTED not in scope and self.crowded and not self.admits(priority_of_headers(scope, self.knows)):
             await refuse(scope, send)
         else:
             await self._consulting.serve(self._engine, scope, receive, send)
             ladder.answered += 1
+
+    @property
+    def crowded(self) -> bool:
+        """Whether callers are let in one by one, and have to be asked about: see `admits`."""
+        return self.ladder is not None and (self.ladder.refusing or self.line.waiting)
+
+    def admits(self, priority: int) -> bool:
+        """Whether one more is let in. To be asked once for each."""
+        ladder = self.ladder
+        if ladder is None:
+            return True
+        if self.line.is_too_long(priority):
+            return False
+        return not ladder.refusing or ladder.admits(priority, perf_counter_ns())
 
     async def whole(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
         """The answer to a consultation that has come whole, was let in and wants no stream: status, headers, body. None: nobody waits."""

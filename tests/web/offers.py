@@ -143,6 +143,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.ready = True
         self.asked: list[tuple[ConsultRequest, str, str | None]] = []
+        self.since_ns: list[int] = []
         self.invalidated: list[tuple[str, str | None, str | None]] = []
         self.raises: Exception | None = None
         self.open = asyncio.Event()
@@ -150,8 +151,12 @@ class FakeEngine:
         self.entered = asyncio.Event()
         self.cancelled = asyncio.Event()
 
-    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
         self.asked.append((request, request_id, traceparent))
+        if since_ns is not None:
+            self.since_ns.append(since_ns)
         self.entered.set()
         if self.raises is not None:
             raise self.raises

@@ -33,7 +33,9 @@ class Slow:
     def __init__(self, delay_ms: int) -> None:
         self._delay_s = delay_ms / 1000
 
-    async def consult(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> Consultation:
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
         if request.order_id == "o_hang":
             say(f"asked {request_id}")
             try:
