@@ -1,6 +1,6 @@
-"""A server that answers `/{size}` with a body of so many bytes, for studies of the wire: `python -m benchmarks.lab.sized`.
+"""A server that answers `/{size}` with a body of so many bytes, for studies of the wire: `python -m benchmarks.lab.sized SOCKET`.
 
-Prints its port, and serves until its input ends.
+Prints its port, listens on the path as well, and serves until its input ends.
 """
 
 from __future__ import annotations
@@ -45,12 +45,13 @@ class Sized(asyncio.Protocol):
         self.transport.write(ANSWERS[self.target])
 
 
-async def serve() -> None:
+async def serve(socket_path: str) -> None:
     loop = asyncio.get_running_loop()
+    await loop.create_unix_server(Sized, socket_path)
     server = await loop.create_server(Sized, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    uvloop.run(serve(sys.argv[1]))

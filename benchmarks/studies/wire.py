@@ -1,4 +1,4 @@
-"""What one upstream call costs in CPU: `http1`, our own client; aiohttp's beside it; and the floor.
+"""What one upstream call costs in CPU: `http1`, our own client, over TCP and over a Unix socket; aiohttp's beside it; and the floor.
 
 A lean server runs on core 1; this process is the client, on core 0, so that the figures are the client's alone, kernel included: user and
 system time of this process ÷ calls. The floor writes the same request and counts the bytes of the answer, without parsing and without a
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import TypeAlias, cast
 
 import uvloop
@@ -27,7 +28,7 @@ from cashier.wire.via_aiohttp import ViaAiohttp
 WIDTHS = (1, 8)
 CALLS = 4_000
 TRIP = Trip("0f3f9c2e-bench")
-TITLES = {"floor": "the floor", "http1": "http1, ours", "aiohttp": "aiohttp"}
+TITLES = {"floor": "the floor", "http1": "http1, ours", "unix": "http1 over unix:", "aiohttp": "aiohttp"}
 
 # Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
 Run: TypeAlias = Callable[[int, int, int], Awaitable[None]]
@@ -113,22 +114,20 @@ def bare(port: int) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def runs(port: int) -> AsyncIterator[dict[str, Run]]:
+async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
     url = f"http://127.0.0.1:{port}"
-    http1, aiohttp = Http1([url]), ViaAiohttp([url])
-    await http1.open()
-    await aiohttp.open()
-    try:
-        yield {"floor": bare(port), "http1": through(http1), "aiohttp": through(aiohttp)}
-    finally:
-        await http1.close()
-        await aiohttp.close()
+    transports = {"http1": Http1([url]), "unix": Http1([f"unix:{socket_path}"]), "aiohttp": ViaAiohttp([url])}
+    async with contextlib.AsyncExitStack() as opened:
+        for transport in transports.values():
+            await transport.open()
+            opened.push_async_callback(transport.close)
+        yield {"floor": bare(port)} | {name: through(transport) for name, transport in transports.items()}
 
 
-async def raced(lab: Lab, port: int) -> Spent:
+async def raced(lab: Lab, port: int, socket_path: Path) -> Spent:
     calls = lab.count(CALLS) // max(WIDTHS) * max(WIDTHS)
     found: Spent = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
-    async with runs(port) as ways:
+    async with runs(port, socket_path) as ways:
         for turn in range(lab.rounds + 1):  # the first warms up
             for (size, width), spent in found.items():
                 for name, run in ways.items():
@@ -142,8 +141,9 @@ async def raced(lab: Lab, port: int) -> Spent:
 
 def measure(lab: Lab) -> Finding:
     began_s = time.perf_counter()
-    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized")) as child:
-        found = uvloop.run(raced(lab, int(child.first_line)))
+    socket_path = lab.directory / "sized.sock"
+    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized", str(socket_path))) as child:
+        found = uvloop.run(raced(lab, int(child.first_line), socket_path))
     return finding(found, time.perf_counter() - began_s)
 
 
@@ -153,8 +153,11 @@ def finding(found: Spent, seconds: float) -> Finding:
     for (size, width), spent in found.items():
         figures = {name: Figure(tuple(rounds)) for name, rounds in spent.items()}
         ratio = figures["aiohttp"].over(figures["http1"])
-        rows.append(Row(label(size, width), {f"{TITLES[name]} µs": each for name, each in figures.items()} | {"aiohttp ÷ http1": ratio}))
+        over_unix = figures["unix"].over(figures["http1"])
+        ratios = {"aiohttp ÷ http1": ratio, "unix: ÷ TCP": over_unix}
+        rows.append(Row(label(size, width), {f"{TITLES[name]} µs": each for name, each in figures.items()} | ratios))
         key[f"wire.us_{size}_{width}"] = figures["http1"]
+        key[f"wire.ratio_unix_{size}_{width}"] = over_unix
         key[f"wire.ratio_aiohttp_{size}_{width}"] = ratio
         for name, each in figures.items():
             groups[TITLES[name]].append(each)
@@ -166,7 +169,7 @@ def finding(found: Spent, seconds: float) -> Finding:
         seconds=seconds,
         key=key,
         tables=[Table("CPU per call, kernel included", rows)],
-        drawings=[Bars("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"]])],
+        drawings=[Bars("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"], TITLES["unix"]])],
     )
 
 
