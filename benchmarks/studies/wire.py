@@ -116,7 +116,7 @@ def bare(port: int) -> Run:
 @contextlib.asynccontextmanager
 async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
     url = f"http://127.0.0.1:{port}"
-    transports = {"http1": Http1([url]), "unix": Http1([f"unix:{socket_path}"]), "aiohttp": ViaAiohttp([url])}
+    transports: dict[str, Transport] = {"http1": Http1([url]), "unix": Http1([f"unix:{socket_path}"]), "aiohttp": ViaAiohttp([url])}
     async with contextlib.AsyncExitStack() as opened:
         for transport in transports.values():
             await transport.open()
