@@ -40,10 +40,12 @@ class Missing(Struct, frozen=True):
 class SourceError(Exception):
     """An upstream call that brought no usable answer. Handed on as a value or raised; ends in the fan-out.
 
-    `detail` is for operators. It never holds a body, an amount or anything of the payer's.
+    `detail` is for operators. It never holds a body, an amount or anything of the payer's. `sent`: the upstream may have received the
+    request, and may have done what it asks for. False only where that is certain not to be so.
     """
 
     why: ClassVar[Why]
+    sent: bool = True
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -57,6 +59,16 @@ class Unreachable(SourceError):
     """No whole answer: no connection, a connection that broke, or a 5xx that is not an overload."""
 
     why = Why.UNREACHABLE
+
+    def __init__(self, detail: str, *, sent: bool = True) -> None:
+        super().__init__(detail)
+        self.sent = sent
+
+
+class Silent(Unreachable):
+    """No answer in its time. It may still be on its way, and so may what was asked for."""
+
+    why = Why.TIMEOUT
 
 
 class Overloaded(SourceError):
@@ -83,6 +95,8 @@ class WrongIdentity(Garbled):
 
 class NotAsked(SourceError):
     """No call was made, by our own decision. Which one, the subclass says."""
+
+    sent = False
 
 
 class Shed(NotAsked):

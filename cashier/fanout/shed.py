@@ -62,7 +62,8 @@ class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[shed]`. Marks of how late the event loop is, in ms.
 
     From `dim_lag_ms` on there are no hedges and enriching sources are left out, as large a share of their calls as it takes; between the
-    marks what is stale is served without asking anew; from `refuse_lag_ms` on callers are refused, those of low priority first.
+    marks what is stale is served without asking anew; from `refuse_lag_ms` on callers are refused, those of low priority first. Whoever
+    would wait in line for twice that (low priority) to five times (critical) is refused at once.
     """
 
     enabled: bool = True

@@ -43,6 +43,11 @@ class Call:
     def waits(self) -> bool:
         return self.reply is not None and self.connection is None
 
+    @property
+    def sent(self) -> bool:
+        """Some of it may have been written: it has a connection, or it had one before its retry."""
+        return self.connection is not None or self.retried
+
     def finish(self, outcome: Response | SourceError) -> None:
         reply = self.reply
         if reply is not None:

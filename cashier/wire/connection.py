@@ -30,7 +30,7 @@ class Keeper(Protocol):
 class Connection(asyncio.Protocol):
     """`call` is who asked, None while it is idle. `idle_since_s` is monotonic. `kept`: it has answered before."""
 
-    __slots__ = ("_answers", "_keeper", "_transport", "call", "closed", "idle_since_s", "kept", "lane")
+    __slots__ = ("_answers", "_keeper", "_transport", "call", "idle_since_s", "kept", "lane")
 
     _transport: asyncio.Transport
 
@@ -39,7 +39,6 @@ class Connection(asyncio.Protocol):
         self._answers = Answers(lane.address.name, bounds)
         self.lane = lane
         self.call: Call | None = None
-        self.closed = False
         self.kept = False
         self.idle_since_s = 0.0
 
@@ -94,6 +93,5 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.closed = True
         self._keeper.lost(self, exc)
         self._answers.end()

@@ -12,18 +12,28 @@ from msgspec import Struct
 
 from cashier.answer import SourceError
 
+# What is not safe goes out on a connection that was in use within this time, or on a new one: of a kept connection that the upstream is
+# just closing nobody can tell whether it took the request. Servers close what is idle after 2 to 75 seconds, none after less than 1.
+FRESH_S = 1.0
+
 
 class Request(Struct, frozen=True):
     """One HTTP request to an upstream.
 
     `target` is path and query, already percent-encoded ASCII. `safe` means that sending it twice changes nothing: only such a request is
-    sent again, once, when a kept connection turns out to be closed before the first byte of an answer.
+    sent again, once, when a kept connection turns out to be closed before the first byte of an answer. `headers` are sent besides those
+    that every request has, and may not be one of them.
     """
 
     target: str
     method: str = "GET"
     body: bytes = b""
     safe: bool = True
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the body: it may hold a payer's code or password."""
+        return f"<Request {self.method} {self.target!r} {len(self.body)} B{'' if self.safe else ' unsafe'}>"
 
 
 class Trip(Struct, frozen=True):
@@ -40,6 +50,10 @@ class Response(Struct, frozen=True):
     body: bytes
     retry_after_s: float | None = None
 
+    def __repr__(self) -> str:
+        """Without the body: it is the payer's."""
+        return f"<Response {self.status} {len(self.body)} B>"
+
 
 Reply = Callable[[Response | SourceError], None]
 
@@ -50,6 +64,10 @@ class Exchange(Protocol):
     @property
     def place(self) -> int:
         """The address it was sent to, or waits for: an index into `Transport.places`."""
+
+    @property
+    def sent(self) -> bool:
+        """While it is under way: the upstream may have received the request. Abandoned while this is False, it never will."""
 
     def abandon(self) -> None:
         """Nobody waits any more: the reply will not be called. Idempotent, also after the reply."""

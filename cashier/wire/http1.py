@@ -80,11 +80,11 @@ class Http1:
         refuse_unclean(request, trip)
         call = Call(request, trip, budget_ms, reply, avoid)
         if self._closed:
-            self._refuse(call, Unreachable(f"{self._names()}: closed"))
+            self._refuse(call, Unreachable(f"{self._names()}: closed", sent=False))
             return call
         lane = self._sole or self._next_lane(avoid)
         call.place = lane.place
-        connection = lane.take()
+        connection = lane.take() if request.safe else lane.take_fresh(monotonic())
         if connection is not None:
             call.connection = connection
             connection.ask(call, lane.heads.whole(request, trip, budget_ms))
@@ -102,8 +102,7 @@ class Http1:
             self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
             return
         call.join_queue(self._queue)
-        if self._has_room(lane):
-            self._connect(lane, call)
+        self._open_for(call, lane)
 
     def _refuse(self, call: Call, error: SourceError) -> None:
         asyncio.get_running_loop().call_soon(call.finish, error)
@@ -130,13 +129,19 @@ class Http1:
     def _use_room(self) -> None:
         """A connection less: whoever waits without one being opened for them may have one now."""
         for call in self._queue:
-            if not call.connecting:
-                lane = self._next_lane(call.avoid)
-                if not self._has_room(lane):
-                    return
-                self._connect(lane, call)
+            if not call.connecting and not self._open_for(call, self._next_lane(call.avoid)):
+                return
 
     # Opening connections
+
+    def _open_for(self, call: Call, lane: Lane) -> bool:
+        """False where there is no room. What may not have an idle connection makes some, and is seen to when that one is closed."""
+        if self._has_room(lane):
+            self._connect(lane, call)
+            return True
+        if not call.request.safe:
+            lane.make_room()
+        return False
 
     def _connect(self, lane: Lane, call: Call | None) -> None:
         """For `call`, or ahead of need. The connection may in the end serve another; a failure is charged to this call alone."""
@@ -161,8 +166,8 @@ class Http1:
             self._not_connected(lane, call, error)
             return
         connection = task.result()
-        if connection.closed:
-            self._not_connected(lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open"))
+        if not connection.usable:
+            self._not_connected(lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open", sent=False))
             return
         lane.back_off.worked()
         if call is not None and call.retried and call.waits:
@@ -172,7 +177,7 @@ class Http1:
 
     def _not_connected(self, lane: Lane, call: Call | None, error: BaseException) -> None:
         """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
-        unreachable = error if isinstance(error, Unreachable) else Unreachable(f"{lane.address.name}: {what_happened(error)}")
+        unreachable = error if isinstance(error, Unreachable) else Unreachable(f"{lane.address.name}: {what_happened(error)}", sent=False)
         lane.back_off.failed(monotonic())
         if call is not None and call.waits:
             self._try_elsewhere(call, unreachable)
@@ -182,11 +187,10 @@ class Http1:
 
     def _try_elsewhere(self, call: Call, unreachable: Unreachable) -> None:
         """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
-        lane = self._next_lane(call.avoid)
-        if call.attempts < len(self._lanes) and self._has_room(lane):
-            self._connect(lane, call)
-        elif call.attempts >= len(self._lanes) or call.queue is None:
-            call.finish(unreachable)
+        if call.attempts < len(self._lanes) and self._open_for(call, self._next_lane(call.avoid)):
+            return
+        if call.attempts >= len(self._lanes) or call.queue is None:
+            call.finish(Unreachable(unreachable.detail, sent=True) if call.sent else unreachable)
 
     # What connections tell: see `Keeper`
 
@@ -239,7 +243,7 @@ class Http1:
             task.cancel()
         for call in under_way:
             if call is not None:
-                call.finish(Unreachable(f"{self._names()}: closed"))
+                call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
         await asyncio.gather(*self._connects, return_exceptions=True)
         if any(lane.open for lane in self._lanes):
             self._drained = self._drained or asyncio.get_running_loop().create_future()

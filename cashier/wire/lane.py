@@ -9,6 +9,7 @@ from cashier.answer import Unreachable
 from cashier.wire.addresses import Address
 from cashier.wire.choosing import BackOff
 from cashier.wire.connection import Connection, Keeper
+from cashier.wire.exchange import FRESH_S
 from cashier.wire.framing import Bounds
 from cashier.wire.heads import Heads
 from cashier.wire.outcomes import what_happened
@@ -50,6 +51,19 @@ class Lane:
                 return connection
         return None
 
+    def take_fresh(self, now_s: float) -> Connection | None:
+        """The same for what must not be sent twice: only one that was in use a moment ago. See `FRESH_S`."""
+        while self.idle and now_s - self.idle[-1].idle_since_s < FRESH_S:
+            connection = self.idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    def make_room(self) -> None:
+        """Closes the idle connection that is oldest, if there is one. `Keeper.lost` follows."""
+        if self.idle:
+            self.idle[0].drop()
+
     def forget(self, connection: Connection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
@@ -75,9 +89,9 @@ class Lane:
                 else:
                     _, made = await loop.create_connection(connection, address.host, address.port, ssl=self._tls if address.tls else None)
         except TimeoutError:
-            raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms") from None
+            raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
-            raise Unreachable(f"{address.name}: {what_happened(error)}") from error
+            raise Unreachable(f"{address.name}: {what_happened(error)}", sent=False) from error
         return made
 
     def __repr__(self) -> str:
