@@ -2,8 +2,8 @@
 
 The service as it is by default, all mechanisms, caches and shedding on, on core 0; the lean upstream and open arrivals on core 1, at half
 of what a short closed loop reached. Each source takes 2 ms, the balance service 5. Every minute another source stutters for fifteen
-seconds: one call in ten takes twelve times as long. Every twenty seconds a user's cards are said to have changed, every two minutes all
-answers of a source, by `POST /v1/invalidate`.
+seconds: one call in ten takes twelve times as long; all of them do before the first look, so that pools and heap have been as large as they
+get. Every twenty seconds a user's cards are said to have changed, every two minutes all answers of a source, by `POST /v1/invalidate`.
 
 Every ten seconds the service is looked at from outside: its private memory, open sockets by state, threads, and what came of the requests.
 The timers of its loop cannot be seen from there.
@@ -72,6 +72,10 @@ async def soaked(lab: Lab, served: Served, weather: Weather, requests: Sequence[
     count, sample_s = (QUICK_SAMPLES, QUICK_SAMPLE_S) if lab.quick else (SAMPLES, SAMPLE_S)
     samples: list[Sample] = []
     async with loaded(served.port, requests, connections=CONNECTIONS, seed=2) as load, asyncio.TaskGroup() as passing:
+        await weather.everywhere()
+        await load.arrive(per_s, 2 * sample_s)
+        await weather.clear()
+        await load.arrive(per_s, sample_s)
         began_s = time.perf_counter()
         for each in range(count):
             passing.create_task(weather.pass_by(each, sample_s))

@@ -35,6 +35,11 @@ class Weather:
     async def clear(self) -> None:
         await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS))
 
+    async def everywhere(self) -> None:
+        """All of them stutter at once."""
+        every = dict.fromkeys(NAMES, STUTTER_BPS)
+        await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
+
     async def pass_by(self, sample: int, sample_s: float) -> None:
         """What is due while this sample is taken; returns when it is over."""
         if sample % CARDS_EVERY == 1:
