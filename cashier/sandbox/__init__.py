@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from cashier.sandbox.cases import CASES, Case
 from cashier.sandbox.local import LocalUpstreams, UpstreamTrouble
+from cashier.sandbox.local_payments import LocalPayments
 from cashier.sandbox.presets import PRESETS, weather_named
 from cashier.sandbox.serve import create_app, serve
-from cashier.sandbox.weather import SOURCES, Fault, Weather
+from cashier.sandbox.weather import SOURCES, Fault, Mishap, Weather
 from cashier.sandbox.weather_reading import BadWeather, read_forecast
 from cashier.sandbox.world import World
 
@@ -21,7 +22,9 @@ __all__ = [
     "BadWeather",
     "Case",
     "Fault",
+    "LocalPayments",
     "LocalUpstreams",
+    "Mishap",
     "UpstreamTrouble",
     "Weather",
     "World",

@@ -1,29 +1,31 @@
 """The acquirer: owns the orders and says what became of them. Its result is what a payer is told.
 
-An order is PENDING, then PAYING while one attempt lives, then PAID; a failed attempt makes it PENDING again. Money that comes in for an
-order that has meanwhile closed or expired does not pay it: the order is CLOSED, and its result CLOSED_REFUNDING.
+An order is PENDING, then PAYING while one attempt lives, then PAID; a failed attempt makes it PENDING again. An order whose time ran out
+with no attempt alive has the result CLOSED, by EXPIRED. Money that comes in for an order that has meanwhile closed or expired does not
+pay it: it goes back, the order is CLOSED, and its result CLOSED_REFUNDING.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from cashier.sandbox.cast import Cast
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.clock import Clock
+from cashier.sandbox.ledger import Ledger, Parties
+from cashier.sandbox.risk import Amount
+from cashier.sandbox.shapes import Json, money
 
 ORDER_FIELDS = ("order_id", "merchant_id", "user_id", "status", "amount", "product", "country", "category", "title", "expires_at")
 RESULT_FIELDS = ("order_id", "status", "payment_id", "paid", "closed_reason")
-
-Clock = Callable[[], datetime]
 
 
 class Acquirer:
     """The orders of a cast and what has happened to them since the start. Ids that it does not know answer None."""
 
-    def __init__(self, cast: Cast, clock: Clock) -> None:
+    def __init__(self, cast: Cast, clock: Clock, ledger: Ledger) -> None:
         self._cast = cast
         self._clock = clock
+        self._ledger = ledger
         self._since: dict[str, Json] = {}
 
     def __repr__(self) -> str:
@@ -40,7 +42,11 @@ class Acquirer:
         if record is None:
             return None
         told = _only(record, RESULT_FIELDS)
-        return told | {"status": "CLOSED_REFUNDING"} if record["status"] == "CLOSED" and "paid" in record else told
+        if record["status"] == "CLOSED" and "paid" in record:
+            return told | {"status": "CLOSED_REFUNDING"}
+        if record["status"] == "PENDING" and self._is_over(record):
+            return told | {"status": "CLOSED", "closed_reason": "EXPIRED"}
+        return told
 
     def live_attempt(self, order_id: str) -> str | None:
         """The payment id that an order in progress waits for."""
@@ -58,20 +64,21 @@ class Acquirer:
         """An attempt lives."""
         self._change(order_id, status="PAYING", payment_id=payment_id)
 
-    def release(self, order_id: str) -> None:
+    def release(self, order_id: str, payment_id: str) -> None:
         """The attempt is over and nothing was taken."""
-        if self._known(order_id)["status"] == "PAYING":
+        if self.live_attempt(order_id) == payment_id:
             self._change(order_id, status="PENDING", payment_id=None)
 
-    def collect(self, order_id: str, payment_id: str, paid: Json) -> None:
-        """Money came in."""
-        record = self._known(order_id)
-        if record["status"] == "CLOSED":
-            self._change(order_id, payment_id=payment_id, paid=paid)
-        elif self._is_over(record):
-            self._change(order_id, status="CLOSED", closed_reason="EXPIRED", payment_id=payment_id, paid=paid)
-        else:
-            self._change(order_id, status="PAID", payment_id=payment_id, paid=paid)
+    def collect(self, parties: Parties, paid: Amount) -> None:
+        """Money came in: it pays the order, or goes back."""
+        record, told = self._known(parties.order_id), money(paid.currency, paid.value)
+        if record["status"] == "CLOSED" or self._is_over(record):
+            reason = record.get("closed_reason", "EXPIRED")
+            self._change(parties.order_id, status="CLOSED", closed_reason=reason, payment_id=parties.payment_id, paid=told)
+            self._ledger.give_back(parties, "REFUNDED")
+            return
+        self._change(parties.order_id, status="PAID", payment_id=parties.payment_id, paid=told)
+        self._ledger.conclude(parties, "ORDER_PAID", paid)
 
     def close(self, order_id: str) -> bool:
         """The shop withdraws the order. False where it cannot: there is none, or it is over."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from cashier.sandbox.shapes import Json
 
 # The usual lives of such a request to pay.
 LIVES = {
+    "CARD": timedelta(minutes=15),
     "NET_BANKING": timedelta(minutes=30),
     "WALLET": timedelta(minutes=14),
     "VA": timedelta(hours=24),
@@ -17,40 +19,55 @@ LIVES = {
 }
 
 
-def next_action(channel: Json, payment_id: str, amount: Json, now: datetime) -> Json | None:
-    """The action for a kind whose payer has yet to act elsewhere; None for every other kind."""
-    make = _ACTIONS.get(channel["kind"])
-    if make is None:
-        return None
-    expires_at = (now.astimezone(UTC) + LIVES[channel["kind"]]).isoformat(timespec="seconds")
-    return make(channel, payment_id, amount, expires_at)
+class Asked(NamedTuple):
+    """What the payer is asked for. `page` is the address of the sandbox's own bank page for it, None where no server runs."""
+
+    channel: Json
+    payment_id: str
+    amount: Json
+    expires_at: str
+    page: str | None
 
 
-def _redirect(channel: Json, payment_id: str, amount: Json, expires_at: str) -> Json:
-    host = channel["provider"].lower().replace("_", "-")
-    action = {"type": "REDIRECT", "method": "GET", "url": f"https://{host}.example/pay/{payment_id}"}
-    return action | {"applink": f"{host}://pay/{payment_id}"} if channel["kind"] == "WALLET" else action
+def next_action(channel: Json, payment_id: str, amount: Json, until: datetime, page: str | None = None) -> Json:
+    """The action for a kind whose payer has yet to act elsewhere, `until` its end."""
+    expires_at = until.astimezone(UTC).isoformat(timespec="seconds")
+    return _ACTIONS[channel["kind"]](Asked(channel, payment_id, amount, expires_at, page))
 
 
-def _virtual_account(channel: Json, payment_id: str, amount: Json, expires_at: str) -> Json:
+def _redirect(asked: Asked) -> Json:
+    host = _host(asked.channel)
+    url = asked.page or f"https://{host}.example/pay/{asked.payment_id}"
+    action = {"type": "REDIRECT", "method": "GET", "url": url}
+    return action | {"applink": f"{host}://pay/{asked.payment_id}"} if asked.channel["kind"] == "WALLET" else action
+
+
+def _virtual_account(asked: Asked) -> Json:
     return {
         "type": "DISPLAY_VA",
-        "bank": channel["provider"],
-        "account_no": f"88{_digits(payment_id, 14)}",
+        "bank": asked.channel["provider"],
+        "account_no": f"88{_digits(asked.payment_id, 14)}",
         "account_name": "Cashier sandbox",
-        "amount": amount,
-        "expires_at": expires_at,
+        "amount": asked.amount,
+        "expires_at": asked.expires_at,
     }
 
 
-def _counter_code(channel: Json, payment_id: str, amount: Json, expires_at: str) -> Json:
-    code = _digits(payment_id, 12)
-    return {"type": "DISPLAY_CODE", "code": code, "barcode": code, "institution": channel["provider_name"], "expires_at": expires_at}
+def _counter_code(asked: Asked) -> Json:
+    code = _digits(asked.payment_id, 12)
+    institution = asked.channel["provider_name"]
+    action = {"type": "DISPLAY_CODE", "code": code, "barcode": code, "institution": institution, "expires_at": asked.expires_at}
+    return action | {"instructions_url": asked.page} if asked.page else action
 
 
-def _merchant_code(channel: Json, payment_id: str, amount: Json, expires_at: str) -> Json:
-    host = channel["provider"].lower().replace("_", "-")
-    return {"type": "DISPLAY_QR", "data": f"https://{host}.example/qr/{payment_id}", "expires_at": expires_at}
+def _merchant_code(asked: Asked) -> Json:
+    code = asked.page or f"https://{_host(asked.channel)}.example/qr/{asked.payment_id}"
+    return {"type": "DISPLAY_QR", "data": code, "expires_at": asked.expires_at}
+
+
+def _host(channel: Json) -> str:
+    provider: str = channel["provider"]
+    return provider.lower().replace("_", "-")
 
 
 def _digits(payment_id: str, length: int) -> str:
@@ -58,7 +75,8 @@ def _digits(payment_id: str, length: int) -> str:
     return str(int.from_bytes(payment_id.encode(), "big") % (10**length - 1)).zfill(length)
 
 
-_ACTIONS: dict[str, Callable[[Json, str, Json, str], Json]] = {
+_ACTIONS: dict[str, Callable[[Asked], Json]] = {
+    "CARD": _redirect,
     "NET_BANKING": _redirect,
     "WALLET": _redirect,
     "VA": _virtual_account,

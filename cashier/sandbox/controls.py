@@ -1,12 +1,14 @@
 """The sandbox's own paths: its weather, its cases, and what people do outside of any upstream. No weather befalls these.
 
 `GET /weather`, `PUT /weather/{source}`, `DELETE /weather[/{source}]`, `GET /cases`, `POST /payments/{payment_id}/settle` (the payer acts
-at a bank, in a wallet, at a counter), `POST /orders/{order_id}/close` (the shop withdraws the order).
+at a bank, in a wallet, at a counter; `paid` for another sum than asked), `POST /orders/{order_id}/close` (the shop withdraws the order),
+`GET /ledger` (every entry, and what the audit finds wrong), `GET /clock`, `POST /clock` (forward by `advance_s`).
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
 import msgspec
 from aiohttp import web
@@ -24,10 +26,18 @@ class Settlement(msgspec.Struct, frozen=True):
     """What the payer did."""
 
     result: Literal["SUCCEEDED", "FAILED"]
+    paid: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+
+
+class Advance(msgspec.Struct, frozen=True):
+    """How far time is to go. A year at most: whoever wants more asks again."""
+
+    advance_s: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)]
 
 
 _anything = msgspec.json.Decoder(object)
 _settlement = msgspec.json.Decoder(Settlement)
+_advance = msgspec.json.Decoder(Advance)
 
 
 def weather_routes(weather: Weather) -> list[web.RouteDef]:
@@ -55,10 +65,12 @@ def outside_routes(world: World) -> list[web.RouteDef]:
 
     async def settle(request: web.Request) -> web.StreamResponse:
         body = await read_body(request, _settlement)
-        return plain(body if isinstance(body, Answer) else world.engine.settle(request.match_info["payment_id"], body.result))
+        world.catch_up()
+        return plain(body if isinstance(body, Answer) else world.engine.settle(request.match_info["payment_id"], body.result, body.paid))
 
     async def close(request: web.Request) -> web.StreamResponse:
         order_id = request.match_info["order_id"]
+        world.catch_up()
         closed = world.acquirer.close(order_id)
         return plain(Answer(200, world.acquirer.result(order_id) or {}) if closed else refusal(409, "ORDER_NOT_OPEN"))
 
@@ -67,6 +79,29 @@ def outside_routes(world: World) -> list[web.RouteDef]:
         web.post("/payments/{payment_id}/settle", settle),
         web.post("/orders/{order_id}/close", close),
     ]
+
+
+def ledger_routes(world: World) -> list[web.RouteDef]:
+    async def ledger(request: web.Request) -> web.StreamResponse:
+        world.catch_up()
+        return plain(Answer(200, {"entries": world.ledger.entries, "wrong": world.audit()}))
+
+    async def clock(request: web.Request) -> web.StreamResponse:
+        return plain(_time(world))
+
+    async def advance(request: web.Request) -> web.StreamResponse:
+        body = await read_body(request, _advance)
+        if isinstance(body, Answer):
+            return plain(body)
+        world.clock.advance(timedelta(seconds=body.advance_s))
+        world.catch_up()
+        return plain(_time(world))
+
+    return [web.get("/ledger", ledger), web.get("/clock", clock), web.post("/clock", advance)]
+
+
+def _time(world: World) -> Answer:
+    return Answer(200, {"now": world.clock().isoformat(timespec="seconds"), "ahead_s": world.clock.ahead_s})
 
 
 def _changed(weather: Weather, name: str, told: object) -> Answer:

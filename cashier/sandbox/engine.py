@@ -3,59 +3,109 @@
 The rules:
   * A payment id that is known answers as it stands; with another fingerprint it is 422 KEY_REUSED.
   * While another attempt on the order lives, 409 ORDER_BUSY names it. A refused attempt is FAILED and leaves the order as it was.
+  * Balance and promotions are taken when an attempt begins, what a channel carries when it succeeds. An attempt that fails gives all back.
   * Without a channel, and by QUICK_PAY and CARD, the money is taken at once. AGREEMENT is PROCESSING and done at the second look.
-  * NET_BANKING, WALLET, VA, OTC and MERCHANT_QR are ACTION_REQUIRED until the payer acts elsewhere (`settle`).
+  * A CARD whose token begins with `tok_3ds` goes over its bank's page; one that begins with `tok_declined` is FAILED, CHANNEL_DECLINED.
+  * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer acts elsewhere (`settle`), at most as long
+    as `LIVES` says: then FAILED with EXPIRED.
   * CONSUMER_QR is done at once; with a code that ends in 8 the user is paying and done at the third look, in 9 until settled or reversed.
-  * A reverse ends an attempt that lives: FAILED with REVERSED. Money that was taken stays taken. An id that is reversed before it
-    arrives is 404, and refused should it arrive later.
-Balances and promotions are looked at, not yet written down: there is no ledger here.
+  * A reverse ends an attempt that lives: FAILED with REVERSED, its code or page closed. Money that was taken stays taken. An id that is
+    reversed before it arrives is 404, and refused should it arrive later.
+  * VA and OTC take what the payer brings: too little goes back and the attempt lives on; of too much the rest goes back. Money after
+    expiry goes back whole, and the attempt stays FAILED.
+  * Money for an order that has closed meanwhile: the attempt SUCCEEDED, and the acquirer gives all back (CLOSED_REFUNDING).
+Every movement is in the ledger.
 """
 
 from __future__ import annotations
 
+import heapq
+from datetime import datetime
 from typing import Literal
 
 from msgspec import Struct
 
-from cashier.sandbox.acquirer import Acquirer, Clock
-from cashier.sandbox.actions import next_action
+from cashier.sandbox.actions import LIVES, next_action
 from cashier.sandbox.answers import Answer, refusal
-from cashier.sandbox.cast import Cast
-from cashier.sandbox.refusals import Desk, Failure, Submission, channel_leg, open_channel, refuse
-from cashier.sandbox.risk import Risk
+from cashier.sandbox.ledger import Ledger, Parties, Source
+from cashier.sandbox.refusals import Desk, Failure, Leg, Submission, channel_leg, open_channel, refuse
+from cashier.sandbox.risk import Amount
 from cashier.sandbox.shapes import Json, money
+from cashier.sandbox.weather import Mishap
 
 LIVE = frozenset({"PROCESSING", "ACTION_REQUIRED", "USER_PAYING"})
 REVERSED = Failure("REVERSED", "The payment was reversed. No money was taken.")
 DECLINED = Failure("DECLINED", "The payer did not pay.")
+EXPIRED = Failure("EXPIRED", "The time to pay ran out.")
+CHANNEL_DECLINED = Failure("CHANNEL_DECLINED", "The bank did not agree to this payment.")
+# Banks and counters take money for a number or a code whatever the sum, and whenever it comes.
+BY_TRANSFER = frozenset({"VA", "OTC"})
 
 
 class Attempt(Struct):
-    """One payment as it stands. `looks_left`: after so many look-ups it is done; None where looking changes nothing."""
+    """One payment as it stands. `looks_left`: after so many look-ups it is done; None where looking changes nothing.
+
+    `channel` is the one that takes the money. `mishap`: what the weather has in store for it.
+    """
 
     submission: Submission
     status: str = "PROCESSING"
     failure: Failure | None = None
     next_action: Json | None = None
     looks_left: int | None = None
+    channel: Json | None = None
+    mishap: Mishap | None = None
+
+    @property
+    def parties(self) -> Parties:
+        return Parties(self.submission.payment_id, self.submission.order_id, self.submission.user_id)
+
+    @property
+    def kind(self) -> str:
+        """The channel's kind; BALANCE where there is no channel."""
+        return str(self.channel["kind"]) if self.channel else "BALANCE"
+
+    @property
+    def carried(self) -> Amount:
+        """What the channel is asked for."""
+        leg = channel_leg(self.submission)
+        return leg.amount if leg else Amount(self.submission.legs[0].amount.currency, 0)
+
+    @property
+    def takes_transfers(self) -> bool:
+        """Whether money can come in for it: while it lives, and by transfer also after its time."""
+        return self.kind in BY_TRANSFER and (self.status in LIVE or self.failure == EXPIRED)
 
 
 class Engine:
-    """Payments by id."""
+    """Payments by id. `address` is where this sandbox's own pages are served, `http://host:port`; None where they are not."""
 
-    def __init__(self, cast: Cast, acquirer: Acquirer, risk: Risk, clock: Clock) -> None:
-        self._desk = Desk(cast, acquirer, risk, clock, used_codes=set())
+    def __init__(self, desk: Desk, ledger: Ledger) -> None:
+        self.address: str | None = None
+        self._desk = desk
+        self._ledger = ledger
         self._attempts: dict[str, Attempt] = {}
+        self._live: dict[str, Attempt] = {}
+        self._due: list[tuple[datetime, str]] = []
         self._reversed_unseen: set[str] = set()
 
     def __repr__(self) -> str:
-        live = sum(attempt.status in LIVE for attempt in self._attempts.values())
-        return f"Engine(payments={len(self._attempts)}, live={live})"
+        return f"Engine(payments={len(self._attempts)}, live={len(self._live)})"
 
-    def submit(self, submission: Submission, key: str) -> Answer:
+    @property
+    def live(self) -> frozenset[str]:
+        """The ids of the payments under way."""
+        return frozenset(self._live)
+
+    def attempt(self, payment_id: str) -> Attempt | None:
+        """The payment as it stands, to be read."""
+        return self._attempts.get(payment_id)
+
+    def submit(self, submission: Submission, key: str, mishap: Mishap | None = None) -> Answer:
         """Take the money of a submission that came under an idempotency key. 200 with the payment, or 400, 409, 422."""
         if key != submission.payment_id:
             return refusal(400, "MALFORMED", field="Idempotency-Key", detail="Idempotency-Key must be the payment_id")
+        self.expire()
         known = self._attempts.get(submission.payment_id)
         if known:
             return _told(known) if known.submission.fingerprint == submission.fingerprint else refusal(422, "KEY_REUSED")
@@ -64,12 +114,13 @@ class Engine:
         busy_with = self._desk.acquirer.live_attempt(submission.order_id)
         if busy_with:
             return refusal(409, "ORDER_BUSY", payment_id=busy_with)
-        attempt = self._attempts[submission.payment_id] = Attempt(submission)
+        attempt = self._attempts[submission.payment_id] = Attempt(submission, mishap=mishap)
         self._begin(attempt)
         return _told(attempt)
 
     def look_up(self, payment_id: str) -> Answer:
         """200 with the payment as it stands, 404 where it never arrived."""
+        self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             return refusal(404, "PAYMENT_UNKNOWN")
@@ -79,48 +130,82 @@ class Engine:
                 self._succeed(attempt)
         return _told(attempt)
 
-    def reverse(self, payment_id: str) -> Answer:
+    def reverse(self, payment_id: str, mishap: Mishap | None = None) -> Answer:
         """End what is under way. 200 with the payment as it stands then, 404 where it never arrived."""
+        self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             self._reversed_unseen.add(payment_id)
             return refusal(404, "PAYMENT_UNKNOWN")
         if attempt.status in LIVE:
-            self._fail(attempt, REVERSED)
+            self._succeed(attempt) if mishap is Mishap.PAY_FIRST else self._fail(attempt, REVERSED)
         return _told(attempt)
 
-    def settle(self, payment_id: str, result: Literal["SUCCEEDED", "FAILED"]) -> Answer:
-        """What the payer does elsewhere, at a bank, in a wallet, at a counter. A payment that is over stays so."""
+    def settle(self, payment_id: str, result: Literal["SUCCEEDED", "FAILED"], paid: int | None = None) -> Answer:
+        """What the payer does elsewhere, at a bank, in a wallet, at a counter. A payment that is over stays so.
+
+        `paid`: minor units, where the payer brings another sum than asked for; 422 AMOUNT_FIXED where that cannot be done.
+        """
+        self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             return refusal(404, "PAYMENT_UNKNOWN")
-        if attempt.status in LIVE:
+        if paid is not None and attempt.kind not in BY_TRANSFER:
+            return refusal(422, "AMOUNT_FIXED")
+        if result == "SUCCEEDED" and attempt.takes_transfers:
+            self._receive(attempt, attempt.carried.value if paid is None else paid)
+        elif attempt.status in LIVE:
             self._succeed(attempt) if result == "SUCCEEDED" else self._fail(attempt, DECLINED)
         return _told(attempt)
 
+    def expire(self) -> None:
+        """End the attempts whose time to pay has run out."""
+        while self._due and self._due[0][0] <= self._desk.clock():
+            attempt = self._live.get(heapq.heappop(self._due)[1])
+            if attempt:
+                self._fail(attempt, EXPIRED)
+
     def _begin(self, attempt: Attempt) -> None:
         submission = attempt.submission
+        attempt.channel = open_channel(self._desk.cast, submission)
         failure = REVERSED if submission.payment_id in self._reversed_unseen else refuse(self._desk, submission)
         if failure:
             attempt.status, attempt.failure = "FAILED", failure
+            self._ledger.conclude(attempt.parties, "REFUSED", _own_money(submission))
             return
+        self._live[submission.payment_id] = attempt
         self._desk.acquirer.begin(submission.order_id, submission.payment_id)
-        self._take(attempt, open_channel(self._desk.cast, submission))
+        for leg in (leg for leg in submission.legs if leg.type != "CHANNEL" and leg.amount.value):
+            self._ledger.move(attempt.parties, "TAKEN", Source(f"{leg.type}:{leg.id}"), leg.amount)
+        if attempt.kind == "CONSUMER_QR":
+            self._desk.used_codes.add(submission.auth_code or "")
+        self._take(attempt)
 
-    def _take(self, attempt: Attempt, channel: Json | None) -> None:
-        match channel["kind"] if channel else None:
+    def _take(self, attempt: Attempt) -> None:
+        leg = channel_leg(attempt.submission)
+        if attempt.channel and (attempt.mishap is Mishap.DECLINE or _token(leg).startswith("tok_declined")):
+            self._fail(attempt, CHANNEL_DECLINED)
+            return
+        match attempt.kind:
             case "AGREEMENT":
-                attempt.looks_left = 2
+                attempt.looks_left = None if attempt.mishap is Mishap.STALL else 2
             case "CONSUMER_QR":
-                self._take_by_code(attempt, attempt.submission.auth_code or "")
-            case None | "QUICK_PAY" | "CARD":
-                self._succeed(attempt)
+                self._take_by_code(attempt)
+            case "CARD" if _token(leg).startswith("tok_3ds"):
+                self._ask_payer(attempt)
+            case "BALANCE" | "QUICK_PAY" | "CARD":
+                self._take_at_once(attempt)
             case _:
-                self._ask_payer(attempt, channel or {})
+                self._ask_payer(attempt)
 
-    def _take_by_code(self, attempt: Attempt, auth_code: str) -> None:
-        self._desk.used_codes.add(auth_code)
-        match auth_code[-1:]:
+    def _take_at_once(self, attempt: Attempt) -> None:
+        """A stalled one stays PROCESSING."""
+        if attempt.mishap is not Mishap.STALL:
+            self._succeed(attempt)
+
+    def _take_by_code(self, attempt: Attempt) -> None:
+        last = "9" if attempt.mishap is Mishap.STALL else (attempt.submission.auth_code or "")[-1:]
+        match last:
             case "8":
                 attempt.status, attempt.looks_left = "USER_PAYING", 3
             case "9":
@@ -128,27 +213,61 @@ class Engine:
             case _:
                 self._succeed(attempt)
 
-    def _ask_payer(self, attempt: Attempt, channel: Json) -> None:
-        leg = channel_leg(attempt.submission)
-        assert leg is not None, "a channel was found for a submission without a channel leg"  # noqa: S101  our bug, loud
-        amount = money(leg.amount.currency, leg.amount.value)
+    def _ask_payer(self, attempt: Attempt) -> None:
+        payment_id = attempt.submission.payment_id
+        amount = money(attempt.carried.currency, attempt.carried.value)
         attempt.status = "ACTION_REQUIRED"
-        attempt.next_action = next_action(channel, attempt.submission.payment_id, amount, self._desk.clock())
+        until = self._desk.clock() + LIVES[attempt.kind]
+        heapq.heappush(self._due, (until, payment_id))
+        page = f"{self.address}/bank/{payment_id}" if self.address else None
+        attempt.next_action = next_action(attempt.channel or {}, payment_id, amount, until, page)
+
+    def _receive(self, attempt: Attempt, paid: int) -> None:
+        """Money came by transfer. What is not asked for goes back: all of it, or what is too much."""
+        asked = attempt.carried
+        pays = attempt.status in LIVE and paid >= asked.value
+        back = Amount(asked.currency, paid - asked.value if pays else paid)
+        if back.value:
+            source = self._channel_source(attempt)
+            self._ledger.move(attempt.parties, "TAKEN", source, back)
+            self._ledger.move(attempt.parties, "REFUNDED", source, back)
+        if pays:
+            self._succeed(attempt)
+
+    def _channel_source(self, attempt: Attempt) -> Source:
+        leg = channel_leg(attempt.submission)
+        return Source(f"CHANNEL:{(attempt.channel or {})['channel_id']}", leg.instrument_id if leg else None)
 
     def _succeed(self, attempt: Attempt) -> None:
-        attempt.status, attempt.next_action = "SUCCEEDED", None
-        submission = attempt.submission
-        self._desk.acquirer.collect(submission.order_id, submission.payment_id, _paid(submission))
+        self._end(attempt, "SUCCEEDED")
+        if attempt.carried.value:
+            self._ledger.move(attempt.parties, "TAKEN", self._channel_source(attempt), attempt.carried)
+        paid = _own_money(attempt.submission)
+        self._ledger.conclude(attempt.parties, "SUCCEEDED", paid)
+        if attempt.mishap is Mishap.CLOSE_FIRST:
+            self._desk.acquirer.close(attempt.submission.order_id)
+        self._desk.acquirer.collect(attempt.parties, paid)
 
     def _fail(self, attempt: Attempt, failure: Failure) -> None:
-        attempt.status, attempt.next_action, attempt.failure = "FAILED", None, failure
-        self._desk.acquirer.release(attempt.submission.order_id)
+        self._end(attempt, "FAILED")
+        attempt.failure = failure
+        self._ledger.give_back(attempt.parties, "RETURNED")
+        self._ledger.conclude(attempt.parties, "FAILED", _own_money(attempt.submission))
+        self._desk.acquirer.release(attempt.submission.order_id, attempt.submission.payment_id)
+
+    def _end(self, attempt: Attempt, status: str) -> None:
+        attempt.status, attempt.next_action = status, None
+        del self._live[attempt.submission.payment_id]
 
 
-def _paid(submission: Submission) -> Json:
-    """What the payer gave: everything but the promotions."""
+def _token(leg: Leg | None) -> str:
+    return (leg.instrument_id or "") if leg else ""
+
+
+def _own_money(submission: Submission) -> Amount:
+    """What the payer gives: everything but the promotions."""
     value = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
-    return money(submission.legs[0].amount.currency, value)
+    return Amount(submission.legs[0].amount.currency, value)
 
 
 def _told(attempt: Attempt) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 
 from cashier.sandbox.lookups import Lookups
 from cashier.sandbox.shapes import Json
-from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Weather
+from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Mishap, Weather
 from cashier.sandbox.world import World
 
 LocalUpstream = Callable[..., Awaitable[Json | None]]
@@ -17,7 +17,7 @@ LocalUpstream = Callable[..., Awaitable[Json | None]]
 class UpstreamTrouble(Exception):
     """The weather took the answer: which source, which fault. `retry_after_s` is set for an overload."""
 
-    def __init__(self, source: str, fault: Fault) -> None:
+    def __init__(self, source: str, fault: Fault | Mishap) -> None:
         super().__init__(f"{source}: {fault.value}")
         self.source = source
         self.fault = fault
@@ -85,7 +85,7 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
         return await self._ask("quota", user_id=user_id, currency=currency)
 
     async def _ask(self, source: str, **given: object) -> Json | None:
-        spell = self._weather.draw(source)
+        spell = self._weather.spell(source)
         if spell.latency_s:
             await asyncio.sleep(spell.latency_s)
         answer = self._lookups.look_up(source, given)

@@ -6,7 +6,8 @@ One way for all: paths and queries, batches and in-process calls come here with 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from datetime import date
 from functools import lru_cache
 
 from msgspec import Struct
@@ -26,18 +27,20 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,16}")
 
 Read = Callable[..., Json | None]
+Version = Callable[..., Hashable]
 
 
 class Reading(Struct, frozen=True):
     """One source's question. `parameters` decide the answer; `checked` have to be right too, but change nothing here.
 
-    `lasting`: the answer never changes, so it is made once. `batch` is the path of its batch form.
+    `version`: another value whenever the answer may have become another, from the same parameters; so long it is made once. None: it is
+    made each time. `batch` is the path of its batch form.
     """
 
     read: Read
     parameters: tuple[str, ...]
     checked: tuple[str, ...] = ()
-    lasting: bool = True
+    version: Version | None = lambda world, *values: None
     batch: str | None = None
 
 
@@ -66,18 +69,16 @@ def _card(world: World, user_id: str) -> Json | None:
 
 
 def _balance(world: World, user_id: str) -> Json | None:
-    person = world.cast.person(user_id)
-    if person is None or person.accounts is None:
-        return None
-    return {"user_id": user_id, "accounts": person.accounts}
+    accounts = world.holdings.accounts(user_id)
+    return None if accounts is None else {"user_id": user_id, "accounts": accounts}
 
 
 def _marketing(world: World, user_id: str, currency: str) -> Json | None:
     """Everything that the payer holds in the currency, also what is out of reach or over: whoever asks judges that."""
-    person = world.cast.person(user_id)
-    if person is None or person.promotions is None:
+    person, promotions = world.cast.person(user_id), world.holdings.promotions(user_id)
+    if person is None or promotions is None:
         return None
-    held = [one for one in person.promotions if one["threshold"]["currency"] == currency]
+    held = [one for one in promotions if one["threshold"]["currency"] == currency]
     return {"user_id": user_id, "promotions": held, "boosts": person.boosts}
 
 
@@ -86,10 +87,8 @@ def _channel(world: World, currency: str, country: str) -> Json:
 
 
 def _quota(world: World, user_id: str, currency: str) -> Json | None:
-    person = world.cast.person(user_id)
-    if person is None or person.quotas is None:
-        return None
-    return {"user_id": user_id, "quotas": [one for one in person.quotas if _in(currency, one)]}
+    quotas = world.holdings.quotas(user_id)
+    return None if quotas is None else {"user_id": user_id, "quotas": [one for one in quotas if _in(currency, one)]}
 
 
 def _in(currency: str, quota: Json) -> bool:
@@ -97,16 +96,30 @@ def _in(currency: str, quota: Json) -> bool:
     return bool(amount["currency"] == currency)
 
 
+def _until_money_moves(world: World, user_id: str, *values: str) -> int:
+    return world.holdings.version(user_id)
+
+
+def _until_money_moves_or_midnight(world: World, user_id: str, *values: str) -> tuple[int, date | None]:
+    return world.holdings.version(user_id), world.holdings.today(user_id)
+
+
 READINGS = {
-    "order": Reading(_order, ("order_id",), lasting=False, batch="/batch/orders"),
-    "acquirer": Reading(_result, ("order_id",), lasting=False),
+    "order": Reading(_order, ("order_id",), version=None, batch="/batch/orders"),
+    "acquirer": Reading(_result, ("order_id",), version=None),
     "merchant": Reading(_merchant, ("merchant_id",), batch="/batch/merchants"),
     "member": Reading(_member, ("user_id",), batch="/batch/members"),
     "card": Reading(_card, ("user_id",), batch="/batch/cards"),
-    "balance": Reading(_balance, ("user_id",), batch="/batch/balances"),
-    "marketing": Reading(_marketing, ("user_id", "currency"), checked=("merchant_id", "value"), batch="/batch/promotions"),
+    "balance": Reading(_balance, ("user_id",), version=_until_money_moves, batch="/batch/balances"),
+    "marketing": Reading(
+        _marketing,
+        ("user_id", "currency"),
+        checked=("merchant_id", "value"),
+        version=_until_money_moves,
+        batch="/batch/promotions",
+    ),
     "channel": Reading(_channel, ("currency", "country")),
-    "quota": Reading(_quota, ("user_id", "currency"), batch="/batch/quotas"),
+    "quota": Reading(_quota, ("user_id", "currency"), version=_until_money_moves_or_midnight, batch="/batch/quotas"),
 }
 
 
@@ -115,10 +128,10 @@ class Lookups:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._lasting = lru_cache(maxsize=_ANSWERS_REMEMBERED)(self._read)
+        self._remembered = lru_cache(maxsize=_ANSWERS_REMEMBERED)(self._read_at)
 
     def __repr__(self) -> str:
-        return f"Lookups({self._world!r}, remembered={self._lasting.cache_info().currsize})"
+        return f"Lookups({self._world!r}, remembered={self._remembered.cache_info().currsize})"
 
     def look_up(self, source: str, given: Mapping[str, object]) -> Answer:
         """The answer of a source to parameters by name."""
@@ -129,7 +142,10 @@ class Lookups:
                 _checked(name, given.get(name))
         except BadInput as bad:
             return bad.answer()
-        return self._lasting(source, *values) if reading.lasting else self._read(source, *values)
+        self._world.catch_up()
+        if reading.version is None:
+            return self._read(source, *values)
+        return self._remembered(reading.version(self._world, *values), source, *values)
 
     def look_up_many(self, source: str, body: object) -> Answer:
         """The batch form: the same answers, in the order of the requests."""
@@ -139,6 +155,9 @@ class Lookups:
         if len(requests) > _MAX_BATCH:
             return BadInput("requests", f"at most {_MAX_BATCH} objects").answer()
         return Answer(200, {"answers": [_part(self.look_up(source, one)) for one in requests]})
+
+    def _read_at(self, version: Hashable, source: str, *values: str) -> Answer:
+        return self._read(source, *values)
 
     def _read(self, source: str, *values: str) -> Answer:
         body = READINGS[source].read(self._world, *values)

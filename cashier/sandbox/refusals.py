@@ -5,15 +5,21 @@ Rules only look. Nothing here changes an order or a payment.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from cashier.sandbox.acquirer import Acquirer, Clock
+from cashier.sandbox.acquirer import Acquirer
+from cashier.sandbox.audit import fee_on
 from cashier.sandbox.cast import Cast
+from cashier.sandbox.clock import Clock
+from cashier.sandbox.holdings import Holdings
 from cashier.sandbox.risk import Amount, Identity, Risk
 from cashier.sandbox.shapes import Json
+from cashier.sandbox.weather import BPS
 
 
 class Leg(Struct, frozen=True, kw_only=True):
@@ -25,7 +31,10 @@ class Leg(Struct, frozen=True, kw_only=True):
 
 
 class Submission(Struct, frozen=True, kw_only=True):
-    """The body of `POST /payments`. `alternatives` are channel ids, tried in that order where a channel leg's own is not open."""
+    """The body of `POST /payments`. `alternatives` are channel ids, tried in that order where a channel leg's own is not open.
+
+    A payer is sent back to `return_url` and nowhere else, so it has to be a web address.
+    """
 
     payment_id: Identity
     order_id: Identity
@@ -36,7 +45,7 @@ class Submission(Struct, frozen=True, kw_only=True):
     decision_id: str
     alternatives: tuple[str, ...] = ()
     auth_code: str | None = None
-    return_url: str | None = None
+    return_url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]+$", max_length=2048)] | None = None
 
 
 class Failure(NamedTuple):
@@ -51,6 +60,7 @@ class Desk(Struct, frozen=True):
     acquirer: Acquirer
     risk: Risk
     clock: Clock
+    holdings: Holdings
     used_codes: set[str]
 
 
@@ -60,12 +70,17 @@ def refuse(desk: Desk, submission: Submission) -> Failure | None:
 
 
 def open_channel(cast: Cast, submission: Submission) -> Json | None:
-    """The channel that takes the money: the leg's, or the first alternative that is open. None without a channel leg or an open one."""
+    """The channel that takes the money: the leg's, or the first alternative that is open. None without a channel leg or an open one.
+
+    An alternative with another fee is passed over: the payer agreed to a sum.
+    """
     leg = channel_leg(submission)
     if leg is None:
         return None
-    channels = (cast.channel(channel_id) for channel_id in (leg.channel_id or leg.id, *submission.alternatives))
-    return next((channel for channel in channels if channel and channel["status"] == "OPEN"), None)
+    quoted = cast.channel(leg.channel_id or leg.id)
+    fee_bps = quoted.get("fee_bps", 0) if quoted else 0
+    channels = (quoted, *(cast.channel(channel_id) for channel_id in submission.alternatives))
+    return next((one for one in channels if one and one["status"] == "OPEN" and one.get("fee_bps", 0) == fee_bps), None)
 
 
 def channel_leg(submission: Submission) -> Leg | None:
@@ -84,11 +99,14 @@ def _parties_differ(desk: Desk, submission: Submission) -> Failure | None:
 
 
 def _amounts_differ(desk: Desk, submission: Submission) -> Failure | None:
-    """The legs may come to more than the order, by a fee; never to less."""
+    """The legs come to the order, and to the fee of the channel that they name, on what it carries. No other fee is known here."""
     amount = (desk.acquirer.order(submission.order_id) or {})["amount"]
     same_currency = all(leg.amount.currency == amount["currency"] for leg in submission.legs)
-    enough = sum(leg.amount.value for leg in submission.legs) >= amount["value"]
-    return None if same_currency and enough else Failure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
+    fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
+    leg = channel_leg(submission)
+    quoted = desk.cast.channel(leg.channel_id or leg.id) if leg else None
+    agreed = fee_on(leg.amount.value - fee, quoted.get("fee_bps", 0)) if leg and quoted else 0
+    return None if same_currency and fee == agreed else Failure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
 
 
 def _several_channels(desk: Desk, submission: Submission) -> Failure | None:
@@ -101,12 +119,60 @@ def _risk_has_not_cleared(desk: Desk, submission: Submission) -> Failure | None:
     return None if cleared else Failure("RISK_NOT_CLEARED", "The risk service has not cleared this payment.")
 
 
+def _promotion_is_gone(desk: Desk, submission: Submission) -> Failure | None:
+    """A promotion has to be the payer's, of today, not used before, and once in the payment."""
+    named = [leg.id for leg in submission.legs if leg.type == "PROMOTION"]
+    held = {one["promotion_id"] for one in _promotions_of_today(desk, submission)}
+    good = len(set(named)) == len(named) and held.issuperset(named)
+    return None if good else Failure("PROMOTION_GONE", "A promotion is not there, over, or used.")
+
+
+def _promotion_gives_less(desk: Desk, submission: Submission) -> Failure | None:
+    """A promotion is for orders from its threshold on and for its kinds, and takes off what it says at most."""
+    order: int = (desk.acquirer.order(submission.order_id) or {})["amount"]["value"]
+    kind = _kind_paid_by(desk, submission)
+    held = {one["promotion_id"]: one for one in _promotions_of_today(desk, submission)}
+    for leg in (leg for leg in submission.legs if leg.type == "PROMOTION"):
+        promotion = held[leg.id]
+        of_kind = kind is None or not promotion["kinds"] or kind in promotion["kinds"]
+        if not of_kind or order < promotion["threshold"]["value"] or leg.amount.value > _most_off(promotion, order):
+            return Failure("PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.")
+    return None
+
+
+def _kind_paid_by(desk: Desk, submission: Submission) -> str | None:
+    """None where promotions leave nothing to pay: then there is no kind to be of."""
+    channel = open_channel(desk.cast, submission)
+    if channel:
+        return str(channel["kind"])
+    return "BALANCE" if any(leg.type == "BALANCE" for leg in submission.legs) else None
+
+
+def _promotions_of_today(desk: Desk, submission: Submission) -> list[Json]:
+    now, currency = desk.clock(), submission.legs[0].amount.currency
+    held = desk.holdings.promotions(submission.user_id) or []
+    of_currency = (one for one in held if one["threshold"]["currency"] == currency)
+    return [one for one in of_currency if "expires_at" not in one or now < datetime.fromisoformat(one["expires_at"])]
+
+
+def _most_off(promotion: Json, order: int) -> int:
+    """Minor units. A share of the order is rounded up here: how it is rounded is the shop's business."""
+    if "amount_off" in promotion:
+        return int(promotion["amount_off"]["value"])
+    share: int = -(-order * promotion["percent_off_bps"] // BPS)
+    return min(share, int(promotion["cap"]["value"])) if "cap" in promotion else share
+
+
 def _balance_is_short(desk: Desk, submission: Submission) -> Failure | None:
-    person = desk.cast.person(submission.user_id)
-    accounts = {account["account_id"]: account for account in (person.accounts if person else None) or []}
+    currency = submission.legs[0].amount.currency
+    held = desk.holdings.accounts(submission.user_id) or []
+    accounts = {account["account_id"]: account for account in held if account["available"]["currency"] == currency}
+    wanted: Counter[str] = Counter()
     for leg in (leg for leg in submission.legs if leg.type == "BALANCE"):
-        account = accounts.get(leg.id)
-        if account is None or account["status"] != "ACTIVE" or account["available"]["value"] < leg.amount.value:
+        wanted[leg.id] += leg.amount.value
+    for account_id, value in wanted.items():
+        account = accounts.get(account_id)
+        if account is None or account["status"] != "ACTIVE" or account["available"]["value"] < value:
             return Failure("BALANCE_INSUFFICIENT", "The account does not hold enough.")
     return None
 
@@ -145,9 +211,11 @@ def _code_is_no_good(desk: Desk, submission: Submission) -> Failure | None:
 _RULES: tuple[Callable[[Desk, Submission], Failure | None], ...] = (
     _order_is_over,
     _parties_differ,
-    _amounts_differ,
     _several_channels,
+    _amounts_differ,
     _risk_has_not_cleared,
+    _promotion_is_gone,
+    _promotion_gives_less,
     _balance_is_short,
     _no_open_channel,
     _instrument_is_no_good,

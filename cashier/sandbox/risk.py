@@ -4,7 +4,8 @@ The rules, first match wins:
   1. A listed user is rejected (USER_LISTED).
   2. An amount above the currency's ceiling is rejected (AMOUNT_TOO_HIGH).
   3. QUICK_PAY, CARD and BALANCE from the currency's threshold on are challenged: quick pay by SMS_OTP, card by THREE_DS, balance by
-     PASSWORD. All three are answered with 246810. Other kinds prove the payer elsewhere, or have no payer present.
+     PASSWORD, and from five times the threshold on by BIOMETRIC. All are answered with 246810. Other kinds prove the payer elsewhere,
+     or have no payer present.
   4. Everything else is accepted.
 A challenge has three attempts and lives five minutes; a payment gets three challenges. Asked again about the same payment, the answer
 is the same, ACCEPT once its challenge is passed, REJECT (CHALLENGE_FAILED) once one was failed.
@@ -17,7 +18,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cashier.sandbox.acquirer import Clock
+from cashier.sandbox.clock import Clock
 from cashier.sandbox.shapes import Json
 
 ANSWER = "246810"
@@ -35,7 +36,14 @@ THRESHOLDS = {
 }
 OTHER_CURRENCY = (10_000, 1_000_000)
 CHALLENGE_TYPES = {"QUICK_PAY": "SMS_OTP", "CARD": "THREE_DS", "BALANCE": "PASSWORD"}
-RENDER_VALUES = {"SMS_OTP": "138****1234", "THREE_DS": "Your bank's page", "PASSWORD": "Payment password"}
+RENDER_VALUES = {
+    "SMS_OTP": "138****1234",
+    "THREE_DS": "Your bank's page",
+    "PASSWORD": "Payment password",
+    "BIOMETRIC": "Fingerprint or face",
+}
+# So many times the threshold: a password is no longer enough for what leaves a balance.
+BIOMETRIC_FROM = 5
 
 Kind = Literal["QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"]
 Identity = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -153,7 +161,7 @@ class Risk:
             return
         challenge_id = f"ch{len(case.challenges) + 1}_{case.decision_id}"
         expires_at = self._clock().astimezone(UTC) + CHALLENGE_LIFE
-        case.challenges.append(Challenge(challenge_id, CHALLENGE_TYPES[case.inquiry.kind], expires_at))
+        case.challenges.append(Challenge(challenge_id, challenge_type(case.inquiry), expires_at))
 
     def _challenge(self, challenge_id: str, payment_id: str) -> Challenge | None:
         case = self._cases.get(payment_id)
@@ -170,6 +178,14 @@ def judge(inquiry: Inquiry) -> tuple[str, str | None]:
     if inquiry.amount.value >= challenge_from and inquiry.kind in CHALLENGE_TYPES:
         return "CHALLENGE", None
     return "ACCEPT", None
+
+
+def challenge_type(inquiry: Inquiry) -> str:
+    """How a payer who is challenged proves to be the payer."""
+    challenge_from, _ = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
+    if inquiry.kind == "BALANCE" and inquiry.amount.value >= challenge_from * BIOMETRIC_FROM:
+        return "BIOMETRIC"
+    return CHALLENGE_TYPES[inquiry.kind]
 
 
 def _told(case: Case) -> Json:

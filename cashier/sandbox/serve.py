@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from cashier.sandbox.answers import refusal
-from cashier.sandbox.controls import outside_routes, weather_routes
+from cashier.sandbox.bank import bank_routes
+from cashier.sandbox.controls import ledger_routes, outside_routes, weather_routes
 from cashier.sandbox.presets import weather_named
 from cashier.sandbox.routes import Upstreams
 from cashier.sandbox.storm import plain
@@ -20,7 +21,7 @@ _SHUTDOWN_S = 0.2
 
 
 def create_app(world: World, weather: Weather) -> web.Application:
-    """The ten upstreams and the sandbox's own paths.
+    """The ten upstreams, the bank's pages and the sandbox's own paths.
 
     Give it a runner with `handler_cancellation=True` (`serve` does), else a hang lasts beyond its client, until the server stops.
     """
@@ -30,7 +31,8 @@ def create_app(world: World, weather: Weather) -> web.Application:
         upstreams.closing.set()
 
     app = web.Application()
-    app.add_routes([*upstreams.routes(), *weather_routes(weather), *outside_routes(world), web.route("*", "/{path:.*}", _no_such_path)])
+    own = (*weather_routes(weather), *outside_routes(world), *ledger_routes(world), *bank_routes(world.engine, world.acquirer, world.cast))
+    app.add_routes([*upstreams.routes(), *own, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(let_go)
     return app
 
@@ -41,15 +43,21 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Run the sandbox while the block lasts: `async with serve(port=0) as port`. Yields the bound port; 0 takes a free one.
 
-    Without a world and a weather: the world of seed 1 in calm weather. Raises OSError where the port cannot be had.
+    Without a world and a weather: the world of seed 1 in calm weather. Raises OSError where the port cannot be had. While it runs, payers
+    are sent to its own pages.
     """
-    app = create_app(world or World(), weather or weather_named("calm"))
+    world = world or World()
+    app = create_app(world, weather or weather_named("calm"))
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=1024).start()
-        yield runner.addresses[0][1]
+        bound: int = runner.addresses[0][1]
+        # Nobody can call on all interfaces at once: a browser of this machine is told one of them.
+        world.engine.address = f"http://{'127.0.0.1' if host in ('', '0.0.0.0', '::') else host}:{bound}"  # noqa: S104  compared, not bound
+        yield bound
     finally:
+        world.engine.address = None
         await runner.cleanup()
 
 

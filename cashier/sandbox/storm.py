@@ -12,7 +12,7 @@ import struct
 from aiohttp import web
 
 from cashier.sandbox.answers import Answer, refusal
-from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Spell
+from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Mishap, Spell
 
 _JSON = "application/json"
 _ERROR = refusal(500, "INTERNAL")
@@ -26,19 +26,30 @@ def plain(answer: Answer) -> web.Response:
     return web.Response(body=answer.encoded, status=answer.status, content_type=_JSON)
 
 
-def refused(fault: Fault) -> web.Response:
+def refused(fault: Fault | Mishap) -> web.Response:
     """What ERROR and OVERLOAD say."""
     if fault is Fault.ERROR:
         return plain(_ERROR)
     return web.Response(body=_OVERLOAD.encoded, status=503, content_type=_JSON, headers={"Retry-After": str(RETRY_AFTER_S)})
 
 
+async def unanswered(request: web.Request, fault: Fault | Mishap, closing: asyncio.Event) -> web.StreamResponse:
+    """What a client sees of a request without an answer: a refusal, silence, or the end of its connection."""
+    match fault:
+        case Fault.ERROR | Fault.OVERLOAD:
+            return refused(fault)
+        case Fault.HANG:
+            await closing.wait()
+        case _:
+            _reset_on_close(request)
+    return _gone(request)
+
+
 async def deliver(request: web.Request, source: str, answer: Answer, spell: Spell, closing: asyncio.Event) -> web.StreamResponse:
     """The answer, as the spell's fault lets it through. `closing` is set when the server stops: nothing is held back then."""
     match spell.fault:
-        case Fault.HANG:
-            await closing.wait()
-            return _gone(request)
+        case Fault.HANG | Fault.RESET:
+            return await unanswered(request, spell.fault, closing)
         case Fault.GARBAGE:
             return web.Response(body=_garbage(answer.encoded, spell.variant), content_type=_JSON)
         case Fault.WRONG_IDENTITY:
@@ -47,9 +58,6 @@ async def deliver(request: web.Request, source: str, answer: Answer, spell: Spel
             return await _truncated(request, answer)
         case Fault.SLOW_BODY:
             return await _dribbled(request, answer, closing)
-        case Fault.RESET:
-            _reset_on_close(request)
-            return _gone(request)
     return plain(answer)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from random import Random
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from cashier.sandbox.shapes import Json
 
@@ -53,6 +53,38 @@ class Fault(StrEnum):
     RESET = "reset"
 
 
+class Mishap(StrEnum):
+    """What can go wrong where something is done, beyond the answer. CUT and SWALLOW: reset, or silence, before anything was done.
+    ARRIVES_LATE: reset, and the request arrives all the same, some seconds later. DUPLICATE: it arrives again, some seconds later.
+
+    Of the engine alone. DECLINE: the bank says no. STALL: what would be done at once is under way until it is settled or reversed (a
+    scanned code: the user is paying for ever). CLOSE_FIRST: the shop closes the order just before this payment pays it. PAY_FIRST: the
+    payer pays just before the reverse arrives.
+    """
+
+    CUT = "cut"
+    SWALLOW = "swallow"
+    ARRIVES_LATE = "arrives_late"
+    DUPLICATE = "duplicate"
+    DECLINE = "decline"
+    STALL = "stall"
+    CLOSE_FIRST = "close_first"
+    PAY_FIRST = "pay_first"
+
+
+OF_THE_ENGINE = frozenset({Mishap.DECLINE, Mishap.STALL, Mishap.CLOSE_FIRST, Mishap.PAY_FIRST})
+# What each source can be asked to do; a one-shot fault may wait for one of these.
+CALLS = dict.fromkeys(SOURCES, ("read",)) | {"risk": ("decide", "verify"), "engine": ("submit", "look_up", "reverse")}
+
+
+def possible_faults(source: str) -> list[Fault | Mishap]:
+    """What can befall a source's calls."""
+    faults: list[Fault | Mishap] = [fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES]
+    if source in ("risk", "engine"):
+        faults += [mishap for mishap in Mishap if source == "engine" or mishap not in OF_THE_ENGINE]
+    return faults
+
+
 class Constant(Struct, frozen=True, tag_field="shape", tag="constant"):
     ms: float
 
@@ -89,12 +121,21 @@ class Stragglers(Struct, frozen=True):
 NO_STRAGGLERS = Stragglers(share_bps=0, factor=1)
 
 
+class Next(Struct, frozen=True, omit_defaults=True):
+    """A fault that befalls one call: the next, or the next of the name `on`."""
+
+    fault: Fault | Mishap
+    on: str | None = None
+
+
 class Forecast(Struct, frozen=True):
-    """What may come for one source. `faults` gives each fault's share in basis points; together they are 10000 at most."""
+    """What may come for one source. `faults` gives each fault's share in basis points; together they are 10000 at most. `next`: what
+    befalls single calls before any dice, each once, in that order."""
 
     latency: Constant | Uniform | Lognormal
     stragglers: Stragglers = NO_STRAGGLERS
-    faults: Mapping[Fault, int] = {}
+    faults: Mapping[Fault | Mishap, int] = {}
+    next: tuple[Next, ...] = ()
 
     def told(self) -> Json:
         """As the weather's paths show and take it."""
@@ -106,7 +147,7 @@ class Spell(Struct, frozen=True, gc=False):
     """What one call gets. `variant` tells sorts of the same fault apart."""
 
     latency_s: float
-    fault: Fault | None = None
+    fault: Fault | Mishap | None = None
     variant: int = 0
 
 
@@ -139,6 +180,15 @@ class Weather:
         for name in SOURCES if source is None else (source,):
             self._now[name] = self._start[name]
 
+    def spell(self, source: str, call: str = "read") -> Spell:
+        """What this call of a source gets: a fault that was waiting for it, else what is drawn. A fault that was waiting is used up."""
+        spell, waiting = self.draw(source), self._now[source].next
+        for place, one in enumerate(waiting):
+            if one.on in (None, call):
+                self._now[source] = structs.replace(self._now[source], next=(*waiting[:place], *waiting[place + 1 :]))
+                return structs.replace(spell, fault=one.fault)
+        return spell
+
     def draw(self, source: str) -> Spell:
         forecast, random = self._now[source], self._dice[source]
         latency_ms = forecast.latency.draw_ms(random)
@@ -152,7 +202,7 @@ class Weather:
         return {source: self._now[source].told() for source in SOURCES}
 
 
-def _fault(shares: Mapping[Fault, int], roll: float) -> Fault | None:
+def _fault(shares: Mapping[Fault | Mishap, int], roll: float) -> Fault | Mishap | None:
     """The shares lie side by side from 0; what the roll hits befalls the call."""
     for fault, share_bps in shares.items():
         roll -= share_bps

@@ -6,13 +6,27 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from cashier.sandbox.shapes import Json
-from cashier.sandbox.weather import BPS, IDENTITIES, SOURCES, Constant, Fault, Forecast, Lognormal, Stragglers, Uniform
+from cashier.sandbox.weather import (
+    BPS,
+    CALLS,
+    SOURCES,
+    Constant,
+    Fault,
+    Forecast,
+    Lognormal,
+    Mishap,
+    Next,
+    Stragglers,
+    Uniform,
+    possible_faults,
+)
 
 # An hour: whoever wants more wants a hang.
 _MAX_MS = 3_600_000
 # A lognormal has no zero.
 _MIN_MEDIAN_MS = 0.001
 _MAX_FACTOR = 1_000
+_MAX_WAITING = 100
 
 
 class BadWeather(ValueError):
@@ -38,12 +52,16 @@ def source_named(name: str) -> str:
 
 
 def read_forecast(source: str, told: object, start: Forecast) -> Forecast:
-    """The forecast that `told` describes: `{"latency": …, "stragglers": …, "faults": …}`. What it leaves out is as at the start."""
-    parts = _object("weather", told, ("latency", "stragglers", "faults"))
+    """The forecast that `told` describes: `{"latency": …, "stragglers": …, "faults": …, "next": …}`. What it leaves out is as at the start.
+
+    `next` lists faults that befall one call each: `"reset"`, or `{"fault": "reset", "on": "submit"}` for the next call of that name.
+    """
+    parts = _object("weather", told, ("latency", "stragglers", "faults", "next"))
     return Forecast(
         _latency(parts["latency"]) if "latency" in parts else start.latency,
         _stragglers(parts["stragglers"]) if "stragglers" in parts else start.stragglers,
         _faults(source, parts["faults"]) if "faults" in parts else start.faults,
+        _next(source, parts["next"]) if "next" in parts else start.next,
     )
 
 
@@ -67,13 +85,30 @@ def _stragglers(told: object) -> Stragglers:
     return Stragglers(_whole("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR))
 
 
-def _faults(source: str, told: object) -> dict[Fault, int]:
-    possible = [fault.value for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES]
-    parts = _object("faults", told, possible)
-    shares: dict[Fault, int] = {}
+def _faults(source: str, told: object) -> dict[Fault | Mishap, int]:
+    parts = _object("faults", told, possible_faults(source))
+    shares: dict[Fault | Mishap, int] = {}
     for name in parts:
-        shares[Fault(name)] = _whole("faults", parts, name, BPS - sum(shares.values()))
+        shares[_fault_named(name)] = _whole("faults", parts, name, BPS - sum(shares.values()))
     return {fault: share_bps for fault, share_bps in shares.items() if share_bps}
+
+
+def _next(source: str, told: object) -> tuple[Next, ...]:
+    if not isinstance(told, list):
+        raise BadWeather("next", "is not a list", nearest="[]")
+    if len(told) > _MAX_WAITING:
+        raise BadWeather("next", f"has more than {_MAX_WAITING} faults", nearest=_MAX_WAITING)
+    return tuple(_waiting(source, one if isinstance(one, dict) else {"fault": one}) for one in told)
+
+
+def _waiting(source: str, told: Json) -> Next:
+    parts = _object("next", told, ("fault", "on"))
+    fault = _fault_named(closest("next.fault", parts.get("fault"), possible_faults(source)))
+    return Next(fault, closest("next.on", parts["on"], CALLS[source]) if parts.get("on") is not None else None)
+
+
+def _fault_named(name: str) -> Fault | Mishap:
+    return Fault(name) if name in list(Fault) else Mishap(name)
 
 
 def _object(field: str, told: object, names: Collection[str]) -> Json:

@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import pytest
 
-from cashier.sandbox.answers import Answer
-from cashier.sandbox.refusals import Submission
-from cashier.sandbox.risk import Amount, Inquiry
 from cashier.sandbox.shapes import Json
 from cashier.sandbox.world import World
 
 from . import contract
 from .hand_clock import HandClock
-
-CNY: Final = "CNY"
-BY_CARD = {"type": "CHANNEL", "id": "ch_quick_cmb", "instrument_id": "c_2", "amount": {"currency": CNY, "value": 12_800}}
-
-
-def channel(channel_id: str, instrument_id: str | None = None, value: int = 12_800, currency: str = CNY) -> Json:
-    return {"type": "CHANNEL", "id": channel_id, "instrument_id": instrument_id, "amount": {"currency": currency, "value": value}}
-
-
-def balance(account_id: str, value: int) -> Json:
-    return {"type": "BALANCE", "id": account_id, "amount": {"currency": CNY, "value": value}}
-
-
-def promotion(value: int) -> Json:
-    return {"type": "PROMOTION", "id": "p_1", "amount": {"currency": CNY, "value": value}}
-
-
-def submission(world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any) -> Submission:
-    """A payment of `o_1001`, cleared by risk, but for what is `other`."""
-    told = {
-        "payment_id": payment_id,
-        "order_id": "o_1001",
-        "user_id": "u_1",
-        "merchant_id": "m_1",
-        "fingerprint": "f_1",
-        "legs": legs,
-    } | other
-    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, Submission)
-
-
-def cleared(world: World, payment_id: str) -> str:
-    amount = Amount(CNY, 1)
-    inquiry = Inquiry(payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY")
-    decision_id: str = world.risk.decide(inquiry)["decision_id"]
-    return decision_id
-
-
-def submit(world: World, sent: Submission) -> contract.Payment:
-    return payment(world.engine.submit(sent, sent.payment_id))
-
-
-def payment(answer: Answer) -> contract.Payment:
-    assert answer.status == 200, answer
-    return msgspec.json.decode(answer.encoded, type=contract.Payment)
-
-
-def result(world: World, order_id: str = "o_1001") -> contract.Result:
-    return msgspec.convert(world.acquirer.result(order_id), contract.Result)
+from .paying import BY_CARD, CNY, balance, channel, payment, promotion, result, submission, submit
 
 
 def test_a_quick_payment_pays_the_order(world: World) -> None:
@@ -135,6 +85,18 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("PARTIES_MISMATCH", {"user_id": "u_2"}),
     ("AMOUNT_MISMATCH", {"legs": (channel("ch_quick_cmb", "c_2", 12_799),)}),
     ("AMOUNT_MISMATCH", {"legs": (channel("ch_quick_cmb", "c_2", currency="JPY"),)}),
+    ("AMOUNT_MISMATCH", {"legs": (channel("ch_quick_cmb", "c_2", 12_801),)}),
+    ("AMOUNT_MISMATCH", {"legs": (channel("ch_card_adyen", "tok_1", 12_800),)}),
+    ("AMOUNT_MISMATCH", {"legs": (channel("ch_card_adyen", "tok_1", 12_929),)}),
+    ("CHANNEL_UNAVAILABLE", {"legs": (channel("ch_net_boc"),), "alternatives": ("ch_card_adyen",)}),
+    ("PROMOTION_GONE", {"legs": (promotion(500), promotion(500), channel("ch_quick_cmb", "c_2", 11_800))}),
+    ("PROMOTION_GONE", {"legs": (promotion(2_000, "p_5"), channel("ch_quick_cmb", "c_2", 10_800))}),
+    ("PROMOTION_GONE", {"legs": (promotion(1_000, "p_of_another"), channel("ch_quick_cmb", "c_2", 11_800))}),
+    ("PROMOTION_MISMATCH", {"legs": (promotion(1_001), channel("ch_quick_cmb", "c_2", 11_799))}),
+    ("PROMOTION_MISMATCH", {"legs": (promotion(641, "p_2"), channel("ch_quick_cmb", "c_2", 12_159))}),
+    ("PROMOTION_MISMATCH", {"legs": (promotion(640, "p_2"), channel("ch_wallet_alipay", value=12_160))}),
+    ("PROMOTION_MISMATCH", {"order_id": "o_1002", "legs": (promotion(1_000), channel("ch_quick_cmb", "c_2", 2_500))}),
+    ("BALANCE_INSUFFICIENT", {"legs": (balance("acc_1", 6_400), balance("acc_1", 6_400))}),
     ("TOO_MANY_CHANNELS", {"legs": (BY_CARD, BY_CARD)}),
     ("RISK_NOT_CLEARED", {"decision_id": "d_none"}),
     ("BALANCE_INSUFFICIENT", {"legs": (balance("acc_1", 12_800),)}),
@@ -167,7 +129,7 @@ def test_balance_and_a_card_share_an_order(world: World) -> None:
 
 
 def test_promotions_alone_can_pay_an_order(world: World) -> None:
-    assert submit(world, submission(world, order_id="o_1011", legs=(promotion(288),))).status == "SUCCEEDED"
+    assert submit(world, submission(world, order_id="o_1011", legs=(promotion(288, "p_3"),))).status == "SUCCEEDED"
     assert result(world, "o_1011").paid == contract.Money(currency=CNY, value=0)
 
 
@@ -269,12 +231,75 @@ def test_an_attempt_that_fails_on_a_closed_order_does_not_open_it_again(world: W
     assert result(world).status == "CLOSED"
 
 
+VA: dict[str, Any] = {
+    "order_id": "o_6201",
+    "user_id": "u_62",
+    "merchant_id": "m_62",
+    "legs": (channel("ch_va_bca", value=25_000_000, currency="IDR"),),
+}
+
+
 def test_money_for_an_order_that_has_expired_meanwhile_goes_back(world: World, clock: HandClock) -> None:
-    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
-    clock.advance(timedelta(hours=25))
-    world.engine.settle("pay_1", "SUCCEEDED")
-    told = result(world)
+    clock.advance(timedelta(hours=1))
+    submit(world, submission(world, **VA))
+    clock.advance(timedelta(hours=23))
+    assert result(world, "o_6201").status == "PAYING", "its number is still good"
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "SUCCEEDED"
+    told = result(world, "o_6201")
     assert (told.status, told.closed_reason) == ("CLOSED_REFUNDING", "EXPIRED")
+
+
+def test_an_order_whose_time_ran_out_with_nobody_paying_is_closed(world: World, clock: HandClock) -> None:
+    clock.advance(timedelta(hours=24))
+    told = result(world)
+    assert (told.status, told.closed_reason) == ("CLOSED", "EXPIRED")
+
+
+@pytest.mark.parametrize(
+    ("leg", "minutes"),
+    [(channel("ch_net_icbc"), 30), (channel("ch_wallet_alipay"), 14), (channel("ch_card_adyen", "tok_3ds_1", 12_928), 15)],
+)
+def test_who_does_not_act_in_time_has_not_paid_and_can_pay_another_way(world: World, clock: HandClock, leg: Json, minutes: int) -> None:
+    submit(world, submission(world, legs=(leg,)))
+    clock.advance(timedelta(minutes=minutes, seconds=-1))
+    assert payment(world.engine.look_up("pay_1")).status == "ACTION_REQUIRED"
+    clock.advance(timedelta(seconds=1))
+    told = payment(world.engine.look_up("pay_1"))
+    assert told.failure is not None
+    assert (told.status, told.failure.code) == ("FAILED", "EXPIRED")
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"
+    assert submit(world, submission(world, "pay_2")).status == "SUCCEEDED"
+
+
+def test_an_attempt_expires_also_when_only_the_order_is_asked_about(world: World, clock: HandClock) -> None:
+    submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
+    clock.advance(timedelta(minutes=14))
+    world.catch_up()
+    assert result(world).status == "PENDING"
+
+
+def test_a_card_that_its_bank_wants_to_see_is_sent_to_its_page(world: World) -> None:
+    told = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_3ds_1", 12_928),)))
+    assert isinstance(told.next_action, contract.Redirect)
+    world.engine.settle("pay_1", "SUCCEEDED")
+    assert result(world).paid == contract.Money(currency=CNY, value=12_928)
+
+
+def test_a_card_that_its_bank_declines_leaves_the_order_as_it_was(world: World) -> None:
+    told = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_declined_1", 12_928),)))
+    assert told.failure is not None
+    assert (told.failure.code, result(world).status) == ("CHANNEL_DECLINED", "PENDING")
+
+
+def test_a_merchants_code_that_was_reversed_pays_nothing_when_it_is_scanned(world: World) -> None:
+    scan: dict[str, Any] = {"order_id": "o_1014", "merchant_id": "m_2"}
+    submit(world, submission(world, "pay_1", legs=(channel("ch_mqr_alipay", value=2_800),), **scan))
+    busy = world.engine.submit(submission(world, "pay_2", legs=(channel("ch_mqr_wechat", value=2_800),), **scan), "pay_2")
+    assert (busy.status, busy.body["payment_id"]) == (409, "pay_1")
+    world.engine.reverse("pay_1")
+    assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"
+    assert result(world, "o_1014").status == "PENDING"
+    assert [entry.what for entry in world.ledger.entries] == ["FAILED"]
 
 
 def test_an_order_of_the_crowd_can_be_paid(world: World) -> None:

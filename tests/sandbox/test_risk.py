@@ -61,6 +61,18 @@ def test_each_kind_has_its_challenge(risk: Risk, kind: str, challenge: str) -> N
     assert told.type == challenge
 
 
+@pytest.mark.parametrize(
+    ("value", "kind", "challenge"), [(49_999, "BALANCE", "PASSWORD"), (50_000, "BALANCE", "BIOMETRIC"), (50_000, "CARD", "THREE_DS")]
+)
+def test_more_than_a_password_is_wanted_for_a_large_sum_of_a_balance(risk: Risk, value: int, kind: str, challenge: str) -> None:
+    decided = decide(risk, inquiry(amount=Amount("CNY", value), kind=kind))
+    assert decided.challenge is not None
+    assert decided.challenge.type == challenge
+    verified = verify(risk, decided, "246810")
+    assert verified is not None
+    assert verified.status == "PASSED"
+
+
 def test_the_right_answer_passes_and_clears_the_decision(risk: Risk) -> None:
     told = decide(risk)
     assert not risk.cleared(told.decision_id, "pay_1")

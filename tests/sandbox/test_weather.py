@@ -9,7 +9,20 @@ import msgspec
 import pytest
 
 from cashier.sandbox.presets import PRESETS, weather_named
-from cashier.sandbox.weather import SOURCES, Constant, Fault, Forecast, Lognormal, Spell, Stragglers, Uniform, Weather
+from cashier.sandbox.weather import (
+    CALLS,
+    SOURCES,
+    Constant,
+    Fault,
+    Forecast,
+    Lognormal,
+    Mishap,
+    Spell,
+    Stragglers,
+    Uniform,
+    Weather,
+    possible_faults,
+)
 from cashier.sandbox.weather_reading import BadWeather, read_forecast, source_named
 
 STILL = Forecast(Constant(0))
@@ -128,6 +141,14 @@ BAD: list[tuple[str, Any, str, str | float | None]] = [
     ("card", {"faults": {"hnag": 10}}, "faults.hnag", "hang"),
     ("card", {"faults": {"hang": 20_000}}, "faults.hang", 10_000),
     ("card", {"faults": {"hang": 6_000, "reset": 5_000}}, "faults.reset", 4_000),
+    ("card", {"faults": {"cut": 1}}, "faults.cut", "reset"),
+    ("risk", {"faults": {"pay_frist": 1}}, "faults.pay_frist", "arrives_late"),
+    ("engine", {"faults": {"pay_frist": 1}}, "faults.pay_frist", "pay_first"),
+    ("engine", {"next": "reset"}, "next", "[]"),
+    ("engine", {"next": ["reste"]}, "next.fault", "reset"),
+    ("engine", {"next": [{"fault": "reset", "on": "sumbit"}]}, "next.on", "submit"),
+    ("engine", {"next": [{"fault": "reset", "times": 2}]}, "next.times", "fault"),
+    ("engine", {"next": ["reset"] * 101}, "next", 100),
 ]
 
 
@@ -148,3 +169,42 @@ def test_a_source_that_is_misspelt_is_told_the_nearest() -> None:
     with pytest.raises(BadWeather, match="the nearest is marketing"):
         source_named("marketting")
     assert [source_named(source) for source in SOURCES] == list(SOURCES)
+
+
+def next_of(weather: Weather, source: str) -> list[str]:
+    return [one["fault"] for one in weather.told()[source]["next"]]
+
+
+def test_a_fault_that_waits_befalls_one_call_before_any_dice() -> None:
+    weather = weather_named("still")
+    weather.change("engine", read_forecast("engine", {"next": ["reset", "hang"]}, STILL))
+    assert [weather.spell("engine", "submit").fault for _ in range(3)] == [Fault.RESET, Fault.HANG, None]
+    assert next_of(weather, "engine") == []
+
+
+def test_a_fault_waits_for_the_call_that_it_is_meant_for() -> None:
+    weather = weather_named("still")
+    told = {"next": [{"fault": "pay_first", "on": "reverse"}, {"fault": "cut", "on": "submit"}, "garbage"]}
+    weather.change("engine", read_forecast("engine", told, STILL))
+    assert weather.spell("engine", "submit").fault is Mishap.CUT
+    assert weather.spell("engine", "look_up").fault is Fault.GARBAGE
+    assert weather.spell("engine", "look_up").fault is None
+    assert next_of(weather, "engine") == ["pay_first"]
+    assert weather.spell("engine", "reverse").fault is Mishap.PAY_FIRST
+
+
+def test_what_waits_is_gone_when_the_weather_is_restored() -> None:
+    weather = weather_named("still")
+    weather.change("engine", read_forecast("engine", {"next": ["reset"]}, STILL))
+    weather.restore()
+    assert weather.spell("engine", "submit").fault is None
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_everything_that_can_befall_a_source_can_be_written_and_read(source: str) -> None:
+    faults = {fault.value: 100 for fault in possible_faults(source)}
+    told = {"faults": faults, "next": [*faults, *({"fault": "hang", "on": call} for call in CALLS[source])]}
+    forecast = read_forecast(source, told, STILL)
+    assert read_forecast(source, msgspec.json.decode(msgspec.json.encode(forecast.told())), STILL) == forecast
+    assert ("cut" in faults) == (source in ("risk", "engine"))
+    assert ("stall" in faults) == (source == "engine")

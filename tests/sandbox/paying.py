@@ -1,0 +1,63 @@
+"""Payments as tests make them: legs, a submission that risk has cleared, and what engine and acquirer say of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from cashier.sandbox.answers import Answer
+from cashier.sandbox.refusals import Submission
+from cashier.sandbox.risk import Amount, Inquiry
+from cashier.sandbox.shapes import Json
+from cashier.sandbox.world import World
+
+from . import contract
+
+CNY: Final = "CNY"
+BY_CARD = {"type": "CHANNEL", "id": "ch_quick_cmb", "instrument_id": "c_2", "amount": {"currency": CNY, "value": 12_800}}
+
+
+def channel(channel_id: str, instrument_id: str | None = None, value: int = 12_800, currency: str = CNY) -> Json:
+    return {"type": "CHANNEL", "id": channel_id, "instrument_id": instrument_id, "amount": {"currency": currency, "value": value}}
+
+
+def balance(account_id: str, value: int) -> Json:
+    return {"type": "BALANCE", "id": account_id, "amount": {"currency": CNY, "value": value}}
+
+
+def promotion(value: int, promotion_id: str = "p_1") -> Json:
+    return {"type": "PROMOTION", "id": promotion_id, "amount": {"currency": CNY, "value": value}}
+
+
+def submission(world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any) -> Submission:
+    """A payment of `o_1001`, cleared by risk, but for what is `other`."""
+    told = {
+        "payment_id": payment_id,
+        "order_id": "o_1001",
+        "user_id": "u_1",
+        "merchant_id": "m_1",
+        "fingerprint": "f_1",
+        "legs": legs,
+    } | other
+    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, Submission)
+
+
+def cleared(world: World, payment_id: str) -> str:
+    amount = Amount(CNY, 1)
+    inquiry = Inquiry(payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY")
+    decision_id: str = world.risk.decide(inquiry)["decision_id"]
+    return decision_id
+
+
+def submit(world: World, sent: Submission) -> contract.Payment:
+    return payment(world.engine.submit(sent, sent.payment_id))
+
+
+def payment(answer: Answer) -> contract.Payment:
+    assert answer.status == 200, answer
+    return msgspec.json.decode(answer.encoded, type=contract.Payment)
+
+
+def result(world: World, order_id: str = "o_1001") -> contract.Result:
+    return msgspec.convert(world.acquirer.result(order_id), contract.Result)
