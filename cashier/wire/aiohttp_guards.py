@@ -17,7 +17,7 @@ from cashier.answer import Garbled, Unreachable
 from cashier.wire.outcomes import what_happened
 
 
-class NotSent(Unreachable):
+class Unfit(Unreachable):
     """The kept connection turned out unfit before anything was written: any request may go out on another one."""
 
 
@@ -33,7 +33,7 @@ class WaryRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         if conn.protocol is None or conn.protocol.should_close:
-            raise NotSent(f"{self.url.origin()}: a kept connection is unfit")
+            raise Unfit(f"{self.url.origin()}: a kept connection is unfit", sent=False)
         return await super().send(conn)
 
 
@@ -55,6 +55,12 @@ async def report_loss(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
 async def note_kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
     """For a trace: this request goes out on a connection that had answered before."""
     context.trace_request_ctx.kept = True
+    context.trace_request_ctx.sent = True
+
+
+async def note_opened(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+    """For a trace: this request has a connection of its own, and is written next."""
+    context.trace_request_ctx.sent = True
 
 
 @contextmanager

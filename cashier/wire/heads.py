@@ -5,6 +5,8 @@ Request ids and targets are partly the payer's words. What could begin another h
 
 from __future__ import annotations
 
+import re
+
 from cashier.wire.addresses import Address, is_clean
 from cashier.wire.exchange import Request, Trip
 
@@ -12,6 +14,13 @@ from cashier.wire.exchange import Request, Trip
 METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 CALLER = "cashier"
 JSON = "application/json"
+# RFC 9110, section 5.6.2.
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# What every request has already, and what decides where a request ends or what becomes of its connection.
+_OURS = frozenset((
+    "host", "x-caller", "accept", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "content-type",
+    "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
+))  # fmt: skip
 
 
 def refuse_unclean(request: Request, trip: Trip) -> None:
@@ -24,6 +33,18 @@ def refuse_unclean(request: Request, trip: Trip) -> None:
         raise ValueError(f"target {target!r} is not a path with a query")
     if request.method not in METHODS:
         raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(METHODS))}")
+    if request.headers:
+        _refuse_unclean_headers(request.headers)
+
+
+def _refuse_unclean_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    """The text names the header, never its value."""
+    names = [name.lower() for name, _ in headers]
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or name.lower() in _OURS or names.count(name.lower()) > 1:
+            raise ValueError(f"header {name!r} is not a name, not ours to choose, or there twice")
+        if not value or not is_clean(value):
+            raise ValueError(f"the value of header {name} must be printable ASCII")
 
 
 class Heads:
@@ -43,6 +64,8 @@ class Heads:
         text = f"{request.method} {self._prefix}{request.target}{self._constant}{trip.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"
         if trip.traceparent:
             text += f"traceparent: {trip.traceparent}\r\n"
+        if request.headers:
+            text += "".join(f"{name}: {value}\r\n" for name, value in request.headers)
         if not body and request.method in ("GET", "DELETE"):
             return f"{text}\r\n".encode("ascii")
         return f"{text}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body

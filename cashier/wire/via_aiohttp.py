@@ -17,9 +17,9 @@ from yarl import URL
 
 from cashier.answer import Garbled, Shed, SourceError, Unreachable
 from cashier.wire.addresses import Address, parse_addresses
-from cashier.wire.aiohttp_guards import Lost, NotSent, WaryRequest, never_stuck, note_kept, report_loss
+from cashier.wire.aiohttp_guards import Lost, Unfit, WaryRequest, never_stuck, note_kept, note_opened, report_loss
 from cashier.wire.choosing import BackOff, Choice
-from cashier.wire.exchange import Reply, Request, Response, Trip
+from cashier.wire.exchange import FRESH_S, Reply, Request, Response, Trip
 from cashier.wire.framing import BODILESS, Bounds, retry_after_s
 from cashier.wire.heads import CALLER, JSON, refuse_unclean
 from cashier.wire.outcomes import deliver, what_happened
@@ -29,7 +29,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`connections` counts per address, `queue` per source. `trust_env`: take proxies and their passwords from the environment."""
+    """`connections` counts per address, `queue` per source. `trust_env`: take proxies and their passwords from the environment.
+
+    What is not safe has as many connections again, for itself: see `AiohttpLane`.
+    """
 
     connections: Positive = 64
     queue: Positive = 256
@@ -49,9 +52,9 @@ class NotConnected(Unreachable):
 
 
 class AiohttpCall:
-    """A request under way. `kept`: it went out on a connection that had answered before. `avoid` and `place` as in `Transport`."""
+    """A request under way. `kept`: it went out on a connection that had answered before. The others as in `Transport` and `Exchange`."""
 
-    __slots__ = ("avoid", "kept", "place", "reply", "task")
+    __slots__ = ("avoid", "kept", "place", "reply", "sent", "task")
 
     def __init__(self, reply: Reply, avoid: int) -> None:
         self.avoid = avoid
@@ -59,6 +62,7 @@ class AiohttpCall:
         self.reply: Reply | None = reply
         self.task: asyncio.Task[None] | None = None
         self.kept = False
+        self.sent = False
 
     def finish(self, outcome: Response | SourceError) -> None:
         reply, self.reply = self.reply, None
@@ -73,7 +77,10 @@ class AiohttpCall:
 
 
 class AiohttpLane:
-    """One address with a session of its own: connections to one must not starve another, and a socket file needs its own connector."""
+    """One address with sessions of its own: connections to one must not starve another, and a socket file needs its own connector.
+
+    There are two, because how long a connection may have been idle is a session's to say: not long for what is not safe.
+    """
 
     def __init__(self, place: int, address: Address, settings: AiohttpSettings, tls: ssl.SSLContext | None) -> None:
         self.place = place
@@ -82,20 +89,22 @@ class AiohttpLane:
         self.load = 0
         self._settings = settings
         self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
         self._bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
 
-    def session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = self._make_session()
-        return self._session
+    def session(self, *, safe: bool = True) -> aiohttp.ClientSession:
+        if safe not in self._sessions:
+            idle_s = self._settings.idle_s
+            self._sessions[safe] = self._make_session(idle_s if safe else min(idle_s, FRESH_S))
+        return self._sessions[safe]
 
-    def _make_session(self) -> aiohttp.ClientSession:
+    def _make_session(self, idle_s: float) -> aiohttp.ClientSession:
         settings = self._settings
-        kept = aiohttp.TraceConfig()
-        kept.on_connection_reuseconn.append(note_kept)
+        connected = aiohttp.TraceConfig()
+        connected.on_connection_reuseconn.append(note_kept)
+        connected.on_connection_create_end.append(note_opened)
         return aiohttp.ClientSession(
-            connector=self._connector(),
+            connector=self._connector(idle_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_ms / 1000),
             auto_decompress=False,
@@ -106,14 +115,14 @@ class AiohttpLane:
             max_field_size=settings.max_head_bytes,
             request_class=WaryRequest,
             middlewares=(report_loss,),
-            trace_configs=[kept],
+            trace_configs=[connected],
         )
 
-    def _connector(self) -> aiohttp.BaseConnector:
-        settings = self._settings
+    def _connector(self, idle_s: float) -> aiohttp.BaseConnector:
+        limit = self._settings.connections
         if self.address.socket_path is not None:
-            return aiohttp.UnixConnector(self.address.socket_path, limit=settings.connections, keepalive_timeout=settings.idle_s)
-        return aiohttp.TCPConnector(limit=settings.connections, keepalive_timeout=settings.idle_s, ssl=self._tls or True)
+            return aiohttp.UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
+        return aiohttp.TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
 
     async def ask(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
         """Raises SourceError; NotConnected and Lost among them."""
@@ -121,7 +130,7 @@ class AiohttpLane:
         url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
         self.load += 1
         try:
-            async with self.session().request(
+            async with self.session(safe=request.safe).request(
                 request.method, url, data=request.body or None, headers=headers, allow_redirects=False, trace_request_ctx=call
             ) as answer:
                 self._check(answer)
@@ -129,14 +138,14 @@ class AiohttpLane:
                     answer.status, await self._body(answer), retry_after_s(answer.headers.get("Retry-After", "").strip().encode())
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotConnected(f"{name}: {what_happened(error)}") from error
+            raise NotConnected(f"{name}: {what_happened(error)}", sent=call.sent) from error
         except aiohttp.ClientResponseError as error:
             # Its message may quote the line that it could not read.
             raise Garbled(f"{name}: not an answer in HTTP/1.1") from error
         except aiohttp.ClientPayloadError as error:
             raise Unreachable(f"{name}: closed before a whole answer") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{name}: {what_happened(error)}") from error
+            raise Unreachable(f"{name}: {what_happened(error)}", sent=call.sent) from error
         finally:
             self.load -= 1
 
@@ -167,8 +176,8 @@ class AiohttpLane:
         return bytes(body)
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     def __repr__(self) -> str:
         return f"<{self.address.name}: {self.load} outstanding>"
@@ -211,12 +220,12 @@ class ViaAiohttp:
         call = self._calls.pop(task)
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
-            call.finish(Unreachable(f"{self._names()}: {what_happened(bug)}"))
+            call.finish(Unreachable(f"{self._names()}: {what_happened(bug)}", sent=call.sent))
             raise bug
 
     def _refusal(self) -> SourceError | None:
         if self._closed:
-            return Unreachable(f"{self._names()}: closed")
+            return Unreachable(f"{self._names()}: closed", sent=False)
         if len(self._calls) >= len(self._lanes) * self._settings.connections + self._settings.queue:
             return Shed(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
         return None
@@ -244,8 +253,10 @@ class ViaAiohttp:
                 attempts += 1
                 if attempts >= len(self._lanes):
                     raise
-            except NotSent:
-                pass  # ends at the latest when no kept connection is left
+            except Unfit as error:
+                call.sent = retried
+                if not call.kept:  # broken as soon as it was open; of kept ones the next is tried, until none is left
+                    raise Unreachable(error.detail, sent=retried) from error
             except Lost:
                 if retried or not call.kept or not request.safe:
                     raise
@@ -260,7 +271,7 @@ class ViaAiohttp:
         tasks, calls = list(self._calls), list(self._calls.values())
         for task, call in zip(tasks, calls, strict=True):
             task.cancel()
-            call.finish(Unreachable(f"{self._names()}: closed"))
+            call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
         await asyncio.gather(*tasks, return_exceptions=True)
         for lane in self._lanes:
             await lane.close()
@@ -284,4 +295,5 @@ def _headers(request: Request, trip: Trip, budget_ms: int) -> dict[str, str]:
         headers["traceparent"] = trip.traceparent
     if request.body or request.method not in ("GET", "DELETE"):
         headers["Content-Type"] = JSON
+    headers.update(request.headers)
     return headers

@@ -43,6 +43,7 @@ class Wire:
 
     places = ("first", "second")
     place = 1
+    sent = True
 
     def __init__(self) -> None:
         self.requests: list[Request] = []

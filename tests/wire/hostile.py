@@ -95,6 +95,7 @@ class Upstream:
     def __init__(self) -> None:
         self.peers: list[Peer] = []
         self.port = 0
+        self.server: asyncio.Server | None = None
         self._unseen: asyncio.Queue[Peer] = asyncio.Queue()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -115,6 +116,11 @@ class Upstream:
         (peer,) = asked
         return peer
 
+    def refuse(self) -> None:
+        """No new connections from now on."""
+        assert self.server is not None
+        self.server.close()
+
     @property
     def unseen(self) -> int:
         return self._unseen.qsize()
@@ -124,7 +130,7 @@ class Upstream:
 async def tcp_upstream(tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     upstream = Upstream()
     server = await asyncio.start_server(upstream.accept, "127.0.0.1", 0, ssl=tls)
-    upstream.port = server.sockets[0].getsockname()[1]
+    upstream.server, upstream.port = server, server.sockets[0].getsockname()[1]
     async with _ending(upstream, server):
         yield upstream
 

@@ -40,7 +40,7 @@ async def test_a_question_is_not_sent_a_third_time(wired: Wired) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "GET", "PUT"])
 async def test_what_is_not_safe_is_never_sent_twice(wired: Wired, method: str) -> None:
-    peer = await answered(wired)
+    peer = await answered(wired, safe=False)
     asked = ask(wired.wire, "/pay", method=method, safe=False)
     await peer.question()
     peer.hang_up()
@@ -93,7 +93,7 @@ async def test_a_retry_that_nobody_waits_for_is_not_sent(wired: Wired) -> None:
 
 
 async def test_a_kept_connection_closed_while_idle_is_not_used(wired: Wired) -> None:
-    peer = await answered(wired)
+    peer = await answered(wired, safe=False)
     peer.hang_up()
     await arrival()
     asked = ask(wired.wire, "/pay", method="POST", safe=False)
@@ -104,7 +104,7 @@ async def test_a_kept_connection_closed_while_idle_is_not_used(wired: Wired) -> 
 
 
 async def test_an_answer_to_nobodys_question_answers_nobody(wired: Wired) -> None:
-    peer = await answered(wired)
+    peer = await answered(wired, safe=False)
     peer.say(answer(b"WRONG"))
     if wired.client == "http1":
         await peer.gone()

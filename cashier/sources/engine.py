@@ -1,0 +1,245 @@
+"""The payment engine: moves the money. What it is sent, and what an answer to that means; above all what no answer means.
+
+A submit is sent once, by nobody twice. Whatever came of it that cannot be read is `Unknown`: the payment may exist, and only looking it
+up tells. Looking up and reversing may be repeated.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from cashier.answer import Garbled, SourceError, WrongIdentity
+from cashier.domain.actions import Action, Redirect
+from cashier.domain.legs import Leg
+from cashier.domain.order import Id
+from cashier.sources.again import NoNews, Tries, until_heard
+from cashier.sources.source import Asked, not_answered, read, source, understood
+from cashier.wire.awaited import ask
+from cashier.wire.exchange import Request, Response, Transport, Trip
+
+
+class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of a submit. `alternatives`: channels to try where the leg's own is closed. `auth_code` is the payer's, and not shown."""
+
+    payment_id: str
+    order_id: str
+    user_id: str
+    merchant_id: str
+    fingerprint: str
+    legs: tuple[Leg, ...]
+    decision_id: str
+    alternatives: tuple[str, ...] = ()
+    auth_code: str | None = None
+    return_url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Submission {self.payment_id} of {self.order_id}, {len(self.legs)} legs>"
+
+
+class EngineStatus(StrEnum):
+    PROCESSING = "PROCESSING"
+    ACTION_REQUIRED = "ACTION_REQUIRED"
+    USER_PAYING = "USER_PAYING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+class Failure(Struct, frozen=True):
+    """Why no money was taken: a code, and a text for operators."""
+
+    code: str
+    text: str
+
+
+class EnginePayment(Struct, frozen=True, kw_only=True):
+    """A payment as the engine has it. ValueError for one that contradicts itself: such an answer tells nothing."""
+
+    payment_id: str
+    status: EngineStatus
+    order_id: str | None = None
+    failure: Failure | None = None
+    next_action: Action | None = None
+
+    def __post_init__(self) -> None:
+        if self.failure is not None and self.status is not EngineStatus.FAILED:
+            raise ValueError("a failure of what has not failed")
+        if self.next_action is None and self.status is EngineStatus.ACTION_REQUIRED:
+            raise ValueError("an action is required and not named")
+        if isinstance(self.next_action, Redirect) and not self.next_action.url.startswith(("https://", "http://")):
+            raise ValueError("a redirect to what is no web page")
+
+
+class Answered(Struct, frozen=True):
+    """The engine has the payment; `payment.status` says how it stands."""
+
+    payment: EnginePayment
+
+
+class Busy(Struct, frozen=True):
+    """Another attempt on the order lives, and this one was not taken."""
+
+    payment_id: str
+
+
+class KeyReused(Struct, frozen=True):
+    """The engine has a payment of this id with another fingerprint, and this one was not taken."""
+
+
+class NotSent(Struct, frozen=True):
+    """The request certainly never left: there is no payment, and none will come of it."""
+
+    error: SourceError
+
+
+class Unknown(Struct, frozen=True):
+    """The engine may have the payment, or may yet get it. Look it up; never send it under another id, never call it failed."""
+
+    error: SourceError
+
+
+class NeverArrived(Struct, frozen=True):
+    """A look-up found no such payment. One that is still on its way may yet arrive."""
+
+
+class Sealed(Struct, frozen=True):
+    """A reverse found no such payment: should it arrive later, the engine refuses it. Nothing was taken, and nothing will be."""
+
+
+Submitted: TypeAlias = Answered | Busy | KeyReused | NotSent | Unknown
+LookedUp: TypeAlias = Answered | NeverArrived | NoNews
+Reversed: TypeAlias = Answered | Sealed | NoNews
+
+
+class _Busy(Struct, frozen=True):
+    code: str
+    payment_id: Id
+
+
+class _Refusal(Struct, frozen=True):
+    code: str
+
+
+_encode = msgspec.json.Encoder().encode
+_busy = msgspec.json.Decoder(_Busy).decode
+_refusal = msgspec.json.Decoder(_Refusal).decode
+
+
+def target(asked: Asked) -> str:
+    return f"/payments/{asked['payment_id']}"
+
+
+def accept(answer: EnginePayment | None, asked: Asked) -> EnginePayment | None:
+    if answer is not None and answer.payment_id != asked["payment_id"]:
+        raise WrongIdentity("answered about another payment")
+    if answer is not None and answer.order_id not in (None, asked["order_id"]):
+        raise WrongIdentity("answered about another order")
+    return answer
+
+
+ENGINE = source("engine", EnginePayment, target, accept)
+
+
+def submit_request(submission: Submission) -> Request:
+    key = (("Idempotency-Key", submission.payment_id),)
+    return Request("/payments", "POST", _encode(submission), safe=False, headers=key)
+
+
+def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> Submitted:
+    """No status but the three of the contract says that nothing was taken: a 5xx, a 429 and a 404 may be a gateway's, who sent it on."""
+    if isinstance(response, SourceError):
+        return Unknown(response) if response.sent else NotSent(response)
+    match response.status:
+        case 200:
+            found: Any = understood(_answered, response.body, payment_id, order_id)
+        case 409:
+            found = understood(_busy_with, response.body, payment_id)
+        case 422:
+            found = understood(_key_reused, response.body)
+        case _:
+            found = not_answered(response.status, response.retry_after_s)
+    return Unknown(found) if isinstance(found, SourceError) else found
+
+
+def _answered(body: bytes, payment_id: str, order_id: str) -> Answered:
+    answer = ENGINE.parse(200, body, {"payment_id": payment_id, "order_id": order_id})
+    return Answered(answer)
+
+
+def _busy_with(body: bytes, payment_id: str) -> Busy:
+    busy = _busy(body)
+    if busy.code != "ORDER_BUSY":
+        raise Garbled("answered 409 with a code that the contract does not know")
+    if busy.payment_id == payment_id:
+        raise Garbled("a payment that is in its own way")
+    return Busy(busy.payment_id)
+
+
+def _key_reused(body: bytes) -> KeyReused:
+    if _refusal(body).code != "KEY_REUSED":
+        raise Garbled("answered 422 with a code that the contract does not know")
+    return KeyReused()
+
+
+def look_up_request(payment_id: str) -> Request:
+    return ENGINE.request({"payment_id": payment_id})
+
+
+def reverse_request(payment_id: str) -> Request:
+    """Ends what is under way. Twice is as good as once, so it may be repeated."""
+    return Request(f"{target({'payment_id': payment_id})}/reverse", "POST")
+
+
+def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookedUp:
+    found: Any = read(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
+    match found:
+        case SourceError():
+            return NoNews(found)
+        case EnginePayment():
+            return Answered(found)
+    return NeverArrived()
+
+
+def parse_reverse(response: Response | SourceError, payment_id: str, order_id: str) -> Reversed:
+    """Answered with the payment as it stands then, which may be SUCCEEDED: money taken stays taken.
+
+    A 404 ends a payment here, so it has to say itself that it is the engine's: one without a code, which would do elsewhere, is no news.
+    """
+    found = parse_look_up(response, payment_id, order_id)
+    match found:
+        case Answered() | NoNews():
+            return found
+        case NeverArrived():
+            assert isinstance(response, Response)  # noqa: S101  only a 404 means that
+            spoken = understood(_refusal, response.body)
+            return NoNews(spoken) if isinstance(spoken, SourceError) else Sealed()
+
+
+class Engine:
+    """Asked over a transport: a submit once, the rest again and again within the budget where that helps."""
+
+    def __init__(self, transport: Transport, tries: Tries | None = None) -> None:
+        self._transport = transport
+        self._tries = tries or Tries()
+
+    async def submit(self, submission: Submission, trip: Trip, budget_ms: int) -> Submitted:
+        """A caller that is cancelled meanwhile has to take the outcome for `Unknown`. An answer after the budget is not waited for."""
+        response = await ask(self._transport, submit_request(submission), trip, budget_ms)
+        return parse_submit(response, submission.payment_id, submission.order_id)
+
+    async def look_up(self, payment_id: str, order_id: str, trip: Trip, budget_ms: int) -> LookedUp:
+        async def once(left_ms: int) -> LookedUp:
+            return parse_look_up(await ask(self._transport, look_up_request(payment_id), trip, left_ms), payment_id, order_id)
+
+        return await until_heard(once, budget_ms, self._tries)
+
+    async def reverse(self, payment_id: str, order_id: str, trip: Trip, budget_ms: int) -> Reversed:
+        """After `NoNews` it may be reversed or not: look it up."""
+
+        async def once(left_ms: int) -> Reversed:
+            return parse_reverse(await ask(self._transport, reverse_request(payment_id), trip, left_ms), payment_id, order_id)
+
+        return await until_heard(once, budget_ms, self._tries)

@@ -1,0 +1,132 @@
+"""Card numbers are found wherever they are, in one pass; what only looks like one by chance is let be where that matters."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cashier.domain.pan import LONGEST, SHORTEST, looks_issued, looks_like_pan, pan_fields
+
+VISA = "4111111111111111"
+DIGITS = "0123456789"
+SEPARATORS = ["", " ", "-", " - ", "\u00a0", "–"]
+
+
+def luhn_sum(digits: str) -> int:
+    """The textbook's way, digit by digit."""
+    total = 0
+    for place, digit in enumerate(reversed(digits)):
+        doubled = int(digit) * (1 + place % 2)
+        total += doubled - 9 if doubled > 9 else doubled
+    return total
+
+
+def completed(digits: str) -> str:
+    """With the check digit that makes it pass."""
+    return digits + str(-luhn_sum(digits + "0") % 10)
+
+
+numbers = st.text(DIGITS, min_size=SHORTEST - 1, max_size=LONGEST - 1).map(completed)
+words = st.text(st.characters(exclude_categories=["Nd", "Cs"]), max_size=20)
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[str, str]:
+    """A number that passes, and the same in groups."""
+    number = draw(numbers)
+    text = number[0]
+    for digit in number[1:]:
+        text += draw(st.sampled_from(SEPARATORS)) + digit
+    return number, text
+
+
+@given(written(), words, words)
+def test_every_number_that_passes_is_found_in_any_text_and_any_grouping(number: tuple[str, str], before: str, after: str) -> None:
+    assert looks_like_pan(before + number[1] + after)
+
+
+@given(numbers, st.text(DIGITS, min_size=1, max_size=6), st.text(DIGITS, min_size=1, max_size=6))
+def test_digits_in_groups_of_their_own_beside_it_do_not_hide_it(number: str, before: str, after: str) -> None:
+    assert looks_like_pan(f"{before} {number} {after}")
+
+
+@given(st.text(DIGITS, min_size=SHORTEST, max_size=LONGEST))
+def test_digits_that_do_not_pass_are_let_be(digits: str) -> None:
+    assert looks_like_pan(digits) is (luhn_sum(digits) % 10 == 0)
+
+
+@given(st.text(DIGITS, max_size=SHORTEST - 1) | st.text(DIGITS, min_size=LONGEST + 1, max_size=40))
+def test_what_is_shorter_or_longer_is_no_card_number(digits: str) -> None:
+    assert not looks_like_pan(digits)
+
+
+@given(numbers)
+def test_fullwidth_digits_are_digits(number: str) -> None:
+    assert looks_like_pan("".join(chr(ord(digit) + 0xFEE0) for digit in number))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        VISA,
+        "4222222222222",
+        "5555555555554444",
+        "2223003122003222",
+        "378282246310005",
+        "36227206271667",
+        "3530111333300000",
+        "6200000000000005",
+    ],
+)
+def test_the_networks_own_test_numbers_are_found_by_both(number: str) -> None:
+    assert looks_like_pan(f"card {number}.")
+    assert looks_issued(f"card {number}.")
+
+
+@pytest.mark.parametrize("prefix", ["1", "20261123", "28", "13", "0"])
+def test_ids_that_begin_as_no_card_does_are_let_be_though_they_pass(prefix: str) -> None:
+    number = completed(prefix.ljust(17, "7"))
+    assert looks_like_pan(number)
+    assert not looks_issued(number)
+
+
+@pytest.mark.parametrize("text", [f"x{VISA}", f"{VISA}x", f"tok{VISA}", "550e8400-e29b-41d4-a716-446655440000"])
+def test_a_number_within_a_word_is_no_issuers(text: str) -> None:
+    assert not looks_issued(text)
+
+
+@given(st.text())
+def test_whatever_is_of_an_issuer_looks_like_one(text: str) -> None:
+    assert looks_like_pan(text) or not looks_issued(text)
+
+
+@given(st.lists(words | st.integers() | st.none() | st.booleans()), st.sampled_from(["note", "device", "extra"]), written())
+def test_it_is_found_however_deep_and_its_place_is_named_without_it(others: list[Any], name: str, number: tuple[str, str]) -> None:
+    body = {"a": others, "b": [{name: [number[1]]}]}
+    found = pan_fields(body)
+    assert f"b[0].{name}[0]" in found
+    assert number[0] not in json.dumps(found)
+
+
+def test_names_numbers_and_ids_are_judged_too() -> None:
+    body = {VISA: {"x": 1}, "n": int(VISA), "order_id": "1" + VISA[1:], "user_id": VISA, "amount": {"value": 12_800}, "huge": 10**30}
+    assert pan_fields(body, ids=frozenset({"order_id", "user_id"})) == ("?", "n", "user_id")
+
+
+@pytest.mark.parametrize("text", ["1 " * 6_000, "1" * 12_000, " " * 12_000, "1   " * 3_000, "12-" * 4_000, "1    " * 2_400])
+def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: how often a digit is turned into a number."""
+    turned = 0
+
+    def counting(digit: str) -> int:
+        nonlocal turned
+        turned += 1
+        return int(digit)
+
+    monkeypatch.setattr("cashier.domain.pan.int", counting, raising=False)
+    looks_like_pan(text)
+    assert turned <= 2 * len(text)

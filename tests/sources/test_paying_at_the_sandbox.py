@@ -1,0 +1,67 @@
+"""The paying sources against the sandbox, which shares no code with them, over real sockets: one payment from risk to the acquirer."""
+
+from __future__ import annotations
+
+from cashier.domain.legs import Leg, LegType
+from cashier.domain.method import Kind
+from cashier.domain.money import Money
+from cashier.domain.payment_request import Device
+from cashier.sandbox.presets import weather_named
+from cashier.sandbox.serve import serve
+from cashier.sandbox.world import World
+from cashier.sources.acquirer import Acquirer, NoOrder, OrderResult, ResultStatus
+from cashier.sources.engine import Answered, Engine, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
+from cashier.sources.risk import Challenged, Inquiry, NoChallenge, Passed, Risk, Wrong
+from cashier.wire.exchange import Trip
+from cashier.wire.http1 import Http1
+
+TRIP = Trip("r-1")
+PRICE = Money("CNY", 12_800)
+WITHIN_MS = 5000
+
+
+async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
+    async with serve(port=0, world=World(seed=7), weather=weather_named("still", seed=7)) as port:
+        wire = Http1([f"http://127.0.0.1:{port}"])
+        risk, engine, acquirer = Risk(wire), Engine(wire), Acquirer(wire)
+        inquiry = Inquiry(
+            payment_id="pay_1",
+            order_id="o_1001",
+            user_id="u_1",
+            merchant_id="m_1",
+            amount=PRICE,
+            kind=Kind.BALANCE,
+            device=Device(ip="192.0.2.1"),
+        )
+        challenged = await risk.decide(inquiry, TRIP, WITHIN_MS)
+        assert isinstance(challenged, Challenged)
+        challenge_id = challenged.challenge.challenge_id
+        assert await risk.verify(challenge_id, "pay_1", "000000", TRIP, WITHIN_MS) == Wrong(2)
+        assert await risk.verify(challenge_id, "pay_1", "246810", TRIP, WITHIN_MS) == Passed()
+        assert await risk.verify("another", "pay_1", "246810", TRIP, WITHIN_MS) == NoChallenge()
+        assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == NeverArrived()
+        submission = submission_of("f", challenged.decision_id)
+        answered = await engine.submit(submission, TRIP, WITHIN_MS)
+        assert isinstance(answered, Answered)
+        assert answered.payment.status is EngineStatus.SUCCEEDED
+        assert await engine.submit(submission, TRIP, WITHIN_MS) == answered
+        assert await engine.submit(submission_of("g", challenged.decision_id), TRIP, WITHIN_MS) == KeyReused()
+        assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == answered
+        assert await engine.reverse("pay_2", "o_1001", TRIP, WITHIN_MS) == Sealed()
+        result = await acquirer.result("o_1001", TRIP, WITHIN_MS)
+        assert isinstance(result, OrderResult)
+        assert (result.status, result.payment_id, result.paid) == (ResultStatus.PAID, "pay_1", PRICE)
+        assert await acquirer.result("o_none", TRIP, WITHIN_MS) == NoOrder()
+        await wire.close()
+
+
+def submission_of(fingerprint: str, decision_id: str) -> Submission:
+    return Submission(
+        payment_id="pay_1",
+        order_id="o_1001",
+        user_id="u_1",
+        merchant_id="m_1",
+        fingerprint=fingerprint,
+        legs=(Leg(type=LegType.BALANCE, id="acc_2", amount=PRICE),),
+        decision_id=decision_id,
+    )
