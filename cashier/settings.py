@@ -21,6 +21,7 @@ from msgspec import Meta, Struct, inspect
 from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
+from cashier.domain.route_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.hedge import HedgeSettings
@@ -112,12 +113,14 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Configuration(Struct, frozen=True):
-    """All that the wiring needs: the settings, what is offered and in which words, and how it is ranked. `source`: where it came from."""
+    """All that the wiring needs: the settings, what is offered and in which words, how it is ranked and how payments are routed. `source`:
+    where it came from."""
 
     source: str
     settings: Settings
     catalog: Catalog
     weights: Weights
+    routing: Routing
 
 
 class ConfigurationError(Exception):
@@ -131,7 +134,8 @@ class ConfigurationError(Exception):
 def load(
     path: str | os.PathLike[str], environ: Mapping[str, str] = os.environ, *, server: Mapping[str, Any] | None = None
 ) -> Configuration:
-    """Read `cashier.toml`, and from beside it `methods.toml`, `texts.toml` and `ranking.toml` where they exist, over the packaged ones.
+    """Read `cashier.toml`, and from beside it `methods.toml`, `texts.toml`, `ranking.toml` and `routing.toml` where they exist, over the
+    packaged ones.
 
     `server` takes the place of single values of `[server]`. Raises `ConfigurationError` with every fault that could be found.
     """
@@ -148,14 +152,15 @@ def configuration(
     methods = _typed(_layered("methods.toml", beside), Methods, _origin("methods.toml", beside), faults)
     texts = _typed(_layered("texts.toml", beside), Texts, _origin("texts.toml", beside), faults)
     weights = _typed(_layered("ranking.toml", beside), Weights, _origin("ranking.toml", beside), faults)
-    if settings is None or methods is None or texts is None or weights is None:
+    routing = _typed(_layered("routing.toml", beside), Routing, _origin("routing.toml", beside), faults)
+    if settings is None or methods is None or texts is None or weights is None or routing is None:
         raise ConfigurationError(faults)
     catalog = Catalog(methods, texts, settings.consult.locale)
     faults += [f"{source}: {fault}" for fault in _settings_faults(settings)]
-    faults += [_placed(fault, source, beside) for fault in catalog.faults()]
+    faults += [_placed(fault, source, beside) for fault in (*catalog.faults(), *routing.faults())]
     if faults:
         raise ConfigurationError(faults)
-    return Configuration(source, settings, catalog, weights)
+    return Configuration(source, settings, catalog, weights, routing)
 
 
 def token_secrets(settings: TokenSettings, environ: Any = os.environ) -> tuple[tuple[str, ...], bool]:
@@ -216,9 +221,9 @@ def _origin(name: str, beside: Path | None) -> str:
 
 
 def _placed(fault: str, source: str, beside: Path | None) -> str:
-    """A fault of the catalog begins with what it is about: `methods`, `texts`, or the settings."""
+    """A fault of the catalog or the routing begins with what it is about: `methods`, `texts`, `routing`, or the settings."""
     about, _, said = fault.partition(": ")
-    return f"{_origin(f'{about}.toml', beside)}: {said}" if about in ("methods", "texts") else f"{source}: {fault}"
+    return f"{_origin(f'{about}.toml', beside)}: {said}" if about in ("methods", "texts", "routing") else f"{source}: {fault}"
 
 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:
@@ -275,6 +280,9 @@ def _strangers(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterato
     if isinstance(info, inspect.UnionType):
         for option in info.types:
             yield from _strangers(value, option, path)
+    elif isinstance(info, inspect.VarTupleType) and isinstance(value, list):
+        for index, under in enumerate(value):
+            yield from _strangers(under, info.item_type, (*path[:-1], f"{path[-1]}[{index}]"))
     elif isinstance(info, inspect.DictType) and isinstance(value, Mapping):
         known = [str(key.value) for key in info.key_type.cls] if isinstance(info.key_type, inspect.EnumType) else None
         for key, under in value.items():

@@ -1,0 +1,182 @@
+"""What a channel's outcomes teach: its live rate, when it is sick, and how it comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cashier.domain.track_record import (
+    Learning,
+    Outcome,
+    Sickness,
+    Success,
+    TrackRecord,
+    ceiling_bps,
+    heard,
+    passed_over,
+    probe_due,
+    probed,
+    success,
+)
+
+WORKED, FAILED, UNSURE = Outcome.WORKED, Outcome.FAILED, Outcome.UNSURE
+LEARNING, SICK = Learning(), Sickness()
+STEPS = st.lists(st.tuples(st.sampled_from(Outcome), st.integers(0, 400)), max_size=60)
+
+
+def after(outcomes: Iterable[Outcome], record: TrackRecord | None = None, now_s: int = 0, every_s: int = 0) -> TrackRecord:
+    found = record or TrackRecord()
+    for outcome in outcomes:
+        found = heard(found, outcome, now_s, now_s, LEARNING, SICK)
+        now_s += every_s
+    return found
+
+
+def bps(record: TrackRecord, now_s: int = 0) -> int:
+    return success(record, 9_000, now_s, LEARNING).bps
+
+
+def fallen(now_s: int = 0) -> TrackRecord:
+    return after([FAILED] * SICK.failures_in_a_row, now_s=now_s)
+
+
+def recovered(record: TrackRecord, now_s: int) -> TrackRecord:
+    return after([WORKED] * SICK.well_after * record.falls, record, now_s)
+
+
+def test_a_cold_start_is_what_the_gateway_says() -> None:
+    assert success(TrackRecord(), 9_300, 1_000, LEARNING) == Success(9_300, 0)
+
+
+def test_of_many_payments_the_gateways_figure_hardly_counts() -> None:
+    record = after(([WORKED] * 3 + [FAILED]) * 100)
+    assert 7_500 <= bps(record) <= 7_600
+    assert 190 <= success(record, 9_000, 0, LEARNING).noise_bps <= 230  # √(0.75 × 0.25 / 400) = 2.2 %
+
+
+def test_after_its_half_life_an_outcome_counts_half() -> None:
+    record = after([WORKED, FAILED] * 10)
+    aged = TrackRecord(good=record.good // 2, bad=record.bad // 2)
+    assert bps(record, 600) == bps(aged)
+    assert bps(record, 10 * 86_400) == 9_000
+
+
+def test_a_failure_that_may_be_anybodys_counts_half() -> None:
+    assert after([UNSURE] * 4).bad == after([FAILED] * 2).bad
+
+
+def test_it_is_sick_after_failures_in_a_row_and_not_one_before() -> None:
+    assert not after([WORKED] * 200 + [FAILED] * 5).sick
+    assert after([WORKED] * 200 + [FAILED] * 6).sick
+    assert not after([WORKED] * 200 + [UNSURE] * 11).sick
+    assert after([WORKED] * 200 + [UNSURE] * 12).sick
+    assert not after([*[FAILED] * 5, WORKED, *[FAILED] * 5]).sick
+
+
+def test_it_is_sick_when_surely_fewer_than_half_succeed_and_not_on_a_handful() -> None:
+    assert after([WORKED, FAILED, FAILED, FAILED] * 5).sick
+    assert not after([FAILED, FAILED, FAILED, WORKED] * 4).sick  # fewer than twenty
+    assert not after([WORKED, FAILED] * 100).sick
+    assert not after([*[FAILED, WORKED] * 9, FAILED, FAILED]).sick  # nine of twenty may be chance
+
+
+def test_a_sick_one_is_well_after_probes_that_worked_in_a_row() -> None:
+    record = fallen(100)
+    assert after([WORKED, WORKED, FAILED, WORKED, WORKED], record, 200).sick
+    well = after([WORKED] * 3, record, 200)
+    assert not well.sick
+    assert bps(well, 200) > 9_000  # what it did while it was sick is forgotten
+
+
+def test_what_began_before_it_fell_sick_or_was_well_again_changes_nothing() -> None:
+    record = fallen(100)
+    assert heard(record, WORKED, 99, 130, LEARNING, SICK) == record
+    well = recovered(record, 200)
+    assert heard(well, FAILED, 199, 230, LEARNING, SICK) == well
+
+
+def test_it_gets_its_share_back_bit_by_bit() -> None:
+    well = recovered(fallen(100), 200)
+    assert ceiling_bps(fallen(100), 10_000, SICK) == 0
+    assert [ceiling_bps(well, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
+        500,
+        500,
+        1_000,
+        2_000,
+        4_000,
+        8_000,
+        10_000,
+        10_000,
+    ]
+    assert ceiling_bps(TrackRecord(), 0, SICK) == 10_000
+
+
+def test_each_further_fall_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
+    again = after([FAILED] * 6, recovered(fallen(100), 200), 300)
+    assert again.falls == 2
+    assert after([WORKED] * 5, again, 400).sick
+    well = recovered(again, 400)
+    assert not well.sick
+    assert [ceiling_bps(well, 400 + at, SICK) for at in (59, 60, 120)] == [500, 1_000, 2_000]
+    assert after([FAILED] * 6, well, 4_000).falls == 1
+    assert after([FAILED] * 6, well, 1_000).falls == 3
+
+
+def test_a_sick_one_is_probed_by_one_payment_in_fifty_and_never_two_in_a_second() -> None:
+    record = fallen(100)
+    assert sum(probe_due(record, die, 110, SICK) for die in range(1_000)) == 20
+    assert not probe_due(probed(record, 110), 0, 110, SICK)
+    assert probe_due(probed(record, 110), 0, 111, SICK)
+
+
+def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every_tenth_payment() -> None:
+    record = fallen(100)
+    for number in range(1, 11):
+        assert not probe_due(record, 1, 100 + number * 60, SICK)
+        record = passed_over(record)
+    assert probe_due(record, 1, 700, SICK)
+    assert not probe_due(record, 1, 159, SICK)
+
+
+@settings(max_examples=50)
+@given(STEPS)
+def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Outcome, int]]) -> None:
+    record, now_s = TrackRecord(), 0
+    for outcome, wait_s in steps:
+        now_s += wait_s
+        record = heard(record, outcome, now_s, now_s, LEARNING, SICK)
+        assert 0 <= record.good + record.bad <= LEARNING.memory_payments * 1_000_000
+        assert 0 <= bps(record, now_s) <= 10_000
+        assert 0 <= ceiling_bps(record, now_s, SICK) <= 10_000
+        assert record.falls <= 6
+
+
+@settings(max_examples=50)
+@given(STEPS, STEPS.filter(bool))
+def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
+    before: list[tuple[Outcome, int]], last: list[tuple[Outcome, int]]
+) -> None:
+    record = after([outcome for outcome, _ in before])
+    if not record.sick:
+        assert bps(after([FAILED], record)) <= bps(after([UNSURE], record)) <= bps(after([WORKED], record))
+
+
+@settings(max_examples=50)
+@given(STEPS)
+def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(steps: list[tuple[Outcome, int]]) -> None:
+    record, now_s = TrackRecord(), 0
+    for outcome, wait_s in steps:
+        now_s += wait_s
+        record = heard(record, outcome, now_s, now_s, LEARNING, SICK)
+    for _ in range(60):
+        record = heard(record, WORKED, now_s, now_s, LEARNING, SICK)
+    assert not record.sick
+    assert ceiling_bps(record, now_s + 86_400, SICK) == 10_000
+
+
+def test_a_clock_that_is_told_an_earlier_time_makes_nothing_younger() -> None:
+    record = after([WORKED] * 10, now_s=1_000)
+    assert bps(heard(record, WORKED, 900, 900, LEARNING, SICK), 1_000) >= bps(record, 1_000)
+    assert bps(record, 500) == bps(record, 1_000)

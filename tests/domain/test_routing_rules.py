@@ -1,0 +1,210 @@
+"""Rules of routing: the first that matches holds, and what is wrong with them is said before a payment finds out."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cashier.domain.blame import Blame
+from cashier.domain.method import Kind
+from cashier.domain.money import Money
+from cashier.domain.order import Product, Terminal
+from cashier.domain.route_rules import By, Passage, Routing, Rule, When
+from cashier.domain.track_record import Outcome
+from cashier.settings import ConfigurationError, configuration, load
+
+from .facts import cny, packaged
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGED = msgspec.convert(packaged("routing.toml"), Routing)
+REST = Rule("rest")
+
+
+def passage(**changes: Any) -> Passage:
+    plain = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1", "CMB", "VISA")
+    return msgspec.structs.replace(plain, **changes)
+
+
+def routing(*rules: Rule) -> Routing:
+    return Routing(rule=rules)
+
+
+def faults(*rules: Rule) -> str:
+    return "\n".join(routing(*rules).faults())
+
+
+def test_the_first_rule_that_matches_holds() -> None:
+    rules = routing(Rule("visa", When(brand="VISA")), Rule("cards", When(kind="CARD")), REST)
+    assert rules.rule_for(passage()).name == "visa"
+    assert rules.rule_for(passage(brand="JCB")).name == "cards"
+    assert rules.rule_for(passage(kind=Kind.WALLET, brand=None)).name == "rest"
+
+
+@pytest.mark.parametrize(
+    ("when", "other"),
+    [
+        (When(kind=("CARD", "QUICK_PAY")), {"kind": Kind.WALLET}),
+        (When(brand="VISA"), {"brand": None}),
+        (When(bank=("ICBC", "CMB")), {"bank": "ABC"}),
+        (When(merchant="m_1"), {"merchant_id": "m_2"}),
+        (When(currency="CNY"), {"amount": Money("USD", 10_000)}),
+        (When(country="CN"), {"country": "JP"}),
+        (When(terminal=("APP", "H5")), {"terminal": Terminal.POS}),
+        (When(product="STANDARD_CASHIER"), {"product": Product.SCAN}),
+        (When(amount_from=10_000), {"amount": cny(9_999)}),
+        (When(amount_below=10_001), {"amount": cny(10_001)}),
+        (When(kind="CARD", brand="VISA"), {"brand": "JCB"}),
+    ],
+)
+def test_all_that_is_named_must_hold(when: When, other: dict[str, Any]) -> None:
+    assert when.holds(passage())
+    assert not when.holds(passage(**other))
+
+
+def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
+    assert PACKAGED.faults() == []
+    assert [(rule.name, rule.by, rule.when) for rule in PACKAGED.rule] == [("cheapest_healthy", By.COST, None)]
+    assert load(ROOT / "config/cashier.toml").routing == PACKAGED
+    assert (Routing(rule=PACKAGED.rule).learning, Routing(rule=PACKAGED.rule).sick) == (PACKAGED.learning, PACKAGED.sick)
+
+
+def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
+    text = (ROOT / "config/routing.toml").read_text("utf-8")
+    shown = text[text.index("# [[rule]]") :]
+    uncommented = "\n".join(
+        line.removeprefix("# ") for line in shown.splitlines() if not line.startswith("# ") or "=" in line or "[[" in line
+    )
+    rules = msgspec.convert(tomllib.loads(uncommented), Routing)
+    assert [rule.name for rule in rules.rule] == ["visa_by_contract", "large_and_safe", "balanced_cards", "cheapest_healthy"]
+    assert rules.faults() == []
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ((Rule("a"), Rule("b")), '"b" can never match: "a" before it matches all of it'),
+        ((Rule("a", When(kind="CARD")), Rule("b", When(kind="CARD", brand="VISA")), REST), '"b" can never match: "a" before'),
+        ((Rule("a", When(kind=("CARD", "VA"))), Rule("b", When(kind="VA")), REST), '"b" can never match'),
+        (
+            (Rule("a", When(currency="CNY", amount_from=5)), Rule("b", When(currency="CNY", amount_from=9, amount_below=20)), REST),
+            '"b" can never match',
+        ),
+        ((Rule("a", When(kind="CARD")),), '"a" is the last and has a `when`'),
+        ((Rule("a", When(kind="CARD")), Rule("a")), 'number 2 is called "a" like number 1'),
+        ((Rule("a", When(kind="QUIK_PAY")), REST), "when.kind = 'QUIK_PAY' is unknown; did you mean 'QUICK_PAY'?"),
+        ((Rule("a", When(kind=("CARD", "XYZZY"))), REST), "when.kind = 'XYZZY' is unknown; known are QUICK_PAY, AGREEMENT"),
+        ((Rule("a", When(terminal="POSS")), REST), "did you mean 'POS'?"),
+        ((Rule("a", When(product="SCAM")), REST), "did you mean 'SCAN'?"),
+        ((Rule("a", When(currency="CNX")), REST), "when.currency = 'CNX' is unknown"),
+        ((Rule("a", When(currency="CNY", amount_from=9, amount_below=9)), REST), "amount_from = 9 is not below amount_below = 9"),
+        ((Rule("a", When(amount_from=9)), REST), "name it in when.currency"),
+        ((Rule("a", When(currency=("CNY", "JPY"), amount_below=9)), REST), "name it in when.currency"),
+        ((Rule("a", When(bank=())), REST), "when.bank is an empty list, which nothing matches"),
+        ((Rule("a", prefer=("x", "y"), avoid=("y",)),), "y is preferred and avoided"),
+        ((Rule("a", success_weight=3),), 'are for by = "balanced", but this rule has by = "cost"'),
+        ((Rule("a", by=By.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
+    ],
+)
+def test_what_is_wrong_with_rules_is_said(rules: tuple[Rule, ...], said: str) -> None:
+    assert said in faults(*rules)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        (Rule("a", When(kind="CARD", brand="VISA")), Rule("b", When(kind="CARD")), REST),
+        (Rule("a", When(kind="CARD")), Rule("b", When(brand="VISA")), REST),
+        (Rule("a", When(currency="CNY", amount_from=9)), Rule("b", When(currency="CNY", amount_below=20)), REST),
+        (Rule("a", When(currency="CNY", amount_below=9)), Rule("b", When(currency="CNY")), REST),
+    ],
+)
+def test_rules_that_only_overlap_are_good(rules: tuple[Rule, ...]) -> None:
+    assert faults(*rules) == ""
+
+
+WORDS = st.one_of(st.none(), st.lists(st.sampled_from(["CARD", "VA", "OTC"]), min_size=1).map(tuple), st.sampled_from(["CARD", "VA"]))
+AMOUNTS = st.one_of(st.none(), st.integers(0, 6))
+WHENS = st.builds(When, kind=WORDS, amount_from=AMOUNTS, amount_below=AMOUNTS, brand=st.sampled_from([None, "VISA"]))
+
+
+PLACES = [
+    passage(kind=kind, brand=brand, amount=cny(value))
+    for kind in (Kind.CARD, Kind.VA, Kind.OTC, Kind.WALLET)
+    for brand in ("VISA", None)
+    for value in range(8)
+]
+
+
+@settings(max_examples=60)
+@given(WHENS, WHENS)
+def test_one_that_covers_another_holds_wherever_that_does(one: When, other: When) -> None:
+    its = [place for place in PLACES if other.holds(place)]
+    if one.covers(other):
+        assert all(one.holds(place) for place in its)
+    elif its:
+        assert not all(one.holds(place) for place in its)
+
+
+def configured(tmp_path: Path, text: str) -> str:
+    """What is said of this routing.toml, or nothing."""
+    (tmp_path / "routing.toml").write_text(text, "utf-8")
+    try:
+        configuration({}, "cashier.toml", tmp_path)
+    except ConfigurationError as fault:
+        return "\n".join(fault.faults).replace(f"{tmp_path}/", "")
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[learnin]\nhalf_life_s = 60", "routing.toml: unknown key 'learnin'; did you mean 'learning'?"),
+        ("[learning]\nhalf_life = 60", "routing.toml: [learning] unknown key 'half_life'; did you mean 'half_life_s'?"),
+        ("[sick]\nbelow_bps = 9_500", "routing.toml: [sick] below_bps: expected `int` <= 9000"),
+        ('[[rule]]\nname = "a"\nprefr = ["x"]', "routing.toml: [rule[0]] unknown key 'prefr'; did you mean 'prefer'?"),
+        ('[[rule]]\nname = "a"\nwhen = { kin = "CARD" }', "routing.toml: [rule[0].when] unknown key 'kin'; did you mean 'kind'?"),
+        ('[[rule]]\nname = "a"\nby = "luck"', "routing.toml: [rule[0]] by: invalid enum value 'luck'"),
+        (
+            '[[rule]]\nname = "a"\nwhen = { kind = "KARD" }\n[[rule]]\nname = "b"',
+            "routing.toml: [[rule]] \"a\": when.kind = 'KARD' is unknown",
+        ),
+        ("rule = []", "routing.toml: rule: expected `array` of length >= 1"),
+        ('[blame]\nchannel = ["DECLINED"]', "routing.toml: [blame] DECLINED is both the channel's fault and others'"),
+        ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 is of two providers"),
+    ],
+)
+def test_a_wrong_file_refuses_to_start_and_says_why(tmp_path: Path, text: str, said: str) -> None:
+    assert said in configured(tmp_path, text)
+
+
+def test_a_file_beside_replaces_single_values(tmp_path: Path) -> None:
+    (tmp_path / "routing.toml").write_text("[learning]\nhalf_life_s = 60\n", "utf-8")
+    found = configuration({}, "cashier.toml", tmp_path).routing
+    assert found.learning.half_life_s == 60
+    assert (found.learning.prior_payments, found.rule) == (PACKAGED.learning.prior_payments, PACKAGED.rule)
+
+
+def test_a_failure_is_whose_fault_the_code_says_and_half_the_channels_where_nobody_knows() -> None:
+    blame = Blame(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
+    assert blame.outcome("CHANNEL_ERROR") is Outcome.FAILED
+    assert blame.outcome("DECLINED") is None
+    assert blame.outcome("SOMETHING_NEW") is Outcome.UNSURE
+
+
+def test_a_code_is_the_providers_whose_beginning_it_has() -> None:
+    assert [PACKAGED.provider_of(code) for code in ("2812", "1345", "6223", "99", "", "2")] == [
+        "ALIPAY",
+        "WECHAT_PAY",
+        "UNIONPAY",
+        None,
+        None,
+        None,
+    ]
+    narrower = Routing(rule=(REST,), codes={"A": ("28",), "B": ("281",)})
+    assert [narrower.provider_of(code) for code in ("2810", "2820")] == ["B", "A"]
