@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from dataclasses import dataclass
-from typing import Any
+from base64 import urlsafe_b64decode
+from dataclasses import replace
 
 import jwt
 import pytest
@@ -13,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.method import Availability
-from cashier.web.token import CONSULT_TYPE, ConsultClaims, Offered, Signer, TokenRefused
+from cashier.web.consult_token import CONSULT_TYPE, ConsultClaims, Offered
+from cashier.web.signing import TokenRefused
+from cashier.web.token import Signer
 
+from .forging import Forged, bit_flipped
 from .offers import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
@@ -100,6 +102,22 @@ def test_no_character_can_be_changed(place: int, other: str) -> None:
         assert code_of(Signer([NEW]), changed) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
 
 
+@given(st.integers(0, len(TOKEN) * 8 - 1))
+def test_no_bit_can_be_changed(bit: int) -> None:
+    assert code_of(Signer([NEW]), bit_flipped(TOKEN, bit)) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
+
+
+@pytest.mark.parametrize("around", [" {}", "{} ", "{}\n", "{}=", "{}.", ".{}", "\ufeff{}", "Bearer {}"])
+def test_nothing_may_stand_around_it(around: str) -> None:
+    assert code_of(Signer([NEW]), around.format(TOKEN)) == "TOKEN_MALFORMED"
+
+
+def test_letters_that_only_look_like_those_of_base_64_are_none() -> None:
+    for letter, likeness in (("A", "Ａ"), ("a", "а"), ("s", "\u017f"), ("1", "१")):
+        assert letter in TOKEN
+        assert code_of(Signer([NEW]), TOKEN.replace(letter, likeness, 1)) == "TOKEN_MALFORMED"
+
+
 @given(st.integers(0, len(TOKEN) - 1))
 def test_no_prefix_is_a_token(length: int) -> None:
     assert code_of(Signer([NEW]), TOKEN[:length]) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED")
@@ -110,40 +128,44 @@ def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
     code_of(Signer([NEW]), text)
 
 
-@dataclass
-class Forged:
-    header: dict[str, Any]
-    key: str
-    payload: Any
-
-    def text(self) -> str:
-        def part(value: Any) -> str:
-            return urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-
-        begin = f"{part(self.header)}.{part(self.payload)}"
-        signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(begin.encode(), self.key.encode())
-        return f"{begin}.{urlsafe_b64encode(signature).rstrip(b'=').decode()}"
-
-
 HEADER = jwt.get_unverified_header(TOKEN)
 PAYLOAD = json.loads(urlsafe_b64decode(TOKEN.split(".")[1] + "=="))
+
+
+OURS = Forged(HEADER, NEW, PAYLOAD)
+TWICE = json.dumps(HEADER, separators=(",", ":")).replace("{", '{"alg":"none",', 1)
+SPACED = json.dumps(HEADER)
 
 
 @pytest.mark.parametrize(
     ("forged", "code"),
     [
         (Forged(HEADER, FOREIGN, PAYLOAD), "TOKEN_TAMPERED"),
+        # All of these are signed with the right key, and still not as we write them.
         (Forged(HEADER | {"alg": "none"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"alg": "HS512"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"alg": "RS256"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
-        (Forged(HEADER | {"typ": "payment+jwt"}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
-        (Forged({"alg": "HS256", "kid": HEADER["kid"]}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged(HEADER | {"b64": False, "crit": ["b64"]}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"jku": "https://keys.example"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"jwk": {"kty": "oct", "k": "AAAA"}}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged({"alg": "HS256", "kid": HEADER["kid"]}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(dict(reversed(HEADER.items())), NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(TWICE, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(SPACED, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(SPACED.replace(CONSULT_TYPE, "consult\\u002bjwt"), NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(HEADER | {"typ": "payment+jwt"}, NEW, PAYLOAD), "TOKEN_WRONG_TYPE"),
+        (Forged(HEADER | {"typ": "payment+jwt"}, FOREIGN, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"kid": "AAAAAAAA"}, NEW, PAYLOAD), "TOKEN_UNKNOWN_KEY"),
+        (Forged(HEADER | {"kid": "../../dev/null"}, NEW, PAYLOAD), "TOKEN_UNKNOWN_KEY"),
         (Forged({"alg": "HS256", "typ": CONSULT_TYPE}, NEW, PAYLOAD), "TOKEN_UNKNOWN_KEY"),
-        (Forged(HEADER | {"b64": False, "crit": ["b64"]}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged(HEADER | {"kid": ["AAAAAAAA"]}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged(HEADER | {"kid": None}, NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged([HEADER], NEW, PAYLOAD), "TOKEN_MALFORMED"),
+        (Forged("[" * 20_000, NEW, PAYLOAD), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, {"iss": "cashier"}), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, PAYLOAD | {"iss": "somebody"}), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, PAYLOAD | {"amount": "12800"}), "TOKEN_MALFORMED"),
+        (Forged(HEADER, NEW, PAYLOAD | {"order_id": "o" * 50_000}), "TOKEN_MALFORMED"),
     ],
 )
 def test_a_token_that_is_not_ours_is_refused_by_name(forged: Forged, code: str) -> None:
@@ -151,7 +173,8 @@ def test_a_token_that_is_not_ours_is_refused_by_name(forged: Forged, code: str) 
 
 
 def test_the_forger_of_these_tests_forges_well() -> None:
-    assert Signer([NEW]).read_consult_token(Forged(HEADER, NEW, PAYLOAD).text(), NOW_S).order_id == "o_1001"
+    assert Signer([NEW]).read_consult_token(OURS.text(), NOW_S).order_id == "o_1001"
+    assert replace(OURS, key=FOREIGN).text() != OURS.text()
 
 
 def test_an_unsigned_token_of_pyjwt_is_refused() -> None:
@@ -170,3 +193,29 @@ def test_no_secret_is_refused() -> None:
 
 def test_a_signer_shows_no_secret() -> None:
     assert NEW not in repr(Signer([NEW]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"order_id": "o_2"}, "TOKEN_OTHER_ORDER"),
+        ({"merchant_id": "m_2"}, "TOKEN_OTHER_ORDER"),
+        ({"user_id": "u_2"}, "TOKEN_OTHER_USER"),
+        ({"order_id": "o_2", "user_id": "u_2"}, "TOKEN_OTHER_ORDER"),
+    ],
+)
+def test_it_proves_nothing_of_another_order_or_user(changed: dict[str, str], code: str) -> None:
+    whose = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
+    read(TOKEN).must_be_of(**whose)
+    with pytest.raises(TokenRefused, match=code):
+        read(TOKEN).must_be_of(**(whose | changed))
+
+
+def test_what_was_offered_of_a_method_comes_with_the_chosen_option_alone() -> None:
+    claims = read(TOKEN)
+    last = claims.methods[-1]
+    assert claims.offered(last.id, "c_1") == last
+    without = claims.offered(last.id)
+    assert without is not None
+    assert (without.payable, without.options) == (last.payable, ())
+    assert claims.offered("WALLET:nobody") is None

@@ -27,8 +27,8 @@ _SCAN_KEYS = 500
 class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`get_ms`: a read that takes longer is a miss, and slow. `command_ms`: the same for what nobody waits for.
 
-    `gets` under way at a time, over at most `connections`; `writes` queued; `alone_ms` for which a lost server is left alone, at least;
-    `silence_ms` after which a quiet subscription is asked whether it lives.
+    `gets` under way at a time, and as many scripts, over at most `connections`; `writes` queued; `alone_ms` for which a lost server is
+    left alone, at least; `silence_ms` after which a quiet subscription is asked whether it lives.
     """
 
     get_ms: int = 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -71,6 +71,7 @@ class Valkey:
         self._listening: asyncio.Task[None] | None = None
         self._lost, self._work, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._heard_since_ms = 0
+        self._scripts = 0  # under way
         self._decode = msgspec.msgpack.Decoder(Message).decode
         self.hits = self.misses = self.puts = self.dropped_puts = self.errors = self.losses = 0
 
@@ -150,12 +151,33 @@ class Valkey:
             self.hits += 1
         look.answer(kept)
 
+    async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
+        """What a script on one key answers; None where it has no answer in the time of a read, or none is asked for. Raises nothing.
+
+        One whose answer did not come may have been carried out.
+        """
+        if not self._standing.good or self._scripts >= self._settings.gets:
+            return None
+        self._scripts += 1
+        try:
+            return await self._asked(lambda: self._client.eval(script, 1, key, *arguments))
+        finally:
+            self._scripts -= 1
+
     async def _read(self, source: str, key: str) -> Kept | None:
+        value = await self._asked(lambda: self._backend.get(key_of(source, key)))
+        stored = None if value is None else unpack(value)
+        if stored is None or self._tombstones.buried(source, key, stored.born_ms):
+            return None
+        return stored.at(self._now_ms())
+
+    async def _asked(self, asking: Callable[[], Awaitable[Any]]) -> Any:
+        """What the server answers in the time of a read. None where it does not; what that says of it is noted."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:
             async with asyncio.timeout(self._settings.get_ms / 1000):
-                value = await self._backend.get(key_of(source, key))
+                value = await asking()
         except TimeoutError as slow:
             self.errors += 1
             if self._standing.slow(began_s, loop.time()):
@@ -168,10 +190,7 @@ class Valkey:
             self._lose(trouble)
             return None
         self._standing.quick()
-        stored = None if value is None else unpack(value)
-        if stored is None or self._tombstones.buried(source, key, stored.born_ms):
-            return None
-        return stored.at(self._now_ms())
+        return value
 
     async def _write(self) -> None:
         """Everything that is written goes through here, one after the other: no delete is overtaken by an earlier write."""

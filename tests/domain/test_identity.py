@@ -1,0 +1,95 @@
+"""Two submits are the same payment, or they are not; and nothing else, now or later, decides it."""
+
+from __future__ import annotations
+
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from cashier.domain.identity import fingerprint, payment_id
+from cashier.domain.money import Money
+from cashier.domain.order import Product, Terminal
+from cashier.domain.payment_request import Chosen, Means
+
+CHOSEN = Chosen(
+    order_id="o_1001",
+    user_id="u_1",
+    merchant_id="m_1",
+    product=Product.STANDARD_CASHIER,
+    terminal=Terminal.APP,
+    method_id="QUICK_PAY:c_2",
+    promotion_ids=("p_1", "p_2"),
+    expected_payable=Money("CNY", 11_800),
+)
+MEANS = Means(card_token="tok_1", return_url="https://shop.example/back")
+TEXT = st.text(min_size=1, max_size=8)
+
+
+def test_an_id_is_the_same_for_ever() -> None:
+    # Written down once. Should it ever differ, payments under way would be met by none of their retries.
+    assert payment_id("m_1", "o_1001", "key-1") == "pay_ojsbpauo2sw3emeaczfqngf7du"
+    assert fingerprint(CHOSEN, MEANS) == "9b9618c22df5b99b211ef931cf8dc0c5b56263f5f19a4f566eba00550dfed9a2"
+
+
+@given(TEXT, TEXT, TEXT)
+def test_an_id_is_fit_for_paths_headers_and_the_engine_s_key(merchant_id: str, order_id: str, key: str) -> None:
+    assert re.fullmatch(r"pay_[a-z2-7]{26}", payment_id(merchant_id, order_id, key))
+
+
+@given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=6, unique=True))
+def test_other_parts_give_another_id_however_they_are_cut(parts: list[tuple[str, str, str]]) -> None:
+    assert len({payment_id(*each) for each in parts}) == len(parts)
+
+
+@pytest.mark.parametrize("cut", [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("a", "b", "c:d"), ("a:b", "c", "d")])
+def test_where_one_part_ends_and_the_next_begins_matters(cut: tuple[str, str, str]) -> None:
+    assert payment_id(*cut) != payment_id("a", "b", "c")
+    assert payment_id(*cut) != payment_id("".join(cut), "", "")
+
+
+OTHERS: list[tuple[str, Any]] = [
+    ("order_id", "o_2"),
+    ("user_id", "u_2"),
+    ("merchant_id", "m_2"),
+    ("product", Product.SCAN),
+    ("terminal", Terminal.PC),
+    ("method_id", "QUICK_PAY:c_3"),
+    ("option_id", "CMB"),
+    ("promotion_ids", ("p_1",)),
+    ("promotion_ids", ("p_1", "p_1", "p_2")),
+    ("promotion_ids", ("p_1,p_2",)),
+    ("promotion_ids", ()),
+    ("expected_payable", Money("CNY", 11_801)),
+    ("expected_payable", Money("JPY", 11_800)),
+]
+OTHER_MEANS: list[Means] = [
+    Means(return_url=MEANS.return_url),
+    Means(card_token="tok_2", return_url=MEANS.return_url),
+    Means(auth_code="tok_1", return_url=MEANS.return_url),
+    Means(card_token="tok_1", auth_code="28", return_url=MEANS.return_url),
+    Means(card_token="tok_1"),
+    Means(card_token="tok_1", return_url="https://shop.example/back?"),
+]
+
+
+def test_whatever_decides_what_is_paid_makes_another_submit() -> None:
+    found = [fingerprint(CHOSEN, MEANS)]
+    found += [fingerprint(replace(CHOSEN, **{name: value}), MEANS) for name, value in OTHERS]
+    found += [fingerprint(CHOSEN, means) for means in OTHER_MEANS]
+    assert all(one != other for one, other in combinations(found, 2))
+
+
+@pytest.mark.parametrize("change", [{"locale": "zh-CN"}, {"country": "CN"}, {"promotion_ids": ("p_2", "p_1")}])
+def test_what_decides_nothing_makes_none(change: dict[str, Any]) -> None:
+    assert fingerprint(replace(CHOSEN, **change), MEANS) == fingerprint(CHOSEN, MEANS)
+
+
+def test_every_field_was_thought_of() -> None:
+    changed = {name for name, _ in OTHERS} | {"locale", "country"}
+    assert changed == set(Chosen.__struct_fields__)
+    assert set(Means.__struct_fields__) == {"card_token", "auth_code", "return_url"}
