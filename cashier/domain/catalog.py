@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from cashier.domain.facts import AccountType, Bps, CardType
+from cashier.domain.message import MessageCode
 from cashier.domain.method import Kind, NextAction, ReasonCode
 from cashier.domain.order import Blocked, Product, Terminal
 
@@ -45,13 +46,15 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
 class Wording(Struct, frozen=True, forbid_unknown_fields=True):
     """All words of one locale that do not belong to a kind.
 
-    `reasons` may speak of `{amount}`, `{until}` and `{source}`; `combined` is the title of a balance that a card completes.
+    `reasons` may speak of `{amount}`, `{until}` and `{source}`; `combined` is the title of a balance that a card completes; `payments` are
+    told as they are.
     """
 
     reasons: dict[ReasonCode, Text]
     blocked: dict[Blocked, Text]
     card_types: dict[CardType, Text]
     accounts: dict[AccountType, Text]
+    payments: dict[MessageCode, Text]
     combined: Text
 
 
@@ -85,6 +88,7 @@ class Catalog(Struct, frozen=True):
             found += _missing(f"texts: [{locale}.blocked]", wording.blocked, Blocked)
             found += _missing(f"texts: [{locale}.card_types]", wording.card_types, CardType)
             found += _missing(f"texts: [{locale}.accounts]", wording.accounts, AccountType)
+            found += _missing(f"texts: [{locale}.payments]", wording.payments, MessageCode)
             found += [
                 f"methods: {kind}.{part} has no text for {locale}"
                 for kind, terms in self.methods.items()

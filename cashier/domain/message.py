@@ -1,0 +1,41 @@
+"""Message: what a payer is told of a payment. The words are in `texts.toml`, under `[locale.payments]`; the code is for machines."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class MessageCode(StrEnum):
+    """While it goes on, how it ended well, why it did not, and what becomes of money that came for nothing."""
+
+    CHALLENGE = "CHALLENGE"
+    ACTION_REQUIRED = "ACTION_REQUIRED"
+    PROCESSING = "PROCESSING"
+    USER_PAYING = "USER_PAYING"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    CONFIRMING = "CONFIRMING"
+    CLOSING = "CLOSING"
+    SUCCEEDED = "SUCCEEDED"
+    SUCCEEDED_REFUNDED = "SUCCEEDED_REFUNDED"
+    FAILED = "FAILED"
+    RISK_REJECTED = "RISK_REJECTED"
+    CHALLENGE_FAILED = "CHALLENGE_FAILED"
+    BALANCE_INSUFFICIENT = "BALANCE_INSUFFICIENT"
+    INSTRUMENT_DECLINED = "INSTRUMENT_DECLINED"
+    CHANNEL_UNAVAILABLE = "CHANNEL_UNAVAILABLE"
+    AUTH_CODE_USED = "AUTH_CODE_USED"
+    DECLINED = "DECLINED"
+    ORDER_PAID = "ORDER_PAID"
+    CLOSED = "CLOSED"
+    CLOSED_REFUNDING = "CLOSED_REFUNDING"
+    CLOSED_REFUNDED = "CLOSED_REFUNDED"
+    PAID_TWICE_REFUNDING = "PAID_TWICE_REFUNDING"
+
+
+class Message(Struct, frozen=True):
+    """`text` is in the payer's locale, and never parsed."""
+
+    code: MessageCode
+    text: str

@@ -1,0 +1,303 @@
+"""Where a payment stands, from what its token, the engine and the acquirer say now. Nothing is remembered here, no clock is read.
+
+The law, in the order in which it is applied:
+  1. What was told as final stays.
+  2. The acquirer's word on this payment's money is the payer's truth, whatever the engine says.
+  3. The engine's end counts once the acquirer has answered too. Failed is failed; reversed, or refused because the order was over, is
+     closed. Succeeded waits for the acquirer to say paid, and is money for nothing where the order is closed or was paid by another.
+  4. Nothing ends because nobody knows it. A payment that the engine has never seen may still arrive: only a reverse that the engine answers
+     with "never arrived" ends it (`SEALED`), because the engine refuses it from then on. Nor does anything end because time is up, or the
+     order is over, or the caller wants it: the engine is asked to reverse (`to_reverse`), and what it says then decides.
+  5. Whoever is silent leaves PROCESSING, and is asked again.
+
+That a final status stays so although nothing is remembered rests on two promises: what the engine or the acquirer calls final is; and an
+engine that was asked to reverse what it does not know refuses it for good.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from cashier.domain import polling
+from cashier.domain.actions import Action, Await, expiry
+from cashier.domain.challenged import CarriedChallenge, Verdict, verdict
+from cashier.domain.message import MessageCode
+from cashier.domain.method import Kind
+from cashier.domain.payment import FINAL, LEADS, NEXT, Event, IllegalMove, Status
+from cashier.domain.polling import Pace
+
+
+class EngineWord(StrEnum):
+    """What the engine says of a payment. `SEALED`: it never arrived, and we had asked to reverse it. `SILENT`: nothing that can be read."""
+
+    PROCESSING = "PROCESSING"
+    ACTION_REQUIRED = "ACTION_REQUIRED"
+    USER_PAYING = "USER_PAYING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    NEVER_ARRIVED = "NEVER_ARRIVED"
+    SEALED = "SEALED"
+    SILENT = "SILENT"
+
+
+class AcquirerWord(StrEnum):
+    """What the acquirer says of the order."""
+
+    PENDING = "PENDING"
+    PAYING = "PAYING"
+    PAID = "PAID"
+    CLOSED = "CLOSED"
+    CLOSED_REFUNDING = "CLOSED_REFUNDING"
+    REFUNDED = "REFUNDED"
+    SILENT = "SILENT"
+
+
+class EngineHeard(Struct, frozen=True):
+    """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED."""
+
+    word: EngineWord
+    failure_code: str | None = None
+    next_action: Action | None = None
+
+
+class AcquirerHeard(Struct, frozen=True):
+    """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time."""
+
+    word: AcquirerWord
+    payment_id: str | None = None
+    closed_reason: str | None = None
+
+
+class Underway(Struct, frozen=True, kw_only=True):
+    """What the payment's token says. Times in seconds since 1970.
+
+    `sent_at`: when the engine was first asked to take the money; None: never, and then there is a `challenge` that it waits for.
+    `expires_at`: until when the payer may act. `cancelled`: the caller wants no more of it. `told`: the status that was told last, where
+    that is known: a stream or a long poll knows it.
+    """
+
+    payment_id: str
+    kind: Kind
+    expires_at: int
+    sent_at: int | None = None
+    challenge: CarriedChallenge | None = None
+    cancelled: bool = False
+    told: Status | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for one that was neither sent nor waits for a challenge: nothing would ever become of it."""
+        if self.sent_at is None and self.challenge is None:
+            raise ValueError(f"{self.payment_id} was neither sent nor challenged")
+
+    @property
+    def unsent(self) -> CarriedChallenge | None:
+        """The challenge that it waits for, as far as is known here. It may have been passed elsewhere, and has been where an engine that
+        is now silent, or behind, was heard to ask for an action."""
+        return self.challenge if self.sent_at is None and self.told is not Status.ACTION_REQUIRED else None
+
+
+class Standing(Struct, frozen=True):
+    """`event`: what decided; None where nothing had to be asked any more. `next_action` and `poll_after_ms` only while it is not over.
+
+    `to_reverse`: the engine should be asked to reverse. Whoever looks does so once, and derives again from its answer and a fresh look at
+    the order before anything is told. Where that is still not the end it is told so, and the next look asks again: it may be asked often.
+    """
+
+    status: Status
+    event: Event | None
+    message: MessageCode
+    next_action: Action | None = None
+    poll_after_ms: int | None = None
+    to_reverse: bool = False
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+
+# The order or its code is over, or the engine was asked to reverse, so that it took nothing. Not the payer's failure.
+_CLOSED_CODES = frozenset({"REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
+_OVER = frozenset({AcquirerWord.PAID, AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING, AcquirerWord.REFUNDED})
+_CLOSED = frozenset({AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING})
+_LIVE = {
+    EngineWord.PROCESSING: Event.ENGINE_PROCESSING,
+    EngineWord.USER_PAYING: Event.ENGINE_USER_PAYING,
+    EngineWord.ACTION_REQUIRED: Event.ENGINE_ACTION_REQUIRED,
+    EngineWord.NEVER_ARRIVED: Event.ENGINE_NEVER_ARRIVED,
+    EngineWord.SILENT: Event.ENGINE_SILENT,
+}
+_PAYER_ACTS = frozenset({Event.ENGINE_ACTION_REQUIRED, Event.ENGINE_USER_PAYING})
+_NOTHING_TO_POLL = FINAL | {Status.CHALLENGE}
+# After one of these, what is not over should be brought to an end.
+_ENDING = frozenset({Event.ORDER_OVER, Event.CANCELLED, Event.EXPIRED, Event.CHALLENGE_OVER})
+
+
+def standing(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Standing:
+    """Raises `IllegalMove` where what is heard now contradicts what was told last."""
+    if payment.told in FINAL:
+        return Standing(payment.told, None, _BY_STATUS[payment.told])
+    event = decisive(payment, engine, acquirer, now)
+    if payment.told is not None and event not in NEXT[payment.told]:
+        raise IllegalMove(payment.told, event)
+    status = LEADS[event]
+    message = _failed(engine) if event is Event.ENGINE_FAILED else _MESSAGES[event]
+    return Standing(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
+
+
+def decisive(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Event:
+    """The one fact that decides."""
+    found = _own_money(payment, engine, acquirer) or _ended(payment, engine, acquirer)
+    return found or _ending(payment, engine, acquirer, now) or _going_on(payment, engine)
+
+
+def _own_money(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard) -> Event | None:
+    """What the acquirer says of this payment's money. Where it does not say whose it is, it is of the one that the engine made succeed."""
+    owner = acquirer.payment_id
+    if owner != payment.payment_id and (owner is not None or engine.word is not EngineWord.SUCCEEDED):
+        return None
+    match acquirer.word:
+        case AcquirerWord.PAID:
+            return Event.ORDER_PAID
+        case AcquirerWord.CLOSED_REFUNDING:
+            return Event.ORDER_CLOSED_REFUNDING
+        case AcquirerWord.REFUNDED:
+            # The word is the same for an order that was paid and then refunded, and for one that was closed before the money came.
+            return Event.ORDER_REFUNDED if acquirer.closed_reason is None else Event.ORDER_CLOSED_REFUNDED
+        case _:
+            return None
+
+
+def _ended(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard) -> Event | None:
+    """What the engine says for good, and the acquirer does not contradict."""
+    silent = acquirer.word is AcquirerWord.SILENT
+    match engine.word:
+        case EngineWord.SUCCEEDED:
+            if acquirer.word not in _OVER:
+                return Event.ENGINE_SUCCEEDED
+            return Event.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else Event.PAID_TWICE
+        case EngineWord.FAILED if not silent:
+            return Event.ENGINE_REVERSED if engine.failure_code in _CLOSED_CODES else Event.ENGINE_FAILED
+        case EngineWord.SEALED if not silent:
+            return Event.CHALLENGE_FAILED if _spent(payment) else Event.ENGINE_SEALED
+        case EngineWord.FAILED | EngineWord.SEALED:
+            return Event.ACQUIRER_SILENT
+        case _:
+            return None
+
+
+def _ending(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Event | None:
+    """Why what may still live should be brought to an end. A challenge's end says nothing of a payment that the engine knows."""
+    if acquirer.word in _OVER:
+        return Event.ORDER_OVER
+    if payment.cancelled:
+        return Event.CANCELLED
+    unseen = engine.word in (EngineWord.NEVER_ARRIVED, EngineWord.SILENT)
+    if unseen and payment.unsent is not None and verdict(payment.unsent, now.timestamp()) is not Verdict.OPEN:
+        return Event.CHALLENGE_OVER
+    return Event.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
+
+
+def _time_is_up(payment: Underway, engine: EngineHeard, now_s: float) -> bool:
+    """Somebody at a counter is not kept waiting; a code or a page that has run out is withdrawn; what has not arrived is not waited for
+    much longer than any call takes. What the engine is working on by itself, and what it does not answer about, time does not end."""
+    sent_at = payment.sent_at
+    if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + polling.ATTENDED_S:
+        return True
+    match engine.word:
+        case EngineWord.NEVER_ARRIVED:
+            return sent_at is not None and now_s >= sent_at + polling.ARRIVAL_S
+        case EngineWord.ACTION_REQUIRED:
+            told = expiry(engine.next_action)
+            return now_s >= payment.expires_at or (told is not None and now_s >= told.timestamp())
+        case EngineWord.USER_PAYING:
+            return now_s >= payment.expires_at
+        case _:
+            return False
+
+
+def _going_on(payment: Underway, engine: EngineHeard) -> Event:
+    unsent = engine.word is EngineWord.NEVER_ARRIVED and payment.unsent is not None
+    return Event.CHALLENGE_OPEN if unsent else _LIVE[engine.word]
+
+
+def _spent(payment: Underway) -> bool:
+    return payment.unsent is not None and not payment.unsent.attempts_left
+
+
+def _waiting(payment: Underway, engine: EngineHeard, event: Event, now: datetime) -> Standing:
+    until_s = _until_s(payment, event)
+    over = now.timestamp() >= until_s
+    pace = polling.LATE if over else _pace(payment, event)
+    after_ms = polling.poll_after_ms(pace, now.timestamp() - _since_s(payment, event, now.timestamp()))
+    action: Action | None = None
+    if event is Event.ENGINE_ACTION_REQUIRED:
+        action = engine.next_action
+    elif not over:
+        action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
+    return Standing(LEADS[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
+
+
+def _pace(payment: Underway, event: Event) -> Pace:
+    if event is Event.ENGINE_SUCCEEDED:
+        return polling.CONFIRMING
+    return polling.of_kind(payment.kind) if event in _PAYER_ACTS else polling.PROMPT
+
+
+def _since_s(payment: Underway, event: Event, now_s: float) -> int:
+    """The start of what is waited for. What is being ended begins anew as the payer's time runs out."""
+    if event in _ENDING and now_s >= payment.expires_at:
+        return payment.expires_at
+    return payment.sent_at or (payment.unsent.started_at if payment.unsent else payment.expires_at)
+
+
+def _until_s(payment: Underway, event: Event) -> int:
+    """When to stop asking: at a counter with the reversal, else some time after the payer could last do something."""
+    if event is Event.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
+        return payment.sent_at + polling.ATTENDED_S
+    return payment.expires_at + polling.AFTERMATH_S
+
+
+def _failed(engine: EngineHeard) -> MessageCode:
+    """The engine's codes are its own; those that a payer can do something about have words of their own."""
+    return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
+
+
+_BY_FAILURE = {
+    "BALANCE_INSUFFICIENT": MessageCode.BALANCE_INSUFFICIENT,
+    "INSTRUMENT_DECLINED": MessageCode.INSTRUMENT_DECLINED,
+    "CHANNEL_UNAVAILABLE": MessageCode.CHANNEL_UNAVAILABLE,
+    "AUTH_CODE_USED": MessageCode.AUTH_CODE_USED,
+    "DECLINED": MessageCode.DECLINED,
+    "ORDER_PAID": MessageCode.ORDER_PAID,
+}
+_BY_STATUS = {
+    Status.SUCCEEDED: MessageCode.SUCCEEDED,
+    Status.FAILED: MessageCode.FAILED,
+    Status.CLOSED: MessageCode.CLOSED,
+    Status.CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
+}
+_MESSAGES = {
+    Event.CHALLENGE_OPEN: MessageCode.CHALLENGE,
+    Event.CHALLENGE_OVER: MessageCode.CLOSING,
+    Event.CHALLENGE_FAILED: MessageCode.CHALLENGE_FAILED,
+    Event.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
+    Event.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
+    Event.ENGINE_SEALED: MessageCode.CLOSED,
+    Event.ENGINE_PROCESSING: MessageCode.PROCESSING,
+    Event.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
+    Event.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,
+    Event.ENGINE_SUCCEEDED: MessageCode.CONFIRMING,
+    Event.ENGINE_REVERSED: MessageCode.CLOSED,
+    Event.ACQUIRER_SILENT: MessageCode.OUTCOME_UNKNOWN,
+    Event.ORDER_PAID: MessageCode.SUCCEEDED,
+    Event.ORDER_REFUNDED: MessageCode.SUCCEEDED_REFUNDED,
+    Event.ORDER_CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
+    Event.ORDER_CLOSED_REFUNDED: MessageCode.CLOSED_REFUNDED,
+    Event.PAID_TWICE: MessageCode.PAID_TWICE_REFUNDING,
+    Event.ORDER_OVER: MessageCode.CLOSING,
+    Event.CANCELLED: MessageCode.CLOSING,
+    Event.EXPIRED: MessageCode.CLOSING,
+}

@@ -1,0 +1,245 @@
+"""Legs are the payment, to the last minor unit: promotions give the discounts, the payer the payable amount, together order and fee."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from cashier.answer import Why
+from cashier.domain.candidates import Candidates, Choice, candidates
+from cashier.domain.legs import Leg, LegsDoNotAddUp, LegsRefused, LegsRefusedCode, LegType, legs
+from cashier.domain.method import Availability, Kind, PayMethod, ReasonCode
+from cashier.domain.money import Money
+from cashier.domain.quote import Quote
+
+from .facts import World, account, card, channel, cny, one_of_each, order, promotion
+from .worlds import worlds
+
+THOROUGH = settings(max_examples=100, deadline=None)
+TOKEN = "tok_1"
+
+
+def carried(world: World, method: PayMethod, option_id: str | None = None) -> Candidates:
+    return candidates(world.case(), Choice(method.method_id, option_id))
+
+
+def made(world: World, method_id: str, option_id: str | None = None, card_token: str | None = TOKEN) -> tuple[Leg, ...] | LegsRefused:
+    """As it is made at acceptance: the candidates of the choice, the first of them, the legs."""
+    method = world.method(method_id)
+    found = carried(world, method, option_id)
+    return legs(method, found.quote, found.channels[0].channel_id if found.channels else None, card_token)
+
+
+def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> Leg:
+    return Leg(type=LegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=cny(amount))
+
+
+def off(promotion_id: str, amount: int) -> Leg:
+    return Leg(type=LegType.PROMOTION, id=promotion_id, amount=cny(amount))
+
+
+def held(amount: int, account_id: str = "b_1") -> Leg:
+    return Leg(type=LegType.BALANCE, id=account_id, amount=cny(amount))
+
+
+@pytest.mark.parametrize(
+    ("method_id", "option_id", "expected"),
+    [
+        ("QUICK_PAY:c_CMB", None, paid(10_000, "QUICK_PAY:CMB", "c_CMB")),
+        ("AGREEMENT:a_1", None, paid(10_000, "AGREEMENT:UNIONPAY", "a_1")),
+        ("CARD", None, paid(10_000, "CARD:ACQUIRER", "tok_1")),
+        ("NET_BANKING", "ICBC", paid(10_000, "NET_BANKING:ICBC")),
+        ("VA", "BCA", paid(10_000, "VA:BCA")),
+        ("OTC", "ALFAMART", paid(10_000, "OTC:ALFAMART")),
+        ("WALLET:ALIPAY", None, paid(10_000, "WALLET:ALIPAY")),
+        ("BALANCE:b_1", None, held(10_000)),
+        ("MERCHANT_QR:WECHAT", None, paid(10_000, "MERCHANT_QR:WECHAT")),
+        ("CONSUMER_QR", None, paid(10_000, "CONSUMER_QR:WECHAT")),
+    ],
+)
+def test_each_of_the_ten_kinds_names_what_the_engine_needs(method_id: str, option_id: str | None, expected: Leg) -> None:
+    assert made(one_of_each(), method_id, option_id) == (expected,)
+
+
+def test_coupons_balance_and_card_share_one_payment_exactly() -> None:
+    world = World(
+        cards=(card("CMB"),),
+        accounts=(account(4_000),),
+        channels=(channel(Kind.QUICK_PAY, "CMB", fee_bps=100),),
+        promotions=(promotion("p_1", 500), promotion("p_2", 333)),
+    )
+    assert made(world, "BALANCE:b_1+QUICK_PAY") == (
+        off("p_1", 500),
+        off("p_2", 333),
+        held(4_000),
+        paid(5_219, "QUICK_PAY:CMB", "c_CMB"),
+    )
+
+
+def test_another_card_than_the_cheapest_completes_the_balance_at_its_own_price() -> None:
+    world = World(
+        cards=(card("CMB"), card("ICBC")),
+        accounts=(account(9_990),),
+        channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC", least=100, fee_bps=200)),
+    )
+    assert made(world, "BALANCE:b_1+QUICK_PAY") == (held(9_990), paid(10, "QUICK_PAY:CMB", "c_CMB"))
+    assert made(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (held(9_902), paid(100, "QUICK_PAY:ICBC", "c_ICBC"))
+
+
+@pytest.mark.parametrize("method_id", ["QUICK_PAY:c_CMB", "BALANCE:b_1", "CARD", "WALLET:ALIPAY"])
+def test_an_order_that_discounts_bring_to_zero_is_paid_by_promotions_alone(method_id: str) -> None:
+    world = one_of_each(promotions=(promotion("p_1", 7_000), promotion("p_2", 4_000)))
+    assert made(world, method_id, card_token=None) == (off("p_1", 7_000), off("p_2", 3_000))
+
+
+def test_a_balance_and_a_card_whose_promotion_leaves_nothing_need_no_choice_of_a_card() -> None:
+    world = World(
+        cards=(card("ICBC"),),
+        accounts=(account(1),),
+        channels=(channel(Kind.QUICK_PAY, "ICBC"),),
+        promotions=(promotion("p_1", 10_000, banks=frozenset({"ICBC"})),),
+    )
+    assert made(world, "BALANCE:b_1+QUICK_PAY") == (off("p_1", 10_000),)
+    assert made(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (off("p_1", 10_000),)
+
+
+def test_an_order_of_nothing_without_promotions_has_no_legs() -> None:
+    assert made(one_of_each(order=order(0)), "BALANCE:b_1") == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+
+
+def test_the_fee_is_carried_by_the_channel() -> None:
+    world = World(channels=(channel(Kind.CARD, "VISA", fee_bps=150),), promotions=(promotion("p_1", 1_000),))
+    assert made(world, "CARD") == (off("p_1", 1_000), paid(9_135, "CARD:VISA", "tok_1"))
+
+
+def test_a_card_without_its_token_and_a_method_without_its_instrument_have_no_legs() -> None:
+    assert made(one_of_each(), "CARD", card_token=None) == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+    world = one_of_each()
+    nameless = structs.replace(world.method("QUICK_PAY:c_CMB"), instrument=None)
+    assert legs(nameless, carried(world, nameless).quote, "QUICK_PAY:CMB") == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+
+
+def test_money_that_needs_a_channel_has_no_legs_without_one() -> None:
+    world = one_of_each()
+    for method in world.methods():
+        quote = carried(world, method, "ICBC").quote
+        if method.kind is not Kind.BALANCE and quote.refusal is None:
+            assert legs(method, quote, None, "tok_1") == LegsRefused(LegsRefusedCode.CHANNEL_MISSING)
+
+
+def test_a_balance_that_a_card_has_to_complete_never_gives_it_all() -> None:
+    world = World(cards=(card("CMB"),), accounts=(account(4_000),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
+    method = world.method("BALANCE:b_1+QUICK_PAY")
+    whole = Quote(None, method.amount)
+    assert legs(method, whole, "QUICK_PAY:CMB") == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+
+
+def test_a_method_that_is_refused_or_undetermined_has_no_legs_and_says_why() -> None:
+    short = World(accounts=(account(1),))
+    assert made(short, "BALANCE:b_1") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.BALANCE_INSUFFICIENT)
+    silent = one_of_each(silent={"quota": Why.TIMEOUT})
+    assert made(silent, "QUICK_PAY:c_CMB") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.SOURCE_TIMEOUT)
+    assert legs(short.method("BALANCE:b_1"), Quote(None), None) == LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
+
+
+def test_a_price_whose_parts_are_not_its_sum_is_a_loud_error() -> None:
+    world = one_of_each(promotions=(promotion("p_1", 500),))
+    method = world.method("BALANCE:b_1")
+    price = method.amount
+    assert price is not None
+    for wrong in ({"payable": cny(9_499)}, {"fee": cny(1)}, {"discounts": ()}, {"order": cny(9_999)}, {"fee": Money("USD", 0)}):
+        with pytest.raises(LegsDoNotAddUp):
+            legs(method, Quote(None, structs.replace(price, **wrong)), None)
+
+
+def test_a_card_token_does_not_show_itself() -> None:
+    found = made(one_of_each(), "CARD", card_token="tok_secret")
+    assert "tok_secret" not in repr(found)
+    assert b"tok_secret" in msgspec.json.encode(found), "the engine gets it"
+
+
+def test_a_leg_has_the_shape_of_the_contract() -> None:
+    written = {"type": "PROMOTION", "id": "p_1", "amount": {"currency": "CNY", "value": 5}}
+    assert msgspec.to_builtins(off("p_1", 5)) == written
+    assert set(msgspec.to_builtins(paid(5, "ch", "c_1"))) == {"type", "id", "amount", "channel_id", "instrument_id"}
+
+
+def every_choice(world: World) -> list[tuple[PayMethod, str | None]]:
+    """All that can be chosen and paid with: methods, and the options of those that have some."""
+    found: list[tuple[PayMethod, str | None]] = []
+    for method in world.methods():
+        if method.availability is not Availability.AVAILABLE:
+            continue
+        combined = method.kind is Kind.BALANCE and bool(method.options)
+        found += [(method, option.option_id) for option in method.options if option.availability is Availability.AVAILABLE]
+        found += [(method, None)] if combined or not method.options else []
+    return found
+
+
+def sums(found: tuple[Leg, ...], *sorts: LegType) -> int:
+    return sum(leg.amount.value for leg in found if leg.type in sorts)
+
+
+def shop(amount: int, balance: int, off_1: int, off_2: int, terms: int) -> World:
+    """A small shop where everything can happen to a price. `terms` are dice for fees and minimums."""
+    fees_bps, leasts = (0, 1, 150, 5_000), (1, 50, 100)
+    return World(
+        order=order(amount),
+        cards=(card("CMB"), card("ICBC")),
+        accounts=(account(balance),),
+        channels=(
+            channel(Kind.QUICK_PAY, "CMB", least=leasts[terms % 3], fee_bps=fees_bps[terms % 4]),
+            channel(Kind.QUICK_PAY, "ICBC", least=leasts[terms // 3 % 3], fee_bps=fees_bps[terms // 4 % 4]),
+            channel(Kind.VA, "BCA", fee_bps=fees_bps[terms // 16 % 4]),
+            channel(Kind.WALLET, "ALIPAY"),
+        ),
+        promotions=(promotion("p_1", off_1), promotion("p_2", off_2, banks=frozenset({"ICBC"}))),
+    )
+
+
+SHOPS = st.builds(shop, st.integers(0, 300), st.integers(0, 300), st.integers(1, 150), st.integers(1, 150), st.integers(0, 143))
+
+
+@given(st.one_of(SHOPS, SHOPS, worlds()))
+@THOROUGH
+def test_of_whatever_can_be_paid_with_the_legs_are_order_and_fee_exactly_as_told(world: World) -> None:
+    for method, option_id in every_choice(world):
+        found = made(world, method.method_id, option_id)
+        option = next((option for option in method.options if option.option_id == option_id), None)
+        amounts = method.amount if option is None else option.amount
+        assert amounts is not None
+        if not amounts.order.value:
+            assert found == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+            continue
+        assert isinstance(found, tuple)
+        assert {leg.amount.currency for leg in found} == {world.order.amount.currency}
+        assert [(leg.id, leg.amount) for leg in found if leg.type is LegType.PROMOTION] == [
+            (discount.promotion_id, discount.amount) for discount in amounts.discounts
+        ]
+        assert sums(found, LegType.BALANCE, LegType.CHANNEL) == amounts.payable.value
+        assert sums(found, *LegType) == world.order.amount.value + amounts.fee.value
+        assert all(leg.amount.value > 0 for leg in found)
+        assert sum(leg.type is LegType.CHANNEL for leg in found) <= 1
+
+
+def test_the_shops_have_splits_zeroes_options_and_fees() -> None:
+    """Else the property above would be about plain payments only."""
+    seen: set[str] = set()
+
+    dice = Random(7)
+    for _ in range(40):
+        world = shop(*(dice.randrange(most) for most in (300, 300, 150, 150, 144)))
+        for method, option_id in every_choice(world):
+            found: Any = made(world, method.method_id, option_id)
+            sorts = {leg.type for leg in found} if isinstance(found, tuple) else set()
+            seen.update({"split"} if {LegType.BALANCE, LegType.CHANNEL} <= sorts else set())
+            seen.update({"zero"} if sorts == {LegType.PROMOTION} else set())
+            seen.update({"option"} if option_id is not None and sorts else set())
+            seen.update({"fee"} if method.amount is not None and method.amount.fee.value else set())
+    assert seen == {"split", "zero", "option", "fee"}

@@ -1,0 +1,92 @@
+"""The life of a payment as a table: what is absent cannot happen, what is final stays, and what the README draws is the table."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+
+import pytest
+
+from cashier.domain.payment import FINAL, LEADS, NEXT, START, Event, IllegalMove, Status, moved
+from cashier.domain.payment_diagram import BEGIN, END, block, diagram
+
+LIVE = frozenset(Status) - FINAL
+
+
+def test_a_final_status_has_no_way_out() -> None:
+    assert {status for status in Status if not NEXT[status]} == FINAL
+    for status, event in product(FINAL, Event):
+        with pytest.raises(IllegalMove):
+            moved(status, event)
+
+
+def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> None:
+    for status, event in product((None, *Status), Event):
+        moves = START if status is None else NEXT[status]
+        if event in moves:
+            assert moved(status, event) is moves[event]
+        else:
+            with pytest.raises(IllegalMove, match=event.name) as refused:
+                moved(status, event)
+            assert (refused.value.status, refused.value.event) == (status, event)
+
+
+def test_an_event_leads_to_the_same_status_wherever_it_is_heard() -> None:
+    for moves in (START, *NEXT.values()):
+        assert all(LEADS[event] is status for event, status in moves.items())
+    assert set(LEADS) == set(Event)
+
+
+def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer_can_say() -> None:
+    for status in LIVE:
+        assert set(NEXT[status].values()) >= FINAL
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event.ENGINE_SILENT,
+        Event.ACQUIRER_SILENT,
+        Event.EXPIRED,
+        Event.CHALLENGE_OVER,
+        Event.CANCELLED,
+        Event.ENGINE_NEVER_ARRIVED,
+        Event.ENGINE_SUCCEEDED,
+        Event.ORDER_OVER,
+    ],
+)
+def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: Event) -> None:
+    assert LEADS[event] is Status.PROCESSING
+
+
+def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> None:
+    assert {event for event, status in LEADS.items() if status is Status.SUCCEEDED} == {Event.ORDER_PAID, Event.ORDER_REFUNDED}
+    refunding = {Event.ORDER_CLOSED_REFUNDING, Event.ORDER_CLOSED_REFUNDED, Event.PAID_TWICE}
+    assert {event for event, status in LEADS.items() if status is Status.CLOSED_REFUNDING} == refunding
+
+
+def test_nothing_leads_back_to_a_challenge_once_the_engine_has_asked_for_an_action() -> None:
+    assert Status.CHALLENGE not in NEXT[Status.ACTION_REQUIRED].values()
+    assert Event.ENGINE_SEALED not in NEXT[Status.ACTION_REQUIRED]
+
+
+def test_the_diagram_has_every_move_of_the_table_and_no_other() -> None:
+    drawn: dict[tuple[str, str], set[str]] = {}
+    for begin, told, end in re.findall(r'^    (\w+) -->\|"(.*)"\| (\w+)$', diagram(), re.MULTILINE):
+        for each in LIVE if begin == "LIVE" else (begin,):
+            drawn.setdefault((str(each), end), set()).update(told.split("<br/>"))
+    table: dict[tuple[str, str], set[str]] = {}
+    for begin, moves in (("START", START), *NEXT.items()):
+        for event, end in moves.items():
+            if begin != end:
+                table.setdefault((str(begin), str(end)), set()).add(event.value)
+    assert drawn == table
+
+
+def test_the_diagram_shows_which_statuses_are_final() -> None:
+    assert set(re.findall(r"^    (\w+)\(\[\1\]\)$", diagram(), re.MULTILINE)) == FINAL
+    assert set(re.findall(r"^    (\w+)\[\1\]$", diagram(), re.MULTILINE)) == LIVE
+
+
+def test_the_block_for_the_readme_is_a_mermaid_block_between_its_marks() -> None:
+    assert block() == f"{BEGIN}\n```mermaid\n{diagram()}```\n{END}"
