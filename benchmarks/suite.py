@@ -27,21 +27,21 @@ class Study(NamedTuple):
 
 
 STUDIES: Sequence[Study] = (
-    Study("cost", 210, 20),
-    Study("latency", 180, 12),
-    Study("overload", 150, 12),
-    Study("wire", 40, 4),
-    Study("sources", 60, 5),
-    Study("concurrency", 75, 5),
-    Study("methods", 40, 4),
-    Study("workers", 45, 5),
-    Study("memory", 45, 5),
-    Study("ablation", 180, 15),
-    Study("stragglers", 45, 4),
-    Study("hang", 45, 5),
-    Study("batch", 30, 4),
-    Study("capacity", 80, 7),
-    Study("soak", 630, 15, named=True),
+    Study("cost", 164, 18),
+    Study("latency", 153, 10),
+    Study("overload", 109, 14),
+    Study("wire", 23, 1),
+    Study("sources", 45, 5),
+    Study("concurrency", 66, 4),
+    Study("methods", 22, 2),
+    Study("workers", 38, 7),
+    Study("memory", 24, 6),
+    Study("ablation", 182, 9),
+    Study("stragglers", 44, 6),
+    Study("hang", 42, 6),
+    Study("batch", 31, 6),
+    Study("capacity", 79, 20),
+    Study("soak", 660, 12, named=True),
 )
 
 
