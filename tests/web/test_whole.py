@@ -47,17 +47,29 @@ async def connected(engine: FakeEngine) -> AsyncIterator[tuple[Connection, socke
         await asyncio.sleep(0)
 
 
-async def answer_to(theirs: socket.socket) -> bytes:
-    """One answer, whole; the empty end of a connection."""
-    loop, come = asyncio.get_running_loop(), b""
-    while True:
-        head, end, body = come.partition(b"\r\n\r\n")
-        if end and len(body) >= int(re.search(rb"content-length: (\d+)", head)[1]):  # type: ignore[index]  # every answer has one
-            return come
-        piece = await asyncio.wait_for(loop.sock_recv(theirs, 65_536), 5)
-        if not piece:
-            return come
-        come += piece
+class Answers:
+    """The answers on a socket, one after the other, however they come."""
+
+    def __init__(self, theirs: socket.socket) -> None:
+        self._theirs = theirs
+        self._come = b""
+
+    async def next(self) -> bytes:
+        """A whole one; nothing, where the connection has ended."""
+        while True:
+            head, end, _ = self._come.partition(b"\r\n\r\n")
+            if end:
+                length = re.search(rb"content-length: (\d+)", head)
+                assert length is not None, head
+                size = len(head) + len(end) + int(length[1])
+                if len(self._come) >= size:
+                    answer, self._come = self._come[:size], self._come[size:]
+                    return answer
+            piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._theirs, 65_536), 5)
+            if not piece:
+                assert not self._come
+                return b""
+            self._come += piece
 
 
 def with_headers(*lines: bytes, body: bytes = BODY) -> bytes:
@@ -100,13 +112,14 @@ async def test_in_one_piece_or_in_two_the_answer_is_the_same(request_: bytes, ra
     engine = FakeEngine()
     engine.raises = raises
     async with connected(engine) as (ours, theirs):
+        answers = Answers(theirs)
         ours.data_received(request_)
         assert taken_whole(ours)
-        at_once = await answer_to(theirs)
+        at_once = await answers.next()
         ours.data_received(request_[:-1])
         ours.data_received(request_[-1:])
         assert not taken_whole(ours)
-        in_pieces = await answer_to(theirs)
+        in_pieces = await answers.next()
     assert at_once.startswith(b"HTTP/1.1 ")
     assert without_times(at_once) == without_times(in_pieces)
 
@@ -131,28 +144,30 @@ def busy() -> FakeEngine:
 async def test_a_request_that_comes_meanwhile_is_answered_after_it() -> None:
     engine = busy()
     async with connected(engine) as (ours, theirs):
+        answers = Answers(theirs)
         ours.data_received(with_headers(JSON))
         ours.data_received(with_headers(JSON).replace(b"r-1", b"r-2"))
         engine.open.set()
-        assert b"x-request-id: r-1" in await answer_to(theirs)
-        assert b"x-request-id: r-2" in await answer_to(theirs)
+        assert b"x-request-id: r-1" in await answers.next()
+        assert b"x-request-id: r-2" in await answers.next()
         ours.data_received(with_headers(JSON).replace(b"r-1", b"r-3"))
         assert taken_whole(ours)
-        assert b"x-request-id: r-3" in await answer_to(theirs)
+        assert b"x-request-id: r-3" in await answers.next()
 
 
 async def test_when_the_server_stops_meanwhile_it_is_answered_and_is_the_last() -> None:
     engine = busy()
     async with connected(engine) as (ours, theirs):
+        answers = Answers(theirs)
         ours.data_received(with_headers(JSON))
         await asyncio.sleep(0)
         ours.server_state.draining = True
         ours.shutdown()
         engine.open.set()
-        answer = await answer_to(theirs)
+        answer = await answers.next()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"connection: close") == 1
-        assert await answer_to(theirs) == b""
+        assert await answers.next() == b""
 
 
 async def test_a_client_that_goes_away_ends_the_consultation() -> None:
@@ -167,11 +182,12 @@ async def test_a_client_that_goes_away_ends_the_consultation() -> None:
 
 async def test_who_does_not_read_holds_up_only_his_own_answers() -> None:
     async with connected(FakeEngine()) as (ours, theirs):
+        answers = Answers(theirs)
         ours.flow.pause_writing()
         ours.data_received(asking())
         assert not taken_whole(ours)
         ours.flow.resume_writing()
-        assert (await answer_to(theirs)).startswith(b"HTTP/1.1 200 ")
+        assert (await answers.next()).startswith(b"HTTP/1.1 200 ")
 
 
 class Parsed:
