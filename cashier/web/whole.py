@@ -59,9 +59,9 @@ class Whole:
             return
         status, headers, body = answer
         lines = [b"%b: %b\r\n" % header for header in (*always, *headers)]
-        if not self.keep_alive or (b"connection", b"close") in headers:
+        if (b"connection", b"close") in headers:
             self.keep_alive = False
-        if not self.keep_alive and (b"connection", b"close") not in headers:
+        elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
         connection.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], b"".join(lines), body))
         self.response_started = self.response_complete = True
