@@ -115,3 +115,9 @@ class Skipped(NotAsked):
     """There was not enough time left for it to answer."""
 
     why = Why.SKIPPED
+
+
+class NoNews(Struct, frozen=True):
+    """Asked, and nothing heard that can be believed. It says nothing of what was asked about, in particular not that it failed."""
+
+    error: SourceError

@@ -32,7 +32,7 @@ from cashier.sources.many import ManyOverWire
 from cashier.sources.recurring import Recurring
 from cashier.sources.source import Adapter, Source
 from cashier.stack import Stack
-from cashier.web.token import Signer
+from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Transport, Trip
 from cashier.wire.http1 import Http1
 from cashier.wire.via_aiohttp import ViaAiohttp

@@ -36,8 +36,8 @@ PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={
 # Below the package; the first that fits.
 PARTS = (
     ("web/codec.py", "encode"),
-    ("web/consult_token.py", "encode"),
-    ("web/signing.py", "encode"),
+    ("tokens/consult_token.py", "encode"),
+    ("tokens/signing.py", "encode"),
     ("web/", "web"),
     ("fanout/", "fanout"),
     ("wire/", "wire"),

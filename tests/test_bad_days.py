@@ -27,7 +27,7 @@ from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings import Settings, SourceSettings, SourcesSettings
 from cashier.sources.call import InProcess
 from cashier.stack import Stack
-from cashier.web.token import Signer
+from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Trip
 
 from .fanout.scripted import timers_set

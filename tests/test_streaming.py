@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cashier.consult import Consultation, ConsultError, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.method import Availability, ReasonCode
 from cashier.fanout.ask import Status
-from cashier.web.token import Signer
+from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Trip
 
 from .fanout.scripted import in_virtual_time, timers_set

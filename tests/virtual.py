@@ -18,7 +18,7 @@ from cashier.plan import QUESTIONS, Way, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings import configuration
 from cashier.sources.call import InProcess
-from cashier.web.token import Signer
+from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Trip
 
 DEADLINE_MS = 150

@@ -2,43 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
-from msgspec import Struct
-
-from cashier.answer import SourceError, WrongIdentity
-from cashier.domain.money import Money
-from cashier.sources.again import NoNews, Tries, until_heard
+from cashier.answer import NoNews, SourceError, WrongIdentity
+from cashier.domain.order_result import NoOrder, OrderResult, Result
+from cashier.sources.again import Tries, until_heard
 from cashier.sources.source import Asked, read, source
 from cashier.wire.awaited import ask
 from cashier.wire.exchange import Request, Response, Transport, Trip
-
-
-class ResultStatus(StrEnum):
-    PENDING = "PENDING"
-    PAYING = "PAYING"
-    PAID = "PAID"
-    CLOSED = "CLOSED"
-    CLOSED_REFUNDING = "CLOSED_REFUNDING"
-    REFUNDED = "REFUNDED"
-
-
-class OrderResult(Struct, frozen=True, kw_only=True):
-    """`payment_id`: the attempt that lives or that paid, which need not be the one that somebody asks for."""
-
-    order_id: str
-    status: ResultStatus
-    payment_id: str | None = None
-    paid: Money | None = None
-    closed_reason: str | None = None
-
-
-class NoOrder(Struct, frozen=True):
-    """The acquirer knows no such order."""
-
-
-Result: TypeAlias = OrderResult | NoOrder | NoNews
 
 
 def target(asked: Asked) -> str:

@@ -12,15 +12,9 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta, Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
-from cashier.answer import Overloaded, SourceError
+from cashier.answer import NoNews, Overloaded
 
 Positive = Annotated[int, Meta(ge=1)]
-
-
-class NoNews(Struct, frozen=True):
-    """Asked, and nothing heard that can be believed. It says nothing of what was asked about, in particular not that it failed."""
-
-    error: SourceError
 
 
 class Tries(Struct, frozen=True, forbid_unknown_fields=True):

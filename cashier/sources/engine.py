@@ -1,4 +1,4 @@
-"""The payment engine: moves the money. What it is sent, and what an answer to that means; above all what no answer means.
+"""The payment engine: moves the money. How it is asked, and how its answers are read.
 
 A submit is sent once, by nobody twice. Whatever came of it that cannot be read is `Unknown`: the payment may exist, and only looking it
 up tells. Looking up and reversing may be repeated.
@@ -6,112 +6,31 @@ up tells. Looking up and reversing may be repeated.
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from cashier.answer import Garbled, SourceError, WrongIdentity
-from cashier.domain.actions import Action, Redirect
-from cashier.domain.legs import Leg
+from cashier.answer import Garbled, NoNews, SourceError, WrongIdentity
 from cashier.domain.order import Id
-from cashier.sources.again import NoNews, Tries, until_heard
+from cashier.domain.submission import (
+    Answered,
+    Busy,
+    EnginePayment,
+    KeyReused,
+    LookedUp,
+    NeverArrived,
+    NotSent,
+    Reversed,
+    Sealed,
+    Submission,
+    Submitted,
+    Unknown,
+)
+from cashier.sources.again import Tries, until_heard
 from cashier.sources.source import Asked, not_answered, read, source, understood
 from cashier.wire.awaited import ask
 from cashier.wire.exchange import Request, Response, Transport, Trip
-
-
-class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of a submit. `alternatives`: channels to try where the leg's own is closed. `auth_code` is the payer's, and not shown."""
-
-    payment_id: str
-    order_id: str
-    user_id: str
-    merchant_id: str
-    fingerprint: str
-    legs: tuple[Leg, ...]
-    decision_id: str
-    alternatives: tuple[str, ...] = ()
-    auth_code: str | None = None
-    return_url: str | None = None
-
-    def __repr__(self) -> str:
-        return f"<Submission {self.payment_id} of {self.order_id}, {len(self.legs)} legs>"
-
-
-class EngineStatus(StrEnum):
-    PROCESSING = "PROCESSING"
-    ACTION_REQUIRED = "ACTION_REQUIRED"
-    USER_PAYING = "USER_PAYING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-
-
-class Failure(Struct, frozen=True):
-    """Why no money was taken: a code, and a text for operators."""
-
-    code: str
-    text: str
-
-
-class EnginePayment(Struct, frozen=True, kw_only=True):
-    """A payment as the engine has it. ValueError for one that contradicts itself: such an answer tells nothing."""
-
-    payment_id: str
-    status: EngineStatus
-    order_id: str | None = None
-    failure: Failure | None = None
-    next_action: Action | None = None
-
-    def __post_init__(self) -> None:
-        if self.failure is not None and self.status is not EngineStatus.FAILED:
-            raise ValueError("a failure of what has not failed")
-        if self.next_action is None and self.status is EngineStatus.ACTION_REQUIRED:
-            raise ValueError("an action is required and not named")
-        if isinstance(self.next_action, Redirect) and not self.next_action.url.startswith(("https://", "http://")):
-            raise ValueError("a redirect to what is no web page")
-
-
-class Answered(Struct, frozen=True):
-    """The engine has the payment; `payment.status` says how it stands."""
-
-    payment: EnginePayment
-
-
-class Busy(Struct, frozen=True):
-    """Another attempt on the order lives, and this one was not taken."""
-
-    payment_id: str
-
-
-class KeyReused(Struct, frozen=True):
-    """The engine has a payment of this id with another fingerprint, and this one was not taken."""
-
-
-class NotSent(Struct, frozen=True):
-    """The request certainly never left: there is no payment, and none will come of it."""
-
-    error: SourceError
-
-
-class Unknown(Struct, frozen=True):
-    """The engine may have the payment, or may yet get it. Look it up; never send it under another id, never call it failed."""
-
-    error: SourceError
-
-
-class NeverArrived(Struct, frozen=True):
-    """A look-up found no such payment. One that is still on its way may yet arrive."""
-
-
-class Sealed(Struct, frozen=True):
-    """A reverse found no such payment: should it arrive later, the engine refuses it. Nothing was taken, and nothing will be."""
-
-
-Submitted: TypeAlias = Answered | Busy | KeyReused | NotSent | Unknown
-LookedUp: TypeAlias = Answered | NeverArrived | NoNews
-Reversed: TypeAlias = Answered | Sealed | NoNews
 
 
 class _Busy(Struct, frozen=True):

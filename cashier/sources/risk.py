@@ -6,95 +6,31 @@ A decision may send a text message and is counted, an answer to a challenge is c
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from cashier.answer import SourceError, WrongIdentity
-from cashier.domain.method import Kind
-from cashier.domain.money import Money
-from cashier.domain.order import Id, Instant
-from cashier.domain.payment_request import Device
-from cashier.sources.again import NoNews
+from cashier.answer import NoNews, SourceError, WrongIdentity
+from cashier.domain.inquiry import (
+    Accepted,
+    AttemptsLeft,
+    Challenged,
+    Decided,
+    Expired,
+    Inquiry,
+    NoChallenge,
+    Passed,
+    Rejected,
+    RiskChallenge,
+    Verified,
+    Wrong,
+)
+from cashier.domain.order import Id
 from cashier.sources.source import not_answered, refuse_strange, understood
 from cashier.wire.awaited import ask
 from cashier.wire.exchange import Request, Response, Transport, Trip
-
-
-class Inquiry(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is to be decided. `instrument_id` may be a vault token, so it is not shown."""
-
-    payment_id: str
-    order_id: str
-    user_id: str
-    merchant_id: str
-    amount: Money
-    kind: Kind
-    instrument_id: str | None = None
-    device: Device
-
-    def __repr__(self) -> str:
-        return f"<Inquiry {self.payment_id} {self.kind}>"
-
-
-class ChallengeType(StrEnum):
-    SMS_OTP = "SMS_OTP"
-    PASSWORD = "PASSWORD"  # noqa: S105  a name, not one
-    BIOMETRIC = "BIOMETRIC"
-    THREE_DS = "THREE_DS"
-
-
-AttemptsLeft = Annotated[int, Meta(ge=0, le=100)]
-
-
-class RiskChallenge(Struct, frozen=True, kw_only=True):
-    """`render_value` is for the payer to see: part of a telephone number, a bank's name."""
-
-    challenge_id: Id
-    type: ChallengeType
-    render_value: str
-    attempts_left: AttemptsLeft
-    expires_at: Instant
-
-
-class Accepted(Struct, frozen=True):
-    decision_id: str
-
-
-class Rejected(Struct, frozen=True):
-    """`code` is the risk service's reason; it is for operators, not for the payer, who would learn how to get round it."""
-
-    decision_id: str
-    code: str | None
-
-
-class Challenged(Struct, frozen=True):
-    decision_id: str
-    challenge: RiskChallenge
-
-
-class Passed(Struct, frozen=True):
-    """The payer is who they say. The engine wants the decision that the challenge belongs to."""
-
-
-class Wrong(Struct, frozen=True):
-    """`attempts_left` 0: this challenge is failed for good."""
-
-    attempts_left: int
-
-
-class Expired(Struct, frozen=True):
-    """Too late for this challenge; deciding again may bring another one."""
-
-
-class NoChallenge(Struct, frozen=True):
-    """The risk service knows no such challenge of this payment."""
-
-
-Decided: TypeAlias = Accepted | Rejected | Challenged | NoNews
-Verified: TypeAlias = Passed | Wrong | Expired | NoChallenge | NoNews
 
 
 class _Verdict(StrEnum):

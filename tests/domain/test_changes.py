@@ -19,8 +19,8 @@ from cashier.domain.method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, Product, Terminal
 from cashier.domain.payment_request import Chosen
-from cashier.web.consult_token import ConsultClaims, ConsultTokens, Offered
-from cashier.web.signing import Keyring
+from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, Offered
+from cashier.tokens.signing import Keyring
 
 from .facts import World, account, agreement, card, channel, cny, order, promotion, quota
 from .worlds import worlds

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from cashier.domain.inquiry import Challenged, Inquiry, NoChallenge, Passed, Wrong
 from cashier.domain.legs import Leg, LegType
 from cashier.domain.method import Kind
 from cashier.domain.money import Money
+from cashier.domain.order_result import NoOrder, OrderResult, ResultStatus
 from cashier.domain.payment_request import Device
+from cashier.domain.submission import Answered, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
 from cashier.sandbox.presets import weather_named
 from cashier.sandbox.serve import serve
 from cashier.sandbox.world import World
-from cashier.sources.acquirer import Acquirer, NoOrder, OrderResult, ResultStatus
-from cashier.sources.engine import Answered, Engine, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
-from cashier.sources.risk import Challenged, Inquiry, NoChallenge, Passed, Risk, Wrong
+from cashier.sources.acquirer import Acquirer
+from cashier.sources.engine import Engine
+from cashier.sources.risk import Risk
 from cashier.wire.exchange import Trip
 from cashier.wire.http1 import Http1
 

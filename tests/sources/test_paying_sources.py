@@ -11,17 +11,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.answer import Garbled, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
+from cashier.answer import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
+from cashier.domain import inquiry, order_result, submission
 from cashier.domain.actions import Await
+from cashier.domain.heard import acquirer_heard, engine_heard
 from cashier.domain.legs import Leg, LegType
 from cashier.domain.method import Kind
 from cashier.domain.money import Money
 from cashier.domain.payment_request import Device
 from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
+from cashier.domain.submission import (
+    Answered,
+    Busy,
+    EnginePayment,
+    EngineStatus,
+    KeyReused,
+    NeverArrived,
+    NotSent,
+    Sealed,
+    Submission,
+    Unknown,
+)
 from cashier.sources import acquirer, engine, risk
-from cashier.sources.again import NoNews, Tries
-from cashier.sources.engine import Answered, Busy, KeyReused, NeverArrived, NotSent, Sealed, Submission, Unknown
-from cashier.sources.heard import acquirer_heard, engine_heard
+from cashier.sources.again import Tries
 from cashier.wire.exchange import Exchange, Reply, Request, Response, Trip
 
 SECRET = "4111111111111111"
@@ -33,7 +45,7 @@ LEG = Leg(type=LegType.CHANNEL, id="ch_1", channel_id="ch_1", instrument_id=SECR
 SUBMISSION = Submission(
     payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", fingerprint="f", legs=(LEG,), decision_id="d_1", auth_code=SECRET
 )
-INQUIRY = risk.Inquiry(
+INQUIRY = inquiry.Inquiry(
     payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", amount=Money("CNY", 100), kind=Kind.CARD,
     instrument_id=SECRET, device=Device(),
 )  # fmt: skip
@@ -46,15 +58,15 @@ def answer(status: int, body: Any) -> Response:
     return Response(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-def submitted(response: Response | SourceError) -> engine.Submitted:
+def submitted(response: Response | SourceError) -> submission.Submitted:
     return engine.parse_submit(response, "pay_1", "o_1")
 
 
-def looked_up(response: Response | SourceError) -> engine.LookedUp:
+def looked_up(response: Response | SourceError) -> submission.LookedUp:
     return engine.parse_look_up(response, "pay_1", "o_1")
 
 
-def reversed_(response: Response | SourceError) -> engine.Reversed:
+def reversed_(response: Response | SourceError) -> submission.Reversed:
     return engine.parse_reverse(response, "pay_1", "o_1")
 
 
@@ -176,7 +188,7 @@ def test_a_reverse_seals_only_where_the_engine_says_so_itself(body: Any) -> None
 def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
     outcome = reversed_(answer(200, PAID))
     assert isinstance(outcome, Answered)
-    assert outcome.payment.status is engine.EngineStatus.SUCCEEDED
+    assert outcome.payment.status is EngineStatus.SUCCEEDED
 
 
 @pytest.mark.looptime
@@ -190,7 +202,7 @@ async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
     assert await engine.Engine(transport).reverse("pay_1", "o_1", TRIP, 5000) == Sealed()
     assert [(request.method, request.target) for request in transport.requests] == [("POST", "/payments/pay_1/reverse")] * 3
     transport = Scripted(*bad, answer(200, ORDER))
-    assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), acquirer.OrderResult)
+    assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), order_result.OrderResult)
 
 
 @pytest.mark.looptime
@@ -214,14 +226,14 @@ async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
 
 
 def test_each_decision_is_one_thing() -> None:
-    def decided(body: Any) -> risk.Decided:
+    def decided(body: Any) -> inquiry.Decided:
         return risk.parse_decision(answer(200, body), "pay_1")
 
-    assert decided({"decision": "ACCEPT", "decision_id": "d_1"}) == risk.Accepted("d_1")
-    assert decided({"decision": "REJECT", "decision_id": "d_1", "code": "LISTED"}) == risk.Rejected("d_1", "LISTED")
+    assert decided({"decision": "ACCEPT", "decision_id": "d_1"}) == inquiry.Accepted("d_1")
+    assert decided({"decision": "REJECT", "decision_id": "d_1", "code": "LISTED"}) == inquiry.Rejected("d_1", "LISTED")
     challenged = decided(CHALLENGED)
-    assert isinstance(challenged, risk.Challenged)
-    assert challenged.challenge.type is risk.ChallengeType.SMS_OTP
+    assert isinstance(challenged, inquiry.Challenged)
+    assert challenged.challenge.type is inquiry.ChallengeType.SMS_OTP
 
 
 @pytest.mark.parametrize(
@@ -244,13 +256,13 @@ def test_without_a_decision_that_can_be_believed_there_is_none(said: Response | 
 
 
 def test_each_answer_to_a_challenge_is_one_thing() -> None:
-    def verified(status: int, body: Any) -> risk.Verified:
+    def verified(status: int, body: Any) -> inquiry.Verified:
         return risk.parse_verification(answer(status, body), "pay_1")
 
-    assert verified(200, {"status": "PASSED", "attempts_left": 3}) == risk.Passed()
-    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == risk.Wrong(0)
-    assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == risk.Expired()
-    assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == risk.NoChallenge()
+    assert verified(200, {"status": "PASSED", "attempts_left": 3}) == inquiry.Passed()
+    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == inquiry.Wrong(0)
+    assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == inquiry.Expired()
+    assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == inquiry.NoChallenge()
     for strange in (verified(404, b"<html>"), verified(200, {"status": "PASSED"}), verified(500, b""), verified(200, b"")):
         assert isinstance(strange, NoNews)
 
@@ -270,10 +282,10 @@ async def test_risk_is_never_asked_twice(said: Response | SourceError | None) ->
 # The acquirer
 
 
-@pytest.mark.parametrize("status", list(acquirer.ResultStatus))
+@pytest.mark.parametrize("status", list(order_result.ResultStatus))
 def test_the_acquirers_word_on_the_order_is_read(status: str) -> None:
     found = acquirer.parse(answer(200, {**ORDER, "status": status}), "o_1")
-    assert isinstance(found, acquirer.OrderResult)
+    assert isinstance(found, order_result.OrderResult)
     assert (found.status, found.paid) == (status, Money("CNY", 100))
 
 
@@ -282,18 +294,18 @@ def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
     assert isinstance(other, NoNews)
     assert isinstance(other.error, WrongIdentity)
     assert isinstance(acquirer.parse(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), NoNews)
-    assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer.NoOrder()
+    assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == order_result.NoOrder()
 
 
 # In the domain's words
 
 
 def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
-    for status in engine.EngineStatus:
-        payment = engine.EnginePayment(
+    for status in EngineStatus:
+        payment = EnginePayment(
             payment_id="pay_1",
             status=status,
-            failure=engine.Failure("X", "x") if status == "FAILED" else None,
+            failure=submission.Failure("X", "x") if status == "FAILED" else None,
             next_action=Await(poll_after_ms=1, until=datetime(2026, 11, 23, tzinfo=UTC)) if status == "ACTION_REQUIRED" else None,
         )
         code = "X" if status == "FAILED" else None
@@ -301,10 +313,10 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
     silent = Unreachable("reset")
     assert engine_heard(Unknown(silent)) == engine_heard(NoNews(silent)) == EngineHeard(EngineWord.SILENT)
     assert [engine_heard(NeverArrived()).word, engine_heard(Sealed()).word] == [EngineWord.NEVER_ARRIVED, EngineWord.SEALED]
-    for result in acquirer.ResultStatus:
-        told = acquirer.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
+    for result in order_result.ResultStatus:
+        told = order_result.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
         assert acquirer_heard(told) == AcquirerHeard(AcquirerWord(result), "pay_1", "C")
-    assert acquirer_heard(acquirer.NoOrder()) == acquirer_heard(NoNews(silent)) == AcquirerHeard(AcquirerWord.SILENT)
+    assert acquirer_heard(order_result.NoOrder()) == acquirer_heard(NoNews(silent)) == AcquirerHeard(AcquirerWord.SILENT)
 
 
 # For all of them
@@ -337,11 +349,11 @@ def mutated(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([whole, whole[: draw(st.integers(0, len(whole)))], draw(st.binary(max_size=20))]))
 
 
-def judged(outcome: engine.Submitted | engine.LookedUp | engine.Reversed) -> bool:
+def judged(outcome: submission.Submitted | submission.LookedUp | submission.Reversed) -> bool:
     """Whether the outcome is one of those that there are, and holds what it should. mypy sees that none is forgotten."""
     match outcome:
         case Answered(payment):
-            return payment.payment_id == "pay_1" and isinstance(payment.status, engine.EngineStatus)
+            return payment.payment_id == "pay_1" and isinstance(payment.status, EngineStatus)
         case Busy(payment_id):
             return payment_id != "pay_1"
         case KeyReused() | NeverArrived() | Sealed():
@@ -359,10 +371,12 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
     assert judged(submitted(response))
     assert judged(looked_up(response))
     assert judged(reversed_(response))
-    assert isinstance(risk.parse_decision(response, "pay_1"), risk.Accepted | risk.Rejected | risk.Challenged | NoNews)
-    assert isinstance(risk.parse_verification(response, "pay_1"), risk.Passed | risk.Wrong | risk.Expired | risk.NoChallenge | NoNews)
+    assert isinstance(risk.parse_decision(response, "pay_1"), inquiry.Accepted | inquiry.Rejected | inquiry.Challenged | NoNews)
+    assert isinstance(
+        risk.parse_verification(response, "pay_1"), inquiry.Passed | inquiry.Wrong | inquiry.Expired | inquiry.NoChallenge | NoNews
+    )
     found = acquirer.parse(response, "o_1")
-    assert isinstance(found, acquirer.NoOrder | NoNews) or (isinstance(found, acquirer.OrderResult) and found.order_id == "o_1")
+    assert isinstance(found, order_result.NoOrder | NoNews) or (isinstance(found, order_result.OrderResult) and found.order_id == "o_1")
 
 
 def test_no_secret_shows_in_what_may_be_printed_or_logged() -> None:

@@ -18,13 +18,13 @@ from cashier.domain.method import Kind
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_request import Chosen, Means
-from cashier.web.consult_token import Offered
-from cashier.web.payment_token import PaymentClaims, Routed
-from cashier.web.signing import TokenRefused
-from cashier.web.token import Signer
+from cashier.tokens.consult_token import Offered
+from cashier.tokens.payment_token import PaymentClaims, Routed
+from cashier.tokens.signer import Signer
+from cashier.tokens.signing import TokenRefused
 
+from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped
-from .offers import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cashier.domain.method import Amounts, Availability, PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
-from cashier.web.signing import ISSUER, Keyring, TokenRefused, encoded
+from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, encoded
 
 CONSULT_TYPE = "consult+jwt"
 _LONGEST = 65_536

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from cashier.answer import NoNews
+from cashier.domain.order_result import NoOrder, OrderResult, Result
 from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
-from cashier.sources.acquirer import NoOrder, OrderResult, Result
-from cashier.sources.again import NoNews
-from cashier.sources.engine import Answered, NeverArrived, Sealed, Unknown
+from cashier.domain.submission import Answered, NeverArrived, Sealed, Unknown
 
 OfThePayment: TypeAlias = Answered | NeverArrived | Sealed | Unknown | NoNews
 

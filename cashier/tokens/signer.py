@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cashier.web.consult_token import ConsultTokens
-from cashier.web.payment_token import PaymentTokens
-from cashier.web.signing import Keyring
+from cashier.tokens.consult_token import ConsultTokens
+from cashier.tokens.payment_token import PaymentTokens
+from cashier.tokens.signing import Keyring
 
 
 class Signer:

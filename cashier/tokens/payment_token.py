@@ -25,8 +25,8 @@ from cashier.domain.challenged import CarriedChallenge
 from cashier.domain.method import Kind
 from cashier.domain.money import Money
 from cashier.domain.payment_request import Chosen, Means
-from cashier.web.consult_token import Offered
-from cashier.web.signing import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
+from cashier.tokens.consult_token import Offered
+from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
 
 PAYMENT_TYPE = "payment+jwt"
 # It travels in a header, and ours may have 64 KiB in all. Most tokens have one and a half; the largest that the bounds of a submit allow,

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.method import Availability
-from cashier.web.consult_token import CONSULT_TYPE, ConsultClaims, Offered
-from cashier.web.signing import TokenRefused
-from cashier.web.token import Signer
+from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, Offered
+from cashier.tokens.signer import Signer
+from cashier.tokens.signing import TokenRefused
 
+from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped
-from .offers import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
