@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 
@@ -67,6 +67,14 @@ class Consultation(Struct, frozen=True):
     methods: tuple[PayMethod, ...]
 
 
+class Weighed(Struct, frozen=True):
+    """A consultation and the matter behind it. `case`: None where the order cannot be paid. `silent`: the sources without an answer."""
+
+    consultation: Consultation
+    case: Case | None
+    silent: tuple[str, ...]
+
+
 class ConsultError(Exception):
     """A consultation that has no answer. Everything about the order itself, even that it is paid, is an answer."""
 
@@ -122,18 +130,19 @@ class Consult:
         self._clock_ns = clock_ns
 
     async def __call__(self, request: ConsultRequest, trip: Any, since_ns: int | None = None) -> Consultation:
-        began_ns = self._clock_ns() if since_ns is None else since_ns
         now = self._now()
-        gathered = await scatter(
-            self._plan,
-            self._known(request),
-            trip,
-            deadline_ns=began_ns + self._patience_ns(request),
-            timing=self._timing,
-            conclusive=_concluding(request, now),
-            clock_ns=self._clock_ns,
-        )
-        return self._answer(request, gathered, now)
+        return self._answer(request, await self._gathered(request, trip, now, since_ns), now)
+
+    async def weighed(self, request: ConsultRequest, trip: Any) -> Weighed:
+        """The same with the matter behind it, for whoever goes on from here. Raises what a call does."""
+        now = self._now()
+        gathered = await self._gathered(request, trip, now, None)
+        blocked = self._blockage(request, gathered.answers, now)
+        if blocked is not None:
+            return Weighed(self._blocked(request, gathered.answers["order"], blocked, gathered, now), None, ())
+        case = self._case(request, gathered, now)
+        silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
+        return Weighed(self._offer(case, gathered), case, silent)
 
     async def stream(self, request: ConsultRequest, trip: Any) -> AsyncGenerator[Consultation, None]:
         """A first answer as soon as it is usable, a better one whenever there is one; the last is what a call would return.
@@ -172,17 +181,38 @@ class Consult:
     def _patience_ns(self, request: ConsultRequest) -> int:
         return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
 
+    def _gathered(self, request: ConsultRequest, trip: Any, now: datetime, since_ns: int | None) -> Coroutine[Any, Any, Gathered]:
+        began_ns = self._clock_ns() if since_ns is None else since_ns
+        return scatter(
+            self._plan,
+            self._known(request),
+            trip,
+            deadline_ns=began_ns + self._patience_ns(request),
+            timing=self._timing,
+            conclusive=_concluding(request, now),
+            clock_ns=self._clock_ns,
+        )
+
     def _answer(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Consultation:
-        answers = gathered.answers
-        order, merchant, member = answers["order"], answers["merchant"], answers["member"]
+        blocked = self._blockage(request, gathered.answers, now)
+        if blocked is not None:
+            return self._blocked(request, gathered.answers["order"], blocked, gathered, now)
+        return self._offer(self._case(request, gathered, now), gathered)
+
+    def _blockage(self, request: ConsultRequest, answers: Mapping[str, Any], now: datetime) -> Blocked | None:
+        order = answers["order"]
         if order is None:
             raise OrderUnknown(request.order_id)
-        blocked = None if isinstance(order, Missing) else block(request, order, merchant, member, now)
-        if blocked is not None:
-            return self._blocked(request, order, blocked, gathered, now)
-        if isinstance(order, Missing) or isinstance(merchant, Missing) or isinstance(member, Missing):
+        return None if isinstance(order, Missing) else block(request, order, answers["merchant"], answers["member"], now)
+
+    def _case(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Case:
+        answers = gathered.answers
+        if isinstance(answers["order"], Missing) or isinstance(answers["merchant"], Missing) or isinstance(answers["member"], Missing):
             raise RequiredSourceUnavailable(gathered.reports, gathered.failed_required)
-        case = Case(request, Facts(**answers), self._catalog, now)
+        return Case(request, Facts(**answers), self._catalog, now)
+
+    def _offer(self, case: Case, gathered: Gathered) -> Consultation:
+        request, now, order = case.request, case.now, case.facts.order
         methods = ranked(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
         return Consultation(
@@ -192,7 +222,7 @@ class Consult:
             OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
             True,
             None,
-            Missing in map(type, answers.values()),
+            Missing in map(type, gathered.answers.values()),
             gathered.reports,
             methods,
         )

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, inspect
 
+from cashier.accept.settings import AcceptSettings
 from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
@@ -27,6 +28,7 @@ from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.shed import ShedSettings, shed_faults
+from cashier.sources.again import Tries
 from cashier.sources.many import BatchSettings
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.server import ServerSettings
@@ -34,6 +36,8 @@ from cashier.wire.http1 import Http1Settings
 from cashier.wire.via_aiohttp import AiohttpSettings
 
 SECRET_VARIABLE = "CASHIER_TOKEN_SECRET"  # noqa: S105  # the name of a variable, not a secret
+# What takes payments: all three, or none, and then this is for consultations only.
+SERVICES = ("risk", "engine", "acquirer")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _T = TypeVar("_T")
 
@@ -83,8 +87,26 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return (self.url,) if isinstance(self.url, str) else self.url
 
 
+class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`: what takes payments. How long each is waited for is in `[accept]`.
+
+    `url`, `transport`, `http1` and `aiohttp` as of a source; with transport `local` a function that takes a request and returns a response
+    (`cashier.wire.local`). `tries`: how often a look-up is made; what moves money, and what risk is asked, is never sent twice.
+    """
+
+    url: str | tuple[str, ...]
+    transport: Literal["http1", "aiohttp", "local"] = "http1"
+    http1: Http1Settings | None = None
+    aiohttp: AiohttpSettings | None = None
+    tries: Tries = Tries()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+
 class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sources]`: the eight of a consultation."""
+    """`[sources]`: the eight of a consultation, and the three that take payments. The latter come together, or not at all."""
 
     order: SourceSettings | None = None
     merchant: SourceSettings | None = None
@@ -94,9 +116,18 @@ class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     channel: SourceSettings | None = None
     quota: SourceSettings | None = None
     marketing: SourceSettings | None = None
+    risk: ServiceSettings | None = None
+    engine: ServiceSettings | None = None
+    acquirer: ServiceSettings | None = None
 
     def __getitem__(self, name: str) -> SourceSettings | None:
+        """One of the eight."""
         found: SourceSettings | None = getattr(self, name)
+        return found
+
+    def service(self, name: str) -> ServiceSettings | None:
+        """One of the three."""
+        found: ServiceSettings | None = getattr(self, name)
         return found
 
 
@@ -106,6 +137,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     server: ServerSettings = ServerSettings()
     auth: AuthSettings = AuthSettings()
     consult: ConsultSettings = ConsultSettings()
+    accept: AcceptSettings = AcceptSettings()
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
@@ -187,20 +219,31 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
         yield f"[consult] {deadline} is above max_deadline_ms = {consult.max_deadline_ms}; raise that or lower this"
     yield from shed_faults(settings.shed)
     for name in SourcesSettings.__struct_fields__:
-        found = settings.sources[name]
-        if found is None:
-            continue
-        if not found.urls:
-            yield f"[sources.{name}] url names no address"
-        for transport in ("http1", "aiohttp"):
-            if found.transport != transport and getattr(found, transport) is not None:
-                yield f'[sources.{name}.{transport}] is for transport = "{transport}", but this source has "{found.transport}"'
-        if isinstance(found.cache, CacheSettings):
-            yield from (f"[sources.{name}] cache: {fault}" for fault in found.cache.faults())
-        if found.transport == "local" and found.batch:
-            yield f'[sources.{name}] batch is for sources on a wire, but this one has transport = "local"'
-        if found.transport == "local" and (found.adapter or len(found.urls) > 1 or ":" not in found.urls[0]):
-            yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
+        service = name in SERVICES
+        found: SourceSettings | ServiceSettings | None = settings.sources.service(name) if service else settings.sources[name]
+        if found is not None:
+            yield from _address_faults(name, found)
+        if isinstance(found, SourceSettings):
+            yield from _source_faults(name, found)
+
+
+def _address_faults(name: str, found: SourceSettings | ServiceSettings) -> Iterator[str]:
+    if not found.urls:
+        yield f"[sources.{name}] url names no address"
+        return
+    for transport in ("http1", "aiohttp"):
+        if found.transport != transport and getattr(found, transport) is not None:
+            yield f'[sources.{name}.{transport}] is for transport = "{transport}", but this source has "{found.transport}"'
+    adapted = isinstance(found, SourceSettings) and found.adapter is not None
+    if found.transport == "local" and (adapted or len(found.urls) > 1 or ":" not in found.urls[0]):
+        yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
+
+
+def _source_faults(name: str, found: SourceSettings) -> Iterator[str]:
+    if isinstance(found.cache, CacheSettings):
+        yield from (f"[sources.{name}] cache: {fault}" for fault in found.cache.faults())
+    if found.transport == "local" and found.batch:
+        yield f'[sources.{name}] batch is for sources on a wire, but this one has transport = "local"'
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class Stack:
             return Way(self.cache.start, ceiling_ms, self.cache.instead, self.cache)
         return Way(self.guard.start, ceiling_ms, None, self.guard.patience)
 
+    def fresh_way(self, timeout_ms: int) -> Way:
+        """No cache, and as long as the payer can wait: what is learned about its usual pace saves no sale here."""
+        return Way(self.guard.insist, timeout_ms)
+
     def reconfigure(self, whole: Settings) -> None:
         """Other numbers, with what was learned and what is cached left as it is."""
         found = settings_of(whole, self.name)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import os
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -16,29 +15,54 @@ import anyio
 import msgspec
 import structlog
 
-from cashier.consult import Consult, Consultation
+from cashier.accept.flow import Acceptance
+from cashier.accept.upstreams import Recheck, Upstreams
+from cashier.consult import Consult, Consultation, ConsultSettings
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.batch import Batch
 from cashier.fanout.second_level import Invalidated, Reach, SourceUnknown
+from cashier.fanout.shared.live_attempts import LiveAttempts
 from cashier.fanout.shared.valkey import Dropped, Valkey
 from cashier.fanout.shed import Ladder, Pulse
 from cashier.fanout.store import Store
 from cashier.fanout.upstream import Upstream
+from cashier.named import adapter_of, function_of
 from cashier.plan import NAMES, QUESTIONS, Question, consultation, known
 from cashier.proof import faults
-from cashier.settings import SECRET_VARIABLE, Configuration, ConfigurationError, SourceSettings, configuration, load, token_secrets
+from cashier.routes import Routes
+from cashier.settings import (
+    SECRET_VARIABLE,
+    SERVICES,
+    Configuration,
+    ConfigurationError,
+    ServiceSettings,
+    SourceSettings,
+    configuration,
+    load,
+    token_secrets,
+)
+from cashier.sources.acquirer import Acquirer
 from cashier.sources.call import Function, InProcess, OverWire
+from cashier.sources.engine import Engine
 from cashier.sources.many import ManyOverWire
 from cashier.sources.recurring import Recurring
-from cashier.sources.source import Adapter, Source
+from cashier.sources.risk import Risk
+from cashier.sources.source import Source
 from cashier.stack import Stack
 from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Transport, Trip
 from cashier.wire.http1 import Http1
+from cashier.wire.local import Local
 from cashier.wire.via_aiohttp import ViaAiohttp
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
+# As long as a submit takes at the longest by default. What has not ended by then is with the engine, and is looked up by who asks again.
+_LAST_PAYMENTS_S = 10.0
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Cashier:
@@ -52,7 +76,11 @@ class Cashier:
     contract's answer as a mapping or a struct, or None for "there is none". Functions and configured sources mix: `config` may name the
     rest. Raises `ConfigurationError` where one of the eight is missing or something in the configuration is wrong.
 
+    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. Among `sources` each is one async function that takes
+    a whole `Request` and returns a `Response` (`wire.local`).
+
     `ladder`: what is left undone while the loop has too much to do. Without one nothing is, for the loop may be busy with other things.
+    `clock`: the time of day, for simulations.
     """
 
     def __init__(
@@ -61,12 +89,15 @@ class Cashier:
         sources: Mapping[str, Function] | None = None,
         config: Configuration | Mapping[str, Any] | None = None,
         ladder: Ladder | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
         _proven(config)
         self.config = self._built = config  # the latter: what the parts that cannot be changed were made from
-        self._functions = dict(sources or {})
+        self._functions = {name: function for name, function in (sources or {}).items() if name not in SERVICES}
+        self._services = {name: function for name, function in (sources or {}).items() if name in SERVICES}
+        self._clock = clock
         self._pulse = Pulse(ladder) if ladder is not None else None
         self._stack: AsyncExitStack | None = None
         self._transports: list[Transport] = []
@@ -76,6 +107,10 @@ class Cashier:
         if made_up:
             _log.warning("tokens are signed with a secret made up for this run", remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets")
         self._signer = _signer(config, secrets)
+        self._routes = Routes(config.routing)
+        self._live = LiveAttempts(self._valkey)
+        self._upstreams = self._payment_upstreams()
+        self.payments: Acceptance | None = None
         self._lay_out(config)
 
     @classmethod
@@ -91,6 +126,7 @@ class Cashier:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, self._transports)
             stack.callback(self._end_calls)
+            stack.push_async_callback(self._end_payments)
             if self._valkey is not None:
                 stack.push_async_callback(self._valkey.close)
             async with anyio.create_task_group() as opening:
@@ -117,7 +153,7 @@ class Cashier:
         The deadline counts from now, or from `since_ns` where the caller has been waiting since then, by `time.perf_counter_ns`.
         Raises `OrderUnknown`; `RequiredSourceUnavailable`; msgspec.ValidationError for a request that breaks its types' bounds.
         """
-        return await self._consult(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent), since_ns)
+        return await self._consult(self._checked(request), _trip(request_id, traceparent), since_ns)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
@@ -127,7 +163,7 @@ class Cashier:
         The last is what `consult` would return. Raises what that does, before the first answer and never after it. To be closed
         (`contextlib.aclosing`) by who does not take all.
         """
-        return self._consult.stream(self._checked(request), Trip(request_id or uuid.uuid4().hex, traceparent))
+        return self._consult.stream(self._checked(request), _trip(request_id, traceparent))
 
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Forget what is cached of a source under a key, or under all keys that begin so: something has changed upstream.
@@ -175,8 +211,62 @@ class Cashier:
             self._signer.consult_token,
             settings.consult,
             settings.tokens.ttl_s,
-            _now,
+            self._clock,
         )
+        self._routes.reconfigure(config.routing)
+        if self._upstreams is None:
+            return
+        recheck = self._recheck(config)
+        if self.payments is None:
+            monotonic = time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp()
+            self.payments = Acceptance(
+                self._upstreams,
+                recheck,
+                config.catalog,
+                self._signer,
+                self._routes,
+                self._live,
+                settings.accept,
+                self._clock,
+                monotonic,
+                _trip,
+            )
+        else:
+            self.payments.reconfigure(recheck, config.catalog, settings.accept)
+
+    def _recheck(self, config: Configuration) -> Recheck:
+        """The consultation that an acceptance makes: nothing from a cache, and everybody waited for as long as the payer can wait."""
+        check_ms = config.settings.accept.check_ms
+        patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
+        plan = consultation({name: stack.fresh_way(check_ms) for name, stack in self.stacks.items()})
+        ttl_s = config.settings.tokens.ttl_s
+        return Consult(plan, known, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock).weighed
+
+    def _payment_upstreams(self) -> Upstreams | None:
+        """None where nothing takes payments. Raises `ConfigurationError` where only a part of it is there."""
+        settings = self.config.settings.sources
+        missing = [name for name in SERVICES if name not in self._services and settings.service(name) is None]
+        if len(missing) == len(SERVICES):
+            return None
+        if missing:
+            raise ConfigurationError(
+                [f"{self.config.source}: [sources.{name}] is missing; payments need risk, engine and acquirer" for name in missing]
+            )
+        risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
+        tries = {name: (settings.service(name) or ServiceSettings("")).tries for name in SERVICES}
+        return Upstreams(Risk(risk), Engine(engine, tries["engine"]), Acquirer(acquirer, tries["acquirer"]))
+
+    def _service_transport(self, name: str) -> Transport:
+        settings = self.config.settings.sources.service(name)
+        function = self._services.get(name)
+        try:
+            if settings is not None and function is None and settings.transport != "local":
+                return self._transport(settings)
+            transport: Transport = Local(function or function_of(settings.urls[0] if settings else ""))
+        except ValueError as fault:
+            raise ConfigurationError([f"{self.config.source}: [sources.{name}] {fault}"]) from None
+        self._transports.append(transport)
+        return transport
 
     def _build(self, ladder: Ladder) -> dict[str, Stack]:
         wrong = [f"there is no source {name!r}; known are {', '.join(NAMES)}" for name in self._functions if name not in NAMES]
@@ -202,19 +292,29 @@ class Cashier:
         if source.name in self._functions or settings is None:
             return InProcess(source, self._functions[source.name], question.needs)
         if settings.transport == "local":
-            return InProcess(source, _function(settings.urls[0]), question.needs)
-        adapter = _adapter(settings, source)
+            return InProcess(source, function_of(settings.urls[0]), question.needs)
+        adapter = source if settings.adapter is None else adapter_of(settings.adapter)
         if settings.batch:
             return Batch(ManyOverWire(adapter, self._transport(settings), settings.batch.path), settings.batch)
         if isinstance(adapter, Source) and adapter.recurring:
             adapter = Recurring(adapter)
         return OverWire(adapter, self._transport(settings))
 
-    def _transport(self, settings: SourceSettings) -> Transport:
+    def _transport(self, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
         transport: Transport = ViaAiohttp(settings.urls, settings.aiohttp) if via_aiohttp else Http1(settings.urls, settings.http1)
         self._transports.append(transport)
         return transport
+
+    async def _end_payments(self) -> None:
+        """Nobody waits any more, and what was begun has its time to end: it may be money."""
+        if self.payments is None:
+            return
+        self.payments.stop_waiting()
+        with anyio.move_on_after(_LAST_PAYMENTS_S, shield=True) as bound:
+            await self.payments.ended()
+        if bound.cancelled_caught:
+            _log.warning("payments were still under way at the stop; whoever asks again is told of them", left=repr(self.payments))
 
     def _end_calls(self) -> None:
         for stack in self.stacks.values():
@@ -240,6 +340,10 @@ def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None])
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 
 
+def _trip(request_id: str | None, traceparent: str | None) -> Trip:
+    return Trip(request_id or uuid.uuid4().hex, traceparent)
+
+
 def _proven(config: Configuration) -> None:
     found = [f"{config.source}: {fault}" for fault in faults(config.settings)]
     if found:
@@ -262,6 +366,9 @@ def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
                 for key in ("url", "transport", "adapter", "http1", "aiohttp", "batch")
                 if getattr(was, key) != getattr(now, key)
             )
+    yield from (
+        f"[sources.{name}] has changed; that takes a restart" for name in SERVICES if old.sources.service(name) != new.sources.service(name)
+    )
 
 
 def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:
@@ -280,40 +387,3 @@ async def _close(transports: list[Transport]) -> None:
                 closing.start_soon(transport.close)
     if bound.cancelled_caught:
         _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _adapter(settings: SourceSettings, default: Adapter) -> Adapter:
-    if settings.adapter is None:
-        return default
-    adapter: Adapter = _named(settings.adapter, "adapter")
-    missing = [name for name in ("request", "parse") if not callable(getattr(adapter, name, None))]
-    if missing:
-        raise ValueError(f"adapter {settings.adapter!r} has no function {' and no '.join(missing)}")
-    return adapter
-
-
-def _function(text: str) -> Function:
-    found = _named(text, "url")
-    if not callable(found) or (inspect.isroutine(found) and not inspect.iscoroutinefunction(found)):
-        raise ValueError(f"url {text!r} is not an async function")
-    function: Function = found
-    return function
-
-
-def _named(text: str, key: str) -> Any:
-    """The module, or the attribute of one, that `package.module[:name]` names."""
-    module_name, _, attribute = text.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as fault:  # noqa: BLE001 - a module of the user's may fail in any way, and the configuration is what is at fault
-        raise ValueError(f"{key} {text!r} cannot be imported: {type(fault).__name__}: {fault}") from None
-    found: Any = module
-    for part in attribute.split(".") if attribute else ():
-        found = getattr(found, part, None)
-        if found is None:
-            raise ValueError(f"{key} {text!r}: {module_name} has no {attribute}")
-    return found

@@ -27,11 +27,12 @@ class Case:
 
     __slots__ = (
         "amount", "catalog", "channel_gap", "channels", "coupons", "currency", "facts", "locale", "now", "quota_gap",
-        "quotas", "view", "wording", "zero",
+        "quotas", "request", "view", "wording", "zero",
     )  # fmt: skip
 
     def __init__(self, request: ConsultRequest, facts: Facts, catalog: Catalog, now: datetime) -> None:
         channels, quotas, marketing = facts.channel, facts.quota, facts.marketing
+        self.request = request
         self.facts = facts
         self.catalog = catalog
         self.now = now

@@ -29,6 +29,8 @@ from cashier.fanout.watch import Watch
 
 _MS_NS = 1_000_000
 _LEARN_NS = 1_000_000_000
+# Longer than anybody waits.
+NEVER_MS = 10**9
 _ENOUGH = 100
 _SKIPPED = Skipped("too little time was left")
 _OPEN = BreakerOpen("its breaker is open")
@@ -119,8 +121,18 @@ class Guard:
         done(refusal)
         return None
 
-    def call(self, known: Known, trip: Any, budget_ms: int, left_ms: int, heard: Heard | Done, *, keep: bool) -> Flight | NotAsked:
-        """Make the call, or say why it is not made.
+    def insist(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+        """As `start`, but never left out to save our own time, or for lack of time: somebody pays on what it says."""
+        refusal = self.call(known, trip, budget_ms, NEVER_MS, done, keep=False, dims=False)
+        if isinstance(refusal, Flight):
+            return refusal
+        done(refusal)
+        return None
+
+    def call(
+        self, known: Known, trip: Any, budget_ms: int, left_ms: int, heard: Heard | Done, *, keep: bool, dims: bool = True
+    ) -> Flight | NotAsked:
+        """Make the call, or say why it is not made. `dims`: it may be left out to save our own time.
 
         `left_ms`: how long the asker waits. `budget_ms`: how long an answer is of use, and what the upstream is told. With `keep` an
         abandoned flight still tells `heard`, exactly once, whatever becomes of it; without, `heard` is a `Done` and hears only what it
@@ -133,7 +145,7 @@ class Guard:
         if left_ms * _MS_NS < self._least_ns and now_ns - self._asked_ns < _LEARN_NS:
             self.counts.skipped += 1
             return _SKIPPED
-        if self._dimmable and self.ladder.dims():
+        if self._dimmable and dims and self.ladder.dims():
             self.counts.dimmed += 1
             return _DIMMED
         avoid = 0

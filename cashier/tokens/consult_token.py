@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cashier.domain.method import Amounts, Availability, PayMethod
-from cashier.domain.money import Money
+from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, encoded
 
@@ -48,9 +48,13 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     merchant_id: str
     product: Product
     terminal: Terminal
-    currency: str
+    currency: Currency
     amount: int
     methods: tuple[Offered, ...]
+
+    @property
+    def order_amount(self) -> Money:
+        return Money(self.currency, self.amount)
 
     def must_be_of(self, *, order_id: str, user_id: str, merchant_id: str) -> None:
         """Raises `TokenRefused`. An order is a merchant's: under another merchant the same id is another order."""

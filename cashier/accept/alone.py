@@ -1,0 +1,105 @@
+"""Alone: who else is at this order, or at this very submit, as far as the shared store tells. Early, and never the last word.
+
+Two hints live there. Of an order: which attempt lives, so that a second one is refused before risk is asked and a text message is sent. Of
+a submit: which worker is at it, so that a second worker waits for its outcome and sends none of its own. Without a store, or when it is
+lost, both are as if nobody else were there, and the engine's own rules decide: one attempt an order, and a key is carried out once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from cashier.accept.attempt import Attempt, order_key
+from cashier.accept.refused import InFlight, OrderBusy
+from cashier.accept.settings import AcceptSettings
+from cashier.accept.upstreams import Engine
+from cashier.domain.submission import Answered, EngineStatus
+from cashier.fanout.shared.live_attempts import LiveAttempts, Other
+
+Found = TypeVar("Found")
+
+_PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
+_LIVE = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
+# How long one is believed to live after the payer can do nothing more: until its end has been heard of.
+_AFTERWARDS_S = 60
+# How often a worker that waits for another looks whether the engine has the payment by now.
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
+
+
+class Alone:
+    """Says who is at what, for one worker."""
+
+    def __init__(self, live: LiveAttempts, engine: Engine, settings: AcceptSettings) -> None:
+        self._live = live
+        self._engine = engine
+        self._worker = uuid.uuid4().hex
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"<Alone {self._live!r}>"
+
+    @asynccontextmanager
+    async def at_submit(self, attempt: Attempt, found: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
+        """While another worker is at this submit, wait. Yields what it has brought the engine to, by `found`; None: it is ours to do.
+
+        Raises `InFlight` where the other takes longer than any submit should.
+        """
+        key, ttl_ms = f"submit {attempt.payment_id}", self._longest_ms()
+        brought = await self._waited(key, ttl_ms, found)
+        try:
+            yield brought
+        finally:
+            await self._live.end(key, self._worker)
+
+    @asynccontextmanager
+    async def at_order(self, attempt: Attempt) -> AsyncIterator[None]:
+        """This attempt is the one that lives on its order, while its checks are made; not beyond, unless `lives` says so.
+
+        Raises `OrderBusy` where another one does, and the engine says so too.
+        """
+        key = order_key(attempt.chosen)
+        told = await self._live.live(key, attempt.payment_id, self._longest_ms())
+        if isinstance(told, Other) and await self._lives(told.holder, attempt):
+            raise OrderBusy(told.holder)
+        try:
+            yield
+        except BaseException:
+            await self._live.end(key, attempt.payment_id)
+            raise
+
+    async def lives(self, order: str, payment_id: str, seconds_left: float) -> None:
+        """It has been sent, or was seen alive: others should know until the payer can do nothing more."""
+        await self._live.live(order, payment_id, max(1, int((seconds_left + _AFTERWARDS_S) * 1_000)))
+
+    async def ended(self, order: str, payment_id: str) -> None:
+        await self._live.end(order, payment_id)
+
+    async def _waited(self, key: str, ttl_ms: int, found: Callable[[], Awaitable[Found | None]]) -> Found | None:
+        loop = asyncio.get_running_loop()
+        until_s, wait_s = loop.time() + ttl_ms / 1_000, _FIRST_WAIT_S
+        while isinstance(await self._live.live(key, self._worker, ttl_ms), Other):
+            brought = await found()
+            if brought is not None:
+                return brought
+            if loop.time() + wait_s > until_s:
+                raise InFlight
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        return None
+
+    async def _lives(self, holder: str, attempt: Attempt) -> bool:
+        """The store's word is a hint: whoever it names may be over, and its worker gone. Nothing that is no id of ours is asked about."""
+        if not _PAYMENT_ID.fullmatch(holder):
+            return False
+        looked = await self._engine.look_up(holder, attempt.chosen.order_id, attempt.trip, self.settings.look_ms)
+        return isinstance(looked, Answered) and looked.payment.status in _LIVE
+
+    def _longest_ms(self) -> int:
+        """Of everything between the first look and the engine's answer."""
+        settings: Any = self.settings
+        return int(settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms)

@@ -1,0 +1,153 @@
+"""Attempt: one payment being accepted, from the submit or from the token that a challenge left behind."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from msgspec import Struct
+
+from cashier.accept.refused import FieldFault, Invalid
+from cashier.domain.catalog import Catalog
+from cashier.domain.challenged import CarriedChallenge
+from cashier.domain.changes import Before
+from cashier.domain.identity import fingerprint, payment_id
+from cashier.domain.method import Kind
+from cashier.domain.order import ConsultRequest
+from cashier.domain.payment_request import Chosen, Device, Means, PaymentRequest
+from cashier.domain.standing import Underway
+from cashier.tokens.consult_token import ConsultClaims, Offered
+from cashier.tokens.payment_token import PaymentClaims, Routed
+
+# Where a kind has no time of its own: as long as most cashier pages stay open.
+LIFE_S = 900
+# A token outlives what the payer can do: money by transfer comes days late, and somebody may want to know what became of it.
+LOOKING_S = 7 * 86_400
+
+_KINDS = frozenset(Kind)
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """`amount` and `offered`: what the consult token says of the order and of the chosen method. `trip` is of this call."""
+
+    payment_id: str
+    fingerprint: str
+    chosen: Chosen
+    means: Means
+    kind: Kind
+    before: Before
+    offered: Offered | None
+    trip: Any
+    device: Device = Device()
+
+    def question(self, *, claiming: bool) -> ConsultRequest:
+        """The consultation of this choice. With the order's amount as a claim everybody can be asked at once."""
+        chosen = self.chosen
+        return ConsultRequest(
+            order_id=chosen.order_id,
+            user_id=chosen.user_id,
+            merchant_id=chosen.merchant_id,
+            product=chosen.product,
+            terminal=chosen.terminal,
+            locale=chosen.locale,
+            amount=self.before.amount if claiming else None,
+            country=chosen.country if claiming else None,
+        )
+
+    def claims(
+        self,
+        now_s: int,
+        expires_at: int,
+        *,
+        sent_at: int | None = None,
+        challenge: CarriedChallenge | None = None,
+        route: Routed | None = None,
+    ) -> PaymentClaims:
+        """What the payer's token has to say from here on."""
+        return PaymentClaims(
+            iat=now_s,
+            exp=max(expires_at, now_s) + LOOKING_S,
+            payment_id=self.payment_id,
+            kind=self.kind,
+            chosen=self.chosen,
+            expires_at=expires_at,
+            order_amount=self.before.amount,
+            offered=self.offered,
+            route=route,
+            sent_at=sent_at,
+            challenge=challenge,
+            means=self.means,
+            fingerprint=self.fingerprint,
+        )
+
+
+def submitted(request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, trip: Any) -> Attempt:
+    """The attempt that a submit asks for. Raises `Invalid` for one that names no way to pay, or not what that way needs."""
+    chosen, means = request.chosen, request.means
+    kind = _kind(chosen.method_id)
+    _refuse_missing(request, catalog.methods[kind].required_fields)
+    offered = claims.offered(chosen.method_id, chosen.option_id)
+    return Attempt(
+        payment_id=payment_id(chosen.merchant_id, chosen.order_id, idempotency_key),
+        fingerprint=fingerprint(chosen, means),
+        chosen=chosen,
+        means=means,
+        kind=kind,
+        before=Before(claims.order_amount, offered),
+        offered=offered,
+        trip=trip,
+        device=request.device or Device(),
+    )
+
+
+def resumed(claims: PaymentClaims, trip: Any) -> Attempt:
+    """The same attempt, from its token. What was told of the device is in no token."""
+    return Attempt(
+        payment_id=claims.payment_id,
+        fingerprint=claims.fingerprint,
+        chosen=claims.chosen,
+        means=claims.means,
+        kind=claims.kind,
+        before=Before(claims.order_amount, claims.offered),
+        offered=claims.offered,
+        trip=trip,
+    )
+
+
+def underway(claims: PaymentClaims) -> Underway:
+    """As `standing` wants it."""
+    return Underway(
+        payment_id=claims.payment_id,
+        kind=claims.kind,
+        expires_at=claims.expires_at,
+        sent_at=claims.sent_at,
+        challenge=claims.challenge,
+        cancelled=claims.cancelled,
+    )
+
+
+def acts_until(kind: Kind, catalog: Catalog, now: datetime, order_ends: datetime | None = None) -> int:
+    """Until when the payer may act, in seconds since 1970: as long as the kind allows, and never longer than the order lives."""
+    ends_s = int(now.timestamp()) + (catalog.methods[kind].expires_in_s or LIFE_S)
+    return ends_s if order_ends is None else min(ends_s, int(order_ends.timestamp()))
+
+
+def order_key(chosen: Chosen) -> str:
+    """An order is a merchant's: the same id of another merchant is another order."""
+    return f"{chosen.merchant_id}/{chosen.order_id}"
+
+
+def _kind(method_id: str) -> Kind:
+    name = method_id.partition(":")[0]
+    if name not in _KINDS:
+        raise Invalid((FieldFault("method_id", "UNKNOWN_VALUE", "names no way to pay; take one that the consultation told"),))
+    return Kind(name)
+
+
+def _refuse_missing(request: PaymentRequest, names: tuple[str, ...]) -> None:
+    """Where there is nothing to pay, there is nothing to pay with."""
+    missing = [name for name in names if getattr(request, name, None) is None] if request.expected_payable.value else []
+    if missing:
+        raise Invalid(
+            tuple(FieldFault(name, "MISSING", f"is required to pay by {request.method_id.partition(':')[0]}") for name in missing)
+        )

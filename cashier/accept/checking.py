@@ -1,0 +1,87 @@
+"""Checking: everything again, from answers of this moment, before anything is sent. What differs from what the payer saw is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from cashier.accept.attempt import Attempt
+from cashier.accept.refused import CheckUnavailable, ConsultChanged, OrderBusy
+from cashier.accept.settings import AcceptSettings
+from cashier.accept.upstreams import Acquirer, Recheck
+from cashier.consult import Consultation, RequiredSourceUnavailable, Weighed
+from cashier.domain.case import Case
+from cashier.domain.changes import Now, changes, unverified
+from cashier.domain.method import PayMethod
+from cashier.domain.order import Blocked
+from cashier.domain.order_result import OrderResult
+from cashier.fanout.ask import Importance
+
+# A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
+_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
+
+
+class Checked(Struct, frozen=True):
+    """The chosen method as it is now, at the price that was agreed to, and the case that says so."""
+
+    method: PayMethod
+    case: Case
+    consultation: Consultation
+
+
+class OursAlready(Exception):
+    """The order waits for this very attempt: the engine has it, though it had not when it was looked up."""
+
+
+class Checking:
+    """Makes the checks of an acceptance."""
+
+    def __init__(self, recheck: Recheck, acquirer: Acquirer, settings: AcceptSettings) -> None:
+        self._recheck = recheck
+        self._acquirer = acquirer
+        self._settings = settings
+
+    async def checked(self, attempt: Attempt) -> Checked:
+        """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `OursAlready` and `OrderUnknown`."""
+        fresh = await self._fresh(attempt)
+        answer = fresh.consultation
+        blocked = None if answer.blocked is None else answer.blocked.code
+        if blocked is Blocked.ORDER_IN_PROGRESS:
+            await self._refuse_busy(attempt)
+        now = Now(answer.order.amount, answer.methods, blocked, fresh.silent)
+        silent = self._silent(attempt, now, answer)
+        if silent:
+            raise CheckUnavailable(silent, answer.sources)
+        found = changes(attempt.chosen, attempt.before, now)
+        if found or fresh.case is None:
+            raise ConsultChanged(found, answer)
+        method = next(method for method in answer.methods if method.method_id == attempt.chosen.method_id)
+        return Checked(method, fresh.case, answer)
+
+    async def _fresh(self, attempt: Attempt) -> Weighed:
+        fresh = await self._asked(attempt, claiming=True)
+        blocked = fresh.consultation.blocked
+        return await self._asked(attempt, claiming=False) if blocked is not None and blocked.code in _CLAIMS else fresh
+
+    async def _asked(self, attempt: Attempt, *, claiming: bool) -> Weighed:
+        try:
+            return await self._recheck(attempt.question(claiming=claiming), attempt.trip)
+        except RequiredSourceUnavailable as silent:
+            raise CheckUnavailable(silent.failed, silent.sources) from None
+
+    def _silent(self, attempt: Attempt, now: Now, answer: Consultation) -> tuple[str, ...]:
+        """Who must be heard and was not. Of an order that cannot be paid nobody else need be."""
+        found = set(unverified(attempt.chosen, attempt.before, now))
+        if self._settings.every_gating_source and now.blocked is None:
+            found.update(report.name for report in answer.sources if report.importance is Importance.GATING and report.name in now.silent)
+        return tuple(sorted(found))
+
+    async def _refuse_busy(self, attempt: Attempt) -> None:
+        """Which attempt the order waits for, the acquirer knows. Where it does not say, the order's state is what has changed."""
+        result: Any = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
+        holder = result.payment_id if isinstance(result, OrderResult) else None
+        if holder == attempt.payment_id:
+            raise OursAlready
+        if holder is not None:
+            raise OrderBusy(holder)

@@ -1,0 +1,48 @@
+"""Who an acceptance asks, as it is handed to it: risk, engine and acquirer, each with a closed set of answers. None of them raises."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from cashier.consult import Weighed
+from cashier.domain.inquiry import Decided, Inquiry, Verified
+from cashier.domain.order import ConsultRequest
+from cashier.domain.order_result import Result
+from cashier.domain.submission import LookedUp, Reversed, Submission, Submitted
+
+# `trip` goes through to the wire unread; budgets are whole milliseconds, at least 1.
+
+
+class Risk(Protocol):
+    """Never asked twice by itself: a decision may send a text message, and an answer to a challenge is counted."""
+
+    async def decide(self, inquiry: Inquiry, trip: Any, budget_ms: int) -> Decided: ...
+
+    async def verify(self, challenge_id: str, payment_id: str, value: str, trip: Any, budget_ms: int) -> Verified: ...
+
+
+class Engine(Protocol):
+    """A submit goes out once; looking up and reversing may be repeated within their budget."""
+
+    async def submit(self, submission: Submission, trip: Any, budget_ms: int) -> Submitted: ...
+
+    async def look_up(self, payment_id: str, order_id: str, trip: Any, budget_ms: int) -> LookedUp: ...
+
+    async def reverse(self, payment_id: str, order_id: str, trip: Any, budget_ms: int) -> Reversed: ...
+
+
+class Acquirer(Protocol):
+    async def result(self, order_id: str, trip: Any, budget_ms: int) -> Result: ...
+
+
+# A whole consultation from answers of this moment, cached nowhere. Raises `ConsultError`.
+Recheck = Callable[[ConsultRequest, Any], Awaitable[Weighed]]
+
+
+class Upstreams(Struct, frozen=True):
+    risk: Risk
+    engine: Engine
+    acquirer: Acquirer
