@@ -2,34 +2,66 @@
 
 async with Cashier.from_config("config/cashier.toml") as cashier:
     answer = await cashier.consult(ConsultRequest(order_id="o_1001", user_id="u_1", merchant_id="m_1", …))
+    payment = await cashier.payments.submit(PaymentRequest(consult_token=answer.consult_token, …), "an-idempotency-key")
 """
 
+from cashier.accept.refused import (
+    AcceptError,
+    CheckUnavailable,
+    ConsultChanged,
+    Crowded,
+    EngineUnavailable,
+    InFlight,
+    Invalid,
+    KeyReused,
+    OrderBusy,
+    RiskRejected,
+)
 from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.consult import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.method import Availability, Kind, PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.payment import Status as PaymentStatus
+from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.settings import Configuration, ConfigurationError
+from cashier.tokens.signing import TokenRefused
 from cashier.wiring import Cashier
 
 __all__ = [
+    "AcceptError",
     "Availability",
     "Cashier",
+    "CheckUnavailable",
     "Configuration",
     "ConfigurationError",
+    "ConsultChanged",
     "ConsultError",
     "ConsultRequest",
     "Consultation",
+    "Crowded",
+    "Device",
+    "EngineUnavailable",
     "Garbled",
+    "InFlight",
+    "Invalid",
+    "KeyReused",
     "Kind",
     "Money",
+    "OrderBusy",
     "OrderUnknown",
     "Overloaded",
     "PayMethod",
+    "Payment",
+    "PaymentRequest",
+    "PaymentStatus",
     "Product",
     "RequiredSourceUnavailable",
+    "RiskRejected",
     "SourceError",
     "Terminal",
+    "TokenRefused",
     "Unreachable",
     "WrongIdentity",
 ]

@@ -101,12 +101,14 @@ UNGUARDED = "cache = false\nhedge = false\nretry = false\nbreaker = false\nlimit
 def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> Path:
     """The example configuration, with its sources where the sandbox really is, on any free port, and patient: the machine may be busy.
 
-    `each_source`: what every source is told beside that.
+    `each_source`: what every source of a consultation is told beside that.
     """
     text = (ROOT / "config/cashier.toml").read_text()
     text = text.replace("port = 8080", "port = 0").replace("deadline_ms = 150", "deadline_ms = 1000")
     text = re.sub(r"^timeout_ms = \d+\n", "", text, flags=re.MULTILINE)
-    text = text.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 990\n{each_source}')
+    asked, services, paying = text.partition("\n[sources.risk]\n")
+    asked = asked.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 990\n{each_source}')
+    text = asked + services + paying.replace("http://127.0.0.1:9100", sandbox)
     text = text.replace("[shed]\nenabled = true", "[shed]\nenabled = false")
     path = directory / "config" / "cashier.toml"
     path.parent.mkdir(exist_ok=True)

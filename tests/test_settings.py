@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.settings import ConfigurationError, TokenSettings, configuration, load, token_secrets
+from cashier.wire.exchange import Request, Response
 from cashier.wiring import Cashier
 
 URL = "http://127.0.0.1:9100"
@@ -38,12 +39,48 @@ def test_only_the_urls_are_needed() -> None:
 def test_the_example_configuration_is_good_and_has_the_defaults() -> None:
     example = load(ROOT / "config/cashier.toml").settings
     plain = configuration({}, "").settings
-    assert (example.server, example.auth, example.consult, example.tokens) == (plain.server, plain.auth, plain.consult, plain.tokens)
+    for name in ("server", "auth", "consult", "accept", "tokens"):
+        assert getattr(example, name) == getattr(plain, name)
+
+
+def services(*names: str, **more: Any) -> dict[str, Any]:
+    return {"sources": {**table()["sources"], **{name: {"url": URL, **more} for name in names}}}
+
+
+def test_what_takes_payments_comes_together_or_not_at_all() -> None:
+    assert Cashier(config=table()).payments is None
+    assert Cashier(config=services("risk", "engine", "acquirer")).payments is not None
+    found = faults(services("engine", "acquirer"))
+    assert found == "cashier.toml: [sources.risk] is missing; payments need risk, engine and acquirer"
+
+
+async def test_functions_take_the_place_of_the_services_that_take_payments() -> None:
+    async def answering(request: Request) -> Response:
+        return Response(404, b"")
+
+    functions = dict.fromkeys(("risk", "engine", "acquirer"), answering)
+    async with Cashier(sources=functions, config=table()) as cashier:
+        assert cashier.payments is not None
+
+
+async def a_service(request: Request) -> Response:
+    return Response(404, b"")
+
+
+def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_names() -> None:
+    named = services("risk", "engine", "acquirer", url=f"{__name__}:a_service", transport="local")
+    assert Cashier(config=configuration(named, "cashier.toml")).payments is not None
+    named["sources"]["risk"]["url"] = f"{__name__}:no_service"
+    assert "no_service" in faults(named)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        (table(accept={"check": 3}), "cashier.toml: [accept] unknown key 'check'; did you mean 'check_ms'?"),
+        (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known are"),
+        (services("engine", aiohttp={}), '[sources.engine.aiohttp] is for transport = "aiohttp", but this source has "http1"'),
+        (services("risk", "engine", "acquirer", tries={"attempts": 0}), "[sources.risk.tries] attempts: expected `int` >= 1"),
         (table(consult={"deadline": 3}), "cashier.toml: [consult] unknown key 'deadline'; did you mean 'deadline_ms'?"),
         (table(sorces={}), "cashier.toml: unknown key 'sorces'; did you mean 'sources'?"),
         ({"sources": {"cards": {"url": URL}}}, "cashier.toml: [sources] unknown key 'cards'; did you mean 'card'?"),
@@ -149,3 +186,13 @@ def test_a_secret_is_made_up_once_and_shared_with_worker_processes() -> None:
     assert made_up
     assert token_secrets(TokenSettings(), environ) == ((first,), False)
     assert token_secrets(TokenSettings(secrets=("s" * 32,)), environ) == (("s" * 32,), False)
+
+
+def test_how_payments_are_routed_and_waited_for_can_be_changed_while_they_run() -> None:
+    given = services("risk", "engine", "acquirer")
+    cashier = Cashier(config=configuration(given, "cashier.toml"))
+    before = cashier.payments
+    moved = {"sources": {**given["sources"], "engine": {"url": "http://127.0.0.1:1"}}, "accept": {"look_ms": 7}}
+    assert cashier.reload(configuration(moved, "cashier.toml")) == ("[sources.engine] has changed; that takes a restart",)
+    assert cashier.payments is before
+    assert cashier.config.settings.accept.look_ms == 7
