@@ -20,7 +20,7 @@ Every movement is in the ledger.
 from __future__ import annotations
 
 import heapq
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from msgspec import Struct
@@ -49,6 +49,7 @@ class Attempt(Struct):
     """
 
     submission: Submission
+    submitted_at: datetime
     status: str = "PROCESSING"
     failure: Failure | None = None
     next_action: Json | None = None
@@ -114,7 +115,7 @@ class Engine:
         busy_with = self._desk.acquirer.live_attempt(submission.order_id)
         if busy_with:
             return refusal(409, "ORDER_BUSY", payment_id=busy_with)
-        attempt = self._attempts[submission.payment_id] = Attempt(submission, mishap=mishap)
+        attempt = self._attempts[submission.payment_id] = Attempt(submission, self._desk.clock(), mishap=mishap)
         self._begin(attempt)
         return _told(attempt)
 
@@ -271,7 +272,14 @@ def _own_money(submission: Submission) -> Amount:
 
 
 def _told(attempt: Attempt) -> Answer:
-    told: Json = {"payment_id": attempt.submission.payment_id, "status": attempt.status}
+    submission = attempt.submission
+    told: Json = {
+        "payment_id": submission.payment_id,
+        "order_id": submission.order_id,
+        "fingerprint": submission.fingerprint,
+        "submitted_at": attempt.submitted_at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "status": attempt.status,
+    }
     if attempt.failure:
         told["failure"] = attempt.failure._asdict()
     if attempt.next_action:

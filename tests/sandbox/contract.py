@@ -243,6 +243,9 @@ class DisplayVa(Strict, tag_field="type", tag="DISPLAY_VA"):
 
 class Payment(Strict):
     payment_id: Id
+    order_id: Id
+    fingerprint: str
+    submitted_at: Instant
     status: Literal["PROCESSING", "ACTION_REQUIRED", "USER_PAYING", "SUCCEEDED", "FAILED"]
     failure: Failure | None = None
     next_action: Redirect | DisplayQr | DisplayCode | DisplayVa | None = None

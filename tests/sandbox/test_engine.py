@@ -12,7 +12,7 @@ from cashier.sandbox.shapes import Json
 from cashier.sandbox.world import World
 
 from . import contract
-from .hand_clock import HandClock
+from .hand_clock import NOON, HandClock
 from .paying import BY_CARD, CNY, balance, channel, payment, promotion, result, submission, submit
 
 
@@ -32,6 +32,15 @@ def test_the_same_submission_again_is_the_same_payment(world: World) -> None:
     world.engine.settle("pay_1", "SUCCEEDED")
     assert submit(world, sent).status == "SUCCEEDED"
     assert result(world).paid == contract.Money(currency=CNY, value=12_800)
+
+
+def test_an_answer_says_of_which_order_it_is_and_how_and_when_it_was_submitted_whenever_it_is_asked(world: World, clock: HandClock) -> None:
+    first = submit(world, submission(world, fingerprint="f_9", legs=(channel("ch_wallet_alipay"),)))
+    assert (first.order_id, first.fingerprint, first.submitted_at) == ("o_1001", "f_9", NOON)
+    clock.advance(timedelta(minutes=3))
+    for answer in (world.engine.look_up("pay_1"), world.engine.settle("pay_1", "FAILED"), world.engine.reverse("pay_1")):
+        later = payment(answer)
+        assert (later.order_id, later.fingerprint, later.submitted_at) == ("o_1001", "f_9", NOON)
 
 
 def test_a_key_with_another_fingerprint_is_refused(world: World) -> None:

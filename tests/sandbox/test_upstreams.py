@@ -99,7 +99,8 @@ async def test_a_challenged_payment_goes_through_risk_and_engine_to_a_paid_order
     assert await post(client, verify, {"payment_id": "pay_1", "value": "246810"}) == (200, {"status": "PASSED", "attempts_left": 2})
     body = PAYMENT | {"decision_id": decision["decision_id"]}
     sent = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
-    assert sent == (200, {"payment_id": "pay_1", "status": "SUCCEEDED"})
+    as_sent = {name: body[name] for name in ("payment_id", "order_id", "fingerprint")}
+    assert sent == (200, {**as_sent, "submitted_at": "2026-11-02T12:00:00.000+00:00", "status": "SUCCEEDED"})
     async with client.get("/payments/pay_1") as response:
         assert await response.json() == sent[1]
     assert await post(client, "/payments/pay_1/reverse") == sent
