@@ -1,4 +1,7 @@
-"""The command line: serve, demo, consult, check, plan, sandbox, weather, cases. Every bad input ends in one clear line, not a traceback."""
+"""The command line: serve, demo, consult, pay, payment, check, plan, sandbox, weather, cases.
+
+Every bad input ends in one clear line, not a traceback.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from cashier import client, demo, terminal
+from cashier import client, demo, paying, terminal
 from cashier.fanout.freshness import CacheSettings
+from cashier.payer import NoWay, Payer, Wish
 from cashier.proof import proof
-from cashier.sandbox import CASES, BadWeather, Fault, World, weather_named
+from cashier.sandbox import CASES, BadWeather, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
+from cashier.sandbox.faults_told import faults_told
 from cashier.service import door
 from cashier.settings import ConfigurationError, load
 from cashier.watch.logs import configure_logs
@@ -34,7 +39,17 @@ cli = typer.Typer(
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
 Url = Annotated[str, typer.Option(help="Where the service listens.")]
 _DEFAULT_CONFIG = Path("config/cashier.toml")
-_FAULTS = [fault.value for fault in Fault]
+_WEATHER = f"""Change a sandbox's weather while it runs.
+
+\b
+cashier weather quota hang                        # every call
+cashier weather marketing error --share 0.3       # three in ten
+cashier weather card slow --ms 90
+cashier weather engine reset --next --on submit   # one submit: the money is taken, and the answer lost
+cashier weather restore                           # all sources
+
+{faults_told()}
+"""
 
 
 def main() -> None:
@@ -108,6 +123,45 @@ def consult(
 
 
 @cli.command()
+def pay(
+    url: Url = "http://127.0.0.1:8080",
+    case: Annotated[str, typer.Option(help="Which of `cashier cases`.")] = "chinese_shop",
+    method: Annotated[str | None, typer.Option(help="A method_id of the consultation; else the first that can be used.")] = None,
+    option: Annotated[str | None, typer.Option(help="An option_id of that method: a bank, a chain, a card.")] = None,
+    promotions: Annotated[str | None, typer.Option(help="Their ids, with commas; '' for none. Else those of the offer.")] = None,
+    card_token: Annotated[str | None, typer.Option(help="For CARD. At the sandbox tok_1, tok_3ds_1 or tok_declined_1.")] = None,
+    auth_code: Annotated[str | None, typer.Option(help="For CONSUMER_QR: the code on the payer's phone.")] = None,
+    return_url: Annotated[str | None, typer.Option(help="Where the payer comes back to.")] = None,
+    key: Annotated[str | None, typer.Option(help="The Idempotency-Key; else one is made up.")] = None,
+    otp: Annotated[str | None, typer.Option(help="The answer to a challenge; else it is asked for. At the sandbox 246810.")] = None,
+    cancel_after: Annotated[float | None, typer.Option(min=0, help="Ask for its end after so many seconds.")] = None,
+    locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
+    json: Annotated[bool, typer.Option("--json", help="Print the last answer alone, as it came.")] = False,
+) -> None:
+    """Pay at a running service, and follow the payment to its end. Exit status 0 only where the order is paid."""
+    request = {**_known_case(case).request, "locale": locale}
+    ids = None if promotions is None else tuple(each for each in promotions.split(",") if each)
+    wish = Wish(
+        method_id=method, option_id=option, promotion_ids=ids, card_token=card_token, auth_code=auth_code, return_url=return_url
+    )  # fmt: skip
+    payer = Payer(prove=paying.asking(otp), cancels_after_s=cancel_after)
+    _end(paying.consult_and_pay(_console(json), url, request, wish, key or paying.new_key(), payer), json)
+
+
+@cli.command()
+def payment(
+    payment_id: Annotated[str, typer.Argument()],
+    token: Annotated[str, typer.Option(envvar="CASHIER_PAYMENT_TOKEN", help="The payment_token that came with it last.")],
+    url: Url = "http://127.0.0.1:8080",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Ask for its end first.")] = False,
+    otp: Annotated[str | None, typer.Option(help="The answer to a challenge; else it is asked for.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the last answer alone, as it came.")] = False,
+) -> None:
+    """Follow a payment that was begun before, or cancel it. Exit status 0 only where the order is paid."""
+    _end(paying.look(_console(json), url, payment_id, token, cancel, Payer(prove=paying.asking(otp))), json)
+
+
+@cli.command()
 def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     """Prove a configuration without starting anything. Exit status 1 where something is wrong."""
     try:
@@ -139,21 +193,27 @@ def sandbox(
     _run(_sandbox(host, port, weather, seed))
 
 
-@cli.command(name="weather")
+@cli.command(name="weather", help=_WEATHER)
 def weather_command(
     source: Annotated[str, typer.Argument(help="A source, such as quota; or `restore` for all.")],
-    fault: Annotated[str, typer.Argument(help=f"One of {', '.join(_FAULTS)}; `restore`; or `slow`.")] = "restore",
+    fault: Annotated[str, typer.Argument(help="A fault; `slow`; or `restore`.")] = "restore",
     share: Annotated[float, typer.Option(min=0, max=1, help="Of the calls.")] = 1.0,
     ms: Annotated[float, typer.Option(min=0, max=60_000, help="With `slow`: how slow.")] = 400,
-    url: Url = "http://127.0.0.1:9100",
+    once: Annotated[bool, typer.Option("--next", help="One call alone, the next; it comes before all else that the weather is.")] = False,
+    call: Annotated[str | None, typer.Option("--on", help="With --next: the next call of this name, such as submit.")] = None,
+    url: Annotated[str, typer.Option(help="Where the sandbox listens.")] = "http://127.0.0.1:9100",
 ) -> None:
-    """Change a sandbox's weather while it runs: `cashier weather quota hang`, `cashier weather card slow --ms 90`, `… restore`."""
+    if once and (fault in ("slow", "restore") or source == "restore"):
+        _stop("--next takes a fault that befalls one call")
+    if call is not None and not once:
+        _stop("--on says which call --next waits for: give both")
     forecast: dict[str, Any] | None = {"faults": {fault: round(share * 10_000)}}
     if fault == "slow":
         forecast = {"latency": {"shape": "constant", "ms": ms}}
     elif fault == "restore":
         forecast = None
-    told = _run(client.change_weather(url, None if source == "restore" else source, forecast))
+    told = _run(client.befall_next(url, source, fault, call) if once else
+                client.change_weather(url, None if source == "restore" else source, forecast))  # fmt: skip
     if "code" in told:
         _stop(f"{told['field']}: {told['detail']}" + (f"; did you mean {told['nearest']!r}?" if "nearest" in told else ""))
     print(msgspec.json.encode(told).decode())
@@ -208,13 +268,27 @@ async def _sandbox(host: str, port: int, weather: str, seed: int) -> None:
             await anext(signals)
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:
+def _console(json: bool) -> Console:
+    """Where nothing but the answer is printed, everything else goes nowhere."""
+    return Console(quiet=True) if json else terminal.console()
+
+
+def _end(work: Coroutine[Any, Any, client.Told], json: bool) -> None:
+    """Of what has been said of a payment, the last word decides."""
+    told = _run(work, interrupted=128 + signal.SIGINT)
+    if json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(told.body)) + b"\n")
+    if told.body["status"] != "SUCCEEDED":
+        raise typer.Exit(1)
+
+
+def _run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
     try:
         return uvloop.run(work)
-    except (client.NoAnswer, BadWeather, OSError) as fault:
+    except (client.NoAnswer, NoWay, BadWeather, OSError) as fault:
         _stop(str(fault))
     except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+        raise typer.Exit(interrupted) from None
 
 
 def _known_case(name: str) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -54,6 +54,71 @@ async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[Event, Non
                     name = value
                 elif field == "data":
                     yield Event(name, _json(value.encode(), url), (time.perf_counter() - began) * 1000)
+
+
+class Told(NamedTuple):
+    """What was said of a payment, a problem too: the HTTP status, the body, how long it took, and when it says to ask again."""
+
+    status: int
+    body: dict[str, Any]
+    took_ms: float
+    retry_after_s: float | None = None
+
+
+class Payments:
+    """The payments of a service. Every call answers whatever the status was, and raises `NoAnswer`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = f"{url.rstrip('/')}/v1/payments"
+
+    async def submit(self, request: dict[str, Any], idempotency_key: str) -> Told:
+        return await self._tell("POST", "", request, {"Idempotency-Key": idempotency_key})
+
+    async def prove(self, payment_id: str, token: str, value: str) -> Told:
+        """Answer a challenge."""
+        return await self._tell("POST", f"/{payment_id}/challenge", {"payment_token": token, "value": value}, {})
+
+    async def look(self, payment_id: str, token: str, wait_ms: int = 0) -> Told:
+        """How it stands, as soon as it shows something else, or after `wait_ms`."""
+        return await self._tell("GET", f"/{payment_id}?wait_ms={wait_ms}", None, {"X-Payment-Token": token})
+
+    async def cancel(self, payment_id: str, token: str) -> Told:
+        return await self._tell("POST", f"/{payment_id}/cancel", {"payment_token": token}, {})
+
+    async def _tell(self, method: str, path: str, told: dict[str, Any] | None, headers: dict[str, str]) -> Told:
+        url, body = f"{self._url}{path}", None if told is None else msgspec.json.encode(told)
+        began = time.perf_counter()
+        with _reaching(self._url):
+            async with self._session.request(method, url, data=body, headers=(_JSON if body else {}) | headers) as response:
+                answer = _json(await response.read(), self._url)
+                after = response.headers.get("Retry-After", "")
+        return Told(response.status, answer, (time.perf_counter() - began) * 1000, float(after) if after.isdecimal() else None)
+
+
+@asynccontextmanager
+async def payments(url: str) -> AsyncIterator[Payments]:
+    async with aiohttp.ClientSession(timeout=_PATIENCE) as session:
+        yield Payments(session, url)
+
+
+async def befall_next(url: str, source: str, fault: str, call: str | None) -> dict[str, Any]:
+    """One fault more that waits for the next call of a source, or for its next of that name. What else its weather is stays so."""
+    forecast = dict((await read(url, "/weather")).get(source) or {})
+    waits = {"fault": fault} | ({"on": call} if call else {})
+    return await change_weather(url, source, forecast | {"next": [*forecast.get("next", ()), waits]})
+
+
+async def read(url: str, path: str) -> dict[str, Any]:
+    """What a sandbox shows under one of its own paths. Raises `NoAnswer`."""
+    async with aiohttp.ClientSession(timeout=_PATIENCE) as session:
+        return _json(await _exchange(session, "GET", url.rstrip("/") + path, None), url)
+
+
+async def settle(url: str, payment_id: str) -> dict[str, Any]:
+    """At a sandbox: the payer does what they were sent elsewhere for, and pays. Raises `NoAnswer`."""
+    async with aiohttp.ClientSession(timeout=_PATIENCE) as session:
+        return _json(await _exchange(session, "POST", f"{url.rstrip('/')}/payments/{payment_id}/settle", {"result": "SUCCEEDED"}), url)
 
 
 async def change_weather(url: str, source: str | None, forecast: dict[str, Any] | None) -> dict[str, Any]:

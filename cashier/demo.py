@@ -1,4 +1,7 @@
-"""The demonstration: sandbox and service on free ports, one consultation, and what to try next. All in one process, nothing left behind."""
+"""The demonstration: sandbox and service on free ports, one consultation, one payment, and what to try next.
+
+All in one process, nothing left behind.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.padding import Padding
 
-from cashier import client, terminal
+from cashier import client, demo_paying, terminal
 from cashier.consult import ConsultSettings
 from cashier.fanout.ask import Status
 from cashier.plan import NAMES
@@ -25,17 +28,19 @@ from cashier.wiring import Cashier
 
 
 async def demonstrate(console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool) -> None:
-    """Show one consultation, then stay until the service is told to stop (Ctrl-C), or end at once."""
+    """Show one consultation and pay by its first way, then stay until the service is told to stop (Ctrl-C), or end at once."""
     async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
         consult = ConsultSettings(deadline_ms=request["deadline_ms"])
         # Here nothing but the deadline ends a call, so that it is the deadline that is seen at work.
         sources = {name: {"url": sandbox_url, "timeout_ms": consult.deadline_ms - consult.reserve_ms} for name in NAMES}
+        sources |= {name: {"url": sandbox_url} for name in ("risk", "engine", "acquirer")}
         table = {"consult": {"deadline_ms": consult.deadline_ms}, "sources": sources, "tokens": {"secrets": [token_urlsafe(32)]}}
         config = configuration(table, "the demonstration's configuration")
         async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
             await client.consult(url, _another(request))  # the first pays for what later ones find warm
             await show(console, url, request, sentence)
+            await demo_paying.pay(console, url, sandbox_url, request)
             if not once:
                 console.print(_what_next(url, sandbox_url))
                 await ended
@@ -106,27 +111,30 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
 
 
 def _what_next(url: str, sandbox_url: str) -> Padding:
-    ask = f"cashier consult --url {url}"
-    return Padding(
-        "\n".join(
-            [
-                f"service [bold]{url}[/]   sandbox [bold]{sandbox_url}[/]   [dim]Ctrl-C ends both[/]",
-                "",
-                "[bold]Try next[/], in another terminal:",
-                "",
-                "  [dim]# the quota service hangs: the answer still comes by the deadline, and says what it does not know[/]",
-                f"  cashier weather quota hang --url {sandbox_url}",
-                f"  {ask} --case chinese_shop --locale en",
-                "",
-                "  [dim]# all is well again[/]",
-                f"  cashier weather restore --url {sandbox_url}",
-                "",
-                "  [dim]# other orders: a Japanese shop, a till, one that discounts bring to zero, one that is paid; all: cashier cases[/]",
-                f"  {ask} --case japanese_shop",
-                f"  {ask} --case scan_to_pay",
-                f"  {ask} --case discounted_to_zero",
-                f"  {ask} --case order_paid --json",
-            ]
-        ),
-        (0, 1, 1, 1),
-    )
+    ask, pay, weather = f"cashier consult --url {url}", f"cashier pay --url {url}", f"cashier weather --url {sandbox_url}"
+    lines = [
+        f"service [bold]{url}[/]   sandbox [bold]{sandbox_url}[/]   [dim]Ctrl-C ends both[/]",
+        "",
+        "[bold]Try next[/], in another terminal:",
+        "",
+        "  [dim]# the quota service hangs: the answer still comes by the deadline, and says what it does not know[/]",
+        f"  {weather} quota hang",
+        f"  {ask} --case balance_is_enough",
+        f"  {weather} restore",
+        "",
+        "  [dim]# the engine takes the money and its answer is lost: looked up, not sent twice, never called failed[/]",
+        f"  {weather} engine reset --next --on submit",
+        f"  {pay} --case balance_is_enough --otp 246810",
+        "",
+        "  [dim]# two coffees by a code that nobody scans, cancelled after a second; then by the payer's own code[/]",
+        f"  {pay} --case scan_to_pay --method MERCHANT_QR:UNIONPAY --cancel-after 1",
+        f"  {pay} --case scan_to_pay --auth-code 2800000000000008",
+        "",
+        "  [dim]# a card over its bank's page: open the address that it prints, and pay or decline[/]",
+        f"  {pay} --case guest_order --method CARD --card-token tok_3ds_1",
+        "",
+        "  [dim]# other orders: a shop in Japan, one that the acquirer has as paid; all: cashier cases[/]",
+        f"  {ask} --case japanese_shop",
+        f"  {ask} --case order_paid --json",
+    ]
+    return Padding("\n".join(lines), (0, 1, 1, 1))

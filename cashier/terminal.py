@@ -38,13 +38,25 @@ def problem(answer: dict[str, Any]) -> RenderableType:
     """An answer that is a problem (RFC 9457)."""
     lines = [f"[bold red]{answer['status']} {escape(answer['code'])}[/]  {escape(answer.get('detail') or answer['title'])}"]
     lines += [f"  [bold]{escape(error['field'])}[/]  {escape(error['message'])}" for error in answer.get("errors") or ()]
+    lines += [_change(change) for change in answer.get("changes") or ()]
     return Padding(Group(*lines), (1, 1))
+
+
+def _change(change: dict[str, Any]) -> str:
+    """What is not as it was agreed to: what of it, from what, to what, and why."""
+    of = " ".join(escape(str(change[name])) for name in ("subject", "reason") if change.get(name))
+    before, after = (_value(change.get(name)) for name in ("from", "to"))
+    return f"  [bold]{escape(change['what'])}[/]  {before} → {after}" + (f"  [dim]{of}[/]" if of else "")
+
+
+def _value(told: Any) -> str:
+    return money(told) if isinstance(told, dict) else escape(str(told)) if told is not None else "nothing"
 
 
 def _order(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> RenderableType:
     order, blocked = answer["order"], answer["blocked"]
     title = f"  {escape(order['title'])}" if order["title"] else ""
-    lines = [f"[bold]{escape(order['order_id'])}[/]{title}  [bold]{_money(order['amount'])}[/]"]
+    lines = [f"[bold]{escape(order['order_id'])}[/]{title}  [bold]{money(order['amount'])}[/]"]
     lines.append(f"answered in [bold]{total_ms:.1f} ms[/] of {deadline_ms} ms")
     if blocked:
         lines.append(f"[bold red]{blocked['code']}[/]  {escape(blocked['message'])}")
@@ -80,7 +92,7 @@ def _method(method: dict[str, Any]) -> tuple[str, ...]:
         str(method["rank"]),
         _SIGNS[method["availability"]],
         f"[bold]{title}[/]" if method["preferred"] else title,
-        _money(amount["payable"]) if amount else "[dim]unknown[/]",
+        money(amount["payable"]) if amount else "[dim]unknown[/]",
         _parts(amount) if amount else "",
         _why(method),
     )
@@ -88,9 +100,9 @@ def _method(method: dict[str, Any]) -> tuple[str, ...]:
 
 def _parts(amount: dict[str, Any]) -> str:
     """What the payable amount is made of, where it is not just the order's."""
-    parts = [f"−{_major(discount['amount'])}" for discount in amount["discounts"]]
+    parts = [f"−{major(discount['amount'])}" for discount in amount["discounts"]]
     if amount["fee"]["value"]:
-        parts.append(f"+{_major(amount['fee'])} fee")
+        parts.append(f"+{major(amount['fee'])} fee")
     return " ".join(parts)
 
 
@@ -99,7 +111,7 @@ def _why(method: dict[str, Any]) -> str:
     if reason is None:
         return f"[dim]{escape(' '.join(method['rank_reasons']))}[/]"
     remedy = reason["remedy"]
-    help_ = "" if remedy is None else f" → {remedy['type']}" + (f" {_money(remedy['amount'])}" if remedy.get("amount") else "")
+    help_ = "" if remedy is None else f" → {remedy['type']}" + (f" {money(remedy['amount'])}" if remedy.get("amount") else "")
     who = f" ({reason['source']})" if method["availability"] == "UNDETERMINED" else ""
     colour = "yellow" if method["availability"] == "UNDETERMINED" else "default"
     return f"[{colour}]{escape(reason['message'].strip())}{who}[/][cyan]{help_}[/]"
@@ -134,12 +146,14 @@ def _bar(row: Row, answered: int) -> Text:
     return Text.assemble(bar[:answered], line, bar[answered + 1 :])
 
 
-def _money(money: dict[str, Any]) -> str:
-    return str(Money(money["currency"], money["value"]))
+def money(told: dict[str, Any]) -> str:
+    """An amount of the wire with its currency: `108.72 CNY`."""
+    return str(Money(told["currency"], told["value"]))
 
 
-def _major(money: dict[str, Any]) -> str:
-    return major_units(Money(money["currency"], money["value"]))
+def major(told: dict[str, Any]) -> str:
+    """The same without."""
+    return major_units(Money(told["currency"], told["value"]))
 
 
 def console() -> Console:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
+
+from cashier.cli import cli
 
 from .running import configured, run, running
 
@@ -30,11 +35,14 @@ def service(config: Path) -> Iterator[str]:
         yield command.address("Serving on")
 
 
-def test_the_demonstration_shows_a_consultation_and_ends() -> None:
+def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends() -> None:
     status, out, err = run("demo", "--once", "--deadline-ms", "1000")
     assert (status, err) == (0, "")
     assert "CMB Bank credit card (1014)" in out
-    assert "108.72 CNY" in out
+    assert "128.00 − 10.00 − 6.40 − 2.88 = 108.72 CNY" in out
+    assert re.search(r"submit +202 +CHALLENGE.*\n(.*\n)?.*SMS_OTP +138\*\*\*\*1234", out)
+    assert re.search(r"SUCCEEDED +[\d.]+ ms +Paid\.", out)
+    assert re.search(r"money taken 108\.72 = order 128\.00 − discounts 19\.28 \+ fee 0\.00 .*\n.*nothing is wrong", out)
     for source in ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing"):
         assert re.search(rf"{source}\s+\w+\s+━+.*FRESH", out), source
 
@@ -51,7 +59,7 @@ def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(numbe
 
 def test_what_the_demonstration_says_to_try_next_can_be_tried() -> None:
     with running("demo", "--weather", "still") as command:
-        command.address("service")
+        sandbox = command.address("sandbox")
         commands = []
         assert command.process.stdout is not None
         for line in command.process.stdout:
@@ -59,11 +67,33 @@ def test_what_the_demonstration_says_to_try_next_can_be_tried() -> None:
                 commands.append(line.split()[1:])
             if "--json" in line:
                 break
-        assert len(commands) >= 6
+        assert len(commands) >= 9
         for words in commands:
-            status, out, err = run(*words)
-            assert (status, err) == (0, ""), words
-            assert out
+            status, out, err = paid_at_the_bank(words) if "tok_3ds_1" in words else run_here(words)
+            assert (status, err) == (1 if "--cancel-after" in words else 0, ""), words
+            assert ("CLOSED " in out) == ("--cancel-after" in words)
+            assert ("Please do not" in out) == ("balance_is_enough" in words and "pay" in words), out
+        assert fetched(f"{sandbox}/ledger")["wrong"] == []
+
+
+def run_here(words: list[str]) -> tuple[int, str, str]:
+    """In this process: as good as any other, once the words have been read, and much sooner."""
+    found = CliRunner().invoke(cli, words, env={"COLUMNS": "140"})
+    return found.exit_code, found.stdout, found.stderr
+
+
+def paid_at_the_bank(words: list[str]) -> tuple[int, str, str]:
+    """The payer opens the page that is printed, and presses Pay."""
+    with running(*words) as command:
+        page = command.address(" ").replace(" ", "")
+        with urllib.request.urlopen(page, data=b"choice=pay") as answer:
+            assert answer.status == 200
+        return command.wait()
+
+
+def fetched(url: str) -> Any:
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
 
 
 def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(sandbox: str, service: str) -> None:

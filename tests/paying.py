@@ -1,0 +1,72 @@
+"""Paying in one process and in virtual time: risk, engine and acquirer of the sandbox as one function for a `Local` transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from cashier.answer import Unreachable
+from cashier.sandbox import Fault, LocalPayments, UpstreamTrouble, Weather, World
+from cashier.sandbox.answers import Answer, refusal
+from cashier.wire.exchange import Request, Response
+
+NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
+
+
+def loop_clock(start: datetime = NOON) -> Callable[[], datetime]:
+    """The time of day by this loop's own clock: under looptime a world, and a flow, that read it sleep along.
+
+    To be made in the test itself: while its fixtures are set up the loop has another time.
+    """
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    return lambda: start + timedelta(seconds=loop.time() - began_s)
+
+
+def sandbox_call(world: World, weather: Weather) -> Callable[[Request], Awaitable[Response]]:
+    """What `Local` calls. The weather is the wire's: a 500, a 503 that names a time, a lost connection that may have been sent, a hang."""
+    payments = LocalPayments(world, weather)
+
+    async def call(request: Request) -> Response:
+        try:
+            answer = await _asked(payments, request)
+        except UpstreamTrouble as trouble:
+            return _troubled(trouble)
+        return Response(answer.status, answer.encoded)
+
+    return call
+
+
+async def _asked(payments: LocalPayments, request: Request) -> Answer:
+    match request.method, [unquote(part) for part in request.target.split("/")[1:]]:
+        case "POST", ["risk", "decisions"]:
+            return await payments.decide(_body(request))
+        case "POST", ["risk", "challenges", challenge_id, "verify"]:
+            return await payments.verify(challenge_id, _body(request))
+        case "POST", ["payments"]:
+            return await payments.submit(_body(request), dict(request.headers).get("Idempotency-Key", ""))
+        case "GET", ["payments", payment_id]:
+            return await payments.look_up(payment_id)
+        case "POST", ["payments", payment_id, "reverse"]:
+            return await payments.reverse(payment_id)
+        case "GET", ["orders", order_id, "result"]:
+            return await payments.result(order_id)
+    return refusal(404, "NO_SUCH_PATH")
+
+
+def _body(request: Request) -> Any:
+    return msgspec.json.decode(request.body)
+
+
+def _troubled(trouble: UpstreamTrouble) -> Response:
+    match trouble.fault:
+        case Fault.ERROR:
+            return Response(500, b'{"code": "INTERNAL"}')
+        case Fault.OVERLOAD:
+            return Response(503, b'{"code": "OVERLOADED"}', trouble.retry_after_s)
+    raise Unreachable(f"the connection was lost: {trouble.fault.value}")
