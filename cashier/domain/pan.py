@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 # ISO/IEC 7812-1: at most 19 digits. The shortest that are in use have 13.
 SHORTEST, LONGEST = 13, 19
@@ -24,6 +24,20 @@ _RUN = re.compile(rf"\d+(?:{_SEPARATOR}{{1,3}}\d+)*")
 _GROUP = re.compile(r"\d+")
 # What two times a digit comes to, its own digits added up.
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
+
+# A caller who sends more than so many has a mistake to find, not a list to go through.
+MOST_TOLD = 16
+# Where a value is: the place that it is in, and how it is called there. Paths are put together only for what is found, because those of all
+# values of a deep body, or of one below a long name, would be many times the body.
+_Place: TypeAlias = "tuple[_Place, str] | None"
+
+# Of what a caller of payments sends: ids, which may well be numbers. A device names itself, and a url to return to often names an order.
+_PAYMENT_IDS = frozenset(
+    {"order_id", "user_id", "merchant_id", "method_id", "option_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"}
+)
+# A wallet's payment code is 16 to 24 digits, and one of UnionPay's looks like a card of theirs. Tokens are signed by us, in an alphabet
+# with digits and dashes: chance writes a number into one now and then, and nobody else's number gets into one.
+_PAYMENT_EXEMPT = frozenset({"auth_code", "consult_token", "payment_token"})
 
 # First four digits from and to, and how many there are in all; as the networks publish them.
 _ISSUED: tuple[tuple[int, int, frozenset[int]], ...] = (
@@ -58,26 +72,46 @@ def looks_issued(text: str) -> bool:
     return any(alone and _is_issued(digits) for digits, alone in _numbers(text))
 
 
-def pan_fields(body: Any, ids: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def pan_fields(body: Any, ids: frozenset[str] = frozenset(), most: int | None = None) -> tuple[str, ...]:
     """Where card numbers are in a decoded JSON value: paths such as `device.note` or `legs[0].id`; `?` for a name that is one itself.
 
     Text under a name in `ids` is judged by `looks_issued`, and so are numbers; all other text, names included, by `looks_like_pan`.
+    Not all that there are, but some, where there are more than `most`.
     """
     found: list[str] = []
-    left: list[tuple[str, str, Any]] = [("", "", body)]
-    while left:
-        path, name, value = left.pop()
+    left: list[tuple[_Place, str, Any]] = [(None, "", body)]
+    while left and (most is None or len(found) < most):
+        place, name, value = left.pop()
         match value:
             case dict():
-                found += [f"{path}.?".lstrip(".") for key in value if looks_like_pan(str(key))]
-                left += [(f"{path}.{key}".lstrip("."), str(key), part) for key, part in value.items() if not looks_like_pan(str(key))]
+                found += [_path((place, ".?")) for key in value if looks_like_pan(str(key))][:most]
+                left += [((place, f".{key}"), str(key), part) for key, part in value.items() if not looks_like_pan(str(key))]
             case list() | tuple():
-                left += [(f"{path}[{index}]", name, part) for index, part in enumerate(value)]
+                left += [((place, f"[{index}]"), name, part) for index, part in enumerate(value)]
             case str() if looks_issued(value) if name in ids else looks_like_pan(value):
-                found.append(path)
-            case int() if abs(value) < 10**LONGEST and looks_issued(str(abs(value))):
-                found.append(path)
-    return tuple(sorted(found))
+                found.append(_path(place))
+            case int() | float() if abs(value) < 10**LONGEST and value == int(value) and looks_issued(str(abs(int(value)))):
+                found.append(_path(place))
+    return tuple(sorted(found[:most]))
+
+
+def payment_pan_fields(body: Any) -> tuple[str, ...]:
+    """Where card numbers are in what a caller of payments sent, decoded and as it came: unknown fields too.
+
+    Paths as of `pan_fields`, of at most `MOST_TOLD`.
+    """
+    if isinstance(body, dict):
+        # Only as the text that it should be: what is put inside of it by mistake is no token.
+        body = {name: value for name, value in body.items() if not (name in _PAYMENT_EXEMPT and isinstance(value, str))}
+    return pan_fields(body, _PAYMENT_IDS, MOST_TOLD)
+
+
+def _path(place: _Place) -> str:
+    pieces: list[str] = []
+    while place is not None:
+        place, piece = place
+        pieces.append(piece)
+    return "".join(reversed(pieces)).lstrip(".")
 
 
 def _numbers(text: str) -> Iterator[tuple[str, bool]]:

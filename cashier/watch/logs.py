@@ -8,6 +8,11 @@ from __future__ import annotations
 import sys
 
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
+
+# Tracebacks without the values of variables, which may be tokens, and what payers prove themselves by.
+_AS_JSON = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+_FOR_A_PERSON = structlog.dev.RichTracebackFormatter(show_locals=False)
 
 
 def configure_logs() -> None:
@@ -16,8 +21,8 @@ def configure_logs() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if person else [structlog.processors.dict_tracebacks]),
-            structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer(),
+            *([] if person else [_AS_JSON]),
+            structlog.dev.ConsoleRenderer(exception_formatter=_FOR_A_PERSON) if person else structlog.processors.JSONRenderer(),
         ],
         # One write a line: workers share the file, and `print` writes the end of a line by itself.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -11,13 +11,14 @@ from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceReport, Status
 from cashier.web.explain import faults
-from cashier.web.problem import Code, Fault, Refused
+from cashier.web.problem import Code, Fault, Refused, invalid
 
 _decoder = msgspec.json.Decoder(ConsultRequest)
 _encoder = msgspec.json.Encoder()
 # For naming faults. Floats of any size are taken as they are, because what is out of range is then named like every other fault.
 _untyped = msgspec.json.Decoder(Any, float_hook=float)
 _CONSULT_REQUEST = msgspec.inspect.type_info(ConsultRequest)
+T = TypeVar("T")
 
 _MARKS = ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
@@ -25,13 +26,28 @@ _DESCRIBED = {status: f';desc="{status.value}"' for status in Status}
 
 
 def decode_request(body: bytes) -> ConsultRequest:
-    """The question in a body. Of a key that comes twice the last counts. Raises `Refused`: MALFORMED, or INVALID with every fault."""
+    """The question in a body. Raises `Refused`: MALFORMED, or INVALID with every fault."""
+    return decoded(body, _decoder, _CONSULT_REQUEST)
+
+
+def decoded(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
+    """What a body holds, by a decoder of that kind. Of a key that comes twice the last counts. Raises `Refused`, as above."""
     try:
         if not body.isascii():
             body.decode()
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refusal_of(body, error, _CONSULT_REQUEST) from None
+        raise _refusal_of(body, error, kind) from None
+
+
+def read(body: bytes) -> Any:
+    """The same without a type: whatever JSON it is. Raises `Refused`: MALFORMED."""
+    try:
+        if not body.isascii():
+            body.decode()
+        return _untyped.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(body, error) from None
 
 
 def encode_consultation(consultation: Consultation) -> bytes:
@@ -52,8 +68,7 @@ def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes
     return ", ".join(parts).encode("ascii")
 
 
-def refusal_of(body: bytes, error: Exception, kind: msgspec.inspect.Type) -> Refused:
-    """Why a body of that kind was refused, after the decoder's error."""
+def _refusal_of(body: bytes, error: Exception, kind: msgspec.inspect.Type) -> Refused:
     return _invalid(body, kind) if isinstance(error, msgspec.ValidationError) else _malformed(body, error)
 
 
@@ -63,8 +78,7 @@ def _invalid(body: bytes, kind: msgspec.inspect.Type) -> Refused:
         value = _untyped.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         return _malformed(body, error)
-    found = tuple(faults(kind, value)) or (Fault("", "INVALID", "breaks the contract"),)
-    return Refused(Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in found), errors=found)
+    return invalid(*(tuple(faults(kind, value)) or (Fault("", "INVALID", "breaks the contract"),)))
 
 
 def _malformed(body: bytes, error: Exception) -> Refused:

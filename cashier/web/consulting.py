@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from time import perf_counter_ns, time
-from typing import NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 import structlog
 from msgspec.structs import replace
@@ -13,35 +13,22 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.ask import SourceReport
 from cashier.fanout.second_level import Invalidated
+from cashier.web.answer import RETRY_AFTER_1, Answer, AnswerHeaders, answer_headers, refusal
 from cashier.web.auth import Doorkeeper
-from cashier.web.codec import decode_request, encode_consultation, server_timing
+from cashier.web.codec import decode_request, encode_consultation
 from cashier.web.headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
 from cashier.web.line import Line
-from cashier.web.problem import PROBLEM_TYPE, Code, Headers, Refused, encode_problem
+from cashier.web.payments import Payments
+from cashier.web.problem import Code, Refused
 from cashier.web.streaming import Streaming, wants_events
 from cashier.web.vigil import Vigil, Visit
 
 _log = structlog.get_logger("cashier.web")
 
-_JSON = (b"content-type", b"application/json")
-_NO_STORE = (b"cache-control", b"no-store")
 # Closing is the safe end for a connection whose body was not read to its end by the time it should have been.
 _CLOSE = ((b"connection", b"close"),)
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
-_RETRY_AFTER_1 = ((b"retry-after", b"1"),)
-
-AnswerHeaders = list[tuple[bytes, bytes]]
-
-
-class Answer(NamedTuple):
-    """What is answered. `extra`: headers beside those that every answer has."""
-
-    status: int
-    body: bytes
-    sources: tuple[SourceReport, ...]
-    extra: Headers
 
 
 class Engine(Protocol):
@@ -50,6 +37,10 @@ class Engine(Protocol):
     @property
     def ready(self) -> bool:
         """Whether it can be asked."""
+
+    @property
+    def payments(self) -> Payments | None:
+        """None: it does nothing but consult."""
 
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
@@ -103,7 +94,7 @@ class Consulting:
             return
         finally:
             self._vigil.leave(visit)
-        await send({"type": "http.response.start", "status": answer.status, "headers": _headers(answer, identity, began_ns)})
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer_headers(answer, identity, began_ns)})
         await send({"type": "http.response.body", "body": answer.body})
 
     async def whole(self, engine: Engine | None, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
@@ -118,14 +109,14 @@ class Consulting:
         finally:
             self._vigil.leave(visit)
         told = cast("Answer", answer)  # a stream was not wanted
-        return told.status, _headers(told, identity, began_ns), told.body
+        return told.status, answer_headers(told, identity, began_ns), told.body
 
     async def _answer(
         self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str, began_ns: int
     ) -> Answer | Streaming:
         try:
             if engine is None:
-                raise Refused(Code.NOT_READY, "The engine is not open.", headers=_RETRY_AFTER_1)
+                raise Refused(Code.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
             request = await self._request(method, headers, visit)
             if not self._line.enters():
                 await self._line.wait()
@@ -135,23 +126,23 @@ class Consulting:
             consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
             return Answer(200, encode_consultation(consultation), consultation.sources, ())
         except Refused as refused:
-            return _refusal(refused)
+            return refusal(refused)
         except OrderUnknown:
-            return _refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
+            return refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
         except RequiredSourceUnavailable as silent:
             detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
-            return _refusal(Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=_RETRY_AFTER_1))
+            return refusal(Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1))
         except asyncio.CancelledError:
             if not visit.forgives():
                 raise
             if visit.gone:
                 raise ClientGone from None
-            return _refusal(Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
+            return refusal(Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
         except ClientGone:
             raise
         except Exception:  # noqa: BLE001 - whatever is left is our bug, and its text must not leave the house
             _log.exception("consultation failed", request_id=identity)
-            return _refusal(Refused(Code.INTERNAL, "The consultation failed. The log has it under this request id."))
+            return refusal(Refused(Code.INTERNAL, "The consultation failed. The log has it under this request id."))
 
     async def _request(self, method: str, headers: dict[bytes, bytes], visit: Visit) -> ConsultRequest:
         """Everything that can be refused without a body is, before it is read."""
@@ -199,19 +190,3 @@ class Consulting:
 
     def _too_large(self) -> Refused:
         return Refused(Code.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes.")
-
-
-def _refusal(refused: Refused) -> Answer:
-    what = refused.problem
-    return Answer(what.status, encode_problem(what), what.sources, refused.headers)
-
-
-def _headers(answer: Answer, identity: str, began_ns: int) -> AnswerHeaders:
-    return [
-        _JSON if answer.status == 200 else PROBLEM_TYPE,
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"x-request-id", identity.encode("ascii")),
-        (b"server-timing", server_timing((perf_counter_ns() - began_ns) / 1e6, answer.sources)),
-        _NO_STORE,
-        *answer.extra,
-    ]

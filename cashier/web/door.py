@@ -13,11 +13,14 @@ from typing import TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from cashier.fanout.shed import Ladder
+from cashier.web.admission import Admission
+from cashier.web.answer import AnswerHeaders
 from cashier.web.auth import Doorkeeper
-from cashier.web.consulting import AnswerHeaders, Consulting, Engine
+from cashier.web.consulting import Consulting, Engine
 from cashier.web.invalidating import Invalidating
 from cashier.web.line import Line
 from cashier.web.pages import Readiness, pages
+from cashier.web.paying import Paying
 from cashier.web.refusing import priority_of_headers, refuse
 
 OpenCashier: TypeAlias = Callable[[], AbstractAsyncContextManager[Engine]]
@@ -30,7 +33,7 @@ ADMITTED = "cashier.admitted"
 
 
 class Door:
-    """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no.
+    """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no. Then it calls `stop_waiting`.
 
     `ladder` is asked who is let in while there is too much to do: here, or before that by a connection that knows it. Only consultations
     are ever refused: whoever asks for health or pays is not.
@@ -52,11 +55,13 @@ class Door:
         self._open_cashier = open_cashier
         self.line = Line(ladder)
         self._consulting = Consulting(doorkeeper, body_limit_bytes, body_timeout_s, self.line)
-        invalidating = Invalidating(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
-        self._pages = pages(self._readiness, body_limit_bytes, invalidating, secured=doorkeeper is not None)
+        admission = Admission(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
+        self._paying = Paying(admission, body_timeout_s, lambda: self.draining)
+        others = self._paying.routes()
+        self._pages = pages(self._readiness, body_limit_bytes, Invalidating(admission), others, secured=admission.secured)
 
     def __repr__(self) -> str:
-        return f"<Door {self._readiness().value} {self._consulting!r}>"
+        return f"<Door {self._readiness().value} {self._consulting!r} {self._paying!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -73,6 +78,12 @@ class Door:
     def knows(self, authorization: bytes) -> bool:
         """Whether the bearer was verified before. Where nobody has to say who he is everybody counts as known."""
         return self._doorkeeper is None or self._doorkeeper.knows(authorization, time())
+
+    def stop_waiting(self) -> None:
+        """Who waits for a payment to move is answered with what is known of it. To be called in the loop, when the server stops."""
+        payments = self._engine.payments if self._engine is not None else None
+        if payments is not None:
+            payments.stop_waiting()
 
     async def _consult(self, scope: Scope, receive: Receive, send: Send) -> None:
         ladder = self.ladder

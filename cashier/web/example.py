@@ -46,7 +46,7 @@ _METHOD = PayMethod(
     required_fields=(),
     expires_in_s=None,
 )
-_ANSWER = Consultation(
+CONSULTATION = Consultation(
     consult_token="eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo",  # noqa: S106 - of an empty claim set, signed by nobody here
     consulted_at=_AT,
     expires_at=_AT + timedelta(minutes=5),
@@ -59,4 +59,4 @@ _ANSWER = Consultation(
 )
 
 REQUEST: dict[str, Any] = {name: value for name, value in msgspec.to_builtins(_REQUEST).items() if value is not None}
-ANSWER: dict[str, Any] = msgspec.to_builtins(_ANSWER)
+ANSWER: dict[str, Any] = msgspec.to_builtins(CONSULTATION)

@@ -33,6 +33,8 @@ def faults(kind: inspect.Type, value: object, field: str = "", description: str 
             yield from _choice_faults([member.value for member in cls], value, field)
         case inspect.LiteralType(values=values):
             yield from _choice_faults([str(each) for each in values], value, field)
+        case inspect.VarTupleType():
+            yield from _list_faults(kind, value, field)
         case inspect.StrType():
             yield from _text_faults(kind, value, field, description)
         case inspect.IntType():
@@ -49,6 +51,16 @@ def _object_faults(kind: inspect.StructType, value: object, field: str) -> Itera
             yield from faults(part.type, value[part.encode_name], path)
         elif part.required:
             yield Fault(path, "MISSING", "is required")
+
+
+def _list_faults(kind: inspect.VarTupleType, value: object, field: str) -> Iterator[Fault]:
+    if not isinstance(value, list):
+        yield _wrong_type(field, "an array", value)
+    elif kind.max_length is not None and len(value) > kind.max_length:
+        yield Fault(field, "TOO_LONG", f"must have at most {kind.max_length} items")
+    else:
+        for index, each in enumerate(value):
+            yield from faults(kind.item_type, each, f"{field}[{index}]")
 
 
 def _choice_faults(allowed: Sequence[str], value: object, field: str) -> Iterator[Fault]:
@@ -78,6 +90,10 @@ def _same_in_capitals(value: str, allowed: Sequence[str]) -> str | None:
 def _text_faults(kind: inspect.StrType, value: object, field: str, description: str) -> Iterator[Fault]:
     if not isinstance(value, str):
         yield _wrong_type(field, "a string", value)
+    elif kind.min_length is not None and len(value) < kind.min_length:
+        yield Fault(field, "TOO_SHORT", f"must have at least {_characters(kind.min_length)}")
+    elif kind.max_length is not None and len(value) > kind.max_length:
+        yield Fault(field, "TOO_LONG", f"must have at most {_characters(kind.max_length)}")
     elif kind.pattern is not None and re.search(kind.pattern, value) is None:
         yield Fault(field, "BAD_FORMAT", f"must be {description}" if description else f"must match {kind.pattern}")
 
@@ -89,6 +105,10 @@ def _number_faults(kind: inspect.IntType, value: object, field: str) -> Iterator
         yield _wrong_type(field, "a whole number", value)
     elif (kind.ge is not None and value < kind.ge) or (kind.le is not None and value > kind.le):
         yield Fault(field, "OUT_OF_RANGE", f"must be from {kind.ge} to {kind.le}")
+
+
+def _characters(count: int) -> str:
+    return "1 character" if count == 1 else f"{count} characters"
 
 
 def _wrong_type(field: str, wanted: str, value: object) -> Fault:

@@ -1,8 +1,9 @@
-"""Everything but the hot route: health, readiness, the OpenAPI document, and what is answered where there is nothing. Starlette."""
+"""Everything but the hot route: health, readiness, the OpenAPI document, invalidation, the routes that others bring, and what is answered
+where there is nothing. Starlette."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from functools import cache
 from typing import cast
@@ -29,8 +30,10 @@ class Readiness(Enum):
     DRAINING = "draining"
 
 
-def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, invalidating: Invalidating, *, secured: bool) -> Starlette:
-    """`readiness` is asked at each request for it. `secured`: the document says that consultations need a bearer token."""
+def pages(
+    readiness: Callable[[], Readiness], body_limit_bytes: int, invalidating: Invalidating, others: Sequence[Route], *, secured: bool
+) -> Starlette:
+    """`readiness` is asked at each request for it. `secured`: the document says that callers need a bearer token."""
 
     async def healthz(request: Request) -> Response:
         """That it answers at all is the answer: the loop turns."""
@@ -53,7 +56,7 @@ def pages(readiness: Callable[[], Readiness], body_limit_bytes: int, invalidatin
         return Response(described(), media_type="application/json", headers=_headers(request))
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
-    routes.append(Route("/v1/invalidate", invalidate, methods=["POST"]))
+    routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *others]
     starlette = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Refused: _turned_down, Exception: _failed})
     # What is not there is not there: no redirect to a neighbouring spelling.
     starlette.router.redirect_slashes = False

@@ -11,43 +11,77 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
+from cashier.consult import Consultation
+from cashier.domain.changes import Change
 from cashier.fanout.ask import SourceReport
 
 
 class Code(StrEnum):
     MALFORMED = "MALFORMED"
     UNAUTHENTICATED = "UNAUTHENTICATED"
+    RISK_REJECTED = "RISK_REJECTED"
     FORBIDDEN = "FORBIDDEN"
+    TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - these are no tokens
+    TOKEN_TAMPERED = "TOKEN_TAMPERED"  # noqa: S105
+    TOKEN_UNKNOWN_KEY = "TOKEN_UNKNOWN_KEY"  # noqa: S105
+    TOKEN_WRONG_TYPE = "TOKEN_WRONG_TYPE"  # noqa: S105
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"  # noqa: S105
+    TOKEN_OTHER_ORDER = "TOKEN_OTHER_ORDER"  # noqa: S105
+    TOKEN_OTHER_USER = "TOKEN_OTHER_USER"  # noqa: S105
+    TOKEN_OTHER_PAYMENT = "TOKEN_OTHER_PAYMENT"  # noqa: S105
     NOT_FOUND = "NOT_FOUND"
     ORDER_UNKNOWN = "ORDER_UNKNOWN"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     BODY_TIMEOUT = "BODY_TIMEOUT"
+    CONSULT_CHANGED = "CONSULT_CHANGED"
+    ORDER_BUSY = "ORDER_BUSY"
+    IN_FLIGHT = "IN_FLIGHT"
     TOO_LARGE = "TOO_LARGE"
     UNSUPPORTED_MEDIA_TYPE = "UNSUPPORTED_MEDIA_TYPE"
     INVALID = "INVALID"
+    KEY_REUSED = "KEY_REUSED"
     HEADERS_TOO_LARGE = "HEADERS_TOO_LARGE"
     INTERNAL = "INTERNAL"
+    PAYMENTS_NOT_CONFIGURED = "PAYMENTS_NOT_CONFIGURED"
     NOT_READY = "NOT_READY"
     OVERLOADED = "OVERLOADED"
     REQUIRED_SOURCE_UNAVAILABLE = "REQUIRED_SOURCE_UNAVAILABLE"
+    CHECK_UNAVAILABLE = "CHECK_UNAVAILABLE"
+    ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
 KNOWN: dict[Code, tuple[int, str]] = {
     Code.MALFORMED: (400, "The request cannot be read"),
     Code.UNAUTHENTICATED: (401, "Who asks is not known"),
+    Code.RISK_REJECTED: (402, "The payment is refused"),
     Code.FORBIDDEN: (403, "Who asks may not do this"),
+    Code.TOKEN_MALFORMED: (403, "This is no token of ours"),
+    Code.TOKEN_TAMPERED: (403, "The token is not as it was signed"),
+    Code.TOKEN_UNKNOWN_KEY: (403, "The token is signed by a key that is not, or no longer, accepted"),
+    Code.TOKEN_WRONG_TYPE: (403, "The token is of another kind"),
+    Code.TOKEN_EXPIRED: (403, "The token has expired"),
+    Code.TOKEN_OTHER_ORDER: (403, "The token is of another order"),
+    Code.TOKEN_OTHER_USER: (403, "The token is of another user"),
+    Code.TOKEN_OTHER_PAYMENT: (403, "The token is of another payment"),
     Code.NOT_FOUND: (404, "There is nothing here"),
     Code.ORDER_UNKNOWN: (404, "There is no such order"),
     Code.METHOD_NOT_ALLOWED: (405, "Not with this method"),
     Code.BODY_TIMEOUT: (408, "The body took too long"),
+    Code.CONSULT_CHANGED: (409, "What was agreed to has changed"),
+    Code.ORDER_BUSY: (409, "Another payment is under way for this order"),
+    Code.IN_FLIGHT: (409, "The same request is under way"),
     Code.TOO_LARGE: (413, "The body is too large"),
     Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body is not JSON"),
     Code.INVALID: (422, "The request breaks the contract"),
+    Code.KEY_REUSED: (422, "The key belongs to another payment"),
     Code.HEADERS_TOO_LARGE: (431, "The headers are too large"),
     Code.INTERNAL: (500, "This is our fault"),
+    Code.PAYMENTS_NOT_CONFIGURED: (501, "No payments here"),
     Code.NOT_READY: (503, "Not ready"),
     Code.OVERLOADED: (503, "Too much to do"),
     Code.REQUIRED_SOURCE_UNAVAILABLE: (503, "A required source did not answer"),
+    Code.CHECK_UNAVAILABLE: (503, "A check could not be made"),
+    Code.ENGINE_UNAVAILABLE: (503, "The payment engine cannot be asked"),
 }
 
 
@@ -60,7 +94,10 @@ class Fault(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """An RFC 9457 problem document. `sources`: reports of the sources that were asked, where their silence is the problem."""
+    """An RFC 9457 problem document. `sources`: reports of the sources that were asked, where their silence is the problem.
+
+    `payment_id`: of the payment that is in the way. `changes` since what the payer agreed to, with a fresh `consultation` to choose from.
+    """
 
     type: str
     title: str
@@ -69,11 +106,22 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     detail: str
     errors: tuple[Fault, ...] = ()
     sources: tuple[SourceReport, ...] = ()
+    payment_id: str | None = None
+    changes: tuple[Change, ...] = ()
+    consultation: Consultation | None = None
 
 
-def problem(code: Code, detail: str, errors: tuple[Fault, ...] = (), sources: tuple[SourceReport, ...] = ()) -> Problem:
+def problem(
+    code: Code,
+    detail: str,
+    errors: tuple[Fault, ...] = (),
+    sources: tuple[SourceReport, ...] = (),
+    payment_id: str | None = None,
+    changes: tuple[Change, ...] = (),
+    consultation: Consultation | None = None,
+) -> Problem:
     status, title = KNOWN[code]
-    return Problem(f"urn:cashier:problem:{code.value}", title, status, code, detail, errors, sources)
+    return Problem(f"urn:cashier:problem:{code.value}", title, status, code, detail, errors, sources, payment_id, changes, consultation)
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -86,7 +134,7 @@ def encode_problem(what: Problem) -> bytes:
 
 
 class Refused(Exception):
-    """A request that gets a problem for an answer. `headers` go with it."""
+    """A request that gets a problem for an answer, of which the keywords are parts. `headers` go with it."""
 
     def __init__(
         self,
@@ -95,8 +143,16 @@ class Refused(Exception):
         *,
         errors: tuple[Fault, ...] = (),
         sources: tuple[SourceReport, ...] = (),
+        payment_id: str | None = None,
+        changes: tuple[Change, ...] = (),
+        consultation: Consultation | None = None,
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
-        self.problem = problem(code, detail, errors, sources)
+        self.problem = problem(code, detail, errors, sources, payment_id, changes, consultation)
         self.headers = headers
+
+
+def invalid(*faults: Fault) -> Refused:
+    """INVALID, in words too: each fault by the name of its field."""
+    return Refused(Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults), errors=faults)

@@ -130,6 +130,10 @@ class StoppableServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """First nobody new, then those at the door, then the listening socket, then each connection by its last answer."""
         self._say_so()
+        door = self._door()
+        if door is not None:
+            # Here and not with the signal: whom it wakes is woken by the loop.
+            door.stop_waiting()
         if self._alone:
             refuse_new(sockets or ())
         await asyncio.sleep(SETTLE_S)
@@ -137,9 +141,14 @@ class StoppableServer(Server):
 
     def _say_so(self) -> None:
         self.server_state.draining = True
-        door = getattr(self.config, "loaded_app", None)
-        if isinstance(door, Door):
+        door = self._door()
+        if door is not None:
             door.draining = True
+
+    def _door(self) -> Door | None:
+        """None before there is one."""
+        door = getattr(self.config, "loaded_app", None)
+        return door if isinstance(door, Door) else None
 
 
 class Worker(multiprocess.Process):

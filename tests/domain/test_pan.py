@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.pan import LONGEST, SHORTEST, looks_issued, looks_like_pan, pan_fields
+from cashier.domain.pan import LONGEST, SHORTEST, looks_issued, looks_like_pan, pan_fields, payment_pan_fields
 
 VISA = "4111111111111111"
 DIGITS = "0123456789"
@@ -130,3 +131,52 @@ def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypa
     monkeypatch.setattr("cashier.domain.pan.int", counting, raising=False)
     looks_like_pan(text)
     assert turned <= 2 * len(text)
+
+
+@pytest.mark.parametrize("name", ["order_id", "user_id", "method_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"])
+def test_an_id_of_a_payment_may_be_a_number_that_no_issuer_gives_out(name: str) -> None:
+    assert payment_pan_fields({name: "2026050112000000007"}) == ()
+    assert payment_pan_fields({name: VISA}) == (name,)
+
+
+def test_a_wallets_code_and_our_tokens_are_let_be_and_nothing_put_in_their_place_or_elsewhere() -> None:
+    unionpay = completed("622202123456789")
+    for name in ("auth_code", "consult_token", "payment_token"):
+        assert payment_pan_fields({name: unionpay}) == ()
+        assert payment_pan_fields({name: {"number": unionpay}}) == (f"{name}.number",)
+        assert payment_pan_fields({name: int(unionpay)}) == (name,)
+        assert payment_pan_fields({"device": {name: unionpay}}) == (f"device.{name}",)
+
+
+def test_all_else_of_a_payment_is_looked_through_unknown_fields_and_their_names_too() -> None:
+    body = {"card_token": f"tok {VISA}", "value": VISA, VISA: 1, "note": [{"x": f"no. {VISA[:4]}-{VISA[4:]}"}]}
+    assert payment_pan_fields(body) == ("?", "card_token", "note[0].x", "value")
+    assert payment_pan_fields([VISA]) == ("[0]",)
+    assert payment_pan_fields(VISA) == ("",)
+    assert payment_pan_fields(None) == ()
+
+
+def test_a_number_is_one_however_it_is_written_as_a_number() -> None:
+    assert pan_fields({"n": float(VISA)}) == pan_fields({"n": -int(VISA)}) == ("n",)
+    for harmless in (float("inf"), float("nan"), 4111111111111111.5, 1e300, 0.0):
+        assert pan_fields({"n": harmless}) == ()
+
+
+def test_a_body_costs_no_more_to_look_through_than_it_is_long() -> None:
+    deep: Any = [0] * 15_000
+    for _ in range(400):
+        deep = {"k" * 80: deep}
+    for body in ({"k" * 30_000: [0] * 17_000}, {"k" * 30_000: [VISA] * 1_700}, deep):
+        tracemalloc.start()
+        found = payment_pan_fields(body)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(found) <= 16
+        assert peak_bytes < 10_000_000
+
+
+def test_of_very_many_some_are_told() -> None:
+    many = {f"n{number}": VISA for number in range(40)} | {f"{VISA}{' ' * number}": 1 for number in range(40)}
+    assert len(pan_fields(many)) == 80
+    assert len(payment_pan_fields(many)) == 16
+    assert payment_pan_fields([{"a": VISA}, {VISA: 1}]) == ("[0].a", "[1].?")

@@ -70,7 +70,7 @@ def request(body: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def scope(method: str, path: str, headers: Mapping[str, str], root_path: str = "") -> dict[str, Any]:
+def scope(method: str, path: str, headers: Mapping[str, str], root_path: str = "", query: bytes = b"") -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -80,7 +80,7 @@ def scope(method: str, path: str, headers: Mapping[str, str], root_path: str = "
         "path": path,
         "raw_path": path.encode(),
         "root_path": root_path,
-        "query_string": b"",
+        "query_string": query,
         "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()],
         "client": ("127.0.0.1", 1),
         "server": ("127.0.0.1", 80),
@@ -96,7 +96,12 @@ async def call(
     method: str = "POST",
     path: str = "/v1/consult",
     root_path: str = "",
+    query: bytes = b"",
+    twice: tuple[str, str] | None = None,
 ) -> Got:
+    """`twice`: a header beside the others, which may have one of its name."""
     got = Got()
-    await application(scope(method, path, headers, root_path), Wire([request(body)]).receive, got.send)
+    asked = scope(method, path, headers, root_path, query)
+    asked["headers"] += [] if twice is None else [(twice[0].lower().encode(), twice[1].encode("latin-1"))]
+    await application(asked, Wire([request(body)]).receive, got.send)
     return got

@@ -30,7 +30,7 @@ from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.fanout.second_level import Invalidated, Reach
-from cashier.web import OpenCashier
+from cashier.web import OpenCashier, Payments
 
 ASKED = ConsultRequest(
     order_id="o_1001", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP, amount=Money("CNY", 12800)
@@ -140,8 +140,9 @@ def consultation(order_id: str = "o_1001") -> Consultation:
 class FakeEngine:
     """An engine that answers from memory, and remembers what it was asked. It may be held up or made to fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, payments: Payments | None = None) -> None:
         self.ready = True
+        self.payments = payments
         self.asked: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
         self.invalidated: list[tuple[str, str | None, str | None]] = []

@@ -15,11 +15,13 @@ from functools import partial
 
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
+from cashier.domain.payment_answer import Payment
 from cashier.fanout.second_level import Invalidated, Reach
 from cashier.web import Door, owning_app
 from cashier.web.server import ServerSettings, serve
 
 from .offers import consultation
+from .payments import LIVE, PAID, FakePayments
 
 
 def say(word: str) -> None:
@@ -27,10 +29,21 @@ def say(word: str) -> None:
     sys.stdout.flush()
 
 
+class Forthcoming(FakePayments):
+    """Whatever is asked is answered at once, and who follows sees a payment come to its end."""
+
+    async def follow(
+        self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Payment, None]:
+        yield LIVE
+        yield PAID
+
+
 class Slow:
     ready = True
 
     def __init__(self, delay_ms: int) -> None:
+        self.payments = Forthcoming()
         self._delay_s = delay_ms / 1000
 
     async def consult(

@@ -17,7 +17,7 @@ from cashier.consult import Blockage, Consultation, OrderUnknown, RequiredSource
 from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import Status
 from cashier.web import Door, app, owning_app
-from cashier.web.streaming import STALL_S
+from cashier.web.events import STALL_S
 
 from .calling import JSON, Got, Wire, call, request, scope
 from .offers import BODY, SOURCES, FakeEngine, consultation, opener
@@ -82,14 +82,15 @@ def events(body: bytes) -> list[Event]:
 class Reader:
     """A client under way that reads as the test lets it."""
 
-    def __init__(self, door: Door) -> None:
-        self.wire = Wire([request(BODY)])
+    def __init__(self, door: Door, asked: dict[str, Any] | None = None, body: bytes = BODY) -> None:
+        """`asked`: the scope of another request than a consultation."""
+        self.wire = Wire([request(body)])
         self.got = Got()
         self.reads = asyncio.Event()
         self.reads.set()
         self.blocked = asyncio.Event()
         self._sent = asyncio.Event()
-        self.task = asyncio.create_task(self._run(door))
+        self.task = asyncio.create_task(self._run(door, asked or scope("POST", "/v1/consult", EVENTS)))
 
     async def over(self) -> None:
         await asyncio.wait_for(self.task, 30)
@@ -109,8 +110,8 @@ class Reader:
         await self.got.send(message)
         self._sent.set()
 
-    async def _run(self, door: Door) -> None:
-        await door(scope("POST", "/v1/consult", EVENTS), self.wire.receive, self._send)
+    async def _run(self, door: Door, asked: dict[str, Any]) -> None:
+        await door(asked, self.wire.receive, self._send)
 
 
 async def test_each_answer_is_whole_and_numbered_and_then_comes_the_end() -> None:

@@ -1,0 +1,53 @@
+"""The document as a whole: every struct once, every path with its operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from cashier.consult import Consultation
+from cashier.domain.order import ConsultRequest
+from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_request import PaymentRequest
+from cashier.fanout.second_level import Invalidated
+from cashier.web.invalidating import Invalidation
+from cashier.web.openapi.consultation import consult_operation
+from cashier.web.openapi.other_pages import invalidate_operation, page
+from cashier.web.openapi.parts import HEADERS, Schemas
+from cashier.web.openapi.payment import payment_paths
+from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
+from cashier.web.problem import Problem
+
+VERSION = "1"
+_STRUCTS = (ConsultRequest, Consultation, Problem, Invalidation, Invalidated, PaymentRequest, ChallengeAnswer, Cancellation, Payment)
+
+
+def document(body_limit_bytes: int, *, secured: bool) -> bytes:
+    """The document as JSON. Its paths are relative to where it was found, so it holds under any mount."""
+    references, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+    # What its type does not say.
+    components["Invalidation"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
+    schemas: Schemas = dict(zip((struct.__name__ for struct in _STRUCTS), references, strict=True))
+    operations: dict[str, Any] = {
+        "/v1/consult": {"post": consult_operation(schemas, body_limit_bytes, secured=secured)},
+        "/v1/invalidate": {"post": invalidate_operation(schemas, body_limit_bytes, secured=secured)},
+        **payment_paths(schemas, body_limit_bytes, secured=secured),
+        "/healthz": {"get": page("healthz", "Whether the process lives.", None)},
+        "/readyz": {"get": page("readyz", "Whether it wants to be asked.", schemas["Problem"])},
+        "/openapi.json": {"get": page("openapi", "This document.", None)},
+    }
+    whole: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "cashier",
+            "version": VERSION,
+            "description": "Which ways to pay are there, now, for this order? And paying by one.",
+        },
+        "servers": [{"url": "."}],
+        "paths": operations,
+        "components": {"schemas": components, "headers": HEADERS},
+    }
+    if secured:
+        whole["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
+    return msgspec.json.encode(whole)

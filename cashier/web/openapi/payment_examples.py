@@ -1,0 +1,98 @@
+"""One payment for the document, from its submit to its end, and what may stand in its way. Built from the structs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from cashier.accept.refused import (
+    CheckUnavailable,
+    ConsultChanged,
+    Crowded,
+    EngineUnavailable,
+    InFlight,
+    KeyReused,
+    OrderBusy,
+    RiskRejected,
+)
+from cashier.domain.changes import Change, What
+from cashier.domain.message import Message, MessageCode
+from cashier.domain.money import Money
+from cashier.domain.order import Product, Terminal
+from cashier.domain.payment import Status
+from cashier.domain.payment_answer import Challenge, Payment, RouteTaken
+from cashier.domain.payment_request import Device, PaymentRequest
+from cashier.fanout.ask import Importance, SourceReport
+from cashier.fanout.ask import Status as SourceStatus
+from cashier.web.example import CONSULTATION
+from cashier.web.openapi.parts import at_fault
+from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
+from cashier.web.payment_refusals import refused
+from cashier.web.problem import Code
+
+_AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
+_AMOUNT = Money("CNY", 11_800)
+_TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"  # noqa: S105 - of an empty claim set, signed by nobody here
+
+_LIVE = Payment(
+    payment_id="pay_h5k2xq7m3n4b6c2d5f7g3j4k6l",
+    order_id="o_1001",
+    status=Status.CHALLENGE,
+    amount=_AMOUNT,
+    challenge=Challenge(
+        challenge_id="ch_1",
+        type="SMS_OTP",
+        render_value="138****1234",
+        trigger="RISK",
+        attempts_left=3,
+        expires_at=_AT + timedelta(minutes=5),
+    ),
+    next_action=None,
+    route=RouteTaken(rule="cheapest_healthy", channel_id="cmb_direct", alternatives=("unionpay",)),
+    message=Message(MessageCode.CHALLENGE, "Enter the code that was sent to 138****1234."),
+    poll_after_ms=None,
+    payment_token=_TOKEN,
+    expires_at=_AT + timedelta(minutes=30),
+)
+_FINAL = replace(_LIVE, status=Status.SUCCEEDED, challenge=None, message=Message(MessageCode.SUCCEEDED, "Paid."))
+_SUBMIT = PaymentRequest(
+    consult_token=_TOKEN,
+    order_id="o_1001",
+    user_id="u_1",
+    merchant_id="m_1",
+    product=Product.STANDARD_CASHIER,
+    terminal=Terminal.APP,
+    method_id="QUICK_PAY:c_2",
+    promotion_ids=("p_1",),
+    expected_payable=_AMOUNT,
+    device=Device(ip="203.0.113.7", device_id="d_1"),
+    return_url="https://shop.example/back",
+)
+_CHANGE = Change(what=What.PRICE_CHANGED, before=_AMOUNT, after=Money("CNY", 12_800))
+_RISK_SILENT = SourceReport("risk", Importance.GATING, SourceStatus.TIMEOUT, 0.1, 800.0, 0)
+
+SUBMIT: dict[str, Any] = msgspec.to_builtins(_SUBMIT)
+LIVE_PAYMENT: dict[str, Any] = msgspec.to_builtins(_LIVE)
+FINAL_PAYMENT: dict[str, Any] = msgspec.to_builtins(_FINAL)
+CHALLENGE_ANSWER: dict[str, Any] = msgspec.to_builtins(ChallengeAnswer(_TOKEN, "246810"))
+CANCELLATION: dict[str, Any] = msgspec.to_builtins(Cancellation(_TOKEN))
+
+# As the door says them.
+_STOPPED = {
+    found.problem.code: found.problem
+    for error in (
+        ConsultChanged((_CHANGE,), CONSULTATION),
+        OrderBusy(_LIVE.payment_id),
+        InFlight(),
+        KeyReused(),
+        RiskRejected(None),
+        CheckUnavailable(("risk",), (_RISK_SILENT,)),
+        EngineUnavailable(),
+        Crowded(),
+    )
+    if (found := refused(error)) is not None
+}
+DETAILS = {**_STOPPED, Code.INVALID: at_fault("Idempotency-Key", "MISSING", "is required")}

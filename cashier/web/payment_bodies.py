@@ -1,0 +1,151 @@
+"""What a caller of payments sends, beside the submit itself: bodies, the key, the token, the patience. Read here, and looked through for
+card numbers before anything else sees it. No answers, and no sockets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cashier.domain.pan import payment_pan_fields
+from cashier.domain.payment_request import PaymentRequest
+from cashier.web import codec
+from cashier.web.problem import Code, Fault, Refused, invalid
+
+LONGEST_WAIT_MS = 30_000
+KEY, TOKEN = "Idempotency-Key", "X-Payment-Token"
+
+_KEY = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
+# So much of a path is told, which is the caller's to make long.
+_LONGEST_PATH = 128
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+T = TypeVar("T")
+
+
+class ChallengeAnswer(Struct, frozen=True):
+    """What the payer proves by: a code, a password, or what a device or an issuer signed. It does not show itself."""
+
+    payment_token: str
+    value: Annotated[str, Meta(min_length=1, max_length=256)]
+
+    def __repr__(self) -> str:
+        return "<ChallengeAnswer>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+class Cancellation(Struct, frozen=True, omit_defaults=True):
+    """`payment_token` where it is not in a header."""
+
+    payment_token: str | None = None
+
+    def __repr__(self) -> str:
+        return "<Cancellation>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+
+_submit_decoder = msgspec.json.Decoder(PaymentRequest)
+_answer_decoder = msgspec.json.Decoder(ChallengeAnswer)
+_cancel_decoder = msgspec.json.Decoder(Cancellation)
+_SUBMIT, _ANSWER, _CANCEL = (msgspec.inspect.type_info(kind) for kind in (PaymentRequest, ChallengeAnswer, Cancellation))
+
+
+def submitted(body: bytes) -> PaymentRequest:
+    """Raises `Refused`: MALFORMED, or INVALID with every fault. So do the next two."""
+    return _read(body, _submit_decoder, _SUBMIT)
+
+
+def answered(body: bytes) -> ChallengeAnswer:
+    return _read(body, _answer_decoder, _ANSWER)
+
+
+def cancelled(body: bytes) -> Cancellation:
+    """An empty body says nothing, which is enough where the token is in a header."""
+    return _read(body, _cancel_decoder, _CANCEL) if body else Cancellation()
+
+
+def idempotency_key(headers: RawHeaders) -> str:
+    """Raises `Refused`: INVALID. Which of two keys counts nobody could tell for sure, so that there are two is refused."""
+    keys = _values(headers, b"idempotency-key")
+    if not keys:
+        raise invalid(Fault(KEY, "MISSING", "is required"))
+    if len(keys) > 1:
+        raise invalid(Fault(KEY, "ONE_TOO_MANY", "must be given once"))
+    if not _KEY.fullmatch(keys[0]):
+        raise invalid(Fault(KEY, "BAD_FORMAT", "must be 1 to 64 of A-Za-z0-9_-"))
+    key = keys[0].decode("ascii")
+    _look_through({KEY: key})
+    return key
+
+
+def payment_token(headers: RawHeaders, told: str | None, *, secured: bool) -> str:
+    """From X-Payment-Token, else the one `told` in the body, else from Authorization, where that does not say who asks (`secured`).
+
+    In this order, because an Authorization may be of somebody between the caller and us. Raises `Refused`: INVALID.
+    """
+    own = [value for value in _values(headers, b"x-payment-token") if value]
+    if len(own) > 1:
+        raise invalid(Fault(TOKEN, "ONE_TOO_MANY", "must be given once"))
+    bearers = [] if secured else [value for value in map(_bearer, _values(headers, b"authorization")) if value]
+    found = own[0].decode("latin-1") if own else told or (bearers[0].decode("latin-1") if bearers else "")
+    if not found:
+        raise invalid(Fault(TOKEN, "MISSING", "is required"))
+    return found
+
+
+def payment_id(claimed: str) -> str:
+    """Raises `Refused`: NOT_FOUND for what cannot be the id of a payment."""
+    if not _PAYMENT_ID.fullmatch(claimed):
+        raise Refused(Code.NOT_FOUND, "There is no such payment.")
+    return claimed
+
+
+def wait_ms(claimed: Sequence[str]) -> int:
+    """From what the query says of it, each time that it does. Raises `Refused`: INVALID."""
+    if not claimed:
+        return 0
+    if len(claimed) > 1:
+        raise invalid(Fault("wait_ms", "ONE_TOO_MANY", "must be given once"))
+    digits = claimed[0]
+    if not (digits.isascii() and digits.isdigit()):
+        raise invalid(Fault("wait_ms", "BAD_FORMAT", "must be a whole number of milliseconds in decimal digits"))
+    # Whatever has ten digits or more is beyond the bound, and is never turned into a number.
+    if len(digits) > 9 or int(digits) > LONGEST_WAIT_MS:
+        raise invalid(Fault("wait_ms", "OUT_OF_RANGE", f"must be from 0 to {LONGEST_WAIT_MS}"))
+    return int(digits)
+
+
+def _read(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
+    # Before its types are looked at: what is wrong with them must not be said of a card number, and unknown fields have none.
+    _look_through(codec.read(body))
+    return codec.decoded(body, decoder, kind)
+
+
+def _look_through(told: Any) -> None:
+    found = payment_pan_fields(told)
+    if found:
+        message = "looks like a card number, of which none may be sent here: card_token takes a vault's token"
+        faults = (Fault(_short(path), "LOOKS_LIKE_PAN", message) for path in found)
+        raise Refused(Code.INVALID, f"What was sent {message}.", errors=tuple(faults))
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= _LONGEST_PATH else path[: _LONGEST_PATH - 1] + "…"
+
+
+def _values(headers: RawHeaders, name: bytes) -> list[bytes]:
+    return [value for each, value in headers if each == name]
+
+
+def _bearer(authorization: bytes) -> bytes:
+    scheme, _, credentials = authorization.partition(b" ")
+    return credentials.strip() if scheme.lower() == b"bearer" else b""
