@@ -48,9 +48,16 @@ class Admission:
 
     async def json(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
         """The body, said to be JSON. Raises `Refused`: UNSUPPORTED_MEDIA_TYPE, or as `body` does."""
-        if not is_json(headers.get(b"content-type")) or headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and not compressed.", headers=_ACCEPTED)
+        if not _says_json(headers):
+            raise self._not_json()
         return await self.body(request, headers)
+
+    async def json_or_nothing(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
+        """The same where a body may be left out. Of none at all, some clients say that it is octets."""
+        body = await self.body(request, headers)
+        if body and not _says_json(headers):
+            raise self._not_json()
+        return body
 
     async def body(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
         """Raises `Refused`: TOO_LARGE, or BODY_TIMEOUT, which a client that has gone does not hear."""
@@ -67,5 +74,12 @@ class Admission:
             raise Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=((b"connection", b"close"),)) from None
         return bytes(body)
 
+    def _not_json(self) -> Refused:
+        return Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and not compressed.", headers=_ACCEPTED)
+
     def _too_large(self) -> Refused:
         return Refused(Code.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes.")
+
+
+def _says_json(headers: Mapping[bytes, bytes]) -> bool:
+    return is_json(headers.get(b"content-type")) and headers.get(b"content-encoding", b"identity") == b"identity"

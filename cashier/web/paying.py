@@ -144,7 +144,7 @@ class Paying:
 
     async def _cancel(self, call: Call) -> Answer:
         payments, payment_id = self._payments(call), call.payment_id
-        told = read.cancelled(await self._admission.json(call.request, call.headers))
+        told = read.cancelled(await self._admission.json_or_nothing(call.request, call.headers))
         token = read.payment_token(call.raw, told.payment_token, secured=self._admission.secured)
         return _answer(await payments.cancel(payment_id, token, request_id=call.identity, traceparent=call.traceparent))
 
