@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import sys
+from contextlib import suppress
 
 import pytest
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile once what a hundred started processes import, also where Python was told to leave no bytecode beside the sources."""
+    cache = getattr(config, "cache", None)  # it can be switched off
+    if not sys.dont_write_bytecode or cache is None:
+        return
+    with suppress(OSError):  # a checkout that cannot be written to is only slower
+        kept = str(cache.mkdir("bytecode"))
+        sys.dont_write_bytecode, sys.pycache_prefix = False, kept
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = kept
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Say that no event loop is set in this thread.
+    """Say that no event loop is set in this thread, and that what has been imported and gathered stays.
 
     looptime asks the policy for the loop of every test, also of those that are not async. As long as nobody has set one, or none, the
     policy makes one for the asking, which nobody closes: a ResourceWarning in whatever test the collector happens to run in.
+
+    Modules and thousands of tests are a heap that no collection makes smaller, and that every full one would look through.
     """
     asyncio.set_event_loop(None)
+    gc.collect()
+    gc.freeze()

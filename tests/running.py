@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # For a process that hangs; servers that many tests share live as long as they do.
 PATIENCE_S = 280.0
-_ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "140", "CASHIER_TOKEN_SECRET": "t" * 32}
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "140", "CASHIER_TOKEN_SECRET": "t" * 32}
 
 
 class Command:
@@ -28,7 +28,7 @@ class Command:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cashier", *words],
             cwd=ROOT,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
@@ -59,8 +59,7 @@ class Command:
 
     def kill(self) -> None:
         """With all that it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        kill_group(self.process.pid)
 
     def wait(self) -> tuple[int, str, str]:
         if self._ended is None:
@@ -69,6 +68,11 @@ class Command:
             self._ended = (self.process.returncode, self.printed + out, self.logged())
             self._log.close()
         return self._ended
+
+
+def kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def eventually(true: Callable[[], bool], what: str) -> None:
@@ -87,11 +91,6 @@ def running(*words: str) -> Iterator[Command]:
     finally:
         command.kill()
         command.wait()
-
-
-def run(*words: str) -> tuple[int, str, str]:
-    """To its end."""
-    return Command(*words).wait()
 
 
 # Every consultation for itself: what one test's weather has taught must not show in the next.

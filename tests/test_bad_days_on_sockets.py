@@ -11,7 +11,7 @@ import gc
 import socket
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
 from statistics import median
@@ -43,13 +43,11 @@ users = count(FIRST)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _settled() -> Iterator[None]:
+def _settled() -> None:
     """As the service does once it is warm: with all that the other tests have left on the heap, a collection stops a busy machine's loop
     for more than a second, and that is nobody's bad day but ours."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Counting(Weather):
@@ -202,9 +200,9 @@ async def test_hedging_halves_the_slowest_consultations_where_one_call_in_a_hund
         engine(helped) as hedging,
     ):
         # Enough to be learned from, once a second, and no faster than what is measured: what a call takes here depends on its neighbours.
-        await asyncio.gather(several(without, 120), several(hedging, 120))
+        await asyncio.gather(several(without, 120, at_once=2), several(hedging, 120, at_once=2))
         await asyncio.sleep(1)
-        alone, hedged = await asyncio.gather(several(without, 200), several(hedging, 200))
+        alone, hedged = await asyncio.gather(several(without, 200, at_once=2), several(hedging, 200, at_once=2))
         await ended(hedging)
 
     # Of these 7.7 % meet a straggler, so the 96th percentile is theirs, and no stall of this machine's.

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from cashier.cli import cli
+from .forked import Run, commands
+from .running import configured, running
 
-from .running import configured, run, running
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with commands() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +39,7 @@ def service(config: Path) -> Iterator[str]:
         yield command.address("Serving on")
 
 
-def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends() -> None:
+def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run) -> None:
     status, out, err = run("demo", "--once", "--deadline-ms", "1000")
     assert (status, err) == (0, "")
     assert "CMB Bank credit card (1014)" in out
@@ -48,7 +52,7 @@ def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends() -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(number: int) -> None:
+def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: Run, number: int) -> None:
     with running("demo", "--weather", "still") as command:
         url = command.address("service")
         assert run("consult", "--url", url, "--case", "japanese_shop")[0] == 0
@@ -57,7 +61,7 @@ def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(numbe
         assert status in (0, -number, 128 + number)
 
 
-def test_what_the_demonstration_says_to_try_next_can_be_tried() -> None:
+def test_what_the_demonstration_says_to_try_next_can_be_tried(run: Run) -> None:
     with running("demo", "--weather", "still") as command:
         sandbox = command.address("sandbox")
         commands = []
@@ -69,17 +73,11 @@ def test_what_the_demonstration_says_to_try_next_can_be_tried() -> None:
                 break
         assert len(commands) >= 9
         for words in commands:
-            status, out, err = paid_at_the_bank(words) if "tok_3ds_1" in words else run_here(words)
+            status, out, err = paid_at_the_bank(words) if "tok_3ds_1" in words else run(*words)
             assert (status, err) == (1 if "--cancel-after" in words else 0, ""), words
             assert ("CLOSED " in out) == ("--cancel-after" in words)
             assert ("Please do not" in out) == ("balance_is_enough" in words and "pay" in words), out
         assert fetched(f"{sandbox}/ledger")["wrong"] == []
-
-
-def run_here(words: list[str]) -> tuple[int, str, str]:
-    """In this process: as good as any other, once the words have been read, and much sooner."""
-    found = CliRunner().invoke(cli, words, env={"COLUMNS": "140"})
-    return found.exit_code, found.stdout, found.stderr
 
 
 def paid_at_the_bank(words: list[str]) -> tuple[int, str, str]:
@@ -96,7 +94,7 @@ def fetched(url: str) -> Any:
         return json.load(answer)
 
 
-def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(sandbox: str, service: str) -> None:
+def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(run: Run, sandbox: str, service: str) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
         _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json")
@@ -110,7 +108,7 @@ def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(s
     assert (answer["degraded"], answer["methods"][0]["availability"]) == (False, "AVAILABLE")
 
 
-def test_answers_are_shown_as_they_get_better(sandbox: str, service: str) -> None:
+def test_answers_are_shown_as_they_get_better(run: Run, sandbox: str, service: str) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
         status, out, err = run("consult", "--url", service, "--case", "chinese_shop", "--stream")
@@ -122,13 +120,13 @@ def test_answers_are_shown_as_they_get_better(sandbox: str, service: str) -> Non
     assert re.search(r"quota\s+gating\s+━+.*TIMEOUT", out)
 
 
-def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(service: str) -> None:
+def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(run: Run, service: str) -> None:
     status, out, err = run("consult", "--url", service, "--case", "order_unknown", "--stream")
     assert (status, err) == (1, "")
     assert "404 ORDER_UNKNOWN" in out
 
 
-def test_an_order_can_be_named_by_hand(service: str) -> None:
+def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
     words = ("--order-id", "o_1001", "--user-id", "u_1", "--merchant-id", "m_1", "--amount", "CNY:12800", "--country", "CN")
     status, out, _ = run("consult", "--url", service, *words)
     assert status == 0
@@ -152,28 +150,28 @@ def test_an_order_can_be_named_by_hand(service: str) -> None:
         (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
     ],
 )
-def test_a_mistake_ends_in_one_clear_line(words: tuple[str, ...], said: str) -> None:
+def test_a_mistake_ends_in_one_clear_line(run: Run, words: tuple[str, ...], said: str) -> None:
     status, out, err = run(*words)
     assert status == 1
     assert said in err
     assert "Traceback" not in out + err
 
 
-def test_a_port_that_is_taken_is_said(sandbox: str) -> None:
+def test_a_port_that_is_taken_is_said(run: Run, sandbox: str) -> None:
     status, out, err = run("sandbox", "--port", sandbox.rpartition(":")[2])
     assert status == 1
     assert "address already in use" in err
     assert "Traceback" not in out + err
 
 
-def test_a_bad_question_is_shown_field_by_field(service: str) -> None:
+def test_a_bad_question_is_shown_field_by_field(run: Run, service: str) -> None:
     status, out, _ = run("consult", "--url", service, "--order-id", "a b", "--user-id", "u_1", "--merchant-id", "m_1")
     assert status == 1
     assert "422 INVALID" in out
     assert "order_id" in out
 
 
-def test_a_configuration_is_proved_and_its_plan_shown() -> None:
+def test_a_configuration_is_proved_and_its_plan_shown(run: Run) -> None:
     status, out, _ = run("check", "--config", "config/cashier.toml")
     assert status == 0
     assert "config/cashier.toml is good." in out
@@ -183,14 +181,14 @@ def test_a_configuration_is_proved_and_its_plan_shown() -> None:
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
 
 
-def test_the_cases_are_listed() -> None:
+def test_the_cases_are_listed(run: Run) -> None:
     out = run("cases")[1]
     assert "chinese_shop" in out
     assert "order_user_mismatch" in out
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_service_ends_on_sigterm(config: Path, workers: str) -> None:
+def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None:
     with running("serve", "--config", str(config), "--workers", workers) as command:
         url = command.address("Serving on")
         assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
@@ -199,7 +197,7 @@ def test_a_service_ends_on_sigterm(config: Path, workers: str) -> None:
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
-def test_workers_end_with_the_supervisor_that_was_killed(config: Path) -> None:
+def test_workers_end_with_the_supervisor_that_was_killed(run: Run, config: Path) -> None:
     with running("serve", "--config", str(config), "--workers", "2") as command:
         url = command.address("Serving on")
         assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0

@@ -269,7 +269,7 @@ def test_the_worlds_have_what_the_properties_are_about() -> None:
     def look(world: World) -> None:
         seen.update(remarkable(world))
 
-    for number in range(40):
+    for number in (2, 16, *range(40)):  # the first two have it all today; the others are there for the day when they do not
         seed(number)(settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(given(worlds())(look)))()
         if wanted <= seen:
             break

@@ -1,4 +1,4 @@
-"""Whatever happens to it, the engine keeps its promises: a thousand drawn lives of it, each some seconds of virtual time.
+"""Whatever happens to it, the engine keeps its promises: five hundred drawn lives of it, each some seconds of virtual time.
 
 A failure names its schedule. To play that one again, or more of them than usual:
 
@@ -16,7 +16,7 @@ import pytest
 from .schedules import play
 
 FROM = int(os.environ.get("SCHEDULE", "0"))
-COUNT = 1 if "SCHEDULE" in os.environ else int(os.environ.get("SCHEDULES", "1000"))
+COUNT = 1 if "SCHEDULE" in os.environ else int(os.environ.get("SCHEDULES", "500"))
 PART = 100
 # What is to come to pass in any hundred schedules, so that a promise is not kept for want of occasion.
 OCCASIONS = (
