@@ -72,7 +72,7 @@ def test_of_somebody_elses_order_nothing_is_told() -> None:
 
 def test_the_token_tells_nothing_of_somebody_elses_order_either() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
-        claims = Signer(["s" * 32]).read_consult_token(consulted({}, case).consult_token, 0)
+        claims = Signer(["s" * 32]).read_consult_token(consulted({}, case).consult_token)
         assert (claims.amount, claims.methods) == (0, ())
 
 

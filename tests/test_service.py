@@ -123,7 +123,7 @@ def undetermined(answer: Any) -> list[Any]:
 
 def test_a_token_says_what_was_offered(service: str) -> None:
     _, answer = consult(service, "chinese_shop")
-    claims = Signer(["t" * 32]).read_consult_token(answer["consult_token"], 0)
+    claims = Signer(["t" * 32]).read_consult_token(answer["consult_token"])
     offered = {row.id: (row.payable, row.fee) for row in claims.methods}
     assert offered == {
         method["method_id"]: (method["amount"]["payable"]["value"], method["amount"]["fee"]["value"])

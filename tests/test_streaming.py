@@ -156,7 +156,7 @@ def test_without_a_required_source_there_is_no_answer(name: str) -> None:
 def test_every_answer_has_a_token_for_what_it_says() -> None:
     told = streamed({"card": Fate(20), "quota": Fate(40)})
     for _, found in told.answers:
-        claims = Signer(["s" * 32]).read_consult_token(found.consult_token, 0)
+        claims = Signer(["s" * 32]).read_consult_token(found.consult_token)
         offered = {method.method_id for method in found.methods if method.availability is not Availability.UNAVAILABLE}
         assert {each.id for each in claims.methods} == offered
     assert len({found.consult_token for _, found in told.answers}) == len(told.answers)

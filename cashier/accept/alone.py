@@ -50,9 +50,8 @@ class Alone:
         Raises `InFlight` where the other takes longer than any submit should.
         """
         key, ttl_ms = f"submit {attempt.payment_id}", self._longest_ms()
-        brought = await self._waited(key, ttl_ms, found)
         try:
-            yield brought
+            yield await self._waited(key, ttl_ms, found)
         finally:
             await self._live.end(key, self._worker)
 
@@ -81,7 +80,7 @@ class Alone:
 
     async def _waited(self, key: str, ttl_ms: int, found: Callable[[], Awaitable[Found | None]]) -> Found | None:
         loop = asyncio.get_running_loop()
-        until_s, wait_s = loop.time() + ttl_ms / 1_000, _FIRST_WAIT_S
+        until_s, wait_s, waited = loop.time() + ttl_ms / 1_000, _FIRST_WAIT_S, False
         while isinstance(await self._live.live(key, self._worker, ttl_ms), Other):
             brought = await found()
             if brought is not None:
@@ -89,8 +88,9 @@ class Alone:
             if loop.time() + wait_s > until_s:
                 raise InFlight
             await asyncio.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-        return None
+            wait_s, waited = min(2 * wait_s, _LONGEST_WAIT_S), True
+        # The other may have come to its end since the last look.
+        return await found() if waited else None
 
     async def _lives(self, holder: str, attempt: Attempt) -> bool:
         """The store's word is a hint: whoever it names may be over, and its worker gone. Nothing that is no id of ours is asked about."""

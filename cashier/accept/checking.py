@@ -21,6 +21,9 @@ from cashier.fanout.ask import Importance
 # A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
 _CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
 
+# An attempt may be why, also this very one: by another worker, since it was looked up here.
+_TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
+
 
 class Checked(Struct, frozen=True):
     """The chosen method as it is now, at the price that was agreed to, and the case that says so."""
@@ -31,7 +34,7 @@ class Checked(Struct, frozen=True):
 
 
 class OursAlready(Exception):
-    """The order waits for this very attempt: the engine has it, though it had not when it was looked up."""
+    """The order waits for this very attempt, or is over by it: the engine has it, though it had not when it was looked up."""
 
 
 class Checking:
@@ -47,8 +50,8 @@ class Checking:
         fresh = await self._fresh(attempt)
         answer = fresh.consultation
         blocked = None if answer.blocked is None else answer.blocked.code
-        if blocked is Blocked.ORDER_IN_PROGRESS:
-            await self._refuse_busy(attempt)
+        if blocked in _TAKEN:
+            await self._refuse_taken(attempt, lives=blocked is Blocked.ORDER_IN_PROGRESS)
         now = Now(answer.order.amount, answer.methods, blocked, fresh.silent)
         silent = self._silent(attempt, now, answer)
         if silent:
@@ -77,11 +80,12 @@ class Checking:
             found.update(report.name for report in answer.sources if report.importance is Importance.GATING and report.name in now.silent)
         return tuple(sorted(found))
 
-    async def _refuse_busy(self, attempt: Attempt) -> None:
-        """Which attempt the order waits for, the acquirer knows. Where it does not say, the order's state is what has changed."""
+    async def _refuse_taken(self, attempt: Attempt, *, lives: bool) -> None:
+        """Which attempt the order waits for, or was ended by, the acquirer knows. Where it does not say, or that one lives no more, the
+        order's state is what has changed."""
         result: Any = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
         holder = result.payment_id if isinstance(result, OrderResult) else None
         if holder == attempt.payment_id:
             raise OursAlready
-        if holder is not None:
+        if holder is not None and lives:
             raise OrderBusy(holder)

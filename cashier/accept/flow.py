@@ -41,6 +41,7 @@ from cashier.domain.standing import Standing
 from cashier.domain.submission import Answered, EnginePayment
 from cashier.fanout.shared.live_attempts import LiveAttempts
 from cashier.routes import Routes
+from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.payment_token import PaymentClaims
 from cashier.tokens.signer import Signer
 
@@ -103,10 +104,17 @@ class Acceptance:
         It goes on though its caller goes away. Raises `TokenRefused`, `AcceptError` and `OrderUnknown`: then this call has sent nothing.
         """
         # What is no token of ours, or of something else, gets no further. That it has expired counts only where there is no payment yet.
-        claims = self._signer.read_consult_token(request.consult_token, 0)
+        claims = self._signer.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
         attempt = submitted(request, idempotency_key, claims, self._catalog, self._trip(request_id, traceparent))
-        return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, request.consult_token))
+        try:
+            return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, claims))
+        except once.KeyReused:
+            # Another body is under way here, which need not be the one that the key belongs to: another worker may have sent this one.
+            found = await self._found(attempt)
+            if found is None:
+                raise KeyReused from None
+            return found
 
     async def answer(
         self, payment_id: str, payment_token: str, value: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -142,11 +150,11 @@ class Acceptance:
             async for payment in payments:
                 yield payment
 
-    async def _submit(self, attempt: Attempt, consult_token: str) -> Payment:
+    async def _submit(self, attempt: Attempt, claims: ConsultClaims) -> Payment:
         found = await self._found(attempt)
         if found is not None:
             return found
-        self._signer.read_consult_token(consult_token, self._now().timestamp())
+        claims.must_hold(self._now().timestamp())
         async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
             if brought is not None:
                 return brought
@@ -154,7 +162,7 @@ class Acceptance:
                 try:
                     checked = await self._checking.checked(attempt)
                 except OursAlready:
-                    return await self._telling.stood(self._sent_claims(attempt, None), attempt.trip)
+                    return await self._ours(attempt)
                 return await self._decide(attempt, checked)
 
     async def _answer(self, claims: PaymentClaims, value: str, trip: Any) -> Payment:
@@ -186,7 +194,7 @@ class Acceptance:
                 try:
                     checked = await self._checking.checked(attempt)
                 except OursAlready:
-                    return await self._telling.stood(self._sent_claims(attempt, None), attempt.trip)
+                    return await self._ours(attempt)
                 if passed:
                     return await self._send(attempt, checked, challenge.decision_id)
                 return await self._decide(attempt, checked, challenge)
@@ -246,6 +254,10 @@ class Acceptance:
         heard = await self._looking.confirmed(engine_heard(looked), chosen.order_id, attempt.trip)
         return await self._telling.stood(self._sent_claims(attempt, looked.payment), attempt.trip, heard)
 
+    async def _ours(self, attempt: Attempt) -> Payment:
+        """Of an attempt that the acquirer has heard of. Raises what `_found` does."""
+        return await self._found(attempt) or await self._telling.stood(self._sent_claims(attempt, None), attempt.trip)
+
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Of a payment that the engine has, and of which nothing else is known any more: since when it has it, as far as it says."""
         now = self._now()
@@ -261,8 +273,6 @@ class Acceptance:
     async def _run(self, key: str, fingerprint: str, work: Callable[[], Coroutine[Any, Any, Payment]]) -> Payment:
         try:
             return await self._once.run(key, fingerprint, work)
-        except once.KeyReused:
-            raise KeyReused from None
         except once.Crowded:
             raise Crowded from None
         except once.CutOff:

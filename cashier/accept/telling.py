@@ -116,10 +116,13 @@ class Telling:
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
         while not seen.standing.final and loop.time() < until_s:
             after_ms = seen.standing.poll_after_ms or _CHALLENGE_POLL_MS
-            heard = await self._polls.next(payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip))
-            if heard is None:
-                return
-            seen = await self._see(claims, trip, heard)
+            try:
+                heard = await self._polls.next(payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip))
+                if heard is None:
+                    return
+                seen = await self._see(claims, trip, heard)
+            except Crowded:
+                continue  # no look could be taken now; who waits already waits for the next
             yield seen
 
     async def _see(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Seen:

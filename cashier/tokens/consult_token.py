@@ -56,6 +56,11 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     def order_amount(self) -> Money:
         return Money(self.currency, self.amount)
 
+    def must_hold(self, now_s: float) -> None:
+        """Raises `TokenRefused` for an offer that is over."""
+        if self.exp <= now_s:
+            raise TokenRefused("TOKEN_EXPIRED")
+
     def must_be_of(self, *, order_id: str, user_id: str, merchant_id: str) -> None:
         """Raises `TokenRefused`. An order is a merchant's: under another merchant the same id is another order."""
         if (self.order_id, self.merchant_id) != (order_id, merchant_id):
@@ -105,16 +110,13 @@ class ConsultTokens:
         begin = self._header + encoded(_encoder.encode(claims))
         return (begin + b"." + encoded(hmac.digest(self._key, begin, "sha256"))).decode("ascii")
 
-    def read(self, text: str, now_s: float) -> ConsultClaims:
-        """Raises `TokenRefused`. Whose it is, is for `must_be_of` to say."""
+    def read(self, text: str) -> ConsultClaims:
+        """Raises `TokenRefused`. Whose it is and whether it still holds, is for `must_be_of` and `must_hold` to say."""
         payload, _ = self._keyring.verified(text, CONSULT_TYPE, _LONGEST)
         try:
-            claims = _claims_decoder.decode(payload)
+            return _claims_decoder.decode(payload)
         except (msgspec.DecodeError, RecursionError):
             raise TokenRefused("TOKEN_MALFORMED") from None
-        if claims.exp <= now_s:
-            raise TokenRefused("TOKEN_EXPIRED")
-        return claims
 
 
 def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:

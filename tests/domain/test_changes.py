@@ -32,7 +32,7 @@ THOROUGH = settings(max_examples=25, deadline=None)
 def offered(world: World) -> ConsultClaims:
     """What the payer was offered, as acceptance gets it: out of a consult token."""
     now_s = int(world.now.timestamp())
-    return TOKENS.read(TOKENS.sign(world.request, world.order.amount, world.methods(), now_s, 600), now_s)
+    return TOKENS.read(TOKENS.sign(world.request, world.order.amount, world.methods(), now_s, 600))
 
 
 def chosen(world: World, method_id: str, option_id: str | None = None, **changed: Any) -> Chosen:

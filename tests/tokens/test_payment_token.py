@@ -139,7 +139,7 @@ def test_neither_kind_of_token_takes_the_place_of_the_other() -> None:
     consult = SIGNER.consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
     assert code_of(SIGNER, consult) == "TOKEN_WRONG_TYPE"
     with pytest.raises(TokenRefused, match="TOKEN_WRONG_TYPE"):
-        SIGNER.read_consult_token(TOKEN, NOW_S)
+        SIGNER.read_consult_token(TOKEN)
 
 
 def test_a_caller_s_bearer_token_under_the_same_secret_is_none_of_ours() -> None:

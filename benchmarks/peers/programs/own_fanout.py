@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -57,9 +58,8 @@ class Gateway:
 
     def __init__(self, upstreams: Mapping[str, str]) -> None:
         self._wires = {name: Http1([url]) for name, url in upstreams.items()}
-        settings = Settings(
-            sources=SourcesSettings(**{name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()})
-        )
+        sources: Any = {name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()}
+        settings = Settings(sources=SourcesSettings(**sources))
         self._stacks = [
             Stack(question, OverWire(Bare(question.source), self._wires[question.source.name]), settings, Ladder(), Store(1))
             for question in QUESTIONS
