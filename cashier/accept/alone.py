@@ -1,21 +1,24 @@
 """Alone: who else is at this order, or at this very submit, as far as the shared store tells. Early, and never the last word.
 
-Two hints live there. Of an order: which attempt lives, so that a second one is refused before risk is asked and a text message is sent. Of
-a submit: which worker is at it, so that a second worker waits for its outcome and sends none of its own. Without a store, or when it is
-lost, both are as if nobody else were there, and the engine's own rules decide: one attempt an order, and a key is carried out once.
+Three hints live there. Of an order: which attempt lives, so that a second one is refused before risk is asked and a text message is sent.
+Of a submit: which worker is at it, so that a second worker waits for its outcome and sends none of its own. Of a key: which body it stands
+for while only a challenge does, of which the engine does not know yet. Without a store, or when it is lost, all are as if nobody else were
+there (the last is known in the worker itself), and the engine's own rules decide: one attempt an order, and a key is carried out once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from cashier.accept.attempt import Attempt, order_key
-from cashier.accept.refused import InFlight, OrderBusy
+from cashier.accept.refused import InFlight, KeyReused, OrderBusy
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.upstreams import Engine
 from cashier.domain.submission import Answered, EngineStatus
@@ -27,6 +30,8 @@ _PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
 _LIVE = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
 # How long one is believed to live after the payer can do nothing more: until its end has been heard of.
 _AFTERWARDS_S = 60
+# Of those that were challenged or sent last; of what was sent the engine knows.
+_MOST_BODIES = 10_000
 # How often a worker that waits for another looks whether the engine has the payment by now.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 
@@ -38,6 +43,7 @@ class Alone:
         self._live = live
         self._engine = engine
         self._worker = uuid.uuid4().hex
+        self._bodies: OrderedDict[str, str] = OrderedDict()
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -59,17 +65,41 @@ class Alone:
     async def at_order(self, attempt: Attempt) -> AsyncIterator[None]:
         """This attempt is the one that lives on its order, while its checks are made; not beyond, unless `lives` says so.
 
-        Raises `OrderBusy` where another one does, and the engine says so too.
+        Raises `OrderBusy` where another one does, and the engine says so too, and `KeyReused` where its key stands for another body.
         """
         key = order_key(attempt.chosen)
         told = await self._live.live(key, attempt.payment_id, self._longest_ms())
         if isinstance(told, Other) and await self._lives(told.holder, attempt):
             raise OrderBusy(told.holder)
         try:
+            await self.bind(attempt, self._longest_ms() / 1_000)
             yield
-        except BaseException:
+        except BaseException as error:
             await self._live.end(key, attempt.payment_id)
+            if not isinstance(error, KeyReused):
+                await self.unbind(attempt)
             raise
+
+    def must_be_same(self, attempt: Attempt) -> None:
+        """Raises `KeyReused` where the key is known here to stand for another body."""
+        if self._bodies.get(attempt.payment_id, _body(attempt)) != _body(attempt):
+            raise KeyReused
+
+    async def bind(self, attempt: Attempt, seconds: float) -> None:
+        """The key stands for this body from here on, for so long. Raises `KeyReused` where it does for another."""
+        self.must_be_same(attempt)
+        told = await self._live.live(f"body {attempt.payment_id}", _body(attempt), max(1, int(seconds * 1_000)))
+        if isinstance(told, Other):
+            raise KeyReused
+        self._bodies[attempt.payment_id] = _body(attempt)
+        self._bodies.move_to_end(attempt.payment_id)
+        if len(self._bodies) > _MOST_BODIES:
+            self._bodies.popitem(last=False)
+
+    async def unbind(self, attempt: Attempt) -> None:
+        """The key stands for nothing here any more: nothing was sent, or the engine has it, and with it the body."""
+        self._bodies.pop(attempt.payment_id, None)
+        await self._live.end(f"body {attempt.payment_id}", _body(attempt))
 
     async def lives(self, order: str, payment_id: str, seconds_left: float) -> None:
         """It has been sent, or was seen alive: others should know until the payer can do nothing more."""
@@ -103,3 +133,8 @@ class Alone:
         """Of everything between the first look and the engine's answer."""
         settings: Any = self.settings
         return int(settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms)
+
+
+def _body(attempt: Attempt) -> str:
+    """So short that nothing can be guessed by it of what the fingerprint is computed from: one guess in four thousand millions fits."""
+    return hashlib.sha256(f"{attempt.payment_id} {attempt.fingerprint}".encode()).hexdigest()[:8]

@@ -37,7 +37,7 @@ from cashier.domain.method import Kind
 from cashier.domain.payment import Event, Status
 from cashier.domain.payment_answer import Payment
 from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.standing import Standing
+from cashier.domain.standing import EngineWord, Standing
 from cashier.domain.submission import Answered, EnginePayment
 from cashier.fanout.shared.live_attempts import LiveAttempts
 from cashier.routes import Routes
@@ -154,6 +154,7 @@ class Acceptance:
         found = await self._found(attempt)
         if found is not None:
             return found
+        self._alone.must_be_same(attempt)
         claims.must_hold(self._now().timestamp())
         async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
             if brought is not None:
@@ -167,7 +168,7 @@ class Acceptance:
 
     async def _answer(self, claims: PaymentClaims, value: str, trip: Any) -> Payment:
         attempt, challenge = resumed(claims, trip), claims.challenge
-        found = await self._found(attempt)
+        found = await self._found(attempt, claims)
         if found is not None:
             return found
         if claims.cancelled or challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
@@ -213,6 +214,7 @@ class Acceptance:
                 return await self._send(attempt, checked, decision_id)
             case Challenged(decision_id, asked):
                 challenge = self._carried(attempt, asked, decision_id, before)
+                await self._alone.bind(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
                 await self._alone.ended(order_key(attempt.chosen), attempt.payment_id)  # a payer who walks away keeps no other out
                 return self._telling.told(claims, _WAITS_FOR_PAYER)
@@ -239,10 +241,15 @@ class Acceptance:
         expires_at = acts_until(attempt.kind, self._catalog, self._now(), checked.consultation.order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._sending.sent(attempt, prepared)
+        if engine.word is not EngineWord.SILENT:
+            await self._alone.unbind(attempt)
         return await self._telling.stood(claims, attempt.trip, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.trip))
 
-    async def _found(self, attempt: Attempt) -> Payment | None:
-        """The payment of this id, where the engine has it. Raises `EngineUnavailable` where that cannot be said, and `KeyReused`."""
+    async def _found(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
+        """The payment of this id, where the engine has it. Raises `EngineUnavailable` where that cannot be said, and `KeyReused`.
+
+        `claims`: of the token that it came in, which knows why a payment was never sent.
+        """
         chosen = attempt.chosen
         looked = await self._upstreams.engine.look_up(attempt.payment_id, chosen.order_id, attempt.trip, self._settings.look_ms)
         if isinstance(looked, NoNews):
@@ -252,7 +259,9 @@ class Acceptance:
         if looked.payment.fingerprint not in (None, attempt.fingerprint):
             raise KeyReused
         heard = await self._looking.confirmed(engine_heard(looked), chosen.order_id, attempt.trip)
-        return await self._telling.stood(self._sent_claims(attempt, looked.payment), attempt.trip, heard)
+        if claims is None or heard.engine.word is not EngineWord.FAILED:
+            claims = self._sent_claims(attempt, looked.payment)
+        return await self._telling.stood(claims, attempt.trip, heard)
 
     async def _ours(self, attempt: Attempt) -> Payment:
         """Of an attempt that the acquirer has heard of. Raises what `_found` does."""

@@ -18,7 +18,6 @@ from cashier.domain.changes import Change, What
 from cashier.domain.heard import engine_heard
 from cashier.domain.legs import Leg, LegsRefused, legs
 from cashier.domain.method import Availability, Kind, ReasonCode
-from cashier.domain.payer_code import provider_of
 from cashier.domain.standing import EngineHeard
 from cashier.routes import Routes
 from cashier.tokens.payment_token import Routed
@@ -44,7 +43,7 @@ class Sending:
 
     def prepared(self, attempt: Attempt, checked: Checked, decision_id: str) -> Prepared:
         """To be called once an attempt, right before it is sent: routing counts it. Raises `ConsultChanged` and `CheckUnavailable`."""
-        found = candidates(checked.case, _choice(attempt, checked))
+        found = candidates(checked.case, self._choice(attempt, checked))
         route = self._route(attempt, found)
         made = legs(checked.method, found.quote, None if route is None else route.channel_id, attempt.means.card_token)
         if isinstance(made, LegsRefused):
@@ -72,13 +71,12 @@ class Sending:
         taken = self._routes.route(found.passage, found.channels, attempt.payment_id, self._monotonic())
         return Routed(taken.rule, taken.channel_id, taken.alternatives, taken.probe)
 
-
-def _choice(attempt: Attempt, checked: Checked) -> Choice:
-    """A scanned code is its wallet's, where the gateway has a channel that it calls so."""
-    code = attempt.means.auth_code
-    provider = None if code is None else provider_of(code)
-    known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(Kind.CONSUMER_QR, {})
-    return Choice(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
+    def _choice(self, attempt: Attempt, checked: Checked) -> Choice:
+        """A scanned code is its wallet's, where the gateway has a channel that it calls so."""
+        code = attempt.means.auth_code
+        provider = None if code is None else self._routes.routing.provider_of(code)
+        known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(Kind.CONSUMER_QR, {})
+        return Choice(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
 
 
 def _submission(attempt: Attempt, made: tuple[Leg, ...], decision_id: str, alternatives: tuple[str, ...]) -> engine.Submission:

@@ -179,7 +179,9 @@ def _ended(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard) -> E
                 return Event.ENGINE_SUCCEEDED
             return Event.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else Event.PAID_TWICE
         case EngineWord.FAILED if not silent:
-            return Event.ENGINE_REVERSED if engine.failure_code in _CLOSED_CODES else Event.ENGINE_FAILED
+            if engine.failure_code not in _CLOSED_CODES:
+                return Event.ENGINE_FAILED
+            return Event.CHALLENGE_FAILED if _spent(payment) else Event.ENGINE_REVERSED
         case EngineWord.SEALED if not silent:
             return Event.CHALLENGE_FAILED if _spent(payment) else Event.ENGINE_SEALED
         case EngineWord.FAILED | EngineWord.SEALED:
@@ -194,8 +196,11 @@ def _ending(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now
         return Event.ORDER_OVER
     if payment.cancelled:
         return Event.CANCELLED
-    unseen = engine.word in (EngineWord.NEVER_ARRIVED, EngineWord.SILENT)
-    if unseen and payment.unsent is not None and verdict(payment.unsent, now.timestamp()) is not Verdict.OPEN:
+    if (
+        engine.word is EngineWord.NEVER_ARRIVED
+        and payment.unsent is not None
+        and verdict(payment.unsent, now.timestamp()) is not Verdict.OPEN
+    ):
         return Event.CHALLENGE_OVER
     return Event.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
 

@@ -10,7 +10,7 @@ The rules:
     as `LIVES` says: then FAILED with EXPIRED.
   * CONSUMER_QR is done at once; with a code that ends in 8 the user is paying and done at the third look, in 9 until settled or reversed.
   * A reverse ends an attempt that lives: FAILED with REVERSED, its code or page closed. Money that was taken stays taken. An id that is
-    reversed before it arrives is 404, and refused should it arrive later.
+    reversed before it arrives is 404, from then on FAILED with REVERSED, and refused should it arrive later.
   * VA and OTC take what the payer brings: too little goes back and the attempt lives on; of too much the rest goes back. Money after
     expiry goes back whole, and the attempt stays FAILED.
   * Money for an order that has closed meanwhile: the attempt SUCCEEDED, and the acquirer gives all back (CLOSED_REFUNDING).
@@ -124,7 +124,7 @@ class Engine:
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
-            return refusal(404, "PAYMENT_UNKNOWN")
+            return _sealed(payment_id) if payment_id in self._reversed_unseen else refusal(404, "PAYMENT_UNKNOWN")
         if attempt.status in LIVE and attempt.looks_left is not None:
             attempt.looks_left -= 1
             if not attempt.looks_left:
@@ -269,6 +269,10 @@ def _own_money(submission: Submission) -> Amount:
     """What the payer gives: everything but the promotions."""
     value = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
     return Amount(submission.legs[0].amount.currency, value)
+
+
+def _sealed(payment_id: str) -> Answer:
+    return Answer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
 
 
 def _told(attempt: Attempt) -> Answer:

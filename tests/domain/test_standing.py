@@ -162,10 +162,16 @@ def test_a_challenge_is_open_while_nothing_was_sent_and_it_has_attempts_and_time
 
 def test_a_challenge_that_is_spent_or_expired_ends_only_with_a_reverse_that_the_engine_answers() -> None:
     for payment, after_s, status in ((challenged(3), 1, Status.FAILED), (challenged(), 300, Status.CLOSED)):
-        for word in ("NEVER_ARRIVED", "SILENT"):
-            open_end = told(word, "PENDING", payment=payment, after_s=after_s)
-            assert (open_end.status, open_end.to_reverse) == (Status.PROCESSING, True)
+        open_end = told("NEVER_ARRIVED", "PENDING", payment=payment, after_s=after_s)
+        assert (open_end.status, open_end.to_reverse) == (Status.PROCESSING, True)
         assert told("SEALED", "PENDING", payment=payment, after_s=after_s).status is status
+        assert told("FAILED", "PENDING", payment=payment, after_s=after_s, code="REVERSED").status is status
+
+
+def test_what_may_have_been_passed_elsewhere_is_not_reversed_while_the_engine_is_silent() -> None:
+    for payment, after_s in ((challenged(3), 1), (challenged(), 300)):
+        found = told("SILENT", "PENDING", payment=payment, after_s=after_s)
+        assert (found.status, found.to_reverse) == (Status.PROCESSING, False)
 
 
 def test_a_challenge_that_was_passed_elsewhere_is_none_any_more() -> None:

@@ -121,9 +121,19 @@ async def test_the_engine_refuses_a_reused_key_and_a_busy_order(client: aiohttp.
 
 @pytest.mark.parametrize("path", ["/payments/pay_none/reverse", "/risk/challenges/none/verify"])
 async def test_what_never_arrived_is_404(client: aiohttp.ClientSession, path: str) -> None:
-    assert (await post(client, path, {"payment_id": "pay_none", "value": "1"}))[0] == 404
     async with client.get("/payments/pay_none") as response:
         assert response.status == 404
+    assert (await post(client, path, {"payment_id": "pay_none", "value": "1"}))[0] == 404
+
+
+async def test_what_was_reversed_before_it_arrived_is_failed_from_then_on(client: aiohttp.ClientSession) -> None:
+    assert (await post(client, "/payments/pay_none/reverse", {}))[0] == 404
+    async with client.get("/payments/pay_none") as response:
+        told = await response.json()
+        assert (told["payment_id"], told["status"], told["failure"]["code"]) == ("pay_none", "FAILED", "REVERSED")
+    body = PAYMENT | {"payment_id": "pay_none", "decision_id": "d_none"}
+    status, refused = await post(client, "/payments", body, **{"Idempotency-Key": "pay_none"})
+    assert (status, refused["status"], refused["failure"]["code"]) == (200, "FAILED", "REVERSED")
 
 
 @pytest.mark.parametrize("path", ["/risk/decisions", "/risk/challenges/x/verify", "/payments", "/batch/cards", "/payments/x/settle"])
