@@ -34,10 +34,14 @@ class _Running(Struct, Generic[T]):
 
 
 class Once(Generic[T]):
-    """At most `most` pieces of work under way at a time, each under a key, on one event loop."""
+    """At most `most` pieces of work under way at a time, each under a key, on one event loop.
 
-    def __init__(self, most: int = 10_000) -> None:
+    `ordinary`: what work may well raise. Where nobody is left to hear that, it is no alarm.
+    """
+
+    def __init__(self, most: int = 10_000, ordinary: tuple[type[Exception], ...] = ()) -> None:
         self._most = most
+        self._ordinary = ordinary
         self._running: dict[str, _Running[T]] = {}
 
     def __len__(self) -> int:
@@ -85,7 +89,7 @@ class Once(Generic[T]):
         del self._running[key]
         # Looking at an exception is hearing it, so only where nobody else will.
         error = None if running.waiting or running.task.cancelled() else running.task.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, self._ordinary):
             running.task.get_loop().call_exception_handler(
                 {"message": "cashier: work that nobody waited for any more failed", "exception": error, "task": running.task}
             )

@@ -30,6 +30,8 @@ _PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
 _LIVE = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
 # How long one is believed to live after the payer can do nothing more: until its end has been heard of.
 _AFTERWARDS_S = 60
+# How long a worker's word that it is at a submit holds, unless it says so again.
+_HELD_MS = 1_500
 # Of those that were challenged or sent last; of what was sent the engine knows.
 _MOST_BODIES = 10_000
 # How often a worker that waits for another looks whether the engine has the payment by now.
@@ -55,10 +57,15 @@ class Alone:
 
         Raises `InFlight` where the other takes longer than any submit should.
         """
-        key, ttl_ms = f"submit {attempt.payment_id}", self._longest_ms()
+        key = f"submit {attempt.payment_id}"
+        renewing: asyncio.Task[None] | None = None
         try:
-            yield await self._waited(key, ttl_ms, found)
+            brought = await self._waited(key, found)
+            renewing = asyncio.create_task(self._renewed(key)) if brought is None and self._live.shared else None
+            yield brought
         finally:
+            if renewing is not None:
+                renewing.cancel()
             await self._live.end(key, self._worker)
 
     @asynccontextmanager
@@ -108,10 +115,16 @@ class Alone:
     async def ended(self, order: str, payment_id: str) -> None:
         await self._live.end(order, payment_id)
 
-    async def _waited(self, key: str, ttl_ms: int, found: Callable[[], Awaitable[Found | None]]) -> Found | None:
+    async def _renewed(self, key: str) -> None:
+        """As long as this worker lives. One that was killed keeps nobody waiting for long."""
+        while True:
+            await asyncio.sleep(_HELD_MS / 3_000)
+            await self._live.live(key, self._worker, _HELD_MS)
+
+    async def _waited(self, key: str, found: Callable[[], Awaitable[Found | None]]) -> Found | None:
         loop = asyncio.get_running_loop()
-        until_s, wait_s, waited = loop.time() + ttl_ms / 1_000, _FIRST_WAIT_S, False
-        while isinstance(await self._live.live(key, self._worker, ttl_ms), Other):
+        until_s, wait_s, waited = loop.time() + self._longest_ms() / 1_000, _FIRST_WAIT_S, False
+        while isinstance(await self._live.live(key, self._worker, _HELD_MS), Other):
             brought = await found()
             if brought is not None:
                 return brought

@@ -22,12 +22,13 @@ from cashier.accept.alone import Alone
 from cashier.accept.attempt import Attempt, acts_until, order_key, resumed, submitted
 from cashier.accept.checking import Checked, Checking, OursAlready
 from cashier.accept.looking import Looking
-from cashier.accept.refused import CheckUnavailable, Crowded, EngineUnavailable, InFlight, KeyReused, RiskRejected
+from cashier.accept.refused import AcceptError, CheckUnavailable, Crowded, EngineUnavailable, InFlight, KeyReused, RiskRejected
 from cashier.accept.sending import Sending
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.telling import Telling
 from cashier.accept.upstreams import Recheck, Upstreams
 from cashier.answer import NoNews
+from cashier.consult import ConsultError
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenged import Asked, CarriedChallenge, Verdict, answered, carried, verdict
 from cashier.domain.heard import engine_heard
@@ -44,6 +45,7 @@ from cashier.routes import Routes
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.payment_token import PaymentClaims
 from cashier.tokens.signer import Signer
+from cashier.tokens.signing import TokenRefused
 
 _log = structlog.get_logger("cashier.accept")
 _WAITS_FOR_PAYER = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE)
@@ -71,7 +73,7 @@ class Acceptance:
         self._now = now
         self._monotonic = monotonic
         self._trip = trip
-        self._once: once.Once[Payment] = once.Once(settings.most_under_way)
+        self._once: once.Once[Payment] = once.Once(settings.most_under_way, (AcceptError, ConsultError, TokenRefused))
         self._looking = Looking(upstreams, settings, now)
         self._alone = Alone(live, upstreams.engine, settings)
         self._telling = Telling(self._looking, self._alone, routes, signer.payment_token, catalog, settings, now, monotonic)

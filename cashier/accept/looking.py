@@ -1,4 +1,4 @@
-"""Looking: what engine and acquirer say of a payment now, asked once for all who want to know at the same time.
+"""Looking: what engine and acquirer say of a payment now, asked once for all who want to know before it is asked.
 
 Nothing is remembered: every look is a new one. Where the look says that the engine should reverse, it is asked to, once for all as well.
 """
@@ -14,29 +14,29 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.accept.refused import Crowded
+from cashier.accept.fresh import Fresh, Full
+from cashier.accept.refused import Crowded, KeyReused
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.upstreams import Upstreams
 from cashier.domain.heard import OfThePayment, acquirer_heard, engine_heard
 from cashier.domain.order_result import Result
 from cashier.domain.payment import IllegalMove, Status
 from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord, Standing, Underway, standing
-from cashier.once import Crowded as TooMany
-from cashier.once import CutOff, Once
+from cashier.domain.submission import Answered
 
 _log = structlog.get_logger("cashier.accept")
 
 
 class Heard(Struct, frozen=True):
-    """What was heard of a payment, and of its order."""
+    """What was heard of a payment, and of its order. `fingerprint`: of the body that the engine has it by, where it says so."""
 
     engine: EngineHeard
     acquirer: AcquirerHeard
+    fingerprint: str | None = None
 
 
-# What is heard of an acquirer that was not asked, and of everybody when we are stopping.
-UNASKED = AcquirerHeard(AcquirerWord.SILENT)
-_NOTHING = Heard(EngineHeard(EngineWord.SILENT), UNASKED)
+# What is heard of an acquirer that was not asked.
+_UNASKED = AcquirerHeard(AcquirerWord.SILENT)
 
 
 class Seen(Struct, frozen=True):
@@ -52,8 +52,8 @@ class Looking:
     def __init__(self, upstreams: Upstreams, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
         self._upstreams = upstreams
         self._now = now
-        self._looks: Once[Heard] = Once(settings.most_under_way)
-        self._reversals: Once[Heard] = Once(settings.most_under_way)
+        self._looks: Fresh[Heard] = Fresh(settings.most_under_way)
+        self._reversals: Fresh[Heard] = Fresh(settings.most_under_way)
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -68,10 +68,16 @@ class Looking:
         """What both say now. Raises `Crowded`."""
         return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, trip))
 
-    async def see(self, payment: Underway, order_id: str, trip: Any, heard: Heard | None = None) -> Seen:
-        """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due. Raises `Crowded`."""
+    async def see(self, payment: Underway, fingerprint: str, order_id: str, trip: Any, heard: Heard | None = None) -> Seen:
+        """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due.
+
+        `fingerprint`: of the body that the asker knows it by. Where the engine has it by another, it is not theirs to know or to end:
+        `KeyReused`. Raises `Crowded`.
+        """
         if heard is None:
             heard = await self.heard(payment.payment_id, order_id, trip)
+        if heard.fingerprint not in (None, fingerprint):
+            raise KeyReused
         found = self._standing(payment, heard)
         if not found.to_reverse:
             return Seen(found, heard)
@@ -81,7 +87,7 @@ class Looking:
     async def confirmed(self, engine: EngineHeard, order_id: str, trip: Any) -> Heard:
         """What the engine has just said, and the acquirer too where that counts: an end has to be confirmed by it."""
         if engine.word not in (EngineWord.SUCCEEDED, EngineWord.FAILED):
-            return Heard(engine, UNASKED)
+            return Heard(engine, _UNASKED)
         return Heard(engine, acquirer_heard(await self.result(order_id, trip)))
 
     async def result(self, order_id: str, trip: Any) -> Result:
@@ -99,20 +105,18 @@ class Looking:
         looked, result = await asyncio.gather(
             self._upstreams.engine.look_up(payment_id, order_id, trip, self.settings.look_ms), self.result(order_id, trip)
         )
-        return Heard(engine_heard(looked), acquirer_heard(result))
+        return Heard(engine_heard(looked), acquirer_heard(result), looked.payment.fingerprint if isinstance(looked, Answered) else None)
 
     async def _reverse(self, payment_id: str, order_id: str, trip: Any) -> Heard:
         """The acquirer is asked after the engine: what the reverse did may be the news."""
         reversed_: OfThePayment = await self._upstreams.engine.reverse(payment_id, order_id, trip, self.settings.look_ms)
         return Heard(engine_heard(reversed_), acquirer_heard(await self.result(order_id, trip)))
 
-    async def _shared(self, once: Once[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]) -> Heard:
+    async def _shared(self, fresh: Fresh[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]) -> Heard:
         try:
-            return await once.run(payment_id, "", work)
-        except TooMany:
+            return await fresh.run(payment_id, work)
+        except Full:
             raise Crowded from None
-        except CutOff:
-            return _NOTHING
 
 
 def shows(told: Standing, found: Standing) -> bool:

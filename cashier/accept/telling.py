@@ -15,7 +15,7 @@ from cashier.accept.alone import Alone
 from cashier.accept.attempt import order_key, underway
 from cashier.accept.looking import Heard, Looking, Seen, shows
 from cashier.accept.polls import Polls
-from cashier.accept.refused import Crowded
+from cashier.accept.refused import Crowded, KeyReused
 from cashier.accept.settings import AcceptSettings
 from cashier.domain.catalog import Catalog
 from cashier.domain.payment import Status
@@ -121,12 +121,14 @@ class Telling:
                 if heard is None:
                     return
                 seen = await self._see(claims, trip, heard)
+            except KeyReused:
+                return  # the engine has taken another body meanwhile: there is nothing more to tell of this one
             except Crowded:
                 continue  # no look could be taken now; who waits already waits for the next
             yield seen
 
     async def _see(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Seen:
-        seen = await self._looking.see(underway(claims), claims.chosen.order_id, trip, heard)
+        seen = await self._looking.see(underway(claims), claims.fingerprint, claims.chosen.order_id, trip, heard)
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         if seen.standing.final:
             self._learn(claims, seen, now_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import msgspec
 import pytest
@@ -11,10 +13,11 @@ from cashier.accept.refused import Crowded, InFlight, KeyReused
 from cashier.domain.identity import payment_id
 from cashier.domain.money import Money
 from cashier.domain.payment import Status
+from cashier.domain.payment_answer import Payment
 from cashier.domain.payment_request import Device
 from cashier.fanout.shared import live_attempts
 
-from .checkout import SharedStore, checkout
+from .checkout import Checkout, SharedStore, checkout
 
 pytestmark = pytest.mark.looptime
 
@@ -195,3 +198,34 @@ async def test_no_more_are_taken_on_than_may_be_under_way() -> None:
 
 def _place(key: str) -> bytes:
     return live_attempts._key(key)
+
+
+async def test_the_token_of_a_body_that_never_arrived_says_and_ends_nothing_of_another_that_did() -> None:
+    async with checkout(workers=2) as shop:  # two, and no store: nobody knows of the other's body
+        shop.befall("engine", "cut", on="submit")
+        lost = await shop.pay(CASE, METHOD)
+        assert lost.status is Status.PROCESSING
+        taken = await shop.submit(await shop.chosen(CASE, "WALLET:ALIPAY"), worker=1)
+        assert (taken.status, taken.payment_id) == (Status.ACTION_REQUIRED, lost.payment_id)
+        for asked in (shop.look(lost), shop.cancel(lost), shop.look(lost, 5_000)):
+            with pytest.raises(KeyReused):
+                await asked
+        assert shop.count("reverse") == 0
+        shop.settle(taken)
+        assert (await shop.look(taken)).status is Status.SUCCEEDED
+
+
+async def test_who_follows_a_body_that_never_arrived_hears_no_more_once_another_was_taken() -> None:
+    async with checkout(workers=2) as shop:
+        shop.befall("engine", "cut", on="submit")
+        lost = await shop.pay(CASE, METHOD)
+        heard = [payment async for payment in _following(shop, lost)]
+        assert [payment.status for payment in heard] == [Status.PROCESSING]
+
+
+async def _following(shop: Checkout, lost: Payment) -> AsyncIterator[Payment]:
+    """Another body is taken as soon as the first answer is heard."""
+    async with aclosing(shop.payments.follow(lost.payment_id, lost.payment_token)) as payments:
+        async for payment in payments:
+            yield payment
+            shop.settle(await shop.submit(await shop.chosen(CASE, "WALLET:ALIPAY"), worker=1))

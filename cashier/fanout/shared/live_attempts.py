@@ -64,6 +64,11 @@ class LiveAttempts:
     def __repr__(self) -> str:
         return f"<LiveAttempts mine={self.mine} others={self.others} unknown={self.unknown}>"
 
+    @property
+    def shared(self) -> bool:
+        """Whether there is a store at all."""
+        return self._store is not None
+
     async def live(self, key: str, holder: str, ttl_ms: int) -> Standing:
         """Say that this one lives for `ttl_ms` more, an hour at most. Saying it again renews it.
 
