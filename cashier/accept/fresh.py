@@ -64,10 +64,14 @@ class Fresh(Generic[T]):
 
     def _begin(self, key: str, slot: _Slot[T]) -> None:
         slot.running = asyncio.get_running_loop().create_task(_do(slot))
-        slot.running.add_done_callback(lambda _: self._end(key, slot))
+        slot.running.add_done_callback(lambda task: self._end(key, slot, task))
 
-    def _end(self, key: str, slot: _Slot[T]) -> None:
+    def _end(self, key: str, slot: _Slot[T], task: asyncio.Task[None]) -> None:
         slot.running = None
+        if task.cancelled() and slot.after is not None:
+            # By a stop, perhaps before it could begin: whoever still waits waits for nothing, and nothing more is begun.
+            slot.after.cancel()
+            slot.after = slot.work = None
         if slot.after is None:
             del self._slots[key]
         else:

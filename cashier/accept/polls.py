@@ -84,7 +84,12 @@ class Polls(Generic[News]):
         del self._next[key]
         found.looking = asyncio.get_running_loop().create_task(_look(found, look))
         self._under_way.add(found.looking)
-        found.looking.add_done_callback(self._under_way.discard)
+        found.looking.add_done_callback(lambda task: self._looked(found, task))
+
+    def _looked(self, found: _Next[News], task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not found.future.done():  # cancelled by a stop, perhaps before it could begin
+            found.future.cancel()
 
     def _forget(self, key: str, found: _Next[News]) -> None:
         if found.timer is not None:

@@ -104,3 +104,22 @@ async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> 
     await fresh.ended()
     await turn()
     assert alarms == []
+
+
+@pytest.mark.parametrize("turns", [0, 5])
+async def test_work_that_is_cancelled_takes_those_who_wait_along_and_nothing_more_is_begun(work: Work, turns: int) -> None:
+    fresh: Fresh[int] = Fresh(1)
+    before = asyncio.all_tasks()
+    waiting = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
+    await asyncio.sleep(0)
+    doing = asyncio.all_tasks() - before - set(waiting)
+    if turns:
+        await turn(turns)
+        waiting.append(asyncio.create_task(fresh.run("a", work)))
+        await turn()
+    for task in doing:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(task.cancelled() for task in waiting)
+    assert work.begun == (1 if turns else 0)
+    assert len(fresh) == 0
