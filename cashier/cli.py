@@ -214,6 +214,8 @@ def weather_command(
         forecast = None
     told = _run(client.befall_next(url, source, fault, call) if once else
                 client.change_weather(url, None if source == "restore" else source, forecast))  # fmt: skip
+    if "code" in told and "field" not in told:
+        _stop(f"{url} is no sandbox; `weather` wants the address after `sandbox`")
     if "code" in told:
         _stop(f"{told['field']}: {told['detail']}" + (f"; did you mean {told['nearest']!r}?" if "nearest" in told else ""))
     print(msgspec.json.encode(told).decode())

@@ -47,9 +47,6 @@ class Once(Generic[T]):
     def __len__(self) -> int:
         return len(self._running)
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._running
-
     def __repr__(self) -> str:
         return f"<Once {len(self)} of {self._most} waiting={sum(each.waiting for each in self._running.values())}>"
 

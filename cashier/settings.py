@@ -225,6 +225,9 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
             yield from _address_faults(name, found)
         if isinstance(found, SourceSettings):
             yield from _source_faults(name, found)
+    risk = settings.sources.risk
+    if risk is not None and risk.tries != Tries():
+        yield "[sources.risk] tries: risk is never asked twice by itself; leave it out"
 
 
 def _address_faults(name: str, found: SourceSettings | ServiceSettings) -> Iterator[str]:

@@ -36,6 +36,8 @@ def consultation(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> R
 
 def problem(answer: dict[str, Any]) -> RenderableType:
     """An answer that is a problem (RFC 9457)."""
+    if "title" not in answer:
+        return Padding(f"[bold red]{escape(answer['code'])}[/]  That is no cashier service; is it the sandbox's address?", (1, 1))
     lines = [f"[bold red]{answer['status']} {escape(answer['code'])}[/]  {escape(answer.get('detail') or answer['title'])}"]
     lines += [f"  [bold]{escape(error['field'])}[/]  {escape(error['message'])}" for error in answer.get("errors") or ()]
     lines += [_change(change) for change in answer.get("changes") or ()]

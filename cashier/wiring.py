@@ -57,7 +57,7 @@ from cashier.wire.via_aiohttp import ViaAiohttp
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
-# As long as a submit takes at the longest by default. What has not ended by then is with the engine, and is looked up by who asks again.
+# As long as the engine may take for a submit, by default, and somewhat more. What has not ended by then is looked up by who asks again.
 _LAST_PAYMENTS_S = 10.0
 
 
@@ -126,9 +126,9 @@ class Cashier:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(_close, self._transports)
             stack.callback(self._end_calls)
-            stack.push_async_callback(self._end_payments)
             if self._valkey is not None:
                 stack.push_async_callback(self._valkey.close)
+            stack.push_async_callback(self._end_payments)
             async with anyio.create_task_group() as opening:
                 for transport in self._transports:
                     opening.start_soon(transport.open)
@@ -356,6 +356,8 @@ def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
     for table in ("server", "auth", "tokens", "cache", "shed"):
         if getattr(old, table) != getattr(new, table):
             yield f"[{table}] has changed; that takes a restart"
+    if old.accept.most_under_way != new.accept.most_under_way:
+        yield "[accept] most_under_way has changed; that takes a restart"
     for name in NAMES:
         was, now = old.sources[name], new.sources[name]
         if (was is None) != (now is None):

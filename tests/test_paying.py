@@ -156,5 +156,6 @@ def _submission(decision_id: str) -> Submission:
         merchant_id="m_1",
         fingerprint="f",
         legs=(Leg(type=LegType.BALANCE, id="acc_2", amount=PRICE),),
+        alternatives=(),
         decision_id=decision_id,
     )

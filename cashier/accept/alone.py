@@ -16,17 +16,19 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from cashier.accept.attempt import Attempt, order_key
 from cashier.accept.refused import InFlight, KeyReused, OrderBusy
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.upstreams import Engine
+from cashier.domain.identity import PAYMENT_ID
 from cashier.domain.submission import Answered, EngineStatus
 from cashier.fanout.shared.live_attempts import LiveAttempts, Other
 
 Found = TypeVar("Found")
 
-_PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
+_PAYMENT_ID = re.compile(PAYMENT_ID)
 _LIVE = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
 # How long one is believed to live after the payer can do nothing more: until its end has been heard of.
 _AFTERWARDS_S = 60
@@ -46,6 +48,7 @@ class Alone:
         self._engine = engine
         self._worker = uuid.uuid4().hex
         self._bodies: OrderedDict[str, str] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -58,15 +61,18 @@ class Alone:
         Raises `InFlight` where the other takes longer than any submit should.
         """
         key = f"submit {attempt.payment_id}"
-        renewing: asyncio.Task[None] | None = None
-        try:
-            brought = await self._waited(key, found)
-            renewing = asyncio.create_task(self._renewed(key)) if brought is None and self._live.shared else None
-            yield brought
-        finally:
-            if renewing is not None:
-                renewing.cancel()
-            await self._live.end(key, self._worker)
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        before_us = turn.locked()
+        async with turn:
+            renewing: asyncio.Task[None] | None = None
+            try:
+                brought = await self._waited(key, found, waited=before_us)
+                renewing = asyncio.create_task(self._renewed(key)) if brought is None and self._live.shared else None
+                yield brought
+            finally:
+                if renewing is not None:
+                    renewing.cancel()
+                await self._live.end(key, self._worker)
 
     @asynccontextmanager
     async def at_order(self, attempt: Attempt) -> AsyncIterator[None]:
@@ -76,8 +82,12 @@ class Alone:
         """
         key = order_key(attempt.chosen)
         told = await self._live.live(key, attempt.payment_id, self._longest_ms())
-        if isinstance(told, Other) and await self._lives(told.holder, attempt):
-            raise OrderBusy(told.holder)
+        if isinstance(told, Other):
+            if await self._lives(told.holder, attempt):
+                raise OrderBusy(told.holder)
+            # Over without anybody having looked: nobody else would be told of this one for as long as that one's hint lasts.
+            await self._live.end(key, told.holder)
+            await self._live.live(key, attempt.payment_id, self._longest_ms())
         try:
             await self.bind(attempt, self._longest_ms() / 1_000)
             yield
@@ -103,9 +113,11 @@ class Alone:
         if len(self._bodies) > _MOST_BODIES:
             self._bodies.popitem(last=False)
 
-    async def unbind(self, attempt: Attempt) -> None:
-        """The key stands for nothing here any more: nothing was sent, or the engine has it, and with it the body."""
-        self._bodies.pop(attempt.payment_id, None)
+    async def unbind(self, attempt: Attempt, *, sent: bool = False) -> None:
+        """Others need not be told any more: nothing was sent, or the engine has it, and with it the body. Not every engine says which body
+        it has, so of what was sent this worker remembers it."""
+        if not sent:
+            self._bodies.pop(attempt.payment_id, None)
         await self._live.end(f"body {attempt.payment_id}", _body(attempt))
 
     async def lives(self, order: str, payment_id: str, seconds_left: float) -> None:
@@ -121,9 +133,9 @@ class Alone:
             await asyncio.sleep(_HELD_MS / 3_000)
             await self._live.live(key, self._worker, _HELD_MS)
 
-    async def _waited(self, key: str, found: Callable[[], Awaitable[Found | None]]) -> Found | None:
+    async def _waited(self, key: str, found: Callable[[], Awaitable[Found | None]], *, waited: bool) -> Found | None:
         loop = asyncio.get_running_loop()
-        until_s, wait_s, waited = loop.time() + self._longest_ms() / 1_000, _FIRST_WAIT_S, False
+        until_s, wait_s = loop.time() + self._longest_ms() / 1_000, _FIRST_WAIT_S
         while isinstance(await self._live.live(key, self._worker, _HELD_MS), Other):
             brought = await found()
             if brought is not None:

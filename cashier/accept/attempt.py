@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from cashier.accept.refused import FieldFault, Invalid
@@ -13,8 +14,10 @@ from cashier.domain.challenged import CarriedChallenge
 from cashier.domain.changes import Before
 from cashier.domain.identity import fingerprint, payment_id
 from cashier.domain.method import Kind
+from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_request import Chosen, Device, Means, PaymentRequest
+from cashier.domain.pan import payment_pan_fields
+from cashier.domain.payment_request import Chosen, Device, IdempotencyKey, Means, PaymentRequest
 from cashier.domain.standing import Underway
 from cashier.tokens.consult_token import ConsultClaims, Offered
 from cashier.tokens.payment_token import PaymentClaims, Routed
@@ -35,10 +38,15 @@ class Attempt(Struct, frozen=True, kw_only=True):
     chosen: Chosen
     means: Means
     kind: Kind
-    before: Before
+    amount: Money
     offered: Offered | None
     trip: Any
     device: Device = Device()
+
+    @property
+    def before(self) -> Before:
+        """What was offered."""
+        return Before(self.amount, self.offered)
 
     def question(self, *, claiming: bool) -> ConsultRequest:
         """The consultation of this choice. With the order's amount as a claim everybody can be asked at once."""
@@ -50,7 +58,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             product=chosen.product,
             terminal=chosen.terminal,
             locale=chosen.locale,
-            amount=self.before.amount if claiming else None,
+            amount=self.amount if claiming else None,
             country=chosen.country if claiming else None,
         )
 
@@ -71,7 +79,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
             kind=self.kind,
             chosen=self.chosen,
             expires_at=expires_at,
-            order_amount=self.before.amount,
+            order_amount=self.amount,
             offered=self.offered,
             route=route,
             sent_at=sent_at,
@@ -81,20 +89,41 @@ class Attempt(Struct, frozen=True, kw_only=True):
         )
 
 
+def checked(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
+    """The request within its bounds, and without a card number: whoever calls it, from wherever.
+
+    Raises `Invalid` for a card number and for a key that is none; msgspec.ValidationError for a request that breaks its types' bounds.
+    """
+    try:
+        msgspec.convert(idempotency_key, IdempotencyKey)
+    except msgspec.ValidationError:
+        raise Invalid((FieldFault("Idempotency-Key", "INVALID", "must be 1 to 64 of A-Za-z0-9_-"),)) from None
+    plain = msgspec.to_builtins(request)
+    refuse_card_numbers({**plain, "Idempotency-Key": idempotency_key})
+    found: PaymentRequest = msgspec.convert(plain, PaymentRequest)
+    return found
+
+
+def refuse_card_numbers(told: Any) -> None:
+    """Raises `Invalid`, which names where they are and nothing of them."""
+    found = payment_pan_fields(told)
+    if found:
+        raise Invalid(tuple(FieldFault(path, "LOOKS_LIKE_PAN", "looks like a card number, and none may come here") for path in found))
+
+
 def submitted(request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, trip: Any) -> Attempt:
     """The attempt that a submit asks for. Raises `Invalid` for one that names no way to pay, or not what that way needs."""
-    chosen, means = request.chosen, request.means
+    chosen = request.chosen
     kind = _kind(chosen.method_id)
     _refuse_missing(request, catalog.methods[kind].required_fields)
-    offered = claims.offered(chosen.method_id, chosen.option_id)
     return Attempt(
         payment_id=payment_id(chosen.merchant_id, chosen.order_id, idempotency_key),
-        fingerprint=fingerprint(chosen, means),
+        fingerprint=fingerprint(chosen, request.means),
         chosen=chosen,
-        means=means,
+        means=_needed(request.means, kind),
         kind=kind,
-        before=Before(claims.order_amount, offered),
-        offered=offered,
+        amount=claims.order_amount,
+        offered=claims.offered(chosen.method_id, chosen.option_id),
         trip=trip,
         device=request.device or Device(),
     )
@@ -108,21 +137,24 @@ def resumed(claims: PaymentClaims, trip: Any) -> Attempt:
         chosen=claims.chosen,
         means=claims.means,
         kind=claims.kind,
-        before=Before(claims.order_amount, claims.offered),
+        amount=claims.order_amount,
         offered=claims.offered,
         trip=trip,
     )
 
 
-def underway(claims: PaymentClaims) -> Underway:
-    """As `standing` wants it."""
+def underway(claims: PaymentClaims, catalog: Catalog) -> Underway:
+    """As `standing` wants it. A token from before the submit knows when its challenge ends, and not until when the payer may act where it
+    was passed elsewhere: then as late as it could have been."""
+    later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or LIFE_S
     return Underway(
         payment_id=claims.payment_id,
         kind=claims.kind,
-        expires_at=claims.expires_at,
+        expires_at=claims.expires_at + later_s,
         sent_at=claims.sent_at,
         challenge=claims.challenge,
         cancelled=claims.cancelled,
+        told=claims.told,
     )
 
 
@@ -142,6 +174,12 @@ def _kind(method_id: str) -> Kind:
     if name not in _KINDS:
         raise Invalid((FieldFault("method_id", "UNKNOWN_VALUE", "names no way to pay; take one that the consultation told"),))
     return Kind(name)
+
+
+def _needed(means: Means, kind: Kind) -> Means:
+    """What is of no use for this kind goes no further: nobody looks for a card number in a payer's code."""
+    card_token = means.card_token if kind is Kind.CARD else None
+    return Means(card_token=card_token, auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None, return_url=means.return_url)
 
 
 def _refuse_missing(request: PaymentRequest, names: tuple[str, ...]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec import Struct
 
 from cashier.accept.attempt import Attempt
 from cashier.accept.refused import CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.upstreams import Acquirer, Recheck
+from cashier.answer import NoNews
 from cashier.consult import Consultation, RequiredSourceUnavailable, Weighed
 from cashier.domain.case import Case
 from cashier.domain.changes import Now, changes, unverified
@@ -51,7 +50,7 @@ class Checking:
         answer = fresh.consultation
         blocked = None if answer.blocked is None else answer.blocked.code
         if blocked in _TAKEN:
-            await self._refuse_taken(attempt, lives=blocked is Blocked.ORDER_IN_PROGRESS)
+            await self._refuse_taken(attempt, answer, lives=blocked is Blocked.ORDER_IN_PROGRESS)
         now = Now(answer.order.amount, answer.methods, blocked, fresh.silent)
         silent = self._silent(attempt, now, answer)
         if silent:
@@ -80,10 +79,12 @@ class Checking:
             found.update(report.name for report in answer.sources if report.importance is Importance.GATING and report.name in now.silent)
         return tuple(sorted(found))
 
-    async def _refuse_taken(self, attempt: Attempt, *, lives: bool) -> None:
+    async def _refuse_taken(self, attempt: Attempt, answer: Consultation, *, lives: bool) -> None:
         """Which attempt the order waits for, or was ended by, the acquirer knows. Where it does not say, or that one lives no more, the
         order's state is what has changed."""
-        result: Any = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
+        result = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
+        if isinstance(result, NoNews):
+            raise CheckUnavailable(("acquirer",), answer.sources)
         holder = result.payment_id if isinstance(result, OrderResult) else None
         if holder == attempt.payment_id:
             raise OursAlready

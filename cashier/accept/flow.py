@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from cashier import once
 from cashier.accept.alone import Alone
-from cashier.accept.attempt import Attempt, acts_until, order_key, resumed, submitted
+from cashier.accept.attempt import LOOKING_S, Attempt, acts_until, checked, order_key, refuse_card_numbers, resumed, submitted
 from cashier.accept.checking import Checked, Checking, OursAlready
 from cashier.accept.looking import Looking
 from cashier.accept.refused import AcceptError, CheckUnavailable, Crowded, EngineUnavailable, InFlight, KeyReused, RiskRejected
@@ -48,6 +48,7 @@ from cashier.tokens.signer import Signer
 from cashier.tokens.signing import TokenRefused
 
 _log = structlog.get_logger("cashier.accept")
+_WAS_WRONG = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
 _WAITS_FOR_PAYER = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE)
 
 
@@ -103,8 +104,10 @@ class Acceptance:
     ) -> Payment:
         """Accept a payment, or say how the one that was accepted under this key stands.
 
-        It goes on though its caller goes away. Raises `TokenRefused`, `AcceptError` and `OrderUnknown`: then this call has sent nothing.
+        It goes on though its caller goes away. Raises `TokenRefused`, `AcceptError` and `OrderUnknown`: then this call has sent nothing,
+        but for `InFlight`, which says so. msgspec.ValidationError for a request that breaks its types' bounds.
         """
+        request = checked(request, idempotency_key)
         # What is no token of ours, or of something else, gets no further. That it has expired counts only where there is no payment yet.
         claims = self._signer.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
@@ -122,16 +125,21 @@ class Acceptance:
         self, payment_id: str, payment_token: str, value: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
         """The payer's answer to the challenge; the same payment goes on where it is right. Raises what `submit` does."""
+        refuse_card_numbers({"value": value})
         claims = self._read(payment_id, payment_token)
         trip = self._trip(request_id, traceparent)
         # Two tabs with the same answer are one; another answer is another, and is counted.
-        key = f"{payment_id} {hashlib.sha256(value.encode()).hexdigest()}"
+        number = claims.challenge.challenge_id if claims.challenge is not None else ""
+        key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {number} {value}'.encode()).hexdigest()}"
         return await self._run(key, "", lambda: self._answer(claims, value, trip))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
-        """The caller wants no more of it. What has been paid stays paid; what cannot be ended yet is ended by whoever looks next."""
+        """The caller wants no more of it. What has been paid stays paid; what cannot be ended yet is ended by who looks with the new token.
+
+        Raises `TokenRefused`, `KeyReused` and `Crowded`.
+        """
         claims = replace(self._read(payment_id, payment_token), cancelled=True)
         return await self._telling.stood(claims, self._trip(request_id, traceparent))
 
@@ -235,7 +243,7 @@ class Acceptance:
         """After an answer that did not pass: again, or it is over."""
         claims = replace(claims, challenge=challenge)
         if verdict(challenge, self._now().timestamp()) is Verdict.OPEN:
-            return self._telling.told(claims, _WAITS_FOR_PAYER)
+            return self._telling.told(claims, _WAS_WRONG)
         return await self._telling.stood(claims, trip)
 
     async def _send(self, attempt: Attempt, checked: Checked, decision_id: str) -> Payment:
@@ -244,7 +252,7 @@ class Acceptance:
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._sending.sent(attempt, prepared)
         if engine.word is not EngineWord.SILENT:
-            await self._alone.unbind(attempt)
+            await self._alone.unbind(attempt, sent=True)
         return await self._telling.stood(claims, attempt.trip, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.trip))
 
     async def _found(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
@@ -258,10 +266,12 @@ class Acceptance:
             raise EngineUnavailable
         if not isinstance(looked, Answered):
             return None
-        if looked.payment.fingerprint not in (None, attempt.fingerprint):
+        if looked.payment.fingerprint is None:
+            self._alone.must_be_same(attempt)
+        elif looked.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
         heard = await self._looking.confirmed(engine_heard(looked), chosen.order_id, attempt.trip)
-        if claims is None or heard.engine.word is not EngineWord.FAILED:
+        if claims is None or (claims.sent_at is None and heard.engine.word is not EngineWord.FAILED):
             claims = self._sent_claims(attempt, looked.payment)
         return await self._telling.stood(claims, attempt.trip, heard)
 
@@ -271,8 +281,9 @@ class Acceptance:
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Of a payment that the engine has, and of which nothing else is known any more: since when it has it, as far as it says."""
-        now = self._now()
-        since = now if payment is None or payment.submitted_at is None else min(payment.submitted_at, now)
+        since = now = self._now()
+        if payment is not None and payment.submitted_at is not None and payment.submitted_at > now - timedelta(seconds=LOOKING_S):
+            since = min(payment.submitted_at, now)
         return attempt.claims(self._now_s(), acts_until(attempt.kind, self._catalog, since), sent_at=int(since.timestamp()))
 
     def _read(self, payment_id: str, payment_token: str) -> PaymentClaims:

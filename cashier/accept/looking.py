@@ -79,7 +79,9 @@ class Looking:
         if heard.fingerprint not in (None, fingerprint):
             raise KeyReused
         found = self._standing(payment, heard)
-        if not found.to_reverse:
+        # Of a silent engine it is not known whose body it has. One that knows of no submit of its own has nothing to end there.
+        unknown = heard.engine.word is EngineWord.SILENT and payment.sent_at is None
+        if not found.to_reverse or unknown:
             return Seen(found, heard)
         heard = await self._shared(self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, trip))
         return Seen(self._standing(payment, heard), heard)

@@ -1,4 +1,4 @@
-"""Why an acceptance came to no payment. Each of these is raised with nothing sent to the engine by the call that raises it."""
+"""Why an acceptance came to no payment. Each is raised with nothing sent to the engine by the call that raises it, but for `InFlight`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KeyReused(AcceptError):
 
 
 class InFlight(AcceptError):
-    """The same submit is under way elsewhere, and has not come to an end while it was waited for."""
+    """The same submit is under way, here at a stop or elsewhere, and has not come to an end while it was waited for. It may be sent."""
 
 
 class OrderBusy(AcceptError):

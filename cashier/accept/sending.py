@@ -22,6 +22,9 @@ from cashier.domain.standing import EngineHeard
 from cashier.routes import Routes
 from cashier.tokens.payment_token import Routed
 
+# They are in the payer's token, which has to fit into a header; nobody tries a seventeenth channel.
+_MOST_ALTERNATIVES = 16
+
 _log = structlog.get_logger("cashier.accept")
 
 
@@ -61,6 +64,8 @@ class Sending:
             case engine.NotSent(error):
                 _log.warning("a payment was not sent", payment_id=attempt.payment_id, why=error.detail)
                 raise EngineUnavailable
+            case engine.Answered(payment) if payment.fingerprint not in (None, attempt.fingerprint):
+                raise KeyReused
             case engine.Unknown(error):
                 _log.warning("what became of a submit is not known", payment_id=attempt.payment_id, why=error.detail)
         return engine_heard(outcome)
@@ -69,7 +74,7 @@ class Sending:
         if found.passage is None:
             return None
         taken = self._routes.route(found.passage, found.channels, attempt.payment_id, self._monotonic())
-        return Routed(taken.rule, taken.channel_id, taken.alternatives, taken.probe)
+        return Routed(taken.rule, taken.channel_id, taken.alternatives[:_MOST_ALTERNATIVES], taken.probe)
 
     def _choice(self, attempt: Attempt, checked: Checked) -> Choice:
         """A scanned code is its wallet's, where the gateway has a channel that it calls so."""

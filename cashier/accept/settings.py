@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+# Proxies commonly give up a request that has been silent for a minute.
+LONGEST_WAIT_MS = 30_000
 Ms = Annotated[int, Meta(ge=1, le=60_000)]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -23,7 +25,7 @@ class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
     submit_ms: Ms = 8_000
     look_ms: Ms = 2_000
     every_gating_source: bool = True
-    wait_ms: Ms = 30_000
+    wait_ms: Annotated[int, Meta(ge=1, le=LONGEST_WAIT_MS)] = LONGEST_WAIT_MS
     follow_s: Count = 900
     most_under_way: Count = 10_000
     most_waiting: Count = 20_000

@@ -11,6 +11,9 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
+from msgspec.structs import replace
+
 from cashier.accept.alone import Alone
 from cashier.accept.attempt import order_key, underway
 from cashier.accept.looking import Heard, Looking, Seen, shows
@@ -24,8 +27,10 @@ from cashier.domain.standing import EngineWord, Standing
 from cashier.routes import Routes
 from cashier.tokens.payment_token import PaymentClaims
 
+_log = structlog.get_logger("cashier.accept")
 # A challenge is answered here, so nobody has to be asked about it often: it may be passed in another tab, and it runs out.
 _CHALLENGE_POLL_MS = 3_000
+_LONGEST_TURN_MS = 3_600_000
 
 
 class Telling:
@@ -68,17 +73,19 @@ class Telling:
         return self.told(claims, (await self._see(claims, trip, heard)).standing)
 
     async def look(self, claims: PaymentClaims, payment_token: str, trip: Any, wait_ms: int) -> Payment:
-        """The same under the token that it has; after `wait_ms`, or sooner where that changes. Raises `Crowded`."""
+        """The same, after `wait_ms`, or as soon as that is something else than the token says. Raises `Crowded`."""
         last = first = await self._see(claims, trip)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
-        if wait_s > 0 and self._polls.waiting < self.settings.most_waiting:
+        news = claims.told not in (None, first.standing.status)
+        if wait_s > 0 and not news and self._polls.waiting < self.settings.most_waiting:
             try:
                 async with asyncio.timeout(wait_s), aclosing(self._turns(claims, trip, first)) as turns:
                     async for last in turns:
                         if shows(first.standing, last.standing):
                             break
             except TimeoutError:
-                pass  # as it was at the last look
+                # As it was at the last look; where none was due in all that time, as it is now.
+                last = last if last is not first else await self._see(claims, trip)
         return self.told(claims, last.standing, payment_token)
 
     async def follow(self, claims: PaymentClaims, payment_token: str, trip: Any) -> AsyncGenerator[Payment, None]:
@@ -95,8 +102,8 @@ class Telling:
                     yield self.told(claims, told.standing, payment_token)
 
     def told(self, claims: PaymentClaims, found: Standing, payment_token: str | None = None) -> Payment:
-        """The answer. `payment_token`: where it is the one that the claims came in."""
-        route, carried = claims.route, claims.challenge
+        """The answer. `payment_token`: the one that the claims came in. It is told again as long as there is nothing else to say by it."""
+        route, carried, told_already = claims.route, claims.challenge, claims.told is found.status
         return Payment(
             payment_id=claims.payment_id,
             order_id=claims.chosen.order_id,
@@ -107,7 +114,7 @@ class Telling:
             route=None if route is None else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
             message=message(found.message, self.catalog.texts[self.catalog.locale(claims.chosen.locale)]),
             poll_after_ms=found.poll_after_ms,
-            payment_token=payment_token or self._sign(claims),
+            payment_token=payment_token if payment_token and told_already else self._sign(replace(claims, told=found.status)),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
 
@@ -115,7 +122,9 @@ class Telling:
         """Each look after the first, as soon as it is due. All who wait for this payment share it."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
         while not seen.standing.final and loop.time() < until_s:
-            after_ms = seen.standing.poll_after_ms or _CHALLENGE_POLL_MS
+            left_ms = max(1, min(_LONGEST_TURN_MS, int((until_s - loop.time()) * 1_000))) if until_s < float("inf") else _LONGEST_TURN_MS
+            after_ms = min(seen.standing.poll_after_ms or _CHALLENGE_POLL_MS, left_ms)
+            claims = replace(claims, told=seen.standing.status)
             try:
                 heard = await self._polls.next(payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip))
                 if heard is None:
@@ -128,8 +137,11 @@ class Telling:
             yield seen
 
     async def _see(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Seen:
-        seen = await self._looking.see(underway(claims), claims.fingerprint, claims.chosen.order_id, trip, heard)
+        seen = await self._looking.see(underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, trip, heard)
         key, now_s = order_key(claims.chosen), self._now().timestamp()
+        paid = seen.heard.acquirer.paid
+        if seen.standing.status is Status.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
+            _log.error("the acquirer was paid another amount than was asked for", payment_id=claims.payment_id, paid=str(paid))
         if seen.standing.final:
             self._learn(claims, seen, now_s)
             await self._alone.ended(key, claims.payment_id)

@@ -9,14 +9,24 @@ from msgspec import Meta, Struct
 from cashier.domain.money import Money
 from cashier.domain.order import Instant
 
+# A page of the web, and nothing that a browser or a terminal would take for a command.
+Page = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])")]
+# What opens an app: a scheme of its own, none that runs what follows.
+AppLink = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!(?:[jJ][aA][vV][aA]|[vV][bB])[sS][cC][rR][iI][pP][tT]:|[dD][aA][tT][aA]:|[fF][iI][lL][eE]:|[bB][lL][oO][bB]:)[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2040}(?![\s\S])"
+    ),
+]
+
 
 class Redirect(Struct, frozen=True, kw_only=True, tag_field="type", tag="REDIRECT", omit_defaults=True):
     """Send the browser to `url`; with POST, `fields` are the form. `applink` opens the wallet's app instead, where there is one."""
 
     method: Literal["GET", "POST"]
-    url: str
+    url: Page
     fields: dict[str, str] | None = None
-    applink: str | None = None
+    applink: AppLink | None = None
 
 
 class DisplayQr(Struct, frozen=True, kw_only=True, tag_field="type", tag="DISPLAY_QR"):
@@ -31,7 +41,7 @@ class DisplayCode(Struct, frozen=True, kw_only=True, tag_field="type", tag="DISP
     barcode: str | None = None
     institution: str
     expires_at: Instant
-    instructions_url: str | None = None
+    instructions_url: Page | None = None
 
 
 class DisplayVa(Struct, frozen=True, kw_only=True, tag_field="type", tag="DISPLAY_VA"):
@@ -51,7 +61,7 @@ class Sdk(Struct, frozen=True, kw_only=True, tag_field="type", tag="SDK"):
 class Await(Struct, frozen=True, kw_only=True, tag_field="type", tag="AWAIT"):
     """Nothing to do but to look again after `poll_after_ms`, and to stop by `until`."""
 
-    poll_after_ms: Annotated[int, Meta(ge=0)]
+    poll_after_ms: Annotated[int, Meta(ge=0, le=86_400_000)]
     until: Instant
 
 

@@ -29,6 +29,6 @@ def acquirer_heard(result: Result) -> AcquirerHeard:
     """An acquirer that does not know an order for which money was asked is no better than a silent one: it says nothing of the money."""
     match result:
         case OrderResult():
-            return AcquirerHeard(AcquirerWord(result.status), result.payment_id, result.closed_reason)
+            return AcquirerHeard(AcquirerWord(result.status), result.payment_id, result.closed_reason, result.paid)
         case NoOrder() | NoNews():
             return AcquirerHeard(AcquirerWord.SILENT)

@@ -17,6 +17,8 @@ _ID_DOMAIN = "cashier payment id 1"
 _FINGERPRINT_DOMAIN = "cashier payment fingerprint 1"
 # 128 bits: nobody meets another's id by chance, and with `pay_` it is 30 characters.
 _ID_BYTES = 16
+# As a regular expression, without its ends.
+PAYMENT_ID = "pay_[a-z2-7]{26}"
 
 Part: TypeAlias = "str | int | tuple[Part, ...] | None"
 

@@ -45,7 +45,7 @@ class RiskChallenge(Struct, frozen=True, kw_only=True):
 
     challenge_id: Id
     type: ChallengeType
-    render_value: str
+    render_value: Annotated[str, Meta(max_length=256)]
     attempts_left: AttemptsLeft
     expires_at: Instant
 

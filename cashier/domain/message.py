@@ -11,6 +11,7 @@ class MessageCode(StrEnum):
     """While it goes on, how it ended well, why it did not, and what becomes of money that came for nothing."""
 
     CHALLENGE = "CHALLENGE"
+    CHALLENGE_WRONG = "CHALLENGE_WRONG"
     ACTION_REQUIRED = "ACTION_REQUIRED"
     PROCESSING = "PROCESSING"
     USER_PAYING = "USER_PAYING"
@@ -20,7 +21,6 @@ class MessageCode(StrEnum):
     SUCCEEDED = "SUCCEEDED"
     SUCCEEDED_REFUNDED = "SUCCEEDED_REFUNDED"
     FAILED = "FAILED"
-    RISK_REJECTED = "RISK_REJECTED"
     CHALLENGE_FAILED = "CHALLENGE_FAILED"
     BALANCE_INSUFFICIENT = "BALANCE_INSUFFICIENT"
     INSTRUMENT_DECLINED = "INSTRUMENT_DECLINED"

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from cashier.answer import NoNews
 from cashier.domain.money import Money
+from cashier.domain.order import Id
 
 
 class ResultStatus(StrEnum):
@@ -25,7 +26,7 @@ class OrderResult(Struct, frozen=True, kw_only=True):
 
     order_id: str
     status: ResultStatus
-    payment_id: str | None = None
+    payment_id: Id | None = None
     paid: Money | None = None
     closed_reason: str | None = None
 

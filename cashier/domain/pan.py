@@ -22,6 +22,9 @@ SHORTEST, LONGEST = 13, 19
 _SEPARATOR = r"[ \u00a0\u2007\u202f\u3000\u2010-\u2015\u2212\uff0d-]"
 _RUN = re.compile(rf"\d+(?:{_SEPARATOR}{{1,3}}\d+)*")
 _GROUP = re.compile(r"\d+")
+# Between groups of the length that is printed on cards, and the same everywhere, also what elsewhere separates versions and addresses.
+_ODD = r"[._/+\t\u00ad\u200b-\u200d\u2060\ufeff]"
+_PRINTED = re.compile(rf"(?<!\d)(?:\d{{4}}({_ODD})\d{{4}}\1\d{{4}}\1\d{{1,7}}|\d{{4}}({_ODD})\d{{6}}\2\d{{5}})(?!\d)")
 # What two times a digit comes to, its own digits added up.
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
@@ -121,6 +124,9 @@ def _numbers(text: str) -> Iterator[tuple[str, bool]]:
     for run in _RUN.finditer(text):
         alone = not text[run.start() - 1 : run.start()].isalnum() and not text[run.end() : run.end() + 1].isalnum()
         yield from ((digits, alone) for digits in _passing(_GROUP.findall(run.group())))
+    for printed in _PRINTED.finditer(text):
+        alone = not text[printed.start() - 1 : printed.start()].isalnum() and not text[printed.end() : printed.end() + 1].isalnum()
+        yield from ((digits, alone) for digits in _passing(["".join(_GROUP.findall(printed.group()))]))
 
 
 def _passing(groups: list[str]) -> Iterator[str]:

@@ -26,7 +26,8 @@ from cashier.domain.actions import Action, Await, expiry
 from cashier.domain.challenged import CarriedChallenge, Verdict, verdict
 from cashier.domain.message import MessageCode
 from cashier.domain.method import Kind
-from cashier.domain.payment import FINAL, LEADS, NEXT, Event, IllegalMove, Status
+from cashier.domain.money import Money
+from cashier.domain.payment import FINAL, LEADS, Event, Status, moved
 from cashier.domain.polling import Pace
 
 
@@ -64,19 +65,21 @@ class EngineHeard(Struct, frozen=True):
 
 
 class AcquirerHeard(Struct, frozen=True):
-    """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time."""
+    """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time. `paid`:
+    how much, where it says; the word decides, whatever that is."""
 
     word: AcquirerWord
     payment_id: str | None = None
     closed_reason: str | None = None
+    paid: Money | None = None
 
 
 class Underway(Struct, frozen=True, kw_only=True):
     """What the payment's token says. Times in seconds since 1970.
 
     `sent_at`: when the engine was first asked to take the money; None: never, and then there is a `challenge` that it waits for.
-    `expires_at`: until when the payer may act. `cancelled`: the caller wants no more of it. `told`: the status that was told last, where
-    that is known: a stream or a long poll knows it.
+    `expires_at`: until when the payer may act. `cancelled`: the caller wants no more of it. `told`: the status that was told last, as the
+    token has it.
     """
 
     payment_id: str
@@ -137,13 +140,14 @@ _ENDING = frozenset({Event.ORDER_OVER, Event.CANCELLED, Event.EXPIRED, Event.CHA
 
 def standing(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Standing:
     """Raises `IllegalMove` where what is heard now contradicts what was told last."""
-    if payment.told in FINAL:
-        return Standing(payment.told, None, _BY_STATUS[payment.told])
     event = decisive(payment, engine, acquirer, now)
-    if payment.told is not None and event not in NEXT[payment.told]:
-        raise IllegalMove(payment.told, event)
     status = LEADS[event]
     message = _failed(engine) if event is Event.ENGINE_FAILED else _MESSAGES[event]
+    if payment.told in FINAL:
+        same = status is payment.told
+        return Standing(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
+    if payment.told is not None:
+        moved(payment.told, event)
     return Standing(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
 
 

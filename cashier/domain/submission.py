@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from cashier.answer import NoNews, SourceError
-from cashier.domain.actions import Action, Redirect
+from cashier.domain.actions import Action
 from cashier.domain.legs import Leg
 from cashier.domain.order import Instant
 
@@ -26,7 +26,7 @@ class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str
     legs: tuple[Leg, ...]
     decision_id: str
-    alternatives: tuple[str, ...] = ()
+    alternatives: tuple[str, ...]
     auth_code: str | None = None
     return_url: str | None = None
 
@@ -68,8 +68,6 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
             raise ValueError("a failure of what has not failed")
         if self.next_action is None and self.status is EngineStatus.ACTION_REQUIRED:
             raise ValueError("an action is required and not named")
-        if isinstance(self.next_action, Redirect) and not self.next_action.url.startswith(("https://", "http://")):
-            raise ValueError("a redirect to what is no web page")
 
 
 class Answered(Struct, frozen=True):

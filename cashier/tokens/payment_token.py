@@ -24,6 +24,7 @@ from msgspec import Struct
 from cashier.domain.challenged import CarriedChallenge
 from cashier.domain.method import Kind
 from cashier.domain.money import Money
+from cashier.domain.payment import Status
 from cashier.domain.payment_request import Chosen, Means
 from cashier.tokens.consult_token import Offered
 from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
@@ -59,6 +60,7 @@ class _Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_at: int | None = None
     challenge: CarriedChallenge | None = None
     cancelled: bool = False
+    told: Status | None = None
 
 
 class PaymentClaims(_Shown, frozen=True, kw_only=True):

@@ -27,7 +27,8 @@ class Answer(NamedTuple):
 
 def refusal(refused: Refused) -> Answer:
     what = refused.problem
-    return Answer(what.status, encode_problem(what), what.sources, refused.headers)
+    asked = what.sources or (what.consultation.sources if what.consultation is not None else ())
+    return Answer(what.status, encode_problem(what), asked, refused.headers)
 
 
 def answer_headers(answer: Answer, identity: str, began_ns: int) -> AnswerHeaders:

@@ -11,16 +11,17 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from cashier.accept.settings import LONGEST_WAIT_MS
+from cashier.domain.identity import PAYMENT_ID
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.payment_request import PaymentRequest
 from cashier.web import codec
 from cashier.web.problem import Code, Fault, Refused, invalid
 
-LONGEST_WAIT_MS = 30_000
 KEY, TOKEN = "Idempotency-Key", "X-Payment-Token"
 
 _KEY = re.compile(rb"[A-Za-z0-9_-]{1,64}")
-_PAYMENT_ID = re.compile(r"pay_[a-z2-7]{26}")
+_PAYMENT_ID = re.compile(PAYMENT_ID)
 # So much of a path is told, which is the caller's to make long.
 _LONGEST_PATH = 128
 
@@ -32,7 +33,7 @@ class ChallengeAnswer(Struct, frozen=True):
     """What the payer proves by: a code, a password, or what a device or an issuer signed. It does not show itself."""
 
     payment_token: str
-    value: Annotated[str, Meta(min_length=1, max_length=256)]
+    value: Annotated[str, Meta(min_length=1, max_length=2048)]
 
     def __repr__(self) -> str:
         return "<ChallengeAnswer>"

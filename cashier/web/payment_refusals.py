@@ -26,6 +26,7 @@ from cashier.web.problem import KNOWN, Code, Fault, Refused, invalid
 
 CHANGED = "The order can be paid, but not as it was agreed to. Nothing was sent. Let the payer choose again from the consultation."
 BUSY = "Another attempt on this order lives. Look at that payment, or cancel it, before another is tried."
+OVER = "The order cannot be paid any more: `changes` says why. Nothing was sent by this request."
 IN_FLIGHT = "The same request is under way elsewhere and has not come to its end. Send it again as it was."
 REJECTED = "The payment was refused. Nothing was sent. Another way to pay may be tried."
 REUSED = "The Idempotency-Key belongs to a payment with another body. Take a new key for a new payment."
@@ -47,12 +48,13 @@ def _of_fields(error: Invalid) -> Refused:
 
 
 def _of_change(error: ConsultChanged) -> Refused:
-    return Refused(Code.CONSULT_CHANGED, CHANGED, changes=error.changes, consultation=error.consultation)
+    detail = CHANGED if error.consultation.payable else OVER
+    return Refused(Code.CONSULT_CHANGED, detail, changes=error.changes, consultation=error.consultation)
 
 
 def _of_silence(error: CheckUnavailable) -> Refused:
     detail = f"No usable answer from {', '.join(error.silent)}; nothing was sent by this request. Send it again as it was."
-    return Refused(Code.CHECK_UNAVAILABLE, detail, sources=error.sources, headers=RETRY_AFTER_1)
+    return Refused(Code.CHECK_UNAVAILABLE, detail, sources=error.sources, silent=error.silent, headers=RETRY_AFTER_1)
 
 
 # By the type of the error, which has no subtypes.

@@ -94,7 +94,8 @@ class Fault(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """An RFC 9457 problem document. `sources`: reports of the sources that were asked, where their silence is the problem.
+    """An RFC 9457 problem document. `sources`: reports of the sources that were asked, where their silence is the problem;
+    `silent`: whose, by name, which may also be one that no consultation asks.
 
     `payment_id`: of the payment that is in the way. `changes` since what the payer agreed to, with a fresh `consultation` to choose from.
     """
@@ -109,6 +110,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     payment_id: str | None = None
     changes: tuple[Change, ...] = ()
     consultation: Consultation | None = None
+    silent: tuple[str, ...] = ()
 
 
 def problem(
@@ -119,9 +121,12 @@ def problem(
     payment_id: str | None = None,
     changes: tuple[Change, ...] = (),
     consultation: Consultation | None = None,
+    silent: tuple[str, ...] = (),
 ) -> Problem:
     status, title = KNOWN[code]
-    return Problem(f"urn:cashier:problem:{code.value}", title, status, code, detail, errors, sources, payment_id, changes, consultation)
+    return Problem(
+        f"urn:cashier:problem:{code.value}", title, status, code, detail, errors, sources, payment_id, changes, consultation, silent
+    )
 
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -146,10 +151,11 @@ class Refused(Exception):
         payment_id: str | None = None,
         changes: tuple[Change, ...] = (),
         consultation: Consultation | None = None,
+        silent: tuple[str, ...] = (),
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
-        self.problem = problem(code, detail, errors, sources, payment_id, changes, consultation)
+        self.problem = problem(code, detail, errors, sources, payment_id, changes, consultation, silent)
         self.headers = headers
 
 

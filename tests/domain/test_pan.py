@@ -180,3 +180,15 @@ def test_of_very_many_some_are_told() -> None:
     assert len(pan_fields(many)) == 80
     assert len(payment_pan_fields(many)) == 16
     assert payment_pan_fields([{"a": VISA}, {VISA: 1}]) == ("[0].a", "[1].?")
+
+
+@pytest.mark.parametrize("separator", [".", "_", "/", "+", "\t", "\u200b", "\u00ad"])
+def test_a_number_grouped_as_on_a_card_is_one_whatever_separates_the_groups(separator: str) -> None:
+    assert looks_like_pan(separator.join(("4111", "1111", "1111", "1111")))
+    assert looks_issued(separator.join(("3782", "822463", "10005")))
+    assert not looks_like_pan(separator.join(("4111", "1111", "1111", "1112")))
+
+
+def test_versions_and_addresses_are_no_card_numbers() -> None:
+    for text in ("Mozilla/5.0 (X11) AppleWebKit/537.36 Chrome/120.0.6099.109 Safari/537.36", "192.168.100.100", "2026/11/23", "10_15_7"):
+        assert not looks_like_pan(text)

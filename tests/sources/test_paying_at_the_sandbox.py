@@ -66,5 +66,6 @@ def submission_of(fingerprint: str, decision_id: str) -> Submission:
         merchant_id="m_1",
         fingerprint=fingerprint,
         legs=(Leg(type=LegType.BALANCE, id="acc_2", amount=PRICE),),
+        alternatives=(),
         decision_id=decision_id,
     )

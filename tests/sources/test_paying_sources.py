@@ -43,7 +43,15 @@ UNKNOWN = {"code": "PAYMENT_UNKNOWN"}
 AT = "2026-11-23T12:00:00+00:00"
 LEG = Leg(type=LegType.CHANNEL, id="ch_1", channel_id="ch_1", instrument_id=SECRET, amount=Money("CNY", 100))
 SUBMISSION = Submission(
-    payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", fingerprint="f", legs=(LEG,), decision_id="d_1", auth_code=SECRET
+    payment_id="pay_1",
+    order_id="o_1",
+    user_id="u_1",
+    merchant_id="m_1",
+    fingerprint="f",
+    legs=(LEG,),
+    alternatives=(),
+    decision_id="d_1",
+    auth_code=SECRET,
 )
 INQUIRY = inquiry.Inquiry(
     payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", amount=Money("CNY", 100), kind=Kind.CARD,
@@ -107,7 +115,8 @@ def test_a_submit_carries_its_key_and_the_contracts_fields_and_is_never_repeated
     assert request.headers == (("Idempotency-Key", "pay_1"),)
     leg = {"type": "CHANNEL", "id": "ch_1", "channel_id": "ch_1", "instrument_id": SECRET, "amount": {"currency": "CNY", "value": 100}}
     parties = {"payment_id": "pay_1", "order_id": "o_1", "user_id": "u_1", "merchant_id": "m_1"}
-    assert json.loads(request.body) == parties | {"fingerprint": "f", "legs": [leg], "decision_id": "d_1", "auth_code": SECRET}
+    rest = {"fingerprint": "f", "legs": [leg], "alternatives": [], "decision_id": "d_1", "auth_code": SECRET}
+    assert json.loads(request.body) == parties | rest
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "USER_PAYING", "SUCCEEDED", "FAILED"])

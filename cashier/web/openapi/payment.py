@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cashier.accept.settings import LONGEST_WAIT_MS
+from cashier.domain.identity import PAYMENT_ID
 from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, headers, problems, secured_codes
 from cashier.web.openapi.payment_examples import CANCELLATION, CHALLENGE_ANSWER, DETAILS, FINAL_PAYMENT, LIVE_PAYMENT, SUBMIT
 from cashier.web.paying import PAYMENTS_PATH
-from cashier.web.payment_bodies import KEY, LONGEST_WAIT_MS, TOKEN
+from cashier.web.payment_bodies import KEY, TOKEN
 from cashier.web.problem import Code
 
 _ALWAYS = (Code.INVALID, Code.INTERNAL, Code.PAYMENTS_NOT_CONFIGURED, Code.NOT_READY)
@@ -33,7 +35,7 @@ _TAKEN_FURTHER = (
     Code.OVERLOADED,
 )
 _OF_ONE = (Code.NOT_FOUND, Code.TOKEN_OTHER_PAYMENT)
-_LOOKED_AT = (Code.ENGINE_UNAVAILABLE, Code.OVERLOADED)
+_LOOKED_AT = (Code.KEY_REUSED, Code.OVERLOADED)
 
 _KEY_PARAMETER = {
     "name": KEY,
@@ -47,7 +49,7 @@ _ID_PARAMETER = {
     "name": "payment_id",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": r"^pay_[a-z2-7]{26}(?![\s\S])"},
+    "schema": {"type": "string", "pattern": rf"^{PAYMENT_ID}(?![\s\S])"},
 }
 _WAIT_PARAMETER = {
     "name": "wait_ms",

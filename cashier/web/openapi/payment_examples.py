@@ -51,13 +51,19 @@ _LIVE = Payment(
         expires_at=_AT + timedelta(minutes=5),
     ),
     next_action=None,
-    route=RouteTaken(rule="cheapest_healthy", channel_id="cmb_direct", alternatives=("unionpay",)),
-    message=Message(MessageCode.CHALLENGE, "Enter the code that was sent to 138****1234."),
+    route=None,
+    message=Message(MessageCode.CHALLENGE, "Please confirm that it is you."),
     poll_after_ms=None,
     payment_token=_TOKEN,
     expires_at=_AT + timedelta(minutes=30),
 )
-_FINAL = replace(_LIVE, status=Status.SUCCEEDED, challenge=None, message=Message(MessageCode.SUCCEEDED, "Paid."))
+_FINAL = replace(
+    _LIVE,
+    status=Status.SUCCEEDED,
+    challenge=None,
+    route=RouteTaken(rule="cheapest_healthy", channel_id="cmb_direct", alternatives=("unionpay",)),
+    message=Message(MessageCode.SUCCEEDED, "Paid."),
+)
 _SUBMIT = PaymentRequest(
     consult_token=_TOKEN,
     order_id="o_1001",
@@ -72,7 +78,7 @@ _SUBMIT = PaymentRequest(
     return_url="https://shop.example/back",
 )
 _CHANGE = Change(what=What.PRICE_CHANGED, before=_AMOUNT, after=Money("CNY", 12_800))
-_RISK_SILENT = SourceReport("risk", Importance.GATING, SourceStatus.TIMEOUT, 0.1, 800.0, 0)
+_QUOTA_SILENT = SourceReport("quota", Importance.GATING, SourceStatus.TIMEOUT, 0.1, 1000.0, 0)
 
 SUBMIT: dict[str, Any] = msgspec.to_builtins(_SUBMIT)
 LIVE_PAYMENT: dict[str, Any] = msgspec.to_builtins(_LIVE)
@@ -89,7 +95,7 @@ _STOPPED = {
         InFlight(),
         KeyReused(),
         RiskRejected(None),
-        CheckUnavailable(("risk",), (_RISK_SILENT,)),
+        CheckUnavailable(("quota",), (_QUOTA_SILENT,)),
         EngineUnavailable(),
         Crowded(),
     )
