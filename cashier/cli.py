@@ -66,7 +66,7 @@ def demo_command(
     locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
     seed: Annotated[int, typer.Option(help="Of the sandbox's world and weather.")] = 1,
 ) -> None:
-    """Start a sandbox and a service, show one consultation, and stay until Ctrl-C."""
+    """Start a sandbox and a service, show one consultation, pay, and stay until Ctrl-C."""
     found = _known_case(case)
     request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
     _run(demo.demonstrate(terminal.console(), request, found.sentence, seed=seed, weather=weather, once=once))
@@ -128,7 +128,10 @@ def pay(
     case: Annotated[str, typer.Option(help="Which of `cashier cases`.")] = "chinese_shop",
     method: Annotated[str | None, typer.Option(help="A method_id of the consultation; else the first that can be used.")] = None,
     option: Annotated[str | None, typer.Option(help="An option_id of that method: a bank, a chain, a card.")] = None,
-    promotions: Annotated[str | None, typer.Option(help="Their ids, with commas; '' for none. Else those of the offer.")] = None,
+    promotions: Annotated[
+        str | None,
+        typer.Option(help="Their ids, with commas, which must still hold; else the offer's."),
+    ] = None,
     card_token: Annotated[str | None, typer.Option(help="For CARD. At the sandbox tok_1, tok_3ds_1 or tok_declined_1.")] = None,
     auth_code: Annotated[str | None, typer.Option(help="For CONSUMER_QR: the code on the payer's phone.")] = None,
     return_url: Annotated[str | None, typer.Option(help="Where the payer comes back to.")] = None,

@@ -42,7 +42,7 @@ async def demonstrate(console: Console, request: dict[str, Any], sentence: str, 
             await show(console, url, request, sentence)
             await demo_paying.pay(console, url, sandbox_url, request)
             if not once:
-                console.print(_what_next(url, sandbox_url))
+                console.print(_what_next(url, sandbox_url), soft_wrap=True)  # to be copied, whatever the terminal's width
                 await ended
 
 
@@ -110,7 +110,7 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
             await ended
 
 
-def _what_next(url: str, sandbox_url: str) -> Padding:
+def _what_next(url: str, sandbox_url: str) -> str:
     ask, pay, weather = f"cashier consult --url {url}", f"cashier pay --url {url}", f"cashier weather --url {sandbox_url}"
     lines = [
         f"service [bold]{url}[/]   sandbox [bold]{sandbox_url}[/]   [dim]Ctrl-C ends both[/]",
@@ -137,4 +137,4 @@ def _what_next(url: str, sandbox_url: str) -> Padding:
         f"  {ask} --case japanese_shop",
         f"  {ask} --case order_paid --json",
     ]
-    return Padding("\n".join(lines), (0, 1, 1, 1))
+    return "\n".join(f" {line}" for line in lines) + "\n"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import re
 import runpy
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 import uvicorn
 
 from cashier import Cashier
+from cashier.domain.payment_diagram import block
 from cashier.sandbox import CASES
 from cashier.settings import configuration
 
@@ -24,7 +28,7 @@ from .running import ROOT, configured, running
 
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-FROM_CONFIG, OWN_FUNCTIONS, MOUNTED, ADAPTER = EXAMPLES
+FROM_CONFIG, OWN_FUNCTIONS, PAYING, MOUNTED, ADAPTER = EXAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,35 @@ def test_the_example_from_a_configuration_prints_ways_to_pay(checkout: Path, cap
 def test_the_example_with_own_functions_asks_them(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_script(checkout, OWN_FUNCTIONS)
     assert capsys.readouterr().out.strip() == "AVAILABLE"
+
+
+def test_the_example_that_pays_pays(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running("sandbox", "--port", "0", "--weather", "still") as its_own:  # an order can be paid once
+        directory = tmp_path_factory.mktemp("paying")
+        configured(directory, its_own.address("Sandbox on"))
+        monkeypatch.chdir(directory)
+        run_script(directory, PAYING)
+    assert capsys.readouterr().out.strip() == "SUCCEEDED 108.72 CNY"
+
+
+MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
+
+
+@pytest.mark.skipif(bool(MISSING) and "REQUIRE_PEERS" not in os.environ, reason=f"not installed: {', '.join(MISSING)}")
+def test_a_payment_by_hand_goes_through_as_it_is_written_down(tmp_path: Path) -> None:
+    by_hand = README[README.index("url=http://127.0.0.1:8080") :].partition("```")[0]
+    with running("sandbox", "--port", "0", "--weather", "still") as upstreams:
+        path = configured(tmp_path, upstreams.address("Sandbox on"), "")
+        with running("serve", "--config", str(path)) as service:
+            script = by_hand.replace("http://127.0.0.1:8080", service.address("Serving on"))
+            told = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert told.count('"status":"SUCCEEDED"') == 2
+
+
+def test_the_life_of_a_payment_is_drawn_as_it_is() -> None:
+    assert block() in README
 
 
 def run_script(directory: Path, text: str) -> None:

@@ -36,10 +36,8 @@ Value: TypeAlias = Money | str | None
 
 
 class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after": "to"}):
-    """`before` and `after`: amounts, or codes where no amount changed; null where there was, or is, nothing.
-
-    `subject`: what of the payment it is about, an id, `fee` or `order`; null for the payment as a whole. `reason`: why it is no use now.
-    """
+    """`from` and `to` (here `before` and `after`): amounts, or codes where no amount changed; null where there was, or is, nothing.
+    `subject`: what of the payment it is about, an id, `fee` or `order`; null for the payment as a whole. `reason`: why it is no use now."""
 
     what: What
     before: Value

@@ -19,7 +19,12 @@ IdempotencyKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", 
 
 
 class Chosen(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the payer chose, and what they were told it costs; nothing of it is secret. `country` is a claim, as in a consultation."""
+    """What the payer chose, and what they were told it costs; nothing of it is secret.
+
+    `expected_payable`: `amount.payable` of the method in the consultation, or of its option. `promotion_ids`: those that the payer was
+    shown; each must still hold. What is applied is always the best legal set: naming fewer takes none away. `country` is a claim, as in a
+    consultation.
+    """
 
     order_id: Id
     user_id: Id
