@@ -100,7 +100,7 @@ def consult(
     terminal_: Annotated[str | None, typer.Option("--terminal")] = None,
     amount: Annotated[str | None, typer.Option(help="The amount claimed, in minor units: CNY:12800.")] = None,
     country: Annotated[str | None, typer.Option(help="The country claimed.")] = None,
-    locale: Annotated[str | None, typer.Option()] = None,
+    locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
     deadline_ms: Annotated[int | None, typer.Option()] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Ask for answers as they get better, and show when each came.")] = False,
@@ -251,6 +251,19 @@ def _print_plan(cashier: Cashier) -> None:
         f" {found.reserve_ms} ms of it kept for our own work)."
         f"\nIt makes at most {found.usual_calls} calls, and {found.worst_calls} where every one of them is hedged or tried again;"
         f" over any ten seconds no more than {found.extra_bps / 100:g} % of a source's calls, or one a second, are such extra ones."
+    )
+    console.print(_payments(cashier))
+
+
+def _payments(cashier: Cashier) -> str:
+    if cashier.payments is None:
+        return "\nIt takes no payments: that needs risk, engine and acquirer under [sources]."
+    accept = cashier.config.settings.accept
+    checks_ms = accept.look_ms + accept.check_ms + accept.decide_ms
+    return (
+        f"\nA submit has been checked after {checks_ms} ms, or nothing is sent, and is answered after {accept.submit_ms} ms more."
+        f" Each of the eight is asked then too, for {accept.check_ms} ms at most and from no cache; risk, engine and acquirer make it"
+        " 12 calls at least."
     )
 
 

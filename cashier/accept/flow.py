@@ -218,7 +218,9 @@ class Acceptance:
                 _log.warning("the risk service did not decide", payment_id=attempt.payment_id, why=error.detail)
                 raise CheckUnavailable(("risk",), checked.consultation.sources)
             case Rejected(code=code):
-                _log.info("risk rejects a payment", payment_id=attempt.payment_id, code=code)
+                _log.info(
+                    "risk rejects a payment", payment_id=attempt.payment_id, code=code if code is None or code.isidentifier() else "strange"
+                )
                 raise RiskRejected(code)
             case Accepted(decision_id):
                 return await self._send(attempt, checked, decision_id)

@@ -142,7 +142,7 @@ def standing(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, no
     """Raises `IllegalMove` where what is heard now contradicts what was told last."""
     event = decisive(payment, engine, acquirer, now)
     status = LEADS[event]
-    message = _failed(engine) if event is Event.ENGINE_FAILED else _MESSAGES[event]
+    message = _words(engine, event)
     if payment.told in FINAL:
         same = status is payment.told
         return Standing(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
@@ -269,9 +269,13 @@ def _until_s(payment: Underway, event: Event) -> int:
     return payment.expires_at + polling.AFTERMATH_S
 
 
-def _failed(engine: EngineHeard) -> MessageCode:
-    """The engine's codes are its own; those that a payer can do something about have words of their own."""
-    return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
+def _words(engine: EngineHeard, event: Event) -> MessageCode:
+    """The engine's codes are its own; those that a payer can do something about have words of their own. Of what was reversed it says that
+    nothing was taken; of what ran out or was refused because the order is over, money may still be on its way."""
+    if event is Event.ENGINE_FAILED:
+        return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
+    reversed_ = event is Event.ENGINE_REVERSED and engine.failure_code == "REVERSED"
+    return MessageCode.CLOSED_UNPAID if reversed_ else _MESSAGES[event]
 
 
 _BY_FAILURE = {
@@ -294,7 +298,7 @@ _MESSAGES = {
     Event.CHALLENGE_FAILED: MessageCode.CHALLENGE_FAILED,
     Event.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
     Event.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
-    Event.ENGINE_SEALED: MessageCode.CLOSED,
+    Event.ENGINE_SEALED: MessageCode.CLOSED_UNPAID,
     Event.ENGINE_PROCESSING: MessageCode.PROCESSING,
     Event.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
     Event.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,

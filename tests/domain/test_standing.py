@@ -212,3 +212,19 @@ def test_what_ends_after_the_payers_time_is_looked_at_promptly_again() -> None:
     assert told("ACTION_REQUIRED", "PAYING", MINE, payment=virtual, after_s=86_399).poll_after_ms == 180_000
     assert told("ACTION_REQUIRED", "PAYING", MINE, payment=virtual, after_s=86_400).poll_after_ms == 1_000
     assert told("SUCCEEDED", "PAYING", MINE, payment=virtual, after_s=50_000).poll_after_ms == 5_000
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "said"),
+    [
+        ("SEALED", None, MessageCode.CLOSED_UNPAID),
+        ("FAILED", "REVERSED", MessageCode.CLOSED_UNPAID),
+        ("FAILED", "EXPIRED", MessageCode.CLOSED),
+        ("FAILED", "ORDER_CLOSED", MessageCode.CLOSED),
+    ],
+)
+def test_of_what_was_reversed_it_is_said_that_nothing_was_taken_and_of_what_ran_out_that_it_would_come_back(
+    word: str, code: str | None, said: MessageCode
+) -> None:
+    found = told(word, "PENDING", code=code)
+    assert (found.status, found.message) == (Status.CLOSED, said)
