@@ -89,7 +89,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
         )
 
 
-def checked(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
+def bounded(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
     """The request within its bounds, and without a card number: whoever calls it, from wherever.
 
     Raises `Invalid` for a card number and for a key that is none; msgspec.ValidationError for a request that breaks its types' bounds.

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from cashier import once
 from cashier.accept.alone import Alone
-from cashier.accept.attempt import LOOKING_S, Attempt, acts_until, checked, order_key, refuse_card_numbers, resumed, submitted
+from cashier.accept.attempt import LOOKING_S, Attempt, acts_until, bounded, order_key, refuse_card_numbers, resumed, submitted
 from cashier.accept.checking import Checked, Checking, OursAlready
 from cashier.accept.looking import Looking
 from cashier.accept.refused import AcceptError, CheckUnavailable, Crowded, EngineUnavailable, InFlight, KeyReused, RiskRejected
@@ -107,7 +107,7 @@ class Acceptance:
         It goes on though its caller goes away. Raises `TokenRefused`, `AcceptError` and `OrderUnknown`: then this call has sent nothing,
         but for `InFlight`, which says so. msgspec.ValidationError for a request that breaks its types' bounds.
         """
-        request = checked(request, idempotency_key)
+        request = bounded(request, idempotency_key)
         # What is no token of ours, or of something else, gets no further. That it has expired counts only where there is no payment yet.
         claims = self._signer.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
@@ -166,15 +166,7 @@ class Acceptance:
             return found
         self._alone.must_be_same(attempt)
         claims.must_hold(self._now().timestamp())
-        async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
-            if brought is not None:
-                return brought
-            async with self._alone.at_order(attempt):
-                try:
-                    checked = await self._checking.checked(attempt)
-                except OursAlready:
-                    return await self._ours(attempt)
-                return await self._decide(attempt, checked)
+        return await self._checked_alone(attempt, partial(self._decide, attempt))
 
     async def _answer(self, claims: PaymentClaims, value: str, trip: Any) -> Payment:
         attempt, challenge = resumed(claims, trip), claims.challenge
@@ -198,6 +190,12 @@ class Acceptance:
 
     async def _resume(self, attempt: Attempt, challenge: CarriedChallenge, *, passed: bool) -> Payment:
         """After a challenge: the same decision, but everything else is checked again. One that risk does not know is decided anew."""
+        if passed:
+            return await self._checked_alone(attempt, lambda checked: self._send(attempt, checked, challenge.decision_id))
+        return await self._checked_alone(attempt, lambda checked: self._decide(attempt, checked, challenge))
+
+    async def _checked_alone(self, attempt: Attempt, go_on: Callable[[Checked], Coroutine[Any, Any, Payment]]) -> Payment:
+        """Check everything and `go_on`, as the only one at this submit and at this order; or what another has brought it to meanwhile."""
         async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
             if brought is not None:
                 return brought
@@ -206,9 +204,7 @@ class Acceptance:
                     checked = await self._checking.checked(attempt)
                 except OursAlready:
                     return await self._ours(attempt)
-                if passed:
-                    return await self._send(attempt, checked, challenge.decision_id)
-                return await self._decide(attempt, checked, challenge)
+                return await go_on(checked)
 
     async def _decide(self, attempt: Attempt, checked: Checked, before: CarriedChallenge | None = None) -> Payment:
         """What risk says: on to the engine, or first to the payer."""
