@@ -177,7 +177,7 @@ def test_a_configuration_is_proved_and_its_plan_shown(run: Run) -> None:
     assert "config/cashier.toml is good." in out
     assert "the fan-out of a consultation has ended after 147 ms" in out
     assert "It makes at most 8 calls, and 16 where" in out
-    assert "A submit has been checked after 5000 ms, or nothing is sent, and is answered after 8000 ms more." in out
+    assert "A submit looks at the engine (2000 ms at most), asks the eight at once and from no cache (1000 ms)," in out
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
 

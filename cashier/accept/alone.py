@@ -15,7 +15,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from cashier.accept.attempt import Attempt, order_key
@@ -34,7 +34,7 @@ _LIVE = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, Engine
 _AFTERWARDS_S = 60
 # How long a worker's word that it is at a submit holds, unless it says so again.
 _HELD_MS = 1_500
-# Of those that were challenged or sent last; of what was sent the engine knows.
+# Of those that were challenged or sent last; of what was sent most engines know themselves.
 _MOST_BODIES = 10_000
 # How often a worker that waits for another looks whether the engine has the payment by now.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
@@ -156,8 +156,8 @@ class Alone:
 
     def _longest_ms(self) -> int:
         """Of everything between the first look and the engine's answer."""
-        settings: Any = self.settings
-        return int(settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms)
+        settings = self.settings
+        return settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms
 
 
 def _body(attempt: Attempt) -> str:

@@ -37,7 +37,7 @@ class Polls(Generic[News]):
     def __repr__(self) -> str:
         return f"<Polls keys={len(self._next)} waiting={self.waiting} stopped={self.stopped}>"
 
-    async def next(self, key: str, after_ms: int, look: Callable[[], Awaitable[News]]) -> News | None:
+    async def next(self, key: str, after_ms: float, look: Callable[[], Awaitable[News]]) -> News | None:
         """News of a look that begins in `after_ms`, or sooner where somebody else is less patient. None once nobody shall wait any more.
 
         Raises what the look raises, to all who wait for it. Who is cancelled goes away alone, and the last one takes the timer along.

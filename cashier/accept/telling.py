@@ -30,7 +30,6 @@ from cashier.tokens.payment_token import PaymentClaims
 _log = structlog.get_logger("cashier.accept")
 # A challenge is answered here, so nobody has to be asked about it often: it may be passed in another tab, and it runs out.
 _CHALLENGE_POLL_MS = 3_000
-_LONGEST_TURN_MS = 3_600_000
 
 
 class Telling:
@@ -122,8 +121,7 @@ class Telling:
         """Each look after the first, as soon as it is due. All who wait for this payment share it."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
         while not seen.standing.final and loop.time() < until_s:
-            left_ms = max(1, min(_LONGEST_TURN_MS, int((until_s - loop.time()) * 1_000))) if until_s < float("inf") else _LONGEST_TURN_MS
-            after_ms = min(seen.standing.poll_after_ms or _CHALLENGE_POLL_MS, left_ms)
+            after_ms = min(seen.standing.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
             claims = replace(claims, told=seen.standing.status)
             try:
                 heard = await self._polls.next(payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip))

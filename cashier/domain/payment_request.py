@@ -14,8 +14,9 @@ Named = Annotated[str, Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])",
 Secret = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 256 visible ASCII characters")]
 Url = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])", description="an http or https url of at most 2048 characters")]
 Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
-# The header `Idempotency-Key`.
-IdempotencyKey = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
+# The header `Idempotency-Key`, as a regular expression without its ends.
+IDEMPOTENCY_KEY = "[A-Za-z0-9_-]{1,64}"
+IdempotencyKey = Annotated[str, Meta(pattern=rf"^{IDEMPOTENCY_KEY}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
 
 
 class Chosen(Struct, frozen=True, kw_only=True, omit_defaults=True):

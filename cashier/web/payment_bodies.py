@@ -14,13 +14,13 @@ from msgspec import Meta, Struct
 from cashier.accept.settings import LONGEST_WAIT_MS
 from cashier.domain.identity import PAYMENT_ID
 from cashier.domain.pan import payment_pan_fields
-from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
 from cashier.web import codec
 from cashier.web.problem import Code, Fault, Refused, invalid
 
 KEY, TOKEN = "Idempotency-Key", "X-Payment-Token"
 
-_KEY = re.compile(rb"[A-Za-z0-9_-]{1,64}")
+_KEY = re.compile(IDEMPOTENCY_KEY.encode())
 _PAYMENT_ID = re.compile(PAYMENT_ID)
 # So much of a path is told, which is the caller's to make long.
 _LONGEST_PATH = 128

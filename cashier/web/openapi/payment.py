@@ -7,6 +7,7 @@ from typing import Any
 
 from cashier.accept.settings import LONGEST_WAIT_MS
 from cashier.domain.identity import PAYMENT_ID
+from cashier.domain.payment_request import IDEMPOTENCY_KEY
 from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, headers, problems, secured_codes
 from cashier.web.openapi.payment_examples import CANCELLATION, CHALLENGE_ANSWER, DETAILS, FINAL_PAYMENT, LIVE_PAYMENT, SUBMIT
 from cashier.web.paying import PAYMENTS_PATH
@@ -43,7 +44,7 @@ _KEY_PARAMETER = {
     "required": True,
     "description": "Names this payment among all of its caller's: the same key with the same body is the same payment, however often it is"
     " sent. Once, in one header.",
-    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9_-]{1,64}(?![\s\S])"},
+    "schema": {"type": "string", "pattern": rf"^{IDEMPOTENCY_KEY}(?![\s\S])"},
 }
 _ID_PARAMETER = {
     "name": "payment_id",
