@@ -28,15 +28,32 @@ OUT = Path(__file__).parent / "out"
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="studies to run; without: all but the soak, which takes ten minutes")
-    parser.add_argument("--quick", action="store_true", help="under two minutes, to see that it works; the figures mean nothing")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="studies to run; without: all but the soak, which takes ten minutes"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="under two minutes, to see that it works; the figures mean nothing"
+    )
     parser.add_argument("--rounds", type=int, default=0, metavar="N", help="instead of 5, or 1 when quick")
-    parser.add_argument("--out", type=Path, metavar="DIRECTORY", help="where results.json and report.html go (benchmarks/out)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIRECTORY", help="where results.json and report.html go (benchmarks/out)"
+    )
     parser.add_argument("--merge", type=Path, metavar="FILE", help="take from older results what is not measured now")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="measure nothing: draw the report of these results again")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw the picture of the README, .svg or .png")
-    parser.add_argument("--profile", type=Path, metavar="FILE", help="with the study `cost` alone: a profile of the service while it runs")
-    parser.add_argument("--require-peers", action="store_true", help="do not begin unless everything to compare with is installed")
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="measure nothing: draw the report of these results again"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="also draw the picture of the README, .svg or .png"
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="with the study `cost` alone: a profile of the service while it runs",
+    )
+    parser.add_argument(
+        "--require-peers", action="store_true", help="do not begin unless everything to compare with is installed"
+    )
     parser.add_argument("--list", action="store_true", help="name the studies and the peers, and do nothing")
     return parser
 
@@ -79,7 +96,9 @@ def blank(told: argparse.Namespace) -> Results:
 def measured(studies: Sequence[suite.Study], told: argparse.Namespace, console: Console) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch, Shown(console, studies, told.quick) as shown:
         run = suite.Run(told.quick, told.rounds, Path(scratch), told.profile)
-        return suite.run(studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say))
+        return suite.run(
+            studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say)
+        )
 
 
 def published(results: Results, told: argparse.Namespace, console: Console) -> int:
@@ -107,7 +126,12 @@ def published(results: Results, told: argparse.Namespace, console: Console) -> i
 def listed(console: Console) -> int:
     for study in suite.STUDIES:
         title = (importlib.import_module(f"benchmarks.studies.{study.name}").__doc__ or "").partition("\n")[0]
-        console.print(f"{study.name:12} {'only when named  ' if study.named else ''}{title}", highlight=False, markup=False, soft_wrap=True)
+        console.print(
+            f"{study.name:12} {'only when named  ' if study.named else ''}{title}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     console.print()
     for peer in PEERS:
         console.print(f"{peer.name:18} {peer.absent() or 'present'}", highlight=False, markup=False, soft_wrap=True)

@@ -36,19 +36,61 @@ BARS: Sequence[Bar] = (
     Bar(_LIVE + "Node http", "cost", "ratio.node", 0.6, 0.4),
     Bar(_LIVE + "aiohttp gather", "cost", "ratio.aiohttp", 0.3, 0.2),
     Bar(_LIVE + "FastAPI + httpx", "cost", "ratio.fastapi_httpx", 0.02, 0.01),
-    Bar("The same, cached as by default, ÷ nginx + Lua that caches the same", "cost", "ratio_cached.nginx_lua_cached", 1.2, 0.8),
-    Bar("Batching on, 2,000/s of distinct users: upstream calls per consultation", "batch", "batch.calls_per_consultation", 1.5, 0.5),
+    Bar(
+        "The same, cached as by default, ÷ nginx + Lua that caches the same",
+        "cost",
+        "ratio_cached.nginx_lua_cached",
+        1.2,
+        0.8,
+    ),
+    Bar(
+        "Batching on, 2,000/s of distinct users: upstream calls per consultation",
+        "batch",
+        "batch.calls_per_consultation",
+        1.5,
+        0.5,
+    ),
     Bar(_ADDED + "p50", "latency", "added_ms.p50", 1.0, 0.3, "ms"),
     Bar(_ADDED + "p99", "latency", "added_ms.p99", 4.0, 1.0, "ms"),
     Bar("1 % of calls 12 × slower: p99 with hedges ÷ without", "stragglers", "stragglers.p99_ratio", 0.5, 0.25),
-    Bar("The calls that this takes beyond the first ones", "stragglers", "stragglers.extra_calls_percent", 5.0, None, "%"),
-    Bar("A source hangs: p99 beyond the deadline, in every round", "hang", "hang.p99_over_deadline_ms", 5.0, None, "ms", always=True),
+    Bar(
+        "The calls that this takes beyond the first ones",
+        "stragglers",
+        "stragglers.extra_calls_percent",
+        5.0,
+        None,
+        "%",
+    ),
+    Bar(
+        "A source hangs: p99 beyond the deadline, in every round",
+        "hang",
+        "hang.p99_over_deadline_ms",
+        5.0,
+        None,
+        "ms",
+        always=True,
+    ),
     Bar("A source hangs: until p50 is normal again", "hang", "hang.normal_after_s", 2.0, None, "s"),
     Bar("Three times the capacity offered: goodput ÷ peak", "overload", "overload.goodput", 0.9, 0.97, higher=True),
-    Bar("The same: p99 of the admitted (twice the deadline at most)", "overload", "overload.admitted_p99_ms", 300.0, None, "ms"),
+    Bar(
+        "The same: p99 of the admitted (twice the deadline at most)",
+        "overload",
+        "overload.admitted_p99_ms",
+        300.0,
+        None,
+        "ms",
+    ),
     Bar("The same: p99 of the refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
-    Bar("Ten minutes at half load: memory, sockets and timers are flat (1: yes)", "soak", "soak.flat", 1.0, None, higher=True, always=True),
+    Bar(
+        "Ten minutes at half load: memory, sockets and timers are flat (1: yes)",
+        "soak",
+        "soak.flat",
+        1.0,
+        None,
+        higher=True,
+        always=True,
+    ),
 )
 
 
@@ -95,7 +137,9 @@ class Judged(NamedTuple):
     def spread(self) -> str:
         if self.figure is None or self.figure.low == self.figure.high:
             return ""
-        return f"{against(self.figure.low, higher=self.bar.higher)} to {against(self.figure.high, higher=self.bar.higher)}"
+        return (
+            f"{against(self.figure.low, higher=self.bar.higher)} to {against(self.figure.high, higher=self.bar.higher)}"
+        )
 
     @property
     def away(self) -> str:

@@ -42,7 +42,10 @@ class _Sieve:
         return {name: figure for name, figure in found.items() if figure is not None}
 
     def table(self, table: Table) -> Table:
-        rows = [msgspec.structs.replace(row, figures=self.those(row.figures, f"{table.title}, {row.label}, ")) for row in table.rows]
+        rows = [
+            msgspec.structs.replace(row, figures=self.those(row.figures, f"{table.title}, {row.label}, "))
+            for row in table.rows
+        ]
         return msgspec.structs.replace(table, rows=rows)
 
     def drawing(self, drawing: Drawing) -> Drawing:
@@ -50,7 +53,10 @@ class _Sieve:
         marks = {name: mark for name, mark in drawing.marks.items() if math.isfinite(mark)}
         if isinstance(drawing, Bars):
             groups = {
-                name: [figure and self.one(figure, f"{where}{label}, {name}") for label, figure in zip(drawing.labels, group, strict=True)]
+                name: [
+                    figure and self.one(figure, f"{where}{label}, {name}")
+                    for label, figure in zip(drawing.labels, group, strict=True)
+                ]
                 for name, group in drawing.groups.items()
             }
             return msgspec.structs.replace(drawing, groups=groups, marks=marks)
@@ -58,4 +64,6 @@ class _Sieve:
 
     def line(self, line: Line, where: str) -> Line:
         points = ((x, self.one(figure, f"{where}{line.label} at {x:g}")) for x, figure in line.points)
-        return msgspec.structs.replace(line, points=[(x, figure) for x, figure in points if figure is not None and math.isfinite(x)])
+        return msgspec.structs.replace(
+            line, points=[(x, figure) for x, figure in points if figure is not None and math.isfinite(x)]
+        )

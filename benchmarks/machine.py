@@ -15,7 +15,9 @@ PACKAGES = ("uvloop", "httptools", "msgspec", "uvicorn", "aiohttp")
 def found(peers: dict[str, str]) -> Machine:
     """`peers`: the versions of what is measured beside us."""
     ours = {"Python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
-    return Machine(_processor(), len(os.sched_getaffinity(0)), f"{platform.system()} {platform.release()}", {**ours, **peers})
+    return Machine(
+        _processor(), len(os.sched_getaffinity(0)), f"{platform.system()} {platform.release()}", {**ours, **peers}
+    )
 
 
 def _processor() -> str:

@@ -78,7 +78,9 @@ def expected_s(studies: Sequence[Study], quick: bool) -> float:
     return sum(study.quick_s if quick else study.full_s for study in studies)
 
 
-def run(studies: Sequence[Study], progress: Progress, measure: Callable[[str, Callable[[str], None]], Finding]) -> list[Finding]:
+def run(
+    studies: Sequence[Study], progress: Progress, measure: Callable[[str, Callable[[str], None]], Finding]
+) -> list[Finding]:
     """One after another. Whoever interrupts ends it, and keeps what was found before."""
     findings: list[Finding] = []
     for place, study in enumerate(studies, 1):
@@ -113,13 +115,19 @@ def merged(new: Results, old: Results) -> Results:
     tried = {finding.name for finding in new.findings}
     kept = [_aged(finding, new.machine, old) for finding in old.findings if finding.name not in tried]
     order = [study.name for study in STUDIES]
-    findings = sorted([*new.findings, *kept], key=lambda finding: order.index(finding.name) if finding.name in order else len(order))
+    findings = sorted(
+        [*new.findings, *kept], key=lambda finding: order.index(finding.name) if finding.name in order else len(order)
+    )
     return msgspec.structs.replace(new, findings=findings)
 
 
 def _aged(finding: Finding, machine: Machine, old: Results) -> Finding:
     """With a note where it was measured with something else than the heading says."""
-    then = {name: version for name, version in old.machine.versions.items() if machine.versions.get(name, version) != version}
+    then = {
+        name: version
+        for name, version in old.machine.versions.items()
+        if machine.versions.get(name, version) != version
+    }
     notes = list(finding.notes)
     if then:
         notes.append("Measured with " + ", ".join(f"{name} {version}" for name, version in then.items()) + ".")

@@ -42,7 +42,11 @@ async def paying(request: Request) -> Response:
     match request.method, request.target.split("/")[1:]:
         case "GET", ["payments", payment_id]:
             told: dict[str, Any] = {"payment_id": payment_id, "status": "SUCCEEDED"}
-            return Response(200, msgspec.json.encode(told)) if payment_id in TAKEN else Response(404, b'{"code":"PAYMENT_UNKNOWN"}')
+            return (
+                Response(200, msgspec.json.encode(told))
+                if payment_id in TAKEN
+                else Response(404, b'{"code":"PAYMENT_UNKNOWN"}')
+            )
         case "POST", ["payments"]:
             TAKEN.append(body["payment_id"])
             return Response(200, msgspec.json.encode({"payment_id": body["payment_id"], "status": "SUCCEEDED"}))
@@ -74,9 +78,14 @@ class Shop:
 
     def request(self) -> PaymentRequest:
         method = self.answer.methods[0]
-        fields = {name: getattr(QUESTION, name) for name in ("order_id", "user_id", "merchant_id", "product", "terminal")}
+        fields = {
+            name: getattr(QUESTION, name) for name in ("order_id", "user_id", "merchant_id", "product", "terminal")
+        }
         return PaymentRequest(
-            consult_token=self.answer.consult_token, method_id=method.method_id, expected_payable=method.amount.payable, **fields
+            consult_token=self.answer.consult_token,
+            method_id=method.method_id,
+            expected_payable=method.amount.payable,
+            **fields,
         )
 
     def submit(self) -> Any:

@@ -47,7 +47,13 @@ def thirty() -> World:
         ),
         quotas=(
             *(
-                quota(Kind.QUICK_PAY, bank=bank, single=2_000_000, daily=(5_000_000, 120_000), monthly=(20_000_000, 900_000))
+                quota(
+                    Kind.QUICK_PAY,
+                    bank=bank,
+                    single=2_000_000,
+                    daily=(5_000_000, 120_000),
+                    monthly=(20_000_000, 900_000),
+                )
                 for bank in BANKS
             ),
             quota(Kind.BALANCE, single=2_000_000),
@@ -134,9 +140,12 @@ def test_absurdly_many_promotions_and_channels(benchmark: BenchmarkFixture) -> N
     world = World(
         order=order(10**7),
         channels=tuple(
-            channel(list(Kind)[index % 10], f"P{index % 70}", f"ch_{index}", least=9 * 10**6 + index, most=10**9) for index in range(3_000)
+            channel(list(Kind)[index % 10], f"P{index % 70}", f"ch_{index}", least=9 * 10**6 + index, most=10**9)
+            for index in range(3_000)
         ),
-        promotions=tuple(promotion(f"p_{index}", 1_000 + index * 7_919 % 4_001, group=f"g_{index % 97}") for index in range(3_000)),
+        promotions=tuple(
+            promotion(f"p_{index}", 1_000 + index * 7_919 % 4_001, group=f"g_{index % 97}") for index in range(3_000)
+        ),
     )
     facts = world.facts()
     assert single_runs(benchmark, lambda: consulted(world, facts), 5)

@@ -90,9 +90,13 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.mark.parametrize("claims", [pytest.param(CLAIMS | ANSWER, id="claimed"), pytest.param(CLAIMS, id="order-tells")])
+@pytest.mark.parametrize(
+    "claims", [pytest.param(CLAIMS | ANSWER, id="claimed"), pytest.param(CLAIMS, id="order-tells")]
+)
 @pytest.mark.parametrize("start", [at_once, by_callback, by_task])
-def test_scatter_over_eight_sources(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, start: Start, claims: Known) -> None:
+def test_scatter_over_eight_sources(
+    benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, start: Start, claims: Known
+) -> None:
     plan = eight(start)
     benchmark.extra_info["consultations_per_round"] = CONSULTATIONS
     gathered = benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark leaves it untyped

@@ -102,7 +102,10 @@ class Sources:
         asked = msgspec.json.decode(body)["requests"]
         self.by_name[kind(target)].keys += len(asked)
         found = (self.found.get(BATCHES[target].format_map(each).encode()) for each in asked)
-        parts = (b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one[1].partition(b"\r\n\r\n")[2] for one in found)
+        parts = (
+            b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one[1].partition(b"\r\n\r\n")[2]
+            for one in found
+        )
         return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
 
@@ -240,8 +243,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--delay-ms", type=float, default=0, help="hold every answer back by so much")
-    parser.add_argument("--delay", type=one_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source")
-    parser.add_argument("--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay")
+    parser.add_argument(
+        "--delay", type=one_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source"
+    )
+    parser.add_argument(
+        "--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay"
+    )
     told = parser.parse_args()
     delays_ms = {**dict.fromkeys(NAMES, told.delay_ms), **dict(told.delay)}
     uvloop.run(serve(told.users, Behaviour(delays_ms, dict.fromkeys(NAMES, told.straggling_bps))))

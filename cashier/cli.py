@@ -33,7 +33,11 @@ from cashier.web.server import serve as serve_door
 from cashier.wiring import Cashier
 
 cli = typer.Typer(
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help="The cashier core."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The cashier core.",
 )
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.")]
@@ -76,7 +80,9 @@ def demo_command(
 def serve(
     config: ConfigPath = _DEFAULT_CONFIG,
     host: Annotated[str | None, typer.Option(help="Instead of [server] host.")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Instead of [server] port; 0 takes a free one.")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65_535, help="Instead of [server] port; 0 takes a free one.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Instead of [server] workers.")] = None,
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; every request that came in time is answered first."""
@@ -86,7 +92,11 @@ def serve(
         door(str(config), given)  # what is wrong is said here, once, and not by each worker
     except ConfigurationError as fault:
         _refuse(fault)
-    serve_door(server, partial(door, str(config), given), announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True))
+    serve_door(
+        server,
+        partial(door, str(config), given),
+        announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
+    )
 
 
 @cli.command()
@@ -103,7 +113,9 @@ def consult(
     locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
     deadline_ms: Annotated[int | None, typer.Option()] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Ask for answers as they get better, and show when each came.")] = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Ask for answers as they get better, and show when each came.")
+    ] = False,
 ) -> None:
     """Ask a running service which ways to pay there are, and show the answer."""
     request: dict[str, Any] = {"product": "STANDARD_CASHIER", "terminal": "APP"}
@@ -126,17 +138,23 @@ def consult(
 def pay(
     url: Url = "http://127.0.0.1:8080",
     case: Annotated[str, typer.Option(help="Which of `cashier cases`.")] = "chinese_shop",
-    method: Annotated[str | None, typer.Option(help="A method_id of the consultation; else the first that can be used.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A method_id of the consultation; else the first that can be used.")
+    ] = None,
     option: Annotated[str | None, typer.Option(help="An option_id of that method: a bank, a chain, a card.")] = None,
     promotions: Annotated[
         str | None,
         typer.Option(help="Their ids, with commas, which must still hold; else the offer's."),
     ] = None,
-    card_token: Annotated[str | None, typer.Option(help="For CARD. At the sandbox tok_1, tok_3ds_1 or tok_declined_1.")] = None,
+    card_token: Annotated[
+        str | None, typer.Option(help="For CARD. At the sandbox tok_1, tok_3ds_1 or tok_declined_1.")
+    ] = None,
     auth_code: Annotated[str | None, typer.Option(help="For CONSUMER_QR: the code on the payer's phone.")] = None,
     return_url: Annotated[str | None, typer.Option(help="Where the payer comes back to.")] = None,
     key: Annotated[str | None, typer.Option(help="The Idempotency-Key; else one is made up.")] = None,
-    otp: Annotated[str | None, typer.Option(help="The answer to a challenge; else it is asked for. At the sandbox 246810.")] = None,
+    otp: Annotated[
+        str | None, typer.Option(help="The answer to a challenge; else it is asked for. At the sandbox 246810.")
+    ] = None,
     cancel_after: Annotated[float | None, typer.Option(min=0, help="Ask for its end after so many seconds.")] = None,
     locale: Annotated[str, typer.Option(help="en or zh-CN.")] = "en",
     json: Annotated[bool, typer.Option("--json", help="Print the last answer alone, as it came.")] = False,
@@ -154,7 +172,9 @@ def pay(
 @cli.command()
 def payment(
     payment_id: Annotated[str, typer.Argument()],
-    token: Annotated[str, typer.Option(envvar="CASHIER_PAYMENT_TOKEN", help="The payment_token that came with it last.")],
+    token: Annotated[
+        str, typer.Option(envvar="CASHIER_PAYMENT_TOKEN", help="The payment_token that came with it last.")
+    ],
     url: Url = "http://127.0.0.1:8080",
     cancel: Annotated[bool, typer.Option("--cancel", help="Ask for its end first.")] = False,
     otp: Annotated[str | None, typer.Option(help="The answer to a challenge; else it is asked for.")] = None,
@@ -202,8 +222,12 @@ def weather_command(
     fault: Annotated[str, typer.Argument(help="A fault; `slow`; or `restore`.")] = "restore",
     share: Annotated[float, typer.Option(min=0, max=1, help="Of the calls.")] = 1.0,
     ms: Annotated[float, typer.Option(min=0, max=60_000, help="With `slow`: how slow.")] = 400,
-    once: Annotated[bool, typer.Option("--next", help="One call alone, the next; it comes before all else that the weather is.")] = False,
-    call: Annotated[str | None, typer.Option("--on", help="With --next: the next call of this name, such as submit.")] = None,
+    once: Annotated[
+        bool, typer.Option("--next", help="One call alone, the next; it comes before all else that the weather is.")
+    ] = False,
+    call: Annotated[
+        str | None, typer.Option("--on", help="With --next: the next call of this name, such as submit.")
+    ] = None,
     url: Annotated[str, typer.Option(help="Where the sandbox listens.")] = "http://127.0.0.1:9100",
 ) -> None:
     if once and (fault in ("slow", "restore") or source == "restore"):
@@ -220,7 +244,9 @@ def weather_command(
     if "code" in told and "field" not in told:
         _stop(f"{url} is no sandbox; `weather` wants the address after `sandbox`")
     if "code" in told:
-        _stop(f"{told['field']}: {told['detail']}" + (f"; did you mean {told['nearest']!r}?" if "nearest" in told else ""))
+        _stop(
+            f"{told['field']}: {told['detail']}" + (f"; did you mean {told['nearest']!r}?" if "nearest" in told else "")
+        )
     print(msgspec.json.encode(told).decode())
 
 
@@ -236,7 +262,17 @@ def cases() -> None:
 def _print_plan(cashier: Cashier) -> None:
     found = proof(cashier.plan, cashier.config.settings)
     table = Table(box=None, header_style="dim", pad_edge=False)
-    for heading in ("question", "class", "needs", "timeout", "ends by", "without claims", "calls", "under way", "fresh / stale / on error"):
+    for heading in (
+        "question",
+        "class",
+        "needs",
+        "timeout",
+        "ends by",
+        "without claims",
+        "calls",
+        "under way",
+        "fresh / stale / on error",
+    ):
         numeric = heading in ("timeout", "ends by", "without claims", "calls", "under way")
         table.add_column(heading, justify="right" if numeric else "left")
     for line in found.lines:

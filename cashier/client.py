@@ -90,10 +90,14 @@ class Payments:
         url, body = f"{self._url}{path}", None if told is None else msgspec.json.encode(told)
         began = time.perf_counter()
         with _reaching(self._url):
-            async with self._session.request(method, url, data=body, headers=(_JSON if body else {}) | headers) as response:
+            async with self._session.request(
+                method, url, data=body, headers=(_JSON if body else {}) | headers
+            ) as response:
                 answer = _json(await response.read(), self._url)
                 after = response.headers.get("Retry-After", "")
-        return Told(response.status, answer, (time.perf_counter() - began) * 1000, float(after) if after.isdecimal() else None)
+        return Told(
+            response.status, answer, (time.perf_counter() - began) * 1000, float(after) if after.isdecimal() else None
+        )
 
 
 @asynccontextmanager
@@ -118,7 +122,12 @@ async def read(url: str, path: str) -> dict[str, Any]:
 async def settle(url: str, payment_id: str) -> dict[str, Any]:
     """At a sandbox: the payer does what they were sent elsewhere for, and pays. Raises `NoAnswer`."""
     async with aiohttp.ClientSession(timeout=_PATIENCE) as session:
-        return _json(await _exchange(session, "POST", f"{url.rstrip('/')}/payments/{payment_id}/settle", {"result": "SUCCEEDED"}), url)
+        return _json(
+            await _exchange(
+                session, "POST", f"{url.rstrip('/')}/payments/{payment_id}/settle", {"result": "SUCCEEDED"}
+            ),
+            url,
+        )
 
 
 async def change_weather(url: str, source: str | None, forecast: dict[str, Any] | None) -> dict[str, Any]:
@@ -130,7 +139,9 @@ async def change_weather(url: str, source: str | None, forecast: dict[str, Any] 
 
 async def _exchange(session: aiohttp.ClientSession, method: str, url: str, told: dict[str, Any] | None) -> bytes:
     with _reaching(url):
-        async with session.request(method, url, data=None if told is None else msgspec.json.encode(told), headers=_JSON) as response:
+        async with session.request(
+            method, url, data=None if told is None else msgspec.json.encode(told), headers=_JSON
+        ) as response:
             return await response.read()
 
 

@@ -99,7 +99,9 @@ class RequiredSourceUnavailable(ConsultError):
 class Sign(Protocol):
     """Make the consult token: what acceptance will compare, signed."""
 
-    def __call__(self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int) -> str:
+    def __call__(
+        self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int
+    ) -> str:
         """`amount` is the order's; `now_s` in seconds since 1970."""
 
 
@@ -165,7 +167,9 @@ class Consult:
         try:
             unfolding.start(self._known(request))
             while True:
-                last = unfolding.over  # read first: it may be over by the time that whoever takes the answers comes back
+                last = (
+                    unfolding.over
+                )  # read first: it may be over by the time that whoever takes the answers comes back
                 gathered = unfolding.so_far()
                 if last or _usable(gathered):
                     found = self._answer(request, gathered, now)
@@ -181,7 +185,9 @@ class Consult:
     def _patience_ns(self, request: ConsultRequest) -> int:
         return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
 
-    def _gathered(self, request: ConsultRequest, trip: Any, now: datetime, since_ns: int | None) -> Coroutine[Any, Any, Gathered]:
+    def _gathered(
+        self, request: ConsultRequest, trip: Any, now: datetime, since_ns: int | None
+    ) -> Coroutine[Any, Any, Gathered]:
         began_ns = self._clock_ns() if since_ns is None else since_ns
         return scatter(
             self._plan,
@@ -203,11 +209,17 @@ class Consult:
         order = answers["order"]
         if order is None:
             raise OrderUnknown(request.order_id)
-        return None if isinstance(order, Missing) else block(request, order, answers["merchant"], answers["member"], now)
+        return (
+            None if isinstance(order, Missing) else block(request, order, answers["merchant"], answers["member"], now)
+        )
 
     def _case(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Case:
         answers = gathered.answers
-        if isinstance(answers["order"], Missing) or isinstance(answers["merchant"], Missing) or isinstance(answers["member"], Missing):
+        if (
+            isinstance(answers["order"], Missing)
+            or isinstance(answers["merchant"], Missing)
+            or isinstance(answers["member"], Missing)
+        ):
             raise RequiredSourceUnavailable(gathered.reports, gathered.failed_required)
         return Case(request, Facts(**answers), self._catalog, now)
 
@@ -227,14 +239,21 @@ class Consult:
             methods,
         )
 
-    def _blocked(self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: Gathered, now: datetime) -> Consultation:
+    def _blocked(
+        self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: Gathered, now: datetime
+    ) -> Consultation:
         """An order that cannot be paid is an answer. Of somebody else's order nothing is told."""
         message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
         hidden = blocked in NOT_YOURS
         summary = OrderSummary(
-            order.order_id, "" if hidden else order.title, Money(order.amount.currency, 0) if hidden else order.amount, order.expires_at
+            order.order_id,
+            "" if hidden else order.title,
+            Money(order.amount.currency, 0) if hidden else order.amount,
+            order.expires_at,
         )
-        token = self._sign(request, summary.amount, (), int(now.timestamp()), 0)  # its payload can be read by whoever has it
+        token = self._sign(
+            request, summary.amount, (), int(now.timestamp()), 0
+        )  # its payload can be read by whoever has it
         return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
 
 
@@ -267,4 +286,6 @@ def _shows(told: Consultation, found: Consultation, *, last: bool) -> bool:
     """
     if told.methods != found.methods or told.degraded != found.degraded:
         return True
-    return last and any(before.status is not after.status for before, after in zip(told.sources, found.sources, strict=True))
+    return last and any(
+        before.status is not after.status for before, after in zip(told.sources, found.sources, strict=True)
+    )

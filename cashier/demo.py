@@ -27,7 +27,9 @@ from cashier.web.server import ServerSettings, serving
 from cashier.wiring import Cashier
 
 
-async def demonstrate(console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool) -> None:
+async def demonstrate(
+    console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool
+) -> None:
     """Show one consultation and pay by its first way, then stay until the service is told to stop (Ctrl-C), or end at once."""
     async with serve(port=0, world=World(seed), weather=weather_named(weather, seed)) as sandbox_port:
         sandbox_url = f"http://127.0.0.1:{sandbox_port}"
@@ -35,21 +37,29 @@ async def demonstrate(console: Console, request: dict[str, Any], sentence: str, 
         # Here nothing but the deadline ends a call, so that it is the deadline that is seen at work.
         sources = {name: {"url": sandbox_url, "timeout_ms": consult.deadline_ms - consult.reserve_ms} for name in NAMES}
         sources |= {name: {"url": sandbox_url} for name in ("risk", "engine", "acquirer")}
-        table = {"consult": {"deadline_ms": consult.deadline_ms}, "sources": sources, "tokens": {"secrets": [token_urlsafe(32)]}}
+        table = {
+            "consult": {"deadline_ms": consult.deadline_ms},
+            "sources": sources,
+            "tokens": {"secrets": [token_urlsafe(32)]},
+        }
         config = configuration(table, "the demonstration's configuration")
         async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
             await client.consult(url, _another(request))  # the first pays for what later ones find warm
             await show(console, url, request, sentence)
             await demo_paying.pay(console, url, sandbox_url, request)
             if not once:
-                console.print(_what_next(url, sandbox_url), soft_wrap=True)  # to be copied, whatever the terminal's width
+                console.print(
+                    _what_next(url, sandbox_url), soft_wrap=True
+                )  # to be copied, whatever the terminal's width
                 await ended
 
 
 def _another(request: dict[str, Any]) -> dict[str, Any]:
     """An order of somebody else's in another country, so that nothing of the one to be shown is cached."""
     differs = ("user_id", "merchant_id", "country")
-    other = next(case.request for case in CASES.values() if all(case.request.get(name) != request.get(name) for name in differs))
+    other = next(
+        case.request for case in CASES.values() if all(case.request.get(name) != request.get(name) for name in differs)
+    )
     return {**other, "deadline_ms": request["deadline_ms"]}
 
 
@@ -111,7 +121,11 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
 
 
 def _what_next(url: str, sandbox_url: str) -> str:
-    ask, pay, weather = f"cashier consult --url {url}", f"cashier pay --url {url}", f"cashier weather --url {sandbox_url}"
+    ask, pay, weather = (
+        f"cashier consult --url {url}",
+        f"cashier pay --url {url}",
+        f"cashier weather --url {sandbox_url}",
+    )
     lines = [
         f"service [bold]{url}[/]   sandbox [bold]{sandbox_url}[/]   [dim]Ctrl-C ends both[/]",
         "",

@@ -39,7 +39,9 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
         pass  # how to go on is said already
     else:
         if told.body["status"] == "SUCCEEDED":
-            console.print(Padding(books(await client.read(sandbox_url, "/ledger"), told.body["payment_id"], found), (0, 1, 1, 4)))
+            console.print(
+                Padding(books(await client.read(sandbox_url, "/ledger"), told.body["payment_id"], found), (0, 1, 1, 4))
+            )
 
 
 def books(ledger: dict[str, Any], payment_id: str, found: Chosen) -> str:

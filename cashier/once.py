@@ -88,5 +88,9 @@ class Once(Generic[T]):
         error = None if running.waiting or running.task.cancelled() else running.task.exception()
         if error is not None and not isinstance(error, self._ordinary):
             running.task.get_loop().call_exception_handler(
-                {"message": "cashier: work that nobody waited for any more failed", "exception": error, "task": running.task}
+                {
+                    "message": "cashier: work that nobody waited for any more failed",
+                    "exception": error,
+                    "task": running.task,
+                }
             )

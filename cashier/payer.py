@@ -85,8 +85,14 @@ def choose(request: dict[str, Any], answer: dict[str, Any], wish: Wish) -> Chose
     for name in _lacking(method, wish):
         raise NoWay(f"{method['method_id']} takes --{name.replace('_', '-')}: {_EXAMPLES[name]}")
     named = {"method_id": method["method_id"], "option_id": option["option_id"] if option else None}
-    body = {name: request[name] for name in _CLAIMS if name in request} | {name: value for name, value in named.items() if value}
-    body |= {"consult_token": answer["consult_token"], "promotion_ids": promotions, "expected_payable": amount["payable"]}
+    body = {name: request[name] for name in _CLAIMS if name in request} | {
+        name: value for name, value in named.items() if value
+    }
+    body |= {
+        "consult_token": answer["consult_token"],
+        "promotion_ids": promotions,
+        "expected_payable": amount["payable"],
+    }
     return Chosen(method, amount, body | {name: value for name, value in brought.items() if value is not None})
 
 
@@ -168,7 +174,9 @@ def _method(methods: list[dict[str, Any]], wish: Wish) -> dict[str, Any]:
         raise NoWay(f"there is no way {wish.method_id!r}; there are {', '.join(one['method_id'] for one in methods)}")
     if found["amount"] is None or found["availability"] != "AVAILABLE":
         reason = found["reason"]
-        raise NoWay(f"{wish.method_id} is {found['availability'].lower()}" + (f": {reason['message']}" if reason else ""))
+        raise NoWay(
+            f"{wish.method_id} is {found['availability'].lower()}" + (f": {reason['message']}" if reason else "")
+        )
     return found
 
 

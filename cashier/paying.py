@@ -69,7 +69,9 @@ async def pay(console: Console, url: str, found: Chosen, key: str, payer: Payer)
             return await pay_at(payments, found.body, key, payer, printed)
 
 
-async def consult_and_pay(console: Console, url: str, request: dict[str, Any], wish: Wish, key: str, payer: Payer) -> Told:
+async def consult_and_pay(
+    console: Console, url: str, request: dict[str, Any], wish: Wish, key: str, payer: Payer
+) -> Told:
     found = await offered(console, url, request, wish)
     return found if isinstance(found, Told) else await pay(console, url, found, key, payer)
 
@@ -105,7 +107,9 @@ def asking(otp: str | None) -> Callable[[dict[str, Any]], str]:
             raise NoWay(f"{challenge['type']} asks for an answer: give it with --otp")
         console = Console(stderr=True, highlight=False)
         with _interruptible():
-            return console.input(f"    {challenge['type']} {challenge['render_value']}: ", password=challenge["type"] in _HIDDEN).strip()
+            return console.input(
+                f"    {challenge['type']} {challenge['render_value']}: ", password=challenge["type"] in _HIDDEN
+            ).strip()
 
     return prove
 

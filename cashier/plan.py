@@ -95,7 +95,11 @@ CLAIMED = (*ALWAYS_GIVEN, "amount", "currency", "country")
 
 def known(request: ConsultRequest) -> dict[str, Any]:
     """What the caller says, by the names that questions need."""
-    found: dict[str, Any] = {"order_id": request.order_id, "user_id": request.user_id, "merchant_id": request.merchant_id}
+    found: dict[str, Any] = {
+        "order_id": request.order_id,
+        "user_id": request.user_id,
+        "merchant_id": request.merchant_id,
+    }
     if request.amount is not None:
         found["amount"] = request.amount
         found["currency"] = request.amount.currency
@@ -106,7 +110,9 @@ def known(request: ConsultRequest) -> dict[str, Any]:
 
 def reveal(order: Order | None) -> dict[str, Any]:
     """What an order makes known; nothing where there is none."""
-    return {} if order is None else {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
+    return (
+        {} if order is None else {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
+    )
 
 
 def consultation(ways: Mapping[str, Way]) -> Plan:

@@ -76,7 +76,9 @@ def proof(plan: Plan, settings: Settings) -> Proof:
             )
         )
     consult = settings.consult
-    worst_ms = worst_time_ms(plan, deadline_ms=consult.deadline_ms, grace_ms=consult.grace_ms, reserve_ms=consult.reserve_ms)
+    worst_ms = worst_time_ms(
+        plan, deadline_ms=consult.deadline_ms, grace_ms=consult.grace_ms, reserve_ms=consult.reserve_ms
+    )
     usual, worst = worst_calls(plan), worst_calls(plan, {line.name: line.calls for line in lines})
     return Proof(tuple(lines), consult.deadline_ms, consult.reserve_ms, worst_ms, usual, worst, consult.extra_calls_bps)
 
@@ -96,7 +98,9 @@ def faults(settings: Settings) -> Iterator[str]:
                 f"[sources.{name}] timeout_ms = {timeout_ms} cannot be kept: deadline_ms = {consult.deadline_ms} less"
                 f" reserve_ms = {consult.reserve_ms} leaves {left_ms}; lower this or raise that"
             )
-        yield from (f"[sources.{name}] {fault}" for fault in _mechanism_faults(found, timeout_of(question, settings), settings))
+        yield from (
+            f"[sources.{name}] {fault}" for fault in _mechanism_faults(found, timeout_of(question, settings), settings)
+        )
 
 
 def _mechanism_faults(found: SourceSettings, timeout_ms: int, settings: Settings) -> Iterator[str]:

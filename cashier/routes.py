@@ -31,7 +31,14 @@ class Routes:
         """Other rules and numbers from now on. Nothing learned is lost."""
         self.routing = routing
 
-    def route(self, passage: Passage, channels: Sequence[Channel], payment_id: str, now_s: float, tried: Set[str] = frozenset()) -> Route:
+    def route(
+        self,
+        passage: Passage,
+        channels: Sequence[Channel],
+        payment_id: str,
+        now_s: float,
+        tried: Set[str] = frozenset(),
+    ) -> Route:
         """See `routing.route`. To be called once a payment: sick channels are counted as tried or passed over."""
         found = route(self.routing, passage, channels, self.records, int(now_s), payment_id, tried)
         for rated in found.rated:
@@ -56,7 +63,9 @@ class Routes:
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
         before = self.records.get(channel_id, TrackRecord())
-        self.records[channel_id] = heard(before, outcome, int(began_s), int(now_s), self.routing.learning, self.routing.sick)
+        self.records[channel_id] = heard(
+            before, outcome, int(began_s), int(now_s), self.routing.learning, self.routing.sick
+        )
         self.records.move_to_end(channel_id)
         if len(self.records) > MAX_CHANNELS:
             self.records.popitem(last=False)

@@ -55,7 +55,9 @@ async def _following(cashier: Cashier, read: Callable[[], Configuration]) -> Asy
     """Open, and following its configuration. Only the main thread hears signals."""
     async with cashier, anyio.create_task_group() as listening:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the server held it back until somebody listens
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, {signal.SIGHUP}
+            )  # the server held it back until somebody listens
             listening.start_soon(_follow, hangups, cashier, read)
             yield cashier
             listening.cancel_scope.cancel()

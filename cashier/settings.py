@@ -172,7 +172,9 @@ def load(
     `server` takes the place of single values of `[server]`. Raises `ConfigurationError` with every fault that could be found.
     """
     file = Path(path)
-    return configuration(_over(_read(file), {"server": dict(server)} if server else {}), str(file), file.parent, environ)
+    return configuration(
+        _over(_read(file), {"server": dict(server)} if server else {}), str(file), file.parent, environ
+    )
 
 
 def configuration(
@@ -220,7 +222,9 @@ def _settings_faults(settings: Settings) -> Iterator[str]:
     yield from shed_faults(settings.shed)
     for name in SourcesSettings.__struct_fields__:
         service = name in SERVICES
-        found: SourceSettings | ServiceSettings | None = settings.sources.service(name) if service else settings.sources[name]
+        found: SourceSettings | ServiceSettings | None = (
+            settings.sources.service(name) if service else settings.sources[name]
+        )
         if found is not None:
             yield from _address_faults(name, found)
         if isinstance(found, SourceSettings):
@@ -269,7 +273,11 @@ def _origin(name: str, beside: Path | None) -> str:
 def _placed(fault: str, source: str, beside: Path | None) -> str:
     """A fault of the catalog or the routing begins with what it is about: `methods`, `texts`, `routing`, or the settings."""
     about, _, said = fault.partition(": ")
-    return f"{_origin(f'{about}.toml', beside)}: {said}" if about in ("methods", "texts", "routing") else f"{source}: {fault}"
+    return (
+        f"{_origin(f'{about}.toml', beside)}: {said}"
+        if about in ("methods", "texts", "routing")
+        else f"{source}: {fault}"
+    )
 
 
 def _layered(name: str, beside: Path | None) -> dict[str, Any]:
@@ -346,6 +354,8 @@ def _strangers(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterato
 
 
 def _stranger(key: str, known: list[str], path: tuple[str, ...]) -> str:
-    near = [name for name in known if name.startswith(key) or key.startswith(name)] or difflib.get_close_matches(key, known, 1)
+    near = [name for name in known if name.startswith(key) or key.startswith(name)] or difflib.get_close_matches(
+        key, known, 1
+    )
     place = f"[{'.'.join(path)}] " if path else ""
     return f"{place}unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

@@ -41,8 +41,12 @@ class Stack:
         self.name = question.source.name
         found = settings_of(whole, self.name)
         timeout_ms, importance = timeout_of(question, whole), question.importance
-        self.guard = Guard(self.name, upstream, timeout_ms, mechanisms(found, whole), ladder, importance, clock_ns=clock_ns)
-        self.cache = Cache(self.guard, question.key, freshness(question, found), store, second=second, clock_ns=clock_ns)
+        self.guard = Guard(
+            self.name, upstream, timeout_ms, mechanisms(found, whole), ladder, importance, clock_ns=clock_ns
+        )
+        self.cache = Cache(
+            self.guard, question.key, freshness(question, found), store, second=second, clock_ns=clock_ns
+        )
 
     def way(self) -> Way:
         ceiling_ms = self.guard.patience.ceiling_ms
@@ -99,4 +103,6 @@ def timeout_of(question: Question, whole: Settings) -> int:
     """As configured, or the plan's own as far as the deadline allows it."""
     configured = settings_of(whole, question.source.name).timeout_ms
     consult = whole.consult
-    return min(question.timeout_ms, max(1, consult.deadline_ms - consult.reserve_ms)) if configured is None else configured
+    return (
+        min(question.timeout_ms, max(1, consult.deadline_ms - consult.reserve_ms)) if configured is None else configured
+    )

@@ -37,9 +37,15 @@ def consultation(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> R
 def problem(answer: dict[str, Any]) -> RenderableType:
     """An answer that is a problem (RFC 9457)."""
     if "title" not in answer:
-        return Padding(f"[bold red]{escape(answer['code'])}[/]  That is no cashier service; is it the sandbox's address?", (1, 1))
-    lines = [f"[bold red]{answer['status']} {escape(answer['code'])}[/]  {escape(answer.get('detail') or answer['title'])}"]
-    lines += [f"  [bold]{escape(error['field'])}[/]  {escape(error['message'])}" for error in answer.get("errors") or ()]
+        return Padding(
+            f"[bold red]{escape(answer['code'])}[/]  That is no cashier service; is it the sandbox's address?", (1, 1)
+        )
+    lines = [
+        f"[bold red]{answer['status']} {escape(answer['code'])}[/]  {escape(answer.get('detail') or answer['title'])}"
+    ]
+    lines += [
+        f"  [bold]{escape(error['field'])}[/]  {escape(error['message'])}" for error in answer.get("errors") or ()
+    ]
     lines += [_change(change) for change in answer.get("changes") or ()]
     return Padding(Group(*lines), (1, 1))
 
@@ -113,7 +119,11 @@ def _why(method: dict[str, Any]) -> str:
     if reason is None:
         return f"[dim]{escape(' '.join(method['rank_reasons']))}[/]"
     remedy = reason["remedy"]
-    help_ = "" if remedy is None else f" → {remedy['type']}" + (f" {money(remedy['amount'])}" if remedy.get("amount") else "")
+    help_ = (
+        ""
+        if remedy is None
+        else f" → {remedy['type']}" + (f" {money(remedy['amount'])}" if remedy.get("amount") else "")
+    )
     who = f" ({reason['source']})" if method["availability"] == "UNDETERMINED" else ""
     colour = "yellow" if method["availability"] == "UNDETERMINED" else "default"
     return f"[{colour}]{escape(reason['message'].strip())}{who}[/][cyan]{help_}[/]"
@@ -123,7 +133,12 @@ def waterfall(sources: list[dict[str, Any]], total_ms: float, deadline_ms: int) 
     """One bar a source, from when it was asked to when it answered, all to one scale; `│` is when the answer went out."""
     reports = [
         SourceReport(
-            each["name"], Importance(each["class"]), Status(each["status"]), each["started_ms"], each["elapsed_ms"], each["age_ms"]
+            each["name"],
+            Importance(each["class"]),
+            Status(each["status"]),
+            each["started_ms"],
+            each["elapsed_ms"],
+            each["age_ms"],
         )
         for each in sources
     ]

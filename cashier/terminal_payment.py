@@ -36,7 +36,13 @@ _INDENT = (0, 1, 0, 4)
 def consulted(answer: dict[str, Any], took_ms: float) -> RenderableType:
     ways = answer["methods"]
     usable = sum(way["availability"] == "AVAILABLE" for way in ways)
-    return _line("consult", 200, "", took_ms, f"{usable} of {len(ways)} ways to pay are available" if ways else "nothing can be paid")
+    return _line(
+        "consult",
+        200,
+        "",
+        took_ms,
+        f"{usable} of {len(ways)} ways to pay are available" if ways else "nothing can be paid",
+    )
 
 
 def chosen(found: Chosen, key: str) -> RenderableType:
@@ -85,7 +91,13 @@ def _line(asked: str, status: int, state: str, took_ms: float, text: str) -> Ren
     table.add_column()
     took = f"{took_ms:.1f} ms" if took_ms < 1000 else f"{took_ms / 1000:.1f} s"
     style = "red" if status >= 400 else "dim"
-    table.add_row(asked, Text(str(status), style=style), Text(state, style=_COLOURS.get(state, "")), Text(took, style="dim"), Text(text))
+    table.add_row(
+        asked,
+        Text(str(status), style=style),
+        Text(state, style=_COLOURS.get(state, "")),
+        Text(took, style="dim"),
+        Text(text),
+    )
     return Padding(table, _MARGIN)
 
 
@@ -139,5 +151,7 @@ def _time(told: str) -> str:
 def left(payment: dict[str, Any], url: str) -> Iterator[RenderableType]:
     """How to go on with a payment that nobody waits for any more. A `Text` as in `step`."""
     state = f"[{_COLOURS[payment['status']]}]{payment['status']}[/]"
-    yield Padding(f"{state}, and nobody waits for it here any more. To go on with it, or with --cancel to end it:", (1, 1, 0, 1))
+    yield Padding(
+        f"{state}, and nobody waits for it here any more. To go on with it, or with --cancel to end it:", (1, 1, 0, 1)
+    )
     yield Text(f"    cashier payment {payment['payment_id']} --url {url} --token {payment['payment_token']}")

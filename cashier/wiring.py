@@ -105,7 +105,10 @@ class Cashier:
         self.stacks = self._build(ladder or Ladder())
         secrets, made_up = token_secrets(config.settings.tokens)
         if made_up:
-            _log.warning("tokens are signed with a secret made up for this run", remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets")
+            _log.warning(
+                "tokens are signed with a secret made up for this run",
+                remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets",
+            )
         self._signer = _signer(config, secrets)
         self._routes = Routes(config.routing)
         self._live = LiveAttempts(self._valkey)
@@ -140,13 +143,20 @@ class Cashier:
             self._stack = stack.pop_all()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         stack, self._stack = self._stack, None
         if stack is not None:
             await stack.aclose()
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
     ) -> Consultation:
         """Which ways to pay there are, now, for this order. Ends by the request's deadline, or the configured one.
 
@@ -240,7 +250,9 @@ class Cashier:
         patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
         plan = consultation({name: stack.fresh_way(check_ms) for name, stack in self.stacks.items()})
         ttl_s = config.settings.tokens.ttl_s
-        return Consult(plan, known, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock).weighed
+        return Consult(
+            plan, known, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock
+        ).weighed
 
     def _payment_upstreams(self) -> Upstreams | None:
         """None where nothing takes payments. Raises `ConfigurationError` where only a part of it is there."""
@@ -250,7 +262,10 @@ class Cashier:
             return None
         if missing:
             raise ConfigurationError(
-                [f"{self.config.source}: [sources.{name}] is missing; payments need risk, engine and acquirer" for name in missing]
+                [
+                    f"{self.config.source}: [sources.{name}] is missing; payments need risk, engine and acquirer"
+                    for name in missing
+                ]
             )
         risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
         tries = {name: (settings.service(name) or ServiceSettings("")).tries for name in SERVICES}
@@ -269,7 +284,11 @@ class Cashier:
         return transport
 
     def _build(self, ladder: Ladder) -> dict[str, Stack]:
-        wrong = [f"there is no source {name!r}; known are {', '.join(NAMES)}" for name in self._functions if name not in NAMES]
+        wrong = [
+            f"there is no source {name!r}; known are {', '.join(NAMES)}"
+            for name in self._functions
+            if name not in NAMES
+        ]
         settings = self.config.settings
         store = Store(settings.cache.l1_entries)
         stacks: dict[str, Stack] = {}
@@ -278,7 +297,9 @@ class Cashier:
             found = settings.sources[name]
             try:
                 if name not in self._functions and found is None:
-                    wrong.append(f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"')
+                    wrong.append(
+                        f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
+                    )
                     continue
                 stacks[name] = Stack(question, self._upstream(question, found), settings, ladder, store, self._valkey)
             except ValueError as fault:
@@ -302,7 +323,9 @@ class Cashier:
 
     def _transport(self, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
-        transport: Transport = ViaAiohttp(settings.urls, settings.aiohttp) if via_aiohttp else Http1(settings.urls, settings.http1)
+        transport: Transport = (
+            ViaAiohttp(settings.urls, settings.aiohttp) if via_aiohttp else Http1(settings.urls, settings.http1)
+        )
         self._transports.append(transport)
         return transport
 
@@ -314,7 +337,10 @@ class Cashier:
         with anyio.move_on_after(_LAST_PAYMENTS_S, shield=True) as bound:
             await self.payments.ended()
         if bound.cancelled_caught:
-            _log.warning("payments were still under way at the stop; whoever asks again is told of them", left=repr(self.payments))
+            _log.warning(
+                "payments were still under way at the stop; whoever asks again is told of them",
+                left=repr(self.payments),
+            )
 
     def _end_calls(self) -> None:
         for stack in self.stacks.values():
@@ -369,7 +395,9 @@ def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
-        f"[sources.{name}] has changed; that takes a restart" for name in SERVICES if old.sources.service(name) != new.sources.service(name)
+        f"[sources.{name}] has changed; that takes a restart"
+        for name in SERVICES
+        if old.sources.service(name) != new.sources.service(name)
     )
 
 
@@ -377,7 +405,11 @@ def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:
     try:
         return Signer(secrets)
     except ValueError as fault:
-        where = config.source if config.settings.tokens.secrets else f"the environment's {SECRET_VARIABLE}, which stands for"
+        where = (
+            config.source
+            if config.settings.tokens.secrets
+            else f"the environment's {SECRET_VARIABLE}, which stands for"
+        )
         raise ConfigurationError([f"{where}: {fault}"]) from None
 
 

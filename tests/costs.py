@@ -269,7 +269,9 @@ def warm(*, cached: bool) -> World:
 
 def measured(*, cached: bool) -> dict[str, float]:
     world = warm(cached=cached)
-    return {what: round(figure, 2) for what, figure in (calls(world) | asked_of_the_loop(world) | memory(world)).items()}
+    return {
+        what: round(figure, 2) for what, figure in (calls(world) | asked_of_the_loop(world) | memory(world)).items()
+    }
 
 
 def main() -> None:

@@ -33,7 +33,9 @@ def commands() -> Iterator[Run]:
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryDirectory() as directory,
-        subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as parent,
+        subprocess.Popen(
+            words, cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True, start_new_session=True
+        ) as parent,
     ):
         assert parent.stdin is not None
         assert parent.stdout is not None

@@ -17,7 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # For a process that hangs; servers that many tests share live as long as they do.
 PATIENCE_S = 280.0
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "error::ResourceWarning", "COLUMNS": "140", "CASHIER_TOKEN_SECRET": "t" * 32}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONWARNINGS": "error::ResourceWarning",
+    "COLUMNS": "140",
+    "CASHIER_TOKEN_SECRET": "t" * 32,
+}
 
 
 class Command:

@@ -18,7 +18,12 @@ def cny(value: int) -> Json:
 
 def amount(payable: int, fee: int = 0, **discounts: int) -> Json:
     off = [{"promotion_id": name, "title": name, "amount": cny(value)} for name, value in discounts.items()]
-    return {"order": cny(payable - fee + sum(discounts.values())), "fee": cny(fee), "discounts": off, "payable": cny(payable)}
+    return {
+        "order": cny(payable - fee + sum(discounts.values())),
+        "fee": cny(fee),
+        "discounts": off,
+        "payable": cny(payable),
+    }
 
 
 def method(method_id: str, payable: int = 11_800, *, availability: str = "AVAILABLE", **other: Any) -> Json:
@@ -27,7 +32,9 @@ def method(method_id: str, payable: int = 11_800, *, availability: str = "AVAILA
         "kind": method_id.partition(":")[0],
         "title": f"By {method_id}",
         "availability": availability,
-        "reason": None if availability == "AVAILABLE" else {"code": "CARD_EXPIRED", "message": "This card has expired."},
+        "reason": None
+        if availability == "AVAILABLE"
+        else {"code": "CARD_EXPIRED", "message": "This card has expired."},
         "amount": amount(payable, p_1=1_000),
         "options": [],
         "legs": [],
@@ -74,7 +81,13 @@ def challenge(attempts_left: int = 3) -> Json:
 
 
 def problem(status: int, code: str, **other: Any) -> Json:
-    return {"type": "about:blank", "title": code, "status": status, "code": code, "detail": f"Because of {code}."} | other
+    return {
+        "type": "about:blank",
+        "title": code,
+        "status": status,
+        "code": code,
+        "detail": f"Because of {code}.",
+    } | other
 
 
 class Heard(NamedTuple):
@@ -103,13 +116,19 @@ class Script:
         body = await request.json() if request.can_read_body else None
         headers = request.headers
         path = request.path_qs.removeprefix("/v1/payments")
-        self.heard.append(Heard(request.method, path, body, headers.get("Idempotency-Key"), headers.get("X-Payment-Token")))
+        self.heard.append(
+            Heard(request.method, path, body, headers.get("Idempotency-Key"), headers.get("X-Payment-Token"))
+        )
         if not self._answers:
             await asyncio.Event().wait()
         answer = self._answers.pop(0)
         if "code" in answer:
-            return web.json_response(answer, status=answer["status"], headers={"Retry-After": "0"} if answer["status"] == 503 else {})
-        return web.json_response(answer, status=200 if answer["status"] in ("SUCCEEDED", "FAILED", "CLOSED", "CLOSED_REFUNDING") else 202)
+            return web.json_response(
+                answer, status=answer["status"], headers={"Retry-After": "0"} if answer["status"] == 503 else {}
+            )
+        return web.json_response(
+            answer, status=200 if answer["status"] in ("SUCCEEDED", "FAILED", "CLOSED", "CLOSED_REFUNDING") else 202
+        )
 
 
 @asynccontextmanager

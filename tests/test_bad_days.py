@@ -95,7 +95,9 @@ class Day:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """The end of a day leaves nothing."""
         for stack in self.stacks.values():
             stack.close()
@@ -104,7 +106,9 @@ class Day:
         if error is None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert timers_set() == []
-            assert [place.in_flight for stack in self.stacks.values() for place in stack.guard.places] == [0] * len(self.stacks)
+            assert [place.in_flight for stack in self.stacks.values() for place in stack.guard.places] == [0] * len(
+                self.stacks
+            )
 
     def _function(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def answer(**asked: Any) -> Any:
@@ -171,7 +175,9 @@ async def test_a_hanging_source_costs_one_wait_at_first_and_nothing_once_its_bre
         waited = await broken(day, name)
         assert {told.statuses[name] for told in waited} == {Status.TIMEOUT}
         assert max(told.after_ms for told in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
-        assert sum(told.calls[name] for told in waited) <= 26  # the twenty, and those made before the last of them is seen to be slow
+        assert (
+            sum(told.calls[name] for told in waited) <= 26
+        )  # the twenty, and those made before the last of them is seen to be slow
         told = await day.ask()
         assert told.statuses[name] is Status.BREAKER_OPEN
         assert told.calls[name] == 0
@@ -180,7 +186,8 @@ async def test_a_hanging_source_costs_one_wait_at_first_and_nothing_once_its_bre
 
 @pytest.mark.parametrize("name", GATING)
 @pytest.mark.parametrize(
-    ("trouble", "status", "deadline_ms"), [(broken, Status.BREAKER_OPEN, 150), (full, Status.SHED, 150), (too_slow, Status.SKIPPED, 50)]
+    ("trouble", "status", "deadline_ms"),
+    [(broken, Status.BREAKER_OPEN, 150), (full, Status.SHED, 150), (too_slow, Status.SKIPPED, 50)],
 )
 async def test_nothing_is_available_that_a_source_could_refuse_which_is_not_even_asked(
     name: str, trouble: Callable[[Day, str], Awaitable[Any]], status: Status, deadline_ms: int
@@ -229,7 +236,9 @@ async def test_who_began_while_a_source_was_slow_asks_it_again_as_soon_as_its_br
         assert (await day.ask()).statuses[name] is Status.FRESH
 
 
-async def test_a_source_that_is_still_sick_when_it_is_tried_again_costs_one_consultation_its_wait_and_is_left_alone_for_longer() -> None:
+async def test_a_source_that_is_still_sick_when_it_is_tried_again_costs_one_consultation_its_wait_and_is_left_alone_for_longer() -> (
+    None
+):
     async with Day() as day:
         await broken(day, "quota")
         await asyncio.sleep(2.3)
@@ -307,13 +316,17 @@ async def test_who_comes_back_soon_makes_only_the_calls_that_cannot_be_cached() 
         second = await day.ask()
         assert second.calls == UNCACHED
         assert second.consultation.methods == first.consultation.methods
-        assert {name for name, status in second.statuses.items() if status is Status.CACHED} == set(NAMES) - set(UNCACHED)
+        assert {name for name, status in second.statuses.items() if status is Status.CACHED} == set(NAMES) - set(
+            UNCACHED
+        )
 
 
 async def test_a_hundred_at_once_make_one_call_of_what_can_be_cached() -> None:
     async with Day() as day:
         told = await day.ask_often(100)
-        assert {name: count for name, count in day.calls.items() if count < 100} == dict.fromkeys(set(NAMES) - set(UNCACHED), 1)
+        assert {name: count for name, count in day.calls.items() if count < 100} == dict.fromkeys(
+            set(NAMES) - set(UNCACHED), 1
+        )
         assert all(each.consultation.methods == told[0].consultation.methods for each in told)
 
 

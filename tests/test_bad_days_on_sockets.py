@@ -76,7 +76,9 @@ async def sandbox(ms: float = 3, stragglers: Stragglers = NO_STRAGGLERS) -> Asyn
     peers: set[Any] = set()
 
     @web.middleware
-    async def noting(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+    async def noting(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         assert request.transport is not None
         peers.add(request.transport.get_extra_info("peername"))
         return await handler(request)
@@ -96,7 +98,9 @@ def engine(upstream: Sandbox, each: Mapping[str, Any] | None = None, **other: Ma
     """All sources there, asked live and patiently; `each` changes all of them, `other` single ones."""
     usual = {"url": upstream.url, "timeout_ms": PATIENT_MS, "cache": False, **(each or {})}
     sources = {name: {**usual, **other.get(name, {})} for name in NAMES}
-    return Cashier(config={"consult": {"deadline_ms": DEADLINE_MS}, "sources": sources, "tokens": {"secrets": ["s" * 32]}})
+    return Cashier(
+        config={"consult": {"deadline_ms": DEADLINE_MS}, "sources": sources, "tokens": {"secrets": ["s" * 32]}}
+    )
 
 
 class Told(NamedTuple):
@@ -122,7 +126,9 @@ async def several(cashier: Cashier, times: int, at_once: int = 1) -> list[Told]:
     async def in_turn(share: int) -> list[Told]:
         return [await consult(cashier) for _ in range(share)]
 
-    return [told for turns in await asyncio.gather(*(in_turn(times // at_once) for _ in range(at_once))) for told in turns]
+    return [
+        told for turns in await asyncio.gather(*(in_turn(times // at_once) for _ in range(at_once))) for told in turns
+    ]
 
 
 async def ended(cashier: Cashier) -> None:
@@ -146,7 +152,9 @@ def middle_ms(found: Sequence[Told]) -> float:
 
 def assert_honest(told: Told) -> None:
     """The quota service was silent, and may refuse cards and balances: none of them can be promised, and it is said why."""
-    found = [method for method in told.consultation.methods if method.kind in (Kind.QUICK_PAY, Kind.BALANCE, Kind.WALLET)]
+    found = [
+        method for method in told.consultation.methods if method.kind in (Kind.QUICK_PAY, Kind.BALANCE, Kind.WALLET)
+    ]
     assert not [method.method_id for method in found if method.availability is Availability.AVAILABLE]
     unknown = [method for method in found if method.availability is Availability.UNDETERMINED]
     assert unknown
@@ -156,7 +164,10 @@ def assert_honest(told: Told) -> None:
 
 async def test_a_hanging_source_costs_its_ceiling_at_first_and_nothing_once_its_breaker_is_open() -> None:
     ceiling_ms = 200
-    async with sandbox() as upstream, engine(upstream, quota={"timeout_ms": ceiling_ms, "breaker": {"open_s": 0.5}}) as cashier:
+    async with (
+        sandbox() as upstream,
+        engine(upstream, quota={"timeout_ms": ceiling_ms, "breaker": {"open_s": 0.5}}) as cashier,
+    ):
         await several(cashier, 20, at_once=2)
         healthy = await several(cashier, 30)
         assert all(told.status("quota") is Status.FRESH for told in healthy)
@@ -191,7 +202,9 @@ async def test_a_hanging_source_costs_its_ceiling_at_first_and_nothing_once_its_
 # Stragglers
 
 
-async def test_hedging_halves_the_slowest_consultations_where_one_call_in_a_hundred_straggles_at_an_extra_twentieth_of_the_calls() -> None:
+async def test_hedging_halves_the_slowest_consultations_where_one_call_in_a_hundred_straggles_at_an_extra_twentieth_of_the_calls() -> (
+    None
+):
     straggling = Stragglers(share_bps=100, factor=12)
     async with (
         sandbox(20, straggling) as plain,
@@ -278,7 +291,9 @@ async def test_a_dead_replica_costs_no_consultation_its_cards_and_is_asked_again
                     known = first_place.latency_ns
                     async with asyncio.timeout(SOON_S):
                         while first_place.latency_ns == known:
-                            assert all(told.status("card") is Status.FRESH for told in await several(cashier, 8, at_once=4))
+                            assert all(
+                                told.status("card") is Status.FRESH for told in await several(cashier, 8, at_once=4)
+                            )
 
 
 def free_port() -> int:
@@ -292,9 +307,15 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("late", [True, False])
-async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_late_answers_may_run_on(late: bool) -> None:
+async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_late_answers_may_run_on(
+    late: bool,
+) -> None:
     marketing = {"late": late}
-    async with sandbox() as upstream, sandbox(250) as slow, engine(upstream, marketing={"url": slow.url, **marketing}) as cashier:
+    async with (
+        sandbox() as upstream,
+        sandbox(250) as slow,
+        engine(upstream, marketing={"url": slow.url, **marketing}) as cashier,
+    ):
         await several(cashier, 20)
         opened = len(slow.peers)
         found = await several(cashier, 50)
@@ -310,7 +331,11 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_l
 
 async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
     marketing = {"cache": {"fresh_s": 60}}
-    async with sandbox() as upstream, sandbox(250) as slow, engine(upstream, marketing={"url": slow.url, **marketing}) as cashier:
+    async with (
+        sandbox() as upstream,
+        sandbox(250) as slow,
+        engine(upstream, marketing={"url": slow.url, **marketing}) as cashier,
+    ):
         customer = next(users)
         first = await consult(cashier, customer)
         assert first.status("marketing") is not Status.FRESH

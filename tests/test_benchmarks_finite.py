@@ -28,7 +28,11 @@ def test_what_is_no_number_is_taken_out_and_noted() -> None:
     lines, bars = found.drawings
     assert isinstance(lines, Lines)
     assert isinstance(bars, Bars)
-    assert (lines.lines[0].points, lines.marks, bars.groups) == ([(2.0, Figure.of(3.0))], {}, {"g": [None, None, Figure.of(1.0)]})
+    assert (lines.lines[0].points, lines.marks, bars.groups) == (
+        [(2.0, Figure.of(3.0))],
+        {},
+        {"g": [None, None, Figure.of(1.0)]},
+    )
     assert len(found.notes) == 7
     assert "t, r, a: no number in 1 of 2 rounds." in found.notes
     assert "null" not in msgspec.json.encode(found.key).decode()

@@ -130,7 +130,9 @@ def test_an_answer_ends_where_it_ends_however_it_is_cut(answer: bytes, status: i
     assert byte_by_byte.body() == body
 
 
-@pytest.mark.parametrize("answer", [LENGTH + b"!", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"nonsense\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", [LENGTH + b"!", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"nonsense\r\n\r\n"]
+)
 def test_an_answer_that_is_not_what_it_says_is_refused(answer: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Answer().feed(answer)
@@ -263,9 +265,14 @@ def test_the_cpu_of_children_counts_also_when_they_have_ended() -> None:
 
 
 @pytest.mark.parametrize("ready", [None, lambda: False])
-def test_a_program_that_ends_before_it_is_ready_says_so_in_its_own_words(tmp_path: Path, ready: Callable[[], bool] | None) -> None:
+def test_a_program_that_ends_before_it_is_ready_says_so_in_its_own_words(
+    tmp_path: Path, ready: Callable[[], bool] | None
+) -> None:
     words = [python()[0], "-c", "import sys; sys.stderr.write('no such shop'); sys.exit(3)"]
-    with pytest.raises(RuntimeError, match=r"ended with 3 .*no such shop"), process(None, *words, ready=ready, log=tmp_path / "log"):
+    with (
+        pytest.raises(RuntimeError, match=r"ended with 3 .*no such shop"),
+        process(None, *words, ready=ready, log=tmp_path / "log"),
+    ):
         pass
 
 
@@ -333,7 +340,9 @@ def test_recovery_is_the_first_window_in_which_all_were_served_as_soon_as_usual(
     calm = [visit(n / 100) for n in range(300)]
     assert recovery_s(calm, 1.0, 3.0, 0.01) == 0
     assert recovery_s([*calm, visit(1.12, REFUSED)], 1.0, 3.0, 0.01) == pytest.approx(0.15)
-    assert recovery_s([*calm, *(visit(1 + n / 100, latency_s=0.05) for n in range(50))], 1.0, 3.0, 0.01) == pytest.approx(0.5)
+    assert recovery_s(
+        [*calm, *(visit(1 + n / 100, latency_s=0.05) for n in range(50))], 1.0, 3.0, 0.01
+    ) == pytest.approx(0.5)
     assert recovery_s([visit(n / 100, REFUSED) for n in range(300)], 1.0, 3.0, 0.01) is None
     assert recovery_s([], 1.0, 3.0, 0.01) is None
     assert quantile([], 0.99) == 0

@@ -29,7 +29,9 @@ HIGHER = Bar("goodput", "overload", "overload.goodput", 0.9, 0.97, higher=True)
 MACHINE = Machine("a <fast> processor", 2, "Linux", {"Python": "3.11.2"})
 
 
-def results(*findings: Finding, quick: bool = False, at: str = "2026-01-02T03:04:05+00:00", machine: Machine = MACHINE) -> Results:
+def results(
+    *findings: Finding, quick: bool = False, at: str = "2026-01-02T03:04:05+00:00", machine: Machine = MACHINE
+) -> Results:
     return Results(at, "python -m benchmarks cost --out '<here>'", quick, machine, findings)
 
 
@@ -38,9 +40,17 @@ COST = Finding(
     "What it costs <beside> others",
     "Eight sources\n& a merge.\n\nWhat:\n- `one` <thing>\n  more of it\n- another",
     12.3,
-    key={"cpu_us.cashier": Figure.of(560.2, 570.0, 550.0), "ratio.nginx_lua": Figure.of(1.4, 1.6, 1.45), "ratio.go": Figure.of(0.71)},
+    key={
+        "cpu_us.cashier": Figure.of(560.2, 570.0, 550.0),
+        "ratio.nginx_lua": Figure.of(1.4, 1.6, 1.45),
+        "ratio.go": Figure.of(0.71),
+    },
     tables=[
-        Table("By <program>", [Row("us & them", {"CPU µs": Figure.of(560.2, 570.0)}, "a <note>"), Row("none", {})], "under the <table>")
+        Table(
+            "By <program>",
+            [Row("us & them", {"CPU µs": Figure.of(560.2, 570.0)}, "a <note>"), Row("none", {})],
+            "under the <table>",
+        )
     ],
     drawings=[
         Bars(
@@ -100,11 +110,16 @@ def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
     judged = {each.bar.key: each for each in judge(results(COST, FAILED))}
     assert judged["ratio.nginx_lua"].verdict is Verdict.MET
     assert judged["ratio.go"].verdict is Verdict.MISSED
-    assert (judged["ratio.node"].verdict, judged["ratio.node"].why) == (Verdict.NOT_MEASURED, "not found: see its notes")
+    assert (judged["ratio.node"].verdict, judged["ratio.node"].why) == (
+        Verdict.NOT_MEASURED,
+        "not found: see its notes",
+    )
     assert judged["hang.normal_after_s"].why == "its study failed"
     assert (judged["soak.flat"].why, judged["soak.flat"].found, judged["soak.flat"].away) == ("not run", "", "")
     told = count(list(judged.values()))
-    assert told == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; in 1 not every round says the same"
+    assert (
+        told == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; in 1 not every round says the same"
+    )
 
 
 def test_rounding_is_against_us() -> None:
@@ -136,7 +151,9 @@ def test_in_a_strip_better_is_to_the_left_whichever_way_is_better() -> None:
     def at(judged: Judged) -> float:
         return float(re.findall(r'cx="([\d.]+)"', strip(judged))[0])
 
-    assert at(Judged(LOWER, Figure.of(2.0))) < at(Judged(LOWER, Figure.of(4.0))) == 75 < at(Judged(LOWER, Figure.of(8.0)))
+    assert (
+        at(Judged(LOWER, Figure.of(2.0))) < at(Judged(LOWER, Figure.of(4.0))) == 75 < at(Judged(LOWER, Figure.of(8.0)))
+    )
     assert at(Judged(HIGHER, Figure.of(0.95))) < 75 < at(Judged(HIGHER, Figure.of(0.5)))
     assert strip(Judged(LOWER, Figure.of(-1.0, 2.0, 3.0))) == strip(Judged(LOWER, None)) == ""
 
@@ -155,7 +172,9 @@ def test_results_travel_as_json(tmp_path: Path) -> None:
 
 def test_older_findings_stand_beside_new_ones_with_their_own_date(tmp_path: Path) -> None:
     then = Machine(MACHINE.processor, 2, "Linux", {"Python": "3.11.1"})
-    old = results(COST, msgspec.structs.replace(FAILED, failed="", about="fine"), at="2025-12-01T00:00:00+00:00", machine=then)
+    old = results(
+        COST, msgspec.structs.replace(FAILED, failed="", about="fine"), at="2025-12-01T00:00:00+00:00", machine=then
+    )
     merged = suite.merged(results(FAILED), old)
     assert [(finding.name, finding.at, bool(finding.failed)) for finding in merged.findings] == [
         ("cost", "2025-12-01T00:00:00+00:00", False),
@@ -230,7 +249,15 @@ def test_the_page_says_all_that_was_found(html: str) -> None:
         assert told in seen.text
     for bar in BARS:
         assert bar.what in seen.text
-    for told in ("1.45", "1.40 to 1.60", "not in every round", "its study failed", "deadline: 150", "not measured", "2 of the points"):
+    for told in (
+        "1.45",
+        "1.40 to 1.60",
+        "not in every round",
+        "its study failed",
+        "deadline: 150",
+        "not measured",
+        "2 of the points",
+    ):
         assert told in seen.text
 
 
@@ -259,7 +286,13 @@ def test_the_headline_is_only_of_what_was_measured() -> None:
 
 
 def test_figures_in_tables_have_no_exponents() -> None:
-    assert (plain(36_293.4), plain(1_149.3), plain(0.90974), plain(-44.0), plain(99.96)) == ("36,293", "1,149", "0.9097", "−44", "99.96")
+    assert (plain(36_293.4), plain(1_149.3), plain(0.90974), plain(-44.0), plain(99.96)) == (
+        "36,293",
+        "1,149",
+        "0.9097",
+        "−44",
+        "99.96",
+    )
     assert (spread_of(Figure.of(1_096.0, 1_206.2)), spread_of(Figure.of(2.0, 2.0))) == ("1,096 to 1,206", "")
 
 
@@ -292,7 +325,9 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     package.mkdir()
     (package / "__init__.py").write_text("")
     body = "from benchmarks.results import Figure, Finding\ndef measure(lab):\n lab.say('measuring')\n lab.skip('no nginx here')\n"
-    (package / "wire.py").write_text(body + " return Finding('wire', 'The wire', 'about', 0, {'x': Figure.of(1.0)}, notes=['a note'])\n")
+    (package / "wire.py").write_text(
+        body + " return Finding('wire', 'The wire', 'about', 0, {'x': Figure.of(1.0)}, notes=['a note'])\n"
+    )
     (package / "hang.py").write_text(body + " raise RuntimeError('the service is gone')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "some_studies"
@@ -348,11 +383,15 @@ def test_a_report_is_drawn_again_without_measuring(tmp_path: Path, capsys: pytes
     assert "not measured" in capsys.readouterr().out
 
 
-def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file, drawn = tmp_path / "kept.json", tmp_path / "deep" / "picture.svg"
     lines = Lines("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
     bars = Bars("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
-    suite.write(results(Finding("cost", "", "", 1.0, drawings=[bars]), Finding("latency", "", "", 1.0, drawings=[lines])), file)
+    suite.write(
+        results(Finding("cost", "", "", 1.0, drawings=[bars]), Finding("latency", "", "", 1.0, drawings=[lines])), file
+    )
     assert command.main(["--report", str(file), "--picture", str(drawn)]) == 0
     assert 'viewBox="0 0 1200 420"' in drawn.read_text("utf-8")
     suite.write(results(Finding("cost", "", "", 1.0, drawings=[bars])), file)
@@ -367,9 +406,18 @@ def test_the_soak_runs_only_when_it_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["no_such_study"], ["--profile", "x"], ["cost", "wire", "--profile", "x"], ["--rounds", "-1"], ["--report", "no_such_file"]]
+    "words",
+    [
+        ["no_such_study"],
+        ["--profile", "x"],
+        ["cost", "wire", "--profile", "x"],
+        ["--rounds", "-1"],
+        ["--report", "no_such_file"],
+    ],
 )
-def test_a_wrong_command_is_refused_before_anything_is_measured(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command_is_refused_before_anything_is_measured(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as left:
         command.main(words)
     assert left.value.code == 2

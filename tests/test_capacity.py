@@ -47,7 +47,9 @@ def cached(sight: Sight | None = None, *, single_flight: bool = True) -> Cached:
     ),
     st.integers(1, 50),
 )  # fmt: skip
-def test_every_look_up_is_a_hit_or_a_miss_and_every_miss_is_paid_for_or_joined(mechanisms: Mechanisms, workers: int) -> None:
+def test_every_look_up_is_a_hit_or_a_miss_and_every_miss_is_paid_for_or_joined(
+    mechanisms: Mechanisms, workers: int
+) -> None:
     found = seen(Traffic(), mechanisms, 50.0 * workers, workers, 500, 300.0)
     for counts in found.counts.values():
         assert counts.hits + counts.stale + counts.misses == counts.asked == found.consultations
@@ -78,7 +80,9 @@ def test_a_worker_that_owns_its_users_hits_more_often() -> None:
 
 
 def test_a_sample_hits_as_often_as_the_whole() -> None:
-    whole, sample = (served(replace(ON, sticky=True, entries=500), 20, per_worker_s=20, consultations=n) for n in (18_000, 3_000))
+    whole, sample = (
+        served(replace(ON, sticky=True, entries=500), 20, per_worker_s=20, consultations=n) for n in (18_000, 3_000)
+    )
     assert sample == pytest.approx(whole, abs=0.04)
 
 

@@ -94,13 +94,17 @@ def fetched(url: str) -> Any:
         return json.load(answer)
 
 
-def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(run: Run, sandbox: str, service: str) -> None:
+def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(
+    run: Run, sandbox: str, service: str
+) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
         _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json")
         answer = json.loads(out)
         assert {method["availability"] for method in answer["methods"]} == {"UNDETERMINED", "UNAVAILABLE"}
-        assert {method["reason"]["source"] for method in answer["methods"] if method["availability"] == "UNDETERMINED"} == {"quota"}
+        assert {
+            method["reason"]["source"] for method in answer["methods"] if method["availability"] == "UNDETERMINED"
+        } == {"quota"}
         assert next(source["status"] for source in answer["sources"] if source["name"] == "quota") == "TIMEOUT"
     finally:
         assert run("weather", "restore", "--url", sandbox)[0] == 0
@@ -127,7 +131,18 @@ def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(run: Ru
 
 
 def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
-    words = ("--order-id", "o_1001", "--user-id", "u_1", "--merchant-id", "m_1", "--amount", "CNY:12800", "--country", "CN")
+    words = (
+        "--order-id",
+        "o_1001",
+        "--user-id",
+        "u_1",
+        "--merchant-id",
+        "m_1",
+        "--amount",
+        "CNY:12800",
+        "--country",
+        "CN",
+    )
     status, out, _ = run("consult", "--url", service, *words)
     assert status == 0
     assert "128.00 CNY" in out
@@ -138,10 +153,16 @@ def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
     [
         (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
         (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
-        (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"), "no answer from http://127.0.0.1:1"),
+        (
+            ("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"),
+            "no answer from http://127.0.0.1:1",
+        ),
         (("consult", "--case", "order_paid", "--stream", "--json"), "two ways to show it"),
         (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
-        (("consult", "--case", "order_paid", "--amount", "12"), "--amount '12' is not an amount; CNY:12800 would be one"),
+        (
+            ("consult", "--case", "order_paid", "--amount", "12"),
+            "--amount '12' is not an amount; CNY:12800 would be one",
+        ),
         (("demo", "--case", "nope"), "there is no case 'nope'"),
         (("demo", "--weather", "sunny"), "sunny"),
         (("sandbox", "--weather", "calmer"), "calm"),

@@ -45,10 +45,16 @@ def ledger(sandbox: str) -> Any:
 
 
 def paid(sandbox: str, order_id: str) -> list[int]:
-    return [one["amount"]["value"] for one in ledger(sandbox)["entries"] if one["order_id"] == order_id and one["what"] == "ORDER_PAID"]
+    return [
+        one["amount"]["value"]
+        for one in ledger(sandbox)["entries"]
+        if one["order_id"] == order_id and one["what"] == "ORDER_PAID"
+    ]
 
 
-def test_a_challenge_that_nobody_answers_or_wrongly_pays_nothing_and_the_right_answer_pays(sandbox: str, service: str) -> None:
+def test_a_challenge_that_nobody_answers_or_wrongly_pays_nothing_and_the_right_answer_pays(
+    sandbox: str, service: str
+) -> None:
     unanswered = run("pay", "--url", service)
     assert (unanswered.exit_code, unanswered.stderr) == (1, "SMS_OTP asks for an answer: give it with --otp\n")
     wrong = run("pay", "--url", service, "--otp", "000000")
@@ -141,7 +147,9 @@ def test_what_waits_for_one_call_comes_on_top_of_the_weather(sandbox: str) -> No
         (("engin", "reset", "--next"), "did you mean 'engine'?"),
     ],
 )
-def test_what_cannot_befall_a_source_is_refused_with_what_was_meant(sandbox: str, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_befall_a_source_is_refused_with_what_was_meant(
+    sandbox: str, words: tuple[str, ...], said: str
+) -> None:
     found = run("weather", *words, "--url", sandbox)
     assert found.exit_code == 1
     assert said in found.stderr

@@ -137,7 +137,16 @@ def test_without_claims_only_what_needs_the_order_waits_for_it() -> None:
     assert found.after_ms == pytest.approx(31)
     assert isinstance(found.consultation, Consultation)
     started = {report.name: round(report.started_ms) for report in found.consultation.sources}
-    assert started == {"order": 0, "merchant": 0, "member": 0, "card": 0, "balance": 0, "channel": 30, "quota": 30, "marketing": 30}
+    assert started == {
+        "order": 0,
+        "merchant": 0,
+        "member": 0,
+        "card": 0,
+        "balance": 0,
+        "channel": 30,
+        "quota": 30,
+        "marketing": 30,
+    }
 
 
 def test_claims_change_nothing_but_the_time() -> None:
@@ -163,7 +172,9 @@ def test_an_answer_offers_what_its_token_says_and_no_longer() -> None:
     assert found.expires_at <= found.order.expires_at
 
 
-fates = st.builds(Fate, st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]), st.sampled_from([None, None, None, *FAULTS]))
+fates = st.builds(
+    Fate, st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]), st.sampled_from([None, None, None, *FAULTS])
+)
 healthy = ("order", "merchant", "member")
 worlds = st.fixed_dictionaries(dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), fates))
 cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name != "order_unknown"])
@@ -171,7 +182,9 @@ cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name 
 
 @given(worlds, st.fixed_dictionaries(dict.fromkeys(healthy, fates)), cases, st.sampled_from([5, 20, 90, 150, 300]))
 @settings(max_examples=150, deadline=None)
-def test_every_answer_comes_by_the_deadline(some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int) -> None:
+def test_every_answer_comes_by_the_deadline(
+    some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int
+) -> None:
     asked = in_virtual_time(ask({**some, **required}, request(case, deadline_ms=deadline_ms)))
     assert asked.after_ms <= deadline_ms
     assert isinstance(asked.consultation, (Consultation, RequiredSourceUnavailable))
@@ -207,7 +220,11 @@ def test_sums_add_up(some: dict[str, Fate], case: str) -> None:
             assert sum(leg.amount.value for leg in method.legs) == method.amount.payable.value
 
 
-@given(st.permutations([0, 3, 6, 9, 12, 15, 18, 21]), st.sets(st.sampled_from(["card", "balance", "channel", "quota", "marketing"])), cases)
+@given(
+    st.permutations([0, 3, 6, 9, 12, 15, 18, 21]),
+    st.sets(st.sampled_from(["card", "balance", "channel", "quota", "marketing"])),
+    cases,
+)
 @settings(max_examples=80, deadline=None)
 def test_any_order_of_arrival_gives_the_same_answer(delays: list[int], broken: set[str], case: str) -> None:
     names = (*healthy, "card", "balance", "channel", "quota", "marketing")

@@ -82,7 +82,9 @@ def shrunk(which: int, found: dict[str, float]) -> Iterator[str]:
 
 
 def told(what: str, now: float, taken: float) -> str:
-    return f"  {what}: {now:g} where it took {taken:g} ({now - taken:+.4g}{f', {now / taken - 1:+.1%}' if taken else ''})"
+    return (
+        f"  {what}: {now:g} where it took {taken:g} ({now - taken:+.4g}{f', {now / taken - 1:+.1%}' if taken else ''})"
+    )
 
 
 @pytest.mark.parametrize(("which", "kind"), [(0, "live"), (1, "cached")])
@@ -95,7 +97,9 @@ def test_a_consultation_costs_no_more_than_it_did(which: int, kind: str) -> None
     dearer = list(grown(which, found))
     if dearer:
         cheaper = list(shrunk(which, found)) or ["  nothing"]
-        pytest.fail("\n".join([f"a {kind} consultation is dearer in", *dearer, "and cheaper in", *cheaper]), pytrace=False)
+        pytest.fail(
+            "\n".join([f"a {kind} consultation is dearer in", *dearer, "and cheaper in", *cheaper]), pytrace=False
+        )
 
 
 def print_anew() -> None:

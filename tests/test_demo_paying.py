@@ -37,8 +37,12 @@ def test_what_was_taken_is_the_order_less_the_discounts_plus_the_fee() -> None:
 
 
 def test_any_other_sum_is_said_to_be_another() -> None:
-    assert "money taken 119.29 ≠ order 128.00 − discounts 10.00 + fee 1.30" in told(OFF, entry("TAKEN", "CHANNEL:ch_1", 11_929))
-    assert "money taken 119.30 ≠ order 128.00 − discounts 0.00 + fee 1.30" in told(entry("TAKEN", "CHANNEL:ch_1", 11_930))
+    assert "money taken 119.29 ≠ order 128.00 − discounts 10.00 + fee 1.30" in told(
+        OFF, entry("TAKEN", "CHANNEL:ch_1", 11_929)
+    )
+    assert "money taken 119.30 ≠ order 128.00 − discounts 0.00 + fee 1.30" in told(
+        entry("TAKEN", "CHANNEL:ch_1", 11_930)
+    )
 
 
 def test_what_went_back_was_not_taken_and_what_is_wrong_is_said() -> None:
@@ -55,7 +59,9 @@ async def shown(consulted: Json, *answers: Json) -> str:
 
 
 async def test_where_nothing_can_be_paid_it_says_so_and_goes_on() -> None:
-    assert "ORDER_PAID: It is paid." in await shown(consultation(blocked={"code": "ORDER_PAID", "message": "It is paid."}))
+    assert "ORDER_PAID: It is paid." in await shown(
+        consultation(blocked={"code": "ORDER_PAID", "message": "It is paid."})
+    )
     assert "404 ORDER_UNKNOWN" in await shown(problem(404, "ORDER_UNKNOWN"))
     assert "402 RISK_REJECTED" in await shown(consultation(method("BALANCE:a")), problem(402, "RISK_REJECTED"))
 

@@ -44,7 +44,9 @@ def lean_upstream(users: int) -> Iterator[str]:
 
 def calls(cashier: Cashier) -> int:
     upstreams = [stack.guard.upstream for stack in cashier.stacks.values()]
-    single = [stack.guard.counts.first for stack in cashier.stacks.values() if not isinstance(stack.guard.upstream, Batch)]
+    single = [
+        stack.guard.counts.first for stack in cashier.stacks.values() if not isinstance(stack.guard.upstream, Batch)
+    ]
     return sum(upstream.calls for upstream in upstreams if isinstance(upstream, Batch)) + sum(single)
 
 

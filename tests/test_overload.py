@@ -101,7 +101,10 @@ async def run(port: int) -> Course:
         end_s = time.perf_counter()
         late = await load.open(CAPACITY_PER_S * CALM, 2 * RECOVERY_S, keep=True)
     everybody = [*during.visits, *late.visits]
-    visits, after = [each for each in everybody if each.at_s < end_s], [each for each in everybody if each.at_s >= end_s]
+    visits, after = (
+        [each for each in everybody if each.at_s < end_s],
+        [each for each in everybody if each.at_s >= end_s],
+    )
     return Course(before.visits, visits, after, end_s, well)
 
 

@@ -15,7 +15,19 @@ from cashier import payer, paying
 from cashier.client import NoAnswer, Told
 from cashier.payer import Chosen, NoWay, Payer, Wish, choose
 
-from .scripted_service import Heard, Json, amount, challenge, cny, consultation, method, option, payment, problem, serving
+from .scripted_service import (
+    Heard,
+    Json,
+    amount,
+    challenge,
+    cny,
+    consultation,
+    method,
+    option,
+    payment,
+    problem,
+    serving,
+)
 
 REQUEST = {
     "order_id": "o_1",
@@ -58,7 +70,9 @@ class Paid:
 async def pay(*answers: Json, ways: Json | None = None, wish: Wish | None = None, by: Payer | None = None) -> Paid:
     paid = Paid()
     async with serving(ways or consultation(BY_CARD), *answers) as script:
-        paid.told = await paying.consult_and_pay(paid.console, script.url, REQUEST, wish or Wish(), "k_1", by or paid.payer)
+        paid.told = await paying.consult_and_pay(
+            paid.console, script.url, REQUEST, wish or Wish(), "k_1", by or paid.payer
+        )
         paid.heard = script.heard
     return paid
 
@@ -79,7 +93,10 @@ def test_the_first_way_that_can_be_used_is_taken() -> None:
 
 
 def test_a_way_that_takes_what_is_not_there_is_passed_over_unless_it_is_named() -> None:
-    card, scanned = method("CARD:any", required_fields=["card_token"]), method("CONSUMER_QR", required_fields=["auth_code"])
+    card, scanned = (
+        method("CARD:any", required_fields=["card_token"]),
+        method("CONSUMER_QR", required_fields=["auth_code"]),
+    )
     assert chosen(card, scanned, BY_CARD).method["method_id"] == "QUICK_PAY:c_2"
     assert chosen(BY_CARD, card, scanned, auth_code="28").body["method_id"] == "CONSUMER_QR"
     assert chosen(card, scanned, BY_CARD, auth_code="28").body["auth_code"] == "28"
@@ -113,8 +130,16 @@ def test_promotions_can_be_named_or_done_without() -> None:
     [
         ([], Wish(), "no way to pay is available"),
         ([BY_CARD], Wish(method_id="CARD"), "there is no way 'CARD'; there are QUICK_PAY:c_2"),
-        ([method("WALLET:w", availability="UNAVAILABLE")], Wish(method_id="WALLET:w"), "WALLET:w is unavailable: This card has expired."),
-        ([method("WALLET:w", amount=None, availability="UNDETERMINED")], Wish(method_id="WALLET:w"), "WALLET:w is undetermined"),
+        (
+            [method("WALLET:w", availability="UNAVAILABLE")],
+            Wish(method_id="WALLET:w"),
+            "WALLET:w is unavailable: This card has expired.",
+        ),
+        (
+            [method("WALLET:w", amount=None, availability="UNDETERMINED")],
+            Wish(method_id="WALLET:w"),
+            "WALLET:w is undetermined",
+        ),
     ],
 )
 def test_what_cannot_be_paid_is_said_in_a_line(ways: list[Json], wish: Wish, why: str) -> None:
@@ -143,7 +168,10 @@ async def test_a_challenge_is_answered_and_the_payment_followed_to_its_end() -> 
     assert "1 of 1 ways to pay are available" in printed
     assert "128.00 − 10.00 = 118.00 CNY" in printed
     assert "Idempotency-Key k_1" in printed
-    assert re.search(r" submit 202 CHALLENGE [\d.]+ ms It is CHALLENGE. *\n route cheapest_healthy → ch_1, else ch_2\n SMS_OTP", printed)
+    assert re.search(
+        r" submit 202 CHALLENGE [\d.]+ ms It is CHALLENGE. *\n route cheapest_healthy → ch_1, else ch_2\n SMS_OTP",
+        printed,
+    )
     assert re.search(r" look 200 SUCCEEDED [\d.]+ ms Paid.", printed)
     assert printed.count("cheapest_healthy") == 1
     assert "246810" not in printed
@@ -177,7 +205,9 @@ async def test_a_submit_is_not_sent_for_ever() -> None:
     assert paid.told.body["code"] == "ENGINE_UNAVAILABLE"
 
 
-@pytest.mark.parametrize(("status", "code"), [(402, "RISK_REJECTED"), (409, "ORDER_BUSY"), (422, "KEY_REUSED"), (503, "CHECK_UNAVAILABLE")])
+@pytest.mark.parametrize(
+    ("status", "code"), [(402, "RISK_REJECTED"), (409, "ORDER_BUSY"), (422, "KEY_REUSED"), (503, "CHECK_UNAVAILABLE")]
+)
 async def test_a_refusal_ends_it_and_is_shown(status: int, code: str) -> None:
     paid = await pay(problem(status, code))
     assert len(paid.heard) == 1
@@ -187,7 +217,13 @@ async def test_a_refusal_ends_it_and_is_shown(status: int, code: str) -> None:
 async def test_what_has_changed_since_is_shown() -> None:
     changes = [
         {"what": "PRICE_CHANGED", "from": cny(11_800), "to": cny(12_000), "subject": "fee", "reason": None},
-        {"what": "METHOD_CLOSED", "from": "AVAILABLE", "to": None, "subject": "QUICK_PAY:c_2", "reason": "CHANNEL_CLOSED"},
+        {
+            "what": "METHOD_CLOSED",
+            "from": "AVAILABLE",
+            "to": None,
+            "subject": "QUICK_PAY:c_2",
+            "reason": "CHANNEL_CLOSED",
+        },
     ]
     printed = (await pay(problem(409, "CONSULT_CHANGED", changes=changes))).printed
     assert "PRICE_CHANGED 118.00 CNY → 120.00 CNY fee" in printed
@@ -218,7 +254,9 @@ async def test_where_no_look_succeeds_it_says_how_to_go_on(answers: list[Json]) 
 async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
     paid = Paid()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
-        working = asyncio.create_task(paying.consult_and_pay(paid.console, script.url, REQUEST, Wish(), "k_1", paid.payer))
+        working = asyncio.create_task(
+            paying.consult_and_pay(paid.console, script.url, REQUEST, Wish(), "k_1", paid.payer)
+        )
         while len(script.heard) < 2:  # noqa: ASYNC110 - nobody sets an event in another's server
             await asyncio.sleep(0.001)
         working.cancel()
@@ -234,7 +272,12 @@ async def test_a_service_that_goes_away_is_said() -> None:
 
 
 async def test_it_can_be_cancelled_after_a_while_and_is_once() -> None:
-    asked = [payment("ACTION_REQUIRED"), payment("PROCESSING", "It is being closed."), payment("PROCESSING"), payment("CLOSED")]
+    asked = [
+        payment("ACTION_REQUIRED"),
+        payment("PROCESSING", "It is being closed."),
+        payment("PROCESSING"),
+        payment("CLOSED"),
+    ]
     paid = await pay(*asked, by=Payer(prove=lambda _: "", cancels_after_s=0.0))
     assert [(heard.method, heard.path) for heard in paid.heard] == [
         ("POST", ""),
@@ -278,17 +321,41 @@ async def test_a_payment_that_was_begun_before_is_gone_on_with(cancel: bool) -> 
 
 ACTIONS: list[tuple[Json, list[str]]] = [
     (
-        {"type": "REDIRECT", "method": "POST", "url": f"https://bank.example/{'x' * 200}", "fields": {"a": "1", "b": "2"}},
+        {
+            "type": "REDIRECT",
+            "method": "POST",
+            "url": f"https://bank.example/{'x' * 200}",
+            "fields": {"a": "1", "b": "2"},
+        },
         ["open in a browser (POST with a, b)\n", f" https://bank.example/{'x' * 200}\n"],
     ),
-    ({"type": "REDIRECT", "method": "GET", "url": "https://w.example/", "applink": "w://pay"}, ["(GET)\n", "or in the app w://pay\n"]),
-    ({"type": "DISPLAY_QR", "data": "https://qr.example/1", "expires_at": LATER}, ["as a QR code, until 20", " https://qr.example/1\n"]),
     (
-        {"type": "DISPLAY_CODE", "code": "123", "institution": "Lawson", "expires_at": LATER, "instructions_url": "https://l.example/"},
+        {"type": "REDIRECT", "method": "GET", "url": "https://w.example/", "applink": "w://pay"},
+        ["(GET)\n", "or in the app w://pay\n"],
+    ),
+    (
+        {"type": "DISPLAY_QR", "data": "https://qr.example/1", "expires_at": LATER},
+        ["as a QR code, until 20", " https://qr.example/1\n"],
+    ),
+    (
+        {
+            "type": "DISPLAY_CODE",
+            "code": "123",
+            "institution": "Lawson",
+            "expires_at": LATER,
+            "instructions_url": "https://l.example/",
+        },
         ["pay at Lawson with the code 123, until 20", " https://l.example/\n"],
     ),
     (
-        {"type": "DISPLAY_VA", "bank": "BCA", "account_no": "88", "account_name": "Shop", "amount": cny(100), "expires_at": LATER},
+        {
+            "type": "DISPLAY_VA",
+            "bank": "BCA",
+            "account_no": "88",
+            "account_name": "Shop",
+            "amount": cny(100),
+            "expires_at": LATER,
+        },
         ["transfer 1.00 CNY to BCA 88 (Shop), until 20"],
     ),
     ({"type": "SDK", "payload": {"a": [1]}}, ['for the provider\'s own software: {"a":[1]}']),

@@ -43,7 +43,11 @@ class Paying:
         self.world = World(seed=7, clock=loop_clock())
         self.weather: Weather = weather_named("still", seed=7)
         self.wire = Local(sandbox_call(self.world, self.weather))
-        self.risk, self.engine, self.acquirer = Risk(self.wire), Engine(self.wire, Tries(attempts=1)), Acquirer(self.wire)
+        self.risk, self.engine, self.acquirer = (
+            Risk(self.wire),
+            Engine(self.wire, Tries(attempts=1)),
+            Acquirer(self.wire),
+        )
 
     def befall(self, source: str, fault: str, on: str | None = None) -> None:
         told = {"next": [{"fault": fault, "on": on}]}
@@ -144,7 +148,13 @@ async def test_a_path_that_is_none_is_a_404_with_its_code() -> None:
 
 def _inquiry() -> Inquiry:
     return Inquiry(
-        payment_id="pay_1", order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=PRICE, kind=Kind.BALANCE, device=Device()
+        payment_id="pay_1",
+        order_id="o_1001",
+        user_id="u_1",
+        merchant_id="m_1",
+        amount=PRICE,
+        kind=Kind.BALANCE,
+        device=Device(),
     )
 
 

@@ -46,7 +46,9 @@ def checkout(sandbox: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
-def test_the_example_from_a_configuration_prints_ways_to_pay(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_from_a_configuration_prints_ways_to_pay(
+    checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_script(checkout, FROM_CONFIG)
     out = capsys.readouterr().out
     assert "1 AVAILABLE CMB Bank credit card (1014) 108.72 CNY" in out
@@ -58,7 +60,10 @@ def test_the_example_with_own_functions_asks_them(checkout: Path, capsys: pytest
 
 
 def test_the_example_that_pays_pays(
-    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkout: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with running("sandbox", "--port", "0", "--weather", "still") as its_own:  # an order can be paid once
         directory = tmp_path_factory.mktemp("paying")
@@ -78,7 +83,9 @@ def test_a_payment_by_hand_goes_through_as_it_is_written_down(tmp_path: Path) ->
         path = configured(tmp_path, upstreams.address("Sandbox on"), "")
         with running("serve", "--config", str(path)) as service:
             script = by_hand.replace("http://127.0.0.1:8080", service.address("Serving on"))
-            told = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=60).stdout
+            told = subprocess.run(
+                ["/bin/bash", "-c", script], capture_output=True, text=True, check=True, timeout=60
+            ).stdout
     assert told.count('"status":"SUCCEEDED"') == 2
 
 
@@ -112,10 +119,15 @@ async def test_the_mounted_example_answers_under_its_path(checkout: Path) -> Non
         await ended
 
 
-def test_the_adapter_of_the_example_joins_a_service_of_another_shape(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_adapter_of_the_example_joins_a_service_of_another_shape(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = module(checkout, "adapter_example", ADAPTER)
     monkeypatch.setitem(sys.modules, "my_adapter", adapter)
-    sources = {name: {"url": "http://127.0.0.1:1"} for name in ("order", "merchant", "member", "balance", "channel", "quota", "marketing")}
+    sources = {
+        name: {"url": "http://127.0.0.1:1"}
+        for name in ("order", "merchant", "member", "balance", "channel", "quota", "marketing")
+    }
     config = configuration({"sources": {**sources, "card": {"url": "http://127.0.0.1:1", "adapter": "my_adapter"}}}, "")
     assert Cashier(config=config).plan
     assert adapter.request({"user_id": "u_9"}).target == "/v2/wallet?uid=u_9"
@@ -137,7 +149,9 @@ def module(directory: Path, name: str, text: str) -> ModuleType:
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
-    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(r"`((?:cashier|config|tests|benchmarks)/[\w./]*)`", README)
+    named = re.findall(r"\]\(([^)#]+)\)", README) + re.findall(
+        r"`((?:cashier|config|tests|benchmarks)/[\w./]*)`", README
+    )
     assert named
     for path in named:
         assert (ROOT / path).exists(), path

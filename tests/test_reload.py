@@ -71,7 +71,9 @@ def test_a_file_that_is_wrong_changes_nothing_and_says_so(sandbox: str, tmp_path
         assert statuses(ask(service))["member"] == "CACHED"
 
 
-def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_differs(sandbox: str, tmp_path: Path) -> None:
+def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_differs(
+    sandbox: str, tmp_path: Path
+) -> None:
     path = configured(tmp_path, sandbox, "")
     with running("serve", "--config", str(path)) as command:
         service = command.address("Serving on")
@@ -80,7 +82,9 @@ def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_diff
         for times in (1, 2):
             command.process.send_signal(signal.SIGHUP)
             eventually(
-                lambda times=times: command.logged().count("[sources.order] url has changed; that takes a restart") == times,  # type: ignore[misc] # times is bound
+                lambda times=times: (
+                    command.logged().count("[sources.order] url has changed; that takes a restart") == times
+                ),  # type: ignore[misc] # times is bound
                 "it is not named",
             )
             ask(service)
@@ -96,7 +100,9 @@ def test_no_request_is_lost_and_every_worker_hears_of_it(sandbox: str, tmp_path:
 
         def keep_asking() -> None:
             while not over.is_set():
-                status, answer = exchange("POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000})
+                status, answer = exchange(
+                    "POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000}
+                )
                 if status != 200:
                     failed.append(answer)
 
@@ -108,7 +114,10 @@ def test_no_request_is_lost_and_every_worker_hears_of_it(sandbox: str, tmp_path:
             (path.parent / "texts.toml").write_text('[en.reasons]\nMERCHANT_NOT_PERMITTED = "Not in this shop."\n')
             command.process.send_signal(signal.SIGHUP)
             # Whichever worker answers: sixteen answers in a row, each on a connection of its own.
-            eventually(lambda: all("Not in this shop." in json.dumps(ask(service)) for _ in range(16)), "some worker never heard of it")
+            eventually(
+                lambda: all("Not in this shop." in json.dumps(ask(service)) for _ in range(16)),
+                "some worker never heard of it",
+            )
         finally:
             over.set()
             for asker in askers:

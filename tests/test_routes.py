@@ -13,7 +13,9 @@ from cashier.routes import Routes
 
 from .domain.facts import channel, cny
 
-ROUTING = Routing(rule=(Rule("cheapest_healthy"),), blame=Blame(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"})))
+ROUTING = Routing(
+    rule=(Rule("cheapest_healthy"),), blame=Blame(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
+)
 PASSAGE = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 CHANNELS = (channel(Kind.CARD, "A", "a", cost_bps=10), channel(Kind.CARD, "B", "b"))
 

@@ -114,7 +114,12 @@ class Workers:
 
 
 def simulated(
-    channels: tuple[Channel, ...], lives: Mapping[str, Life], rule: Rule = CHEAPEST_HEALTHY, *, per_s: int = 3, seed: int = 1
+    channels: tuple[Channel, ...],
+    lives: Mapping[str, Life],
+    rule: Rule = CHEAPEST_HEALTHY,
+    *,
+    per_s: int = 3,
+    seed: int = 1,
 ) -> Told:
     """Forty minutes of payments, `per_s` a second."""
     workers, told = Workers(rule, seed), Told([Counter() for _ in range(LENGTH_S // MINUTE_S)])
@@ -139,7 +144,9 @@ def test_of_two_equal_channels_the_cheaper_has_it_all_and_keeps_it() -> None:
 
 def test_of_two_that_cost_and_do_the_same_one_keeps_most_of_it() -> None:
     twin = structs.replace(CHEAP, channel_id="twin", provider="TWIN")
-    told = simulated((CHEAP, twin), {"cheap": steady(9_700), "twin": steady(9_700)}, Rule("likeliest", by=By.SUCCESS, within_bps=50))
+    told = simulated(
+        (CHEAP, twin), {"cheap": steady(9_700), "twin": steady(9_700)}, Rule("likeliest", by=By.SUCCESS, within_bps=50)
+    )
     assert told.share("cheap") > 0.6
     assert told.switches() == 0
 
@@ -166,7 +173,9 @@ def test_one_that_is_dead_from_the_start_gets_probes_only() -> None:
 
 
 def test_one_that_stops_for_a_quarter_of_an_hour_is_left_at_once_and_gets_it_all_back() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if 600 <= now_s < 1_500 else 9_700, "dear": steady(9_600)})
+    told = simulated(
+        (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if 600 <= now_s < 1_500 else 9_700, "dear": steady(9_600)}
+    )
     assert told.share("cheap", 0, 10) > 0.75
     assert told.share("cheap", 11, 25) < 0.05
     assert told.share("cheap", 32) > 0.98
@@ -175,7 +184,9 @@ def test_one_that_stops_for_a_quarter_of_an_hour_is_left_at_once_and_gets_it_all
 
 
 def test_one_that_stops_every_five_minutes_does_not_take_the_traffic_along() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if now_s // 300 % 2 else 9_700, "dear": steady(9_600)})
+    told = simulated(
+        (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if now_s // 300 % 2 else 9_700, "dear": steady(9_600)}
+    )
     assert told.switches() <= 2
     assert told.share("cheap", 15) < 0.25
     assert told.regret_bps(9_600) < 300
@@ -184,7 +195,10 @@ def test_one_that_stops_every_five_minutes_does_not_take_the_traffic_along() -> 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_one_that_gets_worse_with_its_load_keeps_the_share_that_it_can_carry(seed: int) -> None:
     """It carries 90 payments a minute of 180, and loses more of them for each one more."""
-    lives = {"cheap": lambda now_s, load: 9_800 if load <= 90 else max(0, 9_800 - (load - 90) * 60), "dear": steady(9_600)}
+    lives = {
+        "cheap": lambda now_s, load: 9_800 if load <= 90 else max(0, 9_800 - (load - 90) * 60),
+        "dear": steady(9_600),
+    }
     told = simulated((CHEAP, DEAR), lives, seed=seed)
     assert 0.4 < told.share("cheap", 15) < 0.65
     assert told.swing("cheap", 15) < 0.3
@@ -202,7 +216,9 @@ def test_one_that_breaks_down_under_its_load_does_not_swing_between_all_and_noth
 
 def test_two_that_both_get_worse_with_their_load_share_it() -> None:
     """Neither could carry it alone: each would then succeed with half of the payments."""
-    lives = dict.fromkeys(("cheap", "dear"), lambda now_s, load: 9_800 if load <= 100 else max(0, 9_800 - (load - 100) * 60))
+    lives = dict.fromkeys(
+        ("cheap", "dear"), lambda now_s, load: 9_800 if load <= 100 else max(0, 9_800 - (load - 100) * 60)
+    )
     told = simulated((CHEAP, DEAR), lives)
     assert 0.4 < told.share("cheap", 15) < 0.7
     assert told.swing("cheap", 15) < 0.25
@@ -210,7 +226,11 @@ def test_two_that_both_get_worse_with_their_load_share_it() -> None:
 
 
 def test_of_three_that_decline_at_their_own_pace_the_traffic_moves_on_once() -> None:
-    lives = {"cheap": lambda now_s, load: 9_700 - 2 * now_s, "dear": lambda now_s, load: 9_700 - now_s, "safe": steady(9_800)}
+    lives = {
+        "cheap": lambda now_s, load: 9_700 - 2 * now_s,
+        "dear": lambda now_s, load: 9_700 - now_s,
+        "safe": steady(9_800),
+    }
     told = simulated((CHEAP, DEAR, SAFE), lives)
     assert told.share("safe", 25) > 0.9
     assert told.switches() <= 2

@@ -76,7 +76,9 @@ def document(service: str) -> Any:
 def assert_described(document: Any, status: int, answer: Any) -> None:
     content = document["paths"]["/v1/consult"]["post"]["responses"][str(status)]["content"]
     (schema,) = (part["schema"] for media_type, part in content.items() if media_type != "text/event-stream")
-    Draft202012Validator({**schema, "components": document["components"]}, format_checker=FormatChecker()).validate(answer)
+    Draft202012Validator({**schema, "components": document["components"]}, format_checker=FormatChecker()).validate(
+        answer
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -91,14 +93,21 @@ def test_every_case_is_answered_as_the_document_says(service: str, document: Any
         assert not answer["degraded"]
 
 
-@pytest.mark.parametrize(("name", "fault"), [(name, fault) for name in NAMES for fault in FAULTS if (name, fault) != ABOUT_NOBODY])
-def test_every_fault_of_every_source_ends_as_it_must(service: str, document: Any, weather: Any, name: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault"), [(name, fault) for name in NAMES for fault in FAULTS if (name, fault) != ABOUT_NOBODY]
+)
+def test_every_fault_of_every_source_ends_as_it_must(
+    service: str, document: Any, weather: Any, name: str, fault: str
+) -> None:
     weather(name, {"faults": {fault: 10_000}})
     status, answer = consult(service, "chinese_shop", deadline_ms=60)
     assert_described(document, status, answer)
     if status == 503:
         assert name not in (*GATING, "marketing")
-        assert (answer["code"], {source["name"]: source["status"] for source in answer["sources"]}[name] == "FRESH") == (
+        assert (
+            answer["code"],
+            {source["name"]: source["status"] for source in answer["sources"]}[name] == "FRESH",
+        ) == (
             "REQUIRED_SOURCE_UNAVAILABLE",
             False,
         )
@@ -114,7 +123,9 @@ def test_every_fault_of_every_source_ends_as_it_must(service: str, document: Any
 
 
 def expected(fault: str) -> str:
-    return {"hang": "TIMEOUT", "slow_body": "TIMEOUT", "garbage": "GARBLED", "wrong_identity": "WRONG_IDENTITY"}.get(fault, "ERROR")
+    return {"hang": "TIMEOUT", "slow_body": "TIMEOUT", "garbage": "GARBLED", "wrong_identity": "WRONG_IDENTITY"}.get(
+        fault, "ERROR"
+    )
 
 
 def undetermined(answer: Any) -> list[Any]:
@@ -143,7 +154,10 @@ def test_faults_leave_no_connection_behind(served: tuple[Command, str], weather:
             consult(service, "chinese_shop", deadline_ms=40)
     weather("quota", {})
     consult(service, "chinese_shop")
-    eventually(lambda: sockets(command.process.pid) <= before + 2, "calls that nobody waits for run on for twice their time, no longer")
+    eventually(
+        lambda: sockets(command.process.pid) <= before + 2,
+        "calls that nobody waits for run on for twice their time, no longer",
+    )
 
 
 def sockets(pid: int) -> int:
@@ -153,4 +167,8 @@ def sockets(pid: int) -> int:
 
 def test_no_answer_names_a_card_by_more_than_its_last_four_digits(service: str) -> None:
     _, answer = consult(service, "chinese_shop")
-    assert all(len(method["instrument"]["last4"]) == 4 for method in answer["methods"] if (method["instrument"] or {}).get("last4"))
+    assert all(
+        len(method["instrument"]["last4"]) == 4
+        for method in answer["methods"]
+        if (method["instrument"] or {}).get("last4")
+    )

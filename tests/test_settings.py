@@ -79,8 +79,14 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
     [
         (table(accept={"check": 3}), "cashier.toml: [accept] unknown key 'check'; did you mean 'check_ms'?"),
         (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known are"),
-        (services("engine", aiohttp={}), '[sources.engine.aiohttp] is for transport = "aiohttp", but this source has "http1"'),
-        (services("risk", "engine", "acquirer", tries={"attempts": 0}), "[sources.risk.tries] attempts: expected `int` >= 1"),
+        (
+            services("engine", aiohttp={}),
+            '[sources.engine.aiohttp] is for transport = "aiohttp", but this source has "http1"',
+        ),
+        (
+            services("risk", "engine", "acquirer", tries={"attempts": 0}),
+            "[sources.risk.tries] attempts: expected `int` >= 1",
+        ),
         (table(consult={"deadline": 3}), "cashier.toml: [consult] unknown key 'deadline'; did you mean 'deadline_ms'?"),
         (table(sorces={}), "cashier.toml: unknown key 'sorces'; did you mean 'sources'?"),
         ({"sources": {"cards": {"url": URL}}}, "cashier.toml: [sources] unknown key 'cards'; did you mean 'card'?"),
@@ -91,26 +97,47 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
         (table(consult={"locale": "fr"}), "there is no [fr], which is the default locale"),
         (table(server={"host": "0.0.0.0"}), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
         (table(tokens={"secrets": ["short"]}), "[tokens] secrets: number 1 has 5 bytes, at least 32 are needed"),
-        (table(tokens={"secrets": ["${NOPE}"]}), "cashier.toml: tokens.secrets speaks of ${NOPE}, but the environment has no NOPE; set it"),
+        (
+            table(tokens={"secrets": ["${NOPE}"]}),
+            "cashier.toml: tokens.secrets speaks of ${NOPE}, but the environment has no NOPE; set it",
+        ),
         ({"sources": {"order": {"url": URL}}}, "[sources.card] is missing; it needs a url"),
         ({"sources": {**table()["sources"], "card": {"url": []}}}, "[sources.card] url names no address"),
         ({"sources": {**table()["sources"], "card": {"url": [URL, URL]}}}, "[sources.card] url names an address twice"),
         (table(consult={"reserve_ms": 1}), "[consult] reserve_ms = 1 is less than our own work takes"),
-        (source(timeout_ms=148), "[sources.card] timeout_ms = 148 cannot be kept: deadline_ms = 150 less reserve_ms = 3 leaves 147"),
-        (source(hedge={"quantile_bps": 9000}), "means 10 % extra calls, more than [consult] extra_calls_bps = 500 allows; 9500 would fit"),
+        (
+            source(timeout_ms=148),
+            "[sources.card] timeout_ms = 148 cannot be kept: deadline_ms = 150 less reserve_ms = 3 leaves 147",
+        ),
+        (
+            source(hedge={"quantile_bps": 9000}),
+            "means 10 % extra calls, more than [consult] extra_calls_bps = 500 allows; 9500 would fit",
+        ),
         (source(hedge={"least_ms": 100}), "hedge least_ms = 100 is never reached within timeout_ms = 100"),
         (source(breaker={"open_s": 50}), "breaker open_s = 50 is above open_max_s = 30"),
         (source(limiter={"start": 500}), "limiter start = 500 is not between least = 1 and most = 400"),
         (source(cache={"fresh_s": 30, "stale_s": 5}), "cache: stale_s = 5 is below fresh_s = 30"),
-        (source(batch={"path": "/batch/cards", "wait_ms": 100}), "batch wait_ms = 100 leaves nothing of timeout_ms = 100"),
+        (
+            source(batch={"path": "/batch/cards", "wait_ms": 100}),
+            "batch wait_ms = 100 leaves nothing of timeout_ms = 100",
+        ),
         (source(batch={"max": 5}), "path"),
         (table(cache={"shared": "http://127.0.0.1"}), "[cache] shared"),
         (table(shed={"refuse_lag_ms": 6}), "[shed] refuse_lag_ms must be at least twice dim_lag_ms"),
         ({"sources": {**table()["sources"], "card": {"url": "ftp://x"}}}, "[sources.card]"),
-        ({"sources": {**table()["sources"], "card": {"url": "x", "transport": "local"}}}, 'takes one url, "package.module:function"'),
-        ({"sources": {**table()["sources"], "card": {"url": "no.such:thing", "transport": "local"}}}, "cannot be imported"),
+        (
+            {"sources": {**table()["sources"], "card": {"url": "x", "transport": "local"}}},
+            'takes one url, "package.module:function"',
+        ),
+        (
+            {"sources": {**table()["sources"], "card": {"url": "no.such:thing", "transport": "local"}}},
+            "cannot be imported",
+        ),
         ({"sources": {**table()["sources"], "card": {"url": "json:nope", "transport": "local"}}}, "json has no nope"),
-        ({"sources": {**table()["sources"], "card": {"url": URL, "adapter": "json"}}}, "has no function request and no parse"),
+        (
+            {"sources": {**table()["sources"], "card": {"url": URL, "adapter": "json"}}},
+            "has no function request and no parse",
+        ),
         (
             {"sources": {**table()["sources"], "card": {"url": URL, "aiohttp": {}}}},
             '[sources.card.aiohttp] is for transport = "aiohttp", but this source has "http1"',
@@ -120,7 +147,12 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
             "[sources.card.http1] unknown key 'conections'; did you mean 'connections'?",
         ),
         (
-            {"sources": {**table()["sources"], "card": {"url": "https://x", "http1": {"ca_file": "/no/such/file.pem"}}}},
+            {
+                "sources": {
+                    **table()["sources"],
+                    "card": {"url": "https://x", "http1": {"ca_file": "/no/such/file.pem"}},
+                }
+            },
             "/no/such/file.pem",
         ),
     ],
@@ -193,6 +225,8 @@ def test_how_payments_are_routed_and_waited_for_can_be_changed_while_they_run() 
     cashier = Cashier(config=configuration(given, "cashier.toml"))
     before = cashier.payments
     moved = {"sources": {**given["sources"], "engine": {"url": "http://127.0.0.1:1"}}, "accept": {"look_ms": 7}}
-    assert cashier.reload(configuration(moved, "cashier.toml")) == ("[sources.engine] has changed; that takes a restart",)
+    assert cashier.reload(configuration(moved, "cashier.toml")) == (
+        "[sources.engine] has changed; that takes a restart",
+    )
     assert cashier.payments is before
     assert cashier.config.settings.accept.look_ms == 7

@@ -55,7 +55,10 @@ def ask(service: str, request: dict[str, Any] = REQUEST) -> dict[str, Any]:
 
 
 def warm(service: str) -> None:
-    eventually(lambda: all(ask(service)["card"]["status"] == "CACHED" for _ in range(BOTH)), "the workers never had the cards cached")
+    eventually(
+        lambda: all(ask(service)["card"]["status"] == "CACHED" for _ in range(BOTH)),
+        "the workers never had the cards cached",
+    )
 
 
 def invalidate(service: str, told: dict[str, str]) -> Any:
@@ -110,7 +113,9 @@ def test_the_death_and_return_of_the_shared_cache_cost_no_answer(service: str, v
         invalidate(service, {"source": "card", "key": REQUEST["user_id"]})
         time.sleep(0.01)
 
-    askers = [threading.Thread(target=keep, args=(doing,)) for doing in (lambda: ask(service), lambda: ask(service), forget)]
+    askers = [
+        threading.Thread(target=keep, args=(doing,)) for doing in (lambda: ask(service), lambda: ask(service), forget)
+    ]
     for asker in askers:
         asker.start()
     try:
@@ -126,5 +131,8 @@ def test_the_death_and_return_of_the_shared_cache_cost_no_answer(service: str, v
         for asker in askers:
             asker.join()
     assert wrong == []
-    eventually(lambda: invalidate(service, {"source": "card", "prefix": ""})["reach"] == "ALL_WORKERS", "it was never found again")
+    eventually(
+        lambda: invalidate(service, {"source": "card", "prefix": ""})["reach"] == "ALL_WORKERS",
+        "it was never found again",
+    )
     warm(service)

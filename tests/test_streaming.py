@@ -60,7 +60,9 @@ def pending(consultation: Consultation) -> set[str]:
 
 
 def test_the_first_answer_comes_with_the_required_sources_and_the_roads_and_each_other_source_makes_it_better() -> None:
-    told = streamed({"channel": Fate(10), "card": Fate(30), "balance": Fate(50), "quota": Fate(70), "marketing": Fate(75)})
+    told = streamed(
+        {"channel": Fate(10), "card": Fate(30), "balance": Fate(50), "quota": Fate(70), "marketing": Fate(75)}
+    )
     assert told.times_ms == [10, 30, 50, 70, 75]
     assert [pending(each) for _, each in told.answers] == [
         {"card", "balance", "quota", "marketing"},
@@ -191,14 +193,19 @@ def test_who_is_slow_to_ask_for_more_gets_the_newest_only() -> None:
     some = {"card": Fate(10), "balance": Fate(20), "quota": Fate(30), "marketing": Fate(60)}
     found = in_virtual_time(linger(some, after_ms=40))
     assert [pending(each) for each in found] == [{"card", "balance", "quota", "marketing"}, {"marketing"}, set()]
-    assert [pending(each) for each in in_virtual_time(linger(some, after_ms=1000))] == [{"card", "balance", "quota", "marketing"}, set()]
+    assert [pending(each) for each in in_virtual_time(linger(some, after_ms=1000))] == [
+        {"card", "balance", "quota", "marketing"},
+        set(),
+    ]
 
 
 many = st.fixed_dictionaries(dict.fromkeys(healthy, fates))
 
 
 async def both(some: dict[str, Fate], case: str, deadline_ms: int) -> tuple[Told, Asked]:
-    return await stream(some, case, deadline_ms=deadline_ms), await ask(some, request(case, deadline_ms=deadline_ms), AS_LONG)
+    return await stream(some, case, deadline_ms=deadline_ms), await ask(
+        some, request(case, deadline_ms=deadline_ms), AS_LONG
+    )
 
 
 @given(worlds, many, cases, st.sampled_from([5, 20, 90, 150, 300]))
@@ -212,7 +219,11 @@ def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
     if told.error is None:
         plain = asked.consultation
         assert isinstance(plain, Consultation)
-        assert (told.last.methods, told.last.blocked, told.last.degraded) == (plain.methods, plain.blocked, plain.degraded)
+        assert (told.last.methods, told.last.blocked, told.last.degraded) == (
+            plain.methods,
+            plain.blocked,
+            plain.degraded,
+        )
         assert statuses(told.last) == statuses(plain)
     else:
         assert type(told.error) is type(asked.consultation)

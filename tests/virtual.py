@@ -56,7 +56,10 @@ def request(case: str, **other: Any) -> ConsultRequest:
 
 
 async def ask(
-    fates: Mapping[str, Fate], question: ConsultRequest, settings: ConsultSettings | None = None, waited_ms: int | None = None
+    fates: Mapping[str, Fate],
+    question: ConsultRequest,
+    settings: ConsultSettings | None = None,
+    waited_ms: int | None = None,
 ) -> Asked:
     """Consult once on this loop. Sources without a fate answer after one ms. `waited_ms`: so long the caller has waited already."""
     loop = asyncio.get_running_loop()
@@ -80,7 +83,9 @@ def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: Consu
     starts = {}
     for each in QUESTIONS:
         name = each.source.name
-        starts[name] = Way(unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)))
+        starts[name] = Way(
+            unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs))
+        )
     return Consult(
         consultation(starts),
         known,
@@ -94,7 +99,9 @@ def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: Consu
     )
 
 
-def fated(name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls: dict[str, int]) -> Callable[..., Awaitable[Any]]:
+def fated(
+    name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls: dict[str, int]
+) -> Callable[..., Awaitable[Any]]:
     async def answer(**asked: Any) -> Any:
         calls[name] = calls.get(name, 0) + 1
         await asyncio.sleep(fate.after_ms / 1000)

@@ -17,7 +17,9 @@ _CONSULTATIONS = 4_000
 
 
 @lru_cache(maxsize=512)
-def keys_a_call(per_s: float, asking: float, cpu_us: float, took_ms: float, numbers: Gathering = USUAL, seed: int = 1) -> float:
+def keys_a_call(
+    per_s: float, asking: float, cpu_us: float, took_ms: float, numbers: Gathering = USUAL, seed: int = 1
+) -> float:
     """`per_s`: consultations of this worker, of which a share `asking` needs the source live. `cpu_us`: what each costs the loop."""
     random = Random(seed)
     source = Gathered(numbers, took_ms / 1000)
@@ -65,7 +67,10 @@ class Gathered:
             back_s = self._back_s.popleft()
             if self._gathered and self._due_s <= back_s:
                 self._send(self._due_s)
-            if self._gathered and departure(self._gathered, len(self._back_s), self._numbers) is not Departure.WITH_ROOM:
+            if (
+                self._gathered
+                and departure(self._gathered, len(self._back_s), self._numbers) is not Departure.WITH_ROOM
+            ):
                 self._send(back_s)
         if self._gathered and self._due_s <= now_s:
             self._send(self._due_s)

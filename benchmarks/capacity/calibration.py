@@ -73,7 +73,9 @@ SETTINGS = (
     Setting("four kept", _only(FOUR), fits=True),
     Setting("all kept", _only(NAMES), fits=True),
     Setting("member, card, quota written to Valkey", _only(("member", "card", "quota"), BRIEF, shared=True), fits=True),
-    Setting("member, card, quota read from Valkey", _only(("member", "card", "quota"), shared=True, entries=1), fits=True),
+    Setting(
+        "member, card, quota read from Valkey", _only(("member", "card", "quota"), shared=True, entries=1), fits=True
+    ),
     Setting("six batched", _only((), batch=True), fits=True),
     Setting("default caches", _usual()),
     Setting("default caches, 300 entries", _usual(entries=300)),
@@ -106,10 +108,17 @@ def measured(lab: Lab, settings: Sequence[Setting]) -> list[Measured]:
     users = lab.count(USERS)
     behaviour = Behaviour(dict.fromkeys(NAMES, TOOK_MS))
     found = [Measured(setting, [], [], []) for setting in settings]
-    with pinned(LOAD_CORE), upstream(lab, users=users, behaviour=behaviour) as source, valkey() as port, ExitStack() as running:
+    with (
+        pinned(LOAD_CORE),
+        upstream(lab, users=users, behaviour=behaviour) as source,
+        valkey() as port,
+        ExitStack() as running,
+    ):
         served = [
             running.enter_context(
-                service(lab, source.urls, cached=True, each="hedge = false", other=configured(each.mechanisms, port, place))
+                service(
+                    lab, source.urls, cached=True, each="hedge = false", other=configured(each.mechanisms, port, place)
+                )
             )
             for place, each in enumerate(settings)
         ]
@@ -125,15 +134,21 @@ def measured(lab: Lab, settings: Sequence[Setting]) -> list[Measured]:
 class _Shop:
     """What all settings are measured with."""
 
-    def __init__(self, lab: Lab, source: Upstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]) -> None:
+    def __init__(
+        self, lab: Lab, source: Upstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]
+    ) -> None:
         self._lab, self._source, self._behaviour, self._redis, self._requests = lab, source, behaviour, redis, requests
 
     async def round(self, found: Measured, served: Served, turn: int) -> None:
         async with loaded(served.port, self._requests, seed=2 * turn) as load:
-            warm = await spent(load.closed(self._lab.seconds(AGAIN_S if turn else WARM_S), keep=True), served.pid, self._source.pid)
+            warm = await spent(
+                load.closed(self._lab.seconds(AGAIN_S if turn else WARM_S), keep=True), served.pid, self._source.pid
+            )
         if found.setting.mechanisms.shared:
             await asyncio.sleep(WRITTEN_S)
-        async with loaded(served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=consulted) as load:
+        async with loaded(
+            served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=consulted
+        ) as load:
             self._source.behave(self._behaviour)
             self._redis.config_resetstat()
             began_s = time.perf_counter()
@@ -161,7 +176,9 @@ class _Shop:
             "put": commands.get("cmdstat_psetex", {}).get("calls", 0),
             "key": keys - sum(seen.calls.values()),
         }
-        return {part: count / answered for part, count in work.items()}, {name: seen.calls[name] / answered for name in NAMES}
+        return {part: count / answered for part, count in work.items()}, {
+            name: seen.calls[name] / answered for name in NAMES
+        }
 
 
 def configured(mechanisms: Mechanisms, port: int, database: int) -> str:

@@ -74,7 +74,9 @@ class Done(NamedTuple):
     calls: Mapping[str, float]
 
 
-def need(traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int) -> Need:
+def need(
+    traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int
+) -> Need:
     """Begins with nothing cached, and goes on until the number of workers is the one it was simulated with."""
     workers, holds_s = fleet_of(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(NAMES)})), 300.0
     careful = False  # the way there needs less care than the end
@@ -109,7 +111,9 @@ def fleet_of(per_s: float, cpu_us: float) -> int:
     return max(1, math.ceil(per_s * cpu_us / 1e6 / UTILISATION))
 
 
-def at_rest(found: Seen, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float) -> tuple[Done, float]:
+def at_rest(
+    found: Seen, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float
+) -> tuple[Done, float]:
     """What a worker of `per_s` does and what it costs. How many keys share a call hangs on how busy it is, and the other way round."""
     cpu_us = UTILISATION * 1e6 / per_s
     for _ in range(3):
@@ -137,7 +141,9 @@ def each(found: Seen, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cp
     return Done(work, calls)
 
 
-def seen(traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, consultations: int, holds_s: float) -> Seen:
+def seen(
+    traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, consultations: int, holds_s: float
+) -> Seen:
     """One worker's share, or a sample of it: so many consultations in `_HORIZON_S`, of which the first three fifths warm it."""
     random = Random(traffic.seed)
     sample = min(1.0, consultations * workers / per_s / _HORIZON_S)
@@ -151,7 +157,9 @@ def seen(traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, c
             warm, before = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
         worker.consult(asked)
     assert warm is not None, "too few consultations to have both a warm-up and a rest"
-    return Seen(worker.consultations - before, {name: counts.less(warm[name]) for name, counts in worker.counts().items()})
+    return Seen(
+        worker.consultations - before, {name: counts.less(warm[name]) for name, counts in worker.counts().items()}
+    )
 
 
 def others(stream: Stream, workers: int) -> dict[str, OfKey]:

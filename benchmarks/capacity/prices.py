@@ -33,7 +33,10 @@ def _solved(parts: Sequence[str], measured: Sequence[tuple[Work, float]]) -> lis
     """The normal equations, by elimination with pivots. Raises ValueError where the stretches do not tell two parts apart."""
     rows = [[work.get(part, 0.0) * 1000 / us for part in parts] for work, us in measured]
     size = len(parts)
-    table = [[sum(row[i] * row[j] for row in rows) for j in range(size)] + [1000 * sum(row[i] for row in rows)] for i in range(size)]
+    table = [
+        [sum(row[i] * row[j] for row in rows) for j in range(size)] + [1000 * sum(row[i] for row in rows)]
+        for i in range(size)
+    ]
     for at in range(size):
         pivot = max(range(at, size), key=lambda row: abs(table[row][at]))
         if abs(table[pivot][at]) < 1e-6:

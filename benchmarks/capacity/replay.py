@@ -34,7 +34,17 @@ def replayed(found: Measured, prices: Mapping[str, float]) -> list[Foretold]:
             visit = visits[at]
             if before is None and visit.at_s >= one.began_s:
                 before, warm = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
-            worker.consult(Asked(visit.at_s - visits[0].at_s, True, visit.which, visit.which % MERCHANTS, 0, visit.which, float("-inf")))
+            worker.consult(
+                Asked(
+                    visit.at_s - visits[0].at_s,
+                    True,
+                    visit.which,
+                    visit.which % MERCHANTS,
+                    0,
+                    visit.which,
+                    float("-inf"),
+                )
+            )
             at += 1
         assert before is not None, "a round without a visit"
         counts = {name: counts.less(before[name]) for name, counts in worker.counts().items()}

@@ -45,7 +45,10 @@ SCENARIOS = (
     Scenario("everything on, 20 million users", ON, Traffic(users_each=FEW_USERS)),
     LOCAL,
     LOCAL_STICKY,
-    Scenario(f"all but Valkey, sticky, {MANY_ENTRIES:,} answers a worker", replace(LOCAL_STICKY.mechanisms, entries=MANY_ENTRIES)),
+    Scenario(
+        f"all but Valkey, sticky, {MANY_ENTRIES:,} answers a worker",
+        replace(LOCAL_STICKY.mechanisms, entries=MANY_ENTRIES),
+    ),
     SHIPPED,
     UNCACHED,
     WAITING,

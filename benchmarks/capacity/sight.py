@@ -20,7 +20,13 @@ _SHORTEST = 0.9
 class Sight:
     """Of one source. `others_per_s(key)`: how often other workers ask for a key that many users share; None where only one user does."""
 
-    def __init__(self, settings: CacheSettings, holds_s: float, random: Random, others_per_s: Callable[[Any], float] | None = None) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings,
+        holds_s: float,
+        random: Random,
+        others_per_s: Callable[[Any], float] | None = None,
+    ) -> None:
         self._others_per_s = others_per_s
         self._fresh_ns = round(settings.fresh_s * S_NS)
         self._kept_ns = round(min(settings.longest_s, holds_s) * S_NS)

@@ -89,7 +89,9 @@ class Stream:
     as the whole one (Waldspurger et al., SHARDS, FAST 2015), and minutes are simulated in a second. `per_s` is what is left of the rate.
     """
 
-    def __init__(self, traffic: Traffic, per_s: float, workers: int, *, sticky: bool, random: Random, sample: float = 1.0) -> None:
+    def __init__(
+        self, traffic: Traffic, per_s: float, workers: int, *, sticky: bool, random: Random, sample: float = 1.0
+    ) -> None:
         self.per_s = per_s = per_s * sample
         self.merchants = Zipf(traffic.merchants * sample, traffic.merchants_exponent, sample)
         self.markets = Zipf(traffic.markets * sample, traffic.markets_exponent, sample)
@@ -102,7 +104,9 @@ class Stream:
         users = traffic.users_each * per_s / (workers if sticky else 1)
         self._users = Zipf(users, traffic.users_exponent, max(1.0, traffic.users_head * users))
         touched = [1 - self._away**count for count, _ in enumerate(traffic.consultations, 1)]
-        self._counts = list(accumulate(share * touch for share, touch in zip(traffic.consultations, touched, strict=True)))
+        self._counts = list(
+            accumulate(share * touch for share, touch in zip(traffic.consultations, touched, strict=True))
+        )
         self._touches_per_s = checkouts_per_s * self._counts[-1] / (workers if sticky else 1)
         self._away_per_s = checkouts_per_s - self._touches_per_s
 
@@ -126,7 +130,9 @@ class Stream:
     def _checkout(self, at_s: float, checkout: int) -> Iterator[Asked]:
         random, traffic = self._random, self._traffic
         user, merchant, market = self._users.draw(random), self.merchants.draw(random), self.markets.draw(random)
-        before_s = float("-inf") if self._alone else at_s - random.expovariate(self._users.share(user) * self._away_per_s)
+        before_s = (
+            float("-inf") if self._alone else at_s - random.expovariate(self._users.share(user) * self._away_per_s)
+        )
         drawn = random.random() * self._counts[-1]
         count = next(place for place, bound in enumerate(self._counts, 1) if drawn <= bound)
         first = self._first_here(count)

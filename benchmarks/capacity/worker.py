@@ -90,7 +90,14 @@ class Cached:
     """One source's cache in one worker."""
 
     def __init__(
-        self, settings: CacheSettings, store: Store, sight: Sight | None, took_ns: int, random: Random, *, single_flight: bool = True
+        self,
+        settings: CacheSettings,
+        store: Store,
+        sight: Sight | None,
+        took_ns: int,
+        random: Random,
+        *,
+        single_flight: bool = True,
     ) -> None:
         self.counts = Counts()
         self.sight = sight
@@ -157,7 +164,9 @@ class Worker:
     `others_per_s`: of the sources whose answers many users share, how often other workers ask for a key. `holds_s`: see `Sight`.
     """
 
-    def __init__(self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, OfKey], holds_s: float) -> None:
+    def __init__(
+        self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, OfKey], holds_s: float
+    ) -> None:
         store = Store(mechanisms.entries)
         self.consultations = 0
         self.cached: dict[str, Cached] = {}
@@ -166,7 +175,9 @@ class Worker:
             if settings.on:
                 sight = Sight(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
                 took_ns = round(took_ms * S_NS / 1000)
-                self.cached[name] = Cached(settings, store, sight, took_ns, random, single_flight=mechanisms.single_flight)
+                self.cached[name] = Cached(
+                    settings, store, sight, took_ns, random, single_flight=mechanisms.single_flight
+                )
         self._asks = [(cached.ask, KEYS[name]) for name, cached in self.cached.items()]
         seen = [(name, cached.sight) for name, cached in self.cached.items() if cached.sight is not None]
         # What only its user asks for lies there as the user's other visits have left it.

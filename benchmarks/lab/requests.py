@@ -16,7 +16,10 @@ USERS = 2_000
 def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
     """One of each user: `u_<n>` consults order `o_<n>`, as the upstream knows them. `headers`: more lines of the head."""
     crowd = World().cast.crowd
-    head = "".join(f"{line}\r\n" for line in ("POST /v1/consult HTTP/1.1", "Host: cashier", "Content-Type: application/json", *headers))
+    head = "".join(
+        f"{line}\r\n"
+        for line in ("POST /v1/consult HTTP/1.1", "Host: cashier", "Content-Type: application/json", *headers)
+    )
     bodies = (msgspec.json.encode(crowd.consult_request(n)) for n in range(FIRST, FIRST + users))
     return [b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body) for body in bodies]
 

@@ -49,7 +49,9 @@ async def spent(run: Awaitable[Stretch], program: int, upstream: int) -> Spent:
         raise RuntimeError(f"nobody was answered: {stretch!r}")
     used = Cpu(after.user_s - before.user_s, after.system_s - before.system_s)
     taken_s = sum(core_after) - sum(core) - used.both_s
-    return Spent(stretch, used, used.both_s / lasted_s, (cpu_s(upstream) - upstream_s) / lasted_s, max(0.0, taken_s / lasted_s))
+    return Spent(
+        stretch, used, used.both_s / lasted_s, (cpu_s(upstream) - upstream_s) / lasted_s, max(0.0, taken_s / lasted_s)
+    )
 
 
 def disturbed(rounds: Sequence[Spent]) -> str | None:

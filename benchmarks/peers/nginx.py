@@ -84,4 +84,6 @@ def _configured(nginx: str, directory: Path, program: str, port: int) -> str:
 
 
 NGINX_LUA = Peer("nginx_lua", "nginx + Lua", False, absent, partial(_start, "nginx_lua.lua"))
-NGINX_LUA_CACHED = Peer("nginx_lua_cached", "nginx + Lua, cached", True, absent, partial(_start, "nginx_lua_cached.lua"))
+NGINX_LUA_CACHED = Peer(
+    "nginx_lua_cached", "nginx + Lua, cached", True, absent, partial(_start, "nginx_lua_cached.lua")
+)

@@ -30,8 +30,12 @@ def _start(program: str, lab: Lab, upstreams: Upstreams) -> Iterator[Served]:
         yield served
 
 
-OWN_FANOUT = Peer("own_fanout", "our fan-out, bare merge", False, partial(_absent, "cashier"), partial(_start, "own_fanout"))
-AIOHTTP = Peer("aiohttp", "aiohttp gather", False, partial(_absent, "aiohttp", "uvloop"), partial(_start, "aiohttp_gather"))
+OWN_FANOUT = Peer(
+    "own_fanout", "our fan-out, bare merge", False, partial(_absent, "cashier"), partial(_start, "own_fanout")
+)
+AIOHTTP = Peer(
+    "aiohttp", "aiohttp gather", False, partial(_absent, "aiohttp", "uvloop"), partial(_start, "aiohttp_gather")
+)
 FASTAPI_HTTPX = Peer(
     "fastapi_httpx",
     "FastAPI + httpx",

@@ -117,7 +117,9 @@ def ticks(axes: Axes, which: str, logarithmic: bool, narrow: bool, exactly: Sequ
         axis.set_major_locator(FixedLocator(list(exactly)))
     elif logarithmic:
         decades = math.log10(high / low)
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < (1.5 if narrow and which == "x" else 2.5) else (1,)))
+        axis.set_major_locator(
+            LogLocator(subs=(1, 2, 5) if decades < (1.5 if narrow and which == "x" else 2.5) else (1,))
+        )
     else:
         axis.set_major_locator(MaxNLocator(6 if which == "y" else 4 if narrow else 9, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())

@@ -38,12 +38,18 @@ def size(bars: Bars, narrow: bool) -> Size:
 def keys(bars: Bars, palette: Palette) -> list[Key]:
     if len(bars.groups) < 2:
         return []
-    return [Key(name, *_paint(bars, "", place, palette), always=True, thick=10) for place, name in enumerate(bars.groups)]
+    return [
+        Key(name, *_paint(bars, "", place, palette), always=True, thick=10) for place, name in enumerate(bars.groups)
+    ]
 
 
 def unseen(bars: Bars) -> int:
     """Figures that a logarithmic axis has no place for."""
-    return sum(figure is not None and bars.y_logarithmic and figure.median <= 0 for group in bars.groups.values() for figure in group)
+    return sum(
+        figure is not None and bars.y_logarithmic and figure.median <= 0
+        for group in bars.groups.values()
+        for figure in group
+    )
 
 
 def draw(bars: Bars, axes: Axes, palette: Palette, size: Size) -> None:
@@ -65,7 +71,15 @@ def draw(bars: Bars, axes: Axes, palette: Palette, size: Size) -> None:
     ticks(axes, "x", bars.y_logarithmic, size.narrow)
     axes.yaxis.set_major_locator(NullLocator())
     title = (0, 22) if bars.marks else (0, 6)
-    axes.annotate(bars.y_title, (0, 1), title, xycoords="axes fraction", textcoords="offset points", fontsize=SMALL, color=palette.muted)
+    axes.annotate(
+        bars.y_title,
+        (0, 1),
+        title,
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=SMALL,
+        color=palette.muted,
+    )
     return None
 
 
@@ -113,7 +127,9 @@ def _laid(bars: Bars, palette: Palette, stacked: bool) -> list[_Bar]:
 def _limits(bars: Bars, figures: Sequence[Figure | None], width: float) -> tuple[float, float]:
     there = [figure for figure in figures if figure is not None and (figure.median > 0 or not bars.y_logarithmic)]
     marks = [mark for mark in bars.marks.values() if mark > 0 or not bars.y_logarithmic]
-    reached = [figure.median for figure in there] + [min(figure.high, 1.6 * abs(figure.median)) for figure in there] + marks or [1.0]
+    reached = [figure.median for figure in there] + [
+        min(figure.high, 1.6 * abs(figure.median)) for figure in there
+    ] + marks or [1.0]
     # Room for the number behind the longest bar.
     room = 64 / max(width, 128)
     if bars.y_logarithmic:
@@ -131,19 +147,37 @@ def _bar(axes: Axes, bar: _Bar, bars: Bars, palette: Palette) -> None:
     if bar.figure is None or (bars.y_logarithmic and bar.figure.median <= 0):
         told = "not measured" if bar.figure is None else number(bar.figure.median)
         small = min(SMALL, bar.thick)
-        axes.annotate(told, (base, bar.at), (4, 0), textcoords="offset points", va="center_baseline", fontsize=small, color=palette.muted)
+        axes.annotate(
+            told,
+            (base, bar.at),
+            (4, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=small,
+            color=palette.muted,
+        )
         return
     middle = bar.figure.median
     if bars.y_logarithmic:
         # The length of a bar means nothing where there is no zero: a dot, on a line that leads to its name.
         axes.hlines(bar.at, base, middle, color=bar.colour, linewidth=1.4, alpha=0.5 * bar.opacity)
-        axes.plot(middle, bar.at, marker="o", markersize=min(11.0, bar.thick - 1), color=bar.colour, alpha=bar.opacity, markeredgewidth=0)
+        axes.plot(
+            middle,
+            bar.at,
+            marker="o",
+            markersize=min(11.0, bar.thick - 1),
+            color=bar.colour,
+            alpha=bar.opacity,
+            markeredgewidth=0,
+        )
     else:
         axes.barh(bar.at, middle - base, left=base, height=bar.thick, color=bar.colour, alpha=bar.opacity, linewidth=0)
     if bar.figure.low != bar.figure.high:
         axes.hlines(bar.at, max(bar.figure.low, low), bar.figure.high, color=palette.ink, linewidth=1.2, alpha=0.7)
     beyond = max(middle, bar.figure.high if bar.figure.low != bar.figure.high else middle)
-    at, aside, align = (beyond, 8 if bars.y_logarithmic else 5, "left") if middle >= 0 else (bar.figure.low, -5, "right")
+    at, aside, align = (
+        (beyond, 8 if bars.y_logarithmic else 5, "left") if middle >= 0 else (bar.figure.low, -5, "right")
+    )
     axes.annotate(
         number(middle),
         (at, bar.at),
@@ -181,4 +215,13 @@ def _marks(axes: Axes, bars: Bars, palette: Palette) -> None:
             continue
         axes.axvline(mark, color=palette.mark, linewidth=1.1, linestyle=(0, (3, 3)), zorder=3)
         told, at = named(name, mark), ("data", "axes fraction")
-        axes.annotate(told, (mark, 1), (0, 5), xycoords=at, textcoords="offset points", fontsize=SMALL, color=palette.mark, ha="center")
+        axes.annotate(
+            told,
+            (mark, 1),
+            (0, 5),
+            xycoords=at,
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=palette.mark,
+            ha="center",
+        )

@@ -56,7 +56,9 @@ def draw(lines: Lines, axes: Axes, palette: Palette, size: Size) -> None:
     ticks(axes, "x", lines.x_logarithmic, size.narrow, _measured_at(axes, lines, size))
     ticks(axes, "y", lines.y_logarithmic, size.narrow)
     axes.set_xlabel(lines.x_title, fontsize=SMALL, labelpad=6)
-    axes.text(0, 1, lines.y_title, transform=axes.transAxes, fontsize=SMALL, color=palette.muted, va="bottom", ha="left")
+    axes.text(
+        0, 1, lines.y_title, transform=axes.transAxes, fontsize=SMALL, color=palette.muted, va="bottom", ha="left"
+    )
     if direct:
         names(axes, list(_ends(lines, palette)), size)
     return None
@@ -77,7 +79,9 @@ def _scales(axes: Axes, lines: Lines) -> None:
 
 def _percentiles(lines: Lines) -> bool:
     """Then every further nine has the same room: 90, 99, 99.9."""
-    return lines.x_title.lower().startswith("percentile") and all(0 <= x < 100 for line in lines.lines for x, _ in line.points)
+    return lines.x_title.lower().startswith("percentile") and all(
+        0 <= x < 100 for line in lines.lines for x, _ in line.points
+    )
 
 
 def _nines(percentile: Any) -> Any:
@@ -103,7 +107,9 @@ def _pens(lines: Lines, palette: Palette) -> Iterator[tuple[Line, _Pen]]:
 def _points(lines: Lines, line: Line) -> list[tuple[float, Figure]]:
     """In order of x."""
     there = (
-        (x, figure) for x, figure in line.points if (x > 0 or not lines.x_logarithmic) and (figure.median > 0 or not lines.y_logarithmic)
+        (x, figure)
+        for x, figure in line.points
+        if (x > 0 or not lines.x_logarithmic) and (figure.median > 0 or not lines.y_logarithmic)
     )
     return sorted(there, key=lambda point: point[0])
 
@@ -114,7 +120,16 @@ def _line(axes: Axes, points: Sequence[tuple[float, Figure]], pen: _Pen, layer: 
     at = [x for x, _ in points]
     middle = [figure.median for _, figure in points]
     marker = "o" if len(points) <= _MARKED else ""
-    axes.plot(at, middle, color=pen.colour, linestyle=pen.dash, linewidth=pen.width, marker=marker, markersize=4.5, zorder=layer)
+    axes.plot(
+        at,
+        middle,
+        color=pen.colour,
+        linestyle=pen.dash,
+        linewidth=pen.width,
+        marker=marker,
+        markersize=4.5,
+        zorder=layer,
+    )
     low, high = [figure.low for _, figure in points], [figure.high for _, figure in points]
     if len(points) == 1:
         axes.vlines(at, low, high, color=pen.colour, linewidth=1.2, zorder=layer)
@@ -162,7 +177,10 @@ def _measured_at(axes: Axes, lines: Lines, size: Size) -> list[float]:
     # From the ends inwards: the range is what one wants to read first.
     kept = [0]
     for index in [len(at) - 1, *range(1, len(at) - 1)]:
-        if all(abs(pixels[index] - pixels[other]) > width_of(number(at[index]) + number(at[other]), SMALL) / 2 + 8 for other in kept):
+        if all(
+            abs(pixels[index] - pixels[other]) > width_of(number(at[index]) + number(at[other]), SMALL) / 2 + 8
+            for other in kept
+        ):
             kept.append(index)
     return sorted(at[index] for index in kept)
 

@@ -34,7 +34,9 @@ def keys(drawing: Drawing, palette: Palette) -> list[Key]:
 def _drawn(drawing: Drawing, name: str, narrow: bool) -> str:
     size = drawn_bars.size(drawing, narrow) if isinstance(drawing, Bars) else drawn_lines.size(narrow)
     width = "narrow" if narrow else "wide"
-    return inline(lambda axes, palette, size: draw(drawing, axes, palette, size), size, drawing.title, f"{name}-{width}")
+    return inline(
+        lambda axes, palette, size: draw(drawing, axes, palette, size), size, drawing.title, f"{name}-{width}"
+    )
 
 
 def _keys(shown: Sequence[Key]) -> str:
@@ -53,4 +55,8 @@ def _swatch(key: Key) -> str:
 
 def _unseen(drawing: Drawing) -> str:
     count = drawn_bars.unseen(drawing) if isinstance(drawing, Bars) else drawn_lines.unseen(drawing)
-    return f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>' if count else ""
+    return (
+        f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>'
+        if count
+        else ""
+    )

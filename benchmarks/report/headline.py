@@ -55,7 +55,11 @@ def sentence(results: Results) -> tuple[str, str]:
 
 def tiles(results: Results, most: int = 4) -> list[Tile]:
     found = keys(results)
-    return [Tile(against(found[key].median, higher=higher), unit, what) for key, unit, what, higher in _TILES if key in found][:most]
+    return [
+        Tile(against(found[key].median, higher=higher), unit, what)
+        for key, unit, what, higher in _TILES
+        if key in found
+    ][:most]
 
 
 def _compared(found: Mapping[str, Figure]) -> str:

@@ -43,7 +43,9 @@ def names(axes: Axes, ends: Sequence[End], size: Size) -> None:
         for (_, end), at_y in zip(those, _apart([y for y, _ in those], height), strict=True):
             weight = "bold" if end.bold else "normal"
             at = ((at_x + _ASIDE) / width, at_y / height)
-            axes.text(*at, end.label, transform=axes.transAxes, color=end.colour, va="center", fontweight=weight, zorder=5)
+            axes.text(
+                *at, end.label, transform=axes.transAxes, color=end.colour, va="center", fontweight=weight, zorder=5
+            )
 
 
 def mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float, float]], palette: Palette) -> None:
@@ -70,10 +72,15 @@ def _apart(wanted: Sequence[float], height: float) -> list[float]:
     groups: list[list[float]] = []
     for at in wanted:
         groups.append([at])
-        while len(groups) > 1 and _middle(groups[-1]) - _middle(groups[-2]) < _APART * (len(groups[-1]) + len(groups[-2])) / 2:
+        while (
+            len(groups) > 1
+            and _middle(groups[-1]) - _middle(groups[-2]) < _APART * (len(groups[-1]) + len(groups[-2])) / 2
+        ):
             last = groups.pop()
             groups[-1] += last
-    found = [_middle(group) + _APART * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))]
+    found = [
+        _middle(group) + _APART * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))
+    ]
     over = max(0.0, found[-1] - height) if found else 0.0
     return [at - over for at in found]
 

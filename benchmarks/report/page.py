@@ -18,7 +18,12 @@ _STYLES = {Verdict.MET: "met", Verdict.MISSED: "missed", Verdict.NOT_MEASURED: "
 
 
 def page(results: Results, judged: Sequence[Judged]) -> str:
-    body = [_top(results, judged), _bars(judged), *(_finding(finding, results) for finding in results.findings), _foot()]
+    body = [
+        _top(results, judged),
+        _bars(judged),
+        *(_finding(finding, results) for finding in results.findings),
+        _foot(),
+    ]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -45,7 +50,9 @@ def _top(results: Results, judged: Sequence[Judged]) -> str:
         '<header>\n<p class="kicker">cashier · benchmarks</p>',
         f"<h1>{escape(first)}</h1>",
         f'<p class="lead">{escape(against_whom)}</p>' if against_whom else "",
-        '<p class="quick">This was a quick run: it shows that everything works. Its figures mean nothing.</p>' if results.quick else "",
+        '<p class="quick">This was a quick run: it shows that everything works. Its figures mean nothing.</p>'
+        if results.quick
+        else "",
         f'<ul class="tiles">{tiles}</ul>' if tiles else "",
         f"<p><strong>{escape(count(judged))}.</strong></p>",
         _run(results),
@@ -113,10 +120,14 @@ def _table(table: Table) -> str:
     rows = []
     for row in table.rows:
         note = f'<td class="text">{escape(row.note)}</td>' if noted else ""
-        rows.append(f"<tr><td>{escape(row.label)}</td>{''.join(_cell(row.figures.get(name)) for name in names)}{note}</tr>")
+        rows.append(
+            f"<tr><td>{escape(row.label)}</td>{''.join(_cell(row.figures.get(name)) for name in names)}{note}</tr>"
+        )
     aside = f'<p class="aside">{escape(table.note)}</p>' if table.note else ""
     head = f"<caption>{escape(table.title)}</caption><thead><tr>{heads}</tr></thead>"
-    return f'<div class="table"><div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>{aside}</div>'
+    return (
+        f'<div class="table"><div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>{aside}</div>'
+    )
 
 
 def _cell(figure: Figure | None) -> str:
@@ -127,7 +138,11 @@ def _cell(figure: Figure | None) -> str:
 
 
 def _notes(finding: Finding) -> str:
-    return f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in finding.notes)}</ul>' if finding.notes else ""
+    return (
+        f'<ul class="notes">{"".join(f"<li>{escape(note)}</li>" for note in finding.notes)}</ul>'
+        if finding.notes
+        else ""
+    )
 
 
 def _when(finding: Finding, results: Results) -> str:

@@ -19,7 +19,9 @@ _MARGIN = 24
 def missing(results: Results) -> str:
     """Why there can be no picture; empty where there can."""
     return (
-        "" if len(_drawings(results)) == 2 else "no picture: it shows the studies `cost` and `latency`, which have not both been measured"
+        ""
+        if len(_drawings(results)) == 2
+        else "no picture: it shows the studies `cost` and `latency`, which have not both been measured"
     )
 
 
@@ -39,7 +41,9 @@ def _drawings(results: Results) -> list[Drawing]:
     """The first bars of `cost` and the first lines of `latency`."""
     named = {finding.name: finding for finding in results.findings}
     bars = [drawing for drawing in named["cost"].drawings if isinstance(drawing, Bars)] if "cost" in named else []
-    lines = [drawing for drawing in named["latency"].drawings if isinstance(drawing, Lines)] if "latency" in named else []
+    lines = (
+        [drawing for drawing in named["latency"].drawings if isinstance(drawing, Lines)] if "latency" in named else []
+    )
     return [*bars[:1], *lines[:1]]
 
 
@@ -49,4 +53,11 @@ def _panel(whole: Figure, drawing: Drawing, left: float, width: float) -> None:
     height = HEIGHT - 52
     figures.draw(drawing, axes, LIGHT, Size(round(width), height, False))
     box = axes.get_position()
-    axes.set_position(((left + box.x0 * width) / WIDTH, box.y0 * height / HEIGHT, box.width * width / WIDTH, box.height * height / HEIGHT))
+    axes.set_position(
+        (
+            (left + box.x0 * width) / WIDTH,
+            box.y0 * height / HEIGHT,
+            box.width * width / WIDTH,
+            box.height * height / HEIGHT,
+        )
+    )

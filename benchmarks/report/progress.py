@@ -23,15 +23,24 @@ class Shown:
         self._console = console
         self._quick = quick
         self._left_s = expected_s(studies, quick)
-        columns = (TextColumn("{task.description}"), BarColumn(24), TimeElapsedColumn(), TextColumn("{task.fields[left]}", style="dim"))
-        self._line = Progress(*columns, console=console, refresh_per_second=1, transient=True, disable=not console.is_terminal)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}", style="dim"),
+        )
+        self._line = Progress(
+            *columns, console=console, refresh_per_second=1, transient=True, disable=not console.is_terminal
+        )
         self._task: TaskID | None = None
 
     def __enter__(self) -> Shown:
         self._line.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._line.stop()
 
     def begin(self, study: Study, place: int, of: int) -> None:

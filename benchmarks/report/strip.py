@@ -28,7 +28,9 @@ def strip(judged: Judged) -> str:
         parts.append(
             f'<line x1="{at}" x2="{at}" y1="4" y2="{_HEIGHT - 4}" stroke="var(--muted)" stroke-width="1.5" stroke-dasharray="2 2"/>'
         )
-    parts.append(f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="4" stroke-opacity="0.4"/>')
+    parts.append(
+        f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="4" stroke-opacity="0.4"/>'
+    )
     parts.append(f'<circle cx="{_at(counts, bar.now, bar.higher)}" cy="{middle}" r="5" fill="{colour}"/>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 

@@ -41,7 +41,13 @@ def _finding(finding: Finding, console: Console) -> None:
 
 
 def _table(table: Table) -> Grid:
-    grid = Grid(title=escape(table.title), title_justify="left", caption=escape(table.note) or None, caption_justify="left", box=None)
+    grid = Grid(
+        title=escape(table.title),
+        title_justify="left",
+        caption=escape(table.note) or None,
+        caption_justify="left",
+        box=None,
+    )
     names = columns(table)
     noted = any(row.note for row in table.rows)
     grid.add_column("")

@@ -85,7 +85,9 @@ class Arrivals:
         self.latencies.record(time.perf_counter() - due_s)
 
 
-async def arrivals(cashier: Cashier, asked: Iterator[ConsultRequest], per_s: float, seconds: float, random: Random) -> Arrivals:
+async def arrivals(
+    cashier: Cashier, asked: Iterator[ConsultRequest], per_s: float, seconds: float, random: Random
+) -> Arrivals:
     """So many a second on average, for so long. `asked` has enough of them."""
     found = Arrivals(cashier, asked)
     await found.come(per_s, seconds, random)

@@ -144,7 +144,9 @@ def patient(sources: Upstream) -> dict[str, Any]:
     """Batches where the upstream takes them, and more time than it needs: what is counted is calls, and not who was given up."""
     batches = {name: {"batch": {"path": path}} for name, path in PATHS.items()}
     return {
-        "sources": {name: {"url": sources.urls[name], "timeout_ms": PATIENT_MS, **batches.get(name, {})} for name in NAMES},
+        "sources": {
+            name: {"url": sources.urls[name], "timeout_ms": PATIENT_MS, **batches.get(name, {})} for name in NAMES
+        },
         "consult": {"deadline_ms": DEADLINE_MS},
         "tokens": {"secrets": ["b" * 32]},
     }
@@ -188,7 +190,10 @@ def found(taken: Found, seconds: float) -> Finding:
                 "The whole engine, batching on, customers who have not been here before",
                 [whole_row(rate, rounds) for rate, rounds in taken.whole.items()],
             ),
-            Table("Six sources alone: a call for each key, or batches", [six_row(rate, rounds) for rate, rounds in taken.six.items()]),
+            Table(
+                "Six sources alone: a call for each key, or batches",
+                [six_row(rate, rounds) for rate, rounds in taken.six.items()],
+            ),
         ],
         drawings=[drawing],
         notes=list(notes(taken)),

@@ -50,7 +50,9 @@ class Bench(NamedTuple):
         """The same for so few customers."""
         return self._replace(asked=self.asked[:customers])
 
-    async def behave(self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float) -> None:
+    async def behave(
+        self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float
+    ) -> None:
         """All sources, and how long some of them take instead."""
         delays_ms = {**dict.fromkeys(NAMES, delay_ms), **other_ms}
         behaviour = Behaviour(delays_ms, dict.fromkeys(NAMES, straggling_bps), hanging)
@@ -61,11 +63,17 @@ class Bench(NamedTuple):
 
     @asynccontextmanager
     async def engine(
-        self, each: Mapping[str, Any] | None = None, *, consult: Mapping[str, Any] | None = None, **other: Mapping[str, Any]
+        self,
+        each: Mapping[str, Any] | None = None,
+        *,
+        consult: Mapping[str, Any] | None = None,
+        **other: Mapping[str, Any],
     ) -> AsyncIterator[Cashier]:
         """`each`: how all sources are configured; `other`: what is different for one."""
         sources = {name: {"url": self.urls[name], **(each or {}), **other.get(name, {})} for name in NAMES}
-        async with Cashier(config={"sources": sources, "consult": consult or {}, "tokens": {"secrets": ["b" * 32]}}) as cashier:
+        async with Cashier(
+            config={"sources": sources, "consult": consult or {}, "tokens": {"secrets": ["b" * 32]}}
+        ) as cashier:
             yield cashier
 
     async def run(self, cashier: Cashier, per_s: float, seconds: float, *, stormy: bool = False) -> Arrivals:

@@ -19,7 +19,17 @@ from benchmarks.capacity.calibration import SETTINGS, Measured, Round, measured
 from benchmarks.capacity.fleet import UTILISATION, Need, need
 from benchmarks.capacity.prices import PARTS, Work, cost_us, fitted
 from benchmarks.capacity.replay import Foretold, replayed
-from benchmarks.capacity.scenarios import ABLATED, BARE, EVERYTHING, FOLLOWED, LOCAL, LOCAL_STICKY, SCENARIOS, SHIPPED, Scenario
+from benchmarks.capacity.scenarios import (
+    ABLATED,
+    BARE,
+    EVERYTHING,
+    FOLLOWED,
+    LOCAL,
+    LOCAL_STICKY,
+    SCENARIOS,
+    SHIPPED,
+    Scenario,
+)
 from benchmarks.capacity.traffic import Traffic
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.spent import unanswered
@@ -116,7 +126,10 @@ def priced(stretches: Sequence[Measured]) -> Prices:
     fitting = [each.rounds for each in stretches if each.setting.fits]
     count = len(fitting[0])
     left_out = range(count) if count > MINIMUM_ROUNDS else [-1]
-    rounds = [fitted([typical([one for place, one in enumerate(each) if place != out]) for each in fitting]) for out in left_out]
+    rounds = [
+        fitted([typical([one for place, one in enumerate(each) if place != out]) for each in fitting])
+        for out in left_out
+    ]
     return Prices(rounds, {part: statistics.median(each[part] for each in rounds) for part in PARTS})
 
 
@@ -210,7 +223,9 @@ def price_table(prices: Prices) -> Table:
     }
     rows = [Row(names[part], {"CPU µs": Figure(tuple(each[part] for each in prices.each))}) for part in PARTS]
     return Table(
-        "Prices", rows, "Fitted by least squares, each round apart. A hit in the worker's own memory, 1 µs or less, is in the base."
+        "Prices",
+        rows,
+        "Fitted by least squares, each round apart. A hit in the worker's own memory, 1 µs or less, is in the base.",
     )
 
 
@@ -229,17 +244,36 @@ def supposed() -> Table:
         "an upstream call, ms": traffic.took_ms,
         "extra calls by hedges and retries %": 100 * traffic.extra_share,
     }
-    return Table("What is supposed of the traffic", [Row(label, {"value": Figure.of(float(value))}) for label, value in values.items()])
+    return Table(
+        "What is supposed of the traffic",
+        [Row(label, {"value": Figure.of(float(value))}) for label, value in values.items()],
+    )
 
 
 def by_rate(needs: Mapping[tuple[str, float], Need], prices: Prices) -> list[Lines]:
     def lines(figure: Mapping[tuple[str, float], Figure]) -> list[Line]:
-        return [Line(each.label, [(rate, figure[each.label, rate]) for rate in RATES], ours=each is LOCAL) for each in FOLLOWED]
+        return [
+            Line(each.label, [(rate, figure[each.label, rate]) for rate in RATES], ours=each is LOCAL)
+            for each in FOLLOWED
+        ]
 
     each_calls = {at: Figure.of(found.calls / found.per_s) for at, found in needs.items()}
     return [
-        Lines("Cores by rate", "consultations/s", "cores", lines({at: cores(found, prices) for at, found in needs.items()}), True, True),
-        Lines("Upstream calls of a consultation, by rate", "consultations/s", "calls", lines(each_calls), x_logarithmic=True),
+        Lines(
+            "Cores by rate",
+            "consultations/s",
+            "cores",
+            lines({at: cores(found, prices) for at, found in needs.items()}),
+            True,
+            True,
+        ),
+        Lines(
+            "Upstream calls of a consultation, by rate",
+            "consultations/s",
+            "calls",
+            lines(each_calls),
+            x_logarithmic=True,
+        ),
     ]
 
 

@@ -74,7 +74,12 @@ def found(spent_by_width: Mapping[int, list[Spent]], seconds: float) -> Finding:
     key = {
         f"concurrency.{name}.{width}": each[column]
         for width, each in figures.items()
-        for name, column in (("cpu_us", "CPU µs"), ("per_s", "consultations/s"), ("p50_ms", "p50 ms"), ("p99_ms", "p99 ms"))
+        for name, column in (
+            ("cpu_us", "CPU µs"),
+            ("per_s", "consultations/s"),
+            ("p50_ms", "p50 ms"),
+            ("p99_ms", "p99 ms"),
+        )
     }
     narrow, wide = figures[NARROW]["CPU µs"], figures[max(figures)]["CPU µs"]
     return Finding(
@@ -92,8 +97,16 @@ def found(spent_by_width: Mapping[int, list[Spent]], seconds: float) -> Finding:
         ],
         drawings=[
             drawing("CPU of a consultation by consultations in flight", "CPU µs", {"CPU": "CPU µs"}, figures),
-            drawing("Throughput by consultations in flight", "consultations/s", {"answered": "consultations/s"}, figures),
-            drawing("Latency by consultations in flight, closed loop", "ms", {"p50": "p50 ms", "p99": "p99 ms"}, figures, logarithmic=True),
+            drawing(
+                "Throughput by consultations in flight", "consultations/s", {"answered": "consultations/s"}, figures
+            ),
+            drawing(
+                "Latency by consultations in flight, closed loop",
+                "ms",
+                {"p50": "p50 ms", "p99": "p99 ms"},
+                figures,
+                logarithmic=True,
+            ),
         ],
         notes=list(notes(spent_by_width)),
     )
@@ -111,7 +124,12 @@ def columns(rounds: list[Spent]) -> dict[str, Figure]:
 
 
 def drawing(
-    title: str, y_title: str, lines: Mapping[str, str], figures: Mapping[int, Mapping[str, Figure]], *, logarithmic: bool = False
+    title: str,
+    y_title: str,
+    lines: Mapping[str, str],
+    figures: Mapping[int, Mapping[str, Figure]],
+    *,
+    logarithmic: bool = False,
 ) -> Lines:
     return Lines(
         title,

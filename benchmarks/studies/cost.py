@@ -84,7 +84,9 @@ async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, requ
     """The live ones among each other, then the cached ones: both halves of a ratio have the same minute."""
     async with AsyncExitStack() as open_loads:
         loads = {
-            program.name: await open_loads.enter_async_context(loaded(program.served.port, requests, check=program.check))
+            program.name: await open_loads.enter_async_context(
+                loaded(program.served.port, requests, check=program.check)
+            )
             for program in programs
         }
         courses = {program.name: Course(program, [], []) for program in programs}
@@ -96,7 +98,10 @@ async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, requ
                 for program in group:
                     await loads[program.name].closed(lab.seconds(again_s))
                     await one_round(lab, loads[program.name], courses[program.name], answering)
-                lab.say(f"round {turn + 1} of {lab.rounds}, µs: " + ", ".join(f"{each.title} {said(courses[each.name])}" for each in group))
+                lab.say(
+                    f"round {turn + 1} of {lab.rounds}, µs: "
+                    + ", ".join(f"{each.title} {said(courses[each.name])}" for each in group)
+                )
         return list(courses.values())
 
 
@@ -114,7 +119,17 @@ def said(course: Course) -> str:
 async def profiled(lab: Lab, program: Program, requests: Sequence[bytes]) -> None:
     """A flame graph of ours under the same load, after all has been measured: watching costs."""
     seconds = lab.seconds(PROFILE_S)
-    words = ["py-spy", "record", "--pid", str(program.served.pid), "--rate", "500", "--native", "--duration", str(max(1, int(seconds)))]
+    words = [
+        "py-spy",
+        "record",
+        "--pid",
+        str(program.served.pid),
+        "--rate",
+        "500",
+        "--native",
+        "--duration",
+        str(max(1, int(seconds))),
+    ]
     async with loaded(program.served.port, requests) as load:
         try:
             spying = await asyncio.create_subprocess_exec(
@@ -203,7 +218,10 @@ def bars(title: str, courses: Sequence[Course]) -> Bars:
 
 
 def divided(title: str, courses: Sequence[Course]) -> Bars:
-    groups = {"user": [course.figure("user_us") for course in courses], "system": [course.figure("system_us") for course in courses]}
+    groups = {
+        "user": [course.figure("user_us") for course in courses],
+        "system": [course.figure("system_us") for course in courses],
+    }
     titles = [course.program.title for course in courses]
     return Bars(title, "CPU µs", titles, groups, ours=titles[:1], y_logarithmic=True)
 
@@ -217,11 +235,15 @@ def notes(courses: Sequence[Course]) -> list[str]:
     for course in courses:
         title = course.program.title
         found += [
-            f"{title}: {said}." for said in (unanswered(course.stretches), lacking(course.stretches), disturbed(course.rounds)) if said
+            f"{title}: {said}."
+            for said in (unanswered(course.stretches), lacking(course.stretches), disturbed(course.rounds))
+            if said
         ]
         most = max(each.other_busy for each in course.rounds)
         if most > CROWDED:
-            found.append(f"{title}: load and upstream took {most:.0%} of their core. CPU stands, but rate and latency are partly theirs.")
+            found.append(
+                f"{title}: load and upstream took {most:.0%} of their core. CPU stands, but rate and latency are partly theirs."
+            )
     return found + unlike([course for course in courses if course.program.caches])
 
 
@@ -231,4 +253,6 @@ def unlike(cached: Sequence[Course]) -> list[str]:
     if max(calls.values()) <= 1.1 * min(calls.values()):
         return []
     said = ", ".join(f"{title} {each:.2f}" for title, each in calls.items())
-    return [f"Calls upstream for a consultation differ: {said}. Who answers faster sees its customers again sooner, and hits more often."]
+    return [
+        f"Calls upstream for a consultation differ: {said}. Who answers faster sees its customers again sooner, and hits more often."
+    ]

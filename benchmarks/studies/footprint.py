@@ -21,7 +21,13 @@ _OTHER = "other"
 def private_kb(pid: int) -> float:
     """Memory that is this process's alone: what would be free again if it ended."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return float(sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith(("Private_Clean:", "Private_Dirty:"))))
+    return float(
+        sum(
+            int(line.split()[1])
+            for line in rollup.splitlines()
+            if line.startswith(("Private_Clean:", "Private_Dirty:"))
+        )
+    )
 
 
 def threads(pid: int) -> int:

@@ -81,7 +81,11 @@ class Taken(NamedTuple):
         normal = [self.latencies(at_s, at_s + WINDOW_S).at(0.5) <= NORMAL * self.normal_ms for at_s in windows]
         enough = round(1 / WINDOW_S)
         return next(
-            (at_s for place, at_s in enumerate(windows) if len(normal[place:]) >= enough and all(normal[place : place + enough])),
+            (
+                at_s
+                for place, at_s in enumerate(windows)
+                if len(normal[place:]) >= enough and all(normal[place : place + enough])
+            ),
             math.nan,
         )
 
@@ -143,12 +147,21 @@ def found(taken: Mapping[str, Sequence[Taken]], waiting: Waiting, seconds: float
         seconds,
         key={
             # The worse of the two sources.
-            "hang.p99_over_deadline_ms": Figure.of(*(worst(hung(one).at(0.99) for one in rounds) - DEADLINE_MS for rounds in each)),
-            "hang.max_over_deadline_ms": Figure.of(*(worst(hung(one).at(1) for one in rounds) - DEADLINE_MS for rounds in each)),
+            "hang.p99_over_deadline_ms": Figure.of(
+                *(worst(hung(one).at(0.99) for one in rounds) - DEADLINE_MS for rounds in each)
+            ),
+            "hang.max_over_deadline_ms": Figure.of(
+                *(worst(hung(one).at(1) for one in rounds) - DEADLINE_MS for rounds in each)
+            ),
             "hang.normal_after_s": Figure.of(*(worst(one.normal_after_s for one in rounds) for rounds in each)),
             "hang.asked_again_s": Figure.of(*(worst(one.asked_again_s for one in rounds) for rounds in each)),
         },
-        tables=[Table("Latency while a source hangs, and how soon it is over", [row(WHO[who], rounds) for who, rounds in taken.items()])],
+        tables=[
+            Table(
+                "Latency while a source hangs, and how soon it is over",
+                [row(WHO[who], rounds) for who, rounds in taken.items()],
+            )
+        ],
         drawings=[drawing(WHO[who], rounds) for who, rounds in taken.items()],
         notes=list(notes(taken, waiting)),
     )

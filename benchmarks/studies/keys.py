@@ -75,7 +75,9 @@ async def upstreams(urls: Mapping[str, str], numbers: Gathering | None) -> Async
             await wire.close()
 
 
-async def stretch(asked: Sequence[Upstream], known: Sequence[Known], per_s: float, seconds: float, random: Random) -> Keys:
+async def stretch(
+    asked: Sequence[Upstream], known: Sequence[Known], per_s: float, seconds: float, random: Random
+) -> Keys:
     """So many customers a second on average, each with one key for every source. Returns when all have been answered."""
     found, customers, used_s = Keys(), cycle(known), time.process_time()
 

@@ -80,13 +80,17 @@ def measure(lab: Lab) -> Finding:
     return finding(courses, floor, time.perf_counter() - began_s)
 
 
-async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, users: int) -> tuple[list[Course], list[Point]]:
+async def raced(
+    lab: Lab, programs: Sequence[Program], answering: Upstream, users: int
+) -> tuple[list[Course], list[Point]]:
     """Every program, and the lab alone at half of our peak."""
     requests, courses, floor = consultations(users), [], []
     async with AsyncExitStack() as opened:
         loads: dict[str, Load] = {}
         for program in programs:
-            load = await opened.enter_async_context(loaded(program.served.port, requests, connections=CONNECTIONS, check=program.check))
+            load = await opened.enter_async_context(
+                loaded(program.served.port, requests, connections=CONNECTIONS, check=program.check)
+            )
             loads[program.name] = load
             courses.append(Course(program, await peak(lab, load, program, answering), {share: [] for share in SHARES}))
         directly = await opened.enter_async_context(loaded(port(answering), direct(users), connections=CONNECTIONS))
@@ -95,7 +99,9 @@ async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, user
             floor.append(await point(lab, directly, HALF * courses[0].peak_per_s, answering.pid, answering))
             for share in SHARES:
                 for course in courses:
-                    found = await point(lab, loads[course.program.name], share * course.peak_per_s, course.program.served.pid, answering)
+                    found = await point(
+                        lab, loads[course.program.name], share * course.peak_per_s, course.program.served.pid, answering
+                    )
                     course.points[share].append(found)
     return courses, floor
 

@@ -137,10 +137,16 @@ async def grace(bench: Bench, on: bool) -> Figures:
     await bench.behave(3, marketing=50)
     consult = {"grace_ms": 15 if on else 100}
     # Otherwise the breaker ends the wait for it as well, or does not, and nobody could say who it was.
-    async with bench.engine({"cache": False}, consult=consult, marketing={"breaker": False, "timeout_ms": 100}) as cashier:
+    async with bench.engine(
+        {"cache": False}, consult=consult, marketing={"breaker": False, "timeout_ms": 100}
+    ) as cashier:
         await bench.run(cashier, 100, 0.5)
         found = await bench.run(cashier, 100, 1)
-    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "with promotions %": 100 * found.share("marketing", Status.FRESH)}
+    return {
+        "p50 ms": found.at(0.5),
+        "p99 ms": found.at(0.99),
+        "with promotions %": 100 * found.share("marketing", Status.FRESH),
+    }
 
 
 async def limiter(bench: Bench, on: bool) -> Figures:

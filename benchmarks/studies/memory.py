@@ -51,7 +51,10 @@ CACHE_STRETCH_S, CACHE_STRETCHES = 0.4, 4
 ENTRIES = 3
 HANGING = "balance"
 # A burst of so many connects takes its time.
-POOLS = {**dict.fromkeys(NAMES, "queue = 4000"), HANGING: "connections = 4000\nqueue = 4000\nconnect_timeout_ms = 50000"}
+POOLS = {
+    **dict.fromkeys(NAMES, "queue = 4000"),
+    HANGING: "connections = 4000\nqueue = 4000\nconnect_timeout_ms = 50000",
+}
 WIDE = "".join(f"\n[sources.{name}.http1]\n{pool}\n" for name, pool in POOLS.items())
 
 Points = list[tuple[float, float]]
@@ -97,7 +100,10 @@ async def held(lab: Lab, served: Served, answering: Upstream, requests: Sequence
     steps = QUICK_STEPS if lab.quick else STEPS
     await warmed(lab, served, requests)
     async with AsyncExitStack() as opened:
-        loads = [await opened.enter_async_context(loaded(served.port, requests, connections=step, seed=step)) for step in steps]
+        loads = [
+            await opened.enter_async_context(loaded(served.port, requests, connections=step, seed=step))
+            for step in steps
+        ]
         connections = [(0.0, await settled_kb(served.pid))]
         for load, count in zip(loads, accumulate(steps), strict=True):
             await load.arrive(1.0, 0.0)  # nobody arrives, but they are connected
@@ -142,7 +148,9 @@ async def arrived(answering: Upstream, loads: Sequence[Load], count: int) -> Non
     until_s = time.perf_counter() + STEP_S
     while (calls := answering.seen().calls.get(HANGING, 0)) + ended(loads) < count:
         if time.perf_counter() > until_s:
-            raise TimeoutError(f"{calls:,} of {count:,} consultations had come as far as the source that hangs after {STEP_S:.0f} s")
+            raise TimeoutError(
+                f"{calls:,} of {count:,} consultations had come as far as the source that hangs after {STEP_S:.0f} s"
+            )
         await asyncio.sleep(0.05)
 
 

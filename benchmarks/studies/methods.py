@@ -52,7 +52,9 @@ class Spent(NamedTuple):
 
 def measure(lab: Lab) -> Finding:
     began_s = time.perf_counter()
-    sizes = list(dict.fromkeys([*((ways, USUAL_PROMOTIONS) for ways in WAYS), *((USUAL_WAYS, count) for count in PROMOTIONS)]))
+    sizes = list(
+        dict.fromkeys([*((ways, USUAL_PROMOTIONS) for ways in WAYS), *((USUAL_WAYS, count) for count in PROMOTIONS)])
+    )
     with pinned(PROGRAM_CORE):
         spent = timed(lab, {each: works(world(*each)) for each in sizes})
     usual = figures(spent[USUAL_WAYS, USUAL_PROMOTIONS])
@@ -78,7 +80,9 @@ def measure(lab: Lab) -> Finding:
                 {float(count): figures(spent[USUAL_WAYS, count]) for count in PROMOTIONS},
             ),
         ],
-        notes=["In this process and in one thread: no sockets, no other work. In a service the same code finds colder processor caches."],
+        notes=[
+            "In this process and in one thread: no sockets, no other work. In a service the same code finds colder processor caches."
+        ],
     )
 
 
@@ -100,7 +104,13 @@ def world(ways: int, promotions: int) -> World:
         ),
         quotas=(
             *(
-                quota(Kind.QUICK_PAY, bank=bank, single=2_000_000, daily=(5_000_000, 120_000), monthly=(20_000_000, 900_000))
+                quota(
+                    Kind.QUICK_PAY,
+                    bank=bank,
+                    single=2_000_000,
+                    daily=(5_000_000, 120_000),
+                    monthly=(20_000_000, 900_000),
+                )
                 for bank in banks
             ),
             quota(Kind.BALANCE, single=2_000_000),
@@ -121,7 +131,12 @@ def offered(number: int) -> Promotion:
         case 0:
             return promotion(f"p_{number}", 1_000 - 50 * turn, threshold=10_000)
         case 1:
-            return promotion(f"p_{number}", percent_bps=500 - 30 * turn, kinds=[Kind.QUICK_PAY], banks=frozenset({f"B{1 + turn % 3}"}))
+            return promotion(
+                f"p_{number}",
+                percent_bps=500 - 30 * turn,
+                kinds=[Kind.QUICK_PAY],
+                banks=frozenset({f"B{1 + turn % 3}"}),
+            )
         case 2:
             return promotion(f"p_{number}", 88 + turn, kinds=[Kind.QUICK_PAY, Kind.BALANCE], group=f"g_{turn}")
         case 3:
@@ -196,7 +211,10 @@ def growth(found: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
 
 def table(spent: Mapping[Sizes, Spent]) -> Table:
     rows = [
-        Row(f"{ways} ways, {promotions} promotions", {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)})
+        Row(
+            f"{ways} ways, {promotions} promotions",
+            {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)},
+        )
         for (ways, promotions), each in sorted(spent.items())
     ]
     return Table("Time of one consultation's payment logic", rows)

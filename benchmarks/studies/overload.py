@@ -218,14 +218,20 @@ def row(label: str, courses: Sequence[Course]) -> Row:
         "refused p99 ms": figure(each.at_ms(REFUSED, 0.99) for each in courses),
         "neither": figure(each.neither for each in courses),
     }
-    figures |= {f"{name} in time %": figure(each.served(name) for each in courses) for name in ("high", "normal", "low")}
+    figures |= {
+        f"{name} in time %": figure(each.served(name) for each in courses) for name in ("high", "normal", "low")
+    }
     figures |= {f"{name} busy %": figure(100 * each.busy[name] for each in courses) for name in BUSY}
     return Row(label, figures)
 
 
 def drawing(courses: Sequence[Course]) -> Lines:
     """What was offered, and what became of it, by when it was due."""
-    ways: dict[str, Callable[[Visit], bool]] = {"offered": lambda _: True, "answered in time": in_time, "refused": refused}
+    ways: dict[str, Callable[[Visit], bool]] = {
+        "offered": lambda _: True,
+        "answered in time": in_time,
+        "refused": refused,
+    }
     windows = min(int((each.until_s - each.began_s) / DRAWN_S) for each in courses)
     first = -int((courses[0].began_s - min(visit.at_s for visit in courses[0].visits)) / DRAWN_S)
     lines = []
@@ -233,7 +239,9 @@ def drawing(courses: Sequence[Course]) -> Lines:
         counts = [counted(each, [visit for visit in each.visits if belongs(visit)]) for each in courses]
         points = [(n * DRAWN_S, figure(count.get(n, 0) / DRAWN_S for count in counts)) for n in range(first, windows)]
         lines.append(Line(label, points, ours=label == "answered in time"))
-    return Lines("Overload and recovery", "s since it began", "a second", lines, marks={"the peak": courses[0].peak_per_s})
+    return Lines(
+        "Overload and recovery", "s since it began", "a second", lines, marks={"the peak": courses[0].peak_per_s}
+    )
 
 
 def counted(course: Course, visits: Iterable[Visit]) -> dict[int, int]:
@@ -253,13 +261,21 @@ def notes(courses: Sequence[Course], without: Sequence[Course]) -> list[str]:
         )
     if neither := sum(each.neither for each in courses):
         total = sum(len(each.during) for each in courses)
-        found.append(f"With shedding, {neither:,} of {total:,} were neither answered with 200 nor refused: cut off, never sent, or failed.")
+        found.append(
+            f"With shedding, {neither:,} of {total:,} were neither answered with 200 nor refused: cut off, never sent, or failed."
+        )
     most = max(each.busy["upstream"] + each.busy["load"] for each in (*courses, *without))
     if most > CROWDED:
-        found.append(f"During the overload, load and upstream took up to {most:.0%} of their core: waits are partly theirs.")
+        found.append(
+            f"During the overload, load and upstream took up to {most:.0%} of their core: waits are partly theirs."
+        )
     if statistics.median(each.goodput for each in courses) > 1.1:
-        found.append("It answered more in time during the overload than at what was taken for its peak, which was found too low.")
+        found.append(
+            "It answered more in time during the overload than at what was taken for its peak, which was found too low."
+        )
     strangers = max(each.busy["others on its core"] for each in (*courses, *without))
     if strangers > STRANGERS:
-        found.append(f"Other programs, interrupts or the host took up to {strangers:.0%} of the program's core during the overload.")
+        found.append(
+            f"Other programs, interrupts or the host took up to {strangers:.0%} of the program's core during the overload."
+        )
     return found

@@ -58,7 +58,11 @@ class Sample(NamedTuple):
 def measure(lab: Lab) -> Finding:
     began_s = time.perf_counter()
     users = lab.count(USERS)
-    with pinned(LOAD_CORE), upstream(lab, users=users) as answering, service(lab, answering.urls, cached=True, shed=True) as served:
+    with (
+        pinned(LOAD_CORE),
+        upstream(lab, users=users) as answering,
+        service(lab, answering.urls, cached=True, shed=True) as served,
+    ):
         weather = Weather(answering, served.port, users)
         per_s, samples = uvloop.run(soaked(lab, served, weather, consultations(users)))
     return found(lab, per_s, samples, weather.invalidations, time.perf_counter() - began_s)
@@ -132,7 +136,10 @@ def found(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int,
         },
         tables=[growth(trends), requests(per_s, samples)],
         drawings=list(drawings(samples)),
-        notes=[*(["Too short to say whether anything is flat."] if lab.quick else []), *notes(samples, settled, trends, invalidations)],
+        notes=[
+            *(["Too short to say whether anything is flat."] if lab.quick else []),
+            *notes(samples, settled, trends, invalidations),
+        ],
     )
 
 
@@ -140,7 +147,11 @@ def growth(trends: Mapping[str, Trend]) -> Table:
     rows = [
         Row(
             name,
-            {"level": Figure.of(each.level), "per hour": Figure.of(each.per_h), "± per hour": Figure.of(each.error_per_h)},
+            {
+                "level": Figure.of(each.level),
+                "per hour": Figure.of(each.per_h),
+                "± per hour": Figure.of(each.error_per_h),
+            },
             "flat" if each.flat else "grows",
         )
         for name, each in trends.items()
@@ -183,7 +194,10 @@ def drawings(samples: Sequence[Sample]) -> Iterator[Lines]:
         "Latency over time",
         "minutes",
         "ms",
-        [over_time("p50", lambda each: each.told.at(0.5), ours=True), over_time("p99", lambda each: each.told.at(0.99))],
+        [
+            over_time("p50", lambda each: each.told.at(0.5), ours=True),
+            over_time("p99", lambda each: each.told.at(0.99)),
+        ],
         y_logarithmic=True,
     )
     if any(not_200(each.told) for each in samples):
@@ -191,7 +205,9 @@ def drawings(samples: Sequence[Sample]) -> Iterator[Lines]:
         yield Lines("Not answered with 200", "minutes", "requests in a sample", [refused])
 
 
-def notes(samples: Sequence[Sample], settled: Sequence[Sample], trends: Mapping[str, Trend], invalidations: int) -> Iterator[str]:
+def notes(
+    samples: Sequence[Sample], settled: Sequence[Sample], trends: Mapping[str, Trend], invalidations: int
+) -> Iterator[str]:
     for name, trend in trends.items():
         if not trend.flat:
             yield f"{name}: grows by {trend.per_h:,.3g} an hour, at a level of {trend.level:,.3g}."
@@ -200,7 +216,9 @@ def notes(samples: Sequence[Sample], settled: Sequence[Sample], trends: Mapping[
     if failed := sum(not_200(each.told) for each in samples):
         yield f"{failed:,} of {sum(each.told.statuses.total() for each in samples):,} were not answered with 200."
     stutters = ", ".join(
-        f"{name} at {samples[each - 1].at_s / 60:.1f} min" for each in range(1, len(samples)) if (name := stuttering(each))
+        f"{name} at {samples[each - 1].at_s / 60:.1f} min"
+        for each in range(1, len(samples))
+        if (name := stuttering(each))
     )
     yield f"Weather: {stutters} began to stutter; {invalidations} invalidations."
     if len({each.sockets[LEFT] for each in settled}) > 1:

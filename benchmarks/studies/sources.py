@@ -56,7 +56,12 @@ TIMEOUT_MS = 1_000
 DEADLINE_NS = 2_000_000_000
 TIMING = Timing(grace_ns=15_000_000, reserve_ns=3_000_000)
 TRIP = Trip("0f3f9c2e-bench")
-HEADERS = {"X-Caller": "cashier", "Accept": "application/json", "X-Request-Id": TRIP.request_id, "X-Deadline-Ms": str(TIMEOUT_MS)}
+HEADERS = {
+    "X-Caller": "cashier",
+    "Accept": "application/json",
+    "X-Request-Id": TRIP.request_id,
+    "X-Deadline-Ms": str(TIMEOUT_MS),
+}
 
 # Asks all sources about one user; whether all have answered.
 Consult = Callable[[str], Awaitable[bool]]
@@ -136,7 +141,9 @@ async def stretch(way: Way, warm_s: float, seconds: float, upstream_pid: int) ->
     failed, extra = chains.failed - failed, way.extra() - extra
     await chains.end()
     count = max(1, consultations)
-    return Spent(mine_s / count * 1e6, consultations, failed, extra / (count * way.sources), upstream_s / max(lasted_s, 1e-9))
+    return Spent(
+        mine_s / count * 1e6, consultations, failed, extra / (count * way.sources), upstream_s / max(lasted_s, 1e-9)
+    )
 
 
 @asynccontextmanager
@@ -148,7 +155,15 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
     stacks = [Stack(question, OverWire(CARD, wire), settings, Ladder(), Store(1)) for wire in wires]
     ways = [stack.way() for stack in stacks]
     asks = [
-        Ask(f"card_{index}", question.importance, question.needs, TIMEOUT_MS, way.start, instead=way.instead, pace=way.pace)
+        Ask(
+            f"card_{index}",
+            question.importance,
+            question.needs,
+            TIMEOUT_MS,
+            way.start,
+            instead=way.instead,
+            pace=way.pace,
+        )
         for index, way in enumerate(ways)
     ]
     plan = Plan(asks, inputs=question.needs)
@@ -161,7 +176,12 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
     for wire in wires:
         await wire.open()
     try:
-        yield Way("cashier", sources, consult, lambda: sum(stack.guard.counts.hedges + stack.guard.counts.retries for stack in stacks))
+        yield Way(
+            "cashier",
+            sources,
+            consult,
+            lambda: sum(stack.guard.counts.hedges + stack.guard.counts.retries for stack in stacks),
+        )
     finally:
         for stack in stacks:
             stack.close()
@@ -172,7 +192,9 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
 @asynccontextmanager
 async def by_hand(url: str, sources: int) -> AsyncIterator[Way]:
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(url, connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS) as session:
+    async with aiohttp.ClientSession(
+        url, connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS
+    ) as session:
 
         async def one(user_id: str) -> object:
             async with session.get(f"/members/{user_id}/cards") as response:
@@ -203,7 +225,10 @@ def collected_as_served() -> Iterator[None]:
 def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Finding:
     cost = {name: per_source(sizes) for name, sizes in spent.items()}
     one, other = cost.values()
-    cpu = {name: {size: Figure.of(*(each.cpu_us for each in rounds)) for size, rounds in sizes.items()} for name, sizes in spent.items()}
+    cpu = {
+        name: {size: Figure.of(*(each.cpu_us for each in rounds)) for size, rounds in sizes.items()}
+        for name, sizes in spent.items()
+    }
     return Finding(
         "sources",
         "What one more source costs",
@@ -219,7 +244,10 @@ def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Fin
                 "CPU of one consultation by number of sources",
                 "sources",
                 "CPU µs",
-                [Line(name, [(float(size), each) for size, each in sizes.items()], ours=name == "cashier") for name, sizes in cpu.items()],
+                [
+                    Line(name, [(float(size), each) for size, each in sizes.items()], ours=name == "cashier")
+                    for name, sizes in cpu.items()
+                ],
             )
         ],
         notes=list(notes(spent)),
@@ -229,7 +257,9 @@ def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Fin
 def per_source(sizes: Mapping[int, list[Spent]]) -> Figure:
     """One slope a round."""
     rounds = zip(*sizes.values(), strict=True)
-    return Figure.of(*(slope([(float(size), each.cpu_us) for size, each in zip(sizes, those, strict=True)]) for those in rounds))
+    return Figure.of(
+        *(slope([(float(size), each.cpu_us) for size, each in zip(sizes, those, strict=True)]) for those in rounds)
+    )
 
 
 def row(size: int, spent: Mapping[str, Mapping[int, list[Spent]]]) -> Row:

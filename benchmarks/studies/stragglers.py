@@ -81,17 +81,24 @@ def measure(lab: Lab) -> Finding:
     with ExitStack() as opened:
         opened.enter_context(pinned(LOAD_CORE))
         sources = opened.enter_context(upstream(lab, users=users, behaviour=behaviour))
-        served = [opened.enter_context(service(lab, sources.urls, each=f"hedge = {hedge}")) for hedge in ("false", "true")]
+        served = [
+            opened.enter_context(service(lab, sources.urls, each=f"hedge = {hedge}")) for hedge in ("false", "true")
+        ]
         waiting = Waiting()
         tried = uvloop.run(stretches(lab, sources, served, consultations(users), waiting))
     return found(tried, waiting, time.perf_counter() - began_s)
 
 
-async def stretches(lab: Lab, sources: Upstream, served: Sequence[Served], requests: Sequence[bytes], waiting: Waiting) -> dict[str, Tried]:
+async def stretches(
+    lab: Lab, sources: Upstream, served: Sequence[Served], requests: Sequence[bytes], waiting: Waiting
+) -> dict[str, Tried]:
     kept: dict[str, list[Taken]] = {way: [] for way in WAYS}
     async with AsyncExitStack() as opened:
         # More connections than are ever busy at once, and the same arrivals for both.
-        loads = [await opened.enter_async_context(loaded(one.port, requests, connections=64, check=consulted)) for one in served]
+        loads = [
+            await opened.enter_async_context(loaded(one.port, requests, connections=64, check=consulted))
+            for one in served
+        ]
         for load in loads:
             await load.open(PER_S, lab.seconds(LEARN_S))
         for turn in range(lab.rounds):
@@ -113,7 +120,9 @@ async def taken(load: Load, sources: Upstream, seconds: float) -> Taken:
 
 def found(tried: Mapping[str, Tried], waiting: Waiting, seconds: float) -> Finding:
     without, hedged = (tried[way] for way in WAYS)
-    lines = [Line(way, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged) for way, each in tried.items()]
+    lines = [
+        Line(way, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged) for way, each in tried.items()
+    ]
     return Finding(
         "stragglers",
         f"One call in a hundred is {STRAGGLING} × slower",
@@ -125,9 +134,16 @@ def found(tried: Mapping[str, Tried], waiting: Waiting, seconds: float) -> Findi
             "stragglers.p99_ms": hedged.at(99),
             "stragglers.extra_calls_percent": hedged.extra_percent,
         },
-        tables=[Table("Latency of a consultation, and calls beyond one to each source", [row(way, each) for way, each in tried.items()])],
+        tables=[
+            Table(
+                "Latency of a consultation, and calls beyond one to each source",
+                [row(way, each) for way, each in tried.items()],
+            )
+        ],
         drawings=[
-            Lines("Latency by percentile", "percentile", "ms", lines, marks={"a straggling call": STRAGGLING * DELAY_MS}),
+            Lines(
+                "Latency by percentile", "percentile", "ms", lines, marks={"a straggling call": STRAGGLING * DELAY_MS}
+            ),
         ],
         notes=list(notes(tried, waiting)),
     )
@@ -141,7 +157,10 @@ def row(way: str, tried: Tried) -> Row:
 def notes(tried: Mapping[str, Tried], waiting: Waiting) -> Iterator[str]:
     everything = [each for one in tried.values() for each in one.rounds]
     for way, one in tried.items():
-        arrived, failed = sum(each.arrived for each in one.rounds), sum(each.arrived - each.stretch.answered for each in one.rounds)
+        arrived, failed = (
+            sum(each.arrived for each in one.rounds),
+            sum(each.arrived - each.stretch.answered for each in one.rounds),
+        )
         if failed:
             yield f"{way}: {failed:,} of {arrived:,} consultations were not answered, and are in no percentile."
     yield waiting.note("The service")

@@ -47,7 +47,9 @@ class Weather:
         if sample % ALL_EVERY == ALL_EVERY - 1:
             await self._invalidate({"source": NAMES[sample // ALL_EVERY % len(NAMES)], "prefix": ""})
         if name := stuttering(sample):
-            await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS}))
+            await asyncio.to_thread(
+                self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS})
+            )
             await asyncio.sleep(STUTTER_FOR * sample_s)
             await self.clear()
 

@@ -106,7 +106,8 @@ def bare(port: int) -> Run:
         ).encode()
         loop = asyncio.get_running_loop()
         made = [
-            await loop.create_connection(lambda: Bare(question, len(answer(size)), count // width), "127.0.0.1", port) for _ in range(width)
+            await loop.create_connection(lambda: Bare(question, len(answer(size)), count // width), "127.0.0.1", port)
+            for _ in range(width)
         ]
         await asyncio.gather(*(protocol.done for _, protocol in made))
 
@@ -116,7 +117,11 @@ def bare(port: int) -> Run:
 @contextlib.asynccontextmanager
 async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
     url = f"http://127.0.0.1:{port}"
-    transports: dict[str, Transport] = {"http1": Http1([url]), "unix": Http1([f"unix:{socket_path}"]), "aiohttp": ViaAiohttp([url])}
+    transports: dict[str, Transport] = {
+        "http1": Http1([url]),
+        "unix": Http1([f"unix:{socket_path}"]),
+        "aiohttp": ViaAiohttp([url]),
+    }
     async with contextlib.AsyncExitStack() as opened:
         for transport in transports.values():
             await transport.open()

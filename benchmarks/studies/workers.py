@@ -113,7 +113,9 @@ class Sharing(NamedTuple):
 
 def machine_busy_s() -> float:
     """CPU time of everything that runs here so far, of all cores together, and what the host took from us."""
-    user, nice, system, _idle, _waiting, *rest = (int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    user, nice, system, _idle, _waiting, *rest = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
     return (user + nice + system + sum(rest)) * _TICK_S
 
 
@@ -130,7 +132,9 @@ def measure(lab: Lab) -> Finding:
     return found(spent, time.perf_counter() - began_s)
 
 
-async def rounds(lab: Lab, answering: Upstream, those: Mapping[int, Served], requests: Sequence[bytes]) -> dict[int, list[Round]]:
+async def rounds(
+    lab: Lab, answering: Upstream, those: Mapping[int, Served], requests: Sequence[bytes]
+) -> dict[int, list[Round]]:
     seconds = lab.seconds(STRETCH_S)
     spent: dict[int, list[Round]] = {workers: [] for workers in those}
     async with AsyncExitStack() as opened:
@@ -147,8 +151,12 @@ async def rounds(lab: Lab, answering: Upstream, those: Mapping[int, Served], req
             lab.say(f"workers: round {turn + 1} of {lab.rounds}, {per_s:.0f} a second offered")
             for workers, served in those.items():
                 offered, most = await many[workers].open(per_s, seconds), await many[workers].closed(seconds)
-                async with loaded(served.port, requests, connections=FEW) as few:  # each round anew: chance decides who takes them
-                    spent[workers].append(Round(offered, most, await Sharing(few, served, answering).closed(seconds / 2)))
+                async with loaded(
+                    served.port, requests, connections=FEW
+                ) as few:  # each round anew: chance decides who takes them
+                    spent[workers].append(
+                        Round(offered, most, await Sharing(few, served, answering).closed(seconds / 2))
+                    )
     return spent
 
 
@@ -157,7 +165,10 @@ def found(spent: Mapping[int, Sequence[Round]], seconds: float) -> Finding:
     cost = figure([each.offered.cpu_us for each in two]).over(figure([each.offered.cpu_us for each in one]))
     brought = figure([each.many.per_s for each in two]).over(figure([each.many.per_s for each in one]))
     most = figure(
-        [(_CORES - after.many.others) * 1e6 / after.many.all_us / before.many.per_s for before, after in zip(one, two, strict=True)]
+        [
+            (_CORES - after.many.others) * 1e6 / after.many.all_us / before.many.per_s
+            for before, after in zip(one, two, strict=True)
+        ]
     )
     busier = {"offered": "offered", "closed, many": "many", "closed, few": "few"}
     shares = {label: figure([getattr(each, name).busier for each in two]) for label, name in busier.items()}
@@ -179,7 +190,11 @@ def found(spent: Mapping[int, Sequence[Round]], seconds: float) -> Finding:
                 [
                     Row("CPU of a consultation, same offered rate", {"ratio": cost}),
                     Row("answered in a closed loop", {"ratio": brought}, f"{MANY} connections"),
-                    Row("the most that two cores could give", {"ratio": most}, "upstream, load and other programs take their part of them"),
+                    Row(
+                        "the most that two cores could give",
+                        {"ratio": most},
+                        "upstream, load and other programs take their part of them",
+                    ),
                 ],
             ),
             Table("What each did", [row for workers in WORKERS for row in rows(workers, spent[workers])]),

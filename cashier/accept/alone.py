@@ -55,7 +55,9 @@ class Alone:
         return f"<Alone {self._live!r}>"
 
     @asynccontextmanager
-    async def at_submit(self, attempt: Attempt, found: Callable[[], Awaitable[Found | None]]) -> AsyncIterator[Found | None]:
+    async def at_submit(
+        self, attempt: Attempt, found: Callable[[], Awaitable[Found | None]]
+    ) -> AsyncIterator[Found | None]:
         """While another worker is at this submit, wait. Yields what it has brought the engine to, by `found`; None: it is ours to do.
 
         Raises `InFlight` where the other takes longer than any submit should.

@@ -108,10 +108,16 @@ def refuse_card_numbers(told: Any) -> None:
     """Raises `Invalid`, which names where they are and nothing of them."""
     found = payment_pan_fields(told)
     if found:
-        raise Invalid(tuple(FieldFault(path, "LOOKS_LIKE_PAN", "looks like a card number, and none may come here") for path in found))
+        raise Invalid(
+            tuple(
+                FieldFault(path, "LOOKS_LIKE_PAN", "looks like a card number, and none may come here") for path in found
+            )
+        )
 
 
-def submitted(request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, trip: Any) -> Attempt:
+def submitted(
+    request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, trip: Any
+) -> Attempt:
     """The attempt that a submit asks for. Raises `Invalid` for one that names no way to pay, or not what that way needs."""
     chosen = request.chosen
     kind = _kind(chosen.method_id)
@@ -172,14 +178,20 @@ def order_key(chosen: Chosen) -> str:
 def _kind(method_id: str) -> Kind:
     name = method_id.partition(":")[0]
     if name not in _KINDS:
-        raise Invalid((FieldFault("method_id", "UNKNOWN_VALUE", "names no way to pay; take one that the consultation told"),))
+        raise Invalid(
+            (FieldFault("method_id", "UNKNOWN_VALUE", "names no way to pay; take one that the consultation told"),)
+        )
     return Kind(name)
 
 
 def _needed(means: Means, kind: Kind) -> Means:
     """What is of no use for this kind goes no further: nobody looks for a card number in a payer's code."""
     card_token = means.card_token if kind is Kind.CARD else None
-    return Means(card_token=card_token, auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None, return_url=means.return_url)
+    return Means(
+        card_token=card_token,
+        auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None,
+        return_url=means.return_url,
+    )
 
 
 def _refuse_missing(request: PaymentRequest, names: tuple[str, ...]) -> None:
@@ -187,5 +199,8 @@ def _refuse_missing(request: PaymentRequest, names: tuple[str, ...]) -> None:
     missing = [name for name in names if getattr(request, name, None) is None] if request.expected_payable.value else []
     if missing:
         raise Invalid(
-            tuple(FieldFault(name, "MISSING", f"is required to pay by {request.method_id.partition(':')[0]}") for name in missing)
+            tuple(
+                FieldFault(name, "MISSING", f"is required to pay by {request.method_id.partition(':')[0]}")
+                for name in missing
+            )
         )

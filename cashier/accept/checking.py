@@ -76,7 +76,11 @@ class Checking:
         """Who must be heard and was not. Of an order that cannot be paid nobody else need be."""
         found = set(unverified(attempt.chosen, attempt.before, now))
         if self._settings.every_gating_source and now.blocked is None:
-            found.update(report.name for report in answer.sources if report.importance is Importance.GATING and report.name in now.silent)
+            found.update(
+                report.name
+                for report in answer.sources
+                if report.importance is Importance.GATING and report.name in now.silent
+            )
         return tuple(sorted(found))
 
     async def _refuse_taken(self, attempt: Attempt, answer: Consultation, *, lives: bool) -> None:

@@ -19,10 +19,27 @@ from msgspec.structs import replace
 
 from cashier import once
 from cashier.accept.alone import Alone
-from cashier.accept.attempt import LOOKING_S, Attempt, acts_until, bounded, order_key, refuse_card_numbers, resumed, submitted
+from cashier.accept.attempt import (
+    LOOKING_S,
+    Attempt,
+    acts_until,
+    bounded,
+    order_key,
+    refuse_card_numbers,
+    resumed,
+    submitted,
+)
 from cashier.accept.checking import Checked, Checking, OursAlready
 from cashier.accept.looking import Looking
-from cashier.accept.refused import AcceptError, CheckUnavailable, Crowded, EngineUnavailable, InFlight, KeyReused, RiskRejected
+from cashier.accept.refused import (
+    AcceptError,
+    CheckUnavailable,
+    Crowded,
+    EngineUnavailable,
+    InFlight,
+    KeyReused,
+    RiskRejected,
+)
 from cashier.accept.sending import Sending
 from cashier.accept.settings import AcceptSettings
 from cashier.accept.telling import Telling
@@ -32,7 +49,17 @@ from cashier.consult import ConsultError
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenged import Asked, CarriedChallenge, Verdict, answered, carried, verdict
 from cashier.domain.heard import engine_heard
-from cashier.domain.inquiry import Accepted, Challenged, Expired, Inquiry, NoChallenge, Passed, Rejected, RiskChallenge, Wrong
+from cashier.domain.inquiry import (
+    Accepted,
+    Challenged,
+    Expired,
+    Inquiry,
+    NoChallenge,
+    Passed,
+    Rejected,
+    RiskChallenge,
+    Wrong,
+)
 from cashier.domain.message import MessageCode
 from cashier.domain.method import Kind
 from cashier.domain.payment import Event, Status
@@ -77,7 +104,9 @@ class Acceptance:
         self._once: once.Once[Payment] = once.Once(settings.most_under_way, (AcceptError, ConsultError, TokenRefused))
         self._looking = Looking(upstreams, settings, now)
         self._alone = Alone(live, upstreams.engine, settings)
-        self._telling = Telling(self._looking, self._alone, routes, signer.payment_token, catalog, settings, now, monotonic)
+        self._telling = Telling(
+            self._looking, self._alone, routes, signer.payment_token, catalog, settings, now, monotonic
+        )
         self.reconfigure(recheck, catalog, settings)
 
     def __repr__(self) -> str:
@@ -100,7 +129,12 @@ class Acceptance:
         await self._telling.ended()
 
     async def submit(
-        self, request: PaymentRequest, idempotency_key: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        request: PaymentRequest,
+        idempotency_key: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """Accept a payment, or say how the one that was accepted under this key stands.
 
@@ -122,7 +156,13 @@ class Acceptance:
             return found
 
     async def answer(
-        self, payment_id: str, payment_token: str, value: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        value: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """The payer's answer to the challenge; the same payment goes on where it is right. Raises what `submit` does."""
         refuse_card_numbers({"value": value})
@@ -144,7 +184,13 @@ class Acceptance:
         return await self._telling.stood(claims, self._trip(request_id, traceparent))
 
     async def look(
-        self, payment_id: str, payment_token: str, *, wait_ms: int = 0, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        *,
+        wait_ms: int = 0,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """Where it stands now. With `wait_ms` it comes back when that changes, when it is over, or after so long."""
         claims = self._read(payment_id, payment_token)
@@ -156,7 +202,9 @@ class Acceptance:
         """Where it stands, at once and whenever that changes. Ends after a final status, or after `follow_s`. Raises before the first only;
         to be closed by who does not take all."""
         claims = self._read(payment_id, payment_token)
-        async with aclosing(self._telling.follow(claims, payment_token, self._trip(request_id, traceparent))) as payments:
+        async with aclosing(
+            self._telling.follow(claims, payment_token, self._trip(request_id, traceparent))
+        ) as payments:
             async for payment in payments:
                 yield payment
 
@@ -175,10 +223,16 @@ class Acceptance:
             return found
         if claims.cancelled or challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
             return await self._telling.stood(claims, trip)
-        verified = await self._upstreams.risk.verify(challenge.challenge_id, claims.payment_id, value, trip, self._settings.decide_ms)
+        verified = await self._upstreams.risk.verify(
+            challenge.challenge_id, claims.payment_id, value, trip, self._settings.decide_ms
+        )
         match verified:
             case NoNews(error):
-                _log.warning("the risk service did not say whether an answer passed", payment_id=claims.payment_id, why=error.detail)
+                _log.warning(
+                    "the risk service did not say whether an answer passed",
+                    payment_id=claims.payment_id,
+                    why=error.detail,
+                )
                 raise CheckUnavailable(("risk",))
             case Wrong(attempts_left):
                 return await self._challenged(claims, answered(challenge, attempts_left), trip)
@@ -191,10 +245,14 @@ class Acceptance:
     async def _resume(self, attempt: Attempt, challenge: CarriedChallenge, *, passed: bool) -> Payment:
         """After a challenge: the same decision, but everything else is checked again. One that risk does not know is decided anew."""
         if passed:
-            return await self._checked_alone(attempt, lambda checked: self._send(attempt, checked, challenge.decision_id))
+            return await self._checked_alone(
+                attempt, lambda checked: self._send(attempt, checked, challenge.decision_id)
+            )
         return await self._checked_alone(attempt, lambda checked: self._decide(attempt, checked, challenge))
 
-    async def _checked_alone(self, attempt: Attempt, go_on: Callable[[Checked], Coroutine[Any, Any, Payment]]) -> Payment:
+    async def _checked_alone(
+        self, attempt: Attempt, go_on: Callable[[Checked], Coroutine[Any, Any, Payment]]
+    ) -> Payment:
         """Check everything and `go_on`, as the only one at this submit and at this order; or what another has brought it to meanwhile."""
         async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
             if brought is not None:
@@ -215,7 +273,9 @@ class Acceptance:
                 raise CheckUnavailable(("risk",), checked.consultation.sources)
             case Rejected(code=code):
                 _log.info(
-                    "risk rejects a payment", payment_id=attempt.payment_id, code=code if code is None or code.isidentifier() else "strange"
+                    "risk rejects a payment",
+                    payment_id=attempt.payment_id,
+                    code=code if code is None or code.isidentifier() else "strange",
                 )
                 raise RiskRejected(code)
             case Accepted(decision_id):
@@ -224,14 +284,20 @@ class Acceptance:
                 challenge = self._carried(attempt, asked, decision_id, before)
                 await self._alone.bind(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
-                await self._alone.ended(order_key(attempt.chosen), attempt.payment_id)  # a payer who walks away keeps no other out
+                await self._alone.ended(
+                    order_key(attempt.chosen), attempt.payment_id
+                )  # a payer who walks away keeps no other out
                 return self._telling.told(claims, _WAITS_FOR_PAYER)
 
-    def _carried(self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: CarriedChallenge | None) -> CarriedChallenge:
+    def _carried(
+        self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: CarriedChallenge | None
+    ) -> CarriedChallenge:
         """Raises `RiskRejected` where nobody is there to answer, or too many were asked already."""
         if attempt.kind is Kind.AGREEMENT:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
-        told = Asked(asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp()))
+        told = Asked(
+            asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
+        )
         challenge = carried(told, decision_id, self._now_s(), before)
         if challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
             raise RiskRejected("CHALLENGES_SPENT")
@@ -251,7 +317,9 @@ class Acceptance:
         engine = await self._sending.sent(attempt, prepared)
         if engine.word is not EngineWord.SILENT:
             await self._alone.unbind(attempt, sent=True)
-        return await self._telling.stood(claims, attempt.trip, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.trip))
+        return await self._telling.stood(
+            claims, attempt.trip, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.trip)
+        )
 
     async def _found(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
         """The payment of this id, where the engine has it. Raises `EngineUnavailable` where that cannot be said, and `KeyReused`.
@@ -259,7 +327,9 @@ class Acceptance:
         `claims`: of the token that it came in, which knows why a payment was never sent.
         """
         chosen = attempt.chosen
-        looked = await self._upstreams.engine.look_up(attempt.payment_id, chosen.order_id, attempt.trip, self._settings.look_ms)
+        looked = await self._upstreams.engine.look_up(
+            attempt.payment_id, chosen.order_id, attempt.trip, self._settings.look_ms
+        )
         if isinstance(looked, NoNews):
             raise EngineUnavailable
         if not isinstance(looked, Answered):
@@ -280,9 +350,15 @@ class Acceptance:
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Of a payment that the engine has, and of which nothing else is known any more: since when it has it, as far as it says."""
         since = now = self._now()
-        if payment is not None and payment.submitted_at is not None and payment.submitted_at > now - timedelta(seconds=LOOKING_S):
+        if (
+            payment is not None
+            and payment.submitted_at is not None
+            and payment.submitted_at > now - timedelta(seconds=LOOKING_S)
+        ):
             since = min(payment.submitted_at, now)
-        return attempt.claims(self._now_s(), acts_until(attempt.kind, self._catalog, since), sent_at=int(since.timestamp()))
+        return attempt.claims(
+            self._now_s(), acts_until(attempt.kind, self._catalog, since), sent_at=int(since.timestamp())
+        )
 
     def _read(self, payment_id: str, payment_token: str) -> PaymentClaims:
         return self._signer.read_payment_token(payment_token, payment_id, self._now().timestamp())

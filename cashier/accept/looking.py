@@ -68,7 +68,9 @@ class Looking:
         """What both say now. Raises `Crowded`."""
         return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, trip))
 
-    async def see(self, payment: Underway, fingerprint: str, order_id: str, trip: Any, heard: Heard | None = None) -> Seen:
+    async def see(
+        self, payment: Underway, fingerprint: str, order_id: str, trip: Any, heard: Heard | None = None
+    ) -> Seen:
         """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due.
 
         `fingerprint`: of the body that the asker knows it by. Where the engine has it by another, it is not theirs to know or to end:
@@ -83,7 +85,9 @@ class Looking:
         unknown = heard.engine.word is EngineWord.SILENT and payment.sent_at is None
         if not found.to_reverse or unknown:
             return Seen(found, heard)
-        heard = await self._shared(self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, trip))
+        heard = await self._shared(
+            self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, trip)
+        )
         return Seen(self._standing(payment, heard), heard)
 
     async def confirmed(self, engine: EngineHeard, order_id: str, trip: Any) -> Heard:
@@ -100,21 +104,32 @@ class Looking:
             return standing(payment, heard.engine, heard.acquirer, self._now())
         except IllegalMove as contradiction:
             # Somebody has taken back what they said for good, or we have a bug. What is told instead is what they say now.
-            _log.error("a payment was heard to move where it cannot", payment_id=payment.payment_id, why=str(contradiction))
+            _log.error(
+                "a payment was heard to move where it cannot", payment_id=payment.payment_id, why=str(contradiction)
+            )
             return standing(replace(payment, told=None), heard.engine, heard.acquirer, self._now())
 
     async def _look(self, payment_id: str, order_id: str, trip: Any) -> Heard:
         looked, result = await asyncio.gather(
-            self._upstreams.engine.look_up(payment_id, order_id, trip, self.settings.look_ms), self.result(order_id, trip)
+            self._upstreams.engine.look_up(payment_id, order_id, trip, self.settings.look_ms),
+            self.result(order_id, trip),
         )
-        return Heard(engine_heard(looked), acquirer_heard(result), looked.payment.fingerprint if isinstance(looked, Answered) else None)
+        return Heard(
+            engine_heard(looked),
+            acquirer_heard(result),
+            looked.payment.fingerprint if isinstance(looked, Answered) else None,
+        )
 
     async def _reverse(self, payment_id: str, order_id: str, trip: Any) -> Heard:
         """The acquirer is asked after the engine: what the reverse did may be the news."""
-        reversed_: OfThePayment = await self._upstreams.engine.reverse(payment_id, order_id, trip, self.settings.look_ms)
+        reversed_: OfThePayment = await self._upstreams.engine.reverse(
+            payment_id, order_id, trip, self.settings.look_ms
+        )
         return Heard(engine_heard(reversed_), acquirer_heard(await self.result(order_id, trip)))
 
-    async def _shared(self, fresh: Fresh[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]) -> Heard:
+    async def _shared(
+        self, fresh: Fresh[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]
+    ) -> Heard:
         try:
             return await fresh.run(payment_id, work)
         except Full:

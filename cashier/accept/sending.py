@@ -38,7 +38,9 @@ class Prepared(Struct, frozen=True):
 class Sending:
     """Routes a checked attempt and sends it. `monotonic`: seconds of the clock that routes are learned by."""
 
-    def __init__(self, upstream: Engine, routes: Routes, settings: AcceptSettings, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, upstream: Engine, routes: Routes, settings: AcceptSettings, monotonic: Callable[[], float]
+    ) -> None:
         self._engine = upstream
         self._routes = routes
         self._settings = settings
@@ -80,11 +82,15 @@ class Sending:
         """A scanned code is its wallet's, where the gateway has a channel that it calls so."""
         code = attempt.means.auth_code
         provider = None if code is None else self._routes.routing.provider_of(code)
-        known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(Kind.CONSUMER_QR, {})
+        known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(
+            Kind.CONSUMER_QR, {}
+        )
         return Choice(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
 
 
-def _submission(attempt: Attempt, made: tuple[Leg, ...], decision_id: str, alternatives: tuple[str, ...]) -> engine.Submission:
+def _submission(
+    attempt: Attempt, made: tuple[Leg, ...], decision_id: str, alternatives: tuple[str, ...]
+) -> engine.Submission:
     return engine.Submission(
         payment_id=attempt.payment_id,
         order_id=attempt.chosen.order_id,
@@ -99,7 +105,9 @@ def _submission(attempt: Attempt, made: tuple[Leg, ...], decision_id: str, alter
     )
 
 
-def _not_payable(attempt: Attempt, checked: Checked, found: Candidates, why: LegsRefused) -> CheckUnavailable | ConsultChanged:
+def _not_payable(
+    attempt: Attempt, checked: Checked, found: Candidates, why: LegsRefused
+) -> CheckUnavailable | ConsultChanged:
     """The method as a whole is fine, but not this way: no channel for this wallet's code, or a silent source that only this way needs."""
     refusal = found.quote.refusal
     if refusal is not None and refusal.undetermined:

@@ -110,21 +110,29 @@ class Telling:
             amount=claims.chosen.expected_payable,
             challenge=challenge(carried) if carried is not None and found.status is Status.CHALLENGE else None,
             next_action=found.next_action,
-            route=None if route is None else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
+            route=None
+            if route is None
+            else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
             message=message(found.message, self.catalog.texts[self.catalog.locale(claims.chosen.locale)]),
             poll_after_ms=found.poll_after_ms,
-            payment_token=payment_token if payment_token and told_already else self._sign(replace(claims, told=found.status)),
+            payment_token=payment_token
+            if payment_token and told_already
+            else self._sign(replace(claims, told=found.status)),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
 
-    async def _turns(self, claims: PaymentClaims, trip: Any, seen: Seen, until_s: float = float("inf")) -> AsyncGenerator[Seen, None]:
+    async def _turns(
+        self, claims: PaymentClaims, trip: Any, seen: Seen, until_s: float = float("inf")
+    ) -> AsyncGenerator[Seen, None]:
         """Each look after the first, as soon as it is due. All who wait for this payment share it."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
         while not seen.standing.final and loop.time() < until_s:
             after_ms = min(seen.standing.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
             claims = replace(claims, told=seen.standing.status)
             try:
-                heard = await self._polls.next(payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip))
+                heard = await self._polls.next(
+                    payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip)
+                )
                 if heard is None:
                     return
                 seen = await self._see(claims, trip, heard)
@@ -135,11 +143,15 @@ class Telling:
             yield seen
 
     async def _see(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Seen:
-        seen = await self._looking.see(underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, trip, heard)
+        seen = await self._looking.see(
+            underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, trip, heard
+        )
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = seen.heard.acquirer.paid
         if seen.standing.status is Status.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
-            _log.error("the acquirer was paid another amount than was asked for", payment_id=claims.payment_id, paid=str(paid))
+            _log.error(
+                "the acquirer was paid another amount than was asked for", payment_id=claims.payment_id, paid=str(paid)
+            )
         if seen.standing.final:
             self._learn(claims, seen, now_s)
             await self._alone.ended(key, claims.payment_id)

@@ -47,7 +47,11 @@ def assemble(case: Case) -> list[Offer]:
     """Every way that somebody could ask about, usable or not, in no order that matters."""
     line = Line(case, Kind.QUICK_PAY)
     held = [] if isinstance(case.facts.card, Missing) else cards.bound(line, case.facts.card.cards)
-    found = [*quick_pay(line, held), *agreements(Line(case, _AGREEMENT)), *balances(Line(case, Kind.BALANCE), line, held)]
+    found = [
+        *quick_pay(line, held),
+        *agreements(Line(case, _AGREEMENT)),
+        *balances(Line(case, Kind.BALANCE), line, held),
+    ]
     for kinds, offers in ((BY_PROVIDER, by_provider), (BY_OPTION, by_option), (BY_KIND, by_kind)):
         for kind in kinds:
             if case.channel_gap is not None:
@@ -139,7 +143,10 @@ def by_provider(line: Line) -> list[Offer]:
 def by_option(line: Line) -> list[Offer]:
     """Silent: the channel gateway leaves the kind undetermined, the quotas each option. The best option's figures are the way's."""
     carriers, quotes = line.carriers.values(), by_carrier(line)
-    second = [option(line.case, carrier.provider, carrier.provider_name, quote) for carrier, quote in zip(carriers, quotes, strict=True)]
+    second = [
+        option(line.case, carrier.provider, carrier.provider_name, quote)
+        for carrier, quote in zip(carriers, quotes, strict=True)
+    ]
     return [named(line, best_quote(quotes), ordered(second))]
 
 

@@ -25,4 +25,7 @@ class Blame(Struct, frozen=True, forbid_unknown_fields=True):
         return Outcome.FAILED if code in self.channel else Outcome.UNSURE
 
     def faults(self) -> list[str]:
-        return [f"routing: [blame] {code} is both the channel's fault and others'" for code in sorted(self.channel & self.others)]
+        return [
+            f"routing: [blame] {code} is both the channel's fault and others'"
+            for code in sorted(self.channel & self.others)
+        ]

@@ -67,12 +67,20 @@ def candidates(case: Case, choice: Choice) -> Candidates:
         return Candidates(Quote(way.refusal, best.amounts, best.limits, best.channel))
     if best.refusal is not None or best.amounts is None or not best.amounts.payable.value:
         return Candidates(best)
-    same = [found for found in way.quotes if found.refusal is None and (found.amounts, found.legs) == (best.amounts, best.legs)]
+    same = [
+        found
+        for found in way.quotes
+        if found.refusal is None and (found.amounts, found.legs) == (best.amounts, best.legs)
+    ]
     channels = [found.channel for found in same if found.channel is not None]
     carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
     order, view = case.facts.order, case.view
-    passage = Passage(way.kind, carried, order.country, view.terminal, view.product, order.merchant_id, way.bank, way.brand)
-    return Candidates(best, tuple(sorted(channels, key=lambda channel: channel.channel_id)), passage if channels else None)
+    passage = Passage(
+        way.kind, carried, order.country, view.terminal, view.product, order.merchant_id, way.bank, way.brand
+    )
+    return Candidates(
+        best, tuple(sorted(channels, key=lambda channel: channel.channel_id)), passage if channels else None
+    )
 
 
 def _way(case: Case, choice: Choice) -> _Way | None:
@@ -97,7 +105,11 @@ def _way(case: Case, choice: Choice) -> _Way | None:
 def _absence(case: Case, method_id: str) -> Refusal:
     """Why a way is not there: somebody who would know of it is silent, or nobody carries it."""
     balance = (case.facts.balance,) if method_id.startswith(Kind.BALANCE) else ()
-    card = (case.facts.card,) if method_id.startswith((Kind.QUICK_PAY, Kind.AGREEMENT)) or method_id.endswith(_COMPLETED) else ()
+    card = (
+        (case.facts.card,)
+        if method_id.startswith((Kind.QUICK_PAY, Kind.AGREEMENT)) or method_id.endswith(_COMPLETED)
+        else ()
+    )
     silent = next((fact for fact in (*balance, *card) if isinstance(fact, Missing)), None)
     return case.channel_gap or NO_CHANNEL if silent is None else silence(silent)
 
@@ -108,7 +120,11 @@ def _quick_pay(case: Case, card_id: str) -> _Way | None:
     if held is None:
         return None
     return _Way(
-        line.kind, _quotes(line, held.roads, held.card.bank, card_id), line.refusal or held.refusal, held.card.bank, held.card.brand
+        line.kind,
+        _quotes(line, held.roads, held.card.bank, card_id),
+        line.refusal or held.refusal,
+        held.card.bank,
+        held.card.brand,
     )
 
 
@@ -125,7 +141,9 @@ def _balance(case: Case, choice: Choice, instrument_id: str) -> _Way | None:
     """Alone it needs no channel. With a card: the one that was chosen, or the one that its offer names."""
     alone, line = Line(case, Kind.BALANCE), Line(case, Kind.QUICK_PAY)
     cards = _held(line)
-    offer = next((found for found in assembly.balances(alone, line, cards) if found.method_id == choice.method_id), None)
+    offer = next(
+        (found for found in assembly.balances(alone, line, cards) if found.method_id == choice.method_id), None
+    )
     if offer is None:
         return None
     # Where promotions leave nothing to pay, there is no card to be named either.
@@ -149,7 +167,12 @@ def _by_provider(line: Line, provider: str | None) -> _Way | None:
 
 def _by_kind(line: Line, choice: Choice) -> _Way:
     card = choice.card or Instrument("")
-    roads = [road for carrier in line.carriers.values() for road in carrier.roads if _takes(road.channel, choice.provider, card)]
+    roads = [
+        road
+        for carrier in line.carriers.values()
+        for road in carrier.roads
+        if _takes(road.channel, choice.provider, card)
+    ]
     return _Way(line.kind, _quotes(line, roads, None), line.refusal, card.bank or choice.provider, card.brand)
 
 

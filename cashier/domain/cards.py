@@ -35,7 +35,12 @@ def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
     case = line.case
     types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
     return [
-        BoundCard(card, face.card_title(line.title, card.bank_name, types[card.type], card.last4), refusal(card, month), _roads(line, card))
+        BoundCard(
+            card,
+            face.card_title(line.title, card.bank_name, types[card.type], card.last4),
+            refusal(card, month),
+            _roads(line, card),
+        )
         for card in sorted(cards, key=_card_id)
     ]
 
@@ -44,7 +49,9 @@ def offer(line: Line, held: BoundCard) -> Offer:
     card = held.card
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
     quote = over(line, held.roads, card.bank, line.refusal or held.refusal, card.card_id)
-    return Offer(f"QUICK_PAY:{card.card_id}", line, held.title, face.icon(line.terms.icon, card.bank), instrument, quote)
+    return Offer(
+        f"QUICK_PAY:{card.card_id}", line, held.title, face.icon(line.terms.icon, card.bank), instrument, quote
+    )
 
 
 def _roads(line: Line, card: Card) -> list[Road]:
@@ -55,7 +62,9 @@ def _roads(line: Line, card: Card) -> list[Road]:
 
 
 def _takes(channel: Channel, card: Card) -> bool:
-    return (channel.brands is None or card.brand in channel.brands) and (channel.card_types is None or card.type in channel.card_types)
+    return (channel.brands is None or card.brand in channel.brands) and (
+        channel.card_types is None or card.type in channel.card_types
+    )
 
 
 def refusal(card: Card, month: str) -> Refusal | None:

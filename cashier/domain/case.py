@@ -42,7 +42,9 @@ class Case:
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
         self.channels = None if isinstance(channels, Missing) else channels
-        self.view = view(self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale)
+        self.view = view(
+            self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
+        )
         self.channel_gap = silence(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
         self.quota_gap = silence(quotas) if isinstance(quotas, Missing) else None

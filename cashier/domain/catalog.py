@@ -98,7 +98,9 @@ class Catalog(Struct, frozen=True):
             found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
             found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
         if Kind.BALANCE in self.methods and self.methods[Kind.BALANCE].fee_bps:
-            found.append("methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has none")
+            found.append(
+                "methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has none"
+            )
         for kind, terms in self.methods.items():
             found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
             found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")

@@ -62,7 +62,9 @@ def verdict(challenged: CarriedChallenge, now_s: float) -> Verdict:
     return Verdict.OPEN if challenged.attempts_left else Verdict.SPENT
 
 
-def carried(asked: Asked, decision_id: str, now_s: int, before: CarriedChallenge | None = None) -> CarriedChallenge | None:
+def carried(
+    asked: Asked, decision_id: str, now_s: int, before: CarriedChallenge | None = None
+) -> CarriedChallenge | None:
     """The challenge that the risk service asks for now, after the one `before`; None where there were enough.
 
     The same one again keeps its start, its end and its count, whatever is said of it now beyond less.

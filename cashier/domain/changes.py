@@ -101,7 +101,9 @@ def unverified(chosen: Chosen, before: Before, now: Now) -> tuple[str, ...]:
         return ()
     open_ways = [way for way in _ways(chosen, now.methods) if way.availability is _UNDETERMINED]
     found = {way.reason.source for way in open_ways if way.reason is not None and way.reason.source is not None}
-    if "marketing" in now.silent and (chosen.promotion_ids or (before.row is not None and _promotions(before.row, chosen.option_id))):
+    if "marketing" in now.silent and (
+        chosen.promotion_ids or (before.row is not None and _promotions(before.row, chosen.option_id))
+    ):
         found.add("marketing")
     return tuple(sorted(found))
 
@@ -149,8 +151,12 @@ def _gone(chosen: Chosen, before: Before, methods: Sequence[PayMethod]) -> Chang
 
 
 def _missing(subject: str, before: Before, *, is_card: bool) -> Change:
-    what, reason = (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if is_card else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
-    return Change(what=what, before=None if before.row is None else _AVAILABLE, after=None, subject=subject, reason=reason)
+    what, reason = (
+        (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if is_card else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+    )
+    return Change(
+        what=what, before=None if before.row is None else _AVAILABLE, after=None, subject=subject, reason=reason
+    )
 
 
 def _no_longer_completed(alone_id: str, row: Row, currency: Currency, methods: Sequence[PayMethod]) -> Change:
@@ -161,9 +167,15 @@ def _no_longer_completed(alone_id: str, row: Row, currency: Currency, methods: S
     if short and left is not None and not left.value:
         gave = next((value for sort, _, value in row.legs if sort == ShareType.BALANCE), 0)
         return Change(
-            what=What.BALANCE_SHORT, before=Money(currency, gave), after=left, subject=alone_id, reason=ReasonCode.BALANCE_INSUFFICIENT
+            what=What.BALANCE_SHORT,
+            before=Money(currency, gave),
+            after=left,
+            subject=alone_id,
+            reason=ReasonCode.BALANCE_INSUFFICIENT,
         )
-    what, reason = (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if short else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+    what, reason = (
+        (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if short else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+    )
     return Change(what=what, before=_AVAILABLE, after=None, subject=row.id, reason=reason)
 
 
@@ -172,7 +184,9 @@ def _usable(chosen: Chosen, before: Before, method: PayMethod) -> Iterator[Chang
     option = _option(chosen, method)
     way: PayMethod | Option = option or method
     if way.availability is Availability.UNAVAILABLE and way.reason is not None:
-        yield _refused(way.reason, chosen.expected_payable, method, method.method_id if option is None else option.option_id)
+        yield _refused(
+            way.reason, chosen.expected_payable, method, method.method_id if option is None else option.option_id
+        )
     elif option is None and chosen.option_id is not None and method.availability is not _UNDETERMINED:
         yield _missing(chosen.option_id, before, is_card=method.method_id.endswith(_COMPLETED))
 
@@ -237,11 +251,17 @@ def _shares(chosen: Chosen, row: Row, currency: Currency, method: PayMethod) -> 
     now = {(str(leg.type), leg.id): leg.amount for leg in method.legs}
     for sort, name in sorted({*then, *now}):
         gave, gives = then.get((sort, name)), now.get((sort, name))
-        if chosen.option_id is not None and sort == ShareType.CHANNEL and (gave is None or gives is None or name != chosen.option_id):
+        if (
+            chosen.option_id is not None
+            and sort == ShareType.CHANNEL
+            and (gave is None or gives is None or name != chosen.option_id)
+        ):
             continue
         if gave != gives:
             less = sort == ShareType.BALANCE and gave is not None and (gives is None or gives.value < gave.value)
-            yield Change(what=What.BALANCE_SHORT if less else What.PRICE_CHANGED, before=gave, after=gives, subject=name)
+            yield Change(
+                what=What.BALANCE_SHORT if less else What.PRICE_CHANGED, before=gave, after=gives, subject=name
+            )
 
 
 def _option(chosen: Chosen, method: PayMethod) -> Option | None:

@@ -55,7 +55,11 @@ def member_block(member: Member | None) -> Blocked | None:
 
 
 def block(
-    request: ConsultRequest, order: Order, merchant: Merchant | Missing | None, member: Member | Missing | None, now: datetime
+    request: ConsultRequest,
+    order: Order,
+    merchant: Merchant | Missing | None,
+    member: Member | Missing | None,
+    now: datetime,
 ) -> Blocked | None:
     """The first check that fails, of those that can be made already.
 

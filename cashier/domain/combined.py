@@ -62,7 +62,9 @@ class Completion:
         channel = quote.channel
         if channel is None or quote.amounts is None:
             return quote
-        split = self._split(held.card.bank, channel.min.value, self.line.terms.fee_bps if channel.fee_bps is None else channel.fee_bps)
+        split = self._split(
+            held.card.bank, channel.min.value, self.line.terms.fee_bps if channel.fee_bps is None else channel.fee_bps
+        )
         if not split.from_balance.value:
             return quote
         legs = (
@@ -121,7 +123,9 @@ def offers(balance: Line, line: Line, account: Account, alone: Offer, cards: lis
     quotes = [completion.over(held) for held in good]
     best = best_quote(quotes)
     chosen = good[next(index for index, quote in enumerate(quotes) if quote is best)]
-    options = ordered([option(case, held.card.card_id, held.title, quote) for held, quote in zip(good, quotes, strict=True)])
+    options = ordered(
+        [option(case, held.card.card_id, held.title, quote) for held, quote in zip(good, quotes, strict=True)]
+    )
     title = case.wording.combined.format(account=alone.title, card=chosen.title)
     quote = completion.with_legs(chosen, best)
     yield Offer(f"{alone.method_id}+QUICK_PAY", balance, title, alone.icon, alone.instrument, quote, options)

@@ -84,7 +84,9 @@ def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: st
     return _adding_up(found, amounts) if found else LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
 
 
-def _paid(chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_id: str | None, card_token: str | None) -> Paid:
+def _paid(
+    chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_id: str | None, card_token: str | None
+) -> Paid:
     """What the payer gives: by one instrument, or by a balance and the card that completes it."""
     held = None if chosen.instrument is None else chosen.instrument.id
     if chosen.kind is Kind.BALANCE and not split:
@@ -94,7 +96,9 @@ def _paid(chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_i
         return LegsRefused(LegsRefusedCode.CHANNEL_MISSING)
     if split:
         return tuple(
-            _balance(share.id, share.amount) if share.type is ShareType.BALANCE else _channel(channel_id, share.id, share.amount)
+            _balance(share.id, share.amount)
+            if share.type is ShareType.BALANCE
+            else _channel(channel_id, share.id, share.amount)
             for share in split
         )
     if chosen.kind not in _BEHIND_A_CHANNEL:
@@ -117,7 +121,11 @@ def _channel(channel_id: str, instrument_id: str | None, amount: Money) -> Leg:
 
 def _adding_up(found: tuple[Leg, ...], amounts: Amounts) -> tuple[Leg, ...]:
     """The legs, once it is certain that they are the payment: promotions the discounts, the rest the payable amount, all order and fee."""
-    currencies = {leg.amount.currency for leg in found} | {amounts.order.currency, amounts.payable.currency, amounts.fee.currency}
+    currencies = {leg.amount.currency for leg in found} | {
+        amounts.order.currency,
+        amounts.payable.currency,
+        amounts.fee.currency,
+    }
     given = sum(leg.amount.value for leg in found if leg.type is LegType.PROMOTION)
     paid = sum(leg.amount.value for leg in found if leg.type is not LegType.PROMOTION)
     exact = paid == amounts.payable.value and given + paid == amounts.order.value + amounts.fee.value

@@ -10,15 +10,21 @@ from cashier.domain.money import BPS, Money, share_half_up
 from cashier.domain.refusal import Refusal
 
 
-def tightest(quotas: Sequence[Quota], channel_id: str | None, card_id: str | None, single: Money | None, setter: str) -> tuple[Limits, str]:
+def tightest(
+    quotas: Sequence[Quota], channel_id: str | None, card_id: str | None, single: Money | None, setter: str
+) -> tuple[Limits, str]:
     """What the quotas whose scope covers this channel and card leave, where `setter` allows `single` at once; and who is the tightest
     there. A scope covers whatever it does not narrow."""
     daily: Money | None = None
     monthly: Money | None = None
     for quota in quotas:
         scope, its = quota.scope, quota.single
-        if (scope.card_id is None or scope.card_id == card_id) and (scope.channel_id is None or scope.channel_id == channel_id):
-            if its is not None and (single is None or its.value < single.value or (its.value == single.value and setter != "quota")):
+        if (scope.card_id is None or scope.card_id == card_id) and (
+            scope.channel_id is None or scope.channel_id == channel_id
+        ):
+            if its is not None and (
+                single is None or its.value < single.value or (its.value == single.value and setter != "quota")
+            ):
                 single, setter = its, "quota"
             if quota.daily is not None:
                 daily = _tighter(daily, quota.daily)

@@ -24,7 +24,19 @@ _ALONE = {kind: frozenset((kind,)) for kind in Kind}
 class Line:
     """One kind: its terms, its carriers by provider and its quotas by bank, and what refuses it as a whole."""
 
-    __slots__ = ("bounds", "carriers", "case", "coupons", "kind", "name", "next_action", "quotas", "refusal", "terms", "title")
+    __slots__ = (
+        "bounds",
+        "carriers",
+        "case",
+        "coupons",
+        "kind",
+        "name",
+        "next_action",
+        "quotas",
+        "refusal",
+        "terms",
+        "title",
+    )
 
     def __init__(self, case: Case, kind: Kind) -> None:
         shelf = case.view.shelf(kind, case.channels)
@@ -48,7 +60,9 @@ class Line:
         found = coupons.prices.get(key)
         if found is None:
             discounts = coupons.best(bank, smallest_carried(least, fee_bps))
-            found = coupons.prices[key] = self.case.priced(discounts, share_half_up(self.case.amount.value - discounts.total, fee_bps))
+            found = coupons.prices[key] = self.case.priced(
+                discounts, share_half_up(self.case.amount.value - discounts.total, fee_bps)
+            )
         return found
 
     def covering(self, bank: str | None) -> Sequence[Quota]:

@@ -28,7 +28,9 @@ _Digits2 = Literal[
 _Digits3 = Literal["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"]
 Currency: TypeAlias = Literal[_Digits0, _Digits2, _Digits3]
 
-DIGITS: dict[str, int] = {code: digits for digits, codes in ((0, _Digits0), (2, _Digits2), (3, _Digits3)) for code in get_args(codes)}
+DIGITS: dict[str, int] = {
+    code: digits for digits, codes in ((0, _Digits0), (2, _Digits2), (3, _Digits3)) for code in get_args(codes)
+}
 
 # The largest integer that every JSON reader keeps exact (RFC 8259, section 6).
 MAX_VALUE = 2**53 - 1

@@ -31,7 +31,12 @@ class Offer(Struct, frozen=True, gc=False):
 
 
 def over(
-    line: Line, roads: Sequence[Road], bank: str | None, refusal: Refusal | None, card_id: str | None = None, ceiling: Money | None = None
+    line: Line,
+    roads: Sequence[Road],
+    bank: str | None,
+    refusal: Refusal | None,
+    card_id: str | None = None,
+    ceiling: Money | None = None,
 ) -> Quote:
     """The best quote over these roads. A `refusal` found before stands, whatever the channels say; the figures are shown."""
     if len(roads) == 1:
@@ -74,7 +79,11 @@ def quote(line: Line, road: Road, bank: str | None, card_id: str | None, ceiling
     limits, setter = within(line, channel, card_id) if ceiling is None else _under(ceiling, line, channel)
     if refusal is None:
         payable = amounts.payable.value
-        refusal = too_little(channel) if 0 < payable < channel.min.value else beyond(limits, payable, setter) or line.case.quota_gap
+        refusal = (
+            too_little(channel)
+            if 0 < payable < channel.min.value
+            else beyond(limits, payable, setter) or line.case.quota_gap
+        )
     return Quote(refusal, amounts, limits, channel)
 
 
@@ -86,7 +95,9 @@ def within(line: Line, channel: Channel, card_id: str | None) -> tuple[Limits, s
     key = (channel.provider, channel.channel_id, card_id)
     found = line.bounds.get(key)
     if found is None:
-        found = line.bounds[key] = tightest(line.covering(channel.provider), channel.channel_id, card_id, channel.max, "channel")
+        found = line.bounds[key] = tightest(
+            line.covering(channel.provider), channel.channel_id, card_id, channel.max, "channel"
+        )
     return found
 
 

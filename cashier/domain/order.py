@@ -12,7 +12,9 @@ from cashier.domain.money import MAX_VALUE, Money
 
 # Ids travel in paths, headers and logs of ten services, so their alphabet is narrow on purpose. `(?![\s\S])` is the end of the text in
 # Python and in JavaScript alike, where `$` would let a line feed through in the one and `\Z` means nothing in the other.
-Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])", description="1 to 64 of A-Za-z0-9_.:@~-")]
+Id = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])", description="1 to 64 of A-Za-z0-9_.:@~-")
+]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}(?![\s\S])", description="ISO 3166-1 alpha-2")]
 Locale = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}(?![\s\S])", description="BCP 47")]
 # An instant, always with its offset; decoding refuses one without.

@@ -36,7 +36,17 @@ _Place: TypeAlias = "tuple[_Place, str] | None"
 
 # Of what a caller of payments sends: ids, which may well be numbers. A device names itself, and a url to return to often names an order.
 _PAYMENT_IDS = frozenset(
-    {"order_id", "user_id", "merchant_id", "method_id", "option_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"}
+    {
+        "order_id",
+        "user_id",
+        "merchant_id",
+        "method_id",
+        "option_id",
+        "promotion_ids",
+        "device_id",
+        "return_url",
+        "Idempotency-Key",
+    }
 )
 # A wallet's payment code is 16 to 24 digits, and one of UnionPay's looks like a card of theirs. Tokens are signed by us, in an alphabet
 # with digits and dashes: chance writes a number into one now and then, and nobody else's number gets into one.
@@ -88,12 +98,16 @@ def pan_fields(body: Any, ids: frozenset[str] = frozenset(), most: int | None = 
         match value:
             case dict():
                 found += [_path((place, ".?")) for key in value if looks_like_pan(str(key))][:most]
-                left += [((place, f".{key}"), str(key), part) for key, part in value.items() if not looks_like_pan(str(key))]
+                left += [
+                    ((place, f".{key}"), str(key), part) for key, part in value.items() if not looks_like_pan(str(key))
+                ]
             case list() | tuple():
                 left += [((place, f"[{index}]"), name, part) for index, part in enumerate(value)]
             case str() if looks_issued(value) if name in ids else looks_like_pan(value):
                 found.append(_path(place))
-            case int() | float() if abs(value) < 10**LONGEST and value == int(value) and looks_issued(str(abs(int(value)))):
+            case int() | float() if (
+                abs(value) < 10**LONGEST and value == int(value) and looks_issued(str(abs(int(value))))
+            ):
                 found.append(_path(place))
     return tuple(sorted(found[:most]))
 
@@ -125,7 +139,10 @@ def _numbers(text: str) -> Iterator[tuple[str, bool]]:
         alone = not text[run.start() - 1 : run.start()].isalnum() and not text[run.end() : run.end() + 1].isalnum()
         yield from ((digits, alone) for digits in _passing(_GROUP.findall(run.group())))
     for printed in _PRINTED.finditer(text):
-        alone = not text[printed.start() - 1 : printed.start()].isalnum() and not text[printed.end() : printed.end() + 1].isalnum()
+        alone = (
+            not text[printed.start() - 1 : printed.start()].isalnum()
+            and not text[printed.end() : printed.end() + 1].isalnum()
+        )
         yield from ((digits, alone) for digits in _passing(["".join(_GROUP.findall(printed.group()))]))
 
 
@@ -150,7 +167,11 @@ def _passing(groups: list[str]) -> Iterator[str]:
 
 def _sums(digits: str, side: int) -> list[int]:
     """Of the first n digits, by n, where those at places of the other parity than `side` count twice: a number that ends there passes."""
-    return list(accumulate((_DOUBLED[int(digit)] if place % 2 == side else int(digit) for place, digit in enumerate(digits)), initial=0))
+    return list(
+        accumulate(
+            (_DOUBLED[int(digit)] if place % 2 == side else int(digit) for place, digit in enumerate(digits)), initial=0
+        )
+    )
 
 
 def _is_issued(digits: str) -> bool:

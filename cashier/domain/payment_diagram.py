@@ -25,13 +25,19 @@ def diagram() -> str:
     How all that is not over may end is drawn once, from the frame around it.
     """
     live = [status for status in Status if status not in FINAL]
-    endings = {event: to for event, to in NEXT[live[0]].items() if to in FINAL and all(event in NEXT[status] for status in live)}
+    endings = {
+        event: to
+        for event, to in NEXT[live[0]].items()
+        if to in FINAL and all(event in NEXT[status] for status in live)
+    }
     lines = ["flowchart LR", f"    {_START}((submit))", f'    subgraph {_LIVE}["not over"]']
     lines += [f"    {status}[{status}]" for status in live]
     lines += ["    end", *(f"    {status}([{status}])" for status in Status if status in FINAL)]
     lines += [*_arrows(_START, START), *_arrows(_LIVE, endings)]
     for status in live:
-        lines += _arrows(status, {event: to for event, to in NEXT[status].items() if to is not status and event not in endings})
+        lines += _arrows(
+            status, {event: to for event, to in NEXT[status].items() if to is not status and event not in endings}
+        )
     return "\n".join(lines) + "\n"
 
 

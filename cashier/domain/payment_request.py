@@ -10,9 +10,15 @@ from cashier.domain.money import Money
 from cashier.domain.order import Country, Id, Locale, Product, Terminal
 
 # What upstreams named may be in any alphabet; the bounds keep all of it within a header.
-Named = Annotated[str, Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control")]
+Named = Annotated[
+    str,
+    Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control"),
+]
 Secret = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 256 visible ASCII characters")]
-Url = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])", description="an http or https url of at most 2048 characters")]
+Url = Annotated[
+    str,
+    Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])", description="an http or https url of at most 2048 characters"),
+]
 Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
 # The header `Idempotency-Key`, as a regular expression without its ends.
 IDEMPOTENCY_KEY = "[A-Za-z0-9_-]{1,64}"

@@ -69,7 +69,9 @@ def reached(promotions: Iterable[Promotion], order: Order, now: datetime) -> lis
             continue
         value = min(_value(promotion, amount), total)
         if value > 0:
-            coupons.append(Coupon(promotion, value, Discount(promotion.promotion_id, promotion.title, Money(currency, value))))
+            coupons.append(
+                Coupon(promotion, value, Discount(promotion.promotion_id, promotion.title, Money(currency, value)))
+            )
     coupons.sort(key=_most_valuable_first)
     return coupons[:MAX_COUNTED]
 
@@ -191,7 +193,9 @@ def _best_within(coupons: list[Coupon], limit: int, allowance: Allowance) -> Dis
         return NONE
     fitting = [coupon for coupon in coupons if coupon.value <= limit]
     stackable = [coupon for coupon in fitting if coupon.promotion.stackable]
-    search = Search([coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, allowance.steps)
+    search = Search(
+        [coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, allowance.steps
+    )
     allowance.steps = max(0, search.steps)
     # One alone that saves as much is better than several, and `fitting` begins with the most valuable.
     if fitting and fitting[0].value >= search.value:

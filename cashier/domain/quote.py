@@ -35,7 +35,10 @@ def _preference(quote: Quote) -> tuple[int, int, int, int, int, int, str]:
     if channel is None:
         return (standing, hope, payable, 0, 0, 0, "")
     # By tenths: no difference in cost makes up for every tenth payment lost, any does for a single one in a hundred.
-    success_bps, cost = channel.success_bps, channel.cost_bps if channel.fixed_cost is None else cost_bps(channel, payable)
+    success_bps, cost = (
+        channel.success_bps,
+        channel.cost_bps if channel.fixed_cost is None else cost_bps(channel, payable),
+    )
     return (standing, hope, payable, (BPS - success_bps) // 1_000, cost, -success_bps, channel.channel_id)
 
 

@@ -74,7 +74,9 @@ def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod
     """The offers as methods, best first."""
     methods = []
     preferred = True
-    for rank, (standing, _, payable, _, method_id, _, offer, reasons, health) in enumerate(sorted(_rows(case, offers, weights)), 1):
+    for rank, (standing, _, payable, _, method_id, _, offer, reasons, health) in enumerate(
+        sorted(_rows(case, offers, weights)), 1
+    ):
         line, quote = offer.line, offer.quote
         methods.append(
             PayMethod(
@@ -105,7 +107,11 @@ def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod
 def _rows(case: Case, offers: list[Offer], weights: Weights) -> list[Row]:
     """Ways of one kind come one after the other and mostly at one price, so what they share is looked up when it changes."""
     habits, nothing, order_value = _habits(case, weights), Habit(_NOTHING, False, None, {}), case.amount.value
-    failure, cost, steady_bps = weights.failure, weights.cost, max(weights.fluctuating_below_bps, weights.down_below_bps)
+    failure, cost, steady_bps = (
+        weights.failure,
+        weights.cost,
+        max(weights.fluctuating_below_bps, weights.down_below_bps),
+    )
     rows: list[Row] = []
     line, habit, price, share = None, nothing, None, _NOTHING
     for index, offer in enumerate(offers):
@@ -122,7 +128,10 @@ def _rows(case: Case, offers: list[Offer], weights: Weights) -> list[Row]:
         channel = quote.channel
         if channel is not None:
             # What it costs us counts but is not named: it is nobody's business outside.
-            success_bps, its_cost_bps = channel.success_bps, channel.cost_bps if channel.fixed_cost is None else _cost(channel, price)
+            success_bps, its_cost_bps = (
+                channel.success_bps,
+                channel.cost_bps if channel.fixed_cost is None else _cost(channel, price),
+            )
             score -= failure * (BPS - success_bps) + cost * its_cost_bps
             if success_bps < steady_bps or channel.status is not _OPEN:
                 health, reasons = _unsteady(channel, reasons, weights)
@@ -148,7 +157,9 @@ def _habits(case: Case, weights: Weights) -> dict[str, Habit]:
     if not isinstance(marketing, Missing):
         for boost in sorted(marketing.boosts, key=_label):
             so_far = shares.get(boost.kind, _NOTHING)
-            shares[boost.kind] = Share(so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}"))
+            shares[boost.kind] = Share(
+                so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}")
+            )
     habits: dict[str, Habit] = {}
     for kind, share in shares.items():
         habits[kind] = Habit(share, False, None, {})

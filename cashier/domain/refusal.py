@@ -8,7 +8,9 @@ from cashier.answer import Missing, Why
 from cashier.domain.method import Availability, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Money
 
-_SILENT = frozenset((ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING))
+_SILENT = frozenset(
+    (ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING)
+)
 _PRECEDENCE = {code: index for index, code in enumerate(ReasonCode)}
 _UNDETERMINED = {
     Why.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,

@@ -72,7 +72,9 @@ class When(Struct, frozen=True, forbid_unknown_fields=True):
         if self.amount_below is not None and (other.amount_below is None or self.amount_below < other.amount_below):
             return False
         pairs = zip(self._narrowed(), other._narrowed(), strict=True)
-        return all(its is None or (theirs is not None and as_set(its) >= as_set(theirs)) for (its, _), (theirs, _) in pairs)
+        return all(
+            its is None or (theirs is not None and as_set(its) >= as_set(theirs)) for (its, _), (theirs, _) in pairs
+        )
 
     def _narrowed(self) -> Iterator[tuple[Words | None, Callable[[Passage], str | None]]]:
         yield from zip((getattr(self, key) for key in _FOUND), _FOUND.values(), strict=True)
@@ -150,7 +152,10 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     def provider_of(self, auth_code: str) -> str | None:
         """Whose code a payer shows: the longest beginning decides. None for one that is nobody's we know."""
         begins = [
-            (len(prefix), provider) for provider, prefixes in self.codes.items() for prefix in prefixes if auth_code.startswith(prefix)
+            (len(prefix), provider)
+            for provider, prefixes in self.codes.items()
+            for prefix in prefixes
+            if auth_code.startswith(prefix)
         ]
         return max(begins)[1] if begins else None
 
@@ -159,7 +164,9 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
         found = [f'routing: [[rule]] "{rule.name}": {fault}' for rule in self.rule for fault in rule.faults()]
         found += [f"routing: {fault}" for fault in _order_faults(self.rule)]
         prefixes = Counter(prefix for its in self.codes.values() for prefix in set(its))
-        found += [f"routing: [codes] {prefix} is of two providers" for prefix in sorted(prefixes) if prefixes[prefix] > 1]
+        found += [
+            f"routing: [codes] {prefix} is of two providers" for prefix in sorted(prefixes) if prefixes[prefix] > 1
+        ]
         return found + self.blame.faults()
 
 
@@ -200,4 +207,6 @@ def _when_faults(when: When) -> Iterator[str]:
 def _unknown(key: str, word: str, known: Iterable[str]) -> str:
     names = [str(name) for name in known]
     near = difflib.get_close_matches(word, names, 1)
-    return f"when.{key} = {word!r} is unknown; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names[:12])}")
+    return f"when.{key} = {word!r} is unknown; " + (
+        f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names[:12])}"
+    )

@@ -92,7 +92,9 @@ def route(
     if not channels:
         raise ValueError("a payment cannot be routed without a channel: its method should not have been available")
     rule = routing.rule_for(passage)
-    runners = sorted((_runner(routing, rule, passage, channel, records, now_s, tried) for channel in channels), key=_place)
+    runners = sorted(
+        (_runner(routing, rule, passage, channel, records, now_s, tried) for channel in channels), key=_place
+    )
     group = min(runner.group for runner in runners)
     leading = [runner for runner in runners if runner.group == group]
     best_score = max(runner.score for runner in leading)
@@ -116,7 +118,13 @@ def die(seed: str, purpose: str, sides: int) -> int:
 
 
 def _runner(
-    routing: Routing, rule: Rule, passage: Passage, channel: Channel, records: Mapping[str, TrackRecord], now_s: int, tried: Set[str]
+    routing: Routing,
+    rule: Rule,
+    passage: Passage,
+    channel: Channel,
+    records: Mapping[str, TrackRecord],
+    now_s: int,
+    tried: Set[str],
 ) -> _Runner:
     record, ids = records.get(channel.channel_id, _UNHEARD), (channel.channel_id, channel.provider)
     live, cost = success(record, channel.success_bps, now_s, routing.learning), cost_bps(channel, passage.amount.value)
@@ -177,7 +185,9 @@ def _drawn(leading: list[_Runner], shares: dict[str, int], seed: str) -> _Runner
     raise AssertionError("the shares do not add up to all")
 
 
-def _probe(routing: Routing, ordered: list[_Runner], records: Mapping[str, TrackRecord], now_s: int, seed: str) -> _Runner | None:
+def _probe(
+    routing: Routing, ordered: list[_Runner], records: Mapping[str, TrackRecord], now_s: int, seed: str
+) -> _Runner | None:
     """The sick channel that this payment tries, if any. Where all are sick there is nobody to stand by, and every payment is a trial."""
     if ordered[0].group[0]:
         return None
@@ -197,7 +207,9 @@ def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: 
         return RouteReason.SHARED
     if chosen.preferred:
         return RouteReason.PREFERRED
-    return {By.COST: RouteReason.CHEAPEST, By.SUCCESS: RouteReason.LIKELIEST, By.BALANCED: RouteReason.BALANCED}[rule.by]
+    return {By.COST: RouteReason.CHEAPEST, By.SUCCESS: RouteReason.LIKELIEST, By.BALANCED: RouteReason.BALANCED}[
+        rule.by
+    ]
 
 
 def _rated(runner: _Runner, shares: dict[str, int]) -> Rated:

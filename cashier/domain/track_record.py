@@ -90,7 +90,9 @@ def success(record: TrackRecord, stated_bps: Bps, now_s: int, learning: Learning
     return _rate(good, bad, stated_bps, learning.prior_payments)
 
 
-def heard(record: TrackRecord, outcome: Outcome, began_s: int, now_s: int, learning: Learning, sickness: Sickness) -> TrackRecord:
+def heard(
+    record: TrackRecord, outcome: Outcome, began_s: int, now_s: int, learning: Learning, sickness: Sickness
+) -> TrackRecord:
     """The record after a payment ended that had begun at `began_s`. What began before the channel fell sick, or was well again, says
     nothing of how it is now, and changes nothing."""
     if began_s < record.since_s:

@@ -41,7 +41,9 @@ class View:
 
     __slots__ = ("_shelves", "catalog", "country", "currency", "locale", "product", "terminal")
 
-    def __init__(self, catalog: Catalog, product: Product, terminal: Terminal, country: str, currency: Currency, locale: str) -> None:
+    def __init__(
+        self, catalog: Catalog, product: Product, terminal: Terminal, country: str, currency: Currency, locale: str
+    ) -> None:
         self.catalog = catalog
         self.product = product
         self.terminal = terminal
@@ -71,7 +73,9 @@ class View:
                 roads.append(road(channel, self.product, self.terminal, self.currency, terms.fee_bps))
                 choosy = choosy or channel.brands is not None or channel.card_types is not None
             sole = roads[0] if len(roads) == 1 and roads[0].refusal is None else None
-            carriers[provider] = Carrier(provider, name, face.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy)
+            carriers[provider] = Carrier(
+                provider, name, face.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy
+            )
         next_action = terms.terminal_actions.get(self.terminal, terms.next_action)
         return Shelf(terms, terms.name[self.locale], title, next_action, self._refusal(terms), carriers)
 
@@ -82,11 +86,19 @@ class View:
             return TERMINAL_NOT_SUPPORTED
         if terms.countries is not None and self.country not in terms.countries:
             return COUNTRY_NOT_SUPPORTED
-        return CURRENCY_NOT_SUPPORTED if terms.currencies is not None and self.currency not in terms.currencies else None
+        return (
+            CURRENCY_NOT_SUPPORTED if terms.currencies is not None and self.currency not in terms.currencies else None
+        )
 
 
 def view(
-    channels: Channels | None, catalog: Catalog, product: Product, terminal: Terminal, country: str, currency: Currency, locale: str
+    channels: Channels | None,
+    catalog: Catalog,
+    product: Product,
+    terminal: Terminal,
+    country: str,
+    currency: Currency,
+    locale: str,
 ) -> View:
     """The same one for the same channels, as long as the catalog is the same."""
     if channels is None:

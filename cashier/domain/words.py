@@ -27,7 +27,9 @@ def _plain(text: str, refusal: Refusal) -> Reason:
 
 def _told(text: str, refusal: Refusal, amount: str, until: str) -> Reason:
     message = text.format(amount=amount, until=until, source=refusal.source or "")
-    return Reason(refusal.code, message.strip(), refusal.source, refusal.remedy)  # a text may end in an `until` that nobody told
+    return Reason(
+        refusal.code, message.strip(), refusal.source, refusal.remedy
+    )  # a text may end in an `until` that nobody told
 
 
 def option(case: Case, option_id: str, title: str, quote: Quote) -> Option:

@@ -110,7 +110,11 @@ class Batch:
         elif load.due is None:
             loop = asyncio.get_running_loop()
             at_once = leaves is Departure.WITH_THE_TURN
-            load.due = loop.call_soon(self._send, load) if at_once else loop.call_later(self._numbers.wait_ms / 1000, self._send, load)
+            load.due = (
+                loop.call_soon(self._send, load)
+                if at_once
+                else loop.call_later(self._numbers.wait_ms / 1000, self._send, load)
+            )
         return waiter
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
@@ -141,7 +145,9 @@ class Batch:
         left_ms = (max(waiter.until_ns for waiter in waiters) - self._clock_ns()) // _MS_NS
         many = [waiter.known for waiter in waiters]
         try:
-            load.flight = self._many.call_many(many, waiters[0].trip, max(1, left_ms), partial(self._heard, load), load.avoid)
+            load.flight = self._many.call_many(
+                many, waiters[0].trip, max(1, left_ms), partial(self._heard, load), load.avoid
+            )
         except Exception as bug:  # noqa: BLE001 - of whoever makes the call from the keys; one key's must not be the others' trouble
             self._ask_apart(load, bug)
             return

@@ -132,7 +132,9 @@ class Breaker:
         return self._trial_ns > 0 and began_ns >= self._trial_ns
 
     def _open(self, now_ns: int, settings: BreakerSettings) -> None:
-        pause_s = settings.open_s * _GROWTH ** min(self._openings, _GROWS) * (1 + self._random.uniform(-_JITTER, _JITTER))
+        pause_s = (
+            settings.open_s * _GROWTH ** min(self._openings, _GROWS) * (1 + self._random.uniform(-_JITTER, _JITTER))
+        )
         pause_s = min(settings.open_max_s, pause_s)
         self._openings += 1
         self._until_ns = now_ns + round(pause_s * _SECOND_NS)

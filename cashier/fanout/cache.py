@@ -181,7 +181,12 @@ class Cache:
             self._entries[fetch.key] = entry
         entry.answer = answer
         entry.born_ns = born_ns
-        entry.early_ns, entry.fresh_ns, entry.stale_ns, entry.error_ns = until.early_ns, until.fresh_ns, until.stale_ns, until.error_ns
+        entry.early_ns, entry.fresh_ns, entry.stale_ns, entry.error_ns = (
+            until.early_ns,
+            until.fresh_ns,
+            until.stale_ns,
+            until.error_ns,
+        )
         return entry
 
     def call(self, fetch: Fetch, budget_ms: int, left_ms: int) -> Any:

@@ -49,7 +49,18 @@ class Waiter:
 class Fetch:
     """`outdated`: what is asked about has changed since, so the answer serves those who wait, and nobody after them."""
 
-    __slots__ = ("_began_ns", "_cache", "_flight", "_looking", "_until_ns", "_waiters", "key", "known", "outdated", "trip")
+    __slots__ = (
+        "_began_ns",
+        "_cache",
+        "_flight",
+        "_looking",
+        "_until_ns",
+        "_waiters",
+        "key",
+        "known",
+        "outdated",
+        "trip",
+    )
 
     def __init__(self, cache: Cache, key: Hashable, known: Known, trip: Any) -> None:
         self._cache = cache

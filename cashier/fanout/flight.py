@@ -99,9 +99,31 @@ class Flight(Try):
     """The first leg is the flight itself, because most have no other. `heard_by` is who waits, or would still like to know (`keep`);
     None when they have been told or want no more."""
 
-    __slots__ = ("awaited", "budget_ms", "error", "extra", "guard", "heard_by", "keep", "known", "late", "spent", "trip")
+    __slots__ = (
+        "awaited",
+        "budget_ms",
+        "error",
+        "extra",
+        "guard",
+        "heard_by",
+        "keep",
+        "known",
+        "late",
+        "spent",
+        "trip",
+    )
 
-    def __init__(self, guard: Guard, known: Known, trip: Any, budget_ms: int, heard_by: Heard | Done, began_ns: int, *, keep: bool) -> None:
+    def __init__(
+        self,
+        guard: Guard,
+        known: Known,
+        trip: Any,
+        budget_ms: int,
+        heard_by: Heard | Done,
+        began_ns: int,
+        *,
+        keep: bool,
+    ) -> None:
         self.began_ns = began_ns  # not by `super`: this is the hot path
         self.leg = None
         self.slow = False
@@ -195,7 +217,10 @@ class Flight(Try):
         guard = self.guard
         now_ns = guard.clock_ns()
         waited_ns = now_ns - self.began_ns
-        if waited_ns >= guard.patience.timeout_ms * _MS_NS - _MS_NS and guard.patience.timeout_ms < guard.patience.ceiling_ms:
+        if (
+            waited_ns >= guard.patience.timeout_ms * _MS_NS - _MS_NS
+            and guard.patience.timeout_ms < guard.patience.ceiling_ms
+        ):
             guard.patience.gave_up()
         if waited_ns >= guard.ceiling_ns - _MS_NS:
             self.drag(now_ns, lost=True)

@@ -34,7 +34,9 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
                 f"stale_s = {self.stale_s:g} is below fresh_s = {self.fresh_s:g}; all are counted from the call, so stale_s is the longer",
             )
         if self.error_s and self.error_s < max(self.stale_s, self.fresh_s):
-            return (f"error_s = {self.error_s:g} is below stale_s or fresh_s; all are counted from the call, so error_s is the longest",)
+            return (
+                f"error_s = {self.error_s:g} is below stale_s or fresh_s; all are counted from the call, so error_s is the longest",
+            )
         return ()
 
     @property

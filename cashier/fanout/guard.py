@@ -103,7 +103,9 @@ class Guard:
         self.budget = Budget(mechanisms.extra_bps)
         self.sketch = Sketch()
         self.counts = Counts()
-        self.places = tuple(Place(each, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random) for each in upstream.places)
+        self.places = tuple(
+            Place(each, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random) for each in upstream.places
+        )
         self.watch = Watch(self)
         self._sole = self.places[0] if len(self.places) == 1 else None
         self.several = len(self.places) > 1
@@ -130,7 +132,15 @@ class Guard:
         return None
 
     def call(
-        self, known: Known, trip: Any, budget_ms: int, left_ms: int, heard: Heard | Done, *, keep: bool, dims: bool = True
+        self,
+        known: Known,
+        trip: Any,
+        budget_ms: int,
+        left_ms: int,
+        heard: Heard | Done,
+        *,
+        keep: bool,
+        dims: bool = True,
     ) -> Flight | NotAsked:
         """Make the call, or say why it is not made. `dims`: it may be left out to save our own time.
 
@@ -175,7 +185,9 @@ class Guard:
         for place in self.places:
             place.breaker.roll(now_ns)
         mark_slow(self.places, self.ceiling_ns)
-        count, (p10_ns, p50_ns, hedge_ns, patience_ns) = self.sketch.quantiles((0.1, 0.5, self.hedge.share, SHARE), now_ns)
+        count, (p10_ns, p50_ns, hedge_ns, patience_ns) = self.sketch.quantiles(
+            (0.1, 0.5, self.hedge.share, SHARE), now_ns
+        )
         room = any(place.breaker.closed and place.in_flight < place.limiter.limit for place in self.places)
         self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
         self.patience.learn(count, patience_ns, calls)

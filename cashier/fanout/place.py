@@ -25,7 +25,9 @@ class Place:
 
     __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
 
-    def __init__(self, name: str, slow_ns: int, breaker: BreakerSettings | None, limiter: LimiterSettings | None, random: Random) -> None:
+    def __init__(
+        self, name: str, slow_ns: int, breaker: BreakerSettings | None, limiter: LimiterSettings | None, random: Random
+    ) -> None:
         self.name = name
         self.in_flight = 0
         self.latency_ns = 0

@@ -32,7 +32,9 @@ class Plan:
         self.givers = _givers(self.asks)
         _check_needs(self.asks, self.givers, self.inputs)
         _check_order(self.asks, self.givers)
-        self.waiters = {name: tuple(index for index, ask in enumerate(self.asks) if name in ask.needs) for name in self.givers}
+        self.waiters = {
+            name: tuple(index for index, ask in enumerate(self.asks) if name in ask.needs) for name in self.givers
+        }
         self.hard = sum(ask.importance is not Importance.ENRICHING for ask in self.asks)
 
     def __repr__(self) -> str:

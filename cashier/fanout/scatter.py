@@ -92,7 +92,14 @@ class Scatter:
     )  # fmt: skip
 
     def __init__(
-        self, plan: Plan, trip: Any, *, deadline_ns: int, timing: Timing, conclusive: Conclusive | None, clock_ns: Callable[[], int]
+        self,
+        plan: Plan,
+        trip: Any,
+        *,
+        deadline_ns: int,
+        timing: Timing,
+        conclusive: Conclusive | None,
+        clock_ns: Callable[[], int],
     ) -> None:
         self._plan = plan
         self._trip = trip

@@ -15,7 +15,18 @@ from cashier.sandbox.ledger import Ledger, Parties
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.shapes import Json, money
 
-ORDER_FIELDS = ("order_id", "merchant_id", "user_id", "status", "amount", "product", "country", "category", "title", "expires_at")
+ORDER_FIELDS = (
+    "order_id",
+    "merchant_id",
+    "user_id",
+    "status",
+    "amount",
+    "product",
+    "country",
+    "category",
+    "title",
+    "expires_at",
+)
 RESULT_FIELDS = ("order_id", "status", "payment_id", "paid", "closed_reason")
 
 
@@ -74,7 +85,9 @@ class Acquirer:
         record, told = self._known(parties.order_id), money(paid.currency, paid.value)
         if record["status"] == "CLOSED" or self._is_over(record):
             reason = record.get("closed_reason", "EXPIRED")
-            self._change(parties.order_id, status="CLOSED", closed_reason=reason, payment_id=parties.payment_id, paid=told)
+            self._change(
+                parties.order_id, status="CLOSED", closed_reason=reason, payment_id=parties.payment_id, paid=told
+            )
             self._ledger.give_back(parties, "REFUNDED")
             return
         self._change(parties.order_id, status="PAID", payment_id=parties.payment_id, paid=told)

@@ -56,7 +56,13 @@ def _virtual_account(asked: Asked) -> Json:
 def _counter_code(asked: Asked) -> Json:
     code = _digits(asked.payment_id, 12)
     institution = asked.channel["provider_name"]
-    action = {"type": "DISPLAY_CODE", "code": code, "barcode": code, "institution": institution, "expires_at": asked.expires_at}
+    action = {
+        "type": "DISPLAY_CODE",
+        "code": code,
+        "barcode": code,
+        "institution": institution,
+        "expires_at": asked.expires_at,
+    }
     return action | {"instructions_url": asked.page} if asked.page else action
 
 

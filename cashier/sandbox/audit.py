@@ -99,7 +99,9 @@ def _paid_is_the_price(payment: Payment, terms: Terms) -> Iterator[str]:
         return
     if payment.verdicts != ["SUCCEEDED"]:
         yield f"{payment.payment_id} paid {payment.order_id} and is {payment.verdicts}"
-    money, discounts, carried = (payment.kept(*sorts) for sorts in (("BALANCE", "CHANNEL"), ("PROMOTION",), ("CHANNEL",)))
+    money, discounts, carried = (
+        payment.kept(*sorts) for sorts in (("BALANCE", "CHANNEL"), ("PROMOTION",), ("CHANNEL",))
+    )
     fee = money + discounts - terms.prices[payment.order_id]
     if fee != fee_on(carried - fee, _quoted_bps(payment, terms)):
         yield f"{payment.payment_id} took {money} after {discounts} off for an order of {terms.prices[payment.order_id]}: no fee is {fee}"
@@ -108,7 +110,9 @@ def _paid_is_the_price(payment: Payment, terms: Terms) -> Iterator[str]:
 
 
 def _quoted_bps(payment: Payment, terms: Terms) -> int:
-    quoted = next((str(entry.source).partition(":")[2] for entry in payment.moves if str(entry.source).startswith("CHANNEL:")), "")
+    quoted = next(
+        (str(entry.source).partition(":")[2] for entry in payment.moves if str(entry.source).startswith("CHANNEL:")), ""
+    )
     return terms.fees_bps.get(quoted, 0)
 
 

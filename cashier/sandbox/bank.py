@@ -61,7 +61,12 @@ def buttons(attempt: Attempt) -> Mapping[str, str]:
     if attempt.kind not in BY_TRANSFER:
         return {"pay": "Pay", "decline": "Decline"}
     least = written(1, attempt.carried.currency)
-    return {"pay": "Pay exactly", "pay_less": f"Pay {least} less", "pay_more": f"Pay {least} more", "decline": "Decline"}
+    return {
+        "pay": "Pay exactly",
+        "pay_less": f"Pay {least} less",
+        "pay_more": f"Pay {least} more",
+        "decline": "Decline",
+    }
 
 
 def _state(attempt: Attempt) -> str:

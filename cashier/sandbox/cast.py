@@ -81,7 +81,9 @@ def _dated_scene(scene: Scene, start: datetime) -> Scene:
         return tuple(dated(told, start, scene.utc_offset_h))
 
     people = tuple(Person(**dated(_fields(person), start, scene.utc_offset_h)) for person in scene.people)
-    return structs.replace(scene, merchants=fill(scene.merchants), people=people, orders=fill(scene.orders), channels=fill(scene.channels))
+    return structs.replace(
+        scene, merchants=fill(scene.merchants), people=people, orders=fill(scene.orders), channels=fill(scene.channels)
+    )
 
 
 def _fields(told: Struct) -> Json:

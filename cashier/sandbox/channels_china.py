@@ -93,7 +93,15 @@ QUICK_PAY = (
 )
 
 AGREEMENT_AND_CARD = (
-    channel("ch_agreement_unionpay", "AGREEMENT", "UNIONPAY", "UnionPay", FROM_A_FEN_TO_50_000, cost_bps=22, fixed_cost=cny(10)),
+    channel(
+        "ch_agreement_unionpay",
+        "AGREEMENT",
+        "UNIONPAY",
+        "UnionPay",
+        FROM_A_FEN_TO_50_000,
+        cost_bps=22,
+        fixed_cost=cny(10),
+    ),
     channel(
         "ch_card_worldpay",
         "CARD",
@@ -131,34 +139,127 @@ NET_BANKING = (
         cost_bps=15,
         terminals=("PC",),
     ),
-    channel("ch_net_cmb", "NET_BANKING", "CMB", "CMB Bank", FROM_A_YUAN_TO_200_000, cost_bps=16, terminals=("PC", "H5")),
-    channel("ch_net_ccb", "NET_BANKING", "CCB", "China Construction Bank", FROM_A_YUAN_TO_200_000, cost_bps=15, terminals=("PC",)),
-    channel("ch_net_boc", "NET_BANKING", "BOC", "Bank of China", FROM_A_YUAN_TO_200_000, cost_bps=15, terminals=("PC",), status="CLOSED"),
+    channel(
+        "ch_net_cmb", "NET_BANKING", "CMB", "CMB Bank", FROM_A_YUAN_TO_200_000, cost_bps=16, terminals=("PC", "H5")
+    ),
+    channel(
+        "ch_net_ccb",
+        "NET_BANKING",
+        "CCB",
+        "China Construction Bank",
+        FROM_A_YUAN_TO_200_000,
+        cost_bps=15,
+        terminals=("PC",),
+    ),
+    channel(
+        "ch_net_boc",
+        "NET_BANKING",
+        "BOC",
+        "Bank of China",
+        FROM_A_YUAN_TO_200_000,
+        cost_bps=15,
+        terminals=("PC",),
+        status="CLOSED",
+    ),
 )
 
 WALLETS = (
     channel("ch_wallet_alipay", "WALLET", "ALIPAY", "Alipay", FROM_A_FEN_TO_50_000, cost_bps=55, success_bps=9_970),
-    channel("ch_wallet_wechat", "WALLET", "WECHAT_PAY", "WeChat Pay", FROM_A_FEN_TO_50_000, cost_bps=60, success_bps=9_970),
-    channel("ch_wallet_unionpay", "WALLET", "UNIONPAY", "UnionPay Cloud QuickPass", FROM_A_FEN_TO_50_000, cost_bps=38, success_bps=9_880),
     channel(
-        "ch_wallet_jd", "WALLET", "JD_PAY", "JD Pay", FROM_A_FEN_TO_50_000, cost_bps=50, success_bps=9_820, terminals=("APP", "H5", "PC")
+        "ch_wallet_wechat", "WALLET", "WECHAT_PAY", "WeChat Pay", FROM_A_FEN_TO_50_000, cost_bps=60, success_bps=9_970
     ),
     channel(
-        "ch_wallet_meituan", "WALLET", "MEITUAN_PAY", "Meituan Pay", SMALL_TICKETS, cost_bps=45, success_bps=6_100, terminals=("APP", "H5")
+        "ch_wallet_unionpay",
+        "WALLET",
+        "UNIONPAY",
+        "UnionPay Cloud QuickPass",
+        FROM_A_FEN_TO_50_000,
+        cost_bps=38,
+        success_bps=9_880,
+    ),
+    channel(
+        "ch_wallet_jd",
+        "WALLET",
+        "JD_PAY",
+        "JD Pay",
+        FROM_A_FEN_TO_50_000,
+        cost_bps=50,
+        success_bps=9_820,
+        terminals=("APP", "H5", "PC"),
+    ),
+    channel(
+        "ch_wallet_meituan",
+        "WALLET",
+        "MEITUAN_PAY",
+        "Meituan Pay",
+        SMALL_TICKETS,
+        cost_bps=45,
+        success_bps=6_100,
+        terminals=("APP", "H5"),
     ),
 )
 
 CODES = (
-    channel("ch_mqr_alipay", "MERCHANT_QR", "ALIPAY", "Alipay", SMALL_TICKETS, cost_bps=38, terminals=AT_A_SCREEN, products=("SCAN",)),
     channel(
-        "ch_mqr_wechat", "MERCHANT_QR", "WECHAT_PAY", "WeChat Pay", SMALL_TICKETS, cost_bps=38, terminals=AT_A_SCREEN, products=("SCAN",)
+        "ch_mqr_alipay",
+        "MERCHANT_QR",
+        "ALIPAY",
+        "Alipay",
+        SMALL_TICKETS,
+        cost_bps=38,
+        terminals=AT_A_SCREEN,
+        products=("SCAN",),
     ),
     channel(
-        "ch_mqr_unionpay", "MERCHANT_QR", "UNIONPAY", "UnionPay", SMALL_TICKETS, cost_bps=30, terminals=AT_A_SCREEN, products=("SCAN",)
+        "ch_mqr_wechat",
+        "MERCHANT_QR",
+        "WECHAT_PAY",
+        "WeChat Pay",
+        SMALL_TICKETS,
+        cost_bps=38,
+        terminals=AT_A_SCREEN,
+        products=("SCAN",),
     ),
-    channel("ch_cqr_alipay", "CONSUMER_QR", "ALIPAY", "Alipay", SMALL_TICKETS, cost_bps=38, terminals=("POS",), products=("SCAN",)),
-    channel("ch_cqr_wechat", "CONSUMER_QR", "WECHAT_PAY", "WeChat Pay", SMALL_TICKETS, cost_bps=38, terminals=("POS",), products=("SCAN",)),
-    channel("ch_cqr_unionpay", "CONSUMER_QR", "UNIONPAY", "UnionPay", SMALL_TICKETS, cost_bps=30, terminals=("POS",), products=("SCAN",)),
+    channel(
+        "ch_mqr_unionpay",
+        "MERCHANT_QR",
+        "UNIONPAY",
+        "UnionPay",
+        SMALL_TICKETS,
+        cost_bps=30,
+        terminals=AT_A_SCREEN,
+        products=("SCAN",),
+    ),
+    channel(
+        "ch_cqr_alipay",
+        "CONSUMER_QR",
+        "ALIPAY",
+        "Alipay",
+        SMALL_TICKETS,
+        cost_bps=38,
+        terminals=("POS",),
+        products=("SCAN",),
+    ),
+    channel(
+        "ch_cqr_wechat",
+        "CONSUMER_QR",
+        "WECHAT_PAY",
+        "WeChat Pay",
+        SMALL_TICKETS,
+        cost_bps=38,
+        terminals=("POS",),
+        products=("SCAN",),
+    ),
+    channel(
+        "ch_cqr_unionpay",
+        "CONSUMER_QR",
+        "UNIONPAY",
+        "UnionPay",
+        SMALL_TICKETS,
+        cost_bps=30,
+        terminals=("POS",),
+        products=("SCAN",),
+    ),
 )
 
 CHANNELS = (*QUICK_PAY, *AGREEMENT_AND_CARD, *NET_BANKING, *WALLETS, *CODES)

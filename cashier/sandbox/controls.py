@@ -66,7 +66,11 @@ def outside_routes(world: World) -> list[web.RouteDef]:
     async def settle(request: web.Request) -> web.StreamResponse:
         body = await read_body(request, _settlement)
         world.catch_up()
-        return plain(body if isinstance(body, Answer) else world.engine.settle(request.match_info["payment_id"], body.result, body.paid))
+        return plain(
+            body
+            if isinstance(body, Answer)
+            else world.engine.settle(request.match_info["payment_id"], body.result, body.paid)
+        )
 
     async def close(request: web.Request) -> web.StreamResponse:
         order_id = request.match_info["order_id"]

@@ -13,7 +13,20 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from cashier.sandbox.channels_china import cny
-from cashier.sandbox.shapes import Json, Person, account, agreement, boost, card, dated, member, merchant, order, promotion, quota
+from cashier.sandbox.shapes import (
+    Json,
+    Person,
+    account,
+    agreement,
+    boost,
+    card,
+    dated,
+    member,
+    merchant,
+    order,
+    promotion,
+    quota,
+)
 
 FIRST = 100_000
 MERCHANTS = 8
@@ -75,12 +88,24 @@ class Crowd:
     def order(self, n: int) -> Json:
         title, category = _Dice(self._seed, n, 1).one_of(GOODS)
         return order(
-            f"o_{n}", _merchant_of(n), f"u_{n}", self._amount(n), title, country="CN", category=category, expires_at=self._tomorrow
+            f"o_{n}",
+            _merchant_of(n),
+            f"u_{n}",
+            self._amount(n),
+            title,
+            country="CN",
+            category=category,
+            expires_at=self._tomorrow,
         )
 
     def merchant(self, n: int) -> Json:
         return merchant(
-            f"m_{n}", f"Shop {n}", country="CN", mcc="5999", products=("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"), kinds=KINDS
+            f"m_{n}",
+            f"Shop {n}",
+            country="CN",
+            mcc="5999",
+            products=("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"),
+            kinds=KINDS,
         )
 
     def person(self, n: int) -> Person:
@@ -102,7 +127,11 @@ class Crowd:
         dice = _Dice(self._seed, n, 3)
         usage = {"QUICK_PAY": dice.between(0, 90), "WALLET": dice.between(0, 60), "BALANCE": dice.between(0, 30)}
         return member(
-            f"u_{n}", country="CN", usage=usage, kyc_level=dice.between(2, 3), last_used=("QUICK_PAY", f"c_{n}_{dice.between(1, 5)}")
+            f"u_{n}",
+            country="CN",
+            usage=usage,
+            kyc_level=dice.between(2, 3),
+            last_used=("QUICK_PAY", f"c_{n}_{dice.between(1, 5)}"),
         )
 
     def _cards(self, n: int) -> list[Json]:
@@ -113,7 +142,9 @@ class Crowd:
     def _card(self, dice: _Dice, n: int, position: int, bank: tuple[str, str]) -> Json:
         card_type = dice.one_of(("DEBIT", "DEBIT", "CREDIT"))
         expiry = f"{2029 + dice.between(0, 6)}-{dice.between(1, 12):02d}"
-        return card(f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{dice.between(0, 9999):04d}", expiry)
+        return card(
+            f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{dice.between(0, 9999):04d}", expiry
+        )
 
     def _accounts(self, n: int) -> list[Json]:
         dice = _Dice(self._seed, n, 5)
@@ -127,12 +158,36 @@ class Crowd:
         bank = dice.one_of(BANKS)[0]
         off = 100 * dice.between(2, 20)
         return [
-            promotion(f"p_{n}_1", "COUPON", "Coupon", cny(off * 10), group="coupon", amount_off=cny(off), expires_at=self._next_week),
             promotion(
-                f"p_{n}_2", "COUPON", "Larger coupon", cny(off * 30), group="coupon", amount_off=cny(off * 2), expires_at=self._next_week
+                f"p_{n}_1",
+                "COUPON",
+                "Coupon",
+                cny(off * 10),
+                group="coupon",
+                amount_off=cny(off),
+                expires_at=self._next_week,
             ),
-            promotion(f"p_{n}_3", "RED_PACKET", "Red packet", cny(0), group="red_packet", amount_off=cny(dice.between(1, 500))),
-            promotion(f"p_{n}_4", "FULL_REDUCTION", "15 off 120", cny(12_000), group="shop", stackable=False, amount_off=cny(1_500)),
+            promotion(
+                f"p_{n}_2",
+                "COUPON",
+                "Larger coupon",
+                cny(off * 30),
+                group="coupon",
+                amount_off=cny(off * 2),
+                expires_at=self._next_week,
+            ),
+            promotion(
+                f"p_{n}_3", "RED_PACKET", "Red packet", cny(0), group="red_packet", amount_off=cny(dice.between(1, 500))
+            ),
+            promotion(
+                f"p_{n}_4",
+                "FULL_REDUCTION",
+                "15 off 120",
+                cny(12_000),
+                group="shop",
+                stackable=False,
+                amount_off=cny(1_500),
+            ),
             promotion(
                 f"p_{n}_5",
                 "INSTANT_DISCOUNT",

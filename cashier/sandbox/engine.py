@@ -109,7 +109,9 @@ class Engine:
         self.expire()
         known = self._attempts.get(submission.payment_id)
         if known:
-            return _told(known) if known.submission.fingerprint == submission.fingerprint else refusal(422, "KEY_REUSED")
+            return (
+                _told(known) if known.submission.fingerprint == submission.fingerprint else refusal(422, "KEY_REUSED")
+            )
         if self._desk.acquirer.order(submission.order_id) is None:
             return refusal(422, "ORDER_UNKNOWN")
         busy_with = self._desk.acquirer.live_attempt(submission.order_id)

@@ -51,7 +51,11 @@ class Holdings:
         if person is None or person.promotions is None:
             return None
         moves = self._ledger.moves_of(user_id)
-        return [one for one in person.promotions if not _moved(moves, f"PROMOTION:{one['promotion_id']}")] if moves else person.promotions
+        return (
+            [one for one in person.promotions if not _moved(moves, f"PROMOTION:{one['promotion_id']}")]
+            if moves
+            else person.promotions
+        )
 
     def quotas(self, user_id: str) -> list[Json] | None:
         person = self._cast.person(user_id)
@@ -72,7 +76,9 @@ class Holdings:
             if period in quota:
                 this = now.strftime(pattern)
                 before = quota[period]["used"]["value"] if start.strftime(pattern) == this else 0
-                used = before + sum(entry.moved for entry in counted if _at_home(person, entry.at).strftime(pattern) == this)
+                used = before + sum(
+                    entry.moved for entry in counted if _at_home(person, entry.at).strftime(pattern) == this
+                )
                 grown[period] = quota[period] | {"used": money(quota[period]["used"]["currency"], max(0, used))}
         return grown
 

@@ -88,10 +88,14 @@ class Ledger:
         """All that left a payer's sources and came back to them."""
         return self._moves_by_user.get(user_id, ())
 
-    def move(self, parties: Parties, what: Literal["TAKEN", "RETURNED", "REFUNDED"], source: Source, amount: Amount) -> None:
+    def move(
+        self, parties: Parties, what: Literal["TAKEN", "RETURNED", "REFUNDED"], source: Source, amount: Amount
+    ) -> None:
         self._write(parties, what, amount, source)
 
-    def conclude(self, parties: Parties, what: Literal["SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"], amount: Amount) -> None:
+    def conclude(
+        self, parties: Parties, what: Literal["SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"], amount: Amount
+    ) -> None:
         self._write(parties, what, amount, None)
 
     def give_back(self, parties: Parties, what: Literal["RETURNED", "REFUNDED"]) -> None:

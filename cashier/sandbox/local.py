@@ -8,7 +8,15 @@ from typing import Any
 
 from cashier.sandbox.lookups import Lookups
 from cashier.sandbox.shapes import Json
-from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Mishap, Weather
+from cashier.sandbox.weather import (
+    IDENTITIES,
+    RETRY_AFTER_S,
+    SLOW_BODY_PAUSE_S,
+    SLOW_BODY_PIECES,
+    Fault,
+    Mishap,
+    Weather,
+)
 from cashier.sandbox.world import World
 
 LocalUpstream = Callable[..., Awaitable[Json | None]]

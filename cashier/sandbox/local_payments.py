@@ -39,10 +39,14 @@ class LocalPayments:
         return await self._ask("risk", "decide", lambda _: self._decided(_read(inquiry, Inquiry)))
 
     async def verify(self, challenge_id: str, verification: Mapping[str, Any]) -> Answer:
-        return await self._ask("risk", "verify", lambda _: self._verified(challenge_id, _read(verification, Verification)))
+        return await self._ask(
+            "risk", "verify", lambda _: self._verified(challenge_id, _read(verification, Verification))
+        )
 
     async def submit(self, submission: Mapping[str, Any], idempotency_key: str) -> Answer:
-        return await self._ask("engine", "submit", lambda mishap: self._submitted(_read(submission, Submission), idempotency_key, mishap))
+        return await self._ask(
+            "engine", "submit", lambda mishap: self._submitted(_read(submission, Submission), idempotency_key, mishap)
+        )
 
     async def look_up(self, payment_id: str) -> Answer:
         return await self._ask("engine", "look_up", lambda _: self._world.engine.look_up(payment_id))

@@ -165,7 +165,11 @@ class Lookups:
 
 
 def _part(answer: Answer) -> Json:
-    return {"ok": answer.body} if answer.status == 200 else {"error": {"status": answer.status, "code": answer.body["code"]}}
+    return (
+        {"ok": answer.body}
+        if answer.status == 200
+        else {"error": {"status": answer.status, "code": answer.body["code"]}}
+    )
 
 
 def _checked(name: str, value: object) -> str:

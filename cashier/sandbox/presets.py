@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cashier.sandbox.weather import IDENTITIES, SOURCES, Constant, Fault, Forecast, Lognormal, Mishap, Stragglers, Weather
+from cashier.sandbox.weather import (
+    IDENTITIES,
+    SOURCES,
+    Constant,
+    Fault,
+    Forecast,
+    Lognormal,
+    Mishap,
+    Stragglers,
+    Weather,
+)
 from cashier.sandbox.weather_reading import closest
 
 # What such services are like on a good day: look-ups by key are quick, what counts or decides takes longer.
@@ -36,7 +46,9 @@ def _windy(source: str) -> Forecast:
 def _stormy(source: str) -> Forecast:
     """Slow, and one call in ten goes wrong, in every way there is."""
     median_ms, p99_ms = _ON_A_GOOD_DAY[source]
-    faults: dict[Fault | Mishap, int] = {fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES}
+    faults: dict[Fault | Mishap, int] = {
+        fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES
+    }
     return Forecast(Lognormal(median_ms * 4, p99_ms * 10), Stragglers(share_bps=300, factor=5), faults)
 
 

@@ -94,7 +94,10 @@ def _order_is_over(desk: Desk, submission: Submission) -> Failure | None:
 
 def _parties_differ(desk: Desk, submission: Submission) -> Failure | None:
     order = desk.acquirer.order(submission.order_id) or {}
-    same = order["merchant_id"] == submission.merchant_id and order.get("user_id", submission.user_id) == submission.user_id
+    same = (
+        order["merchant_id"] == submission.merchant_id
+        and order.get("user_id", submission.user_id) == submission.user_id
+    )
     return None if same else Failure("PARTIES_MISMATCH", "The order is of another merchant or user.")
 
 
@@ -106,7 +109,11 @@ def _amounts_differ(desk: Desk, submission: Submission) -> Failure | None:
     leg = channel_leg(submission)
     quoted = desk.cast.channel(leg.channel_id or leg.id) if leg else None
     agreed = fee_on(leg.amount.value - fee, quoted.get("fee_bps", 0)) if leg and quoted else 0
-    return None if same_currency and fee == agreed else Failure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
+    return (
+        None
+        if same_currency and fee == agreed
+        else Failure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
+    )
 
 
 def _several_channels(desk: Desk, submission: Submission) -> Failure | None:
@@ -193,10 +200,18 @@ def _instrument_is_no_good(desk: Desk, submission: Submission) -> Failure | None
             good = {card["card_id"] for card in cards if card["status"] == "ACTIVE" and card["expiry"] >= this_month}
         case "AGREEMENT":
             signed = person.agreements if person else ()
-            good = {one["agreement_id"] for one in signed if one["status"] == "ACTIVE" and one["merchant_id"] == submission.merchant_id}
+            good = {
+                one["agreement_id"]
+                for one in signed
+                if one["status"] == "ACTIVE" and one["merchant_id"] == submission.merchant_id
+            }
         case _:
             return None
-    return None if leg and leg.instrument_id in good else Failure("INSTRUMENT_DECLINED", "The card or agreement cannot be used.")
+    return (
+        None
+        if leg and leg.instrument_id in good
+        else Failure("INSTRUMENT_DECLINED", "The card or agreement cannot be used.")
+    )
 
 
 def _code_is_no_good(desk: Desk, submission: Submission) -> Failure | None:
@@ -205,7 +220,11 @@ def _code_is_no_good(desk: Desk, submission: Submission) -> Failure | None:
         return None
     if not submission.auth_code:
         return Failure("AUTH_CODE_REQUIRED", "The payer's code is needed.")
-    return Failure("AUTH_CODE_USED", "The payer's code was used before.") if submission.auth_code in desk.used_codes else None
+    return (
+        Failure("AUTH_CODE_USED", "The payer's code was used before.")
+        if submission.auth_code in desk.used_codes
+        else None
+    )
 
 
 _RULES: tuple[Callable[[Desk, Submission], Failure | None], ...] = (

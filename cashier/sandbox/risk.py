@@ -45,7 +45,9 @@ RENDER_VALUES = {
 # So many times the threshold: a password is no longer enough for what leaves a balance.
 BIOMETRIC_FROM = 5
 
-Kind = Literal["QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"]
+Kind = Literal[
+    "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"
+]
 Identity = Annotated[str, Meta(min_length=1, max_length=64)]
 
 

@@ -44,7 +44,9 @@ class Upstreams:
 
     def routes(self) -> list[web.RouteDef]:
         readings = [web.get(path, self._reading(source)) for source, path in READING_PATHS.items()]
-        batches = [web.post(reading.batch, self._batch(source)) for source, reading in READINGS.items() if reading.batch]
+        batches = [
+            web.post(reading.batch, self._batch(source)) for source, reading in READINGS.items() if reading.batch
+        ]
         return [*readings, *batches, *self._risk_routes(), *self._engine_routes()]
 
     def _risk_routes(self) -> list[web.RouteDef]:
@@ -69,7 +71,9 @@ class Upstreams:
             return engine.submit(submission, request.headers.get("Idempotency-Key", ""), mishap)
 
         async def look_up(request: web.Request) -> web.StreamResponse:
-            return await self._answer(request, "engine", "look_up", lambda _: engine.look_up(request.match_info["payment_id"]))
+            return await self._answer(
+                request, "engine", "look_up", lambda _: engine.look_up(request.match_info["payment_id"])
+            )
 
         async def reverse(request: web.Request) -> web.StreamResponse:
             payment_id = request.match_info["payment_id"]
@@ -96,12 +100,16 @@ class Upstreams:
 
         return self._posted(source, "read", object, look_up_many)
 
-    def _posted(self, source: str, call: str, shape: type[Shape], do: Callable[[web.Request, Shape, Mishap | None], Answer]) -> Route:
+    def _posted(
+        self, source: str, call: str, shape: type[Shape], do: Callable[[web.Request, Shape, Mishap | None], Answer]
+    ) -> Route:
         decoder = msgspec.json.Decoder(shape)
 
         async def post(request: web.Request) -> web.StreamResponse:
             body = await read_body(request, decoder)
-            return await self._answer(request, source, call, lambda mishap: body if isinstance(body, Answer) else do(request, body, mishap))
+            return await self._answer(
+                request, source, call, lambda mishap: body if isinstance(body, Answer) else do(request, body, mishap)
+            )
 
         return post
 

@@ -31,7 +31,12 @@ def create_app(world: World, weather: Weather) -> web.Application:
         upstreams.closing.set()
 
     app = web.Application()
-    own = (*weather_routes(weather), *outside_routes(world), *ledger_routes(world), *bank_routes(world.engine, world.acquirer, world.cast))
+    own = (
+        *weather_routes(weather),
+        *outside_routes(world),
+        *ledger_routes(world),
+        *bank_routes(world.engine, world.acquirer, world.cast),
+    )
     app.add_routes([*upstreams.routes(), *own, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(let_go)
     return app

@@ -46,7 +46,14 @@ def money(currency: str, value: int) -> Json:
 
 
 def merchant(
-    merchant_id: str, name: str, *, country: str, mcc: str, kinds: tuple[str, ...], products: tuple[str, ...], status: str = "ACTIVE"
+    merchant_id: str,
+    name: str,
+    *,
+    country: str,
+    mcc: str,
+    kinds: tuple[str, ...],
+    products: tuple[str, ...],
+    status: str = "ACTIVE",
 ) -> Json:
     return {
         "merchant_id": merchant_id,
@@ -81,7 +88,9 @@ def member(
     return told
 
 
-def card(card_id: str, bank: str, bank_name: str, card_type: str, brand: str, last4: str, expiry: str, status: str = "ACTIVE") -> Json:
+def card(
+    card_id: str, bank: str, bank_name: str, card_type: str, brand: str, last4: str, expiry: str, status: str = "ACTIVE"
+) -> Json:
     return {
         "card_id": card_id,
         "bank": bank,
@@ -94,7 +103,9 @@ def card(card_id: str, bank: str, bank_name: str, card_type: str, brand: str, la
     }
 
 
-def agreement(agreement_id: str, merchant_id: str, channel_id: str, *, single_max: Json | None = None, status: str = "ACTIVE") -> Json:
+def agreement(
+    agreement_id: str, merchant_id: str, channel_id: str, *, single_max: Json | None = None, status: str = "ACTIVE"
+) -> Json:
     signed = {"agreement_id": agreement_id, "merchant_id": merchant_id, "channel_id": channel_id, "status": status}
     return _with(signed, single_max=single_max)
 
@@ -162,15 +173,29 @@ def channel(
 
 
 def quota(
-    scope: Json, *, single: Json | None = None, daily: tuple[Json, Json] | None = None, monthly: tuple[Json, Json] | None = None
+    scope: Json,
+    *,
+    single: Json | None = None,
+    daily: tuple[Json, Json] | None = None,
+    monthly: tuple[Json, Json] | None = None,
 ) -> Json:
     """A period is its limit and what of it is used."""
-    periods = {name: {"limit": pair[0], "used": pair[1]} for name, pair in (("daily", daily), ("monthly", monthly)) if pair}
+    periods = {
+        name: {"limit": pair[0], "used": pair[1]} for name, pair in (("daily", daily), ("monthly", monthly)) if pair
+    }
     return _with({"scope": scope}, single=single) | periods
 
 
 def order(
-    order_id: str, merchant_id: str, user_id: str | None, amount: Json, title: str, *, country: str, category: str, **optional: Any
+    order_id: str,
+    merchant_id: str,
+    user_id: str | None,
+    amount: Json,
+    title: str,
+    *,
+    country: str,
+    category: str,
+    **optional: Any,
 ) -> Json:
     """`optional`: `product`, `status`, `expires_at`, and what the acquirer's result tells: `payment_id, paid, closed_reason`."""
     told = {

@@ -30,7 +30,9 @@ def refused(fault: Fault | Mishap) -> web.Response:
     """What ERROR and OVERLOAD say."""
     if fault is Fault.ERROR:
         return plain(_ERROR)
-    return web.Response(body=_OVERLOAD.encoded, status=503, content_type=_JSON, headers={"Retry-After": str(RETRY_AFTER_S)})
+    return web.Response(
+        body=_OVERLOAD.encoded, status=503, content_type=_JSON, headers={"Retry-After": str(RETRY_AFTER_S)}
+    )
 
 
 async def unanswered(request: web.Request, fault: Fault | Mishap, closing: asyncio.Event) -> web.StreamResponse:
@@ -45,7 +47,9 @@ async def unanswered(request: web.Request, fault: Fault | Mishap, closing: async
     return _gone(request)
 
 
-async def deliver(request: web.Request, source: str, answer: Answer, spell: Spell, closing: asyncio.Event) -> web.StreamResponse:
+async def deliver(
+    request: web.Request, source: str, answer: Answer, spell: Spell, closing: asyncio.Event
+) -> web.StreamResponse:
     """The answer, as the spell's fault lets it through. `closing` is set when the server stops: nothing is held back then."""
     match spell.fault:
         case Fault.HANG | Fault.RESET:

@@ -29,7 +29,19 @@ IDENTITIES = {
     "engine": "payment_id",
     "acquirer": "order_id",
 }
-SOURCES = ("order", "merchant", "member", "card", "balance", "marketing", "channel", "quota", "risk", "engine", "acquirer")
+SOURCES = (
+    "order",
+    "merchant",
+    "member",
+    "card",
+    "balance",
+    "marketing",
+    "channel",
+    "quota",
+    "risk",
+    "engine",
+    "acquirer",
+)
 
 RETRY_AFTER_S = 1
 # A slow body comes in twenty pieces and takes a second.
@@ -79,7 +91,9 @@ CALLS = dict.fromkeys(SOURCES, ("read",)) | {"risk": ("decide", "verify"), "engi
 
 def possible_faults(source: str) -> list[Fault | Mishap]:
     """What can befall a source's calls."""
-    faults: list[Fault | Mishap] = [fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES]
+    faults: list[Fault | Mishap] = [
+        fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES
+    ]
     if source in ("risk", "engine"):
         faults += [mishap for mishap in Mishap if source == "engine" or mishap not in OF_THE_ENGINE]
     return faults

@@ -66,7 +66,9 @@ def read_forecast(source: str, told: object, start: Forecast) -> Forecast:
 
 
 def _latency(told: object) -> Constant | Uniform | Lognormal:
-    shape = closest("latency.shape", told.get("shape") if isinstance(told, dict) else None, ("constant", "uniform", "lognormal"))
+    shape = closest(
+        "latency.shape", told.get("shape") if isinstance(told, dict) else None, ("constant", "uniform", "lognormal")
+    )
     match shape:
         case "constant":
             return Constant(_number("latency", _object("latency", told, ("shape", "ms")), "ms", 0, _MAX_MS))
@@ -82,7 +84,9 @@ def _latency(told: object) -> Constant | Uniform | Lognormal:
 
 def _stragglers(told: object) -> Stragglers:
     parts = _object("stragglers", told, ("share_bps", "factor"))
-    return Stragglers(_whole("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR))
+    return Stragglers(
+        _whole("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR)
+    )
 
 
 def _faults(source: str, told: object) -> dict[Fault | Mishap, int]:

@@ -30,7 +30,9 @@ class World:
         self.holdings = Holdings(self.cast, self.ledger, self.clock)
         self.acquirer = Acquirer(self.cast, self.clock, self.ledger)
         self.risk = Risk(self.clock)
-        self.engine = Engine(Desk(self.cast, self.acquirer, self.risk, self.clock, self.holdings, used_codes=set()), self.ledger)
+        self.engine = Engine(
+            Desk(self.cast, self.acquirer, self.risk, self.clock, self.holdings, used_codes=set()), self.ledger
+        )
         self._on_the_way: list[tuple[datetime, Callable[[], object]]] = []
 
     def __repr__(self) -> str:
@@ -55,7 +57,12 @@ class World:
         """What is wrong in the ledger, one sentence each."""
         entries = self.ledger.entries
         fees_bps = {channel["channel_id"]: channel.get("fee_bps", 0) for channel in self.cast.all_channels}
-        return audit(entries, Terms(prices=self._prices(entries), opening=self._opening(entries), fees_bps=fees_bps, live=self.engine.live))
+        return audit(
+            entries,
+            Terms(
+                prices=self._prices(entries), opening=self._opening(entries), fees_bps=fees_bps, live=self.engine.live
+            ),
+        )
 
     def _prices(self, entries: tuple[Entry, ...]) -> dict[str, int]:
         placed = {entry.order_id: self.cast.placed_order(entry.order_id) for entry in entries}

@@ -8,7 +8,19 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cashier.sandbox.channels_china import CHANNELS, cny
-from cashier.sandbox.shapes import Person, Scene, account, agreement, boost, card, member, merchant, order, promotion, quota
+from cashier.sandbox.shapes import (
+    Person,
+    Scene,
+    account,
+    agreement,
+    boost,
+    card,
+    member,
+    merchant,
+    order,
+    promotion,
+    quota,
+)
 
 ONLINE = ("STANDARD_CASHIER", "EMBEDDED_CASHIER")
 ONLINE_KINDS = ("QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "WALLET", "BALANCE")
@@ -23,12 +35,27 @@ MERCHANTS = (
         products=("SCAN", "STANDARD_CASHIER"),
         kinds=("MERCHANT_QR", "CONSUMER_QR", "BALANCE", "QUICK_PAY"),
     ),
-    merchant("m_3", "停业商店 Shuttered Shop", country="CN", mcc="5999", products=ONLINE, kinds=ONLINE_KINDS, status="SUSPENDED"),
-    merchant("m_4", "菜市场 Market Stall", country="CN", mcc="5411", products=("SCAN",), kinds=("MERCHANT_QR", "CONSUMER_QR")),
+    merchant(
+        "m_3",
+        "停业商店 Shuttered Shop",
+        country="CN",
+        mcc="5999",
+        products=ONLINE,
+        kinds=ONLINE_KINDS,
+        status="SUSPENDED",
+    ),
+    merchant(
+        "m_4", "菜市场 Market Stall", country="CN", mcc="5411", products=("SCAN",), kinds=("MERCHANT_QR", "CONSUMER_QR")
+    ),
 )
 
 READER = Person(
-    member=member("u_1", country="CN", usage={"QUICK_PAY": 41, "WALLET": 17, "BALANCE": 9, "AGREEMENT": 4}, last_used=("QUICK_PAY", "c_2")),
+    member=member(
+        "u_1",
+        country="CN",
+        usage={"QUICK_PAY": 41, "WALLET": 17, "BALANCE": 9, "AGREEMENT": 4},
+        last_used=("QUICK_PAY", "c_2"),
+    ),
     cards=[
         card("c_1", "ICBC", "ICBC", "DEBIT", "UNIONPAY", "6222", "2030-11"),
         card("c_2", "CMB", "CMB Bank", "CREDIT", "UNIONPAY", "1014", "2031-05"),
@@ -44,7 +71,15 @@ READER = Person(
         account("acc_3", "GIFT", cny(20_000), status="FROZEN"),
     ],
     promotions=[
-        promotion("p_1", "COUPON", "10 off 100", cny(10_000), group="coupon", amount_off=cny(1_000), expires_at=timedelta(days=7)),
+        promotion(
+            "p_1",
+            "COUPON",
+            "10 off 100",
+            cny(10_000),
+            group="coupon",
+            amount_off=cny(1_000),
+            expires_at=timedelta(days=7),
+        ),
         promotion(
             "p_2",
             "INSTANT_DISCOUNT",
@@ -56,12 +91,32 @@ READER = Person(
             percent_off_bps=500,
             cap=cny(2_000),
         ),
-        promotion("p_3", "RED_PACKET", "Red packet of 2.88", cny(0), group="red_packet", amount_off=cny(288), expires_at=timedelta(days=2)),
         promotion(
-            "p_4", "FULL_REDUCTION", "15 off 120, not with others", cny(12_000), group="shop", stackable=False, amount_off=cny(1_500)
+            "p_3",
+            "RED_PACKET",
+            "Red packet of 2.88",
+            cny(0),
+            group="red_packet",
+            amount_off=cny(288),
+            expires_at=timedelta(days=2),
         ),
         promotion(
-            "p_5", "COUPON", "20 off 100, last week's", cny(10_000), group="coupon", amount_off=cny(2_000), expires_at=timedelta(days=-3)
+            "p_4",
+            "FULL_REDUCTION",
+            "15 off 120, not with others",
+            cny(12_000),
+            group="shop",
+            stackable=False,
+            amount_off=cny(1_500),
+        ),
+        promotion(
+            "p_5",
+            "COUPON",
+            "20 off 100, last week's",
+            cny(10_000),
+            group="coupon",
+            amount_off=cny(2_000),
+            expires_at=timedelta(days=-3),
         ),
     ],
     boosts=(boost("QUICK_PAY", 300, "Bank week"), boost("WALLET", 100, "Wallet of the month")),
@@ -85,15 +140,22 @@ PEOPLE = (
     READER,
     Person(
         member=member("u_2", country="CN", usage={"WALLET": 3}),
-        cards=[card("c_21", "COMM", "Bank of Communications", "DEBIT", "UNIONPAY", "6222", "2031-02", status="UNBOUND")],
+        cards=[
+            card("c_21", "COMM", "Bank of Communications", "DEBIT", "UNIONPAY", "6222", "2031-02", status="UNBOUND")
+        ],
         agreements=(agreement("ag_2", "m_1", "ch_agreement_unionpay", status="TERMINATED"),),
         accounts=[account("acc_21", "BALANCE", cny(1_200), status="FROZEN")],
         promotions=[],
         quotas=[],
     ),
-    Person(member=member("u_3", country="CN", usage={}, status="FROZEN"), accounts=[account("acc_31", "BALANCE", cny(900_000))]),
+    Person(
+        member=member("u_3", country="CN", usage={}, status="FROZEN"),
+        accounts=[account("acc_31", "BALANCE", cny(900_000))],
+    ),
     Person(member=member("u_4", country="CN", usage={}, status="CLOSED")),
-    Person(member=member("u_5", country="CN", usage={"WALLET": 6}), accounts=[account("acc_51", "BALANCE", cny(4_000))]),
+    Person(
+        member=member("u_5", country="CN", usage={"WALLET": 6}), accounts=[account("acc_51", "BALANCE", cny(4_000))]
+    ),
     Person(
         member=member("u_6", country="CN", usage={}, kyc_level=0),
         cards=[card("c_61", "CMB", "CMB Bank", "DEBIT", "UNIONPAY", "2077", "2030-04")],

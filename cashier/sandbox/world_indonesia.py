@@ -32,9 +32,36 @@ OVER_THE_COUNTER = (idr(1_000_000), idr(2_500_000_00))
 IN_WALLETS = (idr(100_00), idr(10_000_000_00))
 
 CHANNELS = (
-    channel("ch_va_bca", "VA", "BCA", "Bank Central Asia", THROUGH_BANKS, cost_bps=0, fixed_cost=idr(400_000), terminals=EVERYWHERE),
-    channel("ch_va_mandiri", "VA", "MANDIRI", "Bank Mandiri", THROUGH_BANKS, cost_bps=0, fixed_cost=idr(400_000), terminals=EVERYWHERE),
-    channel("ch_va_bni", "VA", "BNI", "Bank Negara Indonesia", THROUGH_BANKS, cost_bps=0, fixed_cost=idr(350_000), terminals=EVERYWHERE),
+    channel(
+        "ch_va_bca",
+        "VA",
+        "BCA",
+        "Bank Central Asia",
+        THROUGH_BANKS,
+        cost_bps=0,
+        fixed_cost=idr(400_000),
+        terminals=EVERYWHERE,
+    ),
+    channel(
+        "ch_va_mandiri",
+        "VA",
+        "MANDIRI",
+        "Bank Mandiri",
+        THROUGH_BANKS,
+        cost_bps=0,
+        fixed_cost=idr(400_000),
+        terminals=EVERYWHERE,
+    ),
+    channel(
+        "ch_va_bni",
+        "VA",
+        "BNI",
+        "Bank Negara Indonesia",
+        THROUGH_BANKS,
+        cost_bps=0,
+        fixed_cost=idr(350_000),
+        terminals=EVERYWHERE,
+    ),
     channel(
         "ch_va_bri",
         "VA",
@@ -47,15 +74,49 @@ CHANNELS = (
         status="MAINTENANCE",
         until=timedelta(hours=2),
     ),
-    channel("ch_va_permata", "VA", "PERMATA", "Bank Permata", THROUGH_BANKS, cost_bps=0, fixed_cost=idr(380_000), success_bps=9_700),
-    channel("ch_otc_alfamart", "OTC", "ALFAMART", "Alfamart", OVER_THE_COUNTER, cost_bps=0, fixed_cost=idr(500_000), fee_bps=100),
-    channel("ch_otc_indomaret", "OTC", "INDOMARET", "Indomaret", OVER_THE_COUNTER, cost_bps=0, fixed_cost=idr(650_000), fee_bps=100),
+    channel(
+        "ch_va_permata",
+        "VA",
+        "PERMATA",
+        "Bank Permata",
+        THROUGH_BANKS,
+        cost_bps=0,
+        fixed_cost=idr(380_000),
+        success_bps=9_700,
+    ),
+    channel(
+        "ch_otc_alfamart",
+        "OTC",
+        "ALFAMART",
+        "Alfamart",
+        OVER_THE_COUNTER,
+        cost_bps=0,
+        fixed_cost=idr(500_000),
+        fee_bps=100,
+    ),
+    channel(
+        "ch_otc_indomaret",
+        "OTC",
+        "INDOMARET",
+        "Indomaret",
+        OVER_THE_COUNTER,
+        cost_bps=0,
+        fixed_cost=idr(650_000),
+        fee_bps=100,
+    ),
     channel("ch_wallet_gopay", "WALLET", "GOPAY", "GoPay", IN_WALLETS, cost_bps=200, success_bps=9_850),
     channel("ch_wallet_ovo", "WALLET", "OVO", "OVO", IN_WALLETS, cost_bps=150, success_bps=9_700),
     channel("ch_wallet_dana", "WALLET", "DANA", "DANA", IN_WALLETS, cost_bps=150, success_bps=9_800),
     channel("ch_wallet_linkaja", "WALLET", "LINKAJA", "LinkAja", IN_WALLETS, cost_bps=150, success_bps=7_900),
     channel(
-        "ch_wallet_shopeepay", "WALLET", "SHOPEEPAY", "ShopeePay", IN_WALLETS, cost_bps=180, success_bps=9_820, terminals=("APP", "H5")
+        "ch_wallet_shopeepay",
+        "WALLET",
+        "SHOPEEPAY",
+        "ShopeePay",
+        IN_WALLETS,
+        cost_bps=180,
+        success_bps=9_820,
+        terminals=("APP", "H5"),
     ),
     channel(
         "ch_card_midtrans",
@@ -69,11 +130,26 @@ CHANNELS = (
         brands=("VISA", "MASTERCARD", "GPN"),
         card_types=("DEBIT", "CREDIT"),
     ),
-    channel("ch_mqr_qris", "MERCHANT_QR", "QRIS", "QRIS", IN_WALLETS, cost_bps=70, terminals=("POS", "PC"), products=("SCAN",)),
+    channel(
+        "ch_mqr_qris",
+        "MERCHANT_QR",
+        "QRIS",
+        "QRIS",
+        IN_WALLETS,
+        cost_bps=70,
+        terminals=("POS", "PC"),
+        products=("SCAN",),
+    ),
 )
 
 TRAVELLER = Person(
-    member=member("u_62", country="ID", usage={"WALLET": 12, "VA": 5, "OTC": 2}, kyc_level=2, last_used=("WALLET", "ch_wallet_gopay")),
+    member=member(
+        "u_62",
+        country="ID",
+        usage={"WALLET": 12, "VA": 5, "OTC": 2},
+        kyc_level=2,
+        last_used=("WALLET", "ch_wallet_gopay"),
+    ),
     cards=[card("c_621", "BCA", "Bank Central Asia", "CREDIT", "MASTERCARD", "5471", "2030-09")],
     accounts=[account("acc_621", "BALANCE", idr(180_000_00))],
     promotions=[
@@ -91,7 +167,11 @@ TRAVELLER = Person(
     ],
     boosts=(boost("WALLET", 250, "Payday"),),
     quotas=[
-        quota({"kind": "WALLET"}, daily=(idr(10_000_000_00), idr(1_450_000_00)), monthly=(idr(20_000_000_00), idr(6_100_000_00))),
+        quota(
+            {"kind": "WALLET"},
+            daily=(idr(10_000_000_00), idr(1_450_000_00)),
+            monthly=(idr(20_000_000_00), idr(6_100_000_00)),
+        ),
         quota({"kind": "OTC"}, single=idr(2_500_000_00), daily=(idr(5_000_000_00), idr(0))),
     ],
 )
@@ -112,7 +192,15 @@ INDONESIA = Scene(
     people=(TRAVELLER,),
     orders=(
         order("o_6201", "m_62", "u_62", idr(250_000_00), "Two kilos of Gayo beans", country="ID", category="groceries"),
-        order("o_6202", "m_62", "u_62", idr(5_000_00), "A paper filter, too little for a counter", country="ID", category="groceries"),
+        order(
+            "o_6202",
+            "m_62",
+            "u_62",
+            idr(5_000_00),
+            "A paper filter, too little for a counter",
+            country="ID",
+            category="groceries",
+        ),
     ),
     channels=CHANNELS,
 )

@@ -30,14 +30,55 @@ IN_WALLETS = (jpy(1), jpy(500_000))
 ON_CARDS = (jpy(50), jpy(9_999_999))
 
 CHANNELS = (
-    channel("ch_otc_seven", "OTC", "SEVEN_ELEVEN", "7-Eleven", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), terminals=EVERYWHERE),
-    channel("ch_otc_lawson", "OTC", "LAWSON", "Lawson", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), terminals=EVERYWHERE),
-    channel("ch_otc_familymart", "OTC", "FAMILYMART", "FamilyMart", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), terminals=EVERYWHERE),
-    channel("ch_otc_ministop", "OTC", "MINISTOP", "Ministop", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), status="CLOSED"),
+    channel(
+        "ch_otc_seven",
+        "OTC",
+        "SEVEN_ELEVEN",
+        "7-Eleven",
+        AT_THE_TILL,
+        cost_bps=0,
+        fixed_cost=jpy(190),
+        terminals=EVERYWHERE,
+    ),
+    channel(
+        "ch_otc_lawson", "OTC", "LAWSON", "Lawson", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), terminals=EVERYWHERE
+    ),
+    channel(
+        "ch_otc_familymart",
+        "OTC",
+        "FAMILYMART",
+        "FamilyMart",
+        AT_THE_TILL,
+        cost_bps=0,
+        fixed_cost=jpy(190),
+        terminals=EVERYWHERE,
+    ),
+    channel(
+        "ch_otc_ministop", "OTC", "MINISTOP", "Ministop", AT_THE_TILL, cost_bps=0, fixed_cost=jpy(190), status="CLOSED"
+    ),
     channel("ch_wallet_paypay", "WALLET", "PAYPAY", "PayPay", IN_WALLETS, cost_bps=198, success_bps=9_900),
     channel("ch_wallet_rakuten", "WALLET", "RAKUTEN_PAY", "Rakuten Pay", IN_WALLETS, cost_bps=324, success_bps=9_750),
-    channel("ch_wallet_line", "WALLET", "LINE_PAY", "LINE Pay", IN_WALLETS, cost_bps=245, success_bps=9_600, terminals=("APP", "H5")),
-    channel("ch_quick_jcb", "QUICK_PAY", "JCB", "JCB", ON_CARDS, cost_bps=280, success_bps=9_800, brands=("JCB",), card_types=("CREDIT",)),
+    channel(
+        "ch_wallet_line",
+        "WALLET",
+        "LINE_PAY",
+        "LINE Pay",
+        IN_WALLETS,
+        cost_bps=245,
+        success_bps=9_600,
+        terminals=("APP", "H5"),
+    ),
+    channel(
+        "ch_quick_jcb",
+        "QUICK_PAY",
+        "JCB",
+        "JCB",
+        ON_CARDS,
+        cost_bps=280,
+        success_bps=9_800,
+        brands=("JCB",),
+        card_types=("CREDIT",),
+    ),
     channel(
         "ch_quick_smbc",
         "QUICK_PAY",
@@ -63,7 +104,9 @@ CHANNELS = (
 )
 
 GARDENER = Person(
-    member=member("u_81", country="JP", usage={"OTC": 8, "WALLET": 6, "QUICK_PAY": 2}, last_used=("OTC", "ch_otc_lawson")),
+    member=member(
+        "u_81", country="JP", usage={"OTC": 8, "WALLET": 6, "QUICK_PAY": 2}, last_used=("OTC", "ch_otc_lawson")
+    ),
     cards=[
         card("c_811", "SMBC", "Sumitomo Mitsui Banking", "CREDIT", "VISA", "4980", "2030-02"),
         card("c_812", "JCB", "JCB", "CREDIT", "JCB", "3540", "2029-07"),
@@ -105,7 +148,15 @@ JAPAN = Scene(
     people=(GARDENER,),
     orders=(
         order("o_8101", "m_81", "u_81", jpy(4_980), "A camellia and a watering can", country="JP", category="garden"),
-        order("o_8102", "m_81", "u_81", jpy(398_000), "A garden shed, too dear for the till", country="JP", category="garden"),
+        order(
+            "o_8102",
+            "m_81",
+            "u_81",
+            jpy(398_000),
+            "A garden shed, too dear for the till",
+            country="JP",
+            category="garden",
+        ),
     ),
     channels=CHANNELS,
 )

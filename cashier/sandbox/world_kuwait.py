@@ -14,9 +14,20 @@ THROUGH_KNET = (kwd(100), kwd(5_000_000))
 ON_CARDS = (kwd(250), kwd(10_000_000))
 
 CHANNELS = (
-    channel("ch_net_nbk", "NET_BANKING", "NBK", "National Bank of Kuwait", THROUGH_KNET, cost_bps=0, fixed_cost=kwd(150)),
+    channel(
+        "ch_net_nbk", "NET_BANKING", "NBK", "National Bank of Kuwait", THROUGH_KNET, cost_bps=0, fixed_cost=kwd(150)
+    ),
     channel("ch_net_kfh", "NET_BANKING", "KFH", "Kuwait Finance House", THROUGH_KNET, cost_bps=0, fixed_cost=kwd(150)),
-    channel("ch_net_gulf", "NET_BANKING", "GULF_BANK", "Gulf Bank", THROUGH_KNET, cost_bps=0, fixed_cost=kwd(150), success_bps=8_400),
+    channel(
+        "ch_net_gulf",
+        "NET_BANKING",
+        "GULF_BANK",
+        "Gulf Bank",
+        THROUGH_KNET,
+        cost_bps=0,
+        fixed_cost=kwd(150),
+        success_bps=8_400,
+    ),
     channel(
         "ch_quick_nbk",
         "QUICK_PAY",
@@ -51,17 +62,27 @@ CHANNELS = (
         brands=("VISA", "MASTERCARD"),
         card_types=("CREDIT", "DEBIT"),
     ),
-    channel("ch_wallet_bookeey", "WALLET", "BOOKEEY", "Bookeey", (kwd(100), kwd(1_000_000)), cost_bps=110, success_bps=9_650),
+    channel(
+        "ch_wallet_bookeey", "WALLET", "BOOKEEY", "Bookeey", (kwd(100), kwd(1_000_000)), cost_bps=110, success_bps=9_650
+    ),
 )
 
 SAILOR = Person(
-    member=member("u_965", country="KW", usage={"NET_BANKING": 7, "QUICK_PAY": 1}, last_used=("NET_BANKING", "ch_net_nbk")),
+    member=member(
+        "u_965", country="KW", usage={"NET_BANKING": 7, "QUICK_PAY": 1}, last_used=("NET_BANKING", "ch_net_nbk")
+    ),
     cards=[card("c_9651", "NBK", "National Bank of Kuwait", "DEBIT", "KNET", "8888", "2031-10")],
     accounts=[],
     promotions=[
         # A rate on fils that does not come out even: 2.5 % of 12.750 is 0.31875.
         promotion(
-            "p_9651", "INSTANT_DISCOUNT", "2.5 % off, at most 1 dinar", kwd(5_000), group="launch", percent_off_bps=250, cap=kwd(1_000)
+            "p_9651",
+            "INSTANT_DISCOUNT",
+            "2.5 % off, at most 1 dinar",
+            kwd(5_000),
+            group="launch",
+            percent_off_bps=250,
+            cap=kwd(1_000),
         ),
     ],
     quotas=[quota({"kind": "NET_BANKING"}, single=kwd(3_000_000), daily=(kwd(6_000_000), kwd(40_250)))],

@@ -78,7 +78,11 @@ class InProcess:
         if isinstance(error, SourceError):
             return error, False
         task.get_loop().call_exception_handler(
-            {"message": f"cashier: the function of source {self._source.name!r} raised", "exception": error, "task": task}
+            {
+                "message": f"cashier: the function of source {self._source.name!r} raised",
+                "exception": error,
+                "task": task,
+            }
         )
         return Unreachable(f"the function raised {type(error).__name__}"), False
 

@@ -151,7 +151,9 @@ class Engine:
 
     async def look_up(self, payment_id: str, order_id: str, trip: Trip, budget_ms: int) -> LookedUp:
         async def once(left_ms: int) -> LookedUp:
-            return parse_look_up(await ask(self._transport, look_up_request(payment_id), trip, left_ms), payment_id, order_id)
+            return parse_look_up(
+                await ask(self._transport, look_up_request(payment_id), trip, left_ms), payment_id, order_id
+            )
 
         return await until_heard(once, budget_ms, self._tries)
 
@@ -159,6 +161,8 @@ class Engine:
         """After `NoNews` it may be reversed or not: look it up."""
 
         async def once(left_ms: int) -> Reversed:
-            return parse_reverse(await ask(self._transport, reverse_request(payment_id), trip, left_ms), payment_id, order_id)
+            return parse_reverse(
+                await ask(self._transport, reverse_request(payment_id), trip, left_ms), payment_id, order_id
+            )
 
         return await until_heard(once, budget_ms, self._tries)

@@ -16,7 +16,12 @@ def target(asked: Asked) -> str:
 
 def parameters(asked: Asked) -> dict[str, Any]:
     amount = asked["amount"]
-    return {"user_id": asked["user_id"], "merchant_id": asked["merchant_id"], "currency": amount.currency, "value": amount.value}
+    return {
+        "user_id": asked["user_id"],
+        "merchant_id": asked["merchant_id"],
+        "currency": amount.currency,
+        "value": amount.value,
+    }
 
 
 def accept(answer: Marketing | None, asked: Asked) -> Marketing:

@@ -137,4 +137,6 @@ class Risk:
         return parse_decision(await ask(self._transport, decide_request(inquiry), trip, budget_ms), inquiry.payment_id)
 
     async def verify(self, challenge_id: str, payment_id: str, value: str, trip: Trip, budget_ms: int) -> Verified:
-        return parse_verification(await ask(self._transport, verify_request(challenge_id, payment_id, value), trip, budget_ms), payment_id)
+        return parse_verification(
+            await ask(self._transport, verify_request(challenge_id, payment_id, value), trip, budget_ms), payment_id
+        )

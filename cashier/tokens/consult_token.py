@@ -141,9 +141,18 @@ def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
 def _row_with_parts(method: PayMethod, amount: Amounts) -> tuple[Any, ...]:
     """Of the options only those that cost something else than their method does."""
     legs = [(leg.type, leg.id, leg.amount.value) for leg in method.legs]
-    options = [_price(each.option_id, each.amount) for each in method.options if each.amount is not None and each.amount != amount]
+    options = [
+        _price(each.option_id, each.amount)
+        for each in method.options
+        if each.amount is not None and each.amount != amount
+    ]
     return (*_price(method.method_id, amount), legs, options)
 
 
 def _price(name: str, amount: Amounts) -> tuple[Any, ...]:
-    return name, amount.payable.value, amount.fee.value, [(each.promotion_id, each.amount.value) for each in amount.discounts]
+    return (
+        name,
+        amount.payable.value,
+        amount.fee.value,
+        [(each.promotion_id, each.amount.value) for each in amount.discounts],
+    )

@@ -22,7 +22,9 @@ def configure_logs() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if person else [_AS_JSON]),
-            structlog.dev.ConsoleRenderer(exception_formatter=_FOR_A_PERSON) if person else structlog.processors.JSONRenderer(),
+            structlog.dev.ConsoleRenderer(exception_formatter=_FOR_A_PERSON)
+            if person
+            else structlog.processors.JSONRenderer(),
         ],
         # One write a line: workers share the file, and `print` writes the end of a line by itself.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),

@@ -22,7 +22,11 @@ class Admission:
     """The same for every route behind it. `engine` is asked for at each request."""
 
     def __init__(
-        self, engine: Callable[[], Engine | None], doorkeeper: Doorkeeper | None, body_limit_bytes: int, body_timeout_s: float
+        self,
+        engine: Callable[[], Engine | None],
+        doorkeeper: Doorkeeper | None,
+        body_limit_bytes: int,
+        body_timeout_s: float,
     ) -> None:
         self._engine = engine
         self._doorkeeper = doorkeeper
@@ -71,7 +75,9 @@ class Admission:
                     if len(body) > self._body_limit_bytes:
                         raise self._too_large()
         except (TimeoutError, ClientDisconnect):
-            raise Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=((b"connection", b"close"),)) from None
+            raise Refused(
+                Code.BODY_TIMEOUT, "The body was not whole in time.", headers=((b"connection", b"close"),)
+            ) from None
         return bytes(body)
 
     def _not_json(self) -> Refused:

@@ -126,7 +126,12 @@ class Doorkeeper:
                 algorithms=algorithms,
                 audience=self._settings.audience,
                 issuer=self._settings.issuer,
-                options={"require": ["exp", "iss", "aud"], "verify_exp": False, "verify_nbf": False, "verify_iat": False},
+                options={
+                    "require": ["exp", "iss", "aud"],
+                    "verify_exp": False,
+                    "verify_nbf": False,
+                    "verify_iat": False,
+                },
             )
         except (jwt.PyJWTError, UnicodeDecodeError, RecursionError):
             raise _unauthenticated("The bearer token is not one that is accepted here.", "invalid_token") from None
@@ -169,8 +174,12 @@ def _signing_keys(members: Iterable[dict[str, Any]]) -> Iterable[tuple[str | Non
             continue
         called = f"key {number} of the set"
         if member.get("kty") == "oct" or "d" in member:
-            raise KeysRefused(f"{called} is secret: a key set holds public keys only; a shared secret goes into [auth] secret")
-        family = _BY_CURVE.get(member.get("crv", "")) if member.get("kty") == "EC" else _BY_TYPE.get(member.get("kty", ""))
+            raise KeysRefused(
+                f"{called} is secret: a key set holds public keys only; a shared secret goes into [auth] secret"
+            )
+        family = (
+            _BY_CURVE.get(member.get("crv", "")) if member.get("kty") == "EC" else _BY_TYPE.get(member.get("kty", ""))
+        )
         algorithms = tuple(name for name in family or () if member.get("alg", name) == name)
         if not algorithms:
             raise KeysRefused(f"{called} has a type, curve or alg that is not accepted")
@@ -203,4 +212,8 @@ def _unauthenticated(detail: str, error: str) -> Refused:
 
 def _forbidden(scope: str) -> Refused:
     challenge = f'Bearer realm="cashier", error="insufficient_scope", scope="{scope}"'
-    return Refused(Code.FORBIDDEN, f"The bearer token lacks the scope {scope}.", headers=((b"www-authenticate", challenge.encode()),))
+    return Refused(
+        Code.FORBIDDEN,
+        f"The bearer token lacks the scope {scope}.",
+        headers=((b"www-authenticate", challenge.encode()),),
+    )

@@ -39,7 +39,9 @@ FAREWELL_S = 0.25
 # What goes with a wish for another protocol. Without its Connection header a request stays what its version makes it.
 _WISHES = (b"upgrade", b"connection", b"http2-settings")
 
-_LAST_WORDS = b"content-type: application/problem+json\r\nx-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+_LAST_WORDS = (
+    b"content-type: application/problem+json\r\nx-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+)
 
 
 class StoppableState(ServerState):
@@ -145,7 +147,11 @@ class Connection(HttpToolsProtocol):
     def _is_between_requests(self) -> bool:
         """Whether nothing is under way and nothing stands in the way of an answer."""
         return not (
-            self.receiving or self._serving() or self.flow.write_paused or self.server_state.draining or self.transport.is_closing()
+            self.receiving
+            or self._serving()
+            or self.flow.write_paused
+            or self.server_state.draining
+            or self.transport.is_closing()
         )
 
     def _refuses(self, request: Plain, door: Door) -> bool:
@@ -214,7 +220,9 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._head_bytes > HEAD_LIMIT_BYTES:
-            self._give_up(Code.HEADERS_TOO_LARGE, f"The request line and headers must not exceed {HEAD_LIMIT_BYTES} bytes.")
+            self._give_up(
+                Code.HEADERS_TOO_LARGE, f"The request line and headers must not exceed {HEAD_LIMIT_BYTES} bytes."
+            )
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
 

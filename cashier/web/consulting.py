@@ -50,7 +50,9 @@ class Engine(Protocol):
         Raises `OrderUnknown` and `RequiredSourceUnavailable`.
         """
 
-    def stream(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> AsyncGenerator[Consultation, None]:
+    def stream(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
         """The same as it unfolds, each answer whole, the last as `consult` gives it. Raises before the first answer only.
 
         To be closed by who does not take all.
@@ -94,10 +96,18 @@ class Consulting:
             return
         finally:
             self._vigil.leave(visit)
-        await send({"type": "http.response.start", "status": answer.status, "headers": answer_headers(answer, identity, began_ns)})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": answer_headers(answer, identity, began_ns),
+            }
+        )
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def whole(self, engine: Engine | None, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
+    async def whole(
+        self, engine: Engine | None, headers: dict[bytes, bytes], receive: Receive
+    ) -> tuple[int, AnswerHeaders, bytes] | None:
         """Status, headers and body for a request that has come whole and wants no stream. None: nobody is left to answer."""
         began_ns = perf_counter_ns()
         identity = request_id(headers)
@@ -112,7 +122,13 @@ class Consulting:
         return told.status, answer_headers(told, identity, began_ns), told.body
 
     async def _answer(
-        self, engine: Engine | None, method: str, headers: dict[bytes, bytes], visit: Visit, identity: str, began_ns: int
+        self,
+        engine: Engine | None,
+        method: str,
+        headers: dict[bytes, bytes],
+        visit: Visit,
+        identity: str,
+        began_ns: int,
     ) -> Answer | Streaming:
         try:
             if engine is None:
@@ -121,7 +137,9 @@ class Consulting:
             if not self._line.enters():
                 await self._line.wait()
             if wants_events(headers.get(b"accept")):
-                return await Streaming.begun(engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity)
+                return await Streaming.begun(
+                    engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity
+                )
             trace = traceparent(headers)
             consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
             return Answer(200, encode_consultation(consultation), consultation.sources, ())
@@ -131,7 +149,9 @@ class Consulting:
             return refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
         except RequiredSourceUnavailable as silent:
             detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
-            return refusal(Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1))
+            return refusal(
+                Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1)
+            )
         except asyncio.CancelledError:
             if not visit.forgives():
                 raise
@@ -147,7 +167,9 @@ class Consulting:
     async def _request(self, method: str, headers: dict[bytes, bytes], visit: Visit) -> ConsultRequest:
         """Everything that can be refused without a body is, before it is read."""
         if method != "POST":
-            raise Refused(Code.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),))
+            raise Refused(
+                Code.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),)
+            )
         if self._doorkeeper is not None:
             self._doorkeeper.admit(headers.get(b"authorization"), time())
         if not is_json(headers.get(b"content-type")):

@@ -58,7 +58,9 @@ class Door:
         admission = Admission(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
         self._paying = Paying(admission, body_timeout_s, lambda: self.draining)
         others = self._paying.routes()
-        self._pages = pages(self._readiness, body_limit_bytes, Invalidating(admission), others, secured=admission.secured)
+        self._pages = pages(
+            self._readiness, body_limit_bytes, Invalidating(admission), others, secured=admission.secured
+        )
 
     def __repr__(self) -> str:
         return f"<Door {self._readiness().value} {self._consulting!r} {self._paying!r}>"

@@ -8,7 +8,17 @@ from typing import Any
 import msgspec
 
 from cashier.consult import Consultation, OrderSummary
-from cashier.domain.method import Amounts, Availability, Discount, Health, Instrument, Kind, Limits, NextAction, PayMethod
+from cashier.domain.method import (
+    Amounts,
+    Availability,
+    Discount,
+    Health,
+    Instrument,
+    Kind,
+    Limits,
+    NextAction,
+    PayMethod,
+)
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
@@ -35,7 +45,9 @@ _METHOD = PayMethod(
     instrument=Instrument(id="c_2", bank="CMB", bank_name="CMB Bank", last4="1014", type="CREDIT", brand="UNIONPAY"),
     availability=Availability.AVAILABLE,
     reason=None,
-    amount=Amounts(_ORDER, Money("CNY", 0), (Discount("p_1", "10 off 100", Money("CNY", 1_000)),), Money("CNY", 11_800)),
+    amount=Amounts(
+        _ORDER, Money("CNY", 0), (Discount("p_1", "10 off 100", Money("CNY", 1_000)),), Money("CNY", 11_800)
+    ),
     limits=Limits(Money("CNY", 2_000_000), Money("CNY", 4_880_000), Money("CNY", 19_100_000)),
     options=(),
     health=Health.UP,

@@ -31,7 +31,9 @@ class Following:
 
     __slots__ = ("_first", "_identity", "_payments", "_stopping")
 
-    def __init__(self, first: Payment, payments: AsyncGenerator[Payment, None], identity: str, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, first: Payment, payments: AsyncGenerator[Payment, None], identity: str, stopping: Callable[[], bool]
+    ) -> None:
         self._first = first
         self._payments = payments
         self._identity = identity
@@ -75,7 +77,9 @@ class Following:
         if known is not None:
             return encode_problem(known.problem)
         _log.error("a payment could not be followed further", request_id=self._identity, exc_info=error)
-        return encode_problem(problem(Code.INTERNAL, "The payment cannot be followed further. The log has it under this request id."))
+        return encode_problem(
+            problem(Code.INTERNAL, "The payment cannot be followed further. The log has it under this request id.")
+        )
 
 
 async def _beating(payments: AsyncGenerator[Payment, None]) -> AsyncGenerator[Payment | None, None]:

@@ -31,7 +31,12 @@ class Readiness(Enum):
 
 
 def pages(
-    readiness: Callable[[], Readiness], body_limit_bytes: int, invalidating: Invalidating, others: Sequence[Route], *, secured: bool
+    readiness: Callable[[], Readiness],
+    body_limit_bytes: int,
+    invalidating: Invalidating,
+    others: Sequence[Route],
+    *,
+    secured: bool,
 ) -> Starlette:
     """`readiness` is asked at each request for it. `secured`: the document says that callers need a bearer token."""
 
@@ -46,7 +51,9 @@ def pages(
         return _problem(request, Code.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
 
     async def invalidate(request: Request) -> Response:
-        return Response(msgspec.json.encode(await invalidating(request)), media_type="application/json", headers=_headers(request))
+        return Response(
+            msgspec.json.encode(await invalidating(request)), media_type="application/json", headers=_headers(request)
+        )
 
     @cache
     def described() -> bytes:
@@ -57,7 +64,9 @@ def pages(
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
     routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *others]
-    starlette = Starlette(routes=routes, exception_handlers={HTTPException: _refused, Refused: _turned_down, Exception: _failed})
+    starlette = Starlette(
+        routes=routes, exception_handlers={HTTPException: _refused, Refused: _turned_down, Exception: _failed}
+    )
     # What is not there is not there: no redirect to a neighbouring spelling.
     starlette.router.redirect_slashes = False
     return starlette
@@ -65,7 +74,9 @@ def pages(
 
 async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return _problem(request, Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {}))
+        return _problem(
+            request, Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {})
+        )
     return _problem(request, Code.NOT_FOUND, "Nothing is served under this path.", {})
 
 
@@ -73,7 +84,9 @@ async def _turned_down(request: Request, error: Exception) -> Response:
     """What a page raises that knows why."""
     refused = cast("Refused", error)  # as it is registered
     sent = _headers(request) | {name.decode("ascii"): value.decode("ascii") for name, value in refused.headers}
-    return Response(encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=sent)
+    return Response(
+        encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=sent
+    )
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -57,7 +57,9 @@ class Cancellation(Struct, frozen=True, omit_defaults=True):
 _submit_decoder = msgspec.json.Decoder(PaymentRequest)
 _answer_decoder = msgspec.json.Decoder(ChallengeAnswer)
 _cancel_decoder = msgspec.json.Decoder(Cancellation)
-_SUBMIT, _ANSWER, _CANCEL = (msgspec.inspect.type_info(kind) for kind in (PaymentRequest, ChallengeAnswer, Cancellation))
+_SUBMIT, _ANSWER, _CANCEL = (
+    msgspec.inspect.type_info(kind) for kind in (PaymentRequest, ChallengeAnswer, Cancellation)
+)
 
 
 def submitted(body: bytes) -> PaymentRequest:

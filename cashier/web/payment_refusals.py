@@ -35,7 +35,9 @@ UNREACHABLE = (
     "The payment engine could not be reached or did not say whether it has the payment: nothing was sent by this request;"
     " ask again with the same key."
 )
-CROWDED = "As many payments are under way as are taken on at once. Nothing was sent by this request. Send it again as it was."
+CROWDED = (
+    "As many payments are under way as are taken on at once. Nothing was sent by this request. Send it again as it was."
+)
 
 
 def _of_token(error: TokenRefused) -> Refused:
@@ -53,7 +55,9 @@ def _of_change(error: ConsultChanged) -> Refused:
 
 
 def _of_silence(error: CheckUnavailable) -> Refused:
-    detail = f"No usable answer from {', '.join(error.silent)}; nothing was sent by this request. Send it again as it was."
+    detail = (
+        f"No usable answer from {', '.join(error.silent)}; nothing was sent by this request. Send it again as it was."
+    )
     return Refused(Code.CHECK_UNAVAILABLE, detail, sources=error.sources, silent=error.silent, headers=RETRY_AFTER_1)
 
 

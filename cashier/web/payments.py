@@ -16,12 +16,23 @@ class Payments(Protocol):
     """
 
     async def submit(
-        self, request: PaymentRequest, idempotency_key: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        request: PaymentRequest,
+        idempotency_key: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """Once for each key."""
 
     async def answer(
-        self, payment_id: str, payment_token: str, value: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        value: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """To a challenge. `value` is secret."""
 
@@ -31,7 +42,13 @@ class Payments(Protocol):
         """The payer wants no more of it. What it says is where it stands, which need not be its end."""
 
     async def look(
-        self, payment_id: str, payment_token: str, *, wait_ms: int = 0, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        *,
+        wait_ms: int = 0,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         """As soon as it shows something else than the token says, or is final, or after `wait_ms`."""
 

@@ -125,7 +125,17 @@ def problem(
 ) -> Problem:
     status, title = KNOWN[code]
     return Problem(
-        f"urn:cashier:problem:{code.value}", title, status, code, detail, errors, sources, payment_id, changes, consultation, silent
+        f"urn:cashier:problem:{code.value}",
+        title,
+        status,
+        code,
+        detail,
+        errors,
+        sources,
+        payment_id,
+        changes,
+        consultation,
+        silent,
     )
 
 
@@ -161,4 +171,6 @@ class Refused(Exception):
 
 def invalid(*faults: Fault) -> Refused:
     """INVALID, in words too: each fault by the name of its field."""
-    return Refused(Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults), errors=faults)
+    return Refused(
+        Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults), errors=faults
+    )

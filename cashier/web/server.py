@@ -63,7 +63,9 @@ def serve(settings: ServerSettings, build: BuildDoor, announce: Callable[[str, i
     config = _config(settings, build)
     sockets = [config.bind_socket()]
     if announce is not None:
-        sockets[0].listen(settings.backlog)  # whoever is told the address may connect at once, and waits until somebody accepts
+        sockets[0].listen(
+            settings.backlog
+        )  # whoever is told the address may connect at once, and waits until somebody accepts
         announce(settings.host, sockets[0].getsockname()[1])
     if settings.workers == 1:
         # uvicorn raises the signal again when it is done; Ctrl+C is an end like any other.

@@ -67,4 +67,7 @@ class Choice(Generic[Lane]):
                 best = lane
         if best is not None:
             return best
-        return min((lane for index, lane in enumerate(self.lanes) if not avoid >> index & 1), key=lambda lane: lane.back_off.until_s)
+        return min(
+            (lane for index, lane in enumerate(self.lanes) if not avoid >> index & 1),
+            key=lambda lane: lane.back_off.until_s,
+        )

@@ -79,7 +79,9 @@ class Answers:
         if not self._complete:
             return None
         self.reusable = self.reusable and not surplus
-        response = Response(self._status, bytes(self._body), retry_after_s(self._retry_after) if self._retry_after else None)
+        response = Response(
+            self._status, bytes(self._body), retry_after_s(self._retry_after) if self._retry_after else None
+        )
         self._next()
         return response
 

@@ -28,7 +28,9 @@ def refuse_unclean(request: Request, trip: Trip) -> None:
     target = request.target
     # One look at all three together: this runs on every call.
     if not is_clean(f"{target}{trip.request_id}{trip.traceparent}") or not trip.request_id:
-        raise ValueError(f"target {target!r}, request id {trip.request_id!r} and traceparent {trip.traceparent!r} must be printable ASCII")
+        raise ValueError(
+            f"target {target!r}, request id {trip.request_id!r} and traceparent {trip.traceparent!r} must be printable ASCII"
+        )
     if not target.startswith("/") or "#" in target:
         raise ValueError(f"target {target!r} is not a path with a query")
     if request.method not in METHODS:
@@ -55,7 +57,8 @@ class Heads:
     def __init__(self, address: Address) -> None:
         self._prefix = address.prefix
         self._constant = (
-            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON}\r\nAccept-Encoding: identity\r\nX-Request-Id: "
+            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON}\r\n"
+            "Accept-Encoding: identity\r\nX-Request-Id: "
         )
 
     def whole(self, request: Request, trip: Trip, budget_ms: int) -> bytes:

@@ -167,7 +167,9 @@ class Http1:
             return
         connection = task.result()
         if not connection.usable:
-            self._not_connected(lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open", sent=False))
+            self._not_connected(
+                lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open", sent=False)
+            )
             return
         lane.back_off.worked()
         if call is not None and call.retried and call.waits:
@@ -177,7 +179,11 @@ class Http1:
 
     def _not_connected(self, lane: Lane, call: Call | None, error: BaseException) -> None:
         """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
-        unreachable = error if isinstance(error, Unreachable) else Unreachable(f"{lane.address.name}: {what_happened(error)}", sent=False)
+        unreachable = (
+            error
+            if isinstance(error, Unreachable)
+            else Unreachable(f"{lane.address.name}: {what_happened(error)}", sent=False)
+        )
         lane.back_off.failed(monotonic())
         if call is not None and call.waits:
             self._try_elsewhere(call, unreachable)

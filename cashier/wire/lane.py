@@ -87,7 +87,9 @@ class Lane:
                 if address.socket_path is not None:
                     _, made = await loop.create_unix_connection(connection, address.socket_path)
                 else:
-                    _, made = await loop.create_connection(connection, address.host, address.port, ssl=self._tls if address.tls else None)
+                    _, made = await loop.create_connection(
+                        connection, address.host, address.port, ssl=self._tls if address.tls else None
+                    )
         except TimeoutError:
             raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:

@@ -78,7 +78,11 @@ class Local:
         elif isinstance(error, SourceError):
             work.finish(error)
         else:
-            told = {"message": "cashier: the function of a local transport raised", "exception": error, "task": work.task}
+            told = {
+                "message": "cashier: the function of a local transport raised",
+                "exception": error,
+                "task": work.task,
+            }
             work.task.get_loop().call_exception_handler(told)
             work.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
 

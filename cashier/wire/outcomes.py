@@ -22,4 +22,6 @@ def deliver(reply: Reply, outcome: Response | SourceError) -> None:
     try:
         reply(outcome)
     except Exception as bug:  # noqa: BLE001 — raised on, it would end a connection or keep the other calls from being told
-        asyncio.get_running_loop().call_exception_handler({"message": f"a reply raised {type(bug).__name__}", "exception": bug})
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"a reply raised {type(bug).__name__}", "exception": bug}
+        )

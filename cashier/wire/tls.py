@@ -20,6 +20,8 @@ def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None)
         try:
             context.load_cert_chain(cert_file, key_file)
         except OSError as error:
-            raise ValueError(f"client certificate {cert_file!r} with key {key_file!r}: {error.strerror or error}") from error
+            raise ValueError(
+                f"client certificate {cert_file!r} with key {key_file!r}: {error.strerror or error}"
+            ) from error
     context.set_alpn_protocols(["http/1.1"])
     return context

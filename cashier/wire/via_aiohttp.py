@@ -131,11 +131,18 @@ class AiohttpLane:
         self.load += 1
         try:
             async with self.session(safe=request.safe).request(
-                request.method, url, data=request.body or None, headers=headers, allow_redirects=False, trace_request_ctx=call
+                request.method,
+                url,
+                data=request.body or None,
+                headers=headers,
+                allow_redirects=False,
+                trace_request_ctx=call,
             ) as answer:
                 self._check(answer)
                 return Response(
-                    answer.status, await self._body(answer), retry_after_s(answer.headers.get("Retry-After", "").strip().encode())
+                    answer.status,
+                    await self._body(answer),
+                    retry_after_s(answer.headers.get("Retry-After", "").strip().encode()),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(f"{name}: {what_happened(error)}", sent=call.sent) from error
@@ -210,7 +217,9 @@ class ViaAiohttp:
             asyncio.get_running_loop().call_soon(call.finish, refusal)
             return call
         lane = self._next_lane(call)
-        call.task = task = asyncio.get_running_loop().create_task(self._run(call, lane, request, _headers(request, trip, budget_ms)))
+        call.task = task = asyncio.get_running_loop().create_task(
+            self._run(call, lane, request, _headers(request, trip, budget_ms))
+        )
         self._calls[task] = call
         task.add_done_callback(self._over)
         return call
@@ -242,7 +251,9 @@ class ViaAiohttp:
             outcome = error
         call.finish(outcome)
 
-    async def _answer(self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]) -> Response:
+    async def _answer(
+        self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]
+    ) -> Response:
         attempts, retried = 0, False
         while True:
             call.kept = False

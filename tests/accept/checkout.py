@@ -88,24 +88,37 @@ class Checkout:
 
     async def chosen(self, case: str, method_id: str, option_id: str | None = None, **other: Any) -> PaymentRequest:
         """The submit of a way that a consultation of now offers. `other`: fields of the submit, and a terminal or a product."""
-        asked = {name: other.pop(name) for name in ("terminal", "product", "user_id", "locale", "order_id") if name in other}
+        asked = {
+            name: other.pop(name) for name in ("terminal", "product", "user_id", "locale", "order_id") if name in other
+        }
         return self.taking(case, await self.consult(case, **asked), method_id, option_id, **asked, **other)
 
-    def taking(self, case: str, offer: Consultation, method_id: str, option_id: str | None = None, **other: Any) -> PaymentRequest:
+    def taking(
+        self, case: str, offer: Consultation, method_id: str, option_id: str | None = None, **other: Any
+    ) -> PaymentRequest:
         method = by_id(offer, method_id)
         option = next((one for one in method.options if one.option_id == option_id), None)
         amount = (option.amount if option is not None else None) or method.amount
         assert amount is not None
         named = ("order_id", "user_id", "merchant_id", "product", "terminal", "locale")
         told = {name: CASES[case].request[name] for name in named if name in CASES[case].request}
-        told |= {"method_id": method_id, "option_id": option_id, "expected_payable": msgspec.to_builtins(amount.payable)}
-        told |= {"promotion_ids": [each.promotion_id for each in amount.discounts], "consult_token": offer.consult_token}
+        told |= {
+            "method_id": method_id,
+            "option_id": option_id,
+            "expected_payable": msgspec.to_builtins(amount.payable),
+        }
+        told |= {
+            "promotion_ids": [each.promotion_id for each in amount.discounts],
+            "consult_token": offer.consult_token,
+        }
         return msgspec.convert({**told, **other}, PaymentRequest)
 
     async def submit(self, request: PaymentRequest, key: str = "k1", worker: int = 0) -> Payment:
         return await self.of(self.workers[worker]).submit(request, key)
 
-    async def pay(self, case: str, method_id: str, option_id: str | None = None, *, key: str = "k1", **other: Any) -> Payment:
+    async def pay(
+        self, case: str, method_id: str, option_id: str | None = None, *, key: str = "k1", **other: Any
+    ) -> Payment:
         return await self.submit(await self.chosen(case, method_id, option_id, **other), key)
 
     async def answer(self, payment: Payment, value: str = OTP) -> Payment:
@@ -132,7 +145,10 @@ class Checkout:
 
     def slow_engine(self, ms: int) -> None:
         """Each of its answers takes so long from now on; what it does it does at once."""
-        self.weather.change("engine", read_forecast("engine", {"latency": {"shape": "constant", "ms": ms}}, self.weather.start("engine")))
+        self.weather.change(
+            "engine",
+            read_forecast("engine", {"latency": {"shape": "constant", "ms": ms}}, self.weather.start("engine")),
+        )
 
     def clear(self) -> None:
         self.weather.restore()
@@ -240,7 +256,12 @@ def configured(secrets: tuple[str, ...] = (), **accept: Any) -> Configuration:
 
 @asynccontextmanager
 async def checkout(
-    *, workers: int = 1, store: Scripts | None = None, order_cny: dict[str, int] | None = None, secrets: tuple[str, ...] = (), **accept: Any
+    *,
+    workers: int = 1,
+    store: Scripts | None = None,
+    order_cny: dict[str, int] | None = None,
+    secrets: tuple[str, ...] = (),
+    **accept: Any,
 ) -> AsyncIterator[Checkout]:
     """`accept`: what of `[accept]` differs. `order_cny`: orders of another amount."""
     found = Checkout(order_cny or {})

@@ -17,9 +17,25 @@ from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.sandbox import CASES
 
 # Of u_1 several, who share a balance and promotions; of others; of guests; of a listed user; paid, withdrawn and in progress at the start.
-CHINESE = ("chinese_shop", "balance_is_enough", "discounted_to_zero", "guest_order", "scan_to_pay", "unbound_and_terminated")
+CHINESE = (
+    "chinese_shop",
+    "balance_is_enough",
+    "discounted_to_zero",
+    "guest_order",
+    "scan_to_pay",
+    "unbound_and_terminated",
+)
 ABROAD = ("indonesian_shop", "japanese_shop", "kuwaiti_shop")
-ODD = ("listed_by_risk", "low_kyc", "without_cards", "order_paid", "order_closed", "order_in_progress", "nothing_claimed", "on_a_computer")
+ODD = (
+    "listed_by_risk",
+    "low_kyc",
+    "without_cards",
+    "order_paid",
+    "order_closed",
+    "order_in_progress",
+    "nothing_claimed",
+    "on_a_computer",
+)
 ORDERS = CHINESE + ABROAD + ODD
 
 

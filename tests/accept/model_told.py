@@ -20,7 +20,9 @@ from .model_workers import Trace
 
 _BUSY_AT_THE_START = "pay_o_1006"
 # What the engine refuses as wrong in itself. Nobody who has checked sends it.
-_NEVER_SENT = frozenset({"AMOUNT_MISMATCH", "PARTIES_MISMATCH", "TOO_MANY_CHANNELS", "PROMOTION_MISMATCH", "AUTH_CODE_REQUIRED"})
+_NEVER_SENT = frozenset(
+    {"AMOUNT_MISMATCH", "PARTIES_MISMATCH", "TOO_MANY_CHANNELS", "PROMOTION_MISMATCH", "AUTH_CODE_REQUIRED"}
+)
 # As long as a look may last.
 _LOOK_S = 2.0
 REFUSALS = (AcceptError, ConsultError, TokenRefused)
@@ -47,7 +49,9 @@ class Story(Struct):
 
     def may_be(self, status: Status, *, silence: bool) -> bool:
         """After its end. Nothing is remembered, so in a silence nobody can say more than that it is not known now."""
-        return status is self.final or (self.never_sent and status in _UNSENT) or (silence and status is Status.PROCESSING)
+        return (
+            status is self.final or (self.never_sent and status in _UNSENT) or (silence and status is Status.PROCESSING)
+        )
 
 
 class Book:
@@ -124,7 +128,11 @@ class Told:
             self.wrong.append(f"a call raised {error!r}")
         if trace.took:
             self.wrong.append(f"a call raised {error!r} and had {trace.took} taken on by the engine")
-        if isinstance(error, OrderBusy) and self._world.engine.attempt(error.payment_id) is None and error.payment_id != _BUSY_AT_THE_START:
+        if (
+            isinstance(error, OrderBusy)
+            and self._world.engine.attempt(error.payment_id) is None
+            and error.payment_id != _BUSY_AT_THE_START
+        ):
             self.wrong.append(f"busy with {error.payment_id}, which nobody has")
         if isinstance(error, ConsultChanged) and not error.changes:
             self.wrong.append("a change was told, and none of it")
@@ -168,7 +176,10 @@ class Told:
             yield f"{status} with the challenge {payment.challenge}"
         if (payment.poll_after_ms is None) != (status in FINAL or status is Status.CHALLENGE):
             yield f"{status} to be polled after {payment.poll_after_ms}"
-        if submit is not None and (payment.payment_id, payment.amount) != (submit.payment_id, submit.request.expected_payable):
+        if submit is not None and (payment.payment_id, payment.amount) != (
+            submit.payment_id,
+            submit.request.expected_payable,
+        ):
             yield f"asked for {submit}, told {payment.payment_id} of {payment.amount}"
         attempt = self._world.engine.attempt(payment.payment_id)
         if submit is not None and attempt is not None and attempt.submission.fingerprint != submit.fingerprint:

@@ -44,7 +44,9 @@ class Outside:
     """All that outlives a worker. `refusing`: whose next call finds no connection, so that nothing is sent. `trouble` is told
     when something may go wrong."""
 
-    def __init__(self, loop: SkippingLoop, world: World, weather: Weather, guarded: bool, trouble: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: SkippingLoop, world: World, weather: Weather, guarded: bool, trouble: Callable[[], None]
+    ) -> None:
         self.loop = loop
         self.world = world
         self.weather = weather
@@ -169,7 +171,9 @@ class Worker:
             task.cancel()
 
 
-def owned(loop: asyncio.AbstractEventLoop, work: Any, *, context: Context | None = None, **named: Any) -> asyncio.Task[Any]:
+def owned(
+    loop: asyncio.AbstractEventLoop, work: Any, *, context: Context | None = None, **named: Any
+) -> asyncio.Task[Any]:
     """The loop's task factory: whose context it is, is whose task it is."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **named)
     worker = (context or copy_context()).get(WORKER)

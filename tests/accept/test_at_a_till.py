@@ -27,7 +27,11 @@ async def test_while_the_user_is_paying_it_is_looked_at_after_1_2_3_seconds_and_
         request = await shop.chosen("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         shop.forget()
         payment = await shop.submit(request)
-        assert (payment.status, payment.message.code, payment.poll_after_ms) == (Status.PROCESSING, MessageCode.USER_PAYING, 1_000)
+        assert (payment.status, payment.message.code, payment.poll_after_ms) == (
+            Status.PROCESSING,
+            MessageCode.USER_PAYING,
+            1_000,
+        )
         assert isinstance(payment.next_action, Await)
         shop.forget()
         assert (await shop.ended(payment)).status is Status.CLOSED
@@ -35,7 +39,9 @@ async def test_while_the_user_is_paying_it_is_looked_at_after_1_2_3_seconds_and_
         assert shop.times_s("reverse") == [46], "45 s are over"
 
 
-async def test_people_stand_and_wait_so_it_is_reversed_too_where_the_engine_does_not_say_that_it_is_the_payer_who_takes_time() -> None:
+async def test_people_stand_and_wait_so_it_is_reversed_too_where_the_engine_does_not_say_that_it_is_the_payer_who_takes_time() -> (
+    None
+):
     async def processing(request: Request) -> Response:
         told = {"payment_id": request.target.rpartition("/")[2], "status": "PROCESSING"}
         return Response(200, msgspec.json.encode(told))
@@ -97,7 +103,9 @@ async def test_a_code_is_used_once() -> None:
     async with checkout() as shop:
         assert (await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE)).status is Status.SUCCEEDED
         shop.world.cast._orders["o_1020"] = {**shop.world.cast._orders["o_1014"], "order_id": "o_1020"}
-        request = await shop.chosen("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE, order_id="o_1020", user_id="u_5")
+        request = await shop.chosen(
+            "scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE, order_id="o_1020", user_id="u_5"
+        )
         refused = await shop.submit(request)
         assert (refused.status, refused.message.code) == (Status.FAILED, MessageCode.AUTH_CODE_USED)
         assert shop.paid_by("o_1020") == []

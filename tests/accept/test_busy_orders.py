@@ -58,7 +58,9 @@ async def test_one_that_slips_through_every_check_is_told_by_the_engine() -> Non
 async def test_of_many_with_a_key_each_one_lives_and_all_others_hear_of_it() -> None:
     async with checkout(workers=2) as shop:
         request = await shop.chosen(CASE, "WALLET:ALIPAY")
-        found = await asyncio.gather(*(shop.submit(request, f"k{n}", worker=n % 2) for n in range(50)), return_exceptions=True)
+        found = await asyncio.gather(
+            *(shop.submit(request, f"k{n}", worker=n % 2) for n in range(50)), return_exceptions=True
+        )
         won = [one for one in found if not isinstance(one, BaseException)]
         assert len(won) == 1
         assert {one.payment_id for one in found if isinstance(one, OrderBusy)} == {won[0].payment_id}

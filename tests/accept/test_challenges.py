@@ -39,7 +39,11 @@ async def test_a_challenge_of_each_type_continues_the_same_payment(
         payment = await shop.pay(case, method_id, card_token=card_token)
         assert payment.status is Status.CHALLENGE
         assert payment.challenge is not None
-        assert (payment.challenge.type, payment.challenge.trigger, payment.challenge.attempts_left) == (type_, "RISK", 3)
+        assert (payment.challenge.type, payment.challenge.trigger, payment.challenge.attempts_left) == (
+            type_,
+            "RISK",
+            3,
+        )
         assert payment.message.code is MessageCode.CHALLENGE
         assert shop.entries == (), "nothing is taken before the payer has answered"
         paid = await shop.answer(payment)
@@ -75,7 +79,9 @@ async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_h
         assert (spent.status, spent.challenge) == (Status.FAILED, None)
         assert spent.message.code is MessageCode.CHALLENGE_FAILED
         for token in (first, payment, spent):
-            assert (await shop.answer(token)).status in (Status.FAILED, Status.CLOSED), "the right answer is too late, by any token"
+            assert (await shop.answer(token)).status in (Status.FAILED, Status.CLOSED), (
+                "the right answer is too late, by any token"
+            )
         assert (await shop.answer(spent)).status is Status.FAILED
         assert (await shop.pay("chinese_shop", "QUICK_PAY:c_2")).status is Status.CLOSED
         assert shop.count("submit") == 0
@@ -196,7 +202,9 @@ async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_t
         assert shop.count("submit") == 0
 
 
-@pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"])
+@pytest.mark.parametrize(
+    "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
+)
 async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sent(fault: str) -> None:
     async with checkout() as shop:
         request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
@@ -209,7 +217,9 @@ async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sen
         assert (await shop.answer(await shop.submit(request))).status is Status.SUCCEEDED
 
 
-@pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"])
+@pytest.mark.parametrize(
+    "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
+)
 async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may_be_given_again(fault: str) -> None:
     async with checkout() as shop:
         payment = await challenged(shop)

@@ -173,9 +173,15 @@ async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() ->
 
 @pytest.mark.parametrize(
     ("expected", "promotions", "what"),
-    [(11_299, ("p_4",), What.PRICE_CHANGED), (11_301, ("p_4",), What.PRICE_CHANGED), (11_300, ("p_4", "p_5"), What.PROMOTION_GONE)],
+    [
+        (11_299, ("p_4",), What.PRICE_CHANGED),
+        (11_301, ("p_4",), What.PRICE_CHANGED),
+        (11_300, ("p_4", "p_5"), What.PROMOTION_GONE),
+    ],
 )
-async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(expected: int, promotions: tuple[str, ...], what: What) -> None:
+async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
+    expected: int, promotions: tuple[str, ...], what: What
+) -> None:
     async with checkout() as shop:
         request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
         claimed = msgspec.structs.replace(request, expected_payable=Money("CNY", expected), promotion_ids=promotions)
@@ -191,7 +197,9 @@ async def test_a_method_that_was_never_offered_is_not_taken() -> None:
         other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(other)
-        assert [(change.what, change.reason) for change in changed.value.changes] == [(What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)]
+        assert [(change.what, change.reason) for change in changed.value.changes] == [
+            (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+        ]
         assert shop.count("submit") == 0
 
 

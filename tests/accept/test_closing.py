@@ -120,7 +120,9 @@ BEFORE_AND_AFTER: dict[Callable[[Checkout], Awaitable[Payment]], tuple[Status, S
 
 
 @pytest.mark.parametrize("state", BEFORE_AND_AFTER, ids=lambda state: state.__name__)
-async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(state: Callable[[Checkout], Awaitable[Payment]]) -> None:
+async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(
+    state: Callable[[Checkout], Awaitable[Payment]],
+) -> None:
     before, after = BEFORE_AND_AFTER[state]
     async with checkout() as shop:
         payment = await state(shop)
@@ -165,7 +167,9 @@ async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() ->
         shop.forget()
         assert (await shop.answer(cancelled)).status is Status.CLOSED
         assert shop.count("verify") == 0
-        assert (await shop.answer(payment)).status is Status.CLOSED, "the engine refuses what was reversed before it arrived"
+        assert (await shop.answer(payment)).status is Status.CLOSED, (
+            "the engine refuses what was reversed before it arrived"
+        )
         assert shop.kept() == {}
 
 

@@ -107,7 +107,9 @@ async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> 
 
 
 @pytest.mark.parametrize("turns", [0, 5])
-async def test_work_that_is_cancelled_takes_those_who_wait_along_and_nothing_more_is_begun(work: Work, turns: int) -> None:
+async def test_work_that_is_cancelled_takes_those_who_wait_along_and_nothing_more_is_begun(
+    work: Work, turns: int
+) -> None:
     fresh: Fresh[int] = Fresh(1)
     before = asyncio.all_tasks()
     waiting = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]

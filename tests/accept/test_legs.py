@@ -22,8 +22,16 @@ EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
     ("chinese_shop", "BALANCE:acc_2", None): {"PROMOTION:p_4": 1_500, "BALANCE:acc_2": 11_300},
     ("balance_is_enough", "BALANCE:acc_1", None): {"PROMOTION:p_3": 288, "BALANCE:acc_1": 3_212},
     ("chinese_shop", "CARD", None): {"PROMOTION:p_4": 1_500, "CHANNEL:ch_card_worldpay": 11_413},
-    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", None): {"PROMOTION:p_4": 1_500, "BALANCE:acc_1": 10_000, "CHANNEL:ch_quick_icbc": 1_300},
-    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", "c_2"): {"PROMOTION:p_4": 1_500, "BALANCE:acc_1": 10_000, "CHANNEL:ch_quick_cmb": 1_300},
+    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", None): {
+        "PROMOTION:p_4": 1_500,
+        "BALANCE:acc_1": 10_000,
+        "CHANNEL:ch_quick_icbc": 1_300,
+    },
+    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", "c_2"): {
+        "PROMOTION:p_4": 1_500,
+        "BALANCE:acc_1": 10_000,
+        "CHANNEL:ch_quick_cmb": 1_300,
+    },
     ("indonesian_shop", "OTC", "ALFAMART"): {"PROMOTION:p_622": 1_500_000, "CHANNEL:ch_otc_alfamart": 23_735_000},
     ("kuwaiti_shop", "CARD", None): {"PROMOTION:p_9651": 318, "CHANNEL:ch_card_checkout": 12_587},
 }
@@ -48,7 +56,9 @@ async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option
         paid = next(entry for entry in shop.entries if entry.what == "ORDER_PAID")
         assert paid.amount.value == money
         fee = money - (order - discounts)
-        assert fee == {Kind.CARD: 113 if case == "chinese_shop" else 155, Kind.OTC: 235_000}.get(Kind(method_id.partition(":")[0]), 0)
+        assert fee == {Kind.CARD: 113 if case == "chinese_shop" else 155, Kind.OTC: 235_000}.get(
+            Kind(method_id.partition(":")[0]), 0
+        )
 
 
 async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whatever_way_is_chosen() -> None:
@@ -77,7 +87,10 @@ async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() ->
             payment = await shop.answer(payment)
         assert payment.status is Status.FAILED
         assert shop.kept() == {}
-        assert {entry.source for entry in shop.entries if entry.what == "RETURNED"} == {"PROMOTION:p_4", "BALANCE:acc_1"}
+        assert {entry.source for entry in shop.entries if entry.what == "RETURNED"} == {
+            "PROMOTION:p_4",
+            "BALANCE:acc_1",
+        }
 
 
 async def test_a_coupon_is_used_once_and_offered_again_after_a_payment_that_failed() -> None:

@@ -14,7 +14,14 @@ from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from msgspec.structs import replace
 
 from cashier.accept.refused import ConsultChanged
@@ -47,7 +54,12 @@ Trouble = list[tuple[str, str, Any, int]]
 def faults_of(*calls: tuple[str, str]) -> st.SearchStrategy[tuple[str, str, Any, int]]:
     """A fault for the next of these calls, or for the next three: as often as a look-up is tried again."""
     return st.sampled_from(
-        [(source, call, fault, times) for source, call in calls for fault in possible_faults(source) for times in (1, 3)]
+        [
+            (source, call, fault, times)
+            for source, call in calls
+            for fault in possible_faults(source)
+            for times in (1, 3)
+        ]
     )
 
 
@@ -55,7 +67,11 @@ PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call i
 FAULTS = faults_of(*[(source, call) for source, calls in CALLS.items() for call in calls])
 SUBMIT_FAULTS = faults_of(("engine", "submit"))
 PAYMENT_FAULTS = faults_of(*PAYING)
-TROUBLE = st.one_of(st.just([]), SUBMIT_FAULTS.map(lambda fault: [fault]), st.lists(st.one_of(SUBMIT_FAULTS, PAYMENT_FAULTS), max_size=3))
+TROUBLE = st.one_of(
+    st.just([]),
+    SUBMIT_FAULTS.map(lambda fault: [fault]),
+    st.lists(st.one_of(SUBMIT_FAULTS, PAYMENT_FAULTS), max_size=3),
+)
 RIGHT = st.sampled_from([True, True, False])
 # None is to cancel.
 WAITS_MS = st.sampled_from([0, None, None, 900, 30_000])
@@ -81,7 +97,9 @@ class Paying(RuleBasedStateMachine):
         winds=st.integers(0, 99),
         guarded=st.booleans(),
         cases=st.one_of(
-            st.lists(st.sampled_from(CHINESE[1:]), min_size=1, max_size=3, unique=True).map(lambda others: [*others, CHINESE[0]]),
+            st.lists(st.sampled_from(CHINESE[1:]), min_size=1, max_size=3, unique=True).map(
+                lambda others: [*others, CHINESE[0]]
+            ),
             st.lists(st.sampled_from(ABROAD), min_size=1, max_size=3, unique=True),
             st.lists(st.sampled_from(ORDERS), min_size=2, max_size=4, unique=True),
         ),
@@ -116,11 +134,15 @@ class Paying(RuleBasedStateMachine):
         worker=WORKERS,
         how=WAITING,
     )
-    def submits_new(self, trouble: Trouble, offer: int, method: int, key: int, means: int, twist: Twist, worker: int, how: str) -> None:
+    def submits_new(
+        self, trouble: Trouble, offer: int, method: int, key: int, means: int, twist: Twist, worker: int, how: str
+    ) -> None:
         """Under a new key, or under one that was used before."""
         self.befalls(trouble)
         self.keys += 1
-        asked = submit(self.offers[-1 - offer % len(self.offers)], method, f"k{key if key < 2 else self.keys + 10}", means, twist)
+        asked = submit(
+            self.offers[-1 - offer % len(self.offers)], method, f"k{key if key < 2 else self.keys + 10}", means, twist
+        )
         if asked is not None:
             self._submits(asked, worker, how)
 
@@ -141,7 +163,9 @@ class Paying(RuleBasedStateMachine):
 
     @precondition(lambda self: self.told.stories)
     @rule(trouble=TROUBLE, which=ANY, token=ANY, right=RIGHT, worker=WORKERS, how=WAITING, other_tab=st.booleans())
-    def answers(self, trouble: Trouble, which: int, token: int, right: bool, worker: int, how: str, other_tab: bool) -> None:
+    def answers(
+        self, trouble: Trouble, which: int, token: int, right: bool, worker: int, how: str, other_tab: bool
+    ) -> None:
         """The challenge, also where there is none any more; sometimes in two tabs at once."""
         self.befalls(trouble)
         story = self._story(which, Status.CHALLENGE)
@@ -152,7 +176,9 @@ class Paying(RuleBasedStateMachine):
 
     @precondition(lambda self: self.told.stories)
     @rule(trouble=TROUBLE, which=ANY, token=ANY, wait_ms=WAITS_MS, worker=WORKERS, how=WAITING)
-    def looks_or_cancels(self, trouble: Trouble, which: int, token: int, wait_ms: int | None, worker: int, how: str) -> None:
+    def looks_or_cancels(
+        self, trouble: Trouble, which: int, token: int, wait_ms: int | None, worker: int, how: str
+    ) -> None:
         self.befalls(trouble)
         payments = self.workers[worker].payments
         story = self._story(which, Status.ACTION_REQUIRED if wait_ms is None else None)
@@ -170,7 +196,11 @@ class Paying(RuleBasedStateMachine):
         self._client(self._follows(story.payment_id, self._one(story.tokens, token), worker))
 
     @precondition(lambda self: self.world.engine.live)
-    @rule(which=ANY, result=st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED"]), brings=st.sampled_from([None, None, -1, 1]))
+    @rule(
+        which=ANY,
+        result=st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED"]),
+        brings=st.sampled_from([None, None, -1, 1]),
+    )
     def acts_elsewhere(self, which: int, result: Any, brings: int | None) -> None:
         """At a bank, in a wallet, at a counter: pays, declines, brings too little or too much."""
         payment_id = self._one(sorted(self.world.engine.live), which)
@@ -278,7 +308,9 @@ class Paying(RuleBasedStateMachine):
                 self._submits(asked, 0, "waits")
             attempt = self.world.engine.attempt(asked.payment_id)
             ours = attempt is not None and attempt.submission.fingerprint == asked.fingerprint
-            assert not ours or asked.payment_id in self.told.stories, f"the engine has {asked.payment_id}, and its client is told of none"
+            assert not ours or asked.payment_id in self.told.stories, (
+                f"the engine has {asked.payment_id}, and its client is told of none"
+            )
         for place, story in enumerate(tuple(self.told.stories.values())):
             self._ends(story, place)
         self._every_order_is_over()
@@ -339,7 +371,9 @@ class Paying(RuleBasedStateMachine):
         client.add_done_callback(self.clients.discard)
         return client
 
-    async def _hears(self, work: Coroutine[Any, Any, Payment], worker: Worker, asked: Submit | None, patience_s: float | None) -> None:
+    async def _hears(
+        self, work: Coroutine[Any, Any, Payment], worker: Worker, asked: Submit | None, patience_s: float | None
+    ) -> None:
         """A client knows nothing of what becomes of a connection that it leaves, or that is cut."""
         began, trace = self.told.begins(), Trace(set())
         task = worker.begin(work, trace)

@@ -130,7 +130,9 @@ async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
         other = await shop.chosen("balance_is_enough", "WALLET:ALIPAY")
 
         async def lying(sent: Request) -> Response:
-            return Response(200, msgspec.json.encode(told | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]}))
+            return Response(
+                200, msgspec.json.encode(told | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]})
+            )
 
         shop.says["submit"] = lying
         with pytest.raises(KeyReused):
@@ -177,6 +179,8 @@ def _without_fingerprint(shop: Checkout) -> Says:
     async def answer(request: Request) -> Response:
         found = await shop._sandbox(request)
         told = msgspec.json.decode(found.body)
-        return Response(found.status, msgspec.json.encode({name: value for name, value in told.items() if name != "fingerprint"}))
+        return Response(
+            found.status, msgspec.json.encode({name: value for name, value in told.items() if name != "fingerprint"})
+        )
 
     return answer

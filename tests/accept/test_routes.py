@@ -149,7 +149,9 @@ async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next()
         held.set()
         payment = await paying
         assert payment.status is Status.SUCCEEDED
-        assert [source for source in shop.kept() if source.startswith("CHANNEL")] == [f"CHANNEL:{shop.sent[0]['alternatives'][0]}"]
+        assert [source for source in shop.kept() if source.startswith("CHANNEL")] == [
+            f"CHANNEL:{shop.sent[0]['alternatives'][0]}"
+        ]
 
 
 async def _answered(shop: Checkout) -> Payment:

@@ -57,7 +57,9 @@ async def test_another_body_is_refused_while_the_first_is_under_way_and_ever_aft
             msgspec.structs.replace(request, return_url="https://shop.example/back"),
             msgspec.structs.replace(request, promotion_ids=()),
         ]
-        found = await asyncio.gather(shop.submit(request), *(shop.submit(other) for other in others), return_exceptions=True)
+        found = await asyncio.gather(
+            shop.submit(request), *(shop.submit(other) for other in others), return_exceptions=True
+        )
         assert [type(one) for one in found[1:]] == [KeyReused] * 4
         for other in others:
             with pytest.raises(KeyReused):

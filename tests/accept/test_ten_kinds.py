@@ -31,7 +31,11 @@ class Way(NamedTuple):
 
     @property
     def other(self) -> dict[str, str]:
-        return {name: value for name, value in self._asdict().items() if name not in ("case", "method_id", "option_id", "asks") and value}
+        return {
+            name: value
+            for name, value in self._asdict().items()
+            if name not in ("case", "method_id", "option_id", "asks") and value
+        }
 
 
 EMBEDDED = "EMBEDDED_CASHIER"
@@ -70,7 +74,9 @@ def test_all_ten_are_here() -> None:
     assert {way.product for way in WAYS if way.case != "scan_to_pay"} == {None, EMBEDDED}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(str(part) for part in (way.method_id, way.product, way.terminal) if part))
+@pytest.mark.parametrize(
+    "way", WAYS, ids=lambda way: "-".join(str(part) for part in (way.method_id, way.product, way.terminal) if part)
+)
 async def test_a_kind_goes_through_to_the_acquirers_final_word(way: Way) -> None:
     async with checkout() as shop:
         payment = await shop.pay(way.case, way.method_id, way.option_id, **way.other)
@@ -87,7 +93,11 @@ async def test_a_kind_goes_through_to_the_acquirers_final_word(way: Way) -> None
             assert (await shop.look(payment)).status is Status.ACTION_REQUIRED
             shop.settle(payment)
         last = await shop.ended(payment)
-        assert (last.payment_id, last.status, last.message.code) == (payment_id, Status.SUCCEEDED, MessageCode.SUCCEEDED)
+        assert (last.payment_id, last.status, last.message.code) == (
+            payment_id,
+            Status.SUCCEEDED,
+            MessageCode.SUCCEEDED,
+        )
         assert (last.next_action, last.poll_after_ms, last.challenge) == (None, None, None)
         result = shop.world.acquirer.result(last.order_id)
         assert result is not None
@@ -105,8 +115,12 @@ async def test_an_agreement_is_processing_without_a_payer_until_the_bank_has_don
         assert shop.count("verify") == 0
 
 
-@pytest.mark.parametrize(("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")])
-async def test_too_little_by_transfer_goes_back_and_it_is_still_to_be_paid(case: str, method_id: str, option_id: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")]
+)
+async def test_too_little_by_transfer_goes_back_and_it_is_still_to_be_paid(
+    case: str, method_id: str, option_id: str
+) -> None:
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         asked = payment.amount.value
@@ -117,17 +131,25 @@ async def test_too_little_by_transfer_goes_back_and_it_is_still_to_be_paid(case:
         assert sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == asked
 
 
-@pytest.mark.parametrize(("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")])
+@pytest.mark.parametrize(
+    ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("indonesian_shop", "OTC", "ALFAMART")]
+)
 async def test_too_much_by_transfer_pays_and_the_rest_goes_back(case: str, method_id: str, option_id: str) -> None:
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         shop.settle(payment, paid=payment.amount.value + 50_000)
         assert (await shop.ended(payment)).status is Status.SUCCEEDED
-        assert sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == payment.amount.value
+        assert (
+            sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == payment.amount.value
+        )
 
 
-@pytest.mark.parametrize(("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("japanese_shop", "OTC", "LAWSON")])
-async def test_a_code_that_has_expired_is_closed_and_money_that_comes_late_goes_back(case: str, method_id: str, option_id: str) -> None:
+@pytest.mark.parametrize(
+    ("case", "method_id", "option_id"), [("indonesian_shop", "VA", "BCA"), ("japanese_shop", "OTC", "LAWSON")]
+)
+async def test_a_code_that_has_expired_is_closed_and_money_that_comes_late_goes_back(
+    case: str, method_id: str, option_id: str
+) -> None:
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         await asyncio.sleep(86_400 - 60)

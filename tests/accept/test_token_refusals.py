@@ -51,7 +51,9 @@ async def test_a_consult_token_that_was_changed_is_refused_and_nobody_is_asked(c
         ({"user_id": "u_2"}, "TOKEN_OTHER_USER"),
     ],
 )
-async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is_asked(other: dict[str, str], code: str) -> None:
+async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is_asked(
+    other: dict[str, str], code: str
+) -> None:
     async with checkout() as shop:
         request = await shop.chosen(CASE, METHOD)
         shop.forget()
@@ -108,7 +110,9 @@ async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
 
 
 @pytest.mark.parametrize("call", ["look", "answer", "cancel", "follow"])
-@pytest.mark.parametrize("code", ["TOKEN_OTHER_PAYMENT", "TOKEN_TAMPERED", "TOKEN_MALFORMED", "TOKEN_WRONG_TYPE", "TOKEN_EXPIRED"])
+@pytest.mark.parametrize(
+    "code", ["TOKEN_OTHER_PAYMENT", "TOKEN_TAMPERED", "TOKEN_MALFORMED", "TOKEN_WRONG_TYPE", "TOKEN_EXPIRED"]
+)
 async def test_no_call_takes_a_payment_token_that_is_not_good(call: str, code: str) -> None:
     async with checkout() as shop:
         request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
@@ -148,8 +152,12 @@ async def test_a_token_holds_while_looking_is_worth_while() -> None:
 
 async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> None:
     async with checkout() as shop:
-        payment = await shop.pay("chinese_shop", "CARD", card_token="tok_secret_1", return_url="https://shop.example/session-7")
-        readable = msgspec.json.encode(payment) + b"".join(_decoded(part) for part in payment.payment_token.split(".")[:2])
+        payment = await shop.pay(
+            "chinese_shop", "CARD", card_token="tok_secret_1", return_url="https://shop.example/session-7"
+        )
+        readable = msgspec.json.encode(payment) + b"".join(
+            _decoded(part) for part in payment.payment_token.split(".")[:2]
+        )
         assert b"tok_secret_1" not in readable
         assert b"session-7" not in readable
         assert (await shop.answer(payment)).status is Status.SUCCEEDED

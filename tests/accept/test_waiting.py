@@ -49,7 +49,9 @@ async def test_of_what_is_over_it_comes_back_at_once() -> None:
 
 
 @pytest.mark.parametrize(("wait_ms", "back_after_s"), [(0, 0), (1, 0), (5_000, 5), (30_000, 30), (60_000, 30)])
-async def test_of_what_does_not_change_it_comes_back_when_it_wanted_to_or_after_the_longest(wait_ms: int, back_after_s: int) -> None:
+async def test_of_what_does_not_change_it_comes_back_when_it_wanted_to_or_after_the_longest(
+    wait_ms: int, back_after_s: int
+) -> None:
     async with checkout() as shop:
         payment, began_s = await waiting(shop), now_s()
         found = await shop.look(payment, wait_ms)
@@ -148,7 +150,9 @@ async def test_when_nobody_shall_wait_any_more_polls_come_back_and_followers_end
         assert {one.status for one in await asyncio.gather(*polled)} == {Status.ACTION_REQUIRED}
         assert [one.status for one, _ in await followed] == [Status.ACTION_REQUIRED]
         assert now_s() == stopped_s
-        assert (await shop.look(payment, 30_000)).status is Status.ACTION_REQUIRED, "and who comes later is told at once"
+        assert (await shop.look(payment, 30_000)).status is Status.ACTION_REQUIRED, (
+            "and who comes later is told at once"
+        )
         assert now_s() == stopped_s
         assert (await shop.cancel(payment)).status is Status.CLOSED
 
@@ -160,7 +164,10 @@ async def test_a_follower_is_told_at_once_then_what_changes_and_no_more_after_th
         await asyncio.sleep(9)
         shop.settle(payment)
         told = await followed
-        assert [(one.status, round(at_s - began_s)) for one, at_s in told] == [(Status.ACTION_REQUIRED, 0), (Status.SUCCEEDED, 10)]
+        assert [(one.status, round(at_s - began_s)) for one, at_s in told] == [
+            (Status.ACTION_REQUIRED, 0),
+            (Status.SUCCEEDED, 10),
+        ]
 
 
 async def test_a_follower_sees_each_thing_that_shows() -> None:

@@ -56,7 +56,9 @@ def packaged(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("cashier").joinpath("defaults", name).read_text("utf-8"))
 
 
-CATALOG = Catalog(msgspec.convert(packaged("methods.toml"), Methods), msgspec.convert(packaged("texts.toml"), Texts), "en")
+CATALOG = Catalog(
+    msgspec.convert(packaged("methods.toml"), Methods), msgspec.convert(packaged("texts.toml"), Texts), "en"
+)
 
 
 def with_terms(kind: Kind, **changes: Any) -> Catalog:
@@ -102,7 +104,9 @@ def member(*usage: tuple[Kind, int], last_used: tuple[Kind, str] | None = None, 
 
 def request(**changes: Any) -> ConsultRequest:
     return structs.replace(
-        ConsultRequest(order_id="o_1", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP),
+        ConsultRequest(
+            order_id="o_1", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP
+        ),
         **changes,
     )
 
@@ -110,7 +114,16 @@ def request(**changes: Any) -> ConsultRequest:
 def card(bank: str = "CMB", card_id: str | None = None, **changes: Any) -> Card:
     """A debit card in good standing, `c_CMB` unless named otherwise."""
     return structs.replace(
-        Card(card_id or f"c_{bank}", bank, f"{bank} Bank", CardType.DEBIT, "UNIONPAY", "1014", "2031-05", CardStatus.ACTIVE),
+        Card(
+            card_id or f"c_{bank}",
+            bank,
+            f"{bank} Bank",
+            CardType.DEBIT,
+            "UNIONPAY",
+            "1014",
+            "2031-05",
+            CardStatus.ACTIVE,
+        ),
         **changes,
     )
 
@@ -124,7 +137,9 @@ def account(available: Money | int, account_id: str = "b_1", **changes: Any) -> 
     return structs.replace(Account(account_id, AccountType.BALANCE, "ACTIVE", held), **changes)
 
 
-def channel(kind: Kind, provider: str, channel_id: str | None = None, *, least: int = 1, most: int = 5_000_000, **changes: Any) -> Channel:
+def channel(
+    kind: Kind, provider: str, channel_id: str | None = None, *, least: int = 1, most: int = 5_000_000, **changes: Any
+) -> Channel:
     """An open channel for `kind`, called `QUICK_PAY:CMB` unless named otherwise, that carries from `least` to `most`."""
     currency: Currency = changes.pop("currency", "CNY")
     return structs.replace(
@@ -145,7 +160,9 @@ def channel(kind: Kind, provider: str, channel_id: str | None = None, *, least: 
     )
 
 
-def promotion(promotion_id: str, off: int | None = None, *, percent_bps: int | None = None, **changes: Any) -> Promotion:
+def promotion(
+    promotion_id: str, off: int | None = None, *, percent_bps: int | None = None, **changes: Any
+) -> Promotion:
     """A stackable discount for any kind and bank, in a group of its own."""
     currency: Currency = changes.pop("currency", "CNY")
     kinds = frozenset(changes.pop("kinds", ()))
@@ -179,7 +196,9 @@ def quota(
     def period(pair: tuple[int, int] | None) -> Period | None:
         return None if pair is None else Period(Money(currency, pair[0]), Money(currency, pair[1]))
 
-    return Quota(Scope(kind, **scope), None if single is None else Money(currency, single), period(daily), period(monthly))
+    return Quota(
+        Scope(kind, **scope), None if single is None else Money(currency, single), period(daily), period(monthly)
+    )
 
 
 class World(Struct, frozen=True, kw_only=True):
@@ -217,7 +236,9 @@ class World(Struct, frozen=True, kw_only=True):
             "quota": Quotas.prepared(self.quotas),
             "marketing": Marketing("u_1", self.promotions, self.boosts),
         }
-        optional: dict[str, Any] = {name: Missing(name, self.silent[name]) if name in self.silent else fact for name, fact in known.items()}
+        optional: dict[str, Any] = {
+            name: Missing(name, self.silent[name]) if name in self.silent else fact for name, fact in known.items()
+        }
         return Facts(self.order, self.merchant, self.member, **optional)
 
     def case(self) -> Case:

@@ -91,7 +91,9 @@ class History:
             return
         self.on_its_way = False
         if self.sealed or not self.open:
-            self._fails("REVERSED" if self.sealed else "ORDER_PAID" if self.order is AcquirerWord.PAID else "ORDER_CLOSED")
+            self._fails(
+                "REVERSED" if self.sealed else "ORDER_PAID" if self.order is AcquirerWord.PAID else "ORDER_CLOSED"
+            )
             return
         self.order, self.owner = AcquirerWord.PAYING, MINE
         self.goes_on(dice)

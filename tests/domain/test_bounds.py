@@ -23,7 +23,11 @@ def of_everything() -> World:
     return world.but(
         cards=(card("CMB"), card("CMB", "c_2", expiry="2020-01"), card("ICBC")),
         accounts=(account(4_000), account(50_000, "b_2")),
-        channels=(*world.channels, channel(Kind.NET_BANKING, "ABC", least=6_000), channel(Kind.WALLET, "TIGHT", least=7_000, fee_bps=20)),
+        channels=(
+            *world.channels,
+            channel(Kind.NET_BANKING, "ABC", least=6_000),
+            channel(Kind.WALLET, "TIGHT", least=7_000, fee_bps=20),
+        ),
         promotions=(promotion("p_1", 2_000), promotion("p_2", 1_500), promotion("p_3", 700, kinds=[Kind.WALLET])),
         quotas=(quota(Kind.QUICK_PAY, bank="CMB", single=10), quota(Kind.BALANCE, daily=(10**6, 0))),
     )
@@ -63,9 +67,15 @@ def test_the_largest_order_with_the_largest_fee_is_still_a_number_that_json_keep
 
 @pytest.mark.parametrize(
     ("wanted", "field", "one", "most"),
-    [(Cards, "cards", card("CMB"), 256), (Cards, "agreements", agreement(), 256), (Balances, "accounts", account(1), 32)],
+    [
+        (Cards, "cards", card("CMB"), 256),
+        (Cards, "agreements", agreement(), 256),
+        (Balances, "accounts", account(1), 32),
+    ],
 )
-def test_an_answer_with_more_of_something_than_anybody_has_is_not_understood(wanted: Any, field: str, one: Any, most: int) -> None:
+def test_an_answer_with_more_of_something_than_anybody_has_is_not_understood(
+    wanted: Any, field: str, one: Any, most: int
+) -> None:
     def decoded(count: int) -> Any:
         answer = {"user_id": "u_1", "cards": [], "agreements": [], "accounts": []} | {field: [one] * count}
         return msgspec.json.decode(msgspec.json.encode(answer), type=wanted)
@@ -80,9 +90,12 @@ def test_ten_thousand_promotions_and_thousands_of_channels_are_answered() -> Non
     world = World(
         order=order(10**7),
         channels=tuple(
-            channel(list(Kind)[index % 10], f"P{index % 70}", f"ch_{index}", least=9 * 10**6 + index, most=10**9) for index in range(5_000)
+            channel(list(Kind)[index % 10], f"P{index % 70}", f"ch_{index}", least=9 * 10**6 + index, most=10**9)
+            for index in range(5_000)
         ),
-        promotions=tuple(promotion(f"p_{index}", 1_000 + index * 7_919 % 4_001, group=f"g_{index % 97}") for index in range(10_000)),
+        promotions=tuple(
+            promotion(f"p_{index}", 1_000 + index * 7_919 % 4_001, group=f"g_{index % 97}") for index in range(10_000)
+        ),
     )
     methods = world.methods()
     usable = [method for method in methods if method.availability is Availability.AVAILABLE]

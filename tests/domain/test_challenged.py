@@ -5,7 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.challenged import ANSWERS, CHALLENGES, LIFE_S, Asked, CarriedChallenge, Verdict, answered, carried, verdict
+from cashier.domain.challenged import (
+    ANSWERS,
+    CHALLENGES,
+    LIFE_S,
+    Asked,
+    CarriedChallenge,
+    Verdict,
+    answered,
+    carried,
+    verdict,
+)
 
 NOW_S = 1_700_000_000
 ASKED = Asked("ch_1", "SMS_OTP", "138****1234", 3, NOW_S + 300)

@@ -65,7 +65,9 @@ def now(world: World, **changed: Any) -> Now:
     return structs.replace(Now(world.order.amount, world.methods(), None, world.silent), **changed)
 
 
-def found(then: World, after: World, method_id: str, option_id: str | None = None, **changed: Any) -> tuple[Change, ...]:
+def found(
+    then: World, after: World, method_id: str, option_id: str | None = None, **changed: Any
+) -> tuple[Change, ...]:
     choice = chosen(then, method_id, option_id, **changed)
     return changes(choice, before(then, choice), now(after))
 
@@ -152,7 +154,9 @@ def test_a_promotion_that_was_asked_for_and_never_offered_is_gone() -> None:
 def test_a_balance_that_fell_short_is_told_with_what_it_was_to_pay_and_what_it_holds() -> None:
     told = found(SHOP, but(accounts=(account(9_000),)), "BALANCE:b_1")
     short = ReasonCode.BALANCE_INSUFFICIENT
-    assert told == (Change(what=What.BALANCE_SHORT, before=cny(9_500), after=cny(9_000), subject="BALANCE:b_1", reason=short),)
+    assert told == (
+        Change(what=What.BALANCE_SHORT, before=cny(9_500), after=cny(9_000), subject="BALANCE:b_1", reason=short),
+    )
 
 
 @pytest.mark.parametrize("option_id", [None, "c_CMB", "c_ICBC"])
@@ -160,7 +164,9 @@ def test_a_balance_that_gives_less_beside_a_card_is_told_with_whatever_card(opti
     told = found(SHOP, but(accounts=(account(3_000, "b_2"),)), COMBINED, option_id)
     assert Change(what=What.BALANCE_SHORT, before=cny(4_000), after=cny(3_000), subject="b_2") in told
     named = {change.subject for change in told} & {"b_2", "c_CMB", "c_ICBC"}
-    assert named == ({"b_2"} if option_id == "c_CMB" else {"b_2", "c_ICBC"}), "the offer said only of the cheapest card what it gives"
+    assert named == ({"b_2"} if option_id == "c_CMB" else {"b_2", "c_ICBC"}), (
+        "the offer said only of the cheapest card what it gives"
+    )
 
 
 def test_a_balance_that_ran_dry_and_one_that_holds_enough_now_are_told_apart() -> None:
@@ -180,13 +186,19 @@ def test_a_balance_that_ran_dry_and_one_that_holds_enough_now_are_told_apart() -
         ({"monthly": (10_000, 5_000)}, ReasonCode.MONTHLY_LIMIT_EXCEEDED, 5_000),
     ],
 )
-def test_a_limit_that_is_reached_is_told_with_what_is_left(limit: dict[str, Any], reason: ReasonCode, left: int) -> None:
+def test_a_limit_that_is_reached_is_told_with_what_is_left(
+    limit: dict[str, Any], reason: ReasonCode, left: int
+) -> None:
     told = found(SHOP, but(quotas=(quota(Kind.QUICK_PAY, **limit),)), "QUICK_PAY:c_CMB")
-    assert told == (Change(what=What.LIMIT_REACHED, before=cny(9_500), after=cny(left), subject="QUICK_PAY:c_CMB", reason=reason),)
+    assert told == (
+        Change(what=What.LIMIT_REACHED, before=cny(9_500), after=cny(left), subject="QUICK_PAY:c_CMB", reason=reason),
+    )
 
 
 def test_a_minimum_that_is_not_reached_is_a_limit_too() -> None:
-    [told] = found(SHOP, but(channels=(channel(Kind.WALLET, "ALIPAY", least=20_000),), promotions=SHOP.promotions), "WALLET:ALIPAY")[:1]
+    [told] = found(
+        SHOP, but(channels=(channel(Kind.WALLET, "ALIPAY", least=20_000),), promotions=SHOP.promotions), "WALLET:ALIPAY"
+    )[:1]
     assert (told.what, told.reason) == (What.LIMIT_REACHED, ReasonCode.BELOW_MIN)
 
 
@@ -204,13 +216,21 @@ def test_a_card_that_was_unbound_is_told_whether_the_card_centre_still_names_it_
         ("QUICK_PAY:c_CMB", {"cards": (card("CMB", expiry="2026-04"),)}, ReasonCode.CARD_EXPIRED),
         ("AGREEMENT:a_1", {"agreements": (agreement(status="TERMINATED"),)}, ReasonCode.AGREEMENT_TERMINATED),
         ("AGREEMENT:a_1", {"agreements": ()}, ReasonCode.NOT_OFFERED),
-        ("WALLET:ALIPAY", {"channels": (channel(Kind.WALLET, "ALIPAY", status=ChannelStatus.CLOSED),)}, ReasonCode.CHANNEL_CLOSED),
+        (
+            "WALLET:ALIPAY",
+            {"channels": (channel(Kind.WALLET, "ALIPAY", status=ChannelStatus.CLOSED),)},
+            ReasonCode.CHANNEL_CLOSED,
+        ),
         ("WALLET:ALIPAY", {"channels": ()}, ReasonCode.NOT_OFFERED),
     ],
 )
-def test_a_method_that_cannot_be_used_any_more_is_closed_and_says_why(method_id: str, changed: Any, reason: ReasonCode) -> None:
+def test_a_method_that_cannot_be_used_any_more_is_closed_and_says_why(
+    method_id: str, changed: Any, reason: ReasonCode
+) -> None:
     told = found(SHOP, but(**changed), method_id)
-    assert [(change.what, change.reason, change.subject) for change in told] == [(What.METHOD_CLOSED, reason, method_id)]
+    assert [(change.what, change.reason, change.subject) for change in told] == [
+        (What.METHOD_CLOSED, reason, method_id)
+    ]
 
 
 def test_an_option_speaks_for_itself_whatever_its_method_says() -> None:
@@ -259,11 +279,16 @@ def test_an_order_of_another_amount_is_told_even_where_discounts_make_up_for_it(
         ("marketing", "WALLET:ALIPAY", None),
     ],
 )
-def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(source: str, method_id: str, option_id: str | None) -> None:
+def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
+    source: str, method_id: str, option_id: str | None
+) -> None:
     quiet = but(silent={source: Why.TIMEOUT})
     assert silent(SHOP, quiet, method_id, option_id) == (source,)
     if source != "marketing":
-        assert {change.what for change in found(SHOP, quiet, method_id, option_id)} <= {What.PRICE_CHANGED, What.PROMOTION_GONE}
+        assert {change.what for change in found(SHOP, quiet, method_id, option_id)} <= {
+            What.PRICE_CHANGED,
+            What.PROMOTION_GONE,
+        }
 
 
 def test_a_source_that_has_no_say_in_the_chosen_way_may_be_silent() -> None:
@@ -295,7 +320,13 @@ def test_an_order_that_is_blocked_leaves_nothing_open() -> None:
 
 def test_a_change_has_the_names_of_the_contract() -> None:
     told = msgspec.to_builtins(Change(what=What.PRICE_CHANGED, before=cny(1), after=None))
-    assert told == {"what": "PRICE_CHANGED", "from": {"currency": "CNY", "value": 1}, "to": None, "subject": None, "reason": None}
+    assert told == {
+        "what": "PRICE_CHANGED",
+        "from": {"currency": "CNY", "value": 1},
+        "to": None,
+        "subject": None,
+        "reason": None,
+    }
 
 
 def every_choice(world: World) -> Iterator[tuple[PayMethod, str | None]]:
@@ -332,7 +363,10 @@ def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offere
     rows: dict[str, Offered] = {row.id: row for row in offered(then).methods}
     for method, option_id in [*every_choice(then), *every_choice(after)]:
         told_price = chosen(then, method.method_id, option_id)
-        for choice in (told_price, structs.replace(told_price, expected_payable=Money(after.order.amount.currency, expected))):
+        for choice in (
+            told_price,
+            structs.replace(told_price, expected_payable=Money(after.order.amount.currency, expected)),
+        ):
             row = rows.get(method.method_id)
             promised = Before(then.order.amount, row)
             if changes(choice, promised, fresh) or unverified(choice, promised, fresh):
@@ -347,7 +381,9 @@ def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offere
             assert amounts.order == then.order.amount
             offer = next((row for row in row.options if row.id == option_id), row)
             assert (offer.payable, offer.fee) == (amounts.payable.value, amounts.fee.value)
-            assert {(discount.promotion_id, discount.amount.value) for discount in amounts.discounts} == set(offer.promotions)
+            assert {(discount.promotion_id, discount.amount.value) for discount in amounts.discounts} == set(
+                offer.promotions
+            )
 
 
 def test_every_way_to_differ_can_be_told() -> None:

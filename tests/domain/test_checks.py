@@ -37,7 +37,11 @@ def blocked(*wrongs: dict[str, dict[str, Any]]) -> Blocked | None:
         for part, change in wrong.items():
             changes[part] |= change
     return block(
-        request(**changes["request"]), order(**changes["order"]), merchant(**changes["merchant"]), member(**changes["member"]), NOW
+        request(**changes["request"]),
+        order(**changes["order"]),
+        merchant(**changes["merchant"]),
+        member(**changes["member"]),
+        NOW,
     )
 
 
@@ -96,7 +100,9 @@ def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
     ("the_merchant", "the_member"),
     [(SILENT, None), (SILENT, member(status=MemberStatus.FROZEN)), (merchant(), SILENT), (SILENT, SILENT)],
 )
-def test_a_check_behind_a_missing_fact_is_not_made(the_merchant: Merchant | Missing, the_member: Member | Missing | None) -> None:
+def test_a_check_behind_a_missing_fact_is_not_made(
+    the_merchant: Merchant | Missing, the_member: Member | Missing | None
+) -> None:
     assert block(request(), order(), the_merchant, the_member, NOW) is None
 
 

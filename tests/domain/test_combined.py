@@ -111,7 +111,11 @@ def test_a_card_without_a_channel_is_an_option_that_says_so() -> None:
 def test_every_good_card_is_an_option_and_the_cheapest_is_chosen() -> None:
     world = short(
         cards=(card("CMB"), card("ICBC"), card("BOC", status=CardStatus.FROZEN)),
-        channels=(channel(Kind.QUICK_PAY, "CMB", fee_bps=10), channel(Kind.QUICK_PAY, "ICBC"), channel(Kind.QUICK_PAY, "BOC")),
+        channels=(
+            channel(Kind.QUICK_PAY, "CMB", fee_bps=10),
+            channel(Kind.QUICK_PAY, "ICBC"),
+            channel(Kind.QUICK_PAY, "BOC"),
+        ),
     )
     method = world.method(COMBINED)
     assert [option.option_id for option in method.options] == ["c_CMB", "c_ICBC"]
@@ -128,7 +132,10 @@ def test_of_cards_of_one_bank_the_choice_does_not_depend_on_their_order() -> Non
 def test_a_card_whose_channel_is_closed_is_not_chosen() -> None:
     world = short(
         cards=(card("CMB"), card("ICBC")),
-        channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.CLOSED), channel(Kind.QUICK_PAY, "ICBC", fee_bps=500)),
+        channels=(
+            channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.CLOSED),
+            channel(Kind.QUICK_PAY, "ICBC", fee_bps=500),
+        ),
     )
     assert world.method(COMBINED).legs[1].id == "c_ICBC"
 

@@ -46,7 +46,9 @@ def test_other_parts_give_another_id_however_they_are_cut(parts: list[tuple[str,
     assert len({payment_id(*each) for each in parts}) == len(parts)
 
 
-@pytest.mark.parametrize("cut", [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("a", "b", "c:d"), ("a:b", "c", "d")])
+@pytest.mark.parametrize(
+    "cut", [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("a", "b", "c:d"), ("a:b", "c", "d")]
+)
 def test_where_one_part_ends_and_the_next_begins_matters(cut: tuple[str, str, str]) -> None:
     assert payment_id(*cut) != payment_id("a", "b", "c")
     assert payment_id(*cut) != payment_id("".join(cut), "", "")

@@ -9,11 +9,35 @@ import pytest
 
 from cashier.answer import Why
 from cashier.domain.facts import AccountType, CardStatus, CardType, ChannelStatus
-from cashier.domain.method import Availability, Health, Instrument, Kind, NextAction, PayMethod, ReasonCode, Remedy, RemedyType
+from cashier.domain.method import (
+    Availability,
+    Health,
+    Instrument,
+    Kind,
+    NextAction,
+    PayMethod,
+    ReasonCode,
+    Remedy,
+    RemedyType,
+)
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 
-from .facts import NOW, World, account, agreement, card, channel, cny, member, merchant, one_of_each, order, request, with_terms
+from .facts import (
+    NOW,
+    World,
+    account,
+    agreement,
+    card,
+    channel,
+    cny,
+    member,
+    merchant,
+    one_of_each,
+    order,
+    request,
+    with_terms,
+)
 
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 WAYS = {
@@ -99,7 +123,10 @@ def test_a_way_none_of_whose_options_can_be_used_cannot_be_used_and_says_what_th
 @pytest.mark.parametrize("kind", [Kind.CARD, Kind.CONSUMER_QR])
 def test_however_many_channels_there_are_the_kind_is_one_way(kind: Kind) -> None:
     world = one_of_each(
-        channels=(channel(kind, "A"), channel(kind, "B"), channel(kind, "A", "another")), cards=(), agreements=(), accounts=()
+        channels=(channel(kind, "A"), channel(kind, "B"), channel(kind, "A", "another")),
+        cards=(),
+        agreements=(),
+        accounts=(),
     )
     [method] = world.methods()
     assert (method.method_id, method.availability, method.instrument) == (kind, AVAILABLE, None)
@@ -121,7 +148,10 @@ def test_of_channels_at_one_price_a_failing_one_is_not_taken_to_save_us_a_little
 
 
 def test_a_provider_whose_channels_call_it_differently_has_one_name_whatever_their_order() -> None:
-    channels = (channel(Kind.WALLET, "A", "w_1", provider_name="One"), channel(Kind.WALLET, "A", "w_2", provider_name="Two"))
+    channels = (
+        channel(Kind.WALLET, "A", "w_1", provider_name="One"),
+        channel(Kind.WALLET, "A", "w_2", provider_name="Two"),
+    )
     banks = (channel(Kind.VA, "A", "v_1", provider_name="One"), channel(Kind.VA, "A", "v_2", provider_name="Two"))
     for found in (World(channels=(*channels, *banks)), World(channels=(*channels[::-1], *banks[::-1]))):
         assert found.method("WALLET:A").title == "One"
@@ -129,7 +159,9 @@ def test_a_provider_whose_channels_call_it_differently_has_one_name_whatever_the
 
 
 def test_a_closed_channel_does_not_matter_while_another_is_open() -> None:
-    [method] = World(channels=(channel(Kind.WALLET, "A", "w_1", status=ChannelStatus.CLOSED), channel(Kind.WALLET, "A", "w_2"))).methods()
+    [method] = World(
+        channels=(channel(Kind.WALLET, "A", "w_1", status=ChannelStatus.CLOSED), channel(Kind.WALLET, "A", "w_2"))
+    ).methods()
     assert method.availability is AVAILABLE
 
 
@@ -181,17 +213,23 @@ def test_who_has_no_card_is_told_so_even_while_the_gateway_is_silent() -> None:
         ({"bank": "ICBC"}, ReasonCode.NO_CHANNEL, None),
     ],
 )
-def test_a_card_that_cannot_be_used_says_why(changes: dict[str, Any], reason: ReasonCode, remedy: Remedy | None) -> None:
+def test_a_card_that_cannot_be_used_says_why(
+    changes: dict[str, Any], reason: ReasonCode, remedy: Remedy | None
+) -> None:
     method = cmb(cards=(card(card_id="c_CMB", **changes),)).method("QUICK_PAY:c_CMB")
     assert method.availability is UNAVAILABLE
     assert method.reason is not None
     assert (method.reason.code, method.reason.remedy) == (reason, remedy)
 
 
-@pytest.mark.parametrize(("expiry", "availability"), [("2026-05", AVAILABLE), ("2026-06", AVAILABLE), ("2026-04", UNAVAILABLE)])
+@pytest.mark.parametrize(
+    ("expiry", "availability"), [("2026-05", AVAILABLE), ("2026-06", AVAILABLE), ("2026-04", UNAVAILABLE)]
+)
 def test_a_card_is_good_to_the_end_of_its_last_month(expiry: str, availability: Availability) -> None:
     last_second = NOW.replace(day=31, hour=23, minute=59, second=59)
-    world = cmb(cards=(card("CMB", expiry=expiry),), now=last_second, order=order(expires_at=last_second + timedelta(hours=1)))
+    world = cmb(
+        cards=(card("CMB", expiry=expiry),), now=last_second, order=order(expires_at=last_second + timedelta(hours=1))
+    )
     assert world.method("QUICK_PAY:c_CMB").availability is availability
 
 
@@ -204,7 +242,9 @@ def test_a_card_is_good_to_the_end_of_its_last_month(expiry: str, availability: 
         ({"card_types": frozenset({CardType.DEBIT})}, AVAILABLE),
     ],
 )
-def test_a_card_needs_a_channel_that_takes_its_brand_and_type(narrowed: dict[str, Any], availability: Availability) -> None:
+def test_a_card_needs_a_channel_that_takes_its_brand_and_type(
+    narrowed: dict[str, Any], availability: Availability
+) -> None:
     world = cmb(channels=(channel(Kind.QUICK_PAY, "CMB", **narrowed),))
     assert world.method("QUICK_PAY:c_CMB").availability is availability
 
@@ -228,7 +268,9 @@ def test_a_frozen_account_and_one_in_another_currency_cannot_be_used() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BALANCE])
-def test_what_a_channel_refuses_is_refused_in_every_kind(kind: Kind, changes: dict[str, Any], reason: ReasonCode) -> None:
+def test_what_a_channel_refuses_is_refused_in_every_kind(
+    kind: Kind, changes: dict[str, Any], reason: ReasonCode
+) -> None:
     world = one_of_each()
     [mine] = [known for known in world.channels if known.kind is kind]
     method = world.but(channels=(channel(kind, mine.provider, **changes),)).method(WAYS[kind])
@@ -355,6 +397,8 @@ def test_currencies_with_other_digits_are_carried_and_told_in_their_own(currency
     assert balance.reason is not None
     assert (
         balance.reason.message
-        == {"JPY": "The balance of 1,250 JPY is not enough.", "KWD": "The balance of 1.250 KWD is not enough."}[currency]
+        == {"JPY": "The balance of 1,250 JPY is not enough.", "KWD": "The balance of 1.250 KWD is not enough."}[
+            currency
+        ]
     )
     assert balance.reason.remedy == Remedy(RemedyType.TOP_UP, Money(currency, 3_750))

@@ -29,7 +29,9 @@ def carried(world: World, method: PayMethod, option_id: str | None = None) -> Ca
     return candidates(world.case(), Choice(method.method_id, option_id))
 
 
-def made(world: World, method_id: str, option_id: str | None = None, card_token: str | None = TOKEN) -> tuple[Leg, ...] | LegsRefused:
+def made(
+    world: World, method_id: str, option_id: str | None = None, card_token: str | None = TOKEN
+) -> tuple[Leg, ...] | LegsRefused:
     """As it is made at acceptance: the candidates of the choice, the first of them, the legs."""
     method = world.method(method_id)
     found = carried(world, method, option_id)
@@ -37,7 +39,9 @@ def made(world: World, method_id: str, option_id: str | None = None, card_token:
 
 
 def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> Leg:
-    return Leg(type=LegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=cny(amount))
+    return Leg(
+        type=LegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=cny(amount)
+    )
 
 
 def off(promotion_id: str, amount: int) -> Leg:
@@ -63,7 +67,9 @@ def held(amount: int, account_id: str = "b_1") -> Leg:
         ("CONSUMER_QR", None, paid(10_000, "CONSUMER_QR:WECHAT")),
     ],
 )
-def test_each_of_the_ten_kinds_names_what_the_engine_needs(method_id: str, option_id: str | None, expected: Leg) -> None:
+def test_each_of_the_ten_kinds_names_what_the_engine_needs(
+    method_id: str, option_id: str | None, expected: Leg
+) -> None:
     assert made(one_of_each(), method_id, option_id) == (expected,)
 
 
@@ -122,7 +128,9 @@ def test_a_card_without_its_token_and_a_method_without_its_instrument_have_no_le
     assert made(one_of_each(), "CARD", card_token=None) == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
     world = one_of_each()
     nameless = structs.replace(world.method("QUICK_PAY:c_CMB"), instrument=None)
-    assert legs(nameless, carried(world, nameless).quote, "QUICK_PAY:CMB") == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+    assert legs(nameless, carried(world, nameless).quote, "QUICK_PAY:CMB") == LegsRefused(
+        LegsRefusedCode.INSTRUMENT_MISSING
+    )
 
 
 def test_money_that_needs_a_channel_has_no_legs_without_one() -> None:
@@ -153,7 +161,13 @@ def test_a_price_whose_parts_are_not_its_sum_is_a_loud_error() -> None:
     method = world.method("BALANCE:b_1")
     price = method.amount
     assert price is not None
-    for wrong in ({"payable": cny(9_499)}, {"fee": cny(1)}, {"discounts": ()}, {"order": cny(9_999)}, {"fee": Money("USD", 0)}):
+    for wrong in (
+        {"payable": cny(9_499)},
+        {"fee": cny(1)},
+        {"discounts": ()},
+        {"order": cny(9_999)},
+        {"fee": Money("USD", 0)},
+    ):
         with pytest.raises(LegsDoNotAddUp):
             legs(method, Quote(None, structs.replace(price, **wrong)), None)
 
@@ -177,7 +191,9 @@ def every_choice(world: World) -> list[tuple[PayMethod, str | None]]:
         if method.availability is not Availability.AVAILABLE:
             continue
         combined = method.kind is Kind.BALANCE and bool(method.options)
-        found += [(method, option.option_id) for option in method.options if option.availability is Availability.AVAILABLE]
+        found += [
+            (method, option.option_id) for option in method.options if option.availability is Availability.AVAILABLE
+        ]
         found += [(method, None)] if combined or not method.options else []
     return found
 
@@ -203,7 +219,9 @@ def shop(amount: int, balance: int, off_1: int, off_2: int, terms: int) -> World
     )
 
 
-SHOPS = st.builds(shop, st.integers(0, 300), st.integers(0, 300), st.integers(1, 150), st.integers(1, 150), st.integers(0, 143))
+SHOPS = st.builds(
+    shop, st.integers(0, 300), st.integers(0, 300), st.integers(1, 150), st.integers(1, 150), st.integers(0, 143)
+)
 
 
 @given(st.one_of(SHOPS, SHOPS, worlds()))

@@ -16,7 +16,9 @@ AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 
 
 def wallet(amount: int, *quotas: Any, promotions: Any = (), **changes: Any) -> PayMethod:
-    world = World(order=order(amount), channels=(channel(Kind.WALLET, "A", **changes),), quotas=quotas, promotions=promotions)
+    world = World(
+        order=order(amount), channels=(channel(Kind.WALLET, "A", **changes),), quotas=quotas, promotions=promotions
+    )
     return world.method("WALLET:A")
 
 
@@ -74,8 +76,16 @@ def test_of_all_limits_that_apply_the_tightest_wins_by_each_clock() -> None:
 
 def test_the_channels_own_maximum_is_one_of_the_limits_on_a_single_payment() -> None:
     assert wallet(10, quota(Kind.WALLET, single=900), most=600).limits == Limits(cny(600), None, None)
-    assert refused(wallet(601, quota(Kind.WALLET, single=900), most=600)) == (ReasonCode.ABOVE_SINGLE_LIMIT, "channel", reduce_to(600))
-    assert refused(wallet(601, quota(Kind.WALLET, single=600), most=600)) == (ReasonCode.ABOVE_SINGLE_LIMIT, "quota", reduce_to(600))
+    assert refused(wallet(601, quota(Kind.WALLET, single=900), most=600)) == (
+        ReasonCode.ABOVE_SINGLE_LIMIT,
+        "channel",
+        reduce_to(600),
+    )
+    assert refused(wallet(601, quota(Kind.WALLET, single=600), most=600)) == (
+        ReasonCode.ABOVE_SINGLE_LIMIT,
+        "quota",
+        reduce_to(600),
+    )
 
 
 def test_a_quota_that_is_used_up_or_overdrawn_leaves_nothing_and_no_amount_would_help() -> None:
@@ -101,8 +111,14 @@ def test_a_quota_that_is_used_up_or_overdrawn_leaves_nothing_and_no_amount_would
         ({"bank": "CMB", "card_id": "c_CMB", "channel_id": "QUICK_PAY:CMB"}, True),
     ],
 )
-def test_a_quota_covers_what_its_scope_names_and_whatever_it_does_not_narrow(scope: dict[str, Any], applies: bool) -> None:
-    world = World(cards=(card("CMB"),), channels=(channel(Kind.QUICK_PAY, "CMB"),), quotas=(quota(Kind.QUICK_PAY, single=1, **scope),))
+def test_a_quota_covers_what_its_scope_names_and_whatever_it_does_not_narrow(
+    scope: dict[str, Any], applies: bool
+) -> None:
+    world = World(
+        cards=(card("CMB"),),
+        channels=(channel(Kind.QUICK_PAY, "CMB"),),
+        quotas=(quota(Kind.QUICK_PAY, single=1, **scope),),
+    )
     assert (world.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE) is applies
 
 
@@ -110,7 +126,9 @@ def test_a_quota_of_another_kind_does_not_apply() -> None:
     assert refused(wallet(10, quota(Kind.QUICK_PAY, single=1))) is None
 
 
-@pytest.mark.parametrize("kind", [Kind.WALLET, Kind.MERCHANT_QR, Kind.CONSUMER_QR, Kind.CARD, Kind.VA, Kind.OTC, Kind.NET_BANKING])
+@pytest.mark.parametrize(
+    "kind", [Kind.WALLET, Kind.MERCHANT_QR, Kind.CONSUMER_QR, Kind.CARD, Kind.VA, Kind.OTC, Kind.NET_BANKING]
+)
 def test_a_quota_that_names_a_provider_applies_to_it_in_every_kind(kind: Kind) -> None:
     world = World(
         channels=(channel(kind, "A"),),
@@ -152,7 +170,9 @@ def test_a_free_order_is_below_no_minimum() -> None:
 
 def test_the_channels_own_fee_stands_before_the_catalogs() -> None:
     def fee(fee_bps: int | None) -> int:
-        world = World(channels=(channel(Kind.WALLET, "A", fee_bps=fee_bps),), catalog=with_terms(Kind.WALLET, fee_bps=70))
+        world = World(
+            channels=(channel(Kind.WALLET, "A", fee_bps=fee_bps),), catalog=with_terms(Kind.WALLET, fee_bps=70)
+        )
         [method] = world.methods()
         assert method.amount is not None
         return method.amount.fee.value
@@ -178,7 +198,9 @@ def test_the_smallest_amount_carried_is_the_first_that_reaches_the_minimum_with_
 def test_an_agreement_has_a_limit_of_its_own() -> None:
     def method(amount: int, **changes: Any) -> PayMethod:
         world = World(
-            order=order(amount), agreements=(agreement(single_max=cny(500)),), channels=(channel(Kind.AGREEMENT, "UNIONPAY", **changes),)
+            order=order(amount),
+            agreements=(agreement(single_max=cny(500)),),
+            channels=(channel(Kind.AGREEMENT, "UNIONPAY", **changes),),
         )
         return world.method("AGREEMENT:a_1")
 

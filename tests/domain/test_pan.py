@@ -46,7 +46,9 @@ def written(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(written(), words, words)
-def test_every_number_that_passes_is_found_in_any_text_and_any_grouping(number: tuple[str, str], before: str, after: str) -> None:
+def test_every_number_that_passes_is_found_in_any_text_and_any_grouping(
+    number: tuple[str, str], before: str, after: str
+) -> None:
     assert looks_like_pan(before + number[1] + after)
 
 
@@ -105,8 +107,12 @@ def test_whatever_is_of_an_issuer_looks_like_one(text: str) -> None:
     assert looks_like_pan(text) or not looks_issued(text)
 
 
-@given(st.lists(words | st.integers() | st.none() | st.booleans()), st.sampled_from(["note", "device", "extra"]), written())
-def test_it_is_found_however_deep_and_its_place_is_named_without_it(others: list[Any], name: str, number: tuple[str, str]) -> None:
+@given(
+    st.lists(words | st.integers() | st.none() | st.booleans()), st.sampled_from(["note", "device", "extra"]), written()
+)
+def test_it_is_found_however_deep_and_its_place_is_named_without_it(
+    others: list[Any], name: str, number: tuple[str, str]
+) -> None:
     body = {"a": others, "b": [{name: [number[1]]}]}
     found = pan_fields(body)
     assert f"b[0].{name}[0]" in found
@@ -114,11 +120,20 @@ def test_it_is_found_however_deep_and_its_place_is_named_without_it(others: list
 
 
 def test_names_numbers_and_ids_are_judged_too() -> None:
-    body = {VISA: {"x": 1}, "n": int(VISA), "order_id": "1" + VISA[1:], "user_id": VISA, "amount": {"value": 12_800}, "huge": 10**30}
+    body = {
+        VISA: {"x": 1},
+        "n": int(VISA),
+        "order_id": "1" + VISA[1:],
+        "user_id": VISA,
+        "amount": {"value": 12_800},
+        "huge": 10**30,
+    }
     assert pan_fields(body, ids=frozenset({"order_id", "user_id"})) == ("?", "n", "user_id")
 
 
-@pytest.mark.parametrize("text", ["1 " * 6_000, "1" * 12_000, " " * 12_000, "1   " * 3_000, "12-" * 4_000, "1    " * 2_400])
+@pytest.mark.parametrize(
+    "text", ["1 " * 6_000, "1" * 12_000, " " * 12_000, "1   " * 3_000, "12-" * 4_000, "1    " * 2_400]
+)
 def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: how often a digit is turned into a number."""
     turned = 0
@@ -133,7 +148,9 @@ def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypa
     assert turned <= 2 * len(text)
 
 
-@pytest.mark.parametrize("name", ["order_id", "user_id", "method_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"])
+@pytest.mark.parametrize(
+    "name", ["order_id", "user_id", "method_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"]
+)
 def test_an_id_of_a_payment_may_be_a_number_that_no_issuer_gives_out(name: str) -> None:
     assert payment_pan_fields({name: "2026050112000000007"}) == ()
     assert payment_pan_fields({name: VISA}) == (name,)
@@ -190,5 +207,10 @@ def test_a_number_grouped_as_on_a_card_is_one_whatever_separates_the_groups(sepa
 
 
 def test_versions_and_addresses_are_no_card_numbers() -> None:
-    for text in ("Mozilla/5.0 (X11) AppleWebKit/537.36 Chrome/120.0.6099.109 Safari/537.36", "192.168.100.100", "2026/11/23", "10_15_7"):
+    for text in (
+        "Mozilla/5.0 (X11) AppleWebKit/537.36 Chrome/120.0.6099.109 Safari/537.36",
+        "192.168.100.100",
+        "2026/11/23",
+        "10_15_7",
+    ):
         assert not looks_like_pan(text)

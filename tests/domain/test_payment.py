@@ -60,7 +60,10 @@ def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: Event) -> No
 
 
 def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> None:
-    assert {event for event, status in LEADS.items() if status is Status.SUCCEEDED} == {Event.ORDER_PAID, Event.ORDER_REFUNDED}
+    assert {event for event, status in LEADS.items() if status is Status.SUCCEEDED} == {
+        Event.ORDER_PAID,
+        Event.ORDER_REFUNDED,
+    }
     refunding = {Event.ORDER_CLOSED_REFUNDING, Event.ORDER_CLOSED_REFUNDED, Event.PAID_TWICE}
     assert {event for event, status in LEADS.items() if status is Status.CLOSED_REFUNDING} == refunding
 

@@ -21,11 +21,21 @@ LATER = "2026-05-15T13:00:00Z"
 AT = datetime(2026, 5, 15, 13, 0, tzinfo=UTC)
 ACTIONS: list[tuple[dict[str, Any], type, datetime | None]] = [
     ({"type": "REDIRECT", "method": "GET", "url": "https://bank.example/"}, Redirect, None),
-    ({"type": "REDIRECT", "method": "POST", "url": "https://b.example/", "fields": {"a": "1"}, "applink": "b://"}, Redirect, None),
+    (
+        {"type": "REDIRECT", "method": "POST", "url": "https://b.example/", "fields": {"a": "1"}, "applink": "b://"},
+        Redirect,
+        None,
+    ),
     ({"type": "DISPLAY_QR", "data": "https://q.example/1", "expires_at": LATER}, DisplayQr, AT),
     ({"type": "DISPLAY_CODE", "code": "12", "institution": "Alfamart", "expires_at": LATER}, DisplayCode, AT),
     (
-        {"type": "DISPLAY_VA", "bank": "BCA", "account_no": "88", "account_name": "x", "amount": {"currency": "IDR", "value": 5}}
+        {
+            "type": "DISPLAY_VA",
+            "bank": "BCA",
+            "account_no": "88",
+            "account_name": "x",
+            "amount": {"currency": "IDR", "value": 5},
+        }
         | {"expires_at": LATER},
         DisplayVa,
         AT,
@@ -44,7 +54,8 @@ def test_an_action_is_handed_on_as_it_came(written: dict[str, Any], sort: type, 
 
 
 @pytest.mark.parametrize(
-    "written", [{"type": "DANCE"}, {"type": "REDIRECT", "method": "PUT", "url": "x"}, {"type": "DISPLAY_QR", "data": "x"}]
+    "written",
+    [{"type": "DANCE"}, {"type": "REDIRECT", "method": "PUT", "url": "x"}, {"type": "DISPLAY_QR", "data": "x"}],
 )
 def test_an_action_that_the_contract_does_not_have_is_not_read(written: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
@@ -53,7 +64,14 @@ def test_an_action_that_the_contract_does_not_have_is_not_read(written: dict[str
 
 def test_a_payment_has_the_fields_of_the_contract() -> None:
     carried = CarriedChallenge(
-        challenge_id="ch_1", type="SMS_OTP", render_value="138****1234", decision_id="d_1", started_at=0, expires_at=300, attempts=1, of=3
+        challenge_id="ch_1",
+        type="SMS_OTP",
+        render_value="138****1234",
+        decision_id="d_1",
+        started_at=0,
+        expires_at=300,
+        attempts=1,
+        of=3,
     )
     payment = Payment(
         payment_id="pay_1",
@@ -106,5 +124,9 @@ def test_who_paid_for_a_closed_order_reads_when_the_money_comes_back(locale: str
 
 
 def test_a_missing_message_is_a_fault_of_the_catalog() -> None:
-    english = structs.replace(CATALOG.texts["en"], payments={code: "x" for code in MessageCode if code is not MessageCode.CLOSING})
-    assert structs.replace(CATALOG, texts={**CATALOG.texts, "en": english}).faults() == ["texts: [en.payments] has no CLOSING"]
+    english = structs.replace(
+        CATALOG.texts["en"], payments={code: "x" for code in MessageCode if code is not MessageCode.CLOSING}
+    )
+    assert structs.replace(CATALOG, texts={**CATALOG.texts, "en": english}).faults() == [
+        "texts: [en.payments] has no CLOSING"
+    ]

@@ -28,8 +28,12 @@ REQUEST = msgspec.convert(BODY, PaymentRequest)
 
 
 def test_the_body_of_the_contract_is_a_choice_and_its_means() -> None:
-    assert REQUEST.chosen == msgspec.convert({name: BODY[name] for name in Chosen.__struct_fields__ if name in BODY}, Chosen)
-    assert REQUEST.means == Means(card_token="tok_secret", auth_code="281234567890123456", return_url=REQUEST.return_url)
+    assert REQUEST.chosen == msgspec.convert(
+        {name: BODY[name] for name in Chosen.__struct_fields__ if name in BODY}, Chosen
+    )
+    assert REQUEST.means == Means(
+        card_token="tok_secret", auth_code="281234567890123456", return_url=REQUEST.return_url
+    )
     assert type(REQUEST.chosen) is Chosen, "the consult token and the device stay behind"
 
 

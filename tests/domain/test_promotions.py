@@ -47,7 +47,15 @@ def test_a_promotion_ends_at_its_instant() -> None:
 
 @pytest.mark.parametrize(
     ("percent_bps", "cap", "off"),
-    [(500, None, 500), (500, 499, 499), (500, 500, 500), (500, 501, 500), (10_000, None, 10_000), (0, None, None), (500, 0, None)],
+    [
+        (500, None, 500),
+        (500, 499, 499),
+        (500, 500, 500),
+        (500, 501, 500),
+        (10_000, None, 10_000),
+        (0, None, None),
+        (500, 0, None),
+    ],
 )
 def test_a_percentage_is_capped(percent_bps: int, cap: int | None, off: int | None) -> None:
     offered = promotion("p", percent_bps=percent_bps, cap=None if cap is None else cny(cap))
@@ -85,7 +93,9 @@ def test_a_promotion_counts_for_the_banks_it_names() -> None:
 
 
 def test_of_one_group_the_best_is_used() -> None:
-    assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 30, group="g"), promotion("p_3", 20, group="g")) == {"p_2": 30}
+    assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 30, group="g"), promotion("p_3", 20, group="g")) == {
+        "p_2": 30
+    }
 
 
 def test_promotions_of_different_groups_add_up() -> None:
@@ -103,13 +113,17 @@ def test_of_sets_that_save_the_same_the_one_of_fewest_promotions_is_used() -> No
 
 
 def test_what_several_would_save_beyond_the_order_does_not_count_for_them() -> None:
-    assert taken(promotion("p_1", 60), promotion("p_2", 60), promotion("alone", 100, stackable=False), amount=100) == {"alone": 100}
+    assert taken(promotion("p_1", 60), promotion("p_2", 60), promotion("alone", 100, stackable=False), amount=100) == {
+        "alone": 100
+    }
 
 
 def test_among_equals_the_one_that_expires_first_is_used_and_then_the_smaller_id() -> None:
     soon, late = NOW + timedelta(days=1), NOW + timedelta(days=2)
     assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 10, group="g", expires_at=late)) == {"p_2": 10}
-    assert taken(promotion("p_1", 10, group="g", expires_at=late), promotion("p_2", 10, group="g", expires_at=soon)) == {"p_2": 10}
+    assert taken(
+        promotion("p_1", 10, group="g", expires_at=late), promotion("p_2", 10, group="g", expires_at=soon)
+    ) == {"p_2": 10}
     assert taken(promotion("p_2", 10, group="g"), promotion("p_1", 10, group="g")) == {"p_1": 10}
 
 
@@ -149,7 +163,9 @@ def test_of_sets_that_leave_just_the_minimum_the_one_of_fewest_promotions_is_use
 
 def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None:
     world = World(
-        order=order(100), channels=(channel(Kind.WALLET, "A", least=50),), promotions=(promotion("p_1", 60), promotion("p_2", 20))
+        order=order(100),
+        channels=(channel(Kind.WALLET, "A", least=50),),
+        promotions=(promotion("p_1", 60), promotion("p_2", 20)),
     )
     [method] = world.methods()
     assert method.reason is None
@@ -159,7 +175,11 @@ def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None
 
 def test_a_minimum_is_reached_with_the_fee_so_that_a_discount_is_not_lost_to_it() -> None:
     def saved(off: int) -> bool:
-        world = World(order=order(500), channels=(channel(Kind.WALLET, "A", least=500, fee_bps=200),), promotions=(promotion("p", off),))
+        world = World(
+            order=order(500),
+            channels=(channel(Kind.WALLET, "A", least=500, fee_bps=200),),
+            promotions=(promotion("p", off),),
+        )
         [method] = world.methods()
         assert method.reason is None
         assert method.amount is not None
@@ -173,7 +193,12 @@ def test_promotions_for_one_bank_are_for_its_cards_only() -> None:
     world = World(
         cards=(card("CMB", type=CardType.CREDIT), card("ICBC")),
         accounts=(account(50_000),),
-        channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC"), channel(Kind.CARD, "CMB"), channel(Kind.WALLET, "W")),
+        channels=(
+            channel(Kind.QUICK_PAY, "CMB"),
+            channel(Kind.QUICK_PAY, "ICBC"),
+            channel(Kind.CARD, "CMB"),
+            channel(Kind.WALLET, "W"),
+        ),
         promotions=(promotion("p", 10, banks=frozenset({"CMB"})),),
     )
     saved = {method.method_id for method in world.methods() if method.amount is not None and method.amount.discounts}
@@ -187,19 +212,35 @@ def test_promotions_for_one_kind_do_not_leak_into_another() -> None:
         channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.WALLET, "W")),
         promotions=(promotion("cards", 10, kinds=[Kind.QUICK_PAY]), promotion("balances", 20, kinds=[Kind.BALANCE])),
     )
-    found = {method.method_id: method.amount.discounts for method in world.methods() if isinstance(method.amount, Amounts)}
+    found = {
+        method.method_id: method.amount.discounts for method in world.methods() if isinstance(method.amount, Amounts)
+    }
     chosen = {method_id: [discount.promotion_id for discount in discounts] for method_id, discounts in found.items()}
-    assert chosen == {"QUICK_PAY:c_CMB": ["cards"], "BALANCE:b_1": ["balances"], "BALANCE:b_1+QUICK_PAY": [], "WALLET:W": []}
+    assert chosen == {
+        "QUICK_PAY:c_CMB": ["cards"],
+        "BALANCE:b_1": ["balances"],
+        "BALANCE:b_1+QUICK_PAY": [],
+        "WALLET:W": [],
+    }
 
 
 OFFERED = st.lists(
-    st.tuples(st.integers(1, 40), st.sampled_from("abcd"), st.sampled_from((True, True, False)), st.sampled_from((None, 1, 2))), max_size=8
+    st.tuples(
+        st.integers(1, 40), st.sampled_from("abcd"), st.sampled_from((True, True, False)), st.sampled_from((None, 1, 2))
+    ),
+    max_size=8,
 )
 
 
 def offered(rows: list[tuple[int, str, bool, int | None]]) -> list[Promotion]:
     return [
-        promotion(f"p_{index}", off, group=group, stackable=stackable, expires_at=None if days is None else NOW + timedelta(days=days))
+        promotion(
+            f"p_{index}",
+            off,
+            group=group,
+            stackable=stackable,
+            expires_at=None if days is None else NOW + timedelta(days=days),
+        )
         for index, (off, group, stackable, days) in enumerate(rows)
     ]
 
@@ -221,16 +262,24 @@ def sequence(one: Promotion) -> tuple[Any, ...]:
 
 @given(OFFERED, st.integers(1, 120), st.integers(0, 60))
 @settings(max_examples=400, deadline=None)
-def test_the_best_set_is_the_best_of_all_legal_sets(rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int) -> None:
+def test_the_best_set_is_the_best_of_all_legal_sets(
+    rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int
+) -> None:
     """The oracle tries every subset. Values are clamped to the order as in the law, so equal amounts tie there as here."""
     promotions = offered([(min(off, amount), group, stackable, days) for off, group, stackable, days in rows])
-    subsets = [sorted(subset, key=sequence) for size in range(len(promotions) + 1) for subset in combinations(promotions, size)]
+    subsets = [
+        sorted(subset, key=sequence) for size in range(len(promotions) + 1) for subset in combinations(promotions, size)
+    ]
 
     def saved(subset: Sequence[Promotion]) -> int:
         return min(amount, sum(value(one) for one in subset))
 
-    allowed = [subset for subset in subsets if legal(subset) and (saved(subset) == amount or amount - saved(subset) >= floor)]
-    expected = min(allowed, key=lambda subset: (-saved(subset), len(subset), [sequence(one) for one in subset]), default=[])
+    allowed = [
+        subset for subset in subsets if legal(subset) and (saved(subset) == amount or amount - saved(subset) >= floor)
+    ]
+    expected = min(
+        allowed, key=lambda subset: (-saved(subset), len(subset), [sequence(one) for one in subset]), default=[]
+    )
     found = best(promotions, amount, floor)
     assert found.total == saved(expected)
     assert sum(discount.amount.value for discount in found.discounts) == found.total

@@ -126,7 +126,11 @@ def room(world: World, quota: Quota, carried: int) -> bool:
 def carries(world: World, kind: Kind, channel: Channel, carried: int, card_id: str | None = None) -> bool:
     """The rules for a channel once more, by another hand."""
     currency = world.order.amount.currency
-    if channel.status is not ChannelStatus.OPEN or world.request.terminal not in channel.terminals or channel.kind is not kind:
+    if (
+        channel.status is not ChannelStatus.OPEN
+        or world.request.terminal not in channel.terminals
+        or channel.kind is not kind
+    ):
         return False
     if channel.products is not None and world.request.product not in channel.products:
         return False
@@ -210,7 +214,9 @@ def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_lim
         assert from_balance.currency == account.available.currency
         assert from_balance.value <= account.available.value
         mine = [
-            q for q in world.quotas if q.scope.kind is Kind.BALANCE and (q.scope.bank, q.scope.channel_id, q.scope.card_id) == (None,) * 3
+            q
+            for q in world.quotas
+            if q.scope.kind is Kind.BALANCE and (q.scope.bank, q.scope.channel_id, q.scope.card_id) == (None,) * 3
         ]
         assert all(room(world, quota, from_balance.value) for quota in mine)
         if method.legs:
@@ -237,7 +243,11 @@ def test_every_available_option_can_be_carried_by_its_provider(world: World) -> 
                 continue
             assert option.amount is not None
             payable = option.amount.payable.value
-            assert any(carries(world, method.kind, channel, payable) for channel in world.channels if channel.provider == option.option_id)
+            assert any(
+                carries(world, method.kind, channel, payable)
+                for channel in world.channels
+                if channel.provider == option.option_id
+            )
 
 
 def remarkable(world: World) -> Iterator[str]:
@@ -269,8 +279,14 @@ def test_the_worlds_have_what_the_properties_are_about() -> None:
     def look(world: World) -> None:
         seen.update(remarkable(world))
 
-    for number in (2, 16, *range(40)):  # the first two have it all today; the others are there for the day when they do not
-        seed(number)(settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(given(worlds())(look)))()
+    for number in (
+        2,
+        16,
+        *range(40),
+    ):  # the first two have it all today; the others are there for the day when they do not
+        seed(number)(
+            settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(given(worlds())(look))
+        )()
         if wanted <= seen:
             break
     assert wanted - seen == set()

@@ -44,7 +44,10 @@ def test_ranks_count_from_one_and_the_first_is_preferred_if_it_can_be_used() -> 
 
 
 def test_without_any_reason_kinds_come_in_the_order_of_the_catalog() -> None:
-    positions = [method.kind for method in one_of_each(channels=(), silent={"quota": Why.TIMEOUT, "channel": Why.TIMEOUT}).methods()]
+    positions = [
+        method.kind
+        for method in one_of_each(channels=(), silent={"quota": Why.TIMEOUT, "channel": Why.TIMEOUT}).methods()
+    ]
     undetermined = [kind for kind in positions if kind not in (Kind.QUICK_PAY, Kind.BALANCE)]
     assert undetermined == [
         Kind.WALLET,

@@ -28,7 +28,9 @@ PAYMENT = 1_000_000
 
 
 def road(channel_id: str, cost_bps: int = 30, success_bps: int = 9_700, **changes: Any) -> Channel:
-    return structs.replace(channel(Kind.CARD, channel_id.upper(), channel_id), cost_bps=cost_bps, success_bps=success_bps, **changes)
+    return structs.replace(
+        channel(Kind.CARD, channel_id.upper(), channel_id), cost_bps=cost_bps, success_bps=success_bps, **changes
+    )
 
 
 def seen(good: int, bad: int, **changes: Any) -> TrackRecord:
@@ -50,7 +52,9 @@ def routed(
     records: Mapping[str, TrackRecord] | None = None,
     **more: TrackRecord,
 ) -> Route:
-    return route(Routing(rule=(rule or Rule("cheapest_healthy"),)), passage, channels, records or more, NOW_S, seed, tried)
+    return route(
+        Routing(rule=(rule or Rule("cheapest_healthy"),)), passage, channels, records or more, NOW_S, seed, tried
+    )
 
 
 def spread(count: int = 1_000, **more: Any) -> Counter[str]:
@@ -112,7 +116,10 @@ def test_a_difference_within_the_tolerance_costs_no_traffic() -> None:
 
 
 def test_one_that_is_worse_loses_its_traffic_bit_by_bit() -> None:
-    shares = [spread(channels=(CHEAP, DEAR), cheap=seen(400 - bad, bad), dear=seen(388, 12))["cheap"] for bad in range(20, 40, 2)]
+    shares = [
+        spread(channels=(CHEAP, DEAR), cheap=seen(400 - bad, bad), dear=seen(388, 12))["cheap"]
+        for bad in range(20, 40, 2)
+    ]
     assert shares == sorted(shares, reverse=True)
     assert (shares[0], shares[-1]) == (1_000, 0)
     assert len(set(shares)) > 3
@@ -127,7 +134,10 @@ def test_a_sick_one_gets_probes_only_and_is_last_of_those_that_stand_by() -> Non
     routes = [routed(seed=f"pay_{number}", cheap=SICK) for number in range(2_000)]
     probes = [found for found in routes if found.probe]
     assert 20 <= len(probes) <= 60
-    assert all((found.channel_id, found.alternatives, found.why) == ("cheap", ("dear", "safe"), RouteReason.PROBE) for found in probes)
+    assert all(
+        (found.channel_id, found.alternatives, found.why) == ("cheap", ("dear", "safe"), RouteReason.PROBE)
+        for found in probes
+    )
     assert {tuple(order_of(found)) for found in routes if not found.probe} == {("dear", "safe", "cheap")}
 
 

@@ -18,7 +18,9 @@ from .facts import World, account, agreement, card, channel, cny, one_of_each, o
 from .worlds import worlds
 
 ADYEN = channel(Kind.CARD, "ADYEN", "ch_adyen", brands=frozenset({"VISA", "JCB"}), fee_bps=100)
-WORLDPAY = channel(Kind.CARD, "WORLDPAY", "ch_worldpay", brands=frozenset({"VISA"}), card_types=frozenset({"CREDIT"}), fee_bps=100)
+WORLDPAY = channel(
+    Kind.CARD, "WORLDPAY", "ch_worldpay", brands=frozenset({"VISA"}), card_types=frozenset({"CREDIT"}), fee_bps=100
+)
 
 
 def found(world: World, method_id: str, option_id: str | None = None, **more: Any) -> Candidates:
@@ -36,12 +38,18 @@ def ways(method: PayMethod) -> list[tuple[str | None, Availability]]:
 
 @given(worlds())
 @settings(max_examples=25)
-def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at_the_price_that_was_offered(world: World) -> None:
+def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at_the_price_that_was_offered(
+    world: World,
+) -> None:
     for method in world.methods():
         for option_id, availability in ways(method):
             its = found(world, method.method_id, option_id)
-            assert its.quote.amounts == next((option.amount for option in method.options if option.option_id == option_id), method.amount)
-            carried = its.quote.amounts is not None and its.quote.amounts.payable.value > 0 and its.quote.channel is not None
+            assert its.quote.amounts == next(
+                (option.amount for option in method.options if option.option_id == option_id), method.amount
+            )
+            carried = (
+                its.quote.amounts is not None and its.quote.amounts.payable.value > 0 and its.quote.channel is not None
+            )
             assert bool(its.channels) == (availability is Availability.AVAILABLE and carried)
             assert refusal.availability(its.quote.refusal) is availability
             event(f"{len(its.channels)} candidates")
@@ -54,20 +62,34 @@ def test_every_candidate_would_carry_it_alone_at_the_same_price(world: World) ->
         for option_id, _ in ways(method):
             its = found(world, method.method_id, option_id)
             for one in its.channels:
-                others = tuple(other for other in world.channels if other.kind != one.kind or other.channel_id == one.channel_id)
+                others = tuple(
+                    other for other in world.channels if other.kind != one.kind or other.channel_id == one.channel_id
+                )
                 alone = world.but(channels=others).method(method.method_id)
-                priced = next((option.amount for option in alone.options if option.option_id == option_id), alone.amount)
+                priced = next(
+                    (option.amount for option in alone.options if option.option_id == option_id), alone.amount
+                )
                 assert alone.availability is Availability.AVAILABLE
                 assert priced == its.quote.amounts
 
 
 def test_each_kind_says_what_is_to_be_carried() -> None:
     world = one_of_each(order=order(7_000))
-    for kind, bank in [(Kind.CARD, None), (Kind.CONSUMER_QR, None), (Kind.NET_BANKING, "ICBC"), (Kind.VA, "BCA"), (Kind.OTC, "ALFAMART")]:
+    for kind, bank in [
+        (Kind.CARD, None),
+        (Kind.CONSUMER_QR, None),
+        (Kind.NET_BANKING, "ICBC"),
+        (Kind.VA, "BCA"),
+        (Kind.OTC, "ALFAMART"),
+    ]:
         passage = found(world, kind, bank).passage
         assert passage is not None
         assert (passage.kind, passage.bank, passage.amount, passage.merchant_id) == (kind, bank, cny(7_000), "m_1")
-    for method_id, bank in [("WALLET:ALIPAY", "ALIPAY"), ("MERCHANT_QR:WECHAT", "WECHAT"), ("AGREEMENT:a_1", "UNIONPAY")]:
+    for method_id, bank in [
+        ("WALLET:ALIPAY", "ALIPAY"),
+        ("MERCHANT_QR:WECHAT", "WECHAT"),
+        ("AGREEMENT:a_1", "UNIONPAY"),
+    ]:
         passage = found(world, method_id).passage
         assert passage is not None
         assert passage.bank == bank
@@ -157,7 +179,12 @@ def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
 
 @pytest.mark.parametrize(
     ("source", "method_id"),
-    [("card", "QUICK_PAY:c_1"), ("card", "AGREEMENT:a_1"), ("card", "BALANCE:b_1+QUICK_PAY"), ("balance", "BALANCE:b_1")],
+    [
+        ("card", "QUICK_PAY:c_1"),
+        ("card", "AGREEMENT:a_1"),
+        ("card", "BALANCE:b_1+QUICK_PAY"),
+        ("balance", "BALANCE:b_1"),
+    ],
 )
 def test_what_a_silent_service_would_know_of_is_undetermined_and_not_absent(source: str, method_id: str) -> None:
     its = found(one_of_each(silent={source: Why.TIMEOUT}), method_id)
@@ -171,7 +198,8 @@ def test_a_quota_on_one_channel_leaves_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "method_id", ["", "NONSENSE", "QUICK_PAY:c_9", "WALLET:NOBODY", "AGREEMENT:a_9", "BALANCE:b_9", "BALANCE:b_9+QUICK_PAY"]
+    "method_id",
+    ["", "NONSENSE", "QUICK_PAY:c_9", "WALLET:NOBODY", "AGREEMENT:a_9", "BALANCE:b_9", "BALANCE:b_9+QUICK_PAY"],
 )
 def test_a_way_that_is_not_there_is_refused(method_id: str) -> None:
     its = found(one_of_each(agreements=(agreement(),)), method_id)

@@ -26,7 +26,9 @@ LEARNING, SICK = Learning(), Sickness()
 STEPS = st.lists(st.tuples(st.sampled_from(Outcome), st.integers(0, 400)), max_size=60)
 
 
-def after(outcomes: Iterable[Outcome], record: TrackRecord | None = None, now_s: int = 0, every_s: int = 0) -> TrackRecord:
+def after(
+    outcomes: Iterable[Outcome], record: TrackRecord | None = None, now_s: int = 0, every_s: int = 0
+) -> TrackRecord:
     found = record or TrackRecord()
     for outcome in outcomes:
         found = heard(found, outcome, now_s, now_s, LEARNING, SICK)
@@ -165,7 +167,9 @@ def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
 
 @settings(max_examples=50)
 @given(STEPS)
-def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(steps: list[tuple[Outcome, int]]) -> None:
+def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(
+    steps: list[tuple[Outcome, int]],
+) -> None:
     record, now_s = TrackRecord(), 0
     for outcome, wait_s in steps:
         now_s += wait_s

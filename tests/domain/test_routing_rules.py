@@ -71,17 +71,27 @@ def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
     assert PACKAGED.faults() == []
     assert [(rule.name, rule.by, rule.when) for rule in PACKAGED.rule] == [("cheapest_healthy", By.COST, None)]
     assert load(ROOT / "config/cashier.toml").routing == PACKAGED
-    assert (Routing(rule=PACKAGED.rule).learning, Routing(rule=PACKAGED.rule).sick) == (PACKAGED.learning, PACKAGED.sick)
+    assert (Routing(rule=PACKAGED.rule).learning, Routing(rule=PACKAGED.rule).sick) == (
+        PACKAGED.learning,
+        PACKAGED.sick,
+    )
 
 
 def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
     text = (ROOT / "config/routing.toml").read_text("utf-8")
     shown = text[text.index("# [[rule]]") :]
     uncommented = "\n".join(
-        line.removeprefix("# ") for line in shown.splitlines() if not line.startswith("# ") or "=" in line or "[[" in line
+        line.removeprefix("# ")
+        for line in shown.splitlines()
+        if not line.startswith("# ") or "=" in line or "[[" in line
     )
     rules = msgspec.convert(tomllib.loads(uncommented), Routing)
-    assert [rule.name for rule in rules.rule] == ["visa_by_contract", "large_and_safe", "balanced_cards", "cheapest_healthy"]
+    assert [rule.name for rule in rules.rule] == [
+        "visa_by_contract",
+        "large_and_safe",
+        "balanced_cards",
+        "cheapest_healthy",
+    ]
     assert rules.faults() == []
 
 
@@ -89,20 +99,33 @@ def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
     ("rules", "said"),
     [
         ((Rule("a"), Rule("b")), '"b" can never match: "a" before it matches all of it'),
-        ((Rule("a", When(kind="CARD")), Rule("b", When(kind="CARD", brand="VISA")), REST), '"b" can never match: "a" before'),
+        (
+            (Rule("a", When(kind="CARD")), Rule("b", When(kind="CARD", brand="VISA")), REST),
+            '"b" can never match: "a" before',
+        ),
         ((Rule("a", When(kind=("CARD", "VA"))), Rule("b", When(kind="VA")), REST), '"b" can never match'),
         (
-            (Rule("a", When(currency="CNY", amount_from=5)), Rule("b", When(currency="CNY", amount_from=9, amount_below=20)), REST),
+            (
+                Rule("a", When(currency="CNY", amount_from=5)),
+                Rule("b", When(currency="CNY", amount_from=9, amount_below=20)),
+                REST,
+            ),
             '"b" can never match',
         ),
         ((Rule("a", When(kind="CARD")),), '"a" is the last and has a `when`'),
         ((Rule("a", When(kind="CARD")), Rule("a")), 'number 2 is called "a" like number 1'),
         ((Rule("a", When(kind="QUIK_PAY")), REST), "when.kind = 'QUIK_PAY' is unknown; did you mean 'QUICK_PAY'?"),
-        ((Rule("a", When(kind=("CARD", "XYZZY"))), REST), "when.kind = 'XYZZY' is unknown; known are QUICK_PAY, AGREEMENT"),
+        (
+            (Rule("a", When(kind=("CARD", "XYZZY"))), REST),
+            "when.kind = 'XYZZY' is unknown; known are QUICK_PAY, AGREEMENT",
+        ),
         ((Rule("a", When(terminal="POSS")), REST), "did you mean 'POS'?"),
         ((Rule("a", When(product="SCAM")), REST), "did you mean 'SCAN'?"),
         ((Rule("a", When(currency="CNX")), REST), "when.currency = 'CNX' is unknown"),
-        ((Rule("a", When(currency="CNY", amount_from=9, amount_below=9)), REST), "amount_from = 9 is not below amount_below = 9"),
+        (
+            (Rule("a", When(currency="CNY", amount_from=9, amount_below=9)), REST),
+            "amount_from = 9 is not below amount_below = 9",
+        ),
         ((Rule("a", When(amount_from=9)), REST), "name it in when.currency"),
         ((Rule("a", When(currency=("CNY", "JPY"), amount_below=9)), REST), "name it in when.currency"),
         ((Rule("a", When(bank=())), REST), "when.bank is an empty list, which nothing matches"),
@@ -128,7 +151,9 @@ def test_rules_that_only_overlap_are_good(rules: tuple[Rule, ...]) -> None:
     assert faults(*rules) == ""
 
 
-WORDS = st.one_of(st.none(), st.lists(st.sampled_from(["CARD", "VA", "OTC"]), min_size=1).map(tuple), st.sampled_from(["CARD", "VA"]))
+WORDS = st.one_of(
+    st.none(), st.lists(st.sampled_from(["CARD", "VA", "OTC"]), min_size=1).map(tuple), st.sampled_from(["CARD", "VA"])
+)
 AMOUNTS = st.one_of(st.none(), st.integers(0, 6))
 WHENS = st.builds(When, kind=WORDS, amount_from=AMOUNTS, amount_below=AMOUNTS, brand=st.sampled_from([None, "VISA"]))
 
@@ -168,7 +193,10 @@ def configured(tmp_path: Path, text: str) -> str:
         ("[learning]\nhalf_life = 60", "routing.toml: [learning] unknown key 'half_life'; did you mean 'half_life_s'?"),
         ("[sick]\nbelow_bps = 9_500", "routing.toml: [sick] below_bps: expected `int` <= 9000"),
         ('[[rule]]\nname = "a"\nprefr = ["x"]', "routing.toml: [rule[0]] unknown key 'prefr'; did you mean 'prefer'?"),
-        ('[[rule]]\nname = "a"\nwhen = { kin = "CARD" }', "routing.toml: [rule[0].when] unknown key 'kin'; did you mean 'kind'?"),
+        (
+            '[[rule]]\nname = "a"\nwhen = { kin = "CARD" }',
+            "routing.toml: [rule[0].when] unknown key 'kin'; did you mean 'kind'?",
+        ),
         ('[[rule]]\nname = "a"\nby = "luck"', "routing.toml: [rule[0]] by: invalid enum value 'luck'"),
         (
             '[[rule]]\nname = "a"\nwhen = { kind = "KARD" }\n[[rule]]\nname = "b"',

@@ -69,7 +69,9 @@ def test_of_what_may_still_come_it_is_not_said_that_one_should_try_again() -> No
 
 
 def test_a_refusal_stands_though_another_source_is_silent() -> None:
-    frozen = World(cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": Why.TIMEOUT, "quota": Why.TIMEOUT})
+    frozen = World(
+        cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": Why.TIMEOUT, "quota": Why.TIMEOUT}
+    )
     assert frozen.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE
     closed = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": Why.TIMEOUT})
     assert closed.method("WALLET:A").availability is UNAVAILABLE
@@ -96,7 +98,10 @@ def test_while_the_quotas_are_silent_prices_and_other_limits_are_shown() -> None
 
 
 def test_an_option_is_undetermined_while_the_quotas_are_silent() -> None:
-    world = World(channels=(channel(Kind.VA, "A"), channel(Kind.VA, "B", status=ChannelStatus.CLOSED)), silent={"quota": Why.TIMEOUT})
+    world = World(
+        channels=(channel(Kind.VA, "A"), channel(Kind.VA, "B", status=ChannelStatus.CLOSED)),
+        silent={"quota": Why.TIMEOUT},
+    )
     assert world.option("VA", "A").availability is UNDETERMINED
     assert world.option("VA", "B").availability is UNAVAILABLE
     assert world.method("VA").availability is UNDETERMINED

@@ -24,7 +24,9 @@ def told(
     code: str | None = None,
     closed_reason: str | None = None,
 ) -> Standing:
-    return standing(payment or sent(), engine(engine_word, code), acquirer(acquirer_word, of, closed_reason), at(after_s))
+    return standing(
+        payment or sent(), engine(engine_word, code), acquirer(acquirer_word, of, closed_reason), at(after_s)
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,9 @@ def told(
         ("ACTION_REQUIRED", "PAID", OTHER, Status.PROCESSING),
     ],
 )
-def test_who_is_believed_where_engine_and_acquirer_differ(engine_word: str, acquirer_word: str, of: str | None, status: Status) -> None:
+def test_who_is_believed_where_engine_and_acquirer_differ(
+    engine_word: str, acquirer_word: str, of: str | None, status: Status
+) -> None:
     assert told(engine_word, acquirer_word, of).status is status
 
 
@@ -90,14 +94,18 @@ def test_money_that_came_for_a_closed_order_is_told_with_the_fifteen_working_day
     assert told("SUCCEEDED", "REFUNDED", MINE).message is MessageCode.SUCCEEDED_REFUNDED
 
 
-@pytest.mark.parametrize(("code", "message"), [("BALANCE_INSUFFICIENT", "BALANCE_INSUFFICIENT"), ("X-17", "FAILED"), (None, "FAILED")])
+@pytest.mark.parametrize(
+    ("code", "message"), [("BALANCE_INSUFFICIENT", "BALANCE_INSUFFICIENT"), ("X-17", "FAILED"), (None, "FAILED")]
+)
 def test_a_failure_is_told_by_a_code_of_ours(code: str | None, message: str) -> None:
     assert told("FAILED", "PENDING", code=code).message == message
 
 
 @pytest.mark.parametrize("acquirer_word", ["CLOSED", "CLOSED_REFUNDING", "PAID", "REFUNDED"])
 @pytest.mark.parametrize("engine_word", ["SILENT", "NEVER_ARRIVED", "PROCESSING", "USER_PAYING", "ACTION_REQUIRED"])
-def test_what_may_still_live_while_the_order_is_over_is_reversed_and_not_shown_any_more(engine_word: str, acquirer_word: str) -> None:
+def test_what_may_still_live_while_the_order_is_over_is_reversed_and_not_shown_any_more(
+    engine_word: str, acquirer_word: str
+) -> None:
     found = told(engine_word, acquirer_word, OTHER)
     assert (found.status, found.event, found.to_reverse) == (Status.PROCESSING, Event.ORDER_OVER, True)
     assert isinstance(found.next_action, Await)
@@ -150,7 +158,9 @@ def test_an_action_that_has_run_out_is_withdrawn_and_ends_only_by_the_engines_wo
     assert (before.status, before.next_action, before.to_reverse) == (Status.ACTION_REQUIRED, account, False)
     after = standing(sent(Kind.VA), heard, waiting, at(600))
     assert (after.status, after.event, after.to_reverse) == (Status.PROCESSING, Event.EXPIRED, True)
-    assert told("ACTION_REQUIRED", "PAYING", MINE, after_s=840).to_reverse, "a page says no end of its own: the payment's counts"
+    assert told("ACTION_REQUIRED", "PAYING", MINE, after_s=840).to_reverse, (
+        "a page says no end of its own: the payment's counts"
+    )
     assert told("USER_PAYING", "PAYING", MINE, payment=sent(Kind.WALLET), after_s=840).to_reverse
 
 

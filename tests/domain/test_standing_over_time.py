@@ -51,7 +51,9 @@ def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_
 
 @given(PAYMENTS, EVENTS)
 @THOROUGH
-def test_where_everybody_answers_even_without_memory_what_is_final_stays(payment: Underway, events: list[tuple[str, int, str]]) -> None:
+def test_where_everybody_answers_even_without_memory_what_is_final_stays(
+    payment: Underway, events: list[tuple[str, int, str]]
+) -> None:
     """Reverses are answered, too, and orders looked at in one go: what remains is the truth itself."""
     history, final = History(payment), None
     for what, dice, _ in events:
@@ -77,5 +79,11 @@ def test_the_histories_reach_every_status_and_every_event_that_a_look_can_find()
                 events.add(found.event)
     assert statuses == set(Status)
     # That a challenge is over is only ever why the engine is asked to reverse; what it says to that is found.
-    unseen = {Event.RISK_ACCEPTED, Event.RISK_CHALLENGED, Event.RISK_REJECTED, Event.CHALLENGE_PASSED, Event.CHALLENGE_OVER}
+    unseen = {
+        Event.RISK_ACCEPTED,
+        Event.RISK_CHALLENGED,
+        Event.RISK_REJECTED,
+        Event.CHALLENGE_PASSED,
+        Event.CHALLENGE_OVER,
+    }
     assert set(Event) - events == unseen

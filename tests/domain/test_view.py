@@ -52,7 +52,12 @@ def circumstances() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
-@given(worlds(), st.lists(st.tuples(circumstances(), st.sampled_from(CURRENCIES), st.sampled_from(["CN", "ID"])), min_size=1, max_size=6))
+@given(
+    worlds(),
+    st.lists(
+        st.tuples(circumstances(), st.sampled_from(CURRENCIES), st.sampled_from(["CN", "ID"])), min_size=1, max_size=6
+    ),
+)
 @settings(max_examples=120, deadline=None)
 def test_channels_that_were_asked_about_before_answer_as_new_ones(world: World, others: list[Any]) -> None:
     kept = Channels.prepared(world.channels)
@@ -97,7 +102,9 @@ def test_each_circumstance_counts_although_the_channels_are_kept(changes: dict[s
 
 def test_the_end_of_a_maintenance_passes_while_its_channel_is_kept() -> None:
     ends = NOW + timedelta(hours=1)
-    world = World(cards=(card(),), channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.MAINTENANCE, until=ends),))
+    world = World(
+        cards=(card(),), channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.MAINTENANCE, until=ends),)
+    )
     facts = world.facts()
     for now, remedy in ((NOW, Remedy(RemedyType.WAIT_UNTIL, until=ends)), (ends, Remedy(RemedyType.RETRY))):
         [method] = answered(world.but(now=now), facts)
@@ -116,7 +123,15 @@ def test_how_much_is_kept_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "title", ["{last4}", "{bank_name} {last4}", "{last4}{last4} {type}", "{last4:>6}|{last4!r}", "{{{last4}}} {bank_name:_>12}", "x"]
+    "title",
+    [
+        "{last4}",
+        "{bank_name} {last4}",
+        "{last4}{last4} {type}",
+        "{last4:>6}|{last4!r}",
+        "{{{last4}}} {bank_name:_>12}",
+        "x",
+    ],
 )
 def test_a_card_is_titled_as_the_catalog_says_whatever_its_bank_is_called(title: str) -> None:
     catalog = with_terms(Kind.QUICK_PAY, title={"en": title, "zh-CN": title})
@@ -124,4 +139,6 @@ def test_a_card_is_titled_as_the_catalog_says_whatever_its_bank_is_called(title:
     for bank_name in ("CMB", "{last4}", "{", ""):
         world = World(cards=(card(bank_name=bank_name, last4="0042"),), catalog=catalog)
         [method] = [method for method in world.methods() if method.kind is Kind.QUICK_PAY]
-        assert method.title == title.format(bank_name=bank_name, provider_name=bank_name, type="debit", last4="0042", account="")
+        assert method.title == title.format(
+            bank_name=bank_name, provider_name=bank_name, type="debit", last4="0042", account=""
+        )

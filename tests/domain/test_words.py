@@ -88,7 +88,10 @@ def test_a_chinese_payer_reads_chinese() -> None:
 def test_names_from_upstream_are_words_and_never_templates() -> None:
     world = World(
         cards=(card("{x}", "c_1", bank_name="{last4.__class__}"),),
-        channels=(channel(Kind.WALLET, "{0}", provider_name="{provider_name}"), channel(Kind.VA, "{1}", provider_name="{")),
+        channels=(
+            channel(Kind.WALLET, "{0}", provider_name="{provider_name}"),
+            channel(Kind.VA, "{1}", provider_name="{"),
+        ),
     )
     assert world.method("QUICK_PAY:c_1").title == "{last4.__class__} debit card (1014)"
     assert world.method("WALLET:{0}").title == "{provider_name}"
@@ -129,8 +132,14 @@ def faults(catalog: Catalog) -> str:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"reasons": {code: "x" for code in ReasonCode if code is not ReasonCode.CARD_FROZEN}}, "[en.reasons] has no CARD_FROZEN"),
-        ({"blocked": {code: "x" for code in Blocked if code is not Blocked.ORDER_PAID}}, "[en.blocked] has no ORDER_PAID"),
+        (
+            {"reasons": {code: "x" for code in ReasonCode if code is not ReasonCode.CARD_FROZEN}},
+            "[en.reasons] has no CARD_FROZEN",
+        ),
+        (
+            {"blocked": {code: "x" for code in Blocked if code is not Blocked.ORDER_PAID}},
+            "[en.blocked] has no ORDER_PAID",
+        ),
         ({"card_types": {CardType.DEBIT: "x"}}, "[en.card_types] has no CREDIT"),
         ({"accounts": {AccountType.BALANCE: "x", AccountType.GIFT: "x"}}, "[en.accounts] has no MONEY_FUND"),
         ({"combined": "{account} and {cards}"}, "combined"),

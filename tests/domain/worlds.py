@@ -31,7 +31,21 @@ from cashier.domain.method import Kind
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 
-from .facts import CATALOG, NOW, OPTIONAL, World, account, agreement, card, channel, member, merchant, order, promotion, request
+from .facts import (
+    CATALOG,
+    NOW,
+    OPTIONAL,
+    World,
+    account,
+    agreement,
+    card,
+    channel,
+    member,
+    merchant,
+    order,
+    promotion,
+    request,
+)
 
 CURRENCIES: tuple[Currency, ...] = ("CNY", "JPY", "KWD")
 BANKS = ("CMB", "ICBC")
@@ -74,14 +88,20 @@ def channels(currency: Currency) -> st.SearchStrategy[tuple[Channel, ...]]:
 
     def built(found: list[Any]) -> tuple[Channel, ...]:
         return tuple(
-            structs.replace(channel(kind, provider, f"ch_{index}", currency=currency, least=least, most=most), fee_bps=fee_bps, **oddity)
+            structs.replace(
+                channel(kind, provider, f"ch_{index}", currency=currency, least=least, most=most),
+                fee_bps=fee_bps,
+                **oddity,
+            )
             for index, (kind, provider, (least, most), fee_bps, oddity) in enumerate(found)
         )
 
     return rows.map(built)
 
 
-def promotions(currency: Currency, least: int = 0, most: int = 5, prefix: str = "p") -> st.SearchStrategy[tuple[Promotion, ...]]:
+def promotions(
+    currency: Currency, least: int = 0, most: int = 5, prefix: str = "p"
+) -> st.SearchStrategy[tuple[Promotion, ...]]:
     values = st.one_of(
         st.integers(1, 150).map(lambda off: {"amount_off": Money(currency, off)}),
         st.sampled_from([{"percent_off_bps": bps} for bps in (333, 5_000, 10_000)]),
@@ -119,7 +139,12 @@ def quotas(currency: Currency) -> st.SearchStrategy[tuple[Quota, ...]]:
     sums = st.sampled_from([0, 1, 50, 100, 200, 10**6]).map(sum_of)
     periods = optional(st.builds(Period, sums, sums))
     narrowed = oddly(
-        {"bank": "CMB"}, {"bank": "ICBC"}, {"channel_id": "ch_0"}, {"channel_id": "ch_1"}, {"card_id": "c_0"}, {"card_id": "x"}
+        {"bank": "CMB"},
+        {"bank": "ICBC"},
+        {"channel_id": "ch_0"},
+        {"channel_id": "ch_1"},
+        {"card_id": "c_0"},
+        {"card_id": "x"},
     )
     scopes = st.builds(lambda kind, narrower: Scope(kind, **narrower), CHANNEL_KINDS, narrowed)
     return st.lists(st.builds(Quota, scopes, optional(sums), periods, periods), max_size=5).map(tuple)
@@ -127,10 +152,17 @@ def quotas(currency: Currency) -> st.SearchStrategy[tuple[Quota, ...]]:
 
 def agreements(currency: Currency) -> st.SearchStrategy[tuple[Agreement, ...]]:
     oddities = oddly(
-        {"merchant_id": "m_2"}, {"status": "TERMINATED"}, {"single_max": Money(currency, 100)}, {"single_max": Money("USD", 100)}
+        {"merchant_id": "m_2"},
+        {"status": "TERMINATED"},
+        {"single_max": Money(currency, 100)},
+        {"single_max": Money("USD", 100)},
     )
     rows = st.lists(st.tuples(st.integers(0, 5), oddities), max_size=2)
-    return rows.map(lambda found: tuple(agreement(f"ch_{number}", f"a_{index}", **oddity) for index, (number, oddity) in enumerate(found)))
+    return rows.map(
+        lambda found: tuple(
+            agreement(f"ch_{number}", f"a_{index}", **oddity) for index, (number, oddity) in enumerate(found)
+        )
+    )
 
 
 def cards() -> st.SearchStrategy[tuple[Card, ...]]:
@@ -143,7 +175,9 @@ def cards() -> st.SearchStrategy[tuple[Card, ...]]:
         {"brand": "VISA"},
     )
     rows = st.lists(st.tuples(st.sampled_from(BANKS), oddities), max_size=3)
-    return rows.map(lambda found: tuple(card(bank, f"c_{index}", **oddity) for index, (bank, oddity) in enumerate(found)))
+    return rows.map(
+        lambda found: tuple(card(bank, f"c_{index}", **oddity) for index, (bank, oddity) in enumerate(found))
+    )
 
 
 def accounts(currency: Currency) -> st.SearchStrategy[tuple[Account, ...]]:
@@ -151,7 +185,8 @@ def accounts(currency: Currency) -> st.SearchStrategy[tuple[Account, ...]]:
     rows = st.lists(st.tuples(st.one_of(st.integers(1, 60), st.integers(0, 300)), oddities), max_size=2)
     return rows.map(
         lambda found: tuple(
-            structs.replace(account(Money(currency, value), f"b_{index}"), **oddity) for index, (value, oddity) in enumerate(found)
+            structs.replace(account(Money(currency, value), f"b_{index}"), **oddity)
+            for index, (value, oddity) in enumerate(found)
         )
     )
 
@@ -181,11 +216,15 @@ def silences() -> st.SearchStrategy[dict[str, Why]]:
 def worlds(draw: st.DrawFn) -> World:
     currency = draw(st.sampled_from(CURRENCIES))
     odd, fee_bps = draw(KINDS), draw(st.sampled_from([0, 100]))
-    changes: dict[str, Any] = draw(oddly({"offered": False}, {"products": frozenset({Product.SCAN})}, {"currencies": frozenset({"KWD"})}))
+    changes: dict[str, Any] = draw(
+        oddly({"offered": False}, {"products": frozenset({Product.SCAN})}, {"currencies": frozenset({"KWD"})})
+    )
     terms = structs.replace(CATALOG.methods[odd], fee_bps=0 if odd is Kind.BALANCE else fee_bps, **changes)
     return World(
         order=order(Money(currency, draw(st.one_of(st.integers(0, 300), st.sampled_from([0, 1, 50, 100, 101, 200]))))),
-        merchant=merchant(kinds=draw(st.sampled_from([frozenset(Kind)] * 6 + [frozenset({Kind.BALANCE, Kind.QUICK_PAY})]))),
+        merchant=merchant(
+            kinds=draw(st.sampled_from([frozenset(Kind)] * 6 + [frozenset({Kind.BALANCE, Kind.QUICK_PAY})]))
+        ),
         member=draw(members()),
         request=draw(requests()),
         cards=draw(cards()),
@@ -194,6 +233,8 @@ def worlds(draw: st.DrawFn) -> World:
         channels=draw(channels(currency)),
         quotas=draw(quotas(currency)),
         promotions=draw(promotions(currency)),
-        boosts=tuple(draw(st.lists(st.builds(Boost, KINDS, st.sampled_from([0, 300]), st.sampled_from("xy")), max_size=3))),
+        boosts=tuple(
+            draw(st.lists(st.builds(Boost, KINDS, st.sampled_from([0, 300]), st.sampled_from("xy")), max_size=3))
+        ),
         catalog=structs.replace(CATALOG, methods={**CATALOG.methods, odd: terms}),
     )

@@ -53,7 +53,9 @@ class BusyLoop:
         self._random = random.Random(seed)
         self._now_ms = 0.0
         self._busy_ms = 0.0
-        self._coming: list[tuple[float, int, int, float, int]] = []  # when it is ready, a number, the part, when it came, its priority
+        self._coming: list[
+            tuple[float, int, int, float, int]
+        ] = []  # when it is ready, a number, the part, when it came, its priority
         self._number = 0
         self._arrival_ms = 0.0
         self._next_arrival()
@@ -63,7 +65,9 @@ class BusyLoop:
         while self._now_ms < until_ms:
             began_ms = self._now_ms
             if began_ms >= due_ms:
-                self.ladder.tick(began_ms - due_ms, round(began_ms * 1e6), (self._busy_ms - had_ms) / (began_ms - ticked_ms))
+                self.ladder.tick(
+                    began_ms - due_ms, round(began_ms * 1e6), (self._busy_ms - had_ms) / (began_ms - ticked_ms)
+                )
                 ticked_ms, had_ms = began_ms, self._busy_ms
                 due_ms = began_ms + TICK_MS
             while self._coming and self._coming[0][0] <= began_ms:
@@ -90,7 +94,9 @@ class BusyLoop:
             self.ladder.answered += 1
             self.called.append(Called(at_ms, priority, True, self._now_ms - at_ms))
         else:
-            heapq.heappush(self._coming, (self._now_ms + (self._wait_ms if part == 0 else 0.0), number, part + 1, at_ms, priority))
+            heapq.heappush(
+                self._coming, (self._now_ms + (self._wait_ms if part == 0 else 0.0), number, part + 1, at_ms, priority)
+            )
 
     def _next_arrival(self) -> None:
         # Thinning: as many as there could ever be set out, and each arrives with the probability of its time.

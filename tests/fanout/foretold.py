@@ -40,15 +40,23 @@ class Foretold(NamedTuple):
     """False where the result turns on an order of events within the slack of a timer."""
 
 
-def foretell(sources: Sequence[Source], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None) -> Foretold:
+def foretell(
+    sources: Sequence[Source], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None
+) -> Foretold:
     """`sources` in an order in which givers come first. `end_ms`: the deadline less the reserve. `conclusive`: whose answer ends it."""
     courses: dict[str, Course] = {}
     for source in sources:
         courses[source.name] = _course(source, sources, courses, known, end_ms)
     hard = [courses[source.name].ended_ms for source in sources if source.importance is not Importance.ENRICHING]
     grace_end_ms = max(hard, default=0.0) + grace_ms
-    cuts = [course.ended_ms for course in map(courses.__getitem__, _required(sources)) if isinstance(course.outcome, Missing)]
-    concluded = [courses[conclusive].ended_ms] if conclusive and not isinstance(courses[conclusive].outcome, Missing) else []
+    cuts = [
+        course.ended_ms
+        for course in map(courses.__getitem__, _required(sources))
+        if isinstance(course.outcome, Missing)
+    ]
+    concluded = (
+        [courses[conclusive].ended_ms] if conclusive and not isinstance(courses[conclusive].outcome, Missing) else []
+    )
     cuts += concluded
     all_in_ms = max((course.ended_ms for course in courses.values()), default=0.0)
     ended_ms = min([all_in_ms, grace_end_ms, *cuts])
@@ -59,7 +67,11 @@ def foretell(sources: Sequence[Source], known: Collection[str], *, end_ms: float
         else:
             in_grace = ended_ms not in cuts and course.began_ms is not None and course.began_ms <= ended_ms
             answers[name] = Missing(name, Why.TIMEOUT if in_grace else Why.SKIPPED)
-    failed = {name for name in _required(sources) if isinstance(courses[name].outcome, Missing) and courses[name].ended_ms <= ended_ms}
+    failed = {
+        name
+        for name in _required(sources)
+        if isinstance(courses[name].outcome, Missing) and courses[name].ended_ms <= ended_ms
+    }
     if ended_ms in concluded:  # what it would have revealed, or not, does not matter any more
         failed = set()
     # What is cut off at the moment at which others are put and answered: the order of the plan decides that, and no time.
@@ -68,11 +80,15 @@ def foretell(sources: Sequence[Source], known: Collection[str], *, end_ms: float
     return Foretold(ended_ms, answers, failed, certain)
 
 
-def _course(source: Source, sources: Sequence[Source], courses: dict[str, Course], known: Collection[str], end_ms: float) -> Course:
+def _course(
+    source: Source, sources: Sequence[Source], courses: dict[str, Course], known: Collection[str], end_ms: float
+) -> Course:
     lacking = [need for need in source.needs if need not in known]
     givers = [each for each in sources if set(each.given) & set(lacking)]
     # A script with a reveal of its own reveals nothing here.
-    failed_ms = [courses[each.name].ended_ms for each in givers if each.reveal or isinstance(courses[each.name].outcome, Missing)]
+    failed_ms = [
+        courses[each.name].ended_ms for each in givers if each.reveal or isinstance(courses[each.name].outcome, Missing)
+    ]
     failed_ms += [0.0 for need in lacking if not any(need in each.given for each in givers)]
     if failed_ms:
         return Course(None, min(failed_ms), Missing(source.name, Why.SKIPPED))
@@ -84,7 +100,9 @@ def _course(source: Source, sources: Sequence[Source], courses: dict[str, Course
     if takes_ms is NEVER or began_ms + takes_ms >= limit_ms:
         return Course(began_ms, limit_ms, Missing(source.name, Why.TIMEOUT))
     outcome = source.outcome
-    return Course(began_ms, began_ms + takes_ms, outcome.missing(source.name) if isinstance(outcome, SourceError) else outcome)
+    return Course(
+        began_ms, began_ms + takes_ms, outcome.missing(source.name) if isinstance(outcome, SourceError) else outcome
+    )
 
 
 def _required(sources: Sequence[Source]) -> list[str]:

@@ -42,7 +42,11 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self._clock.now_s
 
     def call_later(
-        self, delay: float, callback: Callable[[Unpack[Arguments]], object], *args: *Arguments, context: Context | None = None
+        self,
+        delay: float,
+        callback: Callable[[Unpack[Arguments]], object],
+        *args: *Arguments,
+        context: Context | None = None,
     ) -> asyncio.TimerHandle:
         now_s = self._clock.now_s
         due_s = now_s + delay

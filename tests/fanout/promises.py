@@ -61,7 +61,9 @@ class Promises:
         self.store = store
         self.broken: list[str] = []
         self.statuses: Counter[str] = Counter()
-        self._told: dict[tuple[str, str], tuple[int, int]] = {}  # the youngest answer: when it was told, and of which call
+        self._told: dict[
+            tuple[str, str], tuple[int, int]
+        ] = {}  # the youngest answer: when it was told, and of which call
 
     def broke(self, sentence: str) -> None:
         self.broken.append(sentence)
@@ -89,9 +91,14 @@ class Promises:
             self.broke(f"a consultation took {took_ns / MS_NS:.2f} ms of {asked.end_ms}")
         if concluding or asked.gathered.failed_required:
             return
-        hard_ms = max((each.started_ms + each.elapsed_ms for each in reports if each.importance is not Importance.ENRICHING), default=0.0)
+        hard_ms = max(
+            (each.started_ms + each.elapsed_ms for each in reports if each.importance is not Importance.ENRICHING),
+            default=0.0,
+        )
         if took_ns > (hard_ms + asked.grace_ms) * MS_NS + _SLACK_NS:
-            self.broke(f"ENRICHING sources were waited for until {took_ns / MS_NS:.2f} ms, with all others in at {hard_ms} ms")
+            self.broke(
+                f"ENRICHING sources were waited for until {took_ns / MS_NS:.2f} ms, with all others in at {hard_ms} ms"
+            )
 
     def _of_gap(self, report: SourceReport, gap: Missing) -> None:
         expected = Status.ERROR if gap.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(gap.why.value)
@@ -108,9 +115,15 @@ class Promises:
             self.broke(f"{report} tells of {fact}, which was invalidated before it was asked")
         self._of_its_order(report, fact, rig, started_ns, told_ns)
         rounded_ns = _ROUNDED_NS + (_KEPT_NS if rig.cache.second is not None else 0)
-        behind_ns = report.age_ms * MS_NS - ((started_ns if report.status is Status.FRESH else told_ns) - fact.called_ns)
-        if behind_ns + MS_NS + rounded_ns < 0 or (report.age_ms and behind_ns > 2 * rig.meter.ceiling_ms * MS_NS + rounded_ns):
-            self.broke(f"{report} has not the age of {fact}, told {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call")
+        behind_ns = report.age_ms * MS_NS - (
+            (started_ns if report.status is Status.FRESH else told_ns) - fact.called_ns
+        )
+        if behind_ns + MS_NS + rounded_ns < 0 or (
+            report.age_ms and behind_ns > 2 * rig.meter.ceiling_ms * MS_NS + rounded_ns
+        ):
+            self.broke(
+                f"{report} has not the age of {fact}, told {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
+            )
         most_ns = rig.meter.oldest_ns(report.status, none=fact.none)
         if told_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
             self.broke(f"{report} is older than {most_ns / MS_NS:.0f} ms")
@@ -121,7 +134,9 @@ class Promises:
             return
         before = self._told.get((rig.name, fact.key))
         if before is not None and before[0] < started_ns - _ROUNDED_NS and fact.called_ns < before[1]:
-            self.broke(f"{report} tells of {fact}, and somebody was told of a call of {before[1]} at {before[0]}, before it was asked")
+            self.broke(
+                f"{report} tells of {fact}, and somebody was told of a call of {before[1]} at {before[0]}, before it was asked"
+            )
         outdated = self.truth.heard_between(rig.name, fact.key, started_ns - _ROUNDED_NS, told_ns)
         if not outdated and (before is None or fact.called_ns > before[1]):
             self._told[rig.name, fact.key] = (told_ns, fact.called_ns)
@@ -174,7 +189,12 @@ class Meter:
     """An `Upstream` between a guard and what it guards, that counts what goes through and what is waited for."""
 
     def __init__(
-        self, name: str, upstream: Upstream, key_of: Callable[[Known], str], promises: Promises, clock_ns: Callable[[], int]
+        self,
+        name: str,
+        upstream: Upstream,
+        key_of: Callable[[Known], str],
+        promises: Promises,
+        clock_ns: Callable[[], int],
     ) -> None:
         self.places = upstream.places
         self.name = name
@@ -215,7 +235,13 @@ class Meter:
         if status is Status.FRESH:
             return 4 * self.ceiling_ms * MS_NS  # waited for so long, and joined by somebody who waited as long
         spans = (
-            (each.negative_s if none else max(each.fresh_s, each.stale_s, each.error_s) if status is Status.STALE else each.fresh_s)
+            (
+                each.negative_s
+                if none
+                else max(each.fresh_s, each.stale_s, each.error_s)
+                if status is Status.STALE
+                else each.fresh_s
+            )
             for each in self._policies
         )
         return round(max(spans) * 1e9)

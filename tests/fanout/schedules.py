@@ -137,12 +137,16 @@ class Schedule:
     def _weather(self, shape: Shape, numbers: Numbers) -> Weather:
         random = self.random
         slow_ms = numbers.ceiling_ms * random.uniform(0.7, 1.8)
-        return Weather(random.uniform(1, 8), slow_ms, self._spells(shape.places), self._random_of(f"{shape.name} weather"))
+        return Weather(
+            random.uniform(1, 8), slow_ms, self._spells(shape.places), self._random_of(f"{shape.name} weather")
+        )
 
     def _meter(self, shape: Shape, weather: Weather, key_of: Callable[[Known], str]) -> Meter:
         random = self.random
         upstream: Upstream
-        upstream = troubled = Troubled(shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns)
+        upstream = troubled = Troubled(
+            shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns
+        )
         if random.random() < 0.25:
             gathering = Gathering(max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2)))
             upstream = Batch(troubled, gathering, self.clock_ns)
@@ -160,7 +164,9 @@ class Schedule:
         for _ in range(random.choice((0, 0, 1, 1, 2, 3))):
             from_ns = self.clock_ns() + round(random.uniform(0, self.long_s) * 1e9)
             where = (1 << places) - 1 if random.random() < 0.6 else 1 << random.randrange(places)
-            spells.append(Spell(from_ns, from_ns + round(random.uniform(0.05, 2) * 1e9), where, random.choice(list(Mode)[1:])))
+            spells.append(
+                Spell(from_ns, from_ns + round(random.uniform(0.05, 2) * 1e9), where, random.choice(list(Mode)[1:]))
+            )
         return spells
 
     def _draw_plan(self) -> None:
@@ -208,7 +214,9 @@ class Schedule:
         """A consultation; one in ten is given up by its caller, one in twenty ends with the first word of a required source."""
         random = self.random
         deadline_ms = random.choice((random.randint(1, 40), random.randint(20, 200), 150, 150))
-        task = self.loop.create_task(self._consult(self._claims(), deadline_ms, random.choice((0, 15)), concluding=random.random() < 0.05))
+        task = self.loop.create_task(
+            self._consult(self._claims(), deadline_ms, random.choice((0, 15)), concluding=random.random() < 0.05)
+        )
         self.running.append(task)
         if random.random() < 0.1:
             self.loop.call_later(random.uniform(0, 0.1), task.cancel)
@@ -222,7 +230,9 @@ class Schedule:
                 claims.pop(name, None)
         return claims
 
-    async def _consult(self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False) -> Asked:
+    async def _consult(
+        self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False
+    ) -> Asked:
         began_ns = self.clock_ns()
         gathered = await scatter(
             self.plan,
@@ -249,13 +259,21 @@ class Schedule:
         for each in keys:
             if each == key or (whole and each.startswith(prefix)):
                 self.truth.change(rig.name, each)
-        self.loop.call_later(self.random.choice((0, 0.002, 0.05)), self._invalidate, rig, None if whole else key, prefix if whole else None)
+        self.loop.call_later(
+            self.random.choice((0, 0.002, 0.05)),
+            self._invalidate,
+            rig,
+            None if whole else key,
+            prefix if whole else None,
+        )
 
     def _invalidate(self, rig: Watched, key: str | None, prefix: str | None) -> None:
         rig.cache.drop(key=key, prefix=prefix)
         if self.shelf is not None:
             self.shelf.drop(rig.name, key=key, prefix=prefix)
-        self.truth.invalidated(rig.name, lambda each: each == key or (prefix is not None and each.startswith(prefix)), self.clock_ns())
+        self.truth.invalidated(
+            rig.name, lambda each: each == key or (prefix is not None and each.startswith(prefix)), self.clock_ns()
+        )
 
     def _strain(self) -> None:
         """Another rung of the ladder."""
@@ -298,7 +316,9 @@ class Schedule:
         for rig in self.rigs:
             rig.weather.healed = False
             rig.weather.spells.append(Spell(0, 1 << 62, -1, Mode.HANGING))
-        tasks = [self.loop.create_task(self._consult(self._claims(), 150, 15)) for _ in range(self.random.choice((1, 50)))]
+        tasks = [
+            self.loop.create_task(self._consult(self._claims(), 150, 15)) for _ in range(self.random.choice((1, 50)))
+        ]
         await asyncio.sleep(self.random.uniform(0, 0.2))
         for task in tasks:
             task.cancel()
@@ -329,7 +349,9 @@ INPUTS = (*CLAIMED, "of_s0", "of_s1")
 
 
 def the_default_shapes(random: Random) -> list[Shape]:
-    return [Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in QUESTIONS]
+    return [
+        Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in QUESTIONS
+    ]
 
 
 def random_places(random: Random) -> int:
@@ -346,7 +368,9 @@ def random_shapes(random: Random) -> list[Shape]:
             needs += (f"of_s{min(index - 1, 1)}",)
         elif index > 0 and shapes[0].importance is not Importance.ENRICHING and random.random() < 0.3:
             needs += ("of_s0",)
-        shapes.append(Shape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random)))
+        shapes.append(
+            Shape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random))
+        )
     return shapes
 
 
@@ -367,7 +391,11 @@ def random_numbers(random: Random) -> Numbers:
     mechanisms = Mechanisms(
         hedge=either(HedgeSettings(random.choice((5_000, 9_000, 9_500)), random.choice((1, 2)))),
         retry=random.random() < 0.7,
-        breaker=either(BreakerSettings(random.choice((1, 3, 10)), random.choice((1, 5_000, 10_000)), open_s, random.uniform(open_s, 0.4))),
+        breaker=either(
+            BreakerSettings(
+                random.choice((1, 3, 10)), random.choice((1, 5_000, 10_000)), open_s, random.uniform(open_s, 0.4)
+            )
+        ),
         limiter=either(LimiterSettings(random.randint(1, 30), 1, random.randint(30, 60))),
         late=random.random() < 0.8,
         adaptive_timeout=random.random() < 0.7,

@@ -109,7 +109,9 @@ class Source:
             if self.way is Way.TASK:
                 call.work = loop.create_task(self._work(call, self.after_ms))
             else:  # call_at, so that whoever counts call_later counts the scatter's own timers only
-                call.work = loop.call_at(loop.time() + self.after_ms / 1000, call.answer, self.outcome, self.status, self.age_ms)
+                call.work = loop.call_at(
+                    loop.time() + self.after_ms / 1000, call.answer, self.outcome, self.status, self.age_ms
+                )
         return call
 
     async def _work(self, call: Call, after_ms: float) -> None:
@@ -157,7 +159,9 @@ async def consult(
     timing = Timing(grace_ns=round(grace_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
     deadline_ns = clock() + round(deadline_ms * MS_NS)
     try:
-        return await scatter(plan, known, "trip", deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock)
+        return await scatter(
+            plan, known, "trip", deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock
+        )
     finally:
         assert_nothing_is_left(sources)
 
@@ -167,7 +171,9 @@ def assert_nothing_is_left(sources: Iterable[Source]) -> None:
     for source in sources:
         assert len(source.calls) <= 1, f"{source.name} was asked {len(source.calls)} times"
         for call in source.calls:
-            assert call.answers + call.abandons == 1, f"{source.name}: {call.answers} answers, abandoned {call.abandons} times"
+            assert call.answers + call.abandons == 1, (
+                f"{source.name}: {call.answers} answers, abandoned {call.abandons} times"
+            )
     assert timers_set() == []
 
 

@@ -328,7 +328,9 @@ def test_everybody_who_stays_hears_their_own_answer_once_whoever_else_leaves(
     in_virtual_time(stays_and_leaves(asks, after_ms, numbers))
 
 
-async def stays_and_leaves(asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]) -> None:
+async def stays_and_leaves(
+    asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
+) -> None:
     asking = Asking(Scripted(after_ms), **numbers)
     loop = asyncio.get_running_loop()
     left: dict[str, float] = {}

@@ -28,7 +28,9 @@ def closed_breaker(settings: BreakerSettings | None = None, random: Random | Non
     return breaker
 
 
-def open_breaker(settings: BreakerSettings | None = None, random: Random | None = None, now_ns: int = BEGAN_NS) -> Breaker:
+def open_breaker(
+    settings: BreakerSettings | None = None, random: Random | None = None, now_ns: int = BEGAN_NS
+) -> Breaker:
     breaker = closed_breaker(settings, random)
     break_it(breaker, now_ns)
     return breaker
@@ -89,7 +91,9 @@ def test_a_stall_of_a_busy_source_is_no_stop() -> None:
     assert breaker.closed
 
 
-@pytest.mark.parametrize(("good", "bad", "opens"), [(0, 19, False), (0, 20, True), (10, 10, True), (11, 10, False), (100, 99, False)])
+@pytest.mark.parametrize(
+    ("good", "bad", "opens"), [(0, 19, False), (0, 20, True), (10, 10, True), (11, 10, False), (100, 99, False)]
+)
 def test_it_opens_when_half_of_at_least_twenty_calls_failed(good: int, bad: int, opens: bool) -> None:
     breaker = closed_breaker()
     breaker.good += good
@@ -216,13 +220,18 @@ def test_other_numbers_leave_it_open_and_hold_from_the_next_time() -> None:
 
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(["pass", "fail", "work", "ask", "old failure", "old success"]), st.integers(0, 3 * SECOND_NS)), max_size=80
+    st.tuples(
+        st.sampled_from(["pass", "fail", "work", "ask", "old failure", "old success"]), st.integers(0, 3 * SECOND_NS)
+    ),
+    max_size=80,
 )
 
 
 @settings(deadline=None)
 @given(EVENTS, st.integers(0, 1 << 32))
-def test_whatever_happens_one_call_at_a_time_tries_and_it_never_stays_open_for_good(events: list[tuple[str, int]], seed: int) -> None:
+def test_whatever_happens_one_call_at_a_time_tries_and_it_never_stays_open_for_good(
+    events: list[tuple[str, int]], seed: int
+) -> None:
     breaker = open_breaker(random=Random(seed))
     now_ns = BEGAN_NS
     trial_ns = -LEASE_NS

@@ -20,14 +20,18 @@ pytestmark = pytest.mark.looptime
 
 
 async def test_it_ends_when_the_last_is_in() -> None:
-    gathered = await consult(required("order", after_ms=20), gating("card", after_ms=31), enriching("tips", after_ms=12))
+    gathered = await consult(
+        required("order", after_ms=20), gating("card", after_ms=31), enriching("tips", after_ms=12)
+    )
     assert now_ms() == 31
     assert gathered.answers == {"order": "order", "card": "card", "tips": "tips"}
     assert [report.elapsed_ms for report in gathered.reports] == [20, 31, 12]
 
 
 async def test_a_slow_coupon_does_not_hold_back_the_cards() -> None:
-    gathered = await consult(required("order", after_ms=20), gating("card", after_ms=30), enriching("coupon", after_ms=99), grace_ms=15)
+    gathered = await consult(
+        required("order", after_ms=20), gating("card", after_ms=30), enriching("coupon", after_ms=99), grace_ms=15
+    )
     assert now_ms() == 45
     assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
     assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (Status.TIMEOUT, 45)
@@ -74,7 +78,12 @@ async def test_a_plan_of_enriching_asks_alone_has_the_grace_and_no_more() -> Non
 
 
 async def test_the_grace_does_not_outlast_the_deadline() -> None:
-    await consult(required("order", after_ms=90), enriching("coupon", after_ms=NEVER, timeout_ms=500), deadline_ms=105, grace_ms=15)
+    await consult(
+        required("order", after_ms=90),
+        enriching("coupon", after_ms=NEVER, timeout_ms=500),
+        deadline_ms=105,
+        grace_ms=15,
+    )
     assert now_ms() == 100
 
 
@@ -83,7 +92,11 @@ async def test_an_empty_plan_is_answered() -> None:
 
 
 async def test_at_the_deadline_less_the_reserve_it_comes_back_with_what_is_there() -> None:
-    order, card, quota = required("order", after_ms=20), gating("card", after_ms=NEVER, timeout_ms=500), gating("quota", after_ms=60)
+    order, card, quota = (
+        required("order", after_ms=20),
+        gating("card", after_ms=NEVER, timeout_ms=500),
+        gating("quota", after_ms=60),
+    )
     gathered = await consult(order, card, quota, enriching("coupon", after_ms=200), deadline_ms=150, reserve_ms=5)
     assert now_ms() == 145
     assert gathered.answers == {
@@ -139,7 +152,9 @@ async def test_an_ask_that_starts_late_with_a_short_timeout_moves_the_timer_forw
 async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
     order = required("order", after_ms=30, outcome=Unreachable("reset") if silent == "order" else None)
     merchant = required("merchant", after_ms=NEVER, timeout_ms=30 if silent == "merchant" else 100)
-    gathered = await consult(order, merchant, gating("quota", after_ms=10), gating("card", after_ms=50), enriching("coupon", after_ms=50))
+    gathered = await consult(
+        order, merchant, gating("quota", after_ms=10), gating("card", after_ms=50), enriching("coupon", after_ms=50)
+    )
     assert now_ms() == 30
     assert gathered.failed_required == (silent,)
     assert gathered.answers["quota"] == "quota"
@@ -179,7 +194,11 @@ async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> N
     gathered = await consult(order, merchant, channel, conclusive=lambda answers: answers.get("order") == "paid")
     assert now_ms() == 20
     assert channel.calls == []
-    assert gathered.answers == {"order": "paid", "merchant": Missing("merchant", Why.SKIPPED), "channel": Missing("channel", Why.SKIPPED)}
+    assert gathered.answers == {
+        "order": "paid",
+        "merchant": Missing("merchant", Why.SKIPPED),
+        "channel": Missing("channel", Why.SKIPPED),
+    }
     assert gathered.failed_required == ()
     assert [(report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports] == [
         (Status.FRESH, 0, 20),
@@ -222,7 +241,10 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
     card = gating("card", after_ms=10, outcome=Unreachable("reset"))
     await consult(order, member, card, gating("quota", after_ms=30), conclusive=conclusive)
     missing = Missing("card", Why.UNREACHABLE)
-    assert asked == [{"card": missing, "order": "order"}, {"card": missing, "order": "order", "quota": "quota", "member": "member"}]
+    assert asked == [
+        {"card": missing, "order": "order"},
+        {"card": missing, "order": "order", "quota": "quota", "member": "member"},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +257,9 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
     ],
 )
 @pytest.mark.parametrize("way", Way)
-async def test_an_error_becomes_a_missing_and_its_status(error: SourceError, why: Why, status: Status, way: Way) -> None:
+async def test_an_error_becomes_a_missing_and_its_status(
+    error: SourceError, why: Why, status: Status, way: Way
+) -> None:
     gathered = await consult(required("order"), gating("card", outcome=error, status=Status.FRESH, way=way))
     assert gathered.answers["card"] == Missing("card", why)
     assert gathered.reports[1].status is status
@@ -257,7 +281,9 @@ async def test_a_report_tells_status_age_and_times_to_a_hundredth_of_a_ms() -> N
     assert (second.started_ms, second.elapsed_ms, second.status, second.age_ms) == (7.13, 3.33, Status.STALE, 61_000)
 
 
-async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     loop = asyncio.get_running_loop()
     set_by_scatter: list[asyncio.TimerHandle] = []
     most = 0
@@ -288,7 +314,9 @@ async def test_a_timer_that_fires_before_its_time_by_the_clock_gives_nobody_up()
         return clock_ns() * 97 // 100
 
     card = gating("card", after_ms=40, timeout_ms=40)
-    gathered = await consult(required("order", after_ms=20), card, gating("quota", after_ms=NEVER, timeout_ms=60), clock=slow_clock)
+    gathered = await consult(
+        required("order", after_ms=20), card, gating("quota", after_ms=NEVER, timeout_ms=60), clock=slow_clock
+    )
     assert gathered.answers["card"] == "card"
     assert 60 <= gathered.reports[2].elapsed_ms < 62
 

@@ -126,7 +126,9 @@ def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
         (Garbled(""), 2, True),
     ],
 )
-def test_what_a_place_refuses_or_garbles_is_never_asked_of_it_again(error: SourceError, places: int, again: bool) -> None:
+def test_what_a_place_refuses_or_garbles_is_never_asked_of_it_again(
+    error: SourceError, places: int, again: bool
+) -> None:
     async def main() -> None:
         upstream = Scripted(first_then(Fate(1, error), Fate(1)), places)
         asker = ask(guarded(upstream).start)

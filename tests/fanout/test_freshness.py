@@ -15,7 +15,14 @@ BORN_NS = 5_000 * SECOND_NS
 
 
 @settings(deadline=None)
-@given(st.floats(0, 1_000), st.floats(0, 1_000), st.floats(0, 1_000), st.integers(0, 5 * SECOND_NS), st.booleans(), st.integers(0, 1 << 32))
+@given(
+    st.floats(0, 1_000),
+    st.floats(0, 1_000),
+    st.floats(0, 1_000),
+    st.integers(0, 5 * SECOND_NS),
+    st.booleans(),
+    st.integers(0, 1 << 32),
+)
 def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
     fresh_s: float, stale_s: float, error_s: float, took_ns: int, none: bool, seed: int
 ) -> None:
@@ -32,7 +39,10 @@ def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
 
 def test_what_was_fetched_together_ends_apart_by_up_to_a_tenth() -> None:
     random = Random(1)
-    ends_s = [(span(CacheSettings(100), BORN_NS, 0, none=False, random=random).fresh_ns - BORN_NS) / SECOND_NS for _ in range(500)]
+    ends_s = [
+        (span(CacheSettings(100), BORN_NS, 0, none=False, random=random).fresh_ns - BORN_NS) / SECOND_NS
+        for _ in range(500)
+    ]
     assert 90 <= min(ends_s) < 91
     assert 99 < max(ends_s) <= 100
 
@@ -41,7 +51,9 @@ def test_what_takes_long_to_fetch_is_fetched_anew_earlier() -> None:
     random = Random(1)
 
     def earlier_ms(took_ms: int) -> float:
-        spans = [span(CacheSettings(100), BORN_NS, took_ms * 1_000_000, none=False, random=random) for _ in range(2_000)]
+        spans = [
+            span(CacheSettings(100), BORN_NS, took_ms * 1_000_000, none=False, random=random) for _ in range(2_000)
+        ]
         return sum(each.fresh_ns - each.early_ns for each in spans) / len(spans) / 1e6
 
     assert earlier_ms(0) == 0
@@ -56,7 +68,9 @@ def test_what_is_not_configured_is_not_kept() -> None:
     assert span(policy, BORN_NS, 10, none=True, random=Random(1)).error_ns == BORN_NS
 
 
-@pytest.mark.parametrize("policy", [CacheSettings(1), CacheSettings(0, 1), CacheSettings(0, 0, 1), CacheSettings(0, 0, 0, 1)])
+@pytest.mark.parametrize(
+    "policy", [CacheSettings(1), CacheSettings(0, 1), CacheSettings(0, 0, 1), CacheSettings(0, 0, 0, 1)]
+)
 def test_any_of_the_four_turns_it_on(policy: CacheSettings) -> None:
     assert policy.on
     assert policy.faults() == ()

@@ -148,7 +148,9 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
     async def main() -> None:
         upstream = Scripted(SILENT)
         guard = guarded(
-            upstream, Mechanisms(breaker=BreakerSettings(calls=3, open_s=0.05), limiter=LimiterSettings(start=3)), ceiling_ms=100
+            upstream,
+            Mechanisms(breaker=BreakerSettings(calls=3, open_s=0.05), limiter=LimiterSettings(start=3)),
+            ceiling_ms=100,
         )
         for _ in range(3):
             ask(guard.start)

@@ -10,7 +10,9 @@ from cashier.fanout.sketch import NEVER_NS
 MS_NS = 1_000_000
 
 
-def learn(hedge: Hedge, *, p50_ms: float = 10, share_ms: float = 30, count: int = 1_000, allowed: bool = True, times: int = 1) -> bool:
+def learn(
+    hedge: Hedge, *, p50_ms: float = 10, share_ms: float = 30, count: int = 1_000, allowed: bool = True, times: int = 1
+) -> bool:
     for _ in range(times):
         hedge.learn(count, round(p50_ms * MS_NS), round(share_ms * MS_NS), allowed=allowed)
     return hedge.after_ns != NEVER_NS

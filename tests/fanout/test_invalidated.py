@@ -140,7 +140,10 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
                 assert its_key == key
                 assert int(born) >= since_ns
                 old_ns = asker.heard_ns - int(born) if asker.heard_ns is not None else 0
-                assert old_ns <= (0.5 if asker.status is Status.CACHED else 1.0) * 1e9 + 1e6 or asker.status is Status.FRESH
+                assert (
+                    old_ns <= (0.5 if asker.status is Status.CACHED else 1.0) * 1e9 + 1e6
+                    or asker.status is Status.FRESH
+                )
                 if asker.status is not Status.FRESH:
                     assert abs(asker.age_ms - old_ns / 1e6) <= 1
         assert len(rig.cache) == len(rig.store) <= 3

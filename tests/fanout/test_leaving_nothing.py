@@ -209,7 +209,9 @@ async def test_an_answer_in_the_turn_of_the_loop_in_which_its_caller_left_goes_n
 
 async def test_leaving_after_the_end_but_before_the_return_is_still_leaving() -> None:
     order = required("order", after_ms=10)
-    task = asyncio.create_task(consult(order, gating("card", after_ms=NEVER), conclusive=lambda answers: bool(task.cancel()) or True))
+    task = asyncio.create_task(
+        consult(order, gating("card", after_ms=NEVER), conclusive=lambda answers: bool(task.cancel()) or True)
+    )
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -261,8 +263,13 @@ async def start_bugged_after_a_bug() -> None:
     "course",
     [
         pytest.param(lambda: consult(*sources_of_every_kind()), id="answered"),
-        pytest.param(lambda: consult(required("order", after_ms=NEVER), gating("card", after_ms=NEVER)), id="out of time"),
-        pytest.param(lambda: consult(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER)), id="failed"),
+        pytest.param(
+            lambda: consult(required("order", after_ms=NEVER), gating("card", after_ms=NEVER)), id="out of time"
+        ),
+        pytest.param(
+            lambda: consult(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER)),
+            id="failed",
+        ),
         pytest.param(lambda: consult(*sources_of_every_kind(), conclusive=lambda answers: True), id="conclusive"),
         pytest.param(lambda: consult(required("order", way=Way.AT_ONCE)), id="at once"),
         pytest.param(abandoned_by_its_caller, id="cancelled"),
@@ -276,7 +283,9 @@ def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(cours
         await course()
         for _ in range(3):
             await asyncio.sleep(0)
-        for source in alive(Source):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
+        for source in alive(
+            Source
+        ):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
             source.calls.clear()
         return alive(Scatter, Slot, Call)
 
@@ -297,7 +306,9 @@ async def test_a_scatter_shows_where_everybody_is() -> None:
         gating("channel", needs=("currency",)),
         gating("card", way=Way.AT_ONCE),
     ]
-    course = Scatter(plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns)
+    course = Scatter(
+        plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns
+    )
     course.start({})
     assert repr(course) == "Scatter(under way; order: asked, channel: waiting, card: FRESH)"
     await course.end()

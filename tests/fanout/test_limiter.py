@@ -54,13 +54,18 @@ def test_from_the_bottom_it_comes_back() -> None:
 
 
 SETTINGS = st.builds(
-    lambda start, least, more: LimiterSettings(start, least, least + more), st.integers(1, 500), st.integers(1, 50), st.integers(0, 400)
+    lambda start, least, more: LimiterSettings(start, least, least + more),
+    st.integers(1, 500),
+    st.integers(1, 50),
+    st.integers(0, 400),
 )
 
 
 @settings(deadline=None)
 @given(SETTINGS, st.lists(st.booleans(), max_size=200), SETTINGS)
-def test_it_stays_within_its_bounds_whatever_happens(numbers: LimiterSettings, losses: list[bool], others: LimiterSettings) -> None:
+def test_it_stays_within_its_bounds_whatever_happens(
+    numbers: LimiterSettings, losses: list[bool], others: LimiterSettings
+) -> None:
     limiter = Limiter(numbers)
     assert numbers.least <= limiter.limit <= numbers.most
     for now, loss in enumerate(losses):

@@ -57,7 +57,9 @@ def test_where_the_quantile_was_not_waited_for_it_grows_towards_the_ceiling() ->
     assert patience.timeout_ms == 24
 
 
-@pytest.mark.parametrize(("calls", "cut", "gives_way"), [(1_000, 10, False), (1_000, 11, True), (20, 1, False), (20, 2, True)])
+@pytest.mark.parametrize(
+    ("calls", "cut", "gives_way"), [(1_000, 10, False), (1_000, 11, True), (20, 1, False), (20, 2, True)]
+)
 def test_it_gives_way_at_once_where_more_than_one_in_a_hundred_was_cut(calls: int, cut: int, gives_way: bool) -> None:
     patience = learned()
     for _ in range(cut):
@@ -86,8 +88,13 @@ def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 2_000), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**10) | st.just(NEVER_NS), st.integers(0, 5))))
-def test_it_is_whole_and_within_its_bounds_whatever_it_learns(ceiling_ms: int, lessons: list[tuple[int, int, int]]) -> None:
+@given(
+    st.integers(1, 2_000),
+    st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**10) | st.just(NEVER_NS), st.integers(0, 5))),
+)
+def test_it_is_whole_and_within_its_bounds_whatever_it_learns(
+    ceiling_ms: int, lessons: list[tuple[int, int, int]]
+) -> None:
     patience = Patience(ceiling_ms, learning=True)
     for count, share_ns, cut in lessons:
         for _ in range(cut):

@@ -87,9 +87,19 @@ def test_where_there_is_one_place_a_second_call_goes_there_unless_it_is_sick_or_
 
 @pytest.mark.parametrize(
     ("latencies_ms", "slow_ms"),
-    [((2, 2, 90), 7), ((30, 2, 40), 90), ((10, 20, 90), 60), ((50, 60, 70), 100), ((0, 0, 0), 100), ((0, 4, 0), 12), ((0, 4, 30), 12)],
+    [
+        ((2, 2, 90), 7),
+        ((30, 2, 40), 90),
+        ((10, 20, 90), 60),
+        ((50, 60, 70), 100),
+        ((0, 0, 0), 100),
+        ((0, 4, 0), 12),
+        ((0, 4, 30), 12),
+    ],
 )
-def test_slow_is_three_times_the_usual_and_five_ms_more_and_never_beyond_the_ceiling(latencies_ms: tuple[int, ...], slow_ms: int) -> None:
+def test_slow_is_three_times_the_usual_and_five_ms_more_and_never_beyond_the_ceiling(
+    latencies_ms: tuple[int, ...], slow_ms: int
+) -> None:
     three = places(3)
     for each, latency_ms in zip(three, latencies_ms, strict=True):
         each.latency_ns = latency_ms * MS_NS
@@ -130,7 +140,8 @@ def test_its_latency_follows_its_calls_by_a_sixteenth() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "others", "grows"), [(10, 3, False), (10, 4, True), (1, 0, True), (2, 0, True), (3, 0, False), (3, 1, True)]
+    ("limit", "others", "grows"),
+    [(10, 3, False), (10, 4, True), (1, 0, True), (2, 0, True), (3, 0, False), (3, 1, True)],
 )
 def test_its_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, grows: bool) -> None:
     """The call that was answered counts, and is under way no more: a limit of one would never grow again."""

@@ -36,7 +36,13 @@ INPUTS = ("order_id", "user", "currency")
 
 
 def test_asks_start_required_first_then_gating_then_enriching_as_given_within() -> None:
-    assert [each.name for each in Plan(cashiers(), INPUTS).asks] == ["order", "member", "channel", "tariff", "marketing"]
+    assert [each.name for each in Plan(cashiers(), INPUTS).asks] == [
+        "order",
+        "member",
+        "channel",
+        "tariff",
+        "marketing",
+    ]
 
 
 def test_who_waits_for_which_name_is_known_ahead() -> None:
@@ -46,13 +52,20 @@ def test_who_waits_for_which_name_is_known_ahead() -> None:
         "currency": ["channel"],
         "fees": ["tariff"],
     }
-    assert {name: giver.name for name, giver in plan.givers.items()} == {"amount": "order", "currency": "order", "fees": "channel"}
+    assert {name: giver.name for name, giver in plan.givers.items()} == {
+        "amount": "order",
+        "currency": "order",
+        "fees": "channel",
+    }
     assert plan.hard == 4
 
 
 def test_a_plan_tells_itself_in_words() -> None:
     plan = Plan([ask("order", REQUIRED, "order_id", "amount"), ask("card", GATING)], ["order_id"])
-    assert repr(plan) == "Plan(order REQUIRED needs order_id gives amount in 100 ms, card GATING in 100 ms; inputs: order_id)"
+    assert (
+        repr(plan)
+        == "Plan(order REQUIRED needs order_id gives amount in 100 ms, card GATING in 100 ms; inputs: order_id)"
+    )
     assert repr(Plan([], [])) == "Plan(; inputs: none)"
 
 
@@ -63,20 +76,30 @@ def test_a_plan_tells_itself_in_words() -> None:
         pytest.param([ask("card", GATING, "user")], "card needs user, which no ask gives", id="nobody gives it"),
         pytest.param([ask("card", GATING, timeout_ms=0)], "card has a timeout of 0 ms", id="no time"),
         pytest.param(
-            [Ask("order", REQUIRED, (), 100, never_started, ("amount",))], "order gives amount but has no reveal", id="gives, reveals not"
+            [Ask("order", REQUIRED, (), 100, never_started, ("amount",))],
+            "order gives amount but has no reveal",
+            id="gives, reveals not",
         ),
         pytest.param(
-            [Ask("order", REQUIRED, (), 100, never_started, (), dict)], "order has a reveal but does not say", id="reveals, gives not"
+            [Ask("order", REQUIRED, (), 100, never_started, (), dict)],
+            "order has a reveal but does not say",
+            id="reveals, gives not",
         ),
         pytest.param(
-            [ask("order", REQUIRED, "", "amount"), ask("cart", GATING, "", "amount")], "order and cart both give amount", id="two give it"
+            [ask("order", REQUIRED, "", "amount"), ask("cart", GATING, "", "amount")],
+            "order and cart both give amount",
+            id="two give it",
         ),
         pytest.param([ask("order", REQUIRED, "id", "id")], "circle: order (id) → order", id="its own answer"),
         pytest.param(
-            [ask("z", GATING, "c"), ask("a", GATING, "y", "x"), ask("b", GATING, "x", "y c")], "circle: b (x) → a (y) → b", id="circle"
+            [ask("z", GATING, "c"), ask("a", GATING, "y", "x"), ask("b", GATING, "x", "y c")],
+            "circle: b (x) → a (y) → b",
+            id="circle",
         ),
         pytest.param(
-            [ask("tips", ENRICHING, "", "hint"), ask("order", REQUIRED, "hint")], "order is REQUIRED but needs hint", id="on enriching"
+            [ask("tips", ENRICHING, "", "hint"), ask("order", REQUIRED, "hint")],
+            "order is REQUIRED but needs hint",
+            id="on enriching",
         ),
         pytest.param(
             [ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint", "bank"), ask("order", REQUIRED, "bank")],
@@ -104,7 +127,13 @@ def test_the_latest_end_of_an_ask_is_its_longest_chain() -> None:
 
 def test_what_the_caller_provides_is_not_waited_for() -> None:
     plan = Plan(cashiers(), INPUTS)
-    assert latest_ends_ms(plan, provided=["currency"]) == {"order": 120, "member": 80, "channel": 40, "tariff": 70, "marketing": 180}
+    assert latest_ends_ms(plan, provided=["currency"]) == {
+        "order": 120,
+        "member": 80,
+        "channel": 40,
+        "tariff": 70,
+        "marketing": 180,
+    }
 
 
 @pytest.mark.parametrize(
@@ -116,7 +145,9 @@ def test_what_the_caller_provides_is_not_waited_for() -> None:
         pytest.param(3, 15, (), 0, id="no time at all"),
     ],
 )
-def test_the_worst_time_is_the_first_of_the_three_ends(deadline_ms: int, grace_ms: int, provided: tuple[str, ...], worst_ms: int) -> None:
+def test_the_worst_time_is_the_first_of_the_three_ends(
+    deadline_ms: int, grace_ms: int, provided: tuple[str, ...], worst_ms: int
+) -> None:
     plan = Plan(cashiers(), INPUTS)
     assert worst_time_ms(plan, deadline_ms=deadline_ms, grace_ms=grace_ms, reserve_ms=5, provided=provided) == worst_ms
 

@@ -62,7 +62,9 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
     through_enriching: set[str] = set()
     for index in range(count):
         importance = draw(st.sampled_from(Importance))
-        givers = [each for each in sources if importance is not Importance.REQUIRED or each.name not in through_enriching]
+        givers = [
+            each for each in sources if importance is not Importance.REQUIRED or each.name not in through_enriching
+        ]
         needed = draw(st.lists(st.sampled_from(givers), max_size=2, unique=True)) if givers else []
         claims = draw(st.sampled_from([[], [], ["claim0"], ["claim1"]]))
         name = f"s{index}"
@@ -75,16 +77,24 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
                 needs=(*(f"of_{each.name}" for each in needed), *claims),
                 gives={f"of_{name}": index},
                 reveal=(lambda answer: {}) if faults and draw(st.integers(0, 9)) == 0 else None,
-                after_ms=draw(st.one_of(st.just(NEVER), *[st.integers(0, 25)] * 5)) if faults else draw(st.integers(0, 5)),
-                outcome=draw(st.sampled_from([None] * 12 + [Unreachable("x"), Garbled("x"), Overloaded("x")])) if faults else None,
+                after_ms=draw(st.one_of(st.just(NEVER), *[st.integers(0, 25)] * 5))
+                if faults
+                else draw(st.integers(0, 5)),
+                outcome=draw(st.sampled_from([None] * 12 + [Unreachable("x"), Garbled("x"), Overloaded("x")]))
+                if faults
+                else None,
                 timeout_ms=draw(st.integers(5, 40).map(lambda n: 3 * n + 1)) if faults else 1_000,
                 way=draw(st.sampled_from(Way)),
             )
         )
     for index, source in enumerate(sources):
-        if source.after_ms is not NEVER:  # fractions of which no two sums are equal: two answers never meet in one moment by chance
+        if (
+            source.after_ms is not NEVER
+        ):  # fractions of which no two sums are equal: two answers never meet in one moment by chance
             source.after_ms = 3 * source.after_ms + 2**index / 1000
-    claimed = draw(st.sets(st.sampled_from(["claim0", "claim1", *(f"of_s{index}" for index in range(count))]), max_size=4))
+    claimed = draw(
+        st.sets(st.sampled_from(["claim0", "claim1", *(f"of_s{index}" for index in range(count))]), max_size=4)
+    )
     claimed |= draw(st.sampled_from([{"claim0", "claim1"}, {"claim0", "claim1"}, {"claim0"}, set()]))
     required = [source.name for source in sources if source.importance is Importance.REQUIRED]
     return World(
@@ -101,7 +111,9 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
 @settings(deadline=None)
 @given(worlds())
 def test_it_comes_to_what_was_foretold(world: World) -> None:
-    foretold = foretell(world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive)
+    foretold = foretell(
+        world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive
+    )
     assume(foretold.certain)
     gathered, ended_ms = in_virtual_time(world.run())
     for answer in gathered.answers.values():
@@ -124,7 +136,9 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
         assert 0 <= report.started_ms <= ended_ms + 0.01
         assert 0 <= report.elapsed_ms <= ended_ms - report.started_ms + 0.02
         if isinstance(answer, Missing):
-            assert report.status is (Status.ERROR if answer.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(answer.why.value))
+            assert report.status is (
+                Status.ERROR if answer.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(answer.why.value)
+            )
 
 
 @settings(deadline=None)

@@ -65,7 +65,9 @@ def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
 def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], Flight]:
     """A call whose answer is of use also to nobody in particular, abandoned after so long."""
     heard: list[Any] = []
-    flight = guard.call({}, "trip", 100, waits_ms, lambda outcome, none=False, body=None: heard.append((outcome, none, body)), keep=True)
+    flight = guard.call(
+        {}, "trip", 100, waits_ms, lambda outcome, none=False, body=None: heard.append((outcome, none, body)), keep=True
+    )
     assert isinstance(flight, Flight)
     asyncio.get_running_loop().call_later(waits_ms / 1000, flight.abandon)
     return heard, flight
@@ -300,7 +302,9 @@ def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
 @pytest.mark.parametrize("way", ["answered", "hedged", "both fail", "late", "cut"])
 def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
     async def main() -> None:
-        fate = {"both fail": Fate(30, Garbled("")), "late": Fate(120), "cut": SILENT, "hedged": Fate(50)}.get(way, Fate(1))
+        fate = {"both fail": Fate(30, Garbled("")), "late": Fate(120), "cut": SILENT, "hedged": Fate(50)}.get(
+            way, Fate(1)
+        )
         upstream = Scripted(fate)
         guard = guarded(upstream)
         hedging(guard)

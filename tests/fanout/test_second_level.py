@@ -74,7 +74,9 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "kept", [None, Kept(False, b"a lie", 0), Kept(False, b"too old", 700_000), Kept(True, b"none, too old", 2_001)], ids=repr
+    "kept",
+    [None, Kept(False, b"a lie", 0), Kept(False, b"too old", 700_000), Kept(True, b"none, too old", 2_001)],
+    ids=repr,
 )
 def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: Kept | None) -> None:
     async def main() -> None:

@@ -65,7 +65,13 @@ def overloaded(
         return CAPACITY_PER_S * (times if OVERLOAD_MS[0] <= now_ms < OVERLOAD_MS[1] else 0.5)
 
     loop = BusyLoop(
-        Ladder(settings), per_s, most_per_s=CAPACITY_PER_S * max(times, 0.5), cost_ms=COST_MS, priorities=MIX, stalls=stalls, seed=seed
+        Ladder(settings),
+        per_s,
+        most_per_s=CAPACITY_PER_S * max(times, 0.5),
+        cost_ms=COST_MS,
+        priorities=MIX,
+        stalls=stalls,
+        seed=seed,
     )
     loop.run(END_MS)
     return loop
@@ -159,7 +165,9 @@ def test_an_admission_lets_in_its_rate_and_no_more_than_a_moment_of_it_at_once()
 
 def test_each_priority_leaves_something_for_those_above_it() -> None:
     admission = Admission(1_000, ShedSettings(), 0)
-    depths = [sum(admission.admits(priority, 1_000_000_000) for _ in range(100)) for priority in range(LOWEST, HIGHEST + 1)]
+    depths = [
+        sum(admission.admits(priority, 1_000_000_000) for _ in range(100)) for priority in range(LOWEST, HIGHEST + 1)
+    ]
     assert all(depth >= 3 for depth in depths), depths
 
 

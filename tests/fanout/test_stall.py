@@ -24,7 +24,9 @@ STALL_S = 0.3
 TIMING = Timing(grace_ns=0, reserve_ns=0)
 
 
-@pytest.mark.parametrize(("late_ms", "is_one"), [(-1, False), (0, False), (2, False), (5, False), (6, True), (200, True)])
+@pytest.mark.parametrize(
+    ("late_ms", "is_one"), [(-1, False), (0, False), (2, False), (5, False), (6, True), (200, True)]
+)
 def test_a_timer_is_believed_unless_it_fires_much_later_than_it_was_due(late_ms: int, is_one: bool) -> None:
     assert stalled(1_000_000_000, 1_000_000_000 + late_ms * 1_000_000) is is_one
 

@@ -93,7 +93,11 @@ async def test_a_name_that_only_the_caller_could_have_given_is_not_waited_for() 
     cards = gating("cards", needs=("wallet", "discount"))
     order = required("order", after_ms=10)
     gathered = await consult(coupons, cards, order, inputs=["wallet"])
-    assert gathered.answers == {"order": "order", "cards": Missing("cards", Why.SKIPPED), "coupons": Missing("coupons", Why.SKIPPED)}
+    assert gathered.answers == {
+        "order": "order",
+        "cards": Missing("cards", Why.SKIPPED),
+        "coupons": Missing("coupons", Why.SKIPPED),
+    }
     assert [(report.started_ms, report.elapsed_ms) for report in gathered.reports] == [(0, 10), (0, 0), (0, 0)]
     assert coupons.calls == cards.calls == []
 
@@ -118,7 +122,9 @@ async def test_a_failed_giver_of_a_claimed_name_skips_nobody() -> None:
 
 
 async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_the_rest() -> None:
-    order = required("order", gives={"currency": "CNY", "country": "CN"}, reveal=lambda answer: {"currency": "CNY"}, after_ms=10)
+    order = required(
+        "order", gives={"currency": "CNY", "country": "CN"}, reveal=lambda answer: {"currency": "CNY"}, after_ms=10
+    )
     channel = gating("channel", needs=("currency", "country"))
     mirror = gating("mirror", needs=("country", "currency"))
     quota = gating("quota", needs=("currency",), after_ms=10)

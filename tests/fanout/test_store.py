@@ -41,8 +41,12 @@ def look_up(store: Store, home: dict[Hashable, Item], key: Hashable) -> bool:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 12), st.lists(st.tuples(st.sampled_from(["look up", "remove"]), st.integers(0, 20)), max_size=300))
-def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(capacity: int, steps: list[tuple[str, int]]) -> None:
+@given(
+    st.integers(1, 12), st.lists(st.tuples(st.sampled_from(["look up", "remove"]), st.integers(0, 20)), max_size=300)
+)
+def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(
+    capacity: int, steps: list[tuple[str, int]]
+) -> None:
     store = Store(capacity)
     home: dict[Hashable, Item] = {}
     for what, key in steps:

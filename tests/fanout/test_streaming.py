@@ -37,13 +37,19 @@ from .test_properties import World, worlds
 pytestmark = pytest.mark.looptime
 
 
-def unfolding(*sources: Source, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()) -> Unfolding:
+def unfolding(
+    *sources: Source, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
+) -> Unfolding:
     timing = Timing(grace_ns=round(deadline_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
     deadline_ns = clock_ns() + round(deadline_ms * MS_NS)
-    return Unfolding(plan_of(sources, inputs), None, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns)
+    return Unfolding(
+        plan_of(sources, inputs), None, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
+    )
 
 
-async def told(course: Unfolding, known: Mapping[str, Any] | None = None) -> AsyncGenerator[tuple[float, Gathered], None]:
+async def told(
+    course: Unfolding, known: Mapping[str, Any] | None = None
+) -> AsyncGenerator[tuple[float, Gathered], None]:
     """When something had changed, and what was in then; the last is the end."""
     try:
         course.start(known or {})
@@ -78,7 +84,9 @@ async def test_what_is_in_is_told_whenever_something_comes() -> None:
 
 async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_asked() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=10)
-    course = unfolding(order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",))
+    course = unfolding(
+        order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",)
+    )
     course.start({})
     assert statuses(course.so_far()) == "PENDING PENDING SKIPPED"
     await course.change()
@@ -104,7 +112,12 @@ async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
 
 
 async def test_what_comes_in_one_turn_of_the_loop_is_one_change() -> None:
-    sources = [required("order", after_ms=10), gating("card", after_ms=10), gating("quota", after_ms=10), enriching("coupon", after_ms=20)]
+    sources = [
+        required("order", after_ms=10),
+        gating("card", after_ms=10),
+        gating("quota", after_ms=10),
+        enriching("coupon", after_ms=20),
+    ]
     assert [statuses(gathered) async for _, gathered in told(unfolding(*sources))] == [
         "PENDING PENDING PENDING PENDING",
         "FRESH FRESH FRESH PENDING",
@@ -166,7 +179,12 @@ async def test_who_decides_is_never_shown_what_has_not_ended() -> None:
         shown.append(sorted(answers))
         return False
 
-    course = unfolding(required("order", after_ms=10), required("member", after_ms=20), gating("card", after_ms=30), conclusive=conclusive)
+    course = unfolding(
+        required("order", after_ms=10),
+        required("member", after_ms=20),
+        gating("card", after_ms=30),
+        conclusive=conclusive,
+    )
     assert len([each async for each in told(course)]) == 4
     assert shown == [["order"], ["member", "order"]]
 

@@ -119,7 +119,9 @@ class Weather:
     def _bad(self, mode: Mode, after_ms: float) -> tuple[float | None, SourceError | None]:
         random = self._random
         if mode is Mode.FLAKY:
-            mode = random.choice((Mode.SLOW, Mode.HANGING, Mode.FAILING, Mode.OVERLOADED, Mode.GARBLED, Mode.FINE, Mode.FINE, Mode.FINE))
+            mode = random.choice(
+                (Mode.SLOW, Mode.HANGING, Mode.FAILING, Mode.OVERLOADED, Mode.GARBLED, Mode.FINE, Mode.FINE, Mode.FINE)
+            )
         match mode:
             case Mode.SLOW:
                 return self._slow_ms * random.uniform(0.5, 1.5), None
@@ -204,7 +206,11 @@ class Troubled:
             fact = _decode(body)
         except msgspec.DecodeError:
             return Garbled("not of the agreed shape")
-        return fact if fact.source == self._name and fact.key == self._key_of(known) else WrongIdentity("answered about another")
+        return (
+            fact
+            if fact.source == self._name and fact.key == self._key_of(known)
+            else WrongIdentity("answered about another")
+        )
 
     def _outcome(self, known: Known) -> Outcome:
         """One question in seven is answered by "there is none", and may be answered otherwise after it has changed."""
@@ -221,7 +227,9 @@ class Troubled:
         return self.read(False, _encode(Fact(self._name, error.detail, 0, 0, False)), known)
 
     def _send(self, answer: Callable[[SourceError | None], None], avoid: int) -> Leg:
-        allowed = [index for index in range(len(self.places)) if not avoid >> index & 1] or list(range(len(self.places)))
+        allowed = [index for index in range(len(self.places)) if not avoid >> index & 1] or list(
+            range(len(self.places))
+        )
         self._turn += 1
         place = allowed[self._turn % len(allowed)]
         after_ms, error = self._weather.draw(place, self._clock_ns())
@@ -242,7 +250,9 @@ class Shelf:
     def __init__(self, random: Random, clock_ns: Callable[[], int]) -> None:
         self._random = random
         self._clock_ns = clock_ns
-        self._kept: dict[tuple[str, str], tuple[Kept, int, int]] = {}  # with when it was born, and until when it is kept
+        self._kept: dict[
+            tuple[str, str], tuple[Kept, int, int]
+        ] = {}  # with when it was born, and until when it is kept
         self._dropped: list[tuple[str, str | None, str | None, int]] = []
         self._looks: list[Leg] = []
         self.healed = False
@@ -273,7 +283,9 @@ class Shelf:
     def put(self, source: str, key: str, kept: Kept, ttl_s: float) -> None:
         born_ns = self._clock_ns() - kept.age_ms * MS_NS
         late_s = self._random.choice((0, 0.001, 0.005))
-        asyncio.get_running_loop().call_later(late_s, self._write, source, key, (kept, born_ns, born_ns + round(ttl_s * 1e9)))
+        asyncio.get_running_loop().call_later(
+            late_s, self._write, source, key, (kept, born_ns, born_ns + round(ttl_s * 1e9))
+        )
 
     def _write(self, source: str, key: str, kept: tuple[Kept, int, int]) -> None:
         self._kept[source, key] = kept
@@ -284,6 +296,8 @@ class Shelf:
     def _buried(self, source: str, key: str, born_ns: int) -> bool:
         """Ages are told in whole ms, so what was born in the ms of the invalidation may be from before it."""
         return any(
-            of == source and (key == one or (prefix is not None and key.startswith(prefix))) and born_ns <= at_ns + MS_NS
+            of == source
+            and (key == one or (prefix is not None and key.startswith(prefix)))
+            and born_ns <= at_ns + MS_NS
             for of, one, prefix, at_ns in self._dropped
         )

@@ -204,7 +204,9 @@ def ask(start: Start, known: Known | None = None, *, waits_ms: int = 100) -> Ask
     return asker
 
 
-async def ask_steadily(start: Start, *, every_ms: float, for_ms: float, waits_ms: Callable[[], int] = lambda: 100) -> list[Asker]:
+async def ask_steadily(
+    start: Start, *, every_ms: float, for_ms: float, waits_ms: Callable[[], int] = lambda: 100
+) -> list[Asker]:
     """Many, one after the other."""
     askers = []
     for _ in range(round(for_ms / every_ms)):
@@ -223,7 +225,14 @@ def guarded(
 ) -> Guard:
     """On this loop's time, with dice that fall alike each time."""
     return Guard(
-        "source", upstream, ceiling_ms, mechanisms or Mechanisms(), ladder or Ladder(), importance, clock_ns=clock_ns, random=Random(1)
+        "source",
+        upstream,
+        ceiling_ms,
+        mechanisms or Mechanisms(),
+        ladder or Ladder(),
+        importance,
+        clock_ns=clock_ns,
+        random=Random(1),
     )
 
 

@@ -73,7 +73,9 @@ _IMPATIENT = "look_ms = 500\ncheck_ms = 1000\ndecide_ms = 500\nsubmit_ms = 4000"
 
 
 @pytest.fixture(scope="package")
-def pairs(port: int, secrets: set[str], valkey: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Service]]:
+def pairs(
+    port: int, secrets: set[str], valkey: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Service]]:
     """Two services of two workers each: of one the workers hear of each other, and of one they do not."""
     directory = tmp_path_factory.mktemp("pairs")
     found = {}

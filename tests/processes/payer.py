@@ -70,7 +70,9 @@ class Payer:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         await self._session.close()
 
     async def connected(self, asking: Iterable[Coroutine[Any, Any, Asked]]) -> list[asyncio.Task[Asked]]:
@@ -122,7 +124,9 @@ class Payer:
 
     async def look(self, payment: Any, wait_ms: int = 0) -> Told:
         headers = {"X-Payment-Token": payment["payment_token"]}
-        return self._heard(await self.insist("GET", f"/v1/payments/{payment['payment_id']}?wait_ms={wait_ms}", None, headers))
+        return self._heard(
+            await self.insist("GET", f"/v1/payments/{payment['payment_id']}?wait_ms={wait_ms}", None, headers)
+        )
 
     async def follow(self, payment: Any) -> list[tuple[str, Any]]:
         """All events of a stream, by name."""

@@ -22,7 +22,13 @@ DRAIN_S = 10
 
 
 def configured(
-    path: Path, upstreams: int, *, workers: int = 1, shared: str = "", secrets: tuple[str, ...] = (SECRET,), accept: str = ""
+    path: Path,
+    upstreams: int,
+    *,
+    workers: int = 1,
+    shared: str = "",
+    secrets: tuple[str, ...] = (SECRET,),
+    accept: str = "",
 ) -> Path:
     """A configuration for any free port, and patient: the machine may be busy. `upstreams`: the sandbox's port."""
     url = f'url = "http://127.0.0.1:{upstreams}"\n'

@@ -42,14 +42,18 @@ def _deaths() -> list[Death]:
         for place, name in enumerate(calls):
             nth = calls[: place + 1].count(name)
             moments = (
-                {Moment.BEFORE: nth % READS == 1, Moment.AFTER: nth % READS == 0} if name is Call.READ else dict.fromkeys(Moment, True)
+                {Moment.BEFORE: nth % READS == 1, Moment.AFTER: nth % READS == 0}
+                if name is Call.READ
+                else dict.fromkeys(Moment, True)
             )
             found += [Death(way, name, nth, moment) for moment, meant in moments.items() if meant]
     return found
 
 
 @pytest.mark.parametrize("way", MADE)
-async def test_these_are_all_the_calls_that_a_payment_makes(way: Way, upstreams: Upstreams, fleet: Fleet, secrets: set[str]) -> None:
+async def test_these_are_all_the_calls_that_a_payment_makes(
+    way: Way, upstreams: Upstreams, fleet: Fleet, secrets: set[str]
+) -> None:
     service = await fleet.take()
     async with Payer(service, secrets) as payer:
         body = await payer.consult(way)

@@ -47,7 +47,11 @@ async def test_a_card_number_in_whatever_field_is_refused_and_nobody_is_asked_or
             assert (await payer.submit({**body, "device": {field: PAN}}, "k2")).status == 422
         assert (await payer.submit(body, PAN)).status == 422
         assert (await payer.answer(payment, PAN)).status == 422
-        for path, headers in ((f"{one}?wait_ms={PAN}", {}), (f"{one}?card={PAN}", {"X-Payment-Token": PAN}), (f"/v1/payments/{PAN}", {})):
+        for path, headers in (
+            (f"{one}?wait_ms={PAN}", {}),
+            (f"{one}?card={PAN}", {"X-Payment-Token": PAN}),
+            (f"/v1/payments/{PAN}", {}),
+        ):
             assert 400 <= (await payer.ask("GET", path, None, {"X-Request-Id": PAN, **headers})).status < 500
         assert Call.SUBMIT not in upstreams.calls
         assert Call.DECIDE not in upstreams.calls

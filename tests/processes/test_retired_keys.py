@@ -14,7 +14,9 @@ OLD, NEW = "o" * 32, "n" * 32
 async def test_tokens_of_a_retired_key_are_refused_and_those_of_one_that_still_verifies_go_on(
     upstreams: Upstreams, start: Start, secrets: set[str]
 ) -> None:
-    before, retired, rotated = await asyncio.gather(*(start(secrets=keys).ready() for keys in ((OLD,), (NEW,), (NEW, OLD))))
+    before, retired, rotated = await asyncio.gather(
+        *(start(secrets=keys).ready() for keys in ((OLD,), (NEW,), (NEW, OLD)))
+    )
     async with Payer(before, secrets) as payer:
         body = await payer.consult(CHALLENGED)
         payment = (await payer.submit(body, "k1")).body

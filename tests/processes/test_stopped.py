@@ -33,7 +33,9 @@ async def test_a_stop_answers_the_submit_under_way_and_lets_go_of_all_who_wait(
 
         service.stop()
         stopped_s = time.monotonic()
-        assert {(told.status, told.body["status"]) for told in await asyncio.gather(*polls)} == {(202, "ACTION_REQUIRED")}
+        assert {(told.status, told.body["status"]) for told in await asyncio.gather(*polls)} == {
+            (202, "ACTION_REQUIRED")
+        }
         for events in await asyncio.gather(*streams):
             assert [name for name, _ in events] == ["payment", "end"]
             assert "STOPPING" in events[-1][1]

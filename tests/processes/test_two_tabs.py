@@ -134,7 +134,9 @@ async def _both_serve(upstreams: Upstreams, payer: Payer) -> None:
             await asyncio.gather(*(payer.consult(ELSEWHERE) for _ in range(8)))
 
 
-async def _until_the_other_asks(upstreams: Upstreams, payer: Payer, port: int, tabs: list[asyncio.Task[Told]], body: dict[str, Any]) -> int:
+async def _until_the_other_asks(
+    upstreams: Upstreams, payer: Payer, port: int, tabs: list[asyncio.Task[Told]], body: dict[str, Any]
+) -> int:
     """More tabs, until one has come to the worker that does not have the call from this port. Which one has it is returned."""
     upstreams.ports.clear()
     worker = None

@@ -11,7 +11,9 @@ Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}$")]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$")]
 Bps = Annotated[int, Meta(ge=0, le=10_000)]
 Instant = Annotated[datetime, Meta(tz=True)]
-Kind = Literal["QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"]
+Kind = Literal[
+    "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"
+]
 Product = Literal["STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"]
 Terminal = Literal["APP", "H5", "PC", "SDK", "POS", "MINI_PROGRAM"]
 CardType = Literal["DEBIT", "CREDIT"]

@@ -15,11 +15,21 @@ from cashier.sandbox.world import World
 from . import contract
 
 CNY: Final = "CNY"
-BY_CARD = {"type": "CHANNEL", "id": "ch_quick_cmb", "instrument_id": "c_2", "amount": {"currency": CNY, "value": 12_800}}
+BY_CARD = {
+    "type": "CHANNEL",
+    "id": "ch_quick_cmb",
+    "instrument_id": "c_2",
+    "amount": {"currency": CNY, "value": 12_800},
+}
 
 
 def channel(channel_id: str, instrument_id: str | None = None, value: int = 12_800, currency: str = CNY) -> Json:
-    return {"type": "CHANNEL", "id": channel_id, "instrument_id": instrument_id, "amount": {"currency": currency, "value": value}}
+    return {
+        "type": "CHANNEL",
+        "id": channel_id,
+        "instrument_id": instrument_id,
+        "amount": {"currency": currency, "value": value},
+    }
 
 
 def balance(account_id: str, value: int) -> Json:
@@ -30,7 +40,9 @@ def promotion(value: int, promotion_id: str = "p_1") -> Json:
     return {"type": "PROMOTION", "id": promotion_id, "amount": {"currency": CNY, "value": value}}
 
 
-def submission(world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any) -> Submission:
+def submission(
+    world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any
+) -> Submission:
     """A payment of `o_1001`, cleared by risk, but for what is `other`."""
     told = {
         "payment_id": payment_id,
@@ -45,7 +57,9 @@ def submission(world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] =
 
 def cleared(world: World, payment_id: str) -> str:
     amount = Amount(CNY, 1)
-    inquiry = Inquiry(payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY")
+    inquiry = Inquiry(
+        payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY"
+    )
     decision_id: str = world.risk.decide(inquiry)["decision_id"]
     return decision_id
 

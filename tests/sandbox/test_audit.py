@@ -15,10 +15,14 @@ TERMS = Terms(prices={"o_1": 100, "o_2": 100}, opening={("u_1", "acc_1"): 150}, 
 
 def entry(what: What, value: int, source: str | None = None, payment_id: str = "pay_1", order_id: str = "o_1") -> Entry:
     amount = Amount("CNY", value)
-    return Entry(at=NOON, payment_id=payment_id, order_id=order_id, user_id="u_1", what=what, amount=amount, source=source)
+    return Entry(
+        at=NOON, payment_id=payment_id, order_id=order_id, user_id="u_1", what=what, amount=amount, source=source
+    )
 
 
-def paid(value: int = 100, source: str = "CHANNEL:ch_1", payment_id: str = "pay_1", order_id: str = "o_1") -> list[Entry]:
+def paid(
+    value: int = 100, source: str = "CHANNEL:ch_1", payment_id: str = "pay_1", order_id: str = "o_1"
+) -> list[Entry]:
     return [
         entry("TAKEN", value, source, payment_id, order_id),
         entry("SUCCEEDED", value, None, payment_id, order_id),
@@ -88,7 +92,10 @@ WRONG: dict[str, tuple[list[Entry], str]] = {
         [entry("RETURNED", 1, "BALANCE:acc_1"), entry("FAILED", 1)],
         "acc_1 of u_1 holds 151 of 150 after pay_1",
     ),
-    "taken after a refusal": ([entry("REFUSED", 100), entry("TAKEN", 100, "CHANNEL:ch_1")], "pay_1 was refused and has entries"),
+    "taken after a refusal": (
+        [entry("REFUSED", 100), entry("TAKEN", 100, "CHANNEL:ch_1")],
+        "pay_1 was refused and has entries",
+    ),
     "failed and kept": (
         [entry("TAKEN", 100, "CHANNEL:ch_1"), entry("FAILED", 100)],
         "pay_1 did not pay its order and keeps 100 of CHANNEL:ch_1",
@@ -136,6 +143,8 @@ def test_what_lives_may_hold_money_and_has_no_verdict_yet() -> None:
     assert audit([*held, entry("FAILED", 80)], living) == ["pay_1 has the verdicts ['FAILED'], not 0 of them"]
 
 
-@pytest.mark.parametrize(("carried", "bps", "fee"), [(100, 0, 0), (49, 100, 0), (50, 100, 1), (12_800, 100, 128), (10_000, 33, 33)])
+@pytest.mark.parametrize(
+    ("carried", "bps", "fee"), [(100, 0, 0), (49, 100, 0), (50, 100, 1), (12_800, 100, 128), (10_000, 33, 33)]
+)
 def test_halves_of_a_fee_are_rounded_up(carried: int, bps: int, fee: int) -> None:
     assert fee_on(carried, bps) == fee

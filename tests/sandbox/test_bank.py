@@ -42,7 +42,9 @@ def choices(text: str) -> list[str]:
     return re.findall(r'value="(\w+)"', text)
 
 
-async def test_the_engine_sends_payers_to_this_servers_own_page(client: aiohttp.ClientSession, world: World, port: int) -> None:
+async def test_the_engine_sends_payers_to_this_servers_own_page(
+    client: aiohttp.ClientSession, world: World, port: int
+) -> None:
     told = submit(world, submission(world, legs=WALLET))
     assert isinstance(told.next_action, contract.Redirect)
     assert told.next_action.url == f"http://127.0.0.1:{port}/bank/pay_1"
@@ -60,7 +62,9 @@ def test_without_a_server_payers_are_sent_to_an_example(world: World) -> None:
     assert told.next_action.url == "https://alipay.example/pay/pay_1"
 
 
-@pytest.mark.parametrize(("choice", "status", "order"), [("pay", "SUCCEEDED", "PAID"), ("decline", "FAILED", "PENDING")])
+@pytest.mark.parametrize(
+    ("choice", "status", "order"), [("pay", "SUCCEEDED", "PAID"), ("decline", "FAILED", "PENDING")]
+)
 async def test_a_button_settles_the_payment_and_the_browser_goes_back(
     client: aiohttp.ClientSession, world: World, choice: str, status: str, order: str
 ) -> None:
@@ -88,7 +92,9 @@ async def test_pressing_again_changes_nothing(client: aiohttp.ClientSession, wor
 
 
 @pytest.mark.parametrize("choice", ["", "steal", "pay_less"])
-async def test_a_choice_that_the_page_does_not_offer_does_nothing(client: aiohttp.ClientSession, world: World, choice: str) -> None:
+async def test_a_choice_that_the_page_does_not_offer_does_nothing(
+    client: aiohttp.ClientSession, world: World, choice: str
+) -> None:
     submit(world, submission(world, legs=WALLET, return_url=BACK))
     status, location = await press(client, choice)
     assert (status, location) == ((200 if choice == "pay_less" else 400), None)
@@ -114,7 +120,15 @@ async def test_by_transfer_one_can_pay_less_more_and_too_late(client: aiohttp.Cl
 
 
 @pytest.mark.parametrize(
-    "url", ["javascript:alert(1)", "//evil.example", "/back", "ftp://shop.example", "https://a.example/\r\nX: 1", "https://a b"]
+    "url",
+    [
+        "javascript:alert(1)",
+        "//evil.example",
+        "/back",
+        "ftp://shop.example",
+        "https://a.example/\r\nX: 1",
+        "https://a b",
+    ],
 )
 def test_only_a_web_address_can_be_returned_to(world: World, url: str) -> None:
     told = msgspec.to_builtins(submission(world, legs=WALLET)) | {"return_url": url}
@@ -139,12 +153,20 @@ def test_whatever_comes_from_outside_is_shown_as_text() -> None:
     )
     assert "<script" not in text
     assert evil not in text
-    assert text.count("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 13  # title, header, sum, list, state, button, way back
+    assert (
+        text.count("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 13
+    )  # title, header, sum, list, state, button, way back
 
 
 @pytest.mark.parametrize(
     ("value", "currency", "text"),
-    [(12_800, "CNY", "128.00"), (5, "CNY", "0.05"), (4_980, "JPY", "4,980"), (12_750, "KWD", "12.750"), (25_000_000, "IDR", "250,000.00")],
+    [
+        (12_800, "CNY", "128.00"),
+        (5, "CNY", "0.05"),
+        (4_980, "JPY", "4,980"),
+        (12_750, "KWD", "12.750"),
+        (25_000_000, "IDR", "250,000.00"),
+    ],
 )
 def test_amounts_are_written_with_the_digits_of_their_currency(value: int, currency: str, text: str) -> None:
     assert written(value, currency) == text

@@ -39,11 +39,19 @@ async def test_the_ledger_is_told_with_what_is_wrong_in_it(client: aiohttp.Clien
     assert ledger["wrong"]
 
 
-async def test_the_clock_goes_forward_and_takes_what_expires_with_it(client: aiohttp.ClientSession, world: World) -> None:
+async def test_the_clock_goes_forward_and_takes_what_expires_with_it(
+    client: aiohttp.ClientSession, world: World
+) -> None:
     submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
-    assert await told(client, "/clock", {"advance_s": 13 * 60}) == (200, {"now": "2026-11-02T12:13:00+00:00", "ahead_s": 780})
+    assert await told(client, "/clock", {"advance_s": 13 * 60}) == (
+        200,
+        {"now": "2026-11-02T12:13:00+00:00", "ahead_s": 780},
+    )
     assert result(world).status == "PAYING"
-    assert await told(client, "/clock", {"advance_s": 60}) == (200, {"now": "2026-11-02T12:14:00+00:00", "ahead_s": 840})
+    assert await told(client, "/clock", {"advance_s": 60}) == (
+        200,
+        {"now": "2026-11-02T12:14:00+00:00", "ahead_s": 840},
+    )
     assert result(world).status == "PENDING"
     assert (await told(client, "/clock"))[1]["ahead_s"] == 840
 
@@ -62,7 +70,9 @@ def test_a_clock_that_was_advanced_still_runs() -> None:
     assert clock() - NOON == timedelta(hours=1, seconds=2)
 
 
-async def test_another_sum_can_be_settled_where_a_transfer_takes_it(client: aiohttp.ClientSession, world: World) -> None:
+async def test_another_sum_can_be_settled_where_a_transfer_takes_it(
+    client: aiohttp.ClientSession, world: World
+) -> None:
     leg = channel("ch_otc_lawson", value=4_980, currency="JPY")
     submit(world, submission(world, order_id="o_8101", user_id="u_81", merchant_id="m_81", legs=(leg,)))
     less = await told(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": 4_979})

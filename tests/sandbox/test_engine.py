@@ -17,7 +17,10 @@ from .paying import BY_CARD, CNY, balance, channel, payment, promotion, result, 
 
 
 def test_a_quick_payment_pays_the_order(world: World) -> None:
-    assert submit(world, submission(world, legs=(promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800)))).status == "SUCCEEDED"
+    assert (
+        submit(world, submission(world, legs=(promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800)))).status
+        == "SUCCEEDED"
+    )
     told = result(world)
     assert (told.status, told.payment_id, told.paid) == ("PAID", "pay_1", contract.Money(currency=CNY, value=11_800))
     order = msgspec.convert(world.acquirer.order("o_1001"), contract.Order)
@@ -34,11 +37,17 @@ def test_the_same_submission_again_is_the_same_payment(world: World) -> None:
     assert result(world).paid == contract.Money(currency=CNY, value=12_800)
 
 
-def test_an_answer_says_of_which_order_it_is_and_how_and_when_it_was_submitted_whenever_it_is_asked(world: World, clock: HandClock) -> None:
+def test_an_answer_says_of_which_order_it_is_and_how_and_when_it_was_submitted_whenever_it_is_asked(
+    world: World, clock: HandClock
+) -> None:
     first = submit(world, submission(world, fingerprint="f_9", legs=(channel("ch_wallet_alipay"),)))
     assert (first.order_id, first.fingerprint, first.submitted_at) == ("o_1001", "f_9", NOON)
     clock.advance(timedelta(minutes=3))
-    for answer in (world.engine.look_up("pay_1"), world.engine.settle("pay_1", "FAILED"), world.engine.reverse("pay_1")):
+    for answer in (
+        world.engine.look_up("pay_1"),
+        world.engine.settle("pay_1", "FAILED"),
+        world.engine.reverse("pay_1"),
+    ):
         later = payment(answer)
         assert (later.order_id, later.fingerprint, later.submitted_at) == ("o_1001", "f_9", NOON)
 
@@ -117,13 +126,18 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("INSTRUMENT_DECLINED", {"legs": (channel("ch_quick_abc", "c_4"),)}),
     ("INSTRUMENT_DECLINED", {"legs": (channel("ch_quick_cmb"),)}),
     ("INSTRUMENT_DECLINED", {"legs": (channel("ch_agreement_unionpay", "ag_2"),)}),
-    ("INSTRUMENT_DECLINED", {"order_id": "o_1014", "merchant_id": "m_2", "legs": (channel("ch_agreement_unionpay", "ag_1", 2_800),)}),
+    (
+        "INSTRUMENT_DECLINED",
+        {"order_id": "o_1014", "merchant_id": "m_2", "legs": (channel("ch_agreement_unionpay", "ag_1", 2_800),)},
+    ),
     ("AUTH_CODE_REQUIRED", {"legs": (channel("ch_cqr_alipay"),)}),
 ]
 
 
 @pytest.mark.parametrize(("code", "other"), REFUSED)
-def test_what_cannot_be_paid_fails_with_its_code_and_leaves_the_order_alone(world: World, code: str, other: dict[str, Any]) -> None:
+def test_what_cannot_be_paid_fails_with_its_code_and_leaves_the_order_alone(
+    world: World, code: str, other: dict[str, Any]
+) -> None:
     sent = submission(world, **other)
     before = world.acquirer.result(sent.order_id)
     told = submit(world, sent)
@@ -134,7 +148,10 @@ def test_what_cannot_be_paid_fails_with_its_code_and_leaves_the_order_alone(worl
 
 
 def test_balance_and_a_card_share_an_order(world: World) -> None:
-    assert submit(world, submission(world, legs=(balance("acc_1", 10_000), channel("ch_quick_cmb", "c_2", 2_800)))).status == "SUCCEEDED"
+    assert (
+        submit(world, submission(world, legs=(balance("acc_1", 10_000), channel("ch_quick_cmb", "c_2", 2_800)))).status
+        == "SUCCEEDED"
+    )
 
 
 def test_promotions_alone_can_pay_an_order(world: World) -> None:
@@ -143,7 +160,9 @@ def test_promotions_alone_can_pay_an_order(world: World) -> None:
 
 
 def test_an_alternative_channel_steps_in_for_one_that_is_not_open(world: World) -> None:
-    told = submit(world, submission(world, legs=(channel("ch_net_boc"),), alternatives=("ch_quick_boc", "ch_wallet_jd")))
+    told = submit(
+        world, submission(world, legs=(channel("ch_net_boc"),), alternatives=("ch_quick_boc", "ch_wallet_jd"))
+    )
     assert isinstance(told.next_action, contract.Redirect)
     assert told.next_action.applink is not None
     assert "jd-pay" in told.next_action.applink
@@ -185,7 +204,9 @@ def test_a_direct_debit_is_done_at_the_second_look(world: World) -> None:
     ],
 )
 def test_a_scanned_code_pays_as_its_last_digit_says(world: World, code: str, looks: list[str]) -> None:
-    sent = submission(world, order_id="o_1014", merchant_id="m_2", legs=(channel("ch_cqr_wechat", value=2_800),), auth_code=code)
+    sent = submission(
+        world, order_id="o_1014", merchant_id="m_2", legs=(channel("ch_cqr_wechat", value=2_800),), auth_code=code
+    )
     told = [submit(world, sent).status, *(payment(world.engine.look_up("pay_1")).status for _ in looks[1:])]
     assert told == looks
 
@@ -266,9 +287,15 @@ def test_an_order_whose_time_ran_out_with_nobody_paying_is_closed(world: World, 
 
 @pytest.mark.parametrize(
     ("leg", "minutes"),
-    [(channel("ch_net_icbc"), 30), (channel("ch_wallet_alipay"), 14), (channel("ch_card_adyen", "tok_3ds_1", 12_928), 15)],
+    [
+        (channel("ch_net_icbc"), 30),
+        (channel("ch_wallet_alipay"), 14),
+        (channel("ch_card_adyen", "tok_3ds_1", 12_928), 15),
+    ],
 )
-def test_who_does_not_act_in_time_has_not_paid_and_can_pay_another_way(world: World, clock: HandClock, leg: Json, minutes: int) -> None:
+def test_who_does_not_act_in_time_has_not_paid_and_can_pay_another_way(
+    world: World, clock: HandClock, leg: Json, minutes: int
+) -> None:
     submit(world, submission(world, legs=(leg,)))
     clock.advance(timedelta(minutes=minutes, seconds=-1))
     assert payment(world.engine.look_up("pay_1")).status == "ACTION_REQUIRED"
@@ -303,7 +330,9 @@ def test_a_card_that_its_bank_declines_leaves_the_order_as_it_was(world: World) 
 def test_a_merchants_code_that_was_reversed_pays_nothing_when_it_is_scanned(world: World) -> None:
     scan: dict[str, Any] = {"order_id": "o_1014", "merchant_id": "m_2"}
     submit(world, submission(world, "pay_1", legs=(channel("ch_mqr_alipay", value=2_800),), **scan))
-    busy = world.engine.submit(submission(world, "pay_2", legs=(channel("ch_mqr_wechat", value=2_800),), **scan), "pay_2")
+    busy = world.engine.submit(
+        submission(world, "pay_2", legs=(channel("ch_mqr_wechat", value=2_800),), **scan), "pay_2"
+    )
     assert (busy.status, busy.body["payment_id"]) == (409, "pay_1")
     world.engine.reverse("pay_1")
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"

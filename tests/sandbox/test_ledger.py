@@ -50,14 +50,21 @@ def entries(world: World) -> list[tuple[str, str | None, int]]:
 def test_a_balance_falls_when_it_pays(world: World) -> None:
     submit(world, submission(world, order_id="o_1002", legs=(balance("acc_1", 3_500),)))
     assert holds(world) == 6_500
-    assert entries(world) == [("TAKEN", "BALANCE:acc_1", 3_500), ("SUCCEEDED", None, 3_500), ("ORDER_PAID", None, 3_500)]
+    assert entries(world) == [
+        ("TAKEN", "BALANCE:acc_1", 3_500),
+        ("SUCCEEDED", None, 3_500),
+        ("ORDER_PAID", None, 3_500),
+    ]
 
 
 def test_the_same_balance_does_not_pay_twice(world: World) -> None:
     submit(world, submission(world, "pay_1", order_id="o_1002", legs=(balance("acc_1", 3_500),)))
     submit(world, submission(world, "pay_2", order_id="o_1017", legs=(balance("acc_1", 4_500),)))
     told = submit(
-        world, submission(world, "pay_3", order_id="o_1001", legs=(balance("acc_1", 2_001), channel("ch_quick_cmb", "c_2", 10_799)))
+        world,
+        submission(
+            world, "pay_3", order_id="o_1001", legs=(balance("acc_1", 2_001), channel("ch_quick_cmb", "c_2", 10_799))
+        ),
     )
     assert told.failure is not None
     assert told.failure.code == "BALANCE_INSUFFICIENT"
@@ -70,12 +77,18 @@ def test_an_attempt_holds_balance_and_coupon_while_it_lives_and_gives_them_back_
     assert (holds(world), before - promotions(world)) == (5_000, {"p_1"})
     world.engine.reverse("pay_1")
     assert (holds(world), promotions(world)) == (10_000, before)
-    assert entries(world)[2:] == [("RETURNED", "PROMOTION:p_1", 1_000), ("RETURNED", "BALANCE:acc_1", 5_000), ("FAILED", None, 11_800)]
+    assert entries(world)[2:] == [
+        ("RETURNED", "PROMOTION:p_1", 1_000),
+        ("RETURNED", "BALANCE:acc_1", 5_000),
+        ("FAILED", None, 11_800),
+    ]
 
 
 def test_a_coupon_is_used_once(world: World) -> None:
     submit(world, submission(world, "pay_1", order_id="o_1011", legs=(promotion(288, "p_3"),)))
-    told = submit(world, submission(world, "pay_2", order_id="o_1002", legs=(promotion(288, "p_3"), balance("acc_1", 3_212))))
+    told = submit(
+        world, submission(world, "pay_2", order_id="o_1002", legs=(promotion(288, "p_3"), balance("acc_1", 3_212)))
+    )
     assert told.failure is not None
     assert told.failure.code == "PROMOTION_GONE"
     assert "p_3" not in promotions(world)
@@ -94,7 +107,8 @@ def test_a_coupon_of_a_closed_order_comes_back_with_the_money(world: World) -> N
 
 def test_what_is_paid_counts_against_each_limit_that_it_falls_under_and_no_other(world: World) -> None:
     before = {
-        kind: used(world, "daily", kind="QUICK_PAY", **scope) for kind, scope in (("bank", {"bank": "CMB"}), ("card", {"card_id": "c_1"}))
+        kind: used(world, "daily", kind="QUICK_PAY", **scope)
+        for kind, scope in (("bank", {"bank": "CMB"}), ("card", {"card_id": "c_1"}))
     }
     submit(world, submission(world))
     assert used(world, "daily", kind="QUICK_PAY", bank="CMB") == before["bank"] + 12_800
@@ -125,7 +139,10 @@ def test_an_answer_is_remembered_until_it_is_another(world: World, source: str) 
     question = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12_800}
     first = lookups.look_up(source, question)
     assert lookups.look_up(source, question) is first
-    submit(world, submission(world, legs=(promotion(1_000), balance("acc_1", 5_000), channel("ch_quick_cmb", "c_2", 6_800))))
+    submit(
+        world,
+        submission(world, legs=(promotion(1_000), balance("acc_1", 5_000), channel("ch_quick_cmb", "c_2", 6_800))),
+    )
     again = lookups.look_up(source, question)
     assert (again is first) == (source in ("card", "member"))
     assert (again.body == first.body) == (source in ("card", "member"))
@@ -153,7 +170,10 @@ def test_a_transfer_after_its_time_goes_back_and_changes_nothing_else(world: Wor
     late = payment(world.engine.settle("pay_1", "SUCCEEDED"))
     assert late.failure is not None
     assert (late.status, late.failure.code) == ("FAILED", "EXPIRED")
-    assert entries(world)[-2:] == [("TAKEN", "CHANNEL:ch_va_bca", 25_000_000), ("REFUNDED", "CHANNEL:ch_va_bca", 25_000_000)]
+    assert entries(world)[-2:] == [
+        ("TAKEN", "CHANNEL:ch_va_bca", 25_000_000),
+        ("REFUNDED", "CHANNEL:ch_va_bca", 25_000_000),
+    ]
     assert (result(world, "o_6201").status, world.audit()) == ("PENDING", [])
 
 

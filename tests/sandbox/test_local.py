@@ -53,7 +53,9 @@ def test_there_is_one_function_for_each_source_of_a_consultation(local: LocalUps
 
 
 @pytest.mark.parametrize("source", ASKED)
-async def test_a_function_answers_what_the_service_would(local: LocalUpstreams, client: aiohttp.ClientSession, source: str) -> None:
+async def test_a_function_answers_what_the_service_would(
+    local: LocalUpstreams, client: aiohttp.ClientSession, source: str
+) -> None:
     told = await ask(local, source)
     async with client.get(ASKED[source][1]) as response:
         assert await response.json() == told
@@ -100,7 +102,9 @@ async def test_a_hang_waits_until_it_is_cancelled(local: LocalUpstreams, weather
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR, Fault.OVERLOAD, Fault.TRUNCATE, Fault.RESET])
-async def test_what_the_weather_took_is_raised_with_its_fault(local: LocalUpstreams, weather: Weather, fault: Fault) -> None:
+async def test_what_the_weather_took_is_raised_with_its_fault(
+    local: LocalUpstreams, weather: Weather, fault: Fault
+) -> None:
     fault_on_cards(weather, fault)
     with pytest.raises(UpstreamTrouble) as trouble:
         await ask(local, "card")

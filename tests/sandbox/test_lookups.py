@@ -102,7 +102,9 @@ def test_what_was_remembered_is_not_told_of_an_order_that_changed(world: World, 
 
 
 def test_a_mistaken_answer_is_about_somebody_else_in_every_part(lookups: Lookups) -> None:
-    batch = lookups.look_up_many("card", {"requests": [{"user_id": "u_1"}, {"user_id": "u_5"}, {"user_id": "u_7"}]}).mistaken("user_id")
+    batch = lookups.look_up_many(
+        "card", {"requests": [{"user_id": "u_1"}, {"user_id": "u_5"}, {"user_id": "u_7"}]}
+    ).mistaken("user_id")
     told = [part["ok"]["user_id"] for part in batch.body["answers"] if "ok" in part]
     assert len(told) == 2
     assert not {"u_1", "u_7"} & set(told)

@@ -54,7 +54,9 @@ async def status(payments: LocalPayments) -> str | int:
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.TRUNCATE])
-async def test_an_answer_is_lost_after_the_money_was_taken(payments: LocalPayments, world: World, weather: Weather, fault: Fault) -> None:
+async def test_an_answer_is_lost_after_the_money_was_taken(
+    payments: LocalPayments, world: World, weather: Weather, fault: Fault
+) -> None:
     befall(weather, fault)
     with pytest.raises(UpstreamTrouble):
         await submit(payments, submission(world))
@@ -62,7 +64,9 @@ async def test_an_answer_is_lost_after_the_money_was_taken(payments: LocalPaymen
     assert result(world).status == "PAID"
 
 
-async def test_garbage_is_answered_after_the_money_was_taken(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_garbage_is_answered_after_the_money_was_taken(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Fault.GARBAGE)
     assert (await submit(payments, submission(world))).body == {"unexpected": []}
     assert await status(payments) == "SUCCEEDED"
@@ -91,7 +95,9 @@ async def test_silence_says_nothing_of_what_was_done(
     assert await status(payments) == then
 
 
-async def test_a_payment_that_was_not_there_arrives_late(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_payment_that_was_not_there_arrives_late(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Mishap.ARRIVES_LATE)
     with pytest.raises(UpstreamTrouble):
         await submit(payments, submission(world))
@@ -101,7 +107,9 @@ async def test_a_payment_that_was_not_there_arrives_late(payments: LocalPayments
     assert result(world).status == "PAID"
 
 
-async def test_a_payment_that_arrives_after_its_reverse_takes_nothing(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_payment_that_arrives_after_its_reverse_takes_nothing(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Mishap.ARRIVES_LATE)
     with pytest.raises(UpstreamTrouble):
         await submit(payments, submission(world))
@@ -111,7 +119,9 @@ async def test_a_payment_that_arrives_after_its_reverse_takes_nothing(payments: 
     assert [entry.what for entry in world.ledger.entries] == ["REFUSED"]
 
 
-async def test_a_payment_that_arrives_twice_takes_money_once(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_payment_that_arrives_twice_takes_money_once(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Mishap.DUPLICATE)
     assert (await submit(payments, submission(world))).body["status"] == "SUCCEEDED"
     world.clock.advance(timedelta(seconds=5))
@@ -120,7 +130,9 @@ async def test_a_payment_that_arrives_twice_takes_money_once(payments: LocalPaym
     assert len([entry for entry in world.ledger.entries if entry.what == "TAKEN"]) == 1
 
 
-async def test_a_bank_that_says_no_leaves_the_order_to_be_paid(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_bank_that_says_no_leaves_the_order_to_be_paid(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Mishap.DECLINE)
     assert (await submit(payments, submission(world))).body["failure"]["code"] == "CHANNEL_DECLINED"
     assert result(world).status == "PENDING"
@@ -137,7 +149,9 @@ async def test_a_stalled_payment_is_under_way_until_it_is_reversed(
     assert (await payments.reverse("pay_1")).body["status"] == "FAILED"
 
 
-async def test_a_reverse_comes_too_late_for_money_that_came_just_before(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_reverse_comes_too_late_for_money_that_came_just_before(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     await submit(payments, submission(world, **SCAN | {"auth_code": "139"}))
     befall(weather, Mishap.PAY_FIRST, on="reverse")
     assert (await payments.reverse("pay_1")).body["status"] == "SUCCEEDED"
@@ -156,7 +170,9 @@ async def test_an_order_that_closes_just_before_its_money_comes_gives_it_back(
     assert world.audit() == []
 
 
-async def test_a_risk_decision_that_is_cut_off_was_not_made(payments: LocalPayments, world: World, weather: Weather) -> None:
+async def test_a_risk_decision_that_is_cut_off_was_not_made(
+    payments: LocalPayments, world: World, weather: Weather
+) -> None:
     befall(weather, Mishap.CUT, on="decide", source="risk")
     parties = {"payment_id": "pay_1", "order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "kind": "QUICK_PAY"}
     asked = parties | {"amount": {"currency": "CNY", "value": 12_800}}
@@ -168,7 +184,9 @@ async def test_a_risk_decision_that_is_cut_off_was_not_made(payments: LocalPayme
     assert (await payments.verify("none", {"payment_id": "pay_1", "value": "246810"})).status == 404
 
 
-async def test_a_body_that_breaks_the_contract_is_refused_as_over_http(payments: LocalPayments, client: aiohttp.ClientSession) -> None:
+async def test_a_body_that_breaks_the_contract_is_refused_as_over_http(
+    payments: LocalPayments, client: aiohttp.ClientSession
+) -> None:
     broken = {"payment_id": "pay_1"}
     told = await payments.submit(broken, "pay_1")
     async with client.post("/payments", json=broken, headers={"Idempotency-Key": "pay_1"}) as response:
@@ -194,9 +212,13 @@ async def test_over_http_a_lost_connection_says_nothing_of_what_was_done(
         assert (await response.json())["engine"]["next"] == []
 
 
-async def test_over_http_a_swallowed_request_hangs_and_leaves_nothing(client: aiohttp.ClientSession, world: World) -> None:
+async def test_over_http_a_swallowed_request_hangs_and_leaves_nothing(
+    client: aiohttp.ClientSession, world: World
+) -> None:
     await client.put("/weather/engine", json={"next": ["swallow"]})
-    sent = asyncio.create_task(client.post("/payments", json=body(submission(world)), headers={"Idempotency-Key": "pay_1"}))
+    sent = asyncio.create_task(
+        client.post("/payments", json=body(submission(world)), headers={"Idempotency-Key": "pay_1"})
+    )
     while "swallow" in str(await (await client.get("/weather")).json()):
         assert not sent.done()
     sent.cancel()

@@ -15,8 +15,17 @@ from .hand_clock import HandClock
 SMALL, LARGE, TOO_LARGE = Amount("CNY", 9_999), Amount("CNY", 10_000), Amount("CNY", 5_000_001)
 
 
-def inquiry(payment_id: str = "pay_1", user_id: str = "u_1", amount: Amount = LARGE, kind: str = "QUICK_PAY") -> Inquiry:
-    told = {"payment_id": payment_id, "order_id": "o_1", "user_id": user_id, "merchant_id": "m_1", "amount": amount, "kind": kind}
+def inquiry(
+    payment_id: str = "pay_1", user_id: str = "u_1", amount: Amount = LARGE, kind: str = "QUICK_PAY"
+) -> Inquiry:
+    told = {
+        "payment_id": payment_id,
+        "order_id": "o_1",
+        "user_id": user_id,
+        "merchant_id": "m_1",
+        "amount": amount,
+        "kind": kind,
+    }
     return msgspec.convert(msgspec.to_builtins(told), Inquiry)
 
 
@@ -54,7 +63,9 @@ def test_the_rules_decide_by_user_amount_and_kind(risk: Risk, asked: Inquiry, de
     assert (told.challenge is not None) == (decision == "CHALLENGE")
 
 
-@pytest.mark.parametrize(("kind", "challenge"), [("QUICK_PAY", "SMS_OTP"), ("CARD", "THREE_DS"), ("BALANCE", "PASSWORD")])
+@pytest.mark.parametrize(
+    ("kind", "challenge"), [("QUICK_PAY", "SMS_OTP"), ("CARD", "THREE_DS"), ("BALANCE", "PASSWORD")]
+)
 def test_each_kind_has_its_challenge(risk: Risk, kind: str, challenge: str) -> None:
     told = decide(risk, inquiry(kind=kind)).challenge
     assert told is not None
@@ -62,9 +73,12 @@ def test_each_kind_has_its_challenge(risk: Risk, kind: str, challenge: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "kind", "challenge"), [(49_999, "BALANCE", "PASSWORD"), (50_000, "BALANCE", "BIOMETRIC"), (50_000, "CARD", "THREE_DS")]
+    ("value", "kind", "challenge"),
+    [(49_999, "BALANCE", "PASSWORD"), (50_000, "BALANCE", "BIOMETRIC"), (50_000, "CARD", "THREE_DS")],
 )
-def test_more_than_a_password_is_wanted_for_a_large_sum_of_a_balance(risk: Risk, value: int, kind: str, challenge: str) -> None:
+def test_more_than_a_password_is_wanted_for_a_large_sum_of_a_balance(
+    risk: Risk, value: int, kind: str, challenge: str
+) -> None:
     decided = decide(risk, inquiry(amount=Amount("CNY", value), kind=kind))
     assert decided.challenge is not None
     assert decided.challenge.type == challenge

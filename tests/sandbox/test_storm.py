@@ -142,7 +142,9 @@ async def test_a_hang_holds_back_its_source_and_no_other(client: aiohttp.ClientS
     await asyncio.gather(hanging, return_exceptions=True)
 
 
-async def test_a_hang_ends_when_its_client_leaves(port: int, weather: WatchedWeather, client: aiohttp.ClientSession) -> None:
+async def test_a_hang_ends_when_its_client_leaves(
+    port: int, weather: WatchedWeather, client: aiohttp.ClientSession
+) -> None:
     await put(client, "card", {"faults": {"hang": ALL}})
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CARDS)
@@ -155,9 +157,12 @@ async def test_a_hang_ends_when_its_client_leaves(port: int, weather: WatchedWea
 
 
 @pytest.mark.parametrize(
-    "forecast", [{"faults": {"hang": ALL}}, {"latency": {"shape": "constant", "ms": 600_000}}, {"faults": {"slow_body": ALL}}]
+    "forecast",
+    [{"faults": {"hang": ALL}}, {"latency": {"shape": "constant", "ms": 600_000}}, {"faults": {"slow_body": ALL}}],
 )
-async def test_no_weather_keeps_the_server_from_stopping(world: World, weather: WatchedWeather, forecast: object) -> None:
+async def test_no_weather_keeps_the_server_from_stopping(
+    world: World, weather: WatchedWeather, forecast: object
+) -> None:
     async with asyncio.timeout(5):
         async with serve(port=0, world=world, weather=weather) as port:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
@@ -214,7 +219,9 @@ async def test_a_payment_that_is_refused_was_not_made(client: aiohttp.ClientSess
 
 async def test_weather_changes_while_the_server_runs_and_goes_back_to_the_start(client: aiohttp.ClientSession) -> None:
     before = (await (await client.get("/weather")).json())["card"]
-    status, told = await put(client, "card", {"latency": {"shape": "uniform", "low_ms": 0, "high_ms": 1}, "faults": {"error": ALL}})
+    status, told = await put(
+        client, "card", {"latency": {"shape": "uniform", "low_ms": 0, "high_ms": 1}, "faults": {"error": ALL}}
+    )
     assert (status, told["card"]["faults"], told["card"]["latency"]["shape"]) == (200, {"error": ALL}, "uniform")
     assert (await client.get("/members/u_1/cards")).status == 500
     async with client.delete("/weather/card") as response:
@@ -226,7 +233,9 @@ async def test_weather_changes_while_the_server_runs_and_goes_back_to_the_start(
     assert (await client.get("/members/u_1/cards")).status == 200
 
 
-async def test_what_a_change_leaves_out_is_as_at_the_start_and_not_as_it_was_before(client: aiohttp.ClientSession) -> None:
+async def test_what_a_change_leaves_out_is_as_at_the_start_and_not_as_it_was_before(
+    client: aiohttp.ClientSession,
+) -> None:
     await put(client, "card", {"faults": {"error": ALL}})
     _, told = await put(client, "card", {"latency": {"shape": "constant", "ms": 1}})
     assert told["card"]["faults"] == {}
@@ -269,7 +278,9 @@ async def test_a_misspelt_source_cannot_be_restored(client: aiohttp.ClientSessio
         ("engine", "/payments/pay_none"),
     ],
 )
-async def test_every_path_is_under_the_weather_of_its_own_source(client: aiohttp.ClientSession, source: str, path: str) -> None:
+async def test_every_path_is_under_the_weather_of_its_own_source(
+    client: aiohttp.ClientSession, source: str, path: str
+) -> None:
     await put(client, source, {"faults": {"error": ALL}})
     async with client.get(path) as response:
         assert response.status == 500

@@ -33,7 +33,10 @@ ORDERS: dict[str, Json] = {
 WAYS: list[tuple[str, tuple[Json, ...]]] = [
     ("o_1001", (channel("ch_quick_cmb", "c_2"),)),
     ("o_1001", (promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800))),
-    ("o_1001", (promotion(1_000), promotion(288, "p_3"), balance("acc_1", 10_000), channel("ch_quick_cmb", "c_2", 1_512))),
+    (
+        "o_1001",
+        (promotion(1_000), promotion(288, "p_3"), balance("acc_1", 10_000), channel("ch_quick_cmb", "c_2", 1_512)),
+    ),
     ("o_1001", (balance("acc_1", 5_000), channel("ch_wallet_alipay", value=7_800))),
     ("o_1001", (channel("ch_card_adyen", "tok_1", 12_928),)),
     ("o_1001", (promotion(1_000), channel("ch_card_adyen", "tok_3ds_1", 11_918))),
@@ -82,7 +85,13 @@ class Truth(RuleBasedStateMachine):
     def submit(self, number: int, way: tuple[str, tuple[Json, ...]], fault: Any, code: str, cleared: bool) -> None:
         order_id, legs = way
         payment_id = f"pay_{number}"
-        told = {"payment_id": payment_id, "order_id": order_id, "legs": legs, "fingerprint": str(way), "auth_code": f"13{code}"}
+        told = {
+            "payment_id": payment_id,
+            "order_id": order_id,
+            "legs": legs,
+            "fingerprint": str(way),
+            "auth_code": f"13{code}",
+        }
         told |= ORDERS[order_id] | {"decision_id": self.cleared(payment_id, order_id) if cleared else "d_none"}
         sent = msgspec.convert(told, Submission)
         known = self.world.engine.attempt(payment_id)

@@ -38,14 +38,22 @@ PAYMENT: dict[str, Any] = {
     "merchant_id": "m_1",
     "fingerprint": "f_1",
     "legs": [
-        {"type": "CHANNEL", "id": "ch_quick_cmb", "channel_id": "ch_quick_cmb", "instrument_id": "c_2", "amount": INQUIRY["amount"]},
+        {
+            "type": "CHANNEL",
+            "id": "ch_quick_cmb",
+            "channel_id": "ch_quick_cmb",
+            "instrument_id": "c_2",
+            "amount": INQUIRY["amount"],
+        },
     ],
     "alternatives": [],
     "return_url": "https://shop.example/back",
 }
 
 
-async def post(client: aiohttp.ClientSession, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, Any]]:
+async def post(
+    client: aiohttp.ClientSession, path: str, body: object = None, **headers: str
+) -> tuple[int, dict[str, Any]]:
     async with client.post(path, json=body, headers=headers) as response:
         return response.status, await response.json()
 
@@ -67,7 +75,9 @@ async def test_channels_are_those_of_the_currency_and_country(client: aiohttp.Cl
     assert {channel.channel_id for channel in told.channels} >= {"ch_otc_lawson", "ch_wallet_paypay"}
 
 
-@pytest.mark.parametrize("path", ["/channels?currency=CNY", "/members/u_1/quotas", "/orders/o%201", "/members/u_1/promotions?currency=CNY"])
+@pytest.mark.parametrize(
+    "path", ["/channels?currency=CNY", "/members/u_1/quotas", "/orders/o%201", "/members/u_1/promotions?currency=CNY"]
+)
 async def test_a_malformed_reading_gets_a_400_with_the_field(client: aiohttp.ClientSession, path: str) -> None:
     async with client.get(path) as response:
         told = await response.json()
@@ -83,7 +93,10 @@ async def test_a_path_that_is_none_gets_json_too(client: aiohttp.ClientSession, 
 
 @pytest.mark.parametrize("source", ["members", "cards", "balances", "promotions", "quotas"])
 async def test_a_batch_answers_in_the_order_of_its_requests(client: aiohttp.ClientSession, source: str) -> None:
-    requests = [{"user_id": user_id, "merchant_id": "m_1", "currency": "CNY", "value": 100} for user_id in ("u_100002", "u_404", "u_1")]
+    requests = [
+        {"user_id": user_id, "merchant_id": "m_1", "currency": "CNY", "value": 100}
+        for user_id in ("u_100002", "u_404", "u_1")
+    ]
     status, body = await post(client, f"/batch/{source}", {"requests": requests})
     assert status == 200
     assert body["answers"][0]["ok"]["user_id"] == "u_100002"
@@ -95,8 +108,14 @@ async def test_a_challenged_payment_goes_through_risk_and_engine_to_a_paid_order
     _, decision = await post(client, "/risk/decisions", INQUIRY)
     challenge_id = decision["challenge"]["challenge_id"]
     verify = f"/risk/challenges/{challenge_id}/verify"
-    assert await post(client, verify, {"payment_id": "pay_1", "value": "1"}) == (200, {"status": "FAILED", "attempts_left": 2})
-    assert await post(client, verify, {"payment_id": "pay_1", "value": "246810"}) == (200, {"status": "PASSED", "attempts_left": 2})
+    assert await post(client, verify, {"payment_id": "pay_1", "value": "1"}) == (
+        200,
+        {"status": "FAILED", "attempts_left": 2},
+    )
+    assert await post(client, verify, {"payment_id": "pay_1", "value": "246810"}) == (
+        200,
+        {"status": "PASSED", "attempts_left": 2},
+    )
     body = PAYMENT | {"decision_id": decision["decision_id"]}
     sent = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
     as_sent = {name: body[name] for name in ("payment_id", "order_id", "fingerprint")}
@@ -115,7 +134,10 @@ async def test_the_engine_refuses_a_reused_key_and_a_busy_order(client: aiohttp.
     body = PAYMENT | {"decision_id": "d_none"}
     status, failed = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
     assert (status, failed["failure"]["code"]) == (200, "RISK_NOT_CLEARED")
-    assert await post(client, "/payments", body | {"fingerprint": "f_2"}, **{"Idempotency-Key": "pay_1"}) == (422, {"code": "KEY_REUSED"})
+    assert await post(client, "/payments", body | {"fingerprint": "f_2"}, **{"Idempotency-Key": "pay_1"}) == (
+        422,
+        {"code": "KEY_REUSED"},
+    )
     assert (await post(client, "/payments", body))[0] == 400
 
 
@@ -136,9 +158,13 @@ async def test_what_was_reversed_before_it_arrived_is_failed_from_then_on(client
     assert (status, refused["status"], refused["failure"]["code"]) == (200, "FAILED", "REVERSED")
 
 
-@pytest.mark.parametrize("path", ["/risk/decisions", "/risk/challenges/x/verify", "/payments", "/batch/cards", "/payments/x/settle"])
+@pytest.mark.parametrize(
+    "path", ["/risk/decisions", "/risk/challenges/x/verify", "/payments", "/batch/cards", "/payments/x/settle"]
+)
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"amount": {"currency": "cny"}}', b"\xff"])
-async def test_a_body_that_is_not_what_was_agreed_gets_a_400(client: aiohttp.ClientSession, path: str, body: bytes) -> None:
+async def test_a_body_that_is_not_what_was_agreed_gets_a_400(
+    client: aiohttp.ClientSession, path: str, body: bytes
+) -> None:
     async with client.post(path, data=body) as response:
         assert (response.status, (await response.json())["code"]) == (400, "MALFORMED")
 

@@ -76,7 +76,9 @@ def test_stragglers_are_a_share_and_as_much_slower_as_said() -> None:
 
 
 def test_each_fault_comes_in_its_share() -> None:
-    drawn = Counter(spell.fault for spell in under(Forecast(Constant(0), faults={Fault.HANG: 1_000, Fault.RESET: 3_000}), 10_000))
+    drawn = Counter(
+        spell.fault for spell in under(Forecast(Constant(0), faults={Fault.HANG: 1_000, Fault.RESET: 3_000}), 10_000)
+    )
     assert drawn[Fault.HANG] == pytest.approx(1_000, rel=0.15)
     assert drawn[Fault.RESET] == pytest.approx(3_000, rel=0.10)
     assert drawn[None] == 10_000 - drawn[Fault.HANG] - drawn[Fault.RESET]
@@ -117,7 +119,9 @@ def test_a_change_lasts_until_it_is_restored() -> None:
 
 def test_what_a_forecast_leaves_out_is_as_at_the_start() -> None:
     start = Forecast(Constant(3), Stragglers(100, 12))
-    assert read_forecast("card", {"faults": {"hang": 50}}, start) == Forecast(Constant(3), Stragglers(100, 12), {Fault.HANG: 50})
+    assert read_forecast("card", {"faults": {"hang": 50}}, start) == Forecast(
+        Constant(3), Stragglers(100, 12), {Fault.HANG: 50}
+    )
 
 
 FIXED = {"shape": "constant", "ms": 5}
@@ -153,7 +157,9 @@ BAD: list[tuple[str, Any, str, str | float | None]] = [
 
 
 @pytest.mark.parametrize(("source", "told", "field", "nearest"), BAD)
-def test_bad_weather_names_the_field_and_the_nearest_that_is_right(source: str, told: Any, field: str, nearest: str | float) -> None:
+def test_bad_weather_names_the_field_and_the_nearest_that_is_right(
+    source: str, told: Any, field: str, nearest: str | float
+) -> None:
     with pytest.raises(BadWeather) as bad:
         read_forecast(source, told, STILL)
     assert (bad.value.field, bad.value.nearest) == (field, nearest)

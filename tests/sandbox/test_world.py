@@ -40,7 +40,10 @@ def asked(world: World, request: Json) -> dict[str, Json | None]:
     """What every source says to a consultation that claims nothing."""
     order = world.acquirer.order(request["order_id"]) or {"amount": {"currency": "CNY", "value": 1}, "country": "CN"}
     lookups = Lookups(world)
-    answers = {source: lookups.look_up(source, {**order["amount"], "country": order["country"], **request}) for source in READINGS}
+    answers = {
+        source: lookups.look_up(source, {**order["amount"], "country": order["country"], **request})
+        for source in READINGS
+    }
     return {source: answer.body if answer.status == 200 else None for source, answer in answers.items()}
 
 
@@ -106,13 +109,18 @@ def test_agreements_and_quotas_name_channels_and_cards_that_exist(world: World) 
             assert scope.get("card_id", next(iter(cards), None)) in cards | {None}
             assert "channel_id" not in scope or world.cast.channel(scope["channel_id"])
         last_used = person.member.get("last_used")
-        assert last_used is None or last_used["instrument_id"] in cards or world.cast.channel(last_used["instrument_id"])
+        assert (
+            last_used is None or last_used["instrument_id"] in cards or world.cast.channel(last_used["instrument_id"])
+        )
 
 
 def test_the_same_seed_is_the_same_world_and_another_seed_another(clock: HandClock) -> None:
     def told(seed: int) -> list[dict[str, Json | None]]:
         world = World(seed=seed, clock=clock)
-        return [asked(world, request) for request in (CASES["chinese_shop"].request, world.cast.crowd.consult_request(424_242))]
+        return [
+            asked(world, request)
+            for request in (CASES["chinese_shop"].request, world.cast.crowd.consult_request(424_242))
+        ]
 
     assert told(1) == told(1)
     assert told(1)[1] != told(2)[1]
@@ -236,7 +244,11 @@ def test_anybody_of_the_crowd_has_what_the_rule_says(world: World, n: int) -> No
     assert (order["amount"], order["country"]) == (request["amount"], "CN")
     assert len(answers["card"]["cards"]) == 5
     assert [one["merchant_id"] for one in answers["card"]["agreements"]] == [order["merchant_id"]]
-    assert (len(answers["balance"]["accounts"]), len(answers["marketing"]["promotions"]), len(answers["quota"]["quotas"])) == (2, 5, 6)
+    assert (
+        len(answers["balance"]["accounts"]),
+        len(answers["marketing"]["promotions"]),
+        len(answers["quota"]["quotas"]),
+    ) == (2, 5, 6)
     assert not blocks(world, request)
 
 

@@ -22,7 +22,9 @@ async def outcome_of(function: Callable[..., Any]) -> tuple[Any, list[dict[str, 
     told: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: told.append(context))
     ended: asyncio.Future[Any] = loop.create_future()
-    InProcess(BALANCE, function, ("user_id",)).call({"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome))
+    InProcess(BALANCE, function, ("user_id",)).call(
+        {"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome)
+    )
     return await ended, told
 
 
@@ -58,9 +60,12 @@ async def wants_other_arguments(order_id: str) -> Any: ...
 
 
 @pytest.mark.parametrize(
-    "function", [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments]
+    "function",
+    [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments],
 )
-async def test_one_that_goes_wrong_is_unreachable_and_reported_however_it_goes_wrong(function: Callable[..., Any]) -> None:
+async def test_one_that_goes_wrong_is_unreachable_and_reported_however_it_goes_wrong(
+    function: Callable[..., Any],
+) -> None:
     outcome, told = await outcome_of(function)
     assert isinstance(outcome, SourceError)
     assert type(outcome) is Unreachable

@@ -113,16 +113,21 @@ def test_a_part_may_say_that_there_is_no_error() -> None:
 
 def test_the_bytes_of_a_part_are_read_again_as_they_were_read_at_first() -> None:
     many = ManyOverWire(BALANCE, Wire(), "/batch")
-    for (outcome, none, body), known in zip(answered(balances("u_1"), {"error": {"status": 404}}), (U_1, U_2), strict=True):
+    for (outcome, none, body), known in zip(
+        answered(balances("u_1"), {"error": {"status": 404}}), (U_1, U_2), strict=True
+    ):
         assert body is not None
         assert many.read(none, body, known) == outcome
     assert isinstance(many.read(False, b'{"user_id": "u_2", "accounts": []}', U_1), WrongIdentity)
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(429, Overloaded), (503, Overloaded), (500, Unreachable), (504, Unreachable), (400, Garbled), (200, Garbled)]
+    ("status", "kind"),
+    [(429, Overloaded), (503, Overloaded), (500, Unreachable), (504, Unreachable), (400, Garbled), (200, Garbled)],
 )
-def test_a_status_in_a_part_means_what_it_means_of_a_call_and_only_for_its_key(status: int, kind: type[SourceError]) -> None:
+def test_a_status_in_a_part_means_what_it_means_of_a_call_and_only_for_its_key(
+    status: int, kind: type[SourceError]
+) -> None:
     refused, other = answered({"error": {"status": status, "code": "X"}}, balances("u_2"))
     assert type(refused[0]) is kind
     assert refused[1:] == (False, None)
@@ -158,7 +163,10 @@ def test_a_part_about_somebody_else_is_thrown_away_and_the_others_are_believed()
 
 
 def test_answers_in_another_order_are_believed_by_nobody() -> None:
-    assert [type(outcome) for outcome, _, _ in answered(balances("u_2"), balances("u_1"))] == [WrongIdentity, WrongIdentity]
+    assert [type(outcome) for outcome, _, _ in answered(balances("u_2"), balances("u_1"))] == [
+        WrongIdentity,
+        WrongIdentity,
+    ]
 
 
 @pytest.mark.parametrize("parts", [[], ["u_1"], ["u_1", "u_2", "u_2"]])
@@ -167,7 +175,9 @@ def test_more_or_fewer_answers_than_requests_are_no_answer_to_any(parts: list[st
     assert type(outcomes_of(Response(200, body))) is Garbled
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"answers": {}}', b'{"answers": [{"ok": {}}, ', b"\xff", b'{"answers": null}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"answers": {}}', b'{"answers": [{"ok": {}}, ', b"\xff", b'{"answers": null}']
+)
 def test_an_envelope_that_is_none_garbles_all_without_a_word_of_it(body: bytes) -> None:
     outcome = outcomes_of(Response(200, body))
     assert type(outcome) is Garbled
@@ -175,7 +185,8 @@ def test_an_envelope_that_is_none_garbles_all_without_a_word_of_it(body: bytes) 
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"), [(404, Garbled), (400, Garbled), (413, Garbled), (429, Overloaded), (503, Overloaded), (500, Unreachable)]
+    ("status", "kind"),
+    [(404, Garbled), (400, Garbled), (413, Garbled), (429, Overloaded), (503, Overloaded), (500, Unreachable)],
 )
 def test_the_status_of_the_call_is_everybodys_and_a_404_of_it_says_of_nobody_that_there_is_none(
     status: int, kind: type[SourceError]
@@ -231,7 +242,9 @@ def test_what_cannot_say_what_its_batch_takes_is_a_fault_of_the_configuration(ad
         ManyOverWire(adapter, Wire(), "/batch")
 
 
-@pytest.mark.parametrize("wrong", [{}, {"path": "batch"}, {"path": "/a b"}, {"path": "/b", "max": 0}, {"path": "/b", "wait": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{}, {"path": "batch"}, {"path": "/a b"}, {"path": "/b", "max": 0}, {"path": "/b", "wait": 1}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     assert msgspec.convert({"path": "/batch/cards", "max": 20}, BatchSettings).wait_ms == 2
     with pytest.raises(msgspec.ValidationError):
@@ -247,7 +260,9 @@ async def heard_from(call: Callable[..., Any], questions: list[dict[str, Any]]) 
     ended: list[asyncio.Future[Any]] = [loop.create_future() for _ in questions]
     for question, future in zip(questions, ended, strict=True):
 
-        def heard(outcome: Any, none: bool = False, body: bytes | None = None, future: asyncio.Future[Any] = future) -> None:
+        def heard(
+            outcome: Any, none: bool = False, body: bytes | None = None, future: asyncio.Future[Any] = future
+        ) -> None:
             future.set_result((outcome, none))
 
         call(question, TRIP, 5_000, heard)
@@ -256,10 +271,22 @@ async def heard_from(call: Callable[..., Any], questions: list[dict[str, Any]]) 
 
 @pytest.mark.parametrize("name", PATHS)
 async def test_a_batch_over_sockets_brings_what_single_calls_bring(name: str) -> None:
-    people = [("o_1001", "u_1", "m_1"), ("o_404", "u_404", "m_404"), ("o_100002", "u_100002", "m_2"), ("o_1001", "u_1", "m_1")]
+    people = [
+        ("o_1001", "u_1", "m_1"),
+        ("o_404", "u_404", "m_404"),
+        ("o_100002", "u_100002", "m_2"),
+        ("o_1001", "u_1", "m_1"),
+    ]
     amount = Money("CNY", 12_800)
     questions = [
-        {"order_id": order, "user_id": user, "merchant_id": merchant, "amount": amount, "currency": "CNY", "country": "CN"}
+        {
+            "order_id": order,
+            "user_id": user,
+            "merchant_id": merchant,
+            "amount": amount,
+            "currency": "CNY",
+            "country": "CN",
+        }
         for order, user, merchant in people
     ]
     async with serve(port=0, world=World(), weather=weather_named("still")) as port:

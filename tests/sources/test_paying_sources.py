@@ -57,7 +57,13 @@ INQUIRY = inquiry.Inquiry(
     payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", amount=Money("CNY", 100), kind=Kind.CARD,
     instrument_id=SECRET, device=Device(),
 )  # fmt: skip
-CHALLENGE = {"challenge_id": "c_1", "type": "SMS_OTP", "render_value": "138****1234", "attempts_left": 3, "expires_at": AT}
+CHALLENGE = {
+    "challenge_id": "c_1",
+    "type": "SMS_OTP",
+    "render_value": "138****1234",
+    "attempts_left": 3,
+    "expires_at": AT,
+}
 CHALLENGED = {"decision": "CHALLENGE", "decision_id": "d_1", "challenge": CHALLENGE}
 ORDER = {"order_id": "o_1", "status": "PAID", "payment_id": "pay_1", "paid": {"currency": "CNY", "value": 100}}
 
@@ -113,7 +119,13 @@ def test_a_submit_carries_its_key_and_the_contracts_fields_and_is_never_repeated
     request = engine.submit_request(SUBMISSION)
     assert (request.method, request.target, request.safe) == ("POST", "/payments", False)
     assert request.headers == (("Idempotency-Key", "pay_1"),)
-    leg = {"type": "CHANNEL", "id": "ch_1", "channel_id": "ch_1", "instrument_id": SECRET, "amount": {"currency": "CNY", "value": 100}}
+    leg = {
+        "type": "CHANNEL",
+        "id": "ch_1",
+        "channel_id": "ch_1",
+        "instrument_id": SECRET,
+        "amount": {"currency": "CNY", "value": 100},
+    }
     parties = {"payment_id": "pay_1", "order_id": "o_1", "user_id": "u_1", "merchant_id": "m_1"}
     rest = {"fingerprint": "f", "legs": [leg], "alternatives": [], "decision_id": "d_1", "auth_code": SECRET}
     assert json.loads(request.body) == parties | rest
@@ -131,7 +143,9 @@ def test_a_busy_order_names_the_attempt_that_lives_and_a_key_used_for_something_
     assert submitted(answer(422, {"code": "KEY_REUSED"})) == KeyReused()
 
 
-@pytest.mark.parametrize("error", [Unreachable("refused", sent=False), Shed("full"), Silent("in the queue", sent=False)])
+@pytest.mark.parametrize(
+    "error", [Unreachable("refused", sent=False), Shed("full"), Silent("in the queue", sent=False)]
+)
 def test_what_certainly_never_left_was_not_sent(error: SourceError) -> None:
     assert submitted(error) == NotSent(error)
 
@@ -209,7 +223,9 @@ async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
     assert asyncio.get_running_loop().time() >= 0.2
     transport = Scripted(*bad, answer(404, UNKNOWN))
     assert await engine.Engine(transport).reverse("pay_1", "o_1", TRIP, 5000) == Sealed()
-    assert [(request.method, request.target) for request in transport.requests] == [("POST", "/payments/pay_1/reverse")] * 3
+    assert [(request.method, request.target) for request in transport.requests] == [
+        ("POST", "/payments/pay_1/reverse")
+    ] * 3
     transport = Scripted(*bad, answer(200, ORDER))
     assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), order_result.OrderResult)
 
@@ -272,7 +288,12 @@ def test_each_answer_to_a_challenge_is_one_thing() -> None:
     assert verified(200, {"status": "FAILED", "attempts_left": 0}) == inquiry.Wrong(0)
     assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == inquiry.Expired()
     assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == inquiry.NoChallenge()
-    for strange in (verified(404, b"<html>"), verified(200, {"status": "PASSED"}), verified(500, b""), verified(200, b"")):
+    for strange in (
+        verified(404, b"<html>"),
+        verified(200, {"status": "PASSED"}),
+        verified(500, b""),
+        verified(200, b""),
+    ):
         assert isinstance(strange, NoNews)
 
 
@@ -315,24 +336,36 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
             payment_id="pay_1",
             status=status,
             failure=submission.Failure("X", "x") if status == "FAILED" else None,
-            next_action=Await(poll_after_ms=1, until=datetime(2026, 11, 23, tzinfo=UTC)) if status == "ACTION_REQUIRED" else None,
+            next_action=Await(poll_after_ms=1, until=datetime(2026, 11, 23, tzinfo=UTC))
+            if status == "ACTION_REQUIRED"
+            else None,
         )
         code = "X" if status == "FAILED" else None
         assert engine_heard(Answered(payment)) == EngineHeard(EngineWord(status), code, payment.next_action)
     silent = Unreachable("reset")
     assert engine_heard(Unknown(silent)) == engine_heard(NoNews(silent)) == EngineHeard(EngineWord.SILENT)
-    assert [engine_heard(NeverArrived()).word, engine_heard(Sealed()).word] == [EngineWord.NEVER_ARRIVED, EngineWord.SEALED]
+    assert [engine_heard(NeverArrived()).word, engine_heard(Sealed()).word] == [
+        EngineWord.NEVER_ARRIVED,
+        EngineWord.SEALED,
+    ]
     for result in order_result.ResultStatus:
         told = order_result.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
         assert acquirer_heard(told) == AcquirerHeard(AcquirerWord(result), "pay_1", "C")
-    assert acquirer_heard(order_result.NoOrder()) == acquirer_heard(NoNews(silent)) == AcquirerHeard(AcquirerWord.SILENT)
+    assert (
+        acquirer_heard(order_result.NoOrder()) == acquirer_heard(NoNews(silent)) == AcquirerHeard(AcquirerWord.SILENT)
+    )
 
 
 # For all of them
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.sampled_from(["pay_1", "FAILED", AT]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["pay_1", "FAILED", AT]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=5,
 )
@@ -344,7 +377,9 @@ def mutated(draw: st.DrawFn) -> bytes:
     redirect = {"type": "REDIRECT", "method": "GET", "url": "https://bank.example"}
     acting = {**PAID, "status": "ACTION_REQUIRED", "next_action": redirect}
     body: Any = json.loads(
-        json.dumps(draw(st.sampled_from([PAID, acting, CHALLENGED, ORDER, UNKNOWN, {"status": "FAILED", "attempts_left": 1}])))
+        json.dumps(
+            draw(st.sampled_from([PAID, acting, CHALLENGED, ORDER, UNKNOWN, {"status": "FAILED", "attempts_left": 1}]))
+        )
     )
     at = body
     while any(isinstance(value, dict) for value in at.values()) and draw(st.booleans()):
@@ -380,12 +415,17 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
     assert judged(submitted(response))
     assert judged(looked_up(response))
     assert judged(reversed_(response))
-    assert isinstance(risk.parse_decision(response, "pay_1"), inquiry.Accepted | inquiry.Rejected | inquiry.Challenged | NoNews)
     assert isinstance(
-        risk.parse_verification(response, "pay_1"), inquiry.Passed | inquiry.Wrong | inquiry.Expired | inquiry.NoChallenge | NoNews
+        risk.parse_decision(response, "pay_1"), inquiry.Accepted | inquiry.Rejected | inquiry.Challenged | NoNews
+    )
+    assert isinstance(
+        risk.parse_verification(response, "pay_1"),
+        inquiry.Passed | inquiry.Wrong | inquiry.Expired | inquiry.NoChallenge | NoNews,
     )
     found = acquirer.parse(response, "o_1")
-    assert isinstance(found, order_result.NoOrder | NoNews) or (isinstance(found, order_result.OrderResult) and found.order_id == "o_1")
+    assert isinstance(found, order_result.NoOrder | NoNews) or (
+        isinstance(found, order_result.OrderResult) and found.order_id == "o_1"
+    )
 
 
 def test_no_secret_shows_in_what_may_be_printed_or_logged() -> None:

@@ -81,7 +81,9 @@ async def test_each_missing_field_garbles_the_whole_answer(name: str) -> None:
     optional = {"user_id", "last_used"} if name == "order" else {"last_used"}
     for field in answer.keys() - optional - {"seed"}:
         if field in {each.encode_name for each in fields_of(SOURCES[name])}:
-            assert isinstance(parsed(SOURCES[name], {key: value for key, value in answer.items() if key != field}), Garbled), field
+            assert isinstance(
+                parsed(SOURCES[name], {key: value for key, value in answer.items() if key != field}), Garbled
+            ), field
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -123,7 +125,15 @@ NONE_HERE = [
     b'{"code": 404}',
     b'{"a": 1}',
 ]
-NOBODY_HERE = [b"<html>404 Not Found</html>", b"404 page not found", b"[]", b'"NOT_FOUND"', b'{"code": "NO_SUCH_PATH"}', b"{", b"\xff"]
+NOBODY_HERE = [
+    b"<html>404 Not Found</html>",
+    b"404 page not found",
+    b"[]",
+    b'"NOT_FOUND"',
+    b'{"code": "NO_SUCH_PATH"}',
+    b"{",
+    b"\xff",
+]
 
 
 @pytest.mark.parametrize("body", NONE_HERE)
@@ -139,7 +149,15 @@ def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(429, Overloaded), (503, Overloaded), (500, Unreachable), (502, Unreachable), (302, Garbled), (400, Garbled), (204, Garbled)],
+    [
+        (429, Overloaded),
+        (503, Overloaded),
+        (500, Unreachable),
+        (502, Unreachable),
+        (302, Garbled),
+        (400, Garbled),
+        (204, Garbled),
+    ],
 )
 def test_a_status_that_is_no_answer_is_an_error(status: int, error: type[SourceError]) -> None:
     assert type(read(SOURCES["card"], Response(status, b"{}", 2.0), ASKED)) is error
@@ -151,7 +169,9 @@ def test_an_overload_keeps_what_the_upstream_asked_for() -> None:
     assert found.retry_after_s == 7.0
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}" * 2, b'{"user_id":"u_1"' + b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}" * 2, b'{"user_id":"u_1"' + b"[" * 100_000]
+)
 def test_what_is_not_the_agreed_json_is_garbled(body: bytes) -> None:
     assert isinstance(read(SOURCES["card"], Response(200, body), ASKED), Garbled)
 
@@ -191,12 +211,18 @@ async def test_a_quota_in_another_currency_is_no_answer() -> None:
 
 def test_a_negative_or_fractional_amount_is_garbled() -> None:
     for value in ("-1", "1.5", "1e3", "9007199254740992", '"1"', "true"):
-        account = b'{"account_id":"a","type":"BALANCE","status":"ACTIVE","available":{"currency":"CNY","value":%s}}' % value.encode()
-        assert isinstance(read(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), ASKED), Garbled), value
+        account = (
+            b'{"account_id":"a","type":"BALANCE","status":"ACTIVE","available":{"currency":"CNY","value":%s}}'
+            % value.encode()
+        )
+        assert isinstance(
+            read(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), ASKED), Garbled
+        ), value
 
 
 @pytest.mark.parametrize(
-    "fault", [KeyError("x"), TypeError("x"), ValueError("x"), AttributeError("x"), IndexError("x"), ZeroDivisionError("x")]
+    "fault",
+    [KeyError("x"), TypeError("x"), ValueError("x"), AttributeError("x"), IndexError("x"), ZeroDivisionError("x")],
 )
 def test_an_adapter_that_stumbles_over_an_answer_makes_it_garbled(fault: Exception) -> None:
     class Stumbling:

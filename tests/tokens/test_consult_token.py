@@ -44,7 +44,12 @@ TOKEN = signed(Signer([NEW]))
 def test_what_was_asked_is_read_back() -> None:
     claims = read(TOKEN)
     assert (claims.order_id, claims.user_id, claims.merchant_id) == (ASKED.order_id, ASKED.user_id, ASKED.merchant_id)
-    assert (claims.product, claims.terminal, claims.currency, claims.amount) == (ASKED.product, ASKED.terminal, "CNY", 12800)
+    assert (claims.product, claims.terminal, claims.currency, claims.amount) == (
+        ASKED.product,
+        ASKED.terminal,
+        "CNY",
+        12800,
+    )
     assert (claims.iss, claims.iat, claims.exp) == ("cashier", NOW_S, NOW_S + 300)
 
 

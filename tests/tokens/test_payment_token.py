@@ -39,7 +39,9 @@ CHOSEN = Chosen(
     promotion_ids=("p_1",),
     expected_payable=Money("CNY", 11_800),
 )
-MEANS = Means(card_token="tok_very_secret", auth_code="281234567890123456", return_url="https://shop.example/back?session=s3ss10n")
+MEANS = Means(
+    card_token="tok_very_secret", auth_code="281234567890123456", return_url="https://shop.example/back?session=s3ss10n"
+)
 CLAIMS = PaymentClaims(
     iat=NOW_S,
     exp=NOW_S + 900,
@@ -117,7 +119,9 @@ def test_a_seal_of_nothing_is_refused(sealed: str) -> None:
     assert code_of(SIGNER, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"
 
 
-@pytest.mark.parametrize("change", [{"iss": "somebody"}, {"iss": None}, {"exp": "never"}, {"exp": None}, {"kind": "CASH"}, {"chosen": {}}])
+@pytest.mark.parametrize(
+    "change", [{"iss": "somebody"}, {"iss": None}, {"exp": "never"}, {"exp": None}, {"kind": "CASH"}, {"chosen": {}}]
+)
 def test_claims_that_are_not_a_payment_s_are_refused(change: dict[str, object]) -> None:
     payload = {name: value for name, value in (json.loads(shown(TOKEN)) | change).items() if value is not None}
     assert code_of(SIGNER, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"

@@ -70,7 +70,9 @@ def request(body: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def scope(method: str, path: str, headers: Mapping[str, str], root_path: str = "", query: bytes = b"") -> dict[str, Any]:
+def scope(
+    method: str, path: str, headers: Mapping[str, str], root_path: str = "", query: bytes = b""
+) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

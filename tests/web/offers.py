@@ -33,7 +33,12 @@ from cashier.fanout.second_level import Invalidated, Reach
 from cashier.web import OpenCashier, Payments
 
 ASKED = ConsultRequest(
-    order_id="o_1001", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP, amount=Money("CNY", 12800)
+    order_id="o_1001",
+    user_id="u_1",
+    merchant_id="m_1",
+    product=Product.STANDARD_CASHIER,
+    terminal=Terminal.APP,
+    amount=Money("CNY", 12800),
 )
 BODY = (
     b'{"order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "amount": {"currency": "CNY", "value": 12800},'
@@ -56,16 +61,24 @@ def method(number: int) -> PayMethod:
     """Every fifth could not be determined, every seventh is refused, every third has a discount."""
     availability, reason = Availability.AVAILABLE, None
     if number % 5 == 4:
-        availability, reason = Availability.UNDETERMINED, Reason(ReasonCode.SOURCE_TIMEOUT, "Try again.", "quota", Remedy(RemedyType.RETRY))
+        availability, reason = (
+            Availability.UNDETERMINED,
+            Reason(ReasonCode.SOURCE_TIMEOUT, "Try again.", "quota", Remedy(RemedyType.RETRY)),
+        )
     elif number % 7 == 6:
         remedy = Remedy(RemedyType.REDUCE_AMOUNT, amount=cny(10000))
-        availability, reason = Availability.UNAVAILABLE, Reason(ReasonCode.ABOVE_SINGLE_LIMIT, "Too much at once.", "quota", remedy)
+        availability, reason = (
+            Availability.UNAVAILABLE,
+            Reason(ReasonCode.ABOVE_SINGLE_LIMIT, "Too much at once.", "quota", remedy),
+        )
     return PayMethod(
         method_id=f"QUICK_PAY:c_{number}",
         kind=Kind.QUICK_PAY,
         title="CMB credit card (1014)",
         icon="bank/cmb",
-        instrument=Instrument(id=f"c_{number}", bank="CMB", bank_name="招商银行", last4="1014", type="CREDIT", brand="UNIONPAY"),
+        instrument=Instrument(
+            id=f"c_{number}", bank="CMB", bank_name="招商银行", last4="1014", type="CREDIT", brand="UNIONPAY"
+        ),
         availability=availability,
         reason=reason,
         amount=amounts(off=1000 if number % 3 == 0 else 0, fee=number),

@@ -78,12 +78,23 @@ class FakePayments:
             self._shown.put_nowait(each)
 
     async def submit(
-        self, request: PaymentRequest, idempotency_key: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        request: PaymentRequest,
+        idempotency_key: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         return await self._say(Asked("submit", (request, idempotency_key), request_id, traceparent))
 
     async def answer(
-        self, payment_id: str, payment_token: str, value: str, *, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        value: str,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
         return await self._say(Asked("answer", (payment_id, payment_token, value), request_id, traceparent))
 
@@ -93,9 +104,17 @@ class FakePayments:
         return await self._say(Asked("cancel", (payment_id, payment_token), request_id, traceparent))
 
     async def look(
-        self, payment_id: str, payment_token: str, *, wait_ms: int = 0, request_id: str | None = None, traceparent: str | None = None
+        self,
+        payment_id: str,
+        payment_token: str,
+        *,
+        wait_ms: int = 0,
+        request_id: str | None = None,
+        traceparent: str | None = None,
     ) -> Payment:
-        return await self._say(Asked("look", (payment_id, payment_token, wait_ms), request_id, traceparent), waits=wait_ms > 0)
+        return await self._say(
+            Asked("look", (payment_id, payment_token, wait_ms), request_id, traceparent), waits=wait_ms > 0
+        )
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None

@@ -86,4 +86,8 @@ def build(delay_ms: int) -> Door:
 
 if __name__ == "__main__":
     workers, delay_ms, drain_s = (int(word) for word in sys.argv[1:])
-    serve(ServerSettings(port=0, workers=workers, drain_s=drain_s), partial(build, delay_ms), lambda _host, port: say(str(port)))
+    serve(
+        ServerSettings(port=0, workers=workers, drain_s=drain_s),
+        partial(build, delay_ms),
+        lambda _host, port: say(str(port)),
+    )

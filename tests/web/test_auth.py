@@ -21,7 +21,12 @@ from .offers import FakeEngine
 
 SECRET = "s" * 32
 NOW_S = 1_700_000_000.0
-CLAIMS: dict[str, Any] = {"iss": "https://id.example", "aud": "cashier", "exp": NOW_S + 60, "scope": "read cashier:consult"}
+CLAIMS: dict[str, Any] = {
+    "iss": "https://id.example",
+    "aud": "cashier",
+    "exp": NOW_S + 60,
+    "scope": "read cashier:consult",
+}
 BY_SECRET = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", secret=SECRET)
 BY_KEYS = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", jwks_file="keys.json")
 
@@ -103,7 +108,9 @@ def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any
     assert 'error="invalid_token"' in challenge
 
 
-@pytest.mark.parametrize("authorization", [b"Bearer x", b"Bearer a.b.c", b"Bearer \xff.\xff.\xff", bearer(key="t" * 32), bearer()[:-2]])
+@pytest.mark.parametrize(
+    "authorization", [b"Bearer x", b"Bearer a.b.c", b"Bearer \xff.\xff.\xff", bearer(key="t" * 32), bearer()[:-2]]
+)
 def test_what_is_not_signed_by_whom_we_trust_is_refused(authorization: bytes) -> None:
     assert refused(Doorkeeper(BY_SECRET), authorization)[0] == "UNAUTHENTICATED"
 
@@ -114,7 +121,8 @@ def test_an_unsigned_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithm", "kid"), [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")]
+    ("key", "algorithm", "kid"),
+    [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")],
 )
 def test_keys_of_a_set_verify_by_their_kid(key: Any, algorithm: str, kid: str) -> None:
     Doorkeeper(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
@@ -133,7 +141,9 @@ def _hs256_header(kid: str) -> bytes:
     return jwt.utils.base64url_encode(json.dumps({"alg": "HS256", "typ": "JWT", "kid": kid}).encode()) + b"."
 
 
-@pytest.mark.parametrize(("key", "algorithm", "kid"), [(EC_KEY, "ES256", "rsa"), (RSA_KEY, "RS256", None), (RSA_KEY, "RS256", "nobody")])
+@pytest.mark.parametrize(
+    ("key", "algorithm", "kid"), [(EC_KEY, "ES256", "rsa"), (RSA_KEY, "RS256", None), (RSA_KEY, "RS256", "nobody")]
+)
 def test_a_token_of_another_key_is_refused(key: Any, algorithm: str, kid: str | None) -> None:
     assert refused(Doorkeeper(BY_KEYS, KEYS), bearer(key, algorithm, kid))[0] == "UNAUTHENTICATED"
 
@@ -163,8 +173,14 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
         (jwks({"kty": "RSA", "n": "!", "e": "AQAB"}), "cannot be read"),
         (jwks({"kty": "EC", "crv": "secp256k1"}), "not accepted"),
         (jwks(public_members()[0] | {"alg": "HS256"}), "not accepted"),
-        (jwks(*[{name: value for name, value in member.items() if name != "kid"} for member in public_members()]), "a kid on each"),
-        (jwks(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)), "fewer than 2048"),  # noqa: S505 - too weak on purpose
+        (
+            jwks(*[{name: value for name, value in member.items() if name != "kid"} for member in public_members()]),
+            "a kid on each",
+        ),
+        (
+            jwks(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)),  # noqa: S505 - too weak on purpose
+            "fewer than 2048",
+        ),
     ],
 )
 def test_keys_that_prove_nothing_are_refused_at_the_start(text: str, why: str) -> None:
@@ -178,7 +194,9 @@ def test_keys_for_encryption_are_passed_over() -> None:
 
 def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
     Doorkeeper(BY_SECRET).admit(bearer(scope=None), NOW_S)
-    scoped = Doorkeeper(AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult"))
+    scoped = Doorkeeper(
+        AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult")
+    )
     scoped.admit(bearer(), NOW_S)
     for scope in (None, "", "cashier:consulting", "cashier"):
         code, challenge = refused(scoped, bearer(scope=scope))
@@ -187,7 +205,9 @@ def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
 
 
 def test_leeway_forgives_clocks_that_differ() -> None:
-    lenient = Doorkeeper(AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5))
+    lenient = Doorkeeper(
+        AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5)
+    )
     lenient.admit(bearer(exp=NOW_S - 4, nbf=NOW_S + 4), NOW_S)
     assert refused(lenient, bearer(exp=NOW_S - 5))[0] == "UNAUTHENTICATED"
 

@@ -79,7 +79,10 @@ def test_what_is_not_json_is_malformed(body: bytes) -> None:
         ({"terminal": ["APP"]}, {"terminal": "WRONG_TYPE"}),
         ({"amount": 12800}, {"amount": "WRONG_TYPE"}),
         ({"amount": {}}, {"amount.currency": "MISSING", "amount.value": "MISSING"}),
-        ({"amount": {"currency": "XTS", "value": -1}}, {"amount.currency": "UNKNOWN_VALUE", "amount.value": "OUT_OF_RANGE"}),
+        (
+            {"amount": {"currency": "XTS", "value": -1}},
+            {"amount.currency": "UNKNOWN_VALUE", "amount.value": "OUT_OF_RANGE"},
+        ),
         ({"amount": {"currency": "CNY", "value": 128.0}}, {"amount.value": "WRONG_TYPE"}),
         ({"amount": {"currency": "CNY", "value": True}}, {"amount.value": "WRONG_TYPE"}),
         ({"amount": {"currency": "CNY", "value": "128"}}, {"amount.value": "WRONG_TYPE"}),
@@ -89,7 +92,10 @@ def test_what_is_not_json_is_malformed(body: bytes) -> None:
         ({"locale": "中文"}, {"locale": "BAD_FORMAT"}),
         ({"deadline_ms": 0}, {"deadline_ms": "OUT_OF_RANGE"}),
         ({"deadline_ms": 60_001}, {"deadline_ms": "OUT_OF_RANGE"}),
-        ({"order_id": 1, "user_id": 2, "country": 3}, {"order_id": "WRONG_TYPE", "user_id": "WRONG_TYPE", "country": "WRONG_TYPE"}),
+        (
+            {"order_id": 1, "user_id": 2, "country": 3},
+            {"order_id": "WRONG_TYPE", "user_id": "WRONG_TYPE", "country": "WRONG_TYPE"},
+        ),
     ],
 )
 def test_every_fault_is_named_by_its_field(changes: dict[str, Any], expected: dict[str, str]) -> None:
@@ -132,10 +138,13 @@ def test_a_currency_in_small_letters_is_told_the_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "field", ["order_id", "user_id", "product", "terminal", "country", "locale", "amount", "deadline_ms", "amount.currency"]
+    "field",
+    ["order_id", "user_id", "product", "terminal", "country", "locale", "amount", "deadline_ms", "amount.currency"],
 )
 def test_what_was_sent_is_never_repeated(field: str) -> None:
-    changes = {"amount": {"currency": CARD_NUMBER, "value": 1}} if field == "amount.currency" else {field: CARD_NUMBER + " !"}
+    changes = (
+        {"amount": {"currency": CARD_NUMBER, "value": 1}} if field == "amount.currency" else {field: CARD_NUMBER + " !"}
+    )
     assert CARD_NUMBER.encode() not in msgspec.json.encode(refusal(json.dumps(GOOD | changes).encode()))
 
 

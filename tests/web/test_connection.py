@@ -27,7 +27,9 @@ async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
     loop = asyncio.get_running_loop()
     ours.setblocking(False)
     theirs.setblocking(False)
-    _, made = await loop.connect_accepted_socket(lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours)
+    _, made = await loop.connect_accepted_socket(
+        lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours
+    )
     try:
         yield made, theirs
     finally:

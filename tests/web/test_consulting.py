@@ -82,21 +82,33 @@ async def test_a_trace_is_passed_on_and_a_broken_one_is_not(door: Door, engine: 
 
 @pytest.mark.parametrize(
     ("header", "in_body", "expected"),
-    [("80", 150, 80), ("200", 150, 150), ("80", None, 80), (None, None, None), ("7200000", None, 60_000), ("9" * 5000, None, 60_000)],
+    [
+        ("80", 150, 80),
+        ("200", 150, 150),
+        ("80", None, 80),
+        (None, None, None),
+        ("7200000", None, 60_000),
+        ("9" * 5000, None, 60_000),
+    ],
 )
 async def test_the_shortest_patience_is_the_deadline(
     door: Door, engine: FakeEngine, header: str | None, in_body: int | None, expected: int | None
 ) -> None:
     body = json.loads(BODY) | {"deadline_ms": in_body}
-    got = await call(door, json.dumps(body).encode(), headers=JSON | ({"X-Request-Timeout-Ms": header} if header else {}))
+    got = await call(
+        door, json.dumps(body).encode(), headers=JSON | ({"X-Request-Timeout-Ms": header} if header else {})
+    )
     assert got.status == 200
     assert engine.asked[0][0].deadline_ms == expected
 
 
 @pytest.mark.parametrize(
-    ("header", "code"), [("0", "OUT_OF_RANGE"), ("-1", "BAD_FORMAT"), ("1.5", "BAD_FORMAT"), ("", "BAD_FORMAT"), ("²", "BAD_FORMAT")]
+    ("header", "code"),
+    [("0", "OUT_OF_RANGE"), ("-1", "BAD_FORMAT"), ("1.5", "BAD_FORMAT"), ("", "BAD_FORMAT"), ("²", "BAD_FORMAT")],
 )
-async def test_a_patience_that_is_none_is_a_fault_of_its_header(door: Door, engine: FakeEngine, header: str, code: str) -> None:
+async def test_a_patience_that_is_none_is_a_fault_of_its_header(
+    door: Door, engine: FakeEngine, header: str, code: str
+) -> None:
     got = await call(door, headers=JSON | {"X-Request-Timeout-Ms": header})
     assert got.problem() == (422, "INVALID")
     assert [(each["field"], each["code"]) for each in got.json["errors"]] == [("X-Request-Timeout-Ms", code)]
@@ -112,14 +124,22 @@ async def test_a_consultation_is_asked_for_with_post_only(door: Door, method: st
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "application/jsonx", "", "json", "application/xml; q=application/json"],
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "",
+        "json",
+        "application/xml; q=application/json",
+    ],
 )
 async def test_a_body_that_is_said_to_be_something_else_is_refused(door: Door, content_type: str) -> None:
     assert (await call(door, headers={"content-type": content_type})).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.shop+json"]
+    "content_type",
+    ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.shop+json"],
 )
 async def test_json_by_its_other_names_is_read(door: Door, content_type: str) -> None:
     assert (await call(door, headers={"content-type": content_type})).status == 200
@@ -246,7 +266,9 @@ async def test_a_body_that_takes_too_long_is_given_up(door: Door, engine: FakeEn
 
 
 @pytest.mark.looptime
-async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(door: Door, engine: FakeEngine) -> None:
+async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(
+    door: Door, engine: FakeEngine
+) -> None:
     engine.open.clear()
     visitor = Visitor(door, BODY)
     await engine.entered.wait()

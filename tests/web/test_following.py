@@ -56,7 +56,12 @@ async def test_each_payment_is_whole_and_numbered_and_then_comes_the_end(door: D
     assert got.status == 200
     assert got.ended
     first, second, third, end = events(got.body)
-    assert (first.name, first.number, first.told["status"], first.told["payment_id"]) == ("payment", "1", "PROCESSING", ID)
+    assert (first.name, first.number, first.told["status"], first.told["payment_id"]) == (
+        "payment",
+        "1",
+        "PROCESSING",
+        ID,
+    )
     assert (second.number, second.told["status"]) == ("2", "ACTION_REQUIRED")
     assert (third.number, third.told["status"]) == ("3", "SUCCEEDED")
     assert end == ("end", None, {"reason": "FINAL"})
@@ -65,7 +70,9 @@ async def test_each_payment_is_whole_and_numbered_and_then_comes_the_end(door: D
         check(document, {"$ref": "#/components/schemas/Payment"}, each.told)
 
 
-async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_keep(door: Door, payments: FakePayments) -> None:
+async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_keep(
+    door: Door, payments: FakePayments
+) -> None:
     payments.show(PAID, None)
     got = await follow(door, **{"x-request-id": "r-1"})
     assert got.headers.pop("server-timing").startswith("total;dur=")
@@ -102,7 +109,8 @@ def test_a_door_without_payments_has_nobody_to_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(EngineUnavailable(), "ENGINE_UNAVAILABLE"), (ZeroDivisionError("the secret is 4711"), "INTERNAL")]
+    ("error", "code"),
+    [(EngineUnavailable(), "ENGINE_UNAVAILABLE"), (ZeroDivisionError("the secret is 4711"), "INTERNAL")],
 )
 async def test_what_breaks_after_the_first_is_told_in_the_stream_and_ends_it(
     door: Door, payments: FakePayments, error: Exception, code: str
@@ -205,7 +213,9 @@ async def test_a_stall_is_noticed_by_a_beat_too(door: Door, payments: FakePaymen
 
 
 @pytest.mark.looptime
-async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(door: Door, payments: FakePayments) -> None:
+async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(
+    door: Door, payments: FakePayments
+) -> None:
     payments.show(LIVE)
     following = reader(door)
     await following.until(1)

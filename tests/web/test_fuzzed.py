@@ -86,7 +86,11 @@ def test_the_server_does_what_its_document_says(server: Served, path: str, metho
     statuses = set()
 
     @settings(BOUNDED, max_examples=20 if "payments" in path else 60)
-    @given(strategy.filter(plain_integers).filter(beyond_words) if mode is GenerationMode.POSITIVE else strategy.filter(plain_integers))
+    @given(
+        strategy.filter(plain_integers).filter(beyond_words)
+        if mode is GenerationMode.POSITIVE
+        else strategy.filter(plain_integers)
+    )
     def ask(case: Any) -> None:
         statuses.add(case.call_and_validate(base_url=f"http://127.0.0.1:{server.port}", checks=checks).status_code)
 

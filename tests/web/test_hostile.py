@@ -30,7 +30,14 @@ def test_an_answer_has_the_headers_that_were_meant_and_no_others(talk: Talk) -> 
     talk.say(asking())
     reply = talk.reply()
     assert reply.status == 200
-    assert sorted(reply.headers) == ["cache-control", "content-length", "content-type", "date", "server-timing", "x-request-id"]
+    assert sorted(reply.headers) == [
+        "cache-control",
+        "content-length",
+        "content-type",
+        "date",
+        "server-timing",
+        "x-request-id",
+    ]
 
 
 def test_a_body_declared_far_too_large_is_answered_before_it_is_sent(talk: Talk) -> None:
@@ -138,7 +145,11 @@ def test_a_request_in_single_bytes_is_one_request(talk: Talk) -> None:
 
 @pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
 def test_a_wish_for_another_protocol_is_overlooked(talk: Talk, upgrade: bytes) -> None:
-    wish = b"Host: shop\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: " + upgrade + b"\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    wish = (
+        b"Host: shop\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "
+        + upgrade
+        + b"\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+    )
     wishing = asking().replace(b"Host: shop\r\n", wish)
     talk.say(wishing + asking())
     assert [talk.reply().status, talk.reply().status] == [200, 200]

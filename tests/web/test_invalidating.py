@@ -35,10 +35,14 @@ def door(engine: FakeEngine) -> Door:
 
 async def tell(door: Door, body: object, **headers: str) -> Got:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await call(door, raw, headers=JSON | {name.replace("_", "-"): value for name, value in headers.items()}, path=PATH)
+    return await call(
+        door, raw, headers=JSON | {name.replace("_", "-"): value for name, value in headers.items()}, path=PATH
+    )
 
 
-async def test_a_key_or_a_prefix_is_dropped_and_the_answer_says_how_far_that_reaches(door: Door, engine: FakeEngine) -> None:
+async def test_a_key_or_a_prefix_is_dropped_and_the_answer_says_how_far_that_reaches(
+    door: Door, engine: FakeEngine
+) -> None:
     got = await tell(door, {"source": "card", "key": "u_1"})
     assert got.status == 200
     assert got.json == {"source": "card", "dropped": 3, "reach": "THIS_WORKER"}
@@ -81,7 +85,9 @@ async def test_a_source_that_there_is_not_is_a_fault_of_its_field(door: Door, en
     engine.raises = SourceUnknown("crad", ("card", "member"))
     got = await tell(door, {"source": "crad", "key": "u_1"})
     assert got.problem() == (422, "INVALID")
-    assert got.json["errors"] == [{"field": "source", "code": "UNKNOWN_VALUE", "message": "must be one of card, member"}]
+    assert got.json["errors"] == [
+        {"field": "source", "code": "UNKNOWN_VALUE", "message": "must be one of card, member"}
+    ]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"source": "\xff", "key": "u_1"}', b"[" * 900])
@@ -103,7 +109,9 @@ async def test_the_bounds_of_the_door_hold_here_too(door: Door) -> None:
 async def test_a_body_that_takes_too_long_is_given_up(door: Door) -> None:
     got = Got()
     began = asyncio.get_running_loop().time()
-    await asyncio.wait_for(door(scope("POST", PATH, JSON), Wire([request(b'{"source"', more=True)]).receive, got.send), 30)
+    await asyncio.wait_for(
+        door(scope("POST", PATH, JSON), Wire([request(b'{"source"', more=True)]).receive, got.send), 30
+    )
     assert got.problem() == (408, "BODY_TIMEOUT")
     assert got.headers["connection"] == "close"
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
@@ -154,7 +162,9 @@ async def test_the_document_describes_it(engine: FakeEngine, doorkeeper: Doorkee
     assert ("401" in operation["responses"]) == ("security" in operation) == (doorkeeper is not None)
     for status, entry in operation["responses"].items():
         for part in entry["content"].values():
-            for example in [part["example"]] if "example" in part else [each["value"] for each in part["examples"].values()]:
+            for example in (
+                [part["example"]] if "example" in part else [each["value"] for each in part["examples"].values()]
+            ):
                 check(document, part["schema"], example)
                 assert status == "200" or example["status"] == int(status)
     for body in (b"{}", b"{", b" " * 1001, b'{"source": "card", "key": "u_1"}'):

@@ -65,7 +65,11 @@ async def test_its_examples_are_valid_by_its_schemas() -> None:
             check(document, content["schema"], content["example"])
         for status, entry in operation["responses"].items():
             for part in entry["content"].values():
-                for example in [part["example"]] if "example" in part else [each["value"] for each in part.get("examples", {}).values()]:
+                for example in (
+                    [part["example"]]
+                    if "example" in part
+                    else [each["value"] for each in part.get("examples", {}).values()]
+                ):
                     check(document, part["schema"], example)
                     assert status < "300" or example["status"] == int(status)
                     assert status < "300" or KNOWN[example["code"]][0] == int(status)
@@ -99,7 +103,12 @@ async def test_real_answers_are_valid_by_it() -> None:
 async def test_the_schema_refuses_what_the_door_refuses() -> None:
     document = await described()
     schema = document["paths"]["/v1/consult"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    for changes in ({"order_id": "o_1\n"}, {"amount": {"currency": "XTS", "value": 1}}, {"terminal": "TV"}, {"deadline_ms": 0}):
+    for changes in (
+        {"order_id": "o_1\n"},
+        {"amount": {"currency": "XTS", "value": 1}},
+        {"terminal": "TV"},
+        {"deadline_ms": 0},
+    ):
         body = json.loads(BODY) | changes
         assert (await call(app(FakeEngine()), json.dumps(body).encode())).status == 422
         with pytest.raises(ValidationError):
@@ -117,10 +126,15 @@ async def test_security_is_in_it_only_where_there_is_some() -> None:
 async def test_its_examples_of_payments_are_taken() -> None:
     paths = (await described())["paths"]
     door = app(FakeEngine(FakePayments()))
-    for path, headers in (("/v1/payments", {"idempotency-key": "k-1"}), (f"{ONE}/challenge", {}), (f"{ONE}/cancel", {})):
+    for path, headers in (
+        ("/v1/payments", {"idempotency-key": "k-1"}),
+        (f"{ONE}/challenge", {}),
+        (f"{ONE}/cancel", {}),
+    ):
         example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
         real = path.replace(
-            "{payment_id}", paths["/v1/payments"]["post"]["responses"]["200"]["content"]["application/json"]["example"]["payment_id"]
+            "{payment_id}",
+            paths["/v1/payments"]["post"]["responses"]["200"]["content"]["application/json"]["example"]["payment_id"],
         )
         assert (await call(door, json.dumps(example).encode(), headers=JSON | headers, path=real)).status == 202
 
@@ -128,7 +142,9 @@ async def test_its_examples_of_payments_are_taken() -> None:
 @pytest.mark.parametrize("code", get_args(TokenCode))
 async def test_every_refusal_of_a_token_is_in_the_document(code: TokenCode) -> None:
     responses = [each["responses"].get("403", {"content": {}}) for each in operations(await described())]
-    assert any(code in each["content"].get("application/problem+json", {"examples": {}})["examples"] for each in responses)
+    assert any(
+        code in each["content"].get("application/problem+json", {"examples": {}})["examples"] for each in responses
+    )
 
 
 @pytest.mark.parametrize("doorkeeper", [None, DOORKEEPER])
@@ -138,7 +154,13 @@ async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: Doorkeepe
     door = app(FakeEngine(payments), doorkeeper=doorkeeper)
     headers = JSON | {"idempotency-key": "k-1", "x-payment-token": "t"}
     told = json.dumps({"payment_token": "t", "value": "1"}).encode()
-    errors = (CheckUnavailable(("risk",), SOURCES), OrderBusy("pay_x"), InFlight(), RiskRejected(None), TokenRefused("TOKEN_EXPIRED"))
+    errors = (
+        CheckUnavailable(("risk",), SOURCES),
+        OrderBusy("pay_x"),
+        InFlight(),
+        RiskRejected(None),
+        TokenRefused("TOKEN_EXPIRED"),
+    )
     for payments.told in (LIVE, PAID, *errors, ZeroDivisionError(), Crowded()):
         with capture_logs():
             for path, method, body in (
@@ -148,9 +170,13 @@ async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: Doorkeepe
                 ("/v1/payments", "post", b"{}"),
                 ("/v1/payments", "post", b"{"),
             ):
-                got = await call(door, body, headers=headers, method=method.upper(), path=path.replace("{payment_id}", ID))
+                got = await call(
+                    door, body, headers=headers, method=method.upper(), path=path.replace("{payment_id}", ID)
+                )
                 if str(got.status) in document["paths"][path][method]["responses"]:
                     check_answer(document, got, path, method)
                 else:
-                    assert isinstance(payments.told, CheckUnavailable | OrderBusy | InFlight | RiskRejected), "a look gets no such answer"
+                    assert isinstance(payments.told, CheckUnavailable | OrderBusy | InFlight | RiskRejected), (
+                        "a look gets no such answer"
+                    )
                     assert method == "get"

@@ -57,7 +57,9 @@ async def test_it_is_ready_when_the_engine_is_and_nobody_stops_it() -> None:
     assert (await call(door)).status == 200, "who comes while it drains is served"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/consult/", "/v1/consultx", "/v1", "//v1/consult", "/healthz/", "/v1/payments/", "/v1/payment"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/consult/", "/v1/consultx", "/v1", "//v1/consult", "/healthz/", "/v1/payments/", "/v1/payment"]
+)
 async def test_where_nothing_is_a_problem_says_so(path: str) -> None:
     assert (await get(app(FakeEngine()), path)).problem() == (404, "NOT_FOUND")
 

@@ -53,7 +53,11 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 # Every operation, with what it takes.
 OPERATIONS: dict[str, dict[str, Any]] = {
     "submit": {"path": "/v1/payments", "body": BODY, "headers": KEYED},
-    "answer": {"path": f"{ONE}/challenge", "body": json.dumps({"payment_token": TOKEN, "value": "246810"}).encode(), "headers": JSON},
+    "answer": {
+        "path": f"{ONE}/challenge",
+        "body": json.dumps({"payment_token": TOKEN, "value": "246810"}).encode(),
+        "headers": JSON,
+    },
     "cancel": {"path": f"{ONE}/cancel", "body": b"", "headers": HELD},
     "look": {"path": ONE, "body": b"", "headers": HELD, "method": "GET"},
     "follow": {"path": f"{ONE}/events", "body": b"", "headers": HELD, "method": "GET"},
@@ -113,7 +117,9 @@ async def test_the_other_operations_are_handed_on_with_the_token(door: Door, pay
 
 
 @pytest.mark.parametrize("status", list(Status))
-async def test_a_final_payment_is_200_and_one_that_goes_on_202(door: Door, payments: FakePayments, status: Status) -> None:
+async def test_a_final_payment_is_200_and_one_that_goes_on_202(
+    door: Door, payments: FakePayments, status: Status
+) -> None:
     payments.told = type(LIVE)(**{name: getattr(LIVE, name) for name in LIVE.__struct_fields__} | {"status": status})
     for name in ("submit", "answer", "cancel", "look"):
         assert (await ask(door, OPERATIONS[name])).status == (200 if status in FINAL else 202)
@@ -151,8 +157,12 @@ async def test_an_engine_that_is_not_open_takes_no_payments_yet(operation: dict[
 
 
 @EACH
-@pytest.mark.parametrize("name", ["pay_", "o_1001", ID + "a", ID[:-1], ID[:-1] + "1", ID.upper(), ID[:-1] + "%0A", "pay_" + "é" * 26])
-async def test_what_is_no_payment_id_is_not_found(door: Door, payments: FakePayments, operation: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["pay_", "o_1001", ID + "a", ID[:-1], ID[:-1] + "1", ID.upper(), ID[:-1] + "%0A", "pay_" + "é" * 26]
+)
+async def test_what_is_no_payment_id_is_not_found(
+    door: Door, payments: FakePayments, operation: dict[str, Any], name: str
+) -> None:
     if ID in operation["path"]:
         got = await ask(door, operation, path=operation["path"].replace(ID, name))
         assert got.problem() == (404, "NOT_FOUND")
@@ -168,7 +178,9 @@ async def test_a_key_that_is_none_is_refused(door: Door, payments: FakePayments,
 async def test_a_submit_needs_one_key_and_no_more(door: Door, payments: FakePayments) -> None:
     assert faults(await ask(door, OPERATIONS["submit"], headers=JSON)) == [("Idempotency-Key", "MISSING")]
     for second in ("k-2", "k-1"):
-        assert faults(await ask(door, OPERATIONS["submit"], twice=("Idempotency-Key", second))) == [("Idempotency-Key", "ONE_TOO_MANY")]
+        assert faults(await ask(door, OPERATIONS["submit"], twice=("Idempotency-Key", second))) == [
+            ("Idempotency-Key", "ONE_TOO_MANY")
+        ]
     assert payments.asked == []
     assert (await submit(door, idempotency_key="k" * 64)).status == 202
 
@@ -188,7 +200,9 @@ async def test_a_submit_needs_one_key_and_no_more(door: Door, payments: FakePaym
         ({"card_token": "t" * 257}, [("card_token", "BAD_FORMAT")]),
     ],
 )
-async def test_every_fault_of_a_submit_is_named(door: Door, changes: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+async def test_every_fault_of_a_submit_is_named(
+    door: Door, changes: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
     assert faults(await submit(door, changes)) == expected
 
 
@@ -206,7 +220,9 @@ async def test_an_answer_to_a_challenge_has_up_to_2048_characters(
 ) -> None:
     got = await ask(door, OPERATIONS["answer"], body=json.dumps(body).encode())
     assert faults(got) == expected
-    assert (await ask(door, OPERATIONS["answer"], body=json.dumps({"payment_token": TOKEN, "value": "密" * 256}).encode())).status == 202
+    assert (
+        await ask(door, OPERATIONS["answer"], body=json.dumps({"payment_token": TOKEN, "value": "密" * 256}).encode())
+    ).status == 202
 
 
 def test_what_holds_a_secret_does_not_show_it() -> None:
@@ -233,7 +249,9 @@ def test_what_holds_a_secret_does_not_show_it() -> None:
         {"auth_code": {"number": VISA}},
     ],
 )
-async def test_a_card_number_anywhere_is_refused_and_never_repeated(door: Door, payments: FakePayments, changes: dict[str, Any]) -> None:
+async def test_a_card_number_anywhere_is_refused_and_never_repeated(
+    door: Door, payments: FakePayments, changes: dict[str, Any]
+) -> None:
     with capture_logs() as logs:
         got = await submit(door, changes)
     assert {code for _, code in faults(got)} == {"LOOKS_LIKE_PAN"}
@@ -245,7 +263,10 @@ async def test_a_card_number_anywhere_is_refused_and_never_repeated(door: Door, 
 @pytest.mark.parametrize("name", ["answer", "cancel"])
 async def test_the_other_bodies_are_looked_through_too(door: Door, payments: FakePayments, name: str) -> None:
     body = json.dumps({"payment_token": TOKEN, "value": "4111-1111-1111-1111", VISA: 1}).encode()
-    assert faults(await ask(door, OPERATIONS[name], body=body)) == [("?", "LOOKS_LIKE_PAN"), ("value", "LOOKS_LIKE_PAN")]
+    assert faults(await ask(door, OPERATIONS[name], body=body)) == [
+        ("?", "LOOKS_LIKE_PAN"),
+        ("value", "LOOKS_LIKE_PAN"),
+    ]
     assert payments.asked == []
 
 
@@ -275,7 +296,10 @@ async def test_the_bounds_of_the_door_hold_for_bodies(door: Door, payments: Fake
     assert (await ask(door, operation, body=b" " * 4001)).problem() == (413, "TOO_LARGE")
     assert (await ask(door, operation, headers=headers | {"content-length": "4001"})).problem() == (413, "TOO_LARGE")
     for named in ({"content-type": "text/plain"}, {"content-encoding": "gzip"}):
-        assert (await ask(door, operation, body=b"{}", headers=headers | named)).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
+        assert (await ask(door, operation, body=b"{}", headers=headers | named)).problem() == (
+            415,
+            "UNSUPPORTED_MEDIA_TYPE",
+        )
     for body in (b"{", b"\xff", b"[" * 3000, b"null]"):
         assert (await ask(door, operation, body=body)).problem() in ((400, "MALFORMED"), (422, "INVALID"))
     assert payments.asked == []
@@ -287,14 +311,16 @@ async def test_a_body_that_takes_too_long_is_given_up(door: Door, operation: dic
     got = Got()
     wire = Wire([request(b"{", more=True)])
     await asyncio.wait_for(
-        door(scope(operation.get("method", "POST"), operation["path"], operation["headers"]), wire.receive, got.send), 30
+        door(scope(operation.get("method", "POST"), operation["path"], operation["headers"]), wire.receive, got.send),
+        30,
     )
     assert got.problem() == (408, "BODY_TIMEOUT")
     assert got.headers["connection"] == "close"
 
 
 @pytest.mark.parametrize(
-    "query", [b"wait_ms=", b"wait_ms=-1", b"wait_ms=30001", b"wait_ms=1.0", b"wait_ms=" + b"9" * 500, "wait_ms=٣".encode()]
+    "query",
+    [b"wait_ms=", b"wait_ms=-1", b"wait_ms=30001", b"wait_ms=1.0", b"wait_ms=" + b"9" * 500, "wait_ms=٣".encode()],
 )
 async def test_nobody_waits_for_longer_than_half_a_minute_or_for_what_is_no_number(
     door: Door, payments: FakePayments, query: bytes
@@ -316,8 +342,12 @@ async def test_the_token_is_in_its_header_or_where_nobody_has_to_say_who_he_is_i
     asked = len(payments.asked)
     for headers in ({}, {"x-payment-token": ""}, {"authorization": "Bearer "}, {"authorization": f"Basic {TOKEN}"}):
         assert faults(await ask(door, operation, headers=headers)) == [("X-Payment-Token", "MISSING")]
-    assert faults(await ask(door, operation, headers={}, query=f"payment_token={TOKEN}".encode())) == [("X-Payment-Token", "MISSING")]
-    assert faults(await ask(door, operation, twice=("X-Payment-Token", "x.y.z"))) == [("X-Payment-Token", "ONE_TOO_MANY")]
+    assert faults(await ask(door, operation, headers={}, query=f"payment_token={TOKEN}".encode())) == [
+        ("X-Payment-Token", "MISSING")
+    ]
+    assert faults(await ask(door, operation, twice=("X-Payment-Token", "x.y.z"))) == [
+        ("X-Payment-Token", "ONE_TOO_MANY")
+    ]
     assert len(payments.asked) == asked
 
 
@@ -342,10 +372,16 @@ async def test_with_a_doorkeeper_authorization_says_who_asks_and_the_token_has_i
 ) -> None:
     payments.show(PAID, None)
     door = app(FakeEngine(payments), doorkeeper=DOORKEEPER)
-    bearer = {"authorization": "Bearer " + jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")}
+    bearer = {
+        "authorization": "Bearer "
+        + jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")
+    }
     headers = operation["headers"]
     assert (await ask(door, operation)).problem() == (401, "UNAUTHENTICATED")
-    assert (await ask(door, operation, headers=headers | {"authorization": f"Bearer {TOKEN}"})).problem() == (401, "UNAUTHENTICATED")
+    assert (await ask(door, operation, headers=headers | {"authorization": f"Bearer {TOKEN}"})).problem() == (
+        401,
+        "UNAUTHENTICATED",
+    )
     assert payments.asked == []
     if "x-payment-token" in headers:
         assert faults(await ask(door, operation, headers=bearer)) == [("X-Payment-Token", "MISSING")]
@@ -372,13 +408,17 @@ ERRORS: list[tuple[Exception, int, str]] = [
 
 @EACH
 @pytest.mark.parametrize(("error", "status", "code"), ERRORS)
-async def test_each_error_of_the_flow_has_its_problem(operation: dict[str, Any], error: Exception, status: int, code: str) -> None:
+async def test_each_error_of_the_flow_has_its_problem(
+    operation: dict[str, Any], error: Exception, status: int, code: str
+) -> None:
     payments = FakePayments(error)
     payments.show(error)
     with capture_logs():
         got = await ask(app(FakeEngine(payments)), operation)
     assert got.problem() == (status, code)
-    assert ("retry-after" in got.headers) == (code in ("IN_FLIGHT", "CHECK_UNAVAILABLE", "ENGINE_UNAVAILABLE", "OVERLOADED"))
+    assert ("retry-after" in got.headers) == (
+        code in ("IN_FLIGHT", "CHECK_UNAVAILABLE", "ENGINE_UNAVAILABLE", "OVERLOADED")
+    )
     assert b"o_1001" not in json.dumps(got.json["detail"]).encode()
     assert b"4711" not in got.body
     assert b"BLACKLISTED" not in got.body
@@ -395,7 +435,13 @@ async def test_what_a_caller_needs_to_go_on_is_told_with_the_problem(door: Door,
     got = await submit(door)
     unit = {"currency": "CNY"}
     assert got.json["changes"] == [
-        {"what": "PRICE_CHANGED", "from": unit | {"value": 1}, "to": unit | {"value": 2}, "subject": None, "reason": None}
+        {
+            "what": "PRICE_CHANGED",
+            "from": unit | {"value": 1},
+            "to": unit | {"value": 2},
+            "subject": None,
+            "reason": None,
+        }
     ]
     assert got.json["consultation"]["order"]["order_id"] == "o_1001"
     assert len(got.json["consultation"]["methods"]) == len(consultation().methods)
@@ -432,7 +478,11 @@ async def test_as_a_service_logs_nothing_that_a_caller_sent_is_in_it(
     before = structlog.get_config()
     configure_logs()
     try:
-        await submit(door, {"card_token": secret, "consult_token": secret, "return_url": f"https://{secret}"}, idempotency_key=secret)
+        await submit(
+            door,
+            {"card_token": secret, "consult_token": secret, "return_url": f"https://{secret}"},
+            idempotency_key=secret,
+        )
         await ask(door, OPERATIONS["answer"], body=json.dumps({"payment_token": secret, "value": secret}).encode())
         await ask(door, OPERATIONS["cancel"], headers={"x-payment-token": secret})
         await ask(door, OPERATIONS["look"], headers={"x-payment-token": secret}, query=f"token={secret}".encode())
@@ -489,7 +539,9 @@ JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(VISA),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from([*SUBMIT, "value", "payment_token", VISA]) | st.text(max_size=5), inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from([*SUBMIT, "value", "payment_token", VISA]) | st.text(max_size=5), inner, max_size=4
+        )
     ),
     max_leaves=12,
 )
@@ -512,13 +564,16 @@ async def test_whatever_json_comes_it_is_taken_or_refused_in_words(value: Any, n
 @settings(max_examples=80, deadline=None)
 @given(
     headers=st.dictionaries(
-        st.sampled_from(["authorization", "x-payment-token", "idempotency-key", "content-type", "x-request-id"]), st.binary(max_size=60)
+        st.sampled_from(["authorization", "x-payment-token", "idempotency-key", "content-type", "x-request-id"]),
+        st.binary(max_size=60),
     )
 )
 async def test_whatever_is_in_its_headers_a_look_is_taken_or_refused_in_words(headers: dict[str, bytes]) -> None:
     payments = FakePayments()
     got = await ask(
-        app(FakeEngine(payments)), OPERATIONS["look"], headers={name: value.decode("latin-1") for name, value in headers.items()}
+        app(FakeEngine(payments)),
+        OPERATIONS["look"],
+        headers={name: value.decode("latin-1") for name, value in headers.items()},
     )
     assert got.status in (202, 422)
     assert (got.status == 202) == bool(payments.asked)

@@ -47,16 +47,22 @@ class Picky(Ladder):
 
 
 @asynccontextmanager
-async def connected(ladder: Ladder, engine: FakeEngine | None = None) -> AsyncIterator[tuple[Connection, socket.socket]]:
+async def connected(
+    ladder: Ladder, engine: FakeEngine | None = None
+) -> AsyncIterator[tuple[Connection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
     door = app(engine or FakeEngine(), ladder=ladder)
-    config = Config(door, ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False, proxy_headers=False)
+    config = Config(
+        door, ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+    )
     config.load()
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
     ours.setblocking(False)
     theirs.setblocking(False)
-    _, made = await loop.connect_accepted_socket(lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours)
+    _, made = await loop.connect_accepted_socket(
+        lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours
+    )
     assert made._door is door
     try:
         yield made, theirs
@@ -213,7 +219,9 @@ async def test_a_door_without_our_connection_refuses_too_before_the_body_is_read
     assert ladder.answered == 1
 
 
-@pytest.mark.parametrize(("product", "comes"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)])
+@pytest.mark.parametrize(
+    ("product", "comes"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
+)
 def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(product: bytes, comes: int) -> None:
     found = plain(for_product(product))
     assert found is not None
@@ -221,7 +229,8 @@ def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(p
 
 
 @pytest.mark.parametrize(
-    ("word", "comes"), [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)]
+    ("word", "comes"),
+    [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)],
 )
 def test_a_word_says_who_comes_first_and_an_unknown_word_says_nothing(word: bytes, comes: int) -> None:
     found = plain(with_header(b"x-priority: \t" + word + b" "))

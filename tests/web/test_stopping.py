@@ -78,7 +78,12 @@ async def test_no_request_that_got_in_is_lost(workers: int, whole_group: bool) -
 
 
 def test_while_it_drains_it_says_so_and_ends_the_connection() -> None:
-    with served(delay_ms=1000) as server, Talk(server.port) as busy, Talk(server.port) as probe, Talk(server.port) as idle:
+    with (
+        served(delay_ms=1000) as server,
+        Talk(server.port) as busy,
+        Talk(server.port) as probe,
+        Talk(server.port) as idle,
+    ):
         busy.say(asking())
         probe.say(GET % b"/readyz")
         assert probe.reply().status == 200

@@ -42,7 +42,9 @@ class Unfolds(FakeEngine):
     def put(self, each: Consultation | Exception | None) -> None:
         self._next.put_nowait(each)
 
-    def stream(self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None) -> AsyncGenerator[Consultation, None]:
+    def stream(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
         self.asked.append((request, request_id, traceparent))
         self._told = self._tell()  # kept: what nobody holds is closed by the loop, and here it is the door that has to
         return self._told
@@ -158,8 +160,14 @@ async def test_the_document_tells_of_the_stream_and_what_is_in_it() -> None:
     [
         (consultation(), "DEADLINE"),
         (IN_TIME, "COMPLETE"),
-        (replace(consultation(), sources=tuple(replace(source, status=Status.ERROR) for source in SOURCES)), "COMPLETE"),
-        (replace(consultation(), sources=tuple(replace(source, status=Status.SKIPPED) for source in SOURCES)), "DEADLINE"),
+        (
+            replace(consultation(), sources=tuple(replace(source, status=Status.ERROR) for source in SOURCES)),
+            "COMPLETE",
+        ),
+        (
+            replace(consultation(), sources=tuple(replace(source, status=Status.SKIPPED) for source in SOURCES)),
+            "DEADLINE",
+        ),
         (replace(consultation(), payable=False, blocked=Blockage(Blocked.ORDER_PAID, "It is paid.")), "COMPLETE"),
     ],
 )
@@ -210,7 +218,9 @@ async def test_everybody_else_gets_json(accept: str) -> None:
         (None, 500, "INTERNAL"),
     ],
 )
-async def test_what_goes_wrong_before_the_first_answer_is_an_ordinary_problem(raised: Exception | None, status: int, code: str) -> None:
+async def test_what_goes_wrong_before_the_first_answer_is_an_ordinary_problem(
+    raised: Exception | None, status: int, code: str
+) -> None:
     got = await call(app(Unfolds(raised)), headers=EVENTS)
     assert got.problem() == (status, code)
     assert b"4711" not in got.body

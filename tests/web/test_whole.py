@@ -30,7 +30,15 @@ LINE = b"POST /v1/consult HTTP/1.1\r\n"
 @asynccontextmanager
 async def connected(engine: FakeEngine) -> AsyncIterator[tuple[Connection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
-    config = Config(app(engine), ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False, proxy_headers=False)
+    config = Config(
+        app(engine),
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+    )
     config.load()
     ours, theirs = socket.socketpair()
     loop = asyncio.get_running_loop()
@@ -38,7 +46,9 @@ async def connected(engine: FakeEngine) -> AsyncIterator[tuple[Connection, socke
     theirs.setblocking(False)
     state = StoppableState()
     state.default_headers = [(b"date", b"Mon, 04 May 2026 10:00:00 GMT")]
-    _, made = await loop.connect_accepted_socket(lambda: Connection(config, state, LifespanOff(config).state, loop), ours)
+    _, made = await loop.connect_accepted_socket(
+        lambda: Connection(config, state, LifespanOff(config).state, loop), ours
+    )
     try:
         yield made, theirs
     finally:
@@ -93,7 +103,12 @@ JSON = b"Content-Type: application/json"
     ("request_", "raises"),
     [
         (with_headers(JSON), None),
-        (with_headers(JSON, b"X-Request-Timeout-Ms: 70", b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"), None),
+        (
+            with_headers(
+                JSON, b"X-Request-Timeout-Ms: 70", b"traceparent: 00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"
+            ),
+            None,
+        ),
         (with_headers(b"content-type:application/json\t", b"Accept: text/html,  */*"), None),
         (with_headers(JSON, b"X-Request-Id: r-2"), None),
         (with_headers(JSON, body=BODY.replace(b"APP", b"FAX")), None),
@@ -126,7 +141,16 @@ async def test_in_one_piece_or_in_two_the_answer_is_the_same(request_: bytes, ra
 
 @pytest.mark.parametrize(
     "line",
-    [b"Accept: text/event-stream", b"no colon", b" folded: x", b"a b: c", b": nameless", b"x: \x00", b"x: a\rb", b"Connection: close"],
+    [
+        b"Accept: text/event-stream",
+        b"no colon",
+        b" folded: x",
+        b"a b: c",
+        b": nameless",
+        b"x: \x00",
+        b"x: a\rb",
+        b"Connection: close",
+    ],
 )
 async def test_what_is_a_stream_or_no_plain_request_is_left_to_the_parser(line: bytes) -> None:
     async with connected(FakeEngine()) as (ours, _):
@@ -198,7 +222,12 @@ class Parsed:
         self.headers[name.lower()] = value
 
 
-@given(st.lists(st.tuples(st.sampled_from((b"Accept", b"X-A", b"x-a", b"Authorization", b"X Y", b"")), st.binary(max_size=8)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from((b"Accept", b"X-A", b"x-a", b"Authorization", b"X Y", b"")), st.binary(max_size=8)),
+        max_size=5,
+    )
+)
 def test_its_headers_are_those_that_a_parser_finds(fields: list[tuple[bytes, bytes]]) -> None:
     data = with_headers(*(name + b":" + value for name, value in fields))
     found = plain(data)

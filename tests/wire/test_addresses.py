@@ -18,7 +18,11 @@ from cashier.wire.via_aiohttp import ViaAiohttp
         ("https://card", Address("https://card", "card", 443, "", tls=True), "card"),
         ("https://card:80", Address("https://card:80", "card", 80, "", tls=True), "card:80"),
         ("http://[::1]:81", Address("http://[::1]:81", "::1", 81, ""), "[::1]:81"),
-        ("unix:/run/card.sock", Address("unix:/run/card.sock", "localhost", 0, "", socket_path="/run/card.sock"), "localhost"),
+        (
+            "unix:/run/card.sock",
+            Address("unix:/run/card.sock", "localhost", 0, "", socket_path="/run/card.sock"),
+            "localhost",
+        ),
     ],
 )
 def test_an_address_is_taken_apart(url: str, address: Address, authority: str) -> None:

@@ -134,7 +134,9 @@ async def test_an_answer_and_a_cancellation_in_one_turn_leave_nothing_behind() -
 
 
 def test_neither_requests_nor_answers_show_what_is_in_them() -> None:
-    shown = f"{Request('/pay', 'POST', b'246810', headers=(('Idempotency-Key', 'pay_1'),))!r} {Response(200, b'246810')!r}"
+    shown = (
+        f"{Request('/pay', 'POST', b'246810', headers=(('Idempotency-Key', 'pay_1'),))!r} {Response(200, b'246810')!r}"
+    )
     assert "246810" not in shown
 
 

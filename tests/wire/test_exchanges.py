@@ -76,7 +76,9 @@ async def test_a_post_announces_its_body(wired: Wired, body: bytes) -> None:
     ],
     ids=repr,
 )
-async def test_what_could_begin_another_header_is_refused_before_anything_is_sent(wired: Wired, request_: Request, trip: Trip) -> None:
+async def test_what_could_begin_another_header_is_refused_before_anything_is_sent(
+    wired: Wired, request_: Request, trip: Trip
+) -> None:
     replies: list[Response | SourceError] = []
     with pytest.raises(ValueError, match=r"must be printable|is not a path|is not one of"):
         wired.wire.send(request_, trip, 100, replies.append)
@@ -190,7 +192,9 @@ async def test_a_reply_that_raises_goes_to_the_loop_and_harms_no_connection(wire
     await answered(wired, peer)
 
 
-async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bugs: list[BaseException] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
 

@@ -40,7 +40,9 @@ async def test_a_flood_without_an_end_is_cut_off(wired: Wired, opening: bytes, f
     ],
     ids=["blank lines", "early answers", "a chunk extension", "trailers", "one trailer"],
 )
-async def test_a_flood_around_the_body_is_cut_off_or_ends_with_the_callers_patience(wired: Wired, opening: bytes, flood: bytes) -> None:
+async def test_a_flood_around_the_body_is_cut_off_or_ends_with_the_callers_patience(
+    wired: Wired, opening: bytes, flood: bytes
+) -> None:
     asked = ask(wired.wire)
     peer = await wired.upstream.peer()
     await peer.question()

@@ -17,10 +17,12 @@ BOUNDS = Bounds(max_head_bytes=4096, max_headers=20, max_body_bytes=2048)
 bodies = st.binary(max_size=600)
 tokens = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True).map(lambda name: f"X-{name}".encode())
 values = st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True).map(str.encode)
-fields = st.lists(st.tuples(tokens, values), max_size=5).map(lambda pairs: b"".join(b"%s: %s\r\n" % pair for pair in pairs))
-interims = st.lists(st.sampled_from([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]), max_size=3).map(
-    b"".join
+fields = st.lists(st.tuples(tokens, values), max_size=5).map(
+    lambda pairs: b"".join(b"%s: %s\r\n" % pair for pair in pairs)
 )
+interims = st.lists(
+    st.sampled_from([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]), max_size=3
+).map(b"".join)
 
 
 @st.composite
@@ -49,7 +51,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
-def test_an_answer_is_the_same_however_it_is_cut(told: list[tuple[bytes, Response]], places: list[int], bytewise: bool) -> None:
+def test_an_answer_is_the_same_however_it_is_cut(
+    told: list[tuple[bytes, Response]], places: list[int], bytewise: bool
+) -> None:
     reading = Answers("somewhere", BOUNDS)
     for said, meant in told:
         pieces = [bytes((byte,)) for byte in said] if bytewise else cut(said, places)

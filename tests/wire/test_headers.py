@@ -11,7 +11,9 @@ from .conftest import Wired, answered
 
 
 async def test_a_header_of_the_requests_own_goes_out_once(wired: Wired) -> None:
-    asked = Asked(wired.wire, Request("/payments", "POST", b"{}", headers=(("Idempotency-Key", "pay_1"), ("X-Other", "a,b;c"))))
+    asked = Asked(
+        wired.wire, Request("/payments", "POST", b"{}", headers=(("Idempotency-Key", "pay_1"), ("X-Other", "a,b;c")))
+    )
     peer = await wired.upstream.peer()
     question = await peer.question()
     peer.say(answer(b"hello"))

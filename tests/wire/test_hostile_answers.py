@@ -75,8 +75,15 @@ GOOD = [
         kept=True,
     ),
     Row("an early 100", b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"hello"), HELLO, kept=True),
-    Row("early hints, twice", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + answer(b"hello"), HELLO, kept=True),
-    Row("early hints that announce a body", b"HTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\n\r\n" + answer(b"hello"), HELLO, kept=True),
+    Row(
+        "early hints, twice", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 2 + answer(b"hello"), HELLO, kept=True
+    ),
+    Row(
+        "early hints that announce a body",
+        b"HTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\n\r\n" + answer(b"hello"),
+        HELLO,
+        kept=True,
+    ),
     Row("an answer that is the last", OK + b"Connection: close\r\nContent-Length: 5\r\n\r\nhello", HELLO),
     Row(
         "an answer that is the last, and a closed connection",
@@ -85,7 +92,12 @@ GOOD = [
         then="hang up",
     ),
     Row("HTTP/1.0", b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", HELLO),
-    Row("HTTP/1.0 that keeps", b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello", HELLO, kept=True),
+    Row(
+        "HTTP/1.0 that keeps",
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello",
+        HELLO,
+        kept=True,
+    ),
     Row("no content", b"HTTP/1.1 204 No Content\r\n\r\n", Response(204, b""), kept=True),
     Row("not modified", b"HTTP/1.1 304 Not Modified\r\n\r\n", Response(304, b""), kept=True),
     Row(
@@ -95,9 +107,19 @@ GOOD = [
         aiohttp_kept=True,
         because="it knows that there is no body and trusts the upstream to know it too",
     ),
-    Row("a redirect", b"HTTP/1.1 302 Found\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n", Response(302, b""), kept=True),
+    Row(
+        "a redirect",
+        b"HTTP/1.1 302 Found\r\nLocation: /else\r\nContent-Length: 0\r\n\r\n",
+        Response(302, b""),
+        kept=True,
+    ),
     Row("a refusal", b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nhello", Response(404, b"hello"), kept=True),
-    Row("an overload", b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", Response(503, b"", 7.0), kept=True),
+    Row(
+        "an overload",
+        b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+        Response(503, b"", 7.0),
+        kept=True,
+    ),
     Row(
         "an overload until a date",
         b"HTTP/1.1 503 Busy\r\nRetry-After: Mon, 02 Nov 2026 10:00:00 GMT\r\nContent-Length: 0\r\n\r\n",
@@ -110,14 +132,30 @@ GOOD = [
         Response(503, b""),
         kept=True,
     ),
-    Row("identity named as an encoding", OK + b"Content-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello", HELLO, kept=True),
-    Row("an upgrade that is only offered", OK + b"Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello", HELLO, kept=True),
+    Row(
+        "identity named as an encoding",
+        OK + b"Content-Encoding: Identity\r\nContent-Length: 5\r\n\r\nhello",
+        HELLO,
+        kept=True,
+    ),
+    Row(
+        "an upgrade that is only offered",
+        OK + b"Upgrade: h2c\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\nhello",
+        HELLO,
+        kept=True,
+    ),
 ]
 
 # The answer stands, nothing that came after it is ever read as another.
 TOO_MUCH = [
     Row("two answers at once", answer(b"hello") + answer(b"WRONG"), HELLO),
-    Row("half an answer too much", answer(b"hello") + OK, HELLO, aiohttp_kept=True, because="it reads the next answer with a fresh parser"),
+    Row(
+        "half an answer too much",
+        answer(b"hello") + OK,
+        HELLO,
+        aiohttp_kept=True,
+        because="it reads the next answer with a fresh parser",
+    ),
     Row("one byte too much", answer(b"hello") + b"!", HELLO, aiohttp=Garbled, because=AS_ONE),
     Row(
         "garbage after the last answer",
@@ -153,10 +191,20 @@ BROKEN = [
 GARBLED = [
     Row("garbage", b"\x16\x03\x01 no http at all\r\n\r\n", Garbled),
     Row("a status that is none", b"HTTP/1.1 2x0 OK\r\nContent-Length: 5\r\n\r\nhello", Garbled),
-    Row("a status below the first", b"HTTP/1.1 099 Low\r\nContent-Length: 5\r\n\r\nhello", Garbled, aiohttp_kept=True, because=RELEASED),
+    Row(
+        "a status below the first",
+        b"HTTP/1.1 099 Low\r\nContent-Length: 5\r\n\r\nhello",
+        Garbled,
+        aiohttp_kept=True,
+        because=RELEASED,
+    ),
     Row("an unknown version", b"HTTP/7.3 200 OK\r\nContent-Length: 5\r\n\r\nhello", Garbled),
     Row("a body without an announced end", OK + b"\r\nhello", Garbled, then="hang up"),
-    Row("switching protocols", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nhello", Garbled),
+    Row(
+        "switching protocols",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: upgrade\r\n\r\nhello",
+        Garbled,
+    ),
     Row(
         "switching protocols without saying to what",
         b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
@@ -164,8 +212,16 @@ GARBLED = [
         aiohttp_kept=True,
         because=RELEASED,
     ),
-    Row("a length and chunks", OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Garbled),
-    Row("chunks and a length", OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n", Garbled),
+    Row(
+        "a length and chunks",
+        OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        Garbled,
+    ),
+    Row(
+        "chunks and a length",
+        OK + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        Garbled,
+    ),
     Row("two lengths that differ", OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", Garbled),
     Row("two lengths in one line", OK + b"Content-Length: 5, 5\r\n\r\nhello", Garbled),
     Row("a negative length", OK + b"Content-Length: -5\r\n\r\nhello", Garbled),
@@ -199,9 +255,20 @@ GARBLED = [
     ),
     Row("NUL in a header", OK + b"X: a\x00b\r\nContent-Length: 5\r\n\r\nhello", Garbled),
     Row("NUL in a header's name", OK + b"X\x00: a\r\nContent-Length: 5\r\n\r\nhello", Garbled),
-    Row("a space before the colon", OK + b"Content-Length : 5\r\n\r\nhello", Garbled, aiohttp_kept=True, because=RELEASED),
     Row(
-        "a folded header", OK + b"X: a\r\n b\r\nContent-Length: 5\r\n\r\nhello", Garbled, aiohttp=HELLO, aiohttp_kept=True, because=LENIENT
+        "a space before the colon",
+        OK + b"Content-Length : 5\r\n\r\nhello",
+        Garbled,
+        aiohttp_kept=True,
+        because=RELEASED,
+    ),
+    Row(
+        "a folded header",
+        OK + b"X: a\r\n b\r\nContent-Length: 5\r\n\r\nhello",
+        Garbled,
+        aiohttp=HELLO,
+        aiohttp_kept=True,
+        because=LENIENT,
     ),
     Row(
         "lines that end in a bare line feed",

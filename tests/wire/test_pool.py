@@ -173,7 +173,9 @@ async def test_an_abandoned_call_makes_room_for_the_next(upstream: Upstream) -> 
         await finish(fresh, second)
 
 
-async def test_a_call_gets_the_connection_that_is_free_first_and_the_one_opened_for_it_stays_spare(upstream: Upstream) -> None:
+async def test_a_call_gets_the_connection_that_is_free_first_and_the_one_opened_for_it_stays_spare(
+    upstream: Upstream,
+) -> None:
     async with pool(upstream, ahead=1) as wire:
         first, second = ask(wire, "/1"), ask(wire, "/2")
         peer = await upstream.peer()
@@ -253,7 +255,9 @@ async def test_equal_addresses_take_turns(upstream: Upstream, other: Upstream) -
         assert lanes in ([0, 1, 0, 1], [1, 0, 1, 0])
 
 
-async def test_an_address_that_refuses_is_avoided_while_another_works(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_that_refuses_is_avoided_while_another_works(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now_s = 1000.0
     monkeypatch.setattr("cashier.wire.http1.monotonic", lambda: now_s)
     async with pool(unused_port(), upstream) as wire:
@@ -357,7 +361,9 @@ async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(upstream: 
         await finish(peer, ask(wire))
         loop = asyncio.get_running_loop()
         made: list[Any] = []
-        loop.set_task_factory(lambda loop, coroutine, **options: made.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options))  # type: ignore[func-returns-value]
+        loop.set_task_factory(
+            lambda loop, coroutine, **options: made.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options)
+        )  # type: ignore[func-returns-value]
         timers = len(getattr(loop, "_scheduled", ()))
         asked = [ask(wire)]
         assert not made

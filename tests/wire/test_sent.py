@@ -73,9 +73,13 @@ async def test_what_every_address_refuses_was_not_sent(make: Make) -> None:
 
 
 @both
-async def test_a_certificate_that_is_not_trusted_keeps_the_request_from_leaving(make: Make, authority: Authority) -> None:
+async def test_a_certificate_that_is_not_trusted_keeps_the_request_from_leaving(
+    make: Make, authority: Authority
+) -> None:
     async with nothing_left(), tcp_upstream(authority.server_tls()) as upstream:
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # the server's side of a failed handshake
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, _context: None
+        )  # the server's side of a failed handshake
         wire = make([f"https://127.0.0.1:{upstream.port}"])
         assert not (await error_of(pay(wire))).sent
         await wire.close()
@@ -184,7 +188,9 @@ def say_nonsense(peer: Peer) -> None:
 
 @pytest.mark.parametrize("end", [hang_up, reset, break_off, say_nonsense])
 @pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
-async def test_what_was_read_may_have_been_done_and_is_never_sent_again(wired: Wired, kept: bool, end: Callable[[Peer], None]) -> None:
+async def test_what_was_read_may_have_been_done_and_is_never_sent_again(
+    wired: Wired, kept: bool, end: Callable[[Peer], None]
+) -> None:
     peer = await answered(wired, safe=False) if kept else None
     asked = pay(wired.wire)
     peer = peer or await wired.upstream.peer()
@@ -200,7 +206,9 @@ async def test_what_was_read_may_have_been_done_and_is_never_sent_again(wired: W
 
 @pytest.mark.parametrize("end", [hang_up, reset])
 @pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
-async def test_a_connection_that_ends_unread_is_not_replaced_by_another(wired: Wired, kept: bool, end: Callable[[Peer], None]) -> None:
+async def test_a_connection_that_ends_unread_is_not_replaced_by_another(
+    wired: Wired, kept: bool, end: Callable[[Peer], None]
+) -> None:
     """The upstream closes when the request is on its way, or before. It goes out once, here or, where it certainly had not, elsewhere."""
     peer = await answered(wired, safe=False) if kept else None
     asked = pay(wired.wire)
@@ -279,7 +287,9 @@ async def test_only_what_is_safe_goes_out_on_a_connection_that_was_idle_for_long
     assert await asked.outcome() == HELLO
 
 
-async def test_a_connection_used_a_moment_ago_serves_what_is_not_safe(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_used_a_moment_ago_serves_what_is_not_safe(
+    wired: Wired, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = await answered(wired, safe=False)
     await idle(monkeypatch, FRESH_S * 0.5)
     asked = pay(wired.wire)
@@ -289,7 +299,9 @@ async def test_a_connection_used_a_moment_ago_serves_what_is_not_safe(wired: Wir
     assert wired.upstream.unseen == 0
 
 
-async def test_where_every_connection_is_idle_for_long_one_is_closed_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_every_connection_is_idle_for_long_one_is_closed_to_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with nothing_left(), tcp_upstream() as upstream, tcp_upstream() as other:
         urls = [f"http://127.0.0.1:{each.port}" for each in (upstream, other)]
         for several in (urls[:1], urls):

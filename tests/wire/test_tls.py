@@ -98,7 +98,9 @@ async def test_an_upstream_that_wants_a_certificate_gets_it(
     await wire.close()
 
 
-async def test_without_the_certificate_it_wants_an_upstream_is_unreachable(make: Make, demanding: Upstream, authority: Authority) -> None:
+async def test_without_the_certificate_it_wants_an_upstream_is_unreachable(
+    make: Make, demanding: Upstream, authority: Authority
+) -> None:
     await refused(make(f"https://127.0.0.1:{demanding.port}", authority.ca_file, None))
 
 

@@ -56,7 +56,9 @@ class Gateway:
 async def serve(port: int, upstreams: Mapping[str, str]) -> None:
     connector = TCPConnector(limit=0, keepalive_timeout=3600)
     forever = ClientTimeout(total=None, sock_connect=None)
-    async with ClientSession(connector=connector, cookie_jar=DummyCookieJar(), timeout=forever, auto_decompress=False) as session:
+    async with ClientSession(
+        connector=connector, cookie_jar=DummyCookieJar(), timeout=forever, auto_decompress=False
+    ) as session:
         server = web.Server(Gateway(session, upstreams).consult, access_log=None, keepalive_timeout=3600)
         listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port, backlog=1024)
         # What lives for ever need not be looked at, and the rest seldom: a seventh of its cost.

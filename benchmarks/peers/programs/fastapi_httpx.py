@@ -73,4 +73,12 @@ def gateway(upstreams: Mapping[str, str]) -> FastAPI:
 
 if __name__ == "__main__":
     app = gateway(json.loads(sys.argv[2]))
-    uvicorn.run(app, port=int(sys.argv[1]), http="httptools", loop="uvloop", access_log=False, log_level="warning", timeout_keep_alive=3600)
+    uvicorn.run(
+        app,
+        port=int(sys.argv[1]),
+        http="httptools",
+        loop="uvloop",
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=3600,
+    )

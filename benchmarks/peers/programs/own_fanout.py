@@ -58,10 +58,18 @@ class Gateway:
 
     def __init__(self, upstreams: Mapping[str, str]) -> None:
         self._wires = {name: Http1([url]) for name, url in upstreams.items()}
-        sources: Any = {name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()}
+        sources: Any = {
+            name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()
+        }
         settings = Settings(sources=SourcesSettings(**sources))
         self._stacks = [
-            Stack(question, OverWire(Bare(question.source), self._wires[question.source.name]), settings, Ladder(), Store(1))
+            Stack(
+                question,
+                OverWire(Bare(question.source), self._wires[question.source.name]),
+                settings,
+                Ladder(),
+                Store(1),
+            )
             for question in QUESTIONS
         ]
         self._plan = consultation({stack.name: stack.way() for stack in self._stacks})
@@ -104,5 +112,10 @@ def _done(what: str) -> Message:
 
 if __name__ == "__main__":
     uvicorn.run(
-        Gateway(json.loads(sys.argv[2])), port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False, log_level="warning"
+        Gateway(json.loads(sys.argv[2])),
+        port=int(sys.argv[1]),
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
     )

@@ -76,7 +76,11 @@ class LiveAttempts:
         """
         if not _is_holder(holder) or ttl_ms < 1:
             raise ValueError("a holder has 1 to 128 visible ASCII characters, and lives for at least a millisecond")
-        told = None if self._store is None else await self._store.run_script(_LIVE, _key(key), holder, min(ttl_ms, LONGEST_MS))
+        told = (
+            None
+            if self._store is None
+            else await self._store.run_script(_LIVE, _key(key), holder, min(ttl_ms, LONGEST_MS))
+        )
         return self._counted(_standing(told, holder))
 
     async def end(self, key: str, holder: str) -> bool:

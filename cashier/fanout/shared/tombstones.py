@@ -52,7 +52,9 @@ class Tombstones:
             return True
         # As many look-ups as the prefixes of this source have different lengths, however many prefixes there are.
         lengths = self._lengths.get(source, ())
-        return any(born_ms <= until_ms.get((source, True, key[:length]), -1) for length in lengths if length <= len(key))
+        return any(
+            born_ms <= until_ms.get((source, True, key[:length]), -1) for length in lengths if length <= len(key)
+        )
 
     def _set(self, place: Place, now_ms: int) -> bool:
         """Whether it is a new one. A clock that was put back does not shorten what was said before."""

@@ -234,7 +234,9 @@ class Valkey:
                             await self._client.unlink(*keys)
                         bound.reschedule(asyncio.get_running_loop().time() + self._settings.command_ms / 1000)
                 if drop.tell:
-                    await self._client.publish(CHANNEL, msgspec.msgpack.encode(Message(self._me, drop.source, drop.key, drop.prefix)))
+                    await self._client.publish(
+                        CHANNEL, msgspec.msgpack.encode(Message(self._me, drop.source, drop.key, drop.prefix))
+                    )
         except TROUBLE as trouble:
             self._queue.back(drop)
             self._lose(trouble)
@@ -366,4 +368,6 @@ def _loud(task: asyncio.Task[None]) -> None:
     """A bug of ours, or of who was called back, must not lie unseen in a task until it is collected."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        task.get_loop().call_exception_handler({"message": "cashier: the shared cache's work failed", "exception": error, "task": task})
+        task.get_loop().call_exception_handler(
+            {"message": "cashier: the shared cache's work failed", "exception": error, "task": task}
+        )

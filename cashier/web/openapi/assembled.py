@@ -20,7 +20,17 @@ from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
 from cashier.web.problem import Problem
 
 VERSION = "1"
-_STRUCTS = (ConsultRequest, Consultation, Problem, Invalidation, Invalidated, PaymentRequest, ChallengeAnswer, Cancellation, Payment)
+_STRUCTS = (
+    ConsultRequest,
+    Consultation,
+    Problem,
+    Invalidation,
+    Invalidated,
+    PaymentRequest,
+    ChallengeAnswer,
+    Cancellation,
+    Payment,
+)
 
 
 def document(body_limit_bytes: int, *, secured: bool) -> bytes:

@@ -6,7 +6,16 @@ from typing import Any
 
 from cashier.web.example import ANSWER, REQUEST
 from cashier.web.headers import LONGEST_MS
-from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, at_fault, headers, problems, secured_codes
+from cashier.web.openapi.parts import (
+    EVERY_ANSWER,
+    REQUEST_ID,
+    TRACEPARENT,
+    Schemas,
+    at_fault,
+    headers,
+    problems,
+    secured_codes,
+)
 from cashier.web.problem import Code
 
 _PROBLEMS = (
@@ -41,12 +50,18 @@ def consult_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool)
         "description": f"At most {body_limit_bytes} bytes. Integers have no fraction, not even .0. Of a key that comes twice"
         " the last counts; unknown fields are ignored. With text/event-stream in Accept the answers come as events.",
         "parameters": _parameters(),
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas["ConsultRequest"], "example": REQUEST}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schemas["ConsultRequest"], "example": REQUEST}},
+        },
         "responses": {
             "200": {
                 "description": "The consultation ran. An order that cannot be paid is an answer too.",
                 "headers": headers(*EVERY_ANSWER),
-                "content": {"application/json": {"schema": schemas["Consultation"], "example": ANSWER}, "text/event-stream": _EVENTS},
+                "content": {
+                    "application/json": {"schema": schemas["Consultation"], "example": ANSWER},
+                    "text/event-stream": _EVENTS,
+                },
             },
             **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], EVERY_ANSWER, _DETAILS),
         },

@@ -58,4 +58,9 @@ def page(name: str, summary: str, trouble: dict[str, Any] | None) -> dict[str, A
             "content": {"application/problem+json": {"schema": trouble}},
         }
     }
-    return {"operationId": name, "summary": summary, "security": [], "responses": {"200": answer, **(unready if trouble else {})}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "security": [],
+        "responses": {"200": answer, **(unready if trouble else {})},
+    }

@@ -17,7 +17,10 @@ Details: TypeAlias = Mapping[Code, Problem]
 EVERY_ANSWER = ("x-request-id", "server-timing", "cache-control")
 EVERY_PAGE = ("x-request-id", "cache-control")
 HEADERS: dict[str, dict[str, Any]] = {
-    "x-request-id": {"description": "The caller's, where it was sane, else made.", "schema": {"type": "string", "maxLength": 64}},
+    "x-request-id": {
+        "description": "The caller's, where it was sane, else made.",
+        "schema": {"type": "string", "maxLength": 64},
+    },
     "server-timing": {"description": "The whole and every source, in milliseconds.", "schema": {"type": "string"}},
     "cache-control": {"schema": {"const": "no-store"}},
     "retry-after": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
@@ -62,7 +65,12 @@ def problems(codes: Sequence[Code], schema: dict[str, Any], every: tuple[str, ..
         found[str(status)] = {
             "description": "; ".join(KNOWN[code][1] for code in same),
             "headers": headers(*every, *sorted(also)),
-            "content": {"application/problem+json": {"schema": schema, "examples": {code.value: _example(code, details) for code in same}}},
+            "content": {
+                "application/problem+json": {
+                    "schema": schema,
+                    "examples": {code.value: _example(code, details) for code in same},
+                }
+            },
         }
     return found
 

@@ -9,7 +9,14 @@ from cashier.accept.settings import LONGEST_WAIT_MS
 from cashier.domain.identity import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY
 from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, headers, problems, secured_codes
-from cashier.web.openapi.payment_examples import CANCELLATION, CHALLENGE_ANSWER, DETAILS, FINAL_PAYMENT, LIVE_PAYMENT, SUBMIT
+from cashier.web.openapi.payment_examples import (
+    CANCELLATION,
+    CHALLENGE_ANSWER,
+    DETAILS,
+    FINAL_PAYMENT,
+    LIVE_PAYMENT,
+    SUBMIT,
+)
 from cashier.web.paying import PAYMENTS_PATH
 from cashier.web.payment_bodies import KEY, TOKEN
 from cashier.web.problem import Code
@@ -94,13 +101,21 @@ class _Document:
             "parameters": [*parameters, REQUEST_ID, TRACEPARENT],
             "responses": {
                 **answers,
-                **problems((*codes, *_ALWAYS, *secured_codes(secured=self._secured)), self._schemas["Problem"], EVERY_ANSWER, DETAILS),
+                **problems(
+                    (*codes, *_ALWAYS, *secured_codes(secured=self._secured)),
+                    self._schemas["Problem"],
+                    EVERY_ANSWER,
+                    DETAILS,
+                ),
             },
         }
         return found | {"security": [{"bearer": []}]} if self._secured else found
 
     def body(self, struct: str, example: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
-        return {"required": required, "content": {"application/json": {"schema": self._schemas[struct], "example": example}}}
+        return {
+            "required": required,
+            "content": {"application/json": {"schema": self._schemas[struct], "example": example}},
+        }
 
     def answers(self) -> dict[str, Any]:
         return {
@@ -139,22 +154,33 @@ class _Document:
         description = f"{self._limit} The token is in its header, or in the body. The answer says where the payment stands: it may be paid."
         summary = "Say that the payer wants no more of a payment."
         parameters = [_ID_PARAMETER, self.token(required=False)]
-        found = self.operation("cancel", summary, description, parameters, self.answers(), (*_BODY, *_OF_ONE, *_TOKEN, *_LOOKED_AT))
+        found = self.operation(
+            "cancel", summary, description, parameters, self.answers(), (*_BODY, *_OF_ONE, *_TOKEN, *_LOOKED_AT)
+        )
         return found | {"requestBody": self.body("Cancellation", CANCELLATION, required=False)}
 
     def look(self) -> dict[str, Any]:
         parameters = [_ID_PARAMETER, self.token(required=True), _WAIT_PARAMETER]
         codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, Code.TOO_LARGE, Code.BODY_TIMEOUT)
-        return self.operation("look", "See where a payment stands, or wait until it moves.", "", parameters, self.answers(), codes)
+        return self.operation(
+            "look", "See where a payment stands, or wait until it moves.", "", parameters, self.answers(), codes
+        )
 
     def follow(self) -> dict[str, Any]:
         description = (
-            "Read it with `fetch`: the token is in a header, which a browser's EventSource cannot send; in the url it would end in logs."
+            "Read it with `fetch`: the token is in a header, which a browser's EventSource cannot send;"
+            " in the url it would end in logs."
         )
         parameters = [_ID_PARAMETER, self.token(required=True)]
-        answer = {"description": "It is followed.", "headers": headers(*EVERY_ANSWER), "content": {"text/event-stream": _EVENTS}}
+        answer = {
+            "description": "It is followed.",
+            "headers": headers(*EVERY_ANSWER),
+            "content": {"text/event-stream": _EVENTS},
+        }
         codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, Code.TOO_LARGE, Code.BODY_TIMEOUT)
-        return self.operation("follow", "Follow a payment until it is final.", description, parameters, {"200": answer}, codes)
+        return self.operation(
+            "follow", "Follow a payment until it is final.", description, parameters, {"200": answer}, codes
+        )
 
     def _payment(self, description: str, example: dict[str, Any]) -> dict[str, Any]:
         content = {"application/json": {"schema": self._schemas["Payment"], "example": example}}

@@ -51,7 +51,9 @@ async def test_of_many_who_race_exactly_one_lives(clean: Server) -> None:
     assert PATIENT.gets >= 20, "so many may ask at once of each"
     async with working(clean) as one, working(clean) as other:
         workers = [LiveAttempts(one.level), LiveAttempts(other.level)]
-        found = await asyncio.gather(*(workers[number % 2].live("o_1", f"pay_{number}", 60_000) for number in range(40)))
+        found = await asyncio.gather(
+            *(workers[number % 2].live("o_1", f"pay_{number}", 60_000) for number in range(40))
+        )
         winners = [number for number, standing in enumerate(found) if standing == Mine()]
         assert len(winners) == 1
         assert set(map(str, found)) == {str(Mine()), str(Other(f"pay_{winners[0]}"))}

@@ -86,7 +86,9 @@ async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Serv
 
 
 @pytest.mark.parametrize("value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(Stored(False, b"{}", 0, 1))[1:]])
-async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(worker: Worker, client: Any, value: bytes) -> None:
+async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
+    worker: Worker, client: Any, value: bytes
+) -> None:
     await client.set("cashier:1:card:u_1", value)
     assert await worker.get("u_1") is None
     await worker.put("u_1")
@@ -120,7 +122,9 @@ async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_awa
     assert got == []
 
 
-async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it(worker: Worker, other: Worker, client: Any) -> None:
+async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it(
+    worker: Worker, other: Worker, client: Any
+) -> None:
     await worker.put("u_1")
     await worker.put("u_2")
     worker.level.drop("card", key="u_1")
@@ -151,7 +155,9 @@ async def test_a_prefix_of_very_many_is_dropped_whole(worker: Worker, client: An
     assert await client.keys("*") == [b"cashier:1:card:v"]
 
 
-async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(worker: Worker, other: Worker, client: Any) -> None:
+async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
+    worker: Worker, other: Worker, client: Any
+) -> None:
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
     await worker.put("u_1", b"old", age_ms=500)
@@ -270,7 +276,9 @@ class Subscription:
         self.closed = True
 
 
-async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when_it_does_not_say(worker: Worker) -> None:
+async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when_it_does_not_say(
+    worker: Worker,
+) -> None:
     pong = {"type": "pong", "data": b""}
     living = Subscription([None, pong, None, pong, None, pong])
     listening = asyncio.create_task(worker.level._listen(living))

@@ -73,7 +73,11 @@ async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_a
             assert all(task.cancelled() for task in asking), "none ended in an error"
     assert worker.level.losses >= 1
     events = [log["event"] for log in logs]
-    assert events.count("shared cache lost") == events.count("shared cache back") == worker.level.losses + other.level.losses
+    assert (
+        events.count("shared cache lost")
+        == events.count("shared cache back")
+        == worker.level.losses + other.level.losses
+    )
 
 
 async def ask_on(worker: Worker) -> None:
@@ -174,7 +178,9 @@ async def test_what_was_asked_while_nobody_listened_is_not_written(server: Serve
         await until(lambda: worker.level.reachable)
         await worker.put("u_1", age_ms=60_000, ttl_s=120)
         assert await client.exists("cashier:1:card:u_1") == 0
-        await asyncio.sleep(0.002)  # so that it is later than the new subscription by the clock that counts milliseconds
+        await asyncio.sleep(
+            0.002
+        )  # so that it is later than the new subscription by the clock that counts milliseconds
         await worker.put("u_2")
         assert await client.exists("cashier:1:card:u_2") == 1
 

@@ -50,5 +50,7 @@ def test_a_password_is_not_shown() -> None:
 
 
 def test_an_s_means_tls() -> None:
-    pools = [back_end(address(url), ValkeySettings()).client.connection_pool for url in ("rediss://cache", "redis://cache")]
+    pools = [
+        back_end(address(url), ValkeySettings()).client.connection_pool for url in ("rediss://cache", "redis://cache")
+    ]
     assert [pool.connection_class is SSLConnection for pool in pools] == [True, False]

@@ -66,7 +66,12 @@ def test_too_many_deletes_become_one_for_the_whole_of_a_source() -> None:
         queue.drop(drop(key, tell=key == "b"))
     queue.drop(drop("u", "member", tell=False))
     queue.drop(drop("v", "member", tell=False))
-    assert all_of(queue) == [put("a"), Drop("card", None, "", tell=True), drop("u", "member", tell=False), drop("v", "member", tell=False)]
+    assert all_of(queue) == [
+        put("a"),
+        Drop("card", None, "", tell=True),
+        drop("u", "member", tell=False),
+        drop("v", "member", tell=False),
+    ]
     assert len(queue) == 0
 
 

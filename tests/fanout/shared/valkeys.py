@@ -92,7 +92,9 @@ class Worker:
         finally:
             flight.abandon()
 
-    async def put(self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60) -> None:
+    async def put(
+        self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
+    ) -> None:
         """And wait until it was written, or dropped."""
         self.level.put(source, key, Kept(False, body, age_ms), ttl_s)
         await self.written()
