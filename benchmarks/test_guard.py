@@ -18,10 +18,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
 from cashier.fanout.cache import Cache
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Heard, Leg, unguarded
 
 CALLS = 1_000

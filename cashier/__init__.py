@@ -5,7 +5,15 @@ async with Cashier.from_config("config/cashier.toml") as cashier:
     payment = await cashier.payments.submit(PaymentRequest(consult_token=answer.consult_token, …), "an-idempotency-key")
 """
 
-from cashier.accept.refused import (
+from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
+from cashier.consult import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
+from cashier.domain.method import Availability, Kind, PayMethod
+from cashier.domain.money import Money
+from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.payment import Status as PaymentStatus
+from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_request import Device, PaymentRequest
+from cashier.payments.refused import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
@@ -17,14 +25,6 @@ from cashier.accept.refused import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
-from cashier.consult import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.method import Availability, Kind, PayMethod
-from cashier.domain.money import Money
-from cashier.domain.order import ConsultRequest, Product, Terminal
-from cashier.domain.payment import Status as PaymentStatus
-from cashier.domain.payment_answer import Payment
-from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.settings import Configuration, ConfigurationError
 from cashier.tokens.signing import TokenRefused
 from cashier.wiring import Cashier

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cashier import client, demo, paying, terminal
-from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.ttl import CacheSettings
 from cashier.payer import NoWay, Payer, Wish
 from cashier.proof import proof
 from cashier.sandbox import CASES, BadWeather, World, weather_named

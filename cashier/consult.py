@@ -22,7 +22,7 @@ from cashier.domain.ranking import Weights, ranked
 from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
-from cashier.fanout.unfolding import Unfolding
+from cashier.fanout.streaming_scatter import Unfolding
 
 _MS_NS = 1_000_000
 _GAP = Missing("", Why.SKIPPED)

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from cashier.fanout.ask import Importance
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
+from cashier.fanout.ttl import CacheSettings
 from cashier.plan import CLAIMED, QUESTIONS
 from cashier.settings import Settings, SourceSettings
 from cashier.stack import freshness, mechanisms, settings_of, timeout_of

@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from cashier.fanout.shed import Ladder
+from cashier.fanout.load_shedding import Ladder
 from cashier.settings import Configuration, ConfigurationError, load
 from cashier.watch.logs import configure_logs
 from cashier.web.auth import Doorkeeper

@@ -18,16 +18,16 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct, inspect
 
-from cashier.accept.settings import AcceptSettings
 from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
 from cashier.domain.route_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.shed import ShedSettings, shed_faults
+from cashier.fanout.load_shedding import ShedSettings, shed_faults
+from cashier.fanout.ttl import CacheSettings
+from cashier.payments.settings import AcceptSettings
 from cashier.sources.again import Tries
 from cashier.sources.many import BatchSettings
 from cashier.web.auth import AuthSettings, auth_faults

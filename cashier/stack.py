@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.l2.interface import SecondLevel
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.second_level import SecondLevel
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
 from cashier.plan import Question, Way
 from cashier.settings import Settings, SourceSettings

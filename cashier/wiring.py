@@ -15,18 +15,18 @@ import anyio
 import msgspec
 import structlog
 
-from cashier.accept.flow import Acceptance
-from cashier.accept.upstreams import Recheck, Upstreams
 from cashier.consult import Consult, Consultation, ConsultSettings
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.batch import Batch
-from cashier.fanout.second_level import Invalidated, Reach, SourceUnknown
-from cashier.fanout.shared.live_attempts import LiveAttempts
-from cashier.fanout.shared.valkey import Dropped, Valkey
-from cashier.fanout.shed import Ladder, Pulse
-from cashier.fanout.store import Store
+from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
+from cashier.fanout.l2.valkey_cache import Dropped, Valkey
+from cashier.fanout.load_shedding import Ladder, Pulse
+from cashier.fanout.s3fifo import Store
 from cashier.fanout.upstream import Upstream
 from cashier.named import adapter_of, function_of
+from cashier.payments.flow import Acceptance
+from cashier.payments.live_attempts import LiveAttempts
+from cashier.payments.upstreams import Recheck, Upstreams
 from cashier.plan import NAMES, QUESTIONS, Question, consultation, known
 from cashier.proof import faults
 from cashier.routes import Routes

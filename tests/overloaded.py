@@ -14,7 +14,7 @@ from functools import partial
 
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.shed import Ladder, Pulse
+from cashier.fanout.load_shedding import Ladder, Pulse
 from cashier.web import Door, owning_app
 from cashier.web.server import ServerSettings, serve
 

@@ -18,10 +18,10 @@ from cashier.consult import Consult, Consultation, RequiredSourceUnavailable
 from cashier.domain.method import Availability
 from cashier.domain.ranking import Weights
 from cashier.fanout.ask import Status
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings
 from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings import Settings, SourceSettings, SourcesSettings

@@ -19,8 +19,8 @@ from benchmarks.capacity.sight import S_NS, Sight
 from benchmarks.capacity.traffic import Stream, Traffic, Zipf
 from benchmarks.capacity.worker import Cached, Mechanisms
 from cashier.fanout.batch import Gathering
-from cashier.fanout.freshness import CacheSettings
-from cashier.fanout.store import Store
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings
 
 PRICES = {"base": 200.0, "wait": 50.0, "call": 40.0, "get": 80.0, "put": 80.0, "key": 12.0}
 TOOK_NS = 5_000_000

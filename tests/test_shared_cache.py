@@ -12,8 +12,8 @@ import pytest
 
 from cashier.sandbox import CASES, World
 from cashier.sandbox.crowd import FIRST
+from tests.fanout.l2.valkeys import Server, served
 
-from .fanout.shared.valkeys import Server, served
 from .running import configured, eventually, running
 from .test_service import exchange
 

@@ -29,7 +29,7 @@ from benchmarks.lab.spent import Spent, spent
 from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.lab.visits import Visit
 from benchmarks.upstream import BATCHES, kind
-from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.ttl import CacheSettings
 from cashier.plan import NAMES
 
 # Few, so that all have come once when it is warm, and more than fit where only 300 answers are kept.

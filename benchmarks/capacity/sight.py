@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from random import Random
 from typing import Any
 
-from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.ttl import CacheSettings
 
 S_NS = 1_000_000_000
 # Freshness ends up to a tenth early, by chance; of many copies the first to end is what fetches anew.

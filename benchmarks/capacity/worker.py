@@ -14,8 +14,8 @@ from msgspec.structs import astuple
 
 from benchmarks.capacity.sight import S_NS, Sight
 from benchmarks.capacity.traffic import Asked
-from cashier.fanout.freshness import CacheSettings, span
-from cashier.fanout.store import Store
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings, span
 from cashier.plan import NAMES, QUESTIONS
 
 DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache for question in QUESTIONS}

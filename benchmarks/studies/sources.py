@@ -33,10 +33,10 @@ from benchmarks.studies.slope import slope
 from benchmarks.upstream import FIRST
 from cashier.answer import Missing
 from cashier.fanout.ask import Ask
+from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.plan import Plan
+from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
 from cashier.plan import QUESTIONS
 from cashier.settings import Settings, SourceSettings, SourcesSettings
 from cashier.sources.call import OverWire

@@ -13,10 +13,10 @@ from typing import Any
 
 from cashier.fanout.ask import Done, InFlight, Known, Status
 from cashier.fanout.fetch import Fetch, key_of_text, text
-from cashier.fanout.freshness import CacheSettings, span
 from cashier.fanout.guard import Guard
-from cashier.fanout.second_level import Kept, SecondLevel
-from cashier.fanout.store import Store
+from cashier.fanout.l2.interface import Kept, SecondLevel
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings, span
 
 _MS_NS = 1_000_000
 # The longest that a look into the second level takes (`shared.client.ValkeySettings.get_ms`).

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cashier.answer import SourceError
 from cashier.fanout.ask import Done, InFlight, Known, Status
-from cashier.fanout.second_level import Kept
+from cashier.fanout.l2.interface import Kept
 
 if TYPE_CHECKING:
     from cashier.fanout.cache import Cache

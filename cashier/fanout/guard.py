@@ -14,18 +14,18 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.answer import BreakerOpen, NotAsked, Shed, Skipped
+from cashier.fanout.adaptive_timeout import SHARE, Patience
 from cashier.fanout.ask import Done, Importance, InFlight, Known
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.budget import Budget
-from cashier.fanout.flight import Flight
+from cashier.fanout.call_timers import Watch
+from cashier.fanout.endpoint import Place, admitting, mark_slow
 from cashier.fanout.hedge import Hedge, HedgeSettings
+from cashier.fanout.hedged_call import Flight
+from cashier.fanout.latency_histogram import NEVER_NS, Sketch
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.patience import SHARE, Patience
-from cashier.fanout.place import Place, admitting, mark_slow
-from cashier.fanout.shed import Ladder
-from cashier.fanout.sketch import NEVER_NS, Sketch
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.retry_budget import Budget
 from cashier.fanout.upstream import Heard, Upstream
-from cashier.fanout.watch import Watch
 
 _MS_NS = 1_000_000
 _LEARN_NS = 1_000_000_000

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.fanout.sketch import NEVER_NS
+from cashier.fanout.latency_histogram import NEVER_NS
 
 _ENOUGH = 100
 # A source whose median has doubled is slow as a whole. What it usually takes follows upwards so slowly that an hour's load shift is learned

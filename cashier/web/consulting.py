@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.second_level import Invalidated
+from cashier.fanout.l2.interface import Invalidated
 from cashier.web.answer import RETRY_AFTER_1, Answer, AnswerHeaders, answer_headers, refusal
 from cashier.web.auth import Doorkeeper
 from cashier.web.codec import decode_request, encode_consultation

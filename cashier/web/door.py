@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
-from cashier.fanout.shed import Ladder
+from cashier.fanout.load_shedding import Ladder
 from cashier.web.admission import Admission
 from cashier.web.answer import AnswerHeaders
 from cashier.web.auth import Doorkeeper

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 
-from cashier.fanout.second_level import Invalidated, SourceUnknown
+from cashier.fanout.l2.interface import Invalidated, SourceUnknown
 from cashier.web import codec
 from cashier.web.admission import Admission
 from cashier.web.problem import Fault, invalid

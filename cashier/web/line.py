@@ -12,7 +12,7 @@ from collections import deque
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from cashier.fanout.shed import Ladder
+from cashier.fanout.load_shedding import Ladder
 
 # A turn of two milliseconds, with what the ones before still have to do. More at once save nothing: a turn costs microseconds.
 EACH_TURN = 4

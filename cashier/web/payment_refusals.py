@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cashier.accept.refused import (
+from cashier.consult import OrderUnknown
+from cashier.payments.refused import (
     CheckUnavailable,
     ConsultChanged,
     Crowded,
@@ -19,7 +20,6 @@ from cashier.accept.refused import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.consult import OrderUnknown
 from cashier.tokens.signing import TokenRefused
 from cashier.web.answer import RETRY_AFTER_1
 from cashier.web.problem import KNOWN, Code, Fault, Refused, invalid

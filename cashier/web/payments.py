@@ -10,7 +10,7 @@ from cashier.domain.payment_request import PaymentRequest
 
 
 class Payments(Protocol):
-    """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.accept.refused`.
+    """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.refused`.
 
     `submit` and `answer` go on though who awaits them is cancelled: a payment is not undone by a client that leaves.
     """

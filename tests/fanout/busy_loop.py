@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cashier.fanout.shed import TICK_MS, Ladder
+from cashier.fanout.load_shedding import TICK_MS, Ladder
 
 PARTS = 4
 REFUSAL_MS = 0.02

@@ -11,11 +11,11 @@ from cashier.answer import Unreachable
 from cashier.fanout.ask import InFlight, Status
 from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import key_of_text
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.second_level import Kept
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
+from cashier.fanout.l2.interface import Kept
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.s3fifo import Store
+from cashier.fanout.ttl import CacheSettings
 
 from .upstreams import Asker, Fate, Leg, Scripted, ask, clock_ns, guarded, pass_ms
 

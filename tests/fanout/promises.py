@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from cashier.answer import Missing, Why
 from cashier.fanout.ask import Done, Importance, InFlight, Known, SourceReport, Start, Status
 from cashier.fanout.cache import Cache
-from cashier.fanout.flight import MOST_LATE
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Guard
+from cashier.fanout.hedged_call import MOST_LATE
+from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Gathered
-from cashier.fanout.store import Store
+from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Heard, Leg, Upstream
 
 from .truth import MS_NS, Fact, Truth, Weather

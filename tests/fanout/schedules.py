@@ -15,14 +15,14 @@ from cashier.fanout.batch import Batch, Gathering
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import text
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.plan import Plan
+from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
+from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
 from cashier.plan import CLAIMED, QUESTIONS, Way
 

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.budget import Budget
+from cashier.fanout.retry_budget import Budget
 
 SECOND_NS = 1_000_000_000
 TEN_NS = 10 * SECOND_NS

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 
 from cashier.answer import BreakerOpen, Unreachable
 from cashier.fanout.ask import Status
-from cashier.fanout.freshness import CacheSettings
 from cashier.fanout.guard import Mechanisms
+from cashier.fanout.ttl import CacheSettings
 
 from .caches import REFUSES, SILENT, Rig, numbered
 from .upstreams import Asker, Fate, Leg, clock_ns, pass_ms, play

@@ -6,7 +6,7 @@ import pytest
 
 from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
 from cashier.fanout.guard import Mechanisms
-from cashier.fanout.shed import Ladder
+from cashier.fanout.load_shedding import Ladder
 
 from .upstreams import (
     Fate,

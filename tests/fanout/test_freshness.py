@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.freshness import CacheSettings, span
+from cashier.fanout.ttl import CacheSettings, span
 
 SECOND_NS = 1_000_000_000
 BORN_NS = 5_000 * SECOND_NS

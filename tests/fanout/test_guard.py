@@ -8,9 +8,9 @@ from cashier.answer import BreakerOpen, Shed, Skipped, Unreachable
 from cashier.fanout.ask import Importance, Status
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.shed import Ladder
-from cashier.fanout.sketch import NEVER_NS
+from cashier.fanout.load_shedding import Ladder
 
 from .upstreams import (
     MS_NS,

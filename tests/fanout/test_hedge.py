@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cashier.fanout.hedge import Hedge, HedgeSettings
-from cashier.fanout.sketch import NEVER_NS
+from cashier.fanout.latency_histogram import NEVER_NS
 
 MS_NS = 1_000_000
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.sketch import NEVER_NS
+from cashier.fanout.latency_histogram import NEVER_NS
 
 from .caches import BARE
 from .upstreams import (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from cashier.answer import SourceError, Unreachable
 from cashier.fanout.ask import Status
 from cashier.fanout.fetch import key_of_text, text
-from cashier.fanout.freshness import CacheSettings
+from cashier.fanout.ttl import CacheSettings
 
 from .caches import Rig, Shelf, numbered
 from .upstreams import Asker, Fate, Leg, assert_nothing_left, clock_ns, pass_ms, play

@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.patience import Patience
-from cashier.fanout.sketch import NEVER_NS
+from cashier.fanout.adaptive_timeout import Patience
+from cashier.fanout.latency_histogram import NEVER_NS
 
 MS_NS = 1_000_000
 

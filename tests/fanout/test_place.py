@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.endpoint import Place, admitting, elsewhere, mark_slow
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.place import Place, admitting, elsewhere, mark_slow
 
 MS_NS = 1_000_000
 NOW_NS = 1_000_000_000_000

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 
 from cashier.answer import Garbled, Overloaded, Unreachable
-from cashier.fanout.flight import MOST_LATE, Flight
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
+from cashier.fanout.hedged_call import MOST_LATE, Flight
 from cashier.fanout.limiter import LimiterSettings
 
 from .upstreams import (

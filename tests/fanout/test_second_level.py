@@ -7,7 +7,7 @@ import pytest
 from cashier.answer import Skipped, Unreachable
 from cashier.fanout.ask import Status
 from cashier.fanout.guard import Mechanisms
-from cashier.fanout.second_level import Kept
+from cashier.fanout.l2.interface import Kept
 
 from .caches import REFUSES, Rig, Shelf
 from .upstreams import Fate, pass_ms, play

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cashier.fanout.shed import HIGHEST, LOWEST, TICK_MS, Admission, Ladder, Pulse, ShedSettings, shed_faults
+from cashier.fanout.load_shedding import HIGHEST, LOWEST, TICK_MS, Admission, Ladder, Pulse, ShedSettings, shed_faults
 
 from .busy_loop import BusyLoop, Called
 from .scripted import clock_ns, in_virtual_time

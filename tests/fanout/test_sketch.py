@@ -8,7 +8,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from cashier.fanout.sketch import NEVER_NS, WINDOW_NS, Sketch, bucket, longest_ns
+from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, Sketch, bucket, longest_ns
 
 LONGEST_NS = ((1 << 26) - 1) * 1_000
 SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)

@@ -13,10 +13,10 @@ import uvloop
 
 from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
 from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Gathered, Timing, scatter
-from cashier.fanout.shed import Ladder
-from cashier.fanout.stall import stalled
 from cashier.fanout.upstream import Heard
 
 TIMEOUT_MS = 100

@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.store import Store
+from cashier.fanout.s3fifo import Store
 
 
 class Item:

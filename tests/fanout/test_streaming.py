@@ -13,9 +13,9 @@ from hypothesis import given, settings
 
 from cashier.answer import Missing, Unreachable, Why
 from cashier.fanout.ask import Status
+from cashier.fanout.pending_ask import Slot
 from cashier.fanout.scatter import Gathered, Timing
-from cashier.fanout.slot import Slot
-from cashier.fanout.unfolding import Unfolding
+from cashier.fanout.streaming_scatter import Unfolding
 
 from .scripted import (
     MS_NS,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import HeardMany, Outcome
-from cashier.fanout.second_level import Kept
+from cashier.fanout.l2.interface import Kept
 from cashier.fanout.upstream import Heard
 
 MS_NS = 1_000_000

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from cashier.answer import Garbled, SourceError
 from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.shed import Ladder
+from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.upstream import Heard
 
 from .jumping import JumpingLoop

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ..fanout.shared.valkeys import Server
-from ..fanout.shared.valkeys import served as valkey_served
+from tests.fanout.l2.valkeys import Server
+from tests.fanout.l2.valkeys import served as valkey_served
+
 from .services import Fleet, Service, configured
 from .upstreams import Upstreams, listening, served
 

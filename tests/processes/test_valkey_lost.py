@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ..fanout.shared.valkeys import served as valkey_served
+from tests.fanout.l2.valkeys import served as valkey_served
+
 from .conftest import Start
 from .payer import ELSEWHERE, Payer, Told
 from .upstreams import Call, Moment, Upstreams

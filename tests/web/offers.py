@@ -29,7 +29,7 @@ from cashier.domain.method import (
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
-from cashier.fanout.second_level import Invalidated, Reach
+from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.web import OpenCashier, Payments
 
 ASKED = ConsultRequest(

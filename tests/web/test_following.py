@@ -8,8 +8,8 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from cashier.accept.refused import EngineUnavailable
 from cashier.domain.payment import Status
+from cashier.payments.refused import EngineUnavailable
 from cashier.tokens.signing import TokenRefused
 from cashier.web import Door, app
 from cashier.web.events import STALL_S

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from cashier.fanout.second_level import SourceUnknown
+from cashier.fanout.l2.interface import SourceUnknown
 from cashier.web import Door, app
 from cashier.web.auth import AuthSettings, Doorkeeper
 

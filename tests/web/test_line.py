@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 import pytest
 
-from cashier.fanout.shed import HIGHEST, LOWEST, Ladder, ShedSettings
+from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder, ShedSettings
 from cashier.web import app
 from cashier.web.door import Door
 from cashier.web.line import EACH_TURN, Line

@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError  # t
 from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 
-from cashier.accept.refused import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
 from cashier.consult import OrderUnknown, RequiredSourceUnavailable
+from cashier.payments.refused import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
 from cashier.tokens.signing import TokenCode, TokenRefused
 from cashier.web import app
 from cashier.web.auth import AuthSettings, Doorkeeper

@@ -16,7 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from cashier.accept.refused import (
+from cashier.consult import OrderUnknown
+from cashier.domain.changes import Change, What
+from cashier.domain.payment import FINAL, Status
+from cashier.payments.refused import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
@@ -29,9 +32,6 @@ from cashier.accept.refused import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.consult import OrderUnknown
-from cashier.domain.changes import Change, What
-from cashier.domain.payment import FINAL, Status
 from cashier.tokens.signing import TokenCode, TokenRefused
 from cashier.watch.logs import configure_logs
 from cashier.web import Door, app, owning_app

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.lifespan.off import LifespanOff
 
-from cashier.fanout.shed import HIGHEST, LOWEST, Ladder
+from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder
 from cashier.web import app
 from cashier.web.auth import Doorkeeper
 from cashier.web.connection import Connection, StoppableState

@@ -361,9 +361,12 @@ async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(upstream: 
         await finish(peer, ask(wire))
         loop = asyncio.get_running_loop()
         made: list[Any] = []
-        loop.set_task_factory(
-            lambda loop, coroutine, **options: made.append(coroutine) or asyncio.Task(coroutine, loop=loop, **options)
-        )  # type: ignore[func-returns-value]
+
+        def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            made.append(coroutine)
+            return asyncio.Task(coroutine, loop=loop, **options)
+
+        loop.set_task_factory(make_task)
         timers = len(getattr(loop, "_scheduled", ()))
         asked = [ask(wire)]
         assert not made

@@ -20,9 +20,9 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from cashier import ConsultRequest
+from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
-from cashier.fanout.shed import Ladder
-from cashier.fanout.store import Store
 from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.settings import Settings, SourceSettings, SourcesSettings
 from cashier.sources.call import OverWire

@@ -10,7 +10,7 @@ from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_answer import Payment
 from cashier.domain.payment_request import PaymentRequest
-from cashier.fanout.second_level import Invalidated
+from cashier.fanout.l2.interface import Invalidated
 from cashier.web.invalidating import Invalidation
 from cashier.web.openapi.consultation import consult_operation
 from cashier.web.openapi.other_pages import invalidate_operation, page

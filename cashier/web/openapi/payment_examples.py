@@ -8,16 +8,6 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from cashier.accept.refused import (
-    CheckUnavailable,
-    ConsultChanged,
-    Crowded,
-    EngineUnavailable,
-    InFlight,
-    KeyReused,
-    OrderBusy,
-    RiskRejected,
-)
 from cashier.domain.changes import Change, What
 from cashier.domain.message import Message, MessageCode
 from cashier.domain.money import Money
@@ -27,6 +17,16 @@ from cashier.domain.payment_answer import Challenge, Payment, RouteTaken
 from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.fanout.ask import Importance, SourceReport
 from cashier.fanout.ask import Status as SourceStatus
+from cashier.payments.refused import (
+    CheckUnavailable,
+    ConsultChanged,
+    Crowded,
+    EngineUnavailable,
+    InFlight,
+    KeyReused,
+    OrderBusy,
+    RiskRejected,
+)
 from cashier.web.example import CONSULTATION
 from cashier.web.openapi.parts import at_fault
 from cashier.web.payment_bodies import Cancellation, ChallengeAnswer

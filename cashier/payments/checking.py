@@ -1,0 +1,96 @@
+"""Checking: everything again, from answers of this moment, before anything is sent. What differs from what the payer saw is told."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from cashier.answer import NoNews
+from cashier.consult import Consultation, RequiredSourceUnavailable, Weighed
+from cashier.domain.case import Case
+from cashier.domain.changes import Now, changes, unverified
+from cashier.domain.method import PayMethod
+from cashier.domain.order import Blocked
+from cashier.domain.order_result import OrderResult
+from cashier.fanout.ask import Importance
+from cashier.payments.attempt import Attempt
+from cashier.payments.refused import CheckUnavailable, ConsultChanged, OrderBusy
+from cashier.payments.settings import AcceptSettings
+from cashier.payments.upstreams import Acquirer, Recheck
+
+# A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
+_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
+
+# An attempt may be why, also this very one: by another worker, since it was looked up here.
+_TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
+
+
+class Checked(Struct, frozen=True):
+    """The chosen method as it is now, at the price that was agreed to, and the case that says so."""
+
+    method: PayMethod
+    case: Case
+    consultation: Consultation
+
+
+class OursAlready(Exception):
+    """The order waits for this very attempt, or is over by it: the engine has it, though it had not when it was looked up."""
+
+
+class Checking:
+    """Makes the checks of an acceptance."""
+
+    def __init__(self, recheck: Recheck, acquirer: Acquirer, settings: AcceptSettings) -> None:
+        self._recheck = recheck
+        self._acquirer = acquirer
+        self._settings = settings
+
+    async def checked(self, attempt: Attempt) -> Checked:
+        """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `OursAlready` and `OrderUnknown`."""
+        fresh = await self._fresh(attempt)
+        answer = fresh.consultation
+        blocked = None if answer.blocked is None else answer.blocked.code
+        if blocked in _TAKEN:
+            await self._refuse_taken(attempt, answer, lives=blocked is Blocked.ORDER_IN_PROGRESS)
+        now = Now(answer.order.amount, answer.methods, blocked, fresh.silent)
+        silent = self._silent(attempt, now, answer)
+        if silent:
+            raise CheckUnavailable(silent, answer.sources)
+        found = changes(attempt.chosen, attempt.before, now)
+        if found or fresh.case is None:
+            raise ConsultChanged(found, answer)
+        method = next(method for method in answer.methods if method.method_id == attempt.chosen.method_id)
+        return Checked(method, fresh.case, answer)
+
+    async def _fresh(self, attempt: Attempt) -> Weighed:
+        fresh = await self._asked(attempt, claiming=True)
+        blocked = fresh.consultation.blocked
+        return await self._asked(attempt, claiming=False) if blocked is not None and blocked.code in _CLAIMS else fresh
+
+    async def _asked(self, attempt: Attempt, *, claiming: bool) -> Weighed:
+        try:
+            return await self._recheck(attempt.question(claiming=claiming), attempt.trip)
+        except RequiredSourceUnavailable as silent:
+            raise CheckUnavailable(silent.failed, silent.sources) from None
+
+    def _silent(self, attempt: Attempt, now: Now, answer: Consultation) -> tuple[str, ...]:
+        """Who must be heard and was not. Of an order that cannot be paid nobody else need be."""
+        found = set(unverified(attempt.chosen, attempt.before, now))
+        if self._settings.every_gating_source and now.blocked is None:
+            found.update(
+                report.name
+                for report in answer.sources
+                if report.importance is Importance.GATING and report.name in now.silent
+            )
+        return tuple(sorted(found))
+
+    async def _refuse_taken(self, attempt: Attempt, answer: Consultation, *, lives: bool) -> None:
+        """Which attempt the order waits for, or was ended by, the acquirer knows. Where it does not say, or that one lives no more, the
+        order's state is what has changed."""
+        result = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
+        if isinstance(result, NoNews):
+            raise CheckUnavailable(("acquirer",), answer.sources)
+        holder = result.payment_id if isinstance(result, OrderResult) else None
+        if holder == attempt.payment_id:
+            raise OursAlready
+        if holder is not None and lives:
+            raise OrderBusy(holder)

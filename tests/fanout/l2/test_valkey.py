@@ -1,0 +1,322 @@
+"""The second level, against a real server that is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from cashier.fanout.l2.entry_codec import Stored, pack
+from cashier.fanout.l2.interface import Kept, SecondLevel
+from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.valkey_client import CHANNEL, ValkeySettings
+from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with served() as server:
+        yield server
+
+
+@pytest.fixture
+async def client(running: Server) -> AsyncIterator[Any]:
+    async with raw(running) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest.fixture
+async def server(running: Server, client: Any) -> Server:
+    """Empty."""
+    return running
+
+
+@pytest.fixture
+async def worker(server: Server) -> AsyncIterator[Worker]:
+    async with working(server) as worker:
+        yield worker
+
+
+@pytest.fixture
+async def other(server: Server) -> AsyncIterator[Worker]:
+    async with working(server) as worker:
+        yield worker
+
+
+async def test_what_one_worker_put_another_gets_with_its_age(worker: Worker, other: Worker) -> None:
+    assert await other.get("u_1") is None
+    body = b'{"user_id": "u_1"}' * 100
+    await worker.put("u_1", body, age_ms=5000)
+    kept = await other.get("u_1")
+    assert kept is not None
+    assert (kept.none, kept.body) == (False, body)
+    assert kept.age_ms >= 5000
+    level: SecondLevel = other.level
+    assert level.reachable
+    assert (worker.level.puts, other.level.hits, other.level.misses) == (1, 1, 1)
+
+
+async def test_that_there_is_none_is_kept_too(worker: Worker) -> None:
+    worker.level.put("member", "u_1", Kept(True, b"", 0), 60)
+    await worker.written()
+    kept = await worker.get("u_1", "member")
+    assert kept is not None
+    assert kept.none
+    assert await worker.get("u_1", "card") is None, "of another source"
+
+
+async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(worker: Worker, client: Any) -> None:
+    await worker.put("u_1", age_ms=10_000, ttl_s=60)
+    assert 0 < await client.pttl("cashier:1:card:u_1") <= 50_000
+    await worker.put("u_2", age_ms=60_000, ttl_s=60)
+    assert await client.exists("cashier:1:card:u_2") == 0
+    assert worker.level.dropped_puts == 1
+
+
+async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Server, worker: Worker) -> None:
+    await worker.put("u_1", ttl_s=60)
+    later = asyncio.get_running_loop().time
+    async with working(server, now_ms=lambda: 4_000_000_000_000 + round(later())) as late:
+        assert await late.get("u_1") is None
+
+
+@pytest.mark.parametrize("value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(Stored(False, b"{}", 0, 1))[1:]])
+async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
+    worker: Worker, client: Any, value: bytes
+) -> None:
+    await client.set("cashier:1:card:u_1", value)
+    assert await worker.get("u_1") is None
+    await worker.put("u_1")
+    assert await worker.get("u_1") is not None
+
+
+async def test_a_key_of_another_type_is_a_miss_and_loses_nothing(worker: Worker, client: Any) -> None:
+    await client.lpush("cashier:1:card:u_1", "no string")
+    assert await worker.get("u_1") is None
+    assert worker.level.reachable
+    assert worker.level.errors == 1
+
+
+async def test_any_text_may_be_a_key(worker: Worker) -> None:
+    for number, key in enumerate(("", "卡:1", "a b\r\nc", "\ud800", "*")):
+        await worker.put(key, b"%d" % number)
+        kept = await worker.get(key)
+        assert kept is not None
+        assert kept.body == b"%d" % number
+
+
+async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_away(worker: Worker) -> None:
+    await worker.put("u_1")
+    got: list[Kept | None] = []
+    flight = worker.level.get("card", "u_1", got.append)
+    assert got == []
+    flight.abandon()
+    flight.abandon()
+    assert await worker.get("u_1") is not None
+    await until(lambda: worker.level.hits == 2)
+    assert got == []
+
+
+async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it(
+    worker: Worker, other: Worker, client: Any
+) -> None:
+    await worker.put("u_1")
+    await worker.put("u_2")
+    worker.level.drop("card", key="u_1")
+    await other.hears(("card", "u_1", None))
+    assert await client.exists("cashier:1:card:u_1") == 0
+    assert await other.get("u_2") is not None
+    await other.written()
+    assert worker.said == [], "its own words are not told to it"
+    assert other.said == [("card", "u_1", None)]
+
+
+async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker: Worker, other: Worker) -> None:
+    for key in ("u*1", "u*2", "u_1", "u[a]1", "u\\1"):
+        await worker.put(key)
+    await worker.put("u*1", source="member")
+    for prefix in ("u*", "u[a]", "u\\"):
+        worker.level.drop("card", prefix=prefix)
+        await other.hears(("card", None, prefix))
+    left = [key for key in ("u*1", "u*2", "u_1", "u[a]1", "u\\1") if await other.get(key) is not None]
+    assert left == ["u_1"]
+    assert await other.get("u*1", "member") is not None
+
+
+async def test_a_prefix_of_very_many_is_dropped_whole(worker: Worker, client: Any) -> None:
+    await client.mset({f"cashier:1:card:u_{number}": b"x" for number in range(3000)} | {"cashier:1:card:v": b"x"})
+    worker.level.drop("card", prefix="u_")
+    await worker.written()
+    assert await client.keys("*") == [b"cashier:1:card:v"]
+
+
+async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
+    worker: Worker, other: Worker, client: Any
+) -> None:
+    other.level.drop("card", key="u_1")
+    await worker.hears(("card", "u_1", None))
+    await worker.put("u_1", b"old", age_ms=500)
+    await other.put("u_1", b"old", age_ms=500)
+    assert await client.exists("cashier:1:card:u_1") == 0
+    assert (worker.level.dropped_puts, other.level.dropped_puts) == (1, 1)
+
+
+async def test_what_was_queued_before_an_invalidation_is_not_written_after_it(worker: Worker, client: Any) -> None:
+    worker.level.put("card", "u_1", Kept(False, b"old", 500), 60)
+    worker.level.drop("card", prefix="u_")
+    await worker.written()
+    assert await client.exists("cashier:1:card:u_1") == 0
+
+
+async def test_an_old_value_that_was_written_after_all_is_not_read(worker: Worker, other: Worker, client: Any) -> None:
+    old = pack(Stored(False, b"old", worker.level._now_ms() - 500, 60_000))
+    other.level.drop("card", key="u_1")
+    await worker.hears(("card", "u_1", None))
+    await worker.written()
+    await client.set("cashier:1:card:u_1", old)
+    assert await worker.get("u_1") is None
+    assert await other.get("u_1") is None
+
+
+async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: Worker) -> None:
+    await worker.put("u_1", b"old")
+    got: list[Kept | None] = []
+    worker.level.get("card", "u_1", got.append)
+    worker.level.drop("card", key="u_1")
+    await until(lambda: bool(got))
+    assert got == [None]
+
+
+async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_late_itself(
+    worker: Worker, other: Worker, client: Any
+) -> None:
+    sent: list[bytes] = []
+    async with client.pubsub() as listening:
+        await listening.subscribe(CHANNEL)
+        other.level.drop("card", key="u_1")
+        while not sent:
+            message = await listening.get_message(timeout=10)
+            if message is not None and message["type"] == "message":
+                sent.append(message["data"])
+    await worker.hears(("card", "u_1", None))
+    await worker.written()
+    await client.set("cashier:1:card:u_1", b"written by this worker before it heard")
+    worker.said.clear()
+    await client.publish(CHANNEL, sent[0])
+    await worker.hears(("card", "u_1", None))
+    await worker.written()
+    assert await client.exists("cashier:1:card:u_1") == 0
+
+
+async def test_noise_on_the_channel_is_not_heard(worker: Worker, other: Worker, client: Any) -> None:
+    for noise in (b"", b"noise", os.urandom(50), b"\x94\xc4\x01a\xa1s\xc0\xc0"):
+        await client.publish(CHANNEL, noise)
+    other.level.drop("card", key="u_1")
+    await worker.hears(("card", "u_1", None))
+    assert worker.said == [("card", "u_1", None)]
+    assert worker.level.reachable
+
+
+async def test_either_a_key_or_a_prefix_is_dropped(worker: Worker) -> None:
+    for wrong in ({}, {"key": "u_1", "prefix": "u_"}):
+        with pytest.raises(ValueError, match="either a key or a prefix"):
+            worker.level.drop("card", **wrong)
+
+
+async def test_deletes_that_wait_are_made_before_it_closes(server: Server, client: Any) -> None:
+    async with working(server) as worker:
+        for number in range(50):
+            await worker.put(f"u_{number}")
+        for number in range(50):
+            worker.level.drop("card", key=f"u_{number}")
+    assert await client.keys("*") == []
+
+
+async def test_it_looks_like_what_it_is(worker: Worker) -> None:
+    await worker.get("u_1")
+    assert "good" in repr(worker.level)
+    assert "misses=1" in repr(worker.level)
+
+
+async def test_a_password_lets_it_in_and_a_wrong_one_is_a_loss(server: Server, client: Any) -> None:
+    await client.config_set("requirepass", "s3cret")
+    try:
+        for password, reachable in (("s3cret", True), ("wrong", False)):
+            url = f"redis://:{password}@127.0.0.1:{server.port}"
+            level = Valkey(url, lambda *_: None, lambda: None, PATIENT)
+            await level.open()
+            assert level.reachable is reachable
+            await level.close()
+    finally:
+        await client.config_set("requirepass", "")
+
+
+class Subscription:
+    """What a subscription gets, by a script; then nothing for ever."""
+
+    def __init__(self, script: list[dict[str, Any] | None]) -> None:
+        self.script = script
+        self.pings = 0
+        self.closed = False
+
+    async def get_message(self, timeout: float) -> dict[str, Any] | None:  # noqa: ASYNC109 - redis' own signature
+        if not self.script:
+            await asyncio.Event().wait()
+        return self.script.pop(0)
+
+    async def ping(self) -> None:
+        self.pings += 1
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when_it_does_not_say(
+    worker: Worker,
+) -> None:
+    pong = {"type": "pong", "data": b""}
+    living = Subscription([None, pong, None, pong, None, pong])
+    listening = asyncio.create_task(worker.level._listen(living))
+    await until(lambda: not living.script)
+    assert living.pings == 3
+    assert worker.level.reachable
+    listening.cancel()
+    silent = Subscription([None, pong, None, None])
+    await worker.level._listen(silent)
+    assert silent.closed
+    assert worker.level.losses == 1
+    await until(lambda: worker.level.reachable)
+
+
+async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> None:
+    got: list[Kept | None] = []
+    async with working(server) as worker:
+        await worker.put("u_1")
+        worker.level.get("card", "u_1", got.append)
+    assert got == [None]
+
+
+async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> None:
+    async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
+        await worker.put("u_1")
+        got: list[Kept | None] = []
+        for _ in range(3):
+            worker.level.get("card", "u_1", got.append)
+        assert got == []
+        await asyncio.sleep(0)
+        assert got == [None], "the third is told at the next turn of the loop"
+        await until(lambda: len(got) == 3)
+        assert None not in got[1:]
+
+
+async def test_no_more_is_queued_than_may_be(server: Server, client: Any) -> None:
+    async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, writes=2)) as worker:
+        for key in ("a", "b", "c"):
+            worker.level.put("card", key, Kept(False, b"{}", 0), 60)
+        assert worker.level.dropped_puts == 1
+        await worker.written()
+        assert sorted(await client.keys("*")) == [b"cashier:1:card:a", b"cashier:1:card:b"]

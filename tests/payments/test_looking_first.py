@@ -1,0 +1,125 @@
+"""Before anything else it is looked whether the payment is there; then everything is asked again, from nobody's memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from cashier.consult import OrderUnknown
+from cashier.domain.changes import What
+from cashier.domain.method import Availability
+from cashier.domain.payment import Status
+from cashier.payments.refused import ConsultChanged, EngineUnavailable, Invalid
+from tests.payments.checkout import GATING, REQUIRED, by_id, checkout
+
+pytestmark = pytest.mark.looptime
+SOURCES = {*REQUIRED, *GATING, "marketing"}
+
+
+async def test_a_submit_looks_up_then_asks_all_eight_then_risk_then_the_engine_then_the_acquirer() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        shop.forget()
+        payment = await shop.submit(request)
+        assert payment.status is Status.SUCCEEDED
+        assert shop.asked[0] == "look_up"
+        assert sorted(shop.asked[1:9]) == sorted(SOURCES)
+        assert shop.asked[9:] == ["decide", "submit", "result"]
+
+
+async def test_a_payment_that_is_there_is_told_and_nothing_is_asked_again() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        first = await shop.submit(request)
+        shop.forget()
+        again = await shop.submit(request)
+        assert shop.asked == ["look_up", "result"]
+        assert (again.payment_id, again.status, again.amount) == (first.payment_id, Status.SUCCEEDED, first.amount)
+
+
+async def test_one_that_waits_for_the_payer_is_told_with_what_the_payer_has_to_do() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        first = await shop.submit(request)
+        await asyncio.sleep(3)
+        again = await shop.submit(request)
+        assert again.status is Status.ACTION_REQUIRED
+        assert again.next_action == first.next_action
+        assert shop.count("submit") == shop.count("decide") == 1
+        assert (await shop.cancel(again)).status is Status.CLOSED
+
+
+@pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
+async def test_without_an_answer_to_the_first_look_nothing_at_all_is_sent(fault: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        shop.befall("engine", fault, always=True)
+        shop.forget()
+        with pytest.raises(EngineUnavailable):
+            await shop.submit(request)
+        assert set(shop.asked) == {"look_up"}
+        shop.clear()
+        assert (await shop.submit(request)).status is Status.SUCCEEDED
+
+
+async def test_the_first_look_is_made_again_before_it_is_given_up() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        shop.befall("engine", "reset", "error", on="look_up")
+        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert shop.count("look_up") == 3
+
+
+async def test_a_cache_that_is_behind_decides_nothing() -> None:
+    async with checkout() as shop:
+        offer = await shop.consult("chinese_shop")
+        shop.close_channels("ch_wallet_alipay")
+        behind = await shop.consult("chinese_shop")
+        assert by_id(behind, "WALLET:ALIPAY").availability is Availability.AVAILABLE, "the cache is warm, and behind"
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(shop.taking("chinese_shop", offer, "WALLET:ALIPAY"))
+        assert [change.what for change in changed.value.changes] == [What.METHOD_CLOSED]
+        assert by_id(changed.value.consultation, "WALLET:ALIPAY").availability is Availability.UNAVAILABLE
+        assert shop.count("decide") == shop.count("submit") == 0
+
+
+async def test_every_submit_asks_all_eight_anew_however_warm_the_cache_is() -> None:
+    async with checkout() as shop:
+        for key in ("k1", "k2", "k3"):
+            request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+            shop.forget()
+            payment = await shop.submit(request, key)
+            assert set(shop.asked) >= SOURCES
+            assert (await shop.cancel(payment)).status is Status.CLOSED
+
+
+async def test_an_order_that_is_gone_is_unknown_and_nothing_is_sent() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        del shop.world.cast._orders["o_1001"]
+        with pytest.raises(OrderUnknown):
+            await shop.submit(request)
+        assert shop.count("decide") == shop.count("submit") == 0
+
+
+@pytest.mark.parametrize(
+    ("case", "offered", "method_id", "field"),
+    [
+        ("chinese_shop", "CARD", "CARD", "card_token"),
+        ("scan_to_pay", "CONSUMER_QR", "CONSUMER_QR", "auth_code"),
+        ("indonesian_shop", "VA", "VA", "option_id"),
+        ("chinese_shop", "CARD", "CASH", "method_id"),
+    ],
+)
+async def test_a_submit_without_what_its_way_needs_is_invalid_and_nobody_is_asked(
+    case: str, offered: str, method_id: str, field: str
+) -> None:
+    async with checkout() as shop:
+        request = msgspec.structs.replace(await shop.chosen(case, offered), method_id=method_id)
+        shop.forget()
+        with pytest.raises(Invalid) as invalid:
+            await shop.submit(request)
+        assert [fault.field for fault in invalid.value.faults] == [field]
+        assert shop.asked == []

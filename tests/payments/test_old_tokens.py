@@ -1,0 +1,185 @@
+"""Several tabs hold tokens of several ages. An older one ends nothing that it does not know of, and the newest says what was told last."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import msgspec
+import pytest
+
+from cashier.domain.message import MessageCode
+from cashier.domain.payment import Status
+from cashier.payments.refused import Invalid, KeyReused
+from cashier.wire.exchange import Request, Response
+from tests.payments.checkout import Checkout, Says, by_id, checkout
+
+pytestmark = pytest.mark.looptime
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_who_follows_by_the_token_of_a_challenge_that_was_passed_elsewhere_does_not_end_the_payment() -> None:
+    async with checkout() as shop:
+        challenged = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
+        passed = await shop.answer(challenged)
+        assert passed.status is Status.ACTION_REQUIRED
+        assert passed.expires_at > challenged.expires_at
+        async with aclosing(shop.payments.follow(challenged.payment_id, challenged.payment_token)) as seen:
+            assert (await anext(seen)).status is Status.ACTION_REQUIRED
+            await asyncio.sleep((challenged.expires_at - shop.world.clock()).total_seconds() + 1)
+            shop.settle(passed)
+            assert (await anext(seen)).status is Status.SUCCEEDED
+        assert shop.count("reverse") == 0
+
+
+async def test_a_long_poll_comes_back_at_once_with_what_is_news_to_its_caller() -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "reset", on="submit")
+        told = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        assert told.status is Status.PROCESSING
+        began_s = now_s()
+        news = await shop.look(told, 30_000)
+        assert news.status is Status.ACTION_REQUIRED
+        assert now_s() - began_s == pytest.approx(0, abs=1)
+        assert news.payment_token != told.payment_token
+        again = await shop.look(news, 5_000)
+        assert again.status is Status.ACTION_REQUIRED
+        assert now_s() - began_s == pytest.approx(5, abs=1)
+        assert again.payment_token == news.payment_token, "there is nothing else to say by it"
+        assert (await shop.cancel(again)).status is Status.CLOSED
+
+
+async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_before_it_comes_back() -> None:
+    async with checkout() as shop:
+        offer = await shop.consult("indonesian_shop")
+        option_id = by_id(offer, "OTC").options[0].option_id
+        told = await shop.pay("indonesian_shop", "OTC", option_id)
+        assert told.poll_after_ms == 60_000
+        waiting = asyncio.create_task(shop.look(told, 20_000))
+        await asyncio.sleep(3)
+        shop.settle(told)
+        assert (await waiting).status is Status.SUCCEEDED
+
+
+async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> None:
+    async with checkout() as shop:
+        paid = await shop.pay("balance_is_enough", "BALANCE:acc_1")
+        shop.befall("engine", "error", always=True)
+        shop.befall("acquirer", "error", always=True)
+        assert (await shop.look(paid)).status is Status.SUCCEEDED
+        shop.clear()
+        assert (await shop.look(paid)).status is Status.SUCCEEDED
+
+
+async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_silent() -> None:
+    async with checkout(workers=2) as shop:  # two without a store: nobody knows of the other's body
+        ours = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
+        theirs = await shop.submit(await shop.chosen("chinese_shop", "CARD", card_token="tok_3ds_2"), worker=1)
+        assert ours.payment_id == theirs.payment_id
+        live = await shop.submit(await shop.chosen("chinese_shop", "CARD", card_token="tok_3ds_1"))
+        live = await shop.answer(live)
+        assert live.status is Status.ACTION_REQUIRED
+        shop.befall("engine", "error", on="look_up")
+        shop.befall("engine", "error", "error", "error", on="look_up")
+        assert (await shop.cancel(theirs)).status is Status.PROCESSING
+        assert shop.count("reverse") == 0
+        with pytest.raises(KeyReused):
+            await shop.cancel(theirs)
+        assert (await shop.look(live)).status is Status.ACTION_REQUIRED
+        assert (await shop.cancel(live)).status is Status.CLOSED
+
+
+async def test_a_retry_and_the_answer_to_its_challenge_at_once_are_one_submit() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        challenged = await shop.submit(request)
+        shop.forget()
+        found = await asyncio.gather(shop.answer(challenged), shop.submit(request))
+        assert {payment.status for payment in found} == {Status.SUCCEEDED}
+        assert shop.count("submit") == 1
+
+
+async def test_a_wrong_answer_is_called_wrong() -> None:
+    async with checkout() as shop:
+        challenged = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
+        assert challenged.message.code is MessageCode.CHALLENGE
+        assert (await shop.answer(challenged, "000000")).message.code is MessageCode.CHALLENGE_WRONG
+
+
+async def test_an_engine_that_does_not_say_which_body_it_has_is_known_by_what_was_sent_to_it() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        first = await shop.submit(request)
+        shop.says["look_up"] = _without_fingerprint(shop)
+        assert (await shop.submit(request)).status is Status.ACTION_REQUIRED
+        with pytest.raises(KeyReused):
+            await shop.submit(msgspec.structs.replace(request, return_url="https://shop.example/back"))
+        shop.says.clear()
+        assert (await shop.cancel(first)).status is Status.CLOSED
+
+
+async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        payment_id = (await shop.submit(request)).payment_id
+        told = {"payment_id": payment_id, "status": "PROCESSING", "fingerprint": "f" * 64}
+        other = await shop.chosen("balance_is_enough", "WALLET:ALIPAY")
+
+        async def lying(sent: Request) -> Response:
+            return Response(
+                200, msgspec.json.encode(told | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]})
+            )
+
+        shop.says["submit"] = lying
+        with pytest.raises(KeyReused):
+            await shop.submit(other, "k2")
+        shop.says.clear()
+        assert (await shop.cancel(await shop.submit(request))).status is Status.CLOSED
+
+
+async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
+    async with checkout() as shop:
+        code = "62" + "0" * 17
+        payment = await shop.pay("chinese_shop", "CARD", card_token="tok_1", auth_code=code)
+        payment = await shop.answer(payment)
+        assert payment.status is Status.SUCCEEDED
+        assert all("auth_code" not in body for body in shop.sent)
+        assert payment.route is not None
+
+
+@pytest.mark.parametrize("key", ["", "bad key!", "k" * 65, "4111111111111111"])
+async def test_an_embedded_caller_is_held_to_the_same_keys(key: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        shop.forget()
+        with pytest.raises(Invalid):
+            await shop.submit(request, key)
+        assert shop.asked == []
+
+
+async def test_an_embedded_caller_gets_no_card_number_in() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "CARD", card_token="4111111111111111")
+        shop.forget()
+        with pytest.raises(Invalid) as refused:
+            await shop.submit(request)
+        assert [fault.code for fault in refused.value.faults] == ["LOOKS_LIKE_PAN"]
+        assert "4111" not in str(refused.value)
+        challenged = await shop.pay("chinese_shop", "QUICK_PAY:c_2", key="k2")
+        with pytest.raises(Invalid):
+            await shop.answer(challenged, "4111 1111 1111 1111")
+        assert shop.count("verify") == 0
+
+
+def _without_fingerprint(shop: Checkout) -> Says:
+    async def answer(request: Request) -> Response:
+        found = await shop._sandbox(request)
+        told = msgspec.json.decode(found.body)
+        return Response(
+            found.status, msgspec.json.encode({name: value for name, value in told.items() if name != "fingerprint"})
+        )
+
+    return answer

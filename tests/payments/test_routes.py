@@ -1,0 +1,157 @@
+"""Where a payment goes, by which rule, and what else there was; and that each is learned from once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from cashier import routes
+from cashier.domain import track_record
+from cashier.domain.changes import What
+from cashier.domain.message import MessageCode
+from cashier.domain.payment import Status
+from cashier.domain.payment_answer import Payment
+from cashier.domain.track_record import Outcome
+from cashier.payments.refused import ConsultChanged
+from tests.payments.checkout import Checkout, checkout
+
+pytestmark = pytest.mark.looptime
+
+
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the records are changed by, each time."""
+    found: list[str] = []
+    heard = track_record.heard
+
+    def noting(before: Any, outcome: Outcome, *rest: Any) -> Any:
+        found.append(outcome.value)
+        return heard(before, outcome, *rest)
+
+    monkeypatch.setattr(routes, "heard", noting)
+    return found
+
+
+async def test_an_external_card_is_routed_and_the_answer_names_rule_channel_and_alternatives() -> None:
+    async with checkout() as shop:
+        payment = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_1"))
+        assert payment.status is Status.SUCCEEDED
+        assert payment.route is not None
+        assert payment.route.rule == "cheapest_healthy"
+        assert {payment.route.channel_id, *payment.route.alternatives} == {"ch_card_adyen", "ch_card_worldpay"}
+        sent = shop.sent[0]
+        assert next(leg for leg in sent["legs"] if leg["type"] == "CHANNEL")["id"] == payment.route.channel_id
+        assert tuple(sent["alternatives"]) == payment.route.alternatives
+        assert f"CHANNEL:{payment.route.channel_id}" in shop.kept()
+
+
+async def test_money_that_needs_no_channel_has_no_route() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
+        assert (payment.status, payment.route) == (Status.SUCCEEDED, None)
+        assert shop.payments._routes.records == {}
+
+
+async def test_the_route_is_still_told_when_it_is_looked_at_later() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        assert payment.route is not None
+        shop.settle(payment)
+        assert (await shop.look(payment)).route == payment.route
+
+
+async def test_a_success_is_learned_from_once_however_often_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with checkout() as shop:
+        found = learned(monkeypatch)
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        assert found == [], "nothing is known yet"
+        shop.settle(payment)
+        for _ in range(3):
+            assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert found == ["WORKED"]
+        assert list(shop.payments._routes.records) == ["ch_wallet_alipay"]
+
+
+async def test_a_channel_that_fails_is_learned_from_once_and_a_payer_who_does_not_pay_says_nothing_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with checkout() as shop:
+        found = learned(monkeypatch)
+        declined = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_declined", key="k1"))
+        assert (declined.status, declined.message.code) == (Status.FAILED, MessageCode.FAILED)
+        await shop.look(declined)
+        assert found == ["UNSURE"], "a code of which nobody knows whose fault it was"
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2")
+        shop.settle(payment, "FAILED")
+        refused = await shop.look(payment)
+        assert (refused.status, refused.message.code) == (Status.FAILED, MessageCode.DECLINED)
+        assert len(found) == 1
+        assert shop.kept() == {}
+
+
+async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with checkout() as shop:
+        found = learned(monkeypatch)
+        shop.befall("engine", "swallow", on="submit")
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k1")
+        assert payment.status is Status.PROCESSING
+        await asyncio.sleep(60)
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.cancel(await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2"))).status is Status.CLOSED
+        assert found == []
+
+
+@pytest.mark.parametrize(
+    ("auth_code", "channel_id"),
+    [
+        ("130123456789012340", "ch_cqr_wechat"),
+        ("280123456789012340", "ch_cqr_alipay"),
+        ("6201234567890123450", "ch_cqr_unionpay"),
+    ],
+)
+async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str, channel_id: str) -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=auth_code)
+        assert payment.status is Status.SUCCEEDED
+        assert payment.route is not None
+        assert (payment.route.channel_id, payment.route.alternatives) == (channel_id, ())
+        assert f"CHANNEL:{channel_id}" in shop.kept()
+
+
+async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code="990123456789012340")
+        assert payment.status is Status.SUCCEEDED
+        assert payment.route is not None
+        assert len({payment.route.channel_id, *payment.route.alternatives}) == 3
+
+
+async def test_the_code_of_a_wallet_that_is_closed_is_not_taken_to_another() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("scan_to_pay", "CONSUMER_QR", auth_code="130123456789012340")
+        shop.close_channels("ch_cqr_wechat")
+        with pytest.raises(ConsultChanged) as changed:
+            await shop.submit(request)
+        assert [change.what for change in changed.value.changes] == [What.METHOD_CLOSED]
+        assert shop.count("submit") == 0
+
+
+async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next() -> None:
+    async with checkout() as shop:
+        held = shop.held["submit"] = asyncio.Event()
+        paying = asyncio.create_task(_answered(shop))
+        await asyncio.sleep(1)
+        first = next(leg for leg in shop.sent[0]["legs"] if leg["type"] == "CHANNEL")["id"]
+        shop.close_channels(first)
+        held.set()
+        payment = await paying
+        assert payment.status is Status.SUCCEEDED
+        assert [source for source in shop.kept() if source.startswith("CHANNEL")] == [
+            f"CHANNEL:{shop.sent[0]['alternatives'][0]}"
+        ]
+
+
+async def _answered(shop: Checkout) -> Payment:
+    return await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_1"))

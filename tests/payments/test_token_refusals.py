@@ -1,0 +1,179 @@
+"""A token that is tampered with, out of date, of somebody else, or signed by a retired key is refused with a code, and nothing is sent."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import urlsafe_b64decode
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from cashier.domain.payment import Status
+from cashier.tokens.signing import TokenRefused
+from tests.payments.checkout import Checkout, checkout, configured
+
+pytestmark = pytest.mark.looptime
+
+CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
+OLD, NEW = "o" * 32, "n" * 32
+
+
+def _tampered(token: str) -> str:
+    head, claims, signature = token.split(".")
+    changed = "A" if claims[20] != "A" else "B"
+    return ".".join((head, claims[:20] + changed + claims[21:], signature))
+
+
+TOKENS: dict[str, Callable[[str], str]] = {
+    "TOKEN_MALFORMED": lambda token: token[:40],
+    "TOKEN_TAMPERED": _tampered,
+}
+
+
+@pytest.mark.parametrize("code", TOKENS)
+async def test_a_consult_token_that_was_changed_is_refused_and_nobody_is_asked(code: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        shop.forget()
+        with pytest.raises(TokenRefused) as refused:
+            await shop.submit(msgspec.structs.replace(request, consult_token=TOKENS[code](request.consult_token)))
+        assert refused.value.code == code
+        assert shop.asked == []
+
+
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [
+        ({"order_id": "o_1001"}, "TOKEN_OTHER_ORDER"),
+        ({"merchant_id": "m_2"}, "TOKEN_OTHER_ORDER"),
+        ({"user_id": "u_2"}, "TOKEN_OTHER_USER"),
+    ],
+)
+async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is_asked(
+    other: dict[str, str], code: str
+) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        shop.forget()
+        with pytest.raises(TokenRefused) as refused:
+            await shop.submit(msgspec.structs.replace(request, **other))
+        assert refused.value.code == code
+        assert shop.asked == []
+
+
+async def test_an_expired_consult_token_is_refused_after_the_look_and_before_anything_else() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        await asyncio.sleep(901)
+        shop.forget()
+        with pytest.raises(TokenRefused) as refused:
+            await shop.submit(request)
+        assert refused.value.code == "TOKEN_EXPIRED"
+        assert shop.asked == ["look_up"]
+
+
+async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expired() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        await shop.submit(request)
+        await asyncio.sleep(901)
+        assert (await shop.submit(request)).status is Status.SUCCEEDED
+
+
+async def test_a_consult_token_of_an_order_that_cannot_be_paid_opens_nothing() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        blocked = await shop.consult("order_closed")
+        closed = msgspec.structs.replace(request, order_id="o_1004", consult_token=blocked.consult_token)
+        with pytest.raises(TokenRefused) as refused:
+            await shop.submit(closed)
+        assert refused.value.code == "TOKEN_EXPIRED"
+
+
+async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
+    async with checkout(secrets=(OLD,)) as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        payment = await shop.submit(request)
+        rotated = shop.worker(configured((NEW, OLD)))
+        retired = shop.worker(configured((NEW,)))
+        async with rotated, retired:
+            assert (await shop.of(rotated).look(payment.payment_id, payment.payment_token)).status is Status.CHALLENGE
+            with pytest.raises(TokenRefused) as refused:
+                await shop.of(retired).submit(request, "k1")
+            assert refused.value.code == "TOKEN_UNKNOWN_KEY"
+            with pytest.raises(TokenRefused) as refused:
+                await shop.of(retired).answer(payment.payment_id, payment.payment_token, "246810")
+            assert refused.value.code == "TOKEN_UNKNOWN_KEY"
+        assert shop.count("verify") == shop.count("submit") == 0
+
+
+@pytest.mark.parametrize("call", ["look", "answer", "cancel", "follow"])
+@pytest.mark.parametrize(
+    "code", ["TOKEN_OTHER_PAYMENT", "TOKEN_TAMPERED", "TOKEN_MALFORMED", "TOKEN_WRONG_TYPE", "TOKEN_EXPIRED"]
+)
+async def test_no_call_takes_a_payment_token_that_is_not_good(call: str, code: str) -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        one = await shop.submit(request)
+        other = await shop.pay("balance_is_enough", "BALANCE:acc_1")
+        tokens = {
+            "TOKEN_OTHER_PAYMENT": other.payment_token,
+            "TOKEN_TAMPERED": _tampered(one.payment_token),
+            "TOKEN_MALFORMED": "a.b",
+            "TOKEN_WRONG_TYPE": request.consult_token,
+            "TOKEN_EXPIRED": one.payment_token,
+        }
+        if code == "TOKEN_EXPIRED":
+            await asyncio.sleep(8 * 86_400)
+        shop.forget()
+        with pytest.raises(TokenRefused) as refused:
+            await _called(shop, call, one.payment_id, tokens[code])
+        assert refused.value.code == code
+        assert shop.asked == []
+
+
+async def test_a_payment_token_is_no_consult_token() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        payment = await shop.submit(request)
+        with pytest.raises(TokenRefused) as refused:
+            await shop.submit(msgspec.structs.replace(request, consult_token=payment.payment_token), "k2")
+        assert refused.value.code == "TOKEN_WRONG_TYPE"
+
+
+async def test_a_token_holds_while_looking_is_worth_while() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay(CASE, METHOD)
+        await asyncio.sleep(7 * 86_400)
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+
+
+async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay(
+            "chinese_shop", "CARD", card_token="tok_secret_1", return_url="https://shop.example/session-7"
+        )
+        readable = msgspec.json.encode(payment) + b"".join(
+            _decoded(part) for part in payment.payment_token.split(".")[:2]
+        )
+        assert b"tok_secret_1" not in readable
+        assert b"session-7" not in readable
+        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+        assert next(leg for leg in shop.sent[0]["legs"] if leg["type"] == "CHANNEL")["instrument_id"] == "tok_secret_1"
+        assert shop.sent[0]["return_url"] == "https://shop.example/session-7"
+
+
+def _decoded(part: str) -> bytes:
+    return urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+async def _called(shop: Checkout, call: str, payment_id: str, token: str) -> None:
+    if call == "follow":
+        await anext(shop.payments.follow(payment_id, token))
+    elif call == "answer":
+        await shop.payments.answer(payment_id, token, "246810")
+    elif call == "cancel":
+        await shop.payments.cancel(payment_id, token)
+    else:
+        await shop.payments.look(payment_id, token)

@@ -1,0 +1,166 @@
+"""What nobody knows is PROCESSING. Only looking leaves it: no second key, no failure by time, and no second submit by anybody's look."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from cashier.domain.message import MessageCode
+from cashier.domain.payment import Status
+from cashier.payments.refused import EngineUnavailable
+from tests.payments.checkout import checkout, connection_refused
+
+pytestmark = pytest.mark.looptime
+
+BEFORE = ["cut", "swallow", "error", "overload"]
+AFTER = ["reset", "hang", "truncate", "garbage", "wrong_identity"]
+CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
+
+
+@pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late"])
+async def test_a_submit_without_a_readable_answer_is_processing_and_is_not_sent_again(fault: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", fault, on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        assert (payment.status, payment.message.code) == (Status.PROCESSING, MessageCode.OUTCOME_UNKNOWN)
+        assert payment.poll_after_ms is not None
+        assert shop.count("submit") == 1
+        assert await shop.ended(payment)
+        assert shop.count("submit") == 1
+
+
+@pytest.mark.parametrize("fault", AFTER)
+async def test_where_the_money_was_taken_the_next_look_says_so(fault: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", fault, on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert shop.paid_by("o_1002") == [payment.payment_id]
+
+
+@pytest.mark.parametrize("fault", BEFORE)
+async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it_is_called_closed(fault: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", fault, on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        for _ in range(10):
+            assert (await shop.look(payment)).status is Status.PROCESSING
+            await asyncio.sleep(2)
+        assert shop.count("reverse") == 0
+        await asyncio.sleep(11)
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.count("reverse") == 1
+        assert shop.entries == ()
+
+
+async def test_one_that_arrives_late_is_found_and_paid() -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "arrives_late", on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        assert (await shop.look(payment)).status is Status.PROCESSING
+        await asyncio.sleep(6)
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert shop.paid_by("o_1002") == [payment.payment_id]
+
+
+async def test_one_that_was_sealed_and_arrives_after_all_takes_nothing() -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "arrives_late", on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        assert (await shop.cancel(payment)).status is Status.CLOSED
+        await asyncio.sleep(6)
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.kept() == {}
+
+
+@pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late", "duplicate", "slow_body"])
+async def test_the_client_that_submits_again_with_its_key_is_charged_once(fault: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", fault, on="submit")
+        request = await shop.chosen(CASE, METHOD)
+        first = await shop.submit(request)
+        again = await shop.submit(request)
+        assert again.payment_id == first.payment_id
+        assert again.status is Status.SUCCEEDED
+        await asyncio.sleep(10)
+        assert (await shop.look(first)).status is Status.SUCCEEDED
+        assert shop.paid_by("o_1002") == [first.payment_id]
+
+
+@pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
+async def test_an_engine_that_stays_silent_leaves_it_processing_for_days_and_never_failed(fault: str) -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "reset", on="submit")
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.befall("engine", fault, always=True)
+        for hours in (0, 1, 24, 48):
+            await asyncio.sleep(hours * 3_600)
+            found = await shop.look(payment)
+            assert found.status is Status.PROCESSING
+            assert found.poll_after_ms is not None
+        shop.clear()
+        assert (await shop.look(payment)).status is Status.CLOSED
+        assert shop.kept() == {}
+
+
+async def test_the_acquirers_word_on_this_payment_is_enough_though_the_engine_is_silent() -> None:
+    async with checkout() as shop:
+        shop.befall("engine", "reset", on="submit")
+        payment = await shop.pay(CASE, METHOD)
+        shop.befall("engine", "hang", always=True)
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+
+
+async def test_an_acquirer_that_is_silent_leaves_a_success_to_be_confirmed() -> None:
+    async with checkout() as shop:
+        shop.befall("acquirer", "error", always=True)
+        payment = await shop.pay(CASE, METHOD)
+        assert (payment.status, payment.message.code) == (Status.PROCESSING, MessageCode.CONFIRMING)
+        await asyncio.sleep(7_200)
+        assert (await shop.look(payment)).status is Status.PROCESSING
+        shop.clear()
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+
+
+async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.befall("acquirer", "error", always=True)
+        shop.settle(payment, "FAILED")
+        assert (await shop.look(payment)).status is Status.PROCESSING
+        shop.clear()
+        assert (await shop.look(payment)).status is Status.FAILED
+
+
+async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        shop.says["submit"] = connection_refused
+        with pytest.raises(EngineUnavailable):
+            await shop.submit(request)
+        assert shop.count("submit") == 1
+        assert shop.entries == ()
+        del shop.says["submit"]
+        assert (await shop.submit(request)).status is Status.SUCCEEDED
+
+
+async def test_another_way_after_one_that_was_never_made_is_free() -> None:
+    async with checkout() as shop:
+        request = await shop.chosen(CASE, METHOD)
+        shop.says["submit"] = connection_refused
+        with pytest.raises(EngineUnavailable):
+            await shop.submit(request)
+        del shop.says["submit"]
+        assert (await shop.pay(CASE, "BALANCE:acc_2", key="k2")).status is Status.SUCCEEDED
+
+
+async def test_a_poll_that_fails_once_is_made_again_before_it_counts_as_silence() -> None:
+    async with checkout() as shop:
+        payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        shop.settle(payment)
+        shop.befall("engine", "reset", on="look_up")
+        shop.befall("acquirer", "error")
+        shop.forget()
+        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert shop.count("look_up") == shop.count("result") == 2
