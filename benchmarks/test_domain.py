@@ -18,7 +18,7 @@ from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.facts import Boost, Channels, Facts
 from cashier.domain.knapsack import MAX_STEPS, Search
-from cashier.domain.method import Kind, PayMethod
+from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.promotion import Coupons
 from cashier.domain.ranking import ranked
 from cashier.fanout.ask import Importance, SourceReport, Status

@@ -5,14 +5,13 @@ async with Cashier.from_config("config/cashier.toml") as cashier:
     payment = await cashier.payments.submit(PaymentRequest(consult_token=answer.consult_token, …), "an-idempotency-key")
 """
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.consult import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.method import Availability, Kind, PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
-from cashier.domain.payment import Status as PaymentStatus
-from cashier.domain.payment_answer import Payment
+from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.domain.payment_request import Device, PaymentRequest
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status as PaymentStatus
 from cashier.payments.refused import (
     AcceptError,
     CheckUnavailable,
@@ -26,6 +25,7 @@ from cashier.payments.refused import (
     RiskRejected,
 )
 from cashier.settings import Configuration, ConfigurationError
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.tokens.signing import TokenRefused
 from cashier.wiring import Cashier
 

@@ -9,20 +9,20 @@ from typing import Annotated, Any, Protocol
 
 from msgspec import Meta, Struct
 
-from cashier.answer import Missing, Why
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.catalog import Catalog
-from cashier.domain.checks import NOT_YOURS, block
 from cashier.domain.facts import Facts
-from cashier.domain.method import PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
+from cashier.domain.order_checks import NOT_YOURS, block
+from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, ranked
 from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
 from cashier.fanout.streaming_scatter import Unfolding
+from cashier.source_errors import Missing, Why
 
 _MS_NS = 1_000_000
 _GAP = Missing("", Why.SKIPPED)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from cashier.client import Payments, Told
-from cashier.domain.payment import FINAL
+from cashier.domain.payment_state import FINAL
 
 # As long as one look waits at the service, and how long to leave it alone where one came back at once with nothing new.
 WAIT_MS = 20_000

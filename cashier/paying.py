@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cashier import client, terminal, terminal_payment
 from cashier.client import Told
-from cashier.domain.payment import FINAL
+from cashier.domain.payment_state import FINAL
 from cashier.payer import Chosen, NoWay, Payer, Step, Wish, choose, follow
 from cashier.payer import pay as pay_at
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 
+from cashier.domain.channel_health import Outcome, TrackRecord, heard, passed_over, probed
 from cashier.domain.facts import Channel
-from cashier.domain.route_rules import Passage, Routing
 from cashier.domain.routing import Route, route
-from cashier.domain.track_record import Outcome, TrackRecord, heard, passed_over, probed
+from cashier.domain.routing_rules import Passage, Routing
 
 # Far more than any gateway has; a bound all the same. What was heard of longest ago goes, and is then as at a cold start.
 MAX_CHANNELS = 10_000

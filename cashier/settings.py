@@ -21,7 +21,7 @@ from msgspec import Meta, Struct, inspect
 from cashier.consult import ConsultSettings
 from cashier.domain.catalog import Catalog, Methods, Texts
 from cashier.domain.ranking import Weights
-from cashier.domain.route_rules import Routing
+from cashier.domain.routing_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings

@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import msgspec
 
-from cashier.answer import Unreachable
 from cashier.sandbox import Fault, LocalPayments, UpstreamTrouble, Weather, World
 from cashier.sandbox.answers import Answer, refusal
+from cashier.source_errors import Unreachable
 from cashier.wire.exchange import Request, Response
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from cashier.consult import Consult, Consultation, RequiredSourceUnavailable
-from cashier.domain.method import Availability
+from cashier.domain.pay_method import Availability
 from cashier.domain.ranking import Weights
 from cashier.fanout.ask import Status
 from cashier.fanout.limiter import LimiterSettings

@@ -23,7 +23,7 @@ from aiohttp import web
 
 from cashier import Cashier, ConsultRequest
 from cashier.consult import Consultation
-from cashier.domain.method import Availability, Kind
+from cashier.domain.pay_method import Availability, Kind
 from cashier.fanout.ask import Status
 from cashier.plan import NAMES
 from cashier.sandbox import SOURCES, Fault, Weather, World, create_app

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.consult import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.method import Availability, Kind, PayMethod
 from cashier.domain.order import Blocked
+from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.fanout.ask import Status
 from cashier.sandbox import CASES
 from cashier.tokens.signer import Signer

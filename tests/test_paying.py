@@ -10,16 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.answer import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
-from cashier.domain.inquiry import Challenged, Inquiry, Passed, Wrong
+from cashier.domain.acquirer_contract import OrderResult, ResultStatus
+from cashier.domain.engine_contract import Answered, EngineStatus, NeverArrived, Sealed, Submission, Unknown
 from cashier.domain.legs import Leg, LegType
-from cashier.domain.method import Kind
 from cashier.domain.money import Money
-from cashier.domain.order_result import OrderResult, ResultStatus
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.domain.submission import Answered, EngineStatus, NeverArrived, Sealed, Submission, Unknown
+from cashier.domain.risk_contract import Challenged, Inquiry, Passed, Wrong
 from cashier.sandbox import Weather, World, read_forecast, weather_named
 from cashier.sandbox.effects import HELD_UP
+from cashier.source_errors import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
 from cashier.sources.acquirer import Acquirer
 from cashier.sources.again import Tries
 from cashier.sources.engine import Engine

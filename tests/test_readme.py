@@ -20,9 +20,9 @@ import pytest
 import uvicorn
 
 from cashier import Cashier
-from cashier.domain.payment_diagram import block
 from cashier.sandbox import CASES
 from cashier.settings import configuration
+from tests.domain.payment_diagram import block
 
 from .running import ROOT, configured, running
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cashier import routes
-from cashier.domain.blame import Blame
-from cashier.domain.method import Kind
+from cashier.domain.failure_attribution import Blame
 from cashier.domain.order import Product, Terminal
-from cashier.domain.route_rules import Passage, Routing, Rule
+from cashier.domain.pay_method import Kind
+from cashier.domain.routing_rules import Passage, Routing, Rule
 from cashier.routes import Routes
 
 from .domain.facts import channel, cny

@@ -14,12 +14,12 @@ from random import Random
 import pytest
 from msgspec import Struct, structs
 
-from cashier.domain.blame import Blame
 from cashier.domain.facts import Channel
-from cashier.domain.method import Kind
+from cashier.domain.failure_attribution import Blame
 from cashier.domain.order import Product, Terminal
-from cashier.domain.route_rules import By, Passage, Routing, Rule
+from cashier.domain.pay_method import Kind
 from cashier.domain.routing import Route
+from cashier.domain.routing_rules import By, Passage, Routing, Rule
 from cashier.routes import Routes
 
 from .domain.facts import channel, cny

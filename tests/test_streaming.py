@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.consult import Consultation, ConsultError, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
-from cashier.domain.method import Availability, ReasonCode
+from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.fanout.ask import Status
 from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Trip

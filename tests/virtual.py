@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cashier.answer import Garbled, Overloaded, Unreachable, WrongIdentity
 from cashier.consult import Consult, Consultation, ConsultError, ConsultSettings
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
@@ -17,6 +16,7 @@ from cashier.fanout.upstream import unguarded
 from cashier.plan import QUESTIONS, Way, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings import configuration
+from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
 from cashier.sources.call import InProcess
 from cashier.tokens.signer import Signer
 from cashier.wire.exchange import Trip

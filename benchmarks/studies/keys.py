@@ -15,11 +15,11 @@ from typing import Any
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.studies.arrivals import at_random
-from cashier.answer import SourceError
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, Gathering
 from cashier.fanout.upstream import Upstream
 from cashier.plan import QUESTIONS
+from cashier.source_errors import SourceError
 from cashier.sources.call import OverWire
 from cashier.sources.many import ManyOverWire
 from cashier.wire.exchange import Trip

@@ -15,10 +15,10 @@ from benchmarks.lab.process import LOAD_CORE, process, python
 from benchmarks.studies.bench import Bench
 from benchmarks.studies.keys import PATHS
 from cashier import Cashier
-from cashier.answer import SourceError
 from cashier.fanout.ask import Importance, Status
 from cashier.fanout.batch import Batch
 from cashier.plan import NAMES, known
+from cashier.source_errors import SourceError
 from cashier.wire.exchange import Trip
 
 Figures: TypeAlias = dict[str, float]

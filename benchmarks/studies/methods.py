@@ -24,7 +24,7 @@ from cashier.consult import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas
-from cashier.domain.method import Kind, PayMethod
+from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import ranked
 from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.plan import NAMES

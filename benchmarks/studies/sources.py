@@ -31,7 +31,6 @@ from benchmarks.lab.upstream import upstream
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.slope import slope
 from benchmarks.upstream import FIRST
-from cashier.answer import Missing
 from cashier.fanout.ask import Ask
 from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.plan import Plan
@@ -39,6 +38,7 @@ from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
 from cashier.plan import QUESTIONS
 from cashier.settings import Settings, SourceSettings, SourcesSettings
+from cashier.source_errors import Missing
 from cashier.sources.call import OverWire
 from cashier.sources.card import CARD
 from cashier.stack import Stack

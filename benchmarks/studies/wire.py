@@ -20,7 +20,7 @@ from benchmarks.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
 from benchmarks.lab.sized import SIZES, answer
 from benchmarks.results import Bars, Figure, Finding, Row, Table
-from cashier.answer import SourceError
+from cashier.source_errors import SourceError
 from cashier.wire.exchange import Request, Response, Transport, Trip
 from cashier.wire.http1 import Http1
 from cashier.wire.via_aiohttp import ViaAiohttp

@@ -13,20 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from cashier.answer import Missing
-from cashier.domain import cards, combined, face
-from cashier.domain.cards import BoundCard
+from cashier.domain import card_offers, presentation, split_payment
+from cashier.domain.card_offers import BoundCard
 from cashier.domain.case import Case
 from cashier.domain.facts import ACTIVE, Account, Agreement
+from cashier.domain.kind_assessment import Line
 from cashier.domain.limits import beyond, tightest
-from cashier.domain.line import Line
-from cashier.domain.method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, by_carrier, over
-from cashier.domain.options import ordered
+from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
+from cashier.domain.reason_text import option, ordered
 from cashier.domain.refusal import Refusal, silence
-from cashier.domain.words import option
+from cashier.source_errors import Missing
 
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 AGREEMENT_TERMINATED = Refusal(ReasonCode.AGREEMENT_TERMINATED, "card")
@@ -46,7 +45,7 @@ _agreement_id = attrgetter("agreement_id")
 def assemble(case: Case) -> list[Offer]:
     """Every way that somebody could ask about, usable or not, in no order that matters."""
     line = Line(case, Kind.QUICK_PAY)
-    held = [] if isinstance(case.facts.card, Missing) else cards.bound(line, case.facts.card.cards)
+    held = [] if isinstance(case.facts.card, Missing) else card_offers.bound(line, case.facts.card.cards)
     found = [
         *quick_pay(line, held),
         *agreements(Line(case, _AGREEMENT)),
@@ -67,7 +66,7 @@ def quick_pay(line: Line, held: list[BoundCard]) -> list[Offer]:
     if isinstance(missing, Missing):
         return [unnamed(line, silence(missing))]
     if held:
-        return [cards.offer(line, card) for card in held]
+        return [card_offers.offer(line, card) for card in held]
     return [unnamed(line, NO_CARD)] if line.carriers or line.case.channel_gap else []
 
 
@@ -89,9 +88,11 @@ def agreement_offer(line: Line, agreement: Agreement) -> Offer:
     channel = None if isinstance(gateway, Missing) else gateway.by_id.get(agreement.channel_id)
     method_id, instrument = f"AGREEMENT:{agreement.agreement_id}", Instrument(agreement.agreement_id)
     if channel is None or channel.kind != _AGREEMENT:
-        return Offer(method_id, line, line.name, face.icon(line.terms.icon), instrument, over(line, (), None, refusal))
+        return Offer(
+            method_id, line, line.name, presentation.icon(line.terms.icon), instrument, over(line, (), None, refusal)
+        )
     found = over(line, (line.case.view.road(channel, line.terms),), channel.provider, refusal, None, most)
-    seen = face.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)
+    seen = presentation.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)
     return Offer(method_id, line, seen.title, seen.icon, instrument, found)
 
 
@@ -106,7 +107,7 @@ def balances(line: Line, cards_line: Line, held: list[BoundCard]) -> Iterator[Of
         alone = balance_offer(line, account, amounts, left)
         yield alone
         if alone.quote.refusal is not None and alone.quote.refusal.code is _INSUFFICIENT:
-            yield from combined.offers(line, cards_line, account, alone, held)
+            yield from split_payment.offers(line, cards_line, account, alone, held)
 
 
 def balance_offer(line: Line, account: Account, amounts: Amounts, left: Limits) -> Offer:
@@ -118,7 +119,9 @@ def balance_offer(line: Line, account: Account, amounts: Amounts, left: Limits) 
         refusal = CURRENCY_NOT_HELD
     if refusal is None:
         refusal = beyond(left, payable) or short_of(account, payable) or case.quota_gap
-    title, icon = face.of_account(line.title, line.terms.icon, account.type, case.wording.accounts[account.type])
+    title, icon = presentation.of_account(
+        line.title, line.terms.icon, account.type, case.wording.accounts[account.type]
+    )
     instrument = Instrument(account.account_id, type=account.type, available=account.available)
     return Offer(f"BALANCE:{account.account_id}", line, title, icon, instrument, Quote(refusal, amounts, left))
 
@@ -158,7 +161,7 @@ def by_kind(line: Line) -> list[Offer]:
 
 def named(line: Line, found: Quote, second: tuple[Option, ...] = ()) -> Offer:
     """One way for a whole kind, under the kind's own name."""
-    return Offer(line.kind, line, line.name, face.icon(line.terms.icon), None, found, second)
+    return Offer(line.kind, line, line.name, presentation.icon(line.terms.icon), None, found, second)
 
 
 def unnamed(line: Line, refusal: Refusal) -> Offer:

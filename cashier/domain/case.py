@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cashier.answer import Missing
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts, Quota
-from cashier.domain.method import Amounts
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
+from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Coupons, Discounts
 from cashier.domain.refusal import silence
-from cashier.domain.view import view
+from cashier.domain.storefront import view
+from cashier.source_errors import Missing
 
 
 class Case:

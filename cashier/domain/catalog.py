@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from cashier.domain.facts import AccountType, Bps, CardType
-from cashier.domain.message import MessageCode
-from cashier.domain.method import Kind, NextAction, ReasonCode
 from cashier.domain.order import Blocked, Product, Terminal
+from cashier.domain.pay_method import Kind, NextAction, ReasonCode
+from cashier.domain.payment_message import MessageCode
 
 Text = Annotated[str, Meta(min_length=1)]
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
-from cashier.answer import Missing
 from cashier.domain.money import BPS, Money
 from cashier.domain.order import Country, Instant, Order
+from cashier.source_errors import Missing
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
 

@@ -11,10 +11,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from cashier.domain.method import Amounts, Discount, Kind, PayMethod, ReasonCode
-from cashier.domain.method import Leg as Share
-from cashier.domain.method import LegType as ShareType
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Amounts, Discount, Kind, PayMethod, ReasonCode
+from cashier.domain.pay_method import Leg as Share
+from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.quote import Quote
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cashier.domain.facts import Channel, Period, Quota
-from cashier.domain.method import Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import BPS, Money, share_half_up
+from cashier.domain.pay_method import Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
 
 

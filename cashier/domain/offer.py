@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cashier.domain.facts import Channel
+from cashier.domain.kind_assessment import Line
 from cashier.domain.limits import beyond, tightest, too_little
-from cashier.domain.line import Line
-from cashier.domain.method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
-from cashier.domain.road import Road
+from cashier.domain.storefront_channel import Road
 
 NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 

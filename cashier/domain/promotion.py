@@ -18,9 +18,9 @@ from msgspec import Struct
 
 from cashier.domain.facts import Promotion
 from cashier.domain.knapsack import MAX_STEPS, Search
-from cashier.domain.method import Amounts, Discount, Kind
 from cashier.domain.money import Money, share_down
 from cashier.domain.order import Order
+from cashier.domain.pay_method import Amounts, Discount, Kind
 
 # Of more promotions than this the least valuable are not looked at: a bound on the time, far above what anybody is offered.
 MAX_COUNTED = 1_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cashier.domain.facts import Channel
-from cashier.domain.method import Amounts, Leg, Limits
 from cashier.domain.money import BPS
+from cashier.domain.pay_method import Amounts, Leg, Limits
 from cashier.domain.refusal import Refusal
 
 

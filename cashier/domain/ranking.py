@@ -11,15 +11,15 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.answer import Missing
 from cashier.domain.case import Case
 from cashier.domain.facts import Channel, ChannelStatus
-from cashier.domain.method import Amounts, Health, Kind, NextAction, PayMethod
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
+from cashier.domain.pay_method import Amounts, Health, Kind, NextAction, PayMethod
 from cashier.domain.quote import cost_bps
+from cashier.domain.reason_text import reason
 from cashier.domain.refusal import AVAILABILITIES, STANDING, availability
-from cashier.domain.words import reason
+from cashier.source_errors import Missing
 
 # See `refusal`: named once.
 _UP, _DOWN, _FLUCTUATING, _UNKNOWN = Health.UP, Health.DOWN, Health.FLUCTUATING, Health.UNKNOWN

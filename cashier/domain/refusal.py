@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.answer import Missing, Why
-from cashier.domain.method import Availability, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Availability, ReasonCode, Remedy, RemedyType
+from cashier.source_errors import Missing, Why
 
 _SILENT = frozenset(
     (ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING)

@@ -20,11 +20,11 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
+from cashier.domain.channel_health import TrackRecord, ceiling_bps, probe_due, success
 from cashier.domain.facts import Channel
 from cashier.domain.money import BPS
 from cashier.domain.quote import cost_bps
-from cashier.domain.route_rules import By, Passage, Routing, Rule
-from cashier.domain.track_record import TrackRecord, ceiling_bps, probe_due, success
+from cashier.domain.routing_rules import By, Passage, Routing, Rule
 
 _UNHEARD = TrackRecord()
 

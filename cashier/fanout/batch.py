@@ -18,9 +18,9 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 from msgspec import Meta, Struct
 
-from cashier.answer import SourceError, Unreachable
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream import Heard, Leg
+from cashier.source_errors import SourceError, Unreachable
 
 _MS_NS = 1_000_000
 

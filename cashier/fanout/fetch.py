@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from cashier.answer import SourceError
 from cashier.fanout.ask import Done, InFlight, Known, Status
 from cashier.fanout.l2.interface import Kept
+from cashier.source_errors import SourceError
 
 if TYPE_CHECKING:
     from cashier.fanout.cache import Cache

@@ -13,7 +13,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.answer import BreakerOpen, NotAsked, Shed, Skipped
 from cashier.fanout.adaptive_timeout import SHARE, Patience
 from cashier.fanout.ask import Done, Importance, InFlight, Known
 from cashier.fanout.breaker import BreakerSettings
@@ -26,6 +25,7 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.retry_budget import Budget
 from cashier.fanout.upstream import Heard, Upstream
+from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
 
 _MS_NS = 1_000_000
 _LEARN_NS = 1_000_000_000

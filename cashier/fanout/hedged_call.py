@@ -9,10 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from cashier.answer import NotAsked, Overloaded, SourceError, Unreachable
 from cashier.fanout.ask import Done, Known
 from cashier.fanout.endpoint import Place, elsewhere
 from cashier.fanout.upstream import Heard, Leg
+from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
 
 if TYPE_CHECKING:
     from cashier.fanout.guard import Guard

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from cashier.answer import Missing, SourceError, Why
 from cashier.fanout.ask import Ask, Importance, Instead, Known, SourceReport, Status
 from cashier.fanout.loop_stall import TURN_S, stalled
 from cashier.fanout.pending_ask import NEVER_NS, Slot
 from cashier.fanout.plan import Plan
+from cashier.source_errors import Missing, SourceError, Why
 
 # Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]

@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from cashier.answer import Missing, Why
 from cashier.fanout.ask import Status
 from cashier.fanout.pending_ask import NEVER_NS, Slot
 from cashier.fanout.scatter import Gathered, Scatter
+from cashier.source_errors import Missing, Why
 
 
 class Unfolding(Scatter):

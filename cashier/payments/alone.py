@@ -18,8 +18,8 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from cashier.domain.identity import PAYMENT_ID
-from cashier.domain.submission import Answered, EngineStatus
+from cashier.domain.engine_contract import Answered, EngineStatus
+from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
 from cashier.payments.live_attempts import LiveAttempts, Other
 from cashier.payments.refused import InFlight, KeyReused, OrderBusy

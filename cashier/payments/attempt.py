@@ -9,15 +9,15 @@ import msgspec
 from msgspec import Struct
 
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.changes import Before
-from cashier.domain.identity import fingerprint, payment_id
-from cashier.domain.method import Kind
+from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
+from cashier.domain.offer_diff import Before
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pan import payment_pan_fields
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_id import fingerprint, payment_id
 from cashier.domain.payment_request import Chosen, Device, IdempotencyKey, Means, PaymentRequest
-from cashier.domain.standing import Underway
+from cashier.domain.status_resolution import Underway
 from cashier.payments.refused import FieldFault, Invalid
 from cashier.tokens.consult_token import ConsultClaims, Offered
 from cashier.tokens.payment_token import PaymentClaims, Routed

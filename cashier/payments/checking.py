@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.answer import NoNews
 from cashier.consult import Consultation, RequiredSourceUnavailable, Weighed
+from cashier.domain.acquirer_contract import OrderResult
 from cashier.domain.case import Case
-from cashier.domain.changes import Now, changes, unverified
-from cashier.domain.method import PayMethod
+from cashier.domain.offer_diff import Now, changes, unverified
 from cashier.domain.order import Blocked
-from cashier.domain.order_result import OrderResult
+from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
 from cashier.payments.attempt import Attempt
 from cashier.payments.refused import CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.payments.settings import AcceptSettings
 from cashier.payments.upstreams import Acquirer, Recheck
+from cashier.source_errors import NoNews
 
 # A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
 _CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})

@@ -18,12 +18,16 @@ import structlog
 from msgspec.structs import replace
 
 from cashier import once
-from cashier.answer import NoNews
 from cashier.consult import ConsultError
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenged import Asked, CarriedChallenge, Verdict, answered, carried, verdict
-from cashier.domain.heard import engine_heard
-from cashier.domain.inquiry import (
+from cashier.domain.challenge_progress import Asked, CarriedChallenge, Verdict, answered, carried, verdict
+from cashier.domain.engine_contract import Answered, EnginePayment
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Event, Status
+from cashier.domain.risk_contract import (
     Accepted,
     Challenged,
     Expired,
@@ -34,13 +38,8 @@ from cashier.domain.inquiry import (
     RiskChallenge,
     Wrong,
 )
-from cashier.domain.message import MessageCode
-from cashier.domain.method import Kind
-from cashier.domain.payment import Event, Status
-from cashier.domain.payment_answer import Payment
-from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.standing import EngineWord, Standing
-from cashier.domain.submission import Answered, EnginePayment
+from cashier.domain.status_mapping import engine_heard
+from cashier.domain.status_resolution import EngineWord, Standing
 from cashier.payments.alone import Alone
 from cashier.payments.attempt import (
     LOOKING_S,
@@ -69,6 +68,7 @@ from cashier.payments.settings import AcceptSettings
 from cashier.payments.telling import Telling
 from cashier.payments.upstreams import Recheck, Upstreams
 from cashier.routes import Routes
+from cashier.source_errors import NoNews
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.payment_token import PaymentClaims
 from cashier.tokens.signer import Signer

@@ -14,11 +14,19 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.heard import OfThePayment, acquirer_heard, engine_heard
-from cashier.domain.order_result import Result
-from cashier.domain.payment import IllegalMove, Status
-from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord, Standing, Underway, standing
-from cashier.domain.submission import Answered
+from cashier.domain.acquirer_contract import Result
+from cashier.domain.engine_contract import Answered
+from cashier.domain.payment_state import IllegalMove, Status
+from cashier.domain.status_mapping import OfThePayment, acquirer_heard, engine_heard
+from cashier.domain.status_resolution import (
+    AcquirerHeard,
+    AcquirerWord,
+    EngineHeard,
+    EngineWord,
+    Standing,
+    Underway,
+    standing,
+)
 from cashier.payments.fresh import Fresh, Full
 from cashier.payments.refused import Crowded, KeyReused
 from cashier.payments.settings import AcceptSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cashier.consult import Consultation
-from cashier.domain.changes import Change
+from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import structlog
 from msgspec import Struct
 
-from cashier.domain import submission as engine
-from cashier.domain.candidates import Candidates, Choice, candidates
-from cashier.domain.changes import Change, What
-from cashier.domain.heard import engine_heard
+from cashier.domain import engine_contract as engine
+from cashier.domain.channel_candidates import Candidates, Choice, candidates
 from cashier.domain.legs import Leg, LegsRefused, legs
-from cashier.domain.method import Availability, Kind, ReasonCode
-from cashier.domain.standing import EngineHeard
+from cashier.domain.offer_diff import Change, What
+from cashier.domain.pay_method import Availability, Kind, ReasonCode
+from cashier.domain.status_mapping import engine_heard
+from cashier.domain.status_resolution import EngineHeard
 from cashier.payments.attempt import Attempt
 from cashier.payments.checking import Checked
 from cashier.payments.refused import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy

@@ -15,9 +15,9 @@ import structlog
 from msgspec.structs import replace
 
 from cashier.domain.catalog import Catalog
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment, RouteTaken, challenge, message
-from cashier.domain.standing import EngineWord, Standing
+from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
+from cashier.domain.payment_state import Status
+from cashier.domain.status_resolution import EngineWord, Standing
 from cashier.payments.alone import Alone
 from cashier.payments.attempt import order_key, underway
 from cashier.payments.looking import Heard, Looking, Seen, shows

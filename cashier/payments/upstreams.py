@@ -8,10 +8,10 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from cashier.consult import Weighed
-from cashier.domain.inquiry import Decided, Inquiry, Verified
+from cashier.domain.acquirer_contract import Result
+from cashier.domain.engine_contract import LookedUp, Reversed, Submission, Submitted
 from cashier.domain.order import ConsultRequest
-from cashier.domain.order_result import Result
-from cashier.domain.submission import LookedUp, Reversed, Submission, Submitted
+from cashier.domain.risk_contract import Decided, Inquiry, Verified
 
 # `trip` goes through to the wire unread; budgets are whole milliseconds, at least 1.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.answer import NoNews, SourceError, WrongIdentity
-from cashier.domain.order_result import NoOrder, OrderResult, Result
+from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
+from cashier.source_errors import NoNews, SourceError, WrongIdentity
 from cashier.sources.again import Tries, until_heard
 from cashier.sources.source import Asked, read, source
 from cashier.wire.awaited import ask

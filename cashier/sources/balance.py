@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.answer import Garbled, WrongIdentity
 from cashier.domain.facts import Balances
+from cashier.source_errors import Garbled, WrongIdentity
 from cashier.sources.source import Asked, source
 
 

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cashier.answer import SourceError, Unreachable
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream import Heard, Leg
+from cashier.source_errors import SourceError, Unreachable
 from cashier.sources.source import Adapter, Source, read, understood
 from cashier.wire.exchange import Response, Transport
 

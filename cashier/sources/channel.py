@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.answer import Garbled
 from cashier.domain.facts import Channel, Channels
+from cashier.source_errors import Garbled
 from cashier.sources.source import Asked, source
 
 

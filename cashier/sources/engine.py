@@ -11,9 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cashier.answer import Garbled, NoNews, SourceError, WrongIdentity
-from cashier.domain.order import Id
-from cashier.domain.submission import (
+from cashier.domain.engine_contract import (
     Answered,
     Busy,
     EnginePayment,
@@ -27,6 +25,8 @@ from cashier.domain.submission import (
     Submitted,
     Unknown,
 )
+from cashier.domain.order import Id
+from cashier.source_errors import Garbled, NoNews, SourceError, WrongIdentity
 from cashier.sources.again import Tries, until_heard
 from cashier.sources.source import Asked, not_answered, read, source, understood
 from cashier.wire.awaited import ask

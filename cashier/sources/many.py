@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from cashier.answer import Garbled, SourceError
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Gathering, HeardMany, Outcome
 from cashier.fanout.upstream import Leg
+from cashier.source_errors import Garbled, SourceError
 from cashier.sources.source import Adapter, not_answered, understood
 from cashier.wire.exchange import Request, Response, Transport
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.answer import WrongIdentity
 from cashier.domain.facts import Merchant
+from cashier.source_errors import WrongIdentity
 from cashier.sources.source import Asked, source
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.answer import Garbled, WrongIdentity
 from cashier.domain.facts import Quota, Quotas
+from cashier.source_errors import Garbled, WrongIdentity
 from cashier.sources.source import Asked, source
 
 

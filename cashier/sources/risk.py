@@ -12,8 +12,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from cashier.answer import NoNews, SourceError, WrongIdentity
-from cashier.domain.inquiry import (
+from cashier.domain.order import Id
+from cashier.domain.risk_contract import (
     Accepted,
     AttemptsLeft,
     Challenged,
@@ -27,7 +27,7 @@ from cashier.domain.inquiry import (
     Verified,
     Wrong,
 )
-from cashier.domain.order import Id
+from cashier.source_errors import NoNews, SourceError, WrongIdentity
 from cashier.sources.source import not_answered, refuse_strange, understood
 from cashier.wire.awaited import ask
 from cashier.wire.exchange import Request, Response, Transport, Trip

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 from cashier.wire.exchange import Request, Response
 
 Asked = Mapping[str, Any]

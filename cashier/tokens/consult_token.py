@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.method import Amounts, Availability, PayMethod
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.pay_method import Amounts, Availability, PayMethod
 from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, encoded
 
 CONSULT_TYPE = "consult+jwt"

@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.method import Kind
+from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
-from cashier.domain.payment import Status
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Chosen, Means
+from cashier.domain.payment_state import Status
 from cashier.tokens.consult_token import Offered
 from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
 

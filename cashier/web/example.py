@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 
 from cashier.consult import Consultation, OrderSummary
-from cashier.domain.method import (
+from cashier.domain.money import Money
+from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.pay_method import (
     Amounts,
     Availability,
     Discount,
@@ -19,8 +21,6 @@ from cashier.domain.method import (
     NextAction,
     PayMethod,
 )
-from cashier.domain.money import Money
-from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
 
 _AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

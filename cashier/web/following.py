@@ -12,8 +12,8 @@ import structlog
 from msgspec import json
 from starlette.types import Send
 
-from cashier.domain.payment import FINAL
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL
 from cashier.web.codec import server_timing
 from cashier.web.events import COMMENT, event, tell
 from cashier.web.payment_refusals import refused

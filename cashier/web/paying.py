@@ -18,8 +18,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from cashier.domain.pan import looks_issued
-from cashier.domain.payment import FINAL
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL
 from cashier.web import payment_bodies as read
 from cashier.web.admission import Admission
 from cashier.web.answer import Answer, answer_headers, refusal

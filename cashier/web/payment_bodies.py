@@ -11,8 +11,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from cashier.domain.identity import PAYMENT_ID
 from cashier.domain.pan import payment_pan_fields
+from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web import codec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from cashier.domain.payment_answer import Payment
 from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_resource import Payment
 
 
 class Payments(Protocol):

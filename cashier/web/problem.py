@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from cashier.consult import Consultation
-from cashier.domain.changes import Change
+from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 
 

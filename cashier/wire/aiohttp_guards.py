@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 
-from cashier.answer import Garbled, Unreachable
+from cashier.source_errors import Garbled, Unreachable
 from cashier.wire.outcomes import what_happened
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cashier.answer import Silent, SourceError
+from cashier.source_errors import Silent, SourceError
 from cashier.wire.exchange import Request, Response, Transport, Trip
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cashier.answer import SourceError
+from cashier.source_errors import SourceError
 from cashier.wire.exchange import Reply, Request, Response, Trip
 from cashier.wire.outcomes import deliver
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
-from cashier.answer import Garbled
+from cashier.source_errors import Garbled
 from cashier.wire.framing import Answers, Bounds
 
 if TYPE_CHECKING:

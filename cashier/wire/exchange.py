@@ -10,7 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from cashier.answer import SourceError
+from cashier.source_errors import SourceError
 
 # What is not safe goes out on a connection that was in use within this time, or on a new one: of a kept connection that the upstream is
 # just closing nobody can tell whether it took the request. Servers close what is idle after 2 to 75 seconds, none after less than 1.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import httptools
 from msgspec import Struct
 
-from cashier.answer import Garbled
+from cashier.source_errors import Garbled
 from cashier.wire.exchange import Response
 
 # Room for the size line and the two line ends of one chunk, so that an honest answer in small chunks is not taken for a flood.

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.answer import Shed, SourceError, Unreachable
+from cashier.source_errors import Shed, SourceError, Unreachable
 from cashier.wire.addresses import parse_addresses
 from cashier.wire.call import Call
 from cashier.wire.choosing import Choice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from cashier.answer import Unreachable
+from cashier.source_errors import Unreachable
 from cashier.wire.addresses import Address
 from cashier.wire.choosing import BackOff
 from cashier.wire.connection import Connection, Keeper

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from cashier.answer import SourceError, Unreachable
+from cashier.source_errors import SourceError, Unreachable
 from cashier.wire.exchange import Reply, Request, Response, Trip
 from cashier.wire.outcomes import deliver
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cashier.answer import SourceError
+from cashier.source_errors import SourceError
 from cashier.wire.exchange import Reply, Response
 
 

@@ -15,7 +15,7 @@ import aiohttp
 from msgspec import Meta, Struct
 from yarl import URL
 
-from cashier.answer import Garbled, Shed, SourceError, Unreachable
+from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire.addresses import Address, parse_addresses
 from cashier.wire.aiohttp_guards import Lost, Unfit, WaryRequest, never_stuck, note_kept, note_opened, report_loss
 from cashier.wire.choosing import BackOff, Choice

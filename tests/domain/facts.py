@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from cashier.answer import Missing, Why
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.catalog import Catalog, Methods, Terms, Texts
@@ -42,10 +41,11 @@ from cashier.domain.facts import (
     Scope,
     Usage,
 )
-from cashier.domain.method import Kind, Option, PayMethod
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Order, OrderStatus, Product, Terminal
+from cashier.domain.pay_method import Kind, Option, PayMethod
 from cashier.domain.ranking import Weights, ranked
+from cashier.source_errors import Missing, Why
 
 NOW = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
 OPTIONAL = ("card", "balance", "channel", "quota", "marketing")

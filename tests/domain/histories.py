@@ -11,11 +11,19 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.domain.actions import Redirect
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.method import Kind
-from cashier.domain.payment import Status
-from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord, Standing, Underway, standing
+from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.next_action import Redirect
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_state import Status
+from cashier.domain.status_resolution import (
+    AcquirerHeard,
+    AcquirerWord,
+    EngineHeard,
+    EngineWord,
+    Standing,
+    Underway,
+    standing,
+)
 
 START_S = 1_800_000_000
 BEGAN = datetime.fromtimestamp(START_S, UTC)

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.answer import Why
 from cashier.domain.facts import Balances, Cards
-from cashier.domain.method import Availability, Kind
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.order import MAX_ORDER_VALUE
+from cashier.domain.pay_method import Availability, Kind
+from cashier.source_errors import Why
 
 from .facts import OPTIONAL, World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.challenged import (
+from cashier.domain.challenge_progress import (
     ANSWERS,
     CHALLENGES,
     LIFE_S,

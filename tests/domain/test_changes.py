@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.answer import Why
-from cashier.domain.changes import Before, Change, Now, What, changes, unverified
 from cashier.domain.facts import CardStatus, ChannelStatus
-from cashier.domain.method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.money import Money
+from cashier.domain.offer_diff import Before, Change, Now, What, changes, unverified
 from cashier.domain.order import Blocked, Product, Terminal
+from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.payment_request import Chosen
+from cashier.source_errors import Why
 from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, Offered
 from cashier.tokens.signing import Keyring
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Missing, Why
-from cashier.domain.checks import block
 from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
 from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus, Product
+from cashier.domain.order_checks import block
+from cashier.source_errors import Missing, Why
 
 from .facts import NOW, cny, member, merchant, order, request
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.domain.facts import CardStatus, ChannelStatus
-from cashier.domain.method import Availability, Kind, Leg, LegType, PayMethod, ReasonCode, Remedy, RemedyType
+from cashier.domain.pay_method import Availability, Kind, Leg, LegType, PayMethod, ReasonCode, Remedy, RemedyType
 
 from .facts import World, account, card, channel, cny, member, merchant, order, promotion, quota
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cashier.domain.identity import fingerprint, payment_id
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
+from cashier.domain.payment_id import fingerprint, payment_id
 from cashier.domain.payment_request import Chosen, Means
 
 CHOSEN = Chosen(

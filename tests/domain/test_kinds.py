@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Why
 from cashier.domain.facts import AccountType, CardStatus, CardType, ChannelStatus
-from cashier.domain.method import (
+from cashier.domain.money import Money
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import (
     Availability,
     Health,
     Instrument,
@@ -20,8 +21,7 @@ from cashier.domain.method import (
     Remedy,
     RemedyType,
 )
-from cashier.domain.money import Money
-from cashier.domain.order import Product, Terminal
+from cashier.source_errors import Why
 
 from .facts import (
     NOW,

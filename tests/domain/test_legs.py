@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.answer import Why
-from cashier.domain.candidates import Candidates, Choice, candidates
+from cashier.domain.channel_candidates import Candidates, Choice, candidates
 from cashier.domain.legs import Leg, LegsDoNotAddUp, LegsRefused, LegsRefusedCode, LegType, legs
-from cashier.domain.method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.quote import Quote
+from cashier.source_errors import Why
 
 from .facts import World, account, card, channel, cny, one_of_each, order, promotion
 from .worlds import worlds

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cashier.domain.limits import smallest_carried
-from cashier.domain.method import Availability, Kind, Limits, PayMethod, ReasonCode, Remedy, RemedyType
 from cashier.domain.money import share_half_up
+from cashier.domain.pay_method import Availability, Kind, Limits, PayMethod, ReasonCode, Remedy, RemedyType
 
 from .facts import World, account, agreement, card, channel, cny, order, promotion, quota, with_terms
 

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from cashier.domain.payment import FINAL, LEADS, NEXT, START, Event, IllegalMove, Status, moved
-from cashier.domain.payment_diagram import BEGIN, END, block, diagram
+from cashier.domain.payment_state import FINAL, LEADS, NEXT, START, Event, IllegalMove, Status, moved
+from tests.domain.payment_diagram import BEGIN, END, block, diagram
 
 LIVE = frozenset(Status) - FINAL
 

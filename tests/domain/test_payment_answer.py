@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from cashier.domain.actions import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment, RouteTaken, challenge, message
+from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
+from cashier.domain.payment_state import Status
 
 from .facts import CATALOG, cny
 

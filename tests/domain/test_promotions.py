@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cashier.domain.facts import CardType, Promotion
 from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, Search
-from cashier.domain.method import Amounts, Kind
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Amounts, Kind
 from cashier.domain.promotion import MAX_COUNTED, Coupons, Discounts
 
 from .facts import NOW, World, account, card, channel, cny, order, promotion

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cashier.domain.facts import Card, Channel, ChannelStatus, Quota
-from cashier.domain.method import Amounts, Availability, Kind, LegType, PayMethod, ReasonCode
 from cashier.domain.money import share_half_up
+from cashier.domain.pay_method import Amounts, Availability, Kind, LegType, PayMethod, ReasonCode
 
 from .facts import World
 from .test_silence import REFUSERS

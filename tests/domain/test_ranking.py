@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Why
 from cashier.domain.facts import Boost, CardStatus, ChannelStatus
-from cashier.domain.method import Health, Kind
 from cashier.domain.money import Money
+from cashier.domain.pay_method import Health, Kind
+from cashier.source_errors import Why
 
 from .facts import World, account, agreement, card, channel, cny, member, one_of_each, order, promotion
 

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
+from cashier.domain.channel_health import TrackRecord
 from cashier.domain.facts import Channel
-from cashier.domain.method import Kind
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
-from cashier.domain.route_rules import By, Passage, Routing, Rule, When
+from cashier.domain.pay_method import Kind
 from cashier.domain.routing import Route, RouteReason, die, route
-from cashier.domain.track_record import TrackRecord
+from cashier.domain.routing_rules import By, Passage, Routing, Rule, When
 
 from .facts import channel, cny
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import event, given, settings
 
-from cashier.answer import Why
 from cashier.domain import refusal
-from cashier.domain.candidates import Candidates, Choice, candidates
+from cashier.domain.channel_candidates import Candidates, Choice, candidates
 from cashier.domain.facts import CardType, Channel, ChannelStatus
-from cashier.domain.method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
 from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
+from cashier.source_errors import Why
 
 from .facts import World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota, request
 from .worlds import worlds

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.domain.track_record import (
+from cashier.domain.channel_health import (
     Learning,
     Outcome,
     Sickness,

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.domain.blame import Blame
-from cashier.domain.method import Kind
+from cashier.domain.channel_health import Outcome
+from cashier.domain.failure_attribution import Blame
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
-from cashier.domain.route_rules import By, Passage, Routing, Rule, When
-from cashier.domain.track_record import Outcome
+from cashier.domain.pay_method import Kind
+from cashier.domain.routing_rules import By, Passage, Routing, Rule, When
 from cashier.settings import ConfigurationError, configuration, load
 
 from .facts import cny, packaged

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import Why
 from cashier.domain.facts import CardStatus, ChannelStatus
-from cashier.domain.method import Availability, Health, Kind, ReasonCode, Remedy, RemedyType
+from cashier.domain.pay_method import Availability, Health, Kind, ReasonCode, Remedy, RemedyType
+from cashier.source_errors import Why
 
 from .facts import OPTIONAL, World, account, card, channel, member, one_of_each, quota
 

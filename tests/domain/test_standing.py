@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.actions import Await, DisplayVa
-from cashier.domain.message import MessageCode
-from cashier.domain.method import Kind
 from cashier.domain.money import Money
-from cashier.domain.payment import FINAL, Event, IllegalMove, Status
-from cashier.domain.standing import EngineHeard, EngineWord, Standing, Underway, standing
+from cashier.domain.next_action import Await, DisplayVa
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import FINAL, Event, IllegalMove, Status
+from cashier.domain.status_resolution import EngineHeard, EngineWord, Standing, Underway, standing
 
 from .histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
 

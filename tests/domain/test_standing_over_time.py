@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.domain.payment import FINAL, NEXT, Event, Status
-from cashier.domain.standing import EngineWord, Underway
+from cashier.domain.payment_state import FINAL, NEXT, Event, Status
+from cashier.domain.status_resolution import EngineWord, Underway
 
 from .histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 

@@ -13,11 +13,11 @@ from msgspec import structs
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.facts import Channels, ChannelStatus, Facts
-from cashier.domain.method import Kind, PayMethod, Remedy, RemedyType
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
 from cashier.domain.ranking import Weights, ranked
-from cashier.domain.view import MAX_VIEWS
+from cashier.domain.storefront import MAX_VIEWS
 
 from .facts import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
 from .worlds import CURRENCIES, worlds

@@ -9,10 +9,10 @@ from msgspec import structs
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import AccountType, CardType
-from cashier.domain.method import Kind, ReasonCode, Remedy, RemedyType
 from cashier.domain.order import Blocked
+from cashier.domain.pay_method import Kind, ReasonCode, Remedy, RemedyType
+from cashier.domain.reason_text import reason
 from cashier.domain.refusal import Refusal
-from cashier.domain.words import reason
 
 from .facts import CATALOG, NOW, World, account, card, channel, cny, one_of_each, request, with_terms
 

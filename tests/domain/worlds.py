@@ -8,7 +8,6 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.answer import Why
 from cashier.domain.facts import (
     Account,
     AccountType,
@@ -27,9 +26,10 @@ from cashier.domain.facts import (
     Scope,
     Usage,
 )
-from cashier.domain.method import Kind
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.pay_method import Kind
+from cashier.source_errors import Why
 
 from .facts import (
     CATALOG,

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from cashier.answer import SourceError
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, Gathering, HeardMany
 from cashier.fanout.upstream import Leg
+from cashier.source_errors import SourceError
 
 from .scripted import clock_ns, now_ms
 

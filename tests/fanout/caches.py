@@ -7,7 +7,6 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from cashier.answer import Unreachable
 from cashier.fanout.ask import InFlight, Status
 from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import key_of_text
@@ -16,6 +15,7 @@ from cashier.fanout.l2.interface import Kept
 from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.ttl import CacheSettings
+from cashier.source_errors import Unreachable
 
 from .upstreams import Asker, Fate, Leg, Scripted, ask, clock_ns, guarded, pass_ms
 

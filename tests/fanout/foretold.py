@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from cashier.answer import Missing, SourceError, Why
 from cashier.fanout.ask import Importance
+from cashier.source_errors import Missing, SourceError, Why
 
 from .scripted import NEVER, Source, Way
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cashier.answer import Missing, Why
 from cashier.fanout.ask import Done, Importance, InFlight, Known, SourceReport, Start, Status
 from cashier.fanout.cache import Cache
 from cashier.fanout.guard import Guard
@@ -16,6 +15,7 @@ from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Gathered
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Heard, Leg, Upstream
+from cashier.source_errors import Missing, Why
 
 from .truth import MS_NS, Fact, Truth, Weather
 

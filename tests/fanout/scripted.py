@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import looptime
 
-from cashier.answer import SourceError
 from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
+from cashier.source_errors import SourceError
 
 T = TypeVar("T")
 MS_NS = 1_000_000

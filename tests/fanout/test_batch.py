@@ -11,9 +11,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.answer import Overloaded, Unreachable
 from cashier.fanout.batch import Batch, Departure, Gathering, departure
 from cashier.fanout.upstream import Leg
+from cashier.source_errors import Overloaded, Unreachable
 
 from .batched import Asking, Heard, Scripted, end_of_turn, until_ms
 from .scripted import clock_ns, in_virtual_time, now_ms, timers_set

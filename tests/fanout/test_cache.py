@@ -10,10 +10,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.answer import BreakerOpen, Unreachable
 from cashier.fanout.ask import Status
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.ttl import CacheSettings
+from cashier.source_errors import BreakerOpen, Unreachable
 
 from .caches import REFUSES, SILENT, Rig, numbered
 from .upstreams import Asker, Fate, Leg, clock_ns, pass_ms, play

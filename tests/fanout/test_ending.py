@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from cashier.answer import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 from cashier.fanout.ask import Status
 from cashier.fanout.scatter import Gathered, Timing, scatter
+from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 
 from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
 

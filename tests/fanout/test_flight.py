@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.load_shedding import Ladder
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 
 from .upstreams import (
     Fate,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import BreakerOpen, Shed, Skipped, Unreachable
 from cashier.fanout.ask import Importance, Status
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import Ladder
+from cashier.source_errors import BreakerOpen, Shed, Skipped, Unreachable
 
 from .upstreams import (
     MS_NS,

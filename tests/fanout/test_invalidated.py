@@ -8,10 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.answer import SourceError, Unreachable
 from cashier.fanout.ask import Status
 from cashier.fanout.fetch import key_of_text, text
 from cashier.fanout.ttl import CacheSettings
+from cashier.source_errors import SourceError, Unreachable
 
 from .caches import Rig, Shelf, numbered
 from .upstreams import Asker, Fate, Leg, assert_nothing_left, clock_ns, pass_ms, play

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Missing, Unreachable, Why
 from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
 from cashier.fanout.pending_ask import Slot
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Gathered, Scatter, Timing, scatter
+from cashier.source_errors import Missing, Unreachable, Why
 
 from .scripted import (
     NEVER,

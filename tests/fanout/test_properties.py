@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from cashier.answer import Garbled, Missing, Overloaded, Unreachable, Why
 from cashier.fanout.ask import Importance, Status
 from cashier.fanout.scatter import Gathered
+from cashier.source_errors import Garbled, Missing, Overloaded, Unreachable, Why
 
 from .foretold import SLACK_MS, foretell
 from .scripted import NEVER, Source, Way, assert_nothing_is_left, consult, in_virtual_time, now_ms

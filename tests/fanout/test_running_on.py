@@ -12,11 +12,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.answer import Garbled, Overloaded, Unreachable
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.hedged_call import MOST_LATE, Flight
 from cashier.fanout.limiter import LimiterSettings
+from cashier.source_errors import Garbled, Overloaded, Unreachable
 
 from .upstreams import (
     MS_NS,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import Skipped, Unreachable
 from cashier.fanout.ask import Status
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.l2.interface import Kept
+from cashier.source_errors import Skipped, Unreachable
 
 from .caches import REFUSES, Rig, Shelf
 from .upstreams import Fate, pass_ms, play

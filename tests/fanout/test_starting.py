@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Missing, Unreachable, Why
 from cashier.fanout.ask import Ask, Done, Importance, Known, Status
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
+from cashier.source_errors import Missing, Unreachable, Why
 
 from .scripted import NEVER, Source, Way, consult, enriching, gating, required
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from cashier.answer import Missing, Unreachable, Why
 from cashier.fanout.ask import Status
 from cashier.fanout.pending_ask import Slot
 from cashier.fanout.scatter import Gathered, Timing
 from cashier.fanout.streaming_scatter import Unfolding
+from cashier.source_errors import Missing, Unreachable, Why
 
 from .scripted import (
     MS_NS,

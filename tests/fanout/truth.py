@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import HeardMany, Outcome
 from cashier.fanout.l2.interface import Kept
 from cashier.fanout.upstream import Heard
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 
 MS_NS = 1_000_000
 _MISTAKEN = "somebody else"

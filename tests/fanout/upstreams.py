@@ -7,11 +7,11 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from cashier.answer import Garbled, SourceError
 from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import Ladder
 from cashier.fanout.upstream import Heard
+from cashier.source_errors import Garbled, SourceError
 
 from .jumping import JumpingLoop
 

@@ -13,17 +13,17 @@ from typing import Any
 
 import msgspec
 
-from cashier.answer import Unreachable
 from cashier.consult import Consultation
-from cashier.domain.method import Availability, PayMethod
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_answer import Payment
+from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_resource import Payment
 from cashier.payments.flow import Acceptance
 from cashier.payments.live_attempts import LiveAttempts, Scripts
 from cashier.sandbox import CASES, LocalUpstreams, World, read_forecast, weather_named
 from cashier.sandbox.ledger import Entry
 from cashier.settings import Configuration, configuration
+from cashier.source_errors import Unreachable
 from cashier.wire.exchange import Request, Response
 from cashier.wiring import Cashier
 from tests.fanout.scripted import timers_set

@@ -9,10 +9,10 @@ import msgspec
 from msgspec import Struct
 
 from cashier.consult import Consultation
-from cashier.domain.identity import fingerprint, payment_id
-from cashier.domain.method import Amounts, Availability, Kind, Option, PayMethod
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest
+from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod
+from cashier.domain.payment_id import fingerprint, payment_id
 from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.sandbox import CASES
 

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from cashier.consult import ConsultError
-from cashier.domain.payment import FINAL, NEXT, Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL, NEXT, Status
 from cashier.payments.refused import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.sandbox import World
 from cashier.tokens.signing import TokenRefused

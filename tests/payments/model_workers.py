@@ -16,11 +16,11 @@ from unittest.mock import patch
 import msgspec
 
 from cashier import wiring
-from cashier.answer import Overloaded, Unreachable
 from cashier.consult import Consult
 from cashier.payments import live_attempts
 from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, World
 from cashier.settings import configuration
+from cashier.source_errors import Overloaded, Unreachable
 from cashier.stack import Stack
 from cashier.wire.exchange import Request, Response
 from tests.paying import sandbox_call

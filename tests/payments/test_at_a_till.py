@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 import pytest
 
-from cashier.domain.actions import Await
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
+from cashier.domain.next_action import Await
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import OrderBusy
 from cashier.wire.exchange import Request, Response
 from tests.payments.checkout import checkout

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from cashier.domain.changes import What
-from cashier.domain.payment import Status
+from cashier.domain.offer_diff import What
+from cashier.domain.payment_state import Status
 from cashier.payments import live_attempts
 from cashier.payments.refused import ConsultChanged, OrderBusy
 from tests.payments.checkout import SharedStore, checkout

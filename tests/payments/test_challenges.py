@@ -7,9 +7,9 @@ import asyncio
 import msgspec
 import pytest
 
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import CheckUnavailable, RiskRejected
 from cashier.wire.exchange import Request, Response
 from tests.payments.checkout import OTP, Checkout, Says, checkout

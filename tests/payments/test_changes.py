@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from cashier.domain.changes import What
-from cashier.domain.method import ReasonCode
 from cashier.domain.money import Money
-from cashier.domain.payment import FINAL, Status
+from cashier.domain.offer_diff import What
+from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_state import FINAL, Status
 from cashier.payments.refused import CheckUnavailable, ConsultChanged
 from tests.payments.checkout import Checkout, checkout, first_available
 

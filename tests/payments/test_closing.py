@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status
 from cashier.wire.exchange import Request, Response
 from tests.payments.checkout import Checkout, Says, checkout
 

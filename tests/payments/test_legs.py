@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.method import Availability, Kind
-from cashier.domain.payment import Status
+from cashier.domain.pay_method import Availability, Kind
+from cashier.domain.payment_state import Status
 from cashier.sandbox import CASES
 from tests.payments.checkout import checkout
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from cashier.consult import OrderUnknown
-from cashier.domain.changes import What
-from cashier.domain.method import Availability
-from cashier.domain.payment import Status
+from cashier.domain.offer_diff import What
+from cashier.domain.pay_method import Availability
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import ConsultChanged, EngineUnavailable, Invalid
 from tests.payments.checkout import GATING, REQUIRED, by_id, checkout
 

@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from cashier.consult import ConsultError
-from cashier.domain.payment import FINAL, Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import FINAL, Status
 from cashier.payments.refused import ConsultChanged
 from cashier.sandbox import World, weather_named
 from cashier.sandbox.risk import ANSWER

@@ -8,8 +8,8 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import Invalid, KeyReused
 from cashier.wire.exchange import Request, Response
 from tests.payments.checkout import Checkout, Says, by_id, checkout

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from cashier import routes
-from cashier.domain import track_record
-from cashier.domain.changes import What
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment
-from cashier.domain.track_record import Outcome
+from cashier.domain import channel_health
+from cashier.domain.channel_health import Outcome
+from cashier.domain.offer_diff import What
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import ConsultChanged
 from tests.payments.checkout import Checkout, checkout
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.looptime
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the records are changed by, each time."""
     found: list[str] = []
-    heard = track_record.heard
+    heard = channel_health.heard
 
     def noting(before: Any, outcome: Outcome, *rest: Any) -> Any:
         found.append(outcome.value)

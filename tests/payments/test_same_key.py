@@ -9,11 +9,11 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from cashier.domain.identity import payment_id
 from cashier.domain.money import Money
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import Device
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status
 from cashier.payments import live_attempts
 from cashier.payments.refused import Crowded, InFlight, KeyReused
 from tests.payments.checkout import Checkout, SharedStore, checkout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.payment import Status
+from cashier.domain.payment_state import Status
 from cashier.fanout.ask import Status as Answered
 from cashier.payments.refused import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, checkout

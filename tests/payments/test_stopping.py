@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.domain.payment import Status
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import AcceptError
 from tests.payments.checkout import checkout
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import pytest
 
-from cashier.domain.actions import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect
-from cashier.domain.message import MessageCode
-from cashier.domain.method import Kind
-from cashier.domain.payment import Status
+from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import Status
 from tests.payments.checkout import checkout
 
 pytestmark = pytest.mark.looptime

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from cashier.domain.payment import Status
+from cashier.domain.payment_state import Status
 from cashier.tokens.signing import TokenRefused
 from tests.payments.checkout import Checkout, checkout, configured
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from cashier.domain.message import MessageCode
-from cashier.domain.payment import Status
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import EngineUnavailable
 from tests.payments.checkout import checkout, connection_refused
 

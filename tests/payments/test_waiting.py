@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import Crowded
 from tests.fanout.scripted import timers_set
 from tests.payments.checkout import Checkout, checkout

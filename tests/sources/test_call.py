@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Overloaded, SourceError, Unreachable
 from cashier.domain.facts import Balances
+from cashier.source_errors import Overloaded, SourceError, Unreachable
 from cashier.sources.balance import BALANCE
 from cashier.sources.call import InProcess
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.answer import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.domain.facts import Balances
 from cashier.domain.money import Money
 from cashier.fanout.batch import Batch, Outcome
 from cashier.plan import QUESTIONS
 from cashier.sandbox import World, serve, weather_named
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
 from cashier.sources.call import OverWire
 from cashier.sources.channel import CHANNEL

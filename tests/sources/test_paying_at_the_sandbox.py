@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cashier.domain.inquiry import Challenged, Inquiry, NoChallenge, Passed, Wrong
+from cashier.domain.acquirer_contract import NoOrder, OrderResult, ResultStatus
+from cashier.domain.engine_contract import Answered, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
 from cashier.domain.legs import Leg, LegType
-from cashier.domain.method import Kind
 from cashier.domain.money import Money
-from cashier.domain.order_result import NoOrder, OrderResult, ResultStatus
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.domain.submission import Answered, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
+from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passed, Wrong
 from cashier.sandbox.presets import weather_named
 from cashier.sandbox.serve import serve
 from cashier.sandbox.world import World

@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.answer import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
-from cashier.domain import inquiry, order_result, submission
-from cashier.domain.actions import Await
-from cashier.domain.heard import acquirer_heard, engine_heard
-from cashier.domain.legs import Leg, LegType
-from cashier.domain.method import Kind
-from cashier.domain.money import Money
-from cashier.domain.payment_request import Device
-from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
-from cashier.domain.submission import (
+from cashier.domain import acquirer_contract, engine_contract, risk_contract
+from cashier.domain.engine_contract import (
     Answered,
     Busy,
     EnginePayment,
@@ -32,6 +24,14 @@ from cashier.domain.submission import (
     Submission,
     Unknown,
 )
+from cashier.domain.legs import Leg, LegType
+from cashier.domain.money import Money
+from cashier.domain.next_action import Await
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_request import Device
+from cashier.domain.status_mapping import acquirer_heard, engine_heard
+from cashier.domain.status_resolution import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
+from cashier.source_errors import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
 from cashier.sources import acquirer, engine, risk
 from cashier.sources.again import Tries
 from cashier.wire.exchange import Exchange, Reply, Request, Response, Trip
@@ -53,7 +53,7 @@ SUBMISSION = Submission(
     decision_id="d_1",
     auth_code=SECRET,
 )
-INQUIRY = inquiry.Inquiry(
+INQUIRY = risk_contract.Inquiry(
     payment_id="pay_1", order_id="o_1", user_id="u_1", merchant_id="m_1", amount=Money("CNY", 100), kind=Kind.CARD,
     instrument_id=SECRET, device=Device(),
 )  # fmt: skip
@@ -72,15 +72,15 @@ def answer(status: int, body: Any) -> Response:
     return Response(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-def submitted(response: Response | SourceError) -> submission.Submitted:
+def submitted(response: Response | SourceError) -> engine_contract.Submitted:
     return engine.parse_submit(response, "pay_1", "o_1")
 
 
-def looked_up(response: Response | SourceError) -> submission.LookedUp:
+def looked_up(response: Response | SourceError) -> engine_contract.LookedUp:
     return engine.parse_look_up(response, "pay_1", "o_1")
 
 
-def reversed_(response: Response | SourceError) -> submission.Reversed:
+def reversed_(response: Response | SourceError) -> engine_contract.Reversed:
     return engine.parse_reverse(response, "pay_1", "o_1")
 
 
@@ -227,7 +227,7 @@ async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
         ("POST", "/payments/pay_1/reverse")
     ] * 3
     transport = Scripted(*bad, answer(200, ORDER))
-    assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), order_result.OrderResult)
+    assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), acquirer_contract.OrderResult)
 
 
 @pytest.mark.looptime
@@ -251,14 +251,16 @@ async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
 
 
 def test_each_decision_is_one_thing() -> None:
-    def decided(body: Any) -> inquiry.Decided:
+    def decided(body: Any) -> risk_contract.Decided:
         return risk.parse_decision(answer(200, body), "pay_1")
 
-    assert decided({"decision": "ACCEPT", "decision_id": "d_1"}) == inquiry.Accepted("d_1")
-    assert decided({"decision": "REJECT", "decision_id": "d_1", "code": "LISTED"}) == inquiry.Rejected("d_1", "LISTED")
+    assert decided({"decision": "ACCEPT", "decision_id": "d_1"}) == risk_contract.Accepted("d_1")
+    assert decided({"decision": "REJECT", "decision_id": "d_1", "code": "LISTED"}) == risk_contract.Rejected(
+        "d_1", "LISTED"
+    )
     challenged = decided(CHALLENGED)
-    assert isinstance(challenged, inquiry.Challenged)
-    assert challenged.challenge.type is inquiry.ChallengeType.SMS_OTP
+    assert isinstance(challenged, risk_contract.Challenged)
+    assert challenged.challenge.type is risk_contract.ChallengeType.SMS_OTP
 
 
 @pytest.mark.parametrize(
@@ -281,13 +283,13 @@ def test_without_a_decision_that_can_be_believed_there_is_none(said: Response | 
 
 
 def test_each_answer_to_a_challenge_is_one_thing() -> None:
-    def verified(status: int, body: Any) -> inquiry.Verified:
+    def verified(status: int, body: Any) -> risk_contract.Verified:
         return risk.parse_verification(answer(status, body), "pay_1")
 
-    assert verified(200, {"status": "PASSED", "attempts_left": 3}) == inquiry.Passed()
-    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == inquiry.Wrong(0)
-    assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == inquiry.Expired()
-    assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == inquiry.NoChallenge()
+    assert verified(200, {"status": "PASSED", "attempts_left": 3}) == risk_contract.Passed()
+    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == risk_contract.Wrong(0)
+    assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == risk_contract.Expired()
+    assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == risk_contract.NoChallenge()
     for strange in (
         verified(404, b"<html>"),
         verified(200, {"status": "PASSED"}),
@@ -312,10 +314,10 @@ async def test_risk_is_never_asked_twice(said: Response | SourceError | None) ->
 # The acquirer
 
 
-@pytest.mark.parametrize("status", list(order_result.ResultStatus))
+@pytest.mark.parametrize("status", list(acquirer_contract.ResultStatus))
 def test_the_acquirers_word_on_the_order_is_read(status: str) -> None:
     found = acquirer.parse(answer(200, {**ORDER, "status": status}), "o_1")
-    assert isinstance(found, order_result.OrderResult)
+    assert isinstance(found, acquirer_contract.OrderResult)
     assert (found.status, found.paid) == (status, Money("CNY", 100))
 
 
@@ -324,7 +326,7 @@ def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
     assert isinstance(other, NoNews)
     assert isinstance(other.error, WrongIdentity)
     assert isinstance(acquirer.parse(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), NoNews)
-    assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == order_result.NoOrder()
+    assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
 
 
 # In the domain's words
@@ -335,7 +337,7 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         payment = EnginePayment(
             payment_id="pay_1",
             status=status,
-            failure=submission.Failure("X", "x") if status == "FAILED" else None,
+            failure=engine_contract.Failure("X", "x") if status == "FAILED" else None,
             next_action=Await(poll_after_ms=1, until=datetime(2026, 11, 23, tzinfo=UTC))
             if status == "ACTION_REQUIRED"
             else None,
@@ -348,11 +350,13 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         EngineWord.NEVER_ARRIVED,
         EngineWord.SEALED,
     ]
-    for result in order_result.ResultStatus:
-        told = order_result.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
+    for result in acquirer_contract.ResultStatus:
+        told = acquirer_contract.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
         assert acquirer_heard(told) == AcquirerHeard(AcquirerWord(result), "pay_1", "C")
     assert (
-        acquirer_heard(order_result.NoOrder()) == acquirer_heard(NoNews(silent)) == AcquirerHeard(AcquirerWord.SILENT)
+        acquirer_heard(acquirer_contract.NoOrder())
+        == acquirer_heard(NoNews(silent))
+        == AcquirerHeard(AcquirerWord.SILENT)
     )
 
 
@@ -393,7 +397,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([whole, whole[: draw(st.integers(0, len(whole)))], draw(st.binary(max_size=20))]))
 
 
-def judged(outcome: submission.Submitted | submission.LookedUp | submission.Reversed) -> bool:
+def judged(outcome: engine_contract.Submitted | engine_contract.LookedUp | engine_contract.Reversed) -> bool:
     """Whether the outcome is one of those that there are, and holds what it should. mypy sees that none is forgotten."""
     match outcome:
         case Answered(payment):
@@ -416,15 +420,16 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
     assert judged(looked_up(response))
     assert judged(reversed_(response))
     assert isinstance(
-        risk.parse_decision(response, "pay_1"), inquiry.Accepted | inquiry.Rejected | inquiry.Challenged | NoNews
+        risk.parse_decision(response, "pay_1"),
+        risk_contract.Accepted | risk_contract.Rejected | risk_contract.Challenged | NoNews,
     )
     assert isinstance(
         risk.parse_verification(response, "pay_1"),
-        inquiry.Passed | inquiry.Wrong | inquiry.Expired | inquiry.NoChallenge | NoNews,
+        risk_contract.Passed | risk_contract.Wrong | risk_contract.Expired | risk_contract.NoChallenge | NoNews,
     )
     found = acquirer.parse(response, "o_1")
-    assert isinstance(found, order_result.NoOrder | NoNews) or (
-        isinstance(found, order_result.OrderResult) and found.order_id == "o_1"
+    assert isinstance(found, acquirer_contract.NoOrder | NoNews) or (
+        isinstance(found, acquirer_contract.OrderResult) and found.order_id == "o_1"
     )
 
 

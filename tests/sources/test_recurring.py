@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Garbled
+from cashier.source_errors import Garbled
 from cashier.sources.channel import CHANNEL
 from cashier.sources.recurring import MOST, Recurring
 from cashier.wire.exchange import Request

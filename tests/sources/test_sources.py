@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 from cashier.domain.facts import Balances, Cards, Channels, Marketing, Member, Merchant, Quotas
 from cashier.domain.money import Money
 from cashier.domain.order import Order
 from cashier.plan import NAMES, QUESTIONS
 from cashier.sandbox import LocalUpstreams, World, weather_named
+from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 from cashier.sources.source import Source, read
 from cashier.wire.exchange import Response
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.method import Availability
+from cashier.domain.pay_method import Availability
 from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, Offered
 from cashier.tokens.signer import Signer
 from cashier.tokens.signing import TokenRefused

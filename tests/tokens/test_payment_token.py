@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.pretty import pretty_repr
 
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.method import Kind
+from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Chosen, Means
 from cashier.tokens.consult_token import Offered
 from cashier.tokens.payment_token import PaymentClaims, Routed

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 from cashier.consult import Consultation, OrderSummary
-from cashier.domain.method import (
+from cashier.domain.money import Money
+from cashier.domain.order import ConsultRequest, Product, Terminal
+from cashier.domain.pay_method import (
     Amounts,
     Availability,
     Discount,
@@ -26,8 +28,6 @@ from cashier.domain.method import (
     Remedy,
     RemedyType,
 )
-from cashier.domain.money import Money
-from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.fanout.ask import Importance, SourceReport, Status
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.web import OpenCashier, Payments

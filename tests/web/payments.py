@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from cashier.domain.actions import Redirect
-from cashier.domain.message import Message, MessageCode
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Payment, RouteTaken
+from cashier.domain.next_action import Redirect
+from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_resource import Payment, RouteTaken
+from cashier.domain.payment_state import Status
 
 from .offers import NOW, cny
 

@@ -15,7 +15,7 @@ from functools import partial
 
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_answer import Payment
+from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.web import Door, owning_app
 from cashier.web.server import ServerSettings, serve

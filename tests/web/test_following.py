@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from cashier.domain.payment import Status
+from cashier.domain.payment_state import Status
 from cashier.payments.refused import EngineUnavailable
 from cashier.tokens.signing import TokenRefused
 from cashier.web import Door, app

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from cashier.consult import OrderUnknown
-from cashier.domain.changes import Change, What
-from cashier.domain.payment import FINAL, Status
+from cashier.domain.offer_diff import Change, What
+from cashier.domain.payment_state import FINAL, Status
 from cashier.payments.refused import (
     AcceptError,
     CheckUnavailable,

@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable
 
-from cashier.answer import SourceError
+from cashier.source_errors import SourceError
 from cashier.wire.exchange import Request, Response, Transport, Trip
 
 from .hostile import WATCHDOG_S

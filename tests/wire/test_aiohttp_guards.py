@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Garbled, Shed
+from cashier.source_errors import Garbled, Shed
 from cashier.wire.aiohttp_guards import never_stuck
 from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.answer import Missing, Silent, SourceError, Unreachable, Why
+from cashier.source_errors import Missing, Silent, SourceError, Unreachable, Why
 from cashier.wire.awaited import ask
 from cashier.wire.exchange import Exchange, Reply, Request, Response, Trip
 from cashier.wire.http1 import Http1, Http1Settings

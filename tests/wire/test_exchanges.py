@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.answer import SourceError, Unreachable
+from cashier.source_errors import SourceError, Unreachable
 from cashier.wire.exchange import Request, Response, Trip
 from cashier.wire.lane import Lane
 from cashier.wire.via_aiohttp import AiohttpLane

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import Garbled, SourceError
+from cashier.source_errors import Garbled, SourceError
 
 from .asking import OK, arrival, ask
 from .conftest import Wired

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.answer import Garbled
+from cashier.source_errors import Garbled
 from cashier.wire.exchange import Response
 from cashier.wire.framing import Answers, Bounds, retry_after_s
 

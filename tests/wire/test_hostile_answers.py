@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from cashier.answer import Garbled, SourceError, Unreachable
+from cashier.source_errors import Garbled, SourceError, Unreachable
 from cashier.wire.exchange import Response
 
 from .asking import OK, answer, ask

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cashier.answer import Overloaded, Silent, SourceError, Unreachable
+from cashier.source_errors import Overloaded, Silent, SourceError, Unreachable
 from cashier.wire.awaited import ask as awaited
 from cashier.wire.exchange import Request, Response, Transport
 from cashier.wire.local import Local

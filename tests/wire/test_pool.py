@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cashier.answer import Shed, Unreachable
+from cashier.source_errors import Shed, Unreachable
 from cashier.wire.exchange import Request, Response
 from cashier.wire.http1 import Http1, Http1Settings
 

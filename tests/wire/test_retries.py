@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.answer import Unreachable
+from cashier.source_errors import Unreachable
 from cashier.wire.exchange import Response
 
 from .asking import OK, answer, arrival, ask

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cashier.answer import Garbled, Shed, SourceError, Unreachable
+from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire import http1
 from cashier.wire.exchange import FRESH_S, Response, Transport
 from cashier.wire.http1 import Http1, Http1Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from cashier.answer import Unreachable
+from cashier.source_errors import Unreachable
 from cashier.wire.exchange import Response, Transport
 from cashier.wire.http1 import Http1, Http1Settings
 from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp

@@ -8,8 +8,8 @@ import msgspec
 
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_answer import Payment
 from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated
 from cashier.web.invalidating import Invalidation
 from cashier.web.openapi.consultation import consult_operation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cashier.domain.identity import PAYMENT_ID
+from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, headers, problems, secured_codes

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from cashier.domain.changes import Change, What
-from cashier.domain.message import Message, MessageCode
 from cashier.domain.money import Money
+from cashier.domain.offer_diff import Change, What
 from cashier.domain.order import Product, Terminal
-from cashier.domain.payment import Status
-from cashier.domain.payment_answer import Challenge, Payment, RouteTaken
+from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import Device, PaymentRequest
+from cashier.domain.payment_resource import Challenge, Payment, RouteTaken
+from cashier.domain.payment_state import Status
 from cashier.fanout.ask import Importance, SourceReport
 from cashier.fanout.ask import Status as SourceStatus
 from cashier.payments.refused import (

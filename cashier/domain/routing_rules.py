@@ -13,11 +13,11 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.domain.blame import Blame
-from cashier.domain.method import Kind
+from cashier.domain.channel_health import Learning, Sickness
+from cashier.domain.failure_attribution import Blame
 from cashier.domain.money import BPS, DIGITS, Money
 from cashier.domain.order import Product, Terminal
-from cashier.domain.track_record import Learning, Sickness
+from cashier.domain.pay_method import Kind
 
 Words = str | tuple[str, ...]
 Amount = Annotated[int, Meta(ge=0)]

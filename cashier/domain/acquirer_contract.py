@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from cashier.answer import NoNews
 from cashier.domain.money import Money
 from cashier.domain.order import Id
+from cashier.source_errors import NoNews
 
 
 class ResultStatus(StrEnum):

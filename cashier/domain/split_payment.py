@@ -11,18 +11,17 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cashier.domain.cards import BoundCard
+from cashier.domain.card_offers import BoundCard
 from cashier.domain.facts import Account, Channel
+from cashier.domain.kind_assessment import Line
 from cashier.domain.limits import beyond, smallest_carried, too_little
-from cashier.domain.line import Line
-from cashier.domain.method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.money import Money, share_half_up
 from cashier.domain.offer import NO_CHANNEL, Offer, within
-from cashier.domain.options import ordered
+from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
+from cashier.domain.reason_text import option, ordered
 from cashier.domain.refusal import Refusal
-from cashier.domain.road import Road
-from cashier.domain.words import option
+from cashier.domain.storefront_channel import Road
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 

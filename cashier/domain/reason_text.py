@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 from cashier.domain.case import Case
-from cashier.domain.method import Option, Reason
+from cashier.domain.pay_method import Option, Reason
 from cashier.domain.quote import Quote
-from cashier.domain.refusal import AVAILABLE, Refusal, availability
+from cashier.domain.refusal import AVAILABLE, STANDING, Refusal, availability
 
 
 def reason(case: Case, refusal: Refusal) -> Reason:
@@ -37,3 +37,13 @@ def option(case: Case, option_id: str, title: str, quote: Quote) -> Option:
     if refusal is None:
         return Option(option_id, title, AVAILABLE, None, quote.amounts)
     return Option(option_id, title, availability(refusal), reason(case, refusal), quote.amounts)
+
+
+def ordered(options: list[Option]) -> tuple[Option, ...]:
+    """Sort the second level (banks, store chains, cards): usable ones first, then by title."""
+    options.sort(key=_usable_first)
+    return tuple(options)
+
+
+def _usable_first(option: Option) -> tuple[int, str, str]:
+    return (STANDING[option.availability], option.title, option.option_id)

@@ -1,15 +1,15 @@
 """The diagram of a payment's life for people, drawn from the table, so that it cannot say anything else.
 
-The README has it between two marks: `python -c "from cashier.domain.payment_diagram import block; print(block())"` prints what goes there.
+The README has it between two marks: `python -c "from tests.domain.payment_diagram import block; print(block())"` prints what goes there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cashier.domain.payment import FINAL, NEXT, START, Event, Status
+from cashier.domain.payment_state import FINAL, NEXT, START, Event, Status
 
-BEGIN = "<!-- the life of a payment, drawn from cashier/domain/payment.py -->"
+BEGIN = "<!-- the life of a payment, drawn from cashier/domain/payment_state.py -->"
 END = "<!-- /the life of a payment -->"
 _START, _LIVE = "START", "LIVE"
 

@@ -6,13 +6,13 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.domain import face
+from cashier.domain import presentation
 from cashier.domain.facts import Card, CardStatus, Channel
-from cashier.domain.line import Line
-from cashier.domain.method import Instrument, ReasonCode, Remedy, RemedyType
+from cashier.domain.kind_assessment import Line
 from cashier.domain.offer import Offer, over
+from cashier.domain.pay_method import Instrument, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
-from cashier.domain.road import Road
+from cashier.domain.storefront_channel import Road
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
@@ -37,7 +37,7 @@ def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
     return [
         BoundCard(
             card,
-            face.card_title(line.title, card.bank_name, types[card.type], card.last4),
+            presentation.card_title(line.title, card.bank_name, types[card.type], card.last4),
             refusal(card, month),
             _roads(line, card),
         )
@@ -50,7 +50,7 @@ def offer(line: Line, held: BoundCard) -> Offer:
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
     quote = over(line, held.roads, card.bank, line.refusal or held.refusal, card.card_id)
     return Offer(
-        f"QUICK_PAY:{card.card_id}", line, held.title, face.icon(line.terms.icon, card.bank), instrument, quote
+        f"QUICK_PAY:{card.card_id}", line, held.title, presentation.icon(line.terms.icon, card.bank), instrument, quote
     )
 
 

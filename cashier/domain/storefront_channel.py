@@ -9,11 +9,11 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from cashier.domain.face import Face
 from cashier.domain.facts import Channel, ChannelStatus
-from cashier.domain.method import ReasonCode, Remedy, RemedyType
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import ReasonCode, Remedy, RemedyType
+from cashier.domain.presentation import Face
 from cashier.domain.refusal import Refusal
 
 CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")

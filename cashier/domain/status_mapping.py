@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from cashier.answer import NoNews
-from cashier.domain.order_result import NoOrder, OrderResult, Result
-from cashier.domain.standing import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
-from cashier.domain.submission import Answered, NeverArrived, Sealed, Unknown
+from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
+from cashier.domain.engine_contract import Answered, NeverArrived, Sealed, Unknown
+from cashier.domain.status_resolution import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
+from cashier.source_errors import NoNews
 
 OfThePayment: TypeAlias = Answered | NeverArrived | Sealed | Unknown | NoNews
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cashier.answer import Missing
 from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
 from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus
+from cashier.source_errors import Missing
 
 _BY_STATUS = {
     OrderStatus.PAYING: Blocked.ORDER_IN_PROGRESS,

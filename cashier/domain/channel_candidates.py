@@ -10,19 +10,19 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from cashier.answer import Missing
 from cashier.domain import assembly
-from cashier.domain.cards import BoundCard, bound
+from cashier.domain.card_offers import BoundCard, bound
 from cashier.domain.case import Case
-from cashier.domain.combined import Completion
 from cashier.domain.facts import Account, Channel
-from cashier.domain.line import Line
-from cashier.domain.method import Instrument, Kind, LegType
+from cashier.domain.kind_assessment import Line
 from cashier.domain.offer import NO_CHANNEL, quote
+from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence
-from cashier.domain.road import Road
-from cashier.domain.route_rules import Passage
+from cashier.domain.routing_rules import Passage
+from cashier.domain.split_payment import Completion
+from cashier.domain.storefront_channel import Road
+from cashier.source_errors import Missing
 
 _COMPLETED = f"+{Kind.QUICK_PAY}"
 _KINDS = frozenset(Kind)

@@ -7,11 +7,11 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
-from cashier.answer import NoNews
-from cashier.domain.method import Kind
 from cashier.domain.money import Money
 from cashier.domain.order import Id, Instant
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
+from cashier.source_errors import NoNews
 
 
 class Inquiry(Struct, frozen=True, kw_only=True, omit_defaults=True):

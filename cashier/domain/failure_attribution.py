@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.track_record import Outcome
+from cashier.domain.channel_health import Outcome
 
 
 class Blame(Struct, frozen=True, forbid_unknown_fields=True):

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from cashier.domain.actions import Action
 from cashier.domain.catalog import Wording
-from cashier.domain.challenged import CarriedChallenge
-from cashier.domain.message import Message, MessageCode
+from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
+from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
-from cashier.domain.payment import Status
+from cashier.domain.payment_message import Message, MessageCode
+from cashier.domain.payment_state import Status
 
 
 class Challenge(Struct, frozen=True, kw_only=True):

@@ -10,10 +10,10 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from cashier.answer import NoNews, SourceError
-from cashier.domain.actions import Action
 from cashier.domain.legs import Leg
+from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
+from cashier.source_errors import NoNews, SourceError
 
 
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):

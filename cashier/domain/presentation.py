@@ -11,7 +11,7 @@ from string import Formatter
 from msgspec import Struct
 
 from cashier.domain.catalog import TITLE_PARTS
-from cashier.domain.method import Instrument, Kind
+from cashier.domain.pay_method import Instrument, Kind
 
 _WITHOUT = dict.fromkeys(TITLE_PARTS, "")
 

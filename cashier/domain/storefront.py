@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain import face
+from cashier.domain import presentation
 from cashier.domain.catalog import Catalog, Terms
 from cashier.domain.facts import Channel, Channels
-from cashier.domain.method import Kind, NextAction, ReasonCode
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind, NextAction, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.road import CURRENCY_NOT_SUPPORTED, Carrier, Road, road
+from cashier.domain.storefront_channel import CURRENCY_NOT_SUPPORTED, Carrier, Road, road
 
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
@@ -74,7 +74,7 @@ class View:
                 choosy = choosy or channel.brands is not None or channel.card_types is not None
             sole = roads[0] if len(roads) == 1 and roads[0].refusal is None else None
             carriers[provider] = Carrier(
-                provider, name, face.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy
+                provider, name, presentation.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy
             )
         next_action = terms.terminal_actions.get(self.terminal, terms.next_action)
         return Shelf(terms, terms.name[self.locale], title, next_action, self._refusal(terms), carriers)

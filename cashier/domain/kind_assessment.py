@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from cashier.domain.case import Case
 from cashier.domain.facts import Quota
 from cashier.domain.limits import smallest_carried
-from cashier.domain.method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.money import share_half_up
+from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.view import Shelf
+from cashier.domain.storefront import Shelf
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")

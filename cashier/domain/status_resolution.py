@@ -21,14 +21,14 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from cashier.domain import polling
-from cashier.domain.actions import Action, Await, expiry
-from cashier.domain.challenged import CarriedChallenge, Verdict, verdict
-from cashier.domain.message import MessageCode
-from cashier.domain.method import Kind
+from cashier.domain import poll_schedule
+from cashier.domain.challenge_progress import CarriedChallenge, Verdict, verdict
 from cashier.domain.money import Money
-from cashier.domain.payment import FINAL, LEADS, Event, Status, moved
-from cashier.domain.polling import Pace
+from cashier.domain.next_action import Action, Await, expiry
+from cashier.domain.pay_method import Kind
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_state import FINAL, LEADS, Event, Status, moved
+from cashier.domain.poll_schedule import Pace
 
 
 class EngineWord(StrEnum):
@@ -213,11 +213,11 @@ def _time_is_up(payment: Underway, engine: EngineHeard, now_s: float) -> bool:
     """Somebody at a counter is not kept waiting; a code or a page that has run out is withdrawn; what has not arrived is not waited for
     much longer than any call takes. What the engine is working on by itself, and what it does not answer about, time does not end."""
     sent_at = payment.sent_at
-    if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + polling.ATTENDED_S:
+    if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + poll_schedule.ATTENDED_S:
         return True
     match engine.word:
         case EngineWord.NEVER_ARRIVED:
-            return sent_at is not None and now_s >= sent_at + polling.ARRIVAL_S
+            return sent_at is not None and now_s >= sent_at + poll_schedule.ARRIVAL_S
         case EngineWord.ACTION_REQUIRED:
             told = expiry(engine.next_action)
             return now_s >= payment.expires_at or (told is not None and now_s >= told.timestamp())
@@ -239,8 +239,8 @@ def _spent(payment: Underway) -> bool:
 def _waiting(payment: Underway, engine: EngineHeard, event: Event, now: datetime) -> Standing:
     until_s = _until_s(payment, event)
     over = now.timestamp() >= until_s
-    pace = polling.LATE if over else _pace(payment, event)
-    after_ms = polling.poll_after_ms(pace, now.timestamp() - _since_s(payment, event, now.timestamp()))
+    pace = poll_schedule.LATE if over else _pace(payment, event)
+    after_ms = poll_schedule.poll_after_ms(pace, now.timestamp() - _since_s(payment, event, now.timestamp()))
     action: Action | None = None
     if event is Event.ENGINE_ACTION_REQUIRED:
         action = engine.next_action
@@ -251,8 +251,8 @@ def _waiting(payment: Underway, engine: EngineHeard, event: Event, now: datetime
 
 def _pace(payment: Underway, event: Event) -> Pace:
     if event is Event.ENGINE_SUCCEEDED:
-        return polling.CONFIRMING
-    return polling.of_kind(payment.kind) if event in _PAYER_ACTS else polling.PROMPT
+        return poll_schedule.CONFIRMING
+    return poll_schedule.of_kind(payment.kind) if event in _PAYER_ACTS else poll_schedule.PROMPT
 
 
 def _since_s(payment: Underway, event: Event, now_s: float) -> int:
@@ -265,8 +265,8 @@ def _since_s(payment: Underway, event: Event, now_s: float) -> int:
 def _until_s(payment: Underway, event: Event) -> int:
     """When to stop asking: at a counter with the reversal, else some time after the payer could last do something."""
     if event is Event.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
-        return payment.sent_at + polling.ATTENDED_S
-    return payment.expires_at + polling.AFTERMATH_S
+        return payment.sent_at + poll_schedule.ATTENDED_S
+    return payment.expires_at + poll_schedule.AFTERMATH_S
 
 
 def _words(engine: EngineHeard, event: Event) -> MessageCode:

@@ -13,10 +13,10 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from cashier.domain.method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
-from cashier.domain.method import LegType as ShareType
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
+from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
+from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.payment_request import Chosen
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.method import Kind
+from cashier.domain.pay_method import Kind
 
 # Attended payments: WeChat and Alipay reverse after 45 s at the latest, because no notice comes and people stand and wait.
 ATTENDED_S = 45
