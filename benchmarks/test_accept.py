@@ -17,7 +17,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cashier import Cashier, ConsultRequest, PaymentRequest, PaymentStatus
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 
 QUESTION = msgspec.convert(CASES["chinese_shop"].request, ConsultRequest)
 # Two calls would be a warm-up; the collector, caches of types and the like want some more.

@@ -12,7 +12,7 @@ from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import Status as PaymentStatus
-from cashier.payments.refused import (
+from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
@@ -26,7 +26,7 @@ from cashier.payments.refused import (
 )
 from cashier.settings import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.jws import TokenRefused
 from cashier.wiring import Cashier
 
 __all__ = [

@@ -6,8 +6,8 @@ import importlib
 import inspect
 from typing import Any
 
-from cashier.sources.call import Function
 from cashier.sources.source import Adapter
+from cashier.sources.source_upstream import Function
 
 
 def adapter_of(text: str) -> Adapter:

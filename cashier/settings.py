@@ -28,12 +28,12 @@ from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.fanout.ttl import CacheSettings
 from cashier.payments.settings import AcceptSettings
-from cashier.sources.again import Tries
-from cashier.sources.many import BatchSettings
+from cashier.sources.batch_call import BatchSettings
+from cashier.sources.retry import Tries
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.server import ServerSettings
+from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
-from cashier.wire.via_aiohttp import AiohttpSettings
 
 SECRET_VARIABLE = "CASHIER_TOKEN_SECRET"  # noqa: S105  # the name of a variable, not a secret
 # What takes payments: all three, or none, and then this is for consultations only.
@@ -91,7 +91,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`: what takes payments. How long each is waited for is in `[accept]`.
 
     `url`, `transport`, `http1` and `aiohttp` as of a source; with transport `local` a function that takes a request and returns a response
-    (`cashier.wire.local`). `tries`: how often a look-up is made; what moves money, and what risk is asked, is never sent twice.
+    (`cashier.wire.in_process`). `tries`: how often a look-up is made; what moves money, and what risk is asked, is never sent twice.
     """
 
     url: str | tuple[str, ...]

@@ -24,12 +24,12 @@ from cashier.fanout.load_shedding import Ladder, Pulse
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.upstream import Upstream
 from cashier.named import adapter_of, function_of
+from cashier.payments.channel_health import Routes
 from cashier.payments.flow import Acceptance
 from cashier.payments.live_attempts import LiveAttempts
-from cashier.payments.upstreams import Recheck, Upstreams
+from cashier.payments.ports import Recheck, Upstreams
 from cashier.plan import NAMES, QUESTIONS, Question, consultation, known
 from cashier.proof import faults
-from cashier.routes import Routes
 from cashier.settings import (
     SECRET_VARIABLE,
     SERVICES,
@@ -42,18 +42,18 @@ from cashier.settings import (
     token_secrets,
 )
 from cashier.sources.acquirer import Acquirer
-from cashier.sources.call import Function, InProcess, OverWire
+from cashier.sources.batch_call import ManyOverWire
 from cashier.sources.engine import Engine
-from cashier.sources.many import ManyOverWire
-from cashier.sources.recurring import Recurring
+from cashier.sources.parse_cache import Recurring
 from cashier.sources.risk import Risk
 from cashier.sources.source import Source
+from cashier.sources.source_upstream import Function, InProcess, OverWire
 from cashier.stack import Stack
-from cashier.tokens.signer import Signer
-from cashier.wire.exchange import Transport, Trip
+from cashier.tokens.token_service import Signer
+from cashier.wire.aiohttp_client import ViaAiohttp
 from cashier.wire.http1 import Http1
-from cashier.wire.local import Local
-from cashier.wire.via_aiohttp import ViaAiohttp
+from cashier.wire.in_process import Local
+from cashier.wire.transport import Transport, Trip
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
@@ -335,7 +335,7 @@ class Cashier:
             return
         self.payments.stop_waiting()
         with anyio.move_on_after(_LAST_PAYMENTS_S, shield=True) as bound:
-            await self.payments.ended()
+            await self.payments.drain()
         if bound.cancelled_caught:
             _log.warning(
                 "payments were still under way at the stop; whoever asks again is told of them",

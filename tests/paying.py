@@ -13,7 +13,7 @@ import msgspec
 from cashier.sandbox import Fault, LocalPayments, UpstreamTrouble, Weather, World
 from cashier.sandbox.answers import Answer, refusal
 from cashier.source_errors import Unreachable
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 
 NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 

@@ -25,10 +25,10 @@ from cashier.fanout.ttl import CacheSettings
 from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings import Settings, SourceSettings, SourcesSettings
-from cashier.sources.call import InProcess
+from cashier.sources.source_upstream import InProcess
 from cashier.stack import Stack
-from cashier.tokens.signer import Signer
-from cashier.wire.exchange import Trip
+from cashier.tokens.token_service import Signer
+from cashier.wire.transport import Trip
 
 from .fanout.scripted import timers_set
 from .test_consult import HANGS, by_id, could_refuse, statuses

@@ -14,7 +14,7 @@ from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.fanout.ask import Status
 from cashier.sandbox import CASES
-from cashier.tokens.signer import Signer
+from cashier.tokens.token_service import Signer
 
 from .fanout.scripted import in_virtual_time
 from .virtual import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request

@@ -21,11 +21,11 @@ from cashier.sandbox import Weather, World, read_forecast, weather_named
 from cashier.sandbox.effects import HELD_UP
 from cashier.source_errors import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
 from cashier.sources.acquirer import Acquirer
-from cashier.sources.again import Tries
 from cashier.sources.engine import Engine
+from cashier.sources.retry import Tries
 from cashier.sources.risk import Risk
-from cashier.wire.exchange import Request, Response, Trip
-from cashier.wire.local import Local
+from cashier.wire.in_process import Local
+from cashier.wire.transport import Request, Response, Trip
 
 from .paying import NOON, loop_clock, sandbox_call
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cashier import routes
 from cashier.domain.failure_attribution import Blame
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing_rules import Passage, Routing, Rule
-from cashier.routes import Routes
+from cashier.payments import channel_health
+from cashier.payments.channel_health import Routes
 
 from .domain.facts import channel, cny
 
@@ -66,8 +66,8 @@ def test_other_rules_hold_at_once_and_nothing_learned_is_lost() -> None:
 
 
 def test_what_is_kept_is_bounded_and_what_was_heard_of_longest_ago_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "MAX_CHANNELS", 2)
-    monkeypatch.setattr(routes, "MAX_ENDED", 3)
+    monkeypatch.setattr(channel_health, "MAX_CHANNELS", 2)
+    monkeypatch.setattr(channel_health, "MAX_ENDED", 3)
     found = Routes(ROUTING)
     for number, channel_id in enumerate("abac"):
         found.worked(f"pay_{number}", channel_id, 0, 0)

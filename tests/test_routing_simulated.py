@@ -20,7 +20,7 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing import Route
 from cashier.domain.routing_rules import By, Passage, Routing, Rule
-from cashier.routes import Routes
+from cashier.payments.channel_health import Routes
 
 from .domain.facts import channel, cny
 

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[impor
 from cashier.domain.order import Blocked
 from cashier.plan import NAMES
 from cashier.sandbox import CASES, Fault
-from cashier.tokens.signer import Signer
+from cashier.tokens.token_service import Signer
 
 from .running import Command, configured, eventually, running
 

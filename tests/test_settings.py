@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.settings import ConfigurationError, TokenSettings, configuration, load, token_secrets
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 from cashier.wiring import Cashier
 
 URL = "http://127.0.0.1:9100"

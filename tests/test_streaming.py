@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from cashier.consult import Consultation, ConsultError, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.fanout.ask import Status
-from cashier.tokens.signer import Signer
-from cashier.wire.exchange import Trip
+from cashier.tokens.token_service import Signer
+from cashier.wire.transport import Trip
 
 from .fanout.scripted import in_virtual_time, timers_set
 from .test_consult import HANGS, by_id, cases, could_refuse, fates, healthy, statuses, worlds

@@ -17,9 +17,9 @@ from cashier.plan import QUESTIONS, Way, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
-from cashier.sources.call import InProcess
-from cashier.tokens.signer import Signer
-from cashier.wire.exchange import Trip
+from cashier.sources.source_upstream import InProcess
+from cashier.tokens.token_service import Signer
+from cashier.wire.transport import Trip
 
 DEADLINE_MS = 150
 CATALOG = configuration({}, "").catalog

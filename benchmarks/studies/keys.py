@@ -20,10 +20,10 @@ from cashier.fanout.batch import Batch, Gathering
 from cashier.fanout.upstream import Upstream
 from cashier.plan import QUESTIONS
 from cashier.source_errors import SourceError
-from cashier.sources.call import OverWire
-from cashier.sources.many import ManyOverWire
-from cashier.wire.exchange import Trip
+from cashier.sources.batch_call import ManyOverWire
+from cashier.sources.source_upstream import OverWire
 from cashier.wire.http1 import Http1
+from cashier.wire.transport import Trip
 
 # The channels are the same for nearly everybody and the merchants few: a cache does more for them.
 PATHS = {

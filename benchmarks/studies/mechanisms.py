@@ -19,7 +19,7 @@ from cashier.fanout.ask import Importance, Status
 from cashier.fanout.batch import Batch
 from cashier.plan import NAMES, known
 from cashier.source_errors import SourceError
-from cashier.wire.exchange import Trip
+from cashier.wire.transport import Trip
 
 Figures: TypeAlias = dict[str, float]
 TRIP = Trip("ablation")

@@ -39,12 +39,12 @@ from cashier.fanout.scatter import Timing, scatter
 from cashier.plan import QUESTIONS
 from cashier.settings import Settings, SourceSettings, SourcesSettings
 from cashier.source_errors import Missing
-from cashier.sources.call import OverWire
 from cashier.sources.card import CARD
+from cashier.sources.source_upstream import OverWire
 from cashier.stack import Stack
 from cashier.web.server import GC_THRESHOLD
-from cashier.wire.exchange import Trip
 from cashier.wire.http1 import Http1
+from cashier.wire.transport import Trip
 
 SIZES = (1, 2, 4, 8, 16, 32)
 AT_ONCE = 16

@@ -21,9 +21,9 @@ from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, pyt
 from benchmarks.lab.sized import SIZES, answer
 from benchmarks.results import Bars, Figure, Finding, Row, Table
 from cashier.source_errors import SourceError
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.aiohttp_client import ViaAiohttp
 from cashier.wire.http1 import Http1
-from cashier.wire.via_aiohttp import ViaAiohttp
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 WIDTHS = (1, 8)
 CALLS = 4_000

@@ -18,7 +18,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_id import fingerprint, payment_id
 from cashier.domain.payment_request import Chosen, Device, IdempotencyKey, Means, PaymentRequest
 from cashier.domain.status_resolution import Underway
-from cashier.payments.refused import FieldFault, Invalid
+from cashier.payments.errors import FieldFault, Invalid
 from cashier.tokens.consult_token import ConsultClaims, Offered
 from cashier.tokens.payment_token import PaymentClaims, Routed
 

@@ -17,7 +17,6 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from cashier import once
 from cashier.consult import ConsultError
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import Asked, CarriedChallenge, Verdict, answered, carried, verdict
@@ -40,7 +39,6 @@ from cashier.domain.risk_contract import (
 )
 from cashier.domain.status_mapping import engine_heard
 from cashier.domain.status_resolution import EngineWord, Standing
-from cashier.payments.alone import Alone
 from cashier.payments.attempt import (
     LOOKING_S,
     Attempt,
@@ -51,10 +49,10 @@ from cashier.payments.attempt import (
     resumed,
     submitted,
 )
-from cashier.payments.checking import Checked, Checking, OursAlready
-from cashier.payments.live_attempts import LiveAttempts
-from cashier.payments.looking import Looking
-from cashier.payments.refused import (
+from cashier.payments.attempt_guard import Alone
+from cashier.payments.channel_health import Routes
+from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, SingleFlight, TooManyRuns
+from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     Crowded,
@@ -63,16 +61,18 @@ from cashier.payments.refused import (
     KeyReused,
     RiskRejected,
 )
-from cashier.payments.sending import Sending
+from cashier.payments.live_attempts import LiveAttempts
+from cashier.payments.ports import Recheck, Upstreams
+from cashier.payments.recheck import Checked, Checking, OursAlready
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.telling import Telling
-from cashier.payments.upstreams import Recheck, Upstreams
-from cashier.routes import Routes
+from cashier.payments.status_presenter import Telling
+from cashier.payments.status_query import Looking
+from cashier.payments.submitter import Sending
 from cashier.source_errors import NoNews
 from cashier.tokens.consult_token import ConsultClaims
+from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims
-from cashier.tokens.signer import Signer
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.token_service import Signer
 
 _log = structlog.get_logger("cashier.payments")
 _WAS_WRONG = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
@@ -101,7 +101,9 @@ class Acceptance:
         self._now = now
         self._monotonic = monotonic
         self._trip = trip
-        self._once: once.Once[Payment] = once.Once(settings.most_under_way, (AcceptError, ConsultError, TokenRefused))
+        self._submits: SingleFlight[Payment] = SingleFlight(
+            settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
+        )
         self._looking = Looking(upstreams, settings, now)
         self._alone = Alone(live, upstreams.engine, settings)
         self._telling = Telling(
@@ -110,7 +112,7 @@ class Acceptance:
         self.reconfigure(recheck, catalog, settings)
 
     def __repr__(self) -> str:
-        return f"<Acceptance under_way={len(self._once)} {self._telling!r} {self._alone!r}>"
+        return f"<Acceptance under_way={len(self._submits)} {self._telling!r} {self._alone!r}>"
 
     def reconfigure(self, recheck: Recheck, catalog: Catalog, settings: AcceptSettings) -> None:
         """Other words, terms and times from now on. Nothing under way is lost."""
@@ -123,10 +125,10 @@ class Acceptance:
         """From now on nobody waits: long polls come back with what is known, and whoever follows is told no more."""
         self._telling.stop_waiting()
 
-    async def ended(self) -> None:
+    async def drain(self) -> None:
         """When nothing is under way any more. For a stop, which bounds it."""
-        await self._once.ended()
-        await self._telling.ended()
+        await self._submits.drain()
+        await self._telling.drain()
 
     async def submit(
         self,
@@ -148,7 +150,7 @@ class Acceptance:
         attempt = submitted(request, idempotency_key, claims, self._catalog, self._trip(request_id, traceparent))
         try:
             return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, claims))
-        except once.KeyReused:
+        except FingerprintMismatch:
             # Another body is under way here, which need not be the one that the key belongs to: another worker may have sent this one.
             found = await self._found(attempt)
             if found is None:
@@ -368,10 +370,10 @@ class Acceptance:
 
     async def _run(self, key: str, fingerprint: str, work: Callable[[], Coroutine[Any, Any, Payment]]) -> Payment:
         try:
-            return await self._once.run(key, fingerprint, work)
-        except once.Crowded:
+            return await self._submits.run(key, fingerprint, work)
+        except TooManyRuns:
             raise Crowded from None
-        except once.CutOff:
+        except RunCancelled:
             # It may have been sent. Whoever asks again with the same key is told.
             raise InFlight from None
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
 from cashier.source_errors import NoNews, SourceError, WrongIdentity
-from cashier.sources.again import Tries, until_heard
+from cashier.sources.retry import Tries, until_heard
 from cashier.sources.source import Asked, read, source
-from cashier.wire.awaited import ask
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.request_response import ask
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 
 def target(asked: Asked) -> str:

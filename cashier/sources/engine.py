@@ -27,10 +27,10 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.order import Id
 from cashier.source_errors import Garbled, NoNews, SourceError, WrongIdentity
-from cashier.sources.again import Tries, until_heard
+from cashier.sources.retry import Tries, until_heard
 from cashier.sources.source import Asked, not_answered, read, source, understood
-from cashier.wire.awaited import ask
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.request_response import ask
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 
 class _Busy(Struct, frozen=True):

@@ -29,8 +29,8 @@ from cashier.domain.risk_contract import (
 )
 from cashier.source_errors import NoNews, SourceError, WrongIdentity
 from cashier.sources.source import not_answered, refuse_strange, understood
-from cashier.wire.awaited import ask
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.request_response import ask
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 
 class _Verdict(StrEnum):

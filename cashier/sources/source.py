@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 
 Asked = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Amounts, Availability, PayMethod
-from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, encoded
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, encoded
 
 CONSULT_TYPE = "consult+jwt"
 _LONGEST = 65_536

@@ -27,7 +27,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Chosen, Means
 from cashier.domain.payment_state import Status
 from cashier.tokens.consult_token import Offered
-from cashier.tokens.signing import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
 
 PAYMENT_TYPE = "payment+jwt"
 # It travels in a header, and ours may have 64 KiB in all. Most tokens have one and a half; the largest that the bounds of a submit allow,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cashier.consult import OrderUnknown
-from cashier.payments.refused import (
+from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,
     Crowded,
@@ -20,7 +20,7 @@ from cashier.payments.refused import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.jws import TokenRefused
 from cashier.web.answer import RETRY_AFTER_1
 from cashier.web.problem import KNOWN, Code, Fault, Refused, invalid
 

@@ -10,7 +10,7 @@ from cashier.domain.payment_resource import Payment
 
 
 class Payments(Protocol):
-    """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.refused`.
+    """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.errors`.
 
     `submit` and `answer` go on though who awaits them is cancelled: a payment is not undone by a client that leaves.
     """

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from cashier.source_errors import Garbled, Unreachable
-from cashier.wire.outcomes import what_happened
+from cashier.wire.delivery import what_happened
 
 
 class Unfit(Unreachable):

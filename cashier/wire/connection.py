@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
 from cashier.source_errors import Garbled
-from cashier.wire.framing import Answers, Bounds
+from cashier.wire.response_parser import Answers, Bounds
 
 if TYPE_CHECKING:
-    from cashier.wire.call import Call
-    from cashier.wire.lane import Lane
+    from cashier.wire.host_pool import Lane
+    from cashier.wire.pending_call import Call
 
 
 class Keeper(Protocol):

@@ -17,15 +17,15 @@ from msgspec import Meta, Struct
 
 from cashier.source_errors import Shed, SourceError, Unreachable
 from cashier.wire.addresses import parse_addresses
-from cashier.wire.call import Call
-from cashier.wire.choosing import Choice
 from cashier.wire.connection import Connection
-from cashier.wire.exchange import Reply, Request, Trip
-from cashier.wire.framing import Bounds
-from cashier.wire.heads import refuse_unclean
-from cashier.wire.lane import Lane
-from cashier.wire.outcomes import what_happened
+from cashier.wire.delivery import what_happened
+from cashier.wire.host_pool import Lane
+from cashier.wire.load_balancing import Choice
+from cashier.wire.pending_call import Call
+from cashier.wire.request_writer import refuse_unclean
+from cashier.wire.response_parser import Bounds
 from cashier.wire.tls import client_tls
+from cashier.wire.transport import Reply, Request, Trip
 
 Positive = Annotated[int, Meta(ge=1)]
 

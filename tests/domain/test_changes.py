@@ -20,7 +20,7 @@ from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.payment_request import Chosen
 from cashier.source_errors import Why
 from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, Offered
-from cashier.tokens.signing import Keyring
+from cashier.tokens.jws import Keyring
 
 from .facts import World, account, agreement, card, channel, cny, order, promotion, quota
 from .worlds import worlds

@@ -24,7 +24,7 @@ from cashier.sandbox import CASES, LocalUpstreams, World, read_forecast, weather
 from cashier.sandbox.ledger import Entry
 from cashier.settings import Configuration, configuration
 from cashier.source_errors import Unreachable
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 from cashier.wiring import Cashier
 from tests.fanout.scripted import timers_set
 from tests.paying import loop_clock, sandbox_call
@@ -271,8 +271,8 @@ async def checkout(
             await open_.enter_async_context(found.worker(config, store))
         yield found
         for cashier in found.workers:
-            assert not found.of(cashier)._once, "something is still under way"
-            assert not found.of(cashier)._telling._polls._next, "somebody still waits"
+            assert not found.of(cashier)._submits, "something is still under way"
+            assert not found.of(cashier)._telling._polls._polls, "somebody still waits"
     for _ in range(3):
         await asyncio.sleep(0)
     assert not timers_set()

@@ -11,9 +11,9 @@ from msgspec import Struct, field
 from cashier.consult import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, NEXT, Status
-from cashier.payments.refused import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy
+from cashier.payments.errors import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.sandbox import World
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.jws import TokenRefused
 from tests.payments.model_payer import Submit
 from tests.payments.model_workers import Trace
 

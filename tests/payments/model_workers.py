@@ -22,7 +22,7 @@ from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, Wor
 from cashier.settings import configuration
 from cashier.source_errors import Overloaded, Unreachable
 from cashier.stack import Stack
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 from tests.paying import sandbox_call
 from tests.payments.model_loop import SkippingLoop
 
@@ -160,7 +160,7 @@ class Worker:
     def left(self) -> list[str]:
         """What is still under way; nothing, where all that there was has ended."""
         shown = repr(self.payments)
-        empty = ("under_way=0", "looks=0 reversals=0", "keys=0 waiting=0")
+        empty = ("under_way=0", "looks=0 reversals=0", "keys=0 waiters=0")
         return [shown] * (not all(each in shown for each in empty)) + [repr(task) for task in self.tasks]
 
     def own(self, task: asyncio.Task[Any]) -> None:

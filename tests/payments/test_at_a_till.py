@@ -10,8 +10,8 @@ import pytest
 from cashier.domain.next_action import Await
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import OrderBusy
-from cashier.wire.exchange import Request, Response
+from cashier.payments.errors import OrderBusy
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import checkout
 
 pytestmark = pytest.mark.looptime

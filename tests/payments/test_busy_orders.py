@@ -9,7 +9,7 @@ import pytest
 from cashier.domain.offer_diff import What
 from cashier.domain.payment_state import Status
 from cashier.payments import live_attempts
-from cashier.payments.refused import ConsultChanged, OrderBusy
+from cashier.payments.errors import ConsultChanged, OrderBusy
 from tests.payments.checkout import SharedStore, checkout
 
 pytestmark = pytest.mark.looptime

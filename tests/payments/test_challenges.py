@@ -10,8 +10,8 @@ import pytest
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import CheckUnavailable, RiskRejected
-from cashier.wire.exchange import Request, Response
+from cashier.payments.errors import CheckUnavailable, RiskRejected
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import OTP, Checkout, Says, checkout
 
 pytestmark = pytest.mark.looptime

@@ -12,7 +12,7 @@ from cashier.domain.offer_diff import What
 from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_state import FINAL, Status
-from cashier.payments.refused import CheckUnavailable, ConsultChanged
+from cashier.payments.errors import CheckUnavailable, ConsultChanged
 from tests.payments.checkout import Checkout, checkout, first_available
 
 pytestmark = pytest.mark.looptime

@@ -11,7 +11,7 @@ import pytest
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import Status
-from cashier.wire.exchange import Request, Response
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Says, checkout
 
 pytestmark = pytest.mark.looptime

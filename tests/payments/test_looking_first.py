@@ -11,7 +11,7 @@ from cashier.consult import OrderUnknown
 from cashier.domain.offer_diff import What
 from cashier.domain.pay_method import Availability
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import ConsultChanged, EngineUnavailable, Invalid
+from cashier.payments.errors import ConsultChanged, EngineUnavailable, Invalid
 from tests.payments.checkout import GATING, REQUIRED, by_id, checkout
 
 pytestmark = pytest.mark.looptime

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from cashier.consult import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, Status
-from cashier.payments.refused import ConsultChanged
+from cashier.payments.errors import ConsultChanged
 from cashier.sandbox import World, weather_named
 from cashier.sandbox.risk import ANSWER
 from cashier.sandbox.weather import CALLS, Next, possible_faults

@@ -10,8 +10,8 @@ import pytest
 
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import Invalid, KeyReused
-from cashier.wire.exchange import Request, Response
+from cashier.payments.errors import Invalid, KeyReused
+from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Says, by_id, checkout
 
 pytestmark = pytest.mark.looptime

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from cashier import routes
-from cashier.domain import channel_health
-from cashier.domain.channel_health import Outcome
+from cashier.domain.channel_health import Outcome, heard
 from cashier.domain.offer_diff import What
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import ConsultChanged
+from cashier.payments import channel_health
+from cashier.payments.errors import ConsultChanged
 from tests.payments.checkout import Checkout, checkout
 
 pytestmark = pytest.mark.looptime
@@ -23,13 +22,13 @@ pytestmark = pytest.mark.looptime
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the records are changed by, each time."""
     found: list[str] = []
-    heard = channel_health.heard
+    record = heard
 
     def noting(before: Any, outcome: Outcome, *rest: Any) -> Any:
         found.append(outcome.value)
-        return heard(before, outcome, *rest)
+        return record(before, outcome, *rest)
 
-    monkeypatch.setattr(routes, "heard", noting)
+    monkeypatch.setattr(channel_health, "heard", noting)
     return found
 
 

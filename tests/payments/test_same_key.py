@@ -15,7 +15,7 @@ from cashier.domain.payment_request import Device
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import Status
 from cashier.payments import live_attempts
-from cashier.payments.refused import Crowded, InFlight, KeyReused
+from cashier.payments.errors import Crowded, InFlight, KeyReused
 from tests.payments.checkout import Checkout, SharedStore, checkout
 
 pytestmark = pytest.mark.looptime

@@ -6,7 +6,7 @@ import pytest
 
 from cashier.domain.payment_state import Status
 from cashier.fanout.ask import Status as Answered
-from cashier.payments.refused import CheckUnavailable
+from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, checkout
 
 pytestmark = pytest.mark.looptime

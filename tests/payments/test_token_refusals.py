@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cashier.domain.payment_state import Status
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.jws import TokenRefused
 from tests.payments.checkout import Checkout, checkout, configured
 
 pytestmark = pytest.mark.looptime

@@ -8,7 +8,7 @@ import pytest
 
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import EngineUnavailable
+from cashier.payments.errors import EngineUnavailable
 from tests.payments.checkout import checkout, connection_refused
 
 pytestmark = pytest.mark.looptime

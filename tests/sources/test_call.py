@@ -11,7 +11,7 @@ import pytest
 from cashier.domain.facts import Balances
 from cashier.source_errors import Overloaded, SourceError, Unreachable
 from cashier.sources.balance import BALANCE
-from cashier.sources.call import InProcess
+from cashier.sources.source_upstream import InProcess
 
 ANSWER: dict[str, Any] = {"user_id": "u_1", "accounts": []}
 

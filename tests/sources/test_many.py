@@ -17,12 +17,12 @@ from cashier.plan import QUESTIONS
 from cashier.sandbox import World, serve, weather_named
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
-from cashier.sources.call import OverWire
+from cashier.sources.batch_call import BatchSettings, ManyOverWire
 from cashier.sources.channel import CHANNEL
-from cashier.sources.many import BatchSettings, ManyOverWire
 from cashier.sources.source import Source
-from cashier.wire.exchange import Reply, Request, Response, Trip
+from cashier.sources.source_upstream import OverWire
 from cashier.wire.http1 import Http1
+from cashier.wire.transport import Reply, Request, Response, Trip
 
 SOURCES = {question.source.name: question.source for question in QUESTIONS}
 PATHS = {

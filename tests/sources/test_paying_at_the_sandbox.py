@@ -15,8 +15,8 @@ from cashier.sandbox.world import World
 from cashier.sources.acquirer import Acquirer
 from cashier.sources.engine import Engine
 from cashier.sources.risk import Risk
-from cashier.wire.exchange import Trip
 from cashier.wire.http1 import Http1
+from cashier.wire.transport import Trip
 
 TRIP = Trip("r-1")
 PRICE = Money("CNY", 12_800)

@@ -33,8 +33,8 @@ from cashier.domain.status_mapping import acquirer_heard, engine_heard
 from cashier.domain.status_resolution import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
 from cashier.source_errors import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
 from cashier.sources import acquirer, engine, risk
-from cashier.sources.again import Tries
-from cashier.wire.exchange import Exchange, Reply, Request, Response, Trip
+from cashier.sources.retry import Tries
+from cashier.wire.transport import Exchange, Reply, Request, Response, Trip
 
 SECRET = "4111111111111111"
 TRIP = Trip("r-1")

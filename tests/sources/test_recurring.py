@@ -8,8 +8,8 @@ import pytest
 
 from cashier.source_errors import Garbled
 from cashier.sources.channel import CHANNEL
-from cashier.sources.recurring import MOST, Recurring
-from cashier.wire.exchange import Request
+from cashier.sources.parse_cache import MOST, Recurring
+from cashier.wire.transport import Request
 
 CHINA = {"currency": "CNY", "country": "CN"}
 JAPAN = {"currency": "JPY", "country": "JP"}

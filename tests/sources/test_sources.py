@@ -14,7 +14,7 @@ from cashier.plan import NAMES, QUESTIONS
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 from cashier.sources.source import Source, read
-from cashier.wire.exchange import Response
+from cashier.wire.transport import Response
 
 ASKED: dict[str, Any] = {
     "order_id": "o_1001",

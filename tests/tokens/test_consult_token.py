@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from cashier.domain.pay_method import Availability
 from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, Offered
-from cashier.tokens.signer import Signer
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.jws import TokenRefused
+from cashier.tokens.token_service import Signer
 
 from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped

@@ -19,9 +19,9 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Chosen, Means
 from cashier.tokens.consult_token import Offered
+from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims, Routed
-from cashier.tokens.signer import Signer
-from cashier.tokens.signing import TokenRefused
+from cashier.tokens.token_service import Signer
 
 from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped

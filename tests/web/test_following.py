@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from cashier.domain.payment_state import Status
-from cashier.payments.refused import EngineUnavailable
-from cashier.tokens.signing import TokenRefused
+from cashier.payments.errors import EngineUnavailable
+from cashier.tokens.jws import TokenRefused
 from cashier.web import Door, app
 from cashier.web.events import STALL_S
 from cashier.web.following import HEARTBEAT_S

@@ -11,8 +11,8 @@ from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 
 from cashier.consult import OrderUnknown, RequiredSourceUnavailable
-from cashier.payments.refused import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
-from cashier.tokens.signing import TokenCode, TokenRefused
+from cashier.payments.errors import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
+from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
 from cashier.web.auth import AuthSettings, Doorkeeper
 from cashier.web.problem import KNOWN

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from cashier.consult import OrderUnknown
 from cashier.domain.offer_diff import Change, What
 from cashier.domain.payment_state import FINAL, Status
-from cashier.payments.refused import (
+from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
@@ -32,7 +32,7 @@ from cashier.payments.refused import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.tokens.signing import TokenCode, TokenRefused
+from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.watch.logs import configure_logs
 from cashier.web import Door, app, owning_app
 from cashier.web.auth import AuthSettings, Doorkeeper

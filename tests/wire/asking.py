@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from cashier.source_errors import SourceError
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 from .hostile import WATCHDOG_S
 

@@ -13,9 +13,9 @@ import pytest
 import trustme
 import uvloop
 
-from cashier.wire.exchange import Response, Transport
+from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
 from cashier.wire.http1 import Http1, Http1Settings
-from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
+from cashier.wire.transport import Response, Transport
 
 from .asking import answer, ask, nothing_left
 from .hostile import Peer, Upstream, tcp_upstream, unix_upstream

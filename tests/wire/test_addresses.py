@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cashier.wire.addresses import Address, parse_address, parse_addresses
-from cashier.wire.choosing import MAX_BACK_OFF_S, BackOff, Choice
+from cashier.wire.aiohttp_client import ViaAiohttp
 from cashier.wire.http1 import Http1
-from cashier.wire.via_aiohttp import ViaAiohttp
+from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, Choice
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cashier.source_errors import Garbled, Shed
+from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
 from cashier.wire.aiohttp_guards import never_stuck
-from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
 
 from .asking import ask, nothing_left
 from .hostile import tcp_upstream, unused_port

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from cashier.source_errors import Missing, Silent, SourceError, Unreachable, Why
-from cashier.wire.awaited import ask
-from cashier.wire.exchange import Exchange, Reply, Request, Response, Trip
 from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.request_response import ask
+from cashier.wire.transport import Exchange, Reply, Request, Response, Trip
 
 from .asking import TRIP, answer, arrival, nothing_left, until
 from .conftest import Wired

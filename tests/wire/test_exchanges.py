@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from cashier.source_errors import SourceError, Unreachable
-from cashier.wire.exchange import Request, Response, Trip
-from cashier.wire.lane import Lane
-from cashier.wire.via_aiohttp import AiohttpLane
+from cashier.wire.aiohttp_client import AiohttpLane
+from cashier.wire.host_pool import Lane
+from cashier.wire.transport import Request, Response, Trip
 
 from .asking import OK, TRIP, Asked, answer, arrival, ask, until
 from .conftest import Wired, answered

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.source_errors import Garbled
-from cashier.wire.exchange import Response
-from cashier.wire.framing import Answers, Bounds, retry_after_s
+from cashier.wire.response_parser import Answers, Bounds, retry_after_s
+from cashier.wire.transport import Response
 
 BOUNDS = Bounds(max_head_bytes=4096, max_headers=20, max_body_bytes=2048)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.wire.exchange import Request
+from cashier.wire.transport import Request
 
 from .asking import TRIP, Asked, answer
 from .conftest import Wired, answered

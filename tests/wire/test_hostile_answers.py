@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 
 from cashier.source_errors import Garbled, SourceError, Unreachable
-from cashier.wire.exchange import Response
+from cashier.wire.transport import Response
 
 from .asking import OK, answer, ask
 from .conftest import BOUNDS, Wired

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from cashier.source_errors import Overloaded, Silent, SourceError, Unreachable
-from cashier.wire.awaited import ask as awaited
-from cashier.wire.exchange import Request, Response, Transport
-from cashier.wire.local import Local
+from cashier.wire.in_process import Local
+from cashier.wire.request_response import ask as awaited
+from cashier.wire.transport import Request, Response, Transport
 
 from .asking import TRIP, Asked, arrival, ask, nothing_left
 
@@ -200,7 +200,7 @@ async def test_closing_tells_who_waits_and_leaves_time_to_what_was_begun(service
 
 
 async def test_closing_waits_for_nobody_for_ever(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cashier.wire.local.LAST_CALLS_S", 0.01)
+    monkeypatch.setattr("cashier.wire.in_process.LAST_CALLS_S", 0.01)
     local = Local(service)
     abandoned = Asked(local, PAY)
     await arrival()

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from cashier.source_errors import Shed, Unreachable
-from cashier.wire.exchange import Request, Response
 from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.transport import Request, Response
 
 from .asking import TRIP, Asked, answer, ask, nothing_left, until
 from .hostile import Peer, Upstream, tcp_upstream, unused_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cashier.source_errors import Unreachable
-from cashier.wire.exchange import Response
+from cashier.wire.transport import Response
 
 from .asking import OK, answer, arrival, ask
 from .conftest import Wired, answered

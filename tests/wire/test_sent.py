@@ -12,9 +12,9 @@ import pytest
 
 from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire import http1
-from cashier.wire.exchange import FRESH_S, Response, Transport
+from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
 from cashier.wire.http1 import Http1, Http1Settings
-from cashier.wire.via_aiohttp import AiohttpSettings, ViaAiohttp
+from cashier.wire.transport import FRESH_S, Response, Transport
 
 from .asking import OK, Asked, answer, arrival, ask, nothing_left, until
 from .conftest import Authority, Wired, answered

@@ -25,12 +25,12 @@ from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
 from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.settings import Settings, SourceSettings, SourcesSettings
-from cashier.sources.call import OverWire
 from cashier.sources.source import Asked, Source
+from cashier.sources.source_upstream import OverWire
 from cashier.stack import Stack
 from cashier.web.server import GC_THRESHOLD
-from cashier.wire.exchange import Request, Trip
 from cashier.wire.http1 import Http1
+from cashier.wire.transport import Request, Trip
 
 # As patient as the others, which have no time limits of their own.
 PATIENCE_MS = 10_000

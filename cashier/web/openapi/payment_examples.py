@@ -17,7 +17,7 @@ from cashier.domain.payment_resource import Challenge, Payment, RouteTaken
 from cashier.domain.payment_state import Status
 from cashier.fanout.ask import Importance, SourceReport
 from cashier.fanout.ask import Status as SourceStatus
-from cashier.payments.refused import (
+from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,
     Crowded,

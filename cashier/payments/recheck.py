@@ -12,9 +12,9 @@ from cashier.domain.order import Blocked
 from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
 from cashier.payments.attempt import Attempt
-from cashier.payments.refused import CheckUnavailable, ConsultChanged, OrderBusy
+from cashier.payments.errors import CheckUnavailable, ConsultChanged, OrderBusy
+from cashier.payments.ports import Acquirer, Recheck
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.upstreams import Acquirer, Recheck
 from cashier.source_errors import NoNews
 
 # A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.

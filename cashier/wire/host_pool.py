@@ -7,12 +7,12 @@ import ssl
 
 from cashier.source_errors import Unreachable
 from cashier.wire.addresses import Address
-from cashier.wire.choosing import BackOff
 from cashier.wire.connection import Connection, Keeper
-from cashier.wire.exchange import FRESH_S
-from cashier.wire.framing import Bounds
-from cashier.wire.heads import Heads
-from cashier.wire.outcomes import what_happened
+from cashier.wire.delivery import what_happened
+from cashier.wire.load_balancing import BackOff
+from cashier.wire.request_writer import Heads
+from cashier.wire.response_parser import Bounds
+from cashier.wire.transport import FRESH_S
 
 
 class Lane:

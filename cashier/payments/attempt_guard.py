@@ -21,10 +21,10 @@ from weakref import WeakValueDictionary
 from cashier.domain.engine_contract import Answered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
+from cashier.payments.errors import InFlight, KeyReused, OrderBusy
 from cashier.payments.live_attempts import LiveAttempts, Other
-from cashier.payments.refused import InFlight, KeyReused, OrderBusy
+from cashier.payments.ports import Engine
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.upstreams import Engine
 
 Found = TypeVar("Found")
 

@@ -18,12 +18,12 @@ from yarl import URL
 from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire.addresses import Address, parse_addresses
 from cashier.wire.aiohttp_guards import Lost, Unfit, WaryRequest, never_stuck, note_kept, note_opened, report_loss
-from cashier.wire.choosing import BackOff, Choice
-from cashier.wire.exchange import FRESH_S, Reply, Request, Response, Trip
-from cashier.wire.framing import BODILESS, Bounds, retry_after_s
-from cashier.wire.heads import CALLER, JSON, refuse_unclean
-from cashier.wire.outcomes import deliver, what_happened
+from cashier.wire.delivery import deliver, what_happened
+from cashier.wire.load_balancing import BackOff, Choice
+from cashier.wire.request_writer import CALLER, JSON, refuse_unclean
+from cashier.wire.response_parser import BODILESS, Bounds, retry_after_s
 from cashier.wire.tls import client_tls
+from cashier.wire.transport import FRESH_S, Reply, Request, Response, Trip
 
 Positive = Annotated[int, Meta(ge=1)]
 

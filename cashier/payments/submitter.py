@@ -15,11 +15,11 @@ from cashier.domain.pay_method import Availability, Kind, ReasonCode
 from cashier.domain.status_mapping import engine_heard
 from cashier.domain.status_resolution import EngineHeard
 from cashier.payments.attempt import Attempt
-from cashier.payments.checking import Checked
-from cashier.payments.refused import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
+from cashier.payments.channel_health import Routes
+from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
+from cashier.payments.ports import Engine
+from cashier.payments.recheck import Checked
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.upstreams import Engine
-from cashier.routes import Routes
 from cashier.tokens.payment_token import Routed
 
 # They are in the payer's token, which has to fit into a header; nobody tries a seventeenth channel.

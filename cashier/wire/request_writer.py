@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from cashier.wire.addresses import Address, is_clean
-from cashier.wire.exchange import Request, Trip
+from cashier.wire.transport import Request, Trip
 
 # HEAD and CONNECT answer in frames of their own, TRACE and OPTIONS are not asked of a source.
 METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cashier.source_errors import SourceError
-from cashier.wire.exchange import Reply, Response
+from cashier.wire.transport import Reply, Response
 
 
 def what_happened(error: BaseException | None) -> str:

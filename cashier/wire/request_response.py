@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cashier.source_errors import Silent, SourceError
-from cashier.wire.exchange import Request, Response, Transport, Trip
+from cashier.wire.transport import Request, Response, Transport, Trip
 
 
 async def ask(transport: Transport, request: Request, trip: Trip, budget_ms: int) -> Response | SourceError:

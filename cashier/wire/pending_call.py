@@ -7,8 +7,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from cashier.source_errors import SourceError
-from cashier.wire.exchange import Reply, Request, Response, Trip
-from cashier.wire.outcomes import deliver
+from cashier.wire.delivery import deliver
+from cashier.wire.transport import Reply, Request, Response, Trip
 
 if TYPE_CHECKING:
     from cashier.wire.connection import Connection

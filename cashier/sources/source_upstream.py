@@ -10,7 +10,7 @@ from cashier.fanout.ask import Known
 from cashier.fanout.upstream import Heard, Leg
 from cashier.source_errors import SourceError, Unreachable
 from cashier.sources.source import Adapter, Source, read, understood
-from cashier.wire.exchange import Response, Transport
+from cashier.wire.transport import Response, Transport
 
 Function = Callable[..., Awaitable[Any]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cashier.tokens.consult_token import ConsultTokens
+from cashier.tokens.jws import Keyring
 from cashier.tokens.payment_token import PaymentTokens
-from cashier.tokens.signing import Keyring
 
 
 class Signer:

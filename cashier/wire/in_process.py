@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from cashier.source_errors import SourceError, Unreachable
-from cashier.wire.exchange import Reply, Request, Response, Trip
-from cashier.wire.outcomes import deliver
+from cashier.wire.delivery import deliver
+from cashier.wire.transport import Reply, Request, Response, Trip
 
 Call = Callable[[Request], Awaitable[Response]]
 

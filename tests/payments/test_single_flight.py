@@ -1,4 +1,4 @@
-"""Of those who ask for the same thing at once one has it done, and all get what came of it. Order is forced by events."""
+"""Of those who ask for the same thing at flight one has it done, and all get what came of it. Order is forced by events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cashier.once import Crowded, CutOff, KeyReused, Once
+from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, SingleFlight, TooManyRuns
 
 
 class Work:
@@ -42,32 +42,32 @@ def complaints() -> list[dict[str, Any]]:
 
 
 async def test_many_at_once_are_done_once_and_all_get_the_result() -> None:
-    once, work = Once[str](), Work()
-    tasks = asking(*(once.run("pay_1", "f", work) for _ in range(50)))
+    flight, work = SingleFlight[str](), Work()
+    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(50)))
     await work.entered.wait()
-    tasks += asking(once.run("pay_1", "f", work))
+    tasks += asking(flight.run("pay_1", "f", work))
     work.go.set()
     assert set(await asyncio.gather(*tasks)) == {"result 1"}
     assert work.begun == 1
 
 
 async def test_each_key_has_its_own() -> None:
-    once, one, other = Once[str](), Work(), Work()
-    tasks = asking(once.run("pay_1", "f", one), once.run("pay_2", "f", other))
+    flight, one, other = SingleFlight[str](), Work(), Work()
+    tasks = asking(flight.run("pay_1", "f", one), flight.run("pay_2", "f", other))
     await one.entered.wait()
     await other.entered.wait()
-    assert len(once) == 2
+    assert len(flight) == 2
     other.go.set()
     assert await tasks[1] == "result 1"
-    assert len(once) == 1
+    assert len(flight) == 1
     one.go.set()
     await tasks[0]
 
 
 async def test_an_error_is_everybody_s() -> None:
-    once, work, told = Once[str](), Work(), complaints()
+    flight, work, told = SingleFlight[str](), Work(), complaints()
     work.error = ZeroDivisionError("ours")
-    tasks = asking(*(once.run("pay_1", "f", work) for _ in range(3)))
+    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(3)))
     await work.entered.wait()
     work.go.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -76,27 +76,27 @@ async def test_an_error_is_everybody_s() -> None:
 
 
 async def test_nothing_is_kept_when_it_is_done() -> None:
-    once, work = Once[str](), Work()
+    flight, work = SingleFlight[str](), Work()
     work.go.set()
-    assert await once.run("pay_1", "f", work) == "result 1"
-    assert len(once) == 0
-    assert await once.run("pay_1", "another", work) == "result 2"
+    assert await flight.run("pay_1", "f", work) == "result 1"
+    assert len(flight) == 0
+    assert await flight.run("pay_1", "another", work) == "result 2"
 
 
 async def test_another_body_under_the_same_key_is_told_apart_and_disturbs_nobody() -> None:
-    once, work, never = Once[str](), Work(), Work()
-    (first,) = asking(once.run("pay_1", "f", work))
+    flight, work, never = SingleFlight[str](), Work(), Work()
+    (first,) = asking(flight.run("pay_1", "f", work))
     await work.entered.wait()
-    with pytest.raises(KeyReused):
-        await once.run("pay_1", "another", never)
+    with pytest.raises(FingerprintMismatch):
+        await flight.run("pay_1", "another", never)
     work.go.set()
     assert await first == "result 1"
     assert never.begun == 0
 
 
 async def test_one_who_goes_away_ends_nobody_s() -> None:
-    once, work = Once[str](), Work()
-    tasks = asking(*(once.run("pay_1", "f", work) for _ in range(3)))
+    flight, work = SingleFlight[str](), Work()
+    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(3)))
     await work.entered.wait()
     tasks[0].cancel()  # the one whose call began it
     with pytest.raises(asyncio.CancelledError):
@@ -106,15 +106,15 @@ async def test_one_who_goes_away_ends_nobody_s() -> None:
 
 
 async def test_when_all_have_gone_it_still_runs_to_its_end() -> None:
-    once, work = Once[str](), Work()
-    tasks = asking(*(once.run("pay_1", "f", work) for _ in range(2)))
+    flight, work = SingleFlight[str](), Work()
+    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(2)))
     await work.entered.wait()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     gc.collect()
-    assert len(once) == 1
-    back = asyncio.create_task(once.run("pay_1", "f", work))
+    assert len(flight) == 1
+    back = asyncio.create_task(flight.run("pay_1", "f", work))
     await asyncio.sleep(0)
     work.go.set()
     assert await back == "result 1"
@@ -122,49 +122,49 @@ async def test_when_all_have_gone_it_still_runs_to_its_end() -> None:
 
 
 async def test_an_error_that_nobody_waited_for_is_loud() -> None:
-    once, work, told = Once[str](), Work(), complaints()
+    flight, work, told = SingleFlight[str](), Work(), complaints()
     work.error = ZeroDivisionError("ours")
-    (task,) = asking(once.run("pay_1", "f", work))
+    (task,) = asking(flight.run("pay_1", "f", work))
     await work.entered.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     work.go.set()
-    await once.ended()
+    await flight.drain()
     assert [context["exception"] for context in told] == [work.error]
-    assert len(once) == 0
+    assert len(flight) == 0
 
 
 async def test_work_that_is_cut_off_from_outside_is_no_cancellation_of_who_waits() -> None:
-    once, work = Once[str](), Work()
-    tasks = asking(*(once.run("pay_1", "f", work) for _ in range(2)))
+    flight, work = SingleFlight[str](), Work()
+    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(2)))
     await work.entered.wait()
-    once._running["pay_1"].task.cancel()
+    flight._runs["pay_1"].task.cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(each) for each in found] == [CutOff, CutOff]
-    assert len(once) == 0
+    assert [type(each) for each in found] == [RunCancelled, RunCancelled]
+    assert len(flight) == 0
 
 
 async def test_there_are_only_so_many_at_a_time() -> None:
-    once, work = Once[str](most=1), Work()
-    (first,) = asking(once.run("pay_1", "f", work))
+    flight, work = SingleFlight[str](max_runs=1), Work()
+    (first,) = asking(flight.run("pay_1", "f", work))
     await work.entered.wait()
-    with pytest.raises(Crowded):
-        await once.run("pay_2", "f", work)
-    (joined,) = asking(once.run("pay_1", "f", work))
+    with pytest.raises(TooManyRuns):
+        await flight.run("pay_2", "f", work)
+    (joined,) = asking(flight.run("pay_1", "f", work))
     await asyncio.sleep(0)
-    assert "waiting=2" in repr(once)
+    assert "waiting=2" in repr(flight)
     work.go.set()
     assert {await first, await joined} == {"result 1"}
-    assert await once.run("pay_2", "f", work) == "result 2"
+    assert await flight.run("pay_2", "f", work) == "result 2"
 
 
 async def test_a_stop_can_wait_for_all_that_is_under_way() -> None:
-    once, work, late = Once[str](), Work(), Work()
-    tasks = asking(once.run("pay_1", "f", work))
+    flight, work, late = SingleFlight[str](), Work(), Work()
+    tasks = asking(flight.run("pay_1", "f", work))
     await work.entered.wait()
-    stop = asyncio.create_task(once.ended())
+    stop = asyncio.create_task(flight.drain())
     await asyncio.sleep(0)
-    tasks += asking(once.run("pay_2", "f", late))
+    tasks += asking(flight.run("pay_2", "f", late))
     await late.entered.wait()
     work.go.set()
     await tasks[0]

@@ -18,13 +18,13 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import Status
 from cashier.domain.status_resolution import EngineWord, Standing
-from cashier.payments.alone import Alone
 from cashier.payments.attempt import order_key, underway
-from cashier.payments.looking import Heard, Looking, Seen, shows
-from cashier.payments.polls import Polls
-from cashier.payments.refused import Crowded, KeyReused
+from cashier.payments.attempt_guard import Alone
+from cashier.payments.channel_health import Routes
+from cashier.payments.coalescing import SharedPoll
+from cashier.payments.errors import Crowded, KeyReused
 from cashier.payments.settings import AcceptSettings
-from cashier.routes import Routes
+from cashier.payments.status_query import Heard, Looking, Seen, shows
 from cashier.tokens.payment_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
@@ -52,7 +52,7 @@ class Telling:
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
-        self._polls: Polls[Heard] = Polls()
+        self._polls: SharedPoll[Heard] = SharedPoll()
         self.catalog = catalog
         self.settings = settings
 
@@ -62,10 +62,10 @@ class Telling:
     def stop_waiting(self) -> None:
         self._polls.stop()
 
-    async def ended(self) -> None:
+    async def drain(self) -> None:
         """When no look is under way any more."""
-        await self._polls.ended()
-        await self._looking.ended()
+        await self._polls.drain()
+        await self._looking.drain()
 
     async def stood(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Payment:
         """Where it stands, by a look or by what was just `heard`, under a new token that says what the claims do. Raises `Crowded`."""
@@ -76,7 +76,7 @@ class Telling:
         last = first = await self._see(claims, trip)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
         news = claims.told not in (None, first.standing.status)
-        if wait_s > 0 and not news and self._polls.waiting < self.settings.most_waiting:
+        if wait_s > 0 and not news and self._polls.waiters < self.settings.most_waiting:
             try:
                 async with asyncio.timeout(wait_s), aclosing(self._turns(claims, trip, first)) as turns:
                     async for last in turns:
@@ -89,7 +89,7 @@ class Telling:
 
     async def follow(self, claims: PaymentClaims, payment_token: str, trip: Any) -> AsyncGenerator[Payment, None]:
         """At once, and whenever that changes; not beyond a final status, nor beyond `follow_s`. Raises `Crowded`, before the first only."""
-        if self._polls.waiting >= self.settings.most_waiting:
+        if self._polls.waiters >= self.settings.most_waiting:
             raise Crowded
         told = await self._see(claims, trip)
         yield self.told(claims, told.standing, payment_token)

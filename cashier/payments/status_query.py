@@ -27,10 +27,10 @@ from cashier.domain.status_resolution import (
     Underway,
     standing,
 )
-from cashier.payments.fresh import Fresh, Full
-from cashier.payments.refused import Crowded, KeyReused
+from cashier.payments.coalescing import FreshSingleFlight, TooManyRuns
+from cashier.payments.errors import Crowded, KeyReused
+from cashier.payments.ports import Upstreams
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.upstreams import Upstreams
 
 _log = structlog.get_logger("cashier.payments")
 
@@ -60,17 +60,17 @@ class Looking:
     def __init__(self, upstreams: Upstreams, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
         self._upstreams = upstreams
         self._now = now
-        self._looks: Fresh[Heard] = Fresh(settings.most_under_way)
-        self._reversals: Fresh[Heard] = Fresh(settings.most_under_way)
+        self._looks: FreshSingleFlight[Heard] = FreshSingleFlight(settings.most_under_way)
+        self._reversals: FreshSingleFlight[Heard] = FreshSingleFlight(settings.most_under_way)
         self.settings = settings
 
     def __repr__(self) -> str:
         return f"<Looking looks={len(self._looks)} reversals={len(self._reversals)}>"
 
-    async def ended(self) -> None:
+    async def drain(self) -> None:
         """When all that is under way has ended."""
-        await self._looks.ended()
-        await self._reversals.ended()
+        await self._looks.drain()
+        await self._reversals.drain()
 
     async def heard(self, payment_id: str, order_id: str, trip: Any) -> Heard:
         """What both say now. Raises `Crowded`."""
@@ -136,11 +136,11 @@ class Looking:
         return Heard(engine_heard(reversed_), acquirer_heard(await self.result(order_id, trip)))
 
     async def _shared(
-        self, fresh: Fresh[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]
+        self, fresh: FreshSingleFlight[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]
     ) -> Heard:
         try:
             return await fresh.run(payment_id, work)
-        except Full:
+        except TooManyRuns:
             raise Crowded from None
 
 

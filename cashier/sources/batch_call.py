@@ -17,7 +17,7 @@ from cashier.fanout.batch import Gathering, HeardMany, Outcome
 from cashier.fanout.upstream import Leg
 from cashier.source_errors import Garbled, SourceError
 from cashier.sources.source import Adapter, not_answered, understood
-from cashier.wire.exchange import Request, Response, Transport
+from cashier.wire.transport import Request, Response, Transport
 
 
 class BatchSettings(Gathering, frozen=True, kw_only=True, forbid_unknown_fields=True):

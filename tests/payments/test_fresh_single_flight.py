@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.payments.fresh import Fresh, Full
+from cashier.payments.coalescing import FreshSingleFlight, TooManyRuns
 
 
 class Work:
@@ -37,14 +37,14 @@ async def turn(times: int = 5) -> None:
 
 
 async def test_all_who_ask_before_it_begins_share_it(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(10)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     work.go.set()
     assert await asyncio.gather(*(fresh.run("a", work) for _ in range(50))) == [1] * 50
     assert len(fresh) == 0
 
 
 async def test_who_asks_while_it_is_under_way_gets_the_next_and_shares_that(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(10)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     first = asyncio.create_task(fresh.run("a", work))
     await turn()
     later = [asyncio.create_task(fresh.run("a", work)) for _ in range(20)]
@@ -53,12 +53,12 @@ async def test_who_asks_while_it_is_under_way_gets_the_next_and_shares_that(work
     work.go.set()
     assert await first == 1
     assert await asyncio.gather(*later) == [2] * 20
-    await fresh.ended()
+    await fresh.drain()
     assert len(fresh) == 0
 
 
 async def test_who_is_cancelled_goes_away_alone(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(10)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     leaving, staying = (asyncio.create_task(fresh.run("a", work)) for _ in range(2))
     await turn()
     leaving.cancel()
@@ -69,7 +69,7 @@ async def test_who_is_cancelled_goes_away_alone(work: Work) -> None:
 
 
 async def test_what_it_raises_is_raised_to_everybody_and_the_next_begins_all_the_same(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(10)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     work.error = ValueError("no")
     both = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
     await turn()
@@ -82,10 +82,10 @@ async def test_what_it_raises_is_raised_to_everybody_and_the_next_begins_all_the
 
 
 async def test_as_many_keys_as_there_may_be_and_no_more(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(1)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
     first = asyncio.create_task(fresh.run("a", work))
     await turn()
-    with pytest.raises(Full):
+    with pytest.raises(TooManyRuns):
         await fresh.run("b", work)
     joined = asyncio.create_task(fresh.run("a", work))
     work.go.set()
@@ -93,7 +93,7 @@ async def test_as_many_keys_as_there_may_be_and_no_more(work: Work) -> None:
 
 
 async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> None:
-    fresh: Fresh[int] = Fresh(1)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
     alarms: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, told: alarms.append(told))
     work.error = ValueError("no")
@@ -101,7 +101,7 @@ async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> 
     await turn()
     alone.cancel()
     work.go.set()
-    await fresh.ended()
+    await fresh.drain()
     await turn()
     assert alarms == []
 
@@ -110,7 +110,7 @@ async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> 
 async def test_work_that_is_cancelled_takes_those_who_wait_along_and_nothing_more_is_begun(
     work: Work, turns: int
 ) -> None:
-    fresh: Fresh[int] = Fresh(1)
+    fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
     before = asyncio.all_tasks()
     waiting = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
     await asyncio.sleep(0)

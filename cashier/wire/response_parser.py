@@ -10,7 +10,7 @@ import httptools
 from msgspec import Struct
 
 from cashier.source_errors import Garbled
-from cashier.wire.exchange import Response
+from cashier.wire.transport import Response
 
 # Room for the size line and the two line ends of one chunk, so that an honest answer in small chunks is not taken for a flood.
 CHUNK_FRAME_BYTES = 16
