@@ -22,7 +22,7 @@ from cashier.fanout.ask import Status
 from cashier.plan import NAMES
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings import configuration
-from cashier.web.door import app
+from cashier.web.application import app
 from cashier.web.server import ServerSettings, serving
 from cashier.wiring import Cashier
 

@@ -19,8 +19,8 @@ import structlog
 from cashier.fanout.load_shedding import Ladder
 from cashier.settings import Configuration, ConfigurationError, load
 from cashier.watch.logs import configure_logs
+from cashier.web.application import Door, owning_app
 from cashier.web.auth import Doorkeeper
-from cashier.web.door import Door, owning_app
 from cashier.wiring import Cashier
 
 _log = structlog.get_logger("cashier")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cashier.web.consulting import Engine
-from cashier.web.door import Door, OpenCashier, app, owning_app
-from cashier.web.payments import Payments
+from cashier.web.application import Door, OpenCashier, app, owning_app
+from cashier.web.consult_endpoint import Engine
+from cashier.web.payments_port import Payments
 
 __all__ = ["Door", "Engine", "OpenCashier", "Payments", "app", "owning_app"]

@@ -10,8 +10,8 @@ import msgspec
 from cashier.consult import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceReport, Status
-from cashier.web.explain import faults
 from cashier.web.problem import Code, Fault, Refused, invalid
+from cashier.web.validation_errors import faults
 
 _decoder = msgspec.json.Decoder(ConsultRequest)
 _encoder = msgspec.json.Encoder()

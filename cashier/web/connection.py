@@ -21,14 +21,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cashier.web.door import ADMITTED, Door
-from cashier.web.headers import request_id
-from cashier.web.plain import Plain, plain
+from cashier.web.application import ADMITTED, Door
+from cashier.web.consultation_stream import wants_events
+from cashier.web.fast_path import Whole
+from cashier.web.overload_response import priority_of, refusal
+from cashier.web.plain_request import Plain, plain
 from cashier.web.problem import Code, encode_problem, problem
-from cashier.web.refusing import priority_of, refusal
-from cashier.web.streaming import wants_events
-from cashier.web.together import Together
-from cashier.web.whole import Whole
+from cashier.web.request_headers import request_id
+from cashier.web.single_write import Together
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0

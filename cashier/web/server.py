@@ -21,10 +21,10 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
+from cashier.web.application import Door
 from cashier.web.connection import Connection, StoppableState
-from cashier.web.door import Door
-from cashier.web.listening import refuse_new
-from cashier.web.orphans import end_with_parent
+from cashier.web.listener_close import refuse_new
+from cashier.web.parent_death import end_with_parent
 
 # Long enough for a handshake within a region to end and for a loaded loop to accept; what comes within it has to wait.
 SETTLE_S = 0.1

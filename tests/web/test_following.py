@@ -12,8 +12,8 @@ from cashier.domain.payment_state import Status
 from cashier.payments.errors import EngineUnavailable
 from cashier.tokens.jws import TokenRefused
 from cashier.web import Door, app
-from cashier.web.events import STALL_S
-from cashier.web.following import HEARTBEAT_S
+from cashier.web.payment_stream import HEARTBEAT_S
+from cashier.web.sse import STALL_S
 
 from .calling import Got, call, scope
 from .offers import FakeEngine

@@ -10,8 +10,8 @@ import pytest
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder, ShedSettings
 from cashier.web import app
-from cashier.web.door import Door
-from cashier.web.line import EACH_TURN, Line
+from cashier.web.admission_queue import EACH_TURN, Line
+from cashier.web.application import Door
 
 from .calling import JSON, call
 from .offers import FakeEngine

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cashier.web.listening import refuse_new
+from cashier.web.listener_close import refuse_new
 
 
 def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:

@@ -36,8 +36,8 @@ from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.watch.logs import configure_logs
 from cashier.web import Door, app, owning_app
 from cashier.web.auth import AuthSettings, Doorkeeper
-from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
-from cashier.web.payment_refusals import refused
+from cashier.web.payment_problems import refused
+from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 
 from .calling import JSON, Got, Wire, call, request, scope
 from .offers import SOURCES, FakeEngine, cny, consultation, opener

@@ -167,7 +167,7 @@ async def test_a_submit_under_way_is_answered_though_the_server_stops() -> None:
 
 
 async def test_readers_that_stall_are_cut_off_and_hold_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cashier.web.events.STALL_S", 0.2)
+    monkeypatch.setattr("cashier.web.sse.STALL_S", 0.2)
     async with running() as service:
         stalled = socket.create_connection(("127.0.0.1", service.port))
         stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -19,8 +19,8 @@ from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder
 from cashier.web import app
 from cashier.web.auth import Doorkeeper
 from cashier.web.connection import Connection, StoppableState
-from cashier.web.plain import plain
-from cashier.web.refusing import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
+from cashier.web.overload_response import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
+from cashier.web.plain_request import plain
 
 from .calling import JSON, call
 from .offers import BODY, FakeEngine

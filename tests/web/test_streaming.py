@@ -17,7 +17,7 @@ from cashier.consult import Blockage, Consultation, OrderUnknown, RequiredSource
 from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import Status
 from cashier.web import Door, app, owning_app
-from cashier.web.events import STALL_S
+from cashier.web.sse import STALL_S
 
 from .calling import JSON, Got, Wire, call, request, scope
 from .offers import BODY, SOURCES, FakeEngine, consultation, opener

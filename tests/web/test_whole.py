@@ -18,8 +18,8 @@ from uvicorn.lifespan.off import LifespanOff
 from cashier.consult import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import app
 from cashier.web.connection import Connection, StoppableState
-from cashier.web.plain import plain
-from cashier.web.whole import Whole
+from cashier.web.fast_path import Whole
+from cashier.web.plain_request import plain
 
 from .offers import BODY, SOURCES, FakeEngine
 from .process import asking

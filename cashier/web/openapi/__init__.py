@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from cashier.web.openapi.assembled import document
+from cashier.web.openapi.document_builder import document
 
 __all__ = ["document"]

@@ -27,10 +27,10 @@ from cashier.payments.errors import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.web.example import CONSULTATION
-from cashier.web.openapi.parts import at_fault
-from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
-from cashier.web.payment_refusals import refused
+from cashier.web.openapi.components import at_fault
+from cashier.web.openapi.consultation_examples import CONSULTATION
+from cashier.web.payment_problems import refused
+from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 from cashier.web.problem import Code
 
 _AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)

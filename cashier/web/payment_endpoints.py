@@ -20,15 +20,15 @@ from starlette.types import Receive, Scope, Send
 from cashier.domain.pan import looks_issued
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
-from cashier.web import payment_bodies as read
-from cashier.web.admission import Admission
-from cashier.web.answer import Answer, answer_headers, refusal
-from cashier.web.following import Following
-from cashier.web.headers import request_id, traceparent
-from cashier.web.payment_refusals import refused
-from cashier.web.payments import Payments
+from cashier.web import payment_requests as read
+from cashier.web.disconnect_watch import Vigil, Visit
+from cashier.web.payment_problems import refused
+from cashier.web.payment_stream import Following
+from cashier.web.payments_port import Payments
 from cashier.web.problem import Code, Refused
-from cashier.web.vigil import Vigil, Visit
+from cashier.web.request_guard import Admission
+from cashier.web.request_headers import request_id, traceparent
+from cashier.web.response import Answer, answer_headers, refusal
 
 _log = structlog.get_logger("cashier.web")
 

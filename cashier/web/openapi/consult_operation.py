@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.web.example import ANSWER, REQUEST
-from cashier.web.headers import LONGEST_MS
-from cashier.web.openapi.parts import (
+from cashier.web.openapi.components import (
     EVERY_ANSWER,
     REQUEST_ID,
     TRACEPARENT,
@@ -16,7 +14,9 @@ from cashier.web.openapi.parts import (
     problems,
     secured_codes,
 )
+from cashier.web.openapi.consultation_examples import ANSWER, REQUEST
 from cashier.web.problem import Code
+from cashier.web.request_headers import LONGEST_MS
 
 _PROBLEMS = (
     Code.MALFORMED,

@@ -21,8 +21,8 @@ from cashier.payments.errors import (
     RiskRejected,
 )
 from cashier.tokens.jws import TokenRefused
-from cashier.web.answer import RETRY_AFTER_1
 from cashier.web.problem import KNOWN, Code, Fault, Refused, invalid
+from cashier.web.response import RETRY_AFTER_1
 
 CHANGED = "The order can be paid, but not as it was agreed to. Nothing was sent. Let the payer choose again from the consultation."
 BUSY = "Another attempt on this order lives. Look at that payment, or cancel it, before another is tried."

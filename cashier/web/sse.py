@@ -12,8 +12,8 @@ from contextlib import aclosing
 import structlog
 from starlette.types import Send
 
-from cashier.web.answer import NO_STORE
-from cashier.web.vigil import Visit
+from cashier.web.disconnect_watch import Visit
+from cashier.web.response import NO_STORE
 
 _log = structlog.get_logger("cashier.web")
 

@@ -15,10 +15,10 @@ from starlette.types import Send
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web.codec import server_timing
-from cashier.web.events import COMMENT, event, tell
-from cashier.web.payment_refusals import refused
+from cashier.web.disconnect_watch import Visit
+from cashier.web.payment_problems import refused
 from cashier.web.problem import Code, encode_problem, problem
-from cashier.web.vigil import Visit
+from cashier.web.sse import COMMENT, event, tell
 
 _log = structlog.get_logger("cashier.web")
 

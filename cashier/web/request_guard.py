@@ -9,11 +9,11 @@ from time import time
 
 from starlette.requests import ClientDisconnect, Request
 
-from cashier.web.answer import RETRY_AFTER_1
 from cashier.web.auth import Doorkeeper
-from cashier.web.consulting import Engine
-from cashier.web.headers import declares_more_than, is_json
+from cashier.web.consult_endpoint import Engine
 from cashier.web.problem import Code, Refused
+from cashier.web.request_headers import declares_more_than, is_json
+from cashier.web.response import RETRY_AFTER_1
 
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 

@@ -13,15 +13,15 @@ from typing import TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from cashier.fanout.load_shedding import Ladder
-from cashier.web.admission import Admission
-from cashier.web.answer import AnswerHeaders
+from cashier.web.admission_queue import Line
 from cashier.web.auth import Doorkeeper
-from cashier.web.consulting import Consulting, Engine
-from cashier.web.invalidating import Invalidating
-from cashier.web.line import Line
-from cashier.web.pages import Readiness, pages
-from cashier.web.paying import Paying
-from cashier.web.refusing import priority_of_headers, refuse
+from cashier.web.consult_endpoint import Consulting, Engine
+from cashier.web.endpoints import Readiness, pages
+from cashier.web.invalidate_endpoint import Invalidating
+from cashier.web.overload_response import priority_of_headers, refuse
+from cashier.web.payment_endpoints import Paying
+from cashier.web.request_guard import Admission
+from cashier.web.response import AnswerHeaders
 
 OpenCashier: TypeAlias = Callable[[], AbstractAsyncContextManager[Engine]]
 

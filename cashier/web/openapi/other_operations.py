@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.web.openapi.parts import EVERY_PAGE, REQUEST_ID, Schemas, at_fault, headers, problems, secured_codes
+from cashier.web.openapi.components import EVERY_PAGE, REQUEST_ID, Schemas, at_fault, headers, problems, secured_codes
 from cashier.web.problem import Code
 
 _PROBLEMS = (

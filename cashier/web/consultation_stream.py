@@ -18,9 +18,9 @@ from starlette.types import Send
 from cashier.consult import Consultation
 from cashier.fanout.ask import Status
 from cashier.web.codec import encode_numbered, server_timing
-from cashier.web.events import EVENT_STREAM, event, tell
+from cashier.web.disconnect_watch import Visit
 from cashier.web.problem import Code, encode_problem, problem
-from cashier.web.vigil import Visit
+from cashier.web.sse import EVENT_STREAM, event, tell
 
 _log = structlog.get_logger("cashier.web")
 

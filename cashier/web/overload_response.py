@@ -16,9 +16,9 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from cashier.web.headers import request_id
-from cashier.web.plain import Plain
+from cashier.web.plain_request import Plain
 from cashier.web.problem import PROBLEM_TYPE, Code, encode_problem, problem
+from cashier.web.request_headers import request_id
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
 WORDS = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}

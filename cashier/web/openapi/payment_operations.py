@@ -8,7 +8,15 @@ from typing import Any
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY
 from cashier.payments.settings import LONGEST_WAIT_MS
-from cashier.web.openapi.parts import EVERY_ANSWER, REQUEST_ID, TRACEPARENT, Schemas, headers, problems, secured_codes
+from cashier.web.openapi.components import (
+    EVERY_ANSWER,
+    REQUEST_ID,
+    TRACEPARENT,
+    Schemas,
+    headers,
+    problems,
+    secured_codes,
+)
 from cashier.web.openapi.payment_examples import (
     CANCELLATION,
     CHALLENGE_ANSWER,
@@ -17,8 +25,8 @@ from cashier.web.openapi.payment_examples import (
     LIVE_PAYMENT,
     SUBMIT,
 )
-from cashier.web.paying import PAYMENTS_PATH
-from cashier.web.payment_bodies import KEY, TOKEN
+from cashier.web.payment_endpoints import PAYMENTS_PATH
+from cashier.web.payment_requests import KEY, TOKEN
 from cashier.web.problem import Code
 
 _ALWAYS = (Code.INVALID, Code.INTERNAL, Code.PAYMENTS_NOT_CONFIGURED, Code.NOT_READY)

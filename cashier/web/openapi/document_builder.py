@@ -11,12 +11,12 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated
-from cashier.web.invalidating import Invalidation
-from cashier.web.openapi.consultation import consult_operation
-from cashier.web.openapi.other_pages import invalidate_operation, page
-from cashier.web.openapi.parts import HEADERS, Schemas
-from cashier.web.openapi.payment import payment_paths
-from cashier.web.payment_bodies import Cancellation, ChallengeAnswer
+from cashier.web.invalidate_endpoint import Invalidation
+from cashier.web.openapi.components import HEADERS, Schemas
+from cashier.web.openapi.consult_operation import consult_operation
+from cashier.web.openapi.other_operations import invalidate_operation, page
+from cashier.web.openapi.payment_operations import payment_paths
+from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 from cashier.web.problem import Problem
 
 VERSION = "1"

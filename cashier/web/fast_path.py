@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 if TYPE_CHECKING:
+    from cashier.web.application import Door
     from cashier.web.connection import Connection
-    from cashier.web.door import Door
 
 
 class Whole:

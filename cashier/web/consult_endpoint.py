@@ -14,15 +14,15 @@ from starlette.types import Receive, Scope, Send
 from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated
-from cashier.web.answer import RETRY_AFTER_1, Answer, AnswerHeaders, answer_headers, refusal
+from cashier.web.admission_queue import Line
 from cashier.web.auth import Doorkeeper
 from cashier.web.codec import decode_request, encode_consultation
-from cashier.web.headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
-from cashier.web.line import Line
-from cashier.web.payments import Payments
+from cashier.web.consultation_stream import Streaming, wants_events
+from cashier.web.disconnect_watch import Vigil, Visit
+from cashier.web.payments_port import Payments
 from cashier.web.problem import Code, Refused
-from cashier.web.streaming import Streaming, wants_events
-from cashier.web.vigil import Vigil, Visit
+from cashier.web.request_headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
+from cashier.web.response import RETRY_AFTER_1, Answer, AnswerHeaders, answer_headers, refusal
 
 _log = structlog.get_logger("cashier.web")
 

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from cashier.fanout.l2.interface import Invalidated, SourceUnknown
 from cashier.web import codec
-from cashier.web.admission import Admission
 from cashier.web.problem import Fault, invalid
+from cashier.web.request_guard import Admission
 
 # `(?![\s\S])` is the end of the text in Python and in JavaScript alike.
 SourceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]

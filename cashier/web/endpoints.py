@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cashier.web import headers
-from cashier.web.invalidating import Invalidating
+from cashier.web import request_headers
+from cashier.web.invalidate_endpoint import Invalidating
 from cashier.web.openapi import document
 from cashier.web.problem import Code, Refused, encode_problem, problem
 
@@ -102,4 +102,4 @@ def _problem(request: Request, code: Code, detail: str, more: dict[str, str]) ->
 
 
 def _headers(request: Request) -> dict[str, str]:
-    return {"x-request-id": headers.request_id(dict(request.scope["headers"])), "cache-control": "no-store"}
+    return {"x-request-id": request_headers.request_id(dict(request.scope["headers"])), "cache-control": "no-store"}
