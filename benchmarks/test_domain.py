@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.consult import Consultation, OrderSummary
+from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.facts import Boost, Channels, Facts

@@ -19,7 +19,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
 from cashier.fanout.cache import Cache
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Heard, Leg, unguarded
@@ -87,7 +87,7 @@ class Asker:
 
 
 def guard() -> Guard:
-    return Guard("card", AtOnce(), 100, Mechanisms(), Ladder(), Importance.GATING)
+    return Guard("card", AtOnce(), 100, Mechanisms(), DegradationLadder(), Importance.GATING)
 
 
 def cache() -> Cache:

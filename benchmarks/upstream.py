@@ -24,7 +24,7 @@ import uvloop
 from benchmarks.lab.alarm import Alarm
 from benchmarks.lab.behaviour import BEHAVE, SEEN, STRAGGLING, Behaviour, Held, Seen
 from benchmarks.lab.histogram import Histogram
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
 FIRST = 100_000
@@ -81,10 +81,10 @@ class Sources:
         self.behave(behaviour)
 
     def behave(self, behaviour: Behaviour) -> None:
-        unknown = {*behaviour.delay_ms, *behaviour.straggling_bps, *behaviour.hanging} - {*NAMES}
+        unknown = {*behaviour.delay_ms, *behaviour.straggling_bps, *behaviour.hanging} - {*SOURCE_NAMES}
         if unknown:
             raise ValueError(f"no such sources: {', '.join(sorted(unknown))}")
-        self.by_name = {name: Source(name, behaviour) for name in NAMES}
+        self.by_name = {name: Source(name, behaviour) for name in SOURCE_NAMES}
 
     def seen(self) -> Seen:
         sources = self.by_name.items()
@@ -225,7 +225,7 @@ async def serve(users: int, behaviour: Behaviour) -> None:
     loop = asyncio.get_running_loop()
     sources = Sources(await answers(users), behaviour)
     ports = {}
-    for name in NAMES:
+    for name in SOURCE_NAMES:
         server = await loop.create_server(lambda: Answers(sources), "127.0.0.1", 0, backlog=4096)
         ports[name] = server.sockets[0].getsockname()[1]
     gc.collect()
@@ -250,8 +250,8 @@ def main() -> None:
         "--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay"
     )
     told = parser.parse_args()
-    delays_ms = {**dict.fromkeys(NAMES, told.delay_ms), **dict(told.delay)}
-    uvloop.run(serve(told.users, Behaviour(delays_ms, dict.fromkeys(NAMES, told.straggling_bps))))
+    delays_ms = {**dict.fromkeys(SOURCE_NAMES, told.delay_ms), **dict(told.delay)}
+    uvloop.run(serve(told.users, Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, told.straggling_bps))))
 
 
 if __name__ == "__main__":

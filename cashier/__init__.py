@@ -5,7 +5,7 @@ async with Cashier.from_config("config/cashier.toml") as cashier:
     payment = await cashier.payments.submit(PaymentRequest(consult_token=answer.consult_token, …), "an-idempotency-key")
 """
 
-from cashier.consult import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, PayMethod
@@ -24,7 +24,7 @@ from cashier.payments.errors import (
     OrderBusy,
     RiskRejected,
 )
-from cashier.settings import Configuration, ConfigurationError
+from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.tokens.jws import TokenRefused
 from cashier.wiring import Cashier

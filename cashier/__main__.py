@@ -1,6 +1,6 @@
 """`python -m cashier` is the command `cashier`."""
 
-from cashier.cli import main
+from cashier.cli.commands import main
 
 if __name__ == "__main__":
     main()

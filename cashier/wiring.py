@@ -15,32 +15,24 @@ import anyio
 import msgspec
 import structlog
 
-from cashier.consult import Consult, Consultation, ConsultSettings
+from cashier.consultation.flow import Consult, Consultation, ConsultSettings
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
+from cashier.consultation.plan_report import faults
+from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.batch import Batch
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.l2.valkey_cache import Dropped, Valkey
-from cashier.fanout.load_shedding import Ladder, Pulse
+from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.upstream import Upstream
-from cashier.named import adapter_of, function_of
 from cashier.payments.channel_health import Routes
 from cashier.payments.flow import Acceptance
 from cashier.payments.live_attempts import LiveAttempts
 from cashier.payments.ports import Recheck, Upstreams
-from cashier.plan import NAMES, QUESTIONS, Question, consultation, known
-from cashier.proof import faults
-from cashier.settings import (
-    SECRET_VARIABLE,
-    SERVICES,
-    Configuration,
-    ConfigurationError,
-    ServiceSettings,
-    SourceSettings,
-    configuration,
-    load,
-    token_secrets,
-)
+from cashier.settings.loader import SECRET_VARIABLE, configuration, load, token_secrets
+from cashier.settings.plugins import adapter_of, function_of
+from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
 from cashier.sources.acquirer import Acquirer
 from cashier.sources.batch_call import ManyOverWire
 from cashier.sources.engine import Engine
@@ -48,7 +40,6 @@ from cashier.sources.parse_cache import Recurring
 from cashier.sources.risk import Risk
 from cashier.sources.source import Source
 from cashier.sources.source_upstream import Function, InProcess, OverWire
-from cashier.stack import Stack
 from cashier.tokens.token_service import Signer
 from cashier.wire.aiohttp_client import ViaAiohttp
 from cashier.wire.http1 import Http1
@@ -88,7 +79,7 @@ class Cashier:
         *,
         sources: Mapping[str, Function] | None = None,
         config: Configuration | Mapping[str, Any] | None = None,
-        ladder: Ladder | None = None,
+        ladder: DegradationLadder | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         if not isinstance(config, Configuration):
@@ -98,11 +89,11 @@ class Cashier:
         self._functions = {name: function for name, function in (sources or {}).items() if name not in SERVICES}
         self._services = {name: function for name, function in (sources or {}).items() if name in SERVICES}
         self._clock = clock
-        self._pulse = Pulse(ladder) if ladder is not None else None
+        self._pulse = LoopLagMonitor(ladder) if ladder is not None else None
         self._stack: AsyncExitStack | None = None
         self._transports: list[Transport] = []
         self._valkey = _valkey(config, self._dropped_elsewhere, self._missed)
-        self.stacks = self._build(ladder or Ladder())
+        self.pipelines = self._build(ladder or DegradationLadder())
         secrets, made_up = token_secrets(config.settings.tokens)
         if made_up:
             _log.warning(
@@ -182,9 +173,9 @@ class Cashier:
         """
         if (key is None) == (prefix is None):
             raise ValueError("an invalidation names either a key or a prefix")
-        if source not in self.stacks:
-            raise SourceUnknown(source, NAMES)
-        dropped = self.stacks[source].cache.drop(key=key, prefix=prefix)
+        if source not in self.pipelines:
+            raise SourceUnknown(source, SOURCE_NAMES)
+        dropped = self.pipelines[source].cache.drop(key=key, prefix=prefix)
         if self._valkey is None:
             return Invalidated(source, dropped, Reach.THIS_WORKER)
         self._valkey.drop(source, key=key, prefix=prefix)
@@ -199,8 +190,8 @@ class Cashier:
         _proven(config)
         unmoved = tuple(_unmoved(self._built, config))
         self.config = config
-        for stack in self.stacks.values():
-            stack.reconfigure(config.settings)
+        for pipeline in self.pipelines.values():
+            pipeline.reconfigure(config.settings)
         self._lay_out(config)
         return unmoved
 
@@ -211,11 +202,11 @@ class Cashier:
         return checked
 
     def _lay_out(self, config: Configuration) -> None:
-        self.plan = consultation({name: stack.way() for name, stack in self.stacks.items()})
+        self.plan = consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()})
         settings = config.settings
         self._consult = Consult(
             self.plan,
-            known,
+            known_inputs,
             config.catalog,
             config.weights,
             self._signer.consult_token,
@@ -248,10 +239,12 @@ class Cashier:
         """The consultation that an acceptance makes: nothing from a cache, and everybody waited for as long as the payer can wait."""
         check_ms = config.settings.accept.check_ms
         patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
-        plan = consultation({name: stack.fresh_way(check_ms) for name, stack in self.stacks.items()})
+        plan = consultation_plan(
+            {name: pipeline.uncached_binding(check_ms) for name, pipeline in self.pipelines.items()}
+        )
         ttl_s = config.settings.tokens.ttl_s
         return Consult(
-            plan, known, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock
+            plan, known_inputs, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock
         ).weighed
 
     def _payment_upstreams(self) -> Upstreams | None:
@@ -283,16 +276,16 @@ class Cashier:
         self._transports.append(transport)
         return transport
 
-    def _build(self, ladder: Ladder) -> dict[str, Stack]:
+    def _build(self, ladder: DegradationLadder) -> dict[str, SourcePipeline]:
         wrong = [
-            f"there is no source {name!r}; known are {', '.join(NAMES)}"
+            f"there is no source {name!r}; known are {', '.join(SOURCE_NAMES)}"
             for name in self._functions
-            if name not in NAMES
+            if name not in SOURCE_NAMES
         ]
         settings = self.config.settings
         store = Store(settings.cache.l1_entries)
-        stacks: dict[str, Stack] = {}
-        for question in QUESTIONS:
+        stacks: dict[str, SourcePipeline] = {}
+        for question in SOURCE_SPECS:
             name = question.source.name
             found = settings.sources[name]
             try:
@@ -301,14 +294,16 @@ class Cashier:
                         f'{self.config.source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
                     )
                     continue
-                stacks[name] = Stack(question, self._upstream(question, found), settings, ladder, store, self._valkey)
+                stacks[name] = SourcePipeline(
+                    question, self._upstream(question, found), settings, ladder, store, self._valkey
+                )
             except ValueError as fault:
                 wrong.append(f"{self.config.source}: [sources.{name}] {fault}")
         if wrong:
             raise ConfigurationError(wrong)
         return stacks
 
-    def _upstream(self, question: Question, settings: SourceSettings | None) -> Upstream:
+    def _upstream(self, question: SourceSpec, settings: SourceSettings | None) -> Upstream:
         source = question.source
         if source.name in self._functions or settings is None:
             return InProcess(source, self._functions[source.name], question.needs)
@@ -343,17 +338,17 @@ class Cashier:
             )
 
     def _end_calls(self) -> None:
-        for stack in self.stacks.values():
-            stack.close()
+        for pipeline in self.pipelines.values():
+            pipeline.close()
 
     def _dropped_elsewhere(self, source: str, key: str | None, prefix: str | None) -> None:
-        if source in self.stacks:  # workers of another version may know others
-            self.stacks[source].cache.drop(key=key, prefix=prefix)
+        if source in self.pipelines:  # workers of another version may know others
+            self.pipelines[source].cache.drop(key=key, prefix=prefix)
 
     def _missed(self) -> None:
         """Invalidations may have gone unheard, so nothing that is cached can be believed."""
-        for stack in self.stacks.values():
-            stack.cache.drop(prefix="")
+        for pipeline in self.pipelines.values():
+            pipeline.cache.drop(prefix="")
 
 
 def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None]) -> Valkey | None:
@@ -384,7 +379,7 @@ def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
             yield f"[{table}] has changed; that takes a restart"
     if old.accept.most_under_way != new.accept.most_under_way:
         yield "[accept] most_under_way has changed; that takes a restart"
-    for name in NAMES:
+    for name in SOURCE_NAMES:
         was, now = old.sources[name], new.sources[name]
         if (was is None) != (now is None):
             yield f"[sources.{name}] has come or gone; that takes a restart"

@@ -82,7 +82,7 @@ class World:
         import msgspec
 
         from cashier.sandbox import LocalUpstreams, World, weather_named
-        from cashier.sandbox.crowd import FIRST
+        from cashier.sandbox.generated_users import FIRST
 
         world = World()
         ask = LocalUpstreams(world, weather_named("still"))
@@ -108,7 +108,7 @@ class World:
             )
 
     async def _open(self, *, cached: bool) -> None:
-        from cashier.service import door
+        from cashier.asgi import door
         from cashier.web.server import ServerSettings, serving
 
         text = '[tokens]\nsecrets = ["' + "c" * 32 + '"]\n'

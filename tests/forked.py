@@ -64,7 +64,7 @@ def commands() -> Iterator[Run]:
 
 def serve() -> None:
     """For every line of standard input a process, and for every one that has ended a line with its exit status."""
-    importlib.import_module("cashier.cli")
+    importlib.import_module("cashier.cli.commands")
     for line in sys.stdin:
         words, out, err = json.loads(line)
         child = os.fork()

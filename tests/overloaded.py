@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.load_shedding import Ladder, Pulse
+from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.web import Door, owning_app
 from cashier.web.server import ServerSettings, serve
 
@@ -41,8 +41,8 @@ class Dear(FakeEngine):
 
 
 @asynccontextmanager
-async def opened(cost_ms: float, ladder: Ladder) -> AsyncIterator[Dear]:
-    pulse = Pulse(ladder)
+async def opened(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[Dear]:
+    pulse = LoopLagMonitor(ladder)
     pulse.start()
     try:
         yield Dear(cost_ms)
@@ -51,7 +51,7 @@ async def opened(cost_ms: float, ladder: Ladder) -> AsyncIterator[Dear]:
 
 
 def build(cost_ms: float) -> Door:
-    ladder = Ladder()
+    ladder = DegradationLadder()
     return owning_app(partial(opened, cost_ms, ladder), ladder=ladder)
 
 

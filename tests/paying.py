@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import msgspec
 
 from cashier.sandbox import Fault, LocalPayments, UpstreamTrouble, Weather, World
-from cashier.sandbox.answers import Answer, refusal
+from cashier.sandbox.upstream_answer import Answer, refusal
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 

@@ -14,19 +14,19 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from cashier.consult import Consult, Consultation, RequiredSourceUnavailable
+from cashier.consultation.flow import Consult, Consultation, RequiredSourceUnavailable
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
+from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.domain.pay_method import Availability
 from cashier.domain.ranking import Weights
 from cashier.fanout.ask import Status
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.ttl import CacheSettings
-from cashier.plan import NAMES, QUESTIONS, consultation, known
 from cashier.sandbox import LocalUpstreams, World, weather_named
-from cashier.settings import Settings, SourceSettings, SourcesSettings
+from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source_upstream import InProcess
-from cashier.stack import Stack
 from cashier.tokens.token_service import Signer
 from cashier.wire.transport import Trip
 
@@ -66,11 +66,11 @@ class Day:
         self.calls: Counter[str] = Counter()
         self.unbound: set[str] = set()
         self.unknown: set[str] = set()
-        self.ladder = Ladder()
+        self.ladder = DegradationLadder()
         self._upstreams = LocalUpstreams(World(), weather_named("still"))
         store = Store(1_000)
-        self.stacks = {
-            question.source.name: Stack(
+        self.pipelines = {
+            question.source.name: SourcePipeline(
                 question,
                 InProcess(question.source, self._function(question.source.name), question.needs),
                 settings,
@@ -78,11 +78,11 @@ class Day:
                 store,
                 clock_ns=lambda: round(loop.time() * 1e9),
             )
-            for question in QUESTIONS
+            for question in SOURCE_SPECS
         }
         self._consult = Consult(
-            consultation({name: stack.way() for name, stack in self.stacks.items()}),
-            known,
+            consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()}),
+            known_inputs,
             CATALOG,
             Weights(),
             Signer(["s" * 32]).consult_token,
@@ -99,16 +99,16 @@ class Day:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """The end of a day leaves nothing."""
-        for stack in self.stacks.values():
-            stack.close()
+        for pipeline in self.pipelines.values():
+            pipeline.close()
         for _ in range(3):  # a cancelled task takes a turn or two to be gone
             await asyncio.sleep(0)
         if error is None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert timers_set() == []
-            assert [place.in_flight for stack in self.stacks.values() for place in stack.guard.places] == [0] * len(
-                self.stacks
-            )
+            assert [place.in_flight for pipeline in self.pipelines.values() for place in pipeline.guard.places] == [
+                0
+            ] * len(self.pipelines)
 
     def _function(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def answer(**asked: Any) -> Any:
@@ -136,7 +136,7 @@ class Day:
 
     def slow_of_late(self, name: str, after_ms: int) -> None:
         """As if so many calls had taken so long."""
-        guard = self.stacks[name].guard
+        guard = self.pipelines[name].guard
         for _ in range(200):
             guard.sketch.took(after_ms * 1_000_000)
         guard.learn(guard.clock_ns())
@@ -151,7 +151,7 @@ async def broken(day: Day, name: str) -> list[Told]:
     """The source hangs for as long as its breaker wants to have seen it."""
     day.fates[name] = HANGS
     told = []
-    while day.stacks[name].guard.places[0].breaker.closed:
+    while day.pipelines[name].guard.places[0].breaker.closed:
         told.append(await day.ask())
         assert len(told) < 200, "its breaker never opens"
     return told
@@ -160,7 +160,7 @@ async def broken(day: Day, name: str) -> list[Told]:
 async def full(day: Day, name: str) -> Any:
     """It has as many calls as it bears, and none of them ends."""
     day.fates[name] = HANGS
-    day.stacks[name].guard.places[0].limiter.reconfigure(LimiterSettings(start=1, most=1))
+    day.pipelines[name].guard.places[0].limiter.reconfigure(LimiterSettings(start=1, most=1))
     await day.ask()
 
 
@@ -312,11 +312,11 @@ async def test_a_silent_member_service_costs_nothing_while_what_it_said_may_stan
 async def test_who_comes_back_soon_makes_only_the_calls_that_cannot_be_cached() -> None:
     async with Day() as day:
         first = await day.ask()
-        assert first.calls == dict.fromkeys(NAMES, 1)
+        assert first.calls == dict.fromkeys(SOURCE_NAMES, 1)
         second = await day.ask()
         assert second.calls == UNCACHED
         assert second.consultation.methods == first.consultation.methods
-        assert {name for name, status in second.statuses.items() if status is Status.CACHED} == set(NAMES) - set(
+        assert {name for name, status in second.statuses.items() if status is Status.CACHED} == set(SOURCE_NAMES) - set(
             UNCACHED
         )
 
@@ -325,7 +325,7 @@ async def test_a_hundred_at_once_make_one_call_of_what_can_be_cached() -> None:
     async with Day() as day:
         told = await day.ask_often(100)
         assert {name: count for name, count in day.calls.items() if count < 100} == dict.fromkeys(
-            set(NAMES) - set(UNCACHED), 1
+            set(SOURCE_NAMES) - set(UNCACHED), 1
         )
         assert all(each.consultation.methods == told[0].consultation.methods for each in told)
 
@@ -335,7 +335,7 @@ async def test_what_was_invalidated_is_seen_by_the_next_who_asks_and_by_nobody_b
         await day.ask()
         day.unbound = {"c_2"}
         assert "QUICK_PAY:c_2" in by_id((await day.ask()).consultation)
-        day.stacks["card"].cache.drop(key="u_1")
+        day.pipelines["card"].cache.drop(key="u_1")
         told = await day.ask()
         assert told.calls == {**UNCACHED, "card": 1}
         assert told.statuses["card"] is Status.FRESH

@@ -22,12 +22,12 @@ import pytest
 from aiohttp import web
 
 from cashier import Cashier, ConsultRequest
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.pay_method import Availability, Kind
 from cashier.fanout.ask import Status
-from cashier.plan import NAMES
 from cashier.sandbox import SOURCES, Fault, Weather, World, create_app
-from cashier.sandbox.crowd import FIRST
+from cashier.sandbox.generated_users import FIRST
 from cashier.sandbox.weather import BPS, NO_STRAGGLERS, Constant, Forecast, Stragglers
 
 from .running import running
@@ -97,7 +97,7 @@ async def sandbox(ms: float = 3, stragglers: Stragglers = NO_STRAGGLERS) -> Asyn
 def engine(upstream: Sandbox, each: Mapping[str, Any] | None = None, **other: Mapping[str, Any]) -> Cashier:
     """All sources there, asked live and patiently; `each` changes all of them, `other` single ones."""
     usual = {"url": upstream.url, "timeout_ms": PATIENT_MS, "cache": False, **(each or {})}
-    sources = {name: {**usual, **other.get(name, {})} for name in NAMES}
+    sources = {name: {**usual, **other.get(name, {})} for name in SOURCE_NAMES}
     return Cashier(
         config={"consult": {"deadline_ms": DEADLINE_MS}, "sources": sources, "tokens": {"secrets": ["s" * 32]}}
     )
@@ -139,7 +139,7 @@ async def ended(cashier: Cashier) -> None:
 
 
 def idle(cashier: Cashier) -> bool:
-    guards = [stack.guard for stack in cashier.stacks.values()]
+    guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
     return not any(guard.watch.late or any(place.in_flight for place in guard.places) for guard in guards)
 
 
@@ -222,11 +222,11 @@ async def test_hedging_halves_the_slowest_consultations_where_one_call_in_a_hund
     assert slowest(hedged) <= slowest(alone) / 2
     assert slowest(alone) >= 240  # there were stragglers to be helped against
     consultations = 320
-    counts = [stack.guard.counts for stack in hedging.stacks.values()]
-    assert sum(each.first for each in counts) == len(NAMES) * consultations == sum(plain.weather.calls.values())
+    counts = [pipeline.guard.counts for pipeline in hedging.pipelines.values()]
+    assert sum(each.first for each in counts) == len(SOURCE_NAMES) * consultations == sum(plain.weather.calls.values())
     extra = sum(each.hedges + each.retries for each in counts)
-    assert 0 < extra <= len(NAMES) * consultations * 0.05
-    assert sum(helped.weather.calls.values()) == len(NAMES) * consultations + extra
+    assert 0 < extra <= len(SOURCE_NAMES) * consultations * 0.05
+    assert sum(helped.weather.calls.values()) == len(SOURCE_NAMES) * consultations + extra
 
 
 def slowest(found: Sequence[Told]) -> float:
@@ -274,7 +274,7 @@ async def test_a_dead_replica_costs_no_consultation_its_cards_and_is_asked_again
         with running("sandbox", "--port", str(port), "--weather", "fixed") as first:
             await asyncio.to_thread(first.address, "Sandbox on")
             async with engine(second, card=card) as cashier:
-                first_place = cashier.stacks["card"].guard.places[0]
+                first_place = cashier.pipelines["card"].guard.places[0]
                 await several(cashier, 60, at_once=4)
                 assert first_place.latency_ns  # it has answered
                 running_on = asyncio.create_task(several(cashier, 120, at_once=4))
@@ -326,7 +326,7 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_l
         else:
             assert len(slow.peers) - opened >= 45
         await ended(cashier)
-        assert cashier.stacks["marketing"].guard.counts.harvested == 0  # nobody would keep it
+        assert cashier.pipelines["marketing"].guard.counts.harvested == 0  # nobody would keep it
 
 
 async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
@@ -343,7 +343,7 @@ async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
         second = await consult(cashier, customer)
         assert second.status("marketing") is Status.CACHED
         assert slow.weather.calls["marketing"] == 1
-        assert cashier.stacks["marketing"].guard.counts.harvested == 1
+        assert cashier.pipelines["marketing"].guard.counts.harvested == 1
         assert discounted(second) > discounted(first) == 0
 
 
@@ -368,6 +368,6 @@ async def test_consultations_whose_caller_has_gone_leave_nothing_behind() -> Non
             assert not idle(cashier)  # so that there was something to leave behind
             await ended(cashier)
         new = len(upstream.peers) - opened
-        assert new <= len(NAMES)
+        assert new <= len(SOURCE_NAMES)
         assert len(asyncio.all_tasks()) <= tasks + new  # the sandbox has one for each connection
-        assert all(told.status(name) is Status.FRESH for told in await several(cashier, 5) for name in NAMES)
+        assert all(told.status(name) is Status.FRESH for told in await several(cashier, 5) for name in SOURCE_NAMES)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cashier.cli import cli
+from cashier.cli.commands import cli
 from cashier.sandbox import Fault, Mishap
-from cashier.sandbox.faults_told import MEANINGS
+from cashier.sandbox.fault_descriptions import MEANINGS
 
 from .running import configured, running
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.consult import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.fanout.ask import Status

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from cashier import demo_paying
-from cashier.demo_paying import books
-from cashier.payer import Chosen
+from cashier.cli import demo_payment
+from cashier.cli.demo_payment import books
+from cashier.cli.payer import Chosen
 
 from .scripted_service import Json, amount, cny, consultation, method, payment, problem, serving
 
@@ -54,7 +54,7 @@ def test_what_went_back_was_not_taken_and_what_is_wrong_is_said() -> None:
 async def shown(consulted: Json, *answers: Json) -> str:
     out = io.StringIO()
     async with serving(consulted, *answers) as script:
-        await demo_paying.pay(Console(file=out, width=120), script.url, script.url, {"order_id": "o_1"})
+        await demo_payment.pay(Console(file=out, width=120), script.url, script.url, {"order_id": "o_1"})
     return out.getvalue()
 
 
@@ -67,5 +67,5 @@ async def test_where_nothing_can_be_paid_it_says_so_and_goes_on() -> None:
 
 
 async def test_a_payment_without_an_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_paying, "LONGEST_S", 0.05)
+    monkeypatch.setattr(demo_payment, "LONGEST_S", 0.05)
     assert "cashier payment pay_1 --url" in await shown(consultation(method("BALANCE:a")), payment("PROCESSING"))

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 import uvloop
 
 from cashier import Cashier
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.fanout.batch import Batch
-from cashier.plan import NAMES
-from cashier.sandbox.crowd import FIRST
+from cashier.sandbox.generated_users import FIRST
 
 from .running import ROOT
 from .test_bad_days_on_sockets import DEADLINE_MS, PATIENT_MS, request
@@ -43,9 +43,11 @@ def lean_upstream(users: int) -> Iterator[str]:
 
 
 def calls(cashier: Cashier) -> int:
-    upstreams = [stack.guard.upstream for stack in cashier.stacks.values()]
+    upstreams = [pipeline.guard.upstream for pipeline in cashier.pipelines.values()]
     single = [
-        stack.guard.counts.first for stack in cashier.stacks.values() if not isinstance(stack.guard.upstream, Batch)
+        pipeline.guard.counts.first
+        for pipeline in cashier.pipelines.values()
+        if not isinstance(pipeline.guard.upstream, Batch)
     ]
     return sum(upstream.calls for upstream in upstreams if isinstance(upstream, Batch)) + sum(single)
 
@@ -55,7 +57,7 @@ def test_two_thousand_consultations_a_second_of_distinct_users_cost_one_and_a_ha
 
     async def ask(url: str) -> float:
         batched = {name: {"batch": {"path": path}} for name, path in BATCHES.items()}
-        sources = {name: {"url": url, "timeout_ms": PATIENT_MS, **batched.get(name, {})} for name in NAMES}
+        sources = {name: {"url": url, "timeout_ms": PATIENT_MS, **batched.get(name, {})} for name in SOURCE_NAMES}
         config = {"consult": {"deadline_ms": DEADLINE_MS}, "sources": sources, "tokens": {"secrets": ["s" * 32]}}
         asked = [request(n) for n in range(FIRST, FIRST + users)]
         async with Cashier(config=config) as cashier:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cashier import payer, paying
-from cashier.client import NoAnswer, Told
-from cashier.payer import Chosen, NoWay, Payer, Wish, choose
+from cashier.cli import payer, payment_commands
+from cashier.cli.payer import Chosen, NoWay, Payer, Wish, choose
+from cashier.cli.service_client import NoAnswer, Told
 
 from .scripted_service import (
     Heard,
@@ -70,7 +70,7 @@ class Paid:
 async def pay(*answers: Json, ways: Json | None = None, wish: Wish | None = None, by: Payer | None = None) -> Paid:
     paid = Paid()
     async with serving(ways or consultation(BY_CARD), *answers) as script:
-        paid.told = await paying.consult_and_pay(
+        paid.told = await payment_commands.consult_and_pay(
             paid.console, script.url, REQUEST, wish or Wish(), "k_1", by or paid.payer
         )
         paid.heard = script.heard
@@ -255,7 +255,7 @@ async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
     paid = Paid()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
         working = asyncio.create_task(
-            paying.consult_and_pay(paid.console, script.url, REQUEST, Wish(), "k_1", paid.payer)
+            payment_commands.consult_and_pay(paid.console, script.url, REQUEST, Wish(), "k_1", paid.payer)
         )
         while len(script.heard) < 2:  # noqa: ASYNC110 - nobody sets an event in another's server
             await asyncio.sleep(0.001)
@@ -268,7 +268,7 @@ async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
 async def test_a_service_that_goes_away_is_said() -> None:
     paid = Paid()
     with pytest.raises(NoAnswer):
-        await paying.consult_and_pay(paid.console, "http://127.0.0.1:1", REQUEST, Wish(), "k_1", paid.payer)
+        await payment_commands.consult_and_pay(paid.console, "http://127.0.0.1:1", REQUEST, Wish(), "k_1", paid.payer)
 
 
 async def test_it_can_be_cancelled_after_a_while_and_is_once() -> None:
@@ -309,7 +309,7 @@ async def test_what_there_is_to_do_elsewhere_is_done_once() -> None:
 async def test_a_payment_that_was_begun_before_is_gone_on_with(cancel: bool) -> None:
     paid = Paid()
     async with serving(consultation(), payment("PROCESSING"), payment("CLOSED", "It is closed.")) as script:
-        told = await paying.look(paid.console, script.url, "pay_1", "t_0", cancel, paid.payer)
+        told = await payment_commands.look(paid.console, script.url, "pay_1", "t_0", cancel, paid.payer)
         first = script.heard[0]
     if cancel:
         assert (first.method, first.path, first.body) == ("POST", "/pay_1/cancel", {"payment_token": "t_0"})
@@ -371,10 +371,10 @@ async def test_what_the_payer_has_to_do_is_said_in_words_and_addresses_are_whole
 
 
 def test_an_answer_that_was_given_is_not_asked_for() -> None:
-    assert paying.asking("246810")(challenge()) == "246810"
+    assert payment_commands.asking("246810")(challenge()) == "246810"
 
 
 def test_where_nobody_sits_at_the_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("246810\n"))
     with pytest.raises(NoWay, match="SMS_OTP asks for an answer: give it with --otp"):
-        paying.asking(None)(challenge())
+        payment_commands.asking(None)(challenge())

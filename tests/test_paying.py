@@ -18,7 +18,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, Wrong
 from cashier.sandbox import Weather, World, read_forecast, weather_named
-from cashier.sandbox.effects import HELD_UP
+from cashier.sandbox.fault_effects import HELD_UP
 from cashier.source_errors import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
 from cashier.sources.acquirer import Acquirer
 from cashier.sources.engine import Engine

@@ -23,13 +23,13 @@ from benchmarks.lab.service import Served
 from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.peers import PEERS, Peer, versions
 from benchmarks.upstream import FIRST, PROMOTIONS
-from cashier.plan import NAMES, QUESTIONS
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.sandbox import World
 
 USERS = 40
 AT_ONCE = 32
 CROWD = World().cast.crowd
-CACHED = {question.source.name for question in QUESTIONS if question.cache.on}
+CACHED = {question.source.name for question in SOURCE_SPECS if question.cache.on}
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_what_a_source_does_not_know_is_null(served: Served, sources: Upstream) 
 
 
 def test_it_asks_all_at_the_same_time(served: Served, sources: Upstream) -> None:
-    sources.behave(Behaviour(delay_ms=dict.fromkeys(NAMES, 100)))
+    sources.behave(Behaviour(delay_ms=dict.fromkeys(SOURCE_NAMES, 100)))
     with connected(served.port) as connection:
         began = time.perf_counter()
         consult(connection, FIRST + 36)
@@ -143,7 +143,7 @@ def test_it_asks_again_only_what_it_does_not_cache(peer: Peer, served: Served, s
         first, second = consult(connection, FIRST + 37), consult(connection, FIRST + 37)
     calls = sources.seen().calls
     assert first == second == straight(sources, FIRST + 37)
-    assert {name for name in NAMES if calls[name] < 2} == (CACHED if peer.caches else set())
+    assert {name for name in SOURCE_NAMES if calls[name] < 2} == (CACHED if peer.caches else set())
 
 
 def test_the_report_is_told_the_versions(peer: Peer) -> None:

@@ -21,7 +21,7 @@ import uvicorn
 
 from cashier import Cashier
 from cashier.sandbox import CASES
-from cashier.settings import configuration
+from cashier.settings.loader import configuration
 from tests.domain.payment_diagram import block
 
 from .running import ROOT, configured, running

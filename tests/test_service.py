@@ -13,8 +13,8 @@ from urllib.error import HTTPError
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]  # it has no types
 
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.order import Blocked
-from cashier.plan import NAMES
 from cashier.sandbox import CASES, Fault
 from cashier.tokens.token_service import Signer
 
@@ -94,7 +94,7 @@ def test_every_case_is_answered_as_the_document_says(service: str, document: Any
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [(name, fault) for name in NAMES for fault in FAULTS if (name, fault) != ABOUT_NOBODY]
+    ("name", "fault"), [(name, fault) for name in SOURCE_NAMES for fault in FAULTS if (name, fault) != ABOUT_NOBODY]
 )
 def test_every_fault_of_every_source_ends_as_it_must(
     service: str, document: Any, weather: Any, name: str, fault: str

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cashier.settings import ConfigurationError, TokenSettings, configuration, load, token_secrets
+from cashier.settings.loader import configuration, load, token_secrets
+from cashier.settings.schema import ConfigurationError, TokenSettings
 from cashier.wire.transport import Request, Response
 from cashier.wiring import Cashier
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cashier.sandbox import CASES, World
-from cashier.sandbox.crowd import FIRST
+from cashier.sandbox.generated_users import FIRST
 from tests.fanout.l2.valkeys import Server, served
 
 from .running import configured, eventually, running

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.consult import Consultation, ConsultError, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import (
+    Consultation,
+    ConsultError,
+    ConsultSettings,
+    OrderUnknown,
+    RequiredSourceUnavailable,
+)
 from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.fanout.ask import Status
 from cashier.tokens.token_service import Signer

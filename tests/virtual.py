@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cashier.consult import Consult, Consultation, ConsultError, ConsultSettings
+from cashier.consultation.flow import Consult, Consultation, ConsultError, ConsultSettings
+from cashier.consultation.plan import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
 from cashier.fanout.upstream import unguarded
-from cashier.plan import QUESTIONS, Way, consultation, known
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
-from cashier.settings import configuration
+from cashier.settings.loader import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
 from cashier.sources.source_upstream import InProcess
 from cashier.tokens.token_service import Signer
@@ -81,14 +81,14 @@ def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: Consu
     loop.set_exception_handler(lambda *_: None)  # a user's broken function is reported there, and expected here
     upstreams = LocalUpstreams(WORLD, weather_named("still"))
     starts = {}
-    for each in QUESTIONS:
+    for each in SOURCE_SPECS:
         name = each.source.name
-        starts[name] = Way(
+        starts[name] = SourceBinding(
             unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs))
         )
     return Consult(
-        consultation(starts),
-        known,
+        consultation_plan(starts),
+        known_inputs,
         CATALOG,
         Weights(),
         Signer(["s" * 32]).consult_token,

@@ -29,8 +29,8 @@ from benchmarks.lab.spent import Spent, spent
 from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.lab.visits import Visit
 from benchmarks.upstream import BATCHES, kind
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.fanout.ttl import CacheSettings
-from cashier.plan import NAMES
 
 # Few, so that all have come once when it is warm, and more than fit where only 300 answers are kept.
 USERS = 400
@@ -71,7 +71,7 @@ SETTINGS = (
     Setting("nothing cached", _only(()), fits=True),
     Setting("channels kept", _only(("channel",)), fits=True),
     Setting("four kept", _only(FOUR), fits=True),
-    Setting("all kept", _only(NAMES), fits=True),
+    Setting("all kept", _only(SOURCE_NAMES), fits=True),
     Setting("member, card, quota written to Valkey", _only(("member", "card", "quota"), BRIEF, shared=True), fits=True),
     Setting(
         "member, card, quota read from Valkey", _only(("member", "card", "quota"), shared=True, entries=1), fits=True
@@ -106,7 +106,7 @@ class Measured(NamedTuple):
 
 def measured(lab: Lab, settings: Sequence[Setting]) -> list[Measured]:
     users = lab.count(USERS)
-    behaviour = Behaviour(dict.fromkeys(NAMES, TOOK_MS))
+    behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, TOOK_MS))
     found = [Measured(setting, [], [], []) for setting in settings]
     with (
         pinned(LOAD_CORE),
@@ -167,7 +167,7 @@ class _Shop:
         """As upstream and Valkey have counted it."""
         seen, commands = self._source.seen(), self._redis.info("commandstats")
         batched = BATCHED if setting.mechanisms.batch else ()
-        keys = sum(seen.keys[name] if name in batched else seen.calls[name] for name in NAMES)
+        keys = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES)
         work = {
             "base": float(answered),
             "call": sum(seen.calls.values()),
@@ -177,7 +177,7 @@ class _Shop:
             "key": keys - sum(seen.calls.values()),
         }
         return {part: count / answered for part, count in work.items()}, {
-            name: seen.calls[name] / answered for name in NAMES
+            name: seen.calls[name] / answered for name in SOURCE_NAMES
         }
 
 
@@ -185,7 +185,7 @@ def configured(mechanisms: Mechanisms, port: int, database: int) -> str:
     """The tables that make a service what the setting says."""
     shared = f'shared = "redis://127.0.0.1:{port}/{database}"\n' if mechanisms.shared else ""
     text = f"[cache]\nl1_entries = {mechanisms.entries}\n{shared}"
-    for name in NAMES:
+    for name in SOURCE_NAMES:
         lifetime = mechanisms.lifetimes.get(name, CacheSettings())
         numbers = ("fresh_s", "stale_s", "error_s", "negative_s")
         text += f"[sources.{name}.cache]\n" + "".join(f"{number} = {getattr(lifetime, number)}\n" for number in numbers)

@@ -18,7 +18,7 @@ from benchmarks.capacity.batching import keys_a_call
 from benchmarks.capacity.prices import Work, cost_us
 from benchmarks.capacity.traffic import Stream, Traffic, Zipf
 from benchmarks.capacity.worker import Counts, Mechanisms, OfKey, Worker
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 # Above this share of a core, waiting for it is what a consultation mostly does.
 UTILISATION = 0.6
@@ -78,7 +78,7 @@ def need(
     traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int
 ) -> Need:
     """Begins with nothing cached, and goes on until the number of workers is the one it was simulated with."""
-    workers, holds_s = fleet_of(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(NAMES)})), 300.0
+    workers, holds_s = fleet_of(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(SOURCE_NAMES)})), 300.0
     careful = False  # the way there needs less care than the end
     for turn in range(1, _ROUNDS + 1):
         found = seen(traffic, mechanisms, per_s, workers, consultations if careful else consultations // 4, holds_s)
@@ -126,7 +126,7 @@ def each(found: Seen, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cp
     work: dict[str, float] = {"base": 1.0, "wait": 0.0, "call": 0.0, "get": 0.0, "put": 0.0, "key": 0.0}
     calls: dict[str, float] = {}
     busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
-    for name in NAMES:
+    for name in SOURCE_NAMES:
         keys = found.each(name, "calls")
         shared = 1.0
         if mechanisms.batch and name in BATCHED and keys:

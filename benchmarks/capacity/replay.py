@@ -11,7 +11,7 @@ from benchmarks.capacity.calibration import TOOK_MS, Measured
 from benchmarks.capacity.fleet import Seen, at_rest
 from benchmarks.capacity.traffic import Asked, Traffic
 from benchmarks.capacity.worker import Worker
-from cashier.sandbox.crowd import MERCHANTS
+from cashier.sandbox.generated_users import MERCHANTS
 
 
 class Foretold(NamedTuple):

@@ -14,11 +14,11 @@ from msgspec.structs import astuple
 
 from benchmarks.capacity.sight import S_NS, Sight
 from benchmarks.capacity.traffic import Asked
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.ttl import CacheSettings, span
-from cashier.plan import NAMES, QUESTIONS
 
-DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache for question in QUESTIONS}
+DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache for question in SOURCE_SPECS}
 # What another worker has is newer than what we have where it is younger by more than this.
 _SKEW_NS = S_NS // 10
 
@@ -170,7 +170,7 @@ class Worker:
         store = Store(mechanisms.entries)
         self.consultations = 0
         self.cached: dict[str, Cached] = {}
-        for name in NAMES:
+        for name in SOURCE_NAMES:
             settings = mechanisms.lifetimes.get(name, CacheSettings())
             if settings.on:
                 sight = Sight(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
@@ -201,4 +201,4 @@ class Worker:
         """By source, the live ones too."""
         asked = self.consultations
         live = Counts(asked=asked, misses=asked, calls=asked)
-        return {name: self.cached[name].counts if name in self.cached else live for name in NAMES}
+        return {name: self.cached[name].counts if name in self.cached else live for name in SOURCE_NAMES}

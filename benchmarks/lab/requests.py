@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from benchmarks.upstream import FIRST
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import World
 
 USERS = 2_000
@@ -28,7 +28,7 @@ def consulted(body: bytes) -> str | None:
     """What is wrong with an answer of cashier: it must have heard all eight sources and offer ways to pay."""
     answer = msgspec.json.decode(body)
     silent = [each["name"] for each in answer["sources"] if each["status"] not in {"FRESH", "CACHED", "STALE"}]
-    if silent or len(answer["sources"]) != len(NAMES):
+    if silent or len(answer["sources"]) != len(SOURCE_NAMES):
         return f"without {', '.join(silent) or 'some of its sources'}"
     return None if answer["payable"] and answer["methods"] else "offers no way to pay"
 
@@ -36,5 +36,5 @@ def consulted(body: bytes) -> str | None:
 def merged(body: bytes) -> str | None:
     """What is wrong with a bare merge: it must hold a non-empty object of each of the eight."""
     answer = msgspec.json.decode(body)
-    missing = [name for name in NAMES if not isinstance(answer.get(name), dict) or not answer[name]]
+    missing = [name for name in SOURCE_NAMES if not isinstance(answer.get(name), dict) or not answer[name]]
     return f"without {', '.join(missing)}" if missing else None

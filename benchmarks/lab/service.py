@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, process, python
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
 
@@ -51,9 +51,9 @@ def service(
 
 
 def configured(upstreams: Mapping[str, str] | str, *, cached: bool, shed: bool, each: str, other: str) -> str:
-    urls = dict.fromkeys(NAMES, upstreams) if isinstance(upstreams, str) else upstreams
+    urls = dict.fromkeys(SOURCE_NAMES, upstreams) if isinstance(upstreams, str) else upstreams
     lines = ([] if cached else ["cache = false"]) + [each]
-    sources = "".join("\n".join([f"[sources.{name}]", f'url = "{urls[name]}"', *lines, ""]) for name in NAMES)
+    sources = "".join("\n".join([f"[sources.{name}]", f'url = "{urls[name]}"', *lines, ""]) for name in SOURCE_NAMES)
     return f"[shed]\nenabled = {str(shed).lower()}\n{sources}{other}\n"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
 from benchmarks.peers.peer import PROGRAMS, Peer, Upstreams, free_port, running
-from cashier.plan import QUESTIONS
+from cashier.consultation.plan import SOURCE_SPECS
 
 _REMEDY = "apt-get install nginx-light libnginx-mod-http-lua lua-cjson"
 _FILES = 65_536
@@ -64,7 +64,7 @@ def _start(program: str, lab: Lab, upstreams: Upstreams) -> Iterator[Served]:
 
 def _settings(upstreams: Upstreams) -> str:
     ports = ", ".join(f"{name} = {url.rpartition(':')[2]}" for name, url in upstreams.items())
-    fresh_s = ", ".join(f"{each.source.name} = {each.cache.fresh_s:g}" for each in QUESTIONS if each.cache.on)
+    fresh_s = ", ".join(f"{each.source.name} = {each.cache.fresh_s:g}" for each in SOURCE_SPECS if each.cache.on)
     return f"return {{ports = {{{ports}}}, fresh_s = {{{fresh_s}}}}}\n"
 
 

@@ -16,7 +16,7 @@ from random import Random
 from benchmarks.lab.alarm import Alarm
 from benchmarks.lab.histogram import Histogram
 from cashier import Cashier, ConsultRequest
-from cashier.consult import ConsultError
+from cashier.consultation.flow import ConsultError
 from cashier.fanout.ask import Status
 
 

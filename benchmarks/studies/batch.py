@@ -33,9 +33,9 @@ from benchmarks.studies.keys import PATHS, Keys, stretch, upstreams
 from benchmarks.studies.waiting import MUCH, Waiting
 from benchmarks.upstream import FIRST
 from cashier import Cashier, ConsultRequest
+from cashier.consultation.plan import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import Status
 from cashier.fanout.batch import Gathering
-from cashier.plan import NAMES, known
 from cashier.sandbox import World
 from cashier.web.server import GC_THRESHOLD
 
@@ -77,7 +77,7 @@ class Whole(NamedTuple):
     @property
     def incomplete_percent(self) -> float:
         """Consultations that had to do without somebody, or without an answer."""
-        missing = max(1 - self.came.share(name, Status.FRESH, Status.CACHED, Status.STALE) for name in NAMES)
+        missing = max(1 - self.came.share(name, Status.FRESH, Status.CACHED, Status.STALE) for name in SOURCE_NAMES)
         return 100 * missing
 
 
@@ -124,7 +124,7 @@ def stretch_s(lab: Lab) -> float:
 
 async def reset(sources: Upstream) -> None:
     """What the sources have seen is counted from now on."""
-    await asyncio.to_thread(sources.behave, Behaviour(dict.fromkeys(NAMES, DELAY_MS)))
+    await asyncio.to_thread(sources.behave, Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS)))
 
 
 async def whole(lab: Lab, sources: Upstream, asked: Sequence[ConsultRequest], rate: float, random: Random) -> Whole:
@@ -145,7 +145,8 @@ def patient(sources: Upstream) -> dict[str, Any]:
     batches = {name: {"batch": {"path": path}} for name, path in PATHS.items()}
     return {
         "sources": {
-            name: {"url": sources.urls[name], "timeout_ms": PATIENT_MS, **batches.get(name, {})} for name in NAMES
+            name: {"url": sources.urls[name], "timeout_ms": PATIENT_MS, **batches.get(name, {})}
+            for name in SOURCE_NAMES
         },
         "consult": {"deadline_ms": DEADLINE_MS},
         "tokens": {"secrets": ["b" * 32]},
@@ -153,7 +154,7 @@ def patient(sources: Upstream) -> dict[str, Any]:
 
 
 async def six(lab: Lab, sources: Upstream, asked: Sequence[ConsultRequest], rate: float, seed: int) -> Six:
-    questions = [known(each) for each in asked]
+    questions = [known_inputs(each) for each in asked]
     found: list[Keys] = []
     for numbers in (None, Gathering()):
         async with upstreams(sources.urls, numbers) as those:

@@ -17,7 +17,7 @@ from benchmarks.lab.upstream import Upstream
 from benchmarks.studies.arrivals import Arrivals, arrivals
 from benchmarks.studies.waiting import Waiting
 from cashier import Cashier, ConsultRequest
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 # A quick run shows that everything works: nothing is learned in such a time.
 QUICK_SCALE = 0.08
@@ -54,8 +54,8 @@ class Bench(NamedTuple):
         self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float
     ) -> None:
         """All sources, and how long some of them take instead."""
-        delays_ms = {**dict.fromkeys(NAMES, delay_ms), **other_ms}
-        behaviour = Behaviour(delays_ms, dict.fromkeys(NAMES, straggling_bps), hanging)
+        delays_ms = {**dict.fromkeys(SOURCE_NAMES, delay_ms), **other_ms}
+        behaviour = Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, straggling_bps), hanging)
         await asyncio.to_thread(self.upstream.behave, behaviour)
 
     async def seen(self) -> Seen:
@@ -70,7 +70,7 @@ class Bench(NamedTuple):
         **other: Mapping[str, Any],
     ) -> AsyncIterator[Cashier]:
         """`each`: how all sources are configured; `other`: what is different for one."""
-        sources = {name: {"url": self.urls[name], **(each or {}), **other.get(name, {})} for name in NAMES}
+        sources = {name: {"url": self.urls[name], **(each or {}), **other.get(name, {})} for name in SOURCE_NAMES}
         async with Cashier(
             config={"sources": sources, "consult": consult or {}, "tokens": {"secrets": ["b" * 32]}}
         ) as cashier:

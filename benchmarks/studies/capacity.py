@@ -34,7 +34,7 @@ from benchmarks.capacity.traffic import Traffic
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.spent import unanswered
 from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 RATES = (1_000.0, 10_000.0, 100_000.0)
 MOST_PER_S = RATES[-1]
@@ -181,7 +181,7 @@ def by_source(needs: Mapping[tuple[str, float], Need]) -> Table:
     rows = []
     for scenario in FOLLOWED:
         found = needs[scenario.label, MOST_PER_S]
-        rows.append(Row(scenario.label, {name: Figure.of(found.calls_per_s[name]) for name in NAMES}))
+        rows.append(Row(scenario.label, {name: Figure.of(found.calls_per_s[name]) for name in SOURCE_NAMES}))
     return Table(f"Calls/s to each source, at {MOST_PER_S:,.0f} consultations/s", rows, "A call for many is one.")
 
 

@@ -30,7 +30,7 @@ from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.lab.visits import OK, Stretch
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.waiting import Waiting
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 DEADLINE_MS = 150
 DELAY_MS = 5.0
@@ -115,7 +115,7 @@ def measure(lab: Lab) -> Finding:
 
 
 def well(sources: Upstream, *, hanging: tuple[str, ...] = ()) -> None:
-    sources.behave(Behaviour(dict.fromkeys(NAMES, DELAY_MS), hanging=hanging))
+    sources.behave(Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), hanging=hanging))
 
 
 async def one(lab: Lab, sources: Upstream, port: int, requests: Sequence[bytes], who: str, seed: int) -> Taken:

@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.studies.arrivals import at_random
+from cashier.consultation.plan import SOURCE_SPECS
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, Gathering
 from cashier.fanout.upstream import Upstream
-from cashier.plan import QUESTIONS
 from cashier.source_errors import SourceError
 from cashier.sources.batch_call import ManyOverWire
 from cashier.sources.source_upstream import OverWire
@@ -34,7 +34,7 @@ PATHS = {
     "quota": "/batch/quotas",
     "marketing": "/batch/promotions",
 }
-SOURCES = {question.source.name: question.source for question in QUESTIONS}
+SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 BUDGET_MS = 100
 TRIP = Trip("batch-bench")
 # What has not been answered by then never will be.

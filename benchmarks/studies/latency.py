@@ -26,11 +26,11 @@ from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.programs import OURS, Program, started
 from benchmarks.upstream import FIRST
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 COMPARED = (OURS, "nginx_lua")
 SLOWEST, SLOWEST_MS, OTHER_MS = "balance", 5.0, 2.0
-BEHAVIOUR = Behaviour({**dict.fromkeys(NAMES, OTHER_MS), SLOWEST: SLOWEST_MS})
+BEHAVIOUR = Behaviour({**dict.fromkeys(SOURCE_NAMES, OTHER_MS), SLOWEST: SLOWEST_MS})
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 HALF = 0.5
 STRETCH_S = 2.5

@@ -15,9 +15,9 @@ from benchmarks.lab.process import LOAD_CORE, process, python
 from benchmarks.studies.bench import Bench
 from benchmarks.studies.keys import PATHS
 from cashier import Cashier
+from cashier.consultation.plan import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import Importance, Status
 from cashier.fanout.batch import Batch
-from cashier.plan import NAMES, known
 from cashier.source_errors import SourceError
 from cashier.wire.transport import Trip
 
@@ -56,7 +56,7 @@ async def cost(bench: Bench, cashier: Cashier, per_s: float) -> Figures:
 
 def first_calls(cashier: Cashier) -> int:
     """Of all sources. A batch is one."""
-    guards = [stack.guard for stack in cashier.stacks.values()]
+    guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
     return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first for guard in guards)
 
 
@@ -80,9 +80,9 @@ async def single_flight(bench: Bench, on: bool) -> Figures:
 
     await bench.behave(3)
     async with bench.engine({"limiter": False, "timeout_ms": 900}, consult={"deadline_ms": 1_000}) as cashier:
-        stack = cashier.stacks["channel"]
-        start = stack.cache.start if on else stack.guard.start
-        question = known(bench.asked[0])
+        pipeline = cashier.pipelines["channel"]
+        start = pipeline.cache.start if on else pipeline.guard.start
+        question = known_inputs(bench.asked[0])
         for _ in range(1_000):
             start(question, TRIP, 900, done)
         while answered.total() < 1_000:  # noqa: ASYNC110 - callbacks count, on this loop
@@ -103,7 +103,7 @@ async def hedge(bench: Bench, on: bool) -> Figures:
         "p50 ms": found.at(0.5),
         "p95 ms": found.at(0.95),
         "p99 ms": found.at(0.99),
-        "extra calls %": 100 * (calls / found.consultations / len(NAMES) - 1),
+        "extra calls %": 100 * (calls / found.consultations / len(SOURCE_NAMES) - 1),
     }
 
 
@@ -127,7 +127,11 @@ async def adaptive_timeout(bench: Bench, on: bool) -> Figures:
         before = await bench.run(cashier, 200, 3.6)
         await bench.behave(3, hanging=("quota",))
         found = await bench.run(cashier, 200, 0.8)
-    judged = [stack.name for stack in cashier.stacks.values() if stack.question.importance is not Importance.REQUIRED]
+    judged = [
+        pipeline.name
+        for pipeline in cashier.pipelines.values()
+        if pipeline.question.importance is not Importance.REQUIRED
+    ]
     given_up = sum(before.share(name, Status.TIMEOUT) for name in judged) / len(judged)
     return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
 
@@ -153,7 +157,7 @@ async def limiter(bench: Bench, on: bool) -> Figures:
     """The quota service takes 300 ms all of a sudden, three times its ceiling; 300 a second (the breaker is off)"""
     await bench.behave(3)
     async with bench.engine({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
-        (place,) = cashier.stacks["quota"].guard.places
+        (place,) = cashier.pipelines["quota"].guard.places
         await bench.run(cashier, 300, 0.8)
         await bench.behave(3, quota=300)
         first, _ = await asyncio.gather(most(lambda: place.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
@@ -176,10 +180,10 @@ async def late(bench: Bench, on: bool) -> Figures:
     await bench.behave(3, marketing=60)
     async with bench.engine(marketing={"late": on}) as cashier:
         await bench.run(cashier, 100, 0.5)
-        opened, harvested = (await bench.seen()).opened, cashier.stacks["marketing"].guard.counts.harvested
+        opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.harvested
         found = await bench.run(cashier, 100, 1.2)
         opened = (await bench.seen()).opened - opened - 1  # but for the one that asks
-        harvested = cashier.stacks["marketing"].guard.counts.harvested - harvested
+        harvested = cashier.pipelines["marketing"].guard.counts.harvested - harvested
     return {
         "connections per 1,000": 1_000 * opened / found.consultations,
         "answers kept per 1,000": 1_000 * harvested / found.consultations,
@@ -191,11 +195,11 @@ async def retry(bench: Bench, on: bool) -> Figures:
     """Weather `stormy` from the sandbox: one call in ten goes wrong, in every way; 50 a second, none cached"""
     words = python("cashier", "sandbox", "--port", "0", "--weather", "stormy")
     with process(LOAD_CORE, *words, log=bench.lab.directory / "sandbox.log") as sandbox:
-        stormy = bench._replace(urls=dict.fromkeys(NAMES, sandbox.first_line.rpartition(" ")[2]))
+        stormy = bench._replace(urls=dict.fromkeys(SOURCE_NAMES, sandbox.first_line.rpartition(" ")[2]))
         async with stormy.engine({"cache": False, "retry": on}) as cashier:
             await bench.run(cashier, 50, 0.4, stormy=True)
             found = await bench.run(cashier, 50, 2.4, stormy=True)
-            counts = [stack.guard.counts for stack in cashier.stacks.values()]
+            counts = [pipeline.guard.counts for pipeline in cashier.pipelines.values()]
     return {
         "without an answer %": 100 * found.lost / found.consultations,
         "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first for each in counts),

@@ -36,7 +36,7 @@ from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.footprint import private_kb
 from benchmarks.studies.patient import CONSULT, EACH
 from benchmarks.studies.slope import slope
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 # Held in flight, step by step; each step is a group of connections of its own.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)
@@ -52,7 +52,7 @@ ENTRIES = 3
 HANGING = "balance"
 # A burst of so many connects takes its time.
 POOLS = {
-    **dict.fromkeys(NAMES, "queue = 4000"),
+    **dict.fromkeys(SOURCE_NAMES, "queue = 4000"),
     HANGING: "connections = 4000\nqueue = 4000\nconnect_timeout_ms = 50000",
 }
 WIDE = "".join(f"\n[sources.{name}.http1]\n{pool}\n" for name, pool in POOLS.items())

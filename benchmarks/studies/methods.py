@@ -20,14 +20,14 @@ from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.slope import slope
-from cashier.consult import Consultation, OrderSummary
+from cashier.consultation.flow import Consultation, OrderSummary
+from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.assembly import assemble
 from cashier.domain.case import Case
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import ranked
 from cashier.fanout.ask import Importance, SourceReport, Status
-from cashier.plan import NAMES
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
 WAYS = (10, 30, 100, 300)
@@ -169,7 +169,7 @@ def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
         True,
         None,
         False,
-        tuple(SourceReport(name, Importance.GATING, Status.FRESH, 0.1, 7.4, 0) for name in NAMES),
+        tuple(SourceReport(name, Importance.GATING, Status.FRESH, 0.1, 7.4, 0) for name in SOURCE_NAMES),
         methods,
     )
 

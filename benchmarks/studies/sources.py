@@ -31,17 +31,17 @@ from benchmarks.lab.upstream import upstream
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.slope import slope
 from benchmarks.upstream import FIRST
+from cashier.consultation.plan import SOURCE_SPECS
+from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.ask import Ask
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
-from cashier.plan import QUESTIONS
-from cashier.settings import Settings, SourceSettings, SourcesSettings
+from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.source_errors import Missing
 from cashier.sources.card import CARD
 from cashier.sources.source_upstream import OverWire
-from cashier.stack import Stack
 from cashier.web.server import GC_THRESHOLD
 from cashier.wire.http1 import Http1
 from cashier.wire.transport import Trip
@@ -149,11 +149,11 @@ async def stretch(way: Way, warm_s: float, seconds: float, upstream_pid: int) ->
 @asynccontextmanager
 async def ours(url: str, sources: int) -> AsyncIterator[Way]:
     """Each source with its own connections, breaker, limiter and statistics, built by what a service builds its own with."""
-    [question] = [question for question in QUESTIONS if question.source is CARD]
+    [question] = [question for question in SOURCE_SPECS if question.source is CARD]
     settings = Settings(sources=SourcesSettings(card=SourceSettings(url, timeout_ms=TIMEOUT_MS, cache=False)))
     wires = [Http1([url]) for _ in range(sources)]
-    stacks = [Stack(question, OverWire(CARD, wire), settings, Ladder(), Store(1)) for wire in wires]
-    ways = [stack.way() for stack in stacks]
+    stacks = [SourcePipeline(question, OverWire(CARD, wire), settings, DegradationLadder(), Store(1)) for wire in wires]
+    ways = [pipeline.binding() for pipeline in stacks]
     asks = [
         Ask(
             f"card_{index}",
@@ -180,11 +180,11 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
             "cashier",
             sources,
             consult,
-            lambda: sum(stack.guard.counts.hedges + stack.guard.counts.retries for stack in stacks),
+            lambda: sum(pipeline.guard.counts.hedges + pipeline.guard.counts.retries for pipeline in stacks),
         )
     finally:
-        for stack in stacks:
-            stack.close()
+        for pipeline in stacks:
+            pipeline.close()
         for wire in wires:
             await wire.close()
 

@@ -26,7 +26,7 @@ from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.lab.visits import Stretch
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 from benchmarks.studies.waiting import Waiting
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
 DELAY_MS = 8
 STRAGGLING_BPS = 100
@@ -53,7 +53,7 @@ class Taken(NamedTuple):
 
     @property
     def extra_percent(self) -> float:
-        return 100 * (self.calls / (self.arrived * len(NAMES)) - 1)
+        return 100 * (self.calls / (self.arrived * len(SOURCE_NAMES)) - 1)
 
 
 class Tried(NamedTuple):
@@ -76,7 +76,7 @@ class Tried(NamedTuple):
 
 def measure(lab: Lab) -> Finding:
     began_s = time.perf_counter()
-    behaviour = Behaviour(dict.fromkeys(NAMES, DELAY_MS), dict.fromkeys(NAMES, STRAGGLING_BPS))
+    behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), dict.fromkeys(SOURCE_NAMES, STRAGGLING_BPS))
     users = lab.count(USERS)
     with ExitStack() as opened:
         opened.enter_context(pinned(LOAD_CORE))

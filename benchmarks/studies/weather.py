@@ -12,9 +12,9 @@ import msgspec
 from benchmarks.lab.behaviour import Behaviour
 from benchmarks.lab.upstream import Upstream
 from benchmarks.upstream import FIRST
-from cashier.plan import NAMES
+from cashier.consultation.plan import SOURCE_NAMES
 
-DELAYS_MS = {**dict.fromkeys(NAMES, 2.0), "balance": 5.0}
+DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}
 # So many of 10,000 calls take twelve times as long.
 STUTTER_BPS = 1_000
 # In samples.
@@ -37,7 +37,7 @@ class Weather:
 
     async def everywhere(self) -> None:
         """All of them stutter at once."""
-        every = dict.fromkeys(NAMES, STUTTER_BPS)
+        every = dict.fromkeys(SOURCE_NAMES, STUTTER_BPS)
         await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
 
     async def pass_by(self, sample: int, sample_s: float) -> None:
@@ -45,7 +45,7 @@ class Weather:
         if sample % CARDS_EVERY == 1:
             await self._invalidate({"source": "card", "key": f"u_{FIRST + self._random.randrange(self._users)}"})
         if sample % ALL_EVERY == ALL_EVERY - 1:
-            await self._invalidate({"source": NAMES[sample // ALL_EVERY % len(NAMES)], "prefix": ""})
+            await self._invalidate({"source": SOURCE_NAMES[sample // ALL_EVERY % len(SOURCE_NAMES)], "prefix": ""})
         if name := stuttering(sample):
             await asyncio.to_thread(
                 self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS})
@@ -71,4 +71,6 @@ class Weather:
 
 def stuttering(sample: int) -> str:
     """Which source begins to stutter with this sample; empty where none does."""
-    return NAMES[sample // STUTTER_EVERY % len(NAMES)] if sample % STUTTER_EVERY == STUTTER_EVERY - 1 else ""
+    return (
+        SOURCE_NAMES[sample // STUTTER_EVERY % len(SOURCE_NAMES)] if sample % STUTTER_EVERY == STUTTER_EVERY - 1 else ""
+    )

@@ -60,7 +60,7 @@ class Start(Protocol):
         """
 
 
-class Instead(Protocol):
+class Fallback(Protocol):
     """What can be said in the place of an answer that does not come."""
 
     def __call__(self, known: Known) -> tuple[Any, int] | None:
@@ -90,7 +90,7 @@ class Ask(Struct, frozen=True):
     start: Start
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
-    instead: Instead | None = None
+    instead: Fallback | None = None
     pace: Pace | None = None
 
 

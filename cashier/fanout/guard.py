@@ -22,7 +22,7 @@ from cashier.fanout.hedge import Hedge, HedgeSettings
 from cashier.fanout.hedged_call import Flight
 from cashier.fanout.latency_histogram import NEVER_NS, Sketch
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.retry_budget import Budget
 from cashier.fanout.upstream import Heard, Upstream
 from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
@@ -83,7 +83,7 @@ class Guard:
         upstream: Upstream,
         ceiling_ms: int,
         mechanisms: Mechanisms,
-        ladder: Ladder,
+        ladder: DegradationLadder,
         importance: Importance,
         *,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
@@ -123,7 +123,7 @@ class Guard:
         done(refusal)
         return None
 
-    def insist(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def start_unsheddable(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
         """As `start`, but never left out to save our own time, or for lack of time: somebody pays on what it says."""
         refusal = self.call(known, trip, budget_ms, NEVER_MS, done, keep=False, dims=False)
         if isinstance(refusal, Flight):

@@ -80,7 +80,7 @@ class Try(ABC):
             leg.abandon()
 
 
-class Extra(Try):
+class HedgeAttempt(Try):
     """The second leg: beside the first one, or `instead` of it where that had failed."""
 
     __slots__ = ("_flight", "instead")
@@ -136,7 +136,7 @@ class Flight(Try):
         self.awaited = True
         self.late = False
         self.spent = False  # the one extra call has been made, or may not be
-        self.extra: Extra | None = None
+        self.extra: HedgeAttempt | None = None
         self.error: SourceError | None = None
 
     @property
@@ -144,7 +144,7 @@ class Flight(Try):
         return self
 
     def send(self, attempt: Try, budget_ms: int, avoid: int) -> None:
-        """Make a call: the first is the flight's own, a second one an `Extra`."""
+        """Make a call: the first is the flight's own, a second one an `HedgeAttempt`."""
         guard = self.guard
         attempt.leg = leg = guard.upstream.call(self.known, self.trip, budget_ms, attempt.heard, avoid)
         attempt.place = place = guard.places[leg.place]
@@ -169,7 +169,7 @@ class Flight(Try):
         if avoid is None or left_ms < 1 or not guard.ladder.hedging or not guard.budget.take(now_ns):
             return False
         self.spent = True
-        self.extra = Extra(self, now_ns)
+        self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
         return True
 

@@ -134,7 +134,7 @@ class Admission:
         self._reserve = max(_RESERVE_LEAST, self.per_s * _RESERVE_S)
 
 
-class Ladder:
+class DegradationLadder:
     """What is left undone now. The plain attributes are for reading on the hot path.
 
     `hedging`: a second call may be made for a slow one. `stale`: what may be served stale is, without asking anew. `refusing`: callers
@@ -244,12 +244,12 @@ class Ladder:
             self._proven_per_s = max(per_s, self._proven_per_s * (1 - _FORGOTTEN_PER_S * passed_s))
 
 
-class Pulse:
+class LoopLagMonitor:
     """Measures how late the running loop is and tells the ladder. One a process; it costs a timer every `TICK_MS`."""
 
     def __init__(
         self,
-        ladder: Ladder,
+        ladder: DegradationLadder,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         busy_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:

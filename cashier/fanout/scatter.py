@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from cashier.fanout.ask import Ask, Importance, Instead, Known, SourceReport, Status
+from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, Status
 from cashier.fanout.loop_stall import TURN_S, stalled
 from cashier.fanout.pending_ask import NEVER_NS, Slot
 from cashier.fanout.plan import Plan
@@ -294,7 +294,7 @@ class Scatter:
                     self._skip(waiting, now_ns)
         slot.let_go()
 
-    def _stand_in(self, slot: Slot, instead: Instead, now_ns: int) -> bool:
+    def _stand_in(self, slot: Slot, instead: Fallback, now_ns: int) -> bool:
         found = instead(self._known)
         if found is None:
             return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from msgspec.structs import replace
 
-from cashier.consult import ConsultError
+from cashier.consultation.flow import ConsultError
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import Asked, CarriedChallenge, Verdict, answered, carried, verdict
 from cashier.domain.engine_contract import Answered, EnginePayment

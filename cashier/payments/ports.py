@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from cashier.consult import Weighed
+from cashier.consultation.flow import ConsultationWithCase
 from cashier.domain.acquirer_contract import Result
 from cashier.domain.engine_contract import LookedUp, Reversed, Submission, Submitted
 from cashier.domain.order import ConsultRequest
@@ -39,7 +39,7 @@ class Acquirer(Protocol):
 
 
 # A whole consultation from answers of this moment, cached nowhere. Raises `ConsultError`.
-Recheck = Callable[[ConsultRequest, Any], Awaitable[Weighed]]
+Recheck = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase]]
 
 
 class Upstreams(Struct, frozen=True):

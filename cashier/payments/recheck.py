@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.consult import Consultation, RequiredSourceUnavailable, Weighed
+from cashier.consultation.flow import Consultation, ConsultationWithCase, RequiredSourceUnavailable
 from cashier.domain.acquirer_contract import OrderResult
 from cashier.domain.case import Case
 from cashier.domain.offer_diff import Now, changes, unverified
@@ -61,12 +61,12 @@ class Checking:
         method = next(method for method in answer.methods if method.method_id == attempt.chosen.method_id)
         return Checked(method, fresh.case, answer)
 
-    async def _fresh(self, attempt: Attempt) -> Weighed:
+    async def _fresh(self, attempt: Attempt) -> ConsultationWithCase:
         fresh = await self._asked(attempt, claiming=True)
         blocked = fresh.consultation.blocked
         return await self._asked(attempt, claiming=False) if blocked is not None and blocked.code in _CLAIMS else fresh
 
-    async def _asked(self, attempt: Attempt, *, claiming: bool) -> Weighed:
+    async def _asked(self, attempt: Attempt, *, claiming: bool) -> ConsultationWithCase:
         try:
             return await self._recheck(attempt.question(claiming=claiming), attempt.trip)
         except RequiredSourceUnavailable as silent:

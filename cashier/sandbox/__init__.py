@@ -6,13 +6,13 @@ is the contract and not shared code.
 
 from __future__ import annotations
 
-from cashier.sandbox.cases import CASES, Case
-from cashier.sandbox.local import LocalUpstreams, UpstreamTrouble
-from cashier.sandbox.local_payments import LocalPayments
-from cashier.sandbox.presets import PRESETS, weather_named
-from cashier.sandbox.serve import create_app, serve
+from cashier.sandbox.demo_cases import CASES, Case
+from cashier.sandbox.in_process import LocalUpstreams, UpstreamTrouble
+from cashier.sandbox.in_process_payments import LocalPayments
+from cashier.sandbox.server import create_app, serve
 from cashier.sandbox.weather import SOURCES, Fault, Mishap, Weather
-from cashier.sandbox.weather_reading import BadWeather, read_forecast
+from cashier.sandbox.weather_parser import BadWeather, read_forecast
+from cashier.sandbox.weather_presets import PRESETS, weather_named
 from cashier.sandbox.world import World
 
 __all__ = [

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cashier.sandbox.cast import Cast
-from cashier.sandbox.clock import Clock
+from cashier.sandbox.contract_shapes import Json, money
 from cashier.sandbox.ledger import Ledger, Parties
+from cashier.sandbox.population import Cast
 from cashier.sandbox.risk import Amount
-from cashier.sandbox.shapes import Json, money
+from cashier.sandbox.world_clock import Clock
 
 ORDER_FIELDS = (
     "order_id",

@@ -25,12 +25,12 @@ from typing import Literal
 
 from msgspec import Struct
 
-from cashier.sandbox.actions import LIVES, next_action
-from cashier.sandbox.answers import Answer, refusal
+from cashier.sandbox.contract_shapes import Json, money
+from cashier.sandbox.engine_rules import Desk, Failure, Leg, Submission, channel_leg, open_channel, refuse
 from cashier.sandbox.ledger import Ledger, Parties, Source
-from cashier.sandbox.refusals import Desk, Failure, Leg, Submission, channel_leg, open_channel, refuse
+from cashier.sandbox.next_action import LIVES, next_action
 from cashier.sandbox.risk import Amount
-from cashier.sandbox.shapes import Json, money
+from cashier.sandbox.upstream_answer import Answer, refusal
 from cashier.sandbox.weather import Mishap
 
 LIVE = frozenset({"PROCESSING", "ACTION_REQUIRED", "USER_PAYING"})

@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
-from cashier.sandbox.clock import Clock
 from cashier.sandbox.risk import Amount
+from cashier.sandbox.world_clock import Clock
 
 What = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"]
 BACK = frozenset({"RETURNED", "REFUNDED"})

@@ -18,8 +18,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cashier.sandbox.clock import Clock
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.world_clock import Clock
 
 ANSWER = "246810"
 ATTEMPTS = 3

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 
 from cashier.sandbox.acquirer import Acquirer
 from cashier.sandbox.audit import Terms, audit
-from cashier.sandbox.cast import Cast
-from cashier.sandbox.clock import Clock, WorldClock, utc_now
 from cashier.sandbox.engine import Engine
-from cashier.sandbox.holdings import Holdings
+from cashier.sandbox.engine_rules import Desk
 from cashier.sandbox.ledger import Entry, Ledger
-from cashier.sandbox.refusals import Desk
+from cashier.sandbox.payer_holdings import Holdings
+from cashier.sandbox.population import Cast
 from cashier.sandbox.risk import Risk
+from cashier.sandbox.world_clock import Clock, WorldClock, utc_now
 
 
 class World:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cashier.sandbox.shapes import (
+from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
     Json,
     Person,

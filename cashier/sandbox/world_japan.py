@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cashier.sandbox.shapes import (
+from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
     Json,
     Person,

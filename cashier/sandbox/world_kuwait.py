@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from cashier.sandbox.shapes import Json, Person, Scene, card, channel, member, merchant, money, order, promotion, quota
+from cashier.sandbox.contract_shapes import (
+    Json,
+    Person,
+    Scene,
+    card,
+    channel,
+    member,
+    merchant,
+    money,
+    order,
+    promotion,
+    quota,
+)
 
 
 def kwd(value: int) -> Json:

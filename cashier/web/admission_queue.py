@@ -2,7 +2,7 @@
 
 One is half a millisecond of work in all. A hundred that come at once, begun at once, keep the loop from its sockets for as long as all of
 them take: answers of sources wait, and who has to be refused hears of it last. In line they cost the same, and the loop looks up between
-them. How long the line is tells at once what lateness would tell later: `Ladder.waiting_ms`.
+them. How long the line is tells at once what lateness would tell later: `DegradationLadder.waiting_ms`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import deque
 from time import perf_counter_ns
 from typing import NamedTuple
 
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 
 # A turn of two milliseconds, with what the ones before still have to do. More at once save nothing: a turn costs microseconds.
 EACH_TURN = 4
@@ -34,7 +34,7 @@ class Line:
 
     __slots__ = ("_begun", "_each_ns", "_ladder", "_places", "_turning")
 
-    def __init__(self, ladder: Ladder | None = None) -> None:
+    def __init__(self, ladder: DegradationLadder | None = None) -> None:
         self._ladder = ladder
         self._places: deque[Place] = deque()
         self._begun = 0

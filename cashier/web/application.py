@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from starlette.types import Receive, Scope, Send
 
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.web.admission_queue import Line
-from cashier.web.auth import Doorkeeper
+from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import Consulting, Engine
 from cashier.web.endpoints import Readiness, pages
 from cashier.web.invalidate_endpoint import Invalidating
@@ -43,10 +43,10 @@ class Door:
         self,
         engine: Engine | None,
         open_cashier: OpenCashier | None,
-        doorkeeper: Doorkeeper | None,
+        doorkeeper: BearerAuth | None,
         body_limit_bytes: int,
         body_timeout_s: float,
-        ladder: Ladder | None = None,
+        ladder: DegradationLadder | None = None,
     ) -> None:
         self.draining = False
         self.ladder = ladder
@@ -143,10 +143,10 @@ class Door:
 def app(
     cashier: Engine,
     *,
-    doorkeeper: Doorkeeper | None = None,
+    doorkeeper: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
-    ladder: Ladder | None = None,
+    ladder: DegradationLadder | None = None,
 ) -> Door:
     """A door to an engine that is open, and stays its owner's: `app.mount("/pay", cashier.web.app(engine))`.
 
@@ -159,10 +159,10 @@ def app(
 def owning_app(
     open_cashier: OpenCashier,
     *,
-    doorkeeper: Doorkeeper | None = None,
+    doorkeeper: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
-    ladder: Ladder | None = None,
+    ladder: DegradationLadder | None = None,
 ) -> Door:
     """A door that opens its engine when the server starts and closes it when the server has stopped (ASGI lifespan)."""
     return Door(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s, ladder)

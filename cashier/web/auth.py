@@ -65,7 +65,7 @@ class _KeySet(Struct):
     keys: list[dict[str, Any]]
 
 
-class Doorkeeper:
+class BearerAuth:
     """Admits requests by their Authorization header. A verified token costs a dict look-up until it expires."""
 
     def __init__(self, settings: AuthSettings, jwks: str = "") -> None:

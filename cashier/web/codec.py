@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceReport, Status
 from cashier.web.problem import Code, Fault, Refused, invalid

@@ -11,11 +11,11 @@ import structlog
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from cashier.consult import Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated
 from cashier.web.admission_queue import Line
-from cashier.web.auth import Doorkeeper
+from cashier.web.auth import BearerAuth
 from cashier.web.codec import decode_request, encode_consultation
 from cashier.web.consultation_stream import Streaming, wants_events
 from cashier.web.disconnect_watch import Vigil, Visit
@@ -72,7 +72,7 @@ class Consulting:
     Those that come at once begin one after the other, in `line`.
     """
 
-    def __init__(self, doorkeeper: Doorkeeper | None, body_limit_bytes: int, body_timeout_s: float, line: Line) -> None:
+    def __init__(self, doorkeeper: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, line: Line) -> None:
         self._doorkeeper = doorkeeper
         self._line = line
         self._body_limit_bytes = body_limit_bytes

@@ -15,7 +15,7 @@ import structlog
 from msgspec import json
 from starlette.types import Send
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.fanout.ask import Status
 from cashier.web.codec import encode_numbered, server_timing
 from cashier.web.disconnect_watch import Visit

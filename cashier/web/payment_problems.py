@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cashier.consult import OrderUnknown
+from cashier.consultation.flow import OrderUnknown
 from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,

@@ -11,7 +11,7 @@ from enum import StrEnum
 import msgspec
 from msgspec import Struct
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 

@@ -9,7 +9,7 @@ from time import time
 
 from starlette.requests import ClientDisconnect, Request
 
-from cashier.web.auth import Doorkeeper
+from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import Engine
 from cashier.web.problem import Code, Refused
 from cashier.web.request_headers import declares_more_than, is_json
@@ -24,7 +24,7 @@ class Admission:
     def __init__(
         self,
         engine: Callable[[], Engine | None],
-        doorkeeper: Doorkeeper | None,
+        doorkeeper: BearerAuth | None,
         body_limit_bytes: int,
         body_timeout_s: float,
     ) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cashier.wire.pending_call import Call
 
 
-class Keeper(Protocol):
+class ConnectionOwner(Protocol):
     """Who keeps connections."""
 
     def made(self, connection: Connection) -> None: ...
@@ -34,7 +34,7 @@ class Connection(asyncio.Protocol):
 
     _transport: asyncio.Transport
 
-    def __init__(self, keeper: Keeper, lane: Lane, bounds: Bounds) -> None:
+    def __init__(self, keeper: ConnectionOwner, lane: Lane, bounds: Bounds) -> None:
         self._keeper = keeper
         self._answers = Answers(lane.address.name, bounds)
         self.lane = lane

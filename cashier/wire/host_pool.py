@@ -7,7 +7,7 @@ import ssl
 
 from cashier.source_errors import Unreachable
 from cashier.wire.addresses import Address
-from cashier.wire.connection import Connection, Keeper
+from cashier.wire.connection import Connection, ConnectionOwner
 from cashier.wire.delivery import what_happened
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import Heads
@@ -60,7 +60,7 @@ class Lane:
         return None
 
     def make_room(self) -> None:
-        """Closes the idle connection that is oldest, if there is one. `Keeper.lost` follows."""
+        """Closes the idle connection that is oldest, if there is one. `ConnectionOwner.lost` follows."""
         if self.idle:
             self.idle[0].drop()
 
@@ -74,7 +74,7 @@ class Lane:
             self.idle[0].drop()
         return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
 
-    async def connect(self, keeper: Keeper, timeout_s: float) -> Connection:
+    async def connect(self, keeper: ConnectionOwner, timeout_s: float) -> Connection:
         """Raises Unreachable, for a name that is not known and a certificate that is not trusted as well."""
         loop = asyncio.get_running_loop()
         address = self.address

@@ -17,7 +17,8 @@ from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing_rules import By, Passage, Routing, Rule, When
-from cashier.settings import ConfigurationError, configuration, load
+from cashier.settings.loader import configuration, load
+from cashier.settings.schema import ConfigurationError
 
 from .facts import cny, packaged
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from cashier.fanout.load_shedding import TICK_MS, Ladder
+from cashier.fanout.load_shedding import TICK_MS, DegradationLadder
 
 PARTS = 4
 REFUSAL_MS = 0.02
@@ -31,7 +31,7 @@ class BusyLoop:
 
     def __init__(
         self,
-        ladder: Ladder,
+        ladder: DegradationLadder,
         per_s: Callable[[float], float],
         *,
         most_per_s: float = 5_000,

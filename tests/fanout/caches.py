@@ -12,7 +12,7 @@ from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import key_of_text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.l2.interface import Kept
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import Unreachable
@@ -75,7 +75,7 @@ class Rig:
         mechanisms: Mechanisms = BARE,
         capacity: int = 100,
     ) -> None:
-        self.ladder = Ladder()
+        self.ladder = DegradationLadder()
         self.upstream = Scripted(fate or numbered())
         self.guard: Guard = guarded(self.upstream, mechanisms, ladder=self.ladder)
         self.store = Store(capacity)

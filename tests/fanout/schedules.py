@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from cashier.consultation.plan import CLAIMED, SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask, Importance, Known
 from cashier.fanout.batch import Batch, Gathering
 from cashier.fanout.breaker import BreakerSettings
@@ -18,13 +19,12 @@ from cashier.fanout.fetch import text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
-from cashier.plan import CLAIMED, QUESTIONS, Way
 
 from .jumping import JumpingLoop
 from .promises import Asked, Meter, Promises, Watched
@@ -80,7 +80,7 @@ class Schedule:
         self.random = random
         self.loop = loop
         self.truth = Truth()
-        self.ladder = Ladder()
+        self.ladder = DegradationLadder()
         self.long_s = random.uniform(0.3, 4)
         self.store = Store(random.choice((3, 20, 1_000)))
         self.promises = Promises(self.truth, self.store)
@@ -177,9 +177,9 @@ class Schedule:
         guard, cache = rig.guard, rig.cache
         ceiling_ms = guard.patience.ceiling_ms
         if rig.cached:
-            way = Way(rig.meter.watching(cache.start), ceiling_ms, cache.instead, guard.patience)
+            way = SourceBinding(rig.meter.watching(cache.start), ceiling_ms, cache.instead, guard.patience)
         else:
-            way = Way(rig.meter.watching(guard.start), ceiling_ms, None, guard.patience)
+            way = SourceBinding(rig.meter.watching(guard.start), ceiling_ms, None, guard.patience)
         reveal = revealing(rig.gives) if rig.gives else None
         return Ask(rig.name, rig.importance, rig.needs, ceiling_ms, way.start, rig.gives, reveal, way.instead, way.pace)
 
@@ -350,7 +350,7 @@ INPUTS = (*CLAIMED, "of_s0", "of_s1")
 
 def the_default_shapes(random: Random) -> list[Shape]:
     return [
-        Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in QUESTIONS
+        Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in SOURCE_SPECS
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cashier.fanout.guard import Mechanisms
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 
 from .upstreams import (
@@ -154,7 +154,7 @@ def test_one_extra_call_is_all_there_is_however_it_fails() -> None:
 def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
     async def main() -> None:
         upstream = Scripted(first_then(Fate(30, Unreachable("")), Fate(1)))
-        ladder = Ladder()
+        ladder = DegradationLadder()
         guard = guarded(upstream, Mechanisms(retry=off != "retry"), ladder=ladder)
         if off == "budget":
             while guard.budget.take(clock_ns()):

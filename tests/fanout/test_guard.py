@@ -9,7 +9,7 @@ from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import BreakerOpen, Shed, Skipped, Unreachable
 
 from .upstreams import (
@@ -169,7 +169,7 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
 
 def test_only_what_enriches_is_left_out_to_save_our_own_time() -> None:
     async def main() -> None:
-        ladder = Ladder()
+        ladder = DegradationLadder()
         ladder.dim_share = 1.0
         for importance in Importance:
             guard = guarded(Scripted(), importance=importance, ladder=ladder)

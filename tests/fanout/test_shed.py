@@ -7,7 +7,16 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from cashier.fanout.load_shedding import HIGHEST, LOWEST, TICK_MS, Admission, Ladder, Pulse, ShedSettings, shed_faults
+from cashier.fanout.load_shedding import (
+    HIGHEST,
+    LOWEST,
+    TICK_MS,
+    Admission,
+    DegradationLadder,
+    LoopLagMonitor,
+    ShedSettings,
+    shed_faults,
+)
 
 from .busy_loop import BusyLoop, Called
 from .scripted import clock_ns, in_virtual_time
@@ -25,16 +34,16 @@ class Told:
     """A ladder that is told of one tick after another."""
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
-        self.ladder = Ladder(settings)
+        self.ladder = DegradationLadder(settings)
         self.now_ns = 0
 
-    def ticks(self, count: int, lag_ms: float) -> Ladder:
+    def ticks(self, count: int, lag_ms: float) -> DegradationLadder:
         for _ in range(count):
             self.now_ns += round((TICK_MS + lag_ms) * MS_NS)
             self.ladder.tick(lag_ms, self.now_ns)
         return self.ladder
 
-    def until(self, done: Callable[[Ladder], bool], lag_ms: float) -> float:
+    def until(self, done: Callable[[DegradationLadder], bool], lag_ms: float) -> float:
         """How many ms of such ticks it takes."""
         began_ns = self.now_ns
         while not done(self.ladder):
@@ -65,7 +74,7 @@ def overloaded(
         return CAPACITY_PER_S * (times if OVERLOAD_MS[0] <= now_ms < OVERLOAD_MS[1] else 0.5)
 
     loop = BusyLoop(
-        Ladder(settings),
+        DegradationLadder(settings),
         per_s,
         most_per_s=CAPACITY_PER_S * max(times, 0.5),
         cost_ms=COST_MS,
@@ -116,7 +125,7 @@ def test_two_late_ticks_in_a_row_refuse_where_it_does_not_get_better_and_three_d
 
 
 def test_dimming_leaves_out_just_its_share_and_spreads_it() -> None:
-    ladder = Ladder()
+    ladder = DegradationLadder()
     ladder.dim_share = 0.3
     left_out = [ladder.dims() for _ in range(1_000)]
     assert sum(left_out) == ladder.dimmed == pytest.approx(300, abs=1)
@@ -255,7 +264,7 @@ def test_a_stall_at_half_load_refuses_nobody() -> None:
 
 def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
     """It becomes three times as dear to serve one, and cheap again."""
-    loop = BusyLoop(Ladder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS)
+    loop = BusyLoop(DegradationLadder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS)
     loop.run(2_000)
     loop.cost_ms = 3 * COST_MS
     loop.run(5_000)
@@ -268,9 +277,9 @@ def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
 
 
 def test_the_pulse_tells_the_ladder_how_late_the_loop_is() -> None:
-    ladder = Ladder()
+    ladder = DegradationLadder()
     # On this clock the loop is five times slower than it should be, so each tick is four ticks late.
-    pulse = Pulse(ladder, lambda: 5 * clock_ns())
+    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
 
     async def main() -> None:
         pulse.start()
@@ -286,8 +295,8 @@ def test_the_pulse_tells_the_ladder_how_late_the_loop_is() -> None:
 
 
 def test_a_pulse_of_a_ladder_that_is_turned_off_does_not_beat() -> None:
-    ladder = Ladder(ShedSettings(enabled=False))
-    pulse = Pulse(ladder, lambda: 5 * clock_ns())
+    ladder = DegradationLadder(ShedSettings(enabled=False))
+    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
 
     async def main() -> None:
         pulse.start()

@@ -13,7 +13,7 @@ import uvloop
 
 from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Gathered, Timing, scatter
@@ -101,7 +101,7 @@ def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wi
         told.append(outcome)
 
     async def ask() -> Guard:
-        guard = Guard("card", wire, TIMEOUT_MS, Mechanisms(), Ladder(), Importance.GATING)
+        guard = Guard("card", wire, TIMEOUT_MS, Mechanisms(), DegradationLadder(), Importance.GATING)
         guard.hedge.after_ns = 2_000_000
         guard.start({}, None, TIMEOUT_MS, done)
         for _ in range(100):

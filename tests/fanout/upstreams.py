@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.load_shedding import Ladder
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.upstream import Heard
 from cashier.source_errors import Garbled, SourceError
 
@@ -221,7 +221,7 @@ def guarded(
     *,
     ceiling_ms: int = 100,
     importance: Importance = Importance.GATING,
-    ladder: Ladder | None = None,
+    ladder: DegradationLadder | None = None,
 ) -> Guard:
     """On this loop's time, with dice that fall alike each time."""
     return Guard(
@@ -229,7 +229,7 @@ def guarded(
         upstream,
         ceiling_ms,
         mechanisms or Mechanisms(),
-        ladder or Ladder(),
+        ladder or DegradationLadder(),
         importance,
         clock_ns=clock_ns,
         random=Random(1),

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import PaymentRequest
@@ -22,7 +22,8 @@ from cashier.payments.flow import Acceptance
 from cashier.payments.live_attempts import LiveAttempts, Scripts
 from cashier.sandbox import CASES, LocalUpstreams, World, read_forecast, weather_named
 from cashier.sandbox.ledger import Entry
-from cashier.settings import Configuration, configuration
+from cashier.settings.loader import configuration
+from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 from cashier.wiring import Cashier

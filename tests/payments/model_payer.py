@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from cashier.consult import ConsultError
+from cashier.consultation.flow import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, NEXT, Status
 from cashier.payments.errors import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy

@@ -16,12 +16,12 @@ from unittest.mock import patch
 import msgspec
 
 from cashier import wiring
-from cashier.consult import Consult
+from cashier.consultation.flow import Consult
+from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.payments import live_attempts
 from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, World
-from cashier.settings import configuration
+from cashier.settings.loader import configuration
 from cashier.source_errors import Overloaded, Unreachable
-from cashier.stack import Stack
 from cashier.wire.transport import Request, Response
 from tests.paying import sandbox_call
 from tests.payments.model_loop import SkippingLoop
@@ -130,7 +130,7 @@ class Worker:
         services = {name: outside.service(name) for name in ("risk", "engine", "acquirer")}
         # The deadlines of a consultation are by another clock than its loop's, and both have to be the model's.
         with (
-            patch.object(wiring, "Stack", partial(Stack, clock_ns=loop.time_ns)),
+            patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
             patch.object(wiring, "Consult", partial(Consult, clock_ns=loop.time_ns)),
         ):
             self.cashier = wiring.Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.day)

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from cashier.consult import OrderUnknown
+from cashier.consultation.flow import OrderUnknown
 from cashier.domain.offer_diff import What
 from cashier.domain.pay_method import Availability
 from cashier.domain.payment_state import Status

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from cashier.consult import ConsultError
+from cashier.consultation.flow import ConsultError
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, Status
 from cashier.payments.errors import ConsultChanged

@@ -17,9 +17,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from cashier.sandbox import World, weather_named
-from cashier.sandbox.answers import Answer
-from cashier.sandbox.refusals import Submission
-from cashier.sandbox.serve import create_app
+from cashier.sandbox.engine_rules import Submission
+from cashier.sandbox.server import create_app
+from cashier.sandbox.upstream_answer import Answer
 
 # Far beyond what any of it takes, also on a machine that has other things to do.
 FOREVER_S = 30

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from cashier.sandbox.presets import weather_named
-from cashier.sandbox.serve import serve
+from cashier.sandbox.server import serve
 from cashier.sandbox.weather import Weather
+from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
 
 from .hand_clock import HandClock

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
-from cashier.sandbox.answers import Answer
-from cashier.sandbox.refusals import Submission
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.engine_rules import Submission
 from cashier.sandbox.risk import Amount, Inquiry
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.upstream_answer import Answer
 from cashier.sandbox.world import World
 
 from . import contract

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cashier.sandbox.bank_page import Slip, page, written
-from cashier.sandbox.refusals import Submission
+from cashier.sandbox.engine_rules import Submission
 from cashier.sandbox.world import World
 
 from . import contract

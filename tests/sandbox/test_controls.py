@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cashier.sandbox.clock import WorldClock
 from cashier.sandbox.world import World
+from cashier.sandbox.world_clock import WorldClock
 
 from .hand_clock import NOON, HandClock
 from .paying import balance, channel, result, submission, submit

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cashier.sandbox.lookups import Lookups
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.read_sources import Lookups
 from cashier.sandbox.world import World
 
 from .hand_clock import HandClock

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from cashier.sandbox.local import LocalUpstreams, UpstreamTrouble
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.in_process import LocalUpstreams, UpstreamTrouble
 from cashier.sandbox.weather import Constant, Fault, Forecast, Weather
 from cashier.sandbox.world import World
 

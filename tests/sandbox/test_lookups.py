@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.sandbox.lookups import READINGS, Lookups
+from cashier.sandbox.read_sources import READINGS, Lookups
 from cashier.sandbox.world import World
 
 RIGHT: dict[str, object] = {

@@ -10,11 +10,11 @@ import aiohttp
 import msgspec
 import pytest
 
-from cashier.sandbox.answers import Answer
-from cashier.sandbox.local import UpstreamTrouble
-from cashier.sandbox.local_payments import LocalPayments
-from cashier.sandbox.refusals import Submission
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.engine_rules import Submission
+from cashier.sandbox.in_process import UpstreamTrouble
+from cashier.sandbox.in_process_payments import LocalPayments
+from cashier.sandbox.upstream_answer import Answer
 from cashier.sandbox.weather import Fault, Forecast, Mishap, Next, Weather
 from cashier.sandbox.world import World
 

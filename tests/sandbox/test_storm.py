@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cashier.sandbox.presets import weather_named
-from cashier.sandbox.serve import create_app, serve
+from cashier.sandbox.server import create_app, serve
 from cashier.sandbox.weather import SOURCES, Spell, Weather
+from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
 
 CARDS = b"GET /members/u_1/cards HTTP/1.1\r\nHost: sandbox\r\n\r\n"
@@ -120,7 +120,7 @@ async def test_a_reset_ends_the_connection_without_an_answer(client: aiohttp.Cli
 async def test_a_slow_body_comes_in_pieces_and_in_the_end_whole(
     client: aiohttp.ClientSession, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cashier.sandbox.storm.SLOW_BODY_PAUSE_S", 0.001)
+    monkeypatch.setattr("cashier.sandbox.fault_injection.SLOW_BODY_PAUSE_S", 0.001)
     async with client.get("/members/u_1/cards") as response:
         whole = await response.read()
     await put(client, "card", {"faults": {"slow_body": ALL}})

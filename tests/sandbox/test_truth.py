@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cashier.sandbox.answers import Answer
-from cashier.sandbox.effects import Work, carried_out
-from cashier.sandbox.refusals import Submission
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.engine_rules import Submission
+from cashier.sandbox.fault_effects import Work, carried_out
 from cashier.sandbox.risk import Amount, Inquiry, Verification
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.upstream_answer import Answer
 from cashier.sandbox.weather import Spell, possible_faults
 from cashier.sandbox.world import World
 

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.sandbox.presets import PRESETS, weather_named
 from cashier.sandbox.weather import (
     CALLS,
     SOURCES,
@@ -23,7 +22,8 @@ from cashier.sandbox.weather import (
     Weather,
     possible_faults,
 )
-from cashier.sandbox.weather_reading import BadWeather, read_forecast, source_named
+from cashier.sandbox.weather_parser import BadWeather, read_forecast, source_named
+from cashier.sandbox.weather_presets import PRESETS, weather_named
 
 STILL = Forecast(Constant(0))
 

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from cashier.sandbox.cases import CASES, Case
-from cashier.sandbox.crowd import FIRST
-from cashier.sandbox.lookups import READINGS, Lookups
-from cashier.sandbox.shapes import Json
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.demo_cases import CASES, Case
+from cashier.sandbox.generated_users import FIRST
+from cashier.sandbox.read_sources import READINGS, Lookups
 from cashier.sandbox.world import World
 
 from . import contract

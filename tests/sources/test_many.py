@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from cashier.consultation.plan import SOURCE_SPECS
 from cashier.domain.facts import Balances
 from cashier.domain.money import Money
 from cashier.fanout.batch import Batch, Outcome
-from cashier.plan import QUESTIONS
 from cashier.sandbox import World, serve, weather_named
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
@@ -24,7 +24,7 @@ from cashier.sources.source_upstream import OverWire
 from cashier.wire.http1 import Http1
 from cashier.wire.transport import Reply, Request, Response, Trip
 
-SOURCES = {question.source.name: question.source for question in QUESTIONS}
+SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 PATHS = {
     "order": "/batch/orders",
     "merchant": "/batch/merchants",

@@ -9,8 +9,8 @@ from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passed, Wrong
-from cashier.sandbox.presets import weather_named
-from cashier.sandbox.serve import serve
+from cashier.sandbox.server import serve
+from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
 from cashier.sources.acquirer import Acquirer
 from cashier.sources.engine import Engine

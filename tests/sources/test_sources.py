@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.facts import Balances, Cards, Channels, Marketing, Member, Merchant, Quotas
 from cashier.domain.money import Money
 from cashier.domain.order import Order
-from cashier.plan import NAMES, QUESTIONS
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 from cashier.sources.source import Source, read
@@ -34,13 +34,13 @@ FACTS = {
     "quota": Quotas,
     "marketing": Marketing,
 }
-SOURCES = {question.source.name: question.source for question in QUESTIONS}
-PERSONAL = [name for name in NAMES if name != "channel"]
+SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
+PERSONAL = [name for name in SOURCE_NAMES if name != "channel"]
 
 
 async def answer_of(name: str) -> dict[str, Any]:
     """What the sandbox, which shares no code with the sources, answers to the question."""
-    needs = next(question.needs for question in QUESTIONS if question.source.name == name)
+    needs = next(question.needs for question in SOURCE_SPECS if question.source.name == name)
     upstreams = LocalUpstreams(World(), weather_named("still"))
     found = await upstreams[name](**{need: ASKED[need] for need in needs})
     copy: dict[str, Any] = json.loads(json.dumps(found))
@@ -51,18 +51,18 @@ def parsed(source: Source, answer: object) -> Any:
     return read(source, Response(200, json.dumps(answer).encode()), ASKED)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_the_sandboxs_answer_becomes_a_fact(name: str) -> None:
     assert isinstance(parsed(SOURCES[name], await answer_of(name)), FACTS[name])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_an_answer_of_the_process_is_read_as_one_of_the_wire(name: str) -> None:
     answer = await answer_of(name)
     assert SOURCES[name].convert(answer, ASKED) == parsed(SOURCES[name], answer)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_unknown_fields_are_ignored(name: str) -> None:
     answer = await answer_of(name)
     assert parsed(SOURCES[name], {**answer, "new_field": [1, {"a": None}]}) == parsed(SOURCES[name], answer)
@@ -75,7 +75,7 @@ async def test_an_answer_about_somebody_else_is_thrown_away(name: str) -> None:
     assert isinstance(parsed(SOURCES[name], {**answer, identity: "somebody_else"}), WrongIdentity)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_each_missing_field_garbles_the_whole_answer(name: str) -> None:
     answer = await answer_of(name)
     optional = {"user_id", "last_used"} if name == "order" else {"last_used"}
@@ -86,7 +86,7 @@ async def test_each_missing_field_garbles_the_whole_answer(name: str) -> None:
             ), field
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_each_ill_typed_field_garbles_the_whole_answer(name: str) -> None:
     answer = await answer_of(name)
     for field in {each.encode_name for each in fields_of(SOURCES[name])}:

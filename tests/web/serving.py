@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach

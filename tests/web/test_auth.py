@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from cashier.web import app
-from cashier.web.auth import AuthSettings, Doorkeeper, KeysRefused, auth_faults
+from cashier.web.auth import AuthSettings, BearerAuth, KeysRefused, auth_faults
 from cashier.web.problem import Refused
 
 from .calling import JSON, call
@@ -55,21 +55,21 @@ def bearer(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, 
     return b"Bearer " + jwt.encode(payload, key, algorithm=algorithm, headers={"kid": kid} if kid else None).encode()
 
 
-def refused(doorkeeper: Doorkeeper, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
+def refused(doorkeeper: BearerAuth, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
     with pytest.raises(Refused) as caught:
         doorkeeper.admit(authorization, now)
     return caught.value.problem.code.value, dict(caught.value.headers)[b"www-authenticate"].decode()
 
 
 def test_a_good_token_is_admitted_and_remembered() -> None:
-    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper = BearerAuth(BY_SECRET)
     doorkeeper.admit(bearer(), NOW_S)
     doorkeeper.admit(bearer(), NOW_S)
     assert "remembered=1" in repr(doorkeeper)
 
 
 def test_a_remembered_token_ends_when_it_said() -> None:
-    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper = BearerAuth(BY_SECRET)
     doorkeeper.admit(bearer(), NOW_S)
     doorkeeper.admit(bearer(), NOW_S + 59.9)
     assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
@@ -79,7 +79,7 @@ def test_a_remembered_token_ends_when_it_said() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.web.auth._REMEMBERED", 3)
-    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper = BearerAuth(BY_SECRET)
     for number in range(5):
         doorkeeper.admit(bearer(jti=str(number)), NOW_S)
     assert "remembered=3" in repr(doorkeeper)
@@ -87,7 +87,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic dTpw", b"Bearer " + b"x" * 9000])
 def test_without_a_token_one_is_asked_for(authorization: bytes | None) -> None:
-    assert refused(Doorkeeper(BY_SECRET), authorization) == ("UNAUTHENTICATED", 'Bearer realm="cashier"')
+    assert refused(BearerAuth(BY_SECRET), authorization) == ("UNAUTHENTICATED", 'Bearer realm="cashier"')
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_without_a_token_one_is_asked_for(authorization: bytes | None) -> None:
     ],
 )
 def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any]) -> None:
-    code, challenge = refused(Doorkeeper(BY_SECRET), bearer(**claims))
+    code, challenge = refused(BearerAuth(BY_SECRET), bearer(**claims))
     assert code == "UNAUTHENTICATED"
     assert 'error="invalid_token"' in challenge
 
@@ -112,12 +112,12 @@ def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any
     "authorization", [b"Bearer x", b"Bearer a.b.c", b"Bearer \xff.\xff.\xff", bearer(key="t" * 32), bearer()[:-2]]
 )
 def test_what_is_not_signed_by_whom_we_trust_is_refused(authorization: bytes) -> None:
-    assert refused(Doorkeeper(BY_SECRET), authorization)[0] == "UNAUTHENTICATED"
+    assert refused(BearerAuth(BY_SECRET), authorization)[0] == "UNAUTHENTICATED"
 
 
 def test_an_unsigned_token_is_refused() -> None:
     unsigned = b"Bearer " + jwt.encode(CLAIMS, "", algorithm="none").encode()
-    assert refused(Doorkeeper(BY_SECRET), unsigned)[0] == "UNAUTHENTICATED"
+    assert refused(BearerAuth(BY_SECRET), unsigned)[0] == "UNAUTHENTICATED"
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_unsigned_token_is_refused() -> None:
     [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")],
 )
 def test_keys_of_a_set_verify_by_their_kid(key: Any, algorithm: str, kid: str) -> None:
-    Doorkeeper(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
+    BearerAuth(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
 
 
 def test_a_public_key_is_never_taken_for_a_shared_secret() -> None:
@@ -134,7 +134,7 @@ def test_a_public_key_is_never_taken_for_a_shared_secret() -> None:
     signing_input = begin + b"." + payload
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(signing_input, pem)
     forged = b"Bearer " + signing_input + b"." + jwt.utils.base64url_encode(signature)
-    assert refused(Doorkeeper(BY_KEYS, KEYS), forged)[0] == "UNAUTHENTICATED"
+    assert refused(BearerAuth(BY_KEYS, KEYS), forged)[0] == "UNAUTHENTICATED"
 
 
 def _hs256_header(kid: str) -> bytes:
@@ -145,11 +145,11 @@ def _hs256_header(kid: str) -> bytes:
     ("key", "algorithm", "kid"), [(EC_KEY, "ES256", "rsa"), (RSA_KEY, "RS256", None), (RSA_KEY, "RS256", "nobody")]
 )
 def test_a_token_of_another_key_is_refused(key: Any, algorithm: str, kid: str | None) -> None:
-    assert refused(Doorkeeper(BY_KEYS, KEYS), bearer(key, algorithm, kid))[0] == "UNAUTHENTICATED"
+    assert refused(BearerAuth(BY_KEYS, KEYS), bearer(key, algorithm, kid))[0] == "UNAUTHENTICATED"
 
 
 def test_a_key_with_an_alg_verifies_nothing_else() -> None:
-    doorkeeper = Doorkeeper(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
+    doorkeeper = BearerAuth(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
     doorkeeper.admit(bearer(RSA_KEY, "RS512", "rsa"), NOW_S)
     assert refused(doorkeeper, bearer(RSA_KEY, "RS256", "rsa"))[0] == "UNAUTHENTICATED"
 
@@ -157,7 +157,7 @@ def test_a_key_with_an_alg_verifies_nothing_else() -> None:
 def test_a_set_of_one_key_needs_no_kid() -> None:
     member = public_members()[1]
     del member["kid"]
-    Doorkeeper(BY_KEYS, jwks(member)).admit(bearer(EC_KEY, "ES256"), NOW_S)
+    BearerAuth(BY_KEYS, jwks(member)).admit(bearer(EC_KEY, "ES256"), NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -185,16 +185,16 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
 )
 def test_keys_that_prove_nothing_are_refused_at_the_start(text: str, why: str) -> None:
     with pytest.raises(KeysRefused, match=why):
-        Doorkeeper(BY_KEYS, text)
+        BearerAuth(BY_KEYS, text)
 
 
 def test_keys_for_encryption_are_passed_over() -> None:
-    assert "keys=1" in repr(Doorkeeper(BY_KEYS, jwks(public_members()[0] | {"use": "enc"}, public_members()[1])))
+    assert "keys=1" in repr(BearerAuth(BY_KEYS, jwks(public_members()[0] | {"use": "enc"}, public_members()[1])))
 
 
 def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
-    Doorkeeper(BY_SECRET).admit(bearer(scope=None), NOW_S)
-    scoped = Doorkeeper(
+    BearerAuth(BY_SECRET).admit(bearer(scope=None), NOW_S)
+    scoped = BearerAuth(
         AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult")
     )
     scoped.admit(bearer(), NOW_S)
@@ -205,7 +205,7 @@ def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
 
 
 def test_leeway_forgives_clocks_that_differ() -> None:
-    lenient = Doorkeeper(
+    lenient = BearerAuth(
         AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5)
     )
     lenient.admit(bearer(exp=NOW_S - 4, nbf=NOW_S + 4), NOW_S)
@@ -234,7 +234,7 @@ def test_everything_that_is_wrong_with_jwt_is_said() -> None:
 
 async def test_the_hot_route_is_guarded_and_the_pages_are_open() -> None:
     engine = FakeEngine()
-    door = app(engine, doorkeeper=Doorkeeper(BY_SECRET))
+    door = app(engine, doorkeeper=BearerAuth(BY_SECRET))
     got = await call(door)
     assert got.problem() == (401, "UNAUTHENTICATED")
     assert got.headers["www-authenticate"] == 'Bearer realm="cashier"'

@@ -9,7 +9,7 @@ import re
 import pytest
 from structlog.testing import capture_logs
 
-from cashier.consult import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import Door, app
 
 from .calling import JSON, Got, Wire, call, request, scope

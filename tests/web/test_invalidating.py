@@ -12,7 +12,7 @@ import pytest
 
 from cashier.fanout.l2.interface import SourceUnknown
 from cashier.web import Door, app
-from cashier.web.auth import AuthSettings, Doorkeeper
+from cashier.web.auth import AuthSettings, BearerAuth
 
 from .calling import JSON, Got, Wire, call, request, scope
 from .offers import FakeEngine
@@ -20,7 +20,7 @@ from .test_openapi import check, described
 
 PATH = "/v1/invalidate"
 SECRET = "s" * 32
-DOORKEEPER = Doorkeeper(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
+DOORKEEPER = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ async def test_our_own_bug_is_not_told(door: Door, engine: FakeEngine) -> None:
 
 
 @pytest.mark.parametrize("doorkeeper", [None, DOORKEEPER])
-async def test_the_document_describes_it(engine: FakeEngine, doorkeeper: Doorkeeper | None) -> None:
+async def test_the_document_describes_it(engine: FakeEngine, doorkeeper: BearerAuth | None) -> None:
     document = await described(doorkeeper)
     operation = document["paths"][PATH]["post"]
     content = operation["requestBody"]["content"]["application/json"]

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 import pytest
 
-from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder, ShedSettings
+from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder, ShedSettings
 from cashier.web import app
 from cashier.web.admission_queue import EACH_TURN, Line
 from cashier.web.application import Door
@@ -66,7 +66,7 @@ async def test_the_next_turn_has_room_for_as_many_again() -> None:
 
 
 async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> None:
-    ladder = Ladder()
+    ladder = DegradationLadder()
     line, begun, told = Line(ladder), list[int](), list[float]()
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(4 * EACH_TURN)]
     while len(begun) < len(tasks):
@@ -78,7 +78,7 @@ async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> N
 
 
 def test_waiting_counts_like_lateness() -> None:
-    ladder = Ladder()
+    ladder = DegradationLadder()
     ladder.waiting_ms = 60.0
     for tick in range(5):
         ladder.tick(0.0, tick * 5_000_000)
@@ -87,7 +87,7 @@ def test_waiting_counts_like_lateness() -> None:
 
 @pytest.mark.parametrize("priority", range(LOWEST, HIGHEST + 1))
 def test_who_matters_more_may_be_told_to_wait_longer(priority: int) -> None:
-    ladder = Ladder(ShedSettings(refuse_lag_ms=20))
+    ladder = DegradationLadder(ShedSettings(refuse_lag_ms=20))
     longest_ms = 20 * (2 + priority)
     assert not ladder.too_late(longest_ms, priority)
     assert ladder.too_late(longest_ms + 1, priority)
@@ -95,7 +95,7 @@ def test_who_matters_more_may_be_told_to_wait_longer(priority: int) -> None:
 
 
 def test_where_shedding_is_off_no_wait_is_too_long() -> None:
-    assert not Ladder(ShedSettings(enabled=False)).too_late(1e9, LOWEST)
+    assert not DegradationLadder(ShedSettings(enabled=False)).too_late(1e9, LOWEST)
 
 
 async def crowd(door: Door, count: int) -> list[tuple[int | None, bytes]]:
@@ -104,13 +104,15 @@ async def crowd(door: Door, count: int) -> list[tuple[int | None, bytes]]:
 
 
 async def test_all_of_a_crowd_are_answered() -> None:
-    answers = await crowd(app(FakeEngine(), ladder=Ladder()), 10 * EACH_TURN)
+    answers = await crowd(app(FakeEngine(), ladder=DegradationLadder()), 10 * EACH_TURN)
     assert {status for status, _ in answers} == {200}
 
 
 async def test_a_crowd_that_would_wait_too_long_is_told_so_before_anything_is_asked_for_it() -> None:
     engine = FakeEngine()
-    answers = await crowd(app(engine, ladder=Ladder(ShedSettings(dim_lag_ms=1, refuse_lag_ms=2))), 50 * EACH_TURN)
+    answers = await crowd(
+        app(engine, ladder=DegradationLadder(ShedSettings(dim_lag_ms=1, refuse_lag_ms=2))), 50 * EACH_TURN
+    )
     refused = [body for status, body in answers if status == 503]
     assert refused
     assert all(b"OVERLOADED" in body for body in refused)

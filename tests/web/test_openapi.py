@@ -10,11 +10,11 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError  # t
 from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 
-from cashier.consult import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.payments.errors import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
-from cashier.web.auth import AuthSettings, Doorkeeper
+from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.problem import KNOWN
 
 from .calling import JSON, Got, call
@@ -23,10 +23,10 @@ from .payments import BODY as BODY_OF_PAYMENT
 from .payments import ID, LIVE, PAID, FakePayments
 
 ONE = "/v1/payments/{payment_id}"
-DOORKEEPER = Doorkeeper(AuthSettings(mode="jwt", issuer="i", audience="a", secret="s" * 32))
+DOORKEEPER = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret="s" * 32))
 
 
-async def described(doorkeeper: Doorkeeper | None = None) -> dict[str, Any]:
+async def described(doorkeeper: BearerAuth | None = None) -> dict[str, Any]:
     got = await call(app(FakeEngine(), doorkeeper=doorkeeper), b"", method="GET", path="/openapi.json", headers={})
     assert got.status == 200
     document: dict[str, Any] = got.json
@@ -51,7 +51,7 @@ def check_answer(document: dict[str, Any], got: Got, path: str = "/v1/consult", 
 
 
 @pytest.mark.parametrize("doorkeeper", [None, DOORKEEPER])
-async def test_the_document_is_valid_openapi(doorkeeper: Doorkeeper | None) -> None:
+async def test_the_document_is_valid_openapi(doorkeeper: BearerAuth | None) -> None:
     document = await described(doorkeeper)
     assert document["openapi"].startswith("3.1")
     validate(document)
@@ -148,7 +148,7 @@ async def test_every_refusal_of_a_token_is_in_the_document(code: TokenCode) -> N
 
 
 @pytest.mark.parametrize("doorkeeper", [None, DOORKEEPER])
-async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: Doorkeeper | None) -> None:
+async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: BearerAuth | None) -> None:
     document = await described(DOORKEEPER)
     payments = FakePayments()
     door = app(FakeEngine(payments), doorkeeper=doorkeeper)

@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from cashier.consult import OrderUnknown
+from cashier.consultation.flow import OrderUnknown
 from cashier.domain.offer_diff import Change, What
 from cashier.domain.payment_state import FINAL, Status
+from cashier.logs import configure_logs
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
@@ -33,9 +34,8 @@ from cashier.payments.errors import (
     RiskRejected,
 )
 from cashier.tokens.jws import TokenCode, TokenRefused
-from cashier.watch.logs import configure_logs
 from cashier.web import Door, app, owning_app
-from cashier.web.auth import AuthSettings, Doorkeeper
+from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.payment_problems import refused
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 
@@ -47,7 +47,7 @@ KEYED = JSON | {"idempotency-key": "k-1"}
 HELD = {"x-payment-token": TOKEN}
 VISA = "4111111111111111"
 SECRET = "s" * 32
-DOORKEEPER = Doorkeeper(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
+DOORKEEPER = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 # Every operation, with what it takes.

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.lifespan.off import LifespanOff
 
-from cashier.fanout.load_shedding import HIGHEST, LOWEST, Ladder
+from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
-from cashier.web.auth import Doorkeeper
+from cashier.web.auth import BearerAuth
 from cashier.web.connection import Connection, StoppableState
 from cashier.web.overload_response import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
 from cashier.web.plain_request import plain
@@ -32,7 +32,7 @@ REQUEST = asking()
 NOBODY = HIGHEST + 1
 
 
-class Picky(Ladder):
+class Picky(DegradationLadder):
     """Refuses whoever matters less than `least`, and remembers whom it was asked about."""
 
     def __init__(self, least: int) -> None:
@@ -48,7 +48,7 @@ class Picky(Ladder):
 
 @asynccontextmanager
 async def connected(
-    ladder: Ladder, engine: FakeEngine | None = None
+    ladder: DegradationLadder, engine: FakeEngine | None = None
 ) -> AsyncIterator[tuple[Connection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
     door = app(engine or FakeEngine(), ladder=ladder)
@@ -244,7 +244,7 @@ def test_whoever_is_not_known_may_ask_for_less_but_not_for_more() -> None:
 
 
 def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_ends() -> None:
-    doorkeeper = Doorkeeper(BY_SECRET)
+    doorkeeper = BearerAuth(BY_SECRET)
     token = bearer(exp=NOW_S + 60)
     assert not doorkeeper.knows(token, NOW_S)
     doorkeeper.admit(token, NOW_S)

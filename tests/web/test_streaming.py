@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from starlette.types import Message
 from structlog.testing import capture_logs
 
-from cashier.consult import Blockage, Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import Blockage, Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import Status
 from cashier.web import Door, app, owning_app

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.lifespan.off import LifespanOff
 
-from cashier.consult import OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import app
 from cashier.web.connection import Connection, StoppableState
 from cashier.web.fast_path import Whole

@@ -20,14 +20,14 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from cashier import ConsultRequest
-from cashier.fanout.load_shedding import Ladder
+from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
+from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import Store
 from cashier.fanout.scatter import Timing, scatter
-from cashier.plan import NAMES, QUESTIONS, consultation, known
-from cashier.settings import Settings, SourceSettings, SourcesSettings
+from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source import Asked, Source
 from cashier.sources.source_upstream import OverWire
-from cashier.stack import Stack
 from cashier.web.server import GC_THRESHOLD
 from cashier.wire.http1 import Http1
 from cashier.wire.transport import Request, Trip
@@ -36,7 +36,7 @@ from cashier.wire.transport import Request, Trip
 PATIENCE_MS = 10_000
 DEADLINE_NS = PATIENCE_MS * 1_000_000
 TIMING = Timing(grace_ns=DEADLINE_NS, reserve_ns=0)
-KEYS = tuple(f'"{name}":'.encode() for name in NAMES)
+KEYS = tuple(f'"{name}":'.encode() for name in SOURCE_NAMES)
 _decode = msgspec.json.Decoder(ConsultRequest).decode
 
 
@@ -63,16 +63,16 @@ class Gateway:
         }
         settings = Settings(sources=SourcesSettings(**sources))
         self._stacks = [
-            Stack(
+            SourcePipeline(
                 question,
                 OverWire(Bare(question.source), self._wires[question.source.name]),
                 settings,
-                Ladder(),
+                DegradationLadder(),
                 Store(1),
             )
-            for question in QUESTIONS
+            for question in SOURCE_SPECS
         ]
-        self._plan = consultation({stack.name: stack.way() for stack in self._stacks})
+        self._plan = consultation_plan({pipeline.name: pipeline.binding() for pipeline in self._stacks})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -86,8 +86,8 @@ class Gateway:
 
     async def _consult(self, asked: ConsultRequest) -> bytes:
         deadline_ns = time.perf_counter_ns() + DEADLINE_NS
-        gathered = await scatter(self._plan, known(asked), Trip("bench"), deadline_ns=deadline_ns, timing=TIMING)
-        parts = [key + gathered.answers[name] for key, name in zip(KEYS, NAMES, strict=True)]
+        gathered = await scatter(self._plan, known_inputs(asked), Trip("bench"), deadline_ns=deadline_ns, timing=TIMING)
+        parts = [key + gathered.answers[name] for key, name in zip(KEYS, SOURCE_NAMES, strict=True)]
         return b"{%b}" % b",".join(parts)
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -99,8 +99,8 @@ class Gateway:
         gc.set_threshold(GC_THRESHOLD, 10, 10)  # as the service does
         await send(_done("startup"))
         await receive()
-        for stack in self._stacks:
-            stack.close()
+        for pipeline in self._stacks:
+            pipeline.close()
         for wire in self._wires.values():
             await wire.close()
         await send(_done("shutdown"))

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cashier.consult import Consultation
+from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment

@@ -1,0 +1,242 @@
+"""Everybody beyond the named cast: `u_<n>`, `o_<n>` and `m_<n>` for any n of 100000 and more, made from the seed when asked for.
+
+Nothing is stored. Rules a load generator can count on: order `o_<n>` belongs to user `u_<n>` and to merchant `m_<100000 + n % 8>`, is
+CNY in China for STANDARD_CASHIER and expires a day after the start; the user is active, has five cards, one agreement with that
+merchant, two accounts, five promotions and six quotas. Amounts, banks, balances and what is used of the quotas vary with n and seed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from cashier.sandbox.channels_china import cny
+from cashier.sandbox.contract_shapes import (
+    Json,
+    Person,
+    account,
+    agreement,
+    boost,
+    card,
+    dated,
+    member,
+    merchant,
+    order,
+    promotion,
+    quota,
+)
+
+FIRST = 100_000
+MERCHANTS = 8
+
+BANKS = (
+    ("ICBC", "ICBC"),
+    ("CMB", "CMB Bank"),
+    ("CCB", "China Construction Bank"),
+    ("ABC", "Agricultural Bank of China"),
+    ("BOC", "Bank of China"),
+    ("COMM", "Bank of Communications"),
+)
+GOODS = (
+    ("A novel", "books"),
+    ("Headphones", "electronics"),
+    ("Running shoes", "sports"),
+    ("Tea for a month", "groceries"),
+    ("A tent", "outdoor"),
+)
+KINDS = ("QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR")
+
+# At most 12 digits: an id is 64 characters at most, and a number is hashed as 64 bits.
+_NUMBERED = re.compile(r"[uom]_([1-9][0-9]{5,11})")
+_WORD = 2**64
+
+Item = TypeVar("Item")
+
+
+def number_of(identity: str) -> int | None:
+    """The n of `u_<n>`, `o_<n>` or `m_<n>`; None for anybody who is not of the crowd."""
+    match = _NUMBERED.fullmatch(identity)
+    return int(match[1]) if match else None
+
+
+class Crowd:
+    """Makes the person, order or merchant of a number. The same seed and start make the same."""
+
+    def __init__(self, seed: int, start: datetime) -> None:
+        self._seed = seed
+        self._tomorrow: str = dated(timedelta(hours=24), start, 8)
+        self._next_week: str = dated(timedelta(days=7), start, 8)
+
+    def __repr__(self) -> str:
+        return f"Crowd(seed={self._seed})"
+
+    def consult_request(self, n: int) -> Json:
+        """What a checkout asks for order `o_<n>`, claims included."""
+        return {
+            "order_id": f"o_{n}",
+            "user_id": f"u_{n}",
+            "merchant_id": _merchant_of(n),
+            "amount": self._amount(n),
+            "product": "STANDARD_CASHIER",
+            "terminal": "APP",
+            "country": "CN",
+            "locale": "zh-CN",
+        }
+
+    def order(self, n: int) -> Json:
+        title, category = _Dice(self._seed, n, 1).one_of(GOODS)
+        return order(
+            f"o_{n}",
+            _merchant_of(n),
+            f"u_{n}",
+            self._amount(n),
+            title,
+            country="CN",
+            category=category,
+            expires_at=self._tomorrow,
+        )
+
+    def merchant(self, n: int) -> Json:
+        return merchant(
+            f"m_{n}",
+            f"Shop {n}",
+            country="CN",
+            mcc="5999",
+            products=("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"),
+            kinds=KINDS,
+        )
+
+    def person(self, n: int) -> Person:
+        """The parts are drawn apart, so that no part changes because another one did."""
+        return Person(
+            member=self._member(n),
+            cards=self._cards(n),
+            agreements=(agreement(f"ag_{n}", _merchant_of(n), "ch_agreement_unionpay", single_max=cny(1_000_000)),),
+            accounts=self._accounts(n),
+            promotions=self._promotions(n),
+            boosts=(boost("QUICK_PAY", 300, "Bank week"),),
+            quotas=self._quotas(n),
+        )
+
+    def _amount(self, n: int) -> Json:
+        return cny(_Dice(self._seed, n, 2).between(500, 80_000))
+
+    def _member(self, n: int) -> Json:
+        dice = _Dice(self._seed, n, 3)
+        usage = {"QUICK_PAY": dice.between(0, 90), "WALLET": dice.between(0, 60), "BALANCE": dice.between(0, 30)}
+        return member(
+            f"u_{n}",
+            country="CN",
+            usage=usage,
+            kyc_level=dice.between(2, 3),
+            last_used=("QUICK_PAY", f"c_{n}_{dice.between(1, 5)}"),
+        )
+
+    def _cards(self, n: int) -> list[Json]:
+        dice = _Dice(self._seed, n, 4)
+        first = dice.between(0, len(BANKS) - 1)
+        return [self._card(dice, n, position, BANKS[(first + position) % len(BANKS)]) for position in range(1, 6)]
+
+    def _card(self, dice: _Dice, n: int, position: int, bank: tuple[str, str]) -> Json:
+        card_type = dice.one_of(("DEBIT", "DEBIT", "CREDIT"))
+        expiry = f"{2029 + dice.between(0, 6)}-{dice.between(1, 12):02d}"
+        return card(
+            f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{dice.between(0, 9999):04d}", expiry
+        )
+
+    def _accounts(self, n: int) -> list[Json]:
+        dice = _Dice(self._seed, n, 5)
+        return [
+            account(f"acc_{n}_1", "BALANCE", cny(dice.between(0, 100_000))),
+            account(f"acc_{n}_2", "MONEY_FUND", cny(dice.between(0, 2_000_000))),
+        ]
+
+    def _promotions(self, n: int) -> list[Json]:
+        dice = _Dice(self._seed, n, 6)
+        bank = dice.one_of(BANKS)[0]
+        off = 100 * dice.between(2, 20)
+        return [
+            promotion(
+                f"p_{n}_1",
+                "COUPON",
+                "Coupon",
+                cny(off * 10),
+                group="coupon",
+                amount_off=cny(off),
+                expires_at=self._next_week,
+            ),
+            promotion(
+                f"p_{n}_2",
+                "COUPON",
+                "Larger coupon",
+                cny(off * 30),
+                group="coupon",
+                amount_off=cny(off * 2),
+                expires_at=self._next_week,
+            ),
+            promotion(
+                f"p_{n}_3", "RED_PACKET", "Red packet", cny(0), group="red_packet", amount_off=cny(dice.between(1, 500))
+            ),
+            promotion(
+                f"p_{n}_4",
+                "FULL_REDUCTION",
+                "15 off 120",
+                cny(12_000),
+                group="shop",
+                stackable=False,
+                amount_off=cny(1_500),
+            ),
+            promotion(
+                f"p_{n}_5",
+                "INSTANT_DISCOUNT",
+                "Bank day",
+                cny(5_000),
+                group="bank",
+                kinds=("QUICK_PAY",),
+                banks=(bank,),
+                percent_off_bps=500,
+                cap=cny(2_000),
+            ),
+        ]
+
+    def _quotas(self, n: int) -> list[Json]:
+        dice = _Dice(self._seed, n, 7)
+        banks = [
+            quota(
+                {"kind": "QUICK_PAY", "bank": bank},
+                single=cny(2_000_000),
+                daily=(cny(5_000_000), cny(dice.between(0, 5_000_000))),
+                monthly=(cny(20_000_000), cny(dice.between(5_000_000, 15_000_000))),
+            )
+            for bank in ("ICBC", "CMB", "CCB", "ABC")
+        ]
+        return [
+            *banks,
+            quota({"kind": "BALANCE"}, single=cny(1_000_000), daily=(cny(2_000_000), cny(dice.between(0, 100_000)))),
+            quota({"kind": "WALLET"}, single=cny(5_000_000)),
+        ]
+
+
+class _Dice:
+    """A splitmix64 sequence: as reproducible as `random.Random`, without the cost of seeding one for every record."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, seed: int, n: int, part: int) -> None:
+        self._state = (seed * 0x9E3779B97F4A7C15 + n * 0xD1B54A32D192ED03 + part * 0x8CB92BA72F3D8DD7) % _WORD
+
+    def between(self, low: int, high: int) -> int:
+        """From `low` to `high`, both included."""
+        self._state = state = (self._state + 0x9E3779B97F4A7C15) % _WORD
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % _WORD
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % _WORD
+        return low + (state ^ (state >> 31)) % (high - low + 1)
+
+    def one_of(self, choices: Sequence[Item]) -> Item:
+        return choices[self.between(0, len(choices) - 1)]
+
+
+def _merchant_of(n: int) -> str:
+    return f"m_{FIRST + n % MERCHANTS}"

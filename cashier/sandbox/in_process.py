@@ -1,0 +1,115 @@
+"""The same upstreams as functions of the process: no sockets, the same lookups, the same weather."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.read_sources import Lookups
+from cashier.sandbox.weather import (
+    IDENTITIES,
+    RETRY_AFTER_S,
+    SLOW_BODY_PAUSE_S,
+    SLOW_BODY_PIECES,
+    Fault,
+    Mishap,
+    Weather,
+)
+from cashier.sandbox.world import World
+
+LocalUpstream = Callable[..., Awaitable[Json | None]]
+
+
+class UpstreamTrouble(Exception):
+    """The weather took the answer: which source, which fault. `retry_after_s` is set for an overload."""
+
+    def __init__(self, source: str, fault: Fault | Mishap) -> None:
+        super().__init__(f"{source}: {fault.value}")
+        self.source = source
+        self.fault = fault
+        self.retry_after_s = RETRY_AFTER_S if fault is Fault.OVERLOAD else None
+
+
+class LocalUpstreams(Mapping[str, LocalUpstream]):
+    """One async function per source of a consultation, by the source's name.
+
+    Each answers what the HTTP service would have in its body, or None for its 404. Answers are shared: read them, do not change them.
+    Raises UpstreamTrouble for what the weather took, ValueError for parameters that the service answers with 400. A hang waits until it
+    is cancelled; garbage is an object without anything of what was agreed.
+    """
+
+    def __init__(self, world: World, weather: Weather) -> None:
+        self._lookups = Lookups(world)
+        self._weather = weather
+        self._functions: dict[str, LocalUpstream] = {
+            "order": self.order,
+            "merchant": self.merchant,
+            "member": self.member,
+            "card": self.card,
+            "balance": self.balance,
+            "marketing": self.marketing,
+            "channel": self.channel,
+            "quota": self.quota,
+        }
+
+    def __repr__(self) -> str:
+        return f"LocalUpstreams({self._lookups!r}, {self._weather!r})"
+
+    def __getitem__(self, source: str) -> LocalUpstream:
+        return self._functions[source]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    async def order(self, order_id: str) -> Json | None:
+        return await self._ask("order", order_id=order_id)
+
+    async def merchant(self, merchant_id: str) -> Json | None:
+        return await self._ask("merchant", merchant_id=merchant_id)
+
+    async def member(self, user_id: str) -> Json | None:
+        return await self._ask("member", user_id=user_id)
+
+    async def card(self, user_id: str) -> Json | None:
+        return await self._ask("card", user_id=user_id)
+
+    async def balance(self, user_id: str) -> Json | None:
+        return await self._ask("balance", user_id=user_id)
+
+    async def marketing(self, user_id: str, merchant_id: str, amount: Any) -> Json | None:
+        """`amount`: a mapping or an object with `currency` and `value` in minor units."""
+        money = amount if isinstance(amount, Mapping) else {"currency": amount.currency, "value": amount.value}
+        return await self._ask("marketing", user_id=user_id, merchant_id=merchant_id, **money)
+
+    async def channel(self, currency: str, country: str) -> Json | None:
+        return await self._ask("channel", currency=currency, country=country)
+
+    async def quota(self, user_id: str, currency: str) -> Json | None:
+        return await self._ask("quota", user_id=user_id, currency=currency)
+
+    async def _ask(self, source: str, **given: object) -> Json | None:
+        spell = self._weather.spell(source)
+        if spell.latency_s:
+            await asyncio.sleep(spell.latency_s)
+        answer = self._lookups.look_up(source, given)
+        if answer.status == 400:
+            raise ValueError(f"{source}: {answer.body['detail']}")
+        match spell.fault:
+            case None:
+                pass
+            case Fault.HANG:
+                await asyncio.Event().wait()
+            case Fault.GARBAGE:
+                return {"unexpected": []}
+            case Fault.WRONG_IDENTITY:
+                answer = answer.mistaken(IDENTITIES[source])
+            case Fault.SLOW_BODY:
+                await asyncio.sleep(SLOW_BODY_PIECES * SLOW_BODY_PAUSE_S)
+            case _:
+                raise UpstreamTrouble(source, spell.fault)
+        return answer.body if answer.status == 200 else None

@@ -1,0 +1,139 @@
+"""Reads a forecast that somebody wrote, strictly: what is wrong is refused with the field and the nearest value that would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from difflib import get_close_matches
+
+from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.weather import (
+    BPS,
+    CALLS,
+    SOURCES,
+    Constant,
+    Fault,
+    Forecast,
+    Lognormal,
+    Mishap,
+    Next,
+    Stragglers,
+    Uniform,
+    possible_faults,
+)
+
+# An hour: whoever wants more wants a hang.
+_MAX_MS = 3_600_000
+# A lognormal has no zero.
+_MIN_MEDIAN_MS = 0.001
+_MAX_FACTOR = 1_000
+_MAX_WAITING = 100
+
+
+class BadWeather(ValueError):
+    """A forecast that cannot be: the field's path, what is wrong with it, the nearest value (or name) that is right."""
+
+    def __init__(self, field: str, detail: str, nearest: str | float | None) -> None:
+        super().__init__(f"{field} {detail}; the nearest is {nearest}")
+        self.field = field
+        self.detail = detail
+        self.nearest = nearest
+
+
+def closest(field: str, name: object, names: Collection[str]) -> str:
+    """`name`, if it is one of `names`."""
+    if isinstance(name, str) and name in names:
+        return name
+    nearest = get_close_matches(str(name), names, n=1, cutoff=0)[0]
+    raise BadWeather(field, f"{name!r} is not one of {', '.join(names)}", nearest)
+
+
+def source_named(name: str) -> str:
+    return closest("source", name, SOURCES)
+
+
+def read_forecast(source: str, told: object, start: Forecast) -> Forecast:
+    """The forecast that `told` describes: `{"latency": …, "stragglers": …, "faults": …, "next": …}`. What it leaves out is as at the start.
+
+    `next` lists faults that befall one call each: `"reset"`, or `{"fault": "reset", "on": "submit"}` for the next call of that name.
+    """
+    parts = _object("weather", told, ("latency", "stragglers", "faults", "next"))
+    return Forecast(
+        _latency(parts["latency"]) if "latency" in parts else start.latency,
+        _stragglers(parts["stragglers"]) if "stragglers" in parts else start.stragglers,
+        _faults(source, parts["faults"]) if "faults" in parts else start.faults,
+        _next(source, parts["next"]) if "next" in parts else start.next,
+    )
+
+
+def _latency(told: object) -> Constant | Uniform | Lognormal:
+    shape = closest(
+        "latency.shape", told.get("shape") if isinstance(told, dict) else None, ("constant", "uniform", "lognormal")
+    )
+    match shape:
+        case "constant":
+            return Constant(_number("latency", _object("latency", told, ("shape", "ms")), "ms", 0, _MAX_MS))
+        case "uniform":
+            parts = _object("latency", told, ("shape", "low_ms", "high_ms"))
+            low_ms = _number("latency", parts, "low_ms", 0, _MAX_MS)
+            return Uniform(low_ms, _number("latency", parts, "high_ms", low_ms, _MAX_MS))
+        case _:
+            parts = _object("latency", told, ("shape", "median_ms", "p99_ms"))
+            median_ms = _number("latency", parts, "median_ms", _MIN_MEDIAN_MS, _MAX_MS)
+            return Lognormal(median_ms, _number("latency", parts, "p99_ms", median_ms, _MAX_MS))
+
+
+def _stragglers(told: object) -> Stragglers:
+    parts = _object("stragglers", told, ("share_bps", "factor"))
+    return Stragglers(
+        _whole("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR)
+    )
+
+
+def _faults(source: str, told: object) -> dict[Fault | Mishap, int]:
+    parts = _object("faults", told, possible_faults(source))
+    shares: dict[Fault | Mishap, int] = {}
+    for name in parts:
+        shares[_fault_named(name)] = _whole("faults", parts, name, BPS - sum(shares.values()))
+    return {fault: share_bps for fault, share_bps in shares.items() if share_bps}
+
+
+def _next(source: str, told: object) -> tuple[Next, ...]:
+    if not isinstance(told, list):
+        raise BadWeather("next", "is not a list", nearest="[]")
+    if len(told) > _MAX_WAITING:
+        raise BadWeather("next", f"has more than {_MAX_WAITING} faults", nearest=_MAX_WAITING)
+    return tuple(_waiting(source, one if isinstance(one, dict) else {"fault": one}) for one in told)
+
+
+def _waiting(source: str, told: Json) -> Next:
+    parts = _object("next", told, ("fault", "on"))
+    fault = _fault_named(closest("next.fault", parts.get("fault"), possible_faults(source)))
+    return Next(fault, closest("next.on", parts["on"], CALLS[source]) if parts.get("on") is not None else None)
+
+
+def _fault_named(name: str) -> Fault | Mishap:
+    return Fault(name) if name in list(Fault) else Mishap(name)
+
+
+def _object(field: str, told: object, names: Collection[str]) -> Json:
+    if not isinstance(told, dict):
+        raise BadWeather(field, "is not an object", nearest=next(iter(names)))
+    for name in told:
+        closest(f"{field}.{name}", name, names)
+    return told
+
+
+def _number(field: str, parts: Json, name: str, low: float, high: float) -> float:
+    value = parts.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadWeather(f"{field}.{name}", "is not a number" if name in parts else "is missing", low)
+    if not low <= value <= high:
+        raise BadWeather(f"{field}.{name}", f"{value} is not from {low} to {high}", min(max(value, low), high))
+    return value
+
+
+def _whole(field: str, parts: Json, name: str, high: int) -> int:
+    value = _number(field, parts, name, 0, high)
+    if value != int(value):
+        raise BadWeather(f"{field}.{name}", f"{value} is not a whole number", round(value))
+    return int(value)

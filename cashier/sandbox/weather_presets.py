@@ -1,0 +1,66 @@
+"""Ready-made weather by name. Medians and 99th percentiles are in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cashier.sandbox.weather import (
+    IDENTITIES,
+    SOURCES,
+    Constant,
+    Fault,
+    Forecast,
+    Lognormal,
+    Mishap,
+    Stragglers,
+    Weather,
+)
+from cashier.sandbox.weather_parser import closest
+
+# What such services are like on a good day: look-ups by key are quick, what counts or decides takes longer.
+_ON_A_GOOD_DAY = {
+    "order": (3, 9),
+    "merchant": (2, 6),
+    "member": (2, 6),
+    "card": (3, 10),
+    "balance": (3, 9),
+    "marketing": (5, 18),
+    "channel": (3, 8),
+    "quota": (4, 12),
+    "risk": (8, 30),
+    "engine": (12, 40),
+    "acquirer": (3, 9),
+}
+
+
+def _calm(source: str) -> Forecast:
+    median_ms, p99_ms = _ON_A_GOOD_DAY[source]
+    return Forecast(Lognormal(median_ms, p99_ms))
+
+
+def _windy(source: str) -> Forecast:
+    """As calm, but one call in a hundred is twelve times as slow: what hedging is for."""
+    return Forecast(_calm(source).latency, Stragglers(share_bps=100, factor=12))
+
+
+def _stormy(source: str) -> Forecast:
+    """Slow, and one call in ten goes wrong, in every way there is."""
+    median_ms, p99_ms = _ON_A_GOOD_DAY[source]
+    faults: dict[Fault | Mishap, int] = {
+        fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES
+    }
+    return Forecast(Lognormal(median_ms * 4, p99_ms * 10), Stragglers(share_bps=300, factor=5), faults)
+
+
+PRESETS: Mapping[str, Mapping[str, Forecast]] = {
+    "still": {source: Forecast(Constant(0)) for source in SOURCES},
+    "fixed": {source: Forecast(Constant(5)) for source in SOURCES},
+    "calm": {source: _calm(source) for source in SOURCES},
+    "windy": {source: _windy(source) for source in SOURCES},
+    "stormy": {source: _stormy(source) for source in SOURCES},
+}
+
+
+def weather_named(preset: str = "calm", seed: int = 1) -> Weather:
+    """The weather that starts as a preset. Raises BadWeather for a name that is none."""
+    return Weather(PRESETS[closest("preset", preset, PRESETS)], seed)

@@ -1,0 +1,1 @@
+"""Settings: their schema, their loader, and the plugins that a configuration names."""

@@ -1,1 +1,0 @@
-"""What operators see: logs. Nothing of it is on the hot path."""
