@@ -15,13 +15,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Boost, Channels, Facts
 from cashier.domain.knapsack import MAX_STEPS, Search
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.promotion import Coupons
 from cashier.domain.ranking import ranked
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
 BANKS = ("ICBC", "CMB", "BOC", "ABC", "CCB")
@@ -74,7 +74,7 @@ def single_runs(benchmark: BenchmarkFixture, work: Callable[[], Any], rounds: in
 
 
 def consulted(world: World, facts: Facts) -> tuple[PayMethod, ...]:
-    case = Case(world.request, facts, world.catalog, world.now)
+    case = ConsultationCase(world.request, facts, world.catalog, world.now)
     return ranked(case, assemble(case), world.weights)
 
 
@@ -116,7 +116,7 @@ def test_encoding_the_answer_of_thirty_methods(benchmark: BenchmarkFixture) -> N
         True,
         None,
         False,
-        tuple(SourceReport(name, Importance.GATING, Status.FRESH, 0.1, 7.4, 0) for name in SOURCES),
+        tuple(SourceReport(name, Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0) for name in SOURCES),
         consulted(world, facts),
     )
     assert single_runs(benchmark, lambda: msgspec.json.encode(answer)).startswith(b'{"consult_token"')

@@ -16,13 +16,13 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
+from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import Heard, Leg, unguarded
+from cashier.fanout.upstream import OnAnswer, UpstreamCall, unguarded
 
 CALLS = 1_000
 # As many under way at once, as a consultation and its neighbours have.
@@ -49,7 +49,7 @@ class AtOnce:
 
     places = ("here",)
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         return Call(asyncio.get_running_loop().call_soon(heard, ANSWER))
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
@@ -77,7 +77,7 @@ class Asker:
             self._left -= 1
             self._start(self._question(), None, 100, self.done)
 
-    def done(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         assert outcome is ANSWER
         self._answers_left -= 1
         if self._answers_left:
@@ -91,7 +91,7 @@ def guard() -> Guard:
 
 
 def cache() -> Cache:
-    return Cache(guard(), lambda known: known["user_id"], CacheSettings(fresh_s=3_600), Store(100_000))
+    return Cache(guard(), lambda known: known["user_id"], CacheSettings(fresh_s=3_600), S3FifoStore(100_000))
 
 
 @pytest.fixture
@@ -123,11 +123,11 @@ def test_a_cache_hit(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoo
     found = cache()
     hits = 0
 
-    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         nonlocal hits
-        hits += status is Status.CACHED
+        hits += status is SourceStatus.CACHED
 
-    async def ask() -> InFlight | None:
+    async def ask() -> PendingCall | None:
         return found.start(NOBODY, None, 100, done)
 
     def hit_often() -> None:

@@ -15,9 +15,9 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Start
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, Start
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Gathered, Timing, scatter
+from cashier.fanout.scatter import ScatterResult, Timing, scatter
 
 CONSULTATIONS = 200
 TIMING = Timing(grace_ns=15_000_000, reserve_ns=2_000_000)
@@ -37,20 +37,20 @@ class Call:
         self.work.cancel()
 
 
-def at_once(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+def at_once(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     done(ANSWER)
     return None
 
 
-def by_callback(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+def by_callback(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     return Call(asyncio.get_running_loop().call_soon(done, ANSWER))
 
 
-async def answering(done: Done) -> None:
+async def answering(done: OnOutcome) -> None:
     done(ANSWER)
 
 
-def by_task(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+def by_task(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     return Call(asyncio.get_running_loop().create_task(answering(done)))
 
 
@@ -71,7 +71,7 @@ def eight(start: Start) -> Plan:
     )
 
 
-async def consult(plan: Plan, known: Known, times: int) -> Gathered:
+async def consult(plan: Plan, known: Known, times: int) -> ScatterResult:
     """The last of `times` consultations."""
     for _ in range(times):
         deadline_ns = time.perf_counter_ns() + 150_000_000

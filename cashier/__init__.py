@@ -11,18 +11,18 @@ from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.domain.payment_request import Device, PaymentRequest
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status as PaymentStatus
+from cashier.domain.payment_state import PaymentStatus as PaymentStatus
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
-    Crowded,
     EngineUnavailable,
     InFlight,
     Invalid,
     KeyReused,
     OrderBusy,
     RiskRejected,
+    TooManyPayments,
 )
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
@@ -40,7 +40,6 @@ __all__ = [
     "ConsultError",
     "ConsultRequest",
     "Consultation",
-    "Crowded",
     "Device",
     "EngineUnavailable",
     "Garbled",
@@ -62,6 +61,7 @@ __all__ = [
     "SourceError",
     "Terminal",
     "TokenRefused",
+    "TooManyPayments",
     "Unreachable",
     "WrongIdentity",
 ]

@@ -20,14 +20,14 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs
 from cashier.settings.loader import load
 from cashier.settings.schema import Configuration, ConfigurationError
-from cashier.web.application import Door, owning_app
+from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth
 from cashier.wiring import Cashier
 
 _log = structlog.get_logger("cashier")
 
 
-def door(path: str, server: Mapping[str, Any] | None = None) -> Door:
+def door(path: str, server: Mapping[str, Any] | None = None) -> CashierApp:
     """The ASGI application of a configured service, which opens its engine when the server starts. Raises `ConfigurationError`.
 
     `server` as in `settings.load`.

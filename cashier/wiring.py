@@ -15,36 +15,36 @@ import anyio
 import msgspec
 import structlog
 
-from cashier.consultation.flow import Consult, Consultation, ConsultSettings
+from cashier.consultation.flow import Consultation, ConsultFlow, ConsultSettings
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.batch import Batch
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
-from cashier.fanout.l2.valkey_cache import Dropped, Valkey
+from cashier.fanout.l2.valkey_cache import Dropped, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream import Upstream
-from cashier.payments.channel_health import Routes
-from cashier.payments.flow import Acceptance
+from cashier.payments.channel_health import ChannelHealth
+from cashier.payments.flow import PaymentFlow
 from cashier.payments.live_attempts import LiveAttempts
-from cashier.payments.ports import Recheck, Upstreams
+from cashier.payments.ports import ConsultUncached, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, configuration, load, token_secrets
 from cashier.settings.plugins import adapter_of, function_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
-from cashier.sources.acquirer import Acquirer
-from cashier.sources.batch_call import ManyOverWire
-from cashier.sources.engine import Engine
-from cashier.sources.parse_cache import Recurring
-from cashier.sources.risk import Risk
+from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.batch_call import BatchWireUpstream
+from cashier.sources.engine import EngineClient
+from cashier.sources.parse_cache import ParseCache
+from cashier.sources.risk import RiskClient
 from cashier.sources.source import Source
-from cashier.sources.source_upstream import Function, InProcess, OverWire
-from cashier.tokens.token_service import Signer
-from cashier.wire.aiohttp_client import ViaAiohttp
-from cashier.wire.http1 import Http1
-from cashier.wire.in_process import Local
-from cashier.wire.transport import Transport, Trip
+from cashier.sources.source_upstream import Function, FunctionUpstream, WireUpstream
+from cashier.tokens.token_service import TokenService
+from cashier.wire.aiohttp_client import AiohttpClient
+from cashier.wire.http1 import Http1Client
+from cashier.wire.in_process import InProcessTransport
+from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
@@ -101,10 +101,10 @@ class Cashier:
                 remedy="set CASHIER_TOKEN_SECRET, or [tokens] secrets",
             )
         self._signer = _signer(config, secrets)
-        self._routes = Routes(config.routing)
+        self._routes = ChannelHealth(config.routing)
         self._live = LiveAttempts(self._valkey)
         self._upstreams = self._payment_upstreams()
-        self.payments: Acceptance | None = None
+        self.payments: PaymentFlow | None = None
         self._lay_out(config)
 
     @classmethod
@@ -204,7 +204,7 @@ class Cashier:
     def _lay_out(self, config: Configuration) -> None:
         self.plan = consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()})
         settings = config.settings
-        self._consult = Consult(
+        self._consult = ConsultFlow(
             self.plan,
             known_inputs,
             config.catalog,
@@ -220,7 +220,7 @@ class Cashier:
         recheck = self._recheck(config)
         if self.payments is None:
             monotonic = time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp()
-            self.payments = Acceptance(
+            self.payments = PaymentFlow(
                 self._upstreams,
                 recheck,
                 config.catalog,
@@ -235,7 +235,7 @@ class Cashier:
         else:
             self.payments.reconfigure(recheck, config.catalog, settings.accept)
 
-    def _recheck(self, config: Configuration) -> Recheck:
+    def _recheck(self, config: Configuration) -> ConsultUncached:
         """The consultation that an acceptance makes: nothing from a cache, and everybody waited for as long as the payer can wait."""
         check_ms = config.settings.accept.check_ms
         patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
@@ -243,11 +243,11 @@ class Cashier:
             {name: pipeline.uncached_binding(check_ms) for name, pipeline in self.pipelines.items()}
         )
         ttl_s = config.settings.tokens.ttl_s
-        return Consult(
+        return ConsultFlow(
             plan, known_inputs, config.catalog, config.weights, self._signer.consult_token, patient, ttl_s, self._clock
         ).weighed
 
-    def _payment_upstreams(self) -> Upstreams | None:
+    def _payment_upstreams(self) -> PaymentPorts | None:
         """None where nothing takes payments. Raises `ConfigurationError` where only a part of it is there."""
         settings = self.config.settings.sources
         missing = [name for name in SERVICES if name not in self._services and settings.service(name) is None]
@@ -262,7 +262,9 @@ class Cashier:
             )
         risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
         tries = {name: (settings.service(name) or ServiceSettings("")).tries for name in SERVICES}
-        return Upstreams(Risk(risk), Engine(engine, tries["engine"]), Acquirer(acquirer, tries["acquirer"]))
+        return PaymentPorts(
+            RiskClient(risk), EngineClient(engine, tries["engine"]), AcquirerClient(acquirer, tries["acquirer"])
+        )
 
     def _service_transport(self, name: str) -> Transport:
         settings = self.config.settings.sources.service(name)
@@ -270,7 +272,7 @@ class Cashier:
         try:
             if settings is not None and function is None and settings.transport != "local":
                 return self._transport(settings)
-            transport: Transport = Local(function or function_of(settings.urls[0] if settings else ""))
+            transport: Transport = InProcessTransport(function or function_of(settings.urls[0] if settings else ""))
         except ValueError as fault:
             raise ConfigurationError([f"{self.config.source}: [sources.{name}] {fault}"]) from None
         self._transports.append(transport)
@@ -283,7 +285,7 @@ class Cashier:
             if name not in SOURCE_NAMES
         ]
         settings = self.config.settings
-        store = Store(settings.cache.l1_entries)
+        store = S3FifoStore(settings.cache.l1_entries)
         stacks: dict[str, SourcePipeline] = {}
         for question in SOURCE_SPECS:
             name = question.source.name
@@ -306,20 +308,22 @@ class Cashier:
     def _upstream(self, question: SourceSpec, settings: SourceSettings | None) -> Upstream:
         source = question.source
         if source.name in self._functions or settings is None:
-            return InProcess(source, self._functions[source.name], question.needs)
+            return FunctionUpstream(source, self._functions[source.name], question.needs)
         if settings.transport == "local":
-            return InProcess(source, function_of(settings.urls[0]), question.needs)
+            return FunctionUpstream(source, function_of(settings.urls[0]), question.needs)
         adapter = source if settings.adapter is None else adapter_of(settings.adapter)
         if settings.batch:
-            return Batch(ManyOverWire(adapter, self._transport(settings), settings.batch.path), settings.batch)
+            return Batch(BatchWireUpstream(adapter, self._transport(settings), settings.batch.path), settings.batch)
         if isinstance(adapter, Source) and adapter.recurring:
-            adapter = Recurring(adapter)
-        return OverWire(adapter, self._transport(settings))
+            adapter = ParseCache(adapter)
+        return WireUpstream(adapter, self._transport(settings))
 
     def _transport(self, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
         transport: Transport = (
-            ViaAiohttp(settings.urls, settings.aiohttp) if via_aiohttp else Http1(settings.urls, settings.http1)
+            AiohttpClient(settings.urls, settings.aiohttp)
+            if via_aiohttp
+            else Http1Client(settings.urls, settings.http1)
         )
         self._transports.append(transport)
         return transport
@@ -351,18 +355,18 @@ class Cashier:
             pipeline.cache.drop(prefix="")
 
 
-def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None]) -> Valkey | None:
+def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None]) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return Valkey(url, dropped, missed)
+        return ValkeyCache(url, dropped, missed)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 
 
-def _trip(request_id: str | None, traceparent: str | None) -> Trip:
-    return Trip(request_id or uuid.uuid4().hex, traceparent)
+def _trip(request_id: str | None, traceparent: str | None) -> CallHeaders:
+    return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
 
 
 def _proven(config: Configuration) -> None:
@@ -396,9 +400,9 @@ def _unmoved(before: Configuration, after: Configuration) -> Iterator[str]:
     )
 
 
-def _signer(config: Configuration, secrets: tuple[str, ...]) -> Signer:
+def _signer(config: Configuration, secrets: tuple[str, ...]) -> TokenService:
     try:
-        return Signer(secrets)
+        return TokenService(secrets)
     except ValueError as fault:
         where = (
             config.source

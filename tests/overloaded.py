@@ -15,7 +15,7 @@ from functools import partial
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
-from cashier.web import Door, owning_app
+from cashier.web import CashierApp, owning_app
 from cashier.web.server import ServerSettings, serve
 
 from .web.offers import FakeEngine, consultation
@@ -50,7 +50,7 @@ async def opened(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[Dea
         pulse.stop()
 
 
-def build(cost_ms: float) -> Door:
+def build(cost_ms: float) -> CashierApp:
     ladder = DegradationLadder()
     return owning_app(partial(opened, cost_ms, ladder), ladder=ladder)
 

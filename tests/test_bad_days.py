@@ -14,21 +14,21 @@ from typing import Any, NamedTuple, Self
 
 import pytest
 
-from cashier.consultation.flow import Consult, Consultation, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, ConsultFlow, RequiredSourceUnavailable
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.domain.pay_method import Availability
 from cashier.domain.ranking import Weights
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
-from cashier.sources.source_upstream import InProcess
-from cashier.tokens.token_service import Signer
-from cashier.wire.transport import Trip
+from cashier.sources.source_upstream import FunctionUpstream
+from cashier.tokens.token_service import TokenService
+from cashier.wire.transport import CallHeaders
 
 from .fanout.scripted import timers_set
 from .test_consult import HANGS, by_id, could_refuse, statuses
@@ -49,7 +49,7 @@ class Told(NamedTuple):
     calls: Counter[str]
 
     @property
-    def statuses(self) -> dict[str, Status]:
+    def statuses(self) -> dict[str, SourceStatus]:
         return statuses(self.consultation)
 
 
@@ -68,11 +68,11 @@ class Day:
         self.unknown: set[str] = set()
         self.ladder = DegradationLadder()
         self._upstreams = LocalUpstreams(World(), weather_named("still"))
-        store = Store(1_000)
+        store = S3FifoStore(1_000)
         self.pipelines = {
             question.source.name: SourcePipeline(
                 question,
-                InProcess(question.source, self._function(question.source.name), question.needs),
+                FunctionUpstream(question.source, self._function(question.source.name), question.needs),
                 settings,
                 self.ladder,
                 store,
@@ -80,12 +80,12 @@ class Day:
             )
             for question in SOURCE_SPECS
         }
-        self._consult = Consult(
+        self._consult = ConsultFlow(
             consultation_plan({name: pipeline.binding() for name, pipeline in self.pipelines.items()}),
             known_inputs,
             CATALOG,
             Weights(),
-            Signer(["s" * 32]).consult_token,
+            TokenService(["s" * 32]).consult_token,
             settings.consult,
             900,
             lambda: datetime.now(UTC),
@@ -128,7 +128,7 @@ class Day:
         """`calls`: those that were begun meanwhile, whoever asked for them."""
         loop = asyncio.get_running_loop()
         began_s, before = loop.time(), self.calls.copy()
-        found = await self._consult(request(case, **other), Trip("test"))
+        found = await self._consult(request(case, **other), CallHeaders("test"))
         return Told(found, (loop.time() - began_s) * 1000, self.calls - before)
 
     async def ask_often(self, times: int) -> list[Told]:
@@ -173,13 +173,13 @@ async def too_slow(day: Day, name: str) -> Any:
 async def test_a_hanging_source_costs_one_wait_at_first_and_nothing_once_its_breaker_is_open(name: str) -> None:
     async with Day() as day:
         waited = await broken(day, name)
-        assert {told.statuses[name] for told in waited} == {Status.TIMEOUT}
+        assert {told.statuses[name] for told in waited} == {SourceStatus.TIMEOUT}
         assert max(told.after_ms for told in waited) <= (15 if name == "marketing" else 100) + AT_ONCE_MS
         assert (
             sum(told.calls[name] for told in waited) <= 26
         )  # the twenty, and those made before the last of them is seen to be slow
         told = await day.ask()
-        assert told.statuses[name] is Status.BREAKER_OPEN
+        assert told.statuses[name] is SourceStatus.BREAKER_OPEN
         assert told.calls[name] == 0
         assert told.after_ms <= AT_ONCE_MS
 
@@ -187,10 +187,10 @@ async def test_a_hanging_source_costs_one_wait_at_first_and_nothing_once_its_bre
 @pytest.mark.parametrize("name", GATING)
 @pytest.mark.parametrize(
     ("trouble", "status", "deadline_ms"),
-    [(broken, Status.BREAKER_OPEN, 150), (full, Status.SHED, 150), (too_slow, Status.SKIPPED, 50)],
+    [(broken, SourceStatus.BREAKER_OPEN, 150), (full, SourceStatus.SHED, 150), (too_slow, SourceStatus.SKIPPED, 50)],
 )
 async def test_nothing_is_available_that_a_source_could_refuse_which_is_not_even_asked(
-    name: str, trouble: Callable[[Day, str], Awaitable[Any]], status: Status, deadline_ms: int
+    name: str, trouble: Callable[[Day, str], Awaitable[Any]], status: SourceStatus, deadline_ms: int
 ) -> None:
     async with Day() as day:
         healthy = await fine_day()
@@ -213,13 +213,13 @@ async def test_it_heals_by_itself(name: str) -> None:
     async with Day() as day:
         healthy = await fine_day()
         await broken(day, name)
-        assert (await day.ask()).statuses[name] is Status.BREAKER_OPEN
+        assert (await day.ask()).statuses[name] is SourceStatus.BREAKER_OPEN
         del day.fates[name]
         await asyncio.sleep(2.3)  # two seconds, and the jitter
         told = await day.ask()
-        assert told.statuses[name] is Status.FRESH
+        assert told.statuses[name] is SourceStatus.FRESH
         assert told.consultation.methods == healthy.consultation.methods
-        assert {(await day.ask()).statuses[name] for _ in range(5)} <= {Status.FRESH, Status.CACHED}
+        assert {(await day.ask()).statuses[name] for _ in range(5)} <= {SourceStatus.FRESH, SourceStatus.CACHED}
 
 
 @pytest.mark.parametrize("name", ["order", "quota"])
@@ -233,7 +233,7 @@ async def test_who_began_while_a_source_was_slow_asks_it_again_as_soon_as_its_br
         await asyncio.sleep(1)
         del day.fates[name]
         await asyncio.sleep(2.3)
-        assert (await day.ask()).statuses[name] is Status.FRESH
+        assert (await day.ask()).statuses[name] is SourceStatus.FRESH
 
 
 async def test_a_source_that_is_still_sick_when_it_is_tried_again_costs_one_consultation_its_wait_and_is_left_alone_for_longer() -> (
@@ -245,7 +245,7 @@ async def test_a_source_that_is_still_sick_when_it_is_tried_again_costs_one_cons
         waits = [told.after_ms > AT_ONCE_MS for told in await day.ask_often(20)]
         assert sum(waits) == 1
         await asyncio.sleep(2.3)  # the second pause is three seconds
-        assert (await day.ask()).statuses["quota"] is Status.BREAKER_OPEN
+        assert (await day.ask()).statuses["quota"] is SourceStatus.BREAKER_OPEN
 
 
 async def test_hanging_marketing_costs_no_more_than_the_grace_and_no_method() -> None:
@@ -253,7 +253,7 @@ async def test_hanging_marketing_costs_no_more_than_the_grace_and_no_method() ->
         healthy = await fine_day()
         day.fates["marketing"] = HANGS
         told = await day.ask()
-        assert told.statuses["marketing"] is Status.TIMEOUT
+        assert told.statuses["marketing"] is SourceStatus.TIMEOUT
         assert told.after_ms <= Settings().consult.grace_ms + AT_ONCE_MS
         assert available(told) == available(healthy)
 
@@ -263,7 +263,7 @@ async def test_while_we_have_too_much_to_do_marketing_is_left_out_and_costs_no_m
         healthy = await fine_day()
         day.ladder.dim_share = 1.0
         told = await day.ask()
-        assert told.statuses["marketing"] is Status.SHED
+        assert told.statuses["marketing"] is SourceStatus.SHED
         assert told.calls["marketing"] == 0
         assert available(told) == available(healthy)
 
@@ -274,7 +274,7 @@ async def test_a_required_source_that_fails_once_is_asked_again_at_once(name: st
         day.fates[name] = Fate(2, "unreachable")
         asyncio.get_running_loop().call_later(0.001, day.fates.pop, name)
         told = await day.ask()
-        assert told.statuses[name] is Status.FRESH
+        assert told.statuses[name] is SourceStatus.FRESH
         assert told.calls[name] == 2
         assert told.after_ms <= 2 + AT_ONCE_MS
         assert not told.consultation.degraded
@@ -296,11 +296,11 @@ async def test_a_silent_member_service_costs_nothing_while_what_it_said_may_stan
         day.fates["member"] = fate
         await asyncio.sleep(60)  # it is not fresh any more, and may be served while a new one is fetched
         told = await day.ask()
-        assert told.statuses["member"] is Status.STALE
+        assert told.statuses["member"] is SourceStatus.STALE
         assert told.after_ms <= AT_ONCE_MS
         await asyncio.sleep(1_000)  # it may be served where a new one cannot be had
         told = await day.ask()
-        assert told.statuses["member"] is Status.STALE
+        assert told.statuses["member"] is SourceStatus.STALE
         assert age_ms(told, "member") == pytest.approx(1_060_000, abs=200)
         assert not told.consultation.degraded
         assert told.consultation.methods == healthy.consultation.methods
@@ -316,9 +316,9 @@ async def test_who_comes_back_soon_makes_only_the_calls_that_cannot_be_cached() 
         second = await day.ask()
         assert second.calls == UNCACHED
         assert second.consultation.methods == first.consultation.methods
-        assert {name for name, status in second.statuses.items() if status is Status.CACHED} == set(SOURCE_NAMES) - set(
-            UNCACHED
-        )
+        assert {name for name, status in second.statuses.items() if status is SourceStatus.CACHED} == set(
+            SOURCE_NAMES
+        ) - set(UNCACHED)
 
 
 async def test_a_hundred_at_once_make_one_call_of_what_can_be_cached() -> None:
@@ -338,7 +338,7 @@ async def test_what_was_invalidated_is_seen_by_the_next_who_asks_and_by_nobody_b
         day.pipelines["card"].cache.drop(key="u_1")
         told = await day.ask()
         assert told.calls == {**UNCACHED, "card": 1}
-        assert told.statuses["card"] is Status.FRESH
+        assert told.statuses["card"] is SourceStatus.FRESH
         assert "QUICK_PAY:c_2" not in by_id(told.consultation)
         assert "QUICK_PAY:c_5" in by_id(told.consultation)
 
@@ -350,19 +350,19 @@ async def test_who_is_known_no_more_is_not_told_of_what_was_kept_of_them_before(
         await day.ask()
         day.unknown = {"card"}
         await asyncio.sleep(60)
-        assert (await day.ask()).statuses["card"] is Status.STALE
+        assert (await day.ask()).statuses["card"] is SourceStatus.STALE
         told = await day.ask()
-        assert told.statuses["card"] is Status.FRESH
+        assert told.statuses["card"] is SourceStatus.FRESH
         assert "QUICK_PAY:c_2" not in by_id(told.consultation)
 
 
 async def test_an_answer_that_came_too_late_serves_the_next_who_asks() -> None:
     async with Day() as day:
         day.fates["card"] = Fate(150)
-        assert (await day.ask()).statuses["card"] is Status.TIMEOUT
+        assert (await day.ask()).statuses["card"] is SourceStatus.TIMEOUT
         await asyncio.sleep(0.06)
         told = await day.ask()
-        assert told.statuses["card"] is Status.CACHED
+        assert told.statuses["card"] is SourceStatus.CACHED
         assert told.calls["card"] == 0
 
 

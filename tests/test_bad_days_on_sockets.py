@@ -25,7 +25,7 @@ from cashier import Cashier, ConsultRequest
 from cashier.consultation.flow import Consultation
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.pay_method import Availability, Kind
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import SOURCES, Fault, Weather, World, create_app
 from cashier.sandbox.generated_users import FIRST
 from cashier.sandbox.weather import BPS, NO_STRAGGLERS, Constant, Forecast, Stragglers
@@ -107,7 +107,7 @@ class Told(NamedTuple):
     consultation: Consultation
     took_ms: float
 
-    def status(self, name: str) -> Status:
+    def status(self, name: str) -> SourceStatus:
         return next(report.status for report in self.consultation.sources if report.name == name)
 
 
@@ -170,14 +170,14 @@ async def test_a_hanging_source_costs_its_ceiling_at_first_and_nothing_once_its_
     ):
         await several(cashier, 20, at_once=2)
         healthy = await several(cashier, 30)
-        assert all(told.status("quota") is Status.FRESH for told in healthy)
+        assert all(told.status("quota") is SourceStatus.FRESH for told in healthy)
 
         upstream.weather.change("quota", HANGING)
         hung: list[Told] = []
-        while not any(told.status("quota") is Status.BREAKER_OPEN for told in hung):
+        while not any(told.status("quota") is SourceStatus.BREAKER_OPEN for told in hung):
             assert len(hung) < 300
             hung += await several(cashier, 10, at_once=10)
-        silent = [told for told in hung if told.status("quota") is Status.TIMEOUT]
+        silent = [told for told in hung if told.status("quota") is SourceStatus.TIMEOUT]
         assert len(silent) >= 20  # of fewer calls no breaker says anything
         assert min(told.took_ms for told in silent[:10]) >= ceiling_ms
         assert max(told.took_ms for told in hung) < ceiling_ms + 800
@@ -186,7 +186,7 @@ async def test_a_hanging_source_costs_its_ceiling_at_first_and_nothing_once_its_
 
         calls = upstream.weather.calls["quota"]
         broken = await several(cashier, 40)
-        assert sum(told.status("quota") is Status.BREAKER_OPEN for told in broken) >= 35
+        assert sum(told.status("quota") is SourceStatus.BREAKER_OPEN for told in broken) >= 35
         assert upstream.weather.calls["quota"] - calls <= 5  # trials
         assert middle_ms(broken) <= 2 * middle_ms(healthy)
         for told in broken:
@@ -194,9 +194,9 @@ async def test_a_hanging_source_costs_its_ceiling_at_first_and_nothing_once_its_
 
         upstream.weather.restore("quota")
         async with asyncio.timeout(SOON_S):
-            while (await consult(cashier)).status("quota") is not Status.FRESH:
+            while (await consult(cashier)).status("quota") is not SourceStatus.FRESH:
                 pass
-        assert all(told.status("quota") is Status.FRESH for told in await several(cashier, 20))
+        assert all(told.status("quota") is SourceStatus.FRESH for told in await several(cashier, 20))
 
 
 # Stragglers
@@ -246,7 +246,7 @@ async def test_a_slow_replica_is_left_to_itself_and_comes_back_when_it_is_well()
             await until_share(cashier, replicas, lambda share: share < 0.1)
             left_alone = await several(cashier, 40)
             assert sum(told.took_ms > 150 for told in left_alone) <= 4  # trials
-            assert all(told.status("card") is Status.FRESH for told in left_alone)
+            assert all(told.status("card") is SourceStatus.FRESH for told in left_alone)
             first.weather.restore()
             await until_share(cashier, replicas, lambda share: share > 0.2)
 
@@ -281,9 +281,9 @@ async def test_a_dead_replica_costs_no_consultation_its_cards_and_is_asked_again
                 await asyncio.sleep(0.1)
                 first.kill()
                 at_the_moment = await running_on
-                assert sum(told.status("card") is not Status.FRESH for told in at_the_moment) <= 8
+                assert sum(told.status("card") is not SourceStatus.FRESH for told in at_the_moment) <= 8
                 after = await several(cashier, 120, at_once=4)
-                assert all(told.status("card") is Status.FRESH for told in after)
+                assert all(told.status("card") is SourceStatus.FRESH for told in after)
                 await asyncio.to_thread(first.wait)
 
                 with running("sandbox", "--port", str(port), "--weather", "fixed") as again:
@@ -292,7 +292,8 @@ async def test_a_dead_replica_costs_no_consultation_its_cards_and_is_asked_again
                     async with asyncio.timeout(SOON_S):
                         while first_place.latency_ns == known:
                             assert all(
-                                told.status("card") is Status.FRESH for told in await several(cashier, 8, at_once=4)
+                                told.status("card") is SourceStatus.FRESH
+                                for told in await several(cashier, 8, at_once=4)
                             )
 
 
@@ -319,7 +320,7 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_l
         await several(cashier, 20)
         opened = len(slow.peers)
         found = await several(cashier, 50)
-        assert all(told.status("marketing") is not Status.FRESH for told in found)
+        assert all(told.status("marketing") is not SourceStatus.FRESH for told in found)
         assert max(told.took_ms for told in found) < DEADLINE_MS
         if late:
             assert len(slow.peers) - opened <= 10
@@ -338,10 +339,10 @@ async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
     ):
         customer = next(users)
         first = await consult(cashier, customer)
-        assert first.status("marketing") is not Status.FRESH
+        assert first.status("marketing") is not SourceStatus.FRESH
         await ended(cashier)
         second = await consult(cashier, customer)
-        assert second.status("marketing") is Status.CACHED
+        assert second.status("marketing") is SourceStatus.CACHED
         assert slow.weather.calls["marketing"] == 1
         assert cashier.pipelines["marketing"].guard.counts.harvested == 1
         assert discounted(second) > discounted(first) == 0
@@ -370,4 +371,6 @@ async def test_consultations_whose_caller_has_gone_leave_nothing_behind() -> Non
         new = len(upstream.peers) - opened
         assert new <= len(SOURCE_NAMES)
         assert len(asyncio.all_tasks()) <= tasks + new  # the sandbox has one for each connection
-        assert all(told.status(name) is Status.FRESH for told in await several(cashier, 5) for name in SOURCE_NAMES)
+        assert all(
+            told.status(name) is SourceStatus.FRESH for told in await several(cashier, 5) for name in SOURCE_NAMES
+        )

@@ -18,8 +18,8 @@ from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
 from benchmarks.capacity.sight import S_NS, Sight
 from benchmarks.capacity.traffic import Stream, Traffic, Zipf
 from benchmarks.capacity.worker import Cached, Mechanisms
-from cashier.fanout.batch import Gathering
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.batch import BatchPolicy
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
 
 PRICES = {"base": 200.0, "wait": 50.0, "call": 40.0, "get": 80.0, "put": 80.0, "key": 12.0}
@@ -34,7 +34,7 @@ def served(mechanisms: Mechanisms, workers: int, *, per_worker_s: float = 100.0,
 
 
 def cached(sight: Sight | None = None, *, single_flight: bool = True) -> Cached:
-    return Cached(BRIEFLY, Store(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
+    return Cached(BRIEFLY, S3FifoStore(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
 
 
 @settings(max_examples=15, deadline=None)
@@ -115,20 +115,20 @@ def test_no_price_is_below_nothing_and_what_cannot_be_told_apart_is_refused() ->
 def test_keys_share_calls_only_where_there_is_load() -> None:
     lonely, busy, crowded = (keys_a_call(per_s, 1.0, 200.0, 5.0) for per_s in (5, 1_000, 4_500))
     assert lonely == pytest.approx(1.0, abs=0.02)
-    assert lonely < busy < crowded <= Gathering().max
+    assert lonely < busy < crowded <= BatchPolicy().max
     assert keys_a_call(1_000, 0.1, 200.0, 5.0) < busy
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 120)), max_size=60))
 def test_a_call_holds_no_more_than_its_most_and_no_key_waits_too_long(turns: list[tuple[float, int]]) -> None:
-    source, now_s, keys = Gathered(Gathering(), 0.005), 0.0, 0
+    source, now_s, keys = Gathered(BatchPolicy(), 0.005), 0.0, 0
     for gap_s, came in turns:
         now_s, keys = now_s + gap_s, keys + came
         source.until(now_s)
         source.gather(came, now_s)
     source.until(now_s + 0.002)
     assert source.keys == keys
-    assert source.keys <= source.calls * Gathering().max
+    assert source.keys <= source.calls * BatchPolicy().max
 
 
 def test_a_stale_answer_serves_while_one_call_fetches_a_new_one() -> None:

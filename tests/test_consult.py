@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from cashier.consultation.flow import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import Availability, Kind, PayMethod
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES
-from cashier.tokens.token_service import Signer
+from cashier.tokens.token_service import TokenService
 
 from .fanout.scripted import in_virtual_time
 from .virtual import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request
@@ -44,7 +44,7 @@ def could_refuse(method: PayMethod) -> set[str]:
     return COULD_REFUSE[method.kind] | ({"card", "channel"} if method.method_id.endswith("+QUICK_PAY") else set())
 
 
-def statuses(consultation: Consultation) -> dict[str, Status]:
+def statuses(consultation: Consultation) -> dict[str, SourceStatus]:
     return {report.name: report.status for report in consultation.sources}
 
 
@@ -72,7 +72,7 @@ def test_of_somebody_elses_order_nothing_is_told() -> None:
 
 def test_the_token_tells_nothing_of_somebody_elses_order_either() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
-        claims = Signer(["s" * 32]).read_consult_token(consulted({}, case).consult_token)
+        claims = TokenService(["s" * 32]).read_consult_token(consulted({}, case).consult_token)
         assert (claims.amount, claims.methods) == (0, ())
 
 
@@ -80,7 +80,7 @@ def test_a_paid_order_waits_for_nobody() -> None:
     asked = in_virtual_time(ask(dict.fromkeys(("merchant", "member", "card", "quota"), HANGS), request("order_paid")))
     assert asked.after_ms < 2
     assert isinstance(asked.consultation, Consultation)
-    assert statuses(asked.consultation)["quota"] is Status.SKIPPED
+    assert statuses(asked.consultation)["quota"] is SourceStatus.SKIPPED
 
 
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
@@ -102,7 +102,7 @@ def test_what_a_silent_source_could_refuse_is_undetermined_and_says_who_was_sile
         assert (method.reason.code, method.reason.source) == ("SOURCE_TIMEOUT", name)
         assert name in could_refuse(method)
     assert found.degraded
-    assert statuses(found)[name] is Status.TIMEOUT
+    assert statuses(found)[name] is SourceStatus.TIMEOUT
 
 
 def test_what_a_silent_source_has_no_say_in_stays_available() -> None:
@@ -196,7 +196,7 @@ def test_every_answer_comes_by_the_deadline(
 def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str, Fate], case: str) -> None:
     found = in_virtual_time(ask(some, request(case))).consultation
     assert isinstance(found, Consultation)
-    silent = {name for name, status in statuses(found).items() if status is not Status.FRESH}
+    silent = {name for name, status in statuses(found).items() if status is not SourceStatus.FRESH}
     for method in found.methods:
         if method.availability is Availability.AVAILABLE:
             assert not silent & could_refuse(method), method.method_id

@@ -11,8 +11,15 @@ import msgspec
 import pytest
 
 from cashier.domain.acquirer_contract import OrderResult, ResultStatus
-from cashier.domain.engine_contract import Answered, EngineStatus, NeverArrived, Sealed, Submission, Unknown
-from cashier.domain.legs import Leg, LegType
+from cashier.domain.engine_contract import (
+    EngineAnswered,
+    EngineStatus,
+    NeverArrived,
+    OutcomeUnknown,
+    Sealed,
+    Submission,
+)
+from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
@@ -20,18 +27,18 @@ from cashier.domain.risk_contract import Challenged, Inquiry, Passed, Wrong
 from cashier.sandbox import Weather, World, read_forecast, weather_named
 from cashier.sandbox.fault_effects import HELD_UP
 from cashier.source_errors import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
-from cashier.sources.acquirer import Acquirer
-from cashier.sources.engine import Engine
-from cashier.sources.retry import Tries
-from cashier.sources.risk import Risk
-from cashier.wire.in_process import Local
-from cashier.wire.transport import Request, Response, Trip
+from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.engine import EngineClient
+from cashier.sources.retry import RetrySettings
+from cashier.sources.risk import RiskClient
+from cashier.wire.in_process import InProcessTransport
+from cashier.wire.transport import CallHeaders, Request, Response
 
 from .paying import NOON, loop_clock, sandbox_call
 
 pytestmark = pytest.mark.looptime
 
-TRIP = Trip("r-1")
+TRIP = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
 WITHIN_MS = 2000
 
@@ -42,11 +49,11 @@ class Paying:
     def __init__(self) -> None:
         self.world = World(seed=7, clock=loop_clock())
         self.weather: Weather = weather_named("still", seed=7)
-        self.wire = Local(sandbox_call(self.world, self.weather))
+        self.wire = InProcessTransport(sandbox_call(self.world, self.weather))
         self.risk, self.engine, self.acquirer = (
-            Risk(self.wire),
-            Engine(self.wire, Tries(attempts=1)),
-            Acquirer(self.wire),
+            RiskClient(self.wire),
+            EngineClient(self.wire, RetrySettings(attempts=1)),
+            AcquirerClient(self.wire),
         )
 
     def befall(self, source: str, fault: str, on: str | None = None) -> None:
@@ -75,7 +82,7 @@ async def a_world() -> AsyncIterator[Paying]:
 async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
     async with a_world() as paying:
         answered = await paying.engine.submit(await paying.cleared(), TRIP, WITHIN_MS)
-        assert isinstance(answered, Answered)
+        assert isinstance(answered, EngineAnswered)
         payment = answered.payment
         assert (payment.status, payment.order_id, payment.fingerprint, payment.submitted_at) == (
             EngineStatus.SUCCEEDED,
@@ -109,20 +116,20 @@ async def test_the_weather_is_seen_as_the_wire_would_see_it(fault: str, seen: ty
         submission = await paying.cleared()
         paying.befall("engine", fault, "submit")
         outcome = await paying.engine.submit(submission, TRIP, WITHIN_MS)
-        assert isinstance(outcome, Unknown)
+        assert isinstance(outcome, OutcomeUnknown)
         assert type(outcome.error) is seen
         assert outcome.error.sent
-        assert isinstance(await paying.looked_up(), Answered if taken else NeverArrived)
+        assert isinstance(await paying.looked_up(), EngineAnswered if taken else NeverArrived)
 
 
 async def test_what_is_held_up_arrives_when_its_time_has_come() -> None:
     async with a_world() as paying:
         submission = await paying.cleared()
         paying.befall("engine", "arrives_late", "submit")
-        assert isinstance(await paying.engine.submit(submission, TRIP, WITHIN_MS), Unknown)
+        assert isinstance(await paying.engine.submit(submission, TRIP, WITHIN_MS), OutcomeUnknown)
         assert await paying.looked_up() == NeverArrived()
         await asyncio.sleep(HELD_UP.total_seconds())
-        assert isinstance(await paying.looked_up(), Answered)
+        assert isinstance(await paying.looked_up(), EngineAnswered)
 
 
 async def test_every_service_has_its_own_weather() -> None:
@@ -165,7 +172,7 @@ def _submission(decision_id: str) -> Submission:
         user_id="u_1",
         merchant_id="m_1",
         fingerprint="f",
-        legs=(Leg(type=LegType.BALANCE, id="acc_2", amount=PRICE),),
+        legs=(EngineLeg(type=EngineLegType.BALANCE, id="acc_2", amount=PRICE),),
         alternatives=(),
         decision_id=decision_id,
     )

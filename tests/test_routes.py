@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.failure_attribution import Blame
+from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing_rules import Passage, Routing, Rule
+from cashier.domain.routing_rules import RoutedPayment, Routing, RoutingRule
 from cashier.payments import channel_health
-from cashier.payments.channel_health import Routes
+from cashier.payments.channel_health import ChannelHealth
 
 from .domain.facts import channel, cny
 
 ROUTING = Routing(
-    rule=(Rule("cheapest_healthy"),), blame=Blame(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
+    rule=(RoutingRule("cheapest_healthy"),),
+    blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"})),
 )
-PASSAGE = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
+PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 CHANNELS = (channel(Kind.CARD, "A", "a", cost_bps=10), channel(Kind.CARD, "B", "b"))
 
 
-def with_a_sick() -> Routes:
-    found = Routes(ROUTING)
+def with_a_sick() -> ChannelHealth:
+    found = ChannelHealth(ROUTING)
     for number in range(6):
         found.failed(f"pay_{number}", "a", "CHANNEL_ERROR", 100, 101)
     assert found.records["a"].sick
@@ -29,7 +30,7 @@ def with_a_sick() -> Routes:
 
 
 def test_a_payment_counts_once_however_often_it_is_heard_of() -> None:
-    found = Routes(ROUTING)
+    found = ChannelHealth(ROUTING)
     for _ in range(20):
         found.failed("pay_1", "a", "CHANNEL_ERROR", 100, 101)
     assert (found.records["a"].failing, found.records["a"].sick) == (2, False)
@@ -38,7 +39,7 @@ def test_a_payment_counts_once_however_often_it_is_heard_of() -> None:
 
 
 def test_a_payer_without_money_says_nothing_of_the_channel() -> None:
-    found = Routes(ROUTING)
+    found = ChannelHealth(ROUTING)
     for number in range(50):
         found.failed(f"pay_{number}", "a", "DECLINED", 100, 101)
     assert found.records == {}
@@ -60,7 +61,7 @@ def test_with_much_traffic_a_sick_channel_is_probed_once_a_second_at_most() -> N
 
 def test_other_rules_hold_at_once_and_nothing_learned_is_lost() -> None:
     found = with_a_sick()
-    found.reconfigure(Routing(rule=(Rule("contract", prefer=("b",)),)))
+    found.reconfigure(Routing(rule=(RoutingRule("contract", prefer=("b",)),)))
     assert found.route(PASSAGE, CHANNELS, "pay_1", 102).rule == "contract"
     assert repr(found) == "<Routes 1 channels heard of, sick: a>"
 
@@ -68,7 +69,7 @@ def test_other_rules_hold_at_once_and_nothing_learned_is_lost() -> None:
 def test_what_is_kept_is_bounded_and_what_was_heard_of_longest_ago_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_health, "MAX_CHANNELS", 2)
     monkeypatch.setattr(channel_health, "MAX_ENDED", 3)
-    found = Routes(ROUTING)
+    found = ChannelHealth(ROUTING)
     for number, channel_id in enumerate("abac"):
         found.worked(f"pay_{number}", channel_id, 0, 0)
     assert list(found.records) == ["a", "c"]

@@ -15,20 +15,20 @@ import pytest
 from msgspec import Struct, structs
 
 from cashier.domain.facts import Channel
-from cashier.domain.failure_attribution import Blame
+from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing import Route
-from cashier.domain.routing_rules import By, Passage, Routing, Rule
-from cashier.payments.channel_health import Routes
+from cashier.domain.routing import RoutingDecision
+from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
+from cashier.payments.channel_health import ChannelHealth
 
 from .domain.facts import channel, cny
 
-PASSAGE = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
+PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 CHEAP = channel(Kind.CARD, "CHEAP", "cheap", cost_bps=20, success_bps=9_700)
 DEAR = channel(Kind.CARD, "DEAR", "dear", cost_bps=25, success_bps=9_700)
 SAFE = channel(Kind.CARD, "SAFE", "safe", cost_bps=40, success_bps=9_900)
-CHEAPEST_HEALTHY = Rule("cheapest_healthy")
+CHEAPEST_HEALTHY = RoutingRule("cheapest_healthy")
 WORKERS = 4
 LENGTH_S = 2_400
 MINUTE_S = 60
@@ -76,11 +76,11 @@ def steady(bps: int) -> Life:
 class Workers:
     """Four that share nothing. A payment comes to any of them and ends after 1 to 8 seconds; a worker hears of its own only."""
 
-    def __init__(self, rule: Rule, seed: int) -> None:
-        routing = Routing(rule=(rule,), blame=Blame(channel=frozenset({"CHANNEL_ERROR"})))
-        self._workers = [Routes(routing) for _ in range(WORKERS)]
+    def __init__(self, rule: RoutingRule, seed: int) -> None:
+        routing = Routing(rule=(rule,), blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"})))
+        self._workers = [ChannelHealth(routing) for _ in range(WORKERS)]
         self._random = Random(seed)
-        self._ending: list[tuple[int, int, Routes, str, bool, int]] = []
+        self._ending: list[tuple[int, int, ChannelHealth, str, bool, int]] = []
         self._sent: deque[tuple[int, str]] = deque()
         self._number = 0
         self._shares: dict[int, int] = {}
@@ -98,7 +98,9 @@ class Workers:
         while self._sent and self._sent[0][0] <= now_s - MINUTE_S:
             self.load[self._sent.popleft()[1]] -= 1
 
-    def send(self, channels: tuple[Channel, ...], lives: Mapping[str, Life], now_s: int) -> tuple[Route, bool]:
+    def send(
+        self, channels: tuple[Channel, ...], lives: Mapping[str, Life], now_s: int
+    ) -> tuple[RoutingDecision, bool]:
         """Where the next payment went, and whether it will have worked."""
         random, worker = self._random, self._random.choice(self._workers)
         self._number += 1
@@ -116,7 +118,7 @@ class Workers:
 def simulated(
     channels: tuple[Channel, ...],
     lives: Mapping[str, Life],
-    rule: Rule = CHEAPEST_HEALTHY,
+    rule: RoutingRule = CHEAPEST_HEALTHY,
     *,
     per_s: int = 3,
     seed: int = 1,
@@ -145,7 +147,9 @@ def test_of_two_equal_channels_the_cheaper_has_it_all_and_keeps_it() -> None:
 def test_of_two_that_cost_and_do_the_same_one_keeps_most_of_it() -> None:
     twin = structs.replace(CHEAP, channel_id="twin", provider="TWIN")
     told = simulated(
-        (CHEAP, twin), {"cheap": steady(9_700), "twin": steady(9_700)}, Rule("likeliest", by=By.SUCCESS, within_bps=50)
+        (CHEAP, twin),
+        {"cheap": steady(9_700), "twin": steady(9_700)},
+        RoutingRule("likeliest", by=RankBy.SUCCESS, within_bps=50),
     )
     assert told.share("cheap") > 0.6
     assert told.switches() == 0

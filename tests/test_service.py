@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[impor
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.order import Blocked
 from cashier.sandbox import CASES, Fault
-from cashier.tokens.token_service import Signer
+from cashier.tokens.token_service import TokenService
 
 from .running import Command, configured, eventually, running
 
@@ -134,7 +134,7 @@ def undetermined(answer: Any) -> list[Any]:
 
 def test_a_token_says_what_was_offered(service: str) -> None:
     _, answer = consult(service, "chinese_shop")
-    claims = Signer(["t" * 32]).read_consult_token(answer["consult_token"])
+    claims = TokenService(["t" * 32]).read_consult_token(answer["consult_token"])
     offered = {row.id: (row.payable, row.fee) for row in claims.methods}
     assert offered == {
         method["method_id"]: (method["amount"]["payable"]["value"], method["amount"]["fee"]["value"])

@@ -18,9 +18,9 @@ from cashier.consultation.flow import (
     RequiredSourceUnavailable,
 )
 from cashier.domain.pay_method import Availability, ReasonCode
-from cashier.fanout.ask import Status
-from cashier.tokens.token_service import Signer
-from cashier.wire.transport import Trip
+from cashier.fanout.ask import SourceStatus
+from cashier.tokens.token_service import TokenService
+from cashier.wire.transport import CallHeaders
 
 from .fanout.scripted import in_virtual_time, timers_set
 from .test_consult import HANGS, by_id, cases, could_refuse, fates, healthy, statuses, worlds
@@ -49,7 +49,7 @@ async def stream(some: dict[str, Fate], case: str = "chinese_shop", **other: int
     loop = asyncio.get_running_loop()
     began, answers, error = loop.time(), [], None
     try:
-        async for found in consulting(some, {}).stream(request(case, **other), Trip("test")):
+        async for found in consulting(some, {}).stream(request(case, **other), CallHeaders("test")):
             answers.append((round((loop.time() - began) * 1000, 3), found))
     except ConsultError as raised:
         error = raised
@@ -62,7 +62,7 @@ def streamed(some: dict[str, Fate], case: str = "chinese_shop", **other: int) ->
 
 
 def pending(consultation: Consultation) -> set[str]:
-    return {name for name, status in statuses(consultation).items() if status is Status.PENDING}
+    return {name for name, status in statuses(consultation).items() if status is SourceStatus.PENDING}
 
 
 def test_the_first_answer_comes_with_the_required_sources_and_the_roads_and_each_other_source_makes_it_better() -> None:
@@ -89,7 +89,7 @@ def test_there_is_no_answer_before_what_every_answer_needs(name: str) -> None:
 def test_a_gateway_that_fails_is_not_waited_for() -> None:
     told = streamed({"channel": Fate(5, "unreachable"), "quota": Fate(40)})
     assert told.times_ms == [5, 40]
-    assert all(statuses(each)["channel"] is Status.ERROR for _, each in told.answers)
+    assert all(statuses(each)["channel"] is SourceStatus.ERROR for _, each in told.answers)
 
 
 def test_a_gateway_that_hangs_is_waited_for_until_its_time_is_up() -> None:
@@ -121,7 +121,7 @@ def test_enriching_sources_are_waited_for_beyond_the_grace() -> None:
 def test_at_the_deadline_the_last_word_is_that_it_did_not_come() -> None:
     told = streamed({"quota": HANGS}, deadline_ms=50)
     assert told.times_ms == [1, pytest.approx(47, abs=1)]
-    assert statuses(told.last)["quota"] is Status.TIMEOUT
+    assert statuses(told.last)["quota"] is SourceStatus.TIMEOUT
     reason = by_id(told.last)["QUICK_PAY:c_2"].reason
     assert reason is not None
     assert reason.code is ReasonCode.SOURCE_TIMEOUT
@@ -134,11 +134,11 @@ def test_what_comes_at_one_moment_is_one_answer() -> None:
 def test_who_has_nothing_to_add_makes_no_answer_but_the_last_one_says_what_became_of_him() -> None:
     told = streamed({"marketing": Fate(20, "garbled"), "quota": Fate(40)})
     assert told.times_ms == [1, 40]
-    assert statuses(told.last)["marketing"] is Status.GARBLED
+    assert statuses(told.last)["marketing"] is SourceStatus.GARBLED
     told = streamed({"marketing": HANGS}, deadline_ms=50)
     assert told.times_ms == [1, pytest.approx(47, abs=1)]
     assert told.last.methods == told.answers[0][1].methods
-    assert statuses(told.last)["marketing"] is Status.TIMEOUT
+    assert statuses(told.last)["marketing"] is SourceStatus.TIMEOUT
 
 
 def test_an_order_that_cannot_be_paid_is_one_answer_and_the_end() -> None:
@@ -164,7 +164,7 @@ def test_without_a_required_source_there_is_no_answer(name: str) -> None:
 def test_every_answer_has_a_token_for_what_it_says() -> None:
     told = streamed({"card": Fate(20), "quota": Fate(40)})
     for _, found in told.answers:
-        claims = Signer(["s" * 32]).read_consult_token(found.consult_token)
+        claims = TokenService(["s" * 32]).read_consult_token(found.consult_token)
         offered = {method.method_id for method in found.methods if method.availability is not Availability.UNAVAILABLE}
         assert {each.id for each in claims.methods} == offered
     assert len({found.consult_token for _, found in told.answers}) == len(told.answers)
@@ -172,7 +172,7 @@ def test_every_answer_has_a_token_for_what_it_says() -> None:
 
 async def leave(some: dict[str, Fate], *, after_answers: int) -> dict[str, int]:
     calls: dict[str, int] = {}
-    consultations = consulting(some, calls).stream(request("chinese_shop"), Trip("test"))
+    consultations = consulting(some, calls).stream(request("chinese_shop"), CallHeaders("test"))
     for _ in range(after_answers):
         await anext(consultations)
     await consultations.aclose()
@@ -188,7 +188,7 @@ def test_who_takes_no_more_leaves_nothing(after_answers: int) -> None:
 
 async def linger(some: dict[str, Fate], after_ms: float) -> list[Consultation]:
     """Take the first answer, and the next only after a while."""
-    consultations = consulting(some, {}).stream(request("chinese_shop"), Trip("test"))
+    consultations = consulting(some, {}).stream(request("chinese_shop"), CallHeaders("test"))
     found = [await anext(consultations)]
     await asyncio.sleep(after_ms / 1000)
     found += [each async for each in consultations]
@@ -241,7 +241,7 @@ def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
 def test_no_answer_offers_what_a_silent_source_could_refuse_and_each_is_news(some: dict[str, Fate], case: str) -> None:
     found = [each for _, each in streamed(some, case).answers]
     for each in found:
-        silent = {name for name, status in statuses(each).items() if status is not Status.FRESH}
+        silent = {name for name, status in statuses(each).items() if status is not SourceStatus.FRESH}
         for method in each.methods:
             if method.availability is Availability.AVAILABLE:
                 assert not silent & could_refuse(method), method.method_id

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cashier.consultation.flow import Consult, Consultation, ConsultError, ConsultSettings
+from cashier.consultation.flow import Consultation, ConsultError, ConsultFlow, ConsultSettings
 from cashier.consultation.plan import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
@@ -17,9 +17,9 @@ from cashier.fanout.upstream import unguarded
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity
-from cashier.sources.source_upstream import InProcess
-from cashier.tokens.token_service import Signer
-from cashier.wire.transport import Trip
+from cashier.sources.source_upstream import FunctionUpstream
+from cashier.tokens.token_service import TokenService
+from cashier.wire.transport import CallHeaders
 
 DEADLINE_MS = 150
 CATALOG = configuration({}, "").catalog
@@ -69,13 +69,15 @@ async def ask(
     found: Consultation | ConsultError
     try:
         since_ns = None if waited_ms is None else int(began * 1e9) - waited_ms * 1_000_000
-        found = await consult(question, Trip("test"), since_ns)
+        found = await consult(question, CallHeaders("test"), since_ns)
     except ConsultError as error:
         found = error
     return Asked(found, (loop.time() - began) * 1000, calls)
 
 
-def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: ConsultSettings | None = None) -> Consult:
+def consulting(
+    fates: Mapping[str, Fate], calls: dict[str, int], settings: ConsultSettings | None = None
+) -> ConsultFlow:
     """The flow on this loop, over sources whose calls are counted in `calls`."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda *_: None)  # a user's broken function is reported there, and expected here
@@ -84,14 +86,16 @@ def consulting(fates: Mapping[str, Fate], calls: dict[str, int], settings: Consu
     for each in SOURCE_SPECS:
         name = each.source.name
         starts[name] = SourceBinding(
-            unguarded(InProcess(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs))
+            unguarded(
+                FunctionUpstream(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)
+            )
         )
-    return Consult(
+    return ConsultFlow(
         consultation_plan(starts),
         known_inputs,
         CATALOG,
         Weights(),
-        Signer(["s" * 32]).consult_token,
+        TokenService(["s" * 32]).consult_token,
         settings or ConsultSettings(),
         900,
         lambda: datetime.now(UTC),

@@ -10,15 +10,15 @@ from collections import deque
 from functools import lru_cache
 from random import Random
 
-from cashier.fanout.batch import Departure, Gathering, departure
+from cashier.fanout.batch import BatchPolicy, Departure, departure
 
-USUAL = Gathering()
+USUAL = BatchPolicy()
 _CONSULTATIONS = 4_000
 
 
 @lru_cache(maxsize=512)
 def keys_a_call(
-    per_s: float, asking: float, cpu_us: float, took_ms: float, numbers: Gathering = USUAL, seed: int = 1
+    per_s: float, asking: float, cpu_us: float, took_ms: float, numbers: BatchPolicy = USUAL, seed: int = 1
 ) -> float:
     """`per_s`: consultations of this worker, of which a share `asking` needs the source live. `cpu_us`: what each costs the loop."""
     random = Random(seed)
@@ -41,7 +41,7 @@ def keys_a_call(
 class Gathered:
     """One source's keys and calls. Moments are handed in, and never go back."""
 
-    def __init__(self, numbers: Gathering, took_s: float) -> None:
+    def __init__(self, numbers: BatchPolicy, took_s: float) -> None:
         self.keys = 0
         self.calls = 0
         self._numbers = numbers

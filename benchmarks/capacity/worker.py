@@ -15,8 +15,8 @@ from msgspec.structs import astuple
 from benchmarks.capacity.sight import S_NS, Sight
 from benchmarks.capacity.traffic import Asked
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
-from cashier.fanout.s3fifo import Store
-from cashier.fanout.ttl import CacheSettings, span
+from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.ttl import CacheSettings, lifetime
 
 DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache for question in SOURCE_SPECS}
 # What another worker has is newer than what we have where it is younger by more than this.
@@ -92,7 +92,7 @@ class Cached:
     def __init__(
         self,
         settings: CacheSettings,
-        store: Store,
+        store: S3FifoStore,
         sight: Sight | None,
         took_ns: int,
         random: Random,
@@ -152,7 +152,7 @@ class Cached:
             entry = Entry(self._entries, key)
             self._store.add(entry)
             self._entries[key] = entry
-        until = span(self._settings, born_ns, took_ns, none=False, random=self._random)
+        until = lifetime(self._settings, born_ns, took_ns, none=False, random=self._random)
         entry.born_ns, entry.lands_ns, entry.awaited = born_ns, lands_ns, False
         entry.early_ns, entry.fresh_ns, entry.stale_ns = until.early_ns, until.fresh_ns, until.stale_ns
         return entry
@@ -167,7 +167,7 @@ class Worker:
     def __init__(
         self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, OfKey], holds_s: float
     ) -> None:
-        store = Store(mechanisms.entries)
+        store = S3FifoStore(mechanisms.entries)
         self.consultations = 0
         self.cached: dict[str, Cached] = {}
         for name in SOURCE_NAMES:

@@ -17,7 +17,7 @@ from benchmarks.lab.alarm import Alarm
 from benchmarks.lab.histogram import Histogram
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.flow import ConsultError
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 
 
 async def at_random(per_s: float, seconds: float, random: Random, arrive: Callable[[float], None]) -> None:
@@ -45,7 +45,7 @@ class Arrivals:
     def __init__(self, cashier: Cashier, asked: Iterator[ConsultRequest]) -> None:
         self.latencies = Histogram()
         self.lost = 0
-        self.statuses: Counter[tuple[str, Status]] = Counter()
+        self.statuses: Counter[tuple[str, SourceStatus]] = Counter()
         self.cpu_us = 0.0
         self._cashier = cashier
         self._asked = asked
@@ -62,7 +62,7 @@ class Arrivals:
         """In ms, of all, answered or not."""
         return self.latencies.at(quantile)
 
-    def share(self, name: str, *statuses: Status) -> float:
+    def share(self, name: str, *statuses: SourceStatus) -> float:
         return sum(self.statuses[name, status] for status in statuses) / max(1, self.consultations)
 
     async def come(self, per_s: float, seconds: float, random: Random) -> None:

@@ -34,8 +34,8 @@ from benchmarks.studies.waiting import MUCH, Waiting
 from benchmarks.upstream import FIRST
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
-from cashier.fanout.ask import Status
-from cashier.fanout.batch import Gathering
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.batch import BatchPolicy
 from cashier.sandbox import World
 from cashier.web.server import GC_THRESHOLD
 
@@ -77,7 +77,10 @@ class Whole(NamedTuple):
     @property
     def incomplete_percent(self) -> float:
         """Consultations that had to do without somebody, or without an answer."""
-        missing = max(1 - self.came.share(name, Status.FRESH, Status.CACHED, Status.STALE) for name in SOURCE_NAMES)
+        missing = max(
+            1 - self.came.share(name, SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE)
+            for name in SOURCE_NAMES
+        )
         return 100 * missing
 
 
@@ -156,7 +159,7 @@ def patient(sources: Upstream) -> dict[str, Any]:
 async def six(lab: Lab, sources: Upstream, asked: Sequence[ConsultRequest], rate: float, seed: int) -> Six:
     questions = [known_inputs(each) for each in asked]
     found: list[Keys] = []
-    for numbers in (None, Gathering()):
+    for numbers in (None, BatchPolicy()):
         async with upstreams(sources.urls, numbers) as those:
             await stretch(those, questions, rate, min(WARM_S, stretch_s(lab)), Random(seed))
             await reset(sources)

@@ -17,13 +17,13 @@ from benchmarks.lab.histogram import Histogram
 from benchmarks.studies.arrivals import at_random
 from cashier.consultation.plan import SOURCE_SPECS
 from cashier.fanout.ask import Known
-from cashier.fanout.batch import Batch, Gathering
+from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.upstream import Upstream
 from cashier.source_errors import SourceError
-from cashier.sources.batch_call import ManyOverWire
-from cashier.sources.source_upstream import OverWire
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Trip
+from cashier.sources.batch_call import BatchWireUpstream
+from cashier.sources.source_upstream import WireUpstream
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders
 
 # The channels are the same for nearly everybody and the merchants few: a cache does more for them.
 PATHS = {
@@ -36,7 +36,7 @@ PATHS = {
 }
 SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 BUDGET_MS = 100
-TRIP = Trip("batch-bench")
+TRIP = CallHeaders("batch-bench")
 # What has not been answered by then never will be.
 REST_S = 2.0
 
@@ -60,16 +60,16 @@ class Keys:
 
 
 @asynccontextmanager
-async def upstreams(urls: Mapping[str, str], numbers: Gathering | None) -> AsyncIterator[list[Upstream]]:
+async def upstreams(urls: Mapping[str, str], numbers: BatchPolicy | None) -> AsyncIterator[list[Upstream]]:
     """Without `numbers` each key is a call."""
-    wires = {name: Http1([urls[name]]) for name in PATHS}
+    wires = {name: Http1Client([urls[name]]) for name in PATHS}
     for wire in wires.values():
         await wire.open()
     try:
         if numbers:
-            yield [Batch(ManyOverWire(SOURCES[name], wire, PATHS[name]), numbers) for name, wire in wires.items()]
+            yield [Batch(BatchWireUpstream(SOURCES[name], wire, PATHS[name]), numbers) for name, wire in wires.items()]
         else:
-            yield [OverWire(SOURCES[name], wire) for name, wire in wires.items()]
+            yield [WireUpstream(SOURCES[name], wire) for name, wire in wires.items()]
     finally:
         for wire in wires.values():
             await wire.close()

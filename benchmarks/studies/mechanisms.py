@@ -16,13 +16,13 @@ from benchmarks.studies.bench import Bench
 from benchmarks.studies.keys import PATHS
 from cashier import Cashier
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
-from cashier.fanout.ask import Importance, Status
+from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.batch import Batch
 from cashier.source_errors import SourceError
-from cashier.wire.transport import Trip
+from cashier.wire.transport import CallHeaders
 
 Figures: TypeAlias = dict[str, float]
-TRIP = Trip("ablation")
+TRIP = CallHeaders("ablation")
 
 
 async def cache(bench: Bench, on: bool) -> Figures:
@@ -75,7 +75,7 @@ async def single_flight(bench: Bench, on: bool) -> Figures:
     """1,000 at once ask for the same channels, which nobody has asked for yet (no limiter: a pool's queue is the bound)"""
     answered: Counter[bool] = Counter()
 
-    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         answered[not isinstance(outcome, SourceError)] += 1
 
     await bench.behave(3)
@@ -132,7 +132,7 @@ async def adaptive_timeout(bench: Bench, on: bool) -> Figures:
         for pipeline in cashier.pipelines.values()
         if pipeline.question.importance is not Importance.REQUIRED
     ]
-    given_up = sum(before.share(name, Status.TIMEOUT) for name in judged) / len(judged)
+    given_up = sum(before.share(name, SourceStatus.TIMEOUT) for name in judged) / len(judged)
     return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
 
 
@@ -149,7 +149,7 @@ async def grace(bench: Bench, on: bool) -> Figures:
     return {
         "p50 ms": found.at(0.5),
         "p99 ms": found.at(0.99),
-        "with promotions %": 100 * found.share("marketing", Status.FRESH),
+        "with promotions %": 100 * found.share("marketing", SourceStatus.FRESH),
     }
 
 
@@ -187,7 +187,8 @@ async def late(bench: Bench, on: bool) -> Figures:
     return {
         "connections per 1,000": 1_000 * opened / found.consultations,
         "answers kept per 1,000": 1_000 * harvested / found.consultations,
-        "with promotions %": 100 * found.share("marketing", Status.FRESH, Status.CACHED, Status.STALE),
+        "with promotions %": 100
+        * found.share("marketing", SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE),
     }
 
 

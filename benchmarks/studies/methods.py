@@ -23,11 +23,11 @@ from benchmarks.studies.slope import slope
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.assembly import assemble
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import ranked
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
 WAYS = (10, 30, 100, 300)
@@ -149,7 +149,7 @@ def works(of: World) -> Works:
     facts = of.facts()
 
     def consulted() -> tuple[PayMethod, ...]:
-        case = Case(of.request, facts, of.catalog, of.now)
+        case = ConsultationCase(of.request, facts, of.catalog, of.now)
         return ranked(case, assemble(case), of.weights)
 
     def prepared() -> tuple[Channels, Quotas]:
@@ -169,7 +169,7 @@ def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
         True,
         None,
         False,
-        tuple(SourceReport(name, Importance.GATING, Status.FRESH, 0.1, 7.4, 0) for name in SOURCE_NAMES),
+        tuple(SourceReport(name, Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0) for name in SOURCE_NAMES),
         methods,
     )
 

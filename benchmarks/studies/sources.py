@@ -36,15 +36,15 @@ from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.ask import Ask
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.source_errors import Missing
 from cashier.sources.card import CARD
-from cashier.sources.source_upstream import OverWire
+from cashier.sources.source_upstream import WireUpstream
 from cashier.web.server import GC_THRESHOLD
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Trip
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders
 
 SIZES = (1, 2, 4, 8, 16, 32)
 AT_ONCE = 16
@@ -55,7 +55,7 @@ QUICK_S = 0.12
 TIMEOUT_MS = 1_000
 DEADLINE_NS = 2_000_000_000
 TIMING = Timing(grace_ns=15_000_000, reserve_ns=3_000_000)
-TRIP = Trip("0f3f9c2e-bench")
+TRIP = CallHeaders("0f3f9c2e-bench")
 HEADERS = {
     "X-Caller": "cashier",
     "Accept": "application/json",
@@ -151,8 +151,11 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
     """Each source with its own connections, breaker, limiter and statistics, built by what a service builds its own with."""
     [question] = [question for question in SOURCE_SPECS if question.source is CARD]
     settings = Settings(sources=SourcesSettings(card=SourceSettings(url, timeout_ms=TIMEOUT_MS, cache=False)))
-    wires = [Http1([url]) for _ in range(sources)]
-    stacks = [SourcePipeline(question, OverWire(CARD, wire), settings, DegradationLadder(), Store(1)) for wire in wires]
+    wires = [Http1Client([url]) for _ in range(sources)]
+    stacks = [
+        SourcePipeline(question, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1))
+        for wire in wires
+    ]
     ways = [pipeline.binding() for pipeline in stacks]
     asks = [
         Ask(

@@ -21,13 +21,13 @@ from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, pyt
 from benchmarks.lab.sized import SIZES, answer
 from benchmarks.results import Bars, Figure, Finding, Row, Table
 from cashier.source_errors import SourceError
-from cashier.wire.aiohttp_client import ViaAiohttp
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.aiohttp_client import AiohttpClient
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 WIDTHS = (1, 8)
 CALLS = 4_000
-TRIP = Trip("0f3f9c2e-bench")
+TRIP = CallHeaders("0f3f9c2e-bench")
 TITLES = {"floor": "the floor", "http1": "http1, ours", "unix": "http1 over unix:", "aiohttp": "aiohttp"}
 
 # Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
@@ -118,9 +118,9 @@ def bare(port: int) -> Run:
 async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
     url = f"http://127.0.0.1:{port}"
     transports: dict[str, Transport] = {
-        "http1": Http1([url]),
-        "unix": Http1([f"unix:{socket_path}"]),
-        "aiohttp": ViaAiohttp([url]),
+        "http1": Http1Client([url]),
+        "unix": Http1Client([f"unix:{socket_path}"]),
+        "aiohttp": AiohttpClient([url]),
     }
     async with contextlib.AsyncExitStack() as opened:
         for transport in transports.values():

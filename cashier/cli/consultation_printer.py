@@ -16,11 +16,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cashier.domain.money import Money, major_units
-from cashier.fanout.ask import Importance, SourceReport, Status
-from cashier.fanout.timeline import Row, rows
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
+from cashier.fanout.timeline import TimelineRow, timeline_rows
 
 _SIGNS = {"AVAILABLE": "[green]●[/]", "UNDETERMINED": "[yellow]?[/]", "UNAVAILABLE": "[dim]○[/]"}
-_COLOURS = {Status.FRESH: "green", Status.CACHED: "cyan", Status.STALE: "cyan", Status.SKIPPED: "bright_black"}
+_COLOURS = {
+    SourceStatus.FRESH: "green",
+    SourceStatus.CACHED: "cyan",
+    SourceStatus.STALE: "cyan",
+    SourceStatus.SKIPPED: "bright_black",
+}
 _BAR_COLUMNS = 48
 _TITLE_COLUMNS = 48
 
@@ -135,7 +140,7 @@ def waterfall(sources: list[dict[str, Any]], total_ms: float, deadline_ms: int) 
         SourceReport(
             each["name"],
             Importance(each["class"]),
-            Status(each["status"]),
+            SourceStatus(each["status"]),
             each["started_ms"],
             each["elapsed_ms"],
             each["age_ms"],
@@ -144,7 +149,7 @@ def waterfall(sources: list[dict[str, Any]], total_ms: float, deadline_ms: int) 
     ]
     scale_ms = deadline_ms if total_ms > deadline_ms / 2 else max(total_ms * 1.15, 1)
     table = Table.grid(padding=(0, 2))
-    for row in rows(reports, scale_ms, _BAR_COLUMNS):
+    for row in timeline_rows(reports, scale_ms, _BAR_COLUMNS):
         table.add_row(
             row.name,
             f"[dim]{row.importance.lower()}[/]",
@@ -156,7 +161,7 @@ def waterfall(sources: list[dict[str, Any]], total_ms: float, deadline_ms: int) 
     return Padding(table, (0, 2, 1, 2))
 
 
-def _bar(row: Row, answered: int) -> Text:
+def _bar(row: TimelineRow, answered: int) -> Text:
     bar = Text(" " * row.column + "━" * row.length + " " * (_BAR_COLUMNS + 1 - row.column - row.length))
     bar.stylize(_COLOURS.get(row.status, "red"), row.column, row.column + row.length)
     line = Text("│", style="dim")

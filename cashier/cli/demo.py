@@ -19,7 +19,7 @@ from rich.padding import Padding
 from cashier.cli import consultation_printer, demo_payment, service_client
 from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.plan import SOURCE_NAMES
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.web.application import app
@@ -100,7 +100,7 @@ def _in_a_line(answer: dict[str, Any]) -> str:
     if answer["blocked"]:
         return f"answer {answer['seq']}: nothing can be paid, {answer['blocked']['code']}"
     counts = Counter(method["availability"] for method in answer["methods"])
-    waiting = ", ".join(source["name"] for source in answer["sources"] if source["status"] == Status.PENDING)
+    waiting = ", ".join(source["name"] for source in answer["sources"] if source["status"] == SourceStatus.PENDING)
     return f"answer {answer['seq']}: {counts['AVAILABLE']} ways available, {counts['UNDETERMINED']} undetermined" + (
         f" [dim](waiting for {waiting})[/]" if waiting else ""
     )

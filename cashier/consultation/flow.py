@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol
 from msgspec import Meta, Struct
 
 from cashier.domain.assembly import assemble
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts
 from cashier.domain.money import Money
@@ -18,10 +18,10 @@ from cashier.domain.order import Blocked, ConsultRequest, Order
 from cashier.domain.order_checks import NOT_YOURS, block
 from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, ranked
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
-from cashier.fanout.streaming_scatter import Unfolding
+from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
+from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, Why
 
 _MS_NS = 1_000_000
@@ -71,7 +71,7 @@ class ConsultationWithCase(Struct, frozen=True):
     """A consultation and the matter behind it. `case`: None where the order cannot be paid. `silent`: the sources without an answer."""
 
     consultation: Consultation
-    case: Case | None
+    case: ConsultationCase | None
     silent: tuple[str, ...]
 
 
@@ -105,7 +105,7 @@ class Sign(Protocol):
         """`amount` is the order's; `now_s` in seconds since 1970."""
 
 
-class Consult:
+class ConsultFlow:
     """The consult flow with what it works by. Holds no state between consultations."""
 
     def __init__(
@@ -157,7 +157,7 @@ class Consult:
         began_ns = self._clock_ns()
         now = self._now()
         patience_ns = self._patience_ns(request)
-        unfolding = Unfolding(
+        unfolding = StreamingScatter(
             self._plan,
             trip,
             deadline_ns=began_ns + patience_ns,
@@ -189,7 +189,7 @@ class Consult:
 
     def _gathered(
         self, request: ConsultRequest, trip: Any, now: datetime, since_ns: int | None
-    ) -> Coroutine[Any, Any, Gathered]:
+    ) -> Coroutine[Any, Any, ScatterResult]:
         began_ns = self._clock_ns() if since_ns is None else since_ns
         return scatter(
             self._plan,
@@ -201,7 +201,7 @@ class Consult:
             clock_ns=self._clock_ns,
         )
 
-    def _answer(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Consultation:
+    def _answer(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> Consultation:
         blocked = self._blockage(request, gathered.answers, now)
         if blocked is not None:
             return self._blocked(request, gathered.answers["order"], blocked, gathered, now)
@@ -215,7 +215,7 @@ class Consult:
             None if isinstance(order, Missing) else block(request, order, answers["merchant"], answers["member"], now)
         )
 
-    def _case(self, request: ConsultRequest, gathered: Gathered, now: datetime) -> Case:
+    def _case(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> ConsultationCase:
         answers = gathered.answers
         if (
             isinstance(answers["order"], Missing)
@@ -223,9 +223,9 @@ class Consult:
             or isinstance(answers["member"], Missing)
         ):
             raise RequiredSourceUnavailable(gathered.reports, gathered.failed_required)
-        return Case(request, Facts(**answers), self._catalog, now)
+        return ConsultationCase(request, Facts(**answers), self._catalog, now)
 
-    def _offer(self, case: Case, gathered: Gathered) -> Consultation:
+    def _offer(self, case: ConsultationCase, gathered: ScatterResult) -> Consultation:
         request, now, order = case.request, case.now, case.facts.order
         methods = ranked(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
@@ -242,7 +242,7 @@ class Consult:
         )
 
     def _blocked(
-        self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: Gathered, now: datetime
+        self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: ScatterResult, now: datetime
     ) -> Consultation:
         """An order that cannot be paid is an answer. Of somebody else's order nothing is told."""
         message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
@@ -273,10 +273,10 @@ def _concluding(request: ConsultRequest, now: datetime) -> Conclusive:
     return conclusive
 
 
-def _usable(gathered: Gathered) -> bool:
+def _usable(gathered: ScatterResult) -> bool:
     """Whether it is known what is paid and by whom, and, as far as it ever will be, which roads are open. Less would name nothing."""
     return not any(
-        report.status is Status.PENDING and (report.importance is Importance.REQUIRED or report.name == "channel")
+        report.status is SourceStatus.PENDING and (report.importance is Importance.REQUIRED or report.name == "channel")
         for report in gathered.reports
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.domain.order import ConsultRequest, Order
-from cashier.fanout.ask import Ask, Fallback, Importance, Known, Pace, Start
+from cashier.fanout.ask import Ask, Fallback, Importance, Known, Start, TimeoutSource
 from cashier.fanout.plan import Plan
 from cashier.fanout.ttl import CacheSettings
 from cashier.sources.balance import BALANCE
@@ -44,7 +44,7 @@ class SourceBinding(Struct, frozen=True):
     start: Start
     timeout_ms: int | None = None
     instead: Fallback | None = None
-    pace: Pace | None = None
+    pace: TimeoutSource | None = None
 
 
 def _order(known: Known) -> str:

@@ -16,7 +16,7 @@ from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.l2.interface import SecondLevel
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
 from cashier.settings.schema import Settings, SourceSettings
@@ -33,7 +33,7 @@ class SourcePipeline:
         upstream: Upstream,
         whole: Settings,
         ladder: DegradationLadder,
-        store: Store,
+        store: S3FifoStore,
         second: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:

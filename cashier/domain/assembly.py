@@ -15,9 +15,9 @@ from operator import attrgetter
 
 from cashier.domain import card_offers, presentation, split_payment
 from cashier.domain.card_offers import BoundCard
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import ACTIVE, Account, Agreement
-from cashier.domain.kind_assessment import Line
+from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import beyond, tightest
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, by_carrier, over
@@ -42,25 +42,25 @@ _INSUFFICIENT = ReasonCode.BALANCE_INSUFFICIENT
 _agreement_id = attrgetter("agreement_id")
 
 
-def assemble(case: Case) -> list[Offer]:
+def assemble(case: ConsultationCase) -> list[Offer]:
     """Every way that somebody could ask about, usable or not, in no order that matters."""
-    line = Line(case, Kind.QUICK_PAY)
+    line = KindAssessment(case, Kind.QUICK_PAY)
     held = [] if isinstance(case.facts.card, Missing) else card_offers.bound(line, case.facts.card.cards)
     found = [
         *quick_pay(line, held),
-        *agreements(Line(case, _AGREEMENT)),
-        *balances(Line(case, Kind.BALANCE), line, held),
+        *agreements(KindAssessment(case, _AGREEMENT)),
+        *balances(KindAssessment(case, Kind.BALANCE), line, held),
     ]
     for kinds, offers in ((BY_PROVIDER, by_provider), (BY_OPTION, by_option), (BY_KIND, by_kind)):
         for kind in kinds:
             if case.channel_gap is not None:
-                found.append(unnamed(Line(case, kind), case.channel_gap))
+                found.append(unnamed(KindAssessment(case, kind), case.channel_gap))
             elif case.channels is not None and kind in case.channels.by_kind:
-                found += offers(Line(case, kind))
+                found += offers(KindAssessment(case, kind))
     return found
 
 
-def quick_pay(line: Line, held: list[BoundCard]) -> list[Offer]:
+def quick_pay(line: KindAssessment, held: list[BoundCard]) -> list[Offer]:
     """Silent: the card centre leaves the kind undetermined, the channel gateway and the quotas each card."""
     missing = line.case.facts.card
     if isinstance(missing, Missing):
@@ -70,7 +70,7 @@ def quick_pay(line: Line, held: list[BoundCard]) -> list[Offer]:
     return [unnamed(line, NO_CARD)] if line.carriers or line.case.channel_gap else []
 
 
-def agreements(line: Line) -> list[Offer]:
+def agreements(line: KindAssessment) -> list[Offer]:
     """Those signed with this order's merchant. Silent: as with cards."""
     held, merchant_id = line.case.facts.card, line.case.facts.order.merchant_id
     if isinstance(held, Missing):
@@ -79,7 +79,7 @@ def agreements(line: Line) -> list[Offer]:
     return [agreement_offer(line, agreement) for agreement in sorted(its, key=_agreement_id)]
 
 
-def agreement_offer(line: Line, agreement: Agreement) -> Offer:
+def agreement_offer(line: KindAssessment, agreement: Agreement) -> Offer:
     """A limit in another currency than the order's is one that this order cannot be held to, so it refuses."""
     gateway, most = line.case.facts.channel, agreement.single_max
     refusal = line.refusal or (None if agreement.status == ACTIVE else AGREEMENT_TERMINATED)
@@ -91,12 +91,12 @@ def agreement_offer(line: Line, agreement: Agreement) -> Offer:
         return Offer(
             method_id, line, line.name, presentation.icon(line.terms.icon), instrument, over(line, (), None, refusal)
         )
-    found = over(line, (line.case.view.road(channel, line.terms),), channel.provider, refusal, None, most)
+    found = over(line, (line.case.storefront.channel(channel, line.terms),), channel.provider, refusal, None, most)
     seen = presentation.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)
     return Offer(method_id, line, seen.title, seen.icon, instrument, found)
 
 
-def balances(line: Line, cards_line: Line, held: list[BoundCard]) -> Iterator[Offer]:
+def balances(line: KindAssessment, cards_line: KindAssessment, held: list[BoundCard]) -> Iterator[Offer]:
     """Silent: the balance service leaves the kind undetermined, the quotas each account. No channel is in it, so none can refuse it."""
     accounts = line.case.facts.balance
     if isinstance(accounts, Missing):
@@ -110,7 +110,7 @@ def balances(line: Line, cards_line: Line, held: list[BoundCard]) -> Iterator[Of
             yield from split_payment.offers(line, cards_line, account, alone, held)
 
 
-def balance_offer(line: Line, account: Account, amounts: Amounts, left: Limits) -> Offer:
+def balance_offer(line: KindAssessment, account: Account, amounts: Amounts, left: Limits) -> Offer:
     case, payable = line.case, amounts.payable.value
     refusal = line.refusal
     if refusal is None and account.status != ACTIVE:
@@ -134,7 +134,7 @@ def short_of(account: Account, payable: int) -> Refusal | None:
     return Refusal(_INSUFFICIENT, "balance", remedy, account.available)
 
 
-def by_provider(line: Line) -> list[Offer]:
+def by_provider(line: KindAssessment) -> list[Offer]:
     """Silent: the channel gateway leaves the kind undetermined, the quotas each provider."""
     found = []
     for carrier, quote in zip(line.carriers.values(), by_carrier(line), strict=True):
@@ -143,7 +143,7 @@ def by_provider(line: Line) -> list[Offer]:
     return found
 
 
-def by_option(line: Line) -> list[Offer]:
+def by_option(line: KindAssessment) -> list[Offer]:
     """Silent: the channel gateway leaves the kind undetermined, the quotas each option. The best option's figures are the way's."""
     carriers, quotes = line.carriers.values(), by_carrier(line)
     second = [
@@ -153,17 +153,17 @@ def by_option(line: Line) -> list[Offer]:
     return [named(line, best_quote(quotes), ordered(second))]
 
 
-def by_kind(line: Line) -> list[Offer]:
+def by_kind(line: KindAssessment) -> list[Offer]:
     """Silent: the channel gateway and the quotas leave it undetermined."""
     roads = [road for carrier in line.carriers.values() for road in carrier.roads]
     return [named(line, over(line, roads, None, line.refusal))]
 
 
-def named(line: Line, found: Quote, second: tuple[Option, ...] = ()) -> Offer:
+def named(line: KindAssessment, found: Quote, second: tuple[Option, ...] = ()) -> Offer:
     """One way for a whole kind, under the kind's own name."""
     return Offer(line.kind, line, line.name, presentation.icon(line.terms.icon), None, found, second)
 
 
-def unnamed(line: Line, refusal: Refusal) -> Offer:
+def unnamed(line: KindAssessment, refusal: Refusal) -> Offer:
     """The kind as a whole stands for ways that cannot be named. What refuses the kind refuses them all, whatever they are."""
     return named(line, Quote(line.refusal or refusal))

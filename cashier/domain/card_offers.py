@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from cashier.domain import presentation
 from cashier.domain.facts import Card, CardStatus, Channel
-from cashier.domain.kind_assessment import Line
+from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, over
 from cashier.domain.pay_method import Instrument, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import Road
+from cashier.domain.storefront_channel import StorefrontChannel
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
@@ -27,10 +27,10 @@ class BoundCard(Struct, frozen=True, gc=False):
     card: Card
     title: str
     refusal: Refusal | None
-    roads: list[Road]
+    roads: list[StorefrontChannel]
 
 
-def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
+def bound(line: KindAssessment, cards: tuple[Card, ...]) -> list[BoundCard]:
     """By id, so that nothing below depends on the order in which the card centre has them. `line` is that of QUICK_PAY."""
     case = line.case
     types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
@@ -45,7 +45,7 @@ def bound(line: Line, cards: tuple[Card, ...]) -> list[BoundCard]:
     ]
 
 
-def offer(line: Line, held: BoundCard) -> Offer:
+def offer(line: KindAssessment, held: BoundCard) -> Offer:
     card = held.card
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
     quote = over(line, held.roads, card.bank, line.refusal or held.refusal, card.card_id)
@@ -54,7 +54,7 @@ def offer(line: Line, held: BoundCard) -> Offer:
     )
 
 
-def _roads(line: Line, card: Card) -> list[Road]:
+def _roads(line: KindAssessment, card: Card) -> list[StorefrontChannel]:
     bank = line.carriers.get(card.bank)
     if bank is None:
         return []

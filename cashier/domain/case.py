@@ -14,11 +14,11 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Coupons, Discounts
 from cashier.domain.refusal import silence
-from cashier.domain.storefront import view
+from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing
 
 
-class Case:
+class ConsultationCase:
     """The question, the facts, and what follows from them for every kind.
 
     While the gateway or the quotas are silent there are no `channels` or `quotas`; `channel_gap` and `quota_gap` say what that silence
@@ -27,7 +27,7 @@ class Case:
 
     __slots__ = (
         "amount", "catalog", "channel_gap", "channels", "coupons", "currency", "facts", "locale", "now", "quota_gap",
-        "quotas", "request", "view", "wording", "zero",
+        "quotas", "request", "storefront", "wording", "zero",
     )  # fmt: skip
 
     def __init__(self, request: ConsultRequest, facts: Facts, catalog: Catalog, now: datetime) -> None:
@@ -42,7 +42,7 @@ class Case:
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
         self.channels = None if isinstance(channels, Missing) else channels
-        self.view = view(
+        self.storefront = storefront(
             self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
         )
         self.channel_gap = silence(channels) if isinstance(channels, Missing) else None

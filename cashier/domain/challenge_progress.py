@@ -19,7 +19,7 @@ ANSWERS = 5
 LIFE_S = 600
 
 
-class Asked(Struct, frozen=True):
+class RiskChallengeTerms(Struct, frozen=True):
     """A challenge as the risk service tells it. `expires_at` in seconds since 1970."""
 
     challenge_id: str
@@ -63,7 +63,7 @@ def verdict(challenged: CarriedChallenge, now_s: float) -> Verdict:
 
 
 def carried(
-    asked: Asked, decision_id: str, now_s: int, before: CarriedChallenge | None = None
+    asked: RiskChallengeTerms, decision_id: str, now_s: int, before: CarriedChallenge | None = None
 ) -> CarriedChallenge | None:
     """The challenge that the risk service asks for now, after the one `before`; None where there were enough.
 

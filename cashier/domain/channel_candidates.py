@@ -12,23 +12,23 @@ from msgspec import Struct
 
 from cashier.domain import assembly
 from cashier.domain.card_offers import BoundCard, bound
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Account, Channel
-from cashier.domain.kind_assessment import Line
+from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import NO_CHANNEL, quote
-from cashier.domain.pay_method import Instrument, Kind, LegType
+from cashier.domain.pay_method import Instrument, Kind, PayMethodLegType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence
-from cashier.domain.routing_rules import Passage
-from cashier.domain.split_payment import Completion
-from cashier.domain.storefront_channel import Road
+from cashier.domain.routing_rules import RoutedPayment
+from cashier.domain.split_payment import SplitCandidate
+from cashier.domain.storefront_channel import StorefrontChannel
 from cashier.source_errors import Missing
 
 _COMPLETED = f"+{Kind.QUICK_PAY}"
 _KINDS = frozenset(Kind)
 
 
-class Choice(Struct, frozen=True):
+class ChosenMethod(Struct, frozen=True):
     """What the payer chose. `option_id`: a bank, a chain, or the card that completes a balance. `card`: of an external card what the
     vault or the caller knows (`bank`, `brand`, `type`). `provider`: of a scanned code, whose it is. What is None narrows nothing."""
 
@@ -44,7 +44,7 @@ class Candidates(Struct, frozen=True):
 
     quote: Quote
     channels: tuple[Channel, ...] = ()
-    passage: Passage | None = None
+    passage: RoutedPayment | None = None
 
 
 class _Way(Struct, frozen=True):
@@ -57,7 +57,7 @@ class _Way(Struct, frozen=True):
     brand: str | None = None
 
 
-def candidates(case: Case, choice: Choice) -> Candidates:
+def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
     """By channel id. A way without a channel, a balance alone, has none; one that this case does not have is refused."""
     way = _way(case, choice)
     if way is None or not way.quotes:
@@ -73,9 +73,9 @@ def candidates(case: Case, choice: Choice) -> Candidates:
         if found.refusal is None and (found.amounts, found.legs) == (best.amounts, best.legs)
     ]
     channels = [found.channel for found in same if found.channel is not None]
-    carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
-    order, view = case.facts.order, case.view
-    passage = Passage(
+    carried = next((leg.amount for leg in best.legs if leg.type is PayMethodLegType.CHANNEL), best.amounts.payable)
+    order, view = case.facts.order, case.storefront
+    passage = RoutedPayment(
         way.kind, carried, order.country, view.terminal, view.product, order.merchant_id, way.bank, way.brand
     )
     return Candidates(
@@ -83,7 +83,7 @@ def candidates(case: Case, choice: Choice) -> Candidates:
     )
 
 
-def _way(case: Case, choice: Choice) -> _Way | None:
+def _way(case: ConsultationCase, choice: ChosenMethod) -> _Way | None:
     """None for one that this case does not have."""
     name, _, instrument_id = choice.method_id.partition(":")
     if name not in _KINDS:
@@ -96,13 +96,13 @@ def _way(case: Case, choice: Choice) -> _Way | None:
         case Kind.BALANCE:
             return _balance(case, choice, instrument_id)
         case Kind.CARD | Kind.CONSUMER_QR as kind:
-            return _by_kind(Line(case, kind), choice)
+            return _by_kind(KindAssessment(case, kind), choice)
         case kind:
             provider = instrument_id if kind in assembly.BY_PROVIDER else choice.option_id
-            return _by_provider(Line(case, kind), provider)
+            return _by_provider(KindAssessment(case, kind), provider)
 
 
-def _absence(case: Case, method_id: str) -> Refusal:
+def _absence(case: ConsultationCase, method_id: str) -> Refusal:
     """Why a way is not there: somebody who would know of it is silent, or nobody carries it."""
     balance = (case.facts.balance,) if method_id.startswith(Kind.BALANCE) else ()
     card = (
@@ -114,8 +114,8 @@ def _absence(case: Case, method_id: str) -> Refusal:
     return case.channel_gap or NO_CHANNEL if silent is None else silence(silent)
 
 
-def _quick_pay(case: Case, card_id: str) -> _Way | None:
-    line = Line(case, Kind.QUICK_PAY)
+def _quick_pay(case: ConsultationCase, card_id: str) -> _Way | None:
+    line = KindAssessment(case, Kind.QUICK_PAY)
     held = next((one for one in _held(line) if one.card.card_id == card_id), None)
     if held is None:
         return None
@@ -128,18 +128,18 @@ def _quick_pay(case: Case, card_id: str) -> _Way | None:
     )
 
 
-def _agreement(case: Case, method_id: str) -> _Way | None:
+def _agreement(case: ConsultationCase, method_id: str) -> _Way | None:
     """An agreement names its channel: there is one candidate at most."""
-    offers = assembly.agreements(Line(case, Kind.AGREEMENT))
+    offers = assembly.agreements(KindAssessment(case, Kind.AGREEMENT))
     found = next((offer.quote for offer in offers if offer.method_id == method_id), None)
     if found is None:
         return None
     return _Way(Kind.AGREEMENT, [found], None, None if found.channel is None else found.channel.provider)
 
 
-def _balance(case: Case, choice: Choice, instrument_id: str) -> _Way | None:
+def _balance(case: ConsultationCase, choice: ChosenMethod, instrument_id: str) -> _Way | None:
     """Alone it needs no channel. With a card: the one that was chosen, or the one that its offer names."""
-    alone, line = Line(case, Kind.BALANCE), Line(case, Kind.QUICK_PAY)
+    alone, line = KindAssessment(case, Kind.BALANCE), KindAssessment(case, Kind.QUICK_PAY)
     cards = _held(line)
     offer = next(
         (found for found in assembly.balances(alone, line, cards) if found.method_id == choice.method_id), None
@@ -149,23 +149,25 @@ def _balance(case: Case, choice: Choice, instrument_id: str) -> _Way | None:
     # Where promotions leave nothing to pay, there is no card to be named either.
     if not choice.method_id.endswith(_COMPLETED) or (choice.option_id is None and not offer.quote.legs):
         return _Way(Kind.BALANCE, [offer.quote])
-    card_id = choice.option_id or next((leg.id for leg in offer.quote.legs if leg.type is LegType.CHANNEL), None)
+    card_id = choice.option_id or next(
+        (leg.id for leg in offer.quote.legs if leg.type is PayMethodLegType.CHANNEL), None
+    )
     account = _account(case, instrument_id.removesuffix(_COMPLETED))
     held = next((one for one in cards if one.card.card_id == card_id and one.refusal is None), None)
     if held is None or account is None:
         return None
-    completion = Completion(line, account)
+    completion = SplitCandidate(line, account)
     single = [BoundCard(held.card, held.title, None, [road]) for road in held.roads]
     quotes = [completion.with_legs(one, completion.over(one)) for one in single]
     return _Way(line.kind, quotes, None, held.card.bank, held.card.brand)
 
 
-def _by_provider(line: Line, provider: str | None) -> _Way | None:
+def _by_provider(line: KindAssessment, provider: str | None) -> _Way | None:
     carrier = None if provider is None else line.carriers.get(provider)
     return None if carrier is None else _Way(line.kind, _quotes(line, carrier.roads, provider), line.refusal, provider)
 
 
-def _by_kind(line: Line, choice: Choice) -> _Way:
+def _by_kind(line: KindAssessment, choice: ChosenMethod) -> _Way:
     card = choice.card or Instrument("")
     roads = [
         road
@@ -183,16 +185,18 @@ def _takes(channel: Channel, provider: str | None, card: Instrument) -> bool:
     return brand_fits and (channel.card_types is None or card.type is None or card.type in channel.card_types)
 
 
-def _quotes(line: Line, roads: Iterable[Road], bank: str | None, card_id: str | None = None) -> list[Quote]:
+def _quotes(
+    line: KindAssessment, roads: Iterable[StorefrontChannel], bank: str | None, card_id: str | None = None
+) -> list[Quote]:
     return [quote(line, road, bank, card_id, None) for road in roads]
 
 
-def _held(line: Line) -> list[BoundCard]:
+def _held(line: KindAssessment) -> list[BoundCard]:
     cards = line.case.facts.card
     return [] if isinstance(cards, Missing) else bound(line, cards.cards)
 
 
-def _account(case: Case, account_id: str) -> Account | None:
+def _account(case: ConsultationCase, account_id: str) -> Account | None:
     accounts = case.facts.balance
     held = () if isinstance(accounts, Missing) else accounts.accounts
     return next((account for account in held if account.account_id == account_id), None)

@@ -24,7 +24,7 @@ _LEAST_PASSED = 10
 _SPACING_S = 1
 
 
-class Outcome(Enum):
+class ChannelOutcome(Enum):
     """What a payment said of its channel. `UNSURE`: it failed, and nobody can say whose fault it was."""
 
     WORKED = "WORKED"
@@ -32,7 +32,7 @@ class Outcome(Enum):
     UNSURE = "UNSURE"
 
 
-class Learning(Struct, frozen=True, forbid_unknown_fields=True):
+class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[learning]`. An outcome counts half after `half_life_s`. `memory_payments`: no more than so many count at all. `prior_payments`:
     what the channel gateway's own figure is worth beside them."""
 
@@ -41,7 +41,7 @@ class Learning(Struct, frozen=True, forbid_unknown_fields=True):
     prior_payments: Annotated[int, Meta(ge=1, le=1_000)] = 20
 
 
-class Sickness(Struct, frozen=True, forbid_unknown_fields=True):
+class SicknessSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[sick]`. A channel is sick after `failures_in_a_row`, or when of `least_payments` or more surely fewer than `below_bps` succeeded.
 
     It then gets one payment in `probe_one_in`, and one every `probe_every_s` if that is more. After `well_after` probes that worked in a
@@ -60,14 +60,14 @@ class Sickness(Struct, frozen=True, forbid_unknown_fields=True):
     forgiven_after_s: Annotated[int, Meta(ge=0, le=86_400)] = 1_800
 
 
-class Success(Struct, frozen=True, gc=False):
+class SuccessRate(Struct, frozen=True, gc=False):
     """A live success rate, and how far off it may be by chance alone (one standard deviation)."""
 
     bps: int
     noise_bps: int
 
 
-class TrackRecord(Struct, frozen=True, gc=False):
+class ChannelRecord(Struct, frozen=True, gc=False):
     """`good` and `bad` are weights as of `aged_s`. `failing`: failures in a row, in halves. `falls`: how often it fell sick and was not
     forgiven. `since_s`: when it last fell sick or was well again. `wins`: probes in a row that worked. `passed`: payments that went
     elsewhere since the last probe, which was at `probed_s`. All times are whole seconds of one clock that only goes forward."""
@@ -84,25 +84,30 @@ class TrackRecord(Struct, frozen=True, gc=False):
     probed_s: int = 0
 
 
-def success(record: TrackRecord, stated_bps: Bps, now_s: int, learning: Learning) -> Success:
+def success_rate(record: ChannelRecord, stated_bps: Bps, now_s: int, learning: LearningSettings) -> SuccessRate:
     """The live rate. `stated_bps` is the gateway's figure, which is all there is at a cold start and again when nothing was heard long."""
     good, bad = _aged(record, now_s, learning)
     return _rate(good, bad, stated_bps, learning.prior_payments)
 
 
-def heard(
-    record: TrackRecord, outcome: Outcome, began_s: int, now_s: int, learning: Learning, sickness: Sickness
-) -> TrackRecord:
+def with_outcome(
+    record: ChannelRecord,
+    outcome: ChannelOutcome,
+    began_s: int,
+    now_s: int,
+    learning: LearningSettings,
+    sickness: SicknessSettings,
+) -> ChannelRecord:
     """The record after a payment ended that had begun at `began_s`. What began before the channel fell sick, or was well again, says
     nothing of how it is now, and changes nothing."""
     if began_s < record.since_s:
         return record
     good, bad = _aged(record, now_s, learning)
     failing, wins = record.failing, record.wins
-    if outcome is Outcome.WORKED:
+    if outcome is ChannelOutcome.WORKED:
         good, failing, wins = good + _PAYMENT, 0, wins + 1
     else:
-        weight = 2 if outcome is Outcome.FAILED else 1
+        weight = 2 if outcome is ChannelOutcome.FAILED else 1
         bad, failing, wins = bad + weight * _PAYMENT // 2, failing + weight, 0
     good, bad = _remembered(good, bad, learning)
     told = structs.replace(record, good=good, bad=bad, aged_s=max(now_s, record.aged_s), failing=failing, wins=wins)
@@ -111,7 +116,7 @@ def heard(
     return _fallen(told, now_s, sickness) if _is_sick(told, sickness) else told
 
 
-def probe_due(record: TrackRecord, die: int, now_s: int, sickness: Sickness) -> bool:
+def probe_due(record: ChannelRecord, die: int, now_s: int, sickness: SicknessSettings) -> bool:
     """Whether a sick channel may have this payment. `die` is drawn from the payment: any integer. Never two within a second."""
     since_s = now_s - record.probed_s
     if since_s >= _SPACING_S and die % sickness.probe_one_in == 0:
@@ -119,15 +124,15 @@ def probe_due(record: TrackRecord, die: int, now_s: int, sickness: Sickness) -> 
     return since_s >= sickness.probe_every_s and record.passed >= _LEAST_PASSED
 
 
-def probed(record: TrackRecord, now_s: int) -> TrackRecord:
+def probed(record: ChannelRecord, now_s: int) -> ChannelRecord:
     return structs.replace(record, passed=0, probed_s=now_s)
 
 
-def passed_over(record: TrackRecord) -> TrackRecord:
+def passed_over(record: ChannelRecord) -> ChannelRecord:
     return structs.replace(record, passed=record.passed + 1)
 
 
-def ceiling_bps(record: TrackRecord, now_s: int, sickness: Sickness) -> int:
+def ceiling_bps(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> int:
     """How much of the traffic that it would get a channel may have: none while it is sick, all of it if it never was, and in between."""
     if record.sick:
         return 0
@@ -137,11 +142,11 @@ def ceiling_bps(record: TrackRecord, now_s: int, sickness: Sickness) -> int:
     return min(BPS, sickness.first_share_bps << min(steps, 16))
 
 
-def _step_s(record: TrackRecord, sickness: Sickness) -> int:
+def _step_s(record: ChannelRecord, sickness: SicknessSettings) -> int:
     return sickness.step_s << (record.falls - 1)
 
 
-def _aged(record: TrackRecord, now_s: int, learning: Learning) -> tuple[int, int]:
+def _aged(record: ChannelRecord, now_s: int, learning: LearningSettings) -> tuple[int, int]:
     """The weights as of now. In whole seconds, so that many outcomes within one cannot round the ageing away."""
     elapsed_s = now_s - record.aged_s
     if elapsed_s <= 0:
@@ -150,21 +155,21 @@ def _aged(record: TrackRecord, now_s: int, learning: Learning) -> tuple[int, int
     return record.good * kept // _PARTS, record.bad * kept // _PARTS
 
 
-def _remembered(good: int, bad: int, learning: Learning) -> tuple[int, int]:
+def _remembered(good: int, bad: int, learning: LearningSettings) -> tuple[int, int]:
     """No more than the memory holds: of much traffic the last few hundred say enough, and a change shows sooner."""
     total, most = good + bad, learning.memory_payments * _PAYMENT
     return (good, bad) if total <= most else (good * most // total, bad * most // total)
 
 
-def _rate(good: int, bad: int, stated_bps: int, prior_payments: int) -> Success:
+def _rate(good: int, bad: int, stated_bps: int, prior_payments: int) -> SuccessRate:
     prior = prior_payments * _PAYMENT
     total = good + bad + prior
     bps = (good * BPS + prior * stated_bps) // total
     # Of what was seen; the gateway's figure is taken at its word, or a channel that nobody uses would be too uncertain to be better.
-    return Success(bps, isqrt(bps * (BPS - bps) * _PAYMENT * (good + bad) // total**2))
+    return SuccessRate(bps, isqrt(bps * (BPS - bps) * _PAYMENT * (good + bad) // total**2))
 
 
-def _is_sick(record: TrackRecord, sickness: Sickness) -> bool:
+def _is_sick(record: ChannelRecord, sickness: SicknessSettings) -> bool:
     if record.failing >= 2 * sickness.failures_in_a_row:
         return True
     if record.good + record.bad < sickness.least_payments * _PAYMENT:
@@ -173,13 +178,13 @@ def _is_sick(record: TrackRecord, sickness: Sickness) -> bool:
     return rate.bps + rate.noise_bps < sickness.below_bps
 
 
-def _fallen(record: TrackRecord, now_s: int, sickness: Sickness) -> TrackRecord:
+def _fallen(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> ChannelRecord:
     full = (BPS // sickness.first_share_bps).bit_length() * _step_s(record, sickness) if record.falls else 0
     forgiven = now_s - record.since_s >= full + sickness.forgiven_after_s
     falls = 1 if forgiven else min(record.falls + 1, _MOST_FALLS)
     return structs.replace(record, sick=True, falls=falls, since_s=now_s, wins=0, passed=0, probed_s=now_s)
 
 
-def _well(record: TrackRecord, now_s: int) -> TrackRecord:
+def _well(record: ChannelRecord, now_s: int) -> ChannelRecord:
     """Forgets what it did while it was sick: but for its own figure only the probes count that made it well."""
     return structs.replace(record, sick=False, good=record.wins * _PAYMENT, bad=0, failing=0, wins=0, since_s=now_s)

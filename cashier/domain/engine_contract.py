@@ -1,6 +1,6 @@
 """The submit and how the payment engine may answer for a payment, each a closed set. How it is asked is in `sources.engine`.
 
-Above all what no answer means: what came of a submit and cannot be read is `Unknown`. The payment may exist, and only looking it up tells.
+Above all what no answer means: what came of a submit and cannot be read is `OutcomeUnknown`. The payment may exist, and only looking it up tells.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from cashier.domain.legs import Leg
+from cashier.domain.legs import EngineLeg
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
 from cashier.source_errors import NoNews, SourceError
@@ -24,7 +24,7 @@ class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_id: str
     merchant_id: str
     fingerprint: str
-    legs: tuple[Leg, ...]
+    legs: tuple[EngineLeg, ...]
     decision_id: str
     alternatives: tuple[str, ...]
     auth_code: str | None = None
@@ -42,7 +42,7 @@ class EngineStatus(StrEnum):
     FAILED = "FAILED"
 
 
-class Failure(Struct, frozen=True):
+class EngineFailure(Struct, frozen=True):
     """Why no money was taken: a code, and a text for operators."""
 
     code: str
@@ -60,7 +60,7 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
     order_id: str | None = None
     fingerprint: str | None = None
     submitted_at: Instant | None = None
-    failure: Failure | None = None
+    failure: EngineFailure | None = None
     next_action: Action | None = None
 
     def __post_init__(self) -> None:
@@ -70,19 +70,19 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
             raise ValueError("an action is required and not named")
 
 
-class Answered(Struct, frozen=True):
+class EngineAnswered(Struct, frozen=True):
     """The engine has the payment; `payment.status` says how it stands."""
 
     payment: EnginePayment
 
 
-class Busy(Struct, frozen=True):
+class OrderHasLiveAttempt(Struct, frozen=True):
     """Another attempt on the order lives, and this one was not taken."""
 
     payment_id: str
 
 
-class KeyReused(Struct, frozen=True):
+class EngineKeyReused(Struct, frozen=True):
     """The engine has a payment of this id with another fingerprint, and this one was not taken."""
 
 
@@ -92,7 +92,7 @@ class NotSent(Struct, frozen=True):
     error: SourceError
 
 
-class Unknown(Struct, frozen=True):
+class OutcomeUnknown(Struct, frozen=True):
     """The engine may have the payment, or may yet get it. Look it up; never send it under another id, never call it failed."""
 
     error: SourceError
@@ -106,6 +106,6 @@ class Sealed(Struct, frozen=True):
     """A reverse found no such payment: should it arrive later, the engine refuses it. Nothing was taken, and nothing will be."""
 
 
-Submitted: TypeAlias = Answered | Busy | KeyReused | NotSent | Unknown
-LookedUp: TypeAlias = Answered | NeverArrived | NoNews
-Reversed: TypeAlias = Answered | Sealed | NoNews
+Submitted: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown
+LookedUp: TypeAlias = EngineAnswered | NeverArrived | NoNews
+Reversed: TypeAlias = EngineAnswered | Sealed | NoNews

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.channel_health import Outcome
+from cashier.domain.channel_health import ChannelOutcome
 
 
-class Blame(Struct, frozen=True, forbid_unknown_fields=True):
+class FailureAttribution(Struct, frozen=True, forbid_unknown_fields=True):
     """`[blame]`. The engine's failure codes: the `channel`'s fault, or that of others (the payer, his bank's verdict on him, ourselves).
 
     A code that is in neither list counts half. As a whole failure, one new code for "the payer closed the page" would make every channel
@@ -18,11 +18,11 @@ class Blame(Struct, frozen=True, forbid_unknown_fields=True):
     channel: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
 
-    def outcome(self, code: str) -> Outcome | None:
+    def outcome(self, code: str) -> ChannelOutcome | None:
         """What a failure with this code says of its channel; None for nothing."""
         if code in self.others:
             return None
-        return Outcome.FAILED if code in self.channel else Outcome.UNSURE
+        return ChannelOutcome.FAILED if code in self.channel else ChannelOutcome.UNSURE
 
     def faults(self) -> list[str]:
         return [

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Quota
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import Shelf
+from cashier.domain.storefront import KindOnOffer
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
@@ -21,7 +21,7 @@ KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
 _ALONE = {kind: frozenset((kind,)) for kind in Kind}
 
 
-class Line:
+class KindAssessment:
     """One kind: its terms, its carriers by provider and its quotas by bank, and what refuses it as a whole."""
 
     __slots__ = (
@@ -38,8 +38,8 @@ class Line:
         "title",
     )
 
-    def __init__(self, case: Case, kind: Kind) -> None:
-        shelf = case.view.shelf(kind, case.channels)
+    def __init__(self, case: ConsultationCase, kind: Kind) -> None:
+        shelf = case.storefront.shelf(kind, case.channels)
         self.case = case
         self.kind = kind
         self.terms = shelf.terms
@@ -73,7 +73,7 @@ class Line:
         return [*every, *its] if every and its else every or its
 
 
-def _refusal(case: Case, kind: Kind, shelf: Shelf) -> Refusal | None:
+def _refusal(case: ConsultationCase, kind: Kind, shelf: KindOnOffer) -> Refusal | None:
     """What refuses a whole kind, whatever instrument or channel. Every fact it needs is required, so it is never undetermined."""
     if not shelf.terms.offered:
         return NOT_OFFERED

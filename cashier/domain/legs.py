@@ -13,22 +13,22 @@ from msgspec import Struct
 
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Discount, Kind, PayMethod, ReasonCode
-from cashier.domain.pay_method import Leg as Share
-from cashier.domain.pay_method import LegType as ShareType
+from cashier.domain.pay_method import PayMethodLeg as Share
+from cashier.domain.pay_method import PayMethodLegType as ShareType
 from cashier.domain.quote import Quote
 
 
-class LegType(StrEnum):
+class EngineLegType(StrEnum):
     PROMOTION = "PROMOTION"
     BALANCE = "BALANCE"
     CHANNEL = "CHANNEL"
 
 
-class Leg(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EngineLeg(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`id`: the promotion, the account or the channel. `instrument_id`: the card, the agreement or the vault's card token behind a channel;
     it does not show itself."""
 
-    type: LegType
+    type: EngineLegType
     id: str
     amount: Money
     channel_id: str | None = None
@@ -55,7 +55,7 @@ class LegsRefused(Struct, frozen=True):
     reason: ReasonCode | None = None
 
 
-Paid: TypeAlias = tuple[Leg, ...] | LegsRefused
+Paid: TypeAlias = tuple[EngineLeg, ...] | LegsRefused
 
 _INSTRUMENT_MISSING = LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
 # What the channel takes the money from is named. Elsewhere the payer names it to the channel: by logging in, by paying there, by a code.
@@ -107,27 +107,29 @@ def _paid(
     return _INSTRUMENT_MISSING if behind is None else (_channel(channel_id, behind, payable),)
 
 
-def _promotion(discount: Discount) -> Leg:
-    return Leg(type=LegType.PROMOTION, id=discount.promotion_id, amount=discount.amount)
+def _promotion(discount: Discount) -> EngineLeg:
+    return EngineLeg(type=EngineLegType.PROMOTION, id=discount.promotion_id, amount=discount.amount)
 
 
-def _balance(account_id: str, amount: Money) -> Leg:
-    return Leg(type=LegType.BALANCE, id=account_id, amount=amount)
+def _balance(account_id: str, amount: Money) -> EngineLeg:
+    return EngineLeg(type=EngineLegType.BALANCE, id=account_id, amount=amount)
 
 
-def _channel(channel_id: str, instrument_id: str | None, amount: Money) -> Leg:
-    return Leg(type=LegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=amount)
+def _channel(channel_id: str, instrument_id: str | None, amount: Money) -> EngineLeg:
+    return EngineLeg(
+        type=EngineLegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=amount
+    )
 
 
-def _adding_up(found: tuple[Leg, ...], amounts: Amounts) -> tuple[Leg, ...]:
+def _adding_up(found: tuple[EngineLeg, ...], amounts: Amounts) -> tuple[EngineLeg, ...]:
     """The legs, once it is certain that they are the payment: promotions the discounts, the rest the payable amount, all order and fee."""
     currencies = {leg.amount.currency for leg in found} | {
         amounts.order.currency,
         amounts.payable.currency,
         amounts.fee.currency,
     }
-    given = sum(leg.amount.value for leg in found if leg.type is LegType.PROMOTION)
-    paid = sum(leg.amount.value for leg in found if leg.type is not LegType.PROMOTION)
+    given = sum(leg.amount.value for leg in found if leg.type is EngineLegType.PROMOTION)
+    paid = sum(leg.amount.value for leg in found if leg.type is not EngineLegType.PROMOTION)
     exact = paid == amounts.payable.value and given + paid == amounts.order.value + amounts.fee.value
     if len(currencies) != 1 or not exact:
         raise LegsDoNotAddUp(f"{given} off and {paid} paid in {len(currencies)} currencies are not the price")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from cashier.domain.facts import Channel
-from cashier.domain.kind_assessment import Line
+from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import beyond, tightest, too_little
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import Road
+from cashier.domain.storefront_channel import StorefrontChannel
 
 NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 
@@ -22,7 +22,7 @@ class Offer(Struct, frozen=True, gc=False):
     """One way to pay, complete but for its rank and its words."""
 
     method_id: str
-    line: Line
+    line: KindAssessment
     title: str
     icon: str
     instrument: Instrument | None
@@ -31,8 +31,8 @@ class Offer(Struct, frozen=True, gc=False):
 
 
 def over(
-    line: Line,
-    roads: Sequence[Road],
+    line: KindAssessment,
+    roads: Sequence[StorefrontChannel],
     bank: str | None,
     refusal: Refusal | None,
     card_id: str | None = None,
@@ -48,7 +48,7 @@ def over(
     return found if refusal is None else Quote(refusal, found.amounts, found.limits, found.channel)
 
 
-def by_carrier(line: Line) -> list[Quote]:
+def by_carrier(line: KindAssessment) -> list[Quote]:
     """The best quote of each carrier, whoever pays with whatever."""
     if line.quotas is not None or line.refusal is not None:
         return [over(line, carrier.roads, carrier.provider, line.refusal) for carrier in line.carriers.values()]
@@ -69,7 +69,9 @@ def by_carrier(line: Line) -> list[Quote]:
     return quotes
 
 
-def quote(line: Line, road: Road, bank: str | None, card_id: str | None, ceiling: Money | None) -> Quote:
+def quote(
+    line: KindAssessment, road: StorefrontChannel, bank: str | None, card_id: str | None, ceiling: Money | None
+) -> Quote:
     """One road's quote. `bank` decides promotions; None where it shows only in paying. `ceiling`: what an agreement allows at once."""
     channel = road.channel
     refusal = None if road.refusal is None else road.refused(line.case.now)
@@ -87,7 +89,7 @@ def quote(line: Line, road: Road, bank: str | None, card_id: str | None, ceiling
     return Quote(refusal, amounts, limits, channel)
 
 
-def within(line: Line, channel: Channel, card_id: str | None) -> tuple[Limits, str]:
+def within(line: KindAssessment, channel: Channel, card_id: str | None) -> tuple[Limits, str]:
     """What may pass over this channel, and who set the limit on a single payment. Found once: a card is asked for itself, and again to
     complete a balance."""
     if line.quotas is None:
@@ -101,7 +103,7 @@ def within(line: Line, channel: Channel, card_id: str | None) -> tuple[Limits, s
     return found
 
 
-def _under(ceiling: Money, line: Line, channel: Channel) -> tuple[Limits, str]:
+def _under(ceiling: Money, line: KindAssessment, channel: Channel) -> tuple[Limits, str]:
     """The same where an agreement allows no more than `ceiling` at once."""
     single, setter = (ceiling, "card") if ceiling.value < channel.max.value else (channel.max, "channel")
     return tightest(line.covering(channel.provider), channel.channel_id, None, single, setter)

@@ -16,11 +16,11 @@ from msgspec import Struct
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
-from cashier.domain.pay_method import LegType as ShareType
-from cashier.domain.payment_request import Chosen
+from cashier.domain.pay_method import PayMethodLegType as ShareType
+from cashier.domain.payment_request import ChosenFields
 
 
-class What(StrEnum):
+class ChangeType(StrEnum):
     """In the order in which they are told: what stops everything first, the price last."""
 
     ORDER_STATE = "ORDER_STATE"
@@ -39,14 +39,14 @@ class Change(Struct, frozen=True, kw_only=True, rename={"before": "from", "after
     """`from` and `to` (here `before` and `after`): amounts, or codes where no amount changed; null where there was, or is, nothing.
     `subject`: what of the payment it is about, an id, `fee` or `order`; null for the payment as a whole. `reason`: why it is no use now."""
 
-    what: What
+    what: ChangeType
     before: Value
     after: Value
     subject: str | None = None
     reason: ReasonCode | None = None
 
 
-class Row(Protocol):
+class OfferRow(Protocol):
     """A price as the consult token has it: minor units, None where it was not known. `options`: those that cost something else."""
 
     @property
@@ -60,17 +60,17 @@ class Row(Protocol):
     @property
     def legs(self) -> Sequence[tuple[str, str, int]]: ...
     @property
-    def options(self) -> Sequence[Row]: ...
+    def options(self) -> Sequence[OfferRow]: ...
 
 
-class Before(Struct, frozen=True):
+class AcceptedOffer(Struct, frozen=True):
     """What was offered: the order's amount then, and the row of the chosen method, None where that was not offered."""
 
     amount: Money
-    row: Row | None
+    row: OfferRow | None
 
 
-class Now(Struct, frozen=True):
+class CurrentOffer(Struct, frozen=True):
     """A fresh consultation. `blocked`: why the order cannot be paid at all. `silent`: the sources that did not answer."""
 
     amount: Money
@@ -81,18 +81,18 @@ class Now(Struct, frozen=True):
 
 _AVAILABLE, _UNDETERMINED = Availability.AVAILABLE, Availability.UNDETERMINED
 _COMPLETED = f"+{Kind.QUICK_PAY}"
-_BY_REASON: Mapping[ReasonCode, What] = {
-    ReasonCode.CARD_UNBOUND: What.CARD_UNBOUND,
-    ReasonCode.BALANCE_INSUFFICIENT: What.BALANCE_SHORT,
-    ReasonCode.BELOW_MIN: What.LIMIT_REACHED,
-    ReasonCode.ABOVE_SINGLE_LIMIT: What.LIMIT_REACHED,
-    ReasonCode.DAILY_LIMIT_EXCEEDED: What.LIMIT_REACHED,
-    ReasonCode.MONTHLY_LIMIT_EXCEEDED: What.LIMIT_REACHED,
+_BY_REASON: Mapping[ReasonCode, ChangeType] = {
+    ReasonCode.CARD_UNBOUND: ChangeType.CARD_UNBOUND,
+    ReasonCode.BALANCE_INSUFFICIENT: ChangeType.BALANCE_SHORT,
+    ReasonCode.BELOW_MIN: ChangeType.LIMIT_REACHED,
+    ReasonCode.ABOVE_SINGLE_LIMIT: ChangeType.LIMIT_REACHED,
+    ReasonCode.DAILY_LIMIT_EXCEEDED: ChangeType.LIMIT_REACHED,
+    ReasonCode.MONTHLY_LIMIT_EXCEEDED: ChangeType.LIMIT_REACHED,
 }
-_ORDER = {what: place for place, what in enumerate(What)}
+_ORDER = {what: place for place, what in enumerate(ChangeType)}
 
 
-def unverified(chosen: Chosen, before: Before, now: Now) -> tuple[str, ...]:
+def unverified(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -> tuple[str, ...]:
     """The sources whose silence leaves it open whether the payment may be made, or at what price. Empty: nothing is open.
 
     Marketing may only improve an offer, but the payer was promised this one: where it has promotions, its silence is no discount lost.
@@ -108,7 +108,7 @@ def unverified(chosen: Chosen, before: Before, now: Now) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _ways(chosen: Chosen, methods: Sequence[PayMethod]) -> Iterator[PayMethod | Option]:
+def _ways(chosen: ChosenFields, methods: Sequence[PayMethod]) -> Iterator[PayMethod | Option]:
     """The chosen way: the method's option, or itself. Where it cannot be named because somebody is silent, the kind in its place."""
     method = _method(chosen, methods)
     if method is not None:
@@ -121,28 +121,28 @@ def _ways(chosen: Chosen, methods: Sequence[PayMethod]) -> Iterator[PayMethod | 
     yield from (method for method in methods if method.method_id in kinds)
 
 
-def changes(chosen: Chosen, before: Before, now: Now) -> tuple[Change, ...]:
+def changes(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -> tuple[Change, ...]:
     """Everything that differs, the most serious first. Empty: the payer gets what they saw, at the price that they expect.
 
     Says nothing of what could not be determined; ask `unverified` first.
     """
     if now.blocked is not None:
-        return (Change(what=What.ORDER_STATE, before=OrderStatus.PENDING, after=now.blocked),)
+        return (Change(what=ChangeType.ORDER_STATE, before=OrderStatus.PENDING, after=now.blocked),)
     method, found = _method(chosen, now.methods), list[Change]()
     if method is not None:
         found += [*_usable(chosen, before, method), *_priced(chosen, before, method)]
     elif not any(way.availability is _UNDETERMINED for way in _ways(chosen, now.methods)):
         found.append(_gone(chosen, before, now.methods))
     if before.amount != now.amount:
-        found.append(Change(what=What.PRICE_CHANGED, before=before.amount, after=now.amount, subject="order"))
+        found.append(Change(what=ChangeType.PRICE_CHANGED, before=before.amount, after=now.amount, subject="order"))
     return tuple(sorted(found, key=lambda change: (_ORDER[change.what], change.subject or "")))
 
 
-def _method(chosen: Chosen, methods: Sequence[PayMethod]) -> PayMethod | None:
+def _method(chosen: ChosenFields, methods: Sequence[PayMethod]) -> PayMethod | None:
     return next((method for method in methods if method.method_id == chosen.method_id), None)
 
 
-def _gone(chosen: Chosen, before: Before, methods: Sequence[PayMethod]) -> Change:
+def _gone(chosen: ChosenFields, before: AcceptedOffer, methods: Sequence[PayMethod]) -> Change:
     """A method that is not there any more, or never was. A card that the card centre does not tell is unbound."""
     name = chosen.method_id
     if before.row is not None and name.endswith(_COMPLETED):
@@ -150,16 +150,18 @@ def _gone(chosen: Chosen, before: Before, methods: Sequence[PayMethod]) -> Chang
     return _missing(name, before, is_card=before.row is not None and name.startswith(f"{Kind.QUICK_PAY}:"))
 
 
-def _missing(subject: str, before: Before, *, is_card: bool) -> Change:
+def _missing(subject: str, before: AcceptedOffer, *, is_card: bool) -> Change:
     what, reason = (
-        (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if is_card else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+        (ChangeType.CARD_UNBOUND, ReasonCode.CARD_UNBOUND)
+        if is_card
+        else (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
     )
     return Change(
         what=what, before=None if before.row is None else _AVAILABLE, after=None, subject=subject, reason=reason
     )
 
 
-def _no_longer_completed(alone_id: str, row: Row, currency: Currency, methods: Sequence[PayMethod]) -> Change:
+def _no_longer_completed(alone_id: str, row: OfferRow, currency: Currency, methods: Sequence[PayMethod]) -> Change:
     """A balance and a card that are none any more: the account has run dry or holds enough now, or no card is left to complete it."""
     alone = next((method for method in methods if method.method_id == alone_id), None)
     left = None if alone is None or alone.instrument is None else alone.instrument.available
@@ -167,19 +169,21 @@ def _no_longer_completed(alone_id: str, row: Row, currency: Currency, methods: S
     if short and left is not None and not left.value:
         gave = next((value for sort, _, value in row.legs if sort == ShareType.BALANCE), 0)
         return Change(
-            what=What.BALANCE_SHORT,
+            what=ChangeType.BALANCE_SHORT,
             before=Money(currency, gave),
             after=left,
             subject=alone_id,
             reason=ReasonCode.BALANCE_INSUFFICIENT,
         )
     what, reason = (
-        (What.CARD_UNBOUND, ReasonCode.CARD_UNBOUND) if short else (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+        (ChangeType.CARD_UNBOUND, ReasonCode.CARD_UNBOUND)
+        if short
+        else (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
     )
     return Change(what=what, before=_AVAILABLE, after=None, subject=row.id, reason=reason)
 
 
-def _usable(chosen: Chosen, before: Before, method: PayMethod) -> Iterator[Change]:
+def _usable(chosen: ChosenFields, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
     """Whether the option can be used, or the method where there is none. A method that is out of the question has no options to miss."""
     option = _option(chosen, method)
     way: PayMethod | Option = option or method
@@ -193,17 +197,17 @@ def _usable(chosen: Chosen, before: Before, method: PayMethod) -> Iterator[Chang
 
 def _refused(reason: Reason, expected: Money, method: PayMethod, subject: str) -> Change:
     """For a balance and a limit: what was to be paid, and how much could be."""
-    what = _BY_REASON.get(reason.code, What.METHOD_CLOSED)
+    what = _BY_REASON.get(reason.code, ChangeType.METHOD_CLOSED)
     before: Value = expected
     after: Value = None if reason.remedy is None else reason.remedy.amount
-    if what is What.BALANCE_SHORT:
+    if what is ChangeType.BALANCE_SHORT:
         after = None if method.instrument is None else method.instrument.available
-    elif what is not What.LIMIT_REACHED:
+    elif what is not ChangeType.LIMIT_REACHED:
         before, after = _AVAILABLE, Availability.UNAVAILABLE
     return Change(what=what, before=before, after=after, subject=subject, reason=reason.code)
 
 
-def _priced(chosen: Chosen, before: Before, method: PayMethod) -> Iterator[Change]:
+def _priced(chosen: ChosenFields, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
     """The total and its parts. Of what cannot be used the price is compared as well, where it has one; an option that is gone has none."""
     option = _option(chosen, method)
     amounts = method.amount if option is None else option.amount
@@ -212,37 +216,43 @@ def _priced(chosen: Chosen, before: Before, method: PayMethod) -> Iterator[Chang
         return
     expected, payable = chosen.expected_payable, amounts.payable
     if row is None or row.payable is None:
-        yield Change(what=What.PRICE_CHANGED, before=None, after=payable)
+        yield Change(what=ChangeType.PRICE_CHANGED, before=None, after=payable)
     elif payable != expected:
-        yield Change(what=What.PRICE_CHANGED, before=expected, after=payable)
+        yield Change(what=ChangeType.PRICE_CHANGED, before=expected, after=payable)
     yield from _gone_promotions(chosen, row, amounts, before.amount.currency)
     if before.row is not None and row is not None and row.payable is not None:
         yield from _parts(row, before.amount.currency, amounts)
         yield from _shares(chosen, before.row, before.amount.currency, method)
 
 
-def _gone_promotions(chosen: Chosen, row: Row | None, amounts: Amounts, currency: Currency) -> Iterator[Change]:
+def _gone_promotions(
+    chosen: ChosenFields, row: OfferRow | None, amounts: Amounts, currency: Currency
+) -> Iterator[Change]:
     """Those that were offered with this price, and those that the payer asks for."""
     worth = {} if row is None else dict(row.promotions)
     still = {discount.promotion_id for discount in amounts.discounts}
     for promotion_id in sorted({*worth, *chosen.promotion_ids} - still):
         then = Money(currency, worth[promotion_id]) if promotion_id in worth else None
-        yield Change(what=What.PROMOTION_GONE, before=then, after=None, subject=promotion_id)
+        yield Change(what=ChangeType.PROMOTION_GONE, before=then, after=None, subject=promotion_id)
 
 
-def _parts(row: Row, currency: Currency, amounts: Amounts) -> Iterator[Change]:
+def _parts(row: OfferRow, currency: Currency, amounts: Amounts) -> Iterator[Change]:
     """What the price is made of."""
     worth = dict(row.promotions)
     for discount in amounts.discounts:
         then = worth.get(discount.promotion_id)
         if then is None or Money(currency, then) != discount.amount:
             was = None if then is None else Money(currency, then)
-            yield Change(what=What.PRICE_CHANGED, before=was, after=discount.amount, subject=discount.promotion_id)
+            yield Change(
+                what=ChangeType.PRICE_CHANGED, before=was, after=discount.amount, subject=discount.promotion_id
+            )
     if Money(currency, row.fee or 0) != amounts.fee:
-        yield Change(what=What.PRICE_CHANGED, before=Money(currency, row.fee or 0), after=amounts.fee, subject="fee")
+        yield Change(
+            what=ChangeType.PRICE_CHANGED, before=Money(currency, row.fee or 0), after=amounts.fee, subject="fee"
+        )
 
 
-def _shares(chosen: Chosen, row: Row, currency: Currency, method: PayMethod) -> Iterator[Change]:
+def _shares(chosen: ChosenFields, row: OfferRow, currency: Currency, method: PayMethod) -> Iterator[Change]:
     """Who gave what, and who gives it now. A balance that gives less is short, whatever the total is.
 
     The split that was offered is with the method's own choice of a card. Of another card's the balance is compared, and no card.
@@ -260,21 +270,24 @@ def _shares(chosen: Chosen, row: Row, currency: Currency, method: PayMethod) -> 
         if gave != gives:
             less = sort == ShareType.BALANCE and gave is not None and (gives is None or gives.value < gave.value)
             yield Change(
-                what=What.BALANCE_SHORT if less else What.PRICE_CHANGED, before=gave, after=gives, subject=name
+                what=ChangeType.BALANCE_SHORT if less else ChangeType.PRICE_CHANGED,
+                before=gave,
+                after=gives,
+                subject=name,
             )
 
 
-def _option(chosen: Chosen, method: PayMethod) -> Option | None:
+def _option(chosen: ChosenFields, method: PayMethod) -> Option | None:
     return next((option for option in method.options if option.option_id == chosen.option_id), None)
 
 
-def _row(row: Row | None, option_id: str | None) -> Row | None:
+def _row(row: OfferRow | None, option_id: str | None) -> OfferRow | None:
     """An option without a row of its own costs what its method does."""
     if row is None or option_id is None:
         return row
     return next((option for option in row.options if option.id == option_id), row)
 
 
-def _promotions(row: Row, option_id: str | None) -> Sequence[tuple[str, int]]:
+def _promotions(row: OfferRow, option_id: str | None) -> Sequence[tuple[str, int]]:
     found = _row(row, option_id)
     return () if found is None else found.promotions

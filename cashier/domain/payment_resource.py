@@ -12,10 +12,10 @@ from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
 from cashier.domain.payment_message import Message, MessageCode
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 
 
-class Challenge(Struct, frozen=True, kw_only=True):
+class ChallengeView(Struct, frozen=True, kw_only=True):
     """What the payer has to prove, and how often and until when they may try. `render_value` is masked."""
 
     challenge_id: str
@@ -39,9 +39,9 @@ class Payment(Struct, frozen=True, kw_only=True):
 
     payment_id: str
     order_id: str
-    status: Status
+    status: PaymentStatus
     amount: Money
-    challenge: Challenge | None
+    challenge: ChallengeView | None
     next_action: Action | None
     route: RouteTaken | None
     message: Message
@@ -50,8 +50,8 @@ class Payment(Struct, frozen=True, kw_only=True):
     expires_at: Instant
 
 
-def challenge(challenged: CarriedChallenge) -> Challenge:
-    return Challenge(
+def challenge(challenged: CarriedChallenge) -> ChallengeView:
+    return ChallengeView(
         challenge_id=challenged.challenge_id,
         type=challenged.type,
         render_value=challenged.render_value,

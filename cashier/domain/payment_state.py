@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 
-class Status(StrEnum):
+class PaymentStatus(StrEnum):
     CHALLENGE = "CHALLENGE"
     ACTION_REQUIRED = "ACTION_REQUIRED"
     PROCESSING = "PROCESSING"
@@ -21,7 +21,7 @@ class Status(StrEnum):
     CLOSED_REFUNDING = "CLOSED_REFUNDING"
 
 
-class Event(StrEnum):
+class PaymentEvent(StrEnum):
     """Values are as the README's diagram words them."""
 
     RISK_ACCEPTED = "risk accepts"
@@ -51,66 +51,66 @@ class Event(StrEnum):
     EXPIRED = "time is up"
 
 
-FINAL = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CLOSED, Status.CLOSED_REFUNDING})
+FINAL = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED, PaymentStatus.CLOSED, PaymentStatus.CLOSED_REFUNDING})
 
 # Risk is asked before there is anything to tell. A rejection is told at once: nothing was sent.
-START: Mapping[Event, Status] = {
-    Event.RISK_ACCEPTED: Status.PROCESSING,
-    Event.RISK_CHALLENGED: Status.CHALLENGE,
-    Event.RISK_REJECTED: Status.FAILED,
+START: Mapping[PaymentEvent, PaymentStatus] = {
+    PaymentEvent.RISK_ACCEPTED: PaymentStatus.PROCESSING,
+    PaymentEvent.RISK_CHALLENGED: PaymentStatus.CHALLENGE,
+    PaymentEvent.RISK_REJECTED: PaymentStatus.FAILED,
 }
 
 # What any look may find of a payment that the engine may have: also while a challenge is open here, for it may be passed elsewhere.
-_FOUND: Mapping[Event, Status] = {
-    Event.ENGINE_SILENT: Status.PROCESSING,
-    Event.ENGINE_NEVER_ARRIVED: Status.PROCESSING,
-    Event.ENGINE_PROCESSING: Status.PROCESSING,
-    Event.ENGINE_USER_PAYING: Status.PROCESSING,
-    Event.ENGINE_SUCCEEDED: Status.PROCESSING,
-    Event.ACQUIRER_SILENT: Status.PROCESSING,
-    Event.ORDER_OVER: Status.PROCESSING,
-    Event.CANCELLED: Status.PROCESSING,
-    Event.EXPIRED: Status.PROCESSING,
-    Event.ENGINE_ACTION_REQUIRED: Status.ACTION_REQUIRED,
-    Event.ENGINE_FAILED: Status.FAILED,
-    Event.ENGINE_REVERSED: Status.CLOSED,
-    Event.ORDER_PAID: Status.SUCCEEDED,
-    Event.ORDER_REFUNDED: Status.SUCCEEDED,
-    Event.ORDER_CLOSED_REFUNDING: Status.CLOSED_REFUNDING,
-    Event.ORDER_CLOSED_REFUNDED: Status.CLOSED_REFUNDING,
-    Event.PAID_TWICE: Status.CLOSED_REFUNDING,
+_FOUND: Mapping[PaymentEvent, PaymentStatus] = {
+    PaymentEvent.ENGINE_SILENT: PaymentStatus.PROCESSING,
+    PaymentEvent.ENGINE_NEVER_ARRIVED: PaymentStatus.PROCESSING,
+    PaymentEvent.ENGINE_PROCESSING: PaymentStatus.PROCESSING,
+    PaymentEvent.ENGINE_USER_PAYING: PaymentStatus.PROCESSING,
+    PaymentEvent.ENGINE_SUCCEEDED: PaymentStatus.PROCESSING,
+    PaymentEvent.ACQUIRER_SILENT: PaymentStatus.PROCESSING,
+    PaymentEvent.ORDER_OVER: PaymentStatus.PROCESSING,
+    PaymentEvent.CANCELLED: PaymentStatus.PROCESSING,
+    PaymentEvent.EXPIRED: PaymentStatus.PROCESSING,
+    PaymentEvent.ENGINE_ACTION_REQUIRED: PaymentStatus.ACTION_REQUIRED,
+    PaymentEvent.ENGINE_FAILED: PaymentStatus.FAILED,
+    PaymentEvent.ENGINE_REVERSED: PaymentStatus.CLOSED,
+    PaymentEvent.ORDER_PAID: PaymentStatus.SUCCEEDED,
+    PaymentEvent.ORDER_REFUNDED: PaymentStatus.SUCCEEDED,
+    PaymentEvent.ORDER_CLOSED_REFUNDING: PaymentStatus.CLOSED_REFUNDING,
+    PaymentEvent.ORDER_CLOSED_REFUNDED: PaymentStatus.CLOSED_REFUNDING,
+    PaymentEvent.PAID_TWICE: PaymentStatus.CLOSED_REFUNDING,
 }
 # And of one that the engine may never have had. Once it has asked for an action, it cannot be one of these.
-_UNSENT: Mapping[Event, Status] = {
-    Event.CHALLENGE_OPEN: Status.CHALLENGE,
-    Event.CHALLENGE_PASSED: Status.PROCESSING,
-    Event.CHALLENGE_OVER: Status.PROCESSING,
-    Event.CHALLENGE_FAILED: Status.FAILED,
-    Event.ENGINE_SEALED: Status.CLOSED,
+_UNSENT: Mapping[PaymentEvent, PaymentStatus] = {
+    PaymentEvent.CHALLENGE_OPEN: PaymentStatus.CHALLENGE,
+    PaymentEvent.CHALLENGE_PASSED: PaymentStatus.PROCESSING,
+    PaymentEvent.CHALLENGE_OVER: PaymentStatus.PROCESSING,
+    PaymentEvent.CHALLENGE_FAILED: PaymentStatus.FAILED,
+    PaymentEvent.ENGINE_SEALED: PaymentStatus.CLOSED,
 }
 
-NEXT: Mapping[Status, Mapping[Event, Status]] = {
-    Status.CHALLENGE: {**_UNSENT, **_FOUND},
-    Status.PROCESSING: {**_UNSENT, **_FOUND},
-    Status.ACTION_REQUIRED: _FOUND,
-    Status.SUCCEEDED: {},
-    Status.FAILED: {},
-    Status.CLOSED: {},
-    Status.CLOSED_REFUNDING: {},
+NEXT: Mapping[PaymentStatus, Mapping[PaymentEvent, PaymentStatus]] = {
+    PaymentStatus.CHALLENGE: {**_UNSENT, **_FOUND},
+    PaymentStatus.PROCESSING: {**_UNSENT, **_FOUND},
+    PaymentStatus.ACTION_REQUIRED: _FOUND,
+    PaymentStatus.SUCCEEDED: {},
+    PaymentStatus.FAILED: {},
+    PaymentStatus.CLOSED: {},
+    PaymentStatus.CLOSED_REFUNDING: {},
 }
-LEADS: Mapping[Event, Status] = {**START, **_UNSENT, **_FOUND}
+LEADS: Mapping[PaymentEvent, PaymentStatus] = {**START, **_UNSENT, **_FOUND}
 
 
 class IllegalMove(Exception):
     """An event that cannot be heard there. Either we have a bug, or an upstream has taken back what it said for good."""
 
-    def __init__(self, status: Status | None, event: Event) -> None:
+    def __init__(self, status: PaymentStatus | None, event: PaymentEvent) -> None:
         super().__init__(f"{event.name} leads nowhere from {'the start' if status is None else status}")
         self.status = status
         self.event = event
 
 
-def moved(status: Status | None, event: Event) -> Status:
+def moved(status: PaymentStatus | None, event: PaymentEvent) -> PaymentStatus:
     """Where an event leads from a status; None is the start. Raises `IllegalMove`."""
     found = (START if status is None else NEXT[status]).get(event)
     if found is None:

@@ -18,7 +18,7 @@ ARRIVAL_S = 30
 AFTERMATH_S = 600
 
 
-class Pace(Struct, frozen=True):
+class PollSchedule(Struct, frozen=True):
     """`first_ms`: the first steps. Then each of `steady`: until so many seconds after the start, in steps of so many milliseconds. Then
     `last_ms`."""
 
@@ -28,16 +28,16 @@ class Pace(Struct, frozen=True):
 
 
 # Where machines are at work: the result is seconds away, or something is broken.
-PROMPT = Pace((1_000, 2_000, 3_000), ((120, 5_000), (600, 15_000)))
+PROMPT = PollSchedule((1_000, 2_000, 3_000), ((120, 5_000), (600, 15_000)))
 # The engine has the money, and only the acquirer has yet to say so. When that began is not known, only that it does not last.
-CONFIRMING = Pace(last_ms=5_000)
+CONFIRMING = PollSchedule(last_ms=5_000)
 # Past `until`, for whoever still asks.
-LATE = Pace()
-_ATTENDED = Pace((1_000, 2_000, 3_000), last_ms=5_000)
-_AWAY = Pace(steady=((60, 2_000), (300, 5_000), (1_800, 10_000)))
-_SHOWN = Pace(steady=((120, 2_000),), last_ms=5_000)
+LATE = PollSchedule()
+_ATTENDED = PollSchedule((1_000, 2_000, 3_000), last_ms=5_000)
+_AWAY = PollSchedule(steady=((60, 2_000), (300, 5_000), (1_800, 10_000)))
+_SHOWN = PollSchedule(steady=((120, 2_000),), last_ms=5_000)
 # A person goes to a bank or a shop: nothing will happen for minutes, and not much sooner be wanted.
-_ERRAND = Pace(steady=((1_800, 60_000),), last_ms=180_000)
+_ERRAND = PollSchedule(steady=((1_800, 60_000),), last_ms=180_000)
 
 # Where the payer has to act elsewhere.
 _BY_KIND = {
@@ -51,12 +51,12 @@ _BY_KIND = {
 }
 
 
-def of_kind(kind: Kind) -> Pace:
+def of_kind(kind: Kind) -> PollSchedule:
     """How fast to look while the payer acts elsewhere."""
     return _BY_KIND.get(kind, PROMPT)
 
 
-def poll_after_ms(pace: Pace, elapsed_s: float) -> int:
+def poll_after_ms(pace: PollSchedule, elapsed_s: float) -> int:
     """The step to take, so long after the start: 1, 2, 3, 5, 5 … s for one at a counter."""
     elapsed_ms = max(0, int(elapsed_s * 1_000))
     mark_ms = 0

@@ -16,7 +16,7 @@ from cashier.domain.pay_method import Instrument, Kind
 _WITHOUT = dict.fromkeys(TITLE_PARTS, "")
 
 
-class Face(Struct, frozen=True, gc=False):
+class Presentation(Struct, frozen=True, gc=False):
     method_id: str
     title: str
     icon: str
@@ -24,9 +24,9 @@ class Face(Struct, frozen=True, gc=False):
 
 
 @lru_cache(maxsize=4096)
-def of_provider(kind: Kind, title: str, icon_template: str, provider: str, provider_name: str) -> Face:
+def of_provider(kind: Kind, title: str, icon_template: str, provider: str, provider_name: str) -> Presentation:
     """`title` and `icon_template` as the catalog has them."""
-    return Face(
+    return Presentation(
         f"{kind}:{provider}",
         _filled(title, bank_name=provider_name, provider_name=provider_name),
         icon(icon_template, provider),

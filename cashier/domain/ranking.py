@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Channel, ChannelStatus
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer
@@ -46,7 +46,7 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     down_below_bps: int = 3_500
 
 
-class Share(Struct, frozen=True, gc=False):
+class RankingShare(Struct, frozen=True, gc=False):
     """What counts for several ways alike: every one of a kind, or every one of a kind at one price. `payable`: that price."""
 
     score: int
@@ -54,23 +54,23 @@ class Share(Struct, frozen=True, gc=False):
     payable: int = 0
 
 
-class Habit(Struct, frozen=True):
+class UsageHabit(Struct, frozen=True):
     """What counts for every way of a kind, and with it `priced`, for those at one price, by the identity of the price: comparing figures
     would cost more than it saves. `last_id`: of the kind that was used last, the instrument."""
 
-    share: Share
+    share: RankingShare
     is_last: bool
     last_id: str | None
-    priced: dict[int, Share]
+    priced: dict[int, RankingShare]
 
 
-_NOTHING = Share(0, ())
+_NOTHING = RankingShare(0, ())
 # A way's place: standing, score (the highest first), what the payer pays, the kind's position, the id, and which of the offers it is.
 # What follows comes along and is never compared: the offer, its reasons and its health.
 Row = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
 
 
-def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
+def ranked(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
     methods = []
     preferred = True
@@ -104,9 +104,9 @@ def ranked(case: Case, offers: list[Offer], weights: Weights) -> tuple[PayMethod
     return tuple(methods)
 
 
-def _rows(case: Case, offers: list[Offer], weights: Weights) -> list[Row]:
+def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list[Row]:
     """Ways of one kind come one after the other and mostly at one price, so what they share is looked up when it changes."""
-    habits, nothing, order_value = _habits(case, weights), Habit(_NOTHING, False, None, {}), case.amount.value
+    habits, nothing, order_value = _habits(case, weights), UsageHabit(_NOTHING, False, None, {}), case.amount.value
     failure, cost, steady_bps = (
         weights.failure,
         weights.cost,
@@ -142,7 +142,7 @@ def _rows(case: Case, offers: list[Offer], weights: Weights) -> list[Row]:
     return rows
 
 
-def _habits(case: Case, weights: Weights) -> dict[str, Habit]:
+def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
     """By kind, its share of what the member paid with, marketing's wish, and whether it was the last."""
     member, marketing = case.facts.member, case.facts.marketing
     counts: dict[str, int] = {}
@@ -150,29 +150,29 @@ def _habits(case: Case, weights: Weights) -> dict[str, Habit]:
     for used in member.usage:
         counts[used.kind] = counts.get(used.kind, 0) + used.count
         total += used.count
-    shares: dict[str, Share] = {}
+    shares: dict[str, RankingShare] = {}
     for kind, count in counts.items():
         if count:
-            shares[kind] = Share(weights.usage * (count * BPS // total), (f"USED:{count}",))
+            shares[kind] = RankingShare(weights.usage * (count * BPS // total), (f"USED:{count}",))
     if not isinstance(marketing, Missing):
         for boost in sorted(marketing.boosts, key=_label):
             so_far = shares.get(boost.kind, _NOTHING)
-            shares[boost.kind] = Share(
+            shares[boost.kind] = RankingShare(
                 so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}")
             )
-    habits: dict[str, Habit] = {}
+    habits: dict[str, UsageHabit] = {}
     for kind, share in shares.items():
-        habits[kind] = Habit(share, False, None, {})
+        habits[kind] = UsageHabit(share, False, None, {})
     last = member.last_used
     if last is not None:
-        habits[last.kind] = Habit(shares.get(last.kind, _NOTHING), True, last.instrument_id, {})
+        habits[last.kind] = UsageHabit(shares.get(last.kind, _NOTHING), True, last.instrument_id, {})
     return habits
 
 
 _label = attrgetter("label")
 
 
-def _priced(habit: Habit, amounts: Amounts | None, order_value: int, weights: Weights) -> Share:
+def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> RankingShare:
     """Habit, with what is saved and what the fee is. Of the kind that was used last, another than the very same is taken to be meant."""
     score, reasons, payable = habit.share.score, habit.share.reasons, order_value
     if amounts is not None:
@@ -187,7 +187,7 @@ def _priced(habit: Habit, amounts: Amounts | None, order_value: int, weights: We
     if habit.is_last:
         score += weights.last_kind * BPS
         reasons = ("LAST_KIND", *reasons)
-    found = habit.priced[id(amounts)] = Share(score, reasons, payable)
+    found = habit.priced[id(amounts)] = RankingShare(score, reasons, payable)
     return found
 
 

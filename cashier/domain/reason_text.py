@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.pay_method import Option, Reason
 from cashier.domain.quote import Quote
 from cashier.domain.refusal import AVAILABLE, STANDING, Refusal, availability
 
 
-def reason(case: Case, refusal: Refusal) -> Reason:
+def reason(case: ConsultationCase, refusal: Refusal) -> Reason:
     text, remedy = case.wording.reasons[refusal.code], refusal.remedy
     if refusal.amount is None and (remedy is None or remedy.until is None):
         return _plain(text, refusal)
@@ -32,7 +32,7 @@ def _told(text: str, refusal: Refusal, amount: str, until: str) -> Reason:
     )  # a text may end in an `until` that nobody told
 
 
-def option(case: Case, option_id: str, title: str, quote: Quote) -> Option:
+def option(case: ConsultationCase, option_id: str, title: str, quote: Quote) -> Option:
     refusal = quote.refusal
     if refusal is None:
         return Option(option_id, title, AVAILABLE, None, quote.amounts)

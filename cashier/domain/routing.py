@@ -20,13 +20,13 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from cashier.domain.channel_health import TrackRecord, ceiling_bps, probe_due, success
+from cashier.domain.channel_health import ChannelRecord, ceiling_bps, probe_due, success_rate
 from cashier.domain.facts import Channel
 from cashier.domain.money import BPS
 from cashier.domain.quote import cost_bps
-from cashier.domain.routing_rules import By, Passage, Routing, Rule
+from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
 
-_UNHEARD = TrackRecord()
+_UNHEARD = ChannelRecord()
 
 
 class RouteReason(StrEnum):
@@ -42,7 +42,7 @@ class RouteReason(StrEnum):
     ALL_SICK = "ALL_SICK"
 
 
-class Rated(Struct, frozen=True):
+class RatedChannel(Struct, frozen=True):
     """One candidate as it was seen. `share_bps`: how much of such payments it gets now, probes apart."""
 
     channel_id: str
@@ -52,7 +52,7 @@ class Rated(Struct, frozen=True):
     sick: bool
 
 
-class Route(Struct, frozen=True):
+class RoutingDecision(Struct, frozen=True):
     """`alternatives` by id, the best first; none of them costs the payer anything else. `rated`: for operators, in the rule's order."""
 
     channel_id: str
@@ -60,7 +60,7 @@ class Route(Struct, frozen=True):
     alternatives: tuple[str, ...]
     probe: bool
     why: RouteReason
-    rated: tuple[Rated, ...]
+    rated: tuple[RatedChannel, ...]
 
 
 class _Runner(Struct, frozen=True):
@@ -80,13 +80,13 @@ class _Runner(Struct, frozen=True):
 
 def route(
     routing: Routing,
-    passage: Passage,
+    passage: RoutedPayment,
     channels: Sequence[Channel],
-    records: Mapping[str, TrackRecord],
+    records: Mapping[str, ChannelRecord],
     now_s: int,
     seed: str,
     tried: Set[str] = frozenset(),
-) -> Route:
+) -> RoutingDecision:
     """Which of `channels` takes it; there must be one. `seed`: the payment's id. `tried`: channels on which this payment has failed: they
     come after all that are well, and such a payment is no probe. `now_s` is of the clock that `records` were kept by."""
     if not channels:
@@ -102,7 +102,7 @@ def route(
     ordered = sorted(runners, key=lambda runner: (runner.group, *_standing(runner, best_score, rule)))
     probe = None if tried else _probe(routing, ordered, records, now_s, seed)
     chosen = probe or _drawn(leading, shares, seed)
-    return Route(
+    return RoutingDecision(
         chosen.channel.channel_id,
         rule.name,
         tuple(runner.channel.channel_id for runner in ordered if runner is not chosen),
@@ -119,19 +119,22 @@ def die(seed: str, purpose: str, sides: int) -> int:
 
 def _runner(
     routing: Routing,
-    rule: Rule,
-    passage: Passage,
+    rule: RoutingRule,
+    passage: RoutedPayment,
     channel: Channel,
-    records: Mapping[str, TrackRecord],
+    records: Mapping[str, ChannelRecord],
     now_s: int,
     tried: Set[str],
 ) -> _Runner:
     record, ids = records.get(channel.channel_id, _UNHEARD), (channel.channel_id, channel.provider)
-    live, cost = success(record, channel.success_bps, now_s, routing.learning), cost_bps(channel, passage.amount.value)
-    weight, against = rule.weights if rule.by is By.BALANCED else (1, 0)
+    live, cost = (
+        success_rate(record, channel.success_bps, now_s, routing.learning),
+        cost_bps(channel, passage.amount.value),
+    )
+    weight, against = rule.weights if rule.by is RankBy.BALANCED else (1, 0)
     stated = weight * channel.success_bps - against * cost
     listed = [index for index, name in enumerate(rule.prefer) if name in ids]
-    order = (cost, -channel.success_bps) if rule.by is By.COST else (-stated, cost)
+    order = (cost, -channel.success_bps) if rule.by is RankBy.COST else (-stated, cost)
     return _Runner(
         channel,
         (record.sick, channel.channel_id in tried, any(name in rule.avoid for name in ids)),
@@ -149,16 +152,16 @@ def _place(runner: _Runner) -> tuple[int, int, int, str]:
     return runner.place
 
 
-def _behind(runner: _Runner, best_score: int, rule: Rule) -> int:
+def _behind(runner: _Runner, best_score: int, rule: RoutingRule) -> int:
     """By how much more than chance explains it is behind the best, beyond what the rule tolerates; 0 for one that is as good as any."""
     return max(0, best_score - runner.score - runner.noise - rule.within_bps * _scale(rule))
 
 
-def _scale(rule: Rule) -> int:
-    return rule.weights[0] if rule.by is By.BALANCED else 1
+def _scale(rule: RoutingRule) -> int:
+    return rule.weights[0] if rule.by is RankBy.BALANCED else 1
 
 
-def _shares(leading: list[_Runner], best_score: int, rule: Rule) -> dict[str, int]:
+def _shares(leading: list[_Runner], best_score: int, rule: RoutingRule) -> dict[str, int]:
     """In basis points, which add up to all. Each in the rule's order takes what it is fit for of what those before it left."""
     shares, left, slope = {}, BPS, rule.within_bps * _scale(rule)
     for runner in leading:
@@ -171,7 +174,7 @@ def _shares(leading: list[_Runner], best_score: int, rule: Rule) -> dict[str, in
     return shares
 
 
-def _standing(runner: _Runner, best_score: int, rule: Rule) -> tuple[bool, int, tuple[int, int, int, str]]:
+def _standing(runner: _Runner, best_score: int, rule: RoutingRule) -> tuple[bool, int, tuple[int, int, int, str]]:
     """The order of those that stand by: as the rule has it, but for what is clearly worse now."""
     return (not runner.preferred, 0 if runner.preferred else _behind(runner, best_score, rule), runner.place)
 
@@ -186,7 +189,7 @@ def _drawn(leading: list[_Runner], shares: dict[str, int], seed: str) -> _Runner
 
 
 def _probe(
-    routing: Routing, ordered: list[_Runner], records: Mapping[str, TrackRecord], now_s: int, seed: str
+    routing: Routing, ordered: list[_Runner], records: Mapping[str, ChannelRecord], now_s: int, seed: str
 ) -> _Runner | None:
     """The sick channel that this payment tries, if any. Where all are sick there is nobody to stand by, and every payment is a trial."""
     if ordered[0].group[0]:
@@ -198,7 +201,7 @@ def _probe(
     return None
 
 
-def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: Rule) -> RouteReason:
+def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: RoutingRule) -> RouteReason:
     if len(runners) == 1:
         return RouteReason.ONLY
     if chosen.group[0]:
@@ -207,11 +210,13 @@ def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: 
         return RouteReason.SHARED
     if chosen.preferred:
         return RouteReason.PREFERRED
-    return {By.COST: RouteReason.CHEAPEST, By.SUCCESS: RouteReason.LIKELIEST, By.BALANCED: RouteReason.BALANCED}[
-        rule.by
-    ]
+    return {
+        RankBy.COST: RouteReason.CHEAPEST,
+        RankBy.SUCCESS: RouteReason.LIKELIEST,
+        RankBy.BALANCED: RouteReason.BALANCED,
+    }[rule.by]
 
 
-def _rated(runner: _Runner, shares: dict[str, int]) -> Rated:
+def _rated(runner: _Runner, shares: dict[str, int]) -> RatedChannel:
     channel_id = runner.channel.channel_id
-    return Rated(channel_id, runner.success_bps, runner.cost_bps, shares.get(channel_id, 0), runner.group[0])
+    return RatedChannel(channel_id, runner.success_bps, runner.cost_bps, shares.get(channel_id, 0), runner.group[0])

@@ -13,8 +13,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.domain.channel_health import Learning, Sickness
-from cashier.domain.failure_attribution import Blame
+from cashier.domain.channel_health import LearningSettings, SicknessSettings
+from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.money import BPS, DIGITS, Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
@@ -23,7 +23,7 @@ Words = str | tuple[str, ...]
 Amount = Annotated[int, Meta(ge=0)]
 
 
-class By(StrEnum):
+class RankBy(StrEnum):
     """What is looked at among channels that a rule does not order itself: cost, live success, or both."""
 
     COST = "cost"
@@ -31,7 +31,7 @@ class By(StrEnum):
     BALANCED = "balanced"
 
 
-class Passage(Struct, frozen=True):
+class RoutedPayment(Struct, frozen=True):
     """What is to be carried. `amount` is what the channel will carry, which is not the whole where a balance gives a part. `bank`: the
     card's bank, or the bank, chain or wallet that was chosen; None where it shows only in paying. `brand`: of a card, where it is known."""
 
@@ -45,7 +45,7 @@ class Passage(Struct, frozen=True):
     brand: str | None = None
 
 
-class When(Struct, frozen=True, forbid_unknown_fields=True):
+class RuleCondition(Struct, frozen=True, forbid_unknown_fields=True):
     """`when`. All that is named must hold; of a list any. `amount_from` is in it, `amount_below` is not; both in minor units."""
 
     kind: Words | None = None
@@ -59,13 +59,13 @@ class When(Struct, frozen=True, forbid_unknown_fields=True):
     amount_from: Amount | None = None
     amount_below: Amount | None = None
 
-    def holds(self, passage: Passage) -> bool:
+    def holds(self, passage: RoutedPayment) -> bool:
         least, below, value = self.amount_from or 0, self.amount_below, passage.amount.value
         if value < least or (below is not None and value >= below):
             return False
         return all(wanted is None or found(passage) in as_set(wanted) for wanted, found in self._narrowed())
 
-    def covers(self, other: When) -> bool:
+    def covers(self, other: RuleCondition) -> bool:
         """Whether it holds wherever the other does."""
         if (self.amount_from or 0) > (other.amount_from or 0):
             return False
@@ -76,11 +76,11 @@ class When(Struct, frozen=True, forbid_unknown_fields=True):
             its is None or (theirs is not None and as_set(its) >= as_set(theirs)) for (its, _), (theirs, _) in pairs
         )
 
-    def _narrowed(self) -> Iterator[tuple[Words | None, Callable[[Passage], str | None]]]:
+    def _narrowed(self) -> Iterator[tuple[Words | None, Callable[[RoutedPayment], str | None]]]:
         yield from zip((getattr(self, key) for key in _FOUND), _FOUND.values(), strict=True)
 
 
-_FOUND: dict[str, Callable[[Passage], str | None]] = {
+_FOUND: dict[str, Callable[[RoutedPayment], str | None]] = {
     "kind": lambda passage: passage.kind,
     "brand": lambda passage: passage.brand,
     "bank": lambda passage: passage.bank,
@@ -99,7 +99,7 @@ _KNOWN: dict[str, tuple[str, ...]] = {
 }
 
 
-class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+class RoutingRule(Struct, frozen=True, forbid_unknown_fields=True):
     """`[[rule]]`. `prefer`: channels, or all those of a provider, before any other and in this order, while they are not sick. `avoid`:
     only where there is no other. The rest go `by` what is named: the first in its order takes the traffic while the live success of
     none is better by more than `within_bps`, loses it bit by bit as one is, and has none left at twice that.
@@ -108,10 +108,10 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}(?![\s\S])")]
-    when: When | None = None
+    when: RuleCondition | None = None
     prefer: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
-    by: By = By.COST
+    by: RankBy = RankBy.COST
     within_bps: Annotated[int, Meta(ge=10, le=BPS)] = 200
     success_weight: Annotated[int, Meta(ge=0, le=1_000)] | None = None
     cost_weight: Annotated[int, Meta(ge=0, le=1_000)] | None = None
@@ -126,9 +126,9 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
     def faults(self) -> Iterator[str]:
         weighed = self.success_weight is not None or self.cost_weight is not None
-        if weighed and self.by is not By.BALANCED:
+        if weighed and self.by is not RankBy.BALANCED:
             yield f'success_weight and cost_weight are for by = "balanced", but this rule has by = "{self.by}"'
-        if self.by is By.BALANCED and 0 in self.weights:
+        if self.by is RankBy.BALANCED and 0 in self.weights:
             yield 'a weight of 0 is not balanced; by = "cost" or by = "success" says the same'
         for doubled in sorted(set(self.prefer) & set(self.avoid)):
             yield f"{doubled} is preferred and avoided"
@@ -140,13 +140,13 @@ class Routing(Struct, frozen=True, forbid_unknown_fields=True):
     """`routing.toml`. The first rule that matches holds; the last has no `when`, so one always does. `codes`: how the codes begin that
     a payer shows to be scanned, by provider."""
 
-    rule: Annotated[tuple[Rule, ...], Meta(min_length=1)]
-    learning: Learning = Learning()
-    sick: Sickness = Sickness()
-    blame: Blame = Blame()
+    rule: Annotated[tuple[RoutingRule, ...], Meta(min_length=1)]
+    learning: LearningSettings = LearningSettings()
+    sick: SicknessSettings = SicknessSettings()
+    blame: FailureAttribution = FailureAttribution()
     codes: dict[str, tuple[Annotated[str, Meta(pattern=r"^[0-9]{1,8}(?![\s\S])")], ...]] = {}
 
-    def rule_for(self, passage: Passage) -> Rule:
+    def rule_for(self, passage: RoutedPayment) -> RoutingRule:
         return next(rule for rule in self.rule if rule.when is None or rule.when.holds(passage))
 
     def provider_of(self, auth_code: str) -> str | None:
@@ -174,7 +174,7 @@ def as_set(words: Words) -> frozenset[str]:
     return frozenset((words,)) if isinstance(words, str) else frozenset(words)
 
 
-def _order_faults(rules: tuple[Rule, ...]) -> Iterator[str]:
+def _order_faults(rules: tuple[RoutingRule, ...]) -> Iterator[str]:
     seen: dict[str, int] = {}
     for number, rule in enumerate(rules, 1):
         if rule.name in seen:
@@ -189,7 +189,7 @@ def _order_faults(rules: tuple[Rule, ...]) -> Iterator[str]:
         yield f'[[rule]] "{rules[-1].name}" is the last and has a `when`; end with a rule without one, for all other payments'
 
 
-def _when_faults(when: When) -> Iterator[str]:
+def _when_faults(when: RuleCondition) -> Iterator[str]:
     for key in _FOUND:
         wanted: Words | None = getattr(when, key)
         if wanted is not None and not as_set(wanted):

@@ -13,20 +13,20 @@ from msgspec import Struct
 
 from cashier.domain.card_offers import BoundCard
 from cashier.domain.facts import Account, Channel
-from cashier.domain.kind_assessment import Line
+from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import beyond, smallest_carried, too_little
 from cashier.domain.money import Money, share_half_up
 from cashier.domain.offer import NO_CHANNEL, Offer, within
-from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
+from cashier.domain.pay_method import Amounts, Kind, PayMethodLeg, PayMethodLegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, ordered
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import Road
+from cashier.domain.storefront_channel import StorefrontChannel
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 
 
-class Split(Struct, frozen=True, gc=False):
+class SplitAmounts(Struct, frozen=True, gc=False):
     """What it costs in all, and who gives what of that. The balance nothing where that cannot be: then it is no combined payment."""
 
     amounts: Amounts
@@ -34,7 +34,7 @@ class Split(Struct, frozen=True, gc=False):
     from_card: Money
 
 
-class Completion:
+class SplitCandidate:
     """One account that falls short, and what a card would have to add.
 
     The account's own quotas are not asked again: alone it would have had to carry more, and was only found to hold too little.
@@ -42,11 +42,11 @@ class Completion:
 
     __slots__ = ("_coupons", "_splits", "account", "line")
 
-    def __init__(self, line: Line, account: Account) -> None:
+    def __init__(self, line: KindAssessment, account: Account) -> None:
         self.line = line
         self.account = account
         self._coupons = line.case.coupons.of(KINDS)
-        self._splits: dict[tuple[str | None, int, int], Split] = {}
+        self._splits: dict[tuple[str | None, int, int], SplitAmounts] = {}
 
     def over(self, held: BoundCard) -> Quote:
         """The best quote with this card, without its legs: most cards are only options."""
@@ -67,12 +67,12 @@ class Completion:
         if not split.from_balance.value:
             return quote
         legs = (
-            Leg(LegType.BALANCE, self.account.account_id, split.from_balance),
-            Leg(LegType.CHANNEL, held.card.card_id, split.from_card),
+            PayMethodLeg(PayMethodLegType.BALANCE, self.account.account_id, split.from_balance),
+            PayMethodLeg(PayMethodLegType.CHANNEL, held.card.card_id, split.from_card),
         )
         return Quote(quote.refusal, quote.amounts, None, channel, legs)
 
-    def _quote(self, held: BoundCard, road: Road) -> Quote:
+    def _quote(self, held: BoundCard, road: StorefrontChannel) -> Quote:
         case, channel = self.line.case, road.channel
         refusal = None if road.refusal is None else road.refused(case.now)
         if not road.bounded:
@@ -82,14 +82,14 @@ class Completion:
             refusal = self._refusal(held, channel, split) or case.quota_gap
         return Quote(refusal, split.amounts, None, channel)
 
-    def _refusal(self, held: BoundCard, channel: Channel, split: Split) -> Refusal | None:
+    def _refusal(self, held: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
         if not split.from_balance.value:
             return too_little(channel) if split.amounts.payable.value else None
         carried = split.from_card.value
         limits, setter = within(self.line, channel, held.card.card_id)
         return _together(beyond(limits, carried, setter), split)
 
-    def _split(self, bank: str, channel_min: int, fee_bps: int) -> Split:
+    def _split(self, bank: str, channel_min: int, fee_bps: int) -> SplitAmounts:
         case = self.line.case
         key = (bank if bank in self._coupons.banks else None, channel_min, fee_bps)
         found = self._splits.get(key)
@@ -99,13 +99,13 @@ class Completion:
             rest = case.amount.value - discounts.total
             carried = min(rest, max(rest - self.account.available.value, least))
             fee = share_half_up(carried, fee_bps)
-            found = self._splits[key] = Split(
+            found = self._splits[key] = SplitAmounts(
                 case.priced(discounts, fee), Money(case.currency, rest - carried), Money(case.currency, carried + fee)
             )
         return found
 
 
-def _together(refusal: Refusal | None, split: Split) -> Refusal | None:
+def _together(refusal: Refusal | None, split: SplitAmounts) -> Refusal | None:
     """The card may carry so much: the payment may be that and what the balance gives."""
     if refusal is None or refusal.amount is None:
         return refusal
@@ -113,12 +113,14 @@ def _together(refusal: Refusal | None, split: Split) -> Refusal | None:
     return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, most), refusal.amount)
 
 
-def offers(balance: Line, line: Line, account: Account, alone: Offer, cards: list[BoundCard]) -> Iterator[Offer]:
+def offers(
+    balance: KindAssessment, line: KindAssessment, account: Account, alone: Offer, cards: list[BoundCard]
+) -> Iterator[Offer]:
     """At most one: the account with the best of the cards. Nothing where no card is good of itself. `line` is that of QUICK_PAY."""
     good = [held for held in cards if held.refusal is None]
     if not good or not account.available.value or line.refusal is not None:
         return
-    case, completion = line.case, Completion(line, account)
+    case, completion = line.case, SplitCandidate(line, account)
     quotes = [completion.over(held) for held in good]
     best = best_quote(quotes)
     chosen = good[next(index for index, quote in enumerate(quotes) if quote is best)]

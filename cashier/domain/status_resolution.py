@@ -27,8 +27,8 @@ from cashier.domain.money import Money
 from cashier.domain.next_action import Action, Await, expiry
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import FINAL, LEADS, Event, Status, moved
-from cashier.domain.poll_schedule import Pace
+from cashier.domain.payment_state import FINAL, LEADS, PaymentEvent, PaymentStatus, moved
+from cashier.domain.poll_schedule import PollSchedule
 
 
 class EngineWord(StrEnum):
@@ -56,7 +56,7 @@ class AcquirerWord(StrEnum):
     SILENT = "SILENT"
 
 
-class EngineHeard(Struct, frozen=True):
+class EngineReport(Struct, frozen=True):
     """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED."""
 
     word: EngineWord
@@ -64,7 +64,7 @@ class EngineHeard(Struct, frozen=True):
     next_action: Action | None = None
 
 
-class AcquirerHeard(Struct, frozen=True):
+class AcquirerReport(Struct, frozen=True):
     """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time. `paid`:
     how much, where it says; the word decides, whatever that is."""
 
@@ -74,7 +74,7 @@ class AcquirerHeard(Struct, frozen=True):
     paid: Money | None = None
 
 
-class Underway(Struct, frozen=True, kw_only=True):
+class PaymentProgress(Struct, frozen=True, kw_only=True):
     """What the payment's token says. Times in seconds since 1970.
 
     `sent_at`: when the engine was first asked to take the money; None: never, and then there is a `challenge` that it waits for.
@@ -88,7 +88,7 @@ class Underway(Struct, frozen=True, kw_only=True):
     sent_at: int | None = None
     challenge: CarriedChallenge | None = None
     cancelled: bool = False
-    told: Status | None = None
+    told: PaymentStatus | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for one that was neither sent nor waits for a challenge: nothing would ever become of it."""
@@ -99,18 +99,18 @@ class Underway(Struct, frozen=True, kw_only=True):
     def unsent(self) -> CarriedChallenge | None:
         """The challenge that it waits for, as far as is known here. It may have been passed elsewhere, and has been where an engine that
         is now silent, or behind, was heard to ask for an action."""
-        return self.challenge if self.sent_at is None and self.told is not Status.ACTION_REQUIRED else None
+        return self.challenge if self.sent_at is None and self.told is not PaymentStatus.ACTION_REQUIRED else None
 
 
-class Standing(Struct, frozen=True):
+class ResolvedStatus(Struct, frozen=True):
     """`event`: what decided; None where nothing had to be asked any more. `next_action` and `poll_after_ms` only while it is not over.
 
     `to_reverse`: the engine should be asked to reverse. Whoever looks does so once, and derives again from its answer and a fresh look at
     the order before anything is told. Where that is still not the end it is told so, and the next look asks again: it may be asked often.
     """
 
-    status: Status
-    event: Event | None
+    status: PaymentStatus
+    event: PaymentEvent | None
     message: MessageCode
     next_action: Action | None = None
     poll_after_ms: int | None = None
@@ -126,90 +126,98 @@ _CLOSED_CODES = frozenset({"REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED
 _OVER = frozenset({AcquirerWord.PAID, AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING, AcquirerWord.REFUNDED})
 _CLOSED = frozenset({AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING})
 _LIVE = {
-    EngineWord.PROCESSING: Event.ENGINE_PROCESSING,
-    EngineWord.USER_PAYING: Event.ENGINE_USER_PAYING,
-    EngineWord.ACTION_REQUIRED: Event.ENGINE_ACTION_REQUIRED,
-    EngineWord.NEVER_ARRIVED: Event.ENGINE_NEVER_ARRIVED,
-    EngineWord.SILENT: Event.ENGINE_SILENT,
+    EngineWord.PROCESSING: PaymentEvent.ENGINE_PROCESSING,
+    EngineWord.USER_PAYING: PaymentEvent.ENGINE_USER_PAYING,
+    EngineWord.ACTION_REQUIRED: PaymentEvent.ENGINE_ACTION_REQUIRED,
+    EngineWord.NEVER_ARRIVED: PaymentEvent.ENGINE_NEVER_ARRIVED,
+    EngineWord.SILENT: PaymentEvent.ENGINE_SILENT,
 }
-_PAYER_ACTS = frozenset({Event.ENGINE_ACTION_REQUIRED, Event.ENGINE_USER_PAYING})
-_NOTHING_TO_POLL = FINAL | {Status.CHALLENGE}
+_PAYER_ACTS = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
+_NOTHING_TO_POLL = FINAL | {PaymentStatus.CHALLENGE}
 # After one of these, what is not over should be brought to an end.
-_ENDING = frozenset({Event.ORDER_OVER, Event.CANCELLED, Event.EXPIRED, Event.CHALLENGE_OVER})
+_ENDING = frozenset(
+    {PaymentEvent.ORDER_OVER, PaymentEvent.CANCELLED, PaymentEvent.EXPIRED, PaymentEvent.CHALLENGE_OVER}
+)
 
 
-def standing(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Standing:
+def resolve_status(
+    payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
+) -> ResolvedStatus:
     """Raises `IllegalMove` where what is heard now contradicts what was told last."""
     event = decisive(payment, engine, acquirer, now)
     status = LEADS[event]
     message = _words(engine, event)
     if payment.told in FINAL:
         same = status is payment.told
-        return Standing(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
+        return ResolvedStatus(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
     if payment.told is not None:
         moved(payment.told, event)
-    return Standing(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
+    return (
+        ResolvedStatus(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
+    )
 
 
-def decisive(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Event:
+def decisive(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime) -> PaymentEvent:
     """The one fact that decides."""
     found = _own_money(payment, engine, acquirer) or _ended(payment, engine, acquirer)
     return found or _ending(payment, engine, acquirer, now) or _going_on(payment, engine)
 
 
-def _own_money(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard) -> Event | None:
+def _own_money(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
     """What the acquirer says of this payment's money. Where it does not say whose it is, it is of the one that the engine made succeed."""
     owner = acquirer.payment_id
     if owner != payment.payment_id and (owner is not None or engine.word is not EngineWord.SUCCEEDED):
         return None
     match acquirer.word:
         case AcquirerWord.PAID:
-            return Event.ORDER_PAID
+            return PaymentEvent.ORDER_PAID
         case AcquirerWord.CLOSED_REFUNDING:
-            return Event.ORDER_CLOSED_REFUNDING
+            return PaymentEvent.ORDER_CLOSED_REFUNDING
         case AcquirerWord.REFUNDED:
             # The word is the same for an order that was paid and then refunded, and for one that was closed before the money came.
-            return Event.ORDER_REFUNDED if acquirer.closed_reason is None else Event.ORDER_CLOSED_REFUNDED
+            return PaymentEvent.ORDER_REFUNDED if acquirer.closed_reason is None else PaymentEvent.ORDER_CLOSED_REFUNDED
         case _:
             return None
 
 
-def _ended(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard) -> Event | None:
+def _ended(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
     """What the engine says for good, and the acquirer does not contradict."""
     silent = acquirer.word is AcquirerWord.SILENT
     match engine.word:
         case EngineWord.SUCCEEDED:
             if acquirer.word not in _OVER:
-                return Event.ENGINE_SUCCEEDED
-            return Event.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else Event.PAID_TWICE
+                return PaymentEvent.ENGINE_SUCCEEDED
+            return PaymentEvent.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else PaymentEvent.PAID_TWICE
         case EngineWord.FAILED if not silent:
             if engine.failure_code not in _CLOSED_CODES:
-                return Event.ENGINE_FAILED
-            return Event.CHALLENGE_FAILED if _spent(payment) else Event.ENGINE_REVERSED
+                return PaymentEvent.ENGINE_FAILED
+            return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_REVERSED
         case EngineWord.SEALED if not silent:
-            return Event.CHALLENGE_FAILED if _spent(payment) else Event.ENGINE_SEALED
+            return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_SEALED
         case EngineWord.FAILED | EngineWord.SEALED:
-            return Event.ACQUIRER_SILENT
+            return PaymentEvent.ACQUIRER_SILENT
         case _:
             return None
 
 
-def _ending(payment: Underway, engine: EngineHeard, acquirer: AcquirerHeard, now: datetime) -> Event | None:
+def _ending(
+    payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
+) -> PaymentEvent | None:
     """Why what may still live should be brought to an end. A challenge's end says nothing of a payment that the engine knows."""
     if acquirer.word in _OVER:
-        return Event.ORDER_OVER
+        return PaymentEvent.ORDER_OVER
     if payment.cancelled:
-        return Event.CANCELLED
+        return PaymentEvent.CANCELLED
     if (
         engine.word is EngineWord.NEVER_ARRIVED
         and payment.unsent is not None
         and verdict(payment.unsent, now.timestamp()) is not Verdict.OPEN
     ):
-        return Event.CHALLENGE_OVER
-    return Event.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
+        return PaymentEvent.CHALLENGE_OVER
+    return PaymentEvent.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
 
 
-def _time_is_up(payment: Underway, engine: EngineHeard, now_s: float) -> bool:
+def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) -> bool:
     """Somebody at a counter is not kept waiting; a code or a page that has run out is withdrawn; what has not arrived is not waited for
     much longer than any call takes. What the engine is working on by itself, and what it does not answer about, time does not end."""
     sent_at = payment.sent_at
@@ -227,54 +235,54 @@ def _time_is_up(payment: Underway, engine: EngineHeard, now_s: float) -> bool:
             return False
 
 
-def _going_on(payment: Underway, engine: EngineHeard) -> Event:
+def _going_on(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
     unsent = engine.word is EngineWord.NEVER_ARRIVED and payment.unsent is not None
-    return Event.CHALLENGE_OPEN if unsent else _LIVE[engine.word]
+    return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.word]
 
 
-def _spent(payment: Underway) -> bool:
+def _spent(payment: PaymentProgress) -> bool:
     return payment.unsent is not None and not payment.unsent.attempts_left
 
 
-def _waiting(payment: Underway, engine: EngineHeard, event: Event, now: datetime) -> Standing:
+def _waiting(payment: PaymentProgress, engine: EngineReport, event: PaymentEvent, now: datetime) -> ResolvedStatus:
     until_s = _until_s(payment, event)
     over = now.timestamp() >= until_s
     pace = poll_schedule.LATE if over else _pace(payment, event)
     after_ms = poll_schedule.poll_after_ms(pace, now.timestamp() - _since_s(payment, event, now.timestamp()))
     action: Action | None = None
-    if event is Event.ENGINE_ACTION_REQUIRED:
+    if event is PaymentEvent.ENGINE_ACTION_REQUIRED:
         action = engine.next_action
     elif not over:
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
-    return Standing(LEADS[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
+    return ResolvedStatus(LEADS[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
 
 
-def _pace(payment: Underway, event: Event) -> Pace:
-    if event is Event.ENGINE_SUCCEEDED:
+def _pace(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:
+    if event is PaymentEvent.ENGINE_SUCCEEDED:
         return poll_schedule.CONFIRMING
     return poll_schedule.of_kind(payment.kind) if event in _PAYER_ACTS else poll_schedule.PROMPT
 
 
-def _since_s(payment: Underway, event: Event, now_s: float) -> int:
+def _since_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -> int:
     """The start of what is waited for. What is being ended begins anew as the payer's time runs out."""
     if event in _ENDING and now_s >= payment.expires_at:
         return payment.expires_at
     return payment.sent_at or (payment.unsent.started_at if payment.unsent else payment.expires_at)
 
 
-def _until_s(payment: Underway, event: Event) -> int:
+def _until_s(payment: PaymentProgress, event: PaymentEvent) -> int:
     """When to stop asking: at a counter with the reversal, else some time after the payer could last do something."""
-    if event is Event.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
+    if event is PaymentEvent.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
         return payment.sent_at + poll_schedule.ATTENDED_S
     return payment.expires_at + poll_schedule.AFTERMATH_S
 
 
-def _words(engine: EngineHeard, event: Event) -> MessageCode:
+def _words(engine: EngineReport, event: PaymentEvent) -> MessageCode:
     """The engine's codes are its own; those that a payer can do something about have words of their own. Of what was reversed it says that
     nothing was taken; of what ran out or was refused because the order is over, money may still be on its way."""
-    if event is Event.ENGINE_FAILED:
+    if event is PaymentEvent.ENGINE_FAILED:
         return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
-    reversed_ = event is Event.ENGINE_REVERSED and engine.failure_code == "REVERSED"
+    reversed_ = event is PaymentEvent.ENGINE_REVERSED and engine.failure_code == "REVERSED"
     return MessageCode.CLOSED_UNPAID if reversed_ else _MESSAGES[event]
 
 
@@ -287,30 +295,30 @@ _BY_FAILURE = {
     "ORDER_PAID": MessageCode.ORDER_PAID,
 }
 _BY_STATUS = {
-    Status.SUCCEEDED: MessageCode.SUCCEEDED,
-    Status.FAILED: MessageCode.FAILED,
-    Status.CLOSED: MessageCode.CLOSED,
-    Status.CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
+    PaymentStatus.SUCCEEDED: MessageCode.SUCCEEDED,
+    PaymentStatus.FAILED: MessageCode.FAILED,
+    PaymentStatus.CLOSED: MessageCode.CLOSED,
+    PaymentStatus.CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
 }
 _MESSAGES = {
-    Event.CHALLENGE_OPEN: MessageCode.CHALLENGE,
-    Event.CHALLENGE_OVER: MessageCode.CLOSING,
-    Event.CHALLENGE_FAILED: MessageCode.CHALLENGE_FAILED,
-    Event.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
-    Event.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
-    Event.ENGINE_SEALED: MessageCode.CLOSED_UNPAID,
-    Event.ENGINE_PROCESSING: MessageCode.PROCESSING,
-    Event.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
-    Event.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,
-    Event.ENGINE_SUCCEEDED: MessageCode.CONFIRMING,
-    Event.ENGINE_REVERSED: MessageCode.CLOSED,
-    Event.ACQUIRER_SILENT: MessageCode.OUTCOME_UNKNOWN,
-    Event.ORDER_PAID: MessageCode.SUCCEEDED,
-    Event.ORDER_REFUNDED: MessageCode.SUCCEEDED_REFUNDED,
-    Event.ORDER_CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
-    Event.ORDER_CLOSED_REFUNDED: MessageCode.CLOSED_REFUNDED,
-    Event.PAID_TWICE: MessageCode.PAID_TWICE_REFUNDING,
-    Event.ORDER_OVER: MessageCode.CLOSING,
-    Event.CANCELLED: MessageCode.CLOSING,
-    Event.EXPIRED: MessageCode.CLOSING,
+    PaymentEvent.CHALLENGE_OPEN: MessageCode.CHALLENGE,
+    PaymentEvent.CHALLENGE_OVER: MessageCode.CLOSING,
+    PaymentEvent.CHALLENGE_FAILED: MessageCode.CHALLENGE_FAILED,
+    PaymentEvent.ENGINE_SILENT: MessageCode.OUTCOME_UNKNOWN,
+    PaymentEvent.ENGINE_NEVER_ARRIVED: MessageCode.OUTCOME_UNKNOWN,
+    PaymentEvent.ENGINE_SEALED: MessageCode.CLOSED_UNPAID,
+    PaymentEvent.ENGINE_PROCESSING: MessageCode.PROCESSING,
+    PaymentEvent.ENGINE_USER_PAYING: MessageCode.USER_PAYING,
+    PaymentEvent.ENGINE_ACTION_REQUIRED: MessageCode.ACTION_REQUIRED,
+    PaymentEvent.ENGINE_SUCCEEDED: MessageCode.CONFIRMING,
+    PaymentEvent.ENGINE_REVERSED: MessageCode.CLOSED,
+    PaymentEvent.ACQUIRER_SILENT: MessageCode.OUTCOME_UNKNOWN,
+    PaymentEvent.ORDER_PAID: MessageCode.SUCCEEDED,
+    PaymentEvent.ORDER_REFUNDED: MessageCode.SUCCEEDED_REFUNDED,
+    PaymentEvent.ORDER_CLOSED_REFUNDING: MessageCode.CLOSED_REFUNDING,
+    PaymentEvent.ORDER_CLOSED_REFUNDED: MessageCode.CLOSED_REFUNDED,
+    PaymentEvent.PAID_TWICE: MessageCode.PAID_TWICE_REFUNDING,
+    PaymentEvent.ORDER_OVER: MessageCode.CLOSING,
+    PaymentEvent.CANCELLED: MessageCode.CLOSING,
+    PaymentEvent.EXPIRED: MessageCode.CLOSING,
 }

@@ -16,7 +16,12 @@ from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import CURRENCY_NOT_SUPPORTED, Carrier, Road, road
+from cashier.domain.storefront_channel import (
+    CURRENCY_NOT_SUPPORTED,
+    StorefrontChannel,
+    StorefrontProvider,
+    storefront_channel,
+)
 
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
@@ -25,7 +30,7 @@ COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
 MAX_VIEWS = 64
 
 
-class Shelf(Struct, frozen=True, gc=False):
+class KindOnOffer(Struct, frozen=True, gc=False):
     """One kind: its terms and its words, what refuses it to everybody here, and who carries it, by provider."""
 
     terms: Terms
@@ -33,10 +38,10 @@ class Shelf(Struct, frozen=True, gc=False):
     title: str
     next_action: NextAction
     refusal: Refusal | None
-    carriers: dict[str, Carrier]
+    carriers: dict[str, StorefrontProvider]
 
 
-class View:
+class Storefront:
     """Shelves are put up as they are asked for."""
 
     __slots__ = ("_shelves", "catalog", "country", "currency", "locale", "product", "terminal")
@@ -50,19 +55,19 @@ class View:
         self.country = country
         self.currency = currency
         self.locale = locale
-        self._shelves: dict[Kind, Shelf] = {}
+        self._shelves: dict[Kind, KindOnOffer] = {}
 
-    def shelf(self, kind: Kind, channels: Channels | None) -> Shelf:
+    def shelf(self, kind: Kind, channels: Channels | None) -> KindOnOffer:
         """`channels`: always those that the view is kept with; None while they are not known."""
         found = self._shelves.get(kind)
         if found is None:
             found = self._shelves[kind] = self._put_up(kind, {} if channels is None else channels.by_kind.get(kind, {}))
         return found
 
-    def road(self, channel: Channel, terms: Terms) -> Road:
-        return road(channel, self.product, self.terminal, self.currency, terms.fee_bps)
+    def channel(self, channel: Channel, terms: Terms) -> StorefrontChannel:
+        return storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps)
 
-    def _put_up(self, kind: Kind, by_provider: dict[str, list[Channel]]) -> Shelf:
+    def _put_up(self, kind: Kind, by_provider: dict[str, list[Channel]]) -> KindOnOffer:
         terms = self.catalog.methods[kind]
         title = terms.title[self.locale]
         carriers = {}
@@ -70,14 +75,14 @@ class View:
             name = channels[0].provider_name
             roads, choosy = [], False
             for channel in channels:
-                roads.append(road(channel, self.product, self.terminal, self.currency, terms.fee_bps))
+                roads.append(storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps))
                 choosy = choosy or channel.brands is not None or channel.card_types is not None
             sole = roads[0] if len(roads) == 1 and roads[0].refusal is None else None
-            carriers[provider] = Carrier(
+            carriers[provider] = StorefrontProvider(
                 provider, name, presentation.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy
             )
         next_action = terms.terminal_actions.get(self.terminal, terms.next_action)
-        return Shelf(terms, terms.name[self.locale], title, next_action, self._refusal(terms), carriers)
+        return KindOnOffer(terms, terms.name[self.locale], title, next_action, self._refusal(terms), carriers)
 
     def _refusal(self, terms: Terms) -> Refusal | None:
         if terms.products is not None and self.product not in terms.products:
@@ -91,7 +96,7 @@ class View:
         )
 
 
-def view(
+def storefront(
     channels: Channels | None,
     catalog: Catalog,
     product: Product,
@@ -99,14 +104,14 @@ def view(
     country: str,
     currency: Currency,
     locale: str,
-) -> View:
+) -> Storefront:
     """The same one for the same channels, as long as the catalog is the same."""
     if channels is None:
-        return View(catalog, product, terminal, country, currency, locale)
+        return Storefront(catalog, product, terminal, country, currency, locale)
     views, key = channels.views, (product, terminal, country, currency, locale)
     found = views.get(key)
     if found is None or found.catalog is not catalog:
         if len(views) >= MAX_VIEWS:
             views.clear()
-        found = views[key] = View(catalog, product, terminal, country, currency, locale)
+        found = views[key] = Storefront(catalog, product, terminal, country, currency, locale)
     return found

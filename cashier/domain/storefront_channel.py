@@ -13,7 +13,7 @@ from cashier.domain.facts import Channel, ChannelStatus
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import ReasonCode, Remedy, RemedyType
-from cashier.domain.presentation import Face
+from cashier.domain.presentation import Presentation
 from cashier.domain.refusal import Refusal
 
 CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")
@@ -24,7 +24,7 @@ _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
 _OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
 
 
-class Road(Struct, frozen=True, gc=False):
+class StorefrontChannel(Struct, frozen=True, gc=False):
     """`refusal`: what the channel refuses whatever the amount; see `refused`. `bounded`: whether its limits speak the order's currency;
     one without bounds is not one to send money through. `figures`: minimum, maximum and fee, which a price and a verdict depend on."""
 
@@ -42,24 +42,26 @@ class Road(Struct, frozen=True, gc=False):
         return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
 
-class Carrier(Struct, frozen=True, gc=False):
+class StorefrontProvider(Struct, frozen=True, gc=False):
     """`provider_name` is its name for people. `roads` by channel id. `sole`: its only road, where it has one and that is open. `choosy`:
     whether one of its roads takes only some cards."""
 
     provider: str
     provider_name: str
-    face: Face
-    roads: list[Road]
-    sole: Road | None
+    face: Presentation
+    roads: list[StorefrontChannel]
+    sole: StorefrontChannel | None
     choosy: bool
 
 
-def road(channel: Channel, product: Product, terminal: Terminal, currency: Currency, kind_fee_bps: int) -> Road:
+def storefront_channel(
+    channel: Channel, product: Product, terminal: Terminal, currency: Currency, kind_fee_bps: int
+) -> StorefrontChannel:
     """`kind_fee_bps`: what the payer pays where the channel does not say."""
     bounded = channel.min.currency == currency == channel.max.currency
     fee_bps = kind_fee_bps if channel.fee_bps is None else channel.fee_bps
     refusal = _refusal(channel, product, terminal, bounded and currency in channel.currencies)
-    return Road(channel, refusal, bounded, fee_bps, (channel.min.value, channel.max.value, fee_bps))
+    return StorefrontChannel(channel, refusal, bounded, fee_bps, (channel.min.value, channel.max.value, fee_bps))
 
 
 def _refusal(channel: Channel, product: Product, terminal: Terminal, speaks: bool) -> Refusal | None:

@@ -18,7 +18,7 @@ _CUT_SHARE = 0.01
 SHARE = 0.999
 
 
-class Patience:
+class AdaptiveTimeout:
     """`timeout_ms`, whole and between the floor and the ceiling. Not `learning`, it stays at the ceiling."""
 
     __slots__ = ("_cut", "_ms", "ceiling_ms", "learning", "timeout_ms")

@@ -20,7 +20,7 @@ class Importance(StrEnum):
     ENRICHING = "ENRICHING"
 
 
-class Status(StrEnum):
+class SourceStatus(StrEnum):
     """How a source did in one consultation. PENDING is never the last word: it may still answer, and another answer will say so."""
 
     FRESH = "FRESH"
@@ -36,24 +36,24 @@ class Status(StrEnum):
     PENDING = "PENDING"
 
 
-class InFlight(Protocol):
+class PendingCall(Protocol):
     """A call under way."""
 
     def abandon(self) -> None:
         """Nobody waits any more: `done` will not be called. Idempotent, also after `done`."""
 
 
-class Done(Protocol):
+class OnOutcome(Protocol):
     """Where an outcome goes. Called at most once per start, possibly before `start` returns."""
 
-    def __call__(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def __call__(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         """`outcome` is the answer, or the `SourceError` in its place."""
 
 
 class Start(Protocol):
     """Begin asking one source. Does not raise for what an upstream does."""
 
-    def __call__(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def __call__(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """`budget_ms`: how long the asker will wait, at least 1. `trip` is handed through to the wire, unread here.
 
         None where nothing is left to abandon, because `done` was called.
@@ -67,7 +67,7 @@ class Fallback(Protocol):
         """An older answer to the same question and its age in ms; None where there is none, or none young enough."""
 
 
-class Pace(Protocol):
+class TimeoutSource(Protocol):
     """How long an answer is waited for now. It may change from one consultation to the next."""
 
     @property
@@ -91,7 +91,7 @@ class Ask(Struct, frozen=True):
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
     instead: Fallback | None = None
-    pace: Pace | None = None
+    pace: TimeoutSource | None = None
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):
@@ -99,7 +99,7 @@ class SourceReport(Struct, frozen=True, rename={"importance": "class"}):
 
     name: str
     importance: Importance
-    status: Status
+    status: SourceStatus
     started_ms: float
     elapsed_ms: float
     age_ms: int

@@ -19,36 +19,38 @@ from typing import Annotated, Any, Protocol, TypeAlias
 from msgspec import Meta, Struct
 
 from cashier.fanout.ask import Known
-from cashier.fanout.upstream import Heard, Leg
+from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
 
 _MS_NS = 1_000_000
 
-# What `Heard` takes, for one key: the answer or the `SourceError` in its place, whether it is that there is none, and its body.
+# What `OnAnswer` takes, for one key: the answer or the `SourceError` in its place, whether it is that there is none, and its body.
 Outcome: TypeAlias = tuple[Any, bool, bytes | None]
 
 
-class HeardMany(Protocol):
+class OnBatchOutcomes(Protocol):
     """Where the outcomes of a call for many go."""
 
     def __call__(self, outcomes: Sequence[Outcome] | SourceError, /) -> None:
         """One outcome per key, in the order of the keys, or what became of all of them."""
 
 
-class Many(Protocol):
+class BatchUpstream(Protocol):
     """A source that can be asked for many keys in one call. Never raises for what it or a network does."""
 
     @property
     def places(self) -> tuple[str, ...]: ...
 
-    def call_many(self, many: Sequence[Known], trip: Any, budget_ms: int, heard: HeardMany, avoid: int = 0) -> Leg:
+    def call_many(
+        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+    ) -> UpstreamCall:
         """As `Upstream.call`, for at least one key."""
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
         """As `Upstream.read`."""
 
 
-class Gathering(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How keys gather. `room`: the source is busy while so many calls are under way. `wait_ms`: no key waits for others longer than this,
     room or not: it bounds the wait, and not the calls. `max`: so many keys fill a call.
     """
@@ -67,7 +69,7 @@ class Departure(Enum):
     WITH_ROOM = auto()
 
 
-def departure(keys: int, under_way: int, numbers: Gathering) -> Departure:
+def departure(keys: int, under_way: int, numbers: BatchPolicy) -> Departure:
     """For a call with `keys` gathered, while `under_way` others are."""
     if keys >= numbers.max:
         return Departure.NOW
@@ -75,7 +77,7 @@ def departure(keys: int, under_way: int, numbers: Gathering) -> Departure:
 
 
 class Batch:
-    """An `Upstream` made from a `Many`. `calls` and `keys` count what has gone out since it was made.
+    """An `Upstream` made from a `BatchUpstream`. `calls` and `keys` count what has gone out since it was made.
 
     What differs in `avoid` gathers apart: a hedge is asked elsewhere, and nobody else is on its account. A call goes out with the `trip`
     of its first key, and with the longest time that one of its keys has left.
@@ -83,25 +85,27 @@ class Batch:
 
     __slots__ = ("_clock_ns", "_gathering", "_many", "_numbers", "_under_way", "calls", "keys", "places")
 
-    def __init__(self, many: Many, numbers: Gathering, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(
+        self, many: BatchUpstream, numbers: BatchPolicy, clock_ns: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
         self.places = many.places
         self.calls = 0
         self.keys = 0
         self._many = many
         self._numbers = numbers
         self._clock_ns = clock_ns
-        self._gathering: dict[int, Load] = {}  # by `avoid`, the oldest first
+        self._gathering: dict[int, BatchLoad] = {}  # by `avoid`, the oldest first
         self._under_way = 0
 
     def __repr__(self) -> str:
         gathered = sum(load.waiting for load in self._gathering.values())
         return f"Batch({', '.join(self.places)}; {self._under_way} calls under way, {gathered} keys gathered)"
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         load = self._gathering.get(avoid)
         if load is None:
-            load = self._gathering[avoid] = Load(self, avoid)
-        waiter = Waiter(load, known, trip, self._clock_ns() + budget_ms * _MS_NS, heard)
+            load = self._gathering[avoid] = BatchLoad(self, avoid)
+        waiter = BatchWaiter(load, known, trip, self._clock_ns() + budget_ms * _MS_NS, heard)
         load.waiters.append(waiter)
         load.waiting += 1
         leaves = departure(load.waiting, self._under_way, self._numbers)
@@ -120,7 +124,7 @@ class Batch:
     def read(self, none: bool, body: bytes, known: Known) -> Any:
         return self._many.read(none, body, known)
 
-    def left(self, load: Load) -> None:
+    def left(self, load: BatchLoad) -> None:
         """Nobody waits for this load any more."""
         if load.flight is not None:
             flight = load.over()
@@ -129,18 +133,18 @@ class Batch:
         elif self._gathering.get(load.avoid) is load:
             self._close(load)
 
-    def _close(self, load: Load) -> None:
+    def _close(self, load: BatchLoad) -> None:
         """Gather into it no longer."""
         del self._gathering[load.avoid]
         if load.due is not None:
             load.due.cancel()
             load.due = None
 
-    def _send(self, load: Load) -> None:
+    def _send(self, load: BatchLoad) -> None:
         self._close(load)
         self._ask(load)
 
-    def _ask(self, load: Load) -> None:
+    def _ask(self, load: BatchLoad) -> None:
         load.waiters = waiters = [waiter for waiter in load.waiters if waiter.heard is not None]
         left_ms = (max(waiter.until_ns for waiter in waiters) - self._clock_ns()) // _MS_NS
         many = [waiter.known for waiter in waiters]
@@ -155,18 +159,18 @@ class Batch:
         self.calls += 1
         self.keys += len(waiters)
 
-    def _ask_apart(self, load: Load, bug: Exception) -> None:
+    def _ask_apart(self, load: BatchLoad, bug: Exception) -> None:
         """The call could not be made. Each key is tried alone, and one that fails alone is reported and hears that it was not asked."""
         if len(load.waiters) > 1:
             for waiter in load.waiters:
-                waiter.load = Load(self, load.avoid, [waiter])
+                waiter.load = BatchLoad(self, load.avoid, [waiter])
                 self._ask(waiter.load)
             return
         unasked = Unreachable(f"could not be asked: {type(bug).__name__}")
         asyncio.get_running_loop().call_soon(load.waiters[0].hear, (unasked, False, None))
         _report("a batched call could not be made", bug)
 
-    def _heard(self, load: Load, outcomes: Sequence[Outcome] | SourceError) -> None:
+    def _heard(self, load: BatchLoad, outcomes: Sequence[Outcome] | SourceError) -> None:
         waiters = load.waiters
         load.over()
         self._came_back()  # first of all: the source need not wait until all have been told
@@ -182,45 +186,45 @@ class Batch:
                 self._send(load)
 
 
-class Load:
+class BatchLoad:
     """The keys of one call. It gathers until it is sent, then has a `flight`, and is over when that is."""
 
     __slots__ = ("_place", "avoid", "batch", "due", "flight", "waiters", "waiting")
 
-    def __init__(self, batch: Batch, avoid: int, waiters: Sequence[Waiter] = ()) -> None:
+    def __init__(self, batch: Batch, avoid: int, waiters: Sequence[BatchWaiter] = ()) -> None:
         self.batch = batch
         self.avoid = avoid
         self.waiters = list(waiters)
         self.waiting = len(waiters)
         self.due: asyncio.Handle | None = None
-        self.flight: Leg | None = None
+        self.flight: UpstreamCall | None = None
         self._place = 0
 
     @property
     def place(self) -> int:
         return self._place if self.flight is None else self.flight.place
 
-    def over(self) -> Leg:
+    def over(self) -> UpstreamCall:
         """Lets go of everything, so that a leg that is kept for long holds nothing and no cycle is left. Returns the flight."""
         flight = self.flight
-        assert flight is not None, "a call was over before it was made"  # noqa: S101 - the contract of `Many`, which a type cannot say
+        assert flight is not None, "a call was over before it was made"  # noqa: S101 - the contract of `BatchUpstream`, which a type cannot say
         self._place = flight.place
         self.flight = None
         self.waiters = []
         return flight
 
 
-class Waiter:
+class BatchWaiter:
     """One key of a load, and the leg of who asked for it. `until_ns`: when its time is over."""
 
     __slots__ = ("heard", "known", "load", "trip", "until_ns")
 
-    def __init__(self, load: Load, known: Known, trip: Any, until_ns: int, heard: Heard) -> None:
+    def __init__(self, load: BatchLoad, known: Known, trip: Any, until_ns: int, heard: OnAnswer) -> None:
         self.load = load
         self.known = known
         self.trip = trip
         self.until_ns = until_ns
-        self.heard: Heard | None = heard  # None: heard, or abandoned
+        self.heard: OnAnswer | None = heard  # None: heard, or abandoned
 
     @property
     def place(self) -> int:

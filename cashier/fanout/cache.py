@@ -11,12 +11,12 @@ from collections.abc import Callable, Hashable, Iterable
 from random import Random
 from typing import Any
 
-from cashier.fanout.ask import Done, InFlight, Known, Status
+from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.fetch import Fetch, key_of_text, text
 from cashier.fanout.guard import Guard
-from cashier.fanout.l2.interface import Kept, SecondLevel
-from cashier.fanout.s3fifo import Store
-from cashier.fanout.ttl import CacheSettings, span
+from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
+from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.ttl import CacheSettings, lifetime
 
 _MS_NS = 1_000_000
 # The longest that a look into the second level takes (`shared.client.ValkeySettings.get_ms`).
@@ -28,12 +28,12 @@ _SKEW_NS = 100 * _MS_NS
 KeyOf = Callable[[Known], str | tuple[str, ...]]
 
 
-class Entry:
+class CacheEntry:
     """One answer. It is changed in place when a newer one comes, so that a hot entry keeps its place in the store."""
 
     __slots__ = ("_home", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used")
 
-    def __init__(self, home: dict[Hashable, Entry], key: Hashable) -> None:
+    def __init__(self, home: dict[Hashable, CacheEntry], key: Hashable) -> None:
         self._home = home
         self.key = key
         self.used = False
@@ -66,7 +66,7 @@ class Cache:
         guard: Guard,
         key_of: KeyOf,
         settings: CacheSettings,
-        store: Store,
+        store: S3FifoStore,
         *,
         second: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
@@ -79,7 +79,7 @@ class Cache:
         self.second = second
         self._clock_ns = clock_ns
         self._random = random or Random()
-        self._entries: dict[Hashable, Entry] = {}
+        self._entries: dict[Hashable, CacheEntry] = {}
         self._fetches: dict[Hashable, Fetch] = {}  # those that may be joined
         self._live: set[Fetch] = set()  # those that may still bring an answer
         self.hits = 0
@@ -87,7 +87,7 @@ class Cache:
         self.joined = 0
         self.served_stale = 0
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`."""
         key = self._key_of(known)
         entry = self._entries.get(key)
@@ -96,7 +96,7 @@ class Cache:
             if now_ns < entry.early_ns:
                 entry.used = True
                 self.hits += 1
-                done(entry.answer, Status.CACHED, (now_ns - entry.born_ns) // _MS_NS)
+                done(entry.answer, SourceStatus.CACHED, (now_ns - entry.born_ns) // _MS_NS)
                 return None
             if self._serve_older(entry, known, trip, now_ns, done):
                 return None
@@ -122,7 +122,7 @@ class Cache:
         self.served_stale += 1
         return entry.answer, (now_ns - entry.born_ns) // _MS_NS
 
-    def _serve_older(self, entry: Entry, known: Known, trip: Any, now_ns: int, done: Done) -> bool:
+    def _serve_older(self, entry: CacheEntry, known: Known, trip: Any, now_ns: int, done: OnOutcome) -> bool:
         """Where one may be served that is about to end, or has: serve it, and fetch a new one in the background.
 
         While we ourselves have too much to do, what may serve on an error serves too, and nothing is fetched.
@@ -138,7 +138,7 @@ class Cache:
             self.hits += 1
         else:
             self.served_stale += 1
-        done(entry.answer, Status.CACHED if fresh else Status.STALE, (now_ns - entry.born_ns) // _MS_NS)
+        done(entry.answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, (now_ns - entry.born_ns) // _MS_NS)
         return True
 
     # What fetches need
@@ -161,7 +161,7 @@ class Cache:
         entry = self._entries.get(fetch.key)
         return entry is not None and born_ns - entry.born_ns < _SKEW_NS
 
-    def put(self, fetch: Fetch, answer: Any, born_ns: int, took_ns: int, *, none: bool) -> Entry | None:
+    def put(self, fetch: Fetch, answer: Any, born_ns: int, took_ns: int, *, none: bool) -> CacheEntry | None:
         """Keep an answer, unless what it was asked about has changed meanwhile, or a younger one is there. None: it is not kept.
 
         One that may not be kept still takes the place of an older one: what is known to be otherwise now serves nobody.
@@ -169,14 +169,14 @@ class Cache:
         entry = self._entries.get(fetch.key)
         if fetch.outdated or (entry is not None and entry.born_ns > born_ns):
             return None
-        until = span(self.settings, born_ns, took_ns, none=none, random=self._random)
+        until = lifetime(self.settings, born_ns, took_ns, none=none, random=self._random)
         if until.error_ns <= self._clock_ns():
             if entry is not None:
                 del self._entries[fetch.key]
                 self._store.remove(entry)
             return None
         if entry is None:
-            entry = Entry(self._entries, fetch.key)
+            entry = CacheEntry(self._entries, fetch.key)
             self._store.add(entry)
             self._entries[fetch.key] = entry
         entry.answer = answer
@@ -210,7 +210,7 @@ class Cache:
     def source(self) -> str:
         return self._guard.name
 
-    def read(self, kept: Kept, known: Known) -> Any:
+    def read(self, kept: CachedAnswer, known: Known) -> Any:
         """What the second level has kept, checked as if it had just come. A `SourceError` where it is of no use."""
         return self._guard.upstream.read(kept.none, kept.body, known)
 

@@ -15,30 +15,30 @@ from cashier.fanout.loop_stall import TURN_S, stalled
 
 if TYPE_CHECKING:
     from cashier.fanout.guard import Guard
-    from cashier.fanout.hedged_call import Flight
+    from cashier.fanout.hedged_call import HedgedCall
 
 _MS_NS = 1_000_000
 # Beyond so many times the ceiling nothing is waited for, however useful it would be.
 _LATE_FACTOR = 2
 
 
-class Watch:
+class CallTimers:
     """`late` counts the flights that run on unawaited."""
 
     __slots__ = ("_due_ns", "_guard", "_hedged", "_loop", "_new", "_slow", "_stalled", "_timer", "late")
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._new: deque[Flight] = deque()
-        self._hedged: deque[Flight] = deque()
-        self._slow: deque[Flight] = deque()
+        self._new: deque[HedgedCall] = deque()
+        self._hedged: deque[HedgedCall] = deque()
+        self._slow: deque[HedgedCall] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = NEVER_NS
         self._stalled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late = 0
 
-    def over(self, flight: Flight) -> None:
+    def over(self, flight: HedgedCall) -> None:
         """Watch over one that departs. Those before it that have ended are let go of: a mark may be far off."""
         new = self._new
         while new and new[0].over:

@@ -20,7 +20,7 @@ _SLOW_MARGIN_NS = 5_000_000
 _SETTLES = 16
 
 
-class Place:
+class Endpoint:
     """`in_flight` counts calls under way. `slow_ns`: a call that takes so long counts against it."""
 
     __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
@@ -66,7 +66,7 @@ class Place:
         return f"<{self.name}: {self.in_flight} in flight, {self.breaker!r}, {self.limiter!r}>"
 
 
-def admitting(places: Sequence[Place], now_ns: int, lease_ns: int) -> tuple[int, bool]:
+def admitting(places: Sequence[Endpoint], now_ns: int, lease_ns: int) -> tuple[int, bool]:
     """Which of several places to avoid, a bit each, and whether any of those left out is merely full.
 
     A place whose trial is due gets the call alone: a trial that goes elsewhere proves nothing.
@@ -84,7 +84,7 @@ def admitting(places: Sequence[Place], now_ns: int, lease_ns: int) -> tuple[int,
     return avoid, full
 
 
-def elsewhere(places: Sequence[Place], first: Place) -> int | None:
+def elsewhere(places: Sequence[Endpoint], first: Endpoint) -> int | None:
     """Which places a second call should avoid, a bit each: the first one's, and those that are sick or full. None: it may not be made.
 
     Where there is only one place, it goes there on another connection.
@@ -97,7 +97,7 @@ def elsewhere(places: Sequence[Place], first: Place) -> int | None:
     return None if avoid == (1 << len(places)) - 1 else avoid
 
 
-def mark_slow(places: Sequence[Place], ceiling_ns: int) -> None:
+def mark_slow(places: Sequence[Endpoint], ceiling_ns: int) -> None:
     """What is slow for each place: the ceiling, or what it is beside its siblings.
 
     Beside the middle one, the faster of two: one that happens to be quick must not make all the others slow.

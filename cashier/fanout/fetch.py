@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
-from cashier.fanout.ask import Done, InFlight, Known, Status
-from cashier.fanout.l2.interface import Kept
+from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.l2.interface import CachedAnswer
 from cashier.source_errors import SourceError
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def key_of_text(written: str) -> Hashable:
     return written if len(parts) == 1 else tuple(parts)
 
 
-class Waiter:
+class FetchWaiter:
     """One who waits for a fetch: an InFlight."""
 
     __slots__ = ("done", "fetch", "joined_ns")
 
-    def __init__(self, fetch: Fetch, done: Done, joined_ns: int) -> None:
+    def __init__(self, fetch: Fetch, done: OnOutcome, joined_ns: int) -> None:
         self.fetch: Fetch | None = fetch
         self.done = done
         self.joined_ns = joined_ns
@@ -69,8 +69,8 @@ class Fetch:
         self.trip = trip
         self.outdated = False
         self._began_ns = cache.now_ns()
-        self._waiters: dict[Waiter, None] = {}
-        self._flight: InFlight | None = None
+        self._waiters: dict[FetchWaiter, None] = {}
+        self._flight: PendingCall | None = None
         self._until_ns = 0  # the longest that one of those who wait does
         self._looking = False  # in the second level
 
@@ -79,14 +79,14 @@ class Fetch:
         """Whether to join it. It is of no use to wait for what others have waited for too long already."""
         return self._cache.now_ns() - self._began_ns < self._cache.call_ms * _MS_NS
 
-    def join(self, budget_ms: int, done: Done) -> Waiter:
+    def join(self, budget_ms: int, done: OnOutcome) -> FetchWaiter:
         now_ns = self._cache.now_ns()
         self._until_ns = max(self._until_ns, now_ns + budget_ms * _MS_NS)
-        waiter = Waiter(self, done, now_ns)
+        waiter = FetchWaiter(self, done, now_ns)
         self._waiters[waiter] = None
         return waiter
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: FetchWaiter) -> None:
         self._waiters.pop(waiter, None)  # it is gone where they are being told
         if self._waiters:
             return
@@ -122,7 +122,7 @@ class Fetch:
             flight.spent = True  # the budget of extra calls is for those who wait
         self._flight = flight
 
-    def _found(self, kept: Kept | None) -> None:
+    def _found(self, kept: CachedAnswer | None) -> None:
         """What the second level has. What is too old to be served while it is fetched anew still serves if that fails."""
         self._flight = None
         self._looking = False
@@ -136,7 +136,7 @@ class Fetch:
                 fresh = now_ns < entry.fresh_ns
                 if fresh:
                     cache.closed(self)
-                self._tell(answer, Status.CACHED if fresh else Status.STALE, kept.age_ms)
+                self._tell(answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, kept.age_ms)
                 if fresh:
                     return
         self._call()
@@ -152,10 +152,10 @@ class Fetch:
             if entry is not None and body is not None and cache.second is not None:
                 age_ms = (now_ns - self._began_ns) // _MS_NS
                 kept_s = cache.settings.negative_s if none else cache.settings.longest_s
-                cache.second.put(cache.source, text(self.key), Kept(none, body, age_ms), kept_s)
-        self._tell(outcome, Status.FRESH)
+                cache.second.put(cache.source, text(self.key), CachedAnswer(none, body, age_ms), kept_s)
+        self._tell(outcome, SourceStatus.FRESH)
 
-    def _tell(self, outcome: Any, status: Status, age_ms: int | None = None) -> None:
+    def _tell(self, outcome: Any, status: SourceStatus, age_ms: int | None = None) -> None:
         """Who joined a call under way is told how much older than their question it is."""
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:

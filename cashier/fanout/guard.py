@@ -13,18 +13,18 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.fanout.adaptive_timeout import SHARE, Patience
-from cashier.fanout.ask import Done, Importance, InFlight, Known
+from cashier.fanout.adaptive_timeout import SHARE, AdaptiveTimeout
+from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.call_timers import Watch
-from cashier.fanout.endpoint import Place, admitting, mark_slow
+from cashier.fanout.call_timers import CallTimers
+from cashier.fanout.endpoint import Endpoint, admitting, mark_slow
 from cashier.fanout.hedge import Hedge, HedgeSettings
-from cashier.fanout.hedged_call import Flight
-from cashier.fanout.latency_histogram import NEVER_NS, Sketch
+from cashier.fanout.hedged_call import HedgedCall
+from cashier.fanout.latency_histogram import NEVER_NS, LatencyHistogram
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.retry_budget import Budget
-from cashier.fanout.upstream import Heard, Upstream
+from cashier.fanout.retry_budget import RetryBudget
+from cashier.fanout.upstream import OnAnswer, Upstream
 from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
 
 _MS_NS = 1_000_000
@@ -50,7 +50,7 @@ class Mechanisms(Struct, frozen=True):
     extra_bps: int = 500
 
 
-class Counts(Struct):
+class GuardCounts(Struct):
     """What a guard has done since it was made. Plain integers, read by whoever wants to know."""
 
     first: int = 0
@@ -98,15 +98,15 @@ class Guard:
         self._learning = importance is not Importance.REQUIRED
         self.clock_ns = clock_ns
         self.ceiling_ns = ceiling_ms * _MS_NS
-        self.patience = Patience(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
+        self.patience = AdaptiveTimeout(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
         self.hedge = Hedge(mechanisms.hedge)
-        self.budget = Budget(mechanisms.extra_bps)
-        self.sketch = Sketch()
-        self.counts = Counts()
+        self.budget = RetryBudget(mechanisms.extra_bps)
+        self.sketch = LatencyHistogram()
+        self.counts = GuardCounts()
         self.places = tuple(
-            Place(each, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random) for each in upstream.places
+            Endpoint(each, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random) for each in upstream.places
         )
-        self.watch = Watch(self)
+        self.watch = CallTimers(self)
         self._sole = self.places[0] if len(self.places) == 1 else None
         self.several = len(self.places) > 1
         self._everywhere = (1 << len(self.places)) - 1
@@ -115,18 +115,18 @@ class Guard:
         self._learned_first = 0  # so many first calls had been made at the last lesson
         self.learn(clock_ns())
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`. An answer after its asker has gone is learned from, and heard by nobody."""
         refusal = self.call(known, trip, budget_ms, budget_ms, done, keep=False)
-        if isinstance(refusal, Flight):
+        if isinstance(refusal, HedgedCall):
             return refusal
         done(refusal)
         return None
 
-    def start_unsheddable(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def start_unsheddable(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """As `start`, but never left out to save our own time, or for lack of time: somebody pays on what it says."""
         refusal = self.call(known, trip, budget_ms, NEVER_MS, done, keep=False, dims=False)
-        if isinstance(refusal, Flight):
+        if isinstance(refusal, HedgedCall):
             return refusal
         done(refusal)
         return None
@@ -137,15 +137,15 @@ class Guard:
         trip: Any,
         budget_ms: int,
         left_ms: int,
-        heard: Heard | Done,
+        heard: OnAnswer | OnOutcome,
         *,
         keep: bool,
         dims: bool = True,
-    ) -> Flight | NotAsked:
+    ) -> HedgedCall | NotAsked:
         """Make the call, or say why it is not made. `dims`: it may be left out to save our own time.
 
         `left_ms`: how long the asker waits. `budget_ms`: how long an answer is of use, and what the upstream is told. With `keep` an
-        abandoned flight still tells `heard`, exactly once, whatever becomes of it; without, `heard` is a `Done` and hears only what it
+        abandoned flight still tells `heard`, exactly once, whatever becomes of it; without, `heard` is a `OnOutcome` and hears only what it
         waits for.
         """
         now_ns = self.clock_ns()
@@ -172,7 +172,7 @@ class Guard:
         self._asked_ns = now_ns
         self.counts.first += 1
         self.budget.first += 1
-        flight = Flight(self, known, trip, budget_ms, heard, now_ns, keep=keep)
+        flight = HedgedCall(self, known, trip, budget_ms, heard, now_ns, keep=keep)
         flight.send(flight, budget_ms, avoid)
         self.watch.over(flight)
         return flight

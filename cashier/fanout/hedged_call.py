@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from cashier.fanout.ask import Done, Known
-from cashier.fanout.endpoint import Place, elsewhere
-from cashier.fanout.upstream import Heard, Leg
+from cashier.fanout.ask import Known, OnOutcome
+from cashier.fanout.endpoint import Endpoint, elsewhere
+from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
 
 if TYPE_CHECKING:
@@ -23,21 +23,21 @@ MOST_LATE = 32
 _GIVEN_UP = Unreachable("no answer in twice its time")
 
 
-class Try(ABC):
+class CallAttempt(ABC):
     """One leg of a flight: where it went and when. `slow`: that has been counted against its place already."""
 
     __slots__ = ("began_ns", "leg", "place", "slow")
 
-    place: Place
+    place: Endpoint
 
     def __init__(self, began_ns: int) -> None:
         self.began_ns = began_ns
-        self.leg: Leg | None = None
+        self.leg: UpstreamCall | None = None
         self.slow = False
 
     @property
     @abstractmethod
-    def flight(self) -> Flight:
+    def flight(self) -> HedgedCall:
         """Whose leg it is."""
 
     def heard(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
@@ -67,7 +67,7 @@ class Try(ABC):
             self.place = place
 
     def drag(self, now_ns: int, *, lost: bool) -> None:
-        """It takes too long, `lost` as in `Place.failed`: that is said now, and not only when it ends."""
+        """It takes too long, `lost` as in `Endpoint.failed`: that is said now, and not only when it ends."""
         if self.leg is not None and (lost or not self.slow):
             self.follow()
             self.place.failed(self.began_ns, now_ns, slow=self.slow, lost=lost)
@@ -80,22 +80,22 @@ class Try(ABC):
             leg.abandon()
 
 
-class HedgeAttempt(Try):
+class HedgeAttempt(CallAttempt):
     """The second leg: beside the first one, or `instead` of it where that had failed."""
 
     __slots__ = ("_flight", "instead")
 
-    def __init__(self, flight: Flight, began_ns: int) -> None:
+    def __init__(self, flight: HedgedCall, began_ns: int) -> None:
         super().__init__(began_ns)
         self._flight = flight
         self.instead = flight.leg is None
 
     @property
-    def flight(self) -> Flight:
+    def flight(self) -> HedgedCall:
         return self._flight
 
 
-class Flight(Try):
+class HedgedCall(CallAttempt):
     """The first leg is the flight itself, because most have no other. `heard_by` is who waits, or would still like to know (`keep`);
     None when they have been told or want no more."""
 
@@ -119,7 +119,7 @@ class Flight(Try):
         known: Known,
         trip: Any,
         budget_ms: int,
-        heard_by: Heard | Done,
+        heard_by: OnAnswer | OnOutcome,
         began_ns: int,
         *,
         keep: bool,
@@ -131,7 +131,7 @@ class Flight(Try):
         self.known = known
         self.trip = trip
         self.budget_ms = budget_ms
-        self.heard_by: Heard | Done | None = heard_by
+        self.heard_by: OnAnswer | OnOutcome | None = heard_by
         self.keep = keep
         self.awaited = True
         self.late = False
@@ -140,10 +140,10 @@ class Flight(Try):
         self.error: SourceError | None = None
 
     @property
-    def flight(self) -> Flight:
+    def flight(self) -> HedgedCall:
         return self
 
-    def send(self, attempt: Try, budget_ms: int, avoid: int) -> None:
+    def send(self, attempt: CallAttempt, budget_ms: int, avoid: int) -> None:
         """Make a call: the first is the flight's own, a second one an `HedgeAttempt`."""
         guard = self.guard
         attempt.leg = leg = guard.upstream.call(self.known, self.trip, budget_ms, attempt.heard, avoid)
@@ -173,7 +173,7 @@ class Flight(Try):
         self.send(self.extra, left_ms, avoid)
         return True
 
-    def answered(self, attempt: Try, outcome: Any, none: bool, body: bytes | None) -> None:
+    def answered(self, attempt: CallAttempt, outcome: Any, none: bool, body: bytes | None) -> None:
         if self.heard_by is not None:
             if attempt is self.extra and not self.extra.instead:
                 self.guard.counts.hedges_won += 1
@@ -183,7 +183,7 @@ class Flight(Try):
         if self.late or not self.over:  # most have nothing to settle
             self._settle()
 
-    def failed(self, attempt: Try, error: SourceError, now_ns: int) -> None:
+    def failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
         """Another attempt where that may help; else, when the other leg has nothing to say either, it is the answer."""
         self.error = self.error or error
         if self._retryable(error) and self._second(now_ns):
@@ -203,7 +203,7 @@ class Flight(Try):
         heard_by, self.heard_by = self.heard_by, None
         self.awaited = False
         if self.keep:
-            heard_by(outcome, none, body)  # type: ignore[misc,arg-type]  # a `Heard`, and told once; a cast is a call
+            heard_by(outcome, none, body)  # type: ignore[misc,arg-type]  # a `OnAnswer`, and told once; a cast is a call
         else:
             heard_by(outcome)  # type: ignore[misc]
 

@@ -37,7 +37,7 @@ def longest_ns(index: int) -> int:
     return ((index & 15) + 17 << (index >> 4) - 1) * 1_000
 
 
-class Sketch:
+class LatencyHistogram:
     """Counts of one source. `took` and `cut` while calls end, `quantiles` once a second."""
 
     __slots__ = ("_counts", "_turn_ns", "_windows")

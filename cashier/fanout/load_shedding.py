@@ -78,7 +78,7 @@ def shed_faults(settings: ShedSettings) -> tuple[str, ...]:
     return ()
 
 
-class Admission:
+class AdmissionRate:
     """Lets in as much as the loop bears: a bucket that fills at a rate steered by lag, and that each priority may empty to its own depth.
 
     A bucket and not dice: what it lets through is even, so the loop can be nearly full and its queue still short; and as soon as less
@@ -159,7 +159,7 @@ class DegradationLadder:
         self._ticked_ns = 0
         self._proven_per_s = 0.0
         self._busy = 1.0
-        self._admission: Admission | None = None
+        self._admission: AdmissionRate | None = None
         # Where dimming has had its chance, and nobody is refused yet.
         self._stale_lag_ms = math.sqrt(self.settings.dim_lag_ms * self.settings.refuse_lag_ms)
 
@@ -223,7 +223,7 @@ class DegradationLadder:
         admission = self._admission
         if admission is None:
             if lag_ms >= self.settings.refuse_lag_ms or self._growing():
-                self._admission = Admission(self._proven_per_s, self.settings, now_ns)
+                self._admission = AdmissionRate(self._proven_per_s, self.settings, now_ns)
         elif lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9:
             self._admission = None
         else:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 from typing import Any, Protocol
 
-from cashier.fanout.ask import Ask, InFlight, Status
+from cashier.fanout.ask import Ask, PendingCall, SourceStatus
 
 NEVER_NS = sys.maxsize
 
 
-class Collecting(Protocol):
+class OutcomeCollector(Protocol):
     """Where the outcomes of slots go, until it is over."""
 
     over: bool
 
-    def arrived(self, slot: Slot, outcome: Any, status: Status, age_ms: int) -> None:
+    def arrived(self, slot: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         """Take the outcome of one ask."""
 
 
-class Slot:
+class PendingAsk:
     """The place of one ask.
 
     Once settled it lets go of the scatter and of the call, so that a late `done`, or one kept for long, reaches and holds nothing.
@@ -27,18 +27,18 @@ class Slot:
 
     __slots__ = ("age_ms", "ask", "ended_ns", "expires_ns", "flight", "lacking", "scatter", "started_ns", "status")
 
-    def __init__(self, ask: Ask, scatter: Collecting) -> None:
+    def __init__(self, ask: Ask, scatter: OutcomeCollector) -> None:
         self.ask = ask
-        self.scatter: Collecting | None = scatter
+        self.scatter: OutcomeCollector | None = scatter
         self.lacking = 0
-        self.flight: InFlight | None = None
+        self.flight: PendingCall | None = None
         self.started_ns = 0
         self.expires_ns = NEVER_NS  # also: not asked yet
         self.ended_ns = 0
-        self.status: Status | None = None  # None: not settled
+        self.status: SourceStatus | None = None  # None: not settled
         self.age_ms = 0
 
-    def done(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         scatter = self.scatter
         if scatter is None:
             return

@@ -16,7 +16,7 @@ _LEAST = 10
 _SECOND_NS = 1_000_000_000
 
 
-class Budget:
+class RetryBudget:
     """`first` is counted up by whoever makes first calls."""
 
     __slots__ = ("_extras", "_firsts", "_second", "extra", "first", "share_bps")

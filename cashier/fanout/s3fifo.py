@@ -13,7 +13,7 @@ from typing import Protocol
 _SMALL_SHARE = 10
 
 
-class Kept(Protocol):
+class StoreEntry(Protocol):
     """Something that is kept. `used` is set at each hit."""
 
     used: bool
@@ -25,7 +25,7 @@ class Kept(Protocol):
         """There was no room. Called by the store, which has let go of it already."""
 
 
-class Store:
+class S3FifoStore:
     """At most `capacity` entries, of any number of caches. Keys need to be unique for each cache only."""
 
     __slots__ = ("_ghosts", "_main", "_small", "capacity", "evictions")
@@ -33,11 +33,11 @@ class Store:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.evictions = 0
-        self._small: OrderedDict[Kept, None] = OrderedDict()
-        self._main: OrderedDict[Kept, None] = OrderedDict()
+        self._small: OrderedDict[StoreEntry, None] = OrderedDict()
+        self._main: OrderedDict[StoreEntry, None] = OrderedDict()
         self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
 
-    def add(self, entry: Kept) -> None:
+    def add(self, entry: StoreEntry) -> None:
         """Keep it, at the cost of another where there is no room."""
         while len(self) >= self.capacity:
             self._evict()
@@ -48,7 +48,7 @@ class Store:
         else:
             self._small[entry] = None
 
-    def remove(self, entry: Kept) -> None:
+    def remove(self, entry: StoreEntry) -> None:
         """It is of no use any more. Nothing happens where it is not kept."""
         self._small.pop(entry, None)
         self._main.pop(entry, None)

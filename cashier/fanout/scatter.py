@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, Status
+from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, SourceStatus
 from cashier.fanout.loop_stall import TURN_S, stalled
-from cashier.fanout.pending_ask import NEVER_NS, Slot
+from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.source_errors import Missing, SourceError, Why
 
@@ -25,7 +25,9 @@ Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 _MS_NS = 1_000_000
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
-_STATUS = {why: Status.ERROR if why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(why.value) for why in Why}
+_STATUS = {
+    why: SourceStatus.ERROR if why in (Why.UNREACHABLE, Why.OVERLOADED) else SourceStatus(why.value) for why in Why
+}
 
 
 class Timing(Struct, frozen=True):
@@ -35,7 +37,7 @@ class Timing(Struct, frozen=True):
     reserve_ns: int
 
 
-class Gathered(Struct, frozen=True):
+class ScatterResult(Struct, frozen=True):
     """What a scatter brought: every ask of the plan, in the plan's order, whatever the order of arrival.
 
     `answers`: by name, what was answered or the Missing in its place. TIMEOUT: it was asked and silent for too long. SKIPPED: it was
@@ -58,7 +60,7 @@ async def scatter(
     timing: Timing,
     conclusive: Conclusive | None = None,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
-) -> Gathered:
+) -> ScatterResult:
     """Ask everything in `plan` that `known` allows, then what the answers allow, until nothing more is worth waiting for.
 
     It ends when all are in; or all REQUIRED and GATING, and the grace for the ENRICHING is over; or at `deadline_ns` (by `clock_ns`)
@@ -110,8 +112,8 @@ class Scatter:
         self._grace_ns = timing.grace_ns
         self._known: Known = {}
         self._answers: dict[str, Any] = {}
-        self._slots = [Slot(ask, self) for ask in plan.asks]
-        self._ready: list[Slot] = []
+        self._slots = [PendingAsk(ask, self) for ask in plan.asks]
+        self._ready: list[PendingAsk] = []
         self._starting = False
         self._pending = len(self._slots)
         self._hard = plan.hard
@@ -138,7 +140,7 @@ class Scatter:
 
     def _sort_out(self, known: Known) -> None:
         """Which can be asked, which have to wait for what others reveal, and which wait for what nobody will."""
-        hopeless: list[Slot] = []
+        hopeless: list[PendingAsk] = []
         for slot in self._slots:
             for need in slot.ask.needs:
                 if need not in known:
@@ -155,7 +157,7 @@ class Scatter:
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
-    def gathered(self) -> Gathered:
+    def gathered(self) -> ScatterResult:
         """The whole result, once it is over; what has not ended by itself is cut off. Raises the bug that ended it, if one did."""
         if self._bug is not None:
             raise self._bug
@@ -172,7 +174,7 @@ class Scatter:
             elapsed_ms = (slot.ended_ns - started_ns + 5_000) // 10_000 / 100
             reports.append(SourceReport(ask.name, ask.importance, status, started_ms, elapsed_ms, slot.age_ms))
         failed = tuple(name for name in answers if name in self._failed) if self._failed else ()
-        return Gathered(answers, tuple(reports), failed)
+        return ScatterResult(answers, tuple(reports), failed)
 
     def close(self) -> None:
         """Abandon what is still under way and let go of everything. Idempotent."""
@@ -190,7 +192,7 @@ class Scatter:
         for flight in flights:
             flight.abandon()
 
-    def arrived(self, slot: Slot, outcome: Any, status: Status, age_ms: int) -> None:
+    def arrived(self, slot: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         """Take the outcome of one ask, start those that waited for it, and see whether that was all."""
         try:
             now_ns = self._clock_ns()
@@ -221,7 +223,7 @@ class Scatter:
         if not self.over:
             self._weigh()
 
-    def _put(self, slot: Slot) -> None:
+    def _put(self, slot: PendingAsk) -> None:
         ask = slot.ask
         budget_ms = ask.timeout_ms if ask.pace is None else ask.pace.timeout_ms
         now_ns = slot.started_ns = self._clock_ns()
@@ -265,11 +267,11 @@ class Scatter:
                 else:
                     self._skip(waiting, now_ns)
 
-    def _waiting_for(self, name: str) -> list[Slot]:
+    def _waiting_for(self, name: str) -> list[PendingAsk]:
         """Those that need it. One that was skipped may be among them: it lacks for ever what it was skipped for."""
         return [self._slots[index] for index in self._plan.waiters[name]]
 
-    def _settle(self, slot: Slot, outcome: Any, status: Status, now_ns: int) -> None:
+    def _settle(self, slot: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
         ask = slot.ask
         slot.scatter = None
         slot.status = status
@@ -280,7 +282,7 @@ class Scatter:
             self._hard -= 1
             self._hard_in_ns = now_ns
 
-    def _fail(self, slot: Slot, why: Why, now_ns: int) -> None:
+    def _fail(self, slot: PendingAsk, why: Why, now_ns: int) -> None:
         """Put an older answer in its place, or a Missing, and that too in the places of those that wait for what only it could give."""
         ask = slot.ask
         if ask.instead is not None and not slot.lacking and self._stand_in(slot, ask.instead, now_ns):
@@ -294,28 +296,28 @@ class Scatter:
                     self._skip(waiting, now_ns)
         slot.let_go()
 
-    def _stand_in(self, slot: Slot, instead: Fallback, now_ns: int) -> bool:
+    def _stand_in(self, slot: PendingAsk, instead: Fallback, now_ns: int) -> bool:
         found = instead(self._known)
         if found is None:
             return False
         answer, slot.age_ms = found
-        self._settle(slot, answer, Status.STALE, now_ns)
+        self._settle(slot, answer, SourceStatus.STALE, now_ns)
         slot.let_go()
         self._learn(slot.ask, answer, now_ns)
         return True
 
-    def _skip(self, slot: Slot, now_ns: int) -> None:
+    def _skip(self, slot: PendingAsk, now_ns: int) -> None:
         if slot.status is None:
             slot.started_ns = now_ns
             self._fail(slot, Why.SKIPPED, now_ns)
 
-    def _unsettled(self, slot: Slot) -> Status:
+    def _unsettled(self, slot: PendingAsk) -> SourceStatus:
         """What to report of an ask that has not ended by itself: it is cut off."""
         now_ns = self._clock_ns()
         if slot.expires_ns == NEVER_NS:
             slot.started_ns = now_ns
-        self._settle(slot, Missing(slot.ask.name, Why.SKIPPED), Status.SKIPPED, now_ns)
-        return Status.SKIPPED
+        self._settle(slot, Missing(slot.ask.name, Why.SKIPPED), SourceStatus.SKIPPED, now_ns)
+        return SourceStatus.SKIPPED
 
     def _weigh(self) -> None:
         """End where nothing more is worth waiting for; where only ENRICHING asks are left, wait for no more than the grace."""

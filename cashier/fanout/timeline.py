@@ -7,10 +7,10 @@ from math import ceil
 
 from msgspec import Struct
 
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 
 
-class Row(Struct, frozen=True):
+class TimelineRow(Struct, frozen=True):
     """One ask: from when to when in ms, and as columns: `column` are left free, then `length` filled.
 
     What took any time fills at least one column; what was never asked fills none. `column + length` is at most the width.
@@ -18,14 +18,14 @@ class Row(Struct, frozen=True):
 
     name: str
     importance: Importance
-    status: Status
+    status: SourceStatus
     start_ms: float
     end_ms: float
     column: int
     length: int
 
 
-def rows(reports: Iterable[SourceReport], scale_ms: float, width: int) -> tuple[Row, ...]:
+def timeline_rows(reports: Iterable[SourceReport], scale_ms: float, width: int) -> tuple[TimelineRow, ...]:
     """A row per report, in their order. `scale_ms`, the deadline or the total, is as wide as `width` characters.
 
     Where a report ends later than that, the scale is stretched so that all are drawn to the same one: a bar is never cut short.
@@ -38,13 +38,13 @@ def rows(reports: Iterable[SourceReport], scale_ms: float, width: int) -> tuple[
     return tuple(_row(report, whole_ms, width) for report in reports)
 
 
-def _row(report: SourceReport, whole_ms: float, width: int) -> Row:
+def _row(report: SourceReport, whole_ms: float, width: int) -> TimelineRow:
     start_ms = report.started_ms
     end_ms = round(start_ms + report.elapsed_ms, 2)
     first, last = _columns(start_ms, end_ms, whole_ms, width)
-    never_asked = report.status is Status.SKIPPED and report.elapsed_ms == 0
+    never_asked = report.status is SourceStatus.SKIPPED and report.elapsed_ms == 0
     length = 0 if never_asked else last - first
-    return Row(report.name, report.importance, report.status, start_ms, end_ms, first, length)
+    return TimelineRow(report.name, report.importance, report.status, start_ms, end_ms, first, length)
 
 
 def _columns(start_ms: float, end_ms: float, whole_ms: float, width: int) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return max(self.fresh_s, self.stale_s, self.error_s)
 
 
-class Span(Struct, frozen=True, gc=False):
+class Lifetime(Struct, frozen=True, gc=False):
     """Until when an answer serves, by the caller's clock: `early_ns` ≤ `fresh_ns` ≤ `stale_ns` ≤ `error_ns`.
 
     From `early_ns` on it is worth fetching anew in the background although it is still fresh.
@@ -61,7 +61,7 @@ class Span(Struct, frozen=True, gc=False):
     error_ns: int
 
 
-def span(settings: CacheSettings, born_ns: int, took_ns: int, *, none: bool, random: Random) -> Span:
+def lifetime(settings: CacheSettings, born_ns: int, took_ns: int, *, none: bool, random: Random) -> Lifetime:
     """For an answer whose call began at `born_ns` and took so long. `none`: it says that there is none.
 
     Early refresh is XFetch (Vattani, VLDB 2015): now − took · ln(random) ≥ expiry. Drawn once for each entry and not at each hit: within a
@@ -69,9 +69,9 @@ def span(settings: CacheSettings, born_ns: int, took_ns: int, *, none: bool, ran
     """
     if none:
         until_ns = born_ns + round(settings.negative_s * _S_NS)
-        return Span(until_ns, until_ns, until_ns, until_ns)
+        return Lifetime(until_ns, until_ns, until_ns, until_ns)
     fresh_ns = born_ns + round(settings.fresh_s * _S_NS * random.uniform(1 - _JITTER, 1.0))
     early_ns = fresh_ns + round(took_ns * math.log(1 - random.random()))
     stale_ns = max(fresh_ns, born_ns + round(settings.stale_s * _S_NS))
     error_ns = max(stale_ns, born_ns + round(settings.error_s * _S_NS))
-    return Span(max(born_ns, early_ns), fresh_ns, stale_ns, error_ns)
+    return Lifetime(max(born_ns, early_ns), fresh_ns, stale_ns, error_ns)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from cashier.fanout.ask import Done, InFlight, Known, Start
+from cashier.fanout.ask import Known, OnOutcome, PendingCall, Start
 
 
-class Heard(Protocol):
+class OnAnswer(Protocol):
     """Where the outcome of a call goes."""
 
     def __call__(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
@@ -17,7 +17,7 @@ class Heard(Protocol):
         """
 
 
-class Leg(InFlight, Protocol):
+class UpstreamCall(PendingCall, Protocol):
     """One call under way."""
 
     @property
@@ -32,7 +32,7 @@ class Upstream(Protocol):
     def places(self) -> tuple[str, ...]:
         """The names of its addresses, for operators."""
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         """Ask. `heard` is called exactly once, later than this returns, unless the leg is abandoned first.
 
         `avoid` has a bit for each place that should be left out; where that would leave none, it is not heeded.
@@ -46,7 +46,7 @@ def unguarded(upstream: Upstream) -> Start:
     """Ask it as it is, without any mechanism."""
     call = upstream.call
 
-    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         def heard(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
             done(outcome)
 

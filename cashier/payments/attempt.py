@@ -11,16 +11,16 @@ from msgspec import Struct
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
-from cashier.domain.offer_diff import Before
+from cashier.domain.offer_diff import AcceptedOffer
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import Chosen, Device, IdempotencyKey, Means, PaymentRequest
-from cashier.domain.status_resolution import Underway
+from cashier.domain.payment_request import ChosenFields, Device, HandedOver, IdempotencyKey, PaymentRequest
+from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
-from cashier.tokens.consult_token import ConsultClaims, Offered
-from cashier.tokens.payment_token import PaymentClaims, Routed
+from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
+from cashier.tokens.payment_token import PaymentClaims, TokenRoute
 
 # Where a kind has no time of its own: as long as most cashier pages stay open.
 LIFE_S = 900
@@ -35,18 +35,18 @@ class Attempt(Struct, frozen=True, kw_only=True):
 
     payment_id: str
     fingerprint: str
-    chosen: Chosen
-    means: Means
+    chosen: ChosenFields
+    means: HandedOver
     kind: Kind
     amount: Money
-    offered: Offered | None
+    offered: OfferedPrice | None
     trip: Any
     device: Device = Device()
 
     @property
-    def before(self) -> Before:
+    def before(self) -> AcceptedOffer:
         """What was offered."""
-        return Before(self.amount, self.offered)
+        return AcceptedOffer(self.amount, self.offered)
 
     def question(self, *, claiming: bool) -> ConsultRequest:
         """The consultation of this choice. With the order's amount as a claim everybody can be asked at once."""
@@ -69,7 +69,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
         *,
         sent_at: int | None = None,
         challenge: CarriedChallenge | None = None,
-        route: Routed | None = None,
+        route: TokenRoute | None = None,
     ) -> PaymentClaims:
         """What the payer's token has to say from here on."""
         return PaymentClaims(
@@ -149,11 +149,11 @@ def resumed(claims: PaymentClaims, trip: Any) -> Attempt:
     )
 
 
-def underway(claims: PaymentClaims, catalog: Catalog) -> Underway:
+def underway(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
     """As `standing` wants it. A token from before the submit knows when its challenge ends, and not until when the payer may act where it
     was passed elsewhere: then as late as it could have been."""
     later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or LIFE_S
-    return Underway(
+    return PaymentProgress(
         payment_id=claims.payment_id,
         kind=claims.kind,
         expires_at=claims.expires_at + later_s,
@@ -170,7 +170,7 @@ def acts_until(kind: Kind, catalog: Catalog, now: datetime, order_ends: datetime
     return ends_s if order_ends is None else min(ends_s, int(order_ends.timestamp()))
 
 
-def order_key(chosen: Chosen) -> str:
+def order_key(chosen: ChosenFields) -> str:
     """An order is a merchant's: the same id of another merchant is another order."""
     return f"{chosen.merchant_id}/{chosen.order_id}"
 
@@ -184,10 +184,10 @@ def _kind(method_id: str) -> Kind:
     return Kind(name)
 
 
-def _needed(means: Means, kind: Kind) -> Means:
+def _needed(means: HandedOver, kind: Kind) -> HandedOver:
     """What is of no use for this kind goes no further: nobody looks for a card number in a payer's code."""
     card_token = means.card_token if kind is Kind.CARD else None
-    return Means(
+    return HandedOver(
         card_token=card_token,
         auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None,
         return_url=means.return_url,

@@ -18,12 +18,12 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from cashier.domain.engine_contract import Answered, EngineStatus
+from cashier.domain.engine_contract import EngineAnswered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
 from cashier.payments.errors import InFlight, KeyReused, OrderBusy
-from cashier.payments.live_attempts import LiveAttempts, Other
-from cashier.payments.ports import Engine
+from cashier.payments.live_attempts import LiveAttempts, OtherAttempt
+from cashier.payments.ports import EnginePort
 from cashier.payments.settings import AcceptSettings
 
 Found = TypeVar("Found")
@@ -40,10 +40,10 @@ _MOST_BODIES = 10_000
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 
 
-class Alone:
+class AttemptGuard:
     """Says who is at what, for one worker."""
 
-    def __init__(self, live: LiveAttempts, engine: Engine, settings: AcceptSettings) -> None:
+    def __init__(self, live: LiveAttempts, engine: EnginePort, settings: AcceptSettings) -> None:
         self._live = live
         self._engine = engine
         self._worker = uuid.uuid4().hex
@@ -84,7 +84,7 @@ class Alone:
         """
         key = order_key(attempt.chosen)
         told = await self._live.live(key, attempt.payment_id, self._longest_ms())
-        if isinstance(told, Other):
+        if isinstance(told, OtherAttempt):
             if await self._lives(told.holder, attempt):
                 raise OrderBusy(told.holder)
             # Over without anybody having looked: nobody else would be told of this one for as long as that one's hint lasts.
@@ -108,7 +108,7 @@ class Alone:
         """The key stands for this body from here on, for so long. Raises `KeyReused` where it does for another."""
         self.must_be_same(attempt)
         told = await self._live.live(f"body {attempt.payment_id}", _body(attempt), max(1, int(seconds * 1_000)))
-        if isinstance(told, Other):
+        if isinstance(told, OtherAttempt):
             raise KeyReused
         self._bodies[attempt.payment_id] = _body(attempt)
         self._bodies.move_to_end(attempt.payment_id)
@@ -138,7 +138,7 @@ class Alone:
     async def _waited(self, key: str, found: Callable[[], Awaitable[Found | None]], *, waited: bool) -> Found | None:
         loop = asyncio.get_running_loop()
         until_s, wait_s = loop.time() + self._longest_ms() / 1_000, _FIRST_WAIT_S
-        while isinstance(await self._live.live(key, self._worker, _HELD_MS), Other):
+        while isinstance(await self._live.live(key, self._worker, _HELD_MS), OtherAttempt):
             brought = await found()
             if brought is not None:
                 return brought
@@ -154,7 +154,7 @@ class Alone:
         if not _PAYMENT_ID.fullmatch(holder):
             return False
         looked = await self._engine.look_up(holder, attempt.chosen.order_id, attempt.trip, self.settings.look_ms)
-        return isinstance(looked, Answered) and looked.payment.status in _LIVE
+        return isinstance(looked, EngineAnswered) and looked.payment.status in _LIVE
 
     def _longest_ms(self) -> int:
         """Of everything between the first look and the engine's answer."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 
-from cashier.domain.channel_health import Outcome, TrackRecord, heard, passed_over, probed
+from cashier.domain.channel_health import ChannelOutcome, ChannelRecord, passed_over, probed, with_outcome
 from cashier.domain.facts import Channel
-from cashier.domain.routing import Route, route
-from cashier.domain.routing_rules import Passage, Routing
+from cashier.domain.routing import RoutingDecision, route
+from cashier.domain.routing_rules import RoutedPayment, Routing
 
 # Far more than any gateway has; a bound all the same. What was heard of longest ago goes, and is then as at a cold start.
 MAX_CHANNELS = 10_000
@@ -19,12 +19,12 @@ MAX_CHANNELS = 10_000
 MAX_ENDED = 50_000
 
 
-class Routes:
+class ChannelHealth:
     """`records` by channel id. Times are seconds of one clock that only goes forward (`time.monotonic`)."""
 
     def __init__(self, routing: Routing) -> None:
         self.routing = routing
-        self.records: OrderedDict[str, TrackRecord] = OrderedDict()
+        self.records: OrderedDict[str, ChannelRecord] = OrderedDict()
         self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def reconfigure(self, routing: Routing) -> None:
@@ -33,12 +33,12 @@ class Routes:
 
     def route(
         self,
-        passage: Passage,
+        passage: RoutedPayment,
         channels: Sequence[Channel],
         payment_id: str,
         now_s: float,
         tried: Set[str] = frozenset(),
-    ) -> Route:
+    ) -> RoutingDecision:
         """See `routing.route`. To be called once a payment: sick channels are counted as tried or passed over."""
         found = route(self.routing, passage, channels, self.records, int(now_s), payment_id, tried)
         for rated in found.rated:
@@ -50,20 +50,22 @@ class Routes:
 
     def worked(self, payment_id: str, channel_id: str, began_s: float, now_s: float) -> None:
         """The payment that had gone to the channel at `began_s` succeeded. A second time it changes nothing."""
-        self._hear(payment_id, channel_id, Outcome.WORKED, began_s, now_s)
+        self._hear(payment_id, channel_id, ChannelOutcome.WORKED, began_s, now_s)
 
     def failed(self, payment_id: str, channel_id: str, code: str, began_s: float, now_s: float) -> None:
         """It failed for good, with the engine's code. Never to be called for one whose fate is unknown."""
         self._hear(payment_id, channel_id, self.routing.blame.outcome(code), began_s, now_s)
 
-    def _hear(self, payment_id: str, channel_id: str, outcome: Outcome | None, began_s: float, now_s: float) -> None:
+    def _hear(
+        self, payment_id: str, channel_id: str, outcome: ChannelOutcome | None, began_s: float, now_s: float
+    ) -> None:
         if outcome is None or (payment_id, channel_id) in self._ended:
             return
         self._ended[payment_id, channel_id] = None
         if len(self._ended) > MAX_ENDED:
             self._ended.popitem(last=False)
-        before = self.records.get(channel_id, TrackRecord())
-        self.records[channel_id] = heard(
+        before = self.records.get(channel_id, ChannelRecord())
+        self.records[channel_id] = with_outcome(
             before, outcome, int(began_s), int(now_s), self.routing.learning, self.routing.sick
         )
         self.records.move_to_end(channel_id)

@@ -76,5 +76,5 @@ class EngineUnavailable(AcceptError):
     with the same key may have been."""
 
 
-class Crowded(AcceptError):
+class TooManyPayments(AcceptError):
     """As many payments are under way in this worker as it takes on."""

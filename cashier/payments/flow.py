@@ -19,13 +19,13 @@ from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenge_progress import Asked, CarriedChallenge, Verdict, answered, carried, verdict
-from cashier.domain.engine_contract import Answered, EnginePayment
+from cashier.domain.challenge_progress import CarriedChallenge, RiskChallengeTerms, Verdict, answered, carried, verdict
+from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Event, Status
+from cashier.domain.payment_state import PaymentEvent, PaymentStatus
 from cashier.domain.risk_contract import (
     Accepted,
     Challenged,
@@ -37,8 +37,8 @@ from cashier.domain.risk_contract import (
     RiskChallenge,
     Wrong,
 )
-from cashier.domain.status_mapping import engine_heard
-from cashier.domain.status_resolution import EngineWord, Standing
+from cashier.domain.status_mapping import engine_report
+from cashier.domain.status_resolution import EngineWord, ResolvedStatus
 from cashier.payments.attempt import (
     LOOKING_S,
     Attempt,
@@ -49,46 +49,46 @@ from cashier.payments.attempt import (
     resumed,
     submitted,
 )
-from cashier.payments.attempt_guard import Alone
-from cashier.payments.channel_health import Routes
+from cashier.payments.attempt_guard import AttemptGuard
+from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, SingleFlight, TooManyRuns
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
-    Crowded,
     EngineUnavailable,
     InFlight,
     KeyReused,
     RiskRejected,
+    TooManyPayments,
 )
 from cashier.payments.live_attempts import LiveAttempts
-from cashier.payments.ports import Recheck, Upstreams
-from cashier.payments.recheck import Checked, Checking, OursAlready
+from cashier.payments.ports import ConsultUncached, PaymentPorts
+from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.status_presenter import Telling
-from cashier.payments.status_query import Looking
-from cashier.payments.submitter import Sending
+from cashier.payments.status_presenter import StatusPresenter
+from cashier.payments.status_query import StatusQuery
+from cashier.payments.submitter import Submitter
 from cashier.source_errors import NoNews
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims
-from cashier.tokens.token_service import Signer
+from cashier.tokens.token_service import TokenService
 
 _log = structlog.get_logger("cashier.payments")
-_WAS_WRONG = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
-_WAITS_FOR_PAYER = Standing(Status.CHALLENGE, Event.CHALLENGE_OPEN, MessageCode.CHALLENGE)
+_WAS_WRONG = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
+_WAITS_FOR_PAYER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
 
 
-class Acceptance:
+class PaymentFlow:
     """Takes payments through. It holds what is under way in this worker, and no payment. `now` is the wall clock."""
 
     def __init__(
         self,
-        upstreams: Upstreams,
-        recheck: Recheck,
+        upstreams: PaymentPorts,
+        recheck: ConsultUncached,
         catalog: Catalog,
-        signer: Signer,
-        routes: Routes,
+        signer: TokenService,
+        routes: ChannelHealth,
         live: LiveAttempts,
         settings: AcceptSettings,
         now: Callable[[], datetime],
@@ -104,9 +104,9 @@ class Acceptance:
         self._submits: SingleFlight[Payment] = SingleFlight(
             settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
         )
-        self._looking = Looking(upstreams, settings, now)
-        self._alone = Alone(live, upstreams.engine, settings)
-        self._telling = Telling(
+        self._looking = StatusQuery(upstreams, settings, now)
+        self._alone = AttemptGuard(live, upstreams.engine, settings)
+        self._telling = StatusPresenter(
             self._looking, self._alone, routes, signer.payment_token, catalog, settings, now, monotonic
         )
         self.reconfigure(recheck, catalog, settings)
@@ -114,12 +114,12 @@ class Acceptance:
     def __repr__(self) -> str:
         return f"<Acceptance under_way={len(self._submits)} {self._telling!r} {self._alone!r}>"
 
-    def reconfigure(self, recheck: Recheck, catalog: Catalog, settings: AcceptSettings) -> None:
+    def reconfigure(self, recheck: ConsultUncached, catalog: Catalog, settings: AcceptSettings) -> None:
         """Other words, terms and times from now on. Nothing under way is lost."""
         self._catalog = self._telling.catalog = catalog
         self._settings = self._looking.settings = self._alone.settings = self._telling.settings = settings
-        self._checking = Checking(recheck, self._upstreams.acquirer, settings)
-        self._sending = Sending(self._upstreams.engine, self._routes, settings, self._monotonic)
+        self._checking = Recheck(recheck, self._upstreams.acquirer, settings)
+        self._sending = Submitter(self._upstreams.engine, self._routes, settings, self._monotonic)
 
     def stop_waiting(self) -> None:
         """From now on nobody waits: long polls come back with what is known, and whoever follows is told no more."""
@@ -180,7 +180,7 @@ class Acceptance:
     ) -> Payment:
         """The caller wants no more of it. What has been paid stays paid; what cannot be ended yet is ended by who looks with the new token.
 
-        Raises `TokenRefused`, `KeyReused` and `Crowded`.
+        Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
         claims = replace(self._read(payment_id, payment_token), cancelled=True)
         return await self._telling.stood(claims, self._trip(request_id, traceparent))
@@ -253,7 +253,7 @@ class Acceptance:
         return await self._checked_alone(attempt, lambda checked: self._decide(attempt, checked, challenge))
 
     async def _checked_alone(
-        self, attempt: Attempt, go_on: Callable[[Checked], Coroutine[Any, Any, Payment]]
+        self, attempt: Attempt, go_on: Callable[[RecheckedOffer], Coroutine[Any, Any, Payment]]
     ) -> Payment:
         """Check everything and `go_on`, as the only one at this submit and at this order; or what another has brought it to meanwhile."""
         async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
@@ -262,11 +262,13 @@ class Acceptance:
             async with self._alone.at_order(attempt):
                 try:
                     checked = await self._checking.checked(attempt)
-                except OursAlready:
+                except AlreadySubmitted:
                     return await self._ours(attempt)
                 return await go_on(checked)
 
-    async def _decide(self, attempt: Attempt, checked: Checked, before: CarriedChallenge | None = None) -> Payment:
+    async def _decide(
+        self, attempt: Attempt, checked: RecheckedOffer, before: CarriedChallenge | None = None
+    ) -> Payment:
         """What risk says: on to the engine, or first to the payer."""
         decided = await self._upstreams.risk.decide(_inquiry(attempt, checked), attempt.trip, self._settings.decide_ms)
         match decided:
@@ -297,7 +299,7 @@ class Acceptance:
         """Raises `RiskRejected` where nobody is there to answer, or too many were asked already."""
         if attempt.kind is Kind.AGREEMENT:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
-        told = Asked(
+        told = RiskChallengeTerms(
             asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
         )
         challenge = carried(told, decision_id, self._now_s(), before)
@@ -312,7 +314,7 @@ class Acceptance:
             return self._telling.told(claims, _WAS_WRONG)
         return await self._telling.stood(claims, trip)
 
-    async def _send(self, attempt: Attempt, checked: Checked, decision_id: str) -> Payment:
+    async def _send(self, attempt: Attempt, checked: RecheckedOffer, decision_id: str) -> Payment:
         prepared = self._sending.prepared(attempt, checked, decision_id)
         expires_at = acts_until(attempt.kind, self._catalog, self._now(), checked.consultation.order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
@@ -334,13 +336,13 @@ class Acceptance:
         )
         if isinstance(looked, NoNews):
             raise EngineUnavailable
-        if not isinstance(looked, Answered):
+        if not isinstance(looked, EngineAnswered):
             return None
         if looked.payment.fingerprint is None:
             self._alone.must_be_same(attempt)
         elif looked.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
-        heard = await self._looking.confirmed(engine_heard(looked), chosen.order_id, attempt.trip)
+        heard = await self._looking.confirmed(engine_report(looked), chosen.order_id, attempt.trip)
         if claims is None or (claims.sent_at is None and heard.engine.word is not EngineWord.FAILED):
             claims = self._sent_claims(attempt, looked.payment)
         return await self._telling.stood(claims, attempt.trip, heard)
@@ -372,13 +374,13 @@ class Acceptance:
         try:
             return await self._submits.run(key, fingerprint, work)
         except TooManyRuns:
-            raise Crowded from None
+            raise TooManyPayments from None
         except RunCancelled:
             # It may have been sent. Whoever asks again with the same key is told.
             raise InFlight from None
 
 
-def _inquiry(attempt: Attempt, checked: Checked) -> Inquiry:
+def _inquiry(attempt: Attempt, checked: RecheckedOffer) -> Inquiry:
     instrument, kind = checked.method.instrument, attempt.kind
     return Inquiry(
         payment_id=attempt.payment_id,

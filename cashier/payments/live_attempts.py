@@ -1,7 +1,7 @@
 """Who is at something now: a key, and its one holder, told by all workers to each other in a shared store.
 
 A hint, never a lock. It can be lost, evicted, late or wrong, and then nothing is different but that somebody hears of the other later, from
-who knows. So it keeps nobody waiting for longer than a read, and whatever the store does raises nothing: what cannot be had is `Unknown`.
+who knows. So it keeps nobody waiting for longer than a read, and whatever the store does raises nothing: what cannot be had is `AttemptUnknown`.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ return holder or ARGV[1]
 _END = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
-class Mine(Struct, frozen=True):
+class OwnAttempt(Struct, frozen=True):
     """The attempt is the one that lives, as far as anybody has said."""
 
 
-class Other(Struct, frozen=True):
+class OtherAttempt(Struct, frozen=True):
     """Another one has said so first. To be asked, not to be believed: it may be over, and its worker gone."""
 
     holder: str
 
 
-class Unknown(Struct, frozen=True):
+class AttemptUnknown(Struct, frozen=True):
     """The store did not say."""
 
 
-Standing: TypeAlias = Mine | Other | Unknown
+Standing: TypeAlias = OwnAttempt | OtherAttempt | AttemptUnknown
 
 
-class Scripts(Protocol):
+class ScriptStore(Protocol):
     """A shared store that runs a script on one key. `None` where it did not answer, in time or at all."""
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any: ...
@@ -57,7 +57,7 @@ class Scripts(Protocol):
 class LiveAttempts:
     """Says which attempt lives, and hears whether another does. Without a store it knows nothing, at no cost."""
 
-    def __init__(self, store: Scripts | None) -> None:
+    def __init__(self, store: ScriptStore | None) -> None:
         self._store = store
         self.mine = self.others = self.unknown = 0
 
@@ -89,11 +89,11 @@ class LiveAttempts:
 
     def _counted(self, standing: Standing) -> Standing:
         match standing:
-            case Mine():
+            case OwnAttempt():
                 self.mine += 1
-            case Other():
+            case OtherAttempt():
                 self.others += 1
-            case Unknown():
+            case AttemptUnknown():
                 self.unknown += 1
         return standing
 
@@ -101,11 +101,11 @@ class LiveAttempts:
 def _standing(told: Any, holder: str) -> Standing:
     """What a store says is not believed to be what was written there."""
     if not isinstance(told, bytes):
-        return Unknown()
+        return AttemptUnknown()
     text = told.decode("latin-1")
     if text == holder:
-        return Mine()
-    return Other(text) if _is_holder(text) else Unknown()
+        return OwnAttempt()
+    return OtherAttempt(text) if _is_holder(text) else AttemptUnknown()
 
 
 def _is_holder(text: str) -> bool:

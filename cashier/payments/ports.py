@@ -16,7 +16,7 @@ from cashier.domain.risk_contract import Decided, Inquiry, Verified
 # `trip` goes through to the wire unread; budgets are whole milliseconds, at least 1.
 
 
-class Risk(Protocol):
+class RiskPort(Protocol):
     """Never asked twice by itself: a decision may send a text message, and an answer to a challenge is counted."""
 
     async def decide(self, inquiry: Inquiry, trip: Any, budget_ms: int) -> Decided: ...
@@ -24,7 +24,7 @@ class Risk(Protocol):
     async def verify(self, challenge_id: str, payment_id: str, value: str, trip: Any, budget_ms: int) -> Verified: ...
 
 
-class Engine(Protocol):
+class EnginePort(Protocol):
     """A submit goes out once; looking up and reversing may be repeated within their budget."""
 
     async def submit(self, submission: Submission, trip: Any, budget_ms: int) -> Submitted: ...
@@ -34,15 +34,15 @@ class Engine(Protocol):
     async def reverse(self, payment_id: str, order_id: str, trip: Any, budget_ms: int) -> Reversed: ...
 
 
-class Acquirer(Protocol):
+class AcquirerPort(Protocol):
     async def result(self, order_id: str, trip: Any, budget_ms: int) -> Result: ...
 
 
 # A whole consultation from answers of this moment, cached nowhere. Raises `ConsultError`.
-Recheck = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase]]
+ConsultUncached = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase]]
 
 
-class Upstreams(Struct, frozen=True):
-    risk: Risk
-    engine: Engine
-    acquirer: Acquirer
+class PaymentPorts(Struct, frozen=True):
+    risk: RiskPort
+    engine: EnginePort
+    acquirer: AcquirerPort

@@ -6,14 +6,14 @@ from msgspec import Struct
 
 from cashier.consultation.flow import Consultation, ConsultationWithCase, RequiredSourceUnavailable
 from cashier.domain.acquirer_contract import OrderResult
-from cashier.domain.case import Case
-from cashier.domain.offer_diff import Now, changes, unverified
+from cashier.domain.case import ConsultationCase
+from cashier.domain.offer_diff import CurrentOffer, changes, unverified
 from cashier.domain.order import Blocked
 from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
 from cashier.payments.attempt import Attempt
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, OrderBusy
-from cashier.payments.ports import Acquirer, Recheck
+from cashier.payments.ports import AcquirerPort, ConsultUncached
 from cashier.payments.settings import AcceptSettings
 from cashier.source_errors import NoNews
 
@@ -24,34 +24,34 @@ _CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
 _TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
 
 
-class Checked(Struct, frozen=True):
+class RecheckedOffer(Struct, frozen=True):
     """The chosen method as it is now, at the price that was agreed to, and the case that says so."""
 
     method: PayMethod
-    case: Case
+    case: ConsultationCase
     consultation: Consultation
 
 
-class OursAlready(Exception):
+class AlreadySubmitted(Exception):
     """The order waits for this very attempt, or is over by it: the engine has it, though it had not when it was looked up."""
 
 
-class Checking:
+class Recheck:
     """Makes the checks of an acceptance."""
 
-    def __init__(self, recheck: Recheck, acquirer: Acquirer, settings: AcceptSettings) -> None:
+    def __init__(self, recheck: ConsultUncached, acquirer: AcquirerPort, settings: AcceptSettings) -> None:
         self._recheck = recheck
         self._acquirer = acquirer
         self._settings = settings
 
-    async def checked(self, attempt: Attempt) -> Checked:
-        """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `OursAlready` and `OrderUnknown`."""
+    async def checked(self, attempt: Attempt) -> RecheckedOffer:
+        """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `AlreadySubmitted` and `OrderUnknown`."""
         fresh = await self._fresh(attempt)
         answer = fresh.consultation
         blocked = None if answer.blocked is None else answer.blocked.code
         if blocked in _TAKEN:
             await self._refuse_taken(attempt, answer, lives=blocked is Blocked.ORDER_IN_PROGRESS)
-        now = Now(answer.order.amount, answer.methods, blocked, fresh.silent)
+        now = CurrentOffer(answer.order.amount, answer.methods, blocked, fresh.silent)
         silent = self._silent(attempt, now, answer)
         if silent:
             raise CheckUnavailable(silent, answer.sources)
@@ -59,7 +59,7 @@ class Checking:
         if found or fresh.case is None:
             raise ConsultChanged(found, answer)
         method = next(method for method in answer.methods if method.method_id == attempt.chosen.method_id)
-        return Checked(method, fresh.case, answer)
+        return RecheckedOffer(method, fresh.case, answer)
 
     async def _fresh(self, attempt: Attempt) -> ConsultationWithCase:
         fresh = await self._asked(attempt, claiming=True)
@@ -72,7 +72,7 @@ class Checking:
         except RequiredSourceUnavailable as silent:
             raise CheckUnavailable(silent.failed, silent.sources) from None
 
-    def _silent(self, attempt: Attempt, now: Now, answer: Consultation) -> tuple[str, ...]:
+    def _silent(self, attempt: Attempt, now: CurrentOffer, answer: Consultation) -> tuple[str, ...]:
         """Who must be heard and was not. Of an order that cannot be paid nobody else need be."""
         found = set(unverified(attempt.chosen, attempt.before, now))
         if self._settings.every_gating_source and now.blocked is None:
@@ -91,6 +91,6 @@ class Checking:
             raise CheckUnavailable(("acquirer",), answer.sources)
         holder = result.payment_id if isinstance(result, OrderResult) else None
         if holder == attempt.payment_id:
-            raise OursAlready
+            raise AlreadySubmitted
         if holder is not None and lives:
             raise OrderBusy(holder)

@@ -16,15 +16,15 @@ from msgspec.structs import replace
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
-from cashier.domain.payment_state import Status
-from cashier.domain.status_resolution import EngineWord, Standing
+from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.status_resolution import EngineWord, ResolvedStatus
 from cashier.payments.attempt import order_key, underway
-from cashier.payments.attempt_guard import Alone
-from cashier.payments.channel_health import Routes
+from cashier.payments.attempt_guard import AttemptGuard
+from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SharedPoll
-from cashier.payments.errors import Crowded, KeyReused
+from cashier.payments.errors import KeyReused, TooManyPayments
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.status_query import Heard, Looking, Seen, shows
+from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, shows
 from cashier.tokens.payment_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
@@ -32,14 +32,14 @@ _log = structlog.get_logger("cashier.payments")
 _CHALLENGE_POLL_MS = 3_000
 
 
-class Telling:
+class StatusPresenter:
     """Tells of payments. `sign` makes the token of what the claims say; `now` is the wall clock, `monotonic` what routes are learned by."""
 
     def __init__(
         self,
-        looking: Looking,
-        alone: Alone,
-        routes: Routes,
+        looking: StatusQuery,
+        alone: AttemptGuard,
+        routes: ChannelHealth,
         sign: Callable[[PaymentClaims], str],
         catalog: Catalog,
         settings: AcceptSettings,
@@ -52,7 +52,7 @@ class Telling:
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
-        self._polls: SharedPoll[Heard] = SharedPoll()
+        self._polls: SharedPoll[UpstreamStatus] = SharedPoll()
         self.catalog = catalog
         self.settings = settings
 
@@ -67,40 +67,40 @@ class Telling:
         await self._polls.drain()
         await self._looking.drain()
 
-    async def stood(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Payment:
-        """Where it stands, by a look or by what was just `heard`, under a new token that says what the claims do. Raises `Crowded`."""
-        return self.told(claims, (await self._see(claims, trip, heard)).standing)
+    async def stood(self, claims: PaymentClaims, trip: Any, heard: UpstreamStatus | None = None) -> Payment:
+        """Where it stands, by a look or by what was just `heard`, under a new token that says what the claims do. Raises `TooManyPayments`."""
+        return self.told(claims, (await self._see(claims, trip, heard)).resolution)
 
     async def look(self, claims: PaymentClaims, payment_token: str, trip: Any, wait_ms: int) -> Payment:
-        """The same, after `wait_ms`, or as soon as that is something else than the token says. Raises `Crowded`."""
+        """The same, after `wait_ms`, or as soon as that is something else than the token says. Raises `TooManyPayments`."""
         last = first = await self._see(claims, trip)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
-        news = claims.told not in (None, first.standing.status)
+        news = claims.told not in (None, first.resolution.status)
         if wait_s > 0 and not news and self._polls.waiters < self.settings.most_waiting:
             try:
                 async with asyncio.timeout(wait_s), aclosing(self._turns(claims, trip, first)) as turns:
                     async for last in turns:
-                        if shows(first.standing, last.standing):
+                        if shows(first.resolution, last.resolution):
                             break
             except TimeoutError:
                 # As it was at the last look; where none was due in all that time, as it is now.
                 last = last if last is not first else await self._see(claims, trip)
-        return self.told(claims, last.standing, payment_token)
+        return self.told(claims, last.resolution, payment_token)
 
     async def follow(self, claims: PaymentClaims, payment_token: str, trip: Any) -> AsyncGenerator[Payment, None]:
-        """At once, and whenever that changes; not beyond a final status, nor beyond `follow_s`. Raises `Crowded`, before the first only."""
+        """At once, and whenever that changes; not beyond a final status, nor beyond `follow_s`. Raises `TooManyPayments`, before the first only."""
         if self._polls.waiters >= self.settings.most_waiting:
-            raise Crowded
+            raise TooManyPayments
         told = await self._see(claims, trip)
-        yield self.told(claims, told.standing, payment_token)
+        yield self.told(claims, told.resolution, payment_token)
         until_s = asyncio.get_running_loop().time() + self.settings.follow_s
         async with aclosing(self._turns(claims, trip, told, until_s)) as turns:
             async for seen in turns:
-                if shows(told.standing, seen.standing):
+                if shows(told.resolution, seen.resolution):
                     told = seen
-                    yield self.told(claims, told.standing, payment_token)
+                    yield self.told(claims, told.resolution, payment_token)
 
-    def told(self, claims: PaymentClaims, found: Standing, payment_token: str | None = None) -> Payment:
+    def told(self, claims: PaymentClaims, found: ResolvedStatus, payment_token: str | None = None) -> Payment:
         """The answer. `payment_token`: the one that the claims came in. It is told again as long as there is nothing else to say by it."""
         route, carried, told_already = claims.route, claims.challenge, claims.told is found.status
         return Payment(
@@ -108,7 +108,7 @@ class Telling:
             order_id=claims.chosen.order_id,
             status=found.status,
             amount=claims.chosen.expected_payable,
-            challenge=challenge(carried) if carried is not None and found.status is Status.CHALLENGE else None,
+            challenge=challenge(carried) if carried is not None and found.status is PaymentStatus.CHALLENGE else None,
             next_action=found.next_action,
             route=None
             if route is None
@@ -122,13 +122,13 @@ class Telling:
         )
 
     async def _turns(
-        self, claims: PaymentClaims, trip: Any, seen: Seen, until_s: float = float("inf")
-    ) -> AsyncGenerator[Seen, None]:
+        self, claims: PaymentClaims, trip: Any, seen: ResolvedPayment, until_s: float = float("inf")
+    ) -> AsyncGenerator[ResolvedPayment, None]:
         """Each look after the first, as soon as it is due. All who wait for this payment share it."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
-        while not seen.standing.final and loop.time() < until_s:
-            after_ms = min(seen.standing.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
-            claims = replace(claims, told=seen.standing.status)
+        while not seen.resolution.final and loop.time() < until_s:
+            after_ms = min(seen.resolution.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
+            claims = replace(claims, told=seen.resolution.status)
             try:
                 heard = await self._polls.next(
                     payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip)
@@ -138,28 +138,28 @@ class Telling:
                 seen = await self._see(claims, trip, heard)
             except KeyReused:
                 return  # the engine has taken another body meanwhile: there is nothing more to tell of this one
-            except Crowded:
+            except TooManyPayments:
                 continue  # no look could be taken now; who waits already waits for the next
             yield seen
 
-    async def _see(self, claims: PaymentClaims, trip: Any, heard: Heard | None = None) -> Seen:
+    async def _see(self, claims: PaymentClaims, trip: Any, heard: UpstreamStatus | None = None) -> ResolvedPayment:
         seen = await self._looking.see(
             underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, trip, heard
         )
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = seen.heard.acquirer.paid
-        if seen.standing.status is Status.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
+        if seen.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
             _log.error(
                 "the acquirer was paid another amount than was asked for", payment_id=claims.payment_id, paid=str(paid)
             )
-        if seen.standing.final:
+        if seen.resolution.final:
             self._learn(claims, seen, now_s)
             await self._alone.ended(key, claims.payment_id)
         elif claims.sent_at is not None:
             await self._alone.lives(key, claims.payment_id, max(0.0, claims.expires_at - now_s))
         return seen
 
-    def _learn(self, claims: PaymentClaims, seen: Seen, now_s: float) -> None:
+    def _learn(self, claims: PaymentClaims, seen: ResolvedPayment, now_s: float) -> None:
         """How the channel did that was chosen for it. What ended for another reason than the channel's says nothing of it."""
         route, engine = claims.route, seen.heard.engine
         if route is None or claims.sent_at is None:

@@ -15,53 +15,53 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cashier.domain.acquirer_contract import Result
-from cashier.domain.engine_contract import Answered
-from cashier.domain.payment_state import IllegalMove, Status
-from cashier.domain.status_mapping import OfThePayment, acquirer_heard, engine_heard
+from cashier.domain.engine_contract import EngineAnswered
+from cashier.domain.payment_state import IllegalMove, PaymentStatus
+from cashier.domain.status_mapping import OfThePayment, acquirer_report, engine_report
 from cashier.domain.status_resolution import (
-    AcquirerHeard,
+    AcquirerReport,
     AcquirerWord,
-    EngineHeard,
+    EngineReport,
     EngineWord,
-    Standing,
-    Underway,
-    standing,
+    PaymentProgress,
+    ResolvedStatus,
+    resolve_status,
 )
 from cashier.payments.coalescing import FreshSingleFlight, TooManyRuns
-from cashier.payments.errors import Crowded, KeyReused
-from cashier.payments.ports import Upstreams
+from cashier.payments.errors import KeyReused, TooManyPayments
+from cashier.payments.ports import PaymentPorts
 from cashier.payments.settings import AcceptSettings
 
 _log = structlog.get_logger("cashier.payments")
 
 
-class Heard(Struct, frozen=True):
+class UpstreamStatus(Struct, frozen=True):
     """What was heard of a payment, and of its order. `fingerprint`: of the body that the engine has it by, where it says so."""
 
-    engine: EngineHeard
-    acquirer: AcquirerHeard
+    engine: EngineReport
+    acquirer: AcquirerReport
     fingerprint: str | None = None
 
 
 # What is heard of an acquirer that was not asked.
-_UNASKED = AcquirerHeard(AcquirerWord.SILENT)
+_UNASKED = AcquirerReport(AcquirerWord.SILENT)
 
 
-class Seen(Struct, frozen=True):
+class ResolvedPayment(Struct, frozen=True):
     """Where a payment stands, and from what that follows."""
 
-    standing: Standing
-    heard: Heard
+    resolution: ResolvedStatus
+    heard: UpstreamStatus
 
 
-class Looking:
+class StatusQuery:
     """Looks at payments. `now` is the wall clock."""
 
-    def __init__(self, upstreams: Upstreams, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
+    def __init__(self, upstreams: PaymentPorts, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
         self._upstreams = upstreams
         self._now = now
-        self._looks: FreshSingleFlight[Heard] = FreshSingleFlight(settings.most_under_way)
-        self._reversals: FreshSingleFlight[Heard] = FreshSingleFlight(settings.most_under_way)
+        self._looks: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
+        self._reversals: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
         self.settings = settings
 
     def __repr__(self) -> str:
@@ -72,17 +72,17 @@ class Looking:
         await self._looks.drain()
         await self._reversals.drain()
 
-    async def heard(self, payment_id: str, order_id: str, trip: Any) -> Heard:
-        """What both say now. Raises `Crowded`."""
+    async def heard(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
+        """What both say now. Raises `TooManyPayments`."""
         return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, trip))
 
     async def see(
-        self, payment: Underway, fingerprint: str, order_id: str, trip: Any, heard: Heard | None = None
-    ) -> Seen:
+        self, payment: PaymentProgress, fingerprint: str, order_id: str, trip: Any, heard: UpstreamStatus | None = None
+    ) -> ResolvedPayment:
         """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due.
 
         `fingerprint`: of the body that the asker knows it by. Where the engine has it by another, it is not theirs to know or to end:
-        `KeyReused`. Raises `Crowded`.
+        `KeyReused`. Raises `TooManyPayments`.
         """
         if heard is None:
             heard = await self.heard(payment.payment_id, order_id, trip)
@@ -92,63 +92,66 @@ class Looking:
         # Of a silent engine it is not known whose body it has. One that knows of no submit of its own has nothing to end there.
         unknown = heard.engine.word is EngineWord.SILENT and payment.sent_at is None
         if not found.to_reverse or unknown:
-            return Seen(found, heard)
+            return ResolvedPayment(found, heard)
         heard = await self._shared(
             self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, trip)
         )
-        return Seen(self._standing(payment, heard), heard)
+        return ResolvedPayment(self._standing(payment, heard), heard)
 
-    async def confirmed(self, engine: EngineHeard, order_id: str, trip: Any) -> Heard:
+    async def confirmed(self, engine: EngineReport, order_id: str, trip: Any) -> UpstreamStatus:
         """What the engine has just said, and the acquirer too where that counts: an end has to be confirmed by it."""
         if engine.word not in (EngineWord.SUCCEEDED, EngineWord.FAILED):
-            return Heard(engine, _UNASKED)
-        return Heard(engine, acquirer_heard(await self.result(order_id, trip)))
+            return UpstreamStatus(engine, _UNASKED)
+        return UpstreamStatus(engine, acquirer_report(await self.result(order_id, trip)))
 
     async def result(self, order_id: str, trip: Any) -> Result:
         return await self._upstreams.acquirer.result(order_id, trip, self.settings.look_ms)
 
-    def _standing(self, payment: Underway, heard: Heard) -> Standing:
+    def _standing(self, payment: PaymentProgress, heard: UpstreamStatus) -> ResolvedStatus:
         try:
-            return standing(payment, heard.engine, heard.acquirer, self._now())
+            return resolve_status(payment, heard.engine, heard.acquirer, self._now())
         except IllegalMove as contradiction:
             # Somebody has taken back what they said for good, or we have a bug. What is told instead is what they say now.
             _log.error(
                 "a payment was heard to move where it cannot", payment_id=payment.payment_id, why=str(contradiction)
             )
-            return standing(replace(payment, told=None), heard.engine, heard.acquirer, self._now())
+            return resolve_status(replace(payment, told=None), heard.engine, heard.acquirer, self._now())
 
-    async def _look(self, payment_id: str, order_id: str, trip: Any) -> Heard:
+    async def _look(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
         looked, result = await asyncio.gather(
             self._upstreams.engine.look_up(payment_id, order_id, trip, self.settings.look_ms),
             self.result(order_id, trip),
         )
-        return Heard(
-            engine_heard(looked),
-            acquirer_heard(result),
-            looked.payment.fingerprint if isinstance(looked, Answered) else None,
+        return UpstreamStatus(
+            engine_report(looked),
+            acquirer_report(result),
+            looked.payment.fingerprint if isinstance(looked, EngineAnswered) else None,
         )
 
-    async def _reverse(self, payment_id: str, order_id: str, trip: Any) -> Heard:
+    async def _reverse(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
         """The acquirer is asked after the engine: what the reverse did may be the news."""
         reversed_: OfThePayment = await self._upstreams.engine.reverse(
             payment_id, order_id, trip, self.settings.look_ms
         )
-        return Heard(engine_heard(reversed_), acquirer_heard(await self.result(order_id, trip)))
+        return UpstreamStatus(engine_report(reversed_), acquirer_report(await self.result(order_id, trip)))
 
     async def _shared(
-        self, fresh: FreshSingleFlight[Heard], payment_id: str, work: Callable[[], Coroutine[Any, Any, Heard]]
-    ) -> Heard:
+        self,
+        fresh: FreshSingleFlight[UpstreamStatus],
+        payment_id: str,
+        work: Callable[[], Coroutine[Any, Any, UpstreamStatus]],
+    ) -> UpstreamStatus:
         try:
             return await fresh.run(payment_id, work)
         except TooManyRuns:
-            raise Crowded from None
+            raise TooManyPayments from None
 
 
-def shows(told: Standing, found: Standing) -> bool:
+def shows(told: ResolvedStatus, found: ResolvedStatus) -> bool:
     """Whether what has changed is worth telling: more than when to look again."""
     return _shown(told) != _shown(found)
 
 
-def _shown(found: Standing) -> tuple[Any, ...]:
-    action = found.next_action if found.status is Status.ACTION_REQUIRED else None
+def _shown(found: ResolvedStatus) -> tuple[Any, ...]:
+    action = found.next_action if found.status is PaymentStatus.ACTION_REQUIRED else None
     return found.status, found.message, action

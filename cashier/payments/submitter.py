@@ -8,19 +8,19 @@ import structlog
 from msgspec import Struct
 
 from cashier.domain import engine_contract as engine
-from cashier.domain.channel_candidates import Candidates, Choice, candidates
-from cashier.domain.legs import Leg, LegsRefused, legs
-from cashier.domain.offer_diff import Change, What
+from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
+from cashier.domain.legs import EngineLeg, LegsRefused, legs
+from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.pay_method import Availability, Kind, ReasonCode
-from cashier.domain.status_mapping import engine_heard
-from cashier.domain.status_resolution import EngineHeard
+from cashier.domain.status_mapping import engine_report
+from cashier.domain.status_resolution import EngineReport
 from cashier.payments.attempt import Attempt
-from cashier.payments.channel_health import Routes
+from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
-from cashier.payments.ports import Engine
-from cashier.payments.recheck import Checked
+from cashier.payments.ports import EnginePort
+from cashier.payments.recheck import RecheckedOffer
 from cashier.payments.settings import AcceptSettings
-from cashier.tokens.payment_token import Routed
+from cashier.tokens.payment_token import TokenRoute
 
 # They are in the payer's token, which has to fit into a header; nobody tries a seventeenth channel.
 _MOST_ALTERNATIVES = 16
@@ -28,68 +28,70 @@ _MOST_ALTERNATIVES = 16
 _log = structlog.get_logger("cashier.payments")
 
 
-class Prepared(Struct, frozen=True):
+class PreparedSubmit(Struct, frozen=True):
     """What is to be sent, and the route it takes; None where the money needs no channel."""
 
     submission: engine.Submission
-    route: Routed | None
+    route: TokenRoute | None
 
 
-class Sending:
+class Submitter:
     """Routes a checked attempt and sends it. `monotonic`: seconds of the clock that routes are learned by."""
 
     def __init__(
-        self, upstream: Engine, routes: Routes, settings: AcceptSettings, monotonic: Callable[[], float]
+        self, upstream: EnginePort, routes: ChannelHealth, settings: AcceptSettings, monotonic: Callable[[], float]
     ) -> None:
         self._engine = upstream
         self._routes = routes
         self._settings = settings
         self._monotonic = monotonic
 
-    def prepared(self, attempt: Attempt, checked: Checked, decision_id: str) -> Prepared:
+    def prepared(self, attempt: Attempt, checked: RecheckedOffer, decision_id: str) -> PreparedSubmit:
         """To be called once an attempt, right before it is sent: routing counts it. Raises `ConsultChanged` and `CheckUnavailable`."""
         found = candidates(checked.case, self._choice(attempt, checked))
         route = self._route(attempt, found)
         made = legs(checked.method, found.quote, None if route is None else route.channel_id, attempt.means.card_token)
         if isinstance(made, LegsRefused):
             raise _not_payable(attempt, checked, found, made)
-        return Prepared(_submission(attempt, made, decision_id, () if route is None else route.alternatives), route)
+        return PreparedSubmit(
+            _submission(attempt, made, decision_id, () if route is None else route.alternatives), route
+        )
 
-    async def sent(self, attempt: Attempt, prepared: Prepared) -> EngineHeard:
+    async def sent(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
         """What the engine says of the payment. Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` where certainly nothing left."""
         outcome = await self._engine.submit(prepared.submission, attempt.trip, self._settings.submit_ms)
         match outcome:
-            case engine.Busy(payment_id):
+            case engine.OrderHasLiveAttempt(payment_id):
                 raise OrderBusy(payment_id)
-            case engine.KeyReused():
+            case engine.EngineKeyReused():
                 raise KeyReused
             case engine.NotSent(error):
                 _log.warning("a payment was not sent", payment_id=attempt.payment_id, why=error.detail)
                 raise EngineUnavailable
-            case engine.Answered(payment) if payment.fingerprint not in (None, attempt.fingerprint):
+            case engine.EngineAnswered(payment) if payment.fingerprint not in (None, attempt.fingerprint):
                 raise KeyReused
-            case engine.Unknown(error):
+            case engine.OutcomeUnknown(error):
                 _log.warning("what became of a submit is not known", payment_id=attempt.payment_id, why=error.detail)
-        return engine_heard(outcome)
+        return engine_report(outcome)
 
-    def _route(self, attempt: Attempt, found: Candidates) -> Routed | None:
+    def _route(self, attempt: Attempt, found: Candidates) -> TokenRoute | None:
         if found.passage is None:
             return None
         taken = self._routes.route(found.passage, found.channels, attempt.payment_id, self._monotonic())
-        return Routed(taken.rule, taken.channel_id, taken.alternatives[:_MOST_ALTERNATIVES], taken.probe)
+        return TokenRoute(taken.rule, taken.channel_id, taken.alternatives[:_MOST_ALTERNATIVES], taken.probe)
 
-    def _choice(self, attempt: Attempt, checked: Checked) -> Choice:
+    def _choice(self, attempt: Attempt, checked: RecheckedOffer) -> ChosenMethod:
         """A scanned code is its wallet's, where the gateway has a channel that it calls so."""
         code = attempt.means.auth_code
         provider = None if code is None else self._routes.routing.provider_of(code)
         known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(
             Kind.CONSUMER_QR, {}
         )
-        return Choice(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
+        return ChosenMethod(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
 
 
 def _submission(
-    attempt: Attempt, made: tuple[Leg, ...], decision_id: str, alternatives: tuple[str, ...]
+    attempt: Attempt, made: tuple[EngineLeg, ...], decision_id: str, alternatives: tuple[str, ...]
 ) -> engine.Submission:
     return engine.Submission(
         payment_id=attempt.payment_id,
@@ -106,14 +108,14 @@ def _submission(
 
 
 def _not_payable(
-    attempt: Attempt, checked: Checked, found: Candidates, why: LegsRefused
+    attempt: Attempt, checked: RecheckedOffer, found: Candidates, why: LegsRefused
 ) -> CheckUnavailable | ConsultChanged:
     """The method as a whole is fine, but not this way: no channel for this wallet's code, or a silent source that only this way needs."""
     refusal = found.quote.refusal
     if refusal is not None and refusal.undetermined:
         return CheckUnavailable((refusal.source or "channel",), checked.consultation.sources)
     gone = Change(
-        what=What.METHOD_CLOSED,
+        what=ChangeType.METHOD_CLOSED,
         before=Availability.AVAILABLE,
         after=None,
         subject=attempt.chosen.method_id,

@@ -18,7 +18,7 @@ from cashier.fanout.load_shedding import ShedSettings, shed_faults
 from cashier.fanout.ttl import CacheSettings
 from cashier.payments.settings import AcceptSettings
 from cashier.sources.batch_call import BatchSettings
-from cashier.sources.retry import Tries
+from cashier.sources.retry import RetrySettings
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.aiohttp_client import AiohttpSettings
@@ -84,7 +84,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     transport: Literal["http1", "aiohttp", "local"] = "http1"
     http1: Http1Settings | None = None
     aiohttp: AiohttpSettings | None = None
-    tries: Tries = Tries()
+    tries: RetrySettings = RetrySettings()
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -168,7 +168,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
         if isinstance(found, SourceSettings):
             yield from _source_faults(name, found)
     risk = settings.sources.risk
-    if risk is not None and risk.tries != Tries():
+    if risk is not None and risk.tries != RetrySettings():
         yield "[sources.risk] tries: risk is never asked twice by itself; leave it out"
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
 from cashier.source_errors import NoNews, SourceError, WrongIdentity
-from cashier.sources.retry import Tries, until_heard
+from cashier.sources.retry import RetrySettings, until_heard
 from cashier.sources.source import Asked, read, source
 from cashier.wire.request_response import ask
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
 def target(asked: Asked) -> str:
@@ -39,14 +39,14 @@ def parse(response: Response | SourceError, order_id: str) -> Result:
     return NoOrder()
 
 
-class Acquirer:
+class AcquirerClient:
     """Asked over a transport, again and again within the budget where that helps."""
 
-    def __init__(self, transport: Transport, tries: Tries | None = None) -> None:
+    def __init__(self, transport: Transport, tries: RetrySettings | None = None) -> None:
         self._transport = transport
-        self._tries = tries or Tries()
+        self._tries = tries or RetrySettings()
 
-    async def result(self, order_id: str, trip: Trip, budget_ms: int) -> Result:
+    async def result(self, order_id: str, trip: CallHeaders, budget_ms: int) -> Result:
         async def once(left_ms: int) -> Result:
             return parse(await ask(self._transport, request(order_id), trip, left_ms), order_id)
 

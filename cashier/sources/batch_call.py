@@ -13,42 +13,42 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from cashier.fanout.ask import Known
-from cashier.fanout.batch import Gathering, HeardMany, Outcome
-from cashier.fanout.upstream import Leg
+from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
+from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import Garbled, SourceError
 from cashier.sources.source import Adapter, not_answered, understood
 from cashier.wire.transport import Request, Response, Transport
 
 
-class BatchSettings(Gathering, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BatchSettings(BatchPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`path`: where the batch form is asked for, below the source's url."""
 
     path: Annotated[str, Meta(pattern=r"^/[!-~]*$")]
 
 
-class Envelope(Struct, frozen=True):
+class BatchAnswer(Struct, frozen=True):
     answers: list[Raw]
 
 
-class Part(Struct, frozen=True):
+class BatchPart(Struct, frozen=True):
     """One of the two."""
 
     ok: Raw = Raw()
     error: Raw = Raw()
 
 
-class Refusal(Struct, frozen=True):
+class BatchError(Struct, frozen=True):
     status: int
 
 
 _encode = msgspec.json.Encoder().encode
-_envelope = msgspec.json.Decoder(Envelope).decode
-_part = msgspec.json.Decoder(Part).decode
-_refusal = msgspec.json.Decoder(Refusal).decode
+_envelope = msgspec.json.Decoder(BatchAnswer).decode
+_part = msgspec.json.Decoder(BatchPart).decode
+_refusal = msgspec.json.Decoder(BatchError).decode
 _ABSENT = (b"", b"null")
 
 
-class ManyOverWire:
+class BatchWireUpstream:
     """A `Many`: a source's batch form over a transport. ValueError for an adapter that does not say what its batch takes."""
 
     __slots__ = ("_adapter", "_parameters", "_path", "_send", "places")
@@ -63,7 +63,9 @@ class ManyOverWire:
         self._path = path
         self._send = transport.send
 
-    def call_many(self, many: Sequence[Known], trip: Any, budget_ms: int, heard: HeardMany, avoid: int = 0) -> Leg:
+    def call_many(
+        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+    ) -> UpstreamCall:
         def reply(response: Response | SourceError) -> None:
             heard(self._outcomes(response, many))
 

@@ -9,7 +9,7 @@ from cashier.source_errors import Garbled
 from cashier.sources.source import Asked, source
 
 
-class Answer(Struct, frozen=True):
+class ChannelAnswer(Struct, frozen=True):
     channels: tuple[Channel, ...]
 
 
@@ -17,7 +17,7 @@ def target(asked: Asked) -> str:
     return f"/channels?currency={asked['currency']}&country={asked['country']}"
 
 
-def accept(answer: Answer | None, asked: Asked) -> Channels:
+def accept(answer: ChannelAnswer | None, asked: Asked) -> Channels:
     """The answer is about nobody, so there is no identity in it: a currency and a country are what it was asked for."""
     channels = Channels.prepared(() if answer is None else answer.channels)
     if answer is not None and len(channels.by_id) < len(answer.channels):
@@ -26,4 +26,4 @@ def accept(answer: Answer | None, asked: Asked) -> Channels:
 
 
 # No `parameters`, so no batch: with nobody's name in it, an answer in another's place could not be told from the right one.
-CHANNEL = source("channel", Answer, target, accept, recurring=True)
+CHANNEL = source("channel", ChannelAnswer, target, accept, recurring=True)

@@ -1,6 +1,6 @@
 """The payment engine: moves the money. How it is asked, and how its answers are read.
 
-A submit is sent once, by nobody twice. Whatever came of it that cannot be read is `Unknown`: the payment may exist, and only looking it
+A submit is sent once, by nobody twice. Whatever came of it that cannot be read is `OutcomeUnknown`: the payment may exist, and only looking it
 up tells. Looking up and reversing may be repeated.
 """
 
@@ -12,25 +12,25 @@ import msgspec
 from msgspec import Struct
 
 from cashier.domain.engine_contract import (
-    Answered,
-    Busy,
+    EngineAnswered,
+    EngineKeyReused,
     EnginePayment,
-    KeyReused,
     LookedUp,
     NeverArrived,
     NotSent,
+    OrderHasLiveAttempt,
+    OutcomeUnknown,
     Reversed,
     Sealed,
     Submission,
     Submitted,
-    Unknown,
 )
 from cashier.domain.order import Id
 from cashier.source_errors import Garbled, NoNews, SourceError, WrongIdentity
-from cashier.sources.retry import Tries, until_heard
+from cashier.sources.retry import RetrySettings, until_heard
 from cashier.sources.source import Asked, not_answered, read, source, understood
 from cashier.wire.request_response import ask
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
 class _Busy(Struct, frozen=True):
@@ -70,7 +70,7 @@ def submit_request(submission: Submission) -> Request:
 def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> Submitted:
     """No status but the three of the contract says that nothing was taken: a 5xx, a 429 and a 404 may be a gateway's, who sent it on."""
     if isinstance(response, SourceError):
-        return Unknown(response) if response.sent else NotSent(response)
+        return OutcomeUnknown(response) if response.sent else NotSent(response)
     match response.status:
         case 200:
             found: Any = understood(_answered, response.body, payment_id, order_id)
@@ -80,27 +80,27 @@ def parse_submit(response: Response | SourceError, payment_id: str, order_id: st
             found = understood(_key_reused, response.body)
         case _:
             found = not_answered(response.status, response.retry_after_s)
-    return Unknown(found) if isinstance(found, SourceError) else found
+    return OutcomeUnknown(found) if isinstance(found, SourceError) else found
 
 
-def _answered(body: bytes, payment_id: str, order_id: str) -> Answered:
+def _answered(body: bytes, payment_id: str, order_id: str) -> EngineAnswered:
     answer = ENGINE.parse(200, body, {"payment_id": payment_id, "order_id": order_id})
-    return Answered(answer)
+    return EngineAnswered(answer)
 
 
-def _busy_with(body: bytes, payment_id: str) -> Busy:
+def _busy_with(body: bytes, payment_id: str) -> OrderHasLiveAttempt:
     busy = _busy(body)
     if busy.code != "ORDER_BUSY":
         raise Garbled("answered 409 with a code that the contract does not know")
     if busy.payment_id == payment_id:
         raise Garbled("a payment that is in its own way")
-    return Busy(busy.payment_id)
+    return OrderHasLiveAttempt(busy.payment_id)
 
 
-def _key_reused(body: bytes) -> KeyReused:
+def _key_reused(body: bytes) -> EngineKeyReused:
     if _refusal(body).code != "KEY_REUSED":
         raise Garbled("answered 422 with a code that the contract does not know")
-    return KeyReused()
+    return EngineKeyReused()
 
 
 def look_up_request(payment_id: str) -> Request:
@@ -118,7 +118,7 @@ def parse_look_up(response: Response | SourceError, payment_id: str, order_id: s
         case SourceError():
             return NoNews(found)
         case EnginePayment():
-            return Answered(found)
+            return EngineAnswered(found)
     return NeverArrived()
 
 
@@ -129,7 +129,7 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
     """
     found = parse_look_up(response, payment_id, order_id)
     match found:
-        case Answered() | NoNews():
+        case EngineAnswered() | NoNews():
             return found
         case NeverArrived():
             assert isinstance(response, Response)  # noqa: S101  only a 404 means that
@@ -137,19 +137,19 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
             return NoNews(spoken) if isinstance(spoken, SourceError) else Sealed()
 
 
-class Engine:
+class EngineClient:
     """Asked over a transport: a submit once, the rest again and again within the budget where that helps."""
 
-    def __init__(self, transport: Transport, tries: Tries | None = None) -> None:
+    def __init__(self, transport: Transport, tries: RetrySettings | None = None) -> None:
         self._transport = transport
-        self._tries = tries or Tries()
+        self._tries = tries or RetrySettings()
 
-    async def submit(self, submission: Submission, trip: Trip, budget_ms: int) -> Submitted:
-        """A caller that is cancelled meanwhile has to take the outcome for `Unknown`. An answer after the budget is not waited for."""
+    async def submit(self, submission: Submission, trip: CallHeaders, budget_ms: int) -> Submitted:
+        """A caller that is cancelled meanwhile has to take the outcome for `OutcomeUnknown`. An answer after the budget is not waited for."""
         response = await ask(self._transport, submit_request(submission), trip, budget_ms)
         return parse_submit(response, submission.payment_id, submission.order_id)
 
-    async def look_up(self, payment_id: str, order_id: str, trip: Trip, budget_ms: int) -> LookedUp:
+    async def look_up(self, payment_id: str, order_id: str, trip: CallHeaders, budget_ms: int) -> LookedUp:
         async def once(left_ms: int) -> LookedUp:
             return parse_look_up(
                 await ask(self._transport, look_up_request(payment_id), trip, left_ms), payment_id, order_id
@@ -157,7 +157,7 @@ class Engine:
 
         return await until_heard(once, budget_ms, self._tries)
 
-    async def reverse(self, payment_id: str, order_id: str, trip: Trip, budget_ms: int) -> Reversed:
+    async def reverse(self, payment_id: str, order_id: str, trip: CallHeaders, budget_ms: int) -> Reversed:
         """After `NoNews` it may be reversed or not: look it up."""
 
         async def once(left_ms: int) -> Reversed:

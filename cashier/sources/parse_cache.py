@@ -14,7 +14,7 @@ from cashier.sources.source import Asked, Source
 MOST = 256
 
 
-class Recurring:
+class ParseCache:
     """An `Adapter` that remembers the last answer to each question, the oldest question first forgotten. Facts are never changed by
     anybody, so they can be shared."""
 

@@ -11,7 +11,7 @@ from cashier.source_errors import Garbled, WrongIdentity
 from cashier.sources.source import Asked, source
 
 
-class Answer(Struct, frozen=True):
+class QuotaAnswer(Struct, frozen=True):
     user_id: str
     quotas: tuple[Quota, ...]
 
@@ -24,7 +24,7 @@ def parameters(asked: Asked) -> dict[str, Any]:
     return {"user_id": asked["user_id"], "currency": asked["currency"]}
 
 
-def accept(answer: Answer | None, asked: Asked) -> Quotas:
+def accept(answer: QuotaAnswer | None, asked: Asked) -> Quotas:
     """A user without quotas is not limited by any. A limit in another currency than asked for cannot be compared, so it is no answer."""
     if answer is None:
         return Quotas.prepared(())
@@ -44,4 +44,4 @@ def _is_in(quota: Quota, currency: str) -> bool:
     )
 
 
-QUOTA = source("quota", Answer, target, accept, parameters)
+QUOTA = source("quota", QuotaAnswer, target, accept, parameters)

@@ -17,7 +17,7 @@ from cashier.source_errors import NoNews, Overloaded
 Positive = Annotated[int, Meta(ge=1)]
 
 
-class Tries(Struct, frozen=True, forbid_unknown_fields=True):
+class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """At most `attempts`, each given up after `attempt_ms`. The waits between are random, up to `first_wait_ms`, then up to twice that.
 
     Where the upstream names a time to wait, it is kept to.
@@ -32,7 +32,9 @@ class Tries(Struct, frozen=True, forbid_unknown_fields=True):
 Heard = TypeVar("Heard")
 
 
-async def until_heard(once: Callable[[int], Awaitable[Heard | NoNews]], budget_ms: int, tries: Tries) -> Heard | NoNews:
+async def until_heard(
+    once: Callable[[int], Awaitable[Heard | NoNews]], budget_ms: int, tries: RetrySettings
+) -> Heard | NoNews:
     """The first outcome that is news, else the last that is none. `once` takes what one attempt may last; all fit into `budget_ms`."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + budget_ms / 1000
@@ -55,7 +57,7 @@ async def until_heard(once: Callable[[int], Awaitable[Heard | NoNews]], budget_m
     return await retrying(attempt)
 
 
-def _wait(tries: Tries) -> Callable[[RetryCallState], float]:
+def _wait(tries: RetrySettings) -> Callable[[RetryCallState], float]:
     backoff = wait_random_exponential(multiplier=tries.first_wait_ms / 1000, max=tries.longest_wait_ms / 1000)
 
     def wait_s(state: RetryCallState) -> float:

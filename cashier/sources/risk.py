@@ -30,7 +30,7 @@ from cashier.domain.risk_contract import (
 from cashier.source_errors import NoNews, SourceError, WrongIdentity
 from cashier.sources.source import not_answered, refuse_strange, understood
 from cashier.wire.request_response import ask
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
 class _Verdict(StrEnum):
@@ -127,16 +127,18 @@ def _refuse_another(told: str | None, payment_id: str) -> None:
         raise WrongIdentity("answered about another payment")
 
 
-class Risk:
+class RiskClient:
     """Asked over a transport."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def decide(self, inquiry: Inquiry, trip: Trip, budget_ms: int) -> Decided:
+    async def decide(self, inquiry: Inquiry, trip: CallHeaders, budget_ms: int) -> Decided:
         return parse_decision(await ask(self._transport, decide_request(inquiry), trip, budget_ms), inquiry.payment_id)
 
-    async def verify(self, challenge_id: str, payment_id: str, value: str, trip: Trip, budget_ms: int) -> Verified:
+    async def verify(
+        self, challenge_id: str, payment_id: str, value: str, trip: CallHeaders, budget_ms: int
+    ) -> Verified:
         return parse_verification(
             await ask(self._transport, verify_request(challenge_id, payment_id, value), trip, budget_ms), payment_id
         )

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cashier.fanout.ask import Known
-from cashier.fanout.upstream import Heard, Leg
+from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
 from cashier.sources.source import Adapter, Source, read, understood
 from cashier.wire.transport import Response, Transport
@@ -15,7 +15,7 @@ from cashier.wire.transport import Response, Transport
 Function = Callable[..., Awaitable[Any]]
 
 
-class OverWire:
+class WireUpstream:
     """A source asked over a transport."""
 
     __slots__ = ("_adapter", "_request", "_send", "places")
@@ -26,7 +26,7 @@ class OverWire:
         self._request = adapter.request
         self._send = transport.send
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         def reply(response: Response | SourceError) -> None:
             outcome = read(self._adapter, response, known)
             if isinstance(response, SourceError):
@@ -40,7 +40,7 @@ class OverWire:
         return understood(self._adapter.parse, 404 if none else 200, body, known)
 
 
-class InProcess:
+class FunctionUpstream:
     """An async function, called with what the question needs, by name.
 
     It returns the contract's answer as a mapping or struct, or None for "there is none". It may raise a `SourceError`; whatever else it
@@ -56,7 +56,7 @@ class InProcess:
         self._function = function
         self._needs = needs
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         def finished(task: asyncio.Task[Any]) -> None:
             if not task.cancelled():
                 heard(*self._outcome(task, known))

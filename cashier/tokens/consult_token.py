@@ -23,7 +23,7 @@ _LONGEST = 65_536
 _UNAVAILABLE = Availability.UNAVAILABLE
 
 
-class Offered(Struct, frozen=True, array_like=True):
+class OfferedPrice(Struct, frozen=True, array_like=True):
     """A price: minor units of the order's currency, null where it could not be known. Promotions and legs by id, each with its amount."""
 
     id: str
@@ -31,7 +31,7 @@ class Offered(Struct, frozen=True, array_like=True):
     fee: int | None = None
     promotions: tuple[tuple[str, int], ...] = ()
     legs: tuple[tuple[str, str, int], ...] = ()
-    options: tuple[Offered, ...] = ()
+    options: tuple[OfferedPrice, ...] = ()
 
 
 class ConsultClaims(Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     terminal: Terminal
     currency: Currency
     amount: int
-    methods: tuple[Offered, ...]
+    methods: tuple[OfferedPrice, ...]
 
     @property
     def order_amount(self) -> Money:
@@ -68,7 +68,7 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
         if self.user_id != user_id:
             raise TokenRefused("TOKEN_OTHER_USER")
 
-    def offered(self, method_id: str, option_id: str | None = None) -> Offered | None:
+    def offered(self, method_id: str, option_id: str | None = None) -> OfferedPrice | None:
         """The row of a method, with that option and no other; None where it was not offered. An option at its method's price has no row."""
         found = next((row for row in self.methods if row.id == method_id), None)
         if found is None:
@@ -120,7 +120,7 @@ class ConsultTokens:
 
 
 def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
-    """The methods as `Offered` reads them back. Plain tuples in one loop, because structs or a call for each would double the cost."""
+    """The methods as `OfferedPrice` reads them back. Plain tuples in one loop, because structs or a call for each would double the cost."""
     rows: list[tuple[Any, ...]] = []
     for method in methods:
         amount = method.amount

@@ -24,9 +24,9 @@ from msgspec import Struct
 from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
-from cashier.domain.payment_request import Chosen, Means
-from cashier.domain.payment_state import Status
-from cashier.tokens.consult_token import Offered
+from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.domain.payment_state import PaymentStatus
+from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
 
 PAYMENT_TYPE = "payment+jwt"
@@ -36,7 +36,7 @@ _LONGEST = 49_152
 _NONCE_BYTES = 12
 
 
-class Routed(Struct, frozen=True, omit_defaults=True):
+class TokenRoute(Struct, frozen=True, omit_defaults=True):
     """Where the payment went, and by which rule. `alternatives`: channels in order."""
 
     rule: str
@@ -52,15 +52,15 @@ class _Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exp: int
     payment_id: str
     kind: Kind
-    chosen: Chosen
+    chosen: ChosenFields
     expires_at: int
     order_amount: Money
-    offered: Offered | None = None
-    route: Routed | None = None
+    offered: OfferedPrice | None = None
+    route: TokenRoute | None = None
     sent_at: int | None = None
     challenge: CarriedChallenge | None = None
     cancelled: bool = False
-    told: Status | None = None
+    told: PaymentStatus | None = None
 
 
 class PaymentClaims(_Shown, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class PaymentClaims(_Shown, frozen=True, kw_only=True):
     passed. `cancelled`: the caller wants no more of it.
     """
 
-    means: Means
+    means: HandedOver
     fingerprint: str
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class _Written(_Shown, frozen=True, kw_only=True):
 
 
 class _Sealed(Struct, frozen=True):
-    means: Means
+    means: HandedOver
     fingerprint: str
 
 

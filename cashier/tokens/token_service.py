@@ -9,7 +9,7 @@ from cashier.tokens.jws import Keyring
 from cashier.tokens.payment_token import PaymentTokens
 
 
-class Signer:
+class TokenService:
     """Signs with the first secret and verifies with all. Raises `ValueError` where there is none, or one of fewer than 32 bytes."""
 
     def __init__(self, secrets: Sequence[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cashier.web.application import Door, OpenCashier, app, owning_app
-from cashier.web.consult_endpoint import Engine
-from cashier.web.payments_port import Payments
+from cashier.web.application import CashierApp, CashierFactory, app, owning_app
+from cashier.web.consult_endpoint import ConsultService
+from cashier.web.payments_port import PaymentsPort
 
-__all__ = ["Door", "Engine", "OpenCashier", "Payments", "app", "owning_app"]
+__all__ = ["CashierApp", "CashierFactory", "ConsultService", "PaymentsPort", "app", "owning_app"]

@@ -21,7 +21,7 @@ _EACH_NS = 400_000.0
 _SETTLES = 16
 
 
-class Place(NamedTuple):
+class QueueTicket(NamedTuple):
     """One who waits since `since_ns`, with so many `before`."""
 
     turn: asyncio.Future[None]
@@ -29,14 +29,14 @@ class Place(NamedTuple):
     before: int
 
 
-class Line:
+class AdmissionQueue:
     """Belongs to one loop. `ladder`: who is told how long the line is, and knows how long it may be."""
 
     __slots__ = ("_begun", "_each_ns", "_ladder", "_places", "_turning")
 
     def __init__(self, ladder: DegradationLadder | None = None) -> None:
         self._ladder = ladder
-        self._places: deque[Place] = deque()
+        self._places: deque[QueueTicket] = deque()
         self._begun = 0
         self._turning = False
         self._each_ns = _EACH_NS
@@ -55,7 +55,7 @@ class Line:
     async def wait(self) -> None:
         """For the turn."""
         turn = asyncio.get_running_loop().create_future()
-        self._places.append(Place(turn, perf_counter_ns(), len(self._places)))
+        self._places.append(QueueTicket(turn, perf_counter_ns(), len(self._places)))
         self._look_again()
         await turn
 

@@ -13,17 +13,17 @@ from typing import TypeAlias
 from starlette.types import Receive, Scope, Send
 
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.web.admission_queue import Line
+from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
-from cashier.web.consult_endpoint import Consulting, Engine
+from cashier.web.consult_endpoint import ConsultEndpoint, ConsultService
 from cashier.web.endpoints import Readiness, pages
-from cashier.web.invalidate_endpoint import Invalidating
+from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import priority_of_headers, refuse
-from cashier.web.payment_endpoints import Paying
-from cashier.web.request_guard import Admission
+from cashier.web.payment_endpoints import PaymentEndpoints
+from cashier.web.request_guard import RequestGuard
 from cashier.web.response import AnswerHeaders
 
-OpenCashier: TypeAlias = Callable[[], AbstractAsyncContextManager[Engine]]
+CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
 
 CONSULT_PATH = "/v1/consult"
 BODY_LIMIT_BYTES = 65_536
@@ -32,7 +32,7 @@ BODY_TIMEOUT_S = 10.0
 ADMITTED = "cashier.admitted"
 
 
-class Door:
+class CashierApp:
     """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no. Then it calls `stop_waiting`.
 
     `ladder` is asked who is let in while there is too much to do: here, or before that by a connection that knows it. Only consultations
@@ -41,8 +41,8 @@ class Door:
 
     def __init__(
         self,
-        engine: Engine | None,
-        open_cashier: OpenCashier | None,
+        engine: ConsultService | None,
+        open_cashier: CashierFactory | None,
         doorkeeper: BearerAuth | None,
         body_limit_bytes: int,
         body_timeout_s: float,
@@ -53,13 +53,13 @@ class Door:
         self._doorkeeper = doorkeeper
         self._engine = engine
         self._open_cashier = open_cashier
-        self.line = Line(ladder)
-        self._consulting = Consulting(doorkeeper, body_limit_bytes, body_timeout_s, self.line)
-        admission = Admission(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
-        self._paying = Paying(admission, body_timeout_s, lambda: self.draining)
+        self.line = AdmissionQueue(ladder)
+        self._consulting = ConsultEndpoint(doorkeeper, body_limit_bytes, body_timeout_s, self.line)
+        admission = RequestGuard(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
+        self._paying = PaymentEndpoints(admission, body_timeout_s, lambda: self.draining)
         others = self._paying.routes()
         self._pages = pages(
-            self._readiness, body_limit_bytes, Invalidating(admission), others, secured=admission.secured
+            self._readiness, body_limit_bytes, InvalidateEndpoint(admission), others, secured=admission.secured
         )
 
     def __repr__(self) -> str:
@@ -141,28 +141,28 @@ class Door:
 
 
 def app(
-    cashier: Engine,
+    cashier: ConsultService,
     *,
     doorkeeper: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
-) -> Door:
+) -> CashierApp:
     """A door to an engine that is open, and stays its owner's: `app.mount("/pay", cashier.web.app(engine))`.
 
     No `doorkeeper`: everybody may ask. A body larger than `body_limit_bytes` is refused, one not whole after `body_timeout_s` too.
     With a `ladder` callers are refused when there is too much to do; its owner sees to it that it is told the time.
     """
-    return Door(cashier, None, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
+    return CashierApp(cashier, None, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
 
 
 def owning_app(
-    open_cashier: OpenCashier,
+    open_cashier: CashierFactory,
     *,
     doorkeeper: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
-) -> Door:
+) -> CashierApp:
     """A door that opens its engine when the server starts and closes it when the server has stopped (ASGI lifespan)."""
-    return Door(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
+    return CashierApp(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s, ladder)

@@ -11,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Struct
 
-from cashier.web.problem import Code, Refused
+from cashier.web.problem import ProblemCode, RequestRefused
 
 # RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key has at least 2048 bits.
 SECRET_BYTES = 32
@@ -78,7 +78,7 @@ class BearerAuth:
         return f"<Doorkeeper keys={len(self._keys)} remembered={len(self._admitted)}>"
 
     def admit(self, authorization: bytes | None, now: float) -> None:
-        """`now` in seconds since 1970. Raises `Refused`: UNAUTHENTICATED or FORBIDDEN, with WWW-Authenticate."""
+        """`now` in seconds since 1970. Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN, with WWW-Authenticate."""
         if authorization is None:
             raise _unauthenticated("A bearer token is required.", "")
         until = self._admitted.get(authorization)
@@ -205,15 +205,15 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _unauthenticated(detail: str, error: str) -> Refused:
+def _unauthenticated(detail: str, error: str) -> RequestRefused:
     challenge = f'Bearer realm="cashier", error="{error}"' if error else 'Bearer realm="cashier"'
-    return Refused(Code.UNAUTHENTICATED, detail, headers=((b"www-authenticate", challenge.encode()),))
+    return RequestRefused(ProblemCode.UNAUTHENTICATED, detail, headers=((b"www-authenticate", challenge.encode()),))
 
 
-def _forbidden(scope: str) -> Refused:
+def _forbidden(scope: str) -> RequestRefused:
     challenge = f'Bearer realm="cashier", error="insufficient_scope", scope="{scope}"'
-    return Refused(
-        Code.FORBIDDEN,
+    return RequestRefused(
+        ProblemCode.FORBIDDEN,
         f"The bearer token lacks the scope {scope}.",
         headers=((b"www-authenticate", challenge.encode()),),
     )

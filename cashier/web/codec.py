@@ -9,8 +9,8 @@ import msgspec
 
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.ask import SourceReport, Status
-from cashier.web.problem import Code, Fault, Refused, invalid
+from cashier.fanout.ask import SourceReport, SourceStatus
+from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
 from cashier.web.validation_errors import faults
 
 _decoder = msgspec.json.Decoder(ConsultRequest)
@@ -22,16 +22,16 @@ T = TypeVar("T")
 
 _MARKS = ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
-_DESCRIBED = {status: f';desc="{status.value}"' for status in Status}
+_DESCRIBED = {status: f';desc="{status.value}"' for status in SourceStatus}
 
 
 def decode_request(body: bytes) -> ConsultRequest:
-    """The question in a body. Raises `Refused`: MALFORMED, or INVALID with every fault."""
+    """The question in a body. Raises `RequestRefused`: MALFORMED, or INVALID with every fault."""
     return decoded(body, _decoder, _CONSULT_REQUEST)
 
 
 def decoded(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
-    """What a body holds, by a decoder of that kind. Of a key that comes twice the last counts. Raises `Refused`, as above."""
+    """What a body holds, by a decoder of that kind. Of a key that comes twice the last counts. Raises `RequestRefused`, as above."""
     try:
         if not body.isascii():
             body.decode()
@@ -41,7 +41,7 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect
 
 
 def read(body: bytes) -> Any:
-    """The same without a type: whatever JSON it is. Raises `Refused`: MALFORMED."""
+    """The same without a type: whatever JSON it is. Raises `RequestRefused`: MALFORMED."""
     try:
         if not body.isascii():
             body.decode()
@@ -68,21 +68,21 @@ def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes
     return ", ".join(parts).encode("ascii")
 
 
-def _refusal_of(body: bytes, error: Exception, kind: msgspec.inspect.Type) -> Refused:
+def _refusal_of(body: bytes, error: Exception, kind: msgspec.inspect.Type) -> RequestRefused:
     return _invalid(body, kind) if isinstance(error, msgspec.ValidationError) else _malformed(body, error)
 
 
-def _invalid(body: bytes, kind: msgspec.inspect.Type) -> Refused:
+def _invalid(body: bytes, kind: msgspec.inspect.Type) -> RequestRefused:
     """The decoder stops at its first complaint, so the rest of the body may still turn out to be no JSON."""
     try:
         value = _untyped.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         return _malformed(body, error)
-    return invalid(*(tuple(faults(kind, value)) or (Fault("", "INVALID", "breaks the contract"),)))
+    return invalid(*(tuple(faults(kind, value)) or (FieldProblem("", "INVALID", "breaks the contract"),)))
 
 
-def _malformed(body: bytes, error: Exception) -> Refused:
-    return Refused(Code.MALFORMED, _what_is_wrong(body, error))
+def _malformed(body: bytes, error: Exception) -> RequestRefused:
+    return RequestRefused(ProblemCode.MALFORMED, _what_is_wrong(body, error))
 
 
 def _what_is_wrong(body: bytes, error: Exception) -> str:

@@ -21,14 +21,14 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from cashier.web.application import ADMITTED, Door
+from cashier.web.application import ADMITTED, CashierApp
 from cashier.web.consultation_stream import wants_events
-from cashier.web.fast_path import Whole
+from cashier.web.fast_path import FastPath
 from cashier.web.overload_response import priority_of, refusal
-from cashier.web.plain_request import Plain, plain
-from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.plain_request import PlainRequest, parse_plain_request
+from cashier.web.problem import ProblemCode, encode_problem, problem
 from cashier.web.request_headers import request_id
-from cashier.web.single_write import Together
+from cashier.web.single_write import SingleWrite
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
@@ -52,7 +52,7 @@ class StoppableState(ServerState):
         self.draining = False
 
 
-class Connection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol):
     """`server_state` is a `StoppableState`."""
 
     server_state: StoppableState
@@ -72,7 +72,7 @@ class Connection(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._last_of_all: RequestResponseCycle | None = None
         door = config.loaded_app
-        self._door: Door | None = door if isinstance(door, Door) else None
+        self._door: CashierApp | None = door if isinstance(door, CashierApp) else None
         self._admitted = False
         self._refused_lately = False
 
@@ -88,7 +88,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_between_requests() and self._door is not None:
-            request = plain(data)
+            request = parse_plain_request(data)
             if request is not None and (self._refuses(request, self._door) or self._serves(request, self._door)):
                 return
         self._unset_keepalive_if_required()
@@ -97,7 +97,7 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as wish:
             self._overlook_wish(data[wish.args[0] :])
         except httptools.HttpParserError:
-            self._give_up(Code.MALFORMED, "This is not HTTP/1.1.")
+            self._give_up(ProblemCode.MALFORMED, "This is not HTTP/1.1.")
         if self._in_head:
             self._head_unfinished(len(data))
 
@@ -116,7 +116,7 @@ class Connection(HttpToolsProtocol):
         if self._admitted:
             self._admitted = False
             self.scope[ADMITTED] = True  # type: ignore[literal-required]  # ours alone; servers may add keys
-        self.cycle.transport = cast("asyncio.Transport", Together(self.transport))  # all of it that a cycle uses
+        self.cycle.transport = cast("asyncio.Transport", SingleWrite(self.transport))  # all of it that a cycle uses
         if self.server_state.draining:
             self._make_last(self.cycle)
 
@@ -154,7 +154,7 @@ class Connection(HttpToolsProtocol):
             or self.transport.is_closing()
         )
 
-    def _refuses(self, request: Plain, door: Door) -> bool:
+    def _refuses(self, request: PlainRequest, door: CashierApp) -> bool:
         """Whether a consultation was refused. One write, and no timer moved: most of the time must be left for those who are let in."""
         if not door.crowded:
             return False
@@ -168,7 +168,7 @@ class Connection(HttpToolsProtocol):
             self._stay()
         return True
 
-    def _serves(self, request: Plain, door: Door) -> bool:
+    def _serves(self, request: PlainRequest, door: CashierApp) -> bool:
         """Whether it is answered as a whole. A stream is not."""
         headers = request.headers()
         if headers is None or wants_events(headers.get(b"accept")):
@@ -176,7 +176,7 @@ class Connection(HttpToolsProtocol):
         self._admitted = False
         self._unset_keepalive_if_required()
         self._forget_head_timer()
-        whole = Whole(self, headers, request.data[request.body :])
+        whole = FastPath(self, headers, request.data[request.body :])
         self.cycle = cast("RequestResponseCycle", whole)  # has all that is asked of one
         task = self.loop.create_task(whole.run(door, self.server_state.default_headers))
         self.tasks.add(task)
@@ -191,7 +191,7 @@ class Connection(HttpToolsProtocol):
         """The request as if it had not asked for another protocol (RFC 9110, section 7.8: a server may ignore that)."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            self._give_up(Code.MALFORMED, "This is no proxy.")
+            self._give_up(ProblemCode.MALFORMED, "This is no proxy.")
             return
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%s: %s" % header for header in self.headers if header[0] not in _WISHES]
@@ -221,7 +221,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._head_bytes > HEAD_LIMIT_BYTES:
             self._give_up(
-                Code.HEADERS_TOO_LARGE, f"The request line and headers must not exceed {HEAD_LIMIT_BYTES} bytes."
+                ProblemCode.HEADERS_TOO_LARGE, f"The request line and headers must not exceed {HEAD_LIMIT_BYTES} bytes."
             )
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
@@ -243,7 +243,7 @@ class Connection(HttpToolsProtocol):
         if self.receiving and self.cycle is cycle:
             self.transport.abort()
 
-    def _give_up(self, code: Code, detail: str) -> None:
+    def _give_up(self, code: ProblemCode, detail: str) -> None:
         """No more can be read. Answers to whole requests go first, and then there is no more to say."""
         if self._serving() and (self._in_head or not self.receiving):
             self.cycle.keep_alive = False

@@ -14,15 +14,15 @@ from starlette.types import Receive, Scope, Send
 from cashier.consultation.flow import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated
-from cashier.web.admission_queue import Line
+from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.codec import decode_request, encode_consultation
-from cashier.web.consultation_stream import Streaming, wants_events
-from cashier.web.disconnect_watch import Vigil, Visit
-from cashier.web.payments_port import Payments
-from cashier.web.problem import Code, Refused
+from cashier.web.consultation_stream import ConsultationStream, wants_events
+from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
+from cashier.web.payments_port import PaymentsPort
+from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
-from cashier.web.response import RETRY_AFTER_1, Answer, AnswerHeaders, answer_headers, refusal
+from cashier.web.response import RETRY_AFTER_1, AnswerHeaders, Response, answer_headers, refusal
 
 _log = structlog.get_logger("cashier.web")
 
@@ -31,7 +31,7 @@ _CLOSE = ((b"connection", b"close"),)
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 
 
-class Engine(Protocol):
+class ConsultService(Protocol):
     """What stands behind the door."""
 
     @property
@@ -39,7 +39,7 @@ class Engine(Protocol):
         """Whether it can be asked."""
 
     @property
-    def payments(self) -> Payments | None:
+    def payments(self) -> PaymentsPort | None:
         """None: it does nothing but consult."""
 
     async def consult(
@@ -62,26 +62,28 @@ class Engine(Protocol):
         """What is remembered of one key, or of all that begin with `prefix`, goes. Raises `SourceUnknown`."""
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """Nobody is left to answer."""
 
 
-class Consulting:
+class ConsultEndpoint:
     """Serves consultations. `body_limit_bytes` and `body_timeout_s` bound what a caller may send, and for how long.
 
     Those that come at once begin one after the other, in `line`.
     """
 
-    def __init__(self, doorkeeper: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, line: Line) -> None:
+    def __init__(
+        self, doorkeeper: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, line: AdmissionQueue
+    ) -> None:
         self._doorkeeper = doorkeeper
         self._line = line
         self._body_limit_bytes = body_limit_bytes
-        self._vigil = Vigil(body_timeout_s)
+        self._vigil = DisconnectWatch(body_timeout_s)
 
     def __repr__(self) -> str:
         return f"<Consulting {self._vigil!r}>"
 
-    async def serve(self, engine: Engine | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, engine: ConsultService | None, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, one answer, or a stream of them. Nothing is sent to a client that has gone."""
         began_ns = perf_counter_ns()
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -89,10 +91,10 @@ class Consulting:
         visit = self._vigil.enter(receive)
         try:
             answer = await self._answer(engine, scope["method"], headers, visit, identity, began_ns)
-            if isinstance(answer, Streaming):
+            if isinstance(answer, ConsultationStream):
                 await answer.tell(send, visit, began_ns)
                 return
-        except ClientGone:
+        except ClientDisconnected:
             return
         finally:
             self._vigil.leave(visit)
@@ -106,7 +108,7 @@ class Consulting:
         await send({"type": "http.response.body", "body": answer.body})
 
     async def whole(
-        self, engine: Engine | None, headers: dict[bytes, bytes], receive: Receive
+        self, engine: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
     ) -> tuple[int, AnswerHeaders, bytes] | None:
         """Status, headers and body for a request that has come whole and wants no stream. None: nobody is left to answer."""
         began_ns = perf_counter_ns()
@@ -114,80 +116,88 @@ class Consulting:
         visit = self._vigil.enter(receive)
         try:
             answer = await self._answer(engine, "POST", headers, visit, identity, began_ns)
-        except ClientGone:
+        except ClientDisconnected:
             return None
         finally:
             self._vigil.leave(visit)
-        told = cast("Answer", answer)  # a stream was not wanted
+        told = cast("Response", answer)  # a stream was not wanted
         return told.status, answer_headers(told, identity, began_ns), told.body
 
     async def _answer(
         self,
-        engine: Engine | None,
+        engine: ConsultService | None,
         method: str,
         headers: dict[bytes, bytes],
-        visit: Visit,
+        visit: WatchedRequest,
         identity: str,
         began_ns: int,
-    ) -> Answer | Streaming:
+    ) -> Response | ConsultationStream:
         try:
             if engine is None:
-                raise Refused(Code.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
+                raise RequestRefused(ProblemCode.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
             request = await self._request(method, headers, visit)
             if not self._line.enters():
                 await self._line.wait()
             if wants_events(headers.get(b"accept")):
-                return await Streaming.begun(
+                return await ConsultationStream.begun(
                     engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity
                 )
             trace = traceparent(headers)
             consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
-            return Answer(200, encode_consultation(consultation), consultation.sources, ())
-        except Refused as refused:
+            return Response(200, encode_consultation(consultation), consultation.sources, ())
+        except RequestRefused as refused:
             return refusal(refused)
         except OrderUnknown:
-            return refusal(Refused(Code.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
+            return refusal(RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
         except RequiredSourceUnavailable as silent:
             detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
             return refusal(
-                Refused(Code.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1)
+                RequestRefused(
+                    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1
+                )
             )
         except asyncio.CancelledError:
             if not visit.forgives():
                 raise
             if visit.gone:
-                raise ClientGone from None
-            return refusal(Refused(Code.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
-        except ClientGone:
+                raise ClientDisconnected from None
+            return refusal(RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
+        except ClientDisconnected:
             raise
         except Exception:  # noqa: BLE001 - whatever is left is our bug, and its text must not leave the house
             _log.exception("consultation failed", request_id=identity)
-            return refusal(Refused(Code.INTERNAL, "The consultation failed. The log has it under this request id."))
+            return refusal(
+                RequestRefused(ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id.")
+            )
 
-    async def _request(self, method: str, headers: dict[bytes, bytes], visit: Visit) -> ConsultRequest:
+    async def _request(self, method: str, headers: dict[bytes, bytes], visit: WatchedRequest) -> ConsultRequest:
         """Everything that can be refused without a body is, before it is read."""
         if method != "POST":
-            raise Refused(
-                Code.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),)
+            raise RequestRefused(
+                ProblemCode.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),)
             )
         if self._doorkeeper is not None:
             self._doorkeeper.admit(headers.get(b"authorization"), time())
         if not is_json(headers.get(b"content-type")):
-            raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED)
+            raise RequestRefused(
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED
+            )
         if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED)
+            raise RequestRefused(
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED
+            )
         patience_ms = timeout_ms(headers)
         request = decode_request(await self._body(headers, visit))
         if patience_ms is not None and (request.deadline_ms is None or patience_ms < request.deadline_ms):
             return replace(request, deadline_ms=patience_ms)
         return request
 
-    async def _body(self, headers: dict[bytes, bytes], visit: Visit) -> bytes:
+    async def _body(self, headers: dict[bytes, bytes], visit: WatchedRequest) -> bytes:
         if declares_more_than(headers, self._body_limit_bytes):
             raise self._too_large()
         message = await visit.receive()
         if message["type"] != "http.request":
-            raise ClientGone
+            raise ClientDisconnected
         body: bytes = message.get("body", b"")
         if message.get("more_body", False):
             body = await self._rest_of_body(body, visit.receive)
@@ -203,12 +213,14 @@ class Consulting:
                 raise self._too_large()
             message = await receive()
             if message["type"] != "http.request":
-                raise ClientGone
+                raise ClientDisconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > self._body_limit_bytes:
             raise self._too_large()
         return bytes(body)
 
-    def _too_large(self) -> Refused:
-        return Refused(Code.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes.")
+    def _too_large(self) -> RequestRefused:
+        return RequestRefused(
+            ProblemCode.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes."
+        )

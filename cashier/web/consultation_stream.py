@@ -16,15 +16,15 @@ from msgspec import json
 from starlette.types import Send
 
 from cashier.consultation.flow import Consultation
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.web.codec import encode_numbered, server_timing
-from cashier.web.disconnect_watch import Visit
-from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.disconnect_watch import WatchedRequest
+from cashier.web.problem import ProblemCode, encode_problem, problem
 from cashier.web.sse import EVENT_STREAM, event, tell
 
 _log = structlog.get_logger("cashier.web")
 
-_OUT_OF_TIME = (Status.TIMEOUT, Status.SKIPPED)
+_OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
 
 
 def wants_events(accept: bytes | None) -> bool:
@@ -38,7 +38,7 @@ def wants_events(accept: bytes | None) -> bool:
     return False
 
 
-class Streaming:
+class ConsultationStream:
     """A stream whose first answer is there: from here on it is an event stream, and whatever goes wrong has to be told in it."""
 
     __slots__ = ("_consultations", "_first", "_identity")
@@ -53,7 +53,7 @@ class Streaming:
         """Waits for the first answer. What is raised instead of it may still be answered as a problem. `identity`: of the request."""
         return cls(await anext(consultations), consultations, identity)
 
-    async def tell(self, send: Send, visit: Visit, began_ns: int) -> None:
+    async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
         """Send everything, until the end or until the client has gone or stopped reading; then the consultation ends too."""
         timing = server_timing((perf_counter_ns() - began_ns) / 1e6, self._first.sources)
         await tell(self._events(), send, visit, self._identity, timing)
@@ -68,7 +68,7 @@ class Streaming:
                     yield event(b"answer", encode_numbered(seq, consultation), seq)
             except Exception:  # noqa: BLE001 - whatever it is, it is our bug, the client has to be told, and its text must not leave the house
                 _log.exception("consultation failed in its stream", request_id=self._identity)
-                fault = problem(Code.INTERNAL, "The consultation failed. The log has it under this request id.")
+                fault = problem(ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id.")
                 yield event(b"error", encode_problem(fault))
             else:
                 yield event(b"end", json.encode({"seq": seq, "reason": _reason(consultation)}))

@@ -15,7 +15,7 @@ from starlette.types import Receive
 SWEEP_S = 0.05
 
 
-class Visit:
+class WatchedRequest:
     """One request under way."""
 
     __slots__ = ("gone", "overdue", "receive", "sweeps", "task", "watcher", "whole")
@@ -41,27 +41,27 @@ class Visit:
         return f"<Visit whole={self.whole} overdue={self.overdue} gone={self.gone} watched={self.watcher is not None}>"
 
 
-class Vigil:
+class DisconnectWatch:
     """Cancels the task of a request whose body is not whole after `body_timeout_s`, or whose client has gone. Belongs to one loop."""
 
     def __init__(self, body_timeout_s: float) -> None:
         self._body_sweeps = math.ceil(body_timeout_s / SWEEP_S)
-        self._under_way: set[Visit] = set()
+        self._under_way: set[WatchedRequest] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Vigil under_way={len(self._under_way)} sweeping={self._timer is not None}>"
 
-    def enter(self, receive: Receive) -> Visit:
+    def enter(self, receive: Receive) -> WatchedRequest:
         """To be called in the task that serves the request."""
         loop = asyncio.get_running_loop()
-        visit = Visit(asyncio.current_task(loop), receive)
+        visit = WatchedRequest(asyncio.current_task(loop), receive)
         self._under_way.add(visit)
         if self._timer is None:
             self._timer = loop.call_later(SWEEP_S, self._sweep)
         return visit
 
-    def leave(self, visit: Visit) -> None:
+    def leave(self, visit: WatchedRequest) -> None:
         self._under_way.discard(visit)
         if visit.watcher is not None:
             visit.watcher.cancel()
@@ -80,7 +80,7 @@ class Vigil:
         self._timer = loop.call_later(SWEEP_S, self._sweep) if self._under_way else None
 
 
-async def _watch(visit: Visit) -> None:
+async def _watch(visit: WatchedRequest) -> None:
     """The body is whole, so the next thing to be received is that the client has gone."""
     message = await visit.receive()
     if message["type"] == "http.disconnect":

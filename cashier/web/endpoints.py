@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from cashier.web import request_headers
-from cashier.web.invalidate_endpoint import Invalidating
+from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
-from cashier.web.problem import Code, Refused, encode_problem, problem
+from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, problem
 
 _log = structlog.get_logger("cashier.web")
 
@@ -33,7 +33,7 @@ class Readiness(Enum):
 def pages(
     readiness: Callable[[], Readiness],
     body_limit_bytes: int,
-    invalidating: Invalidating,
+    invalidating: InvalidateEndpoint,
     others: Sequence[Route],
     *,
     secured: bool,
@@ -48,7 +48,7 @@ def pages(
         state = readiness()
         if state is Readiness.READY:
             return JSONResponse({"status": "ready"}, headers=_headers(request))
-        return _problem(request, Code.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
+        return _problem(request, ProblemCode.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
 
     async def invalidate(request: Request) -> Response:
         return Response(
@@ -65,7 +65,7 @@ def pages(
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
     routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *others]
     starlette = Starlette(
-        routes=routes, exception_handlers={HTTPException: _refused, Refused: _turned_down, Exception: _failed}
+        routes=routes, exception_handlers={HTTPException: _refused, RequestRefused: _turned_down, Exception: _failed}
     )
     # What is not there is not there: no redirect to a neighbouring spelling.
     starlette.router.redirect_slashes = False
@@ -75,14 +75,14 @@ def pages(
 async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
         return _problem(
-            request, Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {})
+            request, ProblemCode.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {})
         )
-    return _problem(request, Code.NOT_FOUND, "Nothing is served under this path.", {})
+    return _problem(request, ProblemCode.NOT_FOUND, "Nothing is served under this path.", {})
 
 
 async def _turned_down(request: Request, error: Exception) -> Response:
     """What a page raises that knows why."""
-    refused = cast("Refused", error)  # as it is registered
+    refused = cast("RequestRefused", error)  # as it is registered
     sent = _headers(request) | {name.decode("ascii"): value.decode("ascii") for name, value in refused.headers}
     return Response(
         encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=sent
@@ -90,12 +90,12 @@ async def _turned_down(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    answer = _problem(request, Code.INTERNAL, "The request failed. The log has it under this request id.", {})
+    answer = _problem(request, ProblemCode.INTERNAL, "The request failed. The log has it under this request id.", {})
     _log.error("request failed", request_id=answer.headers["x-request-id"], exc_info=error)
     return answer
 
 
-def _problem(request: Request, code: Code, detail: str, more: dict[str, str]) -> Response:
+def _problem(request: Request, code: ProblemCode, detail: str, more: dict[str, str]) -> Response:
     what = problem(code, detail)
     sent = {**_headers(request), **more}
     return Response(encode_problem(what), what.status, media_type="application/problem+json", headers=sent)

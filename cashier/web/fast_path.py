@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 if TYPE_CHECKING:
-    from cashier.web.application import Door
-    from cashier.web.connection import Connection
+    from cashier.web.application import CashierApp
+    from cashier.web.connection import ClientConnection
 
 
-class Whole:
+class FastPath:
     """One request, until it is answered. `headers` by name in lower case. What is public is what uvicorn asks of a cycle."""
 
     __slots__ = (
         "_body", "_connection", "_headers", "_read", "disconnected", "keep_alive", "message_event", "response_complete", "response_started",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, headers: dict[bytes, bytes], body: bytes) -> None:
+    def __init__(self, connection: ClientConnection, headers: dict[bytes, bytes], body: bytes) -> None:
         self._connection = connection
         self._headers = headers
         self._body = body
@@ -44,7 +44,7 @@ class Whole:
             await self.message_event.wait()
         return {"type": "http.disconnect"}
 
-    async def run(self, door: Door, always: Sequence[tuple[bytes, bytes]]) -> None:
+    async def run(self, door: CashierApp, always: Sequence[tuple[bytes, bytes]]) -> None:
         """`always`: headers that every answer has."""
         connection = self._connection
         try:

@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from cashier.fanout.l2.interface import Invalidated, SourceUnknown
 from cashier.web import codec
-from cashier.web.problem import Fault, invalid
-from cashier.web.request_guard import Admission
+from cashier.web.problem import FieldProblem, invalid
+from cashier.web.request_guard import RequestGuard
 
 # `(?![\s\S])` is the end of the text in Python and in JavaScript alike.
 SourceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
@@ -19,7 +19,7 @@ Key = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 
 Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 to 256 visible characters of ASCII")]
 
 
-class Invalidation(Struct, frozen=True):
+class InvalidateRequest(Struct, frozen=True):
     """What changed: one answer of a source, `key`, or all whose keys begin with `prefix`, with an empty one all of the source."""
 
     source: SourceName
@@ -27,14 +27,14 @@ class Invalidation(Struct, frozen=True):
     prefix: Prefix | UnsetType = UNSET
 
 
-_decoder = msgspec.json.Decoder(Invalidation)
-_INVALIDATION = msgspec.inspect.type_info(Invalidation)
+_decoder = msgspec.json.Decoder(InvalidateRequest)
+_INVALIDATION = msgspec.inspect.type_info(InvalidateRequest)
 
 
-class Invalidating:
+class InvalidateEndpoint:
     """Serves invalidations, to whom and of what size and patience consultations are served too."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: RequestGuard) -> None:
         self._admission = admission
 
     def __repr__(self) -> str:
@@ -48,16 +48,18 @@ class Invalidating:
         try:
             return engine.invalidate(told.source, key=_or_none(told.key), prefix=_or_none(told.prefix))
         except SourceUnknown as unknown:
-            raise invalid(Fault("source", "UNKNOWN_VALUE", f"must be one of {', '.join(unknown.known)}")) from None
+            raise invalid(
+                FieldProblem("source", "UNKNOWN_VALUE", f"must be one of {', '.join(unknown.known)}")
+            ) from None
 
 
-def decoded(body: bytes) -> Invalidation:
+def decoded(body: bytes) -> InvalidateRequest:
     """With exactly one of key and prefix. Raises `Refused`: MALFORMED, or INVALID, which names every field at fault."""
     told = codec.decoded(body, _decoder, _INVALIDATION)
     if told.key is UNSET and told.prefix is UNSET:
-        raise invalid(Fault("key", "MISSING", "is required, or prefix in its place"))
+        raise invalid(FieldProblem("key", "MISSING", "is required, or prefix in its place"))
     if told.key is not UNSET and told.prefix is not UNSET:
-        raise invalid(Fault("prefix", "ONE_TOO_MANY", "must not be given beside key"))
+        raise invalid(FieldProblem("prefix", "ONE_TOO_MANY", "must not be given beside key"))
     return told
 
 

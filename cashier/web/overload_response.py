@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from cashier.web.plain_request import Plain
-from cashier.web.problem import PROBLEM_TYPE, Code, encode_problem, problem
+from cashier.web.plain_request import PlainRequest
+from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, problem
 from cashier.web.request_headers import request_id
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
@@ -30,14 +30,14 @@ Knows = Callable[[bytes], bool]
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
-_BODY = encode_problem(problem(Code.OVERLOADED, DETAIL))
+_BODY = encode_problem(problem(ProblemCode.OVERLOADED, DETAIL))
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\nretry-after: %d\r\n"
     b"cache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
-def priority_of(request: Plain, knows: Knows) -> int:
+def priority_of(request: PlainRequest, knows: Knows) -> int:
     """By its header, or by the product that its body names."""
     product = NORMAL
     for word, its in _PRODUCTS:
@@ -47,7 +47,7 @@ def priority_of(request: Plain, knows: Knows) -> int:
     return priority(request.header(b"x-priority"), request.header(b"authorization"), product, knows)
 
 
-def refusal(request: Plain) -> bytes:
+def refusal(request: PlainRequest) -> bytes:
     """The whole answer."""
     claimed = request.header(b"x-request-id")
     return _ANSWER % request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")

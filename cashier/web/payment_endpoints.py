@@ -21,21 +21,21 @@ from cashier.domain.pan import looks_issued
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web import payment_requests as read
-from cashier.web.disconnect_watch import Vigil, Visit
+from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refused
-from cashier.web.payment_stream import Following
-from cashier.web.payments_port import Payments
-from cashier.web.problem import Code, Refused
-from cashier.web.request_guard import Admission
+from cashier.web.payment_stream import PaymentStream
+from cashier.web.payments_port import PaymentsPort
+from cashier.web.problem import ProblemCode, RequestRefused
+from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import request_id, traceparent
-from cashier.web.response import Answer, answer_headers, refusal
+from cashier.web.response import Response, answer_headers, refusal
 
 _log = structlog.get_logger("cashier.web")
 
 PAYMENTS_PATH = "/v1/payments"
 
 
-class Call:
+class PaymentCall:
     """One request under way. `visit`: where it is let go when its client leaves."""
 
     __slots__ = ("began_ns", "headers", "identity", "raw", "request", "traceparent", "visit")
@@ -47,24 +47,24 @@ class Call:
         self.headers = dict(self.raw)
         self.identity = _identity(self.headers)
         self.traceparent = traceparent(self.headers)
-        self.visit: Visit | None = None
+        self.visit: WatchedRequest | None = None
 
     def __repr__(self) -> str:
         return f"<Call {self.identity}>"
 
     @property
     def payment_id(self) -> str:
-        """Raises `Refused`: NOT_FOUND."""
+        """Raises `RequestRefused`: NOT_FOUND."""
         return read.payment_id(self.request.path_params["payment_id"])
 
 
-Act: TypeAlias = Callable[[Call], Awaitable[Answer | Following]]
+Act: TypeAlias = Callable[[PaymentCall], Awaitable[Response | PaymentStream]]
 
 
-class Operation:
+class PaymentOperation:
     """One route as an ASGI application. Whatever becomes of a call is told with the same headers."""
 
-    def __init__(self, method: str, act: Act, vigil: Vigil) -> None:
+    def __init__(self, method: str, act: Act, vigil: DisconnectWatch) -> None:
         self._method = method
         self._act = act
         self._vigil = vigil
@@ -73,27 +73,29 @@ class Operation:
         return f"<Operation {self._method}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(scope, receive)
+        call = PaymentCall(scope, receive)
         try:
             told = await self._told(call)
-            if isinstance(told, Following) and call.visit is not None:
+            if isinstance(told, PaymentStream) and call.visit is not None:
                 await told.tell(send, call.visit, call.began_ns)
         finally:
             if call.visit is not None:
                 self._vigil.leave(call.visit)
-        if isinstance(told, Answer):
+        if isinstance(told, Response):
             headers = answer_headers(told, call.identity, call.began_ns)
             await send({"type": "http.response.start", "status": told.status, "headers": headers})
             await send({"type": "http.response.body", "body": told.body})
 
-    async def _told(self, call: Call) -> Answer | Following | None:
+    async def _told(self, call: PaymentCall) -> Response | PaymentStream | None:
         """None: nobody is left to hear."""
         try:
             if call.request.method != self._method:
                 allowed = ((b"allow", self._method.encode()),)
-                raise Refused(Code.METHOD_NOT_ALLOWED, "This is asked for with another method.", headers=allowed)
+                raise RequestRefused(
+                    ProblemCode.METHOD_NOT_ALLOWED, "This is asked for with another method.", headers=allowed
+                )
             return await self._act(call)
-        except Refused as known:
+        except RequestRefused as known:
             return refusal(known)
         except asyncio.CancelledError:
             if call.visit is None or not call.visit.forgives():
@@ -103,16 +105,18 @@ class Operation:
             known_as = refused(error)
             if known_as is None:
                 _log.exception("payment request failed", request_id=call.identity)
-                known_as = Refused(Code.INTERNAL, "The request failed. The log has it under this request id.")
+                known_as = RequestRefused(
+                    ProblemCode.INTERNAL, "The request failed. The log has it under this request id."
+                )
             return refusal(known_as)
 
 
-class Paying:
+class PaymentEndpoints:
     """Serves payments. `stopping`: whether the server stops. `body_timeout_s` bounds what is read, as everywhere."""
 
-    def __init__(self, admission: Admission, body_timeout_s: float, stopping: Callable[[], bool]) -> None:
+    def __init__(self, admission: RequestGuard, body_timeout_s: float, stopping: Callable[[], bool]) -> None:
         self._admission = admission
-        self._vigil = Vigil(body_timeout_s)
+        self._vigil = DisconnectWatch(body_timeout_s)
         self._stopping = stopping
 
     def __repr__(self) -> str:
@@ -122,33 +126,33 @@ class Paying:
         """Every method comes here, so that another one is refused like anything else."""
         one = PAYMENTS_PATH + "/{payment_id}"
         operations = {
-            PAYMENTS_PATH: Operation("POST", self._submit, self._vigil),
-            one: Operation("GET", self._look, self._vigil),
-            f"{one}/challenge": Operation("POST", self._answer, self._vigil),
-            f"{one}/cancel": Operation("POST", self._cancel, self._vigil),
-            f"{one}/events": Operation("GET", self._follow, self._vigil),
+            PAYMENTS_PATH: PaymentOperation("POST", self._submit, self._vigil),
+            one: PaymentOperation("GET", self._look, self._vigil),
+            f"{one}/challenge": PaymentOperation("POST", self._answer, self._vigil),
+            f"{one}/cancel": PaymentOperation("POST", self._cancel, self._vigil),
+            f"{one}/events": PaymentOperation("GET", self._follow, self._vigil),
         }
         return [Route(path, operation) for path, operation in operations.items()]
 
-    async def _submit(self, call: Call) -> Answer:
+    async def _submit(self, call: PaymentCall) -> Response:
         payments = self._payments(call)
         key = read.idempotency_key(call.raw)
         request = read.submitted(await self._admission.json(call.request, call.headers))
         return _answer(await payments.submit(request, key, request_id=call.identity, traceparent=call.traceparent))
 
-    async def _answer(self, call: Call) -> Answer:
+    async def _answer(self, call: PaymentCall) -> Response:
         payments, payment_id = self._payments(call), call.payment_id
         told = read.answered(await self._admission.json(call.request, call.headers))
         trip = {"request_id": call.identity, "traceparent": call.traceparent}
         return _answer(await payments.answer(payment_id, told.payment_token, told.value, **trip))
 
-    async def _cancel(self, call: Call) -> Answer:
+    async def _cancel(self, call: PaymentCall) -> Response:
         payments, payment_id = self._payments(call), call.payment_id
         told = read.cancelled(await self._admission.json_or_nothing(call.request, call.headers))
         token = read.payment_token(call.raw, told.payment_token, secured=self._admission.secured)
         return _answer(await payments.cancel(payment_id, token, request_id=call.identity, traceparent=call.traceparent))
 
-    async def _look(self, call: Call) -> Answer:
+    async def _look(self, call: PaymentCall) -> Response:
         payments, payment_id = self._payments(call), call.payment_id
         token = read.payment_token(call.raw, None, secured=self._admission.secured)
         wait_ms = read.wait_ms(call.request.query_params.getlist("wait_ms"))
@@ -156,28 +160,28 @@ class Paying:
         trip = {"request_id": call.identity, "traceparent": call.traceparent}
         return _answer(await payments.look(payment_id, token, wait_ms=wait_ms, **trip))
 
-    async def _follow(self, call: Call) -> Following:
+    async def _follow(self, call: PaymentCall) -> PaymentStream:
         payments, payment_id = self._payments(call), call.payment_id
         token = read.payment_token(call.raw, None, secured=self._admission.secured)
         await self._only_while_there(call)
         shown = payments.follow(payment_id, token, request_id=call.identity, traceparent=call.traceparent)
-        return await Following.begun(shown, call.identity, self._stopping)
+        return await PaymentStream.begun(shown, call.identity, self._stopping)
 
-    def _payments(self, call: Call) -> Payments:
+    def _payments(self, call: PaymentCall) -> PaymentsPort:
         payments = self._admission.admit(call.headers).payments
         if payments is None:
-            raise Refused(Code.PAYMENTS_NOT_CONFIGURED, "This service consults and takes no payments.")
+            raise RequestRefused(ProblemCode.PAYMENTS_NOT_CONFIGURED, "This service consults and takes no payments.")
         return payments
 
-    async def _only_while_there(self, call: Call) -> None:
+    async def _only_while_there(self, call: PaymentCall) -> None:
         """From here on the call ends with its client. What it sent for a body is read first: behind it that it left would go unheard."""
         await self._admission.body(call.request, call.headers)
         call.visit = self._vigil.enter(call.request.receive)
         call.visit.whole = True
 
 
-def _answer(payment: Payment) -> Answer:
-    return Answer(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
+def _answer(payment: Payment) -> Response:
+    return Response(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
 
 
 def _identity(headers: dict[bytes, bytes]) -> str:

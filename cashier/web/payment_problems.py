@@ -12,16 +12,16 @@ from cashier.consultation.flow import OrderUnknown
 from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,
-    Crowded,
     EngineUnavailable,
     InFlight,
     Invalid,
     KeyReused,
     OrderBusy,
     RiskRejected,
+    TooManyPayments,
 )
 from cashier.tokens.jws import TokenRefused
-from cashier.web.problem import KNOWN, Code, Fault, Refused, invalid
+from cashier.web.problem import KNOWN, FieldProblem, ProblemCode, RequestRefused, invalid
 from cashier.web.response import RETRY_AFTER_1
 
 CHANGED = "The order can be paid, but not as it was agreed to. Nothing was sent. Let the payer choose again from the consultation."
@@ -40,44 +40,46 @@ CROWDED = (
 )
 
 
-def _of_token(error: TokenRefused) -> Refused:
-    code = Code(error.code)
-    return Refused(code, f"{KNOWN[code][1]}.")
+def _of_token(error: TokenRefused) -> RequestRefused:
+    code = ProblemCode(error.code)
+    return RequestRefused(code, f"{KNOWN[code][1]}.")
 
 
-def _of_fields(error: Invalid) -> Refused:
-    return invalid(*(Fault(fault.field, fault.code, fault.message) for fault in error.faults))
+def _of_fields(error: Invalid) -> RequestRefused:
+    return invalid(*(FieldProblem(fault.field, fault.code, fault.message) for fault in error.faults))
 
 
-def _of_change(error: ConsultChanged) -> Refused:
+def _of_change(error: ConsultChanged) -> RequestRefused:
     detail = CHANGED if error.consultation.payable else OVER
-    return Refused(Code.CONSULT_CHANGED, detail, changes=error.changes, consultation=error.consultation)
+    return RequestRefused(ProblemCode.CONSULT_CHANGED, detail, changes=error.changes, consultation=error.consultation)
 
 
-def _of_silence(error: CheckUnavailable) -> Refused:
+def _of_silence(error: CheckUnavailable) -> RequestRefused:
     detail = (
         f"No usable answer from {', '.join(error.silent)}; nothing was sent by this request. Send it again as it was."
     )
-    return Refused(Code.CHECK_UNAVAILABLE, detail, sources=error.sources, silent=error.silent, headers=RETRY_AFTER_1)
+    return RequestRefused(
+        ProblemCode.CHECK_UNAVAILABLE, detail, sources=error.sources, silent=error.silent, headers=RETRY_AFTER_1
+    )
 
 
 # By the type of the error, which has no subtypes.
-_TABLE: dict[type[Exception], Callable[[Any], Refused]] = {
+_TABLE: dict[type[Exception], Callable[[Any], RequestRefused]] = {
     TokenRefused: _of_token,
     Invalid: _of_fields,
-    OrderUnknown: lambda _: Refused(Code.ORDER_UNKNOWN, UNKNOWN),
-    RiskRejected: lambda _: Refused(Code.RISK_REJECTED, REJECTED),
+    OrderUnknown: lambda _: RequestRefused(ProblemCode.ORDER_UNKNOWN, UNKNOWN),
+    RiskRejected: lambda _: RequestRefused(ProblemCode.RISK_REJECTED, REJECTED),
     ConsultChanged: _of_change,
-    OrderBusy: lambda error: Refused(Code.ORDER_BUSY, BUSY, payment_id=error.payment_id),
-    InFlight: lambda _: Refused(Code.IN_FLIGHT, IN_FLIGHT, headers=RETRY_AFTER_1),
-    KeyReused: lambda _: Refused(Code.KEY_REUSED, REUSED),
+    OrderBusy: lambda error: RequestRefused(ProblemCode.ORDER_BUSY, BUSY, payment_id=error.payment_id),
+    InFlight: lambda _: RequestRefused(ProblemCode.IN_FLIGHT, IN_FLIGHT, headers=RETRY_AFTER_1),
+    KeyReused: lambda _: RequestRefused(ProblemCode.KEY_REUSED, REUSED),
     CheckUnavailable: _of_silence,
-    EngineUnavailable: lambda _: Refused(Code.ENGINE_UNAVAILABLE, UNREACHABLE, headers=RETRY_AFTER_1),
-    Crowded: lambda _: Refused(Code.OVERLOADED, CROWDED, headers=RETRY_AFTER_1),
+    EngineUnavailable: lambda _: RequestRefused(ProblemCode.ENGINE_UNAVAILABLE, UNREACHABLE, headers=RETRY_AFTER_1),
+    TooManyPayments: lambda _: RequestRefused(ProblemCode.OVERLOADED, CROWDED, headers=RETRY_AFTER_1),
 }
 
 
-def refused(error: Exception) -> Refused | None:
+def refused(error: Exception) -> RequestRefused | None:
     """None: an error that the flow should not have let out."""
     found = _TABLE.get(type(error))
     return None if found is None else found(error)

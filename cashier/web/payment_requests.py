@@ -16,7 +16,7 @@ from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web import codec
-from cashier.web.problem import Code, Fault, Refused, invalid
+from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
 
 KEY, TOKEN = "Idempotency-Key", "X-Payment-Token"
 
@@ -63,7 +63,7 @@ _SUBMIT, _ANSWER, _CANCEL = (
 
 
 def submitted(body: bytes) -> PaymentRequest:
-    """Raises `Refused`: MALFORMED, or INVALID with every fault. So do the next two."""
+    """Raises `RequestRefused`: MALFORMED, or INVALID with every fault. So do the next two."""
     return _read(body, _submit_decoder, _SUBMIT)
 
 
@@ -77,14 +77,14 @@ def cancelled(body: bytes) -> Cancellation:
 
 
 def idempotency_key(headers: RawHeaders) -> str:
-    """Raises `Refused`: INVALID. Which of two keys counts nobody could tell for sure, so that there are two is refused."""
+    """Raises `RequestRefused`: INVALID. Which of two keys counts nobody could tell for sure, so that there are two is refused."""
     keys = _values(headers, b"idempotency-key")
     if not keys:
-        raise invalid(Fault(KEY, "MISSING", "is required"))
+        raise invalid(FieldProblem(KEY, "MISSING", "is required"))
     if len(keys) > 1:
-        raise invalid(Fault(KEY, "ONE_TOO_MANY", "must be given once"))
+        raise invalid(FieldProblem(KEY, "ONE_TOO_MANY", "must be given once"))
     if not _KEY.fullmatch(keys[0]):
-        raise invalid(Fault(KEY, "BAD_FORMAT", "must be 1 to 64 of A-Za-z0-9_-"))
+        raise invalid(FieldProblem(KEY, "BAD_FORMAT", "must be 1 to 64 of A-Za-z0-9_-"))
     key = keys[0].decode("ascii")
     _look_through({KEY: key})
     return key
@@ -93,37 +93,37 @@ def idempotency_key(headers: RawHeaders) -> str:
 def payment_token(headers: RawHeaders, told: str | None, *, secured: bool) -> str:
     """From X-Payment-Token, else the one `told` in the body, else from Authorization, where that does not say who asks (`secured`).
 
-    In this order, because an Authorization may be of somebody between the caller and us. Raises `Refused`: INVALID.
+    In this order, because an Authorization may be of somebody between the caller and us. Raises `RequestRefused`: INVALID.
     """
     own = [value for value in _values(headers, b"x-payment-token") if value]
     if len(own) > 1:
-        raise invalid(Fault(TOKEN, "ONE_TOO_MANY", "must be given once"))
+        raise invalid(FieldProblem(TOKEN, "ONE_TOO_MANY", "must be given once"))
     bearers = [] if secured else [value for value in map(_bearer, _values(headers, b"authorization")) if value]
     found = own[0].decode("latin-1") if own else told or (bearers[0].decode("latin-1") if bearers else "")
     if not found:
-        raise invalid(Fault(TOKEN, "MISSING", "is required"))
+        raise invalid(FieldProblem(TOKEN, "MISSING", "is required"))
     return found
 
 
 def payment_id(claimed: str) -> str:
-    """Raises `Refused`: NOT_FOUND for what cannot be the id of a payment."""
+    """Raises `RequestRefused`: NOT_FOUND for what cannot be the id of a payment."""
     if not _PAYMENT_ID.fullmatch(claimed):
-        raise Refused(Code.NOT_FOUND, "There is no such payment.")
+        raise RequestRefused(ProblemCode.NOT_FOUND, "There is no such payment.")
     return claimed
 
 
 def wait_ms(claimed: Sequence[str]) -> int:
-    """From what the query says of it, each time that it does. Raises `Refused`: INVALID."""
+    """From what the query says of it, each time that it does. Raises `RequestRefused`: INVALID."""
     if not claimed:
         return 0
     if len(claimed) > 1:
-        raise invalid(Fault("wait_ms", "ONE_TOO_MANY", "must be given once"))
+        raise invalid(FieldProblem("wait_ms", "ONE_TOO_MANY", "must be given once"))
     digits = claimed[0]
     if not (digits.isascii() and digits.isdigit()):
-        raise invalid(Fault("wait_ms", "BAD_FORMAT", "must be a whole number of milliseconds in decimal digits"))
+        raise invalid(FieldProblem("wait_ms", "BAD_FORMAT", "must be a whole number of milliseconds in decimal digits"))
     # Whatever has ten digits or more is beyond the bound, and is never turned into a number.
     if len(digits) > 9 or int(digits) > LONGEST_WAIT_MS:
-        raise invalid(Fault("wait_ms", "OUT_OF_RANGE", f"must be from 0 to {LONGEST_WAIT_MS}"))
+        raise invalid(FieldProblem("wait_ms", "OUT_OF_RANGE", f"must be from 0 to {LONGEST_WAIT_MS}"))
     return int(digits)
 
 
@@ -137,8 +137,8 @@ def _look_through(told: Any) -> None:
     found = payment_pan_fields(told)
     if found:
         message = "looks like a card number, of which none may be sent here: card_token takes a vault's token"
-        faults = (Fault(_short(path), "LOOKS_LIKE_PAN", message) for path in found)
-        raise Refused(Code.INVALID, f"What was sent {message}.", errors=tuple(faults))
+        faults = (FieldProblem(_short(path), "LOOKS_LIKE_PAN", message) for path in found)
+        raise RequestRefused(ProblemCode.INVALID, f"What was sent {message}.", errors=tuple(faults))
 
 
 def _short(path: str) -> str:

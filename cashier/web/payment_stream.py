@@ -15,9 +15,9 @@ from starlette.types import Send
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web.codec import server_timing
-from cashier.web.disconnect_watch import Visit
+from cashier.web.disconnect_watch import WatchedRequest
 from cashier.web.payment_problems import refused
-from cashier.web.problem import Code, encode_problem, problem
+from cashier.web.problem import ProblemCode, encode_problem, problem
 from cashier.web.sse import COMMENT, event, tell
 
 _log = structlog.get_logger("cashier.web")
@@ -26,7 +26,7 @@ _log = structlog.get_logger("cashier.web")
 HEARTBEAT_S = 15.0
 
 
-class Following:
+class PaymentStream:
     """A stream whose first payment is there: from here on whatever goes wrong has to be told in it."""
 
     __slots__ = ("_first", "_identity", "_payments", "_stopping")
@@ -47,7 +47,7 @@ class Following:
         """
         return cls(await anext(payments), payments, identity, stopping)
 
-    async def tell(self, send: Send, visit: Visit, began_ns: int) -> None:
+    async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
         """Send everything, until the end or until the client has gone or stopped reading; then nobody follows any more."""
         await tell(self._events(), send, visit, self._identity, server_timing((perf_counter_ns() - began_ns) / 1e6, ()))
 
@@ -78,7 +78,9 @@ class Following:
             return encode_problem(known.problem)
         _log.error("a payment could not be followed further", request_id=self._identity, exc_info=error)
         return encode_problem(
-            problem(Code.INTERNAL, "The payment cannot be followed further. The log has it under this request id.")
+            problem(
+                ProblemCode.INTERNAL, "The payment cannot be followed further. The log has it under this request id."
+            )
         )
 
 

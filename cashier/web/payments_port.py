@@ -9,7 +9,7 @@ from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 
 
-class Payments(Protocol):
+class PaymentsPort(Protocol):
     """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.errors`.
 
     `submit` and `answer` go on though who awaits them is cancelled: a payment is not undone by a client that leaves.

@@ -15,7 +15,7 @@ _IN_NAMES = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNO
 _IN_VALUES = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 
 
-class Plain(NamedTuple):
+class PlainRequest(NamedTuple):
     """One whole, plain request for a consultation. `head` is in lower case, `data` as it came; the body begins at `body`."""
 
     head: bytes
@@ -45,7 +45,7 @@ class Plain(NamedTuple):
         return found
 
 
-def plain(data: bytes) -> Plain | None:
+def parse_plain_request(data: bytes) -> PlainRequest | None:
     """What was received at once, where it is exactly one whole request for a consultation with nothing unusual about it."""
     if not data.startswith(_LINE):
         return None
@@ -62,4 +62,4 @@ def plain(data: bytes) -> Plain | None:
     length = _LENGTH.search(head)
     if length is None or end + 4 + int(length[1]) != len(data):
         return None
-    return Plain(head, data, end + 4)
+    return PlainRequest(head, data, end + 4)

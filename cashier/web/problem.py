@@ -16,7 +16,7 @@ from cashier.domain.offer_diff import Change
 from cashier.fanout.ask import SourceReport
 
 
-class Code(StrEnum):
+class ProblemCode(StrEnum):
     MALFORMED = "MALFORMED"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     RISK_REJECTED = "RISK_REJECTED"
@@ -50,42 +50,42 @@ class Code(StrEnum):
     ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
-KNOWN: dict[Code, tuple[int, str]] = {
-    Code.MALFORMED: (400, "The request cannot be read"),
-    Code.UNAUTHENTICATED: (401, "Who asks is not known"),
-    Code.RISK_REJECTED: (402, "The payment is refused"),
-    Code.FORBIDDEN: (403, "Who asks may not do this"),
-    Code.TOKEN_MALFORMED: (403, "This is no token of ours"),
-    Code.TOKEN_TAMPERED: (403, "The token is not as it was signed"),
-    Code.TOKEN_UNKNOWN_KEY: (403, "The token is signed by a key that is not, or no longer, accepted"),
-    Code.TOKEN_WRONG_TYPE: (403, "The token is of another kind"),
-    Code.TOKEN_EXPIRED: (403, "The token has expired"),
-    Code.TOKEN_OTHER_ORDER: (403, "The token is of another order"),
-    Code.TOKEN_OTHER_USER: (403, "The token is of another user"),
-    Code.TOKEN_OTHER_PAYMENT: (403, "The token is of another payment"),
-    Code.NOT_FOUND: (404, "There is nothing here"),
-    Code.ORDER_UNKNOWN: (404, "There is no such order"),
-    Code.METHOD_NOT_ALLOWED: (405, "Not with this method"),
-    Code.BODY_TIMEOUT: (408, "The body took too long"),
-    Code.CONSULT_CHANGED: (409, "What was agreed to has changed"),
-    Code.ORDER_BUSY: (409, "Another payment is under way for this order"),
-    Code.IN_FLIGHT: (409, "The same request is under way"),
-    Code.TOO_LARGE: (413, "The body is too large"),
-    Code.UNSUPPORTED_MEDIA_TYPE: (415, "The body is not JSON"),
-    Code.INVALID: (422, "The request breaks the contract"),
-    Code.KEY_REUSED: (422, "The key belongs to another payment"),
-    Code.HEADERS_TOO_LARGE: (431, "The headers are too large"),
-    Code.INTERNAL: (500, "This is our fault"),
-    Code.PAYMENTS_NOT_CONFIGURED: (501, "No payments here"),
-    Code.NOT_READY: (503, "Not ready"),
-    Code.OVERLOADED: (503, "Too much to do"),
-    Code.REQUIRED_SOURCE_UNAVAILABLE: (503, "A required source did not answer"),
-    Code.CHECK_UNAVAILABLE: (503, "A check could not be made"),
-    Code.ENGINE_UNAVAILABLE: (503, "The payment engine cannot be asked"),
+KNOWN: dict[ProblemCode, tuple[int, str]] = {
+    ProblemCode.MALFORMED: (400, "The request cannot be read"),
+    ProblemCode.UNAUTHENTICATED: (401, "Who asks is not known"),
+    ProblemCode.RISK_REJECTED: (402, "The payment is refused"),
+    ProblemCode.FORBIDDEN: (403, "Who asks may not do this"),
+    ProblemCode.TOKEN_MALFORMED: (403, "This is no token of ours"),
+    ProblemCode.TOKEN_TAMPERED: (403, "The token is not as it was signed"),
+    ProblemCode.TOKEN_UNKNOWN_KEY: (403, "The token is signed by a key that is not, or no longer, accepted"),
+    ProblemCode.TOKEN_WRONG_TYPE: (403, "The token is of another kind"),
+    ProblemCode.TOKEN_EXPIRED: (403, "The token has expired"),
+    ProblemCode.TOKEN_OTHER_ORDER: (403, "The token is of another order"),
+    ProblemCode.TOKEN_OTHER_USER: (403, "The token is of another user"),
+    ProblemCode.TOKEN_OTHER_PAYMENT: (403, "The token is of another payment"),
+    ProblemCode.NOT_FOUND: (404, "There is nothing here"),
+    ProblemCode.ORDER_UNKNOWN: (404, "There is no such order"),
+    ProblemCode.METHOD_NOT_ALLOWED: (405, "Not with this method"),
+    ProblemCode.BODY_TIMEOUT: (408, "The body took too long"),
+    ProblemCode.CONSULT_CHANGED: (409, "What was agreed to has changed"),
+    ProblemCode.ORDER_BUSY: (409, "Another payment is under way for this order"),
+    ProblemCode.IN_FLIGHT: (409, "The same request is under way"),
+    ProblemCode.TOO_LARGE: (413, "The body is too large"),
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "The body is not JSON"),
+    ProblemCode.INVALID: (422, "The request breaks the contract"),
+    ProblemCode.KEY_REUSED: (422, "The key belongs to another payment"),
+    ProblemCode.HEADERS_TOO_LARGE: (431, "The headers are too large"),
+    ProblemCode.INTERNAL: (500, "This is our fault"),
+    ProblemCode.PAYMENTS_NOT_CONFIGURED: (501, "No payments here"),
+    ProblemCode.NOT_READY: (503, "Not ready"),
+    ProblemCode.OVERLOADED: (503, "Too much to do"),
+    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE: (503, "A required source did not answer"),
+    ProblemCode.CHECK_UNAVAILABLE: (503, "A check could not be made"),
+    ProblemCode.ENGINE_UNAVAILABLE: (503, "The payment engine cannot be asked"),
 }
 
 
-class Fault(Struct, frozen=True):
+class FieldProblem(Struct, frozen=True):
     """What is wrong with one field. `field` is its path, `amount.value`; empty for the body as a whole. Or it is a header's name."""
 
     field: str
@@ -103,9 +103,9 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     type: str
     title: str
     status: int
-    code: Code
+    code: ProblemCode
     detail: str
-    errors: tuple[Fault, ...] = ()
+    errors: tuple[FieldProblem, ...] = ()
     sources: tuple[SourceReport, ...] = ()
     payment_id: str | None = None
     changes: tuple[Change, ...] = ()
@@ -114,9 +114,9 @@ class Problem(Struct, frozen=True, omit_defaults=True):
 
 
 def problem(
-    code: Code,
+    code: ProblemCode,
     detail: str,
-    errors: tuple[Fault, ...] = (),
+    errors: tuple[FieldProblem, ...] = (),
     sources: tuple[SourceReport, ...] = (),
     payment_id: str | None = None,
     changes: tuple[Change, ...] = (),
@@ -148,15 +148,15 @@ def encode_problem(what: Problem) -> bytes:
     return _encoder.encode(what)
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that gets a problem for an answer, of which the keywords are parts. `headers` go with it."""
 
     def __init__(
         self,
-        code: Code,
+        code: ProblemCode,
         detail: str,
         *,
-        errors: tuple[Fault, ...] = (),
+        errors: tuple[FieldProblem, ...] = (),
         sources: tuple[SourceReport, ...] = (),
         payment_id: str | None = None,
         changes: tuple[Change, ...] = (),
@@ -169,8 +169,10 @@ class Refused(Exception):
         self.headers = headers
 
 
-def invalid(*faults: Fault) -> Refused:
+def invalid(*faults: FieldProblem) -> RequestRefused:
     """INVALID, in words too: each fault by the name of its field."""
-    return Refused(
-        Code.INVALID, "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults), errors=faults
+    return RequestRefused(
+        ProblemCode.INVALID,
+        "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults),
+        errors=faults,
     )

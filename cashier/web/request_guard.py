@@ -10,20 +10,20 @@ from time import time
 from starlette.requests import ClientDisconnect, Request
 
 from cashier.web.auth import BearerAuth
-from cashier.web.consult_endpoint import Engine
-from cashier.web.problem import Code, Refused
+from cashier.web.consult_endpoint import ConsultService
+from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import declares_more_than, is_json
 from cashier.web.response import RETRY_AFTER_1
 
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 
 
-class Admission:
+class RequestGuard:
     """The same for every route behind it. `engine` is asked for at each request."""
 
     def __init__(
         self,
-        engine: Callable[[], Engine | None],
+        engine: Callable[[], ConsultService | None],
         doorkeeper: BearerAuth | None,
         body_limit_bytes: int,
         body_timeout_s: float,
@@ -41,17 +41,17 @@ class Admission:
         """Whether callers have to say who they are."""
         return self._doorkeeper is not None
 
-    def admit(self, headers: Mapping[bytes, bytes]) -> Engine:
-        """Raises `Refused`: NOT_READY, UNAUTHENTICATED or FORBIDDEN."""
+    def admit(self, headers: Mapping[bytes, bytes]) -> ConsultService:
+        """Raises `RequestRefused`: NOT_READY, UNAUTHENTICATED or FORBIDDEN."""
         engine = self._engine()
         if engine is None or not engine.ready:
-            raise Refused(Code.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
+            raise RequestRefused(ProblemCode.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
         if self._doorkeeper is not None:
             self._doorkeeper.admit(headers.get(b"authorization"), time())
         return engine
 
     async def json(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
-        """The body, said to be JSON. Raises `Refused`: UNSUPPORTED_MEDIA_TYPE, or as `body` does."""
+        """The body, said to be JSON. Raises `RequestRefused`: UNSUPPORTED_MEDIA_TYPE, or as `body` does."""
         if not _says_json(headers):
             raise self._not_json()
         return await self.body(request, headers)
@@ -64,7 +64,7 @@ class Admission:
         return body
 
     async def body(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
-        """Raises `Refused`: TOO_LARGE, or BODY_TIMEOUT, which a client that has gone does not hear."""
+        """Raises `RequestRefused`: TOO_LARGE, or BODY_TIMEOUT, which a client that has gone does not hear."""
         if declares_more_than(headers, self._body_limit_bytes):
             raise self._too_large()
         body = bytearray()
@@ -75,16 +75,20 @@ class Admission:
                     if len(body) > self._body_limit_bytes:
                         raise self._too_large()
         except (TimeoutError, ClientDisconnect):
-            raise Refused(
-                Code.BODY_TIMEOUT, "The body was not whole in time.", headers=((b"connection", b"close"),)
+            raise RequestRefused(
+                ProblemCode.BODY_TIMEOUT, "The body was not whole in time.", headers=((b"connection", b"close"),)
             ) from None
         return bytes(body)
 
-    def _not_json(self) -> Refused:
-        return Refused(Code.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and not compressed.", headers=_ACCEPTED)
+    def _not_json(self) -> RequestRefused:
+        return RequestRefused(
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must be JSON, and not compressed.", headers=_ACCEPTED
+        )
 
-    def _too_large(self) -> Refused:
-        return Refused(Code.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes.")
+    def _too_large(self) -> RequestRefused:
+        return RequestRefused(
+            ProblemCode.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes."
+        )
 
 
 def _says_json(headers: Mapping[bytes, bytes]) -> bool:

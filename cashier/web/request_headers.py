@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from random import getrandbits
 
-from cashier.web.problem import Code, Fault, Refused
+from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused
 
 # The latest a caller may ask for; the same bound as `deadline_ms` in the body. More patience than this is taken as this.
 LONGEST_MS = 60_000
@@ -35,7 +35,7 @@ def traceparent(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def timeout_ms(headers: Mapping[bytes, bytes]) -> int | None:
-    """How long the caller waits, at most `LONGEST_MS`. Raises `Refused` (INVALID) for what is not a whole number of at least 1."""
+    """How long the caller waits, at most `LONGEST_MS`. Raises `RequestRefused` (INVALID) for what is not a whole number of at least 1."""
     claimed = headers.get(b"x-request-timeout-ms")
     if claimed is None:
         return None
@@ -61,5 +61,7 @@ def declares_more_than(headers: Mapping[bytes, bytes], limit_bytes: int) -> bool
     return len(declared) > 18 or int(declared) > limit_bytes
 
 
-def _bad_timeout(code: str, message: str) -> Refused:
-    return Refused(Code.INVALID, f"The header {_TIMEOUT} {message}.", errors=(Fault(_TIMEOUT, code, message),))
+def _bad_timeout(code: str, message: str) -> RequestRefused:
+    return RequestRefused(
+        ProblemCode.INVALID, f"The header {_TIMEOUT} {message}.", errors=(FieldProblem(_TIMEOUT, code, message),)
+    )

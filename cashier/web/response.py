@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cashier.fanout.ask import SourceReport
 from cashier.web.codec import server_timing
-from cashier.web.problem import PROBLEM_TYPE, Headers, Refused, encode_problem
+from cashier.web.problem import PROBLEM_TYPE, Headers, RequestRefused, encode_problem
 
 _JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
@@ -16,7 +16,7 @@ RETRY_AFTER_1 = ((b"retry-after", b"1"),)
 AnswerHeaders = list[tuple[bytes, bytes]]
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     """What is answered. `extra`: headers beside those that every answer has."""
 
     status: int
@@ -25,13 +25,13 @@ class Answer(NamedTuple):
     extra: Headers = ()
 
 
-def refusal(refused: Refused) -> Answer:
+def refusal(refused: RequestRefused) -> Response:
     what = refused.problem
     asked = what.sources or (what.consultation.sources if what.consultation is not None else ())
-    return Answer(what.status, encode_problem(what), asked, refused.headers)
+    return Response(what.status, encode_problem(what), asked, refused.headers)
 
 
-def answer_headers(answer: Answer, identity: str, began_ns: int) -> AnswerHeaders:
+def answer_headers(answer: Response, identity: str, began_ns: int) -> AnswerHeaders:
     """`identity`: of the request."""
     return [
         _JSON if answer.status < 300 else PROBLEM_TYPE,

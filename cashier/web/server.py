@@ -21,8 +21,8 @@ from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 
-from cashier.web.application import Door
-from cashier.web.connection import Connection, StoppableState
+from cashier.web.application import CashierApp
+from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.listener_close import refuse_new
 from cashier.web.parent_death import end_with_parent
 
@@ -32,7 +32,7 @@ SETTLE_S = 0.1
 # none is ever part of a cycle: at 50,000 a thousand consultations under way were enough to set it off, for 7 % of the time.
 GC_THRESHOLD = 500_000
 
-BuildDoor = Callable[[], Door]
+BuildDoor = Callable[[], CashierApp]
 
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,7 +94,7 @@ def _config(settings: ServerSettings, build: BuildDoor) -> Config:
         backlog=settings.backlog,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
-        http=Connection,
+        http=ClientConnection,
         loop="uvloop",
         ws="none",
         interface="asgi3",
@@ -147,10 +147,10 @@ class StoppableServer(Server):
         if door is not None:
             door.draining = True
 
-    def _door(self) -> Door | None:
+    def _door(self) -> CashierApp | None:
         """None before there is one."""
         door = getattr(self.config, "loaded_app", None)
-        return door if isinstance(door, Door) else None
+        return door if isinstance(door, CashierApp) else None
 
 
 class Worker(multiprocess.Process):

@@ -7,7 +7,7 @@ import asyncio
 _CONTINUE = b"HTTP/1.1 100 Continue"
 
 
-class Together:
+class SingleWrite:
     """Stands before the transport of one answer. The first write, the head, waits for the second, or for the end of the loop's turn."""
 
     __slots__ = ("_begun", "_head", "_transport")

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import structlog
 from starlette.types import Send
 
-from cashier.web.disconnect_watch import Visit
+from cashier.web.disconnect_watch import WatchedRequest
 from cashier.web.response import NO_STORE
 
 _log = structlog.get_logger("cashier.web")
@@ -31,7 +31,9 @@ def event(name: bytes, told: bytes, number: int | None = None) -> bytes:
     return b"event: %b\n%bdata: %b\n\n" % (name, b"" if number is None else b"id: %d\n" % number, told)
 
 
-async def tell(parts: AsyncGenerator[bytes, None], send: Send, visit: Visit, identity: str, timing: bytes) -> None:
+async def tell(
+    parts: AsyncGenerator[bytes, None], send: Send, visit: WatchedRequest, identity: str, timing: bytes
+) -> None:
     """Send all parts, until the end or until the client has gone or stopped reading; then `parts` is closed too.
 
     `identity`: of the request; `timing`: the value of Server-Timing.

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import inspect
 
-from cashier.web.problem import Fault
+from cashier.web.problem import FieldProblem
 
 # Up to this many allowed values are listed in a message and compared with what came.
 _FEW = 16
 
 
-def faults(kind: inspect.Type, value: object, field: str = "", description: str = "") -> Iterator[Fault]:
+def faults(kind: inspect.Type, value: object, field: str = "", description: str = "") -> Iterator[FieldProblem]:
     """What is wrong with a decoded JSON value, by its msgspec type. `field` is the path so far, `description` the type's own."""
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=schema):
@@ -41,7 +41,7 @@ def faults(kind: inspect.Type, value: object, field: str = "", description: str 
             yield from _number_faults(kind, value, field)
 
 
-def _object_faults(kind: inspect.StructType, value: object, field: str) -> Iterator[Fault]:
+def _object_faults(kind: inspect.StructType, value: object, field: str) -> Iterator[FieldProblem]:
     if not isinstance(value, dict):
         yield _wrong_type(field, "an object", value)
         return
@@ -50,20 +50,20 @@ def _object_faults(kind: inspect.StructType, value: object, field: str) -> Itera
         if part.encode_name in value:
             yield from faults(part.type, value[part.encode_name], path)
         elif part.required:
-            yield Fault(path, "MISSING", "is required")
+            yield FieldProblem(path, "MISSING", "is required")
 
 
-def _list_faults(kind: inspect.VarTupleType, value: object, field: str) -> Iterator[Fault]:
+def _list_faults(kind: inspect.VarTupleType, value: object, field: str) -> Iterator[FieldProblem]:
     if not isinstance(value, list):
         yield _wrong_type(field, "an array", value)
     elif kind.max_length is not None and len(value) > kind.max_length:
-        yield Fault(field, "TOO_LONG", f"must have at most {kind.max_length} items")
+        yield FieldProblem(field, "TOO_LONG", f"must have at most {kind.max_length} items")
     else:
         for index, each in enumerate(value):
             yield from faults(kind.item_type, each, f"{field}[{index}]")
 
 
-def _choice_faults(allowed: Sequence[str], value: object, field: str) -> Iterator[Fault]:
+def _choice_faults(allowed: Sequence[str], value: object, field: str) -> Iterator[FieldProblem]:
     if not isinstance(value, str):
         yield _wrong_type(field, "a string", value)
     elif value not in allowed:
@@ -71,7 +71,7 @@ def _choice_faults(allowed: Sequence[str], value: object, field: str) -> Iterato
         listed = ", ".join(allowed) if few else f"{', '.join(allowed[:3])} … ({len(allowed)} values)"
         nearest = _nearest(value, allowed) if few else _same_in_capitals(value, allowed)
         hint = f"; did you mean {nearest}?" if nearest else ""
-        yield Fault(field, "UNKNOWN_VALUE", f"must be one of {listed}{hint}")
+        yield FieldProblem(field, "UNKNOWN_VALUE", f"must be one of {listed}{hint}")
 
 
 def _nearest(value: str, allowed: Sequence[str]) -> str | None:
@@ -87,32 +87,34 @@ def _same_in_capitals(value: str, allowed: Sequence[str]) -> str | None:
     return capitals if capitals in allowed else None
 
 
-def _text_faults(kind: inspect.StrType, value: object, field: str, description: str) -> Iterator[Fault]:
+def _text_faults(kind: inspect.StrType, value: object, field: str, description: str) -> Iterator[FieldProblem]:
     if not isinstance(value, str):
         yield _wrong_type(field, "a string", value)
     elif kind.min_length is not None and len(value) < kind.min_length:
-        yield Fault(field, "TOO_SHORT", f"must have at least {_characters(kind.min_length)}")
+        yield FieldProblem(field, "TOO_SHORT", f"must have at least {_characters(kind.min_length)}")
     elif kind.max_length is not None and len(value) > kind.max_length:
-        yield Fault(field, "TOO_LONG", f"must have at most {_characters(kind.max_length)}")
+        yield FieldProblem(field, "TOO_LONG", f"must have at most {_characters(kind.max_length)}")
     elif kind.pattern is not None and re.search(kind.pattern, value) is None:
-        yield Fault(field, "BAD_FORMAT", f"must be {description}" if description else f"must match {kind.pattern}")
+        yield FieldProblem(
+            field, "BAD_FORMAT", f"must be {description}" if description else f"must match {kind.pattern}"
+        )
 
 
-def _number_faults(kind: inspect.IntType, value: object, field: str) -> Iterator[Fault]:
+def _number_faults(kind: inspect.IntType, value: object, field: str) -> Iterator[FieldProblem]:
     if isinstance(value, float):
-        yield Fault(field, "WRONG_TYPE", "must be a whole number without fraction or exponent")
+        yield FieldProblem(field, "WRONG_TYPE", "must be a whole number without fraction or exponent")
     elif isinstance(value, bool) or not isinstance(value, int):
         yield _wrong_type(field, "a whole number", value)
     elif (kind.ge is not None and value < kind.ge) or (kind.le is not None and value > kind.le):
-        yield Fault(field, "OUT_OF_RANGE", f"must be from {kind.ge} to {kind.le}")
+        yield FieldProblem(field, "OUT_OF_RANGE", f"must be from {kind.ge} to {kind.le}")
 
 
 def _characters(count: int) -> str:
     return "1 character" if count == 1 else f"{count} characters"
 
 
-def _wrong_type(field: str, wanted: str, value: object) -> Fault:
-    return Fault(field, "WRONG_TYPE", f"must be {wanted}, not {_called(value)}")
+def _wrong_type(field: str, wanted: str, value: object) -> FieldProblem:
+    return FieldProblem(field, "WRONG_TYPE", f"must be {wanted}, not {_called(value)}")
 
 
 def _called(value: object) -> str:

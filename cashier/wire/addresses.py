@@ -14,7 +14,7 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 MAX_SOCKET_PATH_BYTES = 107
 
 
-class Address(Struct, frozen=True):
+class UpstreamAddress(Struct, frozen=True):
     """One place where a source can be asked.
 
     `name` is for operators. `prefix` goes before every target and never ends in a slash. `socket_path` is set for `unix:` only; `port`
@@ -41,14 +41,14 @@ class Address(Struct, frozen=True):
         return f"{'https' if self.tls else 'http'}://{self.authority}"
 
 
-def parse_addresses(urls: Sequence[str]) -> list[Address]:
+def parse_addresses(urls: Sequence[str]) -> list[UpstreamAddress]:
     """At least one address; ValueError names the one that is not understood."""
     if not urls:
         raise ValueError(f"no address given; understood is {UNDERSTOOD}")
     return [parse_address(url) for url in urls]
 
 
-def parse_address(url: str) -> Address:
+def parse_address(url: str) -> UpstreamAddress:
     """ValueError names the address and says what is understood."""
     try:
         return _unix(url) if url.startswith("unix:") else _tcp(url)
@@ -58,16 +58,16 @@ def parse_address(url: str) -> Address:
         raise ValueError(f"address {shown!r}: {error}; understood is {UNDERSTOOD}") from None
 
 
-def _unix(url: str) -> Address:
+def _unix(url: str) -> UpstreamAddress:
     path = url.removeprefix("unix:")
     if not path.startswith("/") or path.endswith("/"):
         raise ValueError("the path of a socket is absolute")
     if "\0" in path or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
         raise ValueError(f"the path of a socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
-    return Address(name=url, host="localhost", port=0, prefix="", socket_path=path)
+    return UpstreamAddress(name=url, host="localhost", port=0, prefix="", socket_path=path)
 
 
-def _tcp(url: str) -> Address:
+def _tcp(url: str) -> UpstreamAddress:
     if not is_clean(url):
         raise ValueError("only printable ASCII without spaces is sent")
     parts = urlsplit(url)
@@ -80,7 +80,7 @@ def _tcp(url: str) -> Address:
     host, port = _host(parts), DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
     if not port:
         raise ValueError("port 0 is nowhere")
-    return Address(name=url, host=host, port=port, prefix=parts.path.rstrip("/"), tls=parts.scheme == "https")
+    return UpstreamAddress(name=url, host=host, port=port, prefix=parts.path.rstrip("/"), tls=parts.scheme == "https")
 
 
 def _host(parts: SplitResult) -> str:

@@ -16,14 +16,22 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
-from cashier.wire.addresses import Address, parse_addresses
-from cashier.wire.aiohttp_guards import Lost, Unfit, WaryRequest, never_stuck, note_kept, note_opened, report_loss
+from cashier.wire.addresses import UpstreamAddress, parse_addresses
+from cashier.wire.aiohttp_guards import (
+    CheckedRequest,
+    ConnectionLost,
+    StaleConnection,
+    never_stuck,
+    note_kept,
+    note_opened,
+    report_loss,
+)
 from cashier.wire.delivery import deliver, what_happened
-from cashier.wire.load_balancing import BackOff, Choice
+from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON, refuse_unclean
-from cashier.wire.response_parser import BODILESS, Bounds, retry_after_s
+from cashier.wire.response_parser import BODILESS, ResponseBounds, retry_after_s
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import FRESH_S, Reply, Request, Response, Trip
+from cashier.wire.transport import FRESH_S, CallHeaders, Reply, Request, Response
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -31,7 +39,7 @@ Positive = Annotated[int, Meta(ge=1)]
 class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`connections` counts per address, `queue` per source. `trust_env`: take proxies and their passwords from the environment.
 
-    What is not safe has as many connections again, for itself: see `AiohttpLane`.
+    What is not safe has as many connections again, for itself: see `AiohttpHostPool`.
     """
 
     connections: Positive = 64
@@ -76,13 +84,15 @@ class AiohttpCall:
                 self.task.cancel()
 
 
-class AiohttpLane:
+class AiohttpHostPool:
     """One address with sessions of its own: connections to one must not starve another, and a socket file needs its own connector.
 
     There are two, because how long a connection may have been idle is a session's to say: not long for what is not safe.
     """
 
-    def __init__(self, place: int, address: Address, settings: AiohttpSettings, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, place: int, address: UpstreamAddress, settings: AiohttpSettings, tls: ssl.SSLContext | None
+    ) -> None:
         self.place = place
         self.address = address
         self.back_off = BackOff()
@@ -90,7 +100,7 @@ class AiohttpLane:
         self._settings = settings
         self._tls = tls
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        self._bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        self._bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
 
     def session(self, *, safe: bool = True) -> aiohttp.ClientSession:
         if safe not in self._sessions:
@@ -113,7 +123,7 @@ class AiohttpLane:
             max_headers=settings.max_headers,
             max_line_size=settings.max_head_bytes,
             max_field_size=settings.max_head_bytes,
-            request_class=WaryRequest,
+            request_class=CheckedRequest,
             middlewares=(report_loss,),
             trace_configs=[connected],
         )
@@ -190,7 +200,7 @@ class AiohttpLane:
         return f"<{self.address.name}: {self.load} outstanding>"
 
 
-class ViaAiohttp:
+class AiohttpClient:
     """The transport. ValueError for an address or a file that is not understood. aiohttp opens no connection ahead, so `open` does not."""
 
     def __init__(self, urls: Sequence[str], settings: AiohttpSettings | None = None) -> None:
@@ -198,9 +208,9 @@ class ViaAiohttp:
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        self._lanes = [AiohttpLane(place, address, settings, tls) for place, address in enumerate(addresses)]
+        self._lanes = [AiohttpHostPool(place, address, settings, tls) for place, address in enumerate(addresses)]
         self.places = tuple(address.name for address in addresses)
-        self._choice = Choice(self._lanes)
+        self._choice = LoadBalancer(self._lanes)
         self._calls: dict[asyncio.Task[None], AiohttpCall] = {}
         self._closed = False
 
@@ -208,7 +218,7 @@ class ViaAiohttp:
         for lane in self._lanes:
             lane.session()
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> AiohttpCall:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> AiohttpCall:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
         refuse_unclean(request, trip)
         call = AiohttpCall(reply, avoid)
@@ -239,12 +249,12 @@ class ViaAiohttp:
             return Shed(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
         return None
 
-    def _next_lane(self, call: AiohttpCall) -> AiohttpLane:
+    def _next_lane(self, call: AiohttpCall) -> AiohttpHostPool:
         lane = self._choice.next(monotonic(), call.avoid)
         call.place = lane.place
         return lane
 
-    async def _run(self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]) -> None:
+    async def _run(self, call: AiohttpCall, lane: AiohttpHostPool, request: Request, headers: dict[str, str]) -> None:
         try:
             outcome: Response | SourceError = await self._answer(call, lane, request, headers)
         except SourceError as error:
@@ -252,7 +262,7 @@ class ViaAiohttp:
         call.finish(outcome)
 
     async def _answer(
-        self, call: AiohttpCall, lane: AiohttpLane, request: Request, headers: dict[str, str]
+        self, call: AiohttpCall, lane: AiohttpHostPool, request: Request, headers: dict[str, str]
     ) -> Response:
         attempts, retried = 0, False
         while True:
@@ -264,11 +274,11 @@ class ViaAiohttp:
                 attempts += 1
                 if attempts >= len(self._lanes):
                     raise
-            except Unfit as error:
+            except StaleConnection as error:
                 call.sent = retried
                 if not call.kept:  # broken as soon as it was open; of kept ones the next is tried, until none is left
                     raise Unreachable(error.detail, sent=retried) from error
-            except Lost:
+            except ConnectionLost:
                 if retried or not call.kept or not request.safe:
                     raise
                 attempts, retried = 0, True
@@ -294,7 +304,7 @@ class ViaAiohttp:
         return f"<ViaAiohttp {' '.join(map(repr, self._lanes))}>"
 
 
-def _headers(request: Request, trip: Trip, budget_ms: int) -> dict[str, str]:
+def _headers(request: Request, trip: CallHeaders, budget_ms: int) -> dict[str, str]:
     headers = {
         "X-Caller": CALLER,
         "Accept": JSON,

@@ -17,15 +17,15 @@ from cashier.source_errors import Garbled, Unreachable
 from cashier.wire.delivery import what_happened
 
 
-class Unfit(Unreachable):
+class StaleConnection(Unreachable):
     """The kept connection turned out unfit before anything was written: any request may go out on another one."""
 
 
-class Lost(Unreachable):
+class ConnectionLost(Unreachable):
     """The connection broke before the head of an answer was complete."""
 
 
-class WaryRequest(aiohttp.ClientRequest):
+class CheckedRequest(aiohttp.ClientRequest):
     """Looks at the connection once more before it writes.
 
     The pool hands out a connection on which an answer came that nobody had asked for, and takes that answer for the next question's.
@@ -33,7 +33,7 @@ class WaryRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         if conn.protocol is None or conn.protocol.should_close:
-            raise Unfit(f"{self.url.origin()}: a kept connection is unfit", sent=False)
+            raise StaleConnection(f"{self.url.origin()}: a kept connection is unfit", sent=False)
         return await super().send(conn)
 
 
@@ -49,7 +49,7 @@ async def report_loss(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         # The text of a ServerDisconnectedError may hold what had come of the answer.
         happened = what_happened(error if isinstance(error, OSError) else None)
-        raise Lost(f"{request.url.origin()}: {happened}") from error
+        raise ConnectionLost(f"{request.url.origin()}: {happened}") from error
 
 
 async def note_kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:

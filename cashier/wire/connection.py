@@ -6,39 +6,39 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
 from cashier.source_errors import Garbled
-from cashier.wire.response_parser import Answers, Bounds
+from cashier.wire.response_parser import ResponseBounds, ResponseParser
 
 if TYPE_CHECKING:
-    from cashier.wire.host_pool import Lane
-    from cashier.wire.pending_call import Call
+    from cashier.wire.host_pool import HostPool
+    from cashier.wire.pending_call import WireCall
 
 
 class ConnectionOwner(Protocol):
     """Who keeps connections."""
 
-    def made(self, connection: Connection) -> None: ...
+    def made(self, connection: UpstreamConnection) -> None: ...
 
-    def freed(self, connection: Connection) -> None:
+    def freed(self, connection: UpstreamConnection) -> None:
         """Its answer is complete and it may be asked again. Called before the answer is handed on."""
 
-    def unfit(self, connection: Connection) -> None:
+    def unfit(self, connection: UpstreamConnection) -> None:
         """It must not be asked again. `lost` follows."""
 
-    def lost(self, connection: Connection, error: BaseException | None) -> None: ...
+    def lost(self, connection: UpstreamConnection, error: BaseException | None) -> None: ...
 
 
-class Connection(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """`call` is who asked, None while it is idle. `idle_since_s` is monotonic. `kept`: it has answered before."""
 
     __slots__ = ("_answers", "_keeper", "_transport", "call", "idle_since_s", "kept", "lane")
 
     _transport: asyncio.Transport
 
-    def __init__(self, keeper: ConnectionOwner, lane: Lane, bounds: Bounds) -> None:
+    def __init__(self, keeper: ConnectionOwner, lane: HostPool, bounds: ResponseBounds) -> None:
         self._keeper = keeper
-        self._answers = Answers(lane.address.name, bounds)
+        self._answers = ResponseParser(lane.address.name, bounds)
         self.lane = lane
-        self.call: Call | None = None
+        self.call: WireCall | None = None
         self.kept = False
         self.idle_since_s = 0.0
 
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         """Some of the answer to the question under way has come."""
         return self._answers.begun
 
-    def ask(self, call: Call, question: bytes) -> None:
+    def ask(self, call: WireCall, question: bytes) -> None:
         self.call = call
         self._transport.write(question)
 

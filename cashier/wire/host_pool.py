@@ -6,16 +6,16 @@ import asyncio
 import ssl
 
 from cashier.source_errors import Unreachable
-from cashier.wire.addresses import Address
-from cashier.wire.connection import Connection, ConnectionOwner
+from cashier.wire.addresses import UpstreamAddress
+from cashier.wire.connection import ConnectionOwner, UpstreamConnection
 from cashier.wire.delivery import what_happened
 from cashier.wire.load_balancing import BackOff
-from cashier.wire.request_writer import Heads
-from cashier.wire.response_parser import Bounds
+from cashier.wire.request_writer import RequestWriter
+from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.transport import FRESH_S
 
 
-class Lane:
+class HostPool:
     """`idle` is a stack: the connection used last is used next, so that those too many grow old at the bottom.
 
     `place` is its index among the addresses of its source.
@@ -23,13 +23,15 @@ class Lane:
 
     __slots__ = ("_bounds", "_tls", "address", "back_off", "connecting", "heads", "idle", "open", "place")
 
-    def __init__(self, place: int, address: Address, bounds: Bounds, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, place: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
+    ) -> None:
         self.place = place
         self.address = address
-        self.heads = Heads(address)
+        self.heads = RequestWriter(address)
         self.back_off = BackOff()
-        self.idle: list[Connection] = []
-        self.open: set[Connection] = set()
+        self.idle: list[UpstreamConnection] = []
+        self.open: set[UpstreamConnection] = set()
         self.connecting = 0
         self._bounds = bounds
         self._tls = tls
@@ -43,7 +45,7 @@ class Lane:
         """Calls under way and calls that wait for a connection of their own."""
         return len(self.open) - len(self.idle) + self.connecting
 
-    def take(self) -> Connection | None:
+    def take(self) -> UpstreamConnection | None:
         """An idle connection, the youngest; None if there is none."""
         while self.idle:
             connection = self.idle.pop()
@@ -51,7 +53,7 @@ class Lane:
                 return connection
         return None
 
-    def take_fresh(self, now_s: float) -> Connection | None:
+    def take_fresh(self, now_s: float) -> UpstreamConnection | None:
         """The same for what must not be sent twice: only one that was in use a moment ago. See `FRESH_S`."""
         while self.idle and now_s - self.idle[-1].idle_since_s < FRESH_S:
             connection = self.idle.pop()
@@ -64,7 +66,7 @@ class Lane:
         if self.idle:
             self.idle[0].drop()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         if connection in self.idle:
             self.idle.remove(connection)
 
@@ -74,13 +76,13 @@ class Lane:
             self.idle[0].drop()
         return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
 
-    async def connect(self, keeper: ConnectionOwner, timeout_s: float) -> Connection:
+    async def connect(self, keeper: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
         """Raises Unreachable, for a name that is not known and a certificate that is not trusted as well."""
         loop = asyncio.get_running_loop()
         address = self.address
 
-        def connection() -> Connection:
-            return Connection(keeper, self, self._bounds)
+        def connection() -> UpstreamConnection:
+            return UpstreamConnection(keeper, self, self._bounds)
 
         try:
             async with asyncio.timeout(timeout_s):

@@ -17,15 +17,15 @@ from msgspec import Meta, Struct
 
 from cashier.source_errors import Shed, SourceError, Unreachable
 from cashier.wire.addresses import parse_addresses
-from cashier.wire.connection import Connection
+from cashier.wire.connection import UpstreamConnection
 from cashier.wire.delivery import what_happened
-from cashier.wire.host_pool import Lane
-from cashier.wire.load_balancing import Choice
-from cashier.wire.pending_call import Call
+from cashier.wire.host_pool import HostPool
+from cashier.wire.load_balancing import LoadBalancer
+from cashier.wire.pending_call import WireCall
 from cashier.wire.request_writer import refuse_unclean
-from cashier.wire.response_parser import Bounds
+from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import Reply, Request, Trip
+from cashier.wire.transport import CallHeaders, Reply, Request
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -49,7 +49,7 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
     client_key_file: str | None = None
 
 
-class Http1:
+class Http1Client:
     """The transport. ValueError for an address or a file that is not understood."""
 
     def __init__(self, urls: Sequence[str], settings: Http1Settings | None = None) -> None:
@@ -57,13 +57,13 @@ class Http1:
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        bounds = Bounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
-        self._lanes = [Lane(place, address, bounds, tls) for place, address in enumerate(addresses)]
+        bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
+        self._lanes = [HostPool(place, address, bounds, tls) for place, address in enumerate(addresses)]
         self.places = tuple(address.name for address in addresses)
         self._sole = self._lanes[0] if len(self._lanes) == 1 else None
-        self._choice = Choice(self._lanes)
-        self._queue: deque[Call] = deque()
-        self._connects: dict[asyncio.Task[Connection], Call | None] = {}
+        self._choice = LoadBalancer(self._lanes)
+        self._queue: deque[WireCall] = deque()
+        self._connects: dict[asyncio.Task[UpstreamConnection], WireCall | None] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._closed = False
@@ -75,10 +75,10 @@ class Http1:
         if self._connects:
             await asyncio.wait(tuple(self._connects))
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Call:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> WireCall:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
         refuse_unclean(request, trip)
-        call = Call(request, trip, budget_ms, reply, avoid)
+        call = WireCall(request, trip, budget_ms, reply, avoid)
         if self._closed:
             self._refuse(call, Unreachable(f"{self._names()}: closed", sent=False))
             return call
@@ -92,31 +92,31 @@ class Http1:
             self._wait(call, lane)
         return call
 
-    def _next_lane(self, avoid: int) -> Lane:
+    def _next_lane(self, avoid: int) -> HostPool:
         return self._sole or self._choice.next(monotonic(), avoid)
 
     # Waiting for a connection
 
-    def _wait(self, call: Call, lane: Lane) -> None:
+    def _wait(self, call: WireCall, lane: HostPool) -> None:
         if len(self._queue) >= self._settings.queue:
             self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
             return
         call.join_queue(self._queue)
         self._open_for(call, lane)
 
-    def _refuse(self, call: Call, error: SourceError) -> None:
+    def _refuse(self, call: WireCall, error: SourceError) -> None:
         asyncio.get_running_loop().call_soon(call.finish, error)
 
-    def _has_room(self, lane: Lane) -> bool:
+    def _has_room(self, lane: HostPool) -> bool:
         return lane.size < self._settings.connections
 
-    def _begin(self, connection: Connection, call: Call) -> None:
+    def _begin(self, connection: UpstreamConnection, call: WireCall) -> None:
         call.leave_queue()
         call.connection = connection
         call.place = connection.lane.place
         connection.ask(call, connection.lane.heads.whole(call.request, call.trip, call.left_ms()))
 
-    def freed(self, connection: Connection) -> None:
+    def freed(self, connection: UpstreamConnection) -> None:
         """Who waits longest gets it, whether or not a connection is being opened for them: that one will serve the next."""
         if self._queue:
             self._begin(connection, self._queue[0])
@@ -134,7 +134,7 @@ class Http1:
 
     # Opening connections
 
-    def _open_for(self, call: Call, lane: Lane) -> bool:
+    def _open_for(self, call: WireCall, lane: HostPool) -> bool:
         """False where there is no room. What may not have an idle connection makes some, and is seen to when that one is closed."""
         if self._has_room(lane):
             self._connect(lane, call)
@@ -143,7 +143,7 @@ class Http1:
             lane.make_room()
         return False
 
-    def _connect(self, lane: Lane, call: Call | None) -> None:
+    def _connect(self, lane: HostPool, call: WireCall | None) -> None:
         """For `call`, or ahead of need. The connection may in the end serve another; a failure is charged to this call alone."""
         lane.connecting += 1
         if call is not None:
@@ -154,7 +154,7 @@ class Http1:
         self._connects[task] = call
         task.add_done_callback(partial(self._connected, lane, call))
 
-    def _connected(self, lane: Lane, call: Call | None, task: asyncio.Task[Connection]) -> None:
+    def _connected(self, lane: HostPool, call: WireCall | None, task: asyncio.Task[UpstreamConnection]) -> None:
         del self._connects[task]
         lane.connecting -= 1
         if call is not None:
@@ -177,7 +177,7 @@ class Http1:
         else:
             self.freed(connection)
 
-    def _not_connected(self, lane: Lane, call: Call | None, error: BaseException) -> None:
+    def _not_connected(self, lane: HostPool, call: WireCall | None, error: BaseException) -> None:
         """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
         unreachable = (
             error
@@ -191,7 +191,7 @@ class Http1:
         if unreachable is not error:
             raise error
 
-    def _try_elsewhere(self, call: Call, unreachable: Unreachable) -> None:
+    def _try_elsewhere(self, call: WireCall, unreachable: Unreachable) -> None:
         """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
         if call.attempts < len(self._lanes) and self._open_for(call, self._next_lane(call.avoid)):
             return
@@ -200,13 +200,13 @@ class Http1:
 
     # What connections tell: see `Keeper`
 
-    def made(self, connection: Connection) -> None:
+    def made(self, connection: UpstreamConnection) -> None:
         connection.lane.open.add(connection)
 
-    def unfit(self, connection: Connection) -> None:
+    def unfit(self, connection: UpstreamConnection) -> None:
         connection.lane.forget(connection)
 
-    def lost(self, connection: Connection, error: BaseException | None) -> None:
+    def lost(self, connection: UpstreamConnection, error: BaseException | None) -> None:
         lane, call = connection.lane, connection.call
         connection.call = None
         lane.forget(connection)
@@ -222,7 +222,7 @@ class Http1:
         if self._drained is not None and not any(lane.open for lane in self._lanes):
             self._drained.set_result(None)
 
-    def _retry(self, call: Call, lane: Lane) -> None:
+    def _retry(self, call: WireCall, lane: HostPool) -> None:
         """The upstream had closed a kept connection when our question came. Once, and on a fresh connection: the others may be as old."""
         call.retried = True
         call.attempts = 0

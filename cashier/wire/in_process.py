@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from cashier.source_errors import SourceError, Unreachable
 from cashier.wire.delivery import deliver
-from cashier.wire.transport import Reply, Request, Response, Trip
+from cashier.wire.transport import CallHeaders, Reply, Request, Response
 
 Call = Callable[[Request], Awaitable[Response]]
 
@@ -18,7 +18,7 @@ Call = Callable[[Request], Awaitable[Response]]
 LAST_CALLS_S = 1.0
 
 
-class Local:
+class InProcessTransport:
     """A `Transport` over one function.
 
     The function may raise a `SourceError`, which is handed on as it is; with `sent` False it says that nothing was done. Whatever else it
@@ -41,7 +41,7 @@ class Local:
     async def open(self) -> None:
         """There is nothing to open."""
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> _Work:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> _Work:
         """As of `Transport`. `trip`, `budget_ms` and `avoid` are for services elsewhere and go nowhere."""
         work = _Work(request, reply)
         work.task = asyncio.get_running_loop().create_task(_refused() if self._closed else self._made(work))

@@ -31,7 +31,7 @@ class BackOff:
         self.until_s = 0.0
 
 
-class Candidate(Protocol):
+class BalancedHost(Protocol):
     @property
     def load(self) -> int: ...
 
@@ -39,10 +39,10 @@ class Candidate(Protocol):
     def back_off(self) -> BackOff: ...
 
 
-Lane = TypeVar("Lane", bound=Candidate)
+Lane = TypeVar("Lane", bound=BalancedHost)
 
 
-class Choice(Generic[Lane]):
+class LoadBalancer(Generic[Lane]):
     """Least load wins, ties rotate; where all that may be asked are in back-off, the one whose back-off ends first."""
 
     __slots__ = ("_turn", "lanes")

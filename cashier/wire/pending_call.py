@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from cashier.source_errors import SourceError
 from cashier.wire.delivery import deliver
-from cashier.wire.transport import Reply, Request, Response, Trip
+from cashier.wire.transport import CallHeaders, Reply, Request, Response
 
 if TYPE_CHECKING:
-    from cashier.wire.connection import Connection
+    from cashier.wire.connection import UpstreamConnection
 
 
-class Call:
+class WireCall:
     """Until it is over, a call waits in `queue`, or for the connection of its retry, or `connection` has it.
 
     `attempts` counts the connections tried on its behalf, `connecting` says that one is being opened now. `avoid` and `place` as in
@@ -25,7 +25,7 @@ class Call:
         "attempts", "avoid", "budget_ms", "connecting", "connection", "place", "queue", "reply", "request", "retried", "started_s", "trip",
     )  # fmt: skip
 
-    def __init__(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int) -> None:
+    def __init__(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int) -> None:
         self.avoid = avoid
         self.place = 0
         self.request = request
@@ -33,8 +33,8 @@ class Call:
         self.budget_ms = budget_ms
         self.reply: Reply | None = reply
         self.started_s = monotonic()
-        self.connection: Connection | None = None
-        self.queue: deque[Call] | None = None
+        self.connection: UpstreamConnection | None = None
+        self.queue: deque[WireCall] | None = None
         self.connecting = False
         self.attempts = 0
         self.retried = False
@@ -64,7 +64,7 @@ class Call:
             if connection is not None:
                 let_go(connection)
 
-    def join_queue(self, queue: deque[Call]) -> None:
+    def join_queue(self, queue: deque[WireCall]) -> None:
         self.queue = queue
         queue.append(self)
 
@@ -78,6 +78,6 @@ class Call:
         return max(1, self.budget_ms - int((monotonic() - self.started_s) * 1000))
 
 
-def let_go(connection: Connection) -> None:
+def let_go(connection: UpstreamConnection) -> None:
     """What becomes of a connection whose answer nobody waits for. It is closed: the next question must never get that answer."""
     connection.drop()

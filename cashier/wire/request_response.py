@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from cashier.source_errors import Silent, SourceError
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-async def ask(transport: Transport, request: Request, trip: Trip, budget_ms: int) -> Response | SourceError:
+async def ask(transport: Transport, request: Request, trip: CallHeaders, budget_ms: int) -> Response | SourceError:
     """The answer, or what came in its place; `Silent` after `budget_ms`, which is at least 1. Never raises for what a network does.
 
     Whoever stops waiting, by the budget or by cancellation, abandons the call: an answer that comes later is heard by nobody. What is

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from cashier.wire.addresses import Address, is_clean
-from cashier.wire.transport import Request, Trip
+from cashier.wire.addresses import UpstreamAddress, is_clean
+from cashier.wire.transport import CallHeaders, Request
 
 # HEAD and CONNECT answer in frames of their own, TRACE and OPTIONS are not asked of a source.
 METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
@@ -23,7 +23,7 @@ _OURS = frozenset((
 ))  # fmt: skip
 
 
-def refuse_unclean(request: Request, trip: Trip) -> None:
+def refuse_unclean(request: Request, trip: CallHeaders) -> None:
     """ValueError for what cannot be sent as it is. That is a bug on our side: nobody else makes requests."""
     target = request.target
     # One look at all three together: this runs on every call.
@@ -49,19 +49,19 @@ def _refuse_unclean_headers(headers: tuple[tuple[str, str], ...]) -> None:
             raise ValueError(f"the value of header {name} must be printable ASCII")
 
 
-class Heads:
+class RequestWriter:
     """Requests as bytes for one address."""
 
     __slots__ = ("_constant", "_prefix")
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: UpstreamAddress) -> None:
         self._prefix = address.prefix
         self._constant = (
             f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON}\r\n"
             "Accept-Encoding: identity\r\nX-Request-Id: "
         )
 
-    def whole(self, request: Request, trip: Trip, budget_ms: int) -> bytes:
+    def whole(self, request: Request, trip: CallHeaders, budget_ms: int) -> bytes:
         """Head and body of a request that `refuse_unclean` let pass."""
         body = request.body
         text = f"{request.method} {self._prefix}{request.target}{self._constant}{trip.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"

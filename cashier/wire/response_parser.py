@@ -19,7 +19,7 @@ MAX_INTERIMS = 8
 BODILESS = frozenset((204, 304))
 
 
-class Bounds(Struct, frozen=True):
+class ResponseBounds(Struct, frozen=True):
     """`max_head_bytes` bounds all of an answer that is not body: heads, early answers, chunk extensions and trailers together."""
 
     max_head_bytes: int
@@ -27,7 +27,7 @@ class Bounds(Struct, frozen=True):
     max_body_bytes: int
 
 
-class Answers:
+class ResponseParser:
     """The answers on one connection, one after the other. After a `Garbled` it is of no more use.
 
     `begun`: some of an answer has come. `reusable`: the last answer left the connection fit for another question.
@@ -38,7 +38,7 @@ class Answers:
         "_received", "_retry_after", "_size", "_status", "reusable",
     )  # fmt: skip
 
-    def __init__(self, name: str, bounds: Bounds) -> None:
+    def __init__(self, name: str, bounds: ResponseBounds) -> None:
         self._name = name
         self._bounds = bounds
         self._max_headers = bounds.max_headers

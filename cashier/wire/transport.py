@@ -36,7 +36,7 @@ class Request(Struct, frozen=True):
         return f"<Request {self.method} {self.target!r} {len(self.body)} B{'' if self.safe else ' unsafe'}>"
 
 
-class Trip(Struct, frozen=True):
+class CallHeaders(Struct, frozen=True):
     """What accompanies every call of one consultation. All three become headers."""
 
     request_id: str
@@ -58,7 +58,7 @@ class Response(Struct, frozen=True):
 Reply = Callable[[Response | SourceError], None]
 
 
-class Exchange(Protocol):
+class TransportCall(Protocol):
     """A request under way."""
 
     @property
@@ -83,7 +83,7 @@ class Transport(Protocol):
     async def open(self) -> None:
         """Open connections ahead. A source that cannot be reached yet is no error: it will be tried again when it is needed."""
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Exchange:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> TransportCall:
         """Start a call. `reply` is called exactly once, later than this returns, unless the exchange is abandoned first.
 
         `avoid` has a bit for each place that should not be asked; where that would leave none, it is not heeded.

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from cashier.domain.assembly import assemble
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.catalog import Catalog, Methods, Terms, Texts
 from cashier.domain.facts import (
     Account,
@@ -241,8 +241,8 @@ class World(Struct, frozen=True, kw_only=True):
         }
         return Facts(self.order, self.merchant, self.member, **optional)
 
-    def case(self) -> Case:
-        return Case(self.request, self.facts(), self.catalog, self.now)
+    def case(self) -> ConsultationCase:
+        return ConsultationCase(self.request, self.facts(), self.catalog, self.now)
 
     def methods(self) -> tuple[PayMethod, ...]:
         case = self.case()

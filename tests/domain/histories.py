@@ -14,15 +14,15 @@ from msgspec import structs
 from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.next_action import Redirect
 from cashier.domain.pay_method import Kind
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.status_resolution import (
-    AcquirerHeard,
+    AcquirerReport,
     AcquirerWord,
-    EngineHeard,
+    EngineReport,
     EngineWord,
-    Standing,
-    Underway,
-    standing,
+    PaymentProgress,
+    ResolvedStatus,
+    resolve_status,
 )
 
 START_S = 1_800_000_000
@@ -31,8 +31,10 @@ PAGE = Redirect(method="GET", url="https://bank.example/pay")
 MINE, OTHER = "pay_mine", "pay_other"
 
 
-def sent(kind: Kind = Kind.WALLET, **changes: Any) -> Underway:
-    return structs.replace(Underway(payment_id=MINE, kind=kind, expires_at=START_S + 840, sent_at=START_S), **changes)
+def sent(kind: Kind = Kind.WALLET, **changes: Any) -> PaymentProgress:
+    return structs.replace(
+        PaymentProgress(payment_id=MINE, kind=kind, expires_at=START_S + 840, sent_at=START_S), **changes
+    )
 
 
 def carried(attempts: int = 0) -> CarriedChallenge:
@@ -48,7 +50,7 @@ def carried(attempts: int = 0) -> CarriedChallenge:
     )
 
 
-def challenged(attempts: int = 0, **changes: Any) -> Underway:
+def challenged(attempts: int = 0, **changes: Any) -> PaymentProgress:
     return structs.replace(sent(Kind.QUICK_PAY, challenge=carried(attempts)), sent_at=None, **changes)
 
 
@@ -56,18 +58,18 @@ def at(after_s: float) -> datetime:
     return BEGAN + timedelta(seconds=after_s)
 
 
-def engine(word: str, code: str | None = None) -> EngineHeard:
-    return EngineHeard(EngineWord(word), code, PAGE if word == "ACTION_REQUIRED" else None)
+def engine(word: str, code: str | None = None) -> EngineReport:
+    return EngineReport(EngineWord(word), code, PAGE if word == "ACTION_REQUIRED" else None)
 
 
-def acquirer(word: str, of: str | None = None, closed_reason: str | None = None) -> AcquirerHeard:
-    return AcquirerHeard(AcquirerWord(word), of, closed_reason)
+def acquirer(word: str, of: str | None = None, closed_reason: str | None = None) -> AcquirerReport:
+    return AcquirerReport(AcquirerWord(word), of, closed_reason)
 
 
 class History:
     """What truly happens. Its engine and its acquirer keep their promises: what is final stays, what was sealed is refused."""
 
-    def __init__(self, payment: Underway) -> None:
+    def __init__(self, payment: PaymentProgress) -> None:
         self.payment = payment
         self.now_s: float = START_S
         self.on_its_way = payment.sent_at is not None
@@ -149,7 +151,7 @@ class History:
     def cancel(self, dice: int) -> None:
         self.payment = structs.replace(self.payment, cancelled=True)
 
-    def reverse(self, dice: int) -> EngineHeard:
+    def reverse(self, dice: int) -> EngineReport:
         """Unheard, or too late, or done. Also what is not heard may have been done."""
         if self.engine is EngineWord.NEVER_ARRIVED:
             self.sealed = True
@@ -157,14 +159,14 @@ class History:
             self._fails("REVERSED")
         return self.engine_heard(silent=dice % 6 == 0, reversing=True)
 
-    def engine_heard(self, *, silent: bool, reversing: bool = False) -> EngineHeard:
+    def engine_heard(self, *, silent: bool, reversing: bool = False) -> EngineReport:
         word = EngineWord.SEALED if reversing and self.engine is EngineWord.NEVER_ARRIVED else self.engine
         return engine("SILENT") if silent else engine(word, self.code)
 
-    def acquirer_heard(self, *, silent: bool) -> AcquirerHeard:
-        return acquirer("SILENT") if silent else AcquirerHeard(self.order, self.owner, self.closed_reason)
+    def acquirer_heard(self, *, silent: bool) -> AcquirerReport:
+        return acquirer("SILENT") if silent else AcquirerReport(self.order, self.owner, self.closed_reason)
 
-    def look(self, dice: int, between: str, last_told: Status | None) -> Standing:
+    def look(self, dice: int, between: str, last_told: PaymentStatus | None) -> ResolvedStatus:
         """As it is looked at: the one, something happens, the other; then perhaps a reverse, something happens, and both once more."""
         silent_engine, silent_acquirer = dice % 4 == 0, dice % 5 == 0
         if dice & 4:
@@ -182,11 +184,11 @@ class History:
             found = self.derived(money, self.acquirer_heard(silent=dice % 7 == 0), last_told)
         return found
 
-    def derived(self, money: EngineHeard, order: AcquirerHeard, last_told: Status | None) -> Standing:
+    def derived(self, money: EngineReport, order: AcquirerReport, last_told: PaymentStatus | None) -> ResolvedStatus:
         payment = structs.replace(self.payment, told=last_told)
-        return standing(payment, money, order, datetime.fromtimestamp(self.now_s, UTC))
+        return resolve_status(payment, money, order, datetime.fromtimestamp(self.now_s, UTC))
 
-    def ends(self, dice: int) -> Standing:
+    def ends(self, dice: int) -> ResolvedStatus:
         """Everybody answers, does what is asked, and comes to an end."""
         self.now_s += 10**5
         for what in ("arrives", ("succeeds", "fails")[dice % 2], "acquirer_hears"):
@@ -217,9 +219,11 @@ MOST = len(WHATS) * DICE * len(HAPPENINGS)
 EVENTS = st.lists(st.integers(0, MOST - 1).map(read), min_size=6, max_size=24)
 
 
-def lived(payment: Underway, events: list[tuple[str, int, str]], *, remembers: bool) -> tuple[History, list[Standing]]:
+def lived(
+    payment: PaymentProgress, events: list[tuple[str, int, str]], *, remembers: bool
+) -> tuple[History, list[ResolvedStatus]]:
     """A history, and what was told of it, look by look. `remembers`: whoever looks knows what was told last."""
-    history, found = History(payment), list[Standing]()
+    history, found = History(payment), list[ResolvedStatus]()
     for what, dice, between in events:
         if what == "look":
             found.append(history.look(dice, between, found[-1].status if remembers and found else None))

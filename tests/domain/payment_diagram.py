@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cashier.domain.payment_state import FINAL, NEXT, START, Event, Status
+from cashier.domain.payment_state import FINAL, NEXT, START, PaymentEvent, PaymentStatus
 
 BEGIN = "<!-- the life of a payment, drawn from cashier/domain/payment_state.py -->"
 END = "<!-- /the life of a payment -->"
@@ -24,7 +24,7 @@ def diagram() -> str:
 
     How all that is not over may end is drawn once, from the frame around it.
     """
-    live = [status for status in Status if status not in FINAL]
+    live = [status for status in PaymentStatus if status not in FINAL]
     endings = {
         event: to
         for event, to in NEXT[live[0]].items()
@@ -32,7 +32,7 @@ def diagram() -> str:
     }
     lines = ["flowchart LR", f"    {_START}((submit))", f'    subgraph {_LIVE}["not over"]']
     lines += [f"    {status}[{status}]" for status in live]
-    lines += ["    end", *(f"    {status}([{status}])" for status in Status if status in FINAL)]
+    lines += ["    end", *(f"    {status}([{status}])" for status in PaymentStatus if status in FINAL)]
     lines += [*_arrows(_START, START), *_arrows(_LIVE, endings)]
     for status in live:
         lines += _arrows(
@@ -41,8 +41,8 @@ def diagram() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _arrows(status: str, moves: Mapping[Event, Status]) -> Iterator[str]:
-    for to in Status:
+def _arrows(status: str, moves: Mapping[PaymentEvent, PaymentStatus]) -> Iterator[str]:
+    for to in PaymentStatus:
         told = [event.value for event, there in moves.items() if there is to]
         if told:
             yield f'    {status} -->|"{"<br/>".join(told)}"| {to}'

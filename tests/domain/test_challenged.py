@@ -9,8 +9,8 @@ from cashier.domain.challenge_progress import (
     ANSWERS,
     CHALLENGES,
     LIFE_S,
-    Asked,
     CarriedChallenge,
+    RiskChallengeTerms,
     Verdict,
     answered,
     carried,
@@ -18,10 +18,12 @@ from cashier.domain.challenge_progress import (
 )
 
 NOW_S = 1_700_000_000
-ASKED = Asked("ch_1", "SMS_OTP", "138****1234", 3, NOW_S + 300)
+ASKED = RiskChallengeTerms("ch_1", "SMS_OTP", "138****1234", 3, NOW_S + 300)
 
 
-def begun(asked: Asked = ASKED, now_s: int = NOW_S, before: CarriedChallenge | None = None) -> CarriedChallenge:
+def begun(
+    asked: RiskChallengeTerms = ASKED, now_s: int = NOW_S, before: CarriedChallenge | None = None
+) -> CarriedChallenge:
     found = carried(asked, "d_1", now_s, before)
     assert found is not None
     return found
@@ -37,7 +39,7 @@ def test_it_has_as_many_answers_as_risk_allows_and_no_more() -> None:
 
 
 def test_risk_that_never_counts_down_is_not_asked_for_ever() -> None:
-    now = begun(Asked("ch_1", "SMS_OTP", "", 1_000, NOW_S + 300))
+    now = begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1_000, NOW_S + 300))
     for _ in range(ANSWERS):
         assert verdict(now, NOW_S) is Verdict.OPEN
         now = answered(now, 1_000)
@@ -47,7 +49,7 @@ def test_risk_that_never_counts_down_is_not_asked_for_ever() -> None:
 def test_risk_that_counts_answers_given_elsewhere_is_believed() -> None:
     now = answered(begun(), 0)
     assert verdict(now, NOW_S) is Verdict.SPENT
-    assert begun(Asked("ch_1", "SMS_OTP", "", 1, NOW_S + 300), before=begun()).attempts_left == 1
+    assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1, NOW_S + 300), before=begun()).attempts_left == 1
 
 
 def test_its_end_is_counted_from_its_start_and_no_answer_moves_it() -> None:
@@ -58,21 +60,21 @@ def test_its_end_is_counted_from_its_start_and_no_answer_moves_it() -> None:
 
 
 def test_risk_that_allows_a_day_is_not_given_one() -> None:
-    assert begun(Asked("ch_1", "SMS_OTP", "", 3, NOW_S + 86_400)).expires_at == NOW_S + LIFE_S
+    assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 3, NOW_S + 86_400)).expires_at == NOW_S + LIFE_S
 
 
 def test_the_same_challenge_told_again_gains_neither_time_nor_answers() -> None:
     before = answered(begun(), 2)
-    again = begun(Asked("ch_1", "SMS_OTP", "", 9, NOW_S + 9_000), NOW_S + 100, before)
+    again = begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 9, NOW_S + 9_000), NOW_S + 100, before)
     assert (again.started_at, again.expires_at, again.attempts_left, again.number) == (NOW_S, NOW_S + 300, 2, 1)
 
 
 def test_another_challenge_starts_anew_and_a_fourth_does_not() -> None:
     now = begun()
     for number in range(2, CHALLENGES + 1):
-        now = begun(Asked(f"ch_{number}", "SMS_OTP", "", 3, NOW_S + 900), NOW_S + 300, answered(now, 2))
+        now = begun(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", 3, NOW_S + 900), NOW_S + 300, answered(now, 2))
         assert (now.number, now.attempts_left, now.started_at) == (number, 3, NOW_S + 300)
-    assert carried(Asked("ch_9", "SMS_OTP", "", 3, NOW_S + 900), "d_1", NOW_S + 300, now) is None
+    assert carried(RiskChallengeTerms("ch_9", "SMS_OTP", "", 3, NOW_S + 900), "d_1", NOW_S + 300, now) is None
 
 
 SAID = st.tuples(st.sampled_from(["answer", "told"]), st.integers(0, 9), st.integers(-60, 2_000), st.integers(1, 4))
@@ -87,7 +89,7 @@ def test_whatever_risk_says_a_payment_has_an_end(said: list[tuple[str, int, int,
         if now is None:
             break
         if what == "told":
-            now = carried(Asked(f"ch_{number}", "SMS_OTP", "", left, at_s + life_s), "d_1", at_s, now)
+            now = carried(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", left, at_s + life_s), "d_1", at_s, now)
         elif verdict(now, at_s) is Verdict.OPEN:
             now, answers = answered(now, left), answers + 1
         assert now is None or (now.expires_at - now.started_at <= LIFE_S and now.number <= CHALLENGES)

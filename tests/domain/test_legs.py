@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.domain.channel_candidates import Candidates, Choice, candidates
-from cashier.domain.legs import Leg, LegsDoNotAddUp, LegsRefused, LegsRefusedCode, LegType, legs
+from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
+from cashier.domain.legs import EngineLeg, EngineLegType, LegsDoNotAddUp, LegsRefused, LegsRefusedCode, legs
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.quote import Quote
@@ -26,30 +26,34 @@ TOKEN = "tok_1"
 
 
 def carried(world: World, method: PayMethod, option_id: str | None = None) -> Candidates:
-    return candidates(world.case(), Choice(method.method_id, option_id))
+    return candidates(world.case(), ChosenMethod(method.method_id, option_id))
 
 
 def made(
     world: World, method_id: str, option_id: str | None = None, card_token: str | None = TOKEN
-) -> tuple[Leg, ...] | LegsRefused:
+) -> tuple[EngineLeg, ...] | LegsRefused:
     """As it is made at acceptance: the candidates of the choice, the first of them, the legs."""
     method = world.method(method_id)
     found = carried(world, method, option_id)
     return legs(method, found.quote, found.channels[0].channel_id if found.channels else None, card_token)
 
 
-def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> Leg:
-    return Leg(
-        type=LegType.CHANNEL, id=channel_id, channel_id=channel_id, instrument_id=instrument_id, amount=cny(amount)
+def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> EngineLeg:
+    return EngineLeg(
+        type=EngineLegType.CHANNEL,
+        id=channel_id,
+        channel_id=channel_id,
+        instrument_id=instrument_id,
+        amount=cny(amount),
     )
 
 
-def off(promotion_id: str, amount: int) -> Leg:
-    return Leg(type=LegType.PROMOTION, id=promotion_id, amount=cny(amount))
+def off(promotion_id: str, amount: int) -> EngineLeg:
+    return EngineLeg(type=EngineLegType.PROMOTION, id=promotion_id, amount=cny(amount))
 
 
-def held(amount: int, account_id: str = "b_1") -> Leg:
-    return Leg(type=LegType.BALANCE, id=account_id, amount=cny(amount))
+def held(amount: int, account_id: str = "b_1") -> EngineLeg:
+    return EngineLeg(type=EngineLegType.BALANCE, id=account_id, amount=cny(amount))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,7 @@ def held(amount: int, account_id: str = "b_1") -> Leg:
     ],
 )
 def test_each_of_the_ten_kinds_names_what_the_engine_needs(
-    method_id: str, option_id: str | None, expected: Leg
+    method_id: str, option_id: str | None, expected: EngineLeg
 ) -> None:
     assert made(one_of_each(), method_id, option_id) == (expected,)
 
@@ -198,7 +202,7 @@ def every_choice(world: World) -> list[tuple[PayMethod, str | None]]:
     return found
 
 
-def sums(found: tuple[Leg, ...], *sorts: LegType) -> int:
+def sums(found: tuple[EngineLeg, ...], *sorts: EngineLegType) -> int:
     return sum(leg.amount.value for leg in found if leg.type in sorts)
 
 
@@ -237,13 +241,13 @@ def test_of_whatever_can_be_paid_with_the_legs_are_order_and_fee_exactly_as_told
             continue
         assert isinstance(found, tuple)
         assert {leg.amount.currency for leg in found} == {world.order.amount.currency}
-        assert [(leg.id, leg.amount) for leg in found if leg.type is LegType.PROMOTION] == [
+        assert [(leg.id, leg.amount) for leg in found if leg.type is EngineLegType.PROMOTION] == [
             (discount.promotion_id, discount.amount) for discount in amounts.discounts
         ]
-        assert sums(found, LegType.BALANCE, LegType.CHANNEL) == amounts.payable.value
-        assert sums(found, *LegType) == world.order.amount.value + amounts.fee.value
+        assert sums(found, EngineLegType.BALANCE, EngineLegType.CHANNEL) == amounts.payable.value
+        assert sums(found, *EngineLegType) == world.order.amount.value + amounts.fee.value
         assert all(leg.amount.value > 0 for leg in found)
-        assert sum(leg.type is LegType.CHANNEL for leg in found) <= 1
+        assert sum(leg.type is EngineLegType.CHANNEL for leg in found) <= 1
 
 
 def test_the_shops_have_splits_zeroes_options_and_fees() -> None:
@@ -256,8 +260,8 @@ def test_the_shops_have_splits_zeroes_options_and_fees() -> None:
         for method, option_id in every_choice(world):
             found: Any = made(world, method.method_id, option_id)
             sorts = {leg.type for leg in found} if isinstance(found, tuple) else set()
-            seen.update({"split"} if {LegType.BALANCE, LegType.CHANNEL} <= sorts else set())
-            seen.update({"zero"} if sorts == {LegType.PROMOTION} else set())
+            seen.update({"split"} if {EngineLegType.BALANCE, EngineLegType.CHANNEL} <= sorts else set())
+            seen.update({"zero"} if sorts == {EngineLegType.PROMOTION} else set())
             seen.update({"option"} if option_id is not None and sorts else set())
             seen.update({"fee"} if method.amount is not None and method.amount.fee.value else set())
     assert seen == {"split", "zero", "option", "fee"}

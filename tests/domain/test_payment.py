@@ -7,21 +7,21 @@ from itertools import product
 
 import pytest
 
-from cashier.domain.payment_state import FINAL, LEADS, NEXT, START, Event, IllegalMove, Status, moved
+from cashier.domain.payment_state import FINAL, LEADS, NEXT, START, IllegalMove, PaymentEvent, PaymentStatus, moved
 from tests.domain.payment_diagram import BEGIN, END, block, diagram
 
-LIVE = frozenset(Status) - FINAL
+LIVE = frozenset(PaymentStatus) - FINAL
 
 
 def test_a_final_status_has_no_way_out() -> None:
-    assert {status for status in Status if not NEXT[status]} == FINAL
-    for status, event in product(FINAL, Event):
+    assert {status for status in PaymentStatus if not NEXT[status]} == FINAL
+    for status, event in product(FINAL, PaymentEvent):
         with pytest.raises(IllegalMove):
             moved(status, event)
 
 
 def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> None:
-    for status, event in product((None, *Status), Event):
+    for status, event in product((None, *PaymentStatus), PaymentEvent):
         moves = START if status is None else NEXT[status]
         if event in moves:
             assert moved(status, event) is moves[event]
@@ -34,7 +34,7 @@ def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> 
 def test_an_event_leads_to_the_same_status_wherever_it_is_heard() -> None:
     for moves in (START, *NEXT.values()):
         assert all(LEADS[event] is status for event, status in moves.items())
-    assert set(LEADS) == set(Event)
+    assert set(LEADS) == set(PaymentEvent)
 
 
 def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer_can_say() -> None:
@@ -45,32 +45,32 @@ def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer
 @pytest.mark.parametrize(
     "event",
     [
-        Event.ENGINE_SILENT,
-        Event.ACQUIRER_SILENT,
-        Event.EXPIRED,
-        Event.CHALLENGE_OVER,
-        Event.CANCELLED,
-        Event.ENGINE_NEVER_ARRIVED,
-        Event.ENGINE_SUCCEEDED,
-        Event.ORDER_OVER,
+        PaymentEvent.ENGINE_SILENT,
+        PaymentEvent.ACQUIRER_SILENT,
+        PaymentEvent.EXPIRED,
+        PaymentEvent.CHALLENGE_OVER,
+        PaymentEvent.CANCELLED,
+        PaymentEvent.ENGINE_NEVER_ARRIVED,
+        PaymentEvent.ENGINE_SUCCEEDED,
+        PaymentEvent.ORDER_OVER,
     ],
 )
-def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: Event) -> None:
-    assert LEADS[event] is Status.PROCESSING
+def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: PaymentEvent) -> None:
+    assert LEADS[event] is PaymentStatus.PROCESSING
 
 
 def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> None:
-    assert {event for event, status in LEADS.items() if status is Status.SUCCEEDED} == {
-        Event.ORDER_PAID,
-        Event.ORDER_REFUNDED,
+    assert {event for event, status in LEADS.items() if status is PaymentStatus.SUCCEEDED} == {
+        PaymentEvent.ORDER_PAID,
+        PaymentEvent.ORDER_REFUNDED,
     }
-    refunding = {Event.ORDER_CLOSED_REFUNDING, Event.ORDER_CLOSED_REFUNDED, Event.PAID_TWICE}
-    assert {event for event, status in LEADS.items() if status is Status.CLOSED_REFUNDING} == refunding
+    refunding = {PaymentEvent.ORDER_CLOSED_REFUNDING, PaymentEvent.ORDER_CLOSED_REFUNDED, PaymentEvent.PAID_TWICE}
+    assert {event for event, status in LEADS.items() if status is PaymentStatus.CLOSED_REFUNDING} == refunding
 
 
 def test_nothing_leads_back_to_a_challenge_once_the_engine_has_asked_for_an_action() -> None:
-    assert Status.CHALLENGE not in NEXT[Status.ACTION_REQUIRED].values()
-    assert Event.ENGINE_SEALED not in NEXT[Status.ACTION_REQUIRED]
+    assert PaymentStatus.CHALLENGE not in NEXT[PaymentStatus.ACTION_REQUIRED].values()
+    assert PaymentEvent.ENGINE_SEALED not in NEXT[PaymentStatus.ACTION_REQUIRED]
 
 
 def test_the_diagram_has_every_move_of_the_table_and_no_other() -> None:

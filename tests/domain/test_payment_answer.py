@@ -13,7 +13,7 @@ from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 
 from .facts import CATALOG, cny
 
@@ -76,7 +76,7 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
     payment = Payment(
         payment_id="pay_1",
         order_id="o_1",
-        status=Status.CHALLENGE,
+        status=PaymentStatus.CHALLENGE,
         amount=cny(11_800),
         challenge=challenge(carried),
         next_action=None,

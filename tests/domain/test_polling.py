@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from cashier.domain import poll_schedule
 from cashier.domain.pay_method import Kind
-from cashier.domain.poll_schedule import Pace, poll_after_ms
+from cashier.domain.poll_schedule import PollSchedule, poll_after_ms
 
 PACES = [poll_schedule.PROMPT, poll_schedule.CONFIRMING, poll_schedule.LATE, *map(poll_schedule.of_kind, Kind)]
 
 
-def steps(pace: Pace, count: int) -> list[int]:
+def steps(pace: PollSchedule, count: int) -> list[int]:
     """What is waited, look by look, by somebody who does as told."""
     found: list[int] = []
     for _ in range(count):
@@ -38,6 +38,6 @@ def test_who_goes_to_a_bank_or_a_shop_is_looked_for_every_minute(kind: Kind) -> 
 
 
 @given(st.sampled_from(PACES), st.floats(-10, 10**6), st.floats(0, 10**6))
-def test_a_pace_never_gets_faster_and_never_stands_still(pace: Pace, elapsed_s: float, later_s: float) -> None:
+def test_a_pace_never_gets_faster_and_never_stands_still(pace: PollSchedule, elapsed_s: float, later_s: float) -> None:
     sooner, later = poll_after_ms(pace, elapsed_s), poll_after_ms(pace, elapsed_s + later_s)
     assert 1_000 <= sooner <= later <= 180_000

@@ -12,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.domain.channel_health import TrackRecord
+from cashier.domain.channel_health import ChannelRecord
 from cashier.domain.facts import Channel
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing import Route, RouteReason, die, route
-from cashier.domain.routing_rules import By, Passage, Routing, Rule, When
+from cashier.domain.routing import RouteReason, RoutingDecision, die, route
+from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
 
 from .facts import channel, cny
 
 NOW_S = 10_000
-PASSAGE = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
+PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 PAYMENT = 1_000_000
 
 
@@ -33,8 +33,8 @@ def road(channel_id: str, cost_bps: int = 30, success_bps: int = 9_700, **change
     )
 
 
-def seen(good: int, bad: int, **changes: Any) -> TrackRecord:
-    return structs.replace(TrackRecord(good * PAYMENT, bad * PAYMENT, NOW_S), **changes)
+def seen(good: int, bad: int, **changes: Any) -> ChannelRecord:
+    return structs.replace(ChannelRecord(good * PAYMENT, bad * PAYMENT, NOW_S), **changes)
 
 
 CHEAP, DEAR, SAFE = road("cheap", 20), road("dear", 40), road("safe", 60, 9_900)
@@ -44,16 +44,16 @@ SICK = seen(0, 30, sick=True, falls=1, since_s=NOW_S - 100, probed_s=NOW_S - 10)
 
 def routed(
     channels: tuple[Channel, ...] = ALL,
-    rule: Rule | None = None,
+    rule: RoutingRule | None = None,
     *,
     seed: str = "pay_1",
-    passage: Passage = PASSAGE,
+    passage: RoutedPayment = PASSAGE,
     tried: Set[str] = frozenset(),
-    records: Mapping[str, TrackRecord] | None = None,
-    **more: TrackRecord,
-) -> Route:
+    records: Mapping[str, ChannelRecord] | None = None,
+    **more: ChannelRecord,
+) -> RoutingDecision:
     return route(
-        Routing(rule=(rule or Rule("cheapest_healthy"),)), passage, channels, records or more, NOW_S, seed, tried
+        Routing(rule=(rule or RoutingRule("cheapest_healthy"),)), passage, channels, records or more, NOW_S, seed, tried
     )
 
 
@@ -62,7 +62,7 @@ def spread(count: int = 1_000, **more: Any) -> Counter[str]:
     return Counter(routed(seed=f"pay_{number}", **more).channel_id for number in range(count))
 
 
-def order_of(found: Route) -> list[str]:
+def order_of(found: RoutingDecision) -> list[str]:
     return [found.channel_id, *found.alternatives]
 
 
@@ -74,7 +74,7 @@ def test_the_cheapest_takes_it_and_the_others_stand_by_in_order() -> None:
 
 
 def test_the_only_one_takes_it_however_it_does() -> None:
-    for record in (TrackRecord(), SICK, seen(0, 50)):
+    for record in (ChannelRecord(), SICK, seen(0, 50)):
         found = routed((CHEAP,), cheap=record)
         assert (found.channel_id, found.alternatives, found.probe, found.why) == ("cheap", (), False, RouteReason.ONLY)
 
@@ -91,21 +91,21 @@ def test_a_fixed_cost_makes_a_channel_dear_for_small_amounts_only() -> None:
 
 
 def test_by_success_the_likeliest_takes_it_and_balanced_weighs_both() -> None:
-    assert routed(rule=Rule("s", by=By.SUCCESS)).channel_id == "safe"
-    assert routed(rule=Rule("b", by=By.BALANCED)).channel_id == "safe"  # 9,840 to 9,680 of the cheap one
-    assert routed(rule=Rule("b", by=By.BALANCED, cost_weight=6)).channel_id == "cheap"  # 9,580 to 9,540
-    assert routed(rule=Rule("b", by=By.BALANCED, cost_weight=6)).why is RouteReason.BALANCED
+    assert routed(rule=RoutingRule("s", by=RankBy.SUCCESS)).channel_id == "safe"
+    assert routed(rule=RoutingRule("b", by=RankBy.BALANCED)).channel_id == "safe"  # 9,840 to 9,680 of the cheap one
+    assert routed(rule=RoutingRule("b", by=RankBy.BALANCED, cost_weight=6)).channel_id == "cheap"  # 9,580 to 9,540
+    assert routed(rule=RoutingRule("b", by=RankBy.BALANCED, cost_weight=6)).why is RouteReason.BALANCED
 
 
 def test_what_is_preferred_comes_first_in_that_order_and_what_is_avoided_last() -> None:
-    assert order_of(routed(rule=Rule("p", prefer=("safe", "DEAR")))) == ["safe", "dear", "cheap"]
-    assert routed(rule=Rule("p", prefer=("safe",))).why is RouteReason.PREFERRED
-    assert order_of(routed(rule=Rule("a", avoid=("CHEAP",)))) == ["dear", "safe", "cheap"]
-    assert routed((CHEAP,), rule=Rule("a", avoid=("cheap",))).channel_id == "cheap"
+    assert order_of(routed(rule=RoutingRule("p", prefer=("safe", "DEAR")))) == ["safe", "dear", "cheap"]
+    assert routed(rule=RoutingRule("p", prefer=("safe",))).why is RouteReason.PREFERRED
+    assert order_of(routed(rule=RoutingRule("a", avoid=("CHEAP",)))) == ["dear", "safe", "cheap"]
+    assert routed((CHEAP,), rule=RoutingRule("a", avoid=("cheap",))).channel_id == "cheap"
 
 
 def test_a_preferred_one_keeps_its_traffic_while_it_is_not_sick() -> None:
-    rule = Rule("p", prefer=("dear",))
+    rule = RoutingRule("p", prefer=("dear",))
     assert spread(200, rule=rule, dear=seen(300, 100)) == {"dear": 200}
     assert spread(rule=rule, dear=SICK)["dear"] < 40
     assert order_of(routed(rule=rule, dear=SICK)) == ["cheap", "safe", "dear"]
@@ -164,7 +164,7 @@ def test_one_that_is_just_well_again_gets_a_little() -> None:
 
 
 def test_the_rule_that_matches_is_named() -> None:
-    rules = Routing(rule=(Rule("dollars", When(currency="USD"), prefer=("dear",)), Rule("rest")))
+    rules = Routing(rule=(RoutingRule("dollars", RuleCondition(currency="USD"), prefer=("dear",)), RoutingRule("rest")))
     dollars = structs.replace(PASSAGE, amount=Money("USD", 100))
     assert [route(rules, passage, ALL, {}, 0, "pay_1").rule for passage in (dollars, PASSAGE)] == ["dollars", "rest"]
 
@@ -176,7 +176,7 @@ def test_dice_fall_evenly_and_the_same_everywhere() -> None:
 
 
 RECORDS = st.builds(
-    TrackRecord,
+    ChannelRecord,
     good=st.integers(0, 400).map(PAYMENT.__mul__),
     bad=st.integers(0, 400).map(PAYMENT.__mul__),
     aged_s=st.integers(NOW_S - 2_000, NOW_S),
@@ -187,9 +187,9 @@ RECORDS = st.builds(
     probed_s=st.integers(NOW_S - 200, NOW_S),
 )
 RULES = st.builds(
-    Rule,
+    RoutingRule,
     name=st.just("any"),
-    by=st.sampled_from(By),
+    by=st.sampled_from(RankBy),
     within_bps=st.sampled_from([10, 50, 200, 1_000]),
     prefer=st.sampled_from([(), ("dear",), ("safe", "cheap")]),
     avoid=st.sampled_from([(), ("CHEAP",)]),
@@ -202,7 +202,11 @@ TRIED = st.sampled_from([frozenset(), frozenset({"cheap"}), frozenset({"dear", "
 @settings(max_examples=60)
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
 def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depend_on_their_order(
-    channels: tuple[Channel, ...], rule: Rule, learned: dict[str, TrackRecord], tried: frozenset[str], number: int
+    channels: tuple[Channel, ...],
+    rule: RoutingRule,
+    learned: dict[str, ChannelRecord],
+    tried: frozenset[str],
+    number: int,
 ) -> None:
     found = routed(channels, rule, seed=f"pay_{number}", tried=tried, records=learned)
     assert sorted(order_of(found)) == sorted(one.channel_id for one in channels)
@@ -215,7 +219,11 @@ def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depe
 @settings(max_examples=60)
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
 def test_whatever_was_learned_only_a_probe_takes_a_sick_one_where_another_is_well(
-    channels: tuple[Channel, ...], rule: Rule, learned: dict[str, TrackRecord], tried: frozenset[str], number: int
+    channels: tuple[Channel, ...],
+    rule: RoutingRule,
+    learned: dict[str, ChannelRecord],
+    tried: frozenset[str],
+    number: int,
 ) -> None:
     found = routed(channels, rule, seed=f"pay_{number}", tried=tried, records=learned)
     sick = {one.channel_id for one in found.rated if one.sick}

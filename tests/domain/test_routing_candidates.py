@@ -8,10 +8,10 @@ import pytest
 from hypothesis import event, given, settings
 
 from cashier.domain import refusal
-from cashier.domain.channel_candidates import Candidates, Choice, candidates
+from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
 from cashier.domain.facts import CardType, Channel, ChannelStatus
 from cashier.domain.order import Product, Terminal
-from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
+from cashier.domain.pay_method import Availability, Instrument, Kind, PayMethod, PayMethodLegType, ReasonCode
 from cashier.source_errors import Why
 
 from .facts import World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota, request
@@ -24,7 +24,7 @@ WORLDPAY = channel(
 
 
 def found(world: World, method_id: str, option_id: str | None = None, **more: Any) -> Candidates:
-    return candidates(world.case(), Choice(method_id, option_id, **more))
+    return candidates(world.case(), ChosenMethod(method_id, option_id, **more))
 
 
 def ids(of: Candidates) -> list[str]:
@@ -151,7 +151,10 @@ def test_of_a_balance_and_a_card_the_channel_carries_only_its_part() -> None:
     assert ids(its) == ["ch_1", "ch_2"]
     assert its.passage is not None
     assert (its.passage.kind, its.passage.amount) == (Kind.QUICK_PAY, cny(6_000))
-    assert {leg.type: leg.amount.value for leg in its.quote.legs} == {LegType.BALANCE: 4_000, LegType.CHANNEL: 6_000}
+    assert {leg.type: leg.amount.value for leg in its.quote.legs} == {
+        PayMethodLegType.BALANCE: 4_000,
+        PayMethodLegType.CHANNEL: 6_000,
+    }
 
 
 def test_a_channel_that_would_split_the_payment_otherwise_is_no_candidate() -> None:

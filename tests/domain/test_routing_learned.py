@@ -8,59 +8,59 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.domain.channel_health import (
-    Learning,
-    Outcome,
-    Sickness,
-    Success,
-    TrackRecord,
+    ChannelOutcome,
+    ChannelRecord,
+    LearningSettings,
+    SicknessSettings,
+    SuccessRate,
     ceiling_bps,
-    heard,
     passed_over,
     probe_due,
     probed,
-    success,
+    success_rate,
+    with_outcome,
 )
 
-WORKED, FAILED, UNSURE = Outcome.WORKED, Outcome.FAILED, Outcome.UNSURE
-LEARNING, SICK = Learning(), Sickness()
-STEPS = st.lists(st.tuples(st.sampled_from(Outcome), st.integers(0, 400)), max_size=60)
+WORKED, FAILED, UNSURE = ChannelOutcome.WORKED, ChannelOutcome.FAILED, ChannelOutcome.UNSURE
+LEARNING, SICK = LearningSettings(), SicknessSettings()
+STEPS = st.lists(st.tuples(st.sampled_from(ChannelOutcome), st.integers(0, 400)), max_size=60)
 
 
 def after(
-    outcomes: Iterable[Outcome], record: TrackRecord | None = None, now_s: int = 0, every_s: int = 0
-) -> TrackRecord:
-    found = record or TrackRecord()
+    outcomes: Iterable[ChannelOutcome], record: ChannelRecord | None = None, now_s: int = 0, every_s: int = 0
+) -> ChannelRecord:
+    found = record or ChannelRecord()
     for outcome in outcomes:
-        found = heard(found, outcome, now_s, now_s, LEARNING, SICK)
+        found = with_outcome(found, outcome, now_s, now_s, LEARNING, SICK)
         now_s += every_s
     return found
 
 
-def bps(record: TrackRecord, now_s: int = 0) -> int:
-    return success(record, 9_000, now_s, LEARNING).bps
+def bps(record: ChannelRecord, now_s: int = 0) -> int:
+    return success_rate(record, 9_000, now_s, LEARNING).bps
 
 
-def fallen(now_s: int = 0) -> TrackRecord:
+def fallen(now_s: int = 0) -> ChannelRecord:
     return after([FAILED] * SICK.failures_in_a_row, now_s=now_s)
 
 
-def recovered(record: TrackRecord, now_s: int) -> TrackRecord:
+def recovered(record: ChannelRecord, now_s: int) -> ChannelRecord:
     return after([WORKED] * SICK.well_after * record.falls, record, now_s)
 
 
 def test_a_cold_start_is_what_the_gateway_says() -> None:
-    assert success(TrackRecord(), 9_300, 1_000, LEARNING) == Success(9_300, 0)
+    assert success_rate(ChannelRecord(), 9_300, 1_000, LEARNING) == SuccessRate(9_300, 0)
 
 
 def test_of_many_payments_the_gateways_figure_hardly_counts() -> None:
     record = after(([WORKED] * 3 + [FAILED]) * 100)
     assert 7_500 <= bps(record) <= 7_600
-    assert 190 <= success(record, 9_000, 0, LEARNING).noise_bps <= 230  # √(0.75 × 0.25 / 400) = 2.2 %
+    assert 190 <= success_rate(record, 9_000, 0, LEARNING).noise_bps <= 230  # √(0.75 × 0.25 / 400) = 2.2 %
 
 
 def test_after_its_half_life_an_outcome_counts_half() -> None:
     record = after([WORKED, FAILED] * 10)
-    aged = TrackRecord(good=record.good // 2, bad=record.bad // 2)
+    aged = ChannelRecord(good=record.good // 2, bad=record.bad // 2)
     assert bps(record, 600) == bps(aged)
     assert bps(record, 10 * 86_400) == 9_000
 
@@ -94,9 +94,9 @@ def test_a_sick_one_is_well_after_probes_that_worked_in_a_row() -> None:
 
 def test_what_began_before_it_fell_sick_or_was_well_again_changes_nothing() -> None:
     record = fallen(100)
-    assert heard(record, WORKED, 99, 130, LEARNING, SICK) == record
+    assert with_outcome(record, WORKED, 99, 130, LEARNING, SICK) == record
     well = recovered(record, 200)
-    assert heard(well, FAILED, 199, 230, LEARNING, SICK) == well
+    assert with_outcome(well, FAILED, 199, 230, LEARNING, SICK) == well
 
 
 def test_it_gets_its_share_back_bit_by_bit() -> None:
@@ -112,7 +112,7 @@ def test_it_gets_its_share_back_bit_by_bit() -> None:
         10_000,
         10_000,
     ]
-    assert ceiling_bps(TrackRecord(), 0, SICK) == 10_000
+    assert ceiling_bps(ChannelRecord(), 0, SICK) == 10_000
 
 
 def test_each_further_fall_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
@@ -144,11 +144,11 @@ def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every
 
 @settings(max_examples=50)
 @given(STEPS)
-def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Outcome, int]]) -> None:
-    record, now_s = TrackRecord(), 0
+def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[ChannelOutcome, int]]) -> None:
+    record, now_s = ChannelRecord(), 0
     for outcome, wait_s in steps:
         now_s += wait_s
-        record = heard(record, outcome, now_s, now_s, LEARNING, SICK)
+        record = with_outcome(record, outcome, now_s, now_s, LEARNING, SICK)
         assert 0 <= record.good + record.bad <= LEARNING.memory_payments * 1_000_000
         assert 0 <= bps(record, now_s) <= 10_000
         assert 0 <= ceiling_bps(record, now_s, SICK) <= 10_000
@@ -158,7 +158,7 @@ def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Ou
 @settings(max_examples=50)
 @given(STEPS, STEPS.filter(bool))
 def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
-    before: list[tuple[Outcome, int]], last: list[tuple[Outcome, int]]
+    before: list[tuple[ChannelOutcome, int]], last: list[tuple[ChannelOutcome, int]]
 ) -> None:
     record = after([outcome for outcome, _ in before])
     if not record.sick:
@@ -168,19 +168,19 @@ def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
 @settings(max_examples=50)
 @given(STEPS)
 def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(
-    steps: list[tuple[Outcome, int]],
+    steps: list[tuple[ChannelOutcome, int]],
 ) -> None:
-    record, now_s = TrackRecord(), 0
+    record, now_s = ChannelRecord(), 0
     for outcome, wait_s in steps:
         now_s += wait_s
-        record = heard(record, outcome, now_s, now_s, LEARNING, SICK)
+        record = with_outcome(record, outcome, now_s, now_s, LEARNING, SICK)
     for _ in range(60):
-        record = heard(record, WORKED, now_s, now_s, LEARNING, SICK)
+        record = with_outcome(record, WORKED, now_s, now_s, LEARNING, SICK)
     assert not record.sick
     assert ceiling_bps(record, now_s + 86_400, SICK) == 10_000
 
 
 def test_a_clock_that_is_told_an_earlier_time_makes_nothing_younger() -> None:
     record = after([WORKED] * 10, now_s=1_000)
-    assert bps(heard(record, WORKED, 900, 900, LEARNING, SICK), 1_000) >= bps(record, 1_000)
+    assert bps(with_outcome(record, WORKED, 900, 900, LEARNING, SICK), 1_000) >= bps(record, 1_000)
     assert bps(record, 500) == bps(record, 1_000)

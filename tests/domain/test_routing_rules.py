@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.domain.channel_health import Outcome
-from cashier.domain.failure_attribution import Blame
+from cashier.domain.channel_health import ChannelOutcome
+from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing_rules import By, Passage, Routing, Rule, When
+from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import ConfigurationError
 
@@ -24,24 +24,26 @@ from .facts import cny, packaged
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGED = msgspec.convert(packaged("routing.toml"), Routing)
-REST = Rule("rest")
+REST = RoutingRule("rest")
 
 
-def passage(**changes: Any) -> Passage:
-    plain = Passage(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1", "CMB", "VISA")
+def passage(**changes: Any) -> RoutedPayment:
+    plain = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1", "CMB", "VISA")
     return msgspec.structs.replace(plain, **changes)
 
 
-def routing(*rules: Rule) -> Routing:
+def routing(*rules: RoutingRule) -> Routing:
     return Routing(rule=rules)
 
 
-def faults(*rules: Rule) -> str:
+def faults(*rules: RoutingRule) -> str:
     return "\n".join(routing(*rules).faults())
 
 
 def test_the_first_rule_that_matches_holds() -> None:
-    rules = routing(Rule("visa", When(brand="VISA")), Rule("cards", When(kind="CARD")), REST)
+    rules = routing(
+        RoutingRule("visa", RuleCondition(brand="VISA")), RoutingRule("cards", RuleCondition(kind="CARD")), REST
+    )
     assert rules.rule_for(passage()).name == "visa"
     assert rules.rule_for(passage(brand="JCB")).name == "cards"
     assert rules.rule_for(passage(kind=Kind.WALLET, brand=None)).name == "rest"
@@ -50,27 +52,27 @@ def test_the_first_rule_that_matches_holds() -> None:
 @pytest.mark.parametrize(
     ("when", "other"),
     [
-        (When(kind=("CARD", "QUICK_PAY")), {"kind": Kind.WALLET}),
-        (When(brand="VISA"), {"brand": None}),
-        (When(bank=("ICBC", "CMB")), {"bank": "ABC"}),
-        (When(merchant="m_1"), {"merchant_id": "m_2"}),
-        (When(currency="CNY"), {"amount": Money("USD", 10_000)}),
-        (When(country="CN"), {"country": "JP"}),
-        (When(terminal=("APP", "H5")), {"terminal": Terminal.POS}),
-        (When(product="STANDARD_CASHIER"), {"product": Product.SCAN}),
-        (When(amount_from=10_000), {"amount": cny(9_999)}),
-        (When(amount_below=10_001), {"amount": cny(10_001)}),
-        (When(kind="CARD", brand="VISA"), {"brand": "JCB"}),
+        (RuleCondition(kind=("CARD", "QUICK_PAY")), {"kind": Kind.WALLET}),
+        (RuleCondition(brand="VISA"), {"brand": None}),
+        (RuleCondition(bank=("ICBC", "CMB")), {"bank": "ABC"}),
+        (RuleCondition(merchant="m_1"), {"merchant_id": "m_2"}),
+        (RuleCondition(currency="CNY"), {"amount": Money("USD", 10_000)}),
+        (RuleCondition(country="CN"), {"country": "JP"}),
+        (RuleCondition(terminal=("APP", "H5")), {"terminal": Terminal.POS}),
+        (RuleCondition(product="STANDARD_CASHIER"), {"product": Product.SCAN}),
+        (RuleCondition(amount_from=10_000), {"amount": cny(9_999)}),
+        (RuleCondition(amount_below=10_001), {"amount": cny(10_001)}),
+        (RuleCondition(kind="CARD", brand="VISA"), {"brand": "JCB"}),
     ],
 )
-def test_all_that_is_named_must_hold(when: When, other: dict[str, Any]) -> None:
+def test_all_that_is_named_must_hold(when: RuleCondition, other: dict[str, Any]) -> None:
     assert when.holds(passage())
     assert not when.holds(passage(**other))
 
 
 def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
     assert PACKAGED.faults() == []
-    assert [(rule.name, rule.by, rule.when) for rule in PACKAGED.rule] == [("cheapest_healthy", By.COST, None)]
+    assert [(rule.name, rule.by, rule.when) for rule in PACKAGED.rule] == [("cheapest_healthy", RankBy.COST, None)]
     assert load(ROOT / "config/cashier.toml").routing == PACKAGED
     assert (Routing(rule=PACKAGED.rule).learning, Routing(rule=PACKAGED.rule).sick) == (
         PACKAGED.learning,
@@ -99,56 +101,78 @@ def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ((Rule("a"), Rule("b")), '"b" can never match: "a" before it matches all of it'),
-        (
-            (Rule("a", When(kind="CARD")), Rule("b", When(kind="CARD", brand="VISA")), REST),
-            '"b" can never match: "a" before',
-        ),
-        ((Rule("a", When(kind=("CARD", "VA"))), Rule("b", When(kind="VA")), REST), '"b" can never match'),
+        ((RoutingRule("a"), RoutingRule("b")), '"b" can never match: "a" before it matches all of it'),
         (
             (
-                Rule("a", When(currency="CNY", amount_from=5)),
-                Rule("b", When(currency="CNY", amount_from=9, amount_below=20)),
+                RoutingRule("a", RuleCondition(kind="CARD")),
+                RoutingRule("b", RuleCondition(kind="CARD", brand="VISA")),
+                REST,
+            ),
+            '"b" can never match: "a" before',
+        ),
+        (
+            (RoutingRule("a", RuleCondition(kind=("CARD", "VA"))), RoutingRule("b", RuleCondition(kind="VA")), REST),
+            '"b" can never match',
+        ),
+        (
+            (
+                RoutingRule("a", RuleCondition(currency="CNY", amount_from=5)),
+                RoutingRule("b", RuleCondition(currency="CNY", amount_from=9, amount_below=20)),
                 REST,
             ),
             '"b" can never match',
         ),
-        ((Rule("a", When(kind="CARD")),), '"a" is the last and has a `when`'),
-        ((Rule("a", When(kind="CARD")), Rule("a")), 'number 2 is called "a" like number 1'),
-        ((Rule("a", When(kind="QUIK_PAY")), REST), "when.kind = 'QUIK_PAY' is unknown; did you mean 'QUICK_PAY'?"),
+        ((RoutingRule("a", RuleCondition(kind="CARD")),), '"a" is the last and has a `when`'),
+        ((RoutingRule("a", RuleCondition(kind="CARD")), RoutingRule("a")), 'number 2 is called "a" like number 1'),
         (
-            (Rule("a", When(kind=("CARD", "XYZZY"))), REST),
+            (RoutingRule("a", RuleCondition(kind="QUIK_PAY")), REST),
+            "when.kind = 'QUIK_PAY' is unknown; did you mean 'QUICK_PAY'?",
+        ),
+        (
+            (RoutingRule("a", RuleCondition(kind=("CARD", "XYZZY"))), REST),
             "when.kind = 'XYZZY' is unknown; known are QUICK_PAY, AGREEMENT",
         ),
-        ((Rule("a", When(terminal="POSS")), REST), "did you mean 'POS'?"),
-        ((Rule("a", When(product="SCAM")), REST), "did you mean 'SCAN'?"),
-        ((Rule("a", When(currency="CNX")), REST), "when.currency = 'CNX' is unknown"),
+        ((RoutingRule("a", RuleCondition(terminal="POSS")), REST), "did you mean 'POS'?"),
+        ((RoutingRule("a", RuleCondition(product="SCAM")), REST), "did you mean 'SCAN'?"),
+        ((RoutingRule("a", RuleCondition(currency="CNX")), REST), "when.currency = 'CNX' is unknown"),
         (
-            (Rule("a", When(currency="CNY", amount_from=9, amount_below=9)), REST),
+            (RoutingRule("a", RuleCondition(currency="CNY", amount_from=9, amount_below=9)), REST),
             "amount_from = 9 is not below amount_below = 9",
         ),
-        ((Rule("a", When(amount_from=9)), REST), "name it in when.currency"),
-        ((Rule("a", When(currency=("CNY", "JPY"), amount_below=9)), REST), "name it in when.currency"),
-        ((Rule("a", When(bank=())), REST), "when.bank is an empty list, which nothing matches"),
-        ((Rule("a", prefer=("x", "y"), avoid=("y",)),), "y is preferred and avoided"),
-        ((Rule("a", success_weight=3),), 'are for by = "balanced", but this rule has by = "cost"'),
-        ((Rule("a", by=By.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
+        ((RoutingRule("a", RuleCondition(amount_from=9)), REST), "name it in when.currency"),
+        ((RoutingRule("a", RuleCondition(currency=("CNY", "JPY"), amount_below=9)), REST), "name it in when.currency"),
+        ((RoutingRule("a", RuleCondition(bank=())), REST), "when.bank is an empty list, which nothing matches"),
+        ((RoutingRule("a", prefer=("x", "y"), avoid=("y",)),), "y is preferred and avoided"),
+        ((RoutingRule("a", success_weight=3),), 'are for by = "balanced", but this rule has by = "cost"'),
+        ((RoutingRule("a", by=RankBy.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
     ],
 )
-def test_what_is_wrong_with_rules_is_said(rules: tuple[Rule, ...], said: str) -> None:
+def test_what_is_wrong_with_rules_is_said(rules: tuple[RoutingRule, ...], said: str) -> None:
     assert said in faults(*rules)
 
 
 @pytest.mark.parametrize(
     "rules",
     [
-        (Rule("a", When(kind="CARD", brand="VISA")), Rule("b", When(kind="CARD")), REST),
-        (Rule("a", When(kind="CARD")), Rule("b", When(brand="VISA")), REST),
-        (Rule("a", When(currency="CNY", amount_from=9)), Rule("b", When(currency="CNY", amount_below=20)), REST),
-        (Rule("a", When(currency="CNY", amount_below=9)), Rule("b", When(currency="CNY")), REST),
+        (
+            RoutingRule("a", RuleCondition(kind="CARD", brand="VISA")),
+            RoutingRule("b", RuleCondition(kind="CARD")),
+            REST,
+        ),
+        (RoutingRule("a", RuleCondition(kind="CARD")), RoutingRule("b", RuleCondition(brand="VISA")), REST),
+        (
+            RoutingRule("a", RuleCondition(currency="CNY", amount_from=9)),
+            RoutingRule("b", RuleCondition(currency="CNY", amount_below=20)),
+            REST,
+        ),
+        (
+            RoutingRule("a", RuleCondition(currency="CNY", amount_below=9)),
+            RoutingRule("b", RuleCondition(currency="CNY")),
+            REST,
+        ),
     ],
 )
-def test_rules_that_only_overlap_are_good(rules: tuple[Rule, ...]) -> None:
+def test_rules_that_only_overlap_are_good(rules: tuple[RoutingRule, ...]) -> None:
     assert faults(*rules) == ""
 
 
@@ -156,7 +180,9 @@ WORDS = st.one_of(
     st.none(), st.lists(st.sampled_from(["CARD", "VA", "OTC"]), min_size=1).map(tuple), st.sampled_from(["CARD", "VA"])
 )
 AMOUNTS = st.one_of(st.none(), st.integers(0, 6))
-WHENS = st.builds(When, kind=WORDS, amount_from=AMOUNTS, amount_below=AMOUNTS, brand=st.sampled_from([None, "VISA"]))
+WHENS = st.builds(
+    RuleCondition, kind=WORDS, amount_from=AMOUNTS, amount_below=AMOUNTS, brand=st.sampled_from([None, "VISA"])
+)
 
 
 PLACES = [
@@ -169,7 +195,7 @@ PLACES = [
 
 @settings(max_examples=60)
 @given(WHENS, WHENS)
-def test_one_that_covers_another_holds_wherever_that_does(one: When, other: When) -> None:
+def test_one_that_covers_another_holds_wherever_that_does(one: RuleCondition, other: RuleCondition) -> None:
     its = [place for place in PLACES if other.holds(place)]
     if one.covers(other):
         assert all(one.holds(place) for place in its)
@@ -220,10 +246,10 @@ def test_a_file_beside_replaces_single_values(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_whose_fault_the_code_says_and_half_the_channels_where_nobody_knows() -> None:
-    blame = Blame(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
-    assert blame.outcome("CHANNEL_ERROR") is Outcome.FAILED
+    blame = FailureAttribution(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
+    assert blame.outcome("CHANNEL_ERROR") is ChannelOutcome.FAILED
     assert blame.outcome("DECLINED") is None
-    assert blame.outcome("SOMETHING_NEW") is Outcome.UNSURE
+    assert blame.outcome("SOMETHING_NEW") is ChannelOutcome.UNSURE
 
 
 def test_a_code_is_the_providers_whose_beginning_it_has() -> None:

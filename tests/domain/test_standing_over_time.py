@@ -8,8 +8,8 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cashier.domain.payment_state import FINAL, NEXT, Event, Status
-from cashier.domain.status_resolution import EngineWord, Underway
+from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
+from cashier.domain.status_resolution import EngineWord, PaymentProgress
 
 from .histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 
@@ -19,7 +19,7 @@ THOROUGH = settings(max_examples=250, deadline=None)
 @given(PAYMENTS, EVENTS)
 @THOROUGH
 def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
-    payment: Underway, events: list[tuple[str, int, str]]
+    payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
     _, found = lived(payment, events, remembers=True)
     for before, after in pairwise(found):
@@ -33,26 +33,26 @@ def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
 @given(PAYMENTS, EVENTS, st.integers(0, 1))
 @THOROUGH
 def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_is_true(
-    payment: Underway, events: list[tuple[str, int, str]], dice: int
+    payment: PaymentProgress, events: list[tuple[str, int, str]], dice: int
 ) -> None:
     history, found = lived(payment, events, remembers=False)
     last = history.ends(dice)
     finals = {standing.status for standing in (*found, last) if standing.final}
     assert last.final, "everybody has answered"
     assert finals == {last.status}
-    assert (last.status is Status.SUCCEEDED) == (
+    assert (last.status is PaymentStatus.SUCCEEDED) == (
         history.engine is EngineWord.SUCCEEDED and history.owner == MINE and not history.closed_reason
     )
-    if last.status in (Status.FAILED, Status.CLOSED):
+    if last.status in (PaymentStatus.FAILED, PaymentStatus.CLOSED):
         assert history.engine is EngineWord.FAILED or (history.sealed and history.engine is EngineWord.NEVER_ARRIVED)
-    if last.status is Status.CLOSED_REFUNDING:
+    if last.status is PaymentStatus.CLOSED_REFUNDING:
         assert history.engine is EngineWord.SUCCEEDED
 
 
 @given(PAYMENTS, EVENTS)
 @THOROUGH
 def test_where_everybody_answers_even_without_memory_what_is_final_stays(
-    payment: Underway, events: list[tuple[str, int, str]]
+    payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
     """Reverses are answered, too, and orders looked at in one go: what remains is the truth itself."""
     history, final = History(payment), None
@@ -67,8 +67,8 @@ def test_where_everybody_answers_even_without_memory_what_is_final_stays(
 
 def test_the_histories_reach_every_status_and_every_event_that_a_look_can_find() -> None:
     """A property over histories in which nothing happens would hold for any code."""
-    statuses: set[Status] = set()
-    events: set[Event] = set()
+    statuses: set[PaymentStatus] = set()
+    events: set[PaymentEvent] = set()
 
     dice = Random(7)
     for _ in range(2_000):
@@ -77,13 +77,13 @@ def test_the_histories_reach_every_status_and_every_event_that_a_look_can_find()
             statuses.add(found.status)
             if found.event is not None:
                 events.add(found.event)
-    assert statuses == set(Status)
+    assert statuses == set(PaymentStatus)
     # That a challenge is over is only ever why the engine is asked to reverse; what it says to that is found.
     unseen = {
-        Event.RISK_ACCEPTED,
-        Event.RISK_CHALLENGED,
-        Event.RISK_REJECTED,
-        Event.CHALLENGE_PASSED,
-        Event.CHALLENGE_OVER,
+        PaymentEvent.RISK_ACCEPTED,
+        PaymentEvent.RISK_CHALLENGED,
+        PaymentEvent.RISK_REJECTED,
+        PaymentEvent.CHALLENGE_PASSED,
+        PaymentEvent.CHALLENGE_OVER,
     }
-    assert set(Event) - events == unseen
+    assert set(PaymentEvent) - events == unseen

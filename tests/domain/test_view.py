@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from cashier.domain.assembly import assemble
-from cashier.domain.case import Case
+from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Channels, ChannelStatus, Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
@@ -31,7 +31,7 @@ WEIGHTS = (Weights(), Weights(failure=0, down_below_bps=9_950), Weights(fluctuat
 
 
 def answered(world: World, facts: Facts) -> tuple[PayMethod, ...]:
-    case = Case(world.request, facts, world.catalog, world.now)
+    case = ConsultationCase(world.request, facts, world.catalog, world.now)
     return ranked(case, assemble(case), world.weights)
 
 

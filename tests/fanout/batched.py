@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cashier.fanout.ask import Known
-from cashier.fanout.batch import Batch, Gathering, HeardMany
-from cashier.fanout.upstream import Leg
+from cashier.fanout.batch import Batch, BatchPolicy, OnBatchOutcomes
+from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import SourceError
 
 from .scripted import clock_ns, now_ms
@@ -19,7 +19,7 @@ Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
 class Call:
     """One call for many: the leg that the batch gets, and what a test sees of it."""
 
-    def __init__(self, keys: list[str], trip: Any, budget_ms: int, heard: HeardMany, avoid: int) -> None:
+    def __init__(self, keys: list[str], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int) -> None:
         self.keys = keys
         self.trip = trip
         self.budget_ms = budget_ms
@@ -53,7 +53,9 @@ class Scripted:
         self.unaskable = unaskable
         self.calls: list[Call] = []
 
-    def call_many(self, many: Sequence[Known], trip: Any, budget_ms: int, heard: HeardMany, avoid: int = 0) -> Leg:
+    def call_many(
+        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+    ) -> UpstreamCall:
         keys = [known["key"] for known in many]
         if self.unaskable in keys:
             raise KeyError("user_id")
@@ -90,10 +92,10 @@ class Asking:
 
     def __init__(self, many: Scripted, **numbers: int) -> None:
         self.many = many
-        self.batch = Batch(many, Gathering(**numbers), clock_ns)
+        self.batch = Batch(many, BatchPolicy(**numbers), clock_ns)
         self.told: dict[str, Any] = {}
 
-    def ask(self, key: str, budget_ms: int = 100, avoid: int = 0) -> Leg:
+    def ask(self, key: str, budget_ms: int = 100, avoid: int = 0) -> UpstreamCall:
         return self.batch.call({"key": key}, f"trip of {key}", budget_ms, Heard(key, self.told), avoid)
 
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from cashier.fanout.ask import InFlight, Status
+from cashier.fanout.ask import PendingCall, SourceStatus
 from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import key_of_text
 from cashier.fanout.guard import Guard, Mechanisms
-from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import Unreachable
 
@@ -32,18 +32,18 @@ class Shelf:
 
     def __init__(self, after_ms: float | None = 1) -> None:
         self.after_ms = after_ms
-        self.kept: dict[str, Kept] = {}
+        self.kept: dict[str, CachedAnswer] = {}
         self.looks: list[str] = []
-        self.puts: list[tuple[str, Kept, float]] = []
+        self.puts: list[tuple[str, CachedAnswer, float]] = []
 
-    def get(self, source: str, key: str, found: Callable[[Kept | None], None]) -> InFlight:
+    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> PendingCall:
         self.looks.append(key)
         look = _Look(found, self.kept.get(key))
         if self.after_ms is not None:
             asyncio.get_running_loop().call_later(self.after_ms / 1000, look.answer)
         return look
 
-    def put(self, source: str, key: str, kept: Kept, ttl_s: float) -> None:
+    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
         self.puts.append((key, kept, ttl_s))
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
@@ -51,8 +51,8 @@ class Shelf:
 
 
 class _Look:
-    def __init__(self, found: Callable[[Kept | None], None], kept: Kept | None) -> None:
-        self.found: Callable[[Kept | None], None] | None = found
+    def __init__(self, found: Callable[[CachedAnswer | None], None], kept: CachedAnswer | None) -> None:
+        self.found: Callable[[CachedAnswer | None], None] | None = found
         self.kept = kept
 
     def answer(self) -> None:
@@ -78,13 +78,13 @@ class Rig:
         self.ladder = DegradationLadder()
         self.upstream = Scripted(fate or numbered())
         self.guard: Guard = guarded(self.upstream, mechanisms, ladder=self.ladder)
-        self.store = Store(capacity)
+        self.store = S3FifoStore(capacity)
         self.cache = Cache(self.guard, key_of, policy, self.store, second=second, clock_ns=clock_ns, random=Random(1))
 
     def ask(self, key: str = "u_1", waits_ms: int = 100) -> Asker:
         return ask(self.cache.start, {"key": key}, waits_ms=waits_ms)
 
-    async def answer(self, key: str = "u_1", waits_ms: int = 100) -> tuple[Any, Status | None, int]:
+    async def answer(self, key: str = "u_1", waits_ms: int = 100) -> tuple[Any, SourceStatus | None, int]:
         asker = self.ask(key, waits_ms)
         if not asker.heard:
             await pass_ms(waits_ms)

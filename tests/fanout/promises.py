@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cashier.fanout.ask import Done, Importance, InFlight, Known, SourceReport, Start, Status
+from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall, SourceReport, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.guard import Guard
 from cashier.fanout.hedged_call import MOST_LATE
-from cashier.fanout.s3fifo import Store
-from cashier.fanout.scatter import Gathered
+from cashier.fanout.s3fifo import S3FifoStore
+from cashier.fanout.scatter import ScatterResult
 from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import Heard, Leg, Upstream
+from cashier.fanout.upstream import OnAnswer, Upstream, UpstreamCall
 from cashier.source_errors import Missing, Why
 
 from .truth import MS_NS, Fact, Truth, Weather
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
     ended_ns: int
     end_ms: int
     grace_ms: int
-    gathered: Gathered
+    gathered: ScatterResult
 
 
 class Watched(NamedTuple):
@@ -56,7 +56,7 @@ class Watched(NamedTuple):
 class Promises:
     """`broken`: a sentence for each that was. `statuses`: how often each has been reported."""
 
-    def __init__(self, truth: Truth, store: Store) -> None:
+    def __init__(self, truth: Truth, store: S3FifoStore) -> None:
         self.truth = truth
         self.store = store
         self.broken: list[str] = []
@@ -101,7 +101,7 @@ class Promises:
             )
 
     def _of_gap(self, report: SourceReport, gap: Missing) -> None:
-        expected = Status.ERROR if gap.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(gap.why.value)
+        expected = SourceStatus.ERROR if gap.why in (Why.UNREACHABLE, Why.OVERLOADED) else SourceStatus(gap.why.value)
         if report.status is not expected or gap.source != report.name or gap.why is Why.PENDING or report.age_ms:
             self.broke(f"{report} of {gap}")
 
@@ -116,7 +116,7 @@ class Promises:
         self._of_its_order(report, fact, rig, started_ns, told_ns)
         rounded_ns = _ROUNDED_NS + (_KEPT_NS if rig.cache.second is not None else 0)
         behind_ns = report.age_ms * MS_NS - (
-            (started_ns if report.status is Status.FRESH else told_ns) - fact.called_ns
+            (started_ns if report.status is SourceStatus.FRESH else told_ns) - fact.called_ns
         )
         if behind_ns + MS_NS + rounded_ns < 0 or (
             report.age_ms and behind_ns > 2 * rig.meter.ceiling_ms * MS_NS + rounded_ns
@@ -171,7 +171,9 @@ def _is_well(asked: Asked, rig: Watched, rigs: Sequence[Watched], healed_ns: int
         return True
     answer = asked.gathered.answers[rig.name]
     status = next(report.status for report in asked.gathered.reports if report.name == rig.name)
-    return status in (Status.FRESH, Status.CACHED) or (status is Status.STALE and answer.called_ns >= healed_ns)
+    return status in (SourceStatus.FRESH, SourceStatus.CACHED) or (
+        status is SourceStatus.STALE and answer.called_ns >= healed_ns
+    )
 
 
 def _known(asked: Asked, rigs: Sequence[Watched]) -> dict[str, Any]:
@@ -230,16 +232,16 @@ class Meter:
         if self._cache is not None:
             self._policies.append(self._cache.settings)
 
-    def oldest_ns(self, status: Status, *, none: bool) -> int:
+    def oldest_ns(self, status: SourceStatus, *, none: bool) -> int:
         """How old an answer may be at most."""
-        if status is Status.FRESH:
+        if status is SourceStatus.FRESH:
             return 4 * self.ceiling_ms * MS_NS  # waited for so long, and joined by somebody who waited as long
         spans = (
             (
                 each.negative_s
                 if none
                 else max(each.fresh_s, each.stale_s, each.error_s)
-                if status is Status.STALE
+                if status is SourceStatus.STALE
                 else each.fresh_s
             )
             for each in self._policies
@@ -248,7 +250,7 @@ class Meter:
 
     # As an upstream
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         if not 1 <= budget_ms <= self.ceiling_ms:
             self.promises.broke(f"{self.name} is called with {budget_ms} ms of {self.ceiling_ms}")
         key = self.key_of(known)
@@ -319,7 +321,7 @@ class Meter:
     # Between a consultation and what it starts
 
     def watching(self, start: Start) -> Start:
-        def watched(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+        def watched(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
             key = self.key_of(known)
             waiting = Waiting(self, key, self.promises.truth.epoch(self.name, key), done)
             self.waiting[waiting] = None
@@ -340,16 +342,16 @@ class Meter:
 class Waiting:
     """One who waits for an answer: `epoch` invalidations had been heard of when they asked."""
 
-    def __init__(self, meter: Meter, key: str, epoch: int, done: Done) -> None:
+    def __init__(self, meter: Meter, key: str, epoch: int, done: OnOutcome) -> None:
         self.meter = meter
         self.key = key
         self.epoch = epoch
         self.done = done
         self.began_ns = meter.clock_ns()
         self.starting = True
-        self.flight: InFlight | None = None
+        self.flight: PendingCall | None = None
 
-    def told(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def told(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         if self not in self.meter.waiting:
             self.meter.promises.broke(f"{self.meter.name} told somebody twice, or who had gone")
             return
@@ -366,13 +368,13 @@ class Waiting:
 class Call:
     """One leg, as long as it is open. `for_nobody`: an answer was there, and whoever asks next waits for this one."""
 
-    def __init__(self, meter: Meter, key: str, heard: Heard) -> None:
+    def __init__(self, meter: Meter, key: str, heard: OnAnswer) -> None:
         self.meter = meter
         self.key = key
         self.began_ns = meter.clock_ns()
         self.epoch = meter.promises.truth.epoch(meter.name, key)
         self.for_nobody = False
-        self.leg: Leg | None = None
+        self.leg: UpstreamCall | None = None
         self._heard = heard
 
     @property

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from cashier.consultation.plan import CLAIMED, SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask, Importance, Known
-from cashier.fanout.batch import Batch, Gathering
+from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
 from cashier.fanout.fetch import text
@@ -21,7 +21,7 @@ from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
@@ -82,7 +82,7 @@ class Schedule:
         self.truth = Truth()
         self.ladder = DegradationLadder()
         self.long_s = random.uniform(0.3, 4)
-        self.store = Store(random.choice((3, 20, 1_000)))
+        self.store = S3FifoStore(random.choice((3, 20, 1_000)))
         self.promises = Promises(self.truth, self.store)
         self.shelf = Shelf(self._random_of("shelf"), self.clock_ns) if random.random() < 0.3 else None
         shapes = the_default_shapes(random) if random.random() < 0.4 else random_shapes(random)
@@ -148,7 +148,9 @@ class Schedule:
             shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns
         )
         if random.random() < 0.25:
-            gathering = Gathering(max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2)))
+            gathering = BatchPolicy(
+                max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2))
+            )
             upstream = Batch(troubled, gathering, self.clock_ns)
         return Meter(shape.name, upstream, key_of, self.promises, self.clock_ns)
 

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import looptime
 
-from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Conclusive, Gathered, Timing, scatter
+from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.source_errors import SourceError
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Way(Enum):
 class Call:
     """One call of a scripted source: an InFlight that counts how it ended."""
 
-    def __init__(self, known: Known, trip: Any, budget_ms: int, done: Done) -> None:
+    def __init__(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> None:
         self.known = dict(known)
         self.trip = trip
         self.budget_ms = budget_ms
@@ -48,7 +48,7 @@ class Call:
         self.abandons = 0
         self.work: asyncio.TimerHandle | asyncio.Task[None] | None = None
 
-    def answer(self, outcome: Any, status: Status, age_ms: int) -> None:
+    def answer(self, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         self.answers += 1
         self.work = None
         self.done(outcome, status, age_ms)
@@ -73,7 +73,7 @@ class Source:
         reveal: Callable[[Any], dict[str, Any]] | None = None,
         after_ms: float | None = 10,
         outcome: Any = None,
-        status: Status = Status.FRESH,
+        status: SourceStatus = SourceStatus.FRESH,
         age_ms: int = 0,
         timeout_ms: int = 100,
         way: Way = Way.CALLBACK,
@@ -98,7 +98,7 @@ class Source:
         reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
         return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         call = Call(known, trip, budget_ms, done)
         self.calls.append(call)
         loop = asyncio.get_running_loop()
@@ -152,7 +152,7 @@ async def consult(
     reserve_ms: float = 5,
     conclusive: Conclusive | None = None,
     clock: Callable[[], int] = clock_ns,
-) -> Gathered:
+) -> ScatterResult:
     """A scatter over scripted sources from now on, and the proof that it leaves nothing behind, however it ends."""
     known = known or {}
     plan = plan_of(sources, [*known, *inputs])

@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.batch import Batch, Departure, Gathering, departure
-from cashier.fanout.upstream import Leg
+from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
+from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
 
 from .batched import Asking, Heard, Scripted, end_of_turn, until_ms
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.looptime
 def test_keys_leave_at_once_while_there_is_room_gather_while_there_is_none_and_a_full_call_leaves(
     keys: int, under_way: int, leaves: Departure
 ) -> None:
-    assert departure(keys, under_way, Gathering(max=50, room=2)) is leaves
+    assert departure(keys, under_way, BatchPolicy(max=50, room=2)) is leaves
 
 
 async def test_an_idle_source_is_asked_at_once() -> None:
@@ -147,7 +147,7 @@ async def test_what_is_asked_without_time_left_says_one_millisecond() -> None:
 
 async def test_each_key_hears_its_own_outcome_with_its_body() -> None:
     many = Scripted(after_ms=None)
-    batch = Batch(many, Gathering(), clock_ns)
+    batch = Batch(many, BatchPolicy(), clock_ns)
     heard: list[tuple[Any, ...]] = []
     for key in "ab":
         batch.call({"key": key}, None, 100, lambda *outcome: heard.append(outcome))
@@ -281,7 +281,7 @@ async def test_who_leaves_before_hearing_that_no_call_could_be_made_hears_nothin
 
 async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_asker_and_no_cycle_is_left() -> None:
     many = Scripted()
-    batch, trip = Batch(many, Gathering(), clock_ns), Kept()
+    batch, trip = Batch(many, BatchPolicy(), clock_ns), Kept()
     askers = [Heard("a", {}), Heard("b", {})]
     legs = [batch.call({"key": asker.key}, trip, 100, asker) for asker in askers]
     await until_ms(5)
@@ -303,7 +303,7 @@ async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_ask
 
 
 def test_what_was_kept_is_read_by_the_source() -> None:
-    assert Batch(Scripted(), Gathering()).read(True, b"x", {"key": "a"}) == (True, b"x", {"key": "a"})
+    assert Batch(Scripted(), BatchPolicy()).read(True, b"x", {"key": "a"}) == (True, b"x", {"key": "a"})
 
 
 # Whatever is asked and left, whenever
@@ -340,7 +340,7 @@ async def stays_and_leaves(
         if leave_after_ms is not None:
             loop.call_at(loop.time() + leave_after_ms / 1000, leave, key, leg)
 
-    def leave(key: str, leg: Leg) -> None:
+    def leave(key: str, leg: UpstreamCall) -> None:
         if key not in asking.told:
             left[key] = now_ms()
         leg.abandon()

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.retry_budget import Budget
+from cashier.fanout.retry_budget import RetryBudget
 
 SECOND_NS = 1_000_000_000
 TEN_NS = 10 * SECOND_NS
@@ -24,7 +24,7 @@ def lately(moments_ns: Sequence[int], now_ns: int) -> int:
 def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_first_calls(
     steps: list[tuple[int, int, int]], share_bps: int, began_ns: int
 ) -> None:
-    budget = Budget(share_bps)
+    budget = RetryBudget(share_bps)
     now_ns = began_ns
     budget.roll(now_ns)
     first_ns: list[int] = []
@@ -42,7 +42,7 @@ def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_firs
 
 @pytest.mark.parametrize("began_s", [0, 5, 10**6])
 def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> None:
-    budget = Budget(500)
+    budget = RetryBudget(500)
     taken = [budget.take(began_s * SECOND_NS) for _ in range(12)]
     assert taken == [True] * 10 + [False] * 2
     assert not budget.take((began_s + 10) * SECOND_NS)
@@ -50,14 +50,14 @@ def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> 
 
 
 def test_a_busy_source_has_its_share_and_no_more() -> None:
-    budget = Budget(500)
+    budget = RetryBudget(500)
     budget.first += 1_000
     assert sum(budget.take(0) for _ in range(100)) == 50
     assert repr(budget) == "<Budget 50 extra for 1000 first calls>"
 
 
 def test_first_calls_are_remembered_for_less_than_ten_seconds() -> None:
-    budget = Budget(500)
+    budget = RetryBudget(500)
     budget.first += 1_000
     budget.roll(9 * SECOND_NS)
     assert sum(budget.take(9 * SECOND_NS) for _ in range(100)) == 50

@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import BreakerOpen, Unreachable
@@ -24,10 +24,10 @@ from .upstreams import Asker, Fate, Leg, clock_ns, pass_ms, play
 def test_fresh_it_is_served_at_once_and_nobody_is_asked() -> None:
     async def main() -> None:
         rig = Rig()
-        assert await rig.answer() == ("u_1 #1", Status.FRESH, 0)
+        assert await rig.answer() == ("u_1 #1", SourceStatus.FRESH, 0)
         await pass_ms(3_000)
         asker = rig.ask()
-        assert (asker.outcome, asker.status, asker.age_ms) == ("u_1 #1", Status.CACHED, 3_100)
+        assert (asker.outcome, asker.status, asker.age_ms) == ("u_1 #1", SourceStatus.CACHED, 3_100)
         assert asker.flight is None
         assert (rig.calls, rig.cache.hits, rig.cache.misses) == (1, 1, 1)
 
@@ -40,10 +40,12 @@ def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() ->
         await rig.answer()
         await pass_ms(20_000)
         askers = [rig.ask() for _ in range(5)]
-        assert {(asker.outcome, asker.status, asker.age_ms) for asker in askers} == {("u_1 #1", Status.STALE, 20_100)}
+        assert {(asker.outcome, asker.status, asker.age_ms) for asker in askers} == {
+            ("u_1 #1", SourceStatus.STALE, 20_100)
+        }
         assert (rig.calls, rig.cache.served_stale) == (2, 5)
         await pass_ms(20)
-        assert (await rig.answer())[:2] == ("u_1 #2", Status.CACHED)
+        assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)
         assert rig.calls == 2
 
     play(main)
@@ -68,11 +70,11 @@ def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had()
 def test_that_there_is_none_is_believed_for_its_own_while() -> None:
     async def main() -> None:
         rig = Rig(Fate(10, None, none=True))
-        assert await rig.answer() == (None, Status.FRESH, 0)
+        assert await rig.answer() == (None, SourceStatus.FRESH, 0)
         await pass_ms(1_800)
-        assert (await rig.answer())[1] is Status.CACHED
+        assert (await rig.answer())[1] is SourceStatus.CACHED
         await pass_ms(200)
-        assert (await rig.answer())[1] is Status.FRESH
+        assert (await rig.answer())[1] is SourceStatus.FRESH
         assert rig.calls == 2
 
     play(main)
@@ -87,7 +89,7 @@ def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
             await rig.answer()
             while rig.calls == 1:
                 asker = rig.ask()
-                early += rig.calls == 2 and asker.status is Status.CACHED
+                early += rig.calls == 2 and asker.status is SourceStatus.CACHED
                 await pass_ms(10)
         assert early > 20
 
@@ -103,7 +105,7 @@ def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_be
         await rig.answer()
         rig.cache.settings = CacheSettings(0.05)
         await pass_ms(1_000)
-        assert (await rig.answer())[1] is Status.STALE
+        assert (await rig.answer())[1] is SourceStatus.STALE
         await pass_ms(100)
         assert len(rig.cache) == len(rig.store) == 0
 
@@ -127,9 +129,9 @@ def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_
         rig.ladder.stale = True
         await pass_ms(300_000)
         asker = rig.ask()
-        assert (asker.outcome, asker.status, rig.calls) == ("u_1 #1", Status.STALE, 1)
+        assert (asker.outcome, asker.status, rig.calls) == ("u_1 #1", SourceStatus.STALE, 1)
         await pass_ms(300_000)
-        assert (await rig.answer())[:2] == ("u_1 #2", Status.FRESH)
+        assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.FRESH)
 
     play(main)
 
@@ -140,7 +142,7 @@ def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
         for index in range(10):
             await rig.answer(f"u_{index}")
         assert len(rig.cache) == len(rig.store) == 3
-        assert (await rig.answer("u_0"))[:2] == ("u_0 #2", Status.FRESH)
+        assert (await rig.answer("u_0"))[:2] == ("u_0 #2", SourceStatus.FRESH)
 
     play(main)
 
@@ -190,7 +192,7 @@ def test_when_all_have_left_the_answer_still_comes_in() -> None:
         askers = [rig.ask(waits_ms=20) for _ in range(3)]
         await pass_ms(60)
         assert all(asker.gone for asker in askers)
-        assert (await rig.answer())[:2] == ("u_1 #1", Status.CACHED)
+        assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
         assert rig.guard.counts.harvested == 1
 
     play(main)
@@ -233,7 +235,7 @@ def test_a_refresh_that_hangs_is_not_joined_for_ever_either() -> None:
         await rig.answer()
         await pass_ms(59_800)
         rig.upstream.does(SILENT)
-        assert rig.ask().status is Status.STALE
+        assert rig.ask().status is SourceStatus.STALE
         rig.upstream.does(Fate(5, "well"))
         await pass_ms(150)
         assert (await rig.answer())[0] == "well"
@@ -274,7 +276,7 @@ def test_one_who_is_told_may_end_another_who_waits() -> None:
         second: list[Asker] = []
         first = Asker()
 
-        def told(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        def told(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             first.done(outcome, status, age_ms)
             second[0].leave()
 

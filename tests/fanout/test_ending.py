@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from cashier.fanout.ask import Status
-from cashier.fanout.scatter import Gathered, Timing, scatter
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.scatter import ScatterResult, Timing, scatter
 from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
 
 from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
@@ -34,7 +34,7 @@ async def test_a_slow_coupon_does_not_hold_back_the_cards() -> None:
     )
     assert now_ms() == 45
     assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
-    assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (Status.TIMEOUT, 45)
+    assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (SourceStatus.TIMEOUT, 45)
 
 
 async def test_a_coupon_within_the_grace_is_taken_and_ends_it() -> None:
@@ -161,7 +161,7 @@ async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
     assert gathered.answers["card"] == Missing("card", Why.SKIPPED)
     assert gathered.answers["coupon"] == Missing("coupon", Why.SKIPPED)
     cut = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
-    assert cut["card"] == (Status.SKIPPED, 0, 30)
+    assert cut["card"] == (SourceStatus.SKIPPED, 0, 30)
 
 
 async def test_a_required_ask_cut_off_by_anothers_failure_has_not_failed_itself() -> None:
@@ -201,9 +201,9 @@ async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> N
     }
     assert gathered.failed_required == ()
     assert [(report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports] == [
-        (Status.FRESH, 0, 20),
-        (Status.SKIPPED, 0, 20),
-        (Status.SKIPPED, 20, 0),
+        (SourceStatus.FRESH, 0, 20),
+        (SourceStatus.SKIPPED, 0, 20),
+        (SourceStatus.SKIPPED, 20, 0),
     ]
 
 
@@ -250,17 +250,17 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
 @pytest.mark.parametrize(
     ("error", "why", "status"),
     [
-        (Unreachable("no route"), Why.UNREACHABLE, Status.ERROR),
-        (Overloaded("503"), Why.OVERLOADED, Status.ERROR),
-        (Garbled("not JSON"), Why.GARBLED, Status.GARBLED),
-        (WrongIdentity("u_2"), Why.WRONG_IDENTITY, Status.WRONG_IDENTITY),
+        (Unreachable("no route"), Why.UNREACHABLE, SourceStatus.ERROR),
+        (Overloaded("503"), Why.OVERLOADED, SourceStatus.ERROR),
+        (Garbled("not JSON"), Why.GARBLED, SourceStatus.GARBLED),
+        (WrongIdentity("u_2"), Why.WRONG_IDENTITY, SourceStatus.WRONG_IDENTITY),
     ],
 )
 @pytest.mark.parametrize("way", Way)
 async def test_an_error_becomes_a_missing_and_its_status(
-    error: SourceError, why: Why, status: Status, way: Way
+    error: SourceError, why: Why, status: SourceStatus, way: Way
 ) -> None:
-    gathered = await consult(required("order"), gating("card", outcome=error, status=Status.FRESH, way=way))
+    gathered = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, way=way))
     assert gathered.answers["card"] == Missing("card", why)
     assert gathered.reports[1].status is status
 
@@ -275,10 +275,15 @@ async def test_a_guards_refusal_keeps_its_name_as_status(why: Why) -> None:
 
 async def test_a_report_tells_status_age_and_times_to_a_hundredth_of_a_ms() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=7.126)
-    channel = gating("channel", needs=("currency",), after_ms=3.333, status=Status.STALE, age_ms=61_000)
+    channel = gating("channel", needs=("currency",), after_ms=3.333, status=SourceStatus.STALE, age_ms=61_000)
     first, second = (await consult(order, channel)).reports
-    assert (first.started_ms, first.elapsed_ms, first.status, first.age_ms) == (0.0, 7.13, Status.FRESH, 0)
-    assert (second.started_ms, second.elapsed_ms, second.status, second.age_ms) == (7.13, 3.33, Status.STALE, 61_000)
+    assert (first.started_ms, first.elapsed_ms, first.status, first.age_ms) == (0.0, 7.13, SourceStatus.FRESH, 0)
+    assert (second.started_ms, second.elapsed_ms, second.status, second.age_ms) == (
+        7.13,
+        3.33,
+        SourceStatus.STALE,
+        61_000,
+    )
 
 
 async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_asked(
@@ -328,7 +333,7 @@ def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before()
     order = required("order", way=Way.AT_ONCE)
     plan = plan_of([order, card, gating("quota", after_ms=NEVER, timeout_ms=500)])
 
-    async def ask() -> tuple[Gathered, int]:
+    async def ask() -> tuple[ScatterResult, int]:
         began_ns = time.perf_counter_ns()  # making a loop may take as long as the card is given
         timing = Timing(grace_ns=0, reserve_ns=2 * MS_NS)
         gathered = await scatter(plan, {}, None, deadline_ns=began_ns + 150 * MS_NS, timing=timing)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.fanout.ask import Importance, Status
+from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
@@ -323,7 +323,7 @@ def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() 
         guard = guarded(upstream)
         again: list[Asker] = []
 
-        def told(outcome: object, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+        def told(outcome: object, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             again.append(ask(guard.start))
 
         guard.start({}, "trip", 100, told)

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.fetch import key_of_text, text
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import SourceError, Unreachable
@@ -141,10 +141,10 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
                 assert int(born) >= since_ns
                 old_ns = asker.heard_ns - int(born) if asker.heard_ns is not None else 0
                 assert (
-                    old_ns <= (0.5 if asker.status is Status.CACHED else 1.0) * 1e9 + 1e6
-                    or asker.status is Status.FRESH
+                    old_ns <= (0.5 if asker.status is SourceStatus.CACHED else 1.0) * 1e9 + 1e6
+                    or asker.status is SourceStatus.FRESH
                 )
-                if asker.status is not Status.FRESH:
+                if asker.status is not SourceStatus.FRESH:
                     assert abs(asker.age_ms - old_ns / 1e6) <= 1
         assert len(rig.cache) == len(rig.store) <= 3
         assert "0 on their way" in repr(rig.cache)

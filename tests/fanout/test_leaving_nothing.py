@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
-from cashier.fanout.pending_ask import Slot
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Gathered, Scatter, Timing, scatter
+from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
 from cashier.source_errors import Missing, Unreachable, Why
 
 from .scripted import (
@@ -44,18 +44,18 @@ def fails(*_: Any) -> Any:
 class Broken(Source):
     """Its start raises instead of asking."""
 
-    def start(self, *_: Any) -> InFlight | None:
+    def start(self, *_: Any) -> PendingCall | None:
         raise Bug
 
 
 async def test_a_second_answer_is_ignored() -> None:
     order = required("order", after_ms=10)
     loop = asyncio.get_running_loop()
-    loop.call_at(0.011, lambda: order.calls[0].done("another", Status.STALE))
-    loop.call_at(0.012, lambda: order.calls[0].done(Unreachable("after all"), Status.FRESH))
+    loop.call_at(0.011, lambda: order.calls[0].done("another", SourceStatus.STALE))
+    loop.call_at(0.012, lambda: order.calls[0].done(Unreachable("after all"), SourceStatus.FRESH))
     gathered = await consult(order, gating("card", after_ms=20))
     assert gathered.answers["order"] == "order"
-    assert gathered.reports[0].status is Status.FRESH
+    assert gathered.reports[0].status is SourceStatus.FRESH
     assert gathered.failed_required == ()
 
 
@@ -86,7 +86,7 @@ async def test_between_the_end_and_its_return_an_answer_is_not_let_in() -> None:
 async def test_a_call_is_abandoned_that_was_returned_although_it_had_answered() -> None:
     call: list[Call] = []
 
-    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         done("now")
         call.append(Call(known, trip, budget_ms, done))
         return call[0]
@@ -143,7 +143,7 @@ async def test_what_abandoning_raises_when_time_is_up_comes_out() -> None:
             super().abandon()
             raise Bug
 
-    def start(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         return Clinging(known, trip, budget_ms, done)
 
     plan = Plan([Ask("card", Importance.GATING, (), 10, start)], [])
@@ -189,7 +189,7 @@ async def test_in_whichever_turn_of_the_loop_its_caller_leaves_nothing_is_left(t
         await asyncio.sleep(0)
     task.cancel()
     ended = await asyncio.gather(task, return_exceptions=True)
-    assert isinstance(ended[0], Gathered | asyncio.CancelledError)
+    assert isinstance(ended[0], ScatterResult | asyncio.CancelledError)
     assert_nothing_is_left(sources)
 
 
@@ -201,7 +201,7 @@ async def test_an_answer_in_the_turn_of_the_loop_in_which_its_caller_left_goes_n
     task = asyncio.create_task(consult(order))
     await asyncio.sleep(0.01)
     task.cancel()
-    order.calls[0].answer("order", Status.FRESH, 0)
+    order.calls[0].answer("order", SourceStatus.FRESH, 0)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert errors == []
@@ -247,7 +247,7 @@ async def start_bugged_after_a_bug() -> None:
     """A source that answers, so that the reveal raises, and then raises itself: two bugs, of which one is never told."""
 
     class Twice(Source):
-        def start(self, *args: Any) -> InFlight | None:
+        def start(self, *args: Any) -> PendingCall | None:
             super().start(*args)
             raise Bug
 
@@ -287,7 +287,7 @@ def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(cours
             Source
         ):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
             source.calls.clear()
-        return alive(Scatter, Slot, Call)
+        return alive(Scatter, PendingAsk, Call)
 
     assert in_virtual_time(run()) == []
 

@@ -6,21 +6,21 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.adaptive_timeout import Patience
+from cashier.fanout.adaptive_timeout import AdaptiveTimeout
 from cashier.fanout.latency_histogram import NEVER_NS
 
 MS_NS = 1_000_000
 
 
-def learned(*, ceiling_ms: int = 100, share_ms: float = 10, lessons: int = 30) -> Patience:
-    patience = Patience(ceiling_ms, learning=True)
+def learned(*, ceiling_ms: int = 100, share_ms: float = 10, lessons: int = 30) -> AdaptiveTimeout:
+    patience = AdaptiveTimeout(ceiling_ms, learning=True)
     for _ in range(lessons):
         patience.learn(1_000, round(share_ms * MS_NS), 500)
     return patience
 
 
 def test_it_goes_down_by_a_fifth_a_step_to_a_tenth_above_the_quantile() -> None:
-    patience = Patience(100, learning=True)
+    patience = AdaptiveTimeout(100, learning=True)
     seen = []
     for _ in range(14):
         patience.learn(1_000, 10 * MS_NS, 500)
@@ -71,7 +71,7 @@ def test_it_gives_way_at_once_where_more_than_one_in_a_hundred_was_cut(calls: in
 
 
 def test_where_nothing_may_be_learned_it_stays_at_its_ceiling() -> None:
-    patience = Patience(100, learning=False)
+    patience = AdaptiveTimeout(100, learning=False)
     patience.learn(1_000, 10 * MS_NS, 500)
     assert patience.timeout_ms == 100
 
@@ -95,7 +95,7 @@ def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
 def test_it_is_whole_and_within_its_bounds_whatever_it_learns(
     ceiling_ms: int, lessons: list[tuple[int, int, int]]
 ) -> None:
-    patience = Patience(ceiling_ms, learning=True)
+    patience = AdaptiveTimeout(ceiling_ms, learning=True)
     for count, share_ns, cut in lessons:
         for _ in range(cut):
             patience.gave_up()

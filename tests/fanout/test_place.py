@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.endpoint import Place, admitting, elsewhere, mark_slow
+from cashier.fanout.endpoint import Endpoint, admitting, elsewhere, mark_slow
 from cashier.fanout.limiter import LimiterSettings
 
 MS_NS = 1_000_000
@@ -16,22 +16,22 @@ LEASE_NS = 200 * MS_NS
 CEILING_NS = 100 * MS_NS
 
 
-def place(*, limit: int = 10) -> Place:
-    made = Place("a place", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1))
+def place(*, limit: int = 10) -> Endpoint:
+    made = Endpoint("a place", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1))
     made.breaker.roll(NOW_NS)
     return made
 
 
-def places(count: int) -> tuple[Place, ...]:
+def places(count: int) -> tuple[Endpoint, ...]:
     return tuple(place() for _ in range(count))
 
 
-def break_it(sick: Place) -> None:
+def break_it(sick: Endpoint) -> None:
     while sick.breaker.closed:
         sick.failed(NOW_NS, NOW_NS, slow=False, lost=False)
 
 
-def fill(full: Place) -> None:
+def fill(full: Endpoint) -> None:
     full.in_flight = full.limiter.limit
 
 

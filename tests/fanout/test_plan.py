@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 
 REQUIRED, GATING, ENRICHING = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
 
 
-def never_started(known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight | None:
+def never_started(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     raise AssertionError("a plan starts nothing")
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from cashier.fanout.ask import Importance, Status
-from cashier.fanout.scatter import Gathered
+from cashier.fanout.ask import Importance, SourceStatus
+from cashier.fanout.scatter import ScatterResult
 from cashier.source_errors import Garbled, Missing, Overloaded, Unreachable, Why
 
 from .foretold import SLACK_MS, foretell
@@ -36,7 +36,7 @@ class World(NamedTuple):
     def end_ms(self) -> int:
         return self.deadline_ms - self.reserve_ms
 
-    async def run(self) -> tuple[Gathered, float]:
+    async def run(self) -> tuple[ScatterResult, float]:
         """What was gathered, and when."""
         verdict = self.conclusive
 
@@ -132,12 +132,14 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
     assert list(gathered.answers) == [report.name for report in gathered.reports] == plan_order
     for report in gathered.reports:
         answer = gathered.answers[report.name]
-        assert (report.status is Status.FRESH) == (not isinstance(answer, Missing))
+        assert (report.status is SourceStatus.FRESH) == (not isinstance(answer, Missing))
         assert 0 <= report.started_ms <= ended_ms + 0.01
         assert 0 <= report.elapsed_ms <= ended_ms - report.started_ms + 0.02
         if isinstance(answer, Missing):
             assert report.status is (
-                Status.ERROR if answer.why in (Why.UNREACHABLE, Why.OVERLOADED) else Status(answer.why.value)
+                SourceStatus.ERROR
+                if answer.why in (Why.UNREACHABLE, Why.OVERLOADED)
+                else SourceStatus(answer.why.value)
             )
 
 

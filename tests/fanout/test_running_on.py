@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
-from cashier.fanout.hedged_call import MOST_LATE, Flight
+from cashier.fanout.hedged_call import MOST_LATE, HedgedCall
 from cashier.fanout.limiter import LimiterSettings
 from cashier.source_errors import Garbled, Overloaded, Unreachable
 
@@ -62,13 +62,13 @@ def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
     play(main)
 
 
-def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], Flight]:
+def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
     """A call whose answer is of use also to nobody in particular, abandoned after so long."""
     heard: list[Any] = []
     flight = guard.call(
         {}, "trip", 100, waits_ms, lambda outcome, none=False, body=None: heard.append((outcome, none, body)), keep=True
     )
-    assert isinstance(flight, Flight)
+    assert isinstance(flight, HedgedCall)
     asyncio.get_running_loop().call_later(waits_ms / 1000, flight.abandon)
     return heard, flight
 

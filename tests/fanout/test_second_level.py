@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.fanout.ask import Status
+from cashier.fanout.ask import SourceStatus
 from cashier.fanout.guard import Mechanisms
-from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.interface import CachedAnswer
 from cashier.source_errors import Skipped, Unreachable
 
 from .caches import REFUSES, Rig, Shelf
@@ -19,10 +19,10 @@ def test_what_comes_is_put_on_the_shelf_with_its_age_and_for_its_time() -> None:
         rig = Rig(second=shelf)
         await rig.answer()
         assert shelf.looks == ["u_1"]
-        assert shelf.puts == [("u_1", Kept(False, b"u_1 #1", 10), 600)]
+        assert shelf.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
         rig.upstream.does(Fate(10, None, none=True, body=b""))
         await rig.answer("u_2")
-        assert shelf.puts[1:] == [("u_2", Kept(True, b"", 10), 2)]
+        assert shelf.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
         rig.upstream.does(Fate(10, "without a body"))
         await rig.answer("u_3")
         assert len(shelf.puts) == 2
@@ -33,9 +33,9 @@ def test_what_comes_is_put_on_the_shelf_with_its_age_and_for_its_time() -> None:
 def test_fresh_on_the_shelf_it_is_served_and_nobody_is_asked() -> None:
     async def main() -> None:
         shelf = Shelf()
-        shelf.kept["u_1"] = Kept(False, b"from the shelf", 4_000)
+        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 4_000)
         rig = Rig(second=shelf)
-        assert await rig.answer() == ("from the shelf", Status.CACHED, 4_000)
+        assert await rig.answer() == ("from the shelf", SourceStatus.CACHED, 4_000)
         assert rig.calls == 0
         await pass_ms(1_000)
         asker = rig.ask()
@@ -47,14 +47,14 @@ def test_fresh_on_the_shelf_it_is_served_and_nobody_is_asked() -> None:
 def test_stale_on_the_shelf_it_is_served_and_fetched_anew_with_time_enough() -> None:
     async def main() -> None:
         shelf = Shelf()
-        shelf.kept["u_1"] = Kept(False, b"from the shelf", 40_000)
+        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 40_000)
         rig = Rig(second=shelf)
         asker = rig.ask(waits_ms=3)
         await pass_ms(2)
-        assert (asker.outcome, asker.status, asker.age_ms) == ("from the shelf", Status.STALE, 40_000)
+        assert (asker.outcome, asker.status, asker.age_ms) == ("from the shelf", SourceStatus.STALE, 40_000)
         assert [leg.budget_ms for leg in rig.upstream.legs] == [100]
         await pass_ms(20)
-        assert (await rig.answer())[:2] == ("u_1 #1", Status.CACHED)
+        assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
 
     play(main)
 
@@ -62,10 +62,10 @@ def test_stale_on_the_shelf_it_is_served_and_fetched_anew_with_time_enough() -> 
 def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
     async def main() -> None:
         shelf = Shelf()
-        shelf.kept["u_1"] = Kept(False, b"from the shelf", 400_000)
+        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 400_000)
         rig = Rig(second=shelf)
-        assert (await rig.answer())[:2] == ("u_1 #1", Status.FRESH)
-        shelf.kept["u_2"] = Kept(False, b"from the shelf", 400_000)
+        assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.FRESH)
+        shelf.kept["u_2"] = CachedAnswer(False, b"from the shelf", 400_000)
         rig.upstream.does(REFUSES)
         assert isinstance((await rig.answer("u_2"))[0], Unreachable)
         assert rig.cache.instead({"key": "u_2"}) == ("from the shelf", 400_099)
@@ -75,10 +75,15 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
 
 @pytest.mark.parametrize(
     "kept",
-    [None, Kept(False, b"a lie", 0), Kept(False, b"too old", 700_000), Kept(True, b"none, too old", 2_001)],
+    [
+        None,
+        CachedAnswer(False, b"a lie", 0),
+        CachedAnswer(False, b"too old", 700_000),
+        CachedAnswer(True, b"none, too old", 2_001),
+    ],
     ids=repr,
 )
-def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: Kept | None) -> None:
+def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: CachedAnswer | None) -> None:
     async def main() -> None:
         shelf = Shelf()
         if kept is not None:
@@ -86,7 +91,7 @@ def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: Kept | 
         rig = Rig(second=shelf)
         asker = rig.ask()
         await pass_ms(12)
-        assert (asker.outcome, asker.status) == ("u_1 #1", Status.FRESH)
+        assert (asker.outcome, asker.status) == ("u_1 #1", SourceStatus.FRESH)
 
     play(main)
 
@@ -139,10 +144,10 @@ def test_an_early_refresh_is_not_content_with_the_same_answer_from_the_shelf() -
         await rig.answer()
         _, kept, _ = shelf.puts[0]
         rig.cache._entries["u_1"].early_ns = 0
-        shelf.kept["u_1"] = Kept(False, kept.body, 98)
-        assert rig.ask().status is Status.CACHED
+        shelf.kept["u_1"] = CachedAnswer(False, kept.body, 98)
+        assert rig.ask().status is SourceStatus.CACHED
         await pass_ms(20)
-        assert (await rig.answer())[:2] == ("u_1 #2", Status.CACHED)
+        assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)
 
     play(main)
 
@@ -153,10 +158,10 @@ def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
         rig = Rig(second=shelf)
         await rig.answer()
         await pass_ms(15_000)
-        shelf.kept["u_1"] = Kept(False, b"another worker's", 3_000)
-        assert rig.ask().status is Status.STALE
+        shelf.kept["u_1"] = CachedAnswer(False, b"another worker's", 3_000)
+        assert rig.ask().status is SourceStatus.STALE
         await pass_ms(20)
-        assert (await rig.answer())[:2] == ("another worker's", Status.CACHED)
+        assert (await rig.answer())[:2] == ("another worker's", SourceStatus.CACHED)
         assert rig.calls == 1
 
     play(main)
@@ -165,7 +170,7 @@ def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
 def test_dropped_while_the_shelf_is_looked_at_what_it_has_is_not_believed() -> None:
     async def main() -> None:
         shelf = Shelf(after_ms=5)
-        shelf.kept["u_1"] = Kept(False, b"from before", 100)
+        shelf.kept["u_1"] = CachedAnswer(False, b"from before", 100)
         rig = Rig(second=shelf)
         asker = rig.ask()
         await pass_ms(1)

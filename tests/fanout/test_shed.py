@@ -11,7 +11,7 @@ from cashier.fanout.load_shedding import (
     HIGHEST,
     LOWEST,
     TICK_MS,
-    Admission,
+    AdmissionRate,
     DegradationLadder,
     LoopLagMonitor,
     ShedSettings,
@@ -166,14 +166,14 @@ def test_refusing_is_over_half_a_second_after_the_last_refusal() -> None:
 
 
 def test_an_admission_lets_in_its_rate_and_no_more_than_a_moment_of_it_at_once() -> None:
-    admission = Admission(1_000, ShedSettings(), 0)
+    admission = AdmissionRate(1_000, ShedSettings(), 0)
     admitted = sum(admission.admits(HIGHEST, now_ns) for now_ns in range(0, 2_000_000_000, 100_000))
     assert admitted == pytest.approx(2_000, rel=0.02)
     assert sum(admission.admits(HIGHEST, 10_000_000_000) for _ in range(1_000)) < 50
 
 
 def test_each_priority_leaves_something_for_those_above_it() -> None:
-    admission = Admission(1_000, ShedSettings(), 0)
+    admission = AdmissionRate(1_000, ShedSettings(), 0)
     depths = [
         sum(admission.admits(priority, 1_000_000_000) for _ in range(100)) for priority in range(LOWEST, HIGHEST + 1)
     ]

@@ -8,14 +8,14 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, Sketch, bucket, longest_ns
+from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket, longest_ns
 
 LONGEST_NS = ((1 << 26) - 1) * 1_000
 SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)
 
 
-def sketch_of(*took_ns: int) -> Sketch:
-    sketch = Sketch()
+def sketch_of(*took_ns: int) -> LatencyHistogram:
+    sketch = LatencyHistogram()
     for ns in took_ns:
         sketch.took(ns)
     return sketch
@@ -54,7 +54,7 @@ def test_a_clock_that_went_back_does_no_harm() -> None:
 
 
 def test_nothing_is_known_of_no_calls() -> None:
-    assert Sketch().quantiles((0.5, 0.9), 1) == (0, (NEVER_NS, NEVER_NS))
+    assert LatencyHistogram().quantiles((0.5, 0.9), 1) == (0, (NEVER_NS, NEVER_NS))
 
 
 def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> None:
@@ -68,7 +68,7 @@ def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> N
 @given(st.integers(0, 3 * WINDOW_NS), st.integers(0, 5 * WINDOW_NS))
 def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: int) -> None:
     """Quantiles are asked for once a second, as a guard does it."""
-    sketch = Sketch()
+    sketch = LatencyHistogram()
     began_ns = 7 * WINDOW_NS
     for now_ns in range(began_ns, began_ns + called_ns, 1_000_000_000):
         sketch.quantiles((), now_ns)

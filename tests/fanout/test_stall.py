@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from cashier.fanout.ask import Ask, Done, Importance, InFlight, Known, Status
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan
-from cashier.fanout.scatter import Gathered, Timing, scatter
-from cashier.fanout.upstream import Heard
+from cashier.fanout.scatter import ScatterResult, Timing, scatter
+from cashier.fanout.upstream import OnAnswer
 
 TIMEOUT_MS = 100
 STALL_S = 0.3
@@ -47,11 +47,11 @@ class Wire:
         for end in (self._ours, self._theirs, self._busy, self._caller):
             end.close()
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Wire:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Wire:
         self._ask(heard)
         return self
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: Done) -> InFlight:
+    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         self._ask(done)
         return self
 
@@ -86,7 +86,7 @@ def wire() -> Iterator[Wire]:
 
 
 def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
-    async def consult() -> Gathered:
+    async def consult() -> ScatterResult:
         plan = Plan([Ask("card", Importance.GATING, (), TIMEOUT_MS, wire.start)], [])
         return await scatter(plan, {}, None, deadline_ns=time.perf_counter_ns() + TIMEOUT_MS * 1_000_000, timing=TIMING)
 
@@ -97,7 +97,7 @@ def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
 def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wire) -> None:
     told: list[Any] = []
 
-    def done(outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         told.append(outcome)
 
     async def ask() -> Guard:

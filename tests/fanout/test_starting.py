@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.ask import Ask, Done, Importance, Known, Status
+from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
 from cashier.source_errors import Missing, Unreachable, Why
@@ -109,7 +109,7 @@ async def test_when_a_giver_fails_those_that_need_it_are_skipped_at_once_and_tho
     order = required("order", after_ms=30)
     gathered = await consult(vault, limits, advice, order)
     skipped = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
-    assert [skipped["limits"], skipped["advice"]] == [(Status.SKIPPED, 10, 0)] * 2
+    assert [skipped["limits"], skipped["advice"]] == [(SourceStatus.SKIPPED, 10, 0)] * 2
     assert gathered.answers["advice"] == Missing("advice", Why.SKIPPED)
     assert gathered.failed_required == ()
 
@@ -176,8 +176,8 @@ async def test_answers_given_while_being_asked_start_those_that_waited_in_the_sa
 
 
 def test_when_all_is_answered_while_being_asked_it_neither_suspends_nor_needs_a_loop() -> None:
-    def at_once(known: Known, trip: Any, budget_ms: int, done: Done) -> None:
-        done(known["user"], Status.CACHED, 250)
+    def at_once(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> None:
+        done(known["user"], SourceStatus.CACHED, 250)
 
     plan = Plan([Ask(importance.value, importance, ("user",), 100, at_once) for importance in Importance], ["user"])
     coroutine = scatter(plan, {"user": "u_1"}, None, deadline_ns=time.perf_counter_ns() + 10**12, timing=Timing(0, 0))
@@ -185,4 +185,4 @@ def test_when_all_is_answered_while_being_asked_it_neither_suspends_nor_needs_a_
         coroutine.send(None)
     gathered = returned.value.value
     assert gathered.answers == {"REQUIRED": "u_1", "GATING": "u_1", "ENRICHING": "u_1"}
-    assert {(report.status, report.age_ms) for report in gathered.reports} == {(Status.CACHED, 250)}
+    assert {(report.status, report.age_ms) for report in gathered.reports} == {(SourceStatus.CACHED, 250)}

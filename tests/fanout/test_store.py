@@ -12,7 +12,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 
 
 class Item:
@@ -28,7 +28,7 @@ class Item:
         assert self.home.pop(self.key) is self, "another was evicted than was kept"
 
 
-def look_up(store: Store, home: dict[Hashable, Item], key: Hashable) -> bool:
+def look_up(store: S3FifoStore, home: dict[Hashable, Item], key: Hashable) -> bool:
     """As a cache does. Whether it was there."""
     found = home.get(key)
     if found is not None:
@@ -47,7 +47,7 @@ def look_up(store: Store, home: dict[Hashable, Item], key: Hashable) -> bool:
 def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(
     capacity: int, steps: list[tuple[str, int]]
 ) -> None:
-    store = Store(capacity)
+    store = S3FifoStore(capacity)
     home: dict[Hashable, Item] = {}
     for what, key in steps:
         if what == "look up":
@@ -58,7 +58,7 @@ def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(
 
 
 def test_nothing_happens_where_what_is_removed_is_not_kept() -> None:
-    store = Store(3)
+    store = S3FifoStore(3)
     home: dict[Hashable, Item] = {}
     look_up(store, home, 1)
     store.remove(Item(home, 1))
@@ -66,7 +66,7 @@ def test_nothing_happens_where_what_is_removed_is_not_kept() -> None:
 
 
 def test_caches_that_share_it_lose_their_own_entries_only() -> None:
-    store = Store(4)
+    store = S3FifoStore(4)
     cards: dict[Hashable, Item] = {}
     members: dict[Hashable, Item] = {}
     for key in range(20):
@@ -77,7 +77,7 @@ def test_caches_that_share_it_lose_their_own_entries_only() -> None:
 
 
 def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue() -> None:
-    store = Store(10)
+    store = S3FifoStore(10)
     home: dict[Hashable, Item] = {}
     look_up(store, home, 0)
     look_up(store, home, 0)
@@ -88,7 +88,7 @@ def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue()
 
 
 def test_what_was_asked_for_again_survives_a_flood_of_what_is_asked_for_once() -> None:
-    store = Store(100)
+    store = S3FifoStore(100)
     home: dict[Hashable, Item] = {}
     for key in itertools.chain(range(20), range(20)):
         look_up(store, home, key)
@@ -101,7 +101,7 @@ def test_what_was_asked_for_again_survives_a_flood_of_what_is_asked_for_once() -
 
 
 def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -> None:
-    store = Store(10)
+    store = S3FifoStore(10)
     home: dict[Hashable, Item] = {}
     for key in range(11):
         look_up(store, home, key)
@@ -113,7 +113,7 @@ def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -
 
 
 def test_of_two_caches_with_the_same_keys_each_is_remembered_for_itself() -> None:
-    store = Store(10)
+    store = S3FifoStore(10)
     cards: dict[Hashable, Item] = {}
     members: dict[Hashable, Item] = {}
     for key in range(6):
@@ -153,7 +153,7 @@ def hits_of_queue(keys: list[int], capacity: int, *, by_use: bool) -> int:
 @pytest.mark.parametrize("seed", range(3))
 def test_of_a_skewed_stream_it_keeps_more_than_the_plain_ways(seed: int) -> None:
     keys = zipf(Random(seed), 20_000, 60_000)
-    store = Store(1_000)
+    store = S3FifoStore(1_000)
     home: dict[Hashable, Item] = {}
     hits = sum(look_up(store, home, key) for key in keys)
     assert hits > 1.1 * hits_of_queue(keys, 1_000, by_use=True)

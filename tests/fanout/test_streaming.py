@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from cashier.fanout.ask import Status
-from cashier.fanout.pending_ask import Slot
-from cashier.fanout.scatter import Gathered, Timing
-from cashier.fanout.streaming_scatter import Unfolding
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.pending_ask import PendingAsk
+from cashier.fanout.scatter import ScatterResult, Timing
+from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, Unreachable, Why
 
 from .scripted import (
@@ -39,17 +39,17 @@ pytestmark = pytest.mark.looptime
 
 def unfolding(
     *sources: Source, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
-) -> Unfolding:
+) -> StreamingScatter:
     timing = Timing(grace_ns=round(deadline_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
     deadline_ns = clock_ns() + round(deadline_ms * MS_NS)
-    return Unfolding(
+    return StreamingScatter(
         plan_of(sources, inputs), None, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
     )
 
 
 async def told(
-    course: Unfolding, known: Mapping[str, Any] | None = None
-) -> AsyncGenerator[tuple[float, Gathered], None]:
+    course: StreamingScatter, known: Mapping[str, Any] | None = None
+) -> AsyncGenerator[tuple[float, ScatterResult], None]:
     """When something had changed, and what was in then; the last is the end."""
     try:
         course.start(known or {})
@@ -63,7 +63,7 @@ async def told(
         course.close()
 
 
-def statuses(gathered: Gathered) -> str:
+def statuses(gathered: ScatterResult) -> str:
     return " ".join(report.status.value for report in gathered.reports)
 
 
@@ -97,7 +97,7 @@ async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_
         "channel": Missing("channel", Why.SKIPPED),  # nobody tells the country any more
     }
     card = gathered.reports[1]
-    assert (card.status, card.started_ms, card.elapsed_ms) == (Status.PENDING, 0, 10)
+    assert (card.status, card.started_ms, card.elapsed_ms) == (SourceStatus.PENDING, 0, 10)
     course.close()
 
 
@@ -107,7 +107,7 @@ async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
     course.start({})
     await course.change()
     channel = course.so_far().reports[2]
-    assert (channel.status, channel.started_ms, channel.elapsed_ms) == (Status.PENDING, 5, 0)
+    assert (channel.status, channel.started_ms, channel.elapsed_ms) == (SourceStatus.PENDING, 5, 0)
     course.close()
 
 
@@ -189,7 +189,7 @@ async def test_who_decides_is_never_shown_what_has_not_ended() -> None:
     assert shown == [["order"], ["member", "order"]]
 
 
-async def unfolded(world: World) -> list[tuple[float, Gathered]]:
+async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
     verdict = world.conclusive
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
@@ -233,7 +233,7 @@ def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) ->
         changed = {name for name in later.answers if later.answers[name] != earlier.answers[name]}
         assert changed
         assert {earlier.answers[name] for name in changed} <= {Missing(name, Why.PENDING) for name in changed}
-    assert not any(report.status is Status.PENDING for report in found[-1].reports)
+    assert not any(report.status is SourceStatus.PENDING for report in found[-1].reports)
 
 
 def sources_of_every_kind() -> list[Source]:
@@ -279,7 +279,7 @@ def test_whatever_belongs_to_it_is_freed_without_the_collector() -> None:
         async for _ in told(unfolding(*sources)):
             pass
         forget_calls()
-        return [each for each in gc.get_objects() if isinstance(each, Unfolding | Slot | Call)]
+        return [each for each in gc.get_objects() if isinstance(each, StreamingScatter | PendingAsk | Call)]
 
     forget_calls()  # those of earlier tests
     gc.collect()

@@ -13,9 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from cashier.fanout.ask import Known
-from cashier.fanout.batch import HeardMany, Outcome
-from cashier.fanout.l2.interface import Kept
-from cashier.fanout.upstream import Heard
+from cashier.fanout.batch import OnBatchOutcomes, Outcome
+from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.upstream import OnAnswer
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 
 MS_NS = 1_000_000
@@ -179,7 +179,7 @@ class Troubled:
         self._clock_ns = clock_ns
         self._turn = 0
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
         outcome = self._outcome(known)
 
         def answer(error: SourceError | None) -> None:
@@ -190,7 +190,9 @@ class Troubled:
 
         return self._send(answer, avoid)
 
-    def call_many(self, many: Sequence[Known], trip: Any, budget_ms: int, heard: HeardMany, avoid: int = 0) -> Leg:
+    def call_many(
+        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+    ) -> Leg:
         outcomes = [self._outcome(known) for known in many]
 
         def answer(error: SourceError | None) -> None:
@@ -251,7 +253,7 @@ class Shelf:
         self._random = random
         self._clock_ns = clock_ns
         self._kept: dict[
-            tuple[str, str], tuple[Kept, int, int]
+            tuple[str, str], tuple[CachedAnswer, int, int]
         ] = {}  # with when it was born, and until when it is kept
         self._dropped: list[tuple[str, str | None, str | None, int]] = []
         self._looks: list[Leg] = []
@@ -259,7 +261,7 @@ class Shelf:
         self.hits = 0
         self.lies = 0
 
-    def get(self, source: str, key: str, found: Callable[[Kept | None], None]) -> Leg:
+    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> Leg:
         after_ms = 0.5 if self.healed else 40 if self._random.random() < 0.01 else self._random.uniform(0.1, 8)
         look = Leg(0, after_ms, lambda: found(self._found(source, key)))
         self._looks.append(look)
@@ -270,7 +272,7 @@ class Shelf:
         for look in self._looks:
             look.abandon()
 
-    def _found(self, source: str, key: str) -> Kept | None:
+    def _found(self, source: str, key: str) -> CachedAnswer | None:
         kept = self._kept.get((source, key))
         if kept is not None and self._random.random() < 0.05:
             self.lies += 1
@@ -278,16 +280,16 @@ class Shelf:
         if kept is None or self._clock_ns() >= kept[2] or self._buried(source, key, kept[1]):
             return None
         self.hits += 1
-        return Kept(kept[0].none, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
+        return CachedAnswer(kept[0].none, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
 
-    def put(self, source: str, key: str, kept: Kept, ttl_s: float) -> None:
+    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
         born_ns = self._clock_ns() - kept.age_ms * MS_NS
         late_s = self._random.choice((0, 0.001, 0.005))
         asyncio.get_running_loop().call_later(
             late_s, self._write, source, key, (kept, born_ns, born_ns + round(ttl_s * 1e9))
         )
 
-    def _write(self, source: str, key: str, kept: tuple[Kept, int, int]) -> None:
+    def _write(self, source: str, key: str, kept: tuple[CachedAnswer, int, int]) -> None:
         self._kept[source, key] = kept
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:

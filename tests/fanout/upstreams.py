@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, NamedTuple, TypeVar
 
-from cashier.fanout.ask import Importance, InFlight, Known, Start, Status
+from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.upstream import Heard
+from cashier.fanout.upstream import OnAnswer
 from cashier.source_errors import Garbled, SourceError
 
 from .jumping import JumpingLoop
@@ -63,7 +63,7 @@ class Fate(NamedTuple):
 class Leg:
     """One call, and how it ended."""
 
-    def __init__(self, known: Known, trip: Any, budget_ms: int, heard: Heard, place: int, avoid: int) -> None:
+    def __init__(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, place: int, avoid: int) -> None:
         self.known = known
         self.trip = trip
         self.budget_ms = budget_ms
@@ -114,7 +114,7 @@ class Scripted:
         fate = script
         self._script: Script = (lambda leg: fate) if isinstance(fate, Fate) else fate
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: Heard, avoid: int = 0) -> Leg:
+    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
         assert budget_ms >= 1
         leg = Leg(known, trip, budget_ms, heard, self._next(avoid), avoid)
         fate = self._script(leg)
@@ -157,13 +157,13 @@ class Asker:
         self.began_ns = clock_ns()
         self.heard_ns: int | None = None
         self.outcome: Any = None
-        self.status: Status | None = None
+        self.status: SourceStatus | None = None
         self.age_ms = 0
         self.gone = False
-        self.flight: InFlight | None = None
+        self.flight: PendingCall | None = None
         self.timer: asyncio.TimerHandle | None = None
 
-    def done(self, outcome: Any, status: Status = Status.FRESH, age_ms: int = 0) -> None:
+    def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         assert self.heard_ns is None, "told twice"
         assert not self.gone, "told after it had gone"
         self.heard_ns = clock_ns()

@@ -18,8 +18,8 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
-from cashier.payments.flow import Acceptance
-from cashier.payments.live_attempts import LiveAttempts, Scripts
+from cashier.payments.flow import PaymentFlow
+from cashier.payments.live_attempts import LiveAttempts, ScriptStore
 from cashier.sandbox import CASES, LocalUpstreams, World, read_forecast, weather_named
 from cashier.sandbox.ledger import Entry
 from cashier.settings.loader import configuration
@@ -60,7 +60,7 @@ class Checkout:
         for order_id, value in order_cny.items():
             self.reprice(order_id, value)
 
-    def worker(self, config: Configuration, store: Scripts | None = None) -> Cashier:
+    def worker(self, config: Configuration, store: ScriptStore | None = None) -> Cashier:
         sources = {name: self._source(name) for name in self._sources}
         services = dict.fromkeys(("risk", "engine", "acquirer"), self._service)
         cashier = Cashier(sources={**sources, **services}, config=config, clock=self.world.clock)
@@ -69,12 +69,12 @@ class Checkout:
         self.workers.append(cashier)
         return cashier
 
-    def of(self, cashier: Cashier) -> Acceptance:
+    def of(self, cashier: Cashier) -> PaymentFlow:
         assert cashier.payments is not None
         return cashier.payments
 
     @property
-    def payments(self) -> Acceptance:
+    def payments(self) -> PaymentFlow:
         return self.of(self.workers[0])
 
     # What a client does
@@ -258,7 +258,7 @@ def configured(secrets: tuple[str, ...] = (), **accept: Any) -> Configuration:
 async def checkout(
     *,
     workers: int = 1,
-    store: Scripts | None = None,
+    store: ScriptStore | None = None,
     order_cny: dict[str, int] | None = None,
     secrets: tuple[str, ...] = (),
     **accept: Any,

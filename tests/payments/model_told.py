@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from cashier.consultation.flow import ConsultError
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import FINAL, NEXT, Status
+from cashier.domain.payment_state import FINAL, NEXT, PaymentStatus
 from cashier.payments.errors import AcceptError, CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.sandbox import World
 from cashier.tokens.jws import TokenRefused
@@ -27,7 +27,7 @@ _LOOK_S = 2.0
 REFUSALS = (AcceptError, ConsultError, TokenRefused)
 # What may still be told of a payment that ended before the engine ever had it. Whether its challenge was spent or ran out, and whether it
 # is over at all, stands in the payer's token alone; an older one tells it as it was then. No money can come of any of these.
-_UNSENT = frozenset({Status.FAILED, Status.CLOSED, Status.CHALLENGE, Status.PROCESSING})
+_UNSENT = frozenset({PaymentStatus.FAILED, PaymentStatus.CLOSED, PaymentStatus.CHALLENGE, PaymentStatus.PROCESSING})
 
 
 class Story(Struct):
@@ -39,17 +39,19 @@ class Story(Struct):
 
     payment_id: str
     order_id: str
-    told: Status
+    told: PaymentStatus
     told_at: int
     tokens: list[str] = field(default_factory=list)
-    final: Status | None = None
+    final: PaymentStatus | None = None
     final_at_s: float = 0.0
     never_sent: bool = False
 
-    def may_be(self, status: Status, *, silence: bool) -> bool:
+    def may_be(self, status: PaymentStatus, *, silence: bool) -> bool:
         """After its end. Nothing is remembered, so in a silence nobody can say more than that it is not known now."""
         return (
-            status is self.final or (self.never_sent and status in _UNSENT) or (silence and status is Status.PROCESSING)
+            status is self.final
+            or (self.never_sent and status in _UNSENT)
+            or (silence and status is PaymentStatus.PROCESSING)
         )
 
 
@@ -153,14 +155,14 @@ class Told:
                 yield f"{payment_id} was sent, and refused with {attempt.failure.code}"
         for story in self.stories.values():
             paid_by_it = story.payment_id in book.paid.get(story.order_id, ())
-            if story.final is not None and (story.final is Status.SUCCEEDED) != paid_by_it:
+            if story.final is not None and (story.final is PaymentStatus.SUCCEEDED) != paid_by_it:
                 yield f"{story.payment_id} was told {story.final}, and paid its order: {paid_by_it}"
             if story.final is not None and story.payment_id in self._world.engine.live:
                 yield f"{story.payment_id} was told {story.final}, and lives"
-            if story.final not in (None, Status.SUCCEEDED) and book.kept[story.payment_id]:
+            if story.final not in (None, PaymentStatus.SUCCEEDED) and book.kept[story.payment_id]:
                 yield f"{story.payment_id} was told {story.final} and keeps {book.kept[story.payment_id]}"
 
-    def _move(self, story: Story, status: Status) -> None:
+    def _move(self, story: Story, status: PaymentStatus) -> None:
         if story.final is None and status is not story.told and status not in NEXT[story.told].values():
             self.wrong.append(f"{story.payment_id} was told {story.told}, then {status}")
 
@@ -171,9 +173,9 @@ class Told:
         late = status in FINAL or began.at_s > story.final_at_s + _LOOK_S
         if story.final is not None and late and not story.may_be(status, silence=silence):
             yield f"told {story.final} for good, and now {status}"
-        if (payment.challenge is not None) != (status is Status.CHALLENGE):
+        if (payment.challenge is not None) != (status is PaymentStatus.CHALLENGE):
             yield f"{status} with the challenge {payment.challenge}"
-        if (payment.poll_after_ms is None) != (status in FINAL or status is Status.CHALLENGE):
+        if (payment.poll_after_ms is None) != (status in FINAL or status is PaymentStatus.CHALLENGE):
             yield f"{status} to be polled after {payment.poll_after_ms}"
         if submit is not None and (payment.payment_id, payment.amount) != (
             submit.payment_id,
@@ -184,5 +186,5 @@ class Told:
         if submit is not None and attempt is not None and attempt.submission.fingerprint != submit.fingerprint:
             yield f"asked for {submit}, told of what was asked for with another body"
         # Under a key that was used with several bodies, of which the first never arrived, a token of that one tells its own amount.
-        if status is Status.SUCCEEDED and Book(self._world).money[payment.payment_id] != payment.amount.value:
+        if status is PaymentStatus.SUCCEEDED and Book(self._world).money[payment.payment_id] != payment.amount.value:
             yield f"told that {payment.amount} was paid, and {Book(self._world).money[payment.payment_id]} was"

@@ -16,7 +16,7 @@ from unittest.mock import patch
 import msgspec
 
 from cashier import wiring
-from cashier.consultation.flow import Consult
+from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.payments import live_attempts
 from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, World
@@ -131,7 +131,7 @@ class Worker:
         # The deadlines of a consultation are by another clock than its loop's, and both have to be the model's.
         with (
             patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
-            patch.object(wiring, "Consult", partial(Consult, clock_ns=loop.time_ns)),
+            patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
             self.cashier = wiring.Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.day)
         self.cashier._live._store = outside.store

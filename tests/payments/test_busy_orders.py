@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from cashier.domain.offer_diff import What
-from cashier.domain.payment_state import Status
+from cashier.domain.offer_diff import ChangeType
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments import live_attempts
 from cashier.payments.errors import ConsultChanged, OrderBusy
 from tests.payments.checkout import SharedStore, checkout
@@ -22,7 +22,7 @@ async def test_a_second_attempt_is_told_of_the_first_before_risk_is_asked(shared
     async with checkout(workers=2, store=store) as shop:
         second = await shop.chosen(CASE, "WALLET:WECHAT_PAY")
         first = await shop.pay(CASE, "WALLET:ALIPAY")
-        assert first.status is Status.ACTION_REQUIRED
+        assert first.status is PaymentStatus.ACTION_REQUIRED
         shop.forget()
         with pytest.raises(OrderBusy) as busy:
             await shop.submit(second, "k2", worker=1)
@@ -32,10 +32,10 @@ async def test_a_second_attempt_is_told_of_the_first_before_risk_is_asked(shared
             assert shop.asked == ["look_up", "look_up"], "the guard knows, and the engine has said that it lives"
         else:
             assert shop.count("order") == 1, "the order knows"
-        assert (await shop.cancel(first)).status is Status.CLOSED
+        assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
         paid = await shop.submit(second, "k2", worker=1)
         shop.settle(paid)
-        assert (await shop.look(paid)).status is Status.SUCCEEDED
+        assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_one_that_slips_through_every_check_is_told_by_the_engine() -> None:
@@ -51,7 +51,7 @@ async def test_one_that_slips_through_every_check_is_told_by_the_engine() -> Non
             await late
         assert busy.value.payment_id == first.payment_id
         assert shop.count("submit") == 2, "only the engine could tell"
-        assert (await shop.cancel(first)).status is Status.CLOSED
+        assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
 async def test_of_many_with_a_key_each_one_lives_and_all_others_hear_of_it() -> None:
@@ -65,7 +65,7 @@ async def test_of_many_with_a_key_each_one_lives_and_all_others_hear_of_it() -> 
         assert {one.payment_id for one in found if isinstance(one, OrderBusy)} == {won[0].payment_id}
         assert sum(isinstance(one, OrderBusy) for one in found) == 49
         shop.settle(won[0])
-        assert (await shop.look(won[0])).status is Status.SUCCEEDED
+        assert (await shop.look(won[0])).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_order_that_somebody_else_is_paying_names_that_payment() -> None:
@@ -84,7 +84,7 @@ async def test_one_in_progress_of_which_nobody_says_whose_it_is_has_changed_its_
         shop.world.cast._orders["o_1001"] |= {"status": "PAYING"}
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        assert [change.what for change in changed.value.changes] == [What.ORDER_STATE]
+        assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
         assert shop.count("submit") == 0
 
 
@@ -94,13 +94,13 @@ async def test_an_order_that_waits_for_this_very_attempt_is_its_own_and_not_busy
         request = await shop.chosen(CASE, "WALLET:ALIPAY")
         shop.befall("engine", "arrives_late", on="submit")
         first = await shop.submit(request)
-        assert first.status is Status.PROCESSING
+        assert first.status is PaymentStatus.PROCESSING
         await asyncio.sleep(4.9)
         shop.slow_engine(200)
         again = await shop.submit(request)
-        assert (again.payment_id, again.status) == (first.payment_id, Status.ACTION_REQUIRED)
+        assert (again.payment_id, again.status) == (first.payment_id, PaymentStatus.ACTION_REQUIRED)
         assert shop.count("decide") == shop.count("submit") == 1
-        assert (await shop.cancel(again)).status is Status.CLOSED
+        assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
 
 
 @pytest.mark.parametrize("end", ["FAILED", "cancelled", "expired"])
@@ -116,9 +116,9 @@ async def test_what_the_guard_still_names_though_it_is_over_keeps_nobody_out(end
             await asyncio.sleep(841)
         assert store.holder("o_1001") == first.payment_id, "nobody has looked since"
         paid = await shop.pay(CASE, "WALLET:WECHAT_PAY", key="k2")
-        assert paid.status is Status.ACTION_REQUIRED
+        assert paid.status is PaymentStatus.ACTION_REQUIRED
         shop.settle(paid)
-        assert (await shop.ended(paid)).status is Status.SUCCEEDED
+        assert (await shop.ended(paid)).status is PaymentStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("holder", ["pay_aaaaaaaaaaaaaaaaaaaaaaaaaa", "nobody", "../orders/o_1001/result"])
@@ -129,9 +129,9 @@ async def test_a_holder_that_nobody_knows_keeps_nobody_out_and_only_ids_of_ours_
         request = await shop.chosen(CASE, "WALLET:ALIPAY")
         shop.forget()
         payment = await shop.submit(request)
-        assert payment.status is Status.ACTION_REQUIRED
+        assert payment.status is PaymentStatus.ACTION_REQUIRED
         assert shop.count("look_up") == (2 if holder.startswith("pay_") else 1)
-        assert (await shop.cancel(payment)).status is Status.CLOSED
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_a_store_that_is_lost_changes_nothing_but_how_early_one_hears() -> None:
@@ -145,20 +145,20 @@ async def test_a_store_that_is_lost_changes_nothing_but_how_early_one_hears() ->
         assert busy.value.payment_id == first.payment_id
         assert shop.count("submit") == 1
         shop.settle(first)
-        assert (await shop.look(first)).status is Status.SUCCEEDED
+        assert (await shop.look(first)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_payer_who_walks_away_from_a_challenge_keeps_no_other_attempt_out() -> None:
     store = SharedStore()
     async with checkout(workers=2, store=store) as shop:
         left = await shop.pay(CASE, "QUICK_PAY:c_2")
-        assert left.status is Status.CHALLENGE
+        assert left.status is PaymentStatus.CHALLENGE
         assert store.holder("o_1001") is None
         paid = await shop.pay(CASE, "WALLET:ALIPAY", key="k2")
         shop.settle(paid)
-        assert (await shop.look(paid)).status is Status.SUCCEEDED
+        assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
         with pytest.raises(ConsultChanged) as changed:
             await shop.answer(left)
-        assert [change.what for change in changed.value.changes] == [What.ORDER_STATE]
+        assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
         assert shop.paid_by("o_1001") == [paid.payment_id]
-        assert (await shop.look(left)).status is Status.CLOSED
+        assert (await shop.look(left)).status is PaymentStatus.CLOSED

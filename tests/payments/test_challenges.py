@@ -9,7 +9,7 @@ import pytest
 
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import CheckUnavailable, RiskRejected
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import OTP, Checkout, Says, checkout
@@ -26,7 +26,7 @@ TYPES = [
 
 async def challenged(shop: Checkout) -> Payment:
     payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
-    assert payment.status is Status.CHALLENGE
+    assert payment.status is PaymentStatus.CHALLENGE
     return payment
 
 
@@ -36,7 +36,7 @@ async def test_a_challenge_of_each_type_continues_the_same_payment(
 ) -> None:
     async with checkout(order_cny={"o_1001": value}) as shop:
         payment = await shop.pay(case, method_id, card_token=card_token)
-        assert payment.status is Status.CHALLENGE
+        assert payment.status is PaymentStatus.CHALLENGE
         assert payment.challenge is not None
         assert (payment.challenge.type, payment.challenge.trigger, payment.challenge.attempts_left) == (
             type_,
@@ -46,7 +46,7 @@ async def test_a_challenge_of_each_type_continues_the_same_payment(
         assert payment.message.code is MessageCode.CHALLENGE
         assert shop.entries == (), "nothing is taken before the payer has answered"
         paid = await shop.answer(payment)
-        assert (paid.payment_id, paid.status, paid.challenge) == (payment.payment_id, Status.SUCCEEDED, None)
+        assert (paid.payment_id, paid.status, paid.challenge) == (payment.payment_id, PaymentStatus.SUCCEEDED, None)
         assert shop.count("decide") == shop.count("verify") == shop.count("submit") == 1
         assert shop.paid_by("o_1001") == [payment.payment_id]
 
@@ -63,7 +63,7 @@ async def test_who_is_listed_is_rejected_and_nothing_is_sent() -> None:
 async def test_what_risk_accepts_goes_straight_on() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
-        assert (payment.status, payment.challenge) == (Status.SUCCEEDED, None)
+        assert (payment.status, payment.challenge) == (PaymentStatus.SUCCEEDED, None)
         assert shop.count("verify") == 0
 
 
@@ -73,16 +73,16 @@ async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_h
         for left in (2, 1):
             payment = await shop.answer(payment, "000000")
             assert payment.challenge is not None
-            assert (payment.status, payment.challenge.attempts_left) == (Status.CHALLENGE, left)
+            assert (payment.status, payment.challenge.attempts_left) == (PaymentStatus.CHALLENGE, left)
         spent = await shop.answer(payment, "000000")
-        assert (spent.status, spent.challenge) == (Status.FAILED, None)
+        assert (spent.status, spent.challenge) == (PaymentStatus.FAILED, None)
         assert spent.message.code is MessageCode.CHALLENGE_FAILED
         for token in (first, payment, spent):
-            assert (await shop.answer(token)).status in (Status.FAILED, Status.CLOSED), (
+            assert (await shop.answer(token)).status in (PaymentStatus.FAILED, PaymentStatus.CLOSED), (
                 "the right answer is too late, by any token"
             )
-        assert (await shop.answer(spent)).status is Status.FAILED
-        assert (await shop.pay("chinese_shop", "QUICK_PAY:c_2")).status is Status.CLOSED
+        assert (await shop.answer(spent)).status is PaymentStatus.FAILED
+        assert (await shop.pay("chinese_shop", "QUICK_PAY:c_2")).status is PaymentStatus.CLOSED
         assert shop.count("submit") == 0
         assert shop.entries == ()
 
@@ -95,14 +95,14 @@ async def test_a_risk_service_that_never_counts_is_counted_for() -> None:
             payment = await shop.answer(payment, "000000")
             assert payment.challenge is not None
             assert payment.challenge.attempts_left == left
-        assert (await shop.answer(payment, "000000")).status is Status.FAILED
+        assert (await shop.answer(payment, "000000")).status is PaymentStatus.FAILED
         assert shop.entries == ()
 
 
 async def test_a_right_answer_after_wrong_ones_passes() -> None:
     async with checkout() as shop:
         payment = await shop.answer(await shop.answer(await challenged(shop), "1"), "2")
-        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile() -> None:
@@ -117,9 +117,9 @@ async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile
         await asyncio.sleep(101)
         shop.forget()
         over = await shop.answer(payment)
-        assert over.status is Status.CLOSED
+        assert over.status is PaymentStatus.CLOSED
         assert shop.count("verify") == 0, "risk is not asked about what is over"
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.entries == ()
 
 
@@ -127,17 +127,17 @@ async def test_one_that_nobody_answers_is_closed_by_whoever_looks() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         await asyncio.sleep(299)
-        assert (await shop.look(payment)).status is Status.CHALLENGE
+        assert (await shop.look(payment)).status is PaymentStatus.CHALLENGE
         await asyncio.sleep(2)
-        assert (await shop.look(payment)).status is Status.CLOSED
-        assert (await shop.ended(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
+        assert (await shop.ended(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_risk_calling_it_expired_ends_it_though_our_clock_does_not() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.says["verify"] = _verified("EXPIRED", 0)
-        assert (await shop.answer(payment)).status is Status.CLOSED
+        assert (await shop.answer(payment)).status is PaymentStatus.CLOSED
         assert shop.entries == ()
 
 
@@ -146,9 +146,9 @@ async def test_it_is_passed_in_another_tab_and_this_one_sees_it() -> None:
         payment = await challenged(shop)
         paid = await shop.answer(payment)
         shop.forget()
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         late = await shop.answer(payment, "000000")
-        assert (late.payment_id, late.status) == (paid.payment_id, Status.SUCCEEDED)
+        assert (late.payment_id, late.status) == (paid.payment_id, PaymentStatus.SUCCEEDED)
         assert shop.count("verify") == shop.count("submit") == 0
 
 
@@ -157,7 +157,7 @@ async def test_two_tabs_with_the_same_answer_at_once_are_one() -> None:
         payment = await challenged(shop)
         one, other = await asyncio.gather(shop.answer(payment), shop.answer(payment))
         assert one == other
-        assert one.status is Status.SUCCEEDED
+        assert one.status is PaymentStatus.SUCCEEDED
         assert shop.count("verify") == shop.count("submit") == 1
 
 
@@ -165,7 +165,11 @@ async def test_a_right_and_a_wrong_answer_at_once_pay_once() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         found = await asyncio.gather(shop.answer(payment, "000000"), shop.answer(payment))
-        assert {one.status for one in found} <= {Status.CHALLENGE, Status.SUCCEEDED, Status.PROCESSING}
+        assert {one.status for one in found} <= {
+            PaymentStatus.CHALLENGE,
+            PaymentStatus.SUCCEEDED,
+            PaymentStatus.PROCESSING,
+        }
         assert shop.paid_by("o_1001") == [payment.payment_id]
 
 
@@ -182,14 +186,14 @@ async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> No
         assert again.challenge.challenge_id == first.challenge.challenge_id
         assert again.challenge.expires_at == first.challenge.expires_at
         assert again.challenge.attempts_left == 2, "risk has counted"
-        assert (await shop.answer(again)).status is Status.SUCCEEDED
+        assert (await shop.answer(again)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_the_token_alone_carries_the_challenge_to_another_worker() -> None:
     async with checkout(workers=2) as shop:
         payment = await challenged(shop)
         answered = await shop.of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, OTP)
-        assert answered.status is Status.SUCCEEDED
+        assert answered.status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_there() -> None:
@@ -213,7 +217,7 @@ async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sen
         assert unavailable.value.silent == ("risk",)
         assert shop.count("decide") == 1, "a decision may send a text message"
         assert shop.count("submit") == 0
-        assert (await shop.answer(await shop.submit(request))).status is Status.SUCCEEDED
+        assert (await shop.answer(await shop.submit(request))).status is PaymentStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -228,7 +232,7 @@ async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may
         assert unavailable.value.silent == ("risk",)
         assert shop.count("verify") == 1
         assert shop.count("submit") == 0
-        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_challenge_that_risk_has_lost_is_asked_for_anew_of_the_same_payment_and_not_for_ever() -> None:
@@ -238,7 +242,7 @@ async def test_a_challenge_that_risk_has_lost_is_asked_for_anew_of_the_same_paym
         for _ in range(2):
             shop.world.risk._cases.clear()
             before, payment = payment, await shop.answer(payment)
-            assert (payment.status, payment.payment_id) == (Status.CHALLENGE, before.payment_id)
+            assert (payment.status, payment.payment_id) == (PaymentStatus.CHALLENGE, before.payment_id)
             assert payment.challenge is not None
             seen.add(payment.challenge.challenge_id)
         assert len(seen) == 3
@@ -253,7 +257,7 @@ async def test_one_that_was_asked_for_anew_is_passed_like_the_first() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.world.risk._cases.clear()
-        assert (await shop.answer(await shop.answer(payment))).status is Status.SUCCEEDED
+        assert (await shop.answer(await shop.answer(payment))).status is PaymentStatus.SUCCEEDED
         assert shop.count("submit") == 1
 
 

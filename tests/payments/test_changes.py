@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from cashier.domain.money import Money
-from cashier.domain.offer_diff import What
+from cashier.domain.offer_diff import ChangeType
 from cashier.domain.pay_method import ReasonCode
 from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.payment_state import FINAL, Status
+from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import CheckUnavailable, ConsultChanged
 from tests.payments.checkout import Checkout, checkout, first_available
 
@@ -37,15 +37,15 @@ async def _order_gets_dearer(shop: Checkout) -> None:
 
 
 async def _red_packet_is_spent_elsewhere(shop: Checkout) -> None:
-    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is Status.SUCCEEDED
+    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is PaymentStatus.SUCCEEDED
 
 
 async def _balance_is_spent_elsewhere(shop: Checkout) -> None:
-    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is Status.SUCCEEDED
+    assert (await shop.pay("balance_is_enough", "BALANCE:acc_1", key="other")).status is PaymentStatus.SUCCEEDED
 
 
 async def _limit_is_used_up_elsewhere(shop: Checkout) -> None:
-    assert (await shop.pay("guest_order", "QUICK_PAY:c_1", key="other")).status is Status.SUCCEEDED
+    assert (await shop.pay("guest_order", "QUICK_PAY:c_1", key="other")).status is PaymentStatus.SUCCEEDED
 
 
 async def _alipay_closes(shop: Checkout) -> None:
@@ -66,31 +66,31 @@ async def _card_disappears(shop: Checkout) -> None:
     del person.cards[1]
 
 
-KINDS: dict[str, tuple[str, str, Happening, set[What]]] = {
-    "the fee rises": ("chinese_shop", "CARD", _fee_rises, {What.PRICE_CHANGED}),
-    "a discount shrinks": ("chinese_shop", "WALLET:ALIPAY", _discount_shrinks, {What.PRICE_CHANGED}),
-    "the order gets dearer": ("chinese_shop", "WALLET:ALIPAY", _order_gets_dearer, {What.PRICE_CHANGED}),
+KINDS: dict[str, tuple[str, str, Happening, set[ChangeType]]] = {
+    "the fee rises": ("chinese_shop", "CARD", _fee_rises, {ChangeType.PRICE_CHANGED}),
+    "a discount shrinks": ("chinese_shop", "WALLET:ALIPAY", _discount_shrinks, {ChangeType.PRICE_CHANGED}),
+    "the order gets dearer": ("chinese_shop", "WALLET:ALIPAY", _order_gets_dearer, {ChangeType.PRICE_CHANGED}),
     "a promotion is used": (
         "chinese_shop",
         "QUICK_PAY:c_2",
         _red_packet_is_spent_elsewhere,
-        {What.PROMOTION_GONE, What.PRICE_CHANGED},
+        {ChangeType.PROMOTION_GONE, ChangeType.PRICE_CHANGED},
     ),
     "a balance is short": (
         "chinese_shop",
         "BALANCE:acc_1+QUICK_PAY",
         _balance_is_spent_elsewhere,
-        {What.BALANCE_SHORT, What.PRICE_CHANGED},
+        {ChangeType.BALANCE_SHORT, ChangeType.PRICE_CHANGED},
     ),
     "a limit is reached": (
         "balance_is_enough",
         "QUICK_PAY:c_1",
         _limit_is_used_up_elsewhere,
-        {What.LIMIT_REACHED, What.PROMOTION_GONE, What.PRICE_CHANGED},
+        {ChangeType.LIMIT_REACHED, ChangeType.PROMOTION_GONE, ChangeType.PRICE_CHANGED},
     ),
-    "a channel closes": ("chinese_shop", "WALLET:ALIPAY", _alipay_closes, {What.METHOD_CLOSED}),
-    "a card is unbound": ("chinese_shop", "QUICK_PAY:c_2", _card_is_unbound, {What.CARD_UNBOUND}),
-    "a card is gone": ("chinese_shop", "QUICK_PAY:c_2", _card_disappears, {What.CARD_UNBOUND}),
+    "a channel closes": ("chinese_shop", "WALLET:ALIPAY", _alipay_closes, {ChangeType.METHOD_CLOSED}),
+    "a card is unbound": ("chinese_shop", "QUICK_PAY:c_2", _card_is_unbound, {ChangeType.CARD_UNBOUND}),
+    "a card is gone": ("chinese_shop", "QUICK_PAY:c_2", _card_disappears, {ChangeType.CARD_UNBOUND}),
 }
 
 
@@ -108,11 +108,11 @@ async def test_a_change_is_told_by_its_kind_and_the_fresh_consultation_can_be_pa
         fresh = changed.value.consultation
         assert fresh.payable
         payment = await shop.submit(shop.taking(case, fresh, first_available(fresh)), "k2")
-        if payment.status is Status.CHALLENGE:
+        if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
-        if payment.status is Status.ACTION_REQUIRED:
+        if payment.status is PaymentStatus.ACTION_REQUIRED:
             shop.settle(payment)
-        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.paid_by(request.order_id) == [payment.payment_id]
 
 
@@ -134,13 +134,13 @@ async def test_a_price_that_is_made_up_differently_has_changed_though_its_total_
         shop.reprice("o_1001", 12_744)
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        assert {change.what for change in changed.value.changes} == {What.PRICE_CHANGED}
+        assert {change.what for change in changed.value.changes} == {ChangeType.PRICE_CHANGED}
         assert None not in {change.subject for change in changed.value.changes}, "the payer would pay the same"
         assert shop.count("submit") == 0
 
 
 async def test_every_kind_of_change_is_shown_here() -> None:
-    assert set().union(*(told for *_, told in KINDS.values())) | {What.ORDER_STATE} == set(What)
+    assert set().union(*(told for *_, told in KINDS.values())) | {ChangeType.ORDER_STATE} == set(ChangeType)
 
 
 async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() -> None:
@@ -151,9 +151,9 @@ async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() ->
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         payment = await shop.submit(shop.taking("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
-        assert payment.status is Status.ACTION_REQUIRED
+        assert payment.status is PaymentStatus.ACTION_REQUIRED
         shop.settle(payment)
-        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() -> None:
@@ -173,13 +173,13 @@ async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() ->
 @pytest.mark.parametrize(
     ("expected", "promotions", "what"),
     [
-        (11_299, ("p_4",), What.PRICE_CHANGED),
-        (11_301, ("p_4",), What.PRICE_CHANGED),
-        (11_300, ("p_4", "p_5"), What.PROMOTION_GONE),
+        (11_299, ("p_4",), ChangeType.PRICE_CHANGED),
+        (11_301, ("p_4",), ChangeType.PRICE_CHANGED),
+        (11_300, ("p_4", "p_5"), ChangeType.PROMOTION_GONE),
     ],
 )
 async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
-    expected: int, promotions: tuple[str, ...], what: What
+    expected: int, promotions: tuple[str, ...], what: ChangeType
 ) -> None:
     async with checkout() as shop:
         request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
@@ -197,7 +197,7 @@ async def test_a_method_that_was_never_offered_is_not_taken() -> None:
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(other)
         assert [(change.what, change.reason) for change in changed.value.changes] == [
-            (What.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
+            (ChangeType.METHOD_CLOSED, ReasonCode.NOT_OFFERED)
         ]
         assert shop.count("submit") == 0
 
@@ -215,7 +215,7 @@ async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent
         shop.forget()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        assert [change.what for change in changed.value.changes] == [What.ORDER_STATE]
+        assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
         assert not changed.value.consultation.payable
         assert changed.value.consultation.blocked is not None
         assert changed.value.consultation.blocked.code == f"ORDER_{state.upper()}"
@@ -225,11 +225,11 @@ async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent
 async def test_what_was_checked_before_a_challenge_is_checked_again_after_it() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
-        assert payment.status is Status.CHALLENGE
+        assert payment.status is PaymentStatus.CHALLENGE
         await _card_is_unbound(shop)
         with pytest.raises(ConsultChanged) as changed:
             await shop.answer(payment)
-        assert [change.what for change in changed.value.changes] == [What.CARD_UNBOUND]
+        assert [change.what for change in changed.value.changes] == [ChangeType.CARD_UNBOUND]
         assert shop.count("submit") == 0
         assert shop.entries == ()
 
@@ -242,4 +242,4 @@ async def test_after_a_challenge_too_everybody_must_be_heard() -> None:
             await shop.answer(payment)
         assert shop.count("submit") == 0
         shop.clear()
-        assert (await shop.answer(payment)).status is Status.SUCCEEDED, "the answer had passed, and still counts"
+        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer had passed, and still counts"

@@ -10,7 +10,7 @@ import pytest
 
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Says, checkout
 
@@ -31,9 +31,9 @@ async def test_paid_but_closed_is_refunding_and_the_payer_is_told_of_15_working_
     async with checkout() as shop:
         shop.befall("engine", "close_first", on="submit")
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1", locale=locale)
-        assert payment.status is Status.CLOSED_REFUNDING
+        assert payment.status is PaymentStatus.CLOSED_REFUNDING
         assert (payment.message.code, payment.message.text) == (MessageCode.CLOSED_REFUNDING, text)
-        assert (await shop.look(payment)).status is Status.CLOSED_REFUNDING
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED_REFUNDING
         assert shop.kept() == {}
         assert shop.paid_by("o_1002") == []
 
@@ -43,7 +43,7 @@ async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() 
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.world.acquirer.close("o_1001")
         shop.settle(payment)
-        assert (await shop.look(payment)).status is Status.CLOSED_REFUNDING
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED_REFUNDING
         assert shop.kept() == {}
 
 
@@ -51,17 +51,17 @@ async def test_an_order_that_closes_while_the_payer_is_away_is_ended_at_the_next
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.world.acquirer.close("o_1001")
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.count("reverse") == 1
         shop.settle(payment)
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_an_order_that_closes_during_a_challenge_ends_it_and_nothing_was_sent() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         shop.world.acquirer.close("o_1001")
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.entries == ()
 
 
@@ -105,16 +105,16 @@ async def _closed(shop: Checkout) -> Payment:
     return await shop.cancel(await _action_required(shop))
 
 
-BEFORE_AND_AFTER: dict[Callable[[Checkout], Awaitable[Payment]], tuple[Status, Status]] = {
-    _challenge: (Status.CHALLENGE, Status.CLOSED),
-    _action_required: (Status.ACTION_REQUIRED, Status.CLOSED),
-    _processing: (Status.PROCESSING, Status.CLOSED),
-    _never_arrived: (Status.PROCESSING, Status.CLOSED),
-    _user_paying: (Status.PROCESSING, Status.CLOSED),
-    _succeeded: (Status.SUCCEEDED, Status.SUCCEEDED),
-    _failed: (Status.FAILED, Status.FAILED),
-    _closed_refunding: (Status.CLOSED_REFUNDING, Status.CLOSED_REFUNDING),
-    _closed: (Status.CLOSED, Status.CLOSED),
+BEFORE_AND_AFTER: dict[Callable[[Checkout], Awaitable[Payment]], tuple[PaymentStatus, PaymentStatus]] = {
+    _challenge: (PaymentStatus.CHALLENGE, PaymentStatus.CLOSED),
+    _action_required: (PaymentStatus.ACTION_REQUIRED, PaymentStatus.CLOSED),
+    _processing: (PaymentStatus.PROCESSING, PaymentStatus.CLOSED),
+    _never_arrived: (PaymentStatus.PROCESSING, PaymentStatus.CLOSED),
+    _user_paying: (PaymentStatus.PROCESSING, PaymentStatus.CLOSED),
+    _succeeded: (PaymentStatus.SUCCEEDED, PaymentStatus.SUCCEEDED),
+    _failed: (PaymentStatus.FAILED, PaymentStatus.FAILED),
+    _closed_refunding: (PaymentStatus.CLOSED_REFUNDING, PaymentStatus.CLOSED_REFUNDING),
+    _closed: (PaymentStatus.CLOSED, PaymentStatus.CLOSED),
 }
 
 
@@ -132,14 +132,14 @@ async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(
         assert (await shop.look(cancelled)).status is after
         assert (await shop.look(payment)).status in (before, after), "an older token says what it said"
         assert (await shop.ended(payment)).status is after, "and comes to the same end"
-        assert shop.kept() == (kept if after is Status.SUCCEEDED else {})
+        assert shop.kept() == (kept if after is PaymentStatus.SUCCEEDED else {})
 
 
 async def test_a_cancel_of_what_was_paid_meanwhile_says_paid() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.settle(payment)
-        assert (await shop.cancel(payment)).status is Status.SUCCEEDED
+        assert (await shop.cancel(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -> None:
@@ -147,14 +147,16 @@ async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.befall("engine", "swallow", always=True)
         cancelled = await shop.cancel(payment)
-        assert (cancelled.status, cancelled.message.code) == (Status.PROCESSING, MessageCode.CLOSING)
+        assert (cancelled.status, cancelled.message.code) == (PaymentStatus.PROCESSING, MessageCode.CLOSING)
         assert cancelled.poll_after_ms is not None
         await asyncio.sleep(5)
-        assert (await shop.look(cancelled)).status is Status.PROCESSING
+        assert (await shop.look(cancelled)).status is PaymentStatus.PROCESSING
         shop.clear()
-        assert (await shop.look(payment)).status is Status.ACTION_REQUIRED, "who has the older token has not cancelled"
-        assert (await shop.ended(cancelled)).status is Status.CLOSED
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED, (
+            "who has the older token has not cancelled"
+        )
+        assert (await shop.ended(cancelled)).status is PaymentStatus.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.kept() == {}
 
 
@@ -162,11 +164,11 @@ async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() ->
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         cancelled = await shop.cancel(payment)
-        assert cancelled.status is Status.CLOSED
+        assert cancelled.status is PaymentStatus.CLOSED
         shop.forget()
-        assert (await shop.answer(cancelled)).status is Status.CLOSED
+        assert (await shop.answer(cancelled)).status is PaymentStatus.CLOSED
         assert shop.count("verify") == 0
-        assert (await shop.answer(payment)).status is Status.CLOSED, (
+        assert (await shop.answer(payment)).status is PaymentStatus.CLOSED, (
             "the engine refuses what was reversed before it arrived"
         )
         assert shop.kept() == {}
@@ -180,12 +182,12 @@ async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_
         payment = await shop.submit(request)
         if end == "expired":
             await asyncio.sleep(301)
-        assert (await shop.cancel(payment)).status is Status.CLOSED
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
         again = await shop.submit(request)
         assert again.payment_id == payment.payment_id
         last = await shop.answer(again)
-        assert last.status is Status.CLOSED
-        assert (await shop.ended(again)).status is Status.CLOSED
+        assert last.status is PaymentStatus.CLOSED
+        assert (await shop.ended(again)).status is PaymentStatus.CLOSED
         assert shop.kept() == {}
         assert shop.paid_by("o_1001") == []
 
@@ -200,16 +202,28 @@ async def test_nothing_is_asked_of_the_engine_to_end_what_is_over() -> None:
 @pytest.mark.parametrize(
     ("result", "status", "code"),
     [
-        ({"status": "PAID", "payment_id": "pay_other"}, Status.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING),
-        ({"status": "REFUNDED"}, Status.SUCCEEDED, MessageCode.SUCCEEDED_REFUNDED),
-        ({"status": "REFUNDED", "closed_reason": "EXPIRED"}, Status.CLOSED_REFUNDING, MessageCode.CLOSED_REFUNDED),
-        ({"status": "PENDING"}, Status.PROCESSING, MessageCode.CONFIRMING),
-        ({"status": "PAYING"}, Status.PROCESSING, MessageCode.CONFIRMING),
-        ({"status": "CLOSED", "closed_reason": "EXPIRED"}, Status.CLOSED_REFUNDING, MessageCode.CLOSED_REFUNDING),
+        (
+            {"status": "PAID", "payment_id": "pay_other"},
+            PaymentStatus.CLOSED_REFUNDING,
+            MessageCode.PAID_TWICE_REFUNDING,
+        ),
+        ({"status": "REFUNDED"}, PaymentStatus.SUCCEEDED, MessageCode.SUCCEEDED_REFUNDED),
+        (
+            {"status": "REFUNDED", "closed_reason": "EXPIRED"},
+            PaymentStatus.CLOSED_REFUNDING,
+            MessageCode.CLOSED_REFUNDED,
+        ),
+        ({"status": "PENDING"}, PaymentStatus.PROCESSING, MessageCode.CONFIRMING),
+        ({"status": "PAYING"}, PaymentStatus.PROCESSING, MessageCode.CONFIRMING),
+        (
+            {"status": "CLOSED", "closed_reason": "EXPIRED"},
+            PaymentStatus.CLOSED_REFUNDING,
+            MessageCode.CLOSED_REFUNDING,
+        ),
     ],
 )
 async def test_the_acquirers_word_is_the_payers_truth_whatever_the_engine_calls_a_success(
-    result: dict[str, str], status: Status, code: MessageCode
+    result: dict[str, str], status: PaymentStatus, code: MessageCode
 ) -> None:
     async with checkout() as shop:
         shop.says["result"] = _result(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cashier.domain.pay_method import Availability, Kind
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.sandbox import CASES
 from tests.payments.checkout import checkout
 
@@ -40,12 +40,12 @@ EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
 async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option_id: str | None) -> None:
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id, card_token="tok_1" if method_id == "CARD" else None)
-        if payment.status is Status.CHALLENGE:
+        if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
-        if payment.status is Status.ACTION_REQUIRED:
+        if payment.status is PaymentStatus.ACTION_REQUIRED:
             shop.settle(payment)
             payment = await shop.ended(payment)
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         kept = shop.kept()
         assert kept == EXACT[case, method_id, option_id]
         order = CASES[case].request["amount"]["value"]
@@ -68,7 +68,9 @@ async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whate
     for method_id in ways:
         async with checkout() as shop:
             payment = await shop.pay("discounted_to_zero", method_id)
-            assert (payment.status, payment.amount.value, payment.route) == (Status.SUCCEEDED, 0, None), method_id
+            assert (payment.status, payment.amount.value, payment.route) == (PaymentStatus.SUCCEEDED, 0, None), (
+                method_id
+            )
             assert shop.kept() == {"PROMOTION:p_3": 288}
             assert shop.paid_by("o_1011") == [payment.payment_id]
 
@@ -76,15 +78,15 @@ async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whate
 async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
-        if payment.status is Status.CHALLENGE:
+        if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
     async with checkout() as shop:
         shop.befall("engine", "decline", on="submit")
         payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
-        if payment.status is Status.CHALLENGE:
+        if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
-        assert payment.status is Status.FAILED
+        assert payment.status is PaymentStatus.FAILED
         assert shop.kept() == {}
         assert {entry.source for entry in shop.entries if entry.what == "RETURNED"} == {
             "PROMOTION:p_4",
@@ -96,9 +98,9 @@ async def test_a_coupon_is_used_once_and_offered_again_after_a_payment_that_fail
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k1")
         shop.settle(payment, "FAILED")
-        assert (await shop.look(payment)).status is Status.FAILED
+        assert (await shop.look(payment)).status is PaymentStatus.FAILED
         again = await shop.pay("balance_is_enough", "BALANCE:acc_1", key="k2")
-        assert again.status is Status.SUCCEEDED
+        assert again.status is PaymentStatus.SUCCEEDED
         assert shop.kept()["PROMOTION:p_3"] == 288
         other = await shop.chosen("guest_order", "BALANCE:acc_1")
         assert "p_3" not in other.promotion_ids

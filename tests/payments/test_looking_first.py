@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from cashier.consultation.flow import OrderUnknown
-from cashier.domain.offer_diff import What
+from cashier.domain.offer_diff import ChangeType
 from cashier.domain.pay_method import Availability
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import ConsultChanged, EngineUnavailable, Invalid
 from tests.payments.checkout import GATING, REQUIRED, by_id, checkout
 
@@ -23,7 +23,7 @@ async def test_a_submit_looks_up_then_asks_all_eight_then_risk_then_the_engine_t
         request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
         shop.forget()
         payment = await shop.submit(request)
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert shop.asked[0] == "look_up"
         assert sorted(shop.asked[1:9]) == sorted(SOURCES)
         assert shop.asked[9:] == ["decide", "submit", "result"]
@@ -36,7 +36,11 @@ async def test_a_payment_that_is_there_is_told_and_nothing_is_asked_again() -> N
         shop.forget()
         again = await shop.submit(request)
         assert shop.asked == ["look_up", "result"]
-        assert (again.payment_id, again.status, again.amount) == (first.payment_id, Status.SUCCEEDED, first.amount)
+        assert (again.payment_id, again.status, again.amount) == (
+            first.payment_id,
+            PaymentStatus.SUCCEEDED,
+            first.amount,
+        )
 
 
 async def test_one_that_waits_for_the_payer_is_told_with_what_the_payer_has_to_do() -> None:
@@ -45,10 +49,10 @@ async def test_one_that_waits_for_the_payer_is_told_with_what_the_payer_has_to_d
         first = await shop.submit(request)
         await asyncio.sleep(3)
         again = await shop.submit(request)
-        assert again.status is Status.ACTION_REQUIRED
+        assert again.status is PaymentStatus.ACTION_REQUIRED
         assert again.next_action == first.next_action
         assert shop.count("submit") == shop.count("decide") == 1
-        assert (await shop.cancel(again)).status is Status.CLOSED
+        assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
 
 
 @pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
@@ -61,14 +65,14 @@ async def test_without_an_answer_to_the_first_look_nothing_at_all_is_sent(fault:
             await shop.submit(request)
         assert set(shop.asked) == {"look_up"}
         shop.clear()
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_the_first_look_is_made_again_before_it_is_given_up() -> None:
     async with checkout() as shop:
         request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
         shop.befall("engine", "reset", "error", on="look_up")
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
         assert shop.count("look_up") == 3
 
 
@@ -80,7 +84,7 @@ async def test_a_cache_that_is_behind_decides_nothing() -> None:
         assert by_id(behind, "WALLET:ALIPAY").availability is Availability.AVAILABLE, "the cache is warm, and behind"
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(shop.taking("chinese_shop", offer, "WALLET:ALIPAY"))
-        assert [change.what for change in changed.value.changes] == [What.METHOD_CLOSED]
+        assert [change.what for change in changed.value.changes] == [ChangeType.METHOD_CLOSED]
         assert by_id(changed.value.consultation, "WALLET:ALIPAY").availability is Availability.UNAVAILABLE
         assert shop.count("decide") == shop.count("submit") == 0
 
@@ -92,7 +96,7 @@ async def test_every_submit_asks_all_eight_anew_however_warm_the_cache_is() -> N
             shop.forget()
             payment = await shop.submit(request, key)
             assert set(shop.asked) >= SOURCES
-            assert (await shop.cancel(payment)).status is Status.CLOSED
+            assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_an_order_that_is_gone_is_unknown_and_nothing_is_sent() -> None:

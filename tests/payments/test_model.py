@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import FINAL, Status
+from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import ConsultChanged
 from cashier.sandbox import World, weather_named
 from cashier.sandbox.risk import ANSWER
@@ -167,7 +167,7 @@ class Paying(RuleBasedStateMachine):
     ) -> None:
         """The challenge, also where there is none any more; sometimes in two tabs at once."""
         self.befalls(trouble)
-        story = self._story(which, Status.CHALLENGE)
+        story = self._story(which, PaymentStatus.CHALLENGE)
         value, given = ANSWER if right else "000000", (story.payment_id, self._one(story.tokens, token))
         if other_tab:
             self._asks(self.workers[1 - worker].payments.answer(*given, value), 1 - worker, "meanwhile")
@@ -180,7 +180,7 @@ class Paying(RuleBasedStateMachine):
     ) -> None:
         self.befalls(trouble)
         payments = self.workers[worker].payments
-        story = self._story(which, Status.ACTION_REQUIRED if wait_ms is None else None)
+        story = self._story(which, PaymentStatus.ACTION_REQUIRED if wait_ms is None else None)
         given = (story.payment_id, self._one(story.tokens, token))
         began, refused = self.told.begins(), self.told.heard["TokenRefused"]
         self._asks(payments.cancel(*given) if wait_ms is None else payments.look(*given, wait_ms=wait_ms), worker, how)
@@ -408,7 +408,7 @@ class Paying(RuleBasedStateMachine):
         elif not task.cancelled():
             task.result()
 
-    def _story(self, which: int, told: Status | None = None) -> Story:
+    def _story(self, which: int, told: PaymentStatus | None = None) -> Story:
         """Of those that were told so last, where there are any."""
         stories = list(self.told.stories.values())
         return self._one([story for story in stories if story.told is told] or stories, which)
@@ -430,4 +430,4 @@ def test_no_history_breaks_a_promise() -> None:
     for dice in range(DICE):
         run_state_machine_as_test(Paying if "PROOF" in os.environ else seed(dice)(Paying), settings=few)
     # A proof in which nothing happens proves nothing.
-    assert {status for status in Status if SEEN[status]} == set(Status), SEEN
+    assert {status for status in PaymentStatus if SEEN[status]} == set(PaymentStatus), SEEN

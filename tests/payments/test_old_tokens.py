@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import Invalid, KeyReused
 from cashier.wire.transport import Request, Response
 from tests.payments.checkout import Checkout, Says, by_id, checkout
@@ -25,13 +25,13 @@ async def test_who_follows_by_the_token_of_a_challenge_that_was_passed_elsewhere
     async with checkout() as shop:
         challenged = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
         passed = await shop.answer(challenged)
-        assert passed.status is Status.ACTION_REQUIRED
+        assert passed.status is PaymentStatus.ACTION_REQUIRED
         assert passed.expires_at > challenged.expires_at
         async with aclosing(shop.payments.follow(challenged.payment_id, challenged.payment_token)) as seen:
-            assert (await anext(seen)).status is Status.ACTION_REQUIRED
+            assert (await anext(seen)).status is PaymentStatus.ACTION_REQUIRED
             await asyncio.sleep((challenged.expires_at - shop.world.clock()).total_seconds() + 1)
             shop.settle(passed)
-            assert (await anext(seen)).status is Status.SUCCEEDED
+            assert (await anext(seen)).status is PaymentStatus.SUCCEEDED
         assert shop.count("reverse") == 0
 
 
@@ -39,17 +39,17 @@ async def test_a_long_poll_comes_back_at_once_with_what_is_news_to_its_caller() 
     async with checkout() as shop:
         shop.befall("engine", "reset", on="submit")
         told = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        assert told.status is Status.PROCESSING
+        assert told.status is PaymentStatus.PROCESSING
         began_s = now_s()
         news = await shop.look(told, 30_000)
-        assert news.status is Status.ACTION_REQUIRED
+        assert news.status is PaymentStatus.ACTION_REQUIRED
         assert now_s() - began_s == pytest.approx(0, abs=1)
         assert news.payment_token != told.payment_token
         again = await shop.look(news, 5_000)
-        assert again.status is Status.ACTION_REQUIRED
+        assert again.status is PaymentStatus.ACTION_REQUIRED
         assert now_s() - began_s == pytest.approx(5, abs=1)
         assert again.payment_token == news.payment_token, "there is nothing else to say by it"
-        assert (await shop.cancel(again)).status is Status.CLOSED
+        assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
 
 
 async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_before_it_comes_back() -> None:
@@ -61,7 +61,7 @@ async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_be
         waiting = asyncio.create_task(shop.look(told, 20_000))
         await asyncio.sleep(3)
         shop.settle(told)
-        assert (await waiting).status is Status.SUCCEEDED
+        assert (await waiting).status is PaymentStatus.SUCCEEDED
 
 
 async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> None:
@@ -69,9 +69,9 @@ async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> No
         paid = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         shop.befall("engine", "error", always=True)
         shop.befall("acquirer", "error", always=True)
-        assert (await shop.look(paid)).status is Status.SUCCEEDED
+        assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
         shop.clear()
-        assert (await shop.look(paid)).status is Status.SUCCEEDED
+        assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_silent() -> None:
@@ -81,15 +81,15 @@ async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_
         assert ours.payment_id == theirs.payment_id
         live = await shop.submit(await shop.chosen("chinese_shop", "CARD", card_token="tok_3ds_1"))
         live = await shop.answer(live)
-        assert live.status is Status.ACTION_REQUIRED
+        assert live.status is PaymentStatus.ACTION_REQUIRED
         shop.befall("engine", "error", on="look_up")
         shop.befall("engine", "error", "error", "error", on="look_up")
-        assert (await shop.cancel(theirs)).status is Status.PROCESSING
+        assert (await shop.cancel(theirs)).status is PaymentStatus.PROCESSING
         assert shop.count("reverse") == 0
         with pytest.raises(KeyReused):
             await shop.cancel(theirs)
-        assert (await shop.look(live)).status is Status.ACTION_REQUIRED
-        assert (await shop.cancel(live)).status is Status.CLOSED
+        assert (await shop.look(live)).status is PaymentStatus.ACTION_REQUIRED
+        assert (await shop.cancel(live)).status is PaymentStatus.CLOSED
 
 
 async def test_a_retry_and_the_answer_to_its_challenge_at_once_are_one_submit() -> None:
@@ -98,7 +98,7 @@ async def test_a_retry_and_the_answer_to_its_challenge_at_once_are_one_submit() 
         challenged = await shop.submit(request)
         shop.forget()
         found = await asyncio.gather(shop.answer(challenged), shop.submit(request))
-        assert {payment.status for payment in found} == {Status.SUCCEEDED}
+        assert {payment.status for payment in found} == {PaymentStatus.SUCCEEDED}
         assert shop.count("submit") == 1
 
 
@@ -114,11 +114,11 @@ async def test_an_engine_that_does_not_say_which_body_it_has_is_known_by_what_wa
         request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
         first = await shop.submit(request)
         shop.says["look_up"] = _without_fingerprint(shop)
-        assert (await shop.submit(request)).status is Status.ACTION_REQUIRED
+        assert (await shop.submit(request)).status is PaymentStatus.ACTION_REQUIRED
         with pytest.raises(KeyReused):
             await shop.submit(msgspec.structs.replace(request, return_url="https://shop.example/back"))
         shop.says.clear()
-        assert (await shop.cancel(first)).status is Status.CLOSED
+        assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
 async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
@@ -137,7 +137,7 @@ async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
         with pytest.raises(KeyReused):
             await shop.submit(other, "k2")
         shop.says.clear()
-        assert (await shop.cancel(await shop.submit(request))).status is Status.CLOSED
+        assert (await shop.cancel(await shop.submit(request))).status is PaymentStatus.CLOSED
 
 
 async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
@@ -145,7 +145,7 @@ async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
         code = "62" + "0" * 17
         payment = await shop.pay("chinese_shop", "CARD", card_token="tok_1", auth_code=code)
         payment = await shop.answer(payment)
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert all("auth_code" not in body for body in shop.sent)
         assert payment.route is not None
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cashier.domain.channel_health import Outcome, heard
-from cashier.domain.offer_diff import What
+from cashier.domain.channel_health import ChannelOutcome, with_outcome
+from cashier.domain.offer_diff import ChangeType
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments import channel_health
 from cashier.payments.errors import ConsultChanged
 from tests.payments.checkout import Checkout, checkout
@@ -22,20 +22,20 @@ pytestmark = pytest.mark.looptime
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the records are changed by, each time."""
     found: list[str] = []
-    record = heard
+    record = with_outcome
 
-    def noting(before: Any, outcome: Outcome, *rest: Any) -> Any:
+    def noting(before: Any, outcome: ChannelOutcome, *rest: Any) -> Any:
         found.append(outcome.value)
         return record(before, outcome, *rest)
 
-    monkeypatch.setattr(channel_health, "heard", noting)
+    monkeypatch.setattr(channel_health, "with_outcome", noting)
     return found
 
 
 async def test_an_external_card_is_routed_and_the_answer_names_rule_channel_and_alternatives() -> None:
     async with checkout() as shop:
         payment = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_1"))
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert payment.route is not None
         assert payment.route.rule == "cheapest_healthy"
         assert {payment.route.channel_id, *payment.route.alternatives} == {"ch_card_adyen", "ch_card_worldpay"}
@@ -48,7 +48,7 @@ async def test_an_external_card_is_routed_and_the_answer_names_rule_channel_and_
 async def test_money_that_needs_no_channel_has_no_route() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
-        assert (payment.status, payment.route) == (Status.SUCCEEDED, None)
+        assert (payment.status, payment.route) == (PaymentStatus.SUCCEEDED, None)
         assert shop.payments._routes.records == {}
 
 
@@ -67,8 +67,8 @@ async def test_a_success_is_learned_from_once_however_often_it_is_heard(monkeypa
         assert found == [], "nothing is known yet"
         shop.settle(payment)
         for _ in range(3):
-            assert (await shop.look(payment)).status is Status.SUCCEEDED
-        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+            assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
+        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
         assert found == ["WORKED"]
         assert list(shop.payments._routes.records) == ["ch_wallet_alipay"]
 
@@ -79,13 +79,13 @@ async def test_a_channel_that_fails_is_learned_from_once_and_a_payer_who_does_no
     async with checkout() as shop:
         found = learned(monkeypatch)
         declined = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_declined", key="k1"))
-        assert (declined.status, declined.message.code) == (Status.FAILED, MessageCode.FAILED)
+        assert (declined.status, declined.message.code) == (PaymentStatus.FAILED, MessageCode.FAILED)
         await shop.look(declined)
         assert found == ["UNSURE"], "a code of which nobody knows whose fault it was"
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2")
         shop.settle(payment, "FAILED")
         refused = await shop.look(payment)
-        assert (refused.status, refused.message.code) == (Status.FAILED, MessageCode.DECLINED)
+        assert (refused.status, refused.message.code) == (PaymentStatus.FAILED, MessageCode.DECLINED)
         assert len(found) == 1
         assert shop.kept() == {}
 
@@ -95,10 +95,12 @@ async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkey
         found = learned(monkeypatch)
         shop.befall("engine", "swallow", on="submit")
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k1")
-        assert payment.status is Status.PROCESSING
+        assert payment.status is PaymentStatus.PROCESSING
         await asyncio.sleep(60)
-        assert (await shop.look(payment)).status is Status.CLOSED
-        assert (await shop.cancel(await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2"))).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
+        assert (
+            await shop.cancel(await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2"))
+        ).status is PaymentStatus.CLOSED
         assert found == []
 
 
@@ -113,7 +115,7 @@ async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkey
 async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str, channel_id: str) -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=auth_code)
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert payment.route is not None
         assert (payment.route.channel_id, payment.route.alternatives) == (channel_id, ())
         assert f"CHANNEL:{channel_id}" in shop.kept()
@@ -122,7 +124,7 @@ async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str
 async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code="990123456789012340")
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert payment.route is not None
         assert len({payment.route.channel_id, *payment.route.alternatives}) == 3
 
@@ -133,7 +135,7 @@ async def test_the_code_of_a_wallet_that_is_closed_is_not_taken_to_another() -> 
         shop.close_channels("ch_cqr_wechat")
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        assert [change.what for change in changed.value.changes] == [What.METHOD_CLOSED]
+        assert [change.what for change in changed.value.changes] == [ChangeType.METHOD_CLOSED]
         assert shop.count("submit") == 0
 
 
@@ -146,7 +148,7 @@ async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next()
         shop.close_channels(first)
         held.set()
         payment = await paying
-        assert payment.status is Status.SUCCEEDED
+        assert payment.status is PaymentStatus.SUCCEEDED
         assert [source for source in shop.kept() if source.startswith("CHANNEL")] == [
             f"CHANNEL:{shop.sent[0]['alternatives'][0]}"
         ]

@@ -13,9 +13,9 @@ from cashier.domain.money import Money
 from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import Device
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments import live_attempts
-from cashier.payments.errors import Crowded, InFlight, KeyReused
+from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from tests.payments.checkout import Checkout, SharedStore, checkout
 
 pytestmark = pytest.mark.looptime
@@ -29,7 +29,7 @@ async def test_fifty_at_once_are_one_and_all_get_its_answer() -> None:
         shop.forget()
         found = await asyncio.gather(*(shop.submit(request) for _ in range(50)))
         assert all(one == found[0] for one in found)
-        assert found[0].status is Status.SUCCEEDED
+        assert found[0].status is PaymentStatus.SUCCEEDED
         assert (shop.count("look_up"), shop.count("decide"), shop.count("submit")) == (1, 1, 1)
 
 
@@ -85,7 +85,7 @@ async def test_a_key_of_which_only_a_challenge_is_known_stands_for_its_body_all_
         with pytest.raises(KeyReused):
             await shop.submit(other, worker=workers - 1)
         assert shop.count("submit") == 0
-        assert (await shop.answer(challenged)).status is Status.SUCCEEDED
+        assert (await shop.answer(challenged)).status is PaymentStatus.SUCCEEDED
         assert store.holders == {}
 
 
@@ -94,12 +94,12 @@ async def test_in_another_worker_and_without_a_store_it_belongs_to_whichever_bod
     async with checkout(workers=2) as shop:
         challenged = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         sent = await shop.submit(await shop.chosen("chinese_shop", "WALLET:ALIPAY"), worker=1)
-        assert (challenged.status, sent.status) == (Status.CHALLENGE, Status.ACTION_REQUIRED)
+        assert (challenged.status, sent.status) == (PaymentStatus.CHALLENGE, PaymentStatus.ACTION_REQUIRED)
         assert challenged.payment_id == sent.payment_id
         with pytest.raises(KeyReused):
             await shop.answer(challenged)
         shop.settle(sent)
-        assert (await shop.look(sent)).status is Status.SUCCEEDED
+        assert (await shop.look(sent)).status is PaymentStatus.SUCCEEDED
         assert shop.count("submit") == 1
 
 
@@ -108,7 +108,7 @@ async def test_two_workers_with_one_store_send_one_submit() -> None:
         request = await shop.chosen(CASE, METHOD)
         shop.slow_engine(200)
         found = await asyncio.gather(*(shop.submit(request, worker=number % 2) for number in range(20)))
-        assert {one.status for one in found} == {Status.SUCCEEDED}
+        assert {one.status for one in found} == {PaymentStatus.SUCCEEDED}
         assert (shop.count("decide"), shop.count("submit")) == (1, 1)
 
 
@@ -121,10 +121,10 @@ async def test_two_workers_without_one_or_with_a_lost_one_charge_once_all_the_sa
         request = await shop.chosen(CASE, METHOD)
         shop.slow_engine(200)
         found = await asyncio.gather(*(shop.submit(request, worker=number % 2) for number in range(20)))
-        assert {one.status for one in found} <= {Status.SUCCEEDED, Status.PROCESSING}
+        assert {one.status for one in found} <= {PaymentStatus.SUCCEEDED, PaymentStatus.PROCESSING}
         assert shop.count("submit") <= 2
         assert {body["payment_id"] for body in shop.sent} == {found[0].payment_id}
-        assert (await shop.look(found[0])).status is Status.SUCCEEDED
+        assert (await shop.look(found[0])).status is PaymentStatus.SUCCEEDED
         assert shop.paid_by("o_1002") == [found[0].payment_id]
 
 
@@ -143,7 +143,7 @@ async def test_the_other_worker_is_waited_for_until_the_engine_has_it() -> None:
         one, other = await first, await second
         assert (one.payment_id, one.status) == (other.payment_id, other.status)
         assert shop.count("submit") == 1
-        assert (await shop.cancel(one)).status is Status.CLOSED
+        assert (await shop.cancel(one)).status is PaymentStatus.CLOSED
         assert store.holders == {}, "nothing is left in the store"
 
 
@@ -157,7 +157,7 @@ async def test_a_worker_that_takes_too_long_elsewhere_is_in_flight_and_nothing_i
             await shop.submit(request)
         assert set(shop.asked) & {"decide", "submit"} == set()
         del store.holders[key]
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_worker_that_died_in_the_middle_is_taken_over_from_when_its_time_is_up() -> None:
@@ -166,7 +166,7 @@ async def test_a_worker_that_died_in_the_middle_is_taken_over_from_when_its_time
         request = await shop.chosen(CASE, METHOD)
         now_s = asyncio.get_running_loop().time()
         store.holders[_place(f"submit {payment_id('m_1', 'o_1002', 'k1')}")] = ("a-dead-worker", now_s + 5)
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
         assert asyncio.get_running_loop().time() >= now_s + 5
 
 
@@ -181,7 +181,7 @@ async def test_a_client_that_goes_away_does_not_stop_what_it_began() -> None:
             await client
         held.set()
         found = await shop.submit(request)
-        assert found.status is Status.SUCCEEDED
+        assert found.status is PaymentStatus.SUCCEEDED
         assert shop.count("submit") == 1
 
 
@@ -191,10 +191,10 @@ async def test_no_more_are_taken_on_than_may_be_under_way() -> None:
         held = shop.held["decide"] = asyncio.Event()
         first = asyncio.create_task(shop.submit(one))
         await asyncio.sleep(1)
-        with pytest.raises(Crowded):
+        with pytest.raises(TooManyPayments):
             await shop.submit(other)
         held.set()
-        assert (await first).status is Status.SUCCEEDED
+        assert (await first).status is PaymentStatus.SUCCEEDED
 
 
 def _place(key: str) -> bytes:
@@ -205,15 +205,15 @@ async def test_the_token_of_a_body_that_never_arrived_says_and_ends_nothing_of_a
     async with checkout(workers=2) as shop:  # two, and no store: nobody knows of the other's body
         shop.befall("engine", "cut", on="submit")
         lost = await shop.pay(CASE, METHOD)
-        assert lost.status is Status.PROCESSING
+        assert lost.status is PaymentStatus.PROCESSING
         taken = await shop.submit(await shop.chosen(CASE, "WALLET:ALIPAY"), worker=1)
-        assert (taken.status, taken.payment_id) == (Status.ACTION_REQUIRED, lost.payment_id)
+        assert (taken.status, taken.payment_id) == (PaymentStatus.ACTION_REQUIRED, lost.payment_id)
         for asked in (shop.look(lost), shop.cancel(lost), shop.look(lost, 5_000)):
             with pytest.raises(KeyReused):
                 await asked
         assert shop.count("reverse") == 0
         shop.settle(taken)
-        assert (await shop.look(taken)).status is Status.SUCCEEDED
+        assert (await shop.look(taken)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_who_follows_a_body_that_never_arrived_hears_no_more_once_another_was_taken() -> None:
@@ -221,7 +221,7 @@ async def test_who_follows_a_body_that_never_arrived_hears_no_more_once_another_
         shop.befall("engine", "cut", on="submit")
         lost = await shop.pay(CASE, METHOD)
         heard = [payment async for payment in _following(shop, lost)]
-        assert [payment.status for payment in heard] == [Status.PROCESSING]
+        assert [payment.status for payment in heard] == [PaymentStatus.PROCESSING]
 
 
 async def _following(shop: Checkout, lost: Payment) -> AsyncIterator[Payment]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.payment_state import Status
-from cashier.fanout.ask import Status as Answered
+from cashier.domain.payment_state import PaymentStatus
+from cashier.fanout.ask import SourceStatus as Answered
 from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, checkout
 
@@ -26,7 +26,9 @@ async def test_a_silent_source_is_named_and_nothing_is_sent(source: str, method_
         assert shop.count("decide") == shop.count("submit") == 0
         shop.clear()
         payment = await shop.submit(request)
-        assert payment.status in (Status.ACTION_REQUIRED, Status.CHALLENGE), "the same submit, a moment later"
+        assert payment.status in (PaymentStatus.ACTION_REQUIRED, PaymentStatus.CHALLENGE), (
+            "the same submit, a moment later"
+        )
         await shop.cancel(payment)
 
 
@@ -66,7 +68,7 @@ async def test_marketing_may_be_silent_where_nothing_was_promised() -> None:
         request = await shop.chosen("without_cards", "BALANCE:acc_51")
         assert not request.promotion_ids
         shop.silent.add("marketing")
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_every_gating_source_may_be_waived_for_those_that_cannot_refuse_the_chosen_way() -> None:
@@ -74,9 +76,9 @@ async def test_every_gating_source_may_be_waived_for_those_that_cannot_refuse_th
         request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
         shop.silent.add("card")
         payment = await shop.submit(request)
-        assert payment.status is Status.ACTION_REQUIRED
+        assert payment.status is PaymentStatus.ACTION_REQUIRED
         shop.settle(payment)
-        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize(

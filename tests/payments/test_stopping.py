@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import AcceptError
 from tests.payments.checkout import checkout
 
@@ -27,7 +27,7 @@ async def test_a_submit_under_way_ends_and_its_caller_gets_the_outcome(step: str
         await asyncio.sleep(0.5)
         assert not closing.done(), "it may be money"
         held.set()
-        assert (await submitted).status is Status.SUCCEEDED
+        assert (await submitted).status is PaymentStatus.SUCCEEDED
         await closing
         assert shop.paid_by("o_1002") == [submitted.result().payment_id]
 
@@ -39,7 +39,7 @@ async def test_one_whose_engine_never_answers_is_told_as_processing_within_the_t
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
         await shop.workers[0].__aexit__(None, None, None)
-        assert (await submitted).status is Status.PROCESSING
+        assert (await submitted).status is PaymentStatus.PROCESSING
         assert shop.paid_by("o_1002") == [submitted.result().payment_id], "as whoever looks is told by the next worker"
 
 
@@ -50,7 +50,7 @@ async def test_who_waits_is_sent_home_at_once_and_does_not_hold_it_up() -> None:
         await asyncio.sleep(1)
         began_s = asyncio.get_running_loop().time()
         await shop.workers[0].__aexit__(None, None, None)
-        assert {one.status for one in await asyncio.gather(*polled)} == {Status.ACTION_REQUIRED}
+        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
         assert asyncio.get_running_loop().time() == began_s
 
 
@@ -59,7 +59,7 @@ async def test_a_challenge_outlives_the_worker_that_asked_it() -> None:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         await shop.workers[0].__aexit__(None, None, None)
         answered = await shop.of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, "246810")
-        assert answered.status is Status.SUCCEEDED
+        assert answered.status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_submit_that_is_cut_off_is_met_again_by_its_key_at_another_worker() -> None:
@@ -74,5 +74,5 @@ async def test_a_submit_that_is_cut_off_is_met_again_by_its_key_at_another_worke
         with pytest.raises(AcceptError):
             await submitted
         held.set()
-        assert (await shop.submit(request, worker=1)).status is Status.SUCCEEDED
+        assert (await shop.submit(request, worker=1)).status is PaymentStatus.SUCCEEDED
         assert shop.count("submit") == 1

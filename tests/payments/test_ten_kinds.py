@@ -10,7 +10,7 @@ import pytest
 from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from tests.payments.checkout import checkout
 
 pytestmark = pytest.mark.looptime
@@ -80,21 +80,21 @@ async def test_a_kind_goes_through_to_the_acquirers_final_word(way: Way) -> None
     async with checkout() as shop:
         payment = await shop.pay(way.case, way.method_id, way.option_id, **way.other)
         payment_id = payment.payment_id
-        if payment.status is Status.CHALLENGE:
+        if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
         if way.asks is None:
-            assert (payment.status, payment.next_action, payment.poll_after_ms) == (Status.SUCCEEDED, None, None)
+            assert (payment.status, payment.next_action, payment.poll_after_ms) == (PaymentStatus.SUCCEEDED, None, None)
         else:
             assert isinstance(payment.next_action, way.asks)
             assert payment.poll_after_ms is not None
-        if payment.status is Status.ACTION_REQUIRED:
+        if payment.status is PaymentStatus.ACTION_REQUIRED:
             await asyncio.sleep(30)
-            assert (await shop.look(payment)).status is Status.ACTION_REQUIRED
+            assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
             shop.settle(payment)
         last = await shop.ended(payment)
         assert (last.payment_id, last.status, last.message.code) == (
             payment_id,
-            Status.SUCCEEDED,
+            PaymentStatus.SUCCEEDED,
             MessageCode.SUCCEEDED,
         )
         assert (last.next_action, last.poll_after_ms, last.challenge) == (None, None, None)
@@ -108,9 +108,9 @@ async def test_a_kind_goes_through_to_the_acquirers_final_word(way: Way) -> None
 async def test_an_agreement_is_processing_without_a_payer_until_the_bank_has_done_it() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "AGREEMENT:ag_1")
-        assert (payment.status, payment.message.code) == (Status.PROCESSING, MessageCode.PROCESSING)
-        assert (await shop.look(payment)).status is Status.PROCESSING
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.PROCESSING)
+        assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.count("verify") == 0
 
 
@@ -124,9 +124,9 @@ async def test_too_little_by_transfer_goes_back_and_it_is_still_to_be_paid(
         payment = await shop.pay(case, method_id, option_id)
         asked = payment.amount.value
         shop.settle(payment, paid=asked - 1)
-        assert (await shop.look(payment)).status is Status.ACTION_REQUIRED
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
         shop.settle(payment, paid=asked)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == asked
 
 
@@ -137,7 +137,7 @@ async def test_too_much_by_transfer_pays_and_the_rest_goes_back(case: str, metho
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         shop.settle(payment, paid=payment.amount.value + 50_000)
-        assert (await shop.ended(payment)).status is Status.SUCCEEDED
+        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
         assert (
             sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == payment.amount.value
         )
@@ -152,11 +152,11 @@ async def test_a_code_that_has_expired_is_closed_and_money_that_comes_late_goes_
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         await asyncio.sleep(86_400 - 60)
-        assert (await shop.look(payment)).status is Status.ACTION_REQUIRED
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
         await asyncio.sleep(61)
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         shop.settle(payment)
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.kept() == {}
         assert shop.paid_by(payment.order_id) == []
 
@@ -165,8 +165,8 @@ async def test_money_that_comes_after_a_wallets_page_ran_out_takes_nothing() -> 
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         await asyncio.sleep(839)
-        assert (await shop.look(payment)).status is Status.ACTION_REQUIRED
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
         await asyncio.sleep(2)
         closed = await shop.look(payment)
-        assert (closed.status, closed.message.code) == (Status.CLOSED, MessageCode.CLOSED)
+        assert (closed.status, closed.message.code) == (PaymentStatus.CLOSED, MessageCode.CLOSED)
         assert shop.kept() == {}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.jws import TokenRefused
 from tests.payments.checkout import Checkout, checkout, configured
 
@@ -78,7 +78,7 @@ async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expi
         request = await shop.chosen(CASE, METHOD)
         await shop.submit(request)
         await asyncio.sleep(901)
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_consult_token_of_an_order_that_cannot_be_paid_opens_nothing() -> None:
@@ -98,7 +98,9 @@ async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
         rotated = shop.worker(configured((NEW, OLD)))
         retired = shop.worker(configured((NEW,)))
         async with rotated, retired:
-            assert (await shop.of(rotated).look(payment.payment_id, payment.payment_token)).status is Status.CHALLENGE
+            assert (
+                await shop.of(rotated).look(payment.payment_id, payment.payment_token)
+            ).status is PaymentStatus.CHALLENGE
             with pytest.raises(TokenRefused) as refused:
                 await shop.of(retired).submit(request, "k1")
             assert refused.value.code == "TOKEN_UNKNOWN_KEY"
@@ -146,7 +148,7 @@ async def test_a_token_holds_while_looking_is_worth_while() -> None:
     async with checkout() as shop:
         payment = await shop.pay(CASE, METHOD)
         await asyncio.sleep(7 * 86_400)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> None:
@@ -159,7 +161,7 @@ async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> N
         )
         assert b"tok_secret_1" not in readable
         assert b"session-7" not in readable
-        assert (await shop.answer(payment)).status is Status.SUCCEEDED
+        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
         assert next(leg for leg in shop.sent[0]["legs"] if leg["type"] == "CHANNEL")["instrument_id"] == "tok_secret_1"
         assert shop.sent[0]["return_url"] == "https://shop.example/session-7"
 

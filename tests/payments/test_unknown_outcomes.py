@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import EngineUnavailable
 from tests.payments.checkout import checkout, connection_refused
 
@@ -23,7 +23,7 @@ async def test_a_submit_without_a_readable_answer_is_processing_and_is_not_sent_
     async with checkout() as shop:
         shop.befall("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
-        assert (payment.status, payment.message.code) == (Status.PROCESSING, MessageCode.OUTCOME_UNKNOWN)
+        assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.OUTCOME_UNKNOWN)
         assert payment.poll_after_ms is not None
         assert shop.count("submit") == 1
         assert await shop.ended(payment)
@@ -35,7 +35,7 @@ async def test_where_the_money_was_taken_the_next_look_says_so(fault: str) -> No
     async with checkout() as shop:
         shop.befall("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.paid_by("o_1002") == [payment.payment_id]
 
 
@@ -45,11 +45,11 @@ async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it
         shop.befall("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
         for _ in range(10):
-            assert (await shop.look(payment)).status is Status.PROCESSING
+            assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
             await asyncio.sleep(2)
         assert shop.count("reverse") == 0
         await asyncio.sleep(11)
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.count("reverse") == 1
         assert shop.entries == ()
 
@@ -58,9 +58,9 @@ async def test_one_that_arrives_late_is_found_and_paid() -> None:
     async with checkout() as shop:
         shop.befall("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
-        assert (await shop.look(payment)).status is Status.PROCESSING
+        assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
         await asyncio.sleep(6)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.paid_by("o_1002") == [payment.payment_id]
 
 
@@ -68,9 +68,9 @@ async def test_one_that_was_sealed_and_arrives_after_all_takes_nothing() -> None
     async with checkout() as shop:
         shop.befall("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
-        assert (await shop.cancel(payment)).status is Status.CLOSED
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
         await asyncio.sleep(6)
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.kept() == {}
 
 
@@ -82,9 +82,9 @@ async def test_the_client_that_submits_again_with_its_key_is_charged_once(fault:
         first = await shop.submit(request)
         again = await shop.submit(request)
         assert again.payment_id == first.payment_id
-        assert again.status is Status.SUCCEEDED
+        assert again.status is PaymentStatus.SUCCEEDED
         await asyncio.sleep(10)
-        assert (await shop.look(first)).status is Status.SUCCEEDED
+        assert (await shop.look(first)).status is PaymentStatus.SUCCEEDED
         assert shop.paid_by("o_1002") == [first.payment_id]
 
 
@@ -97,10 +97,10 @@ async def test_an_engine_that_stays_silent_leaves_it_processing_for_days_and_nev
         for hours in (0, 1, 24, 48):
             await asyncio.sleep(hours * 3_600)
             found = await shop.look(payment)
-            assert found.status is Status.PROCESSING
+            assert found.status is PaymentStatus.PROCESSING
             assert found.poll_after_ms is not None
         shop.clear()
-        assert (await shop.look(payment)).status is Status.CLOSED
+        assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.kept() == {}
 
 
@@ -109,18 +109,18 @@ async def test_the_acquirers_word_on_this_payment_is_enough_though_the_engine_is
         shop.befall("engine", "reset", on="submit")
         payment = await shop.pay(CASE, METHOD)
         shop.befall("engine", "hang", always=True)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_acquirer_that_is_silent_leaves_a_success_to_be_confirmed() -> None:
     async with checkout() as shop:
         shop.befall("acquirer", "error", always=True)
         payment = await shop.pay(CASE, METHOD)
-        assert (payment.status, payment.message.code) == (Status.PROCESSING, MessageCode.CONFIRMING)
+        assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.CONFIRMING)
         await asyncio.sleep(7_200)
-        assert (await shop.look(payment)).status is Status.PROCESSING
+        assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
         shop.clear()
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
@@ -128,9 +128,9 @@ async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.befall("acquirer", "error", always=True)
         shop.settle(payment, "FAILED")
-        assert (await shop.look(payment)).status is Status.PROCESSING
+        assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
         shop.clear()
-        assert (await shop.look(payment)).status is Status.FAILED
+        assert (await shop.look(payment)).status is PaymentStatus.FAILED
 
 
 async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> None:
@@ -142,7 +142,7 @@ async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> N
         assert shop.count("submit") == 1
         assert shop.entries == ()
         del shop.says["submit"]
-        assert (await shop.submit(request)).status is Status.SUCCEEDED
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_another_way_after_one_that_was_never_made_is_free() -> None:
@@ -152,7 +152,7 @@ async def test_another_way_after_one_that_was_never_made_is_free() -> None:
         with pytest.raises(EngineUnavailable):
             await shop.submit(request)
         del shop.says["submit"]
-        assert (await shop.pay(CASE, "BALANCE:acc_2", key="k2")).status is Status.SUCCEEDED
+        assert (await shop.pay(CASE, "BALANCE:acc_2", key="k2")).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_poll_that_fails_once_is_made_again_before_it_counts_as_silence() -> None:
@@ -162,5 +162,5 @@ async def test_a_poll_that_fails_once_is_made_again_before_it_counts_as_silence(
         shop.befall("engine", "reset", on="look_up")
         shop.befall("acquirer", "error")
         shop.forget()
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.count("look_up") == shop.count("result") == 2

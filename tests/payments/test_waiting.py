@@ -8,8 +8,8 @@ from contextlib import aclosing
 import pytest
 
 from cashier.domain.payment_resource import Payment
-from cashier.domain.payment_state import Status
-from cashier.payments.errors import Crowded
+from cashier.domain.payment_state import PaymentStatus
+from cashier.payments.errors import TooManyPayments
 from tests.fanout.scripted import timers_set
 from tests.payments.checkout import Checkout, checkout
 
@@ -34,7 +34,7 @@ async def test_a_long_poll_comes_back_with_the_look_that_shows_a_change() -> Non
         polled = asyncio.create_task(shop.look(payment, 30_000))
         await asyncio.sleep(4.5)
         shop.settle(payment)
-        assert (await polled).status is Status.SUCCEEDED
+        assert (await polled).status is PaymentStatus.SUCCEEDED
         assert now_s() - began_s == pytest.approx(6, abs=0.1)
         assert shop.times_s("look_up") == [0, 2, 4, 6]
 
@@ -43,7 +43,7 @@ async def test_of_what_is_over_it_comes_back_at_once() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         began_s = now_s()
-        assert (await shop.look(payment, 30_000)).status is Status.SUCCEEDED
+        assert (await shop.look(payment, 30_000)).status is PaymentStatus.SUCCEEDED
         assert now_s() == began_s
 
 
@@ -54,7 +54,7 @@ async def test_of_what_does_not_change_it_comes_back_when_it_wanted_to_or_after_
     async with checkout() as shop:
         payment, began_s = await waiting(shop), now_s()
         found = await shop.look(payment, wait_ms)
-        assert found.status is Status.ACTION_REQUIRED
+        assert found.status is PaymentStatus.ACTION_REQUIRED
         assert now_s() - began_s == pytest.approx(back_after_s, abs=0.1)
         assert found.payment_token == payment.payment_token
 
@@ -65,7 +65,7 @@ async def test_a_challenge_is_waited_for_until_another_tab_has_passed_it() -> No
         polled = asyncio.create_task(shop.look(payment, 30_000))
         await asyncio.sleep(4)
         await shop.answer(payment)
-        assert (await polled).status is Status.SUCCEEDED
+        assert (await polled).status is PaymentStatus.SUCCEEDED
         assert now_s() - began_s < 7
 
 
@@ -77,11 +77,11 @@ async def test_two_hundred_who_wait_for_one_payment_share_one_look_a_step() -> N
         assert shop.payments._telling._polls.waiters == 200
         assert len(timers_set()) < 410, "a deadline for each, and one timer for the look"
         found = await asyncio.gather(*polled)
-        assert {one.status for one in found} == {Status.ACTION_REQUIRED}
+        assert {one.status for one in found} == {PaymentStatus.ACTION_REQUIRED}
         assert shop.times_s("look_up") == [0, *range(2, 20, 2)]
         assert shop.count("result") == shop.count("look_up")
         shop.settle(payment)
-        assert (await shop.look(payment)).status is Status.SUCCEEDED
+        assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_two_hundred_who_begin_at_different_times_do_not_make_it_more_than_twice_as_many() -> None:
@@ -96,7 +96,7 @@ async def test_two_hundred_who_begin_at_different_times_do_not_make_it_more_than
         await asyncio.sleep(20)
         assert shop.count("look_up") - began <= 11
         shop.settle(payment)
-        assert {(await one).status for one in polled} == {Status.SUCCEEDED}
+        assert {(await one).status for one in polled} == {PaymentStatus.SUCCEEDED}
 
 
 async def test_all_who_wait_are_told_by_the_same_look() -> None:
@@ -105,7 +105,7 @@ async def test_all_who_wait_are_told_by_the_same_look() -> None:
         polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(200)]
         await asyncio.sleep(1)
         shop.settle(payment)
-        assert {one.status for one in await asyncio.gather(*polled)} == {Status.SUCCEEDED}
+        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.SUCCEEDED}
         assert shop.times_s("look_up") == [0, 2]
 
 
@@ -134,7 +134,7 @@ async def test_one_that_leaves_takes_nothing_from_those_who_stay() -> None:
         await asyncio.sleep(1)
         leaves.cancel()
         shop.settle(payment)
-        assert (await stays).status is Status.SUCCEEDED
+        assert (await stays).status is PaymentStatus.SUCCEEDED
         assert shop.times_s("look_up") == [0, 2]
 
 
@@ -146,14 +146,14 @@ async def test_when_nobody_shall_wait_any_more_polls_come_back_and_followers_end
         await asyncio.sleep(1)
         stopped_s = now_s()
         shop.payments.stop_waiting()
-        assert {one.status for one in await asyncio.gather(*polled)} == {Status.ACTION_REQUIRED}
-        assert [one.status for one, _ in await followed] == [Status.ACTION_REQUIRED]
+        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
+        assert [one.status for one, _ in await followed] == [PaymentStatus.ACTION_REQUIRED]
         assert now_s() == stopped_s
-        assert (await shop.look(payment, 30_000)).status is Status.ACTION_REQUIRED, (
+        assert (await shop.look(payment, 30_000)).status is PaymentStatus.ACTION_REQUIRED, (
             "and who comes later is told at once"
         )
         assert now_s() == stopped_s
-        assert (await shop.cancel(payment)).status is Status.CLOSED
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_a_follower_is_told_at_once_then_what_changes_and_no_more_after_the_end() -> None:
@@ -164,8 +164,8 @@ async def test_a_follower_is_told_at_once_then_what_changes_and_no_more_after_th
         shop.settle(payment)
         told = await followed
         assert [(one.status, round(at_s - began_s)) for one, at_s in told] == [
-            (Status.ACTION_REQUIRED, 0),
-            (Status.SUCCEEDED, 10),
+            (PaymentStatus.ACTION_REQUIRED, 0),
+            (PaymentStatus.SUCCEEDED, 10),
         ]
 
 
@@ -179,23 +179,28 @@ async def test_a_follower_sees_each_thing_that_shows() -> None:
         shop.clear()
         await asyncio.sleep(10)
         shop.settle(payment)
-        expected = [Status.ACTION_REQUIRED, Status.PROCESSING, Status.ACTION_REQUIRED, Status.SUCCEEDED]
+        expected = [
+            PaymentStatus.ACTION_REQUIRED,
+            PaymentStatus.PROCESSING,
+            PaymentStatus.ACTION_REQUIRED,
+            PaymentStatus.SUCCEEDED,
+        ]
         assert [one.status for one, _ in await followed] == expected
 
 
 async def test_following_has_an_end_of_its_own() -> None:
     async with checkout(follow_s=60) as shop:
         payment, began_s = await waiting(shop), now_s()
-        assert [one.status for one, _ in await _followed(shop, payment)] == [Status.ACTION_REQUIRED]
+        assert [one.status for one, _ in await _followed(shop, payment)] == [PaymentStatus.ACTION_REQUIRED]
         assert 58 <= now_s() - began_s <= 66
-        assert (await shop.cancel(payment)).status is Status.CLOSED
+        assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_a_follower_that_goes_away_leaves_nothing() -> None:
     async with checkout() as shop:
         payment, tasks = await waiting(shop), asyncio.all_tasks()
         async with aclosing(shop.payments.follow(payment.payment_id, payment.payment_token)) as told:
-            assert (await anext(told)).status is Status.ACTION_REQUIRED
+            assert (await anext(told)).status is PaymentStatus.ACTION_REQUIRED
             second = asyncio.ensure_future(anext(told))
             await asyncio.sleep(1)
             second.cancel()
@@ -212,9 +217,9 @@ async def test_beyond_the_most_who_may_wait_a_poll_is_told_at_once_and_a_followe
         polled = [asyncio.create_task(shop.look(payment, 10_000)) for _ in range(2)]
         await asyncio.sleep(0.5)
         began_s = now_s()
-        assert (await shop.look(payment, 30_000)).status is Status.ACTION_REQUIRED
+        assert (await shop.look(payment, 30_000)).status is PaymentStatus.ACTION_REQUIRED
         assert now_s() == began_s
-        with pytest.raises(Crowded):
+        with pytest.raises(TooManyPayments):
             await anext(shop.payments.follow(payment.payment_id, payment.payment_token))
         await asyncio.gather(*polled)
         await shop.cancel(payment)
@@ -232,8 +237,8 @@ async def test_a_look_that_is_crowded_out_is_made_up_for_by_the_next_and_ends_no
         held.set()
         shop.settle(payment)
         for told in await asyncio.gather(*waits):
-            assert told[-1][0].status is Status.SUCCEEDED
-        assert (await shop.cancel(await in_the_way)).status is Status.CLOSED
+            assert told[-1][0].status is PaymentStatus.SUCCEEDED
+        assert (await shop.cancel(await in_the_way)).status is PaymentStatus.CLOSED
 
 
 async def test_the_pace_fits_the_kind() -> None:
@@ -246,7 +251,7 @@ async def test_the_pace_fits_the_kind() -> None:
         assert (await shop.look(wallet)).poll_after_ms == 10_000
         assert (await shop.look(transfer)).poll_after_ms == 60_000
         for payment in (wallet, transfer):
-            assert (await shop.cancel(payment)).status is Status.CLOSED
+            assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
 async def _followed(shop: Checkout, payment: Payment) -> list[tuple[Payment, float]]:

@@ -11,7 +11,7 @@ import pytest
 from cashier.domain.facts import Balances
 from cashier.source_errors import Overloaded, SourceError, Unreachable
 from cashier.sources.balance import BALANCE
-from cashier.sources.source_upstream import InProcess
+from cashier.sources.source_upstream import FunctionUpstream
 
 ANSWER: dict[str, Any] = {"user_id": "u_1", "accounts": []}
 
@@ -22,7 +22,7 @@ async def outcome_of(function: Callable[..., Any]) -> tuple[Any, list[dict[str, 
     told: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: told.append(context))
     ended: asyncio.Future[Any] = loop.create_future()
-    InProcess(BALANCE, function, ("user_id",)).call(
+    FunctionUpstream(BALANCE, function, ("user_id",)).call(
         {"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome)
     )
     return await ended, told
@@ -85,7 +85,7 @@ async def test_one_that_is_abandoned_is_cancelled_and_answers_nobody() -> None:
     def done(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
         raise AssertionError("nobody waits any more")
 
-    flight = InProcess(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, done)
+    flight = FunctionUpstream(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, done)
     await begun.wait()
     assert flight is not None
     flight.abandon()

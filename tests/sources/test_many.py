@@ -17,12 +17,12 @@ from cashier.fanout.batch import Batch, Outcome
 from cashier.sandbox import World, serve, weather_named
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
-from cashier.sources.batch_call import BatchSettings, ManyOverWire
+from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
 from cashier.sources.channel import CHANNEL
 from cashier.sources.source import Source
-from cashier.sources.source_upstream import OverWire
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Reply, Request, Response, Trip
+from cashier.sources.source_upstream import WireUpstream
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders, Reply, Request, Response
 
 SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 PATHS = {
@@ -35,7 +35,7 @@ PATHS = {
     "marketing": "/batch/promotions",
 }
 U_1, U_2 = {"user_id": "u_1"}, {"user_id": "u_2"}
-TRIP = Trip("test")
+TRIP = CallHeaders("test")
 
 
 class Wire:
@@ -54,7 +54,7 @@ class Wire:
 
     async def close(self) -> None: ...
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Wire:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> Wire:
         self.requests.append(request)
         self.asked.append((trip, budget_ms, avoid))
         self.replies.append(reply)
@@ -71,7 +71,7 @@ def outcomes_of(response: Response | SourceError, source: Source = BALANCE) -> S
     """What becomes of the questions of two users when the call for both is answered with `response`."""
     wire = Wire()
     heard: list[Sequence[Outcome] | SourceError] = []
-    ManyOverWire(source, wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
+    BatchWireUpstream(source, wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
     wire.replies[0](response)
     (outcomes,) = heard
     return outcomes
@@ -85,7 +85,9 @@ def answered(*parts: object) -> Sequence[Outcome]:
 
 def test_one_post_that_may_be_repeated_takes_the_parameters_of_all() -> None:
     wire = Wire()
-    leg = ManyOverWire(BALANCE, wire, "/batch/balances").call_many([U_1, U_2, U_1], TRIP, 70, lambda outcomes: None, 2)
+    leg = BatchWireUpstream(BALANCE, wire, "/batch/balances").call_many(
+        [U_1, U_2, U_1], TRIP, 70, lambda outcomes: None, 2
+    )
     (request,) = wire.requests
     assert (request.method, request.target, request.safe) == ("POST", "/batch/balances", True)
     assert json.loads(request.body) == {"requests": [U_1, U_2, U_1]}
@@ -96,7 +98,7 @@ def test_one_post_that_may_be_repeated_takes_the_parameters_of_all() -> None:
 def test_amounts_go_out_flat_in_minor_units() -> None:
     wire = Wire()
     asked = {"user_id": "u_1", "merchant_id": "m_1", "amount": Money("CNY", 12_800), "currency": "CNY", "country": "CN"}
-    ManyOverWire(SOURCES["marketing"], wire, "/batch").call_many([asked], TRIP, 70, lambda outcomes: None)
+    BatchWireUpstream(SOURCES["marketing"], wire, "/batch").call_many([asked], TRIP, 70, lambda outcomes: None)
     flat = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12_800}
     assert json.loads(wire.requests[0].body) == {"requests": [flat]}
 
@@ -112,7 +114,7 @@ def test_a_part_may_say_that_there_is_no_error() -> None:
 
 
 def test_the_bytes_of_a_part_are_read_again_as_they_were_read_at_first() -> None:
-    many = ManyOverWire(BALANCE, Wire(), "/batch")
+    many = BatchWireUpstream(BALANCE, Wire(), "/batch")
     for (outcome, none, body), known in zip(
         answered(balances("u_1"), {"error": {"status": 404}}), (U_1, U_2), strict=True
     ):
@@ -221,7 +223,7 @@ async def test_an_adapter_that_trips_over_one_part_is_reported_and_costs_one_key
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     wire = Wire()
     heard: list[Any] = []
-    ManyOverWire(Odd(), wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
+    BatchWireUpstream(Odd(), wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
     wire.replies[0](Response(200, b'{"answers":[{"ok":1},{"ok":2}]}'))
     ((first, second),) = heard
     assert type(first[0]) is Garbled
@@ -239,7 +241,7 @@ class NotForBatches:
 @pytest.mark.parametrize("adapter", [NotForBatches(), CHANNEL], ids=["an adapter of somebody's own", "channel"])
 def test_what_cannot_say_what_its_batch_takes_is_a_fault_of_the_configuration(adapter: Any) -> None:
     with pytest.raises(ValueError, match=r"no function parameters\(asked\)"):
-        ManyOverWire(adapter, Wire(), "/batch")
+        BatchWireUpstream(adapter, Wire(), "/batch")
 
 
 @pytest.mark.parametrize(
@@ -290,10 +292,10 @@ async def test_a_batch_over_sockets_brings_what_single_calls_bring(name: str) ->
         for order, user, merchant in people
     ]
     async with serve(port=0, world=World(), weather=weather_named("still")) as port:
-        wire = Http1([f"http://127.0.0.1:{port}"])
-        batch = Batch(ManyOverWire(SOURCES[name], wire, PATHS[name]), BatchSettings(path=PATHS[name]))
+        wire = Http1Client([f"http://127.0.0.1:{port}"])
+        batch = Batch(BatchWireUpstream(SOURCES[name], wire, PATHS[name]), BatchSettings(path=PATHS[name]))
         together = await heard_from(batch.call, questions)
-        alone = await heard_from(OverWire(SOURCES[name], wire).call, questions)
+        alone = await heard_from(WireUpstream(SOURCES[name], wire).call, questions)
         await wire.close()
     assert (batch.calls, batch.keys) == (1, 4)
     assert together == alone

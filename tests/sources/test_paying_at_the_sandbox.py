@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from cashier.domain.acquirer_contract import NoOrder, OrderResult, ResultStatus
-from cashier.domain.engine_contract import Answered, EngineStatus, KeyReused, NeverArrived, Sealed, Submission
-from cashier.domain.legs import Leg, LegType
+from cashier.domain.engine_contract import (
+    EngineAnswered,
+    EngineKeyReused,
+    EngineStatus,
+    NeverArrived,
+    Sealed,
+    Submission,
+)
+from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
@@ -12,21 +19,21 @@ from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passe
 from cashier.sandbox.server import serve
 from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
-from cashier.sources.acquirer import Acquirer
-from cashier.sources.engine import Engine
-from cashier.sources.risk import Risk
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Trip
+from cashier.sources.acquirer import AcquirerClient
+from cashier.sources.engine import EngineClient
+from cashier.sources.risk import RiskClient
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders
 
-TRIP = Trip("r-1")
+TRIP = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
 WITHIN_MS = 5000
 
 
 async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
     async with serve(port=0, world=World(seed=7), weather=weather_named("still", seed=7)) as port:
-        wire = Http1([f"http://127.0.0.1:{port}"])
-        risk, engine, acquirer = Risk(wire), Engine(wire), Acquirer(wire)
+        wire = Http1Client([f"http://127.0.0.1:{port}"])
+        risk, engine, acquirer = RiskClient(wire), EngineClient(wire), AcquirerClient(wire)
         inquiry = Inquiry(
             payment_id="pay_1",
             order_id="o_1001",
@@ -45,10 +52,10 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
         assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == NeverArrived()
         submission = submission_of("f", challenged.decision_id)
         answered = await engine.submit(submission, TRIP, WITHIN_MS)
-        assert isinstance(answered, Answered)
+        assert isinstance(answered, EngineAnswered)
         assert answered.payment.status is EngineStatus.SUCCEEDED
         assert await engine.submit(submission, TRIP, WITHIN_MS) == answered
-        assert await engine.submit(submission_of("g", challenged.decision_id), TRIP, WITHIN_MS) == KeyReused()
+        assert await engine.submit(submission_of("g", challenged.decision_id), TRIP, WITHIN_MS) == EngineKeyReused()
         assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == answered
         assert await engine.reverse("pay_2", "o_1001", TRIP, WITHIN_MS) == Sealed()
         result = await acquirer.result("o_1001", TRIP, WITHIN_MS)
@@ -65,7 +72,7 @@ def submission_of(fingerprint: str, decision_id: str) -> Submission:
         user_id="u_1",
         merchant_id="m_1",
         fingerprint=fingerprint,
-        legs=(Leg(type=LegType.BALANCE, id="acc_2", amount=PRICE),),
+        legs=(EngineLeg(type=EngineLegType.BALANCE, id="acc_2", amount=PRICE),),
         alternatives=(),
         decision_id=decision_id,
     )

@@ -13,35 +13,37 @@ from hypothesis import strategies as st
 
 from cashier.domain import acquirer_contract, engine_contract, risk_contract
 from cashier.domain.engine_contract import (
-    Answered,
-    Busy,
+    EngineAnswered,
+    EngineKeyReused,
     EnginePayment,
     EngineStatus,
-    KeyReused,
     NeverArrived,
     NotSent,
+    OrderHasLiveAttempt,
+    OutcomeUnknown,
     Sealed,
     Submission,
-    Unknown,
 )
-from cashier.domain.legs import Leg, LegType
+from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
 from cashier.domain.next_action import Await
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.domain.status_mapping import acquirer_heard, engine_heard
-from cashier.domain.status_resolution import AcquirerHeard, AcquirerWord, EngineHeard, EngineWord
+from cashier.domain.status_mapping import acquirer_report, engine_report
+from cashier.domain.status_resolution import AcquirerReport, AcquirerWord, EngineReport, EngineWord
 from cashier.source_errors import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
 from cashier.sources import acquirer, engine, risk
-from cashier.sources.retry import Tries
-from cashier.wire.transport import Exchange, Reply, Request, Response, Trip
+from cashier.sources.retry import RetrySettings
+from cashier.wire.transport import CallHeaders, Reply, Request, Response, TransportCall
 
 SECRET = "4111111111111111"
-TRIP = Trip("r-1")
+TRIP = CallHeaders("r-1")
 PAID = {"payment_id": "pay_1", "status": "SUCCEEDED"}
 UNKNOWN = {"code": "PAYMENT_UNKNOWN"}
 AT = "2026-11-23T12:00:00+00:00"
-LEG = Leg(type=LegType.CHANNEL, id="ch_1", channel_id="ch_1", instrument_id=SECRET, amount=Money("CNY", 100))
+LEG = EngineLeg(
+    type=EngineLegType.CHANNEL, id="ch_1", channel_id="ch_1", instrument_id=SECRET, amount=Money("CNY", 100)
+)
 SUBMISSION = Submission(
     payment_id="pay_1",
     order_id="o_1",
@@ -97,7 +99,7 @@ class Scripted:
 
     async def close(self) -> None: ...
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Exchange:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> TransportCall:
         self.requests.append(request)
         said = self.answers.pop(0) if self.answers else None
         if said is not None:
@@ -134,13 +136,13 @@ def test_a_submit_carries_its_key_and_the_contracts_fields_and_is_never_repeated
 @pytest.mark.parametrize("status", ["PROCESSING", "USER_PAYING", "SUCCEEDED", "FAILED"])
 def test_an_answer_to_a_submit_says_how_it_stands(status: str) -> None:
     outcome = submitted(answer(200, {"payment_id": "pay_1", "status": status}))
-    assert isinstance(outcome, Answered)
+    assert isinstance(outcome, EngineAnswered)
     assert outcome.payment.status == status
 
 
 def test_a_busy_order_names_the_attempt_that_lives_and_a_key_used_for_something_else_is_told() -> None:
-    assert submitted(answer(409, {"code": "ORDER_BUSY", "payment_id": "pay_9"})) == Busy("pay_9")
-    assert submitted(answer(422, {"code": "KEY_REUSED"})) == KeyReused()
+    assert submitted(answer(409, {"code": "ORDER_BUSY", "payment_id": "pay_9"})) == OrderHasLiveAttempt("pay_9")
+    assert submitted(answer(422, {"code": "KEY_REUSED"})) == EngineKeyReused()
 
 
 @pytest.mark.parametrize(
@@ -182,14 +184,14 @@ NO_ANSWERS = [
 
 @pytest.mark.parametrize("said", NO_ANSWERS, ids=repr)
 def test_a_submit_whose_answer_cannot_be_believed_is_unknown_and_never_failed(said: Response | SourceError) -> None:
-    assert isinstance(submitted(said), Unknown)
+    assert isinstance(submitted(said), OutcomeUnknown)
 
 
 @pytest.mark.parametrize("said", [None, *NO_ANSWERS, Unreachable("refused", sent=False)], ids=repr)
 async def test_a_submit_is_sent_once_whatever_comes(said: Response | SourceError | None) -> None:
     transport = Scripted(said, answer(200, PAID))
-    outcome = await engine.Engine(transport).submit(SUBMISSION, TRIP, 1)
-    assert isinstance(outcome, Unknown | NotSent)
+    outcome = await engine.EngineClient(transport).submit(SUBMISSION, TRIP, 1)
+    assert isinstance(outcome, OutcomeUnknown | NotSent)
     assert len(transport.requests) == 1
 
 
@@ -210,7 +212,7 @@ def test_a_reverse_seals_only_where_the_engine_says_so_itself(body: Any) -> None
 
 def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
     outcome = reversed_(answer(200, PAID))
-    assert isinstance(outcome, Answered)
+    assert isinstance(outcome, EngineAnswered)
     assert outcome.payment.status is EngineStatus.SUCCEEDED
 
 
@@ -218,32 +220,36 @@ def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
 async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
     bad = (Unreachable("reset"), Overloaded("later", 0.2))
     transport = Scripted(*bad, answer(200, PAID))
-    assert isinstance(await engine.Engine(transport).look_up("pay_1", "o_1", TRIP, 5000), Answered)
+    assert isinstance(await engine.EngineClient(transport).look_up("pay_1", "o_1", TRIP, 5000), EngineAnswered)
     assert [request.target for request in transport.requests] == ["/payments/pay_1"] * 3
     assert asyncio.get_running_loop().time() >= 0.2
     transport = Scripted(*bad, answer(404, UNKNOWN))
-    assert await engine.Engine(transport).reverse("pay_1", "o_1", TRIP, 5000) == Sealed()
+    assert await engine.EngineClient(transport).reverse("pay_1", "o_1", TRIP, 5000) == Sealed()
     assert [(request.method, request.target) for request in transport.requests] == [
         ("POST", "/payments/pay_1/reverse")
     ] * 3
     transport = Scripted(*bad, answer(200, ORDER))
-    assert isinstance(await acquirer.Acquirer(transport).result("o_1", TRIP, 5000), acquirer_contract.OrderResult)
+    assert isinstance(await acquirer.AcquirerClient(transport).result("o_1", TRIP, 5000), acquirer_contract.OrderResult)
 
 
 @pytest.mark.looptime
 async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
     loop = asyncio.get_running_loop()
     silent = Scripted()
-    outcome = await engine.Engine(silent, Tries(attempts=100, attempt_ms=100)).look_up("pay_1", "o_1", TRIP, 1000)
+    outcome = await engine.EngineClient(silent, RetrySettings(attempts=100, attempt_ms=100)).look_up(
+        "pay_1", "o_1", TRIP, 1000
+    )
     assert isinstance(outcome, NoNews)
     assert isinstance(outcome.error, Silent)
     assert loop.time() <= 1.001
     assert len(silent.requests) >= 2
     down = Scripted(*[Unreachable("reset")] * 9)
-    assert isinstance(await engine.Engine(down, Tries(attempts=4)).look_up("pay_1", "o_1", TRIP, 60_000), NoNews)
+    assert isinstance(
+        await engine.EngineClient(down, RetrySettings(attempts=4)).look_up("pay_1", "o_1", TRIP, 60_000), NoNews
+    )
     assert len(down.requests) == 4
     busy, before = Scripted(Overloaded("later", 3600.0)), loop.time()
-    assert isinstance(await engine.Engine(busy).look_up("pay_1", "o_1", TRIP, 5000), NoNews)
+    assert isinstance(await engine.EngineClient(busy).look_up("pay_1", "o_1", TRIP, 5000), NoNews)
     assert loop.time() - before < 0.1
 
 
@@ -302,9 +308,9 @@ def test_each_answer_to_a_challenge_is_one_thing() -> None:
 @pytest.mark.parametrize("said", [None, Unreachable("reset"), answer(503, {})], ids=repr)
 async def test_risk_is_never_asked_twice(said: Response | SourceError | None) -> None:
     transport = Scripted(said)
-    assert isinstance(await risk.Risk(transport).decide(INQUIRY, TRIP, 1), NoNews)
+    assert isinstance(await risk.RiskClient(transport).decide(INQUIRY, TRIP, 1), NoNews)
     transport.answers = [said]
-    assert isinstance(await risk.Risk(transport).verify("c_1", "pay_1", "246810", TRIP, 1), NoNews)
+    assert isinstance(await risk.RiskClient(transport).verify("c_1", "pay_1", "246810", TRIP, 1), NoNews)
     assert [(request.target, request.safe) for request in transport.requests] == [
         ("/risk/decisions", False),
         ("/risk/challenges/c_1/verify", False),
@@ -337,26 +343,26 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         payment = EnginePayment(
             payment_id="pay_1",
             status=status,
-            failure=engine_contract.Failure("X", "x") if status == "FAILED" else None,
+            failure=engine_contract.EngineFailure("X", "x") if status == "FAILED" else None,
             next_action=Await(poll_after_ms=1, until=datetime(2026, 11, 23, tzinfo=UTC))
             if status == "ACTION_REQUIRED"
             else None,
         )
         code = "X" if status == "FAILED" else None
-        assert engine_heard(Answered(payment)) == EngineHeard(EngineWord(status), code, payment.next_action)
+        assert engine_report(EngineAnswered(payment)) == EngineReport(EngineWord(status), code, payment.next_action)
     silent = Unreachable("reset")
-    assert engine_heard(Unknown(silent)) == engine_heard(NoNews(silent)) == EngineHeard(EngineWord.SILENT)
-    assert [engine_heard(NeverArrived()).word, engine_heard(Sealed()).word] == [
+    assert engine_report(OutcomeUnknown(silent)) == engine_report(NoNews(silent)) == EngineReport(EngineWord.SILENT)
+    assert [engine_report(NeverArrived()).word, engine_report(Sealed()).word] == [
         EngineWord.NEVER_ARRIVED,
         EngineWord.SEALED,
     ]
     for result in acquirer_contract.ResultStatus:
         told = acquirer_contract.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
-        assert acquirer_heard(told) == AcquirerHeard(AcquirerWord(result), "pay_1", "C")
+        assert acquirer_report(told) == AcquirerReport(AcquirerWord(result), "pay_1", "C")
     assert (
-        acquirer_heard(acquirer_contract.NoOrder())
-        == acquirer_heard(NoNews(silent))
-        == AcquirerHeard(AcquirerWord.SILENT)
+        acquirer_report(acquirer_contract.NoOrder())
+        == acquirer_report(NoNews(silent))
+        == AcquirerReport(AcquirerWord.SILENT)
     )
 
 
@@ -400,15 +406,15 @@ def mutated(draw: st.DrawFn) -> bytes:
 def judged(outcome: engine_contract.Submitted | engine_contract.LookedUp | engine_contract.Reversed) -> bool:
     """Whether the outcome is one of those that there are, and holds what it should. mypy sees that none is forgotten."""
     match outcome:
-        case Answered(payment):
+        case EngineAnswered(payment):
             return payment.payment_id == "pay_1" and isinstance(payment.status, EngineStatus)
-        case Busy(payment_id):
+        case OrderHasLiveAttempt(payment_id):
             return payment_id != "pay_1"
-        case KeyReused() | NeverArrived() | Sealed():
+        case EngineKeyReused() | NeverArrived() | Sealed():
             return True
         case NotSent(error):
             return not error.sent
-        case Unknown(error) | NoNews(error):
+        case OutcomeUnknown(error) | NoNews(error):
             return error.sent
     assert_never(outcome)
 

@@ -8,7 +8,7 @@ import pytest
 
 from cashier.source_errors import Garbled
 from cashier.sources.channel import CHANNEL
-from cashier.sources.parse_cache import MOST, Recurring
+from cashier.sources.parse_cache import MOST, ParseCache
 from cashier.wire.transport import Request
 
 CHINA = {"currency": "CNY", "country": "CN"}
@@ -28,13 +28,13 @@ def ids(fact: Any) -> list[str]:
 
 
 def test_the_same_bytes_in_answer_to_the_same_question_are_read_once() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     first = adapter.parse(200, body("a"), CHINA)
     assert adapter.parse(200, bytes(bytearray(body("a"))), CHINA) is first
 
 
 def test_other_bytes_are_read_anew_and_count_from_then_on() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     adapter.parse(200, body("a"), CHINA)
     changed = adapter.parse(200, body("b"), CHINA)
     assert ids(changed) == ["b"]
@@ -43,19 +43,19 @@ def test_other_bytes_are_read_anew_and_count_from_then_on() -> None:
 
 
 def test_the_same_bytes_in_answer_to_another_question_are_read_for_it() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     assert adapter.parse(200, body("a"), CHINA) is not adapter.parse(200, body("a"), JAPAN)
 
 
 def test_there_is_none_is_never_remembered_and_never_answered_from_memory() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     adapter.parse(200, body("a"), CHINA)
     assert ids(adapter.parse(404, b"", CHINA)) == []
     assert ids(adapter.parse(200, body("a"), CHINA)) == ["a"]
 
 
 def test_what_cannot_be_read_is_refused_every_time_and_leaves_the_last_good_answer() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     good = adapter.parse(200, body("a"), CHINA)
     for _ in range(2):
         with pytest.raises(Garbled):
@@ -64,7 +64,7 @@ def test_what_cannot_be_read_is_refused_every_time_and_leaves_the_last_good_answ
 
 
 def test_of_many_questions_the_oldest_is_forgotten() -> None:
-    adapter = Recurring(CHANNEL)
+    adapter = ParseCache(CHANNEL)
     first = adapter.parse(200, body("a"), CHINA)
     for number in range(MOST):
         adapter.parse(200, body("a"), {"currency": "CNY", "country": str(number)})
@@ -73,4 +73,4 @@ def test_of_many_questions_the_oldest_is_forgotten() -> None:
 
 
 def test_it_asks_what_the_source_asks() -> None:
-    assert Recurring(CHANNEL).request(CHINA) == Request("/channels?currency=CNY&country=CN")
+    assert ParseCache(CHANNEL).request(CHINA) == Request("/channels?currency=CNY&country=CN")

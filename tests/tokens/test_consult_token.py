@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.pay_method import Availability
-from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, Offered
+from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, OfferedPrice
 from cashier.tokens.jws import TokenRefused
-from cashier.tokens.token_service import Signer
+from cashier.tokens.token_service import TokenService
 
 from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped
@@ -23,11 +23,11 @@ OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
 
 
-def signed(signer: Signer, ttl_s: int = 300) -> str:
+def signed(signer: TokenService, ttl_s: int = 300) -> str:
     return signer.consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
 
 
-def code_of(signer: Signer, text: str, now_s: float = NOW_S) -> str:
+def code_of(signer: TokenService, text: str, now_s: float = NOW_S) -> str:
     with pytest.raises(TokenRefused) as caught:
         signer.read_consult_token(text).must_hold(now_s)
     assert str(caught.value) == caught.value.code, "the token itself is not repeated"
@@ -35,10 +35,10 @@ def code_of(signer: Signer, text: str, now_s: float = NOW_S) -> str:
 
 
 def read(text: str) -> ConsultClaims:
-    return Signer([NEW]).read_consult_token(text)
+    return TokenService([NEW]).read_consult_token(text)
 
 
-TOKEN = signed(Signer([NEW]))
+TOKEN = signed(TokenService([NEW]))
 
 
 def test_what_was_asked_is_read_back() -> None:
@@ -72,7 +72,7 @@ def test_a_price_is_what_the_answer_said() -> None:
 def test_legs_and_the_options_that_cost_something_else_are_in_it() -> None:
     row = read(TOKEN).methods[-1]
     assert row.legs == (("BALANCE", "a_1", 5000), ("CHANNEL", "ch_9", 7800))
-    assert row.options == (Offered("c_1", 12807, 7),)
+    assert row.options == (OfferedPrice("c_1", 12807, 7),)
 
 
 def test_pyjwt_reads_it_as_any_other_token() -> None:
@@ -83,56 +83,60 @@ def test_pyjwt_reads_it_as_any_other_token() -> None:
 
 
 def test_the_first_secret_signs_and_all_verify() -> None:
-    old = signed(Signer([OLD]))
-    assert Signer([NEW, OLD]).read_consult_token(old).order_id == "o_1001"
-    assert signed(Signer([NEW, OLD])) == TOKEN
+    old = signed(TokenService([OLD]))
+    assert TokenService([NEW, OLD]).read_consult_token(old).order_id == "o_1001"
+    assert signed(TokenService([NEW, OLD])) == TOKEN
 
 
 def test_a_key_that_was_dropped_is_unknown() -> None:
-    assert code_of(Signer([NEW]), signed(Signer([OLD]))) == "TOKEN_UNKNOWN_KEY"
+    assert code_of(TokenService([NEW]), signed(TokenService([OLD]))) == "TOKEN_UNKNOWN_KEY"
 
 
 @pytest.mark.parametrize(("at_s", "readable"), [(NOW_S + 299.9, True), (NOW_S + 300, False)])
 def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
     if readable:
-        found = Signer([NEW]).read_consult_token(TOKEN)
+        found = TokenService([NEW]).read_consult_token(TOKEN)
         found.must_hold(at_s)
         assert found.exp == NOW_S + 300
     else:
-        assert code_of(Signer([NEW]), TOKEN, at_s) == "TOKEN_EXPIRED"
+        assert code_of(TokenService([NEW]), TOKEN, at_s) == "TOKEN_EXPIRED"
 
 
 @given(st.integers(0, len(TOKEN) - 1), st.sampled_from("ABCxyz019-_.=+/ \n"))
 def test_no_character_can_be_changed(place: int, other: str) -> None:
     changed = TOKEN[:place] + other + TOKEN[place + 1 :]
     if changed != TOKEN:
-        assert code_of(Signer([NEW]), changed) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
+        assert code_of(TokenService([NEW]), changed) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
 
 
 @given(st.integers(0, len(TOKEN) * 8 - 1))
 def test_no_bit_can_be_changed(bit: int) -> None:
-    assert code_of(Signer([NEW]), bit_flipped(TOKEN, bit)) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
+    assert code_of(TokenService([NEW]), bit_flipped(TOKEN, bit)) in (
+        "TOKEN_MALFORMED",
+        "TOKEN_TAMPERED",
+        "TOKEN_UNKNOWN_KEY",
+    )
 
 
 @pytest.mark.parametrize("around", [" {}", "{} ", "{}\n", "{}=", "{}.", ".{}", "\ufeff{}", "Bearer {}"])
 def test_nothing_may_stand_around_it(around: str) -> None:
-    assert code_of(Signer([NEW]), around.format(TOKEN)) == "TOKEN_MALFORMED"
+    assert code_of(TokenService([NEW]), around.format(TOKEN)) == "TOKEN_MALFORMED"
 
 
 def test_letters_that_only_look_like_those_of_base_64_are_none() -> None:
     for letter, likeness in (("A", "Ａ"), ("a", "а"), ("s", "\u017f"), ("1", "१")):
         assert letter in TOKEN
-        assert code_of(Signer([NEW]), TOKEN.replace(letter, likeness, 1)) == "TOKEN_MALFORMED"
+        assert code_of(TokenService([NEW]), TOKEN.replace(letter, likeness, 1)) == "TOKEN_MALFORMED"
 
 
 @given(st.integers(0, len(TOKEN) - 1))
 def test_no_prefix_is_a_token(length: int) -> None:
-    assert code_of(Signer([NEW]), TOKEN[:length]) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED")
+    assert code_of(TokenService([NEW]), TOKEN[:length]) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED")
 
 
 @given(st.text("aZ09_-.=+/ \né", max_size=80))
 def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
-    code_of(Signer([NEW]), text)
+    code_of(TokenService([NEW]), text)
 
 
 HEADER = jwt.get_unverified_header(TOKEN)
@@ -176,30 +180,30 @@ SPACED = json.dumps(HEADER)
     ],
 )
 def test_a_token_that_is_not_ours_is_refused_by_name(forged: Forged, code: str) -> None:
-    assert code_of(Signer([NEW]), forged.text()) == code
+    assert code_of(TokenService([NEW]), forged.text()) == code
 
 
 def test_the_forger_of_these_tests_forges_well() -> None:
-    assert Signer([NEW]).read_consult_token(OURS.text()).order_id == "o_1001"
+    assert TokenService([NEW]).read_consult_token(OURS.text()).order_id == "o_1001"
     assert replace(OURS, key=FOREIGN).text() != OURS.text()
 
 
 def test_an_unsigned_token_of_pyjwt_is_refused() -> None:
-    assert code_of(Signer([NEW]), jwt.encode(PAYLOAD, "", algorithm="none")) == "TOKEN_MALFORMED"
+    assert code_of(TokenService([NEW]), jwt.encode(PAYLOAD, "", algorithm="none")) == "TOKEN_MALFORMED"
 
 
 def test_a_short_secret_is_refused_with_its_place() -> None:
     with pytest.raises(ValueError, match="number 2 has 31 bytes, at least 32"):
-        Signer([NEW, "x" * 31])
+        TokenService([NEW, "x" * 31])
 
 
 def test_no_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
-        Signer([])
+        TokenService([])
 
 
 def test_a_signer_shows_no_secret() -> None:
-    assert NEW not in repr(Signer([NEW]))
+    assert NEW not in repr(TokenService([NEW]))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from cashier.domain.challenge_progress import CarriedChallenge
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.payment_request import Chosen, Means
-from cashier.tokens.consult_token import Offered
+from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import TokenRefused
-from cashier.tokens.payment_token import PaymentClaims, Routed
-from cashier.tokens.token_service import Signer
+from cashier.tokens.payment_token import PaymentClaims, TokenRoute
+from cashier.tokens.token_service import TokenService
 
 from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
 from .forging import Forged, bit_flipped
@@ -29,7 +29,7 @@ from .forging import Forged, bit_flipped
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
 PAYMENT = "pay_abcdefghijklmnopqrstuvwxyz"
-CHOSEN = Chosen(
+CHOSEN = ChosenFields(
     order_id="o_1001",
     user_id="u_1",
     merchant_id="m_1",
@@ -39,7 +39,7 @@ CHOSEN = Chosen(
     promotion_ids=("p_1",),
     expected_payable=Money("CNY", 11_800),
 )
-MEANS = Means(
+MEANS = HandedOver(
     card_token="tok_very_secret", auth_code="281234567890123456", return_url="https://shop.example/back?session=s3ss10n"
 )
 CLAIMS = PaymentClaims(
@@ -52,8 +52,8 @@ CLAIMS = PaymentClaims(
     fingerprint="f1n9e2" * 10,
     expires_at=NOW_S + 600,
     order_amount=Money("CNY", 12_800),
-    offered=Offered("CARD", 11_800, 0, (("p_1", 1_000),)),
-    route=Routed("cheapest_healthy", "ch_1", ("ch_2", "ch_3")),
+    offered=OfferedPrice("CARD", 11_800, 0, (("p_1", 1_000),)),
+    route=TokenRoute("cheapest_healthy", "ch_1", ("ch_2", "ch_3")),
     challenge=CarriedChallenge(
         challenge_id="ch1_d_1",
         type="SMS_OTP",
@@ -65,11 +65,11 @@ CLAIMS = PaymentClaims(
         of=3,
     ),
 )
-SIGNER = Signer([NEW])
+SIGNER = TokenService([NEW])
 TOKEN = SIGNER.payment_token(CLAIMS)
 
 
-def code_of(signer: Signer, text: str, payment_id: str = PAYMENT, now_s: float = NOW_S) -> str:
+def code_of(signer: TokenService, text: str, payment_id: str = PAYMENT, now_s: float = NOW_S) -> str:
     with pytest.raises(TokenRefused) as caught:
         signer.read_payment_token(text, payment_id, now_s)
     assert str(caught.value) == caught.value.code, "the token itself is not repeated"
@@ -87,7 +87,7 @@ def test_what_went_in_comes_out() -> None:
 
 
 def test_a_payment_without_any_of_what_may_be_missing_comes_out_as_well() -> None:
-    bare = replace(CLAIMS, means=Means(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
+    bare = replace(CLAIMS, means=HandedOver(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
     assert SIGNER.read_payment_token(SIGNER.payment_token(bare), PAYMENT, NOW_S) == bare
 
 
@@ -154,10 +154,12 @@ def test_a_caller_s_bearer_token_under_the_same_secret_is_none_of_ours() -> None
 
 
 def test_secrets_rotate_and_a_retired_one_opens_nothing() -> None:
-    old = Signer([OLD]).payment_token(CLAIMS)
-    assert Signer([NEW, OLD]).read_payment_token(old, PAYMENT, NOW_S) == CLAIMS
-    assert Signer([NEW]).read_payment_token(Signer([NEW, OLD]).payment_token(CLAIMS), PAYMENT, NOW_S) == CLAIMS
-    assert code_of(Signer([NEW]), old) == "TOKEN_UNKNOWN_KEY"
+    old = TokenService([OLD]).payment_token(CLAIMS)
+    assert TokenService([NEW, OLD]).read_payment_token(old, PAYMENT, NOW_S) == CLAIMS
+    assert (
+        TokenService([NEW]).read_payment_token(TokenService([NEW, OLD]).payment_token(CLAIMS), PAYMENT, NOW_S) == CLAIMS
+    )
+    assert code_of(TokenService([NEW]), old) == "TOKEN_UNKNOWN_KEY"
 
 
 @given(st.integers(0, len(TOKEN) * 8 - 1))
@@ -181,7 +183,7 @@ def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
 def largest() -> PaymentClaims:
     """Everything at its bound, in letters of four bytes where any are allowed."""
     ident, name = "o" * 64, "🂡" * 128
-    chosen = Chosen(
+    chosen = ChosenFields(
         order_id=ident,
         user_id=ident,
         merchant_id=ident,
@@ -192,10 +194,10 @@ def largest() -> PaymentClaims:
         promotion_ids=(name,) * 16,
         expected_payable=Money("CNY", 2**53 - 1),
     )
-    means = Means(card_token='"' * 256, auth_code="\\" * 256, return_url="https://" + '"' * 2040)
+    means = HandedOver(card_token='"' * 256, auth_code="\\" * 256, return_url="https://" + '"' * 2040)
     for part in (chosen, means):
         assert msgspec.convert(msgspec.to_builtins(part), type(part)) == part, "within the bounds of a submit"
-    return replace(CLAIMS, chosen=chosen, means=means, offered=Offered(name, 1, 1, ((name, 1),) * 16))
+    return replace(CLAIMS, chosen=chosen, means=means, offered=OfferedPrice(name, 1, 1, ((name, 1),) * 16))
 
 
 def test_the_largest_that_may_be_submitted_can_be_read_again() -> None:
@@ -204,7 +206,7 @@ def test_the_largest_that_may_be_submitted_can_be_read_again() -> None:
 
 def test_a_token_that_nobody_would_read_is_not_signed() -> None:
     with pytest.raises(ValueError, match="longer than"):
-        SIGNER.payment_token(replace(CLAIMS, route=Routed("r", "c", ("x" * 100,) * 500)))
+        SIGNER.payment_token(replace(CLAIMS, route=TokenRoute("r", "c", ("x" * 100,) * 500)))
 
 
 def test_a_usual_token_is_short_enough_for_any_header() -> None:

@@ -17,20 +17,20 @@ from cashier.domain.pay_method import (
     Health,
     Instrument,
     Kind,
-    Leg,
-    LegType,
     Limits,
     NextAction,
     Option,
     PayMethod,
+    PayMethodLeg,
+    PayMethodLegType,
     Reason,
     ReasonCode,
     Remedy,
     RemedyType,
 )
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.l2.interface import Invalidated, Reach
-from cashier.web import OpenCashier, Payments
+from cashier.web import CashierFactory, PaymentsPort
 
 ASKED = ConsultRequest(
     order_id="o_1001",
@@ -97,7 +97,10 @@ def method(number: int) -> PayMethod:
 def balance_with_card() -> PayMethod:
     part = Option("c_1", "with card (1014)", Availability.AVAILABLE, None, amounts(fee=7))
     same = Option("c_2", "with card (2020)", Availability.AVAILABLE, None, amounts())
-    legs = (Leg(LegType.BALANCE, "a_1", cny(5000)), Leg(LegType.CHANNEL, "ch_9", cny(7800)))
+    legs = (
+        PayMethodLeg(PayMethodLegType.BALANCE, "a_1", cny(5000)),
+        PayMethodLeg(PayMethodLegType.CHANNEL, "ch_9", cny(7800)),
+    )
     return PayMethod(
         method_id="BALANCE:a_1",
         kind=Kind.BALANCE,
@@ -124,14 +127,14 @@ METHODS = (*(method(number) for number in range(28)), balance_with_card())
 SOURCES = tuple(
     SourceReport(name, importance, status, 0.0, 7.4, 0)
     for name, importance, status in (
-        ("order", Importance.REQUIRED, Status.FRESH),
-        ("merchant", Importance.REQUIRED, Status.CACHED),
-        ("member", Importance.REQUIRED, Status.STALE),
-        ("card", Importance.GATING, Status.FRESH),
-        ("balance", Importance.GATING, Status.FRESH),
-        ("channel", Importance.GATING, Status.CACHED),
-        ("quota", Importance.GATING, Status.TIMEOUT),
-        ("marketing", Importance.ENRICHING, Status.FRESH),
+        ("order", Importance.REQUIRED, SourceStatus.FRESH),
+        ("merchant", Importance.REQUIRED, SourceStatus.CACHED),
+        ("member", Importance.REQUIRED, SourceStatus.STALE),
+        ("card", Importance.GATING, SourceStatus.FRESH),
+        ("balance", Importance.GATING, SourceStatus.FRESH),
+        ("channel", Importance.GATING, SourceStatus.CACHED),
+        ("quota", Importance.GATING, SourceStatus.TIMEOUT),
+        ("marketing", Importance.ENRICHING, SourceStatus.FRESH),
     )
 )
 
@@ -153,7 +156,7 @@ def consultation(order_id: str = "o_1001") -> Consultation:
 class FakeEngine:
     """An engine that answers from memory, and remembers what it was asked. It may be held up or made to fail."""
 
-    def __init__(self, payments: Payments | None = None) -> None:
+    def __init__(self, payments: PaymentsPort | None = None) -> None:
         self.ready = True
         self.payments = payments
         self.asked: list[tuple[ConsultRequest, str, str | None]] = []
@@ -193,7 +196,7 @@ class FakeEngine:
         return Invalidated(source, 3, Reach.THIS_WORKER)
 
 
-def opener(engine: FakeEngine, said: list[str]) -> OpenCashier:
+def opener(engine: FakeEngine, said: list[str]) -> CashierFactory:
     @asynccontextmanager
     async def open_engine() -> AsyncIterator[FakeEngine]:
         said.append("opened")

@@ -14,7 +14,7 @@ from cashier.domain.next_action import Redirect
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment, RouteTaken
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 
 from .offers import NOW, cny
 
@@ -37,7 +37,7 @@ BODY = json.dumps(SUBMIT).encode()
 LIVE = Payment(
     payment_id=ID,
     order_id="o_1001",
-    status=Status.PROCESSING,
+    status=PaymentStatus.PROCESSING,
     amount=cny(11800),
     challenge=None,
     next_action=Redirect(method="GET", url="https://bank.example/pay"),
@@ -47,7 +47,7 @@ LIVE = Payment(
     payment_token=TOKEN,
     expires_at=NOW + timedelta(minutes=30),
 )
-PAID = replace(LIVE, status=Status.SUCCEEDED, next_action=None, poll_after_ms=None)
+PAID = replace(LIVE, status=PaymentStatus.SUCCEEDED, next_action=None, poll_after_ms=None)
 
 
 class Asked(NamedTuple):

@@ -17,7 +17,7 @@ from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
-from cashier.web import Door, owning_app
+from cashier.web import CashierApp, owning_app
 from cashier.web.server import ServerSettings, serve
 
 from .offers import consultation
@@ -80,7 +80,7 @@ async def open_slow(delay_ms: int) -> AsyncIterator[Slow]:
     say("closed")
 
 
-def build(delay_ms: int) -> Door:
+def build(delay_ms: int) -> CashierApp:
     return owning_app(partial(open_slow, delay_ms), body_timeout_s=0.5)
 
 

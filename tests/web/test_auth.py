@@ -14,7 +14,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth, KeysRefused, auth_faults
-from cashier.web.problem import Refused
+from cashier.web.problem import RequestRefused
 
 from .calling import JSON, call
 from .offers import FakeEngine
@@ -56,7 +56,7 @@ def bearer(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, 
 
 
 def refused(doorkeeper: BearerAuth, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         doorkeeper.admit(authorization, now)
     return caught.value.problem.code.value, dict(caught.value.headers)[b"www-authenticate"].decode()
 

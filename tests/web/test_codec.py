@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.web.codec import decode_request, encode_consultation, server_timing
-from cashier.web.problem import Problem, Refused
+from cashier.web.problem import Problem, RequestRefused
 
 from .offers import BODY, consultation
 
@@ -22,7 +22,7 @@ CARD_NUMBER = "4111111111111111"
 
 
 def refusal(body: bytes) -> Problem:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         decode_request(body)
     return caught.value.problem
 
@@ -172,7 +172,7 @@ NEAR_MISSES = st.dictionaries(
 def read(body: bytes) -> ConsultRequest | Problem:
     try:
         return decode_request(body)
-    except Refused as refused:
+    except RequestRefused as refused:
         return refused.problem
 
 
@@ -196,5 +196,5 @@ def test_an_answer_is_read_back_as_it_was() -> None:
 
 
 def test_a_source_with_an_odd_name_stays_a_legal_token() -> None:
-    odd = SourceReport('a b;"ü', Importance.GATING, Status.FRESH, 0.0, 1.26, 0)
+    odd = SourceReport('a b;"ü', Importance.GATING, SourceStatus.FRESH, 0.0, 1.26, 0)
     assert server_timing(2.0, (odd,)) == b'total;dur=2.0, a_b___;dur=1.3;desc="FRESH"'

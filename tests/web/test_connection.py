@@ -12,14 +12,14 @@ from uvicorn import Config
 from uvicorn.lifespan.off import LifespanOff
 
 from cashier.web import app, connection
-from cashier.web.connection import Connection, StoppableState
+from cashier.web.connection import ClientConnection, StoppableState
 
 from .offers import FakeEngine
 from .process import asking
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
+async def connected() -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
     config = Config(app(FakeEngine()), ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False)
     config.load()
@@ -28,7 +28,7 @@ async def connected() -> AsyncIterator[tuple[Connection, socket.socket]]:
     ours.setblocking(False)
     theirs.setblocking(False)
     _, made = await loop.connect_accepted_socket(
-        lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours
+        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), ours
     )
     try:
         yield made, theirs

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
-from cashier.web import Door, app
+from cashier.web import CashierApp, app
 
 from .calling import JSON, Got, Wire, call, request, scope
 from .offers import BODY, SOURCES, FakeEngine
@@ -22,14 +22,16 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def door(engine: FakeEngine) -> Door:
+def door(engine: FakeEngine) -> CashierApp:
     return app(engine, body_limit_bytes=1000, body_timeout_s=2.0)
 
 
 class Visitor:
     """A request under way in a task of its own, whose bytes and end are in the hands of the test."""
 
-    def __init__(self, door: Door, body: bytes, *, more: bool = False, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, door: CashierApp, body: bytes, *, more: bool = False, headers: dict[str, str] | None = None
+    ) -> None:
         self.wire = Wire([request(body, more=more)])
         self.got = Got()
         self.task = asyncio.create_task(self._run(door, scope("POST", "/v1/consult", headers or JSON)))
@@ -38,11 +40,11 @@ class Visitor:
         """Waits for the end; half a minute of virtual time is for ever."""
         await asyncio.wait_for(self.task, 30)
 
-    async def _run(self, door: Door, asked: dict[str, object]) -> None:
+    async def _run(self, door: CashierApp, asked: dict[str, object]) -> None:
         await door(asked, self.wire.receive, self.got.send)
 
 
-async def test_an_answer_is_the_consultation_as_json(door: Door, engine: FakeEngine) -> None:
+async def test_an_answer_is_the_consultation_as_json(door: CashierApp, engine: FakeEngine) -> None:
     got = await call(door)
     assert got.status == 200
     assert got.headers["content-type"] == "application/json"
@@ -53,27 +55,27 @@ async def test_an_answer_is_the_consultation_as_json(door: Door, engine: FakeEng
     assert engine.asked[0][0].deadline_ms == 150
 
 
-async def test_server_timing_shows_the_whole_and_every_source(door: Door) -> None:
+async def test_server_timing_shows_the_whole_and_every_source(door: CashierApp) -> None:
     parts = (await call(door)).headers["server-timing"].split(", ")
     assert re.fullmatch(r"total;dur=\d+\.\d", parts[0])
     assert parts[1:] == [f'{source.name};dur=7.4;desc="{source.status.value}"' for source in SOURCES]
 
 
 @pytest.mark.parametrize("claimed", ["a", "A-1_b.c:d", "x" * 64])
-async def test_a_sane_request_id_is_taken_over(door: Door, engine: FakeEngine, claimed: str) -> None:
+async def test_a_sane_request_id_is_taken_over(door: CashierApp, engine: FakeEngine, claimed: str) -> None:
     got = await call(door, headers=JSON | {"X-Request-Id": claimed})
     assert got.headers["x-request-id"] == engine.asked[0][1] == claimed
 
 
 @pytest.mark.parametrize("claimed", ["", "x" * 65, "a b", "a\nb", "ä", "<script>"])
-async def test_any_other_request_id_is_replaced(door: Door, engine: FakeEngine, claimed: str) -> None:
+async def test_any_other_request_id_is_replaced(door: CashierApp, engine: FakeEngine, claimed: str) -> None:
     made = {(await call(door, headers=JSON | {"X-Request-Id": claimed})).headers["x-request-id"] for _ in range(3)}
     assert len(made) == 3
     assert claimed not in made
     assert all(re.fullmatch(r"[0-9a-f]{24}", each) for each in made)
 
 
-async def test_a_trace_is_passed_on_and_a_broken_one_is_not(door: Door, engine: FakeEngine) -> None:
+async def test_a_trace_is_passed_on_and_a_broken_one_is_not(door: CashierApp, engine: FakeEngine) -> None:
     trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     for claimed in (trace, trace + "0", trace.upper(), "00-" + "0" * 32 + trace[35:]):
         await call(door, headers=JSON | {"traceparent": claimed})
@@ -92,7 +94,7 @@ async def test_a_trace_is_passed_on_and_a_broken_one_is_not(door: Door, engine: 
     ],
 )
 async def test_the_shortest_patience_is_the_deadline(
-    door: Door, engine: FakeEngine, header: str | None, in_body: int | None, expected: int | None
+    door: CashierApp, engine: FakeEngine, header: str | None, in_body: int | None, expected: int | None
 ) -> None:
     body = json.loads(BODY) | {"deadline_ms": in_body}
     got = await call(
@@ -107,7 +109,7 @@ async def test_the_shortest_patience_is_the_deadline(
     [("0", "OUT_OF_RANGE"), ("-1", "BAD_FORMAT"), ("1.5", "BAD_FORMAT"), ("", "BAD_FORMAT"), ("²", "BAD_FORMAT")],
 )
 async def test_a_patience_that_is_none_is_a_fault_of_its_header(
-    door: Door, engine: FakeEngine, header: str, code: str
+    door: CashierApp, engine: FakeEngine, header: str, code: str
 ) -> None:
     got = await call(door, headers=JSON | {"X-Request-Timeout-Ms": header})
     assert got.problem() == (422, "INVALID")
@@ -116,7 +118,7 @@ async def test_a_patience_that_is_none_is_a_fault_of_its_header(
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "BREW"])
-async def test_a_consultation_is_asked_for_with_post_only(door: Door, method: str) -> None:
+async def test_a_consultation_is_asked_for_with_post_only(door: CashierApp, method: str) -> None:
     got = await call(door, method=method)
     assert got.problem() == (405, "METHOD_NOT_ALLOWED")
     assert got.headers["allow"] == "POST"
@@ -133,7 +135,7 @@ async def test_a_consultation_is_asked_for_with_post_only(door: Door, method: st
         "application/xml; q=application/json",
     ],
 )
-async def test_a_body_that_is_said_to_be_something_else_is_refused(door: Door, content_type: str) -> None:
+async def test_a_body_that_is_said_to_be_something_else_is_refused(door: CashierApp, content_type: str) -> None:
     assert (await call(door, headers={"content-type": content_type})).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
@@ -141,27 +143,27 @@ async def test_a_body_that_is_said_to_be_something_else_is_refused(door: Door, c
     "content_type",
     ["application/json", "application/json; charset=utf-8", "Application/JSON", "application/vnd.shop+json"],
 )
-async def test_json_by_its_other_names_is_read(door: Door, content_type: str) -> None:
+async def test_json_by_its_other_names_is_read(door: CashierApp, content_type: str) -> None:
     assert (await call(door, headers={"content-type": content_type})).status == 200
 
 
-async def test_a_body_without_a_type_is_read(door: Door) -> None:
+async def test_a_body_without_a_type_is_read(door: CashierApp) -> None:
     assert (await call(door, headers={})).status == 200
 
 
-async def test_a_compressed_body_is_refused(door: Door) -> None:
+async def test_a_compressed_body_is_refused(door: CashierApp) -> None:
     assert (await call(door, headers=JSON | {"content-encoding": "gzip"})).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
 @pytest.mark.parametrize("declared", ["1001", "9" * 30])
-async def test_a_body_declared_too_large_is_refused_unread(door: Door, declared: str) -> None:
+async def test_a_body_declared_too_large_is_refused_unread(door: CashierApp, declared: str) -> None:
     wire, got = Wire([request(BODY)]), Got()
     await door(scope("POST", "/v1/consult", JSON | {"content-length": declared}), wire.receive, got.send)
     assert got.problem() == (413, "TOO_LARGE")
     assert wire.received == 0
 
 
-async def test_a_body_that_grows_too_large_is_refused_where_it_does(door: Door, engine: FakeEngine) -> None:
+async def test_a_body_that_grows_too_large_is_refused_where_it_does(door: CashierApp, engine: FakeEngine) -> None:
     wire, got = Wire([request(b" " * 400, more=True) for _ in range(100)]), Got()
     await door(scope("POST", "/v1/consult", JSON), wire.receive, got.send)
     assert got.problem() == (413, "TOO_LARGE")
@@ -170,7 +172,7 @@ async def test_a_body_that_grows_too_large_is_refused_where_it_does(door: Door, 
 
 
 @pytest.mark.parametrize(("padding", "status"), [(0, 200), (1, 413)])
-async def test_the_limit_itself_is_allowed(door: Door, padding: int, status: int) -> None:
+async def test_the_limit_itself_is_allowed(door: CashierApp, padding: int, status: int) -> None:
     assert (await call(door, BODY + b" " * (1000 - len(BODY) + padding))).status == status
     pieces = [request(BODY, more=True), request(b" " * (1000 - len(BODY) + padding))]
     got = Got()
@@ -178,13 +180,15 @@ async def test_the_limit_itself_is_allowed(door: Door, padding: int, status: int
     assert got.status == status
 
 
-async def test_a_body_in_pieces_is_one_body(door: Door) -> None:
+async def test_a_body_in_pieces_is_one_body(door: CashierApp) -> None:
     wire, got = Wire([request(BODY[at : at + 7], more=True) for at in range(0, len(BODY), 7)] + [request(b"")]), Got()
     await door(scope("POST", "/v1/consult", JSON), wire.receive, got.send)
     assert got.status == 200
 
 
-async def test_nothing_is_sent_to_a_client_that_left_in_the_middle_of_its_body(door: Door, engine: FakeEngine) -> None:
+async def test_nothing_is_sent_to_a_client_that_left_in_the_middle_of_its_body(
+    door: CashierApp, engine: FakeEngine
+) -> None:
     for messages in ([{"type": "http.disconnect"}], [request(BODY[:9], more=True), {"type": "http.disconnect"}]):
         got = Got()
         await door(scope("POST", "/v1/consult", JSON), Wire(messages).receive, got.send)
@@ -192,12 +196,12 @@ async def test_nothing_is_sent_to_a_client_that_left_in_the_middle_of_its_body(d
     assert not engine.asked
 
 
-async def test_an_order_that_nobody_knows_is_a_problem(door: Door, engine: FakeEngine) -> None:
+async def test_an_order_that_nobody_knows_is_a_problem(door: CashierApp, engine: FakeEngine) -> None:
     engine.raises = OrderUnknown("o_1001")
     assert (await call(door)).problem() == (404, "ORDER_UNKNOWN")
 
 
-async def test_a_silent_required_source_is_named_with_what_the_others_did(door: Door, engine: FakeEngine) -> None:
+async def test_a_silent_required_source_is_named_with_what_the_others_did(door: CashierApp, engine: FakeEngine) -> None:
     engine.raises = RequiredSourceUnavailable(SOURCES, ("order",))
     got = await call(door)
     assert got.problem() == (503, "REQUIRED_SOURCE_UNAVAILABLE")
@@ -206,7 +210,7 @@ async def test_a_silent_required_source_is_named_with_what_the_others_did(door: 
     assert 'quota;dur=7.4;desc="TIMEOUT"' in got.headers["server-timing"]
 
 
-async def test_our_own_bug_is_logged_with_the_request_id_and_not_told(door: Door, engine: FakeEngine) -> None:
+async def test_our_own_bug_is_logged_with_the_request_id_and_not_told(door: CashierApp, engine: FakeEngine) -> None:
     engine.raises = ZeroDivisionError("the secret is 4711")
     with capture_logs() as logs:
         got = await call(door, headers=JSON | {"X-Request-Id": "r-1"})
@@ -216,7 +220,7 @@ async def test_our_own_bug_is_logged_with_the_request_id_and_not_told(door: Door
     assert [(log["log_level"], log["request_id"]) for log in logs] == [("error", "r-1")]
 
 
-async def test_every_problem_carries_its_request_id_and_timing(door: Door) -> None:
+async def test_every_problem_carries_its_request_id_and_timing(door: CashierApp) -> None:
     got = await call(door, b"{", headers=JSON | {"X-Request-Id": "r-1"})
     assert got.problem() == (400, "MALFORMED")
     assert got.headers["x-request-id"] == "r-1"
@@ -225,7 +229,9 @@ async def test_every_problem_carries_its_request_id_and_timing(door: Door) -> No
 
 
 @pytest.mark.looptime
-async def test_a_client_that_leaves_while_a_slow_consultation_runs_ends_it(door: Door, engine: FakeEngine) -> None:
+async def test_a_client_that_leaves_while_a_slow_consultation_runs_ends_it(
+    door: CashierApp, engine: FakeEngine
+) -> None:
     engine.open.clear()
     visitor = Visitor(door, BODY)
     await engine.entered.wait()
@@ -236,7 +242,7 @@ async def test_a_client_that_leaves_while_a_slow_consultation_runs_ends_it(door:
 
 
 @pytest.mark.looptime
-async def test_a_slow_consultation_is_answered_to_a_client_that_stays(door: Door, engine: FakeEngine) -> None:
+async def test_a_slow_consultation_is_answered_to_a_client_that_stays(door: CashierApp, engine: FakeEngine) -> None:
     engine.open.clear()
     visitor = Visitor(door, BODY)
     await engine.entered.wait()
@@ -247,7 +253,7 @@ async def test_a_slow_consultation_is_answered_to_a_client_that_stays(door: Door
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_quick_consultation_is_not_watched(door: Door) -> None:
+async def test_a_quick_consultation_is_not_watched(door: CashierApp) -> None:
     wire, got = Wire([request(BODY)]), Got()
     await door(scope("POST", "/v1/consult", JSON), wire.receive, got.send)
     assert wire.received == 1
@@ -255,7 +261,7 @@ async def test_a_quick_consultation_is_not_watched(door: Door) -> None:
 
 
 @pytest.mark.looptime
-async def test_a_body_that_takes_too_long_is_given_up(door: Door, engine: FakeEngine) -> None:
+async def test_a_body_that_takes_too_long_is_given_up(door: CashierApp, engine: FakeEngine) -> None:
     visitor = Visitor(door, BODY[:20], more=True)
     began = asyncio.get_running_loop().time()
     await visitor.over()
@@ -267,7 +273,7 @@ async def test_a_body_that_takes_too_long_is_given_up(door: Door, engine: FakeEn
 
 @pytest.mark.looptime
 async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(
-    door: Door, engine: FakeEngine
+    door: CashierApp, engine: FakeEngine
 ) -> None:
     engine.open.clear()
     visitor = Visitor(door, BODY)
@@ -278,7 +284,7 @@ async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_l
 
 
 @pytest.mark.looptime
-async def test_nothing_ticks_when_nobody_is_there(door: Door) -> None:
+async def test_nothing_ticks_when_nobody_is_there(door: CashierApp) -> None:
     await call(door)
     await asyncio.sleep(1)
     assert "under_way=0 sweeping=False" in repr(door)

@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from cashier.domain.payment_state import Status
+from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import EngineUnavailable
 from cashier.tokens.jws import TokenRefused
-from cashier.web import Door, app
+from cashier.web import CashierApp, app
 from cashier.web.payment_stream import HEARTBEAT_S
 from cashier.web.sse import STALL_S
 
@@ -31,27 +31,29 @@ def payments() -> FakePayments:
 
 
 @pytest.fixture
-def door(payments: FakePayments) -> Door:
+def door(payments: FakePayments) -> CashierApp:
     return app(FakeEngine(payments))
 
 
-async def follow(door: Door, **headers: str) -> Got:
+async def follow(door: CashierApp, **headers: str) -> Got:
     return await call(door, b"", headers=HELD | headers, method="GET", path=EVENTS)
 
 
-def reader(door: Door) -> Reader:
+def reader(door: CashierApp) -> Reader:
     return Reader(door, scope("GET", EVENTS, HELD), b"")
 
 
-async def nothing_is_left(door: Door, payments: FakePayments) -> None:
+async def nothing_is_left(door: CashierApp, payments: FakePayments) -> None:
     await asyncio.sleep(0.1)
     assert payments.closed.is_set()
     assert repr(door).count("under_way=0 sweeping=False") == 2
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_each_payment_is_whole_and_numbered_and_then_comes_the_end(door: Door, payments: FakePayments) -> None:
-    payments.show(LIVE, replace(LIVE, status=Status.ACTION_REQUIRED), PAID, None)
+async def test_each_payment_is_whole_and_numbered_and_then_comes_the_end(
+    door: CashierApp, payments: FakePayments
+) -> None:
+    payments.show(LIVE, replace(LIVE, status=PaymentStatus.ACTION_REQUIRED), PAID, None)
     got = await follow(door)
     assert got.status == 200
     assert got.ended
@@ -71,7 +73,7 @@ async def test_each_payment_is_whole_and_numbered_and_then_comes_the_end(door: D
 
 
 async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_keep(
-    door: Door, payments: FakePayments
+    door: CashierApp, payments: FakePayments
 ) -> None:
     payments.show(PAID, None)
     got = await follow(door, **{"x-request-id": "r-1"})
@@ -85,12 +87,12 @@ async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_
     assert payments.asked[0].request_id == "r-1"
 
 
-async def test_who_has_followed_for_long_enough_may_follow_again(door: Door, payments: FakePayments) -> None:
+async def test_who_has_followed_for_long_enough_may_follow_again(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE, None)
     assert events((await follow(door)).body)[-1].told == {"reason": "TIMEOUT"}
 
 
-async def test_a_stop_is_told_from_that(door: Door, payments: FakePayments) -> None:
+async def test_a_stop_is_told_from_that(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE)
     following = reader(door)
     await following.until(1)
@@ -113,7 +115,7 @@ def test_a_door_without_payments_has_nobody_to_stop() -> None:
     [(EngineUnavailable(), "ENGINE_UNAVAILABLE"), (ZeroDivisionError("the secret is 4711"), "INTERNAL")],
 )
 async def test_what_breaks_after_the_first_is_told_in_the_stream_and_ends_it(
-    door: Door, payments: FakePayments, error: Exception, code: str
+    door: CashierApp, payments: FakePayments, error: Exception, code: str
 ) -> None:
     payments.show(LIVE, error)
     with capture_logs() as logs:
@@ -127,7 +129,9 @@ async def test_what_breaks_after_the_first_is_told_in_the_stream_and_ends_it(
     check(await described(), {"$ref": "#/components/schemas/Problem"}, last.told)
 
 
-async def test_what_goes_wrong_before_the_first_is_an_ordinary_problem(door: Door, payments: FakePayments) -> None:
+async def test_what_goes_wrong_before_the_first_is_an_ordinary_problem(
+    door: CashierApp, payments: FakePayments
+) -> None:
     payments.show(TokenRefused("TOKEN_EXPIRED"))
     assert (await follow(door)).problem() == (403, "TOKEN_EXPIRED")
     payments.show(None)
@@ -136,7 +140,7 @@ async def test_what_goes_wrong_before_the_first_is_an_ordinary_problem(door: Doo
 
 
 @pytest.mark.looptime
-async def test_a_silent_stream_beats_and_is_not_ended_by_it(door: Door, payments: FakePayments) -> None:
+async def test_a_silent_stream_beats_and_is_not_ended_by_it(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE)
     following = reader(door)
     assert (await following.until(1))[0].name == "payment"
@@ -152,7 +156,7 @@ async def test_a_silent_stream_beats_and_is_not_ended_by_it(door: Door, payments
 
 
 @pytest.mark.looptime
-async def test_a_payment_is_out_before_the_next_one_is_known(door: Door, payments: FakePayments) -> None:
+async def test_a_payment_is_out_before_the_next_one_is_known(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE)
     following = reader(door)
     assert [event.number for event in await following.until(1)] == ["1"]
@@ -164,7 +168,7 @@ async def test_a_payment_is_out_before_the_next_one_is_known(door: Door, payment
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("when", ["before the first", "between", "while it does not read"])
-async def test_a_client_that_leaves_is_followed_by_nobody(door: Door, payments: FakePayments, when: str) -> None:
+async def test_a_client_that_leaves_is_followed_by_nobody(door: CashierApp, payments: FakePayments, when: str) -> None:
     following = reader(door)
     await payments.entered.wait()
     if when != "before the first":
@@ -184,7 +188,7 @@ async def test_a_client_that_leaves_is_followed_by_nobody(door: Door, payments: 
 
 
 @pytest.mark.looptime
-async def test_a_reader_that_stalls_is_given_up_after_a_while(door: Door, payments: FakePayments) -> None:
+async def test_a_reader_that_stalls_is_given_up_after_a_while(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE)
     following = reader(door)
     await following.until(1)
@@ -200,7 +204,7 @@ async def test_a_reader_that_stalls_is_given_up_after_a_while(door: Door, paymen
 
 
 @pytest.mark.looptime
-async def test_a_stall_is_noticed_by_a_beat_too(door: Door, payments: FakePayments) -> None:
+async def test_a_stall_is_noticed_by_a_beat_too(door: CashierApp, payments: FakePayments) -> None:
     payments.show(LIVE)
     following = reader(door)
     await following.until(1)
@@ -214,7 +218,7 @@ async def test_a_stall_is_noticed_by_a_beat_too(door: Door, payments: FakePaymen
 
 @pytest.mark.looptime
 async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left(
-    door: Door, payments: FakePayments
+    door: CashierApp, payments: FakePayments
 ) -> None:
     payments.show(LIVE)
     following = reader(door)

@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from cashier.fanout.l2.interface import SourceUnknown
-from cashier.web import Door, app
+from cashier.web import CashierApp, app
 from cashier.web.auth import AuthSettings, BearerAuth
 
 from .calling import JSON, Got, Wire, call, request, scope
@@ -29,11 +29,11 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def door(engine: FakeEngine) -> Door:
+def door(engine: FakeEngine) -> CashierApp:
     return app(engine, body_limit_bytes=1000, body_timeout_s=2.0)
 
 
-async def tell(door: Door, body: object, **headers: str) -> Got:
+async def tell(door: CashierApp, body: object, **headers: str) -> Got:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await call(
         door, raw, headers=JSON | {name.replace("_", "-"): value for name, value in headers.items()}, path=PATH
@@ -41,7 +41,7 @@ async def tell(door: Door, body: object, **headers: str) -> Got:
 
 
 async def test_a_key_or_a_prefix_is_dropped_and_the_answer_says_how_far_that_reaches(
-    door: Door, engine: FakeEngine
+    door: CashierApp, engine: FakeEngine
 ) -> None:
     got = await tell(door, {"source": "card", "key": "u_1"})
     assert got.status == 200
@@ -53,7 +53,7 @@ async def test_a_key_or_a_prefix_is_dropped_and_the_answer_says_how_far_that_rea
     assert engine.invalidated == [("card", "u_1", None), ("card", None, "u_"), ("card", None, "")]
 
 
-async def test_the_answer_carries_the_request_id(door: Door) -> None:
+async def test_the_answer_carries_the_request_id(door: CashierApp) -> None:
     assert (await tell(door, {"source": "card", "key": "u_1"}, x_request_id="r-1")).headers["x-request-id"] == "r-1"
     assert (await tell(door, {}, x_request_id="r-1")).headers["x-request-id"] == "r-1"
 
@@ -73,7 +73,7 @@ async def test_the_answer_carries_the_request_id(door: Door) -> None:
     ],
 )
 async def test_what_breaks_the_contract_is_refused_by_the_names_of_its_fields(
-    door: Door, engine: FakeEngine, body: Any, faults: list[tuple[str, str]]
+    door: CashierApp, engine: FakeEngine, body: Any, faults: list[tuple[str, str]]
 ) -> None:
     got = await tell(door, body)
     assert got.problem() == (422, "INVALID")
@@ -81,7 +81,7 @@ async def test_what_breaks_the_contract_is_refused_by_the_names_of_its_fields(
     assert engine.invalidated == []
 
 
-async def test_a_source_that_there_is_not_is_a_fault_of_its_field(door: Door, engine: FakeEngine) -> None:
+async def test_a_source_that_there_is_not_is_a_fault_of_its_field(door: CashierApp, engine: FakeEngine) -> None:
     engine.raises = SourceUnknown("crad", ("card", "member"))
     got = await tell(door, {"source": "crad", "key": "u_1"})
     assert got.problem() == (422, "INVALID")
@@ -91,11 +91,11 @@ async def test_a_source_that_there_is_not_is_a_fault_of_its_field(door: Door, en
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"source": "\xff", "key": "u_1"}', b"[" * 900])
-async def test_what_cannot_be_read_is_said_to_be_malformed(door: Door, body: bytes) -> None:
+async def test_what_cannot_be_read_is_said_to_be_malformed(door: CashierApp, body: bytes) -> None:
     assert (await tell(door, body)).problem() == (400, "MALFORMED")
 
 
-async def test_the_bounds_of_the_door_hold_here_too(door: Door) -> None:
+async def test_the_bounds_of_the_door_hold_here_too(door: CashierApp) -> None:
     assert (await tell(door, b" " * 1001)).problem() == (413, "TOO_LARGE")
     assert (await tell(door, b"{}", content_length="1001")).problem() == (413, "TOO_LARGE")
     assert (await tell(door, b"{}", content_type="text/plain")).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
@@ -106,7 +106,7 @@ async def test_the_bounds_of_the_door_hold_here_too(door: Door) -> None:
 
 
 @pytest.mark.looptime
-async def test_a_body_that_takes_too_long_is_given_up(door: Door) -> None:
+async def test_a_body_that_takes_too_long_is_given_up(door: CashierApp) -> None:
     got = Got()
     began = asyncio.get_running_loop().time()
     await asyncio.wait_for(
@@ -117,7 +117,7 @@ async def test_a_body_that_takes_too_long_is_given_up(door: Door) -> None:
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
 
 
-async def test_a_client_that_leaves_in_the_middle_is_no_failure_of_ours(door: Door, engine: FakeEngine) -> None:
+async def test_a_client_that_leaves_in_the_middle_is_no_failure_of_ours(door: CashierApp, engine: FakeEngine) -> None:
     wire = Wire([request(b'{"source"', more=True)])
     wire.hang_up()
     got = Got()
@@ -136,14 +136,14 @@ async def test_who_may_not_consult_may_not_invalidate(engine: FakeEngine) -> Non
     assert (await tell(door, {"source": "card", "key": "u_1"}, authorization=f"Bearer {token}")).status == 200
 
 
-async def test_an_engine_that_is_not_open_has_nothing_to_drop(door: Door, engine: FakeEngine) -> None:
+async def test_an_engine_that_is_not_open_has_nothing_to_drop(door: CashierApp, engine: FakeEngine) -> None:
     engine.ready = False
     got = await tell(door, {"source": "card", "key": "u_1"})
     assert got.problem() == (503, "NOT_READY")
     assert got.headers["retry-after"] == "1"
 
 
-async def test_our_own_bug_is_not_told(door: Door, engine: FakeEngine) -> None:
+async def test_our_own_bug_is_not_told(door: CashierApp, engine: FakeEngine) -> None:
     engine.raises = ZeroDivisionError("u_1")
     wire, got = Wire([request(b'{"source": "card", "key": "u_1"}')]), Got()
     with pytest.raises(ZeroDivisionError):  # Starlette hands it on to the server, after it has answered

@@ -10,21 +10,21 @@ import pytest
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder, ShedSettings
 from cashier.web import app
-from cashier.web.admission_queue import EACH_TURN, Line
-from cashier.web.application import Door
+from cashier.web.admission_queue import EACH_TURN, AdmissionQueue
+from cashier.web.application import CashierApp
 
 from .calling import JSON, call
 from .offers import FakeEngine
 
 
-async def come(line: Line, name: int, begun: list[int]) -> None:
+async def come(line: AdmissionQueue, name: int, begun: list[int]) -> None:
     if not line.enters():
         await line.wait()
     begun.append(name)
 
 
 async def test_a_few_begin_in_each_turn_in_the_order_in_which_they_came() -> None:
-    line, begun = Line(), list[int]()
+    line, begun = AdmissionQueue(), list[int]()
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(5 * EACH_TURN)]
     await asyncio.sleep(0)
     assert begun == list(range(EACH_TURN))
@@ -37,7 +37,7 @@ async def test_a_few_begin_in_each_turn_in_the_order_in_which_they_came() -> Non
 
 
 async def test_nobody_overtakes_those_in_line() -> None:
-    line, begun = Line(), list[int]()
+    line, begun = AdmissionQueue(), list[int]()
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(EACH_TURN + 1)]
     await asyncio.sleep(0)
     assert line.waiting
@@ -47,7 +47,7 @@ async def test_nobody_overtakes_those_in_line() -> None:
 
 
 async def test_who_has_gone_holds_nobody_up_and_takes_nobodys_turn() -> None:
-    line, begun = Line(), list[int]()
+    line, begun = AdmissionQueue(), list[int]()
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(3 * EACH_TURN)]
     await asyncio.sleep(0)
     for gone in tasks[EACH_TURN : 2 * EACH_TURN]:
@@ -58,7 +58,7 @@ async def test_who_has_gone_holds_nobody_up_and_takes_nobodys_turn() -> None:
 
 
 async def test_the_next_turn_has_room_for_as_many_again() -> None:
-    line = Line()
+    line = AdmissionQueue()
     assert line.enters()
     for _ in range(3):
         await asyncio.sleep(0)
@@ -67,7 +67,7 @@ async def test_the_next_turn_has_room_for_as_many_again() -> None:
 
 async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> None:
     ladder = DegradationLadder()
-    line, begun, told = Line(ladder), list[int](), list[float]()
+    line, begun, told = AdmissionQueue(ladder), list[int](), list[float]()
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(4 * EACH_TURN)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0)
@@ -98,7 +98,7 @@ def test_where_shedding_is_off_no_wait_is_too_long() -> None:
     assert not DegradationLadder(ShedSettings(enabled=False)).too_late(1e9, LOWEST)
 
 
-async def crowd(door: Door, count: int) -> list[tuple[int | None, bytes]]:
+async def crowd(door: CashierApp, count: int) -> list[tuple[int | None, bytes]]:
     got = await asyncio.gather(*(call(door, headers=JSON) for _ in range(count)))
     return [(each.status, each.body) for each in got]
 

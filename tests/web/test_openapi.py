@@ -11,7 +11,7 @@ from openapi_spec_validator import validate
 from structlog.testing import capture_logs
 
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
-from cashier.payments.errors import CheckUnavailable, Crowded, InFlight, OrderBusy, RiskRejected
+from cashier.payments.errors import CheckUnavailable, InFlight, OrderBusy, RiskRejected, TooManyPayments
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth
@@ -161,7 +161,7 @@ async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: BearerAut
         RiskRejected(None),
         TokenRefused("TOKEN_EXPIRED"),
     )
-    for payments.told in (LIVE, PAID, *errors, ZeroDivisionError(), Crowded()):
+    for payments.told in (LIVE, PAID, *errors, ZeroDivisionError(), TooManyPayments()):
         with capture_logs():
             for path, method, body in (
                 ("/v1/payments", "post", BODY_OF_PAYMENT),

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message
 
-from cashier.web import Door, app, owning_app
+from cashier.web import CashierApp, app, owning_app
 
 from .calling import JSON, Got, call
 from .offers import FakeEngine, opener
@@ -22,12 +22,12 @@ async def get(door: ASGIApp, path: str, method: str = "GET", root_path: str = ""
 class Life:
     """The lifespan of an application, in a task of its own."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: CashierApp) -> None:
         self.orders: asyncio.Queue[Message] = asyncio.Queue()
         self.said: asyncio.Queue[str] = asyncio.Queue()
         self.task = asyncio.create_task(self._run(door))
 
-    async def _run(self, door: Door) -> None:
+    async def _run(self, door: CashierApp) -> None:
         async def send(message: Message) -> None:
             self.said.put_nowait(message["type"])
 

@@ -17,14 +17,13 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from cashier.consultation.flow import OrderUnknown
-from cashier.domain.offer_diff import Change, What
-from cashier.domain.payment_state import FINAL, Status
+from cashier.domain.offer_diff import Change, ChangeType
+from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.logs import configure_logs
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     ConsultChanged,
-    Crowded,
     EngineUnavailable,
     FieldFault,
     InFlight,
@@ -32,9 +31,10 @@ from cashier.payments.errors import (
     KeyReused,
     OrderBusy,
     RiskRejected,
+    TooManyPayments,
 )
 from cashier.tokens.jws import TokenCode, TokenRefused
-from cashier.web import Door, app, owning_app
+from cashier.web import CashierApp, app, owning_app
 from cashier.web.auth import AuthSettings, BearerAuth
 from cashier.web.payment_problems import refused
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
@@ -71,17 +71,17 @@ def payments() -> FakePayments:
 
 
 @pytest.fixture
-def door(payments: FakePayments) -> Door:
+def door(payments: FakePayments) -> CashierApp:
     payments.show(PAID, None)  # for who follows
     return app(FakeEngine(payments), body_limit_bytes=4000, body_timeout_s=2.0)
 
 
-async def ask(door: Door, operation: dict[str, Any], **more: Any) -> Got:
+async def ask(door: CashierApp, operation: dict[str, Any], **more: Any) -> Got:
     told = operation | more
     return await call(door, told.pop("body"), **told)
 
 
-async def submit(door: Door, changes: dict[str, Any] | None = None, **headers: str) -> Got:
+async def submit(door: CashierApp, changes: dict[str, Any] | None = None, **headers: str) -> Got:
     body = json.dumps(SUBMIT | (changes or {})).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await call(door, body, path="/v1/payments", headers=KEYED | named)
@@ -92,7 +92,7 @@ def faults(got: Got) -> list[tuple[str, str]]:
     return [(fault["field"], fault["code"]) for fault in got.json["errors"]]
 
 
-async def test_a_submit_is_handed_on_whole_with_its_key_and_trace(door: Door, payments: FakePayments) -> None:
+async def test_a_submit_is_handed_on_whole_with_its_key_and_trace(door: CashierApp, payments: FakePayments) -> None:
     got = await submit(door, x_request_id="r-1", traceparent=TRACE)
     assert got.status == 202
     assert got.json["payment_id"] == ID
@@ -103,7 +103,7 @@ async def test_a_submit_is_handed_on_whole_with_its_key_and_trace(door: Door, pa
     assert asked.args[0].expected_payable == cny(11800)
 
 
-async def test_the_other_operations_are_handed_on_with_the_token(door: Door, payments: FakePayments) -> None:
+async def test_the_other_operations_are_handed_on_with_the_token(door: CashierApp, payments: FakePayments) -> None:
     assert (await ask(door, OPERATIONS["answer"])).status == 202
     assert (await ask(door, OPERATIONS["cancel"])).status == 202
     assert (await ask(door, OPERATIONS["look"], query=b"wait_ms=30000")).status == 202
@@ -116,9 +116,9 @@ async def test_the_other_operations_are_handed_on_with_the_token(door: Door, pay
     ]
 
 
-@pytest.mark.parametrize("status", list(Status))
+@pytest.mark.parametrize("status", list(PaymentStatus))
 async def test_a_final_payment_is_200_and_one_that_goes_on_202(
-    door: Door, payments: FakePayments, status: Status
+    door: CashierApp, payments: FakePayments, status: PaymentStatus
 ) -> None:
     payments.told = type(LIVE)(**{name: getattr(LIVE, name) for name in LIVE.__struct_fields__} | {"status": status})
     for name in ("submit", "answer", "cancel", "look"):
@@ -126,7 +126,7 @@ async def test_a_final_payment_is_200_and_one_that_goes_on_202(
 
 
 @EACH
-async def test_every_answer_has_the_headers_of_every_answer(door: Door, operation: dict[str, Any]) -> None:
+async def test_every_answer_has_the_headers_of_every_answer(door: CashierApp, operation: dict[str, Any]) -> None:
     headers = operation["headers"] | {"x-request-id": "r-1"}
     good = await ask(door, operation, headers=headers)
     other = await ask(door, operation, headers=headers, method="PATCH")
@@ -161,7 +161,7 @@ async def test_an_engine_that_is_not_open_takes_no_payments_yet(operation: dict[
     "name", ["pay_", "o_1001", ID + "a", ID[:-1], ID[:-1] + "1", ID.upper(), ID[:-1] + "%0A", "pay_" + "é" * 26]
 )
 async def test_what_is_no_payment_id_is_not_found(
-    door: Door, payments: FakePayments, operation: dict[str, Any], name: str
+    door: CashierApp, payments: FakePayments, operation: dict[str, Any], name: str
 ) -> None:
     if ID in operation["path"]:
         got = await ask(door, operation, path=operation["path"].replace(ID, name))
@@ -170,12 +170,12 @@ async def test_what_is_no_payment_id_is_not_found(
 
 
 @pytest.mark.parametrize("key", ["k 1", "k" * 65, "k,k", "k\n", "ключ".encode().decode("latin-1"), ""])
-async def test_a_key_that_is_none_is_refused(door: Door, payments: FakePayments, key: str) -> None:
+async def test_a_key_that_is_none_is_refused(door: CashierApp, payments: FakePayments, key: str) -> None:
     assert faults(await submit(door, idempotency_key=key)) == [("Idempotency-Key", "BAD_FORMAT")]
     assert payments.asked == []
 
 
-async def test_a_submit_needs_one_key_and_no_more(door: Door, payments: FakePayments) -> None:
+async def test_a_submit_needs_one_key_and_no_more(door: CashierApp, payments: FakePayments) -> None:
     assert faults(await ask(door, OPERATIONS["submit"], headers=JSON)) == [("Idempotency-Key", "MISSING")]
     for second in ("k-2", "k-1"):
         assert faults(await ask(door, OPERATIONS["submit"], twice=("Idempotency-Key", second))) == [
@@ -201,7 +201,7 @@ async def test_a_submit_needs_one_key_and_no_more(door: Door, payments: FakePaym
     ],
 )
 async def test_every_fault_of_a_submit_is_named(
-    door: Door, changes: dict[str, Any], expected: list[tuple[str, str]]
+    door: CashierApp, changes: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     assert faults(await submit(door, changes)) == expected
 
@@ -216,7 +216,7 @@ async def test_every_fault_of_a_submit_is_named(
     ],
 )
 async def test_an_answer_to_a_challenge_has_up_to_2048_characters(
-    door: Door, body: dict[str, Any], expected: list[tuple[str, str]]
+    door: CashierApp, body: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
     got = await ask(door, OPERATIONS["answer"], body=json.dumps(body).encode())
     assert faults(got) == expected
@@ -250,7 +250,7 @@ def test_what_holds_a_secret_does_not_show_it() -> None:
     ],
 )
 async def test_a_card_number_anywhere_is_refused_and_never_repeated(
-    door: Door, payments: FakePayments, changes: dict[str, Any]
+    door: CashierApp, payments: FakePayments, changes: dict[str, Any]
 ) -> None:
     with capture_logs() as logs:
         got = await submit(door, changes)
@@ -261,7 +261,7 @@ async def test_a_card_number_anywhere_is_refused_and_never_repeated(
 
 
 @pytest.mark.parametrize("name", ["answer", "cancel"])
-async def test_the_other_bodies_are_looked_through_too(door: Door, payments: FakePayments, name: str) -> None:
+async def test_the_other_bodies_are_looked_through_too(door: CashierApp, payments: FakePayments, name: str) -> None:
     body = json.dumps({"payment_token": TOKEN, "value": "4111-1111-1111-1111", VISA: 1}).encode()
     assert faults(await ask(door, OPERATIONS[name], body=body)) == [
         ("?", "LOOKS_LIKE_PAN"),
@@ -270,7 +270,7 @@ async def test_the_other_bodies_are_looked_through_too(door: Door, payments: Fak
     assert payments.asked == []
 
 
-async def test_a_card_number_is_no_key_and_no_request_id(door: Door, payments: FakePayments) -> None:
+async def test_a_card_number_is_no_key_and_no_request_id(door: CashierApp, payments: FakePayments) -> None:
     got = await submit(door, idempotency_key=VISA)
     assert faults(got) == [("Idempotency-Key", "LOOKS_LIKE_PAN")]
     got = await submit(door, x_request_id=VISA)
@@ -278,19 +278,19 @@ async def test_a_card_number_is_no_key_and_no_request_id(door: Door, payments: F
     assert payments.asked[0].request_id == got.headers["x-request-id"] != VISA
 
 
-async def test_what_only_looks_like_one_by_its_nature_is_let_be(door: Door) -> None:
+async def test_what_only_looks_like_one_by_its_nature_is_let_be(door: CashierApp) -> None:
     assert (await submit(door, {"auth_code": "6222021234567894", "consult_token": f"x.{VISA}.y"})).status == 202
     assert (await submit(door, {"order_id": "2026050112000000007"}, idempotency_key="1746100800000")).status == 202
 
 
-async def test_however_many_card_numbers_there_are_the_answer_stays_short(door: Door) -> None:
+async def test_however_many_card_numbers_there_are_the_answer_stays_short(door: CashierApp) -> None:
     got = await submit(door, {"x" * 1000: [VISA] * 100})
     assert len(faults(got)) == 16
     assert len(got.body) < 8000
 
 
 @pytest.mark.parametrize("name", ["submit", "answer", "cancel"])
-async def test_the_bounds_of_the_door_hold_for_bodies(door: Door, payments: FakePayments, name: str) -> None:
+async def test_the_bounds_of_the_door_hold_for_bodies(door: CashierApp, payments: FakePayments, name: str) -> None:
     operation = OPERATIONS[name]
     headers = operation["headers"]
     assert (await ask(door, operation, body=b" " * 4001)).problem() == (413, "TOO_LARGE")
@@ -307,7 +307,7 @@ async def test_the_bounds_of_the_door_hold_for_bodies(door: Door, payments: Fake
 
 @pytest.mark.looptime
 @EACH
-async def test_a_body_that_takes_too_long_is_given_up(door: Door, operation: dict[str, Any]) -> None:
+async def test_a_body_that_takes_too_long_is_given_up(door: CashierApp, operation: dict[str, Any]) -> None:
     got = Got()
     wire = Wire([request(b"{", more=True)])
     await asyncio.wait_for(
@@ -323,7 +323,7 @@ async def test_a_body_that_takes_too_long_is_given_up(door: Door, operation: dic
     [b"wait_ms=", b"wait_ms=-1", b"wait_ms=30001", b"wait_ms=1.0", b"wait_ms=" + b"9" * 500, "wait_ms=٣".encode()],
 )
 async def test_nobody_waits_for_longer_than_half_a_minute_or_for_what_is_no_number(
-    door: Door, payments: FakePayments, query: bytes
+    door: CashierApp, payments: FakePayments, query: bytes
 ) -> None:
     assert faults(await ask(door, OPERATIONS["look"], query=query))[0][0] == "wait_ms"
     assert faults(await ask(door, OPERATIONS["look"], query=b"wait_ms=1&wait_ms=1")) == [("wait_ms", "ONE_TOO_MANY")]
@@ -332,7 +332,7 @@ async def test_nobody_waits_for_longer_than_half_a_minute_or_for_what_is_no_numb
 
 @pytest.mark.parametrize("name", ["cancel", "look", "follow"])
 async def test_the_token_is_in_its_header_or_where_nobody_has_to_say_who_he_is_in_authorization(
-    door: Door, payments: FakePayments, name: str
+    door: CashierApp, payments: FakePayments, name: str
 ) -> None:
     operation = OPERATIONS[name]
     for headers in (HELD, {"authorization": f"bearer {TOKEN}"}, HELD | {"authorization": "Bearer of.another.one"}):
@@ -351,13 +351,13 @@ async def test_the_token_is_in_its_header_or_where_nobody_has_to_say_who_he_is_i
     assert len(payments.asked) == asked
 
 
-async def test_a_cancellation_without_a_body_may_call_it_octets(door: Door, payments: FakePayments) -> None:
+async def test_a_cancellation_without_a_body_may_call_it_octets(door: CashierApp, payments: FakePayments) -> None:
     octets = HELD | {"content-type": "application/octet-stream"}
     assert (await ask(door, OPERATIONS["cancel"], headers=octets)).status == 202
     assert (await ask(door, OPERATIONS["cancel"], headers=octets, body=b"{}")).status == 415
 
 
-async def test_a_cancellation_may_have_its_token_in_its_body(door: Door, payments: FakePayments) -> None:
+async def test_a_cancellation_may_have_its_token_in_its_body(door: CashierApp, payments: FakePayments) -> None:
     body = json.dumps({"payment_token": TOKEN}).encode()
     assert (await ask(door, OPERATIONS["cancel"], body=body, headers=JSON)).status == 202
     # A gateway between us may send an Authorization of its own.
@@ -389,7 +389,7 @@ async def test_with_a_doorkeeper_authorization_says_who_asks_and_the_token_has_i
     assert payments.asked[-1].what == next(name for name, each in OPERATIONS.items() if each is operation)
 
 
-CHANGED = ConsultChanged((Change(what=What.PRICE_CHANGED, before=cny(1), after=cny(2)),), consultation())
+CHANGED = ConsultChanged((Change(what=ChangeType.PRICE_CHANGED, before=cny(1), after=cny(2)),), consultation())
 ERRORS: list[tuple[Exception, int, str]] = [
     *((TokenRefused(code), 403, code) for code in get_args(TokenCode)),
     (Invalid((FieldFault("card_token", "MISSING", "is required"),)), 422, "INVALID"),
@@ -401,7 +401,7 @@ ERRORS: list[tuple[Exception, int, str]] = [
     (KeyReused(), 422, "KEY_REUSED"),
     (CheckUnavailable(("risk", "quota"), SOURCES), 503, "CHECK_UNAVAILABLE"),
     (EngineUnavailable(), 503, "ENGINE_UNAVAILABLE"),
-    (Crowded(), 503, "OVERLOADED"),
+    (TooManyPayments(), 503, "OVERLOADED"),
     (ZeroDivisionError("the secret is 4711"), 500, "INTERNAL"),
 ]
 
@@ -430,7 +430,7 @@ def test_every_error_that_the_flow_has_is_in_the_table() -> None:
     assert refused(ZeroDivisionError()) is None
 
 
-async def test_what_a_caller_needs_to_go_on_is_told_with_the_problem(door: Door, payments: FakePayments) -> None:
+async def test_what_a_caller_needs_to_go_on_is_told_with_the_problem(door: CashierApp, payments: FakePayments) -> None:
     payments.told = CHANGED
     got = await submit(door)
     unit = {"currency": "CNY"}
@@ -458,7 +458,9 @@ async def test_what_a_caller_needs_to_go_on_is_told_with_the_problem(door: Door,
     assert faults(await submit(door)) == [("card_token", "MISSING")]
 
 
-async def test_our_own_bug_is_logged_under_the_request_id_and_not_told(door: Door, payments: FakePayments) -> None:
+async def test_our_own_bug_is_logged_under_the_request_id_and_not_told(
+    door: CashierApp, payments: FakePayments
+) -> None:
     payments.told = ZeroDivisionError("the secret is 4711")
     with capture_logs() as logs:
         got = await submit(door, x_request_id="r-1")
@@ -468,7 +470,7 @@ async def test_our_own_bug_is_logged_under_the_request_id_and_not_told(door: Doo
 
 @pytest.mark.parametrize("person", [False, True])
 async def test_as_a_service_logs_nothing_that_a_caller_sent_is_in_it(
-    door: Door, payments: FakePayments, monkeypatch: pytest.MonkeyPatch, person: bool
+    door: CashierApp, payments: FakePayments, monkeypatch: pytest.MonkeyPatch, person: bool
 ) -> None:
     written = io.StringIO()
     monkeypatch.setattr(written, "isatty", lambda: person)
@@ -494,7 +496,9 @@ async def test_as_a_service_logs_nothing_that_a_caller_sent_is_in_it(
 
 @pytest.mark.parametrize("name", ["submit", "answer", "cancel"])
 @pytest.mark.looptime
-async def test_what_moves_money_goes_on_though_its_client_leaves(door: Door, payments: FakePayments, name: str) -> None:
+async def test_what_moves_money_goes_on_though_its_client_leaves(
+    door: CashierApp, payments: FakePayments, name: str
+) -> None:
     operation = OPERATIONS[name]
     payments.open.clear()
     wire, got = Wire([request(operation["body"])]), Got()
@@ -509,7 +513,7 @@ async def test_what_moves_money_goes_on_though_its_client_leaves(door: Door, pay
 
 
 @pytest.mark.looptime
-async def test_a_long_poll_ends_with_its_client_and_leaves_nothing(door: Door, payments: FakePayments) -> None:
+async def test_a_long_poll_ends_with_its_client_and_leaves_nothing(door: CashierApp, payments: FakePayments) -> None:
     payments.open.clear()
     wire, got = Wire([request(b"")]), Got()
     task = asyncio.create_task(door(scope("GET", ONE, HELD, query=b"wait_ms=30000"), wire.receive, got.send))
@@ -525,7 +529,7 @@ async def test_a_long_poll_ends_with_its_client_and_leaves_nothing(door: Door, p
 
 
 @pytest.mark.looptime
-async def test_a_long_poll_that_the_server_breaks_off_is_broken_off(door: Door, payments: FakePayments) -> None:
+async def test_a_long_poll_that_the_server_breaks_off_is_broken_off(door: CashierApp, payments: FakePayments) -> None:
     payments.open.clear()
     wire, got = Wire([request(b"")]), Got()
     task = asyncio.create_task(door(scope("GET", ONE, HELD, query=b"wait_ms=30000"), wire.receive, got.send))

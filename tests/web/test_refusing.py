@@ -18,9 +18,9 @@ from uvicorn.lifespan.off import LifespanOff
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
-from cashier.web.connection import Connection, StoppableState
+from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.overload_response import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
-from cashier.web.plain_request import plain
+from cashier.web.plain_request import parse_plain_request
 
 from .calling import JSON, call
 from .offers import BODY, FakeEngine
@@ -49,7 +49,7 @@ class Picky(DegradationLadder):
 @asynccontextmanager
 async def connected(
     ladder: DegradationLadder, engine: FakeEngine | None = None
-) -> AsyncIterator[tuple[Connection, socket.socket]]:
+) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
     door = app(engine or FakeEngine(), ladder=ladder)
     config = Config(
@@ -61,7 +61,7 @@ async def connected(
     ours.setblocking(False)
     theirs.setblocking(False)
     _, made = await loop.connect_accepted_socket(
-        lambda: Connection(config, StoppableState(), LifespanOff(config).state, loop), ours
+        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), ours
     )
     assert made._door is door
     try:
@@ -223,7 +223,7 @@ async def test_a_door_without_our_connection_refuses_too_before_the_body_is_read
     ("product", "comes"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
 )
 def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(product: bytes, comes: int) -> None:
-    found = plain(for_product(product))
+    found = parse_plain_request(for_product(product))
     assert found is not None
     assert priority_of(found, no_one) == comes
 
@@ -233,7 +233,7 @@ def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(p
     [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)],
 )
 def test_a_word_says_who_comes_first_and_an_unknown_word_says_nothing(word: bytes, comes: int) -> None:
-    found = plain(with_header(b"x-priority: \t" + word + b" "))
+    found = parse_plain_request(with_header(b"x-priority: \t" + word + b" "))
     assert found is not None
     assert priority_of(found, everybody) == comes
 
@@ -274,7 +274,7 @@ def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_e
     ],
 )
 def test_what_is_in_the_least_unusual_is_left_to_the_parser(data: bytes) -> None:
-    assert plain(data) is None
+    assert parse_plain_request(data) is None
 
 
 class Parsed:
@@ -305,7 +305,7 @@ _PIECES = st.lists(st.sampled_from((*_LINES, *_BREAKS)), max_size=8)
 def test_whatever_is_taken_for_one_whole_request_is_one_to_the_parser_too(pieces: list[bytes], whole: bool) -> None:
     """Otherwise who sits behind a proxy could be answered for a part of somebody else's request."""
     data = LINE + (b"\r\nA: b\r\n".join(pieces) + b"\r\nContent-Length: 2\r\n\r\n{}" if whole else b"".join(pieces))
-    found = plain(data)
+    found = parse_plain_request(data)
     if found is None:
         return
     parsed = Parsed()
@@ -318,6 +318,6 @@ def test_whatever_is_taken_for_one_whole_request_is_one_to_the_parser_too(pieces
 
 
 def test_a_bad_request_id_is_not_repeated() -> None:
-    found = plain(with_header(b"X-Request-Id: a b"))
+    found = parse_plain_request(with_header(b"X-Request-Id: a b"))
     assert found is not None
     assert b"a b" not in refusal(found)

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from cashier.consultation.flow import Blockage, Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import Blocked, ConsultRequest
-from cashier.fanout.ask import Status
-from cashier.web import Door, app, owning_app
+from cashier.fanout.ask import SourceStatus
+from cashier.web import CashierApp, app, owning_app
 from cashier.web.sse import STALL_S
 
 from .calling import JSON, Got, Wire, call, request, scope
@@ -25,7 +25,7 @@ from .process import PATIENCE_S, Served, Talk, asking, served
 from .test_openapi import check, described
 
 EVENTS = JSON | {"accept": "text/event-stream"}
-IN_TIME = replace(consultation(), sources=tuple(replace(source, status=Status.FRESH) for source in SOURCES))
+IN_TIME = replace(consultation(), sources=tuple(replace(source, status=SourceStatus.FRESH) for source in SOURCES))
 
 
 class Unfolds(FakeEngine):
@@ -84,7 +84,7 @@ def events(body: bytes) -> list[Event]:
 class Reader:
     """A client under way that reads as the test lets it."""
 
-    def __init__(self, door: Door, asked: dict[str, Any] | None = None, body: bytes = BODY) -> None:
+    def __init__(self, door: CashierApp, asked: dict[str, Any] | None = None, body: bytes = BODY) -> None:
         """`asked`: the scope of another request than a consultation."""
         self.wire = Wire([request(body)])
         self.got = Got()
@@ -112,7 +112,7 @@ class Reader:
         await self.got.send(message)
         self._sent.set()
 
-    async def _run(self, door: Door, asked: dict[str, Any]) -> None:
+    async def _run(self, door: CashierApp, asked: dict[str, Any]) -> None:
         await door(asked, self.wire.receive, self._send)
 
 
@@ -161,11 +161,11 @@ async def test_the_document_tells_of_the_stream_and_what_is_in_it() -> None:
         (consultation(), "DEADLINE"),
         (IN_TIME, "COMPLETE"),
         (
-            replace(consultation(), sources=tuple(replace(source, status=Status.ERROR) for source in SOURCES)),
+            replace(consultation(), sources=tuple(replace(source, status=SourceStatus.ERROR) for source in SOURCES)),
             "COMPLETE",
         ),
         (
-            replace(consultation(), sources=tuple(replace(source, status=Status.SKIPPED) for source in SOURCES)),
+            replace(consultation(), sources=tuple(replace(source, status=SourceStatus.SKIPPED) for source in SOURCES)),
             "DEADLINE",
         ),
         (replace(consultation(), payable=False, blocked=Blockage(Blocked.ORDER_PAID, "It is paid.")), "COMPLETE"),
@@ -271,7 +271,7 @@ async def test_a_slow_reader_is_asked_about_before_the_engine_is() -> None:
     assert [event.name for event in events(reader.got.body)] == ["answer", "answer", "answer", "end"]
 
 
-async def nothing_is_left(door: Door, engine: Unfolds) -> None:
+async def nothing_is_left(door: CashierApp, engine: Unfolds) -> None:
     await asyncio.sleep(0.1)
     assert engine.closed
     assert "under_way=0 sweeping=False" in repr(door)

@@ -17,9 +17,9 @@ from uvicorn.lifespan.off import LifespanOff
 
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import app
-from cashier.web.connection import Connection, StoppableState
-from cashier.web.fast_path import Whole
-from cashier.web.plain_request import plain
+from cashier.web.connection import ClientConnection, StoppableState
+from cashier.web.fast_path import FastPath
+from cashier.web.plain_request import parse_plain_request
 
 from .offers import BODY, SOURCES, FakeEngine
 from .process import asking
@@ -28,7 +28,7 @@ LINE = b"POST /v1/consult HTTP/1.1\r\n"
 
 
 @asynccontextmanager
-async def connected(engine: FakeEngine) -> AsyncIterator[tuple[Connection, socket.socket]]:
+async def connected(engine: FakeEngine) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
     """The server's side as an object, the client's as a socket that nobody reads for us."""
     config = Config(
         app(engine),
@@ -47,7 +47,7 @@ async def connected(engine: FakeEngine) -> AsyncIterator[tuple[Connection, socke
     state = StoppableState()
     state.default_headers = [(b"date", b"Mon, 04 May 2026 10:00:00 GMT")]
     _, made = await loop.connect_accepted_socket(
-        lambda: Connection(config, state, LifespanOff(config).state, loop), ours
+        lambda: ClientConnection(config, state, LifespanOff(config).state, loop), ours
     )
     try:
         yield made, theirs
@@ -91,9 +91,9 @@ def without_times(answer: bytes) -> bytes:
     return re.sub(rb"total;dur=[0-9.]+", b"total;dur=0", answer)
 
 
-def taken_whole(ours: Connection) -> bool:
+def taken_whole(ours: ClientConnection) -> bool:
     cycle: object = ours.cycle
-    return isinstance(cycle, Whole)
+    return isinstance(cycle, FastPath)
 
 
 JSON = b"Content-Type: application/json"
@@ -230,7 +230,7 @@ class Parsed:
 )
 def test_its_headers_are_those_that_a_parser_finds(fields: list[tuple[bytes, bytes]]) -> None:
     data = with_headers(*(name + b":" + value for name, value in fields))
-    found = plain(data)
+    found = parse_plain_request(data)
     headers = None if found is None else found.headers()
     if headers is None:
         return

@@ -8,11 +8,11 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from cashier.source_errors import SourceError
-from cashier.wire.transport import Request, Response, Transport, Trip
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 from .hostile import WATCHDOG_S
 
-TRIP = Trip("r-1")
+TRIP = CallHeaders("r-1")
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -23,7 +23,7 @@ def answer(body: bytes) -> bytes:
 class Asked:
     """One call. Every reply is noted, so that a second one shows."""
 
-    def __init__(self, wire: Transport, request: Request, trip: Trip = TRIP, budget_ms: int = 150) -> None:
+    def __init__(self, wire: Transport, request: Request, trip: CallHeaders = TRIP, budget_ms: int = 150) -> None:
         self.outcomes: list[Response | SourceError] = []
         self._replied = asyncio.Event()
         self.exchange = wire.send(request, trip, budget_ms, self._reply)

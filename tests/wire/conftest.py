@@ -13,8 +13,8 @@ import pytest
 import trustme
 import uvloop
 
-from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
-from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Response, Transport
 
 from .asking import answer, ask, nothing_left
@@ -62,8 +62,8 @@ BOUNDS: dict[str, Any] = {"max_head_bytes": 2048, "max_headers": 20, "max_body_b
 
 def make_wire(client: str, url: str, ca_file: str | None) -> Transport:
     if client == "http1":
-        return Http1([url], Http1Settings(ahead=0, ca_file=ca_file, **BOUNDS))
-    return ViaAiohttp([url], AiohttpSettings(ca_file=ca_file, **BOUNDS))
+        return Http1Client([url], Http1Settings(ahead=0, ca_file=ca_file, **BOUNDS))
+    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, **BOUNDS))
 
 
 @contextlib.asynccontextmanager

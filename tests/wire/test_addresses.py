@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.wire.addresses import Address, parse_address, parse_addresses
-from cashier.wire.aiohttp_client import ViaAiohttp
-from cashier.wire.http1 import Http1
-from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, Choice
+from cashier.wire.addresses import UpstreamAddress, parse_address, parse_addresses
+from cashier.wire.aiohttp_client import AiohttpClient
+from cashier.wire.http1 import Http1Client
+from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, LoadBalancer
 
 
 @pytest.mark.parametrize(
     ("url", "address", "authority"),
     [
-        ("http://card", Address("http://card", "card", 80, ""), "card"),
-        ("http://10.0.0.1:9100/v1/", Address("http://10.0.0.1:9100/v1/", "10.0.0.1", 9100, "/v1"), "10.0.0.1:9100"),
-        ("https://card", Address("https://card", "card", 443, "", tls=True), "card"),
-        ("https://card:80", Address("https://card:80", "card", 80, "", tls=True), "card:80"),
-        ("http://[::1]:81", Address("http://[::1]:81", "::1", 81, ""), "[::1]:81"),
+        ("http://card", UpstreamAddress("http://card", "card", 80, ""), "card"),
+        (
+            "http://10.0.0.1:9100/v1/",
+            UpstreamAddress("http://10.0.0.1:9100/v1/", "10.0.0.1", 9100, "/v1"),
+            "10.0.0.1:9100",
+        ),
+        ("https://card", UpstreamAddress("https://card", "card", 443, "", tls=True), "card"),
+        ("https://card:80", UpstreamAddress("https://card:80", "card", 80, "", tls=True), "card:80"),
+        ("http://[::1]:81", UpstreamAddress("http://[::1]:81", "::1", 81, ""), "[::1]:81"),
         (
             "unix:/run/card.sock",
-            Address("unix:/run/card.sock", "localhost", 0, "", socket_path="/run/card.sock"),
+            UpstreamAddress("unix:/run/card.sock", "localhost", 0, "", socket_path="/run/card.sock"),
             "localhost",
         ),
     ],
 )
-def test_an_address_is_taken_apart(url: str, address: Address, authority: str) -> None:
+def test_an_address_is_taken_apart(url: str, address: UpstreamAddress, authority: str) -> None:
     assert parse_address(url) == address
     assert parse_address(url).authority == authority
 
@@ -45,8 +49,10 @@ def test_an_address_that_is_not_understood_is_named_with_what_is(url: str) -> No
     assert url.rpartition("@")[2].encode("unicode_escape").decode()[:5] in str(refused.value)
 
 
-@pytest.mark.parametrize("transport", [Http1, ViaAiohttp])
-def test_every_transport_refuses_a_bad_address_and_no_address(transport: type[Http1] | type[ViaAiohttp]) -> None:
+@pytest.mark.parametrize("transport", [Http1Client, AiohttpClient])
+def test_every_transport_refuses_a_bad_address_and_no_address(
+    transport: type[Http1Client] | type[AiohttpClient],
+) -> None:
     with pytest.raises(ValueError, match="gopher://card"):
         transport(["http://card", "gopher://card"])
     with pytest.raises(ValueError, match="no address given"):
@@ -65,19 +71,19 @@ class Lane:
 
 def test_the_least_load_wins() -> None:
     lanes = [Lane(3), Lane(1), Lane(2)]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     assert {choice.next(0.0) for _ in range(6)} == {lanes[1]}
 
 
 def test_ties_rotate() -> None:
     lanes = [Lane(), Lane(), Lane(1)]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     assert {choice.next(0.0) for _ in range(6)} == set(lanes[:2])
 
 
 def test_an_address_that_failed_is_avoided_for_a_while_and_then_asked_again() -> None:
     lanes = [Lane(), Lane(5)]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     lanes[0].back_off.failed(10.0)
     assert choice.next(10.05) is lanes[1]
     assert choice.next(10.1) is lanes[0]
@@ -103,7 +109,7 @@ def test_connects_that_fail_together_are_one_failure() -> None:
 
 def test_a_connect_that_works_ends_the_back_off() -> None:
     lanes = [Lane(), Lane(5)]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     lanes[0].back_off.failed(10.0)
     lanes[0].back_off.worked()
     assert choice.next(10.0) is lanes[0]
@@ -111,7 +117,7 @@ def test_a_connect_that_works_ends_the_back_off() -> None:
 
 def test_where_all_are_avoided_the_one_avoided_shortest_is_asked() -> None:
     lanes = [Lane(), Lane()]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     lanes[0].back_off.failed(10.0)
     lanes[1].back_off.failed(10.05)
     assert {choice.next(10.06) for _ in range(4)} == {lanes[0]}
@@ -119,17 +125,17 @@ def test_where_all_are_avoided_the_one_avoided_shortest_is_asked() -> None:
 
 def test_a_lane_to_avoid_is_left_out_however_idle_it_is() -> None:
     lanes = [Lane(), Lane(5), Lane(6)]
-    choice = Choice(lanes)
+    choice = LoadBalancer(lanes)
     assert {choice.next(0.0, avoid=0b001) for _ in range(6)} == {lanes[1]}
     assert {choice.next(0.0, avoid=0b011) for _ in range(6)} == {lanes[2]}
 
 
 def test_where_all_lanes_are_to_be_avoided_the_best_is_asked_all_the_same() -> None:
     lanes = [Lane(2), Lane(1)]
-    assert {Choice(lanes).next(0.0, avoid=0b11) for _ in range(4)} == {lanes[1]}
+    assert {LoadBalancer(lanes).next(0.0, avoid=0b11) for _ in range(4)} == {lanes[1]}
 
 
 def test_a_lane_to_avoid_is_not_asked_because_the_others_are_in_back_off() -> None:
     lanes = [Lane(), Lane()]
     lanes[1].back_off.failed(10.0)
-    assert Choice(lanes).next(10.05, avoid=0b01) is lanes[1]
+    assert LoadBalancer(lanes).next(10.05, avoid=0b01) is lanes[1]

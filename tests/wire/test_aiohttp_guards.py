@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cashier.source_errors import Garbled, Shed
-from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
+from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.aiohttp_guards import never_stuck
 
 from .asking import ask, nothing_left
@@ -35,7 +35,7 @@ async def test_a_connection_that_breaks_after_its_answer_is_nobodys_bug() -> Non
 
 async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() -> None:
     async with nothing_left(), tcp_upstream() as upstream:
-        wire = ViaAiohttp([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
+        wire = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
         waiting = [ask(wire) for _ in range(3)]
         assert isinstance(await ask(wire).outcome(), Shed)
         assert not any(asked.outcomes for asked in waiting)
@@ -44,7 +44,7 @@ async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() 
 
 async def test_an_address_that_refuses_is_passed_over() -> None:
     async with nothing_left(), tcp_upstream() as upstream:
-        wire = ViaAiohttp([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
+        wire = AiohttpClient([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
         for _ in range(4):
             asked = ask(wire)
             peer = await upstream.asked()
@@ -60,7 +60,7 @@ async def test_a_proxy_of_the_environment_is_used_only_where_it_is_trusted(monke
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
         for trusted, expected in ((False, upstream), (True, proxy)):
-            wire = ViaAiohttp([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
+            wire = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
             asked = ask(wire)
             peer = await expected.peer()
             await peer.question()

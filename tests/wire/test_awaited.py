@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from cashier.source_errors import Missing, Silent, SourceError, Unreachable, Why
-from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.request_response import ask
-from cashier.wire.transport import Exchange, Reply, Request, Response, Trip
+from cashier.wire.transport import CallHeaders, Reply, Request, Response, TransportCall
 
 from .asking import TRIP, answer, arrival, nothing_left, until
 from .conftest import Wired
@@ -43,7 +43,7 @@ class Scripted:
 
     async def close(self) -> None: ...
 
-    def send(self, request: Request, trip: Trip, budget_ms: int, reply: Reply, avoid: int = 0) -> Exchange:
+    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> TransportCall:
         self.calls.append(Call(reply))
         return self.calls[-1]
 
@@ -69,7 +69,7 @@ async def test_silence_after_the_request_has_left_may_mean_anything(wired: Wired
 
 async def test_who_waits_for_a_connection_in_vain_has_sent_nothing_and_never_will() -> None:
     async with nothing_left(), tcp_upstream() as upstream:
-        wire = Http1([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1))
+        wire = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1))
         first = asyncio.create_task(ask(wire, PAY, TRIP, 5000))
         peer = await upstream.peer()
         await peer.question()

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from cashier.source_errors import SourceError, Unreachable
-from cashier.wire.aiohttp_client import AiohttpLane
-from cashier.wire.host_pool import Lane
-from cashier.wire.transport import Request, Response, Trip
+from cashier.wire.aiohttp_client import AiohttpHostPool
+from cashier.wire.host_pool import HostPool
+from cashier.wire.transport import CallHeaders, Request, Response
 
 from .asking import OK, TRIP, Asked, answer, arrival, ask, until
 from .conftest import Wired, answered
@@ -18,7 +18,7 @@ HELLO = Response(200, b"hello")
 
 
 async def test_a_question_carries_all_that_the_contract_wants_and_nothing_else(wired: Wired) -> None:
-    trip = Trip("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    trip = CallHeaders("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     asked = Asked(wired.wire, Request("/members/u_1/cards?currency=CNY"), trip, budget_ms=87)
     peer = await wired.upstream.peer()
     question = await peer.question()
@@ -68,16 +68,16 @@ async def test_a_post_announces_its_body(wired: Wired, body: bytes) -> None:
         (Request("/a#b"), TRIP),
         (Request("/a", method="GET / HTTP/1.1\r\nX: "), TRIP),
         (Request("/a", method="HEAD"), TRIP),
-        (Request("/a"), Trip("r\r\nX-Injected: 1")),
-        (Request("/a"), Trip("r\nX-Injected: 1")),
-        (Request("/a"), Trip("ü")),
-        (Request("/a"), Trip("")),
-        (Request("/a"), Trip("r", traceparent="00\r\nX-Injected: 1")),
+        (Request("/a"), CallHeaders("r\r\nX-Injected: 1")),
+        (Request("/a"), CallHeaders("r\nX-Injected: 1")),
+        (Request("/a"), CallHeaders("ü")),
+        (Request("/a"), CallHeaders("")),
+        (Request("/a"), CallHeaders("r", traceparent="00\r\nX-Injected: 1")),
     ],
     ids=repr,
 )
 async def test_what_could_begin_another_header_is_refused_before_anything_is_sent(
-    wired: Wired, request_: Request, trip: Trip
+    wired: Wired, request_: Request, trip: CallHeaders
 ) -> None:
     replies: list[Response | SourceError] = []
     with pytest.raises(ValueError, match=r"must be printable|is not a path|is not one of"):
@@ -201,8 +201,8 @@ async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(
     async def buggy(*_: object) -> None:
         raise LookupError("ours")
 
-    monkeypatch.setattr(Lane, "connect", buggy)
-    monkeypatch.setattr(AiohttpLane, "ask", buggy)
+    monkeypatch.setattr(HostPool, "connect", buggy)
+    monkeypatch.setattr(AiohttpHostPool, "ask", buggy)
     outcome = await ask(wired.wire).outcome()
     assert isinstance(outcome, Unreachable)
     assert "LookupError" in outcome.detail

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.source_errors import Garbled
-from cashier.wire.response_parser import Answers, Bounds, retry_after_s
+from cashier.wire.response_parser import ResponseBounds, ResponseParser, retry_after_s
 from cashier.wire.transport import Response
 
-BOUNDS = Bounds(max_head_bytes=4096, max_headers=20, max_body_bytes=2048)
+BOUNDS = ResponseBounds(max_head_bytes=4096, max_headers=20, max_body_bytes=2048)
 
 bodies = st.binary(max_size=600)
 tokens = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,10}", fullmatch=True).map(lambda name: f"X-{name}".encode())
@@ -54,7 +54,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def test_an_answer_is_the_same_however_it_is_cut(
     told: list[tuple[bytes, Response]], places: list[int], bytewise: bool
 ) -> None:
-    reading = Answers("somewhere", BOUNDS)
+    reading = ResponseParser("somewhere", BOUNDS)
     for said, meant in told:
         pieces = [bytes((byte,)) for byte in said] if bytewise else cut(said, places)
         *early, last = [reading.feed(piece) for piece in pieces]
@@ -69,7 +69,7 @@ def test_what_follows_an_answer_in_one_piece_changes_nothing_but_the_connection(
     told: tuple[bytes, Response], more: bytes, places: list[int]
 ) -> None:
     said, meant = told
-    reading = Answers("somewhere", BOUNDS)
+    reading = ResponseParser("somewhere", BOUNDS)
     pieces = cut(said, places)
     outcomes = [reading.feed(piece) for piece in [*pieces[:-1], pieces[-1] + more]]
     assert outcomes[-1] == meant
@@ -79,7 +79,7 @@ def test_what_follows_an_answer_in_one_piece_changes_nothing_but_the_connection(
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 10_000), max_size=5))
 def test_noise_is_an_answer_or_garbled_and_nothing_else(noise: bytes, places: list[int]) -> None:
-    reading = Answers("somewhere", BOUNDS)
+    reading = ResponseParser("somewhere", BOUNDS)
     try:
         outcomes = [reading.feed(piece) for piece in cut(b"HTTP/1.1 200 OK\r\n" + noise, places)]
     except Garbled:
@@ -88,12 +88,12 @@ def test_noise_is_an_answer_or_garbled_and_nothing_else(noise: bytes, places: li
 
 
 def test_a_bug_in_a_callback_is_not_blamed_on_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
-    def buggy(_self: Answers) -> None:
+    def buggy(_self: ResponseParser) -> None:
         raise LookupError("ours")
 
-    monkeypatch.setattr(Answers, "on_headers_complete", buggy)
+    monkeypatch.setattr(ResponseParser, "on_headers_complete", buggy)
     with pytest.raises(LookupError, match="ours"):
-        Answers("somewhere", BOUNDS).feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        ResponseParser("somewhere", BOUNDS).feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize(

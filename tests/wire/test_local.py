@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cashier.source_errors import Overloaded, Silent, SourceError, Unreachable
-from cashier.wire.in_process import Local
+from cashier.wire.in_process import InProcessTransport
 from cashier.wire.request_response import ask as awaited
 from cashier.wire.transport import Request, Response, Transport
 
@@ -48,9 +48,9 @@ async def service() -> Service:
 
 
 @pytest.fixture
-async def wire(service: Service) -> AsyncIterator[Local]:
+async def wire(service: Service) -> AsyncIterator[InProcessTransport]:
     async with nothing_left():
-        local = Local(service)
+        local = InProcessTransport(service)
         await local.open()
         yield local
         service.lets.set()
@@ -66,12 +66,14 @@ async def complaints() -> list[dict[str, Any]]:
     return told
 
 
-async def test_it_is_a_transport_of_one_place(wire: Local) -> None:
+async def test_it_is_a_transport_of_one_place(wire: InProcessTransport) -> None:
     transport: Transport = wire
     assert transport.places == ("local",)
 
 
-async def test_the_function_gets_the_whole_request_and_its_answer_is_the_reply(wire: Local, service: Service) -> None:
+async def test_the_function_gets_the_whole_request_and_its_answer_is_the_reply(
+    wire: InProcessTransport, service: Service
+) -> None:
     asked = Asked(wire, PAY)
     assert (asked.exchange.place, asked.exchange.sent, repr(wire)) == (0, False, "<Local 1 under way>")
     await arrival()
@@ -86,12 +88,12 @@ async def test_one_that_answers_at_once_still_replies_later_than_it_was_sent() -
     async def at_once(request: Request) -> Response:
         return HELLO
 
-    local = Local(at_once)
+    local = InProcessTransport(at_once)
     assert await ask(local).outcome() is HELLO
     await local.close()
 
 
-async def test_what_is_abandoned_before_it_began_is_never_begun(wire: Local, service: Service) -> None:
+async def test_what_is_abandoned_before_it_began_is_never_begun(wire: InProcessTransport, service: Service) -> None:
     asked = Asked(wire, PAY)
     asked.exchange.abandon()
     assert not asked.exchange.sent
@@ -99,7 +101,9 @@ async def test_what_is_abandoned_before_it_began_is_never_begun(wire: Local, ser
     assert (service.asked, asked.outcomes) == ([], [])
 
 
-async def test_a_payment_that_was_begun_goes_on_when_nobody_waits_any_more(wire: Local, service: Service) -> None:
+async def test_a_payment_that_was_begun_goes_on_when_nobody_waits_any_more(
+    wire: InProcessTransport, service: Service
+) -> None:
     asked = Asked(wire, PAY)
     await arrival()
     asked.exchange.abandon()
@@ -110,7 +114,7 @@ async def test_a_payment_that_was_begun_goes_on_when_nobody_waits_any_more(wire:
     assert (service.done, service.cancelled, asked.outcomes) == ([PAY], [], [])
 
 
-async def test_what_ends_something_and_may_be_repeated_goes_on_too(wire: Local, service: Service) -> None:
+async def test_what_ends_something_and_may_be_repeated_goes_on_too(wire: InProcessTransport, service: Service) -> None:
     reverse = Asked(wire, Request("/payments/pay_1/reverse", "POST"))
     await arrival()
     reverse.exchange.abandon()
@@ -119,7 +123,7 @@ async def test_what_ends_something_and_may_be_repeated_goes_on_too(wire: Local, 
     assert len(service.done) == 1
 
 
-async def test_a_look_that_nobody_waits_for_ends(wire: Local, service: Service) -> None:
+async def test_a_look_that_nobody_waits_for_ends(wire: InProcessTransport, service: Service) -> None:
     asked = ask(wire)
     await arrival()
     asked.exchange.abandon()
@@ -128,7 +132,7 @@ async def test_a_look_that_nobody_waits_for_ends(wire: Local, service: Service) 
     assert (len(service.cancelled), asked.outcomes, repr(wire)) == (1, [], "<Local 0 under way>")
 
 
-async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: Local, service: Service) -> None:
+async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: InProcessTransport, service: Service) -> None:
     asking = asyncio.create_task(awaited(wire, PAY, TRIP, 10_000))
     await arrival()
     asking.cancel()
@@ -139,7 +143,7 @@ async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: Local, serv
     assert service.done == [PAY]
 
 
-async def test_silence_may_mean_anything(wire: Local) -> None:
+async def test_silence_may_mean_anything(wire: InProcessTransport) -> None:
     outcome = await awaited(wire, PAY, TRIP, 1)
     assert isinstance(outcome, Silent)
     assert outcome.sent
@@ -147,7 +151,7 @@ async def test_silence_may_mean_anything(wire: Local) -> None:
 
 @pytest.mark.parametrize("error", [Overloaded("too much", 2.0), Unreachable("refused", sent=False)])
 async def test_what_it_says_in_our_words_is_handed_on(
-    wire: Local, service: Service, complaints: list[dict[str, Any]], error: SourceError
+    wire: InProcessTransport, service: Service, complaints: list[dict[str, Any]], error: SourceError
 ) -> None:
     service.raises = error
     service.lets.set()
@@ -156,7 +160,7 @@ async def test_what_it_says_in_our_words_is_handed_on(
 
 
 async def test_what_else_it_raises_is_no_answer_and_is_told_to_the_loop(
-    wire: Local, service: Service, complaints: list[dict[str, Any]]
+    wire: InProcessTransport, service: Service, complaints: list[dict[str, Any]]
 ) -> None:
     service.raises = LookupError("no such thing")
     service.lets.set()
@@ -167,7 +171,7 @@ async def test_what_else_it_raises_is_no_answer_and_is_told_to_the_loop(
 
 
 async def test_a_function_that_cannot_be_called_is_no_answer_either(complaints: list[dict[str, Any]]) -> None:
-    local = Local(None)  # type: ignore[arg-type]  # what a caller without types may do
+    local = InProcessTransport(None)  # type: ignore[arg-type]  # what a caller without types may do
     outcome = await Asked(local, PAY).outcome()
     assert isinstance(outcome, Unreachable)
     assert outcome.detail == "local: the function raised TypeError"
@@ -175,7 +179,7 @@ async def test_a_function_that_cannot_be_called_is_no_answer_either(complaints: 
     assert len(complaints) == 1
 
 
-async def test_a_function_that_is_cancelled_is_no_answer(wire: Local, service: Service) -> None:
+async def test_a_function_that_is_cancelled_is_no_answer(wire: InProcessTransport, service: Service) -> None:
     service.raises = asyncio.CancelledError()
     service.lets.set()
     outcome = await Asked(wire, PAY).outcome()
@@ -185,7 +189,7 @@ async def test_a_function_that_is_cancelled_is_no_answer(wire: Local, service: S
 
 async def test_closing_tells_who_waits_and_leaves_time_to_what_was_begun(service: Service) -> None:
     async with nothing_left():
-        local = Local(service)
+        local = InProcessTransport(service)
         paying, looking = Asked(local, PAY), ask(local)
         await arrival()
         closing = asyncio.create_task(local.close())
@@ -201,7 +205,7 @@ async def test_closing_tells_who_waits_and_leaves_time_to_what_was_begun(service
 
 async def test_closing_waits_for_nobody_for_ever(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.wire.in_process.LAST_CALLS_S", 0.01)
-    local = Local(service)
+    local = InProcessTransport(service)
     abandoned = Asked(local, PAY)
     await arrival()
     abandoned.exchange.abandon()
@@ -210,7 +214,7 @@ async def test_closing_waits_for_nobody_for_ever(service: Service, monkeypatch: 
 
 
 async def test_what_is_sent_after_the_end_was_not_sent(service: Service) -> None:
-    local = Local(service)
+    local = InProcessTransport(service)
     await local.close()
     outcome = await Asked(local, PAY).outcome()
     assert isinstance(outcome, Unreachable)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cashier.source_errors import Shed, Unreachable
-from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response
 
 from .asking import TRIP, Asked, answer, ask, nothing_left, until
@@ -29,7 +29,7 @@ class State(NamedTuple):
     connecting: int
 
 
-def state(wire: Http1, lane: int = 0) -> State:
+def state(wire: Http1Client, lane: int = 0) -> State:
     counts = re.findall(r": (\d+) open, (\d+) idle, (\d+) outstanding, (\d+) connecting>", repr(wire))
     queued = re.match(r"<Http1 (\d+) queued, ", repr(wire))
     assert queued is not None
@@ -37,10 +37,10 @@ def state(wire: Http1, lane: int = 0) -> State:
 
 
 @contextlib.asynccontextmanager
-async def pool(*upstreams: Upstream | int, **settings: Any) -> AsyncIterator[Http1]:
+async def pool(*upstreams: Upstream | int, **settings: Any) -> AsyncIterator[Http1Client]:
     """A transport to these upstreams or ports, without connections ahead unless asked for."""
     urls = [f"http://127.0.0.1:{upstream if isinstance(upstream, int) else upstream.port}" for upstream in upstreams]
-    wire = Http1(urls, Http1Settings(**{"ahead": 0, **settings}))
+    wire = Http1Client(urls, Http1Settings(**{"ahead": 0, **settings}))
     await wire.open()
     try:
         yield wire
@@ -283,7 +283,7 @@ async def test_a_call_is_unreachable_only_when_every_address_has_refused() -> No
 
 async def test_a_name_that_does_not_exist_is_unreachable() -> None:
     async with nothing_left():
-        wire = Http1(["http://no-such-host.invalid:1"], Http1Settings(ahead=0))
+        wire = Http1Client(["http://no-such-host.invalid:1"], Http1Settings(ahead=0))
         outcome = await ask(wire).outcome()
         assert isinstance(outcome, Unreachable)
         assert "no-such-host.invalid" in outcome.detail

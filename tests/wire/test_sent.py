@@ -12,8 +12,8 @@ import pytest
 
 from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire import http1
-from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
-from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import FRESH_S, Response, Transport
 
 from .asking import OK, Asked, answer, arrival, ask, nothing_left, until
@@ -25,11 +25,11 @@ Make = Callable[..., Transport]
 
 
 def over_http1(urls: list[str], **settings: Any) -> Transport:
-    return Http1(urls, Http1Settings(ahead=0, **settings))
+    return Http1Client(urls, Http1Settings(ahead=0, **settings))
 
 
 def over_aiohttp(urls: list[str], **settings: Any) -> Transport:
-    return ViaAiohttp(urls, AiohttpSettings(**settings))
+    return AiohttpClient(urls, AiohttpSettings(**settings))
 
 
 both = pytest.mark.parametrize("make", [over_http1, over_aiohttp], ids=["http1", "aiohttp"])
@@ -149,7 +149,7 @@ async def test_closing_tells_who_was_sent_from_who_still_waited(make: Make) -> N
 async def test_a_connection_that_ends_before_it_is_written_to_has_sent_nothing() -> None:
     """It is open, its end has come, and its close is not through yet: the moment between two turns of the loop."""
     async with nothing_left(), tcp_upstream() as upstream:
-        wire = Http1([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
+        wire = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
         asked = pay(wire)
         (connecting,) = wire._connects
 
@@ -305,7 +305,7 @@ async def test_where_every_connection_is_idle_for_long_one_is_closed_to_make_roo
     async with nothing_left(), tcp_upstream() as upstream, tcp_upstream() as other:
         urls = [f"http://127.0.0.1:{each.port}" for each in (upstream, other)]
         for several in (urls[:1], urls):
-            wire = Http1(several, Http1Settings(ahead=2, connections=2))
+            wire = Http1Client(several, Http1Settings(ahead=2, connections=2))
             await wire.open()
             await idle(monkeypatch, 2 * FRESH_S)
             asked = [pay(wire) for _ in range(3)]

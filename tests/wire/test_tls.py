@@ -10,8 +10,8 @@ import pytest
 import trustme
 
 from cashier.source_errors import Unreachable
-from cashier.wire.aiohttp_client import AiohttpSettings, ViaAiohttp
-from cashier.wire.http1 import Http1, Http1Settings
+from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
+from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Response, Transport
 
 from .asking import answer, ask, nothing_left
@@ -23,11 +23,11 @@ Make = Callable[[str, str | None, str | None], Transport]
 
 
 def http1(url: str, ca_file: str | None, cert_file: str | None) -> Transport:
-    return Http1([url], Http1Settings(ahead=1, ca_file=ca_file, client_cert_file=cert_file))
+    return Http1Client([url], Http1Settings(ahead=1, ca_file=ca_file, client_cert_file=cert_file))
 
 
 def aiohttp(url: str, ca_file: str | None, cert_file: str | None) -> Transport:
-    return ViaAiohttp([url], AiohttpSettings(ca_file=ca_file, client_cert_file=cert_file))
+    return AiohttpClient([url], AiohttpSettings(ca_file=ca_file, client_cert_file=cert_file))
 
 
 @pytest.fixture(params=[http1, aiohttp], ids=["http1", "aiohttp"])
@@ -115,14 +115,14 @@ async def test_without_the_certificate_it_wants_an_upstream_is_unreachable(
 )
 def test_a_file_that_cannot_be_used_is_named_at_once(settings: dict[str, str], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        Http1(["https://127.0.0.1"], Http1Settings(**settings))  # type: ignore[arg-type]  # one text or another
+        Http1Client(["https://127.0.0.1"], Http1Settings(**settings))  # type: ignore[arg-type]  # one text or another
 
 
 def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("not a certificate")
     with pytest.raises(ValueError, match=str(file)):
-        Http1(["https://127.0.0.1"], Http1Settings(ca_file=str(file)))
+        Http1Client(["https://127.0.0.1"], Http1Settings(ca_file=str(file)))
 
 
 async def test_a_certificate_of_another_authority_does_not_help(

@@ -23,14 +23,14 @@ from cashier import ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.s3fifo import Store
+from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source import Asked, Source
-from cashier.sources.source_upstream import OverWire
+from cashier.sources.source_upstream import WireUpstream
 from cashier.web.server import GC_THRESHOLD
-from cashier.wire.http1 import Http1
-from cashier.wire.transport import Request, Trip
+from cashier.wire.http1 import Http1Client
+from cashier.wire.transport import CallHeaders, Request
 
 # As patient as the others, which have no time limits of their own.
 PATIENCE_MS = 10_000
@@ -57,7 +57,7 @@ class Gateway:
     """An ASGI application, and what it asks by; open as long as the server lives."""
 
     def __init__(self, upstreams: Mapping[str, str]) -> None:
-        self._wires = {name: Http1([url]) for name, url in upstreams.items()}
+        self._wires = {name: Http1Client([url]) for name, url in upstreams.items()}
         sources: Any = {
             name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()
         }
@@ -65,10 +65,10 @@ class Gateway:
         self._stacks = [
             SourcePipeline(
                 question,
-                OverWire(Bare(question.source), self._wires[question.source.name]),
+                WireUpstream(Bare(question.source), self._wires[question.source.name]),
                 settings,
                 DegradationLadder(),
-                Store(1),
+                S3FifoStore(1),
             )
             for question in SOURCE_SPECS
         ]
@@ -86,7 +86,9 @@ class Gateway:
 
     async def _consult(self, asked: ConsultRequest) -> bytes:
         deadline_ns = time.perf_counter_ns() + DEADLINE_NS
-        gathered = await scatter(self._plan, known_inputs(asked), Trip("bench"), deadline_ns=deadline_ns, timing=TIMING)
+        gathered = await scatter(
+            self._plan, known_inputs(asked), CallHeaders("bench"), deadline_ns=deadline_ns, timing=TIMING
+        )
         parts = [key + gathered.answers[name] for key, name in zip(KEYS, SOURCE_NAMES, strict=True)]
         return b"{%b}" % b",".join(parts)
 

@@ -10,7 +10,7 @@ import zlib
 
 from msgspec import Struct
 
-from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.interface import CachedAnswer
 
 VERSION = 1
 LARGEST_BYTES = 1 << 20
@@ -26,7 +26,7 @@ _BODY_AT = _HEAD.size + _SUM.size
 _LONGEST_MS = 0xFFFFFFFF
 
 
-class Stored(Struct, frozen=True):
+class StoredAnswer(Struct, frozen=True):
     """An answer with the moment that its call began, and for how long from then it may be used."""
 
     none: bool
@@ -34,15 +34,15 @@ class Stored(Struct, frozen=True):
     born_ms: int
     ttl_ms: int
 
-    def at(self, now_ms: int) -> Kept | None:
+    def at(self, now_ms: int) -> CachedAnswer | None:
         """As it is at `now_ms`; None where it is too old, or of a time that has not come."""
         age_ms = now_ms - self.born_ms
         if not -SKEW_MS <= age_ms < self.ttl_ms:
             return None
-        return Kept(self.none, self.body, max(age_ms, 0))
+        return CachedAnswer(self.none, self.body, max(age_ms, 0))
 
 
-def pack(stored: Stored) -> bytes:
+def pack(stored: StoredAnswer) -> bytes:
     body, flags = stored.body, _NONE if stored.none else 0
     if len(body) > _WORTH_DEFLATING_BYTES:
         deflated = zlib.compress(body, 1)
@@ -52,7 +52,7 @@ def pack(stored: Stored) -> bytes:
     return b"".join((head, _SUM.pack(zlib.crc32(body, zlib.crc32(head))), body))
 
 
-def unpack(value: bytes) -> Stored | None:
+def unpack(value: bytes) -> StoredAnswer | None:
     """None for anything that `pack` of this version did not make, is not whole, or holds more than `LARGEST_BYTES`."""
     if not _BODY_AT <= len(value) <= LARGEST_BYTES + _BODY_AT or value[0] != VERSION:
         return None
@@ -63,7 +63,7 @@ def unpack(value: bytes) -> Stored | None:
         return None
     if flags & _DEFLATED:
         body = _inflated(value[_BODY_AT:])
-    return None if body is None else Stored(bool(flags & _NONE), body, born_ms, ttl_ms)
+    return None if body is None else StoredAnswer(bool(flags & _NONE), body, born_ms, ttl_ms)
 
 
 def _inflated(deflated: bytes) -> bytes | None:

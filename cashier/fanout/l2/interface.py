@@ -11,10 +11,10 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from cashier.fanout.ask import InFlight
+from cashier.fanout.ask import PendingCall
 
 
-class Kept(Struct, frozen=True):
+class CachedAnswer(Struct, frozen=True):
     """An upstream's answer as it came. `none`: it said that there is none. `age_ms`: since the call began that brought it."""
 
     none: bool
@@ -29,11 +29,11 @@ class SecondLevel(Protocol):
     def reachable(self) -> bool:
         """Whether it answers now, and other workers hear of what is dropped."""
 
-    def get(self, source: str, key: str, found: Callable[[Kept | None], None]) -> InFlight:
+    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> PendingCall:
         """`found` is called exactly once, later than this returns, unless abandoned first: None for a miss and for any trouble."""
 
-    def put(self, source: str, key: str, kept: Kept, ttl_s: float) -> None:
-        """Returns at once; written behind, or not at all. `ttl_s` counts like `Kept.age_ms`, from the beginning of the call."""
+    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
+        """Returns at once; written behind, or not at all. `ttl_s` counts like `CachedAnswer.age_ms`, from the beginning of the call."""
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         """Delete there, and tell every worker: one key, or all that begin with `prefix`. Returns at once; done as soon as it can be."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 SLOW_IN_A_ROW = 3
 
 
-class Standing:
+class ServerHealth:
     """Lost after one failure, or after three slow answers in a row; good again when it was found.
 
     Slow answers count as in a row where each was asked for after the one before had come: a hundred calls held up together are one.

@@ -18,13 +18,13 @@ from msgspec import Struct
 from redis.exceptions import ResponseError
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential, wait_random
 
-from cashier.fanout.ask import InFlight
-from cashier.fanout.l2.entry_codec import LARGEST_BYTES, Stored, pack, unpack
-from cashier.fanout.l2.interface import Kept
-from cashier.fanout.l2.server_health import Standing
+from cashier.fanout.ask import PendingCall
+from cashier.fanout.l2.entry_codec import LARGEST_BYTES, StoredAnswer, pack, unpack
+from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.tombstones import Tombstones
 from cashier.fanout.l2.valkey_client import CHANNEL, TROUBLE, ValkeySettings, back_end, key_of, keys_beginning
-from cashier.fanout.l2.valkey_url import address
+from cashier.fanout.l2.valkey_url import parse_valkey_url
 from cashier.fanout.l2.write_behind import Drop, Put, WriteBehind
 
 _log = structlog.get_logger("cashier.cache")
@@ -32,7 +32,7 @@ _log = structlog.get_logger("cashier.cache")
 Dropped = Callable[[str, str | None, str | None], None]
 
 
-class Message(Struct, frozen=True, array_like=True):
+class InvalidationMessage(Struct, frozen=True, array_like=True):
     """What workers tell each other on the channel. `teller`: the worker's own id, by which it knows its own words."""
 
     teller: bytes
@@ -41,7 +41,7 @@ class Message(Struct, frozen=True, array_like=True):
     prefix: str | None
 
 
-class Valkey:
+class ValkeyCache:
     """A `SecondLevel`, open between `open` and `close`, on one event loop. Its counters are plain integers for whoever shows them.
 
     `dropped(source, key, prefix)`: another worker invalidated this. `missed()`: invalidations may have gone unheard. Both are called on
@@ -57,13 +57,13 @@ class Valkey:
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self._address = address(url)
+        self._address = parse_valkey_url(url)
         self._dropped = dropped
         self._missed = missed
         self._settings = settings or ValkeySettings()
         self._now_ms = now_ms
         self._me = os.urandom(8)
-        self._standing = Standing()
+        self._standing = ServerHealth()
         self._tombstones = Tombstones()
         self._queue = WriteBehind(self._settings.writes)
         self._looks: set[asyncio.Task[None]] = set()
@@ -72,7 +72,7 @@ class Valkey:
         self._lost, self._work, self._idle = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._heard_since_ms = 0
         self._scripts = 0  # under way
-        self._decode = msgspec.msgpack.Decoder(Message).decode
+        self._decode = msgspec.msgpack.Decoder(InvalidationMessage).decode
         self.hits = self.misses = self.puts = self.dropped_puts = self.errors = self.losses = 0
 
     def __repr__(self) -> str:
@@ -108,7 +108,7 @@ class Valkey:
             # Not through aiocache, whose close() calls what redis deprecates.
             await self._client.aclose()
 
-    def get(self, source: str, key: str, found: Callable[[Kept | None], None]) -> InFlight:
+    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> PendingCall:
         if not self._standing.good or len(self._looks) >= self._settings.gets:
             self.misses += 1
             return _Answered(asyncio.get_running_loop().call_soon(found, None))
@@ -120,8 +120,8 @@ class Valkey:
         task.add_done_callback(_loud)
         return look
 
-    def put(self, source: str, key: str, kept: Kept, ttl_s: float) -> None:
-        stored = Stored(kept.none, kept.body, self._now_ms() - kept.age_ms, round(ttl_s * 1000))
+    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
+        stored = StoredAnswer(kept.none, kept.body, self._now_ms() - kept.age_ms, round(ttl_s * 1000))
         if self._worth_writing(source, key, stored) and self._queue.put(Put(source, key, stored)):
             self._begin_work()
         else:
@@ -137,7 +137,7 @@ class Valkey:
         self._queue.drop(drop)
         self._begin_work()
 
-    def _worth_writing(self, source: str, key: str, stored: Stored) -> bool:
+    def _worth_writing(self, source: str, key: str, stored: StoredAnswer) -> bool:
         """Not what may have been invalidated since its call began: told of or, while nobody was listening, untold."""
         if not self._standing.good or len(stored.body) > LARGEST_BYTES or stored.born_ms <= self._heard_since_ms:
             return False
@@ -164,7 +164,7 @@ class Valkey:
         finally:
             self._scripts -= 1
 
-    async def _read(self, source: str, key: str) -> Kept | None:
+    async def _read(self, source: str, key: str) -> CachedAnswer | None:
         value = await self._asked(lambda: self._backend.get(key_of(source, key)))
         stored = None if value is None else unpack(value)
         if stored is None or self._tombstones.buried(source, key, stored.born_ms):
@@ -235,7 +235,8 @@ class Valkey:
                         bound.reschedule(asyncio.get_running_loop().time() + self._settings.command_ms / 1000)
                 if drop.tell:
                     await self._client.publish(
-                        CHANNEL, msgspec.msgpack.encode(Message(self._me, drop.source, drop.key, drop.prefix))
+                        CHANNEL,
+                        msgspec.msgpack.encode(InvalidationMessage(self._me, drop.source, drop.key, drop.prefix)),
                     )
         except TROUBLE as trouble:
             self._queue.back(drop)
@@ -340,10 +341,10 @@ class _Look:
 
     __slots__ = ("_found",)
 
-    def __init__(self, found: Callable[[Kept | None], None]) -> None:
-        self._found: Callable[[Kept | None], None] | None = found
+    def __init__(self, found: Callable[[CachedAnswer | None], None]) -> None:
+        self._found: Callable[[CachedAnswer | None], None] | None = found
 
-    def answer(self, kept: Kept | None) -> None:
+    def answer(self, kept: CachedAnswer | None) -> None:
         found, self._found = self._found, None
         if found is not None:
             found(kept)

@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from cashier.fanout.l2.valkey_url import Address
+from cashier.fanout.l2.valkey_url import ValkeyAddress
 
 # Another form of entries or messages gets another number, and then neither sees the other's.
 NAMESPACE = "cashier:1"
@@ -40,7 +40,7 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     silence_ms: int = 5000
 
 
-def back_end(where: Address, settings: ValkeySettings) -> Any:
+def back_end(where: ValkeyAddress, settings: ValkeySettings) -> Any:
     """aiocache's, which has no types; its `client` is redis.asyncio's. Nothing is connected yet."""
     return RedisBackend(
         serializer=NullSerializer(encoding=None),

@@ -10,7 +10,7 @@ from msgspec import Struct
 _SHAPE = "redis://[[user]:password@]host[:port][/database], or rediss:// for TLS"
 
 
-class Address(Struct, frozen=True):
+class ValkeyAddress(Struct, frozen=True):
     host: str
     port: int
     database: int
@@ -22,7 +22,7 @@ class Address(Struct, frozen=True):
         return f"{'rediss' if self.tls else 'redis'}://{self.host}:{self.port}/{self.database}"
 
 
-def address(url: str) -> Address:
+def parse_valkey_url(url: str) -> ValkeyAddress:
     """Raises ValueError, which says what is wrong."""
     try:
         parts = urlsplit(url)
@@ -43,7 +43,7 @@ def address(url: str) -> Address:
     user, password = (unquote(part) if part else None for part in (parts.username, parts.password))
     if user and not password:
         raise _wrong("it has a user without a password; a password alone is written :password@")
-    return Address(parts.hostname, port or 6379, int(database or 0), user, password, parts.scheme == "rediss")
+    return ValkeyAddress(parts.hostname, port or 6379, int(database or 0), user, password, parts.scheme == "rediss")
 
 
 def _wrong(what: str) -> ValueError:

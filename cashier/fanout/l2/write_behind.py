@@ -8,7 +8,7 @@ from typing import TypeAlias
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.fanout.l2.entry_codec import Stored
+from cashier.fanout.l2.entry_codec import StoredAnswer
 
 
 class Put(Struct, frozen=True):
@@ -16,7 +16,7 @@ class Put(Struct, frozen=True):
 
     source: str
     key: str
-    stored: Stored
+    stored: StoredAnswer
 
 
 class Drop(Struct, frozen=True):

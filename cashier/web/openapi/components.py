@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cashier.web.problem import KNOWN, Code, Fault, Problem, problem
+from cashier.web.problem import KNOWN, FieldProblem, Problem, ProblemCode, problem
 
 # By the name of the struct.
 Schemas: TypeAlias = Mapping[str, dict[str, Any]]
 # What an example of a problem says, where it says more than its title.
-Details: TypeAlias = Mapping[Code, Problem]
+Details: TypeAlias = Mapping[ProblemCode, Problem]
 
 EVERY_ANSWER = ("x-request-id", "server-timing", "cache-control")
 EVERY_PAGE = ("x-request-id", "cache-control")
@@ -37,12 +37,12 @@ TRACEPARENT = {"name": "traceparent", "in": "header", "description": "W3C Trace 
 
 _RETRY_AFTER = frozenset(
     {
-        Code.REQUIRED_SOURCE_UNAVAILABLE,
-        Code.NOT_READY,
-        Code.OVERLOADED,
-        Code.IN_FLIGHT,
-        Code.CHECK_UNAVAILABLE,
-        Code.ENGINE_UNAVAILABLE,
+        ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
+        ProblemCode.NOT_READY,
+        ProblemCode.OVERLOADED,
+        ProblemCode.IN_FLIGHT,
+        ProblemCode.CHECK_UNAVAILABLE,
+        ProblemCode.ENGINE_UNAVAILABLE,
     }
 )
 
@@ -53,10 +53,12 @@ def headers(*names: str) -> dict[str, Any]:
 
 def at_fault(field: str, code: str, message: str) -> Problem:
     """An INVALID of one field."""
-    return problem(Code.INVALID, f"{field} {message}", (Fault(field, code, message),))
+    return problem(ProblemCode.INVALID, f"{field} {message}", (FieldProblem(field, code, message),))
 
 
-def problems(codes: Sequence[Code], schema: dict[str, Any], every: tuple[str, ...], details: Details) -> dict[str, Any]:
+def problems(
+    codes: Sequence[ProblemCode], schema: dict[str, Any], every: tuple[str, ...], details: Details
+) -> dict[str, Any]:
     """By status; codes of one status share its entry, each with its example, and with the headers that all of them have."""
     found: dict[str, Any] = {}
     for status in sorted({KNOWN[code][0] for code in codes}):
@@ -75,15 +77,15 @@ def problems(codes: Sequence[Code], schema: dict[str, Any], every: tuple[str, ..
     return found
 
 
-def secured_codes(*, secured: bool) -> tuple[Code, ...]:
-    return (Code.UNAUTHENTICATED, Code.FORBIDDEN) if secured else ()
+def secured_codes(*, secured: bool) -> tuple[ProblemCode, ...]:
+    return (ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN) if secured else ()
 
 
-def _example(code: Code, details: Details) -> dict[str, Any]:
+def _example(code: ProblemCode, details: Details) -> dict[str, Any]:
     return {"value": msgspec.to_builtins(details.get(code) or problem(code, f"{KNOWN[code][1]}."))}
 
 
-def _also(code: Code) -> tuple[str, ...]:
+def _also(code: ProblemCode) -> tuple[str, ...]:
     if code in _RETRY_AFTER:
         return ("retry-after",)
-    return ("www-authenticate",) if code in (Code.UNAUTHENTICATED, Code.FORBIDDEN) else ()
+    return ("www-authenticate",) if code in (ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN) else ()

@@ -15,21 +15,21 @@ from cashier.web.openapi.components import (
     secured_codes,
 )
 from cashier.web.openapi.consultation_examples import ANSWER, REQUEST
-from cashier.web.problem import Code
+from cashier.web.problem import ProblemCode
 from cashier.web.request_headers import LONGEST_MS
 
 _PROBLEMS = (
-    Code.MALFORMED,
-    Code.ORDER_UNKNOWN,
-    Code.BODY_TIMEOUT,
-    Code.TOO_LARGE,
-    Code.UNSUPPORTED_MEDIA_TYPE,
-    Code.INVALID,
-    Code.INTERNAL,
-    Code.OVERLOADED,
-    Code.REQUIRED_SOURCE_UNAVAILABLE,
+    ProblemCode.MALFORMED,
+    ProblemCode.ORDER_UNKNOWN,
+    ProblemCode.BODY_TIMEOUT,
+    ProblemCode.TOO_LARGE,
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+    ProblemCode.INVALID,
+    ProblemCode.INTERNAL,
+    ProblemCode.OVERLOADED,
+    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
 )
-_DETAILS = {Code.INVALID: at_fault("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
+_DETAILS = {ProblemCode.INVALID: at_fault("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
 # OpenAPI 3.1 has no words for the events of a stream; a client reads them as text.
 _EVENTS = {
     "schema": {

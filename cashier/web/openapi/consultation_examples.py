@@ -21,7 +21,7 @@ from cashier.domain.pay_method import (
     NextAction,
     PayMethod,
 )
-from cashier.fanout.ask import Importance, SourceReport, Status
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 
 _AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 _ORDER = Money("CNY", 12_800)
@@ -66,7 +66,7 @@ CONSULTATION = Consultation(
     payable=True,
     blocked=None,
     degraded=False,
-    sources=(SourceReport("quota", Importance.GATING, Status.FRESH, 0.1, 7.4, 0),),
+    sources=(SourceReport("quota", Importance.GATING, SourceStatus.FRESH, 0.1, 7.4, 0),),
     methods=(_METHOD,),
 )
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.web.openapi.components import EVERY_PAGE, REQUEST_ID, Schemas, at_fault, headers, problems, secured_codes
-from cashier.web.problem import Code
+from cashier.web.problem import ProblemCode
 
 _PROBLEMS = (
-    Code.MALFORMED,
-    Code.BODY_TIMEOUT,
-    Code.TOO_LARGE,
-    Code.UNSUPPORTED_MEDIA_TYPE,
-    Code.INVALID,
-    Code.INTERNAL,
-    Code.NOT_READY,
+    ProblemCode.MALFORMED,
+    ProblemCode.BODY_TIMEOUT,
+    ProblemCode.TOO_LARGE,
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+    ProblemCode.INVALID,
+    ProblemCode.INTERNAL,
+    ProblemCode.NOT_READY,
 )
-_DETAILS = {Code.INVALID: at_fault("key", "MISSING", "is required, or prefix in its place")}
+_DETAILS = {ProblemCode.INVALID: at_fault("key", "MISSING", "is required, or prefix in its place")}
 
 
 def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool) -> dict[str, Any]:

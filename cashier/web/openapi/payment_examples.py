@@ -9,29 +9,28 @@ import msgspec
 from msgspec.structs import replace
 
 from cashier.domain.money import Money
-from cashier.domain.offer_diff import Change, What
+from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import Device, PaymentRequest
-from cashier.domain.payment_resource import Challenge, Payment, RouteTaken
-from cashier.domain.payment_state import Status
-from cashier.fanout.ask import Importance, SourceReport
-from cashier.fanout.ask import Status as SourceStatus
+from cashier.domain.payment_resource import ChallengeView, Payment, RouteTaken
+from cashier.domain.payment_state import PaymentStatus
+from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.payments.errors import (
     CheckUnavailable,
     ConsultChanged,
-    Crowded,
     EngineUnavailable,
     InFlight,
     KeyReused,
     OrderBusy,
     RiskRejected,
+    TooManyPayments,
 )
 from cashier.web.openapi.components import at_fault
 from cashier.web.openapi.consultation_examples import CONSULTATION
 from cashier.web.payment_problems import refused
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
-from cashier.web.problem import Code
+from cashier.web.problem import ProblemCode
 
 _AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 _AMOUNT = Money("CNY", 11_800)
@@ -40,9 +39,9 @@ _TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo" 
 _LIVE = Payment(
     payment_id="pay_h5k2xq7m3n4b6c2d5f7g3j4k6l",
     order_id="o_1001",
-    status=Status.CHALLENGE,
+    status=PaymentStatus.CHALLENGE,
     amount=_AMOUNT,
-    challenge=Challenge(
+    challenge=ChallengeView(
         challenge_id="ch_1",
         type="SMS_OTP",
         render_value="138****1234",
@@ -59,7 +58,7 @@ _LIVE = Payment(
 )
 _FINAL = replace(
     _LIVE,
-    status=Status.SUCCEEDED,
+    status=PaymentStatus.SUCCEEDED,
     challenge=None,
     route=RouteTaken(rule="cheapest_healthy", channel_id="cmb_direct", alternatives=("unionpay",)),
     message=Message(MessageCode.SUCCEEDED, "Paid."),
@@ -77,7 +76,7 @@ _SUBMIT = PaymentRequest(
     device=Device(ip="203.0.113.7", device_id="d_1"),
     return_url="https://shop.example/back",
 )
-_CHANGE = Change(what=What.PRICE_CHANGED, before=_AMOUNT, after=Money("CNY", 12_800))
+_CHANGE = Change(what=ChangeType.PRICE_CHANGED, before=_AMOUNT, after=Money("CNY", 12_800))
 _QUOTA_SILENT = SourceReport("quota", Importance.GATING, SourceStatus.TIMEOUT, 0.1, 1000.0, 0)
 
 SUBMIT: dict[str, Any] = msgspec.to_builtins(_SUBMIT)
@@ -97,8 +96,8 @@ _STOPPED = {
         RiskRejected(None),
         CheckUnavailable(("quota",), (_QUOTA_SILENT,)),
         EngineUnavailable(),
-        Crowded(),
+        TooManyPayments(),
     )
     if (found := refused(error)) is not None
 }
-DETAILS = {**_STOPPED, Code.INVALID: at_fault("Idempotency-Key", "MISSING", "is required")}
+DETAILS = {**_STOPPED, ProblemCode.INVALID: at_fault("Idempotency-Key", "MISSING", "is required")}

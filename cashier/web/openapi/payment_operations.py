@@ -27,31 +27,31 @@ from cashier.web.openapi.payment_examples import (
 )
 from cashier.web.payment_endpoints import PAYMENTS_PATH
 from cashier.web.payment_requests import KEY, TOKEN
-from cashier.web.problem import Code
+from cashier.web.problem import ProblemCode
 
-_ALWAYS = (Code.INVALID, Code.INTERNAL, Code.PAYMENTS_NOT_CONFIGURED, Code.NOT_READY)
-_BODY = (Code.MALFORMED, Code.BODY_TIMEOUT, Code.TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE)
+_ALWAYS = (ProblemCode.INVALID, ProblemCode.INTERNAL, ProblemCode.PAYMENTS_NOT_CONFIGURED, ProblemCode.NOT_READY)
+_BODY = (ProblemCode.MALFORMED, ProblemCode.BODY_TIMEOUT, ProblemCode.TOO_LARGE, ProblemCode.UNSUPPORTED_MEDIA_TYPE)
 _TOKEN = (
-    Code.TOKEN_MALFORMED,
-    Code.TOKEN_TAMPERED,
-    Code.TOKEN_UNKNOWN_KEY,
-    Code.TOKEN_WRONG_TYPE,
-    Code.TOKEN_EXPIRED,
+    ProblemCode.TOKEN_MALFORMED,
+    ProblemCode.TOKEN_TAMPERED,
+    ProblemCode.TOKEN_UNKNOWN_KEY,
+    ProblemCode.TOKEN_WRONG_TYPE,
+    ProblemCode.TOKEN_EXPIRED,
 )
-_OF_SUBMIT = (Code.TOKEN_OTHER_ORDER, Code.TOKEN_OTHER_USER)
+_OF_SUBMIT = (ProblemCode.TOKEN_OTHER_ORDER, ProblemCode.TOKEN_OTHER_USER)
 _TAKEN_FURTHER = (
-    Code.RISK_REJECTED,
-    Code.ORDER_UNKNOWN,
-    Code.CONSULT_CHANGED,
-    Code.ORDER_BUSY,
-    Code.IN_FLIGHT,
-    Code.KEY_REUSED,
-    Code.CHECK_UNAVAILABLE,
-    Code.ENGINE_UNAVAILABLE,
-    Code.OVERLOADED,
+    ProblemCode.RISK_REJECTED,
+    ProblemCode.ORDER_UNKNOWN,
+    ProblemCode.CONSULT_CHANGED,
+    ProblemCode.ORDER_BUSY,
+    ProblemCode.IN_FLIGHT,
+    ProblemCode.KEY_REUSED,
+    ProblemCode.CHECK_UNAVAILABLE,
+    ProblemCode.ENGINE_UNAVAILABLE,
+    ProblemCode.OVERLOADED,
 )
-_OF_ONE = (Code.NOT_FOUND, Code.TOKEN_OTHER_PAYMENT)
-_LOOKED_AT = (Code.KEY_REUSED, Code.OVERLOADED)
+_OF_ONE = (ProblemCode.NOT_FOUND, ProblemCode.TOKEN_OTHER_PAYMENT)
+_LOOKED_AT = (ProblemCode.KEY_REUSED, ProblemCode.OVERLOADED)
 
 _KEY_PARAMETER = {
     "name": KEY,
@@ -100,7 +100,7 @@ class _Document:
         description: str,
         parameters: Sequence[dict[str, Any]],
         answers: dict[str, Any],
-        codes: Sequence[Code],
+        codes: Sequence[ProblemCode],
     ) -> dict[str, Any]:
         found = {
             "operationId": name,
@@ -169,7 +169,7 @@ class _Document:
 
     def look(self) -> dict[str, Any]:
         parameters = [_ID_PARAMETER, self.token(required=True), _WAIT_PARAMETER]
-        codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, Code.TOO_LARGE, Code.BODY_TIMEOUT)
+        codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT)
         return self.operation(
             "look", "See where a payment stands, or wait until it moves.", "", parameters, self.answers(), codes
         )
@@ -185,7 +185,7 @@ class _Document:
             "headers": headers(*EVERY_ANSWER),
             "content": {"text/event-stream": _EVENTS},
         }
-        codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, Code.TOO_LARGE, Code.BODY_TIMEOUT)
+        codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT)
         return self.operation(
             "follow", "Follow a payment until it is final.", description, parameters, {"200": answer}, codes
         )

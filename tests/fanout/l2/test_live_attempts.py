@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cashier.fanout.l2.valkey_client import ValkeySettings
-from cashier.payments.live_attempts import LONGEST_MS, LiveAttempts, Mine, Other, Unknown
+from cashier.payments.live_attempts import LONGEST_MS, AttemptUnknown, LiveAttempts, OtherAttempt, OwnAttempt
 from tests.fanout.l2.valkeys import PATIENT, Server, raw, served, until, working
 
 KEY = "cashier:1:@live:o_1"
@@ -39,10 +39,12 @@ async def clean(shared: Server) -> Server:
 async def test_the_first_who_says_so_lives_and_others_hear_of_it(clean: Server) -> None:
     async with working(clean) as one, working(clean) as other:
         mine, others = LiveAttempts(one.level), LiveAttempts(other.level)
-        assert await mine.live("o_1", "pay_1", 60_000) == Mine()
-        assert await others.live("o_1", "pay_2", 60_000) == Other("pay_1")
-        assert await others.live("o_2", "pay_2", 60_000) == Mine()
-        assert await others.live("o_1", "pay_1", 60_000) == Mine(), "the same attempt, met again by another worker"
+        assert await mine.live("o_1", "pay_1", 60_000) == OwnAttempt()
+        assert await others.live("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
+        assert await others.live("o_2", "pay_2", 60_000) == OwnAttempt()
+        assert await others.live("o_1", "pay_1", 60_000) == OwnAttempt(), (
+            "the same attempt, met again by another worker"
+        )
     assert (others.mine, others.others, others.unknown) == (2, 1, 0)
 
 
@@ -53,9 +55,9 @@ async def test_of_many_who_race_exactly_one_lives(clean: Server) -> None:
         found = await asyncio.gather(
             *(workers[number % 2].live("o_1", f"pay_{number}", 60_000) for number in range(40))
         )
-        winners = [number for number, standing in enumerate(found) if standing == Mine()]
+        winners = [number for number, standing in enumerate(found) if standing == OwnAttempt()]
         assert len(winners) == 1
-        assert set(map(str, found)) == {str(Mine()), str(Other(f"pay_{winners[0]}"))}
+        assert set(map(str, found)) == {str(OwnAttempt()), str(OtherAttempt(f"pay_{winners[0]}"))}
 
 
 async def test_only_the_owner_ends_it(clean: Server) -> None:
@@ -63,10 +65,10 @@ async def test_only_the_owner_ends_it(clean: Server) -> None:
         attempts = LiveAttempts(worker.level)
         await attempts.live("o_1", "pay_1", 60_000)
         assert not await attempts.end("o_1", "pay_2")
-        assert await attempts.live("o_1", "pay_2", 60_000) == Other("pay_1")
+        assert await attempts.live("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
         assert await attempts.end("o_1", "pay_1")
         assert not await attempts.end("o_1", "pay_1")
-        assert await attempts.live("o_1", "pay_2", 60_000) == Mine()
+        assert await attempts.live("o_1", "pay_2", 60_000) == OwnAttempt()
 
 
 async def test_it_ends_by_itself_and_then_another_lives(clean: Server) -> None:
@@ -75,7 +77,7 @@ async def test_it_ends_by_itself_and_then_another_lives(clean: Server) -> None:
         await attempts.live("o_1", "pay_1", 1)
         while await client.exists(KEY):  # noqa: ASYNC110 - time passes in another process
             await asyncio.sleep(0)
-        assert await attempts.live("o_1", "pay_2", 60_000) == Mine()
+        assert await attempts.live("o_1", "pay_2", 60_000) == OwnAttempt()
         assert not await attempts.end("o_1", "pay_1"), "it is another's by now"
         assert await client.get(KEY) == b"pay_2"
 
@@ -100,14 +102,14 @@ async def test_what_was_evicted_is_nobody_s(clean: Server) -> None:
         await attempts.live("o_1", "pay_1", 60_000)
         await client.delete(KEY)
         assert not await attempts.end("o_1", "pay_1")
-        assert await attempts.live("o_1", "pay_2", 60_000) == Mine(), "the engine's own rule is what is left"
+        assert await attempts.live("o_1", "pay_2", 60_000) == OwnAttempt(), "the engine's own rule is what is left"
 
 
 @pytest.mark.parametrize("lie", [b"", b"\x00" * 12, b"\xff\xfe", b"two words", b"x" * 129])
 async def test_a_holder_that_nobody_can_be_is_not_believed(clean: Server, lie: bytes) -> None:
     async with raw(clean) as client, working(clean) as worker:
         await client.set(KEY, lie)
-        assert await LiveAttempts(worker.level).live("o_1", "pay_1", 60_000) == Unknown()
+        assert await LiveAttempts(worker.level).live("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert worker.level.reachable
 
 
@@ -115,9 +117,9 @@ async def test_a_key_of_another_shape_costs_an_unknown_and_nothing_else(clean: S
     async with raw(clean) as client, working(clean) as worker:
         await client.rpush(KEY, "a list")
         attempts = LiveAttempts(worker.level)
-        assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+        assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert not await attempts.end("o_1", "pay_1")
-        assert await attempts.live("o_2", "pay_1", 60_000) == Mine(), "the server is not lost for it"
+        assert await attempts.live("o_2", "pay_1", 60_000) == OwnAttempt(), "the server is not lost for it"
 
 
 async def test_a_server_that_may_only_be_read_costs_an_unknown(clean: Server) -> None:
@@ -126,10 +128,10 @@ async def test_a_server_that_may_only_be_read_costs_an_unknown(clean: Server) ->
         attempts = LiveAttempts(worker.level)
         await client.config_set("min-replicas-to-write", 1)
         try:
-            assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+            assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
         finally:
             await client.config_set("min-replicas-to-write", 0)
-        assert await attempts.live("o_1", "pay_1", 60_000) == Mine()
+        assert await attempts.live("o_1", "pay_1", 60_000) == OwnAttempt()
 
 
 async def test_invalidating_everything_of_every_source_ends_nobody(clean: Server) -> None:
@@ -139,55 +141,55 @@ async def test_invalidating_everything_of_every_source_ends_nobody(clean: Server
         for source in ("order", "card", "live", ""):
             worker.level.drop(source, prefix="")
         await worker.written()
-        assert await attempts.live("o_1", "pay_2", 60_000) == Other("pay_1")
+        assert await attempts.live("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
 
 
 async def test_a_key_may_be_any_text(clean: Server) -> None:
     async with working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         for number, key in enumerate(("", "o_1*", "订单", "a b\r\nFLUSHALL\r\n", "\ud800", "k" * 10_000)):
-            assert await attempts.live(key, f"pay_{number}", 60_000) == Mine()
+            assert await attempts.live(key, f"pay_{number}", 60_000) == OwnAttempt()
 
 
 async def test_a_server_that_is_lost_in_between_is_unknown_and_then_nobody_lives_there(server: Server) -> None:
     async with working(server) as one, working(server) as other:
         mine, others = LiveAttempts(one.level), LiveAttempts(other.level)
-        assert await mine.live("o_1", "pay_1", 60_000) == Mine()
+        assert await mine.live("o_1", "pay_1", 60_000) == OwnAttempt()
         server.kill()
         for attempts in (mine, others):
-            assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+            assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
             assert not await attempts.end("o_1", "pay_1")
         server.start()
         await until(lambda: one.level.reachable and other.level.reachable)
-        assert await others.live("o_1", "pay_2", 60_000) == Mine(), "it has forgotten; the engine has not"
-        assert await mine.live("o_1", "pay_1", 60_000) == Other("pay_2")
+        assert await others.live("o_1", "pay_2", 60_000) == OwnAttempt(), "it has forgotten; the engine has not"
+        assert await mine.live("o_1", "pay_1", 60_000) == OtherAttempt("pay_2")
         assert not await mine.end("o_1", "pay_1")
 
 
 async def test_a_server_that_stalls_is_waited_for_by_its_bound_alone(server: Server) -> None:
     async with working(server, ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)) as worker:
         attempts = LiveAttempts(worker.level)
-        while await attempts.live("o_1", "pay_1", 60_000) != Mine():  # the first may be slow
+        while await attempts.live("o_1", "pay_1", 60_000) != OwnAttempt():  # the first may be slow
             pass
         server.stall()
         began = time.monotonic()
         for _ in range(4):
-            assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+            assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert time.monotonic() - began < 30, "the bound of a read is what counts, not that of a command"
         assert not worker.level.reachable
         errors = worker.level.errors
         for _ in range(100):
-            assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+            assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert worker.level.errors == errors, "it is left alone"
         server.go_on()
         await until(lambda: worker.level.reachable)
-        while await attempts.live("o_1", "pay_1", 60_000) != Mine():
+        while await attempts.live("o_1", "pay_1", 60_000) != OwnAttempt():
             pass
 
 
 async def test_without_a_server_nothing_is_known_and_nothing_awaited() -> None:
     attempts = LiveAttempts(None)
-    assert await attempts.live("o_1", "pay_1", 60_000) == Unknown()
+    assert await attempts.live("o_1", "pay_1", 60_000) == AttemptUnknown()
     assert not await attempts.end("o_1", "pay_1")
     assert repr(attempts) == "<LiveAttempts mine=0 others=0 unknown=1>"
 
@@ -196,16 +198,16 @@ async def test_a_server_that_never_was_is_unknown_at_once() -> None:
     absent = Server()
     absent.port = 1
     async with working(absent) as worker:
-        assert await LiveAttempts(worker.level).live("o_1", "pay_1", 60_000) == Unknown()
+        assert await LiveAttempts(worker.level).live("o_1", "pay_1", 60_000) == AttemptUnknown()
 
 
 async def test_only_so_many_are_asked_at_once(clean: Server) -> None:
     async with working(clean, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         attempts = LiveAttempts(worker.level)
         found = await asyncio.gather(*(attempts.live(f"o_{number}", "pay_1", 60_000) for number in range(5)))
-        assert found.count(Mine()) == 2
-        assert found.count(Unknown()) == 3
-        assert await attempts.live("o_9", "pay_1", 60_000) == Mine(), "nothing is left of those"
+        assert found.count(OwnAttempt()) == 2
+        assert found.count(AttemptUnknown()) == 3
+        assert await attempts.live("o_9", "pay_1", 60_000) == OwnAttempt(), "nothing is left of those"
 
 
 async def test_who_is_cancelled_while_it_is_asked_is_cancelled(clean: Server) -> None:
@@ -238,4 +240,4 @@ class Liar:
 
 @pytest.mark.parametrize("answer", [None, 1, True, [], [b"pay_1"], {b"a": b"b"}, "pay_1", b""])
 async def test_an_answer_of_another_shape_is_none(answer: Any) -> None:
-    assert await LiveAttempts(Liar(answer)).live("o_1", "pay_1", 60_000) == Unknown()
+    assert await LiveAttempts(Liar(answer)).live("o_1", "pay_1", 60_000) == AttemptUnknown()

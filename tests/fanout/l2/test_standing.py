@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from cashier.fanout.l2.server_health import Standing
+from cashier.fanout.l2.server_health import ServerHealth
 
 
-def good() -> Standing:
-    standing = Standing()
+def good() -> ServerHealth:
+    standing = ServerHealth()
     standing.found()
     return standing
 
 
 def test_it_is_not_trusted_before_it_was_found() -> None:
-    standing = Standing()
+    standing = ServerHealth()
     assert not standing.good
     standing.found()
     assert standing.good

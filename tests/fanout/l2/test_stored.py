@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.fanout.l2.entry_codec import LARGEST_BYTES, SKEW_MS, VERSION, Stored, pack, unpack
-from cashier.fanout.l2.interface import Kept
+from cashier.fanout.l2.entry_codec import LARGEST_BYTES, SKEW_MS, VERSION, StoredAnswer, pack, unpack
+from cashier.fanout.l2.interface import CachedAnswer
 
 NOW = 1_700_000_000_000
 
 
-def stored(body: bytes = b'{"user_id": "u_1"}', none: bool = False, ttl_ms: int = 30_000) -> Stored:
-    return Stored(none, body, NOW, ttl_ms)
+def stored(body: bytes = b'{"user_id": "u_1"}', none: bool = False, ttl_ms: int = 30_000) -> StoredAnswer:
+    return StoredAnswer(none, body, NOW, ttl_ms)
 
 
 def forged(version: int, flags: int, body: bytes) -> bytes:
@@ -27,7 +27,7 @@ def forged(version: int, flags: int, body: bytes) -> bytes:
 
 @given(st.binary(max_size=2000), st.booleans(), st.integers(0, 2**40), st.integers(0, 2**32 - 1))
 def test_what_was_packed_is_unpacked(body: bytes, none: bool, born_ms: int, ttl_ms: int) -> None:
-    packed = Stored(none, body, born_ms, ttl_ms)
+    packed = StoredAnswer(none, body, born_ms, ttl_ms)
     assert unpack(pack(packed)) == packed
 
 
@@ -75,7 +75,7 @@ def test_what_does_not_inflate_to_its_end_and_no_further_is_a_miss() -> None:
 
 def test_an_entry_is_as_old_as_the_call_that_brought_it() -> None:
     kept = stored(none=True).at(NOW + 700)
-    assert kept == Kept(True, b'{"user_id": "u_1"}', 700)
+    assert kept == CachedAnswer(True, b'{"user_id": "u_1"}', 700)
 
 
 def test_an_entry_past_its_time_is_a_miss() -> None:

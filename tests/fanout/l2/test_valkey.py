@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.l2.entry_codec import Stored, pack
-from cashier.fanout.l2.interface import Kept, SecondLevel
-from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.entry_codec import StoredAnswer, pack
+from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
+from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import CHANNEL, ValkeySettings
 from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
 
@@ -61,7 +61,7 @@ async def test_what_one_worker_put_another_gets_with_its_age(worker: Worker, oth
 
 
 async def test_that_there_is_none_is_kept_too(worker: Worker) -> None:
-    worker.level.put("member", "u_1", Kept(True, b"", 0), 60)
+    worker.level.put("member", "u_1", CachedAnswer(True, b"", 0), 60)
     await worker.written()
     kept = await worker.get("u_1", "member")
     assert kept is not None
@@ -84,7 +84,9 @@ async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Serv
         assert await late.get("u_1") is None
 
 
-@pytest.mark.parametrize("value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(Stored(False, b"{}", 0, 1))[1:]])
+@pytest.mark.parametrize(
+    "value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(StoredAnswer(False, b"{}", 0, 1))[1:]]
+)
 async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
     worker: Worker, client: Any, value: bytes
 ) -> None:
@@ -111,7 +113,7 @@ async def test_any_text_may_be_a_key(worker: Worker) -> None:
 
 async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_away(worker: Worker) -> None:
     await worker.put("u_1")
-    got: list[Kept | None] = []
+    got: list[CachedAnswer | None] = []
     flight = worker.level.get("card", "u_1", got.append)
     assert got == []
     flight.abandon()
@@ -166,14 +168,14 @@ async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
 
 
 async def test_what_was_queued_before_an_invalidation_is_not_written_after_it(worker: Worker, client: Any) -> None:
-    worker.level.put("card", "u_1", Kept(False, b"old", 500), 60)
+    worker.level.put("card", "u_1", CachedAnswer(False, b"old", 500), 60)
     worker.level.drop("card", prefix="u_")
     await worker.written()
     assert await client.exists("cashier:1:card:u_1") == 0
 
 
 async def test_an_old_value_that_was_written_after_all_is_not_read(worker: Worker, other: Worker, client: Any) -> None:
-    old = pack(Stored(False, b"old", worker.level._now_ms() - 500, 60_000))
+    old = pack(StoredAnswer(False, b"old", worker.level._now_ms() - 500, 60_000))
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
     await worker.written()
@@ -184,7 +186,7 @@ async def test_an_old_value_that_was_written_after_all_is_not_read(worker: Worke
 
 async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: Worker) -> None:
     await worker.put("u_1", b"old")
-    got: list[Kept | None] = []
+    got: list[CachedAnswer | None] = []
     worker.level.get("card", "u_1", got.append)
     worker.level.drop("card", key="u_1")
     await until(lambda: bool(got))
@@ -247,7 +249,7 @@ async def test_a_password_lets_it_in_and_a_wrong_one_is_a_loss(server: Server, c
     try:
         for password, reachable in (("s3cret", True), ("wrong", False)):
             url = f"redis://:{password}@127.0.0.1:{server.port}"
-            level = Valkey(url, lambda *_: None, lambda: None, PATIENT)
+            level = ValkeyCache(url, lambda *_: None, lambda: None, PATIENT)
             await level.open()
             assert level.reachable is reachable
             await level.close()
@@ -293,7 +295,7 @@ async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when
 
 
 async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> None:
-    got: list[Kept | None] = []
+    got: list[CachedAnswer | None] = []
     async with working(server) as worker:
         await worker.put("u_1")
         worker.level.get("card", "u_1", got.append)
@@ -303,7 +305,7 @@ async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> Non
 async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> None:
     async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         await worker.put("u_1")
-        got: list[Kept | None] = []
+        got: list[CachedAnswer | None] = []
         for _ in range(3):
             worker.level.get("card", "u_1", got.append)
         assert got == []
@@ -316,7 +318,7 @@ async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> N
 async def test_no_more_is_queued_than_may_be(server: Server, client: Any) -> None:
     async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, writes=2)) as worker:
         for key in ("a", "b", "c"):
-            worker.level.put("card", key, Kept(False, b"{}", 0), 60)
+            worker.level.put("card", key, CachedAnswer(False, b"{}", 0), 60)
         assert worker.level.dropped_puts == 1
         await worker.written()
         assert sorted(await client.keys("*")) == [b"cashier:1:card:a", b"cashier:1:card:b"]

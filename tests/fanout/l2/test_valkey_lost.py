@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from cashier.fanout.l2.interface import Kept
-from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import ValkeySettings
 from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
 
@@ -24,10 +24,10 @@ def server() -> Iterator[Server]:
         yield server
 
 
-async def hit(worker: Worker, key: str) -> Kept:
+async def hit(worker: Worker, key: str) -> CachedAnswer:
     """Ask until it is there: the first reads after a silence may be slow."""
     while True:
-        worker.level.put("card", key, Kept(False, key.encode(), 0), 60)
+        worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
         kept = await worker.get(key)
         if kept is not None:
             return kept
@@ -38,10 +38,10 @@ async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
     absent.port = 1
     with capture_logs() as logs:
         async with working(absent) as worker:
-            got: list[Kept | None] = []
+            got: list[CachedAnswer | None] = []
             worker.level.get("card", "u_1", got.append)
             worker.level.get("card", "u_1", got.append).abandon()
-            worker.level.put("card", "u_1", Kept(False, b"{}", 0), 60)
+            worker.level.put("card", "u_1", CachedAnswer(False, b"{}", 0), 60)
             worker.level.drop("card", key="u_1")
             assert got == []
             await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def ask_on(worker: Worker) -> None:
 
 
 async def hit_or_miss(worker: Worker, key: str) -> None:
-    worker.level.put("card", key, Kept(False, key.encode(), 0), 60)
+    worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
     kept = await worker.get(key)
     assert kept is None or kept.body == key.encode(), "an answer to another question"
     await asyncio.sleep(0)
@@ -205,7 +205,7 @@ async def test_a_bug_in_who_is_called_is_loud_and_the_subscription_is_made_again
 
     async with working(server) as other:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-        level = Valkey(server.url, broken, lambda: None, PATIENT)
+        level = ValkeyCache(server.url, broken, lambda: None, PATIENT)
         await level.open()
         other.level.drop("card", key="u_1")
         await until(lambda: level.losses == 1 and level.reachable)

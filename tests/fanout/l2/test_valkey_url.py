@@ -6,20 +6,20 @@ import pytest
 from redis.asyncio import SSLConnection
 
 from cashier.fanout.l2.valkey_client import ValkeySettings, back_end
-from cashier.fanout.l2.valkey_url import Address, address
+from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("redis://cache", Address("cache", 6379, 0, None, None, False)),
-        ("redis://cache:7000/3", Address("cache", 7000, 3, None, None, False)),
-        ("redis://:p%40ss@cache/", Address("cache", 6379, 0, None, "p@ss", False)),
-        ("rediss://me:secret@[::1]:7000/1", Address("::1", 7000, 1, "me", "secret", True)),
+        ("redis://cache", ValkeyAddress("cache", 6379, 0, None, None, False)),
+        ("redis://cache:7000/3", ValkeyAddress("cache", 7000, 3, None, None, False)),
+        ("redis://:p%40ss@cache/", ValkeyAddress("cache", 6379, 0, None, "p@ss", False)),
+        ("rediss://me:secret@[::1]:7000/1", ValkeyAddress("::1", 7000, 1, "me", "secret", True)),
     ],
 )
-def test_a_url_says_where_the_server_is(url: str, expected: Address) -> None:
-    assert address(url) == expected
+def test_a_url_says_where_the_server_is(url: str, expected: ValkeyAddress) -> None:
+    assert parse_valkey_url(url) == expected
 
 
 @pytest.mark.parametrize(
@@ -40,17 +40,18 @@ def test_a_url_says_where_the_server_is(url: str, expected: Address) -> None:
 )
 def test_what_is_wrong_with_a_url_is_named_and_its_password_is_not(url: str, wrong: str) -> None:
     with pytest.raises(ValueError, match="the url of a shared cache is wrong") as raised:
-        address(url)
+        parse_valkey_url(url)
     assert wrong in str(raised.value)
     assert "secret" not in str(raised.value)
 
 
 def test_a_password_is_not_shown() -> None:
-    assert repr(address("rediss://me:secret@cache/2")) == "rediss://cache:6379/2"
+    assert repr(parse_valkey_url("rediss://me:secret@cache/2")) == "rediss://cache:6379/2"
 
 
 def test_an_s_means_tls() -> None:
     pools = [
-        back_end(address(url), ValkeySettings()).client.connection_pool for url in ("rediss://cache", "redis://cache")
+        back_end(parse_valkey_url(url), ValkeySettings()).client.connection_pool
+        for url in ("rediss://cache", "redis://cache")
     ]
     assert [pool.connection_class is SSLConnection for pool in pools] == [True, False]

