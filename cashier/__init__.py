@@ -6,6 +6,7 @@ async with Cashier.from_config("config/cashier.toml") as cashier:
 """
 
 from cashier.consultation.flow import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
+from cashier.core import Cashier
 from cashier.domain.money import Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, PayMethod
@@ -27,7 +28,6 @@ from cashier.payments.errors import (
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.tokens.jws import TokenRefused
-from cashier.wiring import Cashier
 
 __all__ = [
     "AcceptError",

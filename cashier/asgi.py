@@ -16,13 +16,13 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from cashier.core import Cashier
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.logs import configure_logs
 from cashier.settings.loader import load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth
-from cashier.wiring import Cashier
 
 _log = structlog.get_logger("cashier")
 

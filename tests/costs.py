@@ -37,7 +37,7 @@ PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={
 PARTS = (
     ("web/codec.py", "encode"),
     ("tokens/consult_token.py", "encode"),
-    ("tokens/signing.py", "encode"),
+    ("tokens/jws.py", "encode"),
     ("web/", "web"),
     ("fanout/", "fanout"),
     ("wire/", "wire"),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from cashier.core import Cashier
 from cashier.settings.loader import configuration, load, token_secrets
 from cashier.settings.schema import ConfigurationError, TokenSettings
 from cashier.wire.transport import Request, Response
-from cashier.wiring import Cashier
 
 URL = "http://127.0.0.1:9100"
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")

@@ -23,6 +23,7 @@ from cashier.asgi import door
 from cashier.cli import consultation_printer, demo, payment_commands, service_client
 from cashier.cli.payer import NoWay, Payer, Wish
 from cashier.consultation.plan_report import plan_report
+from cashier.core import Cashier
 from cashier.fanout.ttl import CacheSettings
 from cashier.logs import configure_logs
 from cashier.sandbox import CASES, BadWeather, World, weather_named
@@ -31,7 +32,6 @@ from cashier.sandbox.fault_descriptions import faults_told
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.server import serve as serve_door
-from cashier.wiring import Cashier
 
 cli = typer.Typer(
     no_args_is_help=True,

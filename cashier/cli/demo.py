@@ -19,12 +19,12 @@ from rich.padding import Padding
 from cashier.cli import consultation_printer, demo_payment, service_client
 from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.plan import SOURCE_NAMES
+from cashier.core import Cashier
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.web.application import app
 from cashier.web.server import ServerSettings, serving
-from cashier.wiring import Cashier
 
 
 async def demonstrate(

@@ -16,7 +16,7 @@ from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import NO_CHANNEL, quote
-from cashier.domain.pay_method import Instrument, Kind, PayMethodLegType
+from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence
 from cashier.domain.routing_rules import RoutedPayment
@@ -73,7 +73,7 @@ def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
         if found.refusal is None and (found.amounts, found.legs) == (best.amounts, best.legs)
     ]
     channels = [found.channel for found in same if found.channel is not None]
-    carried = next((leg.amount for leg in best.legs if leg.type is PayMethodLegType.CHANNEL), best.amounts.payable)
+    carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
     order, view = case.facts.order, case.storefront
     passage = RoutedPayment(
         way.kind, carried, order.country, view.terminal, view.product, order.merchant_id, way.bank, way.brand
@@ -149,9 +149,7 @@ def _balance(case: ConsultationCase, choice: ChosenMethod, instrument_id: str) -
     # Where promotions leave nothing to pay, there is no card to be named either.
     if not choice.method_id.endswith(_COMPLETED) or (choice.option_id is None and not offer.quote.legs):
         return _Way(Kind.BALANCE, [offer.quote])
-    card_id = choice.option_id or next(
-        (leg.id for leg in offer.quote.legs if leg.type is PayMethodLegType.CHANNEL), None
-    )
+    card_id = choice.option_id or next((leg.id for leg in offer.quote.legs if leg.type is LegType.CHANNEL), None)
     account = _account(case, instrument_id.removesuffix(_COMPLETED))
     held = next((one for one in cards if one.card.card_id == card_id and one.refusal is None), None)
     if held is None or account is None:

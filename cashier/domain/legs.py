@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Discount, Kind, PayMethod, ReasonCode
-from cashier.domain.pay_method import PayMethodLeg as Share
-from cashier.domain.pay_method import PayMethodLegType as ShareType
+from cashier.domain.pay_method import Leg as Share
+from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.quote import Quote
 
 

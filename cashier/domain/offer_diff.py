@@ -16,7 +16,7 @@ from msgspec import Struct
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
-from cashier.domain.pay_method import PayMethodLegType as ShareType
+from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.payment_request import ChosenFields
 
 

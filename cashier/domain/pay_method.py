@@ -135,15 +135,15 @@ class Option(Struct, frozen=True, gc=False):
     amount: Amounts | None = None
 
 
-class PayMethodLegType(StrEnum):
+class LegType(StrEnum):
     BALANCE = "BALANCE"
     CHANNEL = "CHANNEL"
 
 
-class PayMethodLeg(Struct, frozen=True, gc=False):
+class Leg(Struct, frozen=True, gc=False):
     """One part of a payment that several instruments share. The legs of a method add up to its payable amount."""
 
-    type: PayMethodLegType
+    type: LegType
     id: str
     amount: Money
 
@@ -188,4 +188,4 @@ class PayMethod(Struct, frozen=True, gc=False):
     next_action: NextAction
     required_fields: tuple[str, ...]
     expires_in_s: int | None
-    legs: tuple[PayMethodLeg, ...] = ()
+    legs: tuple[Leg, ...] = ()

@@ -15,7 +15,7 @@ from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_state import PaymentStatus
 
 
-class ChallengeView(Struct, frozen=True, kw_only=True):
+class Challenge(Struct, frozen=True, kw_only=True):
     """What the payer has to prove, and how often and until when they may try. `render_value` is masked."""
 
     challenge_id: str
@@ -41,7 +41,7 @@ class Payment(Struct, frozen=True, kw_only=True):
     order_id: str
     status: PaymentStatus
     amount: Money
-    challenge: ChallengeView | None
+    challenge: Challenge | None
     next_action: Action | None
     route: RouteTaken | None
     message: Message
@@ -50,8 +50,8 @@ class Payment(Struct, frozen=True, kw_only=True):
     expires_at: Instant
 
 
-def challenge(challenged: CarriedChallenge) -> ChallengeView:
-    return ChallengeView(
+def challenge(challenged: CarriedChallenge) -> Challenge:
+    return Challenge(
         challenge_id=challenged.challenge_id,
         type=challenged.type,
         render_value=challenged.render_value,

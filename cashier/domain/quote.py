@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Channel
 from cashier.domain.money import BPS
-from cashier.domain.pay_method import Amounts, Limits, PayMethodLeg
+from cashier.domain.pay_method import Amounts, Leg, Limits
 from cashier.domain.refusal import Refusal
 
 
@@ -17,7 +17,7 @@ class Quote(Struct, frozen=True, gc=False):
     amounts: Amounts | None = None
     limits: Limits | None = None
     channel: Channel | None = None
-    legs: tuple[PayMethodLeg, ...] = ()
+    legs: tuple[Leg, ...] = ()
 
 
 def best_quote(quotes: list[Quote]) -> Quote:

@@ -17,7 +17,7 @@ from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import beyond, smallest_carried, too_little
 from cashier.domain.money import Money, share_half_up
 from cashier.domain.offer import NO_CHANNEL, Offer, within
-from cashier.domain.pay_method import Amounts, Kind, PayMethodLeg, PayMethodLegType, Remedy, RemedyType
+from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, ordered
 from cashier.domain.refusal import Refusal
@@ -67,8 +67,8 @@ class SplitCandidate:
         if not split.from_balance.value:
             return quote
         legs = (
-            PayMethodLeg(PayMethodLegType.BALANCE, self.account.account_id, split.from_balance),
-            PayMethodLeg(PayMethodLegType.CHANNEL, held.card.card_id, split.from_card),
+            Leg(LegType.BALANCE, self.account.account_id, split.from_balance),
+            Leg(LegType.CHANNEL, held.card.card_id, split.from_card),
         )
         return Quote(quote.refusal, quote.amounts, None, channel, legs)
 

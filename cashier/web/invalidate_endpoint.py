@@ -19,7 +19,7 @@ Key = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 
 Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 to 256 visible characters of ASCII")]
 
 
-class InvalidateRequest(Struct, frozen=True):
+class Invalidation(Struct, frozen=True):
     """What changed: one answer of a source, `key`, or all whose keys begin with `prefix`, with an empty one all of the source."""
 
     source: SourceName
@@ -27,8 +27,8 @@ class InvalidateRequest(Struct, frozen=True):
     prefix: Prefix | UnsetType = UNSET
 
 
-_decoder = msgspec.json.Decoder(InvalidateRequest)
-_INVALIDATION = msgspec.inspect.type_info(InvalidateRequest)
+_decoder = msgspec.json.Decoder(Invalidation)
+_INVALIDATION = msgspec.inspect.type_info(Invalidation)
 
 
 class InvalidateEndpoint:
@@ -53,7 +53,7 @@ class InvalidateEndpoint:
             ) from None
 
 
-def decoded(body: bytes) -> InvalidateRequest:
+def decoded(body: bytes) -> Invalidation:
     """With exactly one of key and prefix. Raises `Refused`: MALFORMED, or INVALID, which names every field at fault."""
     told = codec.decoded(body, _decoder, _INVALIDATION)
     if told.key is UNSET and told.prefix is UNSET:

@@ -8,9 +8,9 @@ from cashier.domain.facts import CardStatus, ChannelStatus
 from cashier.domain.pay_method import (
     Availability,
     Kind,
+    Leg,
+    LegType,
     PayMethod,
-    PayMethodLeg,
-    PayMethodLegType,
     ReasonCode,
     Remedy,
     RemedyType,
@@ -32,7 +32,7 @@ def short(amount: int = 10_000, available: int = 4_000, *, channels: Any = None,
     ).but(**changes)
 
 
-def legs(method: PayMethod) -> dict[PayMethodLegType, int]:
+def legs(method: PayMethod) -> dict[LegType, int]:
     return {leg.type: leg.amount.value for leg in method.legs}
 
 
@@ -41,8 +41,8 @@ def test_the_balance_gives_what_it_has_and_the_card_the_rest() -> None:
     assert method.availability is AVAILABLE
     assert method.title == "Balance and CMB Bank debit card (1014)"
     assert method.legs == (
-        PayMethodLeg(PayMethodLegType.BALANCE, "b_1", cny(4_000)),
-        PayMethodLeg(PayMethodLegType.CHANNEL, "c_CMB", cny(6_000)),
+        Leg(LegType.BALANCE, "b_1", cny(4_000)),
+        Leg(LegType.CHANNEL, "c_CMB", cny(6_000)),
     )
 
 
@@ -77,18 +77,18 @@ def test_the_fee_is_on_what_the_card_carries() -> None:
     method = short(channels=(channel(Kind.QUICK_PAY, "CMB", fee_bps=100),)).method(COMBINED)
     assert method.amount is not None
     assert (method.amount.fee, method.amount.payable) == (cny(60), cny(10_060))
-    assert legs(method) == {PayMethodLegType.BALANCE: 4_000, PayMethodLegType.CHANNEL: 6_060}
+    assert legs(method) == {LegType.BALANCE: 4_000, LegType.CHANNEL: 6_060}
 
 
 def test_where_the_rest_is_less_than_the_channel_carries_the_balance_gives_less() -> None:
     method = short(available=9_990, channels=(channel(Kind.QUICK_PAY, "CMB", least=100),)).method(COMBINED)
     assert method.availability is AVAILABLE
-    assert legs(method) == {PayMethodLegType.BALANCE: 9_900, PayMethodLegType.CHANNEL: 100}
+    assert legs(method) == {LegType.BALANCE: 9_900, LegType.CHANNEL: 100}
 
 
 def test_the_minimum_of_the_channel_is_reached_with_the_fee() -> None:
     method = short(available=9_990, channels=(channel(Kind.QUICK_PAY, "CMB", least=100, fee_bps=200),)).method(COMBINED)
-    assert legs(method) == {PayMethodLegType.BALANCE: 9_902, PayMethodLegType.CHANNEL: 100}
+    assert legs(method) == {LegType.BALANCE: 9_902, LegType.CHANNEL: 100}
 
 
 def test_where_the_card_would_have_to_carry_everything_it_is_below_the_channels_minimum() -> None:
@@ -172,7 +172,7 @@ def test_a_banks_promotion_is_for_the_combination_with_its_card_only() -> None:
     )
     prices = {option.option_id: option.amount.payable for option in world.method(COMBINED).options if option.amount}
     assert prices == {"c_CMB": cny(9_900), "c_ICBC": cny(10_000)}
-    assert legs(world.method(COMBINED)) == {PayMethodLegType.BALANCE: 4_000, PayMethodLegType.CHANNEL: 5_900}
+    assert legs(world.method(COMBINED)) == {LegType.BALANCE: 4_000, LegType.CHANNEL: 5_900}
 
 
 def test_a_promotion_for_paying_by_a_card_is_not_had_without_paying_by_it() -> None:
@@ -184,7 +184,7 @@ def test_a_promotion_for_paying_by_a_card_is_not_had_without_paying_by_it() -> N
     )
     method = world.method(COMBINED)
     assert method.availability is AVAILABLE
-    assert legs(method) == {PayMethodLegType.BALANCE: 89, PayMethodLegType.CHANNEL: 1}
+    assert legs(method) == {LegType.BALANCE: 89, LegType.CHANNEL: 1}
 
 
 def test_a_discount_does_not_leave_so_little_that_the_balance_has_no_part() -> None:
@@ -196,7 +196,7 @@ def test_a_discount_does_not_leave_so_little_that_the_balance_has_no_part() -> N
     )
     method = world.method(COMBINED)
     assert method.availability is AVAILABLE
-    assert legs(method) == {PayMethodLegType.BALANCE: 40, PayMethodLegType.CHANNEL: 60}
+    assert legs(method) == {LegType.BALANCE: 40, LegType.CHANNEL: 60}
 
 
 def test_where_promotions_pay_for_everything_nobody_gives_anything() -> None:
@@ -211,6 +211,6 @@ def test_each_account_that_is_short_is_combined_for_itself() -> None:
     world = short(accounts=(account(4_000, "b_1"), account(3_000, "b_2"), account(20_000, "b_3")))
     assert {method_id for method_id in world.ids() if "+" in method_id} == {COMBINED, "BALANCE:b_2+QUICK_PAY"}
     assert legs(world.method("BALANCE:b_2+QUICK_PAY")) == {
-        PayMethodLegType.BALANCE: 3_000,
-        PayMethodLegType.CHANNEL: 7_000,
+        LegType.BALANCE: 3_000,
+        LegType.CHANNEL: 7_000,
     }

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from cashier.domain.facts import Card, Channel, ChannelStatus, Quota
 from cashier.domain.money import share_half_up
-from cashier.domain.pay_method import Amounts, Availability, Kind, PayMethod, PayMethodLegType, ReasonCode
+from cashier.domain.pay_method import Amounts, Availability, Kind, LegType, PayMethod, ReasonCode
 
 from .facts import World
 from .test_silence import REFUSERS
@@ -210,7 +210,7 @@ def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_lim
         assert account.status == "ACTIVE"
         given_by = {leg.type: leg for leg in method.legs}
         payable = method.amount.payable
-        from_balance = given_by[PayMethodLegType.BALANCE].amount if method.legs else payable
+        from_balance = given_by[LegType.BALANCE].amount if method.legs else payable
         assert from_balance.currency == account.available.currency
         assert from_balance.value <= account.available.value
         mine = [
@@ -220,7 +220,7 @@ def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_lim
         ]
         assert all(room(world, quota, from_balance.value) for quota in mine)
         if method.legs:
-            leg, fee = given_by[PayMethodLegType.CHANNEL], method.amount.fee.value
+            leg, fee = given_by[LegType.CHANNEL], method.amount.fee.value
             [card] = [card for card in world.cards if card.card_id == leg.id]
             assert any(
                 takes(channel, card)

@@ -11,7 +11,7 @@ from cashier.domain import refusal
 from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
 from cashier.domain.facts import CardType, Channel, ChannelStatus
 from cashier.domain.order import Product, Terminal
-from cashier.domain.pay_method import Availability, Instrument, Kind, PayMethod, PayMethodLegType, ReasonCode
+from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
 from cashier.source_errors import Why
 
 from .facts import World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota, request
@@ -152,8 +152,8 @@ def test_of_a_balance_and_a_card_the_channel_carries_only_its_part() -> None:
     assert its.passage is not None
     assert (its.passage.kind, its.passage.amount) == (Kind.QUICK_PAY, cny(6_000))
     assert {leg.type: leg.amount.value for leg in its.quote.legs} == {
-        PayMethodLegType.BALANCE: 4_000,
-        PayMethodLegType.CHANNEL: 6_000,
+        LegType.BALANCE: 4_000,
+        LegType.CHANNEL: 6_000,
     }
 
 

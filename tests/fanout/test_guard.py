@@ -342,7 +342,7 @@ def test_quiet_it_leaves_no_timer() -> None:
     async def main() -> None:
         guard = guarded(Scripted(Fate(5)))
         await ask_steadily(guard.start, every_ms=1, for_ms=50)
-        assert sum("Watch" in repr(timer) for timer in timers()) == 1
+        assert sum("CallTimers" in repr(timer) for timer in timers()) == 1
         await pass_ms(150)
         assert timers() == []
         assert "0 + 0 + 0 calls, 0 late" in repr(guard.watch)

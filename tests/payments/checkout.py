@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from cashier.consultation.flow import Consultation
+from cashier.core import Cashier
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import PaymentRequest
@@ -26,7 +27,6 @@ from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
-from cashier.wiring import Cashier
 from tests.fanout.scripted import timers_set
 from tests.paying import loop_clock, sandbox_call
 

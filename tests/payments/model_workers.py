@@ -18,6 +18,7 @@ import msgspec
 from cashier import wiring
 from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.core import Cashier
 from cashier.payments import live_attempts
 from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, World
 from cashier.settings.loader import configuration
@@ -133,8 +134,8 @@ class Worker:
             patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
             patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
-            self.cashier = wiring.Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.day)
-        self.cashier._live._store = outside.store
+            self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.day)
+        self.cashier._parts.live_attempts._store = outside.store
         loop.run_until_complete(self.begin(self.cashier.__aenter__(), Trace(set())))
 
     @property

@@ -152,7 +152,7 @@ async def test_there_are_only_so_many_at_a_time() -> None:
         await flight.run("pay_2", "f", work)
     (joined,) = asking(flight.run("pay_1", "f", work))
     await asyncio.sleep(0)
-    assert "waiting=2" in repr(flight)
+    assert "waiters=2" in repr(flight)
     work.go.set()
     assert {await first, await joined} == {"result 1"}
     assert await flight.run("pay_2", "f", work) == "result 2"

@@ -17,12 +17,12 @@ from cashier.domain.pay_method import (
     Health,
     Instrument,
     Kind,
+    Leg,
+    LegType,
     Limits,
     NextAction,
     Option,
     PayMethod,
-    PayMethodLeg,
-    PayMethodLegType,
     Reason,
     ReasonCode,
     Remedy,
@@ -98,8 +98,8 @@ def balance_with_card() -> PayMethod:
     part = Option("c_1", "with card (1014)", Availability.AVAILABLE, None, amounts(fee=7))
     same = Option("c_2", "with card (2020)", Availability.AVAILABLE, None, amounts())
     legs = (
-        PayMethodLeg(PayMethodLegType.BALANCE, "a_1", cny(5000)),
-        PayMethodLeg(PayMethodLegType.CHANNEL, "ch_9", cny(7800)),
+        Leg(LegType.BALANCE, "a_1", cny(5000)),
+        Leg(LegType.CHANNEL, "ch_9", cny(7800)),
     )
     return PayMethod(
         method_id="BALANCE:a_1",

@@ -11,7 +11,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated
-from cashier.web.invalidate_endpoint import InvalidateRequest
+from cashier.web.invalidate_endpoint import Invalidation
 from cashier.web.openapi.components import HEADERS, Schemas
 from cashier.web.openapi.consult_operation import consult_operation
 from cashier.web.openapi.other_operations import invalidate_operation, page
@@ -24,7 +24,7 @@ _STRUCTS = (
     ConsultRequest,
     Consultation,
     Problem,
-    InvalidateRequest,
+    Invalidation,
     Invalidated,
     PaymentRequest,
     ChallengeAnswer,
@@ -37,7 +37,7 @@ def document(body_limit_bytes: int, *, secured: bool) -> bytes:
     """The document as JSON. Its paths are relative to where it was found, so it holds under any mount."""
     references, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
     # What its type does not say.
-    components["InvalidateRequest"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
+    components["Invalidation"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
     schemas: Schemas = dict(zip((struct.__name__ for struct in _STRUCTS), references, strict=True))
     operations: dict[str, Any] = {
         "/v1/consult": {"post": consult_operation(schemas, body_limit_bytes, secured=secured)},

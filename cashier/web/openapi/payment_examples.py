@@ -13,7 +13,7 @@ from cashier.domain.offer_diff import Change, ChangeType
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import Device, PaymentRequest
-from cashier.domain.payment_resource import ChallengeView, Payment, RouteTaken
+from cashier.domain.payment_resource import Challenge, Payment, RouteTaken
 from cashier.domain.payment_state import PaymentStatus
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.payments.errors import (
@@ -41,7 +41,7 @@ _LIVE = Payment(
     order_id="o_1001",
     status=PaymentStatus.CHALLENGE,
     amount=_AMOUNT,
-    challenge=ChallengeView(
+    challenge=Challenge(
         challenge_id="ch_1",
         type="SMS_OTP",
         render_value="138****1234",

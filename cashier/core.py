@@ -1,0 +1,229 @@
+"""Cashier, the public facade: consult, stream, invalidate, reload, payments."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import msgspec
+import structlog
+
+from cashier import wiring
+from cashier.consultation.flow import Consultation
+from cashier.consultation.plan import SOURCE_NAMES
+from cashier.domain.order import ConsultRequest
+from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
+from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
+from cashier.payments.flow import PaymentFlow
+from cashier.settings.loader import configuration, load
+from cashier.settings.schema import Configuration
+from cashier.sources.source_upstream import Function
+from cashier.wire.transport import CallHeaders, Transport
+
+_log = structlog.get_logger("cashier")
+_CLOSE_S = 5.0
+# The engine's default time for a submit, and some more. The next caller looks up what has not ended by then.
+_DRAIN_PAYMENTS_S = 10.0
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Cashier:
+    """The cashier core, open between `__aenter__` and `__aexit__`, on one event loop.
+
+    Build it from a configuration file with `from_config`, or from async functions of your own:
+
+        Cashier(sources={"order": my_order, "merchant": my_merchant, …})
+
+    Each function takes the inputs of its source by name (`order_id`; `merchant_id`; `user_id`;
+    `currency`, `country`; …) and returns the contract's answer as a mapping or a struct, or None for
+    "there is none". Functions and configured sources mix: `config` may name the others.
+    Raises `ConfigurationError` if a source is missing or the configuration is wrong.
+
+    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. As functions in
+    `sources` each takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
+
+    `ladder`: what to leave undone while the event loop is overloaded. Without one nothing is left
+    undone, because an embedding program's loop may be busy with other work.
+    `clock`: the time of day, for simulations.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Function] | None = None,
+        config: Configuration | Mapping[str, Any] | None = None,
+        ladder: DegradationLadder | None = None,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        if not isinstance(config, Configuration):
+            config = configuration(config or {}, "the configuration handed in")
+        wiring.check_plan(config)
+        # `_built`: what the parts that cannot change at run time were made from.
+        self.config = self._built = config
+        self._clock = clock
+        self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
+        self._open: AsyncExitStack | None = None
+        self._parts = wiring.build(
+            config, sources or {}, ladder or DegradationLadder(), self._drop_cached, self._drop_all_cached
+        )
+        self.pipelines = self._parts.pipelines
+        self.payments: PaymentFlow | None = None
+        self._apply(config)
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str], *, sources: Mapping[str, Function] | None = None) -> Self:
+        """Build from `cashier.toml` and the files beside it. `sources` replace configured ones of the same name."""
+        return cls(sources=sources, config=load(path))
+
+    @property
+    def ready(self) -> bool:
+        return self._open is not None
+
+    async def __aenter__(self) -> Self:
+        valkey = self._parts.valkey
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close, self._parts.transports)
+            stack.callback(self._close_pipelines)
+            if valkey is not None:
+                stack.push_async_callback(valkey.close)
+            stack.push_async_callback(self._drain_payments)
+            async with anyio.create_task_group() as opening:
+                for transport in self._parts.transports:
+                    opening.start_soon(transport.open)
+                if valkey is not None:
+                    opening.start_soon(valkey.open)
+            if self._loop_lag is not None:
+                self._loop_lag.start()
+                stack.callback(self._loop_lag.stop)
+            self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        stack, self._open = self._open, None
+        if stack is not None:
+            await stack.aclose()
+
+    async def consult(
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
+    ) -> Consultation:
+        """Return the payment methods of this order, by the request's deadline or the configured one.
+
+        The deadline counts from now, or from `since_ns` (`time.perf_counter_ns`) if the caller has waited since then.
+        Raises `OrderUnknown`, `RequiredSourceUnavailable`; msgspec.ValidationError for a request out of bounds.
+        """
+        return await self._consult(self._checked(request), _call_headers(request_id, traceparent), since_ns)
+
+    def stream(
+        self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
+        """Yield an answer as soon as it is usable, and a better one whenever a late source changes it.
+
+        The last one equals the result of `consult`. Raises the same errors, before the first answer only.
+        Close the generator (`contextlib.aclosing`) if you stop early.
+        """
+        return self._consult.stream(self._checked(request), _call_headers(request_id, traceparent))
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """Drop the cached answers of a source under a key, or under all keys with a prefix.
+
+        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`. Raises `SourceUnknown`; ValueError for neither or both.
+        """
+        if (key is None) == (prefix is None):
+            raise ValueError("an invalidation names either a key or a prefix")
+        if source not in self.pipelines:
+            raise SourceUnknown(source, SOURCE_NAMES)
+        valkey = self._parts.valkey
+        dropped = self.pipelines[source].cache.drop(key=key, prefix=prefix)
+        if valkey is None:
+            return Invalidated(source, dropped, Reach.THIS_WORKER)
+        valkey.drop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.ALL_WORKERS if valkey.reachable else Reach.THIS_WORKER)
+
+    def reload(self, config: Configuration) -> tuple[str, ...]:
+        """Apply new source numbers, catalog, texts and ranking. Keeps requests under way and everything learned.
+
+        Returns one sentence for each difference that takes a restart: addresses, transports, tokens, the server.
+        Raises `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline.
+        """
+        wiring.check_plan(config)
+        needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
+        self.config = config
+        for pipeline in self.pipelines.values():
+            pipeline.reconfigure(config.settings)
+        self._apply(config)
+        return needs_restart
+
+    def _checked(self, request: ConsultRequest) -> ConsultRequest:
+        if self._open is None:
+            raise RuntimeError("this Cashier is not open: use it inside `async with`")
+        checked: ConsultRequest = msgspec.convert(msgspec.to_builtins(request), ConsultRequest)
+        return checked
+
+    def _apply(self, config: Configuration) -> None:
+        """Bind plan and flows to the current numbers of the pipelines."""
+        self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
+        self._parts.channel_health.reconfigure(config.routing)
+        if self._parts.payment_ports is None:
+            return
+        consult_uncached = wiring.consult_uncached(self._parts, config, self._clock)
+        if self.payments is None:
+            monotonic = time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp()
+            self.payments = wiring.payment_flow(
+                self._parts, config, self._parts.payment_ports, consult_uncached, self._clock, monotonic, _call_headers
+            )
+        else:
+            self.payments.reconfigure(consult_uncached, config.catalog, config.settings.accept)
+
+    async def _drain_payments(self) -> None:
+        """Release the waiting callers, and give payments under way their time to end: they may move money."""
+        if self.payments is None:
+            return
+        self.payments.stop_waiting()
+        with anyio.move_on_after(_DRAIN_PAYMENTS_S, shield=True) as bound:
+            await self.payments.drain()
+        if bound.cancelled_caught:
+            _log.warning("payments were still under way at the stop; a retry looks them up", left=repr(self.payments))
+
+    def _close_pipelines(self) -> None:
+        for pipeline in self.pipelines.values():
+            pipeline.close()
+
+    def _drop_cached(self, source: str, key: str | None, prefix: str | None) -> None:
+        if source in self.pipelines:  # workers of another version may have other sources
+            self.pipelines[source].cache.drop(key=key, prefix=prefix)
+
+    def _drop_all_cached(self) -> None:
+        """Invalidations may have been missed, so no cached answer can be trusted."""
+        for pipeline in self.pipelines.values():
+            pipeline.cache.drop(prefix="")
+
+
+def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
+    return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
+
+
+async def _close(transports: list[Transport]) -> None:
+    """Close all at once. An upstream that does not let go must not block the stop."""
+    with anyio.move_on_after(_CLOSE_S, shield=True) as bound:
+        async with anyio.create_task_group() as closing:
+            for transport in transports:
+                closing.start_soon(transport.close)
+    if bound.cancelled_caught:
+        _log.warning("connections to upstreams did not close in time", seconds=_CLOSE_S)
