@@ -23,8 +23,7 @@ from cashier import Cashier
 from cashier.sandbox import CASES
 from cashier.settings.loader import configuration
 from tests.domain.payment_diagram import block
-
-from .running import ROOT, configured, running
+from tests.support.command_processes import ROOT, configured, running
 
 README = (ROOT / "README.md").read_text("utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

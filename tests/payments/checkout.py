@@ -28,7 +28,7 @@ from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 from tests.fanout.scripted import timers_set
-from tests.paying import loop_clock, sandbox_call
+from tests.support.sandbox_payments import loop_clock, sandbox_call
 
 OTP = "246810"
 REQUIRED = ("order", "merchant", "member")

@@ -24,8 +24,8 @@ from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, Wor
 from cashier.settings.loader import configuration
 from cashier.source_errors import Overloaded, Unreachable
 from cashier.wire.transport import Request, Response
-from tests.paying import sandbox_call
 from tests.payments.model_loop import SkippingLoop
+from tests.support.sandbox_payments import sandbox_call
 
 CONFIGURATION = configuration({"tokens": {"secrets": ["s" * 32], "ttl_s": 86_400}}, "the model's configuration")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from ..running import Command
+from tests.support.command_processes import Command
+
 from .upstreams import FOREVER_S
 
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")

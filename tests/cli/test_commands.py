@@ -1,0 +1,228 @@
+"""The command line as a person meets it: real processes, what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command_processes import configured, running
+from tests.support.forked_commands import Run, commands
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    with commands() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with running("sandbox", "--port", "0", "--weather", "still") as command:
+        yield command.address("Sandbox on")
+
+
+@pytest.fixture(scope="module")
+def config(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return configured(tmp_path_factory.mktemp("cli"), sandbox)
+
+
+@pytest.fixture(scope="module")
+def service(config: Path) -> Iterator[str]:
+    with running("serve", "--config", str(config)) as command:
+        yield command.address("Serving on")
+
+
+def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run) -> None:
+    status, out, err = run("demo", "--once", "--deadline-ms", "1000")
+    assert (status, err) == (0, "")
+    assert "CMB Bank credit card (1014)" in out
+    assert "128.00 − 10.00 − 6.40 − 2.88 = 108.72 CNY" in out
+    assert re.search(r"submit +202 +CHALLENGE.*\n(.*\n)?.*SMS_OTP +138\*\*\*\*1234", out)
+    assert re.search(r"SUCCEEDED +[\d.]+ ms +Paid\.", out)
+    assert re.search(r"money taken 108\.72 = order 128\.00 − discounts 19\.28 \+ fee 0\.00 .*\n.*nothing is wrong", out)
+    for source in ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing"):
+        assert re.search(rf"{source}\s+\w+\s+━+.*FRESH", out), source
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: Run, number: int) -> None:
+    with running("demo", "--weather", "still") as command:
+        url = command.address("service")
+        assert run("consult", "--url", url, "--case", "japanese_shop")[0] == 0
+        status, _, err = command.end(number)
+        assert "Traceback" not in err
+        assert status in (0, -number, 128 + number)
+
+
+def test_what_the_demonstration_says_to_try_next_can_be_tried(run: Run) -> None:
+    with running("demo", "--weather", "still") as command:
+        sandbox = command.address("sandbox")
+        commands = []
+        assert command.process.stdout is not None
+        for line in command.process.stdout:
+            if line.strip().startswith("cashier "):
+                commands.append(line.split()[1:])
+            if "--json" in line:
+                break
+        assert len(commands) >= 9
+        for words in commands:
+            status, out, err = paid_at_the_bank(words) if "tok_3ds_1" in words else run(*words)
+            assert (status, err) == (1 if "--cancel-after" in words else 0, ""), words
+            assert ("CLOSED " in out) == ("--cancel-after" in words)
+            assert ("Please do not" in out) == ("balance_is_enough" in words and "pay" in words), out
+        assert fetched(f"{sandbox}/ledger")["wrong"] == []
+
+
+def paid_at_the_bank(words: list[str]) -> tuple[int, str, str]:
+    """The payer opens the page that is printed, and presses Pay."""
+    with running(*words) as command:
+        page = command.address(" ").replace(" ", "")
+        with urllib.request.urlopen(page, data=b"choice=pay") as answer:
+            assert answer.status == 200
+        return command.wait()
+
+
+def fetched(url: str) -> Any:
+    with urllib.request.urlopen(url) as answer:
+        return json.load(answer)
+
+
+def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(
+    run: Run, sandbox: str, service: str
+) -> None:
+    try:
+        assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
+        _, out, _ = run("consult", "--url", service, "--case", "chinese_shop", "--json")
+        answer = json.loads(out)
+        assert {method["availability"] for method in answer["methods"]} == {"UNDETERMINED", "UNAVAILABLE"}
+        assert {
+            method["reason"]["source"] for method in answer["methods"] if method["availability"] == "UNDETERMINED"
+        } == {"quota"}
+        assert next(source["status"] for source in answer["sources"] if source["name"] == "quota") == "TIMEOUT"
+    finally:
+        assert run("weather", "restore", "--url", sandbox)[0] == 0
+    answer = json.loads(run("consult", "--url", service, "--case", "chinese_shop", "--json")[1])
+    assert (answer["degraded"], answer["methods"][0]["availability"]) == (False, "AVAILABLE")
+
+
+def test_answers_are_shown_as_they_get_better(run: Run, sandbox: str, service: str) -> None:
+    try:
+        assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
+        status, out, err = run("consult", "--url", service, "--case", "chinese_shop", "--stream")
+    finally:
+        assert run("weather", "restore", "--url", sandbox)[0] == 0
+    assert (status, err) == (0, "")
+    assert re.search(r"\+\d+ ms  answer 1: 0 ways available, \d+ undetermined \(waiting for .*quota.*\)\n", out)
+    assert re.search(r"\+\d+ ms  answer \d: 0 ways available, \d+ undetermined\n *\+\d+ ms  end: deadline\n", out)
+    assert re.search(r"quota\s+gating\s+━+.*TIMEOUT", out)
+
+
+def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(run: Run, service: str) -> None:
+    status, out, err = run("consult", "--url", service, "--case", "order_unknown", "--stream")
+    assert (status, err) == (1, "")
+    assert "404 ORDER_UNKNOWN" in out
+
+
+def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
+    words = (
+        "--order-id",
+        "o_1001",
+        "--user-id",
+        "u_1",
+        "--merchant-id",
+        "m_1",
+        "--amount",
+        "CNY:12800",
+        "--country",
+        "CN",
+    )
+    status, out, _ = run("consult", "--url", service, *words)
+    assert status == 0
+    assert "128.00 CNY" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
+        (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
+        (
+            ("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"),
+            "no answer from http://127.0.0.1:1",
+        ),
+        (("consult", "--case", "order_paid", "--stream", "--json"), "two ways to show it"),
+        (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
+        (
+            ("consult", "--case", "order_paid", "--amount", "12"),
+            "--amount '12' is not an amount; CNY:12800 would be one",
+        ),
+        (("demo", "--case", "nope"), "there is no case 'nope'"),
+        (("demo", "--weather", "sunny"), "sunny"),
+        (("sandbox", "--weather", "calmer"), "calm"),
+        (("serve", "--config", "nope.toml"), "nope.toml: there is no such file"),
+        (("check", "--config", "README.md"), "README.md: is not TOML"),
+        (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
+    ],
+)
+def test_a_mistake_ends_in_one_clear_line(run: Run, words: tuple[str, ...], said: str) -> None:
+    status, out, err = run(*words)
+    assert status == 1
+    assert said in err
+    assert "Traceback" not in out + err
+
+
+def test_a_port_that_is_taken_is_said(run: Run, sandbox: str) -> None:
+    status, out, err = run("sandbox", "--port", sandbox.rpartition(":")[2])
+    assert status == 1
+    assert "address already in use" in err
+    assert "Traceback" not in out + err
+
+
+def test_a_bad_question_is_shown_field_by_field(run: Run, service: str) -> None:
+    status, out, _ = run("consult", "--url", service, "--order-id", "a b", "--user-id", "u_1", "--merchant-id", "m_1")
+    assert status == 1
+    assert "422 INVALID" in out
+    assert "order_id" in out
+
+
+def test_a_configuration_is_proved_and_its_plan_shown(run: Run) -> None:
+    status, out, _ = run("check", "--config", "config/cashier.toml")
+    assert status == 0
+    assert "config/cashier.toml is good." in out
+    assert "the fan-out of a consultation has ended after 147 ms" in out
+    assert "It makes at most 8 calls, and 16 where" in out
+    assert "A submit looks at the engine (2000 ms at most), asks the eight at once and from no cache (1000 ms)," in out
+    assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
+    assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
+
+
+def test_the_cases_are_listed(run: Run) -> None:
+    out = run("cases")[1]
+    assert "chinese_shop" in out
+    assert "order_user_mismatch" in out
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None:
+    with running("serve", "--config", str(config), "--workers", workers) as command:
+        url = command.address("Serving on")
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
+        status, out, err = command.end()
+        assert "Traceback" not in out + err
+        assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def test_workers_end_with_the_supervisor_that_was_killed(run: Run, config: Path) -> None:
+    with running("serve", "--config", str(config), "--workers", "2") as command:
+        url = command.address("Serving on")
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
+        command.process.kill()
+        command.wait()  # until nobody holds its output any more
+        assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 1

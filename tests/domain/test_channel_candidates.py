@@ -1,0 +1,226 @@
+"""Which channels could carry a chosen way to pay: all that assembly would take, at the one price that was named, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import event, given, settings
+
+from cashier.domain import refusal
+from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
+from cashier.domain.facts import CardType, Channel, ChannelStatus
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
+from cashier.source_errors import Why
+from tests.domain.facts import (
+    World,
+    account,
+    agreement,
+    card,
+    channel,
+    cny,
+    one_of_each,
+    order,
+    promotion,
+    quota,
+    request,
+)
+from tests.domain.worlds import worlds
+
+ADYEN = channel(Kind.CARD, "ADYEN", "ch_adyen", brands=frozenset({"VISA", "JCB"}), fee_bps=100)
+WORLDPAY = channel(
+    Kind.CARD, "WORLDPAY", "ch_worldpay", brands=frozenset({"VISA"}), card_types=frozenset({"CREDIT"}), fee_bps=100
+)
+
+
+def found(world: World, method_id: str, option_id: str | None = None, **more: Any) -> Candidates:
+    return candidates(world.case(), ChosenMethod(method_id, option_id, **more))
+
+
+def ids(of: Candidates) -> list[str]:
+    return [channel.channel_id for channel in of.channels]
+
+
+def ways(method: PayMethod) -> list[tuple[str | None, Availability]]:
+    """Each way that a payer could choose: the method, or each of its options."""
+    return [(option.option_id, option.availability) for option in method.options] or [(None, method.availability)]
+
+
+@given(worlds())
+@settings(max_examples=25)
+def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at_the_price_that_was_offered(
+    world: World,
+) -> None:
+    for method in world.methods():
+        for option_id, availability in ways(method):
+            its = found(world, method.method_id, option_id)
+            assert its.quote.amounts == next(
+                (option.amount for option in method.options if option.option_id == option_id), method.amount
+            )
+            carried = (
+                its.quote.amounts is not None and its.quote.amounts.payable.value > 0 and its.quote.channel is not None
+            )
+            assert bool(its.channels) == (availability is Availability.AVAILABLE and carried)
+            assert refusal.availability(its.quote.refusal) is availability
+            event(f"{len(its.channels)} candidates")
+
+
+@given(worlds())
+@settings(max_examples=25)
+def test_every_candidate_would_carry_it_alone_at_the_same_price(world: World) -> None:
+    for method in world.methods():
+        for option_id, _ in ways(method):
+            its = found(world, method.method_id, option_id)
+            for one in its.channels:
+                others = tuple(
+                    other for other in world.channels if other.kind != one.kind or other.channel_id == one.channel_id
+                )
+                alone = world.but(channels=others).method(method.method_id)
+                priced = next(
+                    (option.amount for option in alone.options if option.option_id == option_id), alone.amount
+                )
+                assert alone.availability is Availability.AVAILABLE
+                assert priced == its.quote.amounts
+
+
+def test_each_kind_says_what_is_to_be_carried() -> None:
+    world = one_of_each(order=order(7_000))
+    for kind, bank in [
+        (Kind.CARD, None),
+        (Kind.CONSUMER_QR, None),
+        (Kind.NET_BANKING, "ICBC"),
+        (Kind.VA, "BCA"),
+        (Kind.OTC, "ALFAMART"),
+    ]:
+        passage = found(world, kind, bank).passage
+        assert passage is not None
+        assert (passage.kind, passage.bank, passage.amount, passage.merchant_id) == (kind, bank, cny(7_000), "m_1")
+    for method_id, bank in [
+        ("WALLET:ALIPAY", "ALIPAY"),
+        ("MERCHANT_QR:WECHAT", "WECHAT"),
+        ("AGREEMENT:a_1", "UNIONPAY"),
+    ]:
+        passage = found(world, method_id).passage
+        assert passage is not None
+        assert passage.bank == bank
+    quick = found(world, "QUICK_PAY:c_CMB").passage
+    assert quick is not None
+    assert (quick.bank, quick.brand, quick.country, quick.terminal) == ("CMB", "UNIONPAY", "CN", Terminal.APP)
+
+
+def test_what_is_carried_is_what_is_really_paid() -> None:
+    passage = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").passage
+    assert passage is not None
+    assert passage.amount == cny(9_090)  # 100.00 less 10.00, and one in a hundred of that as the fee
+
+
+def test_an_external_card_goes_only_to_channels_that_take_its_brand_and_type() -> None:
+    world = World(channels=(ADYEN, WORLDPAY))
+    assert ids(found(world, "CARD")) == ["ch_adyen", "ch_worldpay"]
+    assert ids(found(world, "CARD", card=Instrument("", brand="JCB"))) == ["ch_adyen"]
+    assert ids(found(world, "CARD", card=Instrument("", brand="VISA", type=CardType.DEBIT))) == ["ch_adyen"]
+    unknown = found(world, "CARD", card=Instrument("", brand="AMEX"))
+    assert (ids(unknown), unknown.passage) == ([], None)
+    assert unknown.quote.refusal is not None
+    assert unknown.quote.refusal.code is ReasonCode.NO_CHANNEL
+
+
+def test_a_channel_with_another_fee_is_no_candidate() -> None:
+    dearer = channel(Kind.CARD, "STRIPE", "ch_stripe", fee_bps=150)
+    assert ids(found(World(channels=(ADYEN, WORLDPAY, dearer)), "CARD")) == ["ch_adyen", "ch_worldpay"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        channel(Kind.CARD, "X", status=ChannelStatus.CLOSED),
+        channel(Kind.CARD, "X", status=ChannelStatus.MAINTENANCE),
+        channel(Kind.CARD, "X", most=9_999),
+        channel(Kind.CARD, "X", least=10_001),
+        channel(Kind.CARD, "X", terminals=frozenset({"POS"})),
+        channel(Kind.CARD, "X", products=frozenset({"SCAN"})),
+        channel(Kind.CARD, "X", currency="USD"),
+    ],
+)
+def test_a_channel_that_cannot_carry_this_payment_is_no_candidate(refused: Channel) -> None:
+    good = channel(Kind.CARD, "GOOD", "ch_good")
+    assert ids(found(World(channels=(good, refused)), "CARD")) == ["ch_good"]
+
+
+def test_a_scanned_code_goes_only_to_its_own_provider() -> None:
+    both = (channel(Kind.CONSUMER_QR, "ALIPAY", "ch_a"), channel(Kind.CONSUMER_QR, "WECHAT_PAY", "ch_w"))
+    world = World(channels=both, request=request(product=Product.SCAN, terminal=Terminal.POS))
+    assert ids(found(world, "CONSUMER_QR")) == ["ch_a", "ch_w"]
+    assert ids(found(world, "CONSUMER_QR", provider="WECHAT_PAY")) == ["ch_w"]
+    assert ids(found(world, "CONSUMER_QR", provider="UNIONPAY")) == []
+
+
+def test_of_a_balance_and_a_card_the_channel_carries_only_its_part() -> None:
+    two = (channel(Kind.QUICK_PAY, "CMB", "ch_1"), channel(Kind.QUICK_PAY, "CMB", "ch_2", cost_bps=10))
+    its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY", "c_CMB")
+    assert ids(its) == ["ch_1", "ch_2"]
+    assert its.passage is not None
+    assert (its.passage.kind, its.passage.amount) == (Kind.QUICK_PAY, cny(6_000))
+    assert {leg.type: leg.amount.value for leg in its.quote.legs} == {
+        LegType.BALANCE: 4_000,
+        LegType.CHANNEL: 6_000,
+    }
+
+
+def test_a_channel_that_would_split_the_payment_otherwise_is_no_candidate() -> None:
+    """Its least amount is above the rest, so that the balance would have to give less than the payer was told."""
+    two = (channel(Kind.QUICK_PAY, "CMB", "ch_1", cost_bps=10), channel(Kind.QUICK_PAY, "CMB", "ch_2", least=8_000))
+    its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY")
+    assert ids(its) == ["ch_1"]
+
+
+def test_what_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
+    paid_by_balance = found(World(accounts=(account(50_000),)), "BALANCE:b_1")
+    free = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
+    for its in (paid_by_balance, free):
+        assert (its.quote.refusal, its.channels, its.passage) == (None, (), None)
+    assert free.quote.amounts is not None
+    assert free.quote.amounts.payable.value == 0
+
+
+def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
+    for source in ("channel", "quota"):
+        its = found(one_of_each(silent={source: Why.TIMEOUT}), "WALLET:ALIPAY")
+        assert its.quote.refusal is not None
+        assert (its.quote.refusal.undetermined, its.quote.refusal.source, its.channels) == (True, source, ())
+
+
+@pytest.mark.parametrize(
+    ("source", "method_id"),
+    [
+        ("card", "QUICK_PAY:c_1"),
+        ("card", "AGREEMENT:a_1"),
+        ("card", "BALANCE:b_1+QUICK_PAY"),
+        ("balance", "BALANCE:b_1"),
+    ],
+)
+def test_what_a_silent_service_would_know_of_is_undetermined_and_not_absent(source: str, method_id: str) -> None:
+    its = found(one_of_each(silent={source: Why.TIMEOUT}), method_id)
+    assert its.quote.refusal is not None
+    assert (its.quote.refusal.undetermined, its.quote.refusal.source) == (True, source)
+
+
+def test_a_quota_on_one_channel_leaves_the_other() -> None:
+    world = World(channels=(ADYEN, WORLDPAY), quotas=(quota(Kind.CARD, daily=(10_000, 5_000), bank="ADYEN"),))
+    assert ids(found(world, "CARD")) == ["ch_worldpay"]
+
+
+@pytest.mark.parametrize(
+    "method_id",
+    ["", "NONSENSE", "QUICK_PAY:c_9", "WALLET:NOBODY", "AGREEMENT:a_9", "BALANCE:b_9", "BALANCE:b_9+QUICK_PAY"],
+)
+def test_a_way_that_is_not_there_is_refused(method_id: str) -> None:
+    its = found(one_of_each(agreements=(agreement(),)), method_id)
+    assert its.quote.refusal is not None
+    assert (its.quote.refusal.code, its.channels) == (ReasonCode.NO_CHANNEL, ())
+
+
+def test_a_second_level_needs_its_option() -> None:
+    assert ids(found(one_of_each(), "NET_BANKING")) == []
+    assert ids(found(one_of_each(), "NET_BANKING", "ICBC")) == ["NET_BANKING:ICBC"]

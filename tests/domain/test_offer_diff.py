@@ -1,0 +1,394 @@
+"""What has changed since the offer: each of the ways by its name, nothing where nothing did, and what nobody could check is no change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from cashier.domain.facts import CardStatus, ChannelStatus
+from cashier.domain.money import Money
+from cashier.domain.offer_diff import AcceptedOffer, Change, ChangeType, CurrentOffer, changes, unverified
+from cashier.domain.order import Blocked, Product, Terminal
+from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
+from cashier.domain.payment_request import ChosenFields
+from cashier.source_errors import Why
+from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, OfferedPrice
+from cashier.tokens.jws import Keyring
+from tests.domain.facts import World, account, agreement, card, channel, cny, order, promotion, quota
+from tests.domain.worlds import worlds
+
+TOKENS = ConsultTokens(Keyring(["s" * 32]))
+THOROUGH = settings(max_examples=25, deadline=None)
+
+
+def offered(world: World) -> ConsultClaims:
+    """What the payer was offered, as acceptance gets it: out of a consult token."""
+    now_s = int(world.now.timestamp())
+    return TOKENS.read(TOKENS.sign(world.request, world.order.amount, world.methods(), now_s, 600))
+
+
+def chosen(world: World, method_id: str, option_id: str | None = None, **changed: Any) -> ChosenFields:
+    """As told: the price and the promotions of that method."""
+    method = next((method for method in world.methods() if method.method_id == method_id), None)
+    option = None if method is None else next((one for one in method.options if one.option_id == option_id), None)
+    amounts = None if method is None else method.amount if option is None else option.amount
+    return structs.replace(
+        ChosenFields(
+            order_id="o_1",
+            user_id="u_1",
+            merchant_id="m_1",
+            product=Product.STANDARD_CASHIER,
+            terminal=Terminal.APP,
+            method_id=method_id,
+            option_id=option_id,
+            promotion_ids=() if amounts is None else tuple(discount.promotion_id for discount in amounts.discounts),
+            expected_payable=cny(1) if amounts is None else amounts.payable,
+        ),
+        **changed,
+    )
+
+
+def before(world: World, choice: ChosenFields) -> AcceptedOffer:
+    row = next((row for row in offered(world).methods if row.id == choice.method_id), None)
+    return AcceptedOffer(world.order.amount, row)
+
+
+def now(world: World, **changed: Any) -> CurrentOffer:
+    return structs.replace(CurrentOffer(world.order.amount, world.methods(), None, world.silent), **changed)
+
+
+def found(
+    then: World, after: World, method_id: str, option_id: str | None = None, **changed: Any
+) -> tuple[Change, ...]:
+    choice = chosen(then, method_id, option_id, **changed)
+    return changes(choice, before(then, choice), now(after))
+
+
+def silent(then: World, after: World, method_id: str, option_id: str | None = None) -> tuple[str, ...]:
+    choice = chosen(then, method_id, option_id)
+    return unverified(choice, before(then, choice), now(after))
+
+
+SHOP = World(
+    cards=(card("CMB"), card("ICBC")),
+    accounts=(account(50_000), account(4_000, "b_2")),
+    agreements=(agreement(),),
+    channels=(
+        channel(Kind.QUICK_PAY, "CMB"),
+        channel(Kind.QUICK_PAY, "ICBC", fee_bps=100),
+        channel(Kind.AGREEMENT, "UNIONPAY"),
+        channel(Kind.VA, "BCA"),
+        channel(Kind.VA, "BNI", fee_bps=50),
+        channel(Kind.WALLET, "ALIPAY"),
+    ),
+    promotions=(promotion("p_1", 500), promotion("p_2", 300, banks=frozenset({"ICBC"}))),
+)
+COMBINED = "BALANCE:b_2+QUICK_PAY"
+FEELESS = cny(0)
+
+
+def but(**changed: Any) -> World:
+    return SHOP.but(**changed)
+
+
+def test_nothing_has_changed_where_nothing_has() -> None:
+    for method in SHOP.methods():
+        for option_id in (None, *(option.option_id for option in method.options)):
+            if method.availability is Availability.AVAILABLE:
+                assert found(SHOP, SHOP, method.method_id, option_id) == ()
+
+
+def test_a_price_that_rose_or_fell_is_told_from_and_to() -> None:
+    for off, payable in ((400, 9_600), (600, 9_400)):
+        told = found(SHOP, but(promotions=(promotion("p_1", off),)), "WALLET:ALIPAY")
+        assert told == (
+            Change(what=ChangeType.PRICE_CHANGED, before=cny(9_500), after=cny(payable)),
+            Change(what=ChangeType.PRICE_CHANGED, before=cny(500), after=cny(off), subject="p_1"),
+        )
+
+
+def test_a_price_that_the_payer_never_saw_is_told_however_cheap() -> None:
+    for expected in (9_499, 9_501):
+        told = found(SHOP, SHOP, "WALLET:ALIPAY", expected_payable=cny(expected))
+        assert told == (Change(what=ChangeType.PRICE_CHANGED, before=cny(expected), after=cny(9_500)),)
+    assert found(SHOP, SHOP, "WALLET:ALIPAY", expected_payable=Money("USD", 9_500))[0].before == Money("USD", 9_500)
+
+
+def test_a_fee_that_rose_is_told_as_the_fee_and_in_the_price() -> None:
+    dearer = but(channels=(*SHOP.channels[2:], channel(Kind.QUICK_PAY, "CMB", fee_bps=200)))
+    assert found(SHOP, dearer, "QUICK_PAY:c_CMB") == (
+        Change(what=ChangeType.PRICE_CHANGED, before=cny(9_500), after=cny(9_690)),
+        Change(what=ChangeType.PRICE_CHANGED, before=FEELESS, after=cny(190), subject="fee"),
+    )
+
+
+def test_a_promotion_that_is_gone_is_told_with_what_it_was_worth() -> None:
+    told = found(SHOP, but(promotions=()), "WALLET:ALIPAY")
+    assert told == (
+        Change(what=ChangeType.PROMOTION_GONE, before=cny(500), after=None, subject="p_1"),
+        Change(what=ChangeType.PRICE_CHANGED, before=cny(9_500), after=cny(10_000)),
+    )
+
+
+def test_one_promotion_in_the_place_of_another_is_told_even_at_the_same_price() -> None:
+    told = found(SHOP, but(promotions=(promotion("p_9", 500),)), "WALLET:ALIPAY")
+    assert told == (
+        Change(what=ChangeType.PROMOTION_GONE, before=cny(500), after=None, subject="p_1"),
+        Change(what=ChangeType.PRICE_CHANGED, before=None, after=cny(500), subject="p_9"),
+    )
+
+
+def test_a_promotion_that_was_asked_for_and_never_offered_is_gone() -> None:
+    told = found(SHOP, SHOP, "WALLET:ALIPAY", promotion_ids=("p_1", "p_7"))
+    assert told == (Change(what=ChangeType.PROMOTION_GONE, before=None, after=None, subject="p_7"),)
+
+
+def test_a_balance_that_fell_short_is_told_with_what_it_was_to_pay_and_what_it_holds() -> None:
+    told = found(SHOP, but(accounts=(account(9_000),)), "BALANCE:b_1")
+    short = ReasonCode.BALANCE_INSUFFICIENT
+    assert told == (
+        Change(what=ChangeType.BALANCE_SHORT, before=cny(9_500), after=cny(9_000), subject="BALANCE:b_1", reason=short),
+    )
+
+
+@pytest.mark.parametrize("option_id", [None, "c_CMB", "c_ICBC"])
+def test_a_balance_that_gives_less_beside_a_card_is_told_with_whatever_card(option_id: str | None) -> None:
+    told = found(SHOP, but(accounts=(account(3_000, "b_2"),)), COMBINED, option_id)
+    assert Change(what=ChangeType.BALANCE_SHORT, before=cny(4_000), after=cny(3_000), subject="b_2") in told
+    named = {change.subject for change in told} & {"b_2", "c_CMB", "c_ICBC"}
+    assert named == ({"b_2"} if option_id == "c_CMB" else {"b_2", "c_ICBC"}), (
+        "the offer said only of the cheapest card what it gives"
+    )
+
+
+def test_a_balance_that_ran_dry_and_one_that_holds_enough_now_are_told_apart() -> None:
+    [dry] = found(SHOP, but(accounts=(account(0, "b_2"),)), COMBINED)
+    assert (dry.what, dry.before, dry.after) == (ChangeType.BALANCE_SHORT, cny(4_000), cny(0))
+    [enough] = found(SHOP, but(accounts=(account(90_000, "b_2"),)), COMBINED)
+    assert enough.what is ChangeType.METHOD_CLOSED
+    [cardless] = found(SHOP, but(cards=()), COMBINED)
+    assert cardless.what is ChangeType.CARD_UNBOUND
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason", "left"),
+    [
+        ({"single": 9_000}, ReasonCode.ABOVE_SINGLE_LIMIT, 9_000),
+        ({"daily": (10_000, 4_000)}, ReasonCode.DAILY_LIMIT_EXCEEDED, 6_000),
+        ({"monthly": (10_000, 5_000)}, ReasonCode.MONTHLY_LIMIT_EXCEEDED, 5_000),
+    ],
+)
+def test_a_limit_that_is_reached_is_told_with_what_is_left(
+    limit: dict[str, Any], reason: ReasonCode, left: int
+) -> None:
+    told = found(SHOP, but(quotas=(quota(Kind.QUICK_PAY, **limit),)), "QUICK_PAY:c_CMB")
+    assert told == (
+        Change(
+            what=ChangeType.LIMIT_REACHED, before=cny(9_500), after=cny(left), subject="QUICK_PAY:c_CMB", reason=reason
+        ),
+    )
+
+
+def test_a_minimum_that_is_not_reached_is_a_limit_too() -> None:
+    [told] = found(
+        SHOP, but(channels=(channel(Kind.WALLET, "ALIPAY", least=20_000),), promotions=SHOP.promotions), "WALLET:ALIPAY"
+    )[:1]
+    assert (told.what, told.reason) == (ChangeType.LIMIT_REACHED, ReasonCode.BELOW_MIN)
+
+
+@pytest.mark.parametrize("cards", [(), (card("CMB", status=CardStatus.UNBOUND),)])
+def test_a_card_that_was_unbound_is_told_whether_the_card_centre_still_names_it_or_not(cards: tuple[Any, ...]) -> None:
+    told = found(SHOP, but(cards=cards), "QUICK_PAY:c_CMB")
+    assert [(change.what, change.subject) for change in told] == [(ChangeType.CARD_UNBOUND, "QUICK_PAY:c_CMB")]
+    assert found(SHOP, but(cards=(card("ICBC"),)), COMBINED, "c_CMB")[0].what is ChangeType.CARD_UNBOUND
+
+
+@pytest.mark.parametrize(
+    ("method_id", "changed", "reason"),
+    [
+        ("QUICK_PAY:c_CMB", {"cards": (card("CMB", status=CardStatus.FROZEN),)}, ReasonCode.CARD_FROZEN),
+        ("QUICK_PAY:c_CMB", {"cards": (card("CMB", expiry="2026-04"),)}, ReasonCode.CARD_EXPIRED),
+        ("AGREEMENT:a_1", {"agreements": (agreement(status="TERMINATED"),)}, ReasonCode.AGREEMENT_TERMINATED),
+        ("AGREEMENT:a_1", {"agreements": ()}, ReasonCode.NOT_OFFERED),
+        (
+            "WALLET:ALIPAY",
+            {"channels": (channel(Kind.WALLET, "ALIPAY", status=ChannelStatus.CLOSED),)},
+            ReasonCode.CHANNEL_CLOSED,
+        ),
+        ("WALLET:ALIPAY", {"channels": ()}, ReasonCode.NOT_OFFERED),
+    ],
+)
+def test_a_method_that_cannot_be_used_any_more_is_closed_and_says_why(
+    method_id: str, changed: Any, reason: ReasonCode
+) -> None:
+    told = found(SHOP, but(**changed), method_id)
+    assert [(change.what, change.reason, change.subject) for change in told] == [
+        (ChangeType.METHOD_CLOSED, reason, method_id)
+    ]
+
+
+def test_an_option_speaks_for_itself_whatever_its_method_says() -> None:
+    closed = channel(Kind.VA, "BNI", status=ChannelStatus.CLOSED, fee_bps=50)
+    without = but(channels=(channel(Kind.VA, "BCA"), closed))
+    assert found(SHOP, without, "VA", "BCA") == ()
+    [told] = found(SHOP, without, "VA", "BNI")
+    assert (told.what, told.subject, told.reason) == (ChangeType.METHOD_CLOSED, "BNI", ReasonCode.CHANNEL_CLOSED)
+    [gone] = found(SHOP, but(channels=(channel(Kind.VA, "BCA"),)), "VA", "BNI")
+    assert (gone.what, gone.subject, gone.reason) == (ChangeType.METHOD_CLOSED, "BNI", ReasonCode.NOT_OFFERED)
+
+
+def test_an_option_has_its_own_price() -> None:
+    told = found(SHOP, but(channels=(channel(Kind.VA, "BCA"), channel(Kind.VA, "BNI", fee_bps=60))), "VA", "BNI")
+    assert told[0] == Change(what=ChangeType.PRICE_CHANGED, before=cny(9_548), after=cny(9_557))
+
+
+def test_a_method_that_was_never_offered_is_a_change_whether_it_is_there_now_or_not() -> None:
+    assert found(but(channels=()), SHOP, "WALLET:ALIPAY", expected_payable=cny(9_500))[0].before is None
+    [told] = found(SHOP, SHOP, "WALLET:NOBODY")
+    assert (told.what, told.before, told.after) == (ChangeType.METHOD_CLOSED, None, None)
+
+
+def test_an_order_that_cannot_be_paid_any_more_is_all_that_is_told() -> None:
+    choice = chosen(SHOP, "WALLET:ALIPAY")
+    told = changes(choice, before(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID))
+    assert told == (Change(what=ChangeType.ORDER_STATE, before="PENDING", after="ORDER_PAID"),)
+
+
+def test_an_order_of_another_amount_is_told_even_where_discounts_make_up_for_it() -> None:
+    told = found(SHOP, but(order=order(10_100), promotions=(promotion("p_1", 600),)), "WALLET:ALIPAY")
+    assert Change(what=ChangeType.PRICE_CHANGED, before=cny(10_000), after=cny(10_100), subject="order") in told
+
+
+@pytest.mark.parametrize(
+    ("source", "method_id", "option_id"),
+    [
+        ("quota", "QUICK_PAY:c_CMB", None),
+        ("card", "QUICK_PAY:c_CMB", None),
+        ("card", "AGREEMENT:a_1", None),
+        ("card", COMBINED, None),
+        ("balance", COMBINED, "c_CMB"),
+        ("balance", "BALANCE:b_1", None),
+        ("channel", "VA", "BCA"),
+        ("channel", "WALLET:ALIPAY", None),
+        ("marketing", "WALLET:ALIPAY", None),
+    ],
+)
+def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
+    source: str, method_id: str, option_id: str | None
+) -> None:
+    quiet = but(silent={source: Why.TIMEOUT})
+    assert silent(SHOP, quiet, method_id, option_id) == (source,)
+    if source != "marketing":
+        assert {change.what for change in found(SHOP, quiet, method_id, option_id)} <= {
+            ChangeType.PRICE_CHANGED,
+            ChangeType.PROMOTION_GONE,
+        }
+
+
+def test_a_source_that_has_no_say_in_the_chosen_way_may_be_silent() -> None:
+    assert silent(SHOP, but(silent={"card": Why.TIMEOUT}), "WALLET:ALIPAY") == ()
+    assert silent(SHOP, but(silent={"balance": Why.TIMEOUT}), "QUICK_PAY:c_CMB") == ()
+    plain = but(promotions=())
+    assert silent(plain, plain.but(silent={"marketing": Why.TIMEOUT}), "WALLET:ALIPAY") == ()
+
+
+def test_an_option_that_is_closed_is_closed_whoever_is_silent_about_the_others() -> None:
+    closed = channel(Kind.VA, "BNI", status=ChannelStatus.CLOSED, fee_bps=50)
+    quiet = but(channels=(channel(Kind.VA, "BCA"), closed), silent={"quota": Why.TIMEOUT})
+    assert silent(SHOP, quiet, "VA", "BCA") == ("quota",)
+    assert silent(SHOP, quiet, "VA", "BNI") == ()
+    assert found(SHOP, quiet, "VA", "BNI")[0].reason is ReasonCode.CHANNEL_CLOSED
+
+
+def test_a_price_that_could_not_be_told_with_the_offer_is_told_now() -> None:
+    quiet = but(silent={"channel": Why.TIMEOUT})
+    assert found(quiet, SHOP, "QUICK_PAY:c_CMB", expected_payable=cny(9_500), promotion_ids=("p_1",)) == (
+        Change(what=ChangeType.PRICE_CHANGED, before=None, after=cny(9_500)),
+    )
+
+
+def test_an_order_that_is_blocked_leaves_nothing_open() -> None:
+    choice = chosen(SHOP, "WALLET:ALIPAY")
+    assert unverified(choice, before(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID, ("quota",))) == ()
+
+
+def test_a_change_has_the_names_of_the_contract() -> None:
+    told = msgspec.to_builtins(Change(what=ChangeType.PRICE_CHANGED, before=cny(1), after=None))
+    assert told == {
+        "what": "PRICE_CHANGED",
+        "from": {"currency": "CNY", "value": 1},
+        "to": None,
+        "subject": None,
+        "reason": None,
+    }
+
+
+def every_choice(world: World) -> Iterator[tuple[PayMethod, str | None]]:
+    for method in world.methods():
+        yield method, None
+        for option in method.options:
+            yield method, option.option_id
+
+
+@given(worlds(), st.randoms(use_true_random=False))
+@THOROUGH
+def test_an_equal_consultation_in_any_order_has_no_change(world: World, dice: Random) -> None:
+    shuffled = world.but(
+        cards=tuple(dice.sample(world.cards, len(world.cards))),
+        accounts=tuple(dice.sample(world.accounts, len(world.accounts))),
+        channels=tuple(dice.sample(world.channels, len(world.channels))),
+        promotions=tuple(dice.sample(world.promotions, len(world.promotions))),
+    )
+    fresh = now(shuffled, methods=dice.sample(shuffled.methods(), len(shuffled.methods())))
+    rows = {row.id: row for row in offered(world).methods}
+    for method, option_id in every_choice(world):
+        choice = chosen(world, method.method_id, option_id)
+        way = next((option for option in method.options if option.option_id == option_id), method)
+        if way.availability is Availability.AVAILABLE:
+            assert changes(choice, AcceptedOffer(world.order.amount, rows[method.method_id]), fresh) == ()
+
+
+@given(worlds(), worlds(), st.integers(0, 400))
+@THOROUGH
+def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offered_at_the_price_expected(
+    then: World, after: World, expected: int
+) -> None:
+    fresh = now(after)
+    rows: dict[str, OfferedPrice] = {row.id: row for row in offered(then).methods}
+    for method, option_id in [*every_choice(then), *every_choice(after)]:
+        told_price = chosen(then, method.method_id, option_id)
+        for choice in (
+            told_price,
+            structs.replace(told_price, expected_payable=Money(after.order.amount.currency, expected)),
+        ):
+            row = rows.get(method.method_id)
+            promised = AcceptedOffer(then.order.amount, row)
+            if changes(choice, promised, fresh) or unverified(choice, promised, fresh):
+                continue
+            assert row is not None
+            [same] = [found for found in fresh.methods if found.method_id == choice.method_id]
+            option = next((option for option in same.options if option.option_id == option_id), None)
+            assert (option or same).availability is Availability.AVAILABLE
+            amounts = same.amount if option is None else option.amount
+            assert amounts is not None
+            assert amounts.payable == choice.expected_payable
+            assert amounts.order == then.order.amount
+            offer = next((row for row in row.options if row.id == option_id), row)
+            assert (offer.payable, offer.fee) == (amounts.payable.value, amounts.fee.value)
+            assert {(discount.promotion_id, discount.amount.value) for discount in amounts.discounts} == set(
+                offer.promotions
+            )
+
+
+def test_every_way_to_differ_can_be_told() -> None:
+    """The seven that are changes; the eighth is `unverified`."""
+    assert [what.name for what in ChangeType] == [
+        "ORDER_STATE", "CARD_UNBOUND", "METHOD_CLOSED", "BALANCE_SHORT", "LIMIT_REACHED", "PROMOTION_GONE", "PRICE_CHANGED",
+    ]  # fmt: skip

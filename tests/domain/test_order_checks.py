@@ -1,0 +1,111 @@
+"""The basic checks: each of them, and which comes first."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
+from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus, Product
+from cashier.domain.order_checks import block
+from cashier.source_errors import Missing, Why
+from tests.domain.facts import NOW, cny, member, merchant, order, request
+
+SILENT = Missing("merchant", Why.TIMEOUT)
+
+# In the order in which they are made. Each is one thing that is wrong, as changes to what is asked, the order, the merchant, the member.
+WRONGS: list[tuple[Blocked, dict[str, dict[str, Any]]]] = [
+    (Blocked.ORDER_MERCHANT_MISMATCH, {"order": {"merchant_id": "m_2"}}),
+    (Blocked.ORDER_USER_MISMATCH, {"order": {"user_id": "u_2"}}),
+    (Blocked.ORDER_PAID, {"order": {"status": OrderStatus.PAID}}),
+    (Blocked.ORDER_EXPIRED, {"order": {"expires_at": NOW}}),
+    (Blocked.AMOUNT_MISMATCH, {"request": {"amount": cny(9_999)}}),
+    (Blocked.COUNTRY_MISMATCH, {"request": {"country": "JP"}}),
+    (Blocked.MERCHANT_SUSPENDED, {"merchant": {"status": MerchantStatus.SUSPENDED}}),
+    (Blocked.PRODUCT_NOT_CONTRACTED, {"merchant": {"products": frozenset({Product.SCAN})}}),
+    (Blocked.USER_FROZEN, {"member": {"status": MemberStatus.FROZEN}}),
+]
+
+
+def blocked(*wrongs: dict[str, dict[str, Any]]) -> Blocked | None:
+    changes: dict[str, dict[str, Any]] = {"request": {}, "order": {}, "merchant": {}, "member": {}}
+    for wrong in wrongs:
+        for part, change in wrong.items():
+            changes[part] |= change
+    return block(
+        request(**changes["request"]),
+        order(**changes["order"]),
+        merchant(**changes["merchant"]),
+        member(**changes["member"]),
+        NOW,
+    )
+
+
+def test_a_sound_order_of_a_sound_user_with_a_sound_merchant_is_not_blocked() -> None:
+    assert blocked() is None
+    assert blocked({"request": {"amount": cny(10_000), "country": "CN"}}) is None
+
+
+@pytest.mark.parametrize(("code", "wrong"), WRONGS, ids=[code for code, _ in WRONGS])
+def test_each_thing_that_is_wrong_blocks_with_its_code(code: Blocked, wrong: dict[str, dict[str, Any]]) -> None:
+    assert blocked(wrong) is code
+
+
+def test_of_any_two_things_that_are_wrong_the_earlier_check_speaks() -> None:
+    for (first, one), (_, other) in combinations(WRONGS, 2):
+        assert blocked(one, other) is first
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (OrderStatus.PAYING, Blocked.ORDER_IN_PROGRESS),
+        (OrderStatus.PAID, Blocked.ORDER_PAID),
+        (OrderStatus.CLOSED, Blocked.ORDER_CLOSED),
+        (OrderStatus.REFUNDED, Blocked.ORDER_CLOSED),
+    ],
+)
+def test_every_state_but_pending_blocks_even_after_expiry(status: OrderStatus, code: Blocked) -> None:
+    assert blocked({"order": {"status": status, "expires_at": NOW - timedelta(days=1)}}) is code
+
+
+def test_an_order_expires_at_its_instant_and_not_before() -> None:
+    assert blocked({"order": {"expires_at": NOW + timedelta(microseconds=1)}}) is None
+    assert blocked({"order": {"expires_at": NOW}}) is Blocked.ORDER_EXPIRED
+
+
+def test_an_order_that_names_no_user_is_anybodys() -> None:
+    assert blocked({"order": {"user_id": None}}) is None
+
+
+@pytest.mark.parametrize("claim", [cny(10_001), cny(9_999)])
+def test_a_claim_that_is_off_by_one_minor_unit_is_a_mismatch(claim: Any) -> None:
+    assert blocked({"request": {"amount": claim}}) is Blocked.AMOUNT_MISMATCH
+
+
+def test_a_closed_user_is_told_apart_from_a_frozen_one() -> None:
+    assert blocked({"member": {"status": MemberStatus.CLOSED}}) is Blocked.USER_CLOSED
+
+
+def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
+    assert block(request(), order(), None, member(), NOW) is Blocked.MERCHANT_UNKNOWN
+    assert block(request(), order(), merchant(), None, NOW) is Blocked.USER_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("the_merchant", "the_member"),
+    [(SILENT, None), (SILENT, member(status=MemberStatus.FROZEN)), (merchant(), SILENT), (SILENT, SILENT)],
+)
+def test_a_check_behind_a_missing_fact_is_not_made(
+    the_merchant: Merchant | Missing, the_member: Member | Missing | None
+) -> None:
+    assert block(request(), order(), the_merchant, the_member, NOW) is None
+
+
+def test_the_order_blocks_whatever_else_is_missing() -> None:
+    asked: ConsultRequest = request()
+    paid: Order = order(status=OrderStatus.PAID)
+    assert block(asked, paid, SILENT, SILENT, NOW) is Blocked.ORDER_PAID

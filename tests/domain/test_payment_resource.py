@@ -1,0 +1,131 @@
+"""The answer about a payment, as it goes over the wire, and its words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
+from cashier.domain.payment_message import MessageCode
+from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
+from cashier.domain.payment_state import PaymentStatus
+from tests.domain.facts import CATALOG, cny
+
+LATER = "2026-05-15T13:00:00Z"
+AT = datetime(2026, 5, 15, 13, 0, tzinfo=UTC)
+ACTIONS: list[tuple[dict[str, Any], type, datetime | None]] = [
+    ({"type": "REDIRECT", "method": "GET", "url": "https://bank.example/"}, Redirect, None),
+    (
+        {"type": "REDIRECT", "method": "POST", "url": "https://b.example/", "fields": {"a": "1"}, "applink": "b://"},
+        Redirect,
+        None,
+    ),
+    ({"type": "DISPLAY_QR", "data": "https://q.example/1", "expires_at": LATER}, DisplayQr, AT),
+    ({"type": "DISPLAY_CODE", "code": "12", "institution": "Alfamart", "expires_at": LATER}, DisplayCode, AT),
+    (
+        {
+            "type": "DISPLAY_VA",
+            "bank": "BCA",
+            "account_no": "88",
+            "account_name": "x",
+            "amount": {"currency": "IDR", "value": 5},
+        }
+        | {"expires_at": LATER},
+        DisplayVa,
+        AT,
+    ),
+    ({"type": "SDK", "payload": {"prepay_id": "1"}}, Sdk, None),
+    ({"type": "AWAIT", "poll_after_ms": 1_000, "until": LATER}, Await, AT),
+]
+
+
+@pytest.mark.parametrize(("written", "sort", "ends_at"), ACTIONS)
+def test_an_action_is_handed_on_as_it_came(written: dict[str, Any], sort: type, ends_at: datetime | None) -> None:
+    read: Action = msgspec.json.decode(msgspec.json.encode(written), type=Action)
+    assert type(read) is sort
+    assert msgspec.json.decode(msgspec.json.encode(read)) == written
+    assert expiry(read) == ends_at
+
+
+@pytest.mark.parametrize(
+    "written",
+    [{"type": "DANCE"}, {"type": "REDIRECT", "method": "PUT", "url": "x"}, {"type": "DISPLAY_QR", "data": "x"}],
+)
+def test_an_action_that_the_contract_does_not_have_is_not_read(written: dict[str, Any]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(written, Action)
+
+
+def test_a_payment_has_the_fields_of_the_contract() -> None:
+    carried = CarriedChallenge(
+        challenge_id="ch_1",
+        type="SMS_OTP",
+        render_value="138****1234",
+        decision_id="d_1",
+        started_at=0,
+        expires_at=300,
+        attempts=1,
+        of=3,
+    )
+    payment = Payment(
+        payment_id="pay_1",
+        order_id="o_1",
+        status=PaymentStatus.CHALLENGE,
+        amount=cny(11_800),
+        challenge=challenge(carried),
+        next_action=None,
+        route=RouteTaken(rule="cheapest_healthy"),
+        message=message(MessageCode.CHALLENGE, CATALOG.texts["en"]),
+        poll_after_ms=None,
+        payment_token="t",
+        expires_at=AT,
+    )
+    assert msgspec.json.decode(msgspec.json.encode(payment)) == {
+        "payment_id": "pay_1",
+        "order_id": "o_1",
+        "status": "CHALLENGE",
+        "amount": {"currency": "CNY", "value": 11_800},
+        "challenge": {
+            "challenge_id": "ch_1",
+            "type": "SMS_OTP",
+            "render_value": "138****1234",
+            "trigger": "RISK",
+            "attempts_left": 2,
+            "expires_at": "1970-01-01T00:05:00Z",
+        },
+        "next_action": None,
+        "route": {"rule": "cheapest_healthy"},
+        "message": {"code": "CHALLENGE", "text": "Please confirm that it is you."},
+        "poll_after_ms": None,
+        "payment_token": "t",
+        "expires_at": LATER,
+    }
+
+
+@pytest.mark.parametrize("locale", CATALOG.texts)
+def test_every_message_has_its_words_in_every_locale(locale: str) -> None:
+    for code in MessageCode:
+        found = message(code, CATALOG.texts[locale])
+        assert found.code is code
+        assert found.text
+        assert "{" not in found.text
+
+
+@pytest.mark.parametrize(("locale", "words"), [("en", "within 15 working days"), ("zh-CN", "预计15个工作日内到账")])
+def test_who_paid_for_a_closed_order_reads_when_the_money_comes_back(locale: str, words: str) -> None:
+    for code in (MessageCode.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING, MessageCode.CLOSED):
+        assert words in message(code, CATALOG.texts[locale]).text
+
+
+def test_a_missing_message_is_a_fault_of_the_catalog() -> None:
+    english = structs.replace(
+        CATALOG.texts["en"], payments={code: "x" for code in MessageCode if code is not MessageCode.CLOSING}
+    )
+    assert structs.replace(CATALOG, texts={**CATALOG.texts, "en": english}).faults() == [
+        "texts: [en.payments] has no CLOSING"
+    ]

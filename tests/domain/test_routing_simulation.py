@@ -1,0 +1,247 @@
+"""Routing over time: four workers that share nothing, channels that live a life of their own, and forty minutes of payments.
+
+Seeded, with a clock that is counted up: the same every time. What is asserted holds for every seed that was tried, with room to spare.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from random import Random
+
+import pytest
+from msgspec import Struct, structs
+
+from cashier.domain.facts import Channel
+from cashier.domain.failure_attribution import FailureAttribution
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind
+from cashier.domain.routing import RoutingDecision
+from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
+from cashier.payments.channel_health import ChannelHealth
+from tests.domain.facts import channel, cny
+
+PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
+CHEAP = channel(Kind.CARD, "CHEAP", "cheap", cost_bps=20, success_bps=9_700)
+DEAR = channel(Kind.CARD, "DEAR", "dear", cost_bps=25, success_bps=9_700)
+SAFE = channel(Kind.CARD, "SAFE", "safe", cost_bps=40, success_bps=9_900)
+CHEAPEST_HEALTHY = RoutingRule("cheapest_healthy")
+WORKERS = 4
+LENGTH_S = 2_400
+MINUTE_S = 60
+# The chance that a payment succeeds, in basis points, by the second and by how many of the last minute's payments went the same way.
+Life = Callable[[int, int], int]
+
+
+class Told(Struct):
+    """What happened. `sent`: by minute and channel. `probes`: of all those. `leaps`: how often one worker moved half of its traffic or more
+    from one payment to the next, the first ten minutes apart."""
+
+    sent: list[Counter[str]]
+    probes: int = 0
+    leaps: int = 0
+    succeeded: int = 0
+    payments: int = 0
+
+    def regret_bps(self, best_bps: int) -> int:
+        """How much less succeeded than if `best_bps` had, which is what the best of the channels would have brought alone."""
+        return best_bps - self.succeeded * 10_000 // self.payments
+
+    def share(self, channel_id: str, since: int = 0, until: int | None = None) -> float:
+        """Of all payments from one minute to another."""
+        minutes = self.sent[since:until]
+        return sum(minute[channel_id] for minute in minutes) / sum(minute.total() for minute in minutes)
+
+    def leaders(self, since: int = 0, width: int = 5) -> list[str]:
+        """Who carried most, every `width` minutes."""
+        spans = [sum(self.sent[at : at + width], Counter()) for at in range(since, len(self.sent), width)]
+        return [max(span, key=lambda name: (span[name], name)) for span in spans]
+
+    def switches(self, since: int = 0) -> int:
+        return sum(one != other for one, other in pairwise(self.leaders(since)))
+
+    def swing(self, channel_id: str, since: int, width: int = 5) -> float:
+        """Between the most and the least that it carried, of spans of `width` minutes."""
+        shares = [self.share(channel_id, at, at + width) for at in range(since, len(self.sent) - width + 1, width)]
+        return max(shares) - min(shares)
+
+
+def steady(bps: int) -> Life:
+    return lambda now_s, load: bps
+
+
+class Workers:
+    """Four that share nothing. A payment comes to any of them and ends after 1 to 8 seconds; a worker hears of its own only."""
+
+    def __init__(self, rule: RoutingRule, seed: int) -> None:
+        routing = Routing(rule=(rule,), blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"})))
+        self._workers = [ChannelHealth(routing) for _ in range(WORKERS)]
+        self._random = Random(seed)
+        self._ending: list[tuple[int, int, ChannelHealth, str, bool, int]] = []
+        self._sent: deque[tuple[int, str]] = deque()
+        self._number = 0
+        self._shares: dict[int, int] = {}
+        self.leapt = False
+        self.load: Counter[str] = Counter()
+
+    def end(self, now_s: int) -> None:
+        """What is due by now is heard of, and what was sent a minute ago is no load any more."""
+        while self._ending and self._ending[0][0] <= now_s:
+            _, number, worker, channel_id, worked, began_s = heapq.heappop(self._ending)
+            if worked:
+                worker.worked(f"pay_{number}", channel_id, began_s, now_s)
+            else:
+                worker.failed(f"pay_{number}", channel_id, "CHANNEL_ERROR", began_s, now_s)
+        while self._sent and self._sent[0][0] <= now_s - MINUTE_S:
+            self.load[self._sent.popleft()[1]] -= 1
+
+    def send(
+        self, channels: tuple[Channel, ...], lives: Mapping[str, Life], now_s: int
+    ) -> tuple[RoutingDecision, bool]:
+        """Where the next payment went, and whether it will have worked."""
+        random, worker = self._random, self._random.choice(self._workers)
+        self._number += 1
+        found = worker.route(PASSAGE, channels, f"pay_{self._number}", now_s)
+        name, share_bps = found.channel_id, found.rated[0].share_bps
+        self.leapt = abs(share_bps - self._shares.get(id(worker), share_bps)) >= 5_000
+        self._shares[id(worker)] = share_bps
+        worked = random.randrange(10_000) < lives[name](now_s, self.load[name])
+        self.load[name] += 1
+        self._sent.append((now_s, name))
+        heapq.heappush(self._ending, (now_s + random.randint(1, 8), self._number, worker, name, worked, now_s))
+        return found, worked
+
+
+def simulated(
+    channels: tuple[Channel, ...],
+    lives: Mapping[str, Life],
+    rule: RoutingRule = CHEAPEST_HEALTHY,
+    *,
+    per_s: int = 3,
+    seed: int = 1,
+) -> Told:
+    """Forty minutes of payments, `per_s` a second."""
+    workers, told = Workers(rule, seed), Told([Counter() for _ in range(LENGTH_S // MINUTE_S)])
+    for now_s in range(LENGTH_S):
+        workers.end(now_s)
+        for _ in range(per_s):
+            found, worked = workers.send(channels, lives, now_s)
+            told.payments += 1
+            told.succeeded += worked
+            told.probes += found.probe
+            told.leaps += workers.leapt and now_s >= 10 * MINUTE_S
+            told.sent[now_s // MINUTE_S][found.channel_id] += 1
+    return told
+
+
+def test_of_two_equal_channels_the_cheaper_has_it_all_and_keeps_it() -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": steady(9_700), "dear": steady(9_700)})
+    assert told.share("cheap") > 0.97  # its first failures, when little is known, may cost it a few payments
+    assert told.share("cheap", 10) > 0.99
+    assert told.switches() == 0
+
+
+def test_of_two_that_cost_and_do_the_same_one_keeps_most_of_it() -> None:
+    twin = structs.replace(CHEAP, channel_id="twin", provider="TWIN")
+    told = simulated(
+        (CHEAP, twin),
+        {"cheap": steady(9_700), "twin": steady(9_700)},
+        RoutingRule("likeliest", by=RankBy.SUCCESS, within_bps=50),
+    )
+    assert told.share("cheap") > 0.6
+    assert told.switches() == 0
+
+
+def test_one_that_does_better_than_its_figure_loses_nothing_to_luck() -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": steady(10_000), "dear": steady(9_500)})
+    assert told.share("cheap") == 1.0
+
+
+def test_one_that_is_worse_than_its_figure_loses_its_traffic_and_does_not_get_it_back() -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": steady(8_700), "dear": steady(9_700)})
+    assert told.share("cheap", 15) < 0.15
+    assert told.switches(5) == 0
+    assert told.leaps < 13
+    assert told.regret_bps(9_700) < 150
+
+
+def test_one_that_is_dead_from_the_start_gets_probes_only() -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": steady(0), "dear": steady(9_600)})
+    assert told.share("cheap") < 0.035
+    assert told.switches() == 0
+    assert told.probes < told.payments * 0.03
+    assert told.regret_bps(9_600) < 350
+
+
+def test_one_that_stops_for_a_quarter_of_an_hour_is_left_at_once_and_gets_it_all_back() -> None:
+    told = simulated(
+        (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if 600 <= now_s < 1_500 else 9_700, "dear": steady(9_600)}
+    )
+    assert told.share("cheap", 0, 10) > 0.75
+    assert told.share("cheap", 11, 25) < 0.05
+    assert told.share("cheap", 32) > 0.98
+    assert told.switches() == 2
+    assert told.regret_bps(9_600) < 200
+
+
+def test_one_that_stops_every_five_minutes_does_not_take_the_traffic_along() -> None:
+    told = simulated(
+        (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if now_s // 300 % 2 else 9_700, "dear": steady(9_600)}
+    )
+    assert told.switches() <= 2
+    assert told.share("cheap", 15) < 0.25
+    assert told.regret_bps(9_600) < 300
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_that_gets_worse_with_its_load_keeps_the_share_that_it_can_carry(seed: int) -> None:
+    """It carries 90 payments a minute of 180, and loses more of them for each one more."""
+    lives = {
+        "cheap": lambda now_s, load: 9_800 if load <= 90 else max(0, 9_800 - (load - 90) * 60),
+        "dear": steady(9_600),
+    }
+    told = simulated((CHEAP, DEAR), lives, seed=seed)
+    assert 0.4 < told.share("cheap", 15) < 0.65
+    assert told.swing("cheap", 15) < 0.3
+    assert told.leaps < 13
+    assert told.regret_bps(9_600) < 300
+
+
+def test_one_that_breaks_down_under_its_load_does_not_swing_between_all_and_nothing() -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": lambda now_s, load: 9_800 if load <= 90 else 0, "dear": steady(9_600)})
+    assert told.switches(5) == 0
+    assert told.swing("cheap", 15) < 0.5
+    assert told.probes < told.payments * 0.02
+    assert told.regret_bps(9_600) < 200
+
+
+def test_two_that_both_get_worse_with_their_load_share_it() -> None:
+    """Neither could carry it alone: each would then succeed with half of the payments."""
+    lives = dict.fromkeys(
+        ("cheap", "dear"), lambda now_s, load: 9_800 if load <= 100 else max(0, 9_800 - (load - 100) * 60)
+    )
+    told = simulated((CHEAP, DEAR), lives)
+    assert 0.4 < told.share("cheap", 15) < 0.7
+    assert told.swing("cheap", 15) < 0.25
+    assert told.succeeded > told.payments * 0.92
+
+
+def test_of_three_that_decline_at_their_own_pace_the_traffic_moves_on_once() -> None:
+    lives = {
+        "cheap": lambda now_s, load: 9_700 - 2 * now_s,
+        "dear": lambda now_s, load: 9_700 - now_s,
+        "safe": steady(9_800),
+    }
+    told = simulated((CHEAP, DEAR, SAFE), lives)
+    assert told.share("safe", 25) > 0.9
+    assert told.switches() <= 2
+    assert told.regret_bps(9_800) < 350
+
+
+@pytest.mark.parametrize("per_s", [1, 6])
+def test_with_less_traffic_or_more_it_settles_as_well(per_s: int) -> None:
+    told = simulated((CHEAP, DEAR), {"cheap": steady(8_200), "dear": steady(9_700)}, per_s=per_s)
+    assert told.share("cheap", 20) < 0.3
+    assert told.switches(10) == 0

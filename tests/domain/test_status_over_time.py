@@ -1,0 +1,88 @@
+"""No two looks at a payment contradict each other: what was told is held against the table, and against what became true."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
+from cashier.domain.status_resolution import EngineWord, PaymentProgress
+from tests.domain.histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
+
+THOROUGH = settings(max_examples=250, deadline=None)
+
+
+@given(PAYMENTS, EVENTS)
+@THOROUGH
+def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
+    payment: PaymentProgress, events: list[tuple[str, int, str]]
+) -> None:
+    _, found = lived(payment, events, remembers=True)
+    for before, after in pairwise(found):
+        if before.final:
+            assert after.status is before.status
+        else:
+            assert after.event is not None
+            assert NEXT[before.status][after.event] is after.status
+
+
+@given(PAYMENTS, EVENTS, st.integers(0, 1))
+@THOROUGH
+def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_is_true(
+    payment: PaymentProgress, events: list[tuple[str, int, str]], dice: int
+) -> None:
+    history, found = lived(payment, events, remembers=False)
+    last = history.ends(dice)
+    finals = {standing.status for standing in (*found, last) if standing.final}
+    assert last.final, "everybody has answered"
+    assert finals == {last.status}
+    assert (last.status is PaymentStatus.SUCCEEDED) == (
+        history.engine is EngineWord.SUCCEEDED and history.owner == MINE and not history.closed_reason
+    )
+    if last.status in (PaymentStatus.FAILED, PaymentStatus.CLOSED):
+        assert history.engine is EngineWord.FAILED or (history.sealed and history.engine is EngineWord.NEVER_ARRIVED)
+    if last.status is PaymentStatus.CLOSED_REFUNDING:
+        assert history.engine is EngineWord.SUCCEEDED
+
+
+@given(PAYMENTS, EVENTS)
+@THOROUGH
+def test_where_everybody_answers_even_without_memory_what_is_final_stays(
+    payment: PaymentProgress, events: list[tuple[str, int, str]]
+) -> None:
+    """Reverses are answered, too, and orders looked at in one go: what remains is the truth itself."""
+    history, final = History(payment), None
+    for what, dice, _ in events:
+        if what != "look":
+            history.happens(what, dice)
+            continue
+        found = history.look(CLEAR if dice % 2 else CLEAR & 3, "goes_on", None).status
+        assert final is None or found is final
+        final = found if found in FINAL else None
+
+
+def test_the_histories_reach_every_status_and_every_event_that_a_look_can_find() -> None:
+    """A property over histories in which nothing happens would hold for any code."""
+    statuses: set[PaymentStatus] = set()
+    events: set[PaymentEvent] = set()
+
+    dice = Random(7)
+    for _ in range(2_000):
+        happened = [read(dice.randrange(MOST)) for _ in range(20)]
+        for found in lived(dice.choice(POSSIBLE), happened, remembers=False)[1]:
+            statuses.add(found.status)
+            if found.event is not None:
+                events.add(found.event)
+    assert statuses == set(PaymentStatus)
+    # That a challenge is over is only ever why the engine is asked to reverse; what it says to that is found.
+    unseen = {
+        PaymentEvent.RISK_ACCEPTED,
+        PaymentEvent.RISK_CHALLENGED,
+        PaymentEvent.RISK_REJECTED,
+        PaymentEvent.CHALLENGE_PASSED,
+        PaymentEvent.CHALLENGE_OVER,
+    }
+    assert set(PaymentEvent) - events == unseen

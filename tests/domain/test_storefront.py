@@ -1,0 +1,143 @@
+"""What is kept with the channels never shows: an answer from channels that others asked about before is the answer from new ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
+
+from cashier.domain.assembly import assemble
+from cashier.domain.case import ConsultationCase
+from cashier.domain.facts import Channels, ChannelStatus, Facts
+from cashier.domain.money import Money
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
+from cashier.domain.ranking import Weights, ranked
+from cashier.domain.storefront import MAX_VIEWS
+from tests.domain.facts import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
+from tests.domain.worlds import CURRENCIES, worlds
+
+CATALOGS = (
+    CATALOG,
+    with_terms(Kind.QUICK_PAY, fee_bps=77, title={"en": "{last4:>6} of {bank_name}", "zh-CN": "{{{last4}}}"}),
+    with_terms(Kind.WALLET, fee_bps=50, products=None, terminals=None, icon="other/{provider}"),
+)
+WEIGHTS = (Weights(), Weights(failure=0, down_below_bps=9_950), Weights(fluctuating_below_bps=9_950))
+
+
+def answered(world: World, facts: Facts) -> tuple[PayMethod, ...]:
+    case = ConsultationCase(world.request, facts, world.catalog, world.now)
+    return ranked(case, assemble(case), world.weights)
+
+
+def circumstances() -> st.SearchStrategy[dict[str, Any]]:
+    """Where a payer may stand, other than in the world."""
+    return st.fixed_dictionaries(
+        {
+            "request": st.builds(
+                lambda product, terminal, locale: request(product=product, terminal=terminal, locale=locale),
+                st.sampled_from([Product.STANDARD_CASHIER, Product.SCAN]),
+                st.sampled_from([Terminal.APP, Terminal.PC]),
+                st.sampled_from([None, "zh-CN"]),
+            ),
+            "catalog": st.sampled_from([CATALOG, *CATALOGS]),
+            "weights": st.sampled_from(WEIGHTS),
+            "now": st.sampled_from([NOW, NOW + timedelta(minutes=30), NOW + timedelta(hours=2)]),
+        }
+    )
+
+
+@given(
+    worlds(),
+    st.lists(
+        st.tuples(circumstances(), st.sampled_from(CURRENCIES), st.sampled_from(["CN", "ID"])), min_size=1, max_size=6
+    ),
+)
+@settings(max_examples=120, deadline=None)
+def test_channels_that_were_asked_about_before_answer_as_new_ones(world: World, others: list[Any]) -> None:
+    kept = Channels.prepared(world.channels)
+    for changes, currency, country in (*others, ({}, world.order.amount.currency, "CN"), others[0]):
+        amount = Money(currency, world.order.amount.value)
+        other = world.but(order=structs.replace(world.order, amount=amount, country=country), **changes)
+        facts = other.facts()
+        assert answered(other, structs.replace(facts, channel=kept)) == answered(other, facts)
+
+
+NARROWED = structs.replace(
+    CATALOG,
+    methods={
+        **CATALOG.methods,
+        Kind.CARD: with_terms(Kind.CARD, products=frozenset({Product.STANDARD_CASHIER})).methods[Kind.CARD],
+        Kind.VA: with_terms(Kind.VA, products=None, terminals=frozenset({Terminal.APP})).methods[Kind.VA],
+        Kind.OTC: with_terms(Kind.OTC, products=None, countries=frozenset({"CN"})).methods[Kind.OTC],
+    },
+)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"request": request(product=Product.SCAN)},
+        {"request": request(terminal=Terminal.PC)},
+        {"request": request(locale="zh-CN")},
+        {"order": order(country="ID")},
+        {"order": order(Money("JPY", 10_000))},
+        {"catalog": with_terms(Kind.CARD, fee_bps=100)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_each_circumstance_counts_although_the_channels_are_kept(changes: dict[str, Any]) -> None:
+    world = one_of_each(catalog=NARROWED)
+    facts, other = world.facts(), world.but(**changes)
+    before, after = answered(world, facts), answered(other, structs.replace(facts, order=other.order))
+    assert after == other.methods()
+    assert after != before
+    assert answered(world, facts) == before
+
+
+def test_the_end_of_a_maintenance_passes_while_its_channel_is_kept() -> None:
+    ends = NOW + timedelta(hours=1)
+    world = World(
+        cards=(card(),), channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.MAINTENANCE, until=ends),)
+    )
+    facts = world.facts()
+    for now, remedy in ((NOW, Remedy(RemedyType.WAIT_UNTIL, until=ends)), (ends, Remedy(RemedyType.RETRY))):
+        [method] = answered(world.but(now=now), facts)
+        assert method.reason is not None
+        assert method.reason.remedy == remedy
+
+
+def test_how_much_is_kept_is_bounded() -> None:
+    world = World(channels=(channel(Kind.WALLET, "A"),))
+    facts = world.facts()
+    assert isinstance(facts.channel, Channels)
+    for number in range(3 * MAX_VIEWS):
+        country = f"{chr(65 + number // 26)}{chr(65 + number % 26)}"
+        answered(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
+        assert 0 < len(facts.channel.views) <= MAX_VIEWS
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "{last4}",
+        "{bank_name} {last4}",
+        "{last4}{last4} {type}",
+        "{last4:>6}|{last4!r}",
+        "{{{last4}}} {bank_name:_>12}",
+        "x",
+    ],
+)
+def test_a_card_is_titled_as_the_catalog_says_whatever_its_bank_is_called(title: str) -> None:
+    catalog = with_terms(Kind.QUICK_PAY, title={"en": title, "zh-CN": title})
+    assert catalog.faults() == []
+    for bank_name in ("CMB", "{last4}", "{", ""):
+        world = World(cards=(card(bank_name=bank_name, last4="0042"),), catalog=catalog)
+        [method] = [method for method in world.methods() if method.kind is Kind.QUICK_PAY]
+        assert method.title == title.format(
+            bank_name=bank_name, provider_name=bank_name, type="debit", last4="0042", account=""
+        )

@@ -1,0 +1,173 @@
+"""Flights: who answers, who is told what and how often, what runs on unawaited and for how long, and that all counts come out even."""
+
+from __future__ import annotations
+
+import pytest
+
+from cashier.fanout.guard import Mechanisms
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
+from tests.fanout.upstreams import (
+    Fate,
+    Scripted,
+    ask,
+    assert_nothing_left,
+    assert_tidy,
+    clock_ns,
+    first_then,
+    guarded,
+    hedging,
+    pass_ms,
+    play,
+)
+
+DOWN = Fate(1, Unreachable("refused"))
+SILENT = Fate(None)
+
+
+def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothing_else() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(60, "slow"), Fate(5, "fast")))
+        guard = guarded(upstream)
+        hedging(guard)
+        asker = ask(guard.start)
+        await pass_ms(30)
+        assert (asker.outcome, round(asker.took_ms)) == ("fast", 25)
+        assert (guard.counts.hedges, guard.counts.hedges_won, guard.counts.late, guard.watch.late) == (1, 1, 1, 1)
+        assert repr(guard.sketch) == "<Sketch of 1 calls>"
+        await pass_ms(40)
+        assert [leg.answered for leg in upstream.legs] == [True, True], "the loser was cut"
+        assert repr(guard.sketch) == "<Sketch of 2 calls>"
+        assert (guard.watch.late, guard.counts.harvested) == (0, 0)
+        assert_tidy(guard, upstream)
+        guard.close()
+        assert_nothing_left(guard, upstream)
+
+    play(main)
+
+
+def test_the_first_leg_may_win_over_its_hedge() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(22, "first"), Fate(50, "second")))
+        guard = guarded(upstream)
+        hedging(guard)
+        asker = ask(guard.start)
+        await pass_ms(80)
+        assert asker.outcome == "first"
+        assert (guard.counts.hedges, guard.counts.hedges_won) == (1, 0)
+
+    play(main)
+
+
+def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(60), Fate(5)), places=3)
+        guard = guarded(upstream)
+        hedging(guard)
+        ask(guard.start, waits_ms=90)
+        await pass_ms(25)
+        first, second = upstream.legs
+        assert (first.budget_ms, second.budget_ms) == (90, 70)
+        assert second.place != first.place
+        assert second.avoid == 1 << first.place
+
+    play(main)
+
+
+def test_when_both_fail_there_is_one_error_told_once() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(30, Garbled("first")), Fate(20, Garbled("second"))))
+        guard = guarded(upstream)
+        hedging(guard)
+        asker = ask(guard.start)
+        await pass_ms(35)
+        assert not asker.heard, "the hedge may still answer"
+        await pass_ms(10)
+        assert asker.outcome.detail == "first"
+        assert guard.places[0].breaker.bad == 2
+        assert_tidy(guard, upstream)
+
+    play(main)
+
+
+def test_a_hedge_that_fails_leaves_the_first_its_time() -> None:
+    async def main() -> None:
+        guard = guarded(Scripted(first_then(Fate(50, "first"), DOWN)))
+        hedging(guard)
+        asker = ask(guard.start)
+        await pass_ms(60)
+        assert (asker.outcome, guard.counts.hedges, guard.counts.retries) == ("first", 1, 0)
+
+    play(main)
+
+
+def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(DOWN, Fate(5)), places=2)
+        guard = guarded(upstream)
+        asker = ask(guard.start)
+        await pass_ms(10)
+        assert round(asker.took_ms) == 6
+        assert (guard.counts.retries, guard.counts.hedges, guard.counts.hedges_won) == (1, 0, 0)
+        assert [leg.place for leg in upstream.legs] in ([0, 1], [1, 0])
+
+    play(main)
+
+
+@pytest.mark.parametrize(
+    ("error", "places", "again"),
+    [
+        (Unreachable(""), 1, True),
+        (Overloaded(""), 1, False),
+        (Garbled(""), 1, False),
+        (Unreachable(""), 2, True),
+        (Overloaded(""), 2, True),
+        (Garbled(""), 2, True),
+    ],
+)
+def test_what_a_place_refuses_or_garbles_is_never_asked_of_it_again(
+    error: SourceError, places: int, again: bool
+) -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(1, error), Fate(1)), places)
+        asker = ask(guarded(upstream).start)
+        await pass_ms(10)
+        assert len(upstream.legs) == 1 + again
+        assert asker.refused is (None if again else type(error))
+
+    play(main)
+
+
+def test_one_extra_call_is_all_there_is_however_it_fails() -> None:
+    async def main() -> None:
+        upstream = Scripted(DOWN, places=3)
+        asker = ask(guarded(upstream).start)
+        await pass_ms(10)
+        assert asker.refused is Unreachable
+        assert len(upstream.legs) == 2
+
+    play(main)
+
+
+@pytest.mark.parametrize("off", ["retry", "budget", "ladder", "time"])
+def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
+    async def main() -> None:
+        upstream = Scripted(first_then(Fate(30, Unreachable("")), Fate(1)))
+        ladder = DegradationLadder()
+        guard = guarded(upstream, Mechanisms(retry=off != "retry"), ladder=ladder)
+        if off == "budget":
+            while guard.budget.take(clock_ns()):
+                pass
+        ladder.hedging = off != "ladder"
+        asker = ask(guard.start, waits_ms=30 if off == "time" else 100)
+        if off == "time" and asker.timer is not None:
+            asker.timer.cancel()
+        await pass_ms(40)
+        assert asker.refused is Unreachable
+        assert len(upstream.legs) == 1
+        upstream.does(Fate(1, "well"))
+        asker = ask(guard.start)
+        await pass_ms(5)
+        assert asker.outcome == "well"
+
+    play(main)

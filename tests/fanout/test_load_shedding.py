@@ -1,0 +1,311 @@
+"""The ladder, told how late a loop is, and the ladder on a loop that is simulated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from cashier.fanout.load_shedding import (
+    HIGHEST,
+    LOWEST,
+    TICK_MS,
+    AdmissionRate,
+    DegradationLadder,
+    LoopLagMonitor,
+    ShedSettings,
+    shed_faults,
+)
+from tests.fanout.busy_loop import BusyLoop, Called
+from tests.fanout.scripted import clock_ns, in_virtual_time
+
+MS_NS = 1_000_000
+COST_MS = 0.8
+CAPACITY_PER_S = 1000 / COST_MS
+DEADLINE_MS = 150
+OVERLOAD_MS = (1_000, 5_000)
+END_MS = 7_000
+MIX = (2, 1, 1, 1, 0)
+
+
+class Told:
+    """A ladder that is told of one tick after another."""
+
+    def __init__(self, settings: ShedSettings | None = None) -> None:
+        self.ladder = DegradationLadder(settings)
+        self.now_ns = 0
+
+    def ticks(self, count: int, lag_ms: float) -> DegradationLadder:
+        for _ in range(count):
+            self.now_ns += round((TICK_MS + lag_ms) * MS_NS)
+            self.ladder.tick(lag_ms, self.now_ns)
+        return self.ladder
+
+    def until(self, done: Callable[[DegradationLadder], bool], lag_ms: float) -> float:
+        """How many ms of such ticks it takes."""
+        began_ns = self.now_ns
+        while not done(self.ladder):
+            self.ticks(1, lag_ms)
+            assert self.now_ns - began_ns < 10_000 * MS_NS, self.ladder
+        return (self.now_ns - began_ns) / MS_NS
+
+
+def quantile(found: Sequence[float], share: float) -> float:
+    return sorted(found)[int(len(found) * share)]
+
+
+def waits_ms(called: Sequence[Called], *, admitted: bool) -> list[float]:
+    return [each.waited_ms for each in called if each.admitted is admitted]
+
+
+def served(called: Sequence[Called], priority: int) -> float:
+    those = [each for each in called if each.priority == priority]
+    return sum(each.admitted and each.waited_ms <= DEADLINE_MS for each in those) / len(those)
+
+
+def overloaded(
+    times: float, *, settings: ShedSettings | None = None, stalls: Sequence[tuple[float, float]] = (), seed: int = 1
+) -> BusyLoop:
+    """Half of what the loop can do, then so many times as much, then half of it again."""
+
+    def per_s(now_ms: float) -> float:
+        return CAPACITY_PER_S * (times if OVERLOAD_MS[0] <= now_ms < OVERLOAD_MS[1] else 0.5)
+
+    loop = BusyLoop(
+        DegradationLadder(settings),
+        per_s,
+        most_per_s=CAPACITY_PER_S * max(times, 0.5),
+        cost_ms=COST_MS,
+        priorities=MIX,
+        stalls=stalls,
+        seed=seed,
+    )
+    loop.run(END_MS)
+    return loop
+
+
+def test_a_loop_in_time_leaves_nothing_undone() -> None:
+    ladder = Told().ticks(1_000, 1.0)
+    assert (ladder.hedging, ladder.stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
+    assert not ladder.dims()
+
+
+def test_the_rungs_are_climbed_in_their_order() -> None:
+    settings = ShedSettings(dim_lag_ms=5, refuse_lag_ms=20)
+    mild = Told(settings).ticks(200, 6)
+    assert (mild.hedging, mild.stale, mild.refusing) == (False, False, False)
+    assert mild.dim_share > 0
+    more = Told(settings).ticks(200, 11)
+    assert (more.hedging, more.dim_share, more.stale, more.refusing) == (False, 1.0, True, False)
+    most = Told(settings).ticks(200, 21)
+    assert (most.hedging, most.dim_share, most.stale, most.refusing) == (False, 1.0, True, True)
+
+
+@pytest.mark.parametrize("stall_ms", [30, 300, 3_000])
+def test_one_slow_callback_changes_nothing(stall_ms: float) -> None:
+    told = Told()
+    told.ticks(20, 0.0)
+    told.ticks(1, stall_ms)
+    assert told.ladder.hedging
+    told.ticks(1, stall_ms / 2)  # what had to wait for it
+    assert told.ladder.hedging
+    assert not told.ladder.refusing
+
+
+def test_two_late_ticks_in_a_row_refuse_where_it_does_not_get_better_and_three_do_anyway() -> None:
+    growing = Told()
+    assert not growing.ticks(1, 30).refusing
+    assert growing.ticks(1, 31).refusing
+    shrinking = Told()
+    shrinking.ticks(1, 31)
+    assert not shrinking.ticks(1, 30).refusing
+    assert shrinking.ticks(1, 29).refusing
+
+
+def test_dimming_leaves_out_just_its_share_and_spreads_it() -> None:
+    ladder = DegradationLadder()
+    ladder.dim_share = 0.3
+    left_out = [ladder.dims() for _ in range(1_000)]
+    assert sum(left_out) == ladder.dimmed == pytest.approx(300, abs=1)
+    assert all(sum(left_out[at : at + 10]) in (2, 3, 4) for at in range(990))
+
+
+def test_dimming_comes_within_half_a_second_and_goes_within_three() -> None:
+    told = Told()
+    assert told.until(lambda ladder: ladder.dim_share == 1, 10) < 500
+    assert 500 < told.until(lambda ladder: not ladder.dim_share, 0) < 3_000
+
+
+def test_dimming_settles_where_the_loop_can_bear_it() -> None:
+    told = Told()
+    told.ticks(20, 10)
+    for _ in range(2_000):
+        # A loop whose lag falls by what is left out: at the mark with half of it.
+        told.ticks(1, 10 * (1 - told.ladder.dim_share))
+    assert told.ladder.dim_share == pytest.approx(0.5, abs=0.05)
+
+
+def test_while_callers_are_refused_nothing_optional_is_done_however_short_the_queue_has_become() -> None:
+    told = Told()
+    told.ticks(5, 30)
+    ladder = told.ticks(5, 0.0)
+    assert ladder.refusing
+    assert (ladder.hedging, ladder.stale) == (False, True)
+
+
+def test_refusing_is_over_half_a_second_after_the_last_refusal() -> None:
+    told = Told()
+    told.ticks(10, 30)
+    while told.ladder.admits(LOWEST, told.now_ns):
+        pass
+    assert 450 < told.until(lambda ladder: not ladder.refusing, 0.0) < 600
+    assert all(told.ladder.admits(LOWEST, told.now_ns) for _ in range(10_000))
+    assert told.ladder.refused == [1, 0, 0, 0]
+
+
+def test_an_admission_lets_in_its_rate_and_no_more_than_a_moment_of_it_at_once() -> None:
+    admission = AdmissionRate(1_000, ShedSettings(), 0)
+    admitted = sum(admission.admits(HIGHEST, now_ns) for now_ns in range(0, 2_000_000_000, 100_000))
+    assert admitted == pytest.approx(2_000, rel=0.02)
+    assert sum(admission.admits(HIGHEST, 10_000_000_000) for _ in range(1_000)) < 50
+
+
+def test_each_priority_leaves_something_for_those_above_it() -> None:
+    admission = AdmissionRate(1_000, ShedSettings(), 0)
+    depths = [
+        sum(admission.admits(priority, 1_000_000_000) for _ in range(100)) for priority in range(LOWEST, HIGHEST + 1)
+    ]
+    assert all(depth >= 3 for depth in depths), depths
+
+
+@pytest.mark.parametrize("lag_ms", [5.0, 50.0, 5_000.0])
+def test_however_late_the_loop_is_some_are_let_in(lag_ms: float) -> None:
+    told = Told()
+    told.ticks(10, 100)
+    for _ in range(2_000):
+        told.ticks(1, lag_ms)
+        if told.ladder.admits(HIGHEST, told.now_ns):
+            told.ladder.answered += 1
+    before = told.ladder.answered
+    while told.ladder.answered == before:
+        told.ticks(1, lag_ms)
+        told.ladder.answered += told.ladder.admits(HIGHEST, told.now_ns)
+
+
+def test_three_times_the_load_costs_nobody_else_his_answer() -> None:
+    loop = overloaded(3)
+    steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
+    good = [wait for wait in waits_ms(steady, admitted=True) if wait <= DEADLINE_MS]
+    # Refusing two of three takes two times 0.02 ms of every 0.8: nobody can have more than 95 % of what could be done without.
+    assert len(good) / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 500) * 1000 > 0.92 * CAPACITY_PER_S
+    assert quantile(waits_ms(steady, admitted=True), 0.99) < DEADLINE_MS
+    assert quantile(waits_ms(steady, admitted=False), 0.5) < 6
+    assert quantile(waits_ms(steady, admitted=False), 0.99) < 15
+
+
+def test_without_shedding_the_same_load_is_the_end() -> None:
+    loop = overloaded(3, settings=ShedSettings(refuse_lag_ms=5_000))
+    steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
+    assert sum(each.waited_ms <= DEADLINE_MS for each in steady) < len(steady) / 20
+
+
+def test_from_the_first_moment_on_nobody_who_is_let_in_waits_longer_than_two_deadlines() -> None:
+    loop = overloaded(3)
+    assert quantile(waits_ms(loop.between(0, END_MS), admitted=True), 0.99) < 2 * DEADLINE_MS
+
+
+def test_those_who_matter_more_hardly_notice() -> None:
+    steady = overloaded(3).between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
+    assert served(steady, 2) > 0.97
+    assert served(steady, 2) > served(steady, 1) > served(steady, 0)
+
+
+@pytest.mark.parametrize("times", [1.1, 1.5, 3, 10])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_refusing_ends_with_the_overload(times: float, seed: int) -> None:
+    loop = overloaded(times, seed=seed)
+    after = loop.between(OVERLOAD_MS[1] + 500, END_MS)
+    assert all(each.admitted for each in after)
+    assert quantile(waits_ms(after, admitted=True), 0.99) < 30
+    assert not loop.ladder.refusing
+    assert loop.ladder.hedging
+    assert not loop.ladder.stale
+
+
+def test_hardly_anybody_is_refused_who_could_have_been_served() -> None:
+    loop = overloaded(1.1)
+    steady = loop.between(OVERLOAD_MS[0] + 1_000, OVERLOAD_MS[1])
+    assert len(waits_ms(steady, admitted=False)) < 0.2 * len(steady)
+
+
+def test_a_machine_that_stalls_again_and_again_loses_little_more_than_the_stalls() -> None:
+    stalls = [(at_ms, 60.0) for at_ms in range(1_500, 5_000, 700)]
+    loop = overloaded(3, stalls=stalls)
+    steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
+    left = 1 - 60 / 700
+    good = sum(wait <= DEADLINE_MS for wait in waits_ms(steady, admitted=True))
+    assert good / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 500) * 1000 > 0.85 * left * CAPACITY_PER_S
+
+
+def test_where_others_have_much_of_the_core_the_rest_of_it_is_used() -> None:
+    """The loop is late whatever is refused, and it would be wrong to refuse everybody for it."""
+    loop = overloaded(3, stalls=[(at_ms, 4.0) for at_ms in range(0, END_MS, 8)])
+    steady = loop.between(OVERLOAD_MS[0] + 1_000, OVERLOAD_MS[1])
+    good = sum(wait <= DEADLINE_MS for wait in waits_ms(steady, admitted=True))
+    assert good / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 1_000) * 1000 > 0.8 * 0.5 * CAPACITY_PER_S
+
+
+def test_a_stall_at_half_load_refuses_nobody() -> None:
+    loop = overloaded(0.5, stalls=[(at_ms, 30.0) for at_ms in range(1_000, 7_000, 500)])
+    assert all(each.admitted for each in loop.called)
+
+
+def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
+    """It becomes three times as dear to serve one, and cheap again."""
+    loop = BusyLoop(DegradationLadder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS)
+    loop.run(2_000)
+    loop.cost_ms = 3 * COST_MS
+    loop.run(5_000)
+    dear = loop.between(3_500, 4_800)
+    assert sum(wait <= DEADLINE_MS for wait in waits_ms(dear, admitted=True)) / 1.3 > 0.75 * CAPACITY_PER_S / 3
+    loop.cost_ms = COST_MS
+    loop.run(8_000)
+    cheap = loop.between(6_500, 7_800)
+    assert sum(wait <= DEADLINE_MS for wait in waits_ms(cheap, admitted=True)) / 1.3 > 0.85 * CAPACITY_PER_S
+
+
+def test_the_pulse_tells_the_ladder_how_late_the_loop_is() -> None:
+    ladder = DegradationLadder()
+    # On this clock the loop is five times slower than it should be, so each tick is four ticks late.
+    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
+
+    async def main() -> None:
+        pulse.start()
+        await asyncio.sleep(1)
+        pulse.stop()
+        assert ladder.lag_ms == pytest.approx(4 * TICK_MS)
+        assert ladder.refusing
+        ladder.lag_ms = 0.0
+        await asyncio.sleep(1)
+        assert ladder.lag_ms == 0
+
+    in_virtual_time(main())
+
+
+def test_a_pulse_of_a_ladder_that_is_turned_off_does_not_beat() -> None:
+    ladder = DegradationLadder(ShedSettings(enabled=False))
+    pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
+
+    async def main() -> None:
+        pulse.start()
+        await asyncio.sleep(1)
+        pulse.stop()
+
+    in_virtual_time(main())
+    assert not ladder.refusing
+
+
+def test_marks_that_would_refuse_before_anything_else_was_tried_are_a_fault() -> None:
+    assert shed_faults(ShedSettings()) == ()
+    assert "refuse_lag_ms" in shed_faults(ShedSettings(dim_lag_ms=20, refuse_lag_ms=30))[0]

@@ -1,0 +1,289 @@
+"""A scatter of which more is wanted than its end: what is in so far, as often as something has come."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.pending_ask import PendingAsk
+from cashier.fanout.scatter import ScatterResult, Timing
+from cashier.fanout.streaming_scatter import StreamingScatter
+from cashier.source_errors import Missing, Unreachable, Why
+from tests.fanout.scripted import (
+    MS_NS,
+    NEVER,
+    Call,
+    Source,
+    Way,
+    assert_nothing_is_left,
+    clock_ns,
+    enriching,
+    gating,
+    in_virtual_time,
+    now_ms,
+    plan_of,
+    required,
+)
+from tests.fanout.test_properties import World, worlds
+
+pytestmark = pytest.mark.looptime
+
+
+def unfolding(
+    *sources: Source, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
+) -> StreamingScatter:
+    timing = Timing(grace_ns=round(deadline_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
+    deadline_ns = clock_ns() + round(deadline_ms * MS_NS)
+    return StreamingScatter(
+        plan_of(sources, inputs), None, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
+    )
+
+
+async def told(
+    course: StreamingScatter, known: Mapping[str, Any] | None = None
+) -> AsyncGenerator[tuple[float, ScatterResult], None]:
+    """When something had changed, and what was in then; the last is the end."""
+    try:
+        course.start(known or {})
+        while True:
+            last = course.over
+            yield now_ms(), course.so_far()
+            if last:
+                return
+            await course.change()
+    finally:
+        course.close()
+
+
+def statuses(gathered: ScatterResult) -> str:
+    return " ".join(report.status.value for report in gathered.reports)
+
+
+async def test_what_is_in_is_told_whenever_something_comes() -> None:
+    sources = [
+        required("order", gives={"currency": "CNY"}, after_ms=10),
+        gating("channel", needs=("currency",), after_ms=20),
+        enriching("coupon", after_ms=40),
+    ]
+    assert [(at_ms, statuses(gathered)) async for at_ms, gathered in told(unfolding(*sources))] == [
+        (0, "PENDING PENDING PENDING"),
+        (10, "FRESH PENDING PENDING"),
+        (30, "FRESH FRESH PENDING"),
+        (40, "FRESH FRESH FRESH"),
+    ]
+    assert_nothing_is_left(sources)
+
+
+async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_asked() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=10)
+    course = unfolding(
+        order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",)
+    )
+    course.start({})
+    assert statuses(course.so_far()) == "PENDING PENDING SKIPPED"
+    await course.change()
+    gathered = course.so_far()
+    assert gathered.answers == {
+        "order": "order",
+        "card": Missing("card", Why.PENDING),
+        "channel": Missing("channel", Why.SKIPPED),  # nobody tells the country any more
+    }
+    card = gathered.reports[1]
+    assert (card.status, card.started_ms, card.elapsed_ms) == (SourceStatus.PENDING, 0, 10)
+    course.close()
+
+
+async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
+    order = required("order", gives={"currency": "CNY"}, after_ms=20)
+    course = unfolding(order, required("merchant", after_ms=5), gating("channel", needs=("currency",)))
+    course.start({})
+    await course.change()
+    channel = course.so_far().reports[2]
+    assert (channel.status, channel.started_ms, channel.elapsed_ms) == (SourceStatus.PENDING, 5, 0)
+    course.close()
+
+
+async def test_what_comes_in_one_turn_of_the_loop_is_one_change() -> None:
+    sources = [
+        required("order", after_ms=10),
+        gating("card", after_ms=10),
+        gating("quota", after_ms=10),
+        enriching("coupon", after_ms=20),
+    ]
+    assert [statuses(gathered) async for _, gathered in told(unfolding(*sources))] == [
+        "PENDING PENDING PENDING PENDING",
+        "FRESH FRESH FRESH PENDING",
+        "FRESH FRESH FRESH FRESH",
+    ]
+
+
+async def test_what_came_while_nobody_waited_is_a_change_at_once_and_only_once() -> None:
+    course = unfolding(required("order", after_ms=10), gating("card", after_ms=20), gating("quota", after_ms=90))
+    course.start({})
+    await asyncio.sleep(0.05)
+    await course.change()
+    assert now_ms() == 50
+    assert statuses(course.so_far()) == "FRESH FRESH PENDING"
+    await course.change()
+    assert now_ms() == 90
+    course.close()
+
+
+async def test_it_ends_by_its_deadline_though_nobody_waits_for_it() -> None:
+    card = gating("card", after_ms=NEVER, timeout_ms=1_000)
+    course = unfolding(required("order", after_ms=10), card, deadline_ms=50, reserve_ms=5)
+    course.start({})
+    await asyncio.sleep(0.2)
+    assert course.over
+    assert card.calls[0].abandons == 1
+    await course.change()
+    assert statuses(course.so_far()) == "FRESH TIMEOUT"
+    assert now_ms() == 200
+    course.close()
+
+
+async def test_all_that_answers_while_being_asked_is_over_without_a_wait() -> None:
+    course = unfolding(required("order", way=Way.AT_ONCE), gating("card", way=Way.AT_ONCE))
+    assert [statuses(gathered) async for _, gathered in told(course)] == ["FRESH FRESH"]
+
+
+async def test_a_required_failure_and_a_conclusive_answer_end_it() -> None:
+    failing = unfolding(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER))
+    assert [each.failed_required async for _, each in told(failing)] == [(), ("order",)]
+    concluding = unfolding(required("order"), gating("card", after_ms=NEVER), conclusive=lambda answers: True)
+    assert [statuses(each) async for _, each in told(concluding)] == ["PENDING PENDING", "FRESH SKIPPED"]
+
+
+async def test_a_bug_comes_out_of_what_is_taken_next() -> None:
+    def fails(_: object) -> bool:
+        raise ZeroDivisionError
+
+    sources = [required("order"), gating("card", after_ms=NEVER)]
+    with pytest.raises(ZeroDivisionError):
+        [each async for each in told(unfolding(*sources, conclusive=fails))]
+    assert_nothing_is_left(sources)
+
+
+async def test_who_decides_is_never_shown_what_has_not_ended() -> None:
+    shown: list[list[str]] = []
+
+    def conclusive(answers: Mapping[str, Any]) -> bool:
+        shown.append(sorted(answers))
+        return False
+
+    course = unfolding(
+        required("order", after_ms=10),
+        required("member", after_ms=20),
+        gating("card", after_ms=30),
+        conclusive=conclusive,
+    )
+    assert len([each async for each in told(course)]) == 4
+    assert shown == [["order"], ["member", "order"]]
+
+
+async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
+    verdict = world.conclusive
+
+    def conclusive(answers: Mapping[str, Any]) -> bool:
+        assert not any(isinstance(answer, Missing) and answer.why is Why.PENDING for answer in answers.values())
+        return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
+
+    course = unfolding(
+        *world.sources,
+        deadline_ms=world.deadline_ms,
+        reserve_ms=world.reserve_ms,
+        conclusive=conclusive,
+        inputs=[*world.known, *world.inputs],
+    )
+    found = [each async for each in told(course, world.known)]
+    assert_nothing_is_left(world.sources)
+    return found
+
+
+def forgetful(world: World) -> World:
+    for source in world.sources:
+        source.calls.clear()
+    return world
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_it_comes_to_what_a_scatter_with_a_grace_as_long_comes_to(world: World) -> None:
+    at_once, ended_ms = in_virtual_time(world._replace(grace_ms=world.deadline_ms).run())
+    *_, (last_ms, last) = in_virtual_time(unfolded(forgetful(world)))
+    assert last.answers == at_once.answers
+    assert [report.status for report in last.reports] == [report.status for report in at_once.reports]
+    assert last.failed_required == at_once.failed_required
+    assert last_ms == ended_ms
+
+
+@settings(deadline=None)
+@given(worlds())
+def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) -> None:
+    found = [gathered for _, gathered in in_virtual_time(unfolded(world))]
+    for earlier, later in pairwise(found):
+        changed = {name for name in later.answers if later.answers[name] != earlier.answers[name]}
+        assert changed
+        assert {earlier.answers[name] for name in changed} <= {Missing(name, Why.PENDING) for name in changed}
+    assert not any(report.status is SourceStatus.PENDING for report in found[-1].reports)
+
+
+def sources_of_every_kind() -> list[Source]:
+    return [
+        required("order", gives={"currency": "CNY"}, after_ms=8),
+        required("merchant", way=Way.TASK, after_ms=4),
+        gating("quota", way=Way.AT_ONCE),
+        gating("card", after_ms=NEVER, timeout_ms=11),
+        gating("channel", needs=("currency",), way=Way.TASK, after_ms=5),
+        enriching("coupon", needs=("currency",), after_ms=NEVER),
+    ]
+
+
+@pytest.mark.parametrize("leave_ms", [0, 2, 4, 6, 8, 9, 11, 12, 13, 20])
+async def test_whenever_its_caller_leaves_nothing_is_left(leave_ms: float) -> None:
+    sources = sources_of_every_kind()
+
+    async def follow() -> None:
+        async for _ in told(unfolding(*sources)):
+            pass
+
+    task = asyncio.create_task(follow())
+    await asyncio.sleep(leave_ms / 1000)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    for _ in range(3):  # a cancelled task takes a turn or two to be gone
+        await asyncio.sleep(0)
+    assert_nothing_is_left([source for source in sources if source.calls])
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def forget_calls() -> None:
+    """A source remembers its calls, which know where to answer: the one cycle here is the tests' own."""
+    for each in gc.get_objects():
+        if isinstance(each, Source):
+            each.calls.clear()
+
+
+def test_whatever_belongs_to_it_is_freed_without_the_collector() -> None:
+    async def run() -> list[Any]:
+        sources = sources_of_every_kind()
+        async for _ in told(unfolding(*sources)):
+            pass
+        forget_calls()
+        return [each for each in gc.get_objects() if isinstance(each, StreamingScatter | PendingAsk | Call)]
+
+    forget_calls()  # those of earlier tests
+    gc.collect()
+    gc.disable()
+    try:
+        assert in_virtual_time(run()) == []
+    finally:
+        gc.enable()

@@ -1,0 +1,124 @@
+"""SIGHUP: a running service takes over new numbers and words while it is asked, and loses no request and nothing it has learned."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cashier.sandbox import CASES
+from tests.service.test_service import exchange
+from tests.support.command_processes import configured, eventually, running
+
+REQUEST = CASES["chinese_shop"].request
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[str]:
+    with running("sandbox", "--port", "0", "--weather", "still") as command:
+        yield command.address("Sandbox on")
+
+
+def ask(service: str) -> Any:
+    status, answer = exchange("POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000})
+    assert status == 200, answer
+    return answer
+
+
+def statuses(answer: Any) -> dict[str, str]:
+    return {source["name"]: source["status"] for source in answer["sources"]}
+
+
+def test_new_numbers_hold_from_then_on_and_what_is_cached_stays(sandbox: str, tmp_path: Path) -> None:
+    path = configured(tmp_path, sandbox, "")
+    with running("serve", "--config", str(path)) as command:
+        service = command.address("Serving on")
+        ask(service)
+        assert statuses(ask(service))["merchant"] == statuses(ask(service))["member"] == "CACHED"
+        path.write_text(path.read_text().replace("[sources.merchant]\n", "[sources.merchant]\ncache = false\n"))
+        command.process.send_signal(signal.SIGHUP)
+        eventually(lambda: statuses(ask(service))["merchant"] == "FRESH", "the new numbers never came")
+        assert statuses(ask(service))["member"] == "CACHED"
+        log = command.end()[2]
+    assert "the configuration was read anew" in log
+    assert '"takes_a_restart": []' in log
+
+
+def test_a_file_that_is_wrong_changes_nothing_and_says_so(sandbox: str, tmp_path: Path) -> None:
+    path = configured(tmp_path, sandbox, "")
+    good = path.read_text()
+    with running("serve", "--config", str(path)) as command:
+        service = command.address("Serving on")
+        ask(service)
+        for wrong, said in (
+            (good.replace("[consult]", "[consult]\nspeed = 11"), "unknown key 'speed'"),
+            (good.replace("timeout_ms = 990", "timeout_ms = 9990"), "cannot be kept"),
+            ("][", "is not TOML"),
+        ):
+            path.write_text(wrong)
+            command.process.send_signal(signal.SIGHUP)
+            eventually(lambda said=said: said in command.logged(), said)  # type: ignore[misc] # said is bound
+            assert statuses(ask(service))["member"] == "CACHED"
+        path.write_text(good)
+        command.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "the configuration was read anew" in command.logged(), "a good file is no longer read")
+        assert statuses(ask(service))["member"] == "CACHED"
+
+
+def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_differs(
+    sandbox: str, tmp_path: Path
+) -> None:
+    path = configured(tmp_path, sandbox, "")
+    with running("serve", "--config", str(path)) as command:
+        service = command.address("Serving on")
+        ask(service)
+        path.write_text(path.read_text().replace(f'url = "{sandbox}"', 'url = "http://127.0.0.1:9"', 1))
+        for times in (1, 2):
+            command.process.send_signal(signal.SIGHUP)
+            eventually(
+                lambda times=times: (
+                    command.logged().count("[sources.order] url has changed; that takes a restart") == times
+                ),  # type: ignore[misc] # times is bound
+                "it is not named",
+            )
+            ask(service)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_request_is_lost_and_every_worker_hears_of_it(sandbox: str, tmp_path: Path, workers: int) -> None:
+    path = configured(tmp_path, sandbox, "")
+    with running("serve", "--config", str(path), "--workers", str(workers)) as command:
+        service = command.address("Serving on")
+        over = threading.Event()
+        failed: list[Any] = []
+
+        def keep_asking() -> None:
+            while not over.is_set():
+                status, answer = exchange(
+                    "POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000}
+                )
+                if status != 200:
+                    failed.append(answer)
+
+        askers = [threading.Thread(target=keep_asking) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        try:
+            ask(service)
+            (path.parent / "texts.toml").write_text('[en.reasons]\nMERCHANT_NOT_PERMITTED = "Not in this shop."\n')
+            command.process.send_signal(signal.SIGHUP)
+            # Whichever worker answers: sixteen answers in a row, each on a connection of its own.
+            eventually(
+                lambda: all("Not in this shop." in json.dumps(ask(service)) for _ in range(16)),
+                "some worker never heard of it",
+            )
+        finally:
+            over.set()
+            for asker in askers:
+                asker.join()
+        assert failed == []

@@ -1,0 +1,233 @@
+"""A configuration is right, or says what is wrong with it: file, key and remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cashier.core import Cashier
+from cashier.settings.loader import configuration, load, token_secrets
+from cashier.settings.schema import ConfigurationError, TokenSettings
+from cashier.wire.transport import Request, Response
+
+URL = "http://127.0.0.1:9100"
+NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
+ROOT = Path(__file__).parent.parent.parent
+
+
+def table(**other: Any) -> dict[str, Any]:
+    return {"sources": {name: {"url": URL} for name in NAMES}, **other}
+
+
+def source(**more: Any) -> dict[str, Any]:
+    return {"sources": {**table()["sources"], "card": {"url": URL, **more}}}
+
+
+def faults(given: dict[str, Any], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as raised:
+        Cashier(config=configuration(given, "cashier.toml", environ=environ or {}))
+    return "\n".join(raised.value.faults)
+
+
+def test_only_the_urls_are_needed() -> None:
+    cashier = Cashier(config=configuration(table(), "cashier.toml"))
+    assert {ask.name for ask in cashier.plan.asks} == set(NAMES)
+    assert cashier.config.settings.consult.deadline_ms == 150
+
+
+def test_the_example_configuration_is_good_and_has_the_defaults() -> None:
+    example = load(ROOT / "config/cashier.toml").settings
+    plain = configuration({}, "").settings
+    for name in ("server", "auth", "consult", "accept", "tokens"):
+        assert getattr(example, name) == getattr(plain, name)
+
+
+def services(*names: str, **more: Any) -> dict[str, Any]:
+    return {"sources": {**table()["sources"], **{name: {"url": URL, **more} for name in names}}}
+
+
+def test_what_takes_payments_comes_together_or_not_at_all() -> None:
+    assert Cashier(config=table()).payments is None
+    assert Cashier(config=services("risk", "engine", "acquirer")).payments is not None
+    found = faults(services("engine", "acquirer"))
+    assert found == "cashier.toml: [sources.risk] is missing; payments need risk, engine and acquirer"
+
+
+async def test_functions_take_the_place_of_the_services_that_take_payments() -> None:
+    async def answering(request: Request) -> Response:
+        return Response(404, b"")
+
+    functions = dict.fromkeys(("risk", "engine", "acquirer"), answering)
+    async with Cashier(sources=functions, config=table()) as cashier:
+        assert cashier.payments is not None
+
+
+async def a_service(request: Request) -> Response:
+    return Response(404, b"")
+
+
+def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_names() -> None:
+    named = services("risk", "engine", "acquirer", url=f"{__name__}:a_service", transport="local")
+    assert Cashier(config=configuration(named, "cashier.toml")).payments is not None
+    named["sources"]["risk"]["url"] = f"{__name__}:no_service"
+    assert "no_service" in faults(named)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (table(accept={"check": 3}), "cashier.toml: [accept] unknown key 'check'; did you mean 'check_ms'?"),
+        (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known are"),
+        (
+            services("engine", aiohttp={}),
+            '[sources.engine.aiohttp] is for transport = "aiohttp", but this source has "http1"',
+        ),
+        (
+            services("risk", "engine", "acquirer", tries={"attempts": 0}),
+            "[sources.risk.tries] attempts: expected `int` >= 1",
+        ),
+        (table(consult={"deadline": 3}), "cashier.toml: [consult] unknown key 'deadline'; did you mean 'deadline_ms'?"),
+        (table(sorces={}), "cashier.toml: unknown key 'sorces'; did you mean 'sources'?"),
+        ({"sources": {"cards": {"url": URL}}}, "cashier.toml: [sources] unknown key 'cards'; did you mean 'card'?"),
+        (table(consult={"deadline_ms": "150"}), "cashier.toml: [consult] deadline_ms: expected `int`, got `str`"),
+        (table(consult={"deadline_ms": 0}), "cashier.toml: [consult] deadline_ms: expected `int` >= 5"),
+        (table(consult={"reserve_ms": 150}), "[consult] reserve_ms = 150 leaves nothing of deadline_ms = 150"),
+        (table(consult={"deadline_ms": 2000}), "[consult] deadline_ms = 2000 is above max_deadline_ms = 1000"),
+        (table(consult={"locale": "fr"}), "there is no [fr], which is the default locale"),
+        (table(server={"host": "0.0.0.0"}), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
+        (table(tokens={"secrets": ["short"]}), "[tokens] secrets: number 1 has 5 bytes, at least 32 are needed"),
+        (
+            table(tokens={"secrets": ["${NOPE}"]}),
+            "cashier.toml: tokens.secrets speaks of ${NOPE}, but the environment has no NOPE; set it",
+        ),
+        ({"sources": {"order": {"url": URL}}}, "[sources.card] is missing; it needs a url"),
+        ({"sources": {**table()["sources"], "card": {"url": []}}}, "[sources.card] url names no address"),
+        ({"sources": {**table()["sources"], "card": {"url": [URL, URL]}}}, "[sources.card] url names an address twice"),
+        (table(consult={"reserve_ms": 1}), "[consult] reserve_ms = 1 is less than our own work takes"),
+        (
+            source(timeout_ms=148),
+            "[sources.card] timeout_ms = 148 cannot be kept: deadline_ms = 150 less reserve_ms = 3 leaves 147",
+        ),
+        (
+            source(hedge={"quantile_bps": 9000}),
+            "means 10 % extra calls, more than [consult] extra_calls_bps = 500 allows; 9500 would fit",
+        ),
+        (source(hedge={"least_ms": 100}), "hedge least_ms = 100 is never reached within timeout_ms = 100"),
+        (source(breaker={"open_s": 50}), "breaker open_s = 50 is above open_max_s = 30"),
+        (source(limiter={"start": 500}), "limiter start = 500 is not between least = 1 and most = 400"),
+        (source(cache={"fresh_s": 30, "stale_s": 5}), "cache: stale_s = 5 is below fresh_s = 30"),
+        (
+            source(batch={"path": "/batch/cards", "wait_ms": 100}),
+            "batch wait_ms = 100 leaves nothing of timeout_ms = 100",
+        ),
+        (source(batch={"max": 5}), "path"),
+        (table(cache={"shared": "http://127.0.0.1"}), "[cache] shared"),
+        (table(shed={"refuse_lag_ms": 6}), "[shed] refuse_lag_ms must be at least twice dim_lag_ms"),
+        ({"sources": {**table()["sources"], "card": {"url": "ftp://x"}}}, "[sources.card]"),
+        (
+            {"sources": {**table()["sources"], "card": {"url": "x", "transport": "local"}}},
+            'takes one url, "package.module:function"',
+        ),
+        (
+            {"sources": {**table()["sources"], "card": {"url": "no.such:thing", "transport": "local"}}},
+            "cannot be imported",
+        ),
+        ({"sources": {**table()["sources"], "card": {"url": "json:nope", "transport": "local"}}}, "json has no nope"),
+        (
+            {"sources": {**table()["sources"], "card": {"url": URL, "adapter": "json"}}},
+            "has no function request and no parse",
+        ),
+        (
+            {"sources": {**table()["sources"], "card": {"url": URL, "aiohttp": {}}}},
+            '[sources.card.aiohttp] is for transport = "aiohttp", but this source has "http1"',
+        ),
+        (
+            {"sources": {**table()["sources"], "card": {"url": URL, "http1": {"conections": 3}}}},
+            "[sources.card.http1] unknown key 'conections'; did you mean 'connections'?",
+        ),
+        (
+            {
+                "sources": {
+                    **table()["sources"],
+                    "card": {"url": "https://x", "http1": {"ca_file": "/no/such/file.pem"}},
+                }
+            },
+            "/no/such/file.pem",
+        ),
+    ],
+)
+def test_a_fault_is_named_with_its_place_and_its_remedy(given: dict[str, Any], said: str) -> None:
+    assert said in faults(given)
+
+
+def test_every_unknown_key_is_named_at_once() -> None:
+    found = faults(table(consult={"deadline": 3, "grace": 4}, servers={}))
+    assert all(key in found for key in ("'deadline'", "'grace'", "'servers'"))
+
+
+def test_a_variable_is_filled_in() -> None:
+    given = table(tokens={"secrets": ["${SECRET}"]})
+    assert configuration(given, "", environ={"SECRET": "s" * 32}).settings.tokens.secrets == ("s" * 32,)
+
+
+def test_a_file_beside_the_configuration_replaces_single_values(tmp_path: Path) -> None:
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / "methods.toml").write_text('[CARD]\nfee_bps = 120\nname = { en = "Any card" }\n')
+    (tmp_path / "ranking.toml").write_text("saving = 1\n")
+    (tmp_path / "texts.toml").write_text('[en.reasons]\nNO_CHANNEL = "Not here."\n')
+    found = load(tmp_path / "cashier.toml")
+    card = found.catalog.methods["CARD"]  # type: ignore[index]  # a StrEnum's value is its key
+    assert (card.fee_bps, card.name["en"], card.name["zh-CN"]) == (120, "Any card", "信用卡或借记卡")
+    assert (found.weights.saving, found.weights.fee) == (1, 20_000)
+    assert found.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # the same
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("methods.toml", "[CARDS]\nfee_bps = 1\n", "unknown key 'CARDS'; did you mean 'CARD'?"),
+        ("methods.toml", "[CARD]\nfee = 1\n", "[CARD] unknown key 'fee'; did you mean 'fee_bps'?"),
+        ("methods.toml", '[CARD]\ntitle = { en = "{bank}" }\n', "CARD.title en: '{bank}' cannot be filled in"),
+        ("texts.toml", '[fr]\ncombined = "x"\n', "texts.toml"),
+        ("texts.toml", '[en.reasons]\nNO_CHANEL = "x"\n', "unknown key 'NO_CHANEL'; did you mean 'NO_CHANNEL'?"),
+        ("ranking.toml", "savings = 1\n", "unknown key 'savings'; did you mean 'saving'?"),
+        ("ranking.toml", "saving = \n", "is not TOML"),
+    ],
+)
+def test_a_fault_in_a_file_beside_names_that_file(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / "cashier.toml").write_text("")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        load(tmp_path / "cashier.toml")
+    assert said in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
+
+
+def test_a_file_that_is_not_there_or_not_text_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "cashier.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        load(tmp_path / "cashier.toml")
+
+
+def test_a_secret_is_made_up_once_and_shared_with_worker_processes() -> None:
+    environ = {"CASHIER_TOKEN_SECRET": ""}  # as good as none
+    (first,), made_up = token_secrets(TokenSettings(), environ)
+    assert made_up
+    assert token_secrets(TokenSettings(), environ) == ((first,), False)
+    assert token_secrets(TokenSettings(secrets=("s" * 32,)), environ) == (("s" * 32,), False)
+
+
+def test_how_payments_are_routed_and_waited_for_can_be_changed_while_they_run() -> None:
+    given = services("risk", "engine", "acquirer")
+    cashier = Cashier(config=configuration(given, "cashier.toml"))
+    before = cashier.payments
+    moved = {"sources": {**given["sources"], "engine": {"url": "http://127.0.0.1:1"}}, "accept": {"look_ms": 7}}
+    assert cashier.reload(configuration(moved, "cashier.toml")) == (
+        "[sources.engine] has changed; that takes a restart",
+    )
+    assert cashier.payments is before
+    assert cashier.config.settings.accept.look_ms == 7
