@@ -1,4 +1,4 @@
-"""Revisions of this project in git: finds one by name, and unpacks its package. Installs and starts nothing."""
+"""Revisions of this project in git: finds one by name, and unpacks it. Installs and starts nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = "pyproject.toml"
 
 
 class Revision(NamedTuple):
-    """`name`: as given on the command line. `commit`: its full hash, which does not move when a branch does."""
+    """`name`: as given. `commit`: its full hash, which stays when a branch moves."""
 
     name: str
     commit: str
@@ -34,7 +34,7 @@ def find(name: str) -> Revision:
 
 
 def unpack(revision: Revision, directory: Path) -> None:
-    """The package and the project file as of the revision. Raises ValueError where the revision has none."""
+    """The package and the project file of the revision. Raises ValueError where it has none."""
     archive = directory.with_suffix(".zip")
     _git("archive", "--format=zip", f"--output={archive}", revision.commit, PACKAGE, PROJECT)
     with zipfile.ZipFile(archive) as packed:
@@ -43,7 +43,7 @@ def unpack(revision: Revision, directory: Path) -> None:
 
 
 def copy_working_tree(directory: Path) -> None:
-    """The package as it is on disk, changes that are not committed included. Later edits do not reach the copy."""
+    """The package on disk, uncommitted changes included. Later edits do not reach the copy."""
     shutil.copytree(ROOT / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
 
 

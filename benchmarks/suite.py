@@ -44,8 +44,8 @@ STUDIES: Sequence[Study] = (
     Study("capacity", 79, 20),
     Study("soak", 660, 12, named=True),
 )
-# In the place of `cost` where an older revision is measured beside the present one. Its finding has a name of its own, because it
-# does not replace the comparison with the peers.
+# Runs in the place of `cost` when an older revision is measured beside the present one. Its finding
+# has its own name, because it does not replace the comparison with the peers.
 BEFORE = Study("before", 270, 15)
 
 

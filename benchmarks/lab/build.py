@@ -1,4 +1,4 @@
-"""One revision of cashier as a service: its package in a directory of its own, and the interpreter that runs it there.
+"""One revision of cashier as a service: its package in its own directory, and its interpreter.
 
 The directory is the current one of the service, and so the first place where `python -m` looks for
 the package: before any editable installation. The service logs its imports (`PYTHONVERBOSE`), and
@@ -41,11 +41,11 @@ _LIST_VERSIONS = (
 
 
 class BuildFailed(Exception):
-    """A revision cannot be installed or does not start. The text is one line that names it and says why."""
+    """A revision cannot be installed or does not start. One line names it and says why."""
 
 
 class Build(NamedTuple):
-    """`python`: the interpreter. `env`: added to our environment. `origin`: where the dependencies come from, in words."""
+    """`env`: added to our environment. `origin`: where the dependencies come from, in words."""
 
     title: str
     directory: Path
@@ -62,9 +62,9 @@ def build_now(scratch: Path) -> Build:
 
 
 def build_before(revision: Revision, scratch: Path) -> Build:
-    """In the present environment where it satisfies the revision's dependencies, else in a virtual one with those.
+    """The revision's package, in the present environment where that satisfies its dependencies.
 
-    Raises BuildFailed.
+    Otherwise in a virtual environment with those. Raises BuildFailed.
     """
     directory = _made(scratch / "before")
     try:
@@ -85,7 +85,10 @@ def build_before(revision: Revision, scratch: Path) -> Build:
 
 @contextmanager
 def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]:
-    """`cashier serve` with one worker. Raises BuildFailed where it does not start, or runs another package than its own."""
+    """`cashier serve` with one worker.
+
+    Raises BuildFailed where it does not start, or runs another package than its own.
+    """
     own = Path(tempfile.mkdtemp(prefix="build-", dir=scratch))
     config, log = own / "cashier.toml", own / "log"
     config.write_text(configuration)
@@ -107,7 +110,7 @@ def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]
 
 
 def check_imports(build: Build, log: str) -> None:
-    """Raises BuildFailed unless the import log of the service names the build's package, and no other of this name."""
+    """Raises BuildFailed unless the import log names the build's package and no other of its name."""
     files = [Path(name) for name in _LOADED.findall(log)]
     sources = [file.parent.parent / file.name if file.parent.name == "__pycache__" else file for file in files]
     packages = {file.parent for file in sources if file.parent.name == PACKAGE and file.name.startswith("__init__.")}
@@ -138,7 +141,7 @@ def dependencies_in(project: Mapping[str, Any]) -> list[str]:
 
 
 def unmet(requirements: Sequence[str]) -> list[str]:
-    """Those that the present environment does not satisfy, with what the installed packages require in turn."""
+    """Those that the present environment lacks, with what its installed packages require in turn."""
     found: dict[str, None] = {}
     seen: set[str] = set()
 

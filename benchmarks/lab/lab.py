@@ -16,7 +16,8 @@ QUICK_COUNT = 100
 
 
 class Lab:
-    """`directory`: scratch of this run. `profile`: where a study that can be profiled writes a flame graph of the program under test.
+    """`directory`: scratch of this run. `profile`: where a study that can be profiled writes a flame
+    graph of the program under test.
 
     `before`: the older revision to measure beside the present one.
     """

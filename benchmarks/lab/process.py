@@ -167,7 +167,10 @@ def cpu_s(pid: int) -> float:
 
 
 def exact_cpu_s(pid: int) -> float:
-    """The same of the living ones, from their CPU clocks: exact to the microsecond where they sleep, which `cpu_s` is to 10 ms."""
+    """The same of the living ones, from their CPU clocks.
+
+    Exact where they sleep; `cpu_s` is exact to 10 ms.
+    """
     return sum(time.clock_gettime(~each << 3 | _SCHEDULED) for each in tree(pid))
 
 

@@ -1,11 +1,14 @@
-"""CPU per consultation, the working tree ÷ an older revision: the same load on both, in turn, pair by pair.
+"""CPU per consultation, the working tree ÷ an older revision, pair by pair.
 
-Both run as `cashier serve` with one worker on core 0, on the same configuration and the same upstream, and one at a time has load. A
-pair starts both services anew, because two processes of the same code can differ for as long as they live (layout of memory, seed of the
-hash), and warms both. Then it measures 2.5 s of each in slices of a quarter second, in the order A B, B A, A B and so on, because the
-speed of a shared machine drifts within seconds; the next pair begins with the other one. The ratio is taken within a pair. The load is the
-closed loop of 16 connections of `cost`, with the same requests in the same order for both. The groups are those of `cost` too: all eight
-sources live, and customers who come back to a service that caches as by default.
+Both run as `cashier serve` with one worker on core 0, on the same configuration and the same
+upstream, and one at a time has load. A pair starts both services anew, because two processes of the
+same code can differ for as long as they live (layout of memory, seed of the hash), and warms both.
+Then it measures 2.5 s of each in slices of a quarter second, in the order A B, B A, A B and so on,
+because the speed of a shared machine drifts within seconds; some slices before those do not count.
+The next pair begins with the other one. The ratio is taken within a pair. The load is the closed
+loop of 16 connections of `cost`, with the same requests in the same order for both. The groups are
+those of `cost` too: all eight sources live, and customers who come back to a service that caches as
+by default.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from benchmarks.lab.spent import Spent, disturbed, lacking, spent, together, una
 from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.results import Bars, Figure, Finding, Row, Table
 from benchmarks.revision import describe, describe_working_tree
-from benchmarks.studies.cost import AGAIN_CACHED_S, AGAIN_S, CROWDED, ROUND_S, WARM_S
+from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S
 from benchmarks.suite import failed
 
 NAME = "before"
@@ -37,22 +40,22 @@ SLICES = 10
 
 
 class Group(NamedTuple):
-    """`again_s`: load before each measured stretch, which refills what is short-lived in a cache."""
+    """`lead`: slices before the measured ones, in the same order, which refill the short-lived caches."""
 
     name: str
     title: str
     cached: bool
-    again_s: float
+    lead: int
 
 
 GROUPS = (
-    Group("live", "All eight live", False, AGAIN_S),
-    Group("cached", "Cached as by default", True, AGAIN_CACHED_S),
+    Group("live", "All eight live", False, 2),
+    Group("cached", "Cached as by default", True, 6),
 )
 
 
 class Side(NamedTuple):
-    """One build in one pair. `cpu_s`: of all slices, by the exact clock. `calls`: upstream calls per consultation."""
+    """One build in one pair. `cpu_s`: by the exact clock. `calls`: upstream, per consultation."""
 
     spent: Spent
     cpu_s: float
@@ -126,7 +129,7 @@ async def driven(
     answering: Upstream,
     requests: Sequence[bytes],
 ) -> list[Side]:
-    """One service at a time. Raises BuildFailed where no answer of a warm service is whole: it would be cheap for that."""
+    """One service at a time. Raises BuildFailed where no answer of a warm service is whole."""
     async with AsyncExitStack() as open_loads:
         loads = [await open_loads.enter_async_context(loaded(each.port, requests, check=consulted)) for each in served]
         for build, load in zip(order, loads, strict=True):
@@ -134,13 +137,11 @@ async def driven(
             if len(warm.wrong) == warm.looked_at:
                 why = f"its answers are not whole, such as one {warm.wrong[0]}" if warm.wrong else f"{warm!r}"
                 raise BuildFailed(f"{build.title} does not consult: {why}")
-        for load in loads:
-            await load.closed(lab.seconds(group.again_s))
         slices: list[list[Side]] = [[] for _ in served]
-        for turn in range(SLICES):
+        for turn in range(group.lead + SLICES):
             for which in (0, 1) if turn % 2 == 0 else (1, 0):
                 slices[which].append(await one_slice(lab, loads[which], served[which], answering))
-        return [joined(each) for each in slices]
+        return [joined(each[group.lead :]) for each in slices]
 
 
 async def one_slice(lab: Lab, load: Load, served: Served, answering: Upstream) -> Side:
