@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from benchmarks import machine, suite
+from benchmarks import machine, revision, suite
 from benchmarks.alone import measure
 from benchmarks.bars import judge
 from benchmarks.peers import PEERS, versions
@@ -52,6 +52,11 @@ def arguments() -> argparse.ArgumentParser:
         help="with the study `cost` alone: a profile of the service while it runs",
     )
     parser.add_argument(
+        "--before",
+        metavar="REV",
+        help="with the study `cost` alone: measure this git revision beside the working tree, and no peers",
+    )
+    parser.add_argument(
         "--require-peers", action="store_true", help="do not begin unless everything to compare with is installed"
     )
     parser.add_argument("--list", action="store_true", help="name the studies and the peers, and do nothing")
@@ -66,6 +71,8 @@ def main(words: Sequence[str]) -> int:
         parser.error("--rounds is 1 or more; --profile goes with the study `cost` alone; --report goes without studies")
     if told.picture and told.picture.suffix not in (".svg", ".png"):
         parser.error("--picture is an .svg or a .png")
+    if told.before is not None and (told.names != ["cost"] or told.profile):
+        parser.error("--before goes with the study `cost` alone, and without --profile")
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if told.list:
         return listed(console)
@@ -75,7 +82,8 @@ def main(words: Sequence[str]) -> int:
         return 1
     try:
         # All that may be wrong with what was given is known before anything is measured.
-        studies = suite.chosen(told.names)
+        told.revision = None if told.before is None else revision.find(told.before)
+        studies = [suite.BEFORE] if told.revision else suite.chosen(told.names)
         before = suite.read(told.report) if told.report else blank(told)
         older = suite.read(told.merge) if told.merge else None
         if older:
@@ -85,6 +93,8 @@ def main(words: Sequence[str]) -> int:
     except (OSError, ValueError, msgspec.MsgspecError) as problem:
         parser.error(str(problem))
     results = before if told.report else msgspec.structs.replace(before, findings=measured(studies, told, console))
+    if told.revision and any(finding.failed for finding in results.findings):
+        return 1  # the reason is shown, and there is no figure to publish
     return published(suite.merged(results, older) if older else results, told, console)
 
 
@@ -95,7 +105,7 @@ def blank(told: argparse.Namespace) -> Results:
 
 def measured(studies: Sequence[suite.Study], told: argparse.Namespace, console: Console) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch, Shown(console, studies, told.quick) as shown:
-        run = suite.Run(told.quick, told.rounds, Path(scratch), told.profile)
+        run = suite.Run(told.quick, told.rounds, Path(scratch), told.profile, told.revision)
         return suite.run(
             studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say)
         )

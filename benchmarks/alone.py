@@ -59,7 +59,14 @@ def _study(module: str, run: Run, sending: Connection) -> None:
         from benchmarks.lab import Lab  # noqa: PLC0415 - where the lab itself is broken, that is a finding too
 
         run.directory.mkdir(parents=True, exist_ok=True)
-        lab = Lab(run.directory, quick=run.quick, rounds=run.rounds or None, profile=run.profile, tell=sending.send)
+        lab = Lab(
+            run.directory,
+            quick=run.quick,
+            rounds=run.rounds or None,
+            profile=run.profile,
+            before=run.before,
+            tell=sending.send,
+        )
         finding = finite(importlib.import_module(module).measure(lab))
         notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]
         sending.send(msgspec.structs.replace(finding, notes=notes))

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from benchmarks.results import Finding, Machine, Results
+from benchmarks.revision import Revision
 
 
 class Study(NamedTuple):
@@ -43,6 +44,9 @@ STUDIES: Sequence[Study] = (
     Study("capacity", 79, 20),
     Study("soak", 660, 12, named=True),
 )
+# Runs in the place of `cost` when an older revision is measured beside the present one. Its finding
+# has its own name, because it does not replace the comparison with the peers.
+BEFORE = Study("before", 270, 15)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Run:
     rounds: int
     directory: Path
     profile: Path | None = None
+    before: Revision | None = None
 
 
 INTERRUPTED = "It was interrupted."

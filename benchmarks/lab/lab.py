@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.revision import Revision
+
 FULL_ROUNDS = 5
+# Beside an older revision: a difference of a few percent has to show.
+FULL_PAIRS = 10
 # A quick run shows that everything works. Its figures mean nothing.
 QUICK_STRETCH_S = 0.4
 QUICK_COUNT = 100
 
 
 class Lab:
-    """`directory`: scratch of this run. `profile`: where a study that can be profiled writes a flame graph of the program under test."""
+    """`directory`: scratch of this run. `profile`: where a study that can be profiled writes a flame
+    graph of the program under test.
+
+    `before`: the older revision to measure beside the present one.
+    """
 
     def __init__(
         self,
@@ -21,12 +29,14 @@ class Lab:
         quick: bool = False,
         rounds: int | None = None,
         profile: Path | None = None,
+        before: Revision | None = None,
         tell: Callable[[str], None] = print,
     ) -> None:
         self.directory = directory
         self.quick = quick
-        self.rounds = rounds or (1 if quick else FULL_ROUNDS)
+        self.rounds = rounds or (1 if quick else FULL_PAIRS if before else FULL_ROUNDS)
         self.profile = profile
+        self.before = before
         self.skipped: list[str] = []
         self._tell = tell
 

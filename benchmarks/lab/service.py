@@ -46,7 +46,7 @@ def service(
     words = python("cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
     with process(core, *words, env=SECRET, log=directory / "log") as child:
         port = int(child.first_line.rpartition(":")[2])
-        _await_ready(port)
+        await_ready(port)
         yield Served(child.pid, port)
 
 
@@ -57,7 +57,7 @@ def configured(upstreams: Mapping[str, str] | str, *, cached: bool, shed: bool, 
     return f"[shed]\nenabled = {str(shed).lower()}\n{sources}{other}\n"
 
 
-def _await_ready(port: int) -> None:
+def await_ready(port: int) -> None:
     """The port is the service's before it answers: a request waits in its queue until then."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:

@@ -54,6 +54,19 @@ async def spent(run: Awaitable[Stretch], program: int, upstream: int) -> Spent:
     )
 
 
+def together(slices: Sequence[Spent]) -> Spent:
+    """Slices of one program as if they were one stretch."""
+    whole = Stretch()
+    for each in slices:
+        whole.add(each.stretch)
+
+    def share(name: str) -> float:
+        return sum(float(getattr(each, name)) * each.stretch.seconds for each in slices) / whole.seconds
+
+    used = Cpu(sum(each.program.user_s for each in slices), sum(each.program.system_s for each in slices))
+    return Spent(whole, used, share("program_busy"), share("upstream_busy"), share("strangers"))
+
+
 def disturbed(rounds: Sequence[Spent]) -> str | None:
     """In words, where others took more of the program's core than a quiet machine's do; None where they did not."""
     most = max(each.strangers for each in rounds)

@@ -69,6 +69,18 @@ class Stretch:
         """Latency of those answered, in ms."""
         return self.histogram.at(quantile)
 
+    def add(self, other: Stretch) -> None:
+        """Take in a stretch that was measured apart."""
+        if seconds := self.seconds + other.seconds:
+            self.load_busy = (self.load_busy * self.seconds + other.load_busy * other.seconds) / seconds
+            self.seconds = seconds
+        for mine, its in ((self.histogram, other.histogram), (self.refusals, other.refusals), (self.late, other.late)):
+            mine.add(its)
+        self.statuses += other.statuses
+        self.visits += other.visits
+        self.looked_at += other.looked_at
+        self.wrong = [*self.wrong, *other.wrong]
+
     def count(self, visit: Visit) -> None:
         self.statuses[visit.status] += 1
         if visit.status == OK:

@@ -23,7 +23,8 @@ def show(results: Results, judged: Sequence[Judged], console: Console) -> None:
     for finding in results.findings:
         _finding(finding, console)
     console.print()
-    console.print(_bars(judged, console.width >= _WIDE))
+    if {each.bar.study for each in judged} & {finding.name for finding in results.findings}:
+        console.print(_bars(judged, console.width >= _WIDE))
     console.print(f" {count(judged)}.", highlight=False)
     if results.quick:
         console.print(" A quick run shows that everything works. Its figures mean nothing.", style="yellow")

@@ -1,0 +1,229 @@
+"""CPU per consultation, the working tree ÷ an older revision, pair by pair.
+
+Both run as `cashier serve` with one worker on core 0, on the same configuration and the same
+upstream, and one at a time has load. A pair starts both services anew, because two processes of the
+same code can differ for as long as they live (layout of memory, seed of the hash), and warms both.
+Then it measures 2.5 s of each in slices of a quarter second, in the order A B, B A, A B and so on,
+because the speed of a shared machine drifts within seconds; some slices before those do not count.
+The next pair begins with the other one. The ratio is taken within a pair. The load is the closed
+loop of 16 connections of `cost`, with the same requests in the same order for both. The groups are
+those of `cost` too: all eight sources live, and customers who come back to a service that caches as
+by default.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from typing import NamedTuple
+
+import uvloop
+
+from benchmarks.lab import Lab
+from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.build import Build, BuildFailed, build_before, build_now, serving
+from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.process import LOAD_CORE, exact_cpu_s, pinned
+from benchmarks.lab.requests import USERS, consultations, consulted
+from benchmarks.lab.service import Served, configured
+from benchmarks.lab.spent import Spent, disturbed, lacking, spent, together, unanswered
+from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.revision import describe, describe_working_tree
+from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S
+from benchmarks.suite import failed
+
+NAME = "before"
+# Of ROUND_S, for each build in each pair.
+SLICES = 10
+
+
+class Group(NamedTuple):
+    """`lead`: slices before the measured ones, in the same order, which refill the short-lived caches."""
+
+    name: str
+    title: str
+    cached: bool
+    lead: int
+
+
+GROUPS = (
+    Group("live", "All eight live", False, 2),
+    Group("cached", "Cached as by default", True, 6),
+)
+
+
+class Side(NamedTuple):
+    """One build in one pair. `cpu_s`: by the exact clock. `calls`: upstream, per consultation."""
+
+    spent: Spent
+    cpu_s: float
+    calls: float
+
+    @property
+    def cpu_us(self) -> float:
+        """For each consultation answered."""
+        return self.cpu_s / self.spent.stretch.answered * 1e6
+
+
+class Pair(NamedTuple):
+    now: Side
+    before: Side
+
+    @property
+    def ratio(self) -> float:
+        return self.now.cpu_us / self.before.cpu_us
+
+
+def measure(lab: Lab) -> Finding:
+    began_s = time.perf_counter()
+    assert lab.before is not None, "it takes a revision"
+    users = lab.count(USERS)
+    try:
+        lab.say(f"preparing revision {lab.before}")
+        now, before = build_now(lab.directory), build_before(lab.before, lab.directory)
+        lab.say(f"its environment: {before.origin}")
+        origin = f"Now is {describe_working_tree()}. Before is {describe(lab.before)}, in {before.origin}."
+        with pinned(LOAD_CORE), upstream(lab, users=users) as answering:
+            pairs = paired(lab, now, before, answering, consultations(users))
+    except BuildFailed as problem:
+        return failed(NAME, str(problem))
+    return finding(pairs, before.title, origin, time.perf_counter() - began_s)
+
+
+def paired(
+    lab: Lab, now: Build, before: Build, answering: Upstream, requests: Sequence[bytes]
+) -> dict[Group, list[Pair]]:
+    """Both groups in every pair, so that slow changes of the machine meet both."""
+    pairs: dict[Group, list[Pair]] = {group: [] for group in GROUPS}
+    for turn in range(lab.rounds):
+        for group, found in pairs.items():
+            found.append(one_pair(lab, group, in_turn(now, before, turn), answering, requests, now))
+        said = ", ".join(f"{group.name} {said_of(found[-1])}" for group, found in pairs.items())
+        lab.say(f"pair {turn + 1} of {lab.rounds}, now ÷ before: {said}")
+    return pairs
+
+
+def in_turn(now: Build, before: Build, turn: int) -> tuple[Build, Build]:
+    """What the first one meets in one turn, the other one meets in the next."""
+    return (before, now) if turn % 2 == 0 else (now, before)
+
+
+def one_pair(
+    lab: Lab, group: Group, order: tuple[Build, Build], answering: Upstream, requests: Sequence[bytes], now: Build
+) -> Pair:
+    configuration = configured(answering.urls, cached=group.cached, shed=False, each="", other="")
+    with ExitStack() as running:
+        served = [running.enter_context(serving(build, configuration, lab.directory)) for build in order]
+        sides = uvloop.run(driven(lab, group, order, served, answering, requests))
+    first, second = sides
+    return Pair(first, second) if order[0] is now else Pair(second, first)
+
+
+async def driven(
+    lab: Lab,
+    group: Group,
+    order: Sequence[Build],
+    served: Sequence[Served],
+    answering: Upstream,
+    requests: Sequence[bytes],
+) -> list[Side]:
+    """One service at a time. Raises BuildFailed where no answer of a warm service is whole."""
+    async with AsyncExitStack() as open_loads:
+        loads = [await open_loads.enter_async_context(loaded(each.port, requests, check=consulted)) for each in served]
+        for build, load in zip(order, loads, strict=True):
+            warm = await load.closed(lab.seconds(WARM_S))
+            if len(warm.wrong) == warm.looked_at:
+                why = f"its answers are not whole, such as one {warm.wrong[0]}" if warm.wrong else f"{warm!r}"
+                raise BuildFailed(f"{build.title} does not consult: {why}")
+        slices: list[list[Side]] = [[] for _ in served]
+        for turn in range(group.lead + SLICES):
+            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                slices[which].append(await one_slice(lab, loads[which], served[which], answering))
+        return [joined(each[group.lead :]) for each in slices]
+
+
+async def one_slice(lab: Lab, load: Load, served: Served, answering: Upstream) -> Side:
+    answering.behave(Behaviour())  # starts the count of calls again; no request waits while this blocks
+    began_s = exact_cpu_s(served.pid)
+    found = await spent(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, answering.pid)
+    used_s = exact_cpu_s(served.pid) - began_s
+    return Side(found, used_s, sum(answering.seen().calls.values()) / found.stretch.answered)
+
+
+def joined(slices: Sequence[Side]) -> Side:
+    whole = together([each.spent for each in slices])
+    calls = sum(each.calls * each.spent.stretch.answered for each in slices)
+    return Side(whole, sum(each.cpu_s for each in slices), calls / whole.stretch.answered)
+
+
+def said_of(pair: Pair) -> str:
+    return f"{pair.ratio:.3f} ({pair.now.cpu_us:,.0f} ÷ {pair.before.cpu_us:,.0f} µs)"
+
+
+def finding(pairs: Mapping[Group, Sequence[Pair]], title: str, origin: str, seconds: float) -> Finding:
+    key = {}
+    for group, found in pairs.items():
+        key[f"before.ratio.{group.name}"] = ratio(found)
+        key[f"before.now_us.{group.name}"] = cpu_us([pair.now for pair in found])
+        key[f"before.before_us.{group.name}"] = cpu_us([pair.before for pair in found])
+    note = "The ratio is taken pair by pair: median, lowest and highest. Below 1 a consultation costs less now."
+    return Finding(
+        name=NAME,
+        title=f"CPU per consultation, now ÷ {title}",
+        about=__doc__ or "",
+        seconds=seconds,
+        key=key,
+        tables=(
+            Table(
+                "CPU per consultation, pair by pair", [row(group.title, found) for group, found in pairs.items()], note
+            ),
+        ),
+        drawings=(bars(pairs),),
+        notes=[origin, *(text for group, found in pairs.items() for text in notes(group.title, found))],
+    )
+
+
+def row(title: str, pairs: Sequence[Pair]) -> Row:
+    now, before = [pair.now for pair in pairs], [pair.before for pair in pairs]
+    return Row(
+        title,
+        {
+            "now ÷ before": ratio(pairs),
+            "now CPU µs": cpu_us(now),
+            "before CPU µs": cpu_us(before),
+            "now calls": Figure(tuple(side.calls for side in now)),
+            "before calls": Figure(tuple(side.calls for side in before)),
+            "others on the core %": Figure(tuple(100 * side.spent.strangers for side in (*now, *before))),
+        },
+    )
+
+
+def ratio(pairs: Sequence[Pair]) -> Figure:
+    return Figure(tuple(pair.ratio for pair in pairs))
+
+
+def cpu_us(sides: Sequence[Side]) -> Figure:
+    return Figure(tuple(side.cpu_us for side in sides))
+
+
+def bars(pairs: Mapping[Group, Sequence[Pair]]) -> Bars:
+    groups = {
+        "now": [cpu_us([pair.now for pair in found]) for found in pairs.values()],
+        "before": [cpu_us([pair.before for pair in found]) for found in pairs.values()],
+    }
+    return Bars("CPU per consultation, now and before", "CPU µs", [group.title for group in pairs], groups)
+
+
+def notes(title: str, pairs: Sequence[Pair]) -> list[str]:
+    cheaper = sum(pair.ratio < 1 for pair in pairs)
+    found = [f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs."]
+    for name, sides in (("now", [pair.now for pair in pairs]), ("before", [pair.before for pair in pairs])):
+        stretches = [side.spent.stretch for side in sides]
+        doubts = [unanswered(stretches), lacking(stretches), disturbed([side.spent for side in sides])]
+        most = max(side.spent.other_busy for side in sides)
+        if most > CROWDED:
+            doubts.append(f"load and upstream took {most:.0%} of their core; CPU stands, but the rate is partly theirs")
+        found += [f"{title}, {name}: {doubt}." for doubt in doubts if doubt]
+    return found
