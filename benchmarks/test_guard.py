@@ -49,7 +49,7 @@ class AtOnce:
 
     places = ("here",)
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         return Call(asyncio.get_running_loop().call_soon(heard, ANSWER))
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:

@@ -37,12 +37,12 @@ class Call:
         self.work.cancel()
 
 
-def at_once(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def at_once(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     done(ANSWER)
     return None
 
 
-def by_callback(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def by_callback(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     return Call(asyncio.get_running_loop().call_soon(done, ANSWER))
 
 
@@ -50,7 +50,7 @@ async def answering(done: OnOutcome) -> None:
     done(ANSWER)
 
 
-def by_task(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def by_task(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     return Call(asyncio.get_running_loop().create_task(answering(done)))
 
 

@@ -24,7 +24,7 @@ from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.payments.flow import PaymentFlow
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
-from cashier.sources.source_upstream import Function
+from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -60,7 +60,7 @@ class Cashier:
     def __init__(
         self,
         *,
-        sources: Mapping[str, Function] | None = None,
+        sources: Mapping[str, UpstreamFunction] | None = None,
         config: Configuration | Mapping[str, Any] | None = None,
         ladder: DegradationLadder | None = None,
         clock: Callable[[], datetime] = utc_now,
@@ -81,7 +81,7 @@ class Cashier:
         self._apply(config)
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str], *, sources: Mapping[str, Function] | None = None) -> Self:
+    def from_config(cls, path: str | os.PathLike[str], *, sources: Mapping[str, UpstreamFunction] | None = None) -> Self:
         """Build from `cashier.toml` and the files beside it. `sources` replace configured ones of the same name."""
         return cls(sources=sources, config=load(path))
 

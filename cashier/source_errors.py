@@ -13,7 +13,7 @@ from typing import ClassVar
 from msgspec import Struct
 
 
-class Why(StrEnum):
+class MissingCause(StrEnum):
     """Why a fact is missing."""
 
     TIMEOUT = "TIMEOUT"
@@ -34,7 +34,7 @@ class Missing(Struct, frozen=True):
     """
 
     source: str
-    why: Why
+    why: MissingCause
 
 
 class SourceError(Exception):
@@ -44,7 +44,7 @@ class SourceError(Exception):
     request, and may have done what it asks for. False only where that is certain not to be so.
     """
 
-    why: ClassVar[Why]
+    why: ClassVar[MissingCause]
     sent: bool = True
 
     def __init__(self, detail: str) -> None:
@@ -58,23 +58,23 @@ class SourceError(Exception):
 class Unreachable(SourceError):
     """No whole answer: no connection, a connection that broke, or a 5xx that is not an overload."""
 
-    why = Why.UNREACHABLE
+    why = MissingCause.UNREACHABLE
 
     def __init__(self, detail: str, *, sent: bool = True) -> None:
         super().__init__(detail)
         self.sent = sent
 
 
-class Silent(Unreachable):
+class TimedOut(Unreachable):
     """No answer in its time. It may still be on its way, and so may what was asked for."""
 
-    why = Why.TIMEOUT
+    why = MissingCause.TIMEOUT
 
 
 class Overloaded(SourceError):
     """The upstream asked for less: 429 or 503. `retry_after_s` is what it said, if it did."""
 
-    why = Why.OVERLOADED
+    why = MissingCause.OVERLOADED
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -84,13 +84,13 @@ class Overloaded(SourceError):
 class Garbled(SourceError):
     """An answer came that breaks the protocol or the contract: framing, bounds, JSON, types, an unexpected status."""
 
-    why = Why.GARBLED
+    why = MissingCause.GARBLED
 
 
 class WrongIdentity(Garbled):
     """A well-formed answer about another user, order or merchant than was asked for. Thrown away, always."""
 
-    why = Why.WRONG_IDENTITY
+    why = MissingCause.WRONG_IDENTITY
 
 
 class NotAsked(SourceError):
@@ -102,22 +102,22 @@ class NotAsked(SourceError):
 class Shed(NotAsked):
     """The source has as many calls of ours as it bears, or we ourselves have too much to do."""
 
-    why = Why.SHED
+    why = MissingCause.SHED
 
 
 class BreakerOpen(NotAsked):
     """It has failed too often of late, and is left alone for a while."""
 
-    why = Why.BREAKER_OPEN
+    why = MissingCause.BREAKER_OPEN
 
 
 class Skipped(NotAsked):
     """There was not enough time left for it to answer."""
 
-    why = Why.SKIPPED
+    why = MissingCause.SKIPPED
 
 
-class NoNews(Struct, frozen=True):
+class Unanswered(Struct, frozen=True):
     """Asked, and nothing heard that can be believed. It says nothing of what was asked about, in particular not that it failed."""
 
     error: SourceError

@@ -31,7 +31,7 @@ from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
 from cashier.sources.source import Source
-from cashier.sources.source_upstream import Function, FunctionUpstream, WireUpstream
+from cashier.sources.source_upstream import UpstreamFunction, FunctionUpstream, WireUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
@@ -55,7 +55,7 @@ class Parts(Struct, frozen=True):
 
 def build(
     config: Configuration,
-    functions: Mapping[str, Function],
+    functions: Mapping[str, UpstreamFunction],
     ladder: DegradationLadder,
     drop_cached: Dropped,
     drop_all_cached: Callable[[], None],
@@ -163,7 +163,7 @@ def _consult_flow(
 class _Builder:
     """Builds upstreams, and collects the transports that have to be opened and closed."""
 
-    def __init__(self, config: Configuration, functions: Mapping[str, Function]) -> None:
+    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction]) -> None:
         self._source = config.source
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}

@@ -36,7 +36,7 @@ PATHS = {
 }
 SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 BUDGET_MS = 100
-TRIP = CallHeaders("batch-bench")
+CALL_HEADERS = CallHeaders("batch-bench")
 # What has not been answered by then never will be.
 REST_S = 2.0
 
@@ -56,7 +56,7 @@ class Keys:
             self.latencies.record(time.perf_counter() - due_s)
 
         self.asked += 1
-        upstream.call(known, TRIP, BUDGET_MS, heard)
+        upstream.call(known, CALL_HEADERS, BUDGET_MS, heard)
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from cashier.source_errors import SourceError
 from cashier.wire.transport import CallHeaders
 
 Figures: TypeAlias = dict[str, float]
-TRIP = CallHeaders("ablation")
+CALL_HEADERS = CallHeaders("ablation")
 
 
 async def cache(bench: Bench, on: bool) -> Figures:
@@ -84,7 +84,7 @@ async def single_flight(bench: Bench, on: bool) -> Figures:
         start = pipeline.cache.start if on else pipeline.guard.start
         question = known_inputs(bench.asked[0])
         for _ in range(1_000):
-            start(question, TRIP, 900, done)
+            start(question, CALL_HEADERS, 900, done)
         while answered.total() < 1_000:  # noqa: ASYNC110 - callbacks count, on this loop
             await asyncio.sleep(0.01)
         calls = (await bench.seen()).calls["channel"]

@@ -55,11 +55,11 @@ QUICK_S = 0.12
 TIMEOUT_MS = 1_000
 DEADLINE_NS = 2_000_000_000
 TIMING = Timing(grace_ns=15_000_000, reserve_ns=3_000_000)
-TRIP = CallHeaders("0f3f9c2e-bench")
+CALL_HEADERS = CallHeaders("0f3f9c2e-bench")
 HEADERS = {
     "X-Caller": "cashier",
     "Accept": "application/json",
-    "X-Request-Id": TRIP.request_id,
+    "X-Request-Id": CALL_HEADERS.request_id,
     "X-Deadline-Ms": str(TIMEOUT_MS),
 }
 
@@ -173,7 +173,7 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
 
     async def consult(user_id: str) -> bool:
         deadline_ns = time.perf_counter_ns() + DEADLINE_NS
-        gathered = await scatter(plan, {"user_id": user_id}, TRIP, deadline_ns=deadline_ns, timing=TIMING)
+        gathered = await scatter(plan, {"user_id": user_id}, CALL_HEADERS, deadline_ns=deadline_ns, timing=TIMING)
         return not any(isinstance(answer, Missing) for answer in gathered.answers.values())
 
     for wire in wires:

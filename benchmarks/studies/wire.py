@@ -27,7 +27,7 @@ from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 WIDTHS = (1, 8)
 CALLS = 4_000
-TRIP = CallHeaders("0f3f9c2e-bench")
+CALL_HEADERS = CallHeaders("0f3f9c2e-bench")
 TITLES = {"floor": "the floor", "http1": "http1, ours", "unix": "http1 over unix:", "aiohttp": "aiohttp"}
 
 # Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
@@ -47,7 +47,7 @@ class Volley:
     def start(self) -> None:
         if self.left:
             self.left -= 1
-            self.transport.send(self.request, TRIP, 150, self.reply)
+            self.transport.send(self.request, CALL_HEADERS, 150, self.reply)
 
     def reply(self, outcome: Response | SourceError) -> None:
         if not isinstance(outcome, Response):
@@ -102,7 +102,7 @@ def bare(port: int) -> Run:
     async def run(count: int, width: int, size: int) -> None:
         question = (
             f"GET /{size} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Caller: cashier\r\nAccept: application/json\r\n"
-            f"Accept-Encoding: identity\r\nX-Request-Id: {TRIP.request_id}\r\nX-Deadline-Ms: 150\r\n\r\n"
+            f"Accept-Encoding: identity\r\nX-Request-Id: {CALL_HEADERS.request_id}\r\nX-Deadline-Ms: 150\r\n\r\n"
         ).encode()
         loop = asyncio.get_running_loop()
         made = [

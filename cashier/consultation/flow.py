@@ -22,10 +22,10 @@ from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.fanout.streaming_scatter import StreamingScatter
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 
 _MS_NS = 1_000_000
-_GAP = Missing("", Why.SKIPPED)
+_GAP = Missing("", MissingCause.SKIPPED)
 
 
 class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,14 +131,14 @@ class ConsultFlow:
         self._now = now
         self._clock_ns = clock_ns
 
-    async def __call__(self, request: ConsultRequest, trip: Any, since_ns: int | None = None) -> Consultation:
+    async def __call__(self, request: ConsultRequest, call_headers: Any, since_ns: int | None = None) -> Consultation:
         now = self._now()
-        return self._answer(request, await self._gathered(request, trip, now, since_ns), now)
+        return self._answer(request, await self._gathered(request, call_headers, now, since_ns), now)
 
-    async def weighed(self, request: ConsultRequest, trip: Any) -> ConsultationWithCase:
+    async def weighed(self, request: ConsultRequest, call_headers: Any) -> ConsultationWithCase:
         """The same with the matter behind it, for whoever goes on from here. Raises what a call does."""
         now = self._now()
-        gathered = await self._gathered(request, trip, now, None)
+        gathered = await self._gathered(request, call_headers, now, None)
         blocked = self._blockage(request, gathered.answers, now)
         if blocked is not None:
             return ConsultationWithCase(
@@ -148,7 +148,7 @@ class ConsultFlow:
         silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
         return ConsultationWithCase(self._offer(case, gathered), case, silent)
 
-    async def stream(self, request: ConsultRequest, trip: Any) -> AsyncGenerator[Consultation, None]:
+    async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
         """A first answer as soon as it is usable, a better one whenever there is one; the last is what a call would return.
 
         Ends by the same deadline, or as soon as nothing can change any more; there is no grace, because nobody waits for the slow. To be
@@ -159,7 +159,7 @@ class ConsultFlow:
         patience_ns = self._patience_ns(request)
         unfolding = StreamingScatter(
             self._plan,
-            trip,
+            call_headers,
             deadline_ns=began_ns + patience_ns,
             timing=Timing(grace_ns=patience_ns, reserve_ns=self._timing.reserve_ns),
             conclusive=_concluding(request, now),
@@ -188,13 +188,13 @@ class ConsultFlow:
         return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
 
     def _gathered(
-        self, request: ConsultRequest, trip: Any, now: datetime, since_ns: int | None
+        self, request: ConsultRequest, call_headers: Any, now: datetime, since_ns: int | None
     ) -> Coroutine[Any, Any, ScatterResult]:
         began_ns = self._clock_ns() if since_ns is None else since_ns
         return scatter(
             self._plan,
             self._known(request),
-            trip,
+            call_headers,
             deadline_ns=began_ns + self._patience_ns(request),
             timing=self._timing,
             conclusive=_concluding(request, now),

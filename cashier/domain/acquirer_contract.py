@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from cashier.domain.money import Money
 from cashier.domain.order import Id
-from cashier.source_errors import NoNews
+from cashier.source_errors import Unanswered
 
 
 class ResultStatus(StrEnum):
@@ -35,4 +35,4 @@ class NoOrder(Struct, frozen=True):
     """The acquirer knows no such order."""
 
 
-Result: TypeAlias = OrderResult | NoOrder | NoNews
+Result: TypeAlias = OrderResult | NoOrder | Unanswered

@@ -13,7 +13,7 @@ from msgspec import Struct
 from cashier.domain.legs import EngineLeg
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
-from cashier.source_errors import NoNews, SourceError
+from cashier.source_errors import Unanswered, SourceError
 
 
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -107,5 +107,5 @@ class Sealed(Struct, frozen=True):
 
 
 Submitted: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown
-LookedUp: TypeAlias = EngineAnswered | NeverArrived | NoNews
-Reversed: TypeAlias = EngineAnswered | Sealed | NoNews
+LookedUp: TypeAlias = EngineAnswered | NeverArrived | Unanswered
+Reversed: TypeAlias = EngineAnswered | Sealed | Unanswered

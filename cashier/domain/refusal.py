@@ -6,17 +6,17 @@ from msgspec import Struct
 
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Availability, ReasonCode, Remedy, RemedyType
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 
 _SILENT = frozenset(
     (ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING)
 )
 _PRECEDENCE = {code: index for index, code in enumerate(ReasonCode)}
 _UNDETERMINED = {
-    Why.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
-    Why.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
-    Why.SHED: ReasonCode.SOURCE_OVERLOADED,
-    Why.PENDING: ReasonCode.SOURCE_PENDING,
+    MissingCause.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
+    MissingCause.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
+    MissingCause.SHED: ReasonCode.SOURCE_OVERLOADED,
+    MissingCause.PENDING: ReasonCode.SOURCE_PENDING,
 }
 _RETRY = Remedy(RemedyType.RETRY)
 # Members that the hot path names are named once: before Python 3.12 each look-up on an enum class costs a call.
@@ -47,7 +47,7 @@ class Refusal(Struct, frozen=True, gc=False):
 
 def silence(missing: Missing) -> Refusal:
     """What a silent source means for a way that it could refuse. While its answer may still come there is nothing to be done about it."""
-    remedy = None if missing.why is Why.PENDING else _RETRY
+    remedy = None if missing.why is MissingCause.PENDING else _RETRY
     return Refusal(_UNDETERMINED.get(missing.why, ReasonCode.SOURCE_ERROR), missing.source, remedy)
 
 

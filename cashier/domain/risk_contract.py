@@ -11,7 +11,7 @@ from cashier.domain.money import Money
 from cashier.domain.order import Id, Instant
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.source_errors import NoNews
+from cashier.source_errors import Unanswered
 
 
 class Inquiry(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,5 +84,5 @@ class NoChallenge(Struct, frozen=True):
     """The risk service knows no such challenge of this payment."""
 
 
-Decided: TypeAlias = Accepted | Rejected | Challenged | NoNews
-Verified: TypeAlias = Passed | Wrong | Expired | NoChallenge | NoNews
+Decided: TypeAlias = Accepted | Rejected | Challenged | Unanswered
+Verified: TypeAlias = Passed | Wrong | Expired | NoChallenge | Unanswered

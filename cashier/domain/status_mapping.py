@@ -7,9 +7,9 @@ from typing import TypeAlias
 from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived, OutcomeUnknown, Sealed
 from cashier.domain.status_resolution import AcquirerReport, AcquirerWord, EngineReport, EngineWord
-from cashier.source_errors import NoNews
+from cashier.source_errors import Unanswered
 
-OfThePayment: TypeAlias = EngineAnswered | NeverArrived | Sealed | OutcomeUnknown | NoNews
+OfThePayment: TypeAlias = EngineAnswered | NeverArrived | Sealed | OutcomeUnknown | Unanswered
 
 
 def engine_report(outcome: OfThePayment) -> EngineReport:
@@ -21,7 +21,7 @@ def engine_report(outcome: OfThePayment) -> EngineReport:
             return EngineReport(EngineWord.NEVER_ARRIVED)
         case Sealed():
             return EngineReport(EngineWord.SEALED)
-        case OutcomeUnknown() | NoNews():
+        case OutcomeUnknown() | Unanswered():
             return EngineReport(EngineWord.SILENT)
 
 
@@ -30,5 +30,5 @@ def acquirer_report(result: Result) -> AcquirerReport:
     match result:
         case OrderResult():
             return AcquirerReport(AcquirerWord(result.status), result.payment_id, result.closed_reason, result.paid)
-        case NoOrder() | NoNews():
+        case NoOrder() | Unanswered():
             return AcquirerReport(AcquirerWord.SILENT)

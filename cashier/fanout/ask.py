@@ -53,8 +53,8 @@ class OnOutcome(Protocol):
 class Start(Protocol):
     """Begin asking one source. Does not raise for what an upstream does."""
 
-    def __call__(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-        """`budget_ms`: how long the asker will wait, at least 1. `trip` is handed through to the wire, unread here.
+    def __call__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+        """`budget_ms`: how long the asker will wait, at least 1. `call_headers` is handed through to the wire, unread here.
 
         None where nothing is left to abandon, because `done` was called.
         """

@@ -42,7 +42,7 @@ class BatchUpstream(Protocol):
     def places(self) -> tuple[str, ...]: ...
 
     def call_many(
-        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
     ) -> UpstreamCall:
         """As `Upstream.call`, for at least one key."""
 
@@ -79,7 +79,7 @@ def departure(keys: int, under_way: int, numbers: BatchPolicy) -> Departure:
 class Batch:
     """An `Upstream` made from a `BatchUpstream`. `calls` and `keys` count what has gone out since it was made.
 
-    What differs in `avoid` gathers apart: a hedge is asked elsewhere, and nobody else is on its account. A call goes out with the `trip`
+    What differs in `avoid` gathers apart: a hedge is asked elsewhere, and nobody else is on its account. A call goes out with the `call_headers`
     of its first key, and with the longest time that one of its keys has left.
     """
 
@@ -101,11 +101,11 @@ class Batch:
         gathered = sum(load.waiting for load in self._gathering.values())
         return f"Batch({', '.join(self.places)}; {self._under_way} calls under way, {gathered} keys gathered)"
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         load = self._gathering.get(avoid)
         if load is None:
             load = self._gathering[avoid] = BatchLoad(self, avoid)
-        waiter = BatchWaiter(load, known, trip, self._clock_ns() + budget_ms * _MS_NS, heard)
+        waiter = BatchWaiter(load, known, call_headers, self._clock_ns() + budget_ms * _MS_NS, heard)
         load.waiters.append(waiter)
         load.waiting += 1
         leaves = departure(load.waiting, self._under_way, self._numbers)
@@ -150,7 +150,7 @@ class Batch:
         many = [waiter.known for waiter in waiters]
         try:
             load.flight = self._many.call_many(
-                many, waiters[0].trip, max(1, left_ms), partial(self._heard, load), load.avoid
+                many, waiters[0].call_headers, max(1, left_ms), partial(self._heard, load), load.avoid
             )
         except Exception as bug:  # noqa: BLE001 - of whoever makes the call from the keys; one key's must not be the others' trouble
             self._ask_apart(load, bug)
@@ -217,12 +217,12 @@ class BatchLoad:
 class BatchWaiter:
     """One key of a load, and the leg of who asked for it. `until_ns`: when its time is over."""
 
-    __slots__ = ("heard", "known", "load", "trip", "until_ns")
+    __slots__ = ("heard", "known", "load", "call_headers", "until_ns")
 
-    def __init__(self, load: BatchLoad, known: Known, trip: Any, until_ns: int, heard: OnAnswer) -> None:
+    def __init__(self, load: BatchLoad, known: Known, call_headers: Any, until_ns: int, heard: OnAnswer) -> None:
         self.load = load
         self.known = known
-        self.trip = trip
+        self.call_headers = call_headers
         self.until_ns = until_ns
         self.heard: OnAnswer | None = heard  # None: heard, or abandoned
 

@@ -87,7 +87,7 @@ class Cache:
         self.joined = 0
         self.served_stale = 0
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`."""
         key = self._key_of(known)
         entry = self._entries.get(key)
@@ -98,14 +98,14 @@ class Cache:
                 self.hits += 1
                 done(entry.answer, SourceStatus.CACHED, (now_ns - entry.born_ns) // _MS_NS)
                 return None
-            if self._serve_older(entry, known, trip, now_ns, done):
+            if self._serve_older(entry, known, call_headers, now_ns, done):
                 return None
         self.misses += 1
         fetch = self._fetches.get(key)
         if fetch is not None and fetch.promising:
             self.joined += 1
             return fetch.join(budget_ms, done)
-        fetch = Fetch(self, key, known, trip)
+        fetch = Fetch(self, key, known, call_headers)
         waiter = fetch.join(budget_ms, done)
         fetch.begin()
         return waiter
@@ -122,7 +122,7 @@ class Cache:
         self.served_stale += 1
         return entry.answer, (now_ns - entry.born_ns) // _MS_NS
 
-    def _serve_older(self, entry: CacheEntry, known: Known, trip: Any, now_ns: int, done: OnOutcome) -> bool:
+    def _serve_older(self, entry: CacheEntry, known: Known, call_headers: Any, now_ns: int, done: OnOutcome) -> bool:
         """Where one may be served that is about to end, or has: serve it, and fetch a new one in the background.
 
         While we ourselves have too much to do, what may serve on an error serves too, and nothing is fetched.
@@ -131,7 +131,7 @@ class Cache:
         if now_ns >= (entry.error_ns if strained else entry.stale_ns):
             return False
         if not strained and entry.key not in self._fetches:
-            Fetch(self, entry.key, known, trip).begin()
+            Fetch(self, entry.key, known, call_headers).begin()
         entry.used = True
         fresh = now_ns < entry.fresh_ns
         if fresh:
@@ -190,7 +190,7 @@ class Cache:
         return entry
 
     def call(self, fetch: Fetch, budget_ms: int, left_ms: int) -> Any:
-        return self._guard.call(fetch.known, fetch.trip, budget_ms, left_ms, fetch.heard, keep=True)
+        return self._guard.call(fetch.known, fetch.call_headers, budget_ms, left_ms, fetch.heard, keep=True)
 
     def now_ns(self) -> int:
         return self._clock_ns()

@@ -59,14 +59,14 @@ class Fetch:
         "key",
         "known",
         "outdated",
-        "trip",
+        "call_headers",
     )
 
-    def __init__(self, cache: Cache, key: Hashable, known: Known, trip: Any) -> None:
+    def __init__(self, cache: Cache, key: Hashable, known: Known, call_headers: Any) -> None:
         self._cache = cache
         self.key = key
         self.known = known
-        self.trip = trip
+        self.call_headers = call_headers
         self.outdated = False
         self._began_ns = cache.now_ns()
         self._waiters: dict[FetchWaiter, None] = {}

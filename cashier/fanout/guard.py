@@ -115,17 +115,17 @@ class Guard:
         self._learned_first = 0  # so many first calls had been made at the last lesson
         self.learn(clock_ns())
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`. An answer after its asker has gone is learned from, and heard by nobody."""
-        refusal = self.call(known, trip, budget_ms, budget_ms, done, keep=False)
+        refusal = self.call(known, call_headers, budget_ms, budget_ms, done, keep=False)
         if isinstance(refusal, HedgedCall):
             return refusal
         done(refusal)
         return None
 
-    def start_unsheddable(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+    def start_unsheddable(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """As `start`, but never left out to save our own time, or for lack of time: somebody pays on what it says."""
-        refusal = self.call(known, trip, budget_ms, NEVER_MS, done, keep=False, dims=False)
+        refusal = self.call(known, call_headers, budget_ms, NEVER_MS, done, keep=False, dims=False)
         if isinstance(refusal, HedgedCall):
             return refusal
         done(refusal)
@@ -134,7 +134,7 @@ class Guard:
     def call(
         self,
         known: Known,
-        trip: Any,
+        call_headers: Any,
         budget_ms: int,
         left_ms: int,
         heard: OnAnswer | OnOutcome,
@@ -172,7 +172,7 @@ class Guard:
         self._asked_ns = now_ns
         self.counts.first += 1
         self.budget.first += 1
-        flight = HedgedCall(self, known, trip, budget_ms, heard, now_ns, keep=keep)
+        flight = HedgedCall(self, known, call_headers, budget_ms, heard, now_ns, keep=keep)
         flight.send(flight, budget_ms, avoid)
         self.watch.over(flight)
         return flight

@@ -110,14 +110,14 @@ class HedgedCall(CallAttempt):
         "known",
         "late",
         "spent",
-        "trip",
+        "call_headers",
     )
 
     def __init__(
         self,
         guard: Guard,
         known: Known,
-        trip: Any,
+        call_headers: Any,
         budget_ms: int,
         heard_by: OnAnswer | OnOutcome,
         began_ns: int,
@@ -129,7 +129,7 @@ class HedgedCall(CallAttempt):
         self.slow = False
         self.guard = guard
         self.known = known
-        self.trip = trip
+        self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.heard_by: OnAnswer | OnOutcome | None = heard_by
         self.keep = keep
@@ -146,7 +146,7 @@ class HedgedCall(CallAttempt):
     def send(self, attempt: CallAttempt, budget_ms: int, avoid: int) -> None:
         """Make a call: the first is the flight's own, a second one an `HedgeAttempt`."""
         guard = self.guard
-        attempt.leg = leg = guard.upstream.call(self.known, self.trip, budget_ms, attempt.heard, avoid)
+        attempt.leg = leg = guard.upstream.call(self.known, self.call_headers, budget_ms, attempt.heard, avoid)
         attempt.place = place = guard.places[leg.place]
         place.in_flight += 1
 

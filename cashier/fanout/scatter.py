@@ -17,7 +17,7 @@ from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, S
 from cashier.fanout.loop_stall import TURN_S, stalled
 from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
-from cashier.source_errors import Missing, SourceError, Why
+from cashier.source_errors import Missing, SourceError, MissingCause
 
 # Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
@@ -26,7 +26,8 @@ _MS_NS = 1_000_000
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
 _STATUS = {
-    why: SourceStatus.ERROR if why in (Why.UNREACHABLE, Why.OVERLOADED) else SourceStatus(why.value) for why in Why
+    why: SourceStatus.ERROR if why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED) else SourceStatus(why.value)
+    for why in MissingCause
 }
 
 
@@ -54,7 +55,7 @@ class ScatterResult(Struct, frozen=True):
 async def scatter(
     plan: Plan,
     known: Known,
-    trip: Any,
+    call_headers: Any,
     *,
     deadline_ns: int,
     timing: Timing,
@@ -71,7 +72,9 @@ async def scatter(
     Never raises for what a source does. What `start`, `reveal` or `conclusive` raise is a bug and comes out of here; then, and when
     cancelled, all calls are abandoned.
     """
-    consultation = Scatter(plan, trip, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns)
+    consultation = Scatter(
+        plan, call_headers, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
+    )
     try:
         consultation.start(known)
         if not consultation.over:
@@ -89,14 +92,14 @@ class Scatter:
 
     __slots__ = (
         "_answers", "_armed_ns", "_began_ns", "_bug", "_clock_ns", "_conclusive", "_end_ns", "_failed", "_grace_ns", "_hard",
-        "_hard_in_ns", "_known", "_next_ns", "_pending", "_plan", "_ready", "_slots", "_stalled", "_starting", "_timer", "_trip", "_waiter",
+        "_hard_in_ns", "_known", "_next_ns", "_pending", "_plan", "_ready", "_slots", "_stalled", "_starting", "_timer", "_call_headers", "_waiter",
         "over",
     )  # fmt: skip
 
     def __init__(
         self,
         plan: Plan,
-        trip: Any,
+        call_headers: Any,
         *,
         deadline_ns: int,
         timing: Timing,
@@ -104,7 +107,7 @@ class Scatter:
         clock_ns: Callable[[], int],
     ) -> None:
         self._plan = plan
-        self._trip = trip
+        self._call_headers = call_headers
         self._conclusive = conclusive
         self._clock_ns = clock_ns
         self._began_ns = self._hard_in_ns = clock_ns()
@@ -235,7 +238,7 @@ class Scatter:
                 return
         slot.expires_ns = expires_ns
         self._next_ns = expires_ns if expires_ns < self._next_ns else self._next_ns
-        flight = ask.start(self._known, self._trip, budget_ms, slot.done)
+        flight = ask.start(self._known, self._call_headers, budget_ms, slot.done)
         if flight is None:
             return
         if slot.status is None:
@@ -282,7 +285,7 @@ class Scatter:
             self._hard -= 1
             self._hard_in_ns = now_ns
 
-    def _fail(self, slot: PendingAsk, why: Why, now_ns: int) -> None:
+    def _fail(self, slot: PendingAsk, why: MissingCause, now_ns: int) -> None:
         """Put an older answer in its place, or a Missing, and that too in the places of those that wait for what only it could give."""
         ask = slot.ask
         if ask.instead is not None and not slot.lacking and self._stand_in(slot, ask.instead, now_ns):
@@ -309,14 +312,14 @@ class Scatter:
     def _skip(self, slot: PendingAsk, now_ns: int) -> None:
         if slot.status is None:
             slot.started_ns = now_ns
-            self._fail(slot, Why.SKIPPED, now_ns)
+            self._fail(slot, MissingCause.SKIPPED, now_ns)
 
     def _unsettled(self, slot: PendingAsk) -> SourceStatus:
         """What to report of an ask that has not ended by itself: it is cut off."""
         now_ns = self._clock_ns()
         if slot.expires_ns == NEVER_NS:
             slot.started_ns = now_ns
-        self._settle(slot, Missing(slot.ask.name, Why.SKIPPED), SourceStatus.SKIPPED, now_ns)
+        self._settle(slot, Missing(slot.ask.name, MissingCause.SKIPPED), SourceStatus.SKIPPED, now_ns)
         return SourceStatus.SKIPPED
 
     def _weigh(self) -> None:
@@ -369,7 +372,7 @@ class Scatter:
             if slot.status is not None or slot.expires_ns == NEVER_NS:
                 continue
             if ended or slot.expires_ns <= now_ns:
-                self._fail(slot, Why.TIMEOUT, now_ns)
+                self._fail(slot, MissingCause.TIMEOUT, now_ns)
             else:
                 self._next_ns = min(self._next_ns, slot.expires_ns)
         if self._ready:

@@ -12,7 +12,7 @@ from typing import Any
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.scatter import Scatter, ScatterResult
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 
 
 class StreamingScatter(Scatter):
@@ -62,5 +62,5 @@ class StreamingScatter(Scatter):
         slot.ended_ns = self._clock_ns()
         if slot.expires_ns == NEVER_NS:
             slot.started_ns = slot.ended_ns
-        self._answers[slot.ask.name] = Missing(slot.ask.name, Why.PENDING)
+        self._answers[slot.ask.name] = Missing(slot.ask.name, MissingCause.PENDING)
         return SourceStatus.PENDING

@@ -32,7 +32,7 @@ class Upstream(Protocol):
     def places(self) -> tuple[str, ...]:
         """The names of its addresses, for operators."""
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         """Ask. `heard` is called exactly once, later than this returns, unless the leg is abandoned first.
 
         `avoid` has a bit for each place that should be left out; where that would leave none, it is not heeded.
@@ -46,10 +46,10 @@ def unguarded(upstream: Upstream) -> Start:
     """Ask it as it is, without any mechanism."""
     call = upstream.call
 
-    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         def heard(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
             done(outcome)
 
-        return call(known, trip, budget_ms, heard)
+        return call(known, call_headers, budget_ms, heard)
 
     return start

@@ -153,7 +153,7 @@ class AttemptGuard:
         """The store's word is a hint: whoever it names may be over, and its worker gone. Nothing that is no id of ours is asked about."""
         if not _PAYMENT_ID.fullmatch(holder):
             return False
-        looked = await self._engine.look_up(holder, attempt.chosen.order_id, attempt.trip, self.settings.look_ms)
+        looked = await self._engine.look_up(holder, attempt.chosen.order_id, attempt.call_headers, self.settings.look_ms)
         return isinstance(looked, EngineAnswered) and looked.payment.status in _LIVE
 
     def _longest_ms(self) -> int:

@@ -68,7 +68,7 @@ from cashier.payments.settings import AcceptSettings
 from cashier.payments.status_presenter import StatusPresenter
 from cashier.payments.status_query import StatusQuery
 from cashier.payments.submitter import Submitter
-from cashier.source_errors import NoNews
+from cashier.source_errors import Unanswered
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims
@@ -93,14 +93,14 @@ class PaymentFlow:
         settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
-        trip: Callable[[str | None, str | None], Any],
+        call_headers: Callable[[str | None, str | None], Any],
     ) -> None:
         self._upstreams = upstreams
         self._signer = signer
         self._routes = routes
         self._now = now
         self._monotonic = monotonic
-        self._trip = trip
+        self._call_headers = call_headers
         self._submits: SingleFlight[Payment] = SingleFlight(
             settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
         )
@@ -147,7 +147,7 @@ class PaymentFlow:
         # What is no token of ours, or of something else, gets no further. That it has expired counts only where there is no payment yet.
         claims = self._signer.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
-        attempt = submitted(request, idempotency_key, claims, self._catalog, self._trip(request_id, traceparent))
+        attempt = submitted(request, idempotency_key, claims, self._catalog, self._call_headers(request_id, traceparent))
         try:
             return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, claims))
         except FingerprintMismatch:
@@ -169,11 +169,11 @@ class PaymentFlow:
         """The payer's answer to the challenge; the same payment goes on where it is right. Raises what `submit` does."""
         refuse_card_numbers({"value": value})
         claims = self._read(payment_id, payment_token)
-        trip = self._trip(request_id, traceparent)
+        call_headers = self._call_headers(request_id, traceparent)
         # Two tabs with the same answer are one; another answer is another, and is counted.
         number = claims.challenge.challenge_id if claims.challenge is not None else ""
         key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {number} {value}'.encode()).hexdigest()}"
-        return await self._run(key, "", lambda: self._answer(claims, value, trip))
+        return await self._run(key, "", lambda: self._answer(claims, value, call_headers))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -183,7 +183,7 @@ class PaymentFlow:
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
         claims = replace(self._read(payment_id, payment_token), cancelled=True)
-        return await self._telling.stood(claims, self._trip(request_id, traceparent))
+        return await self._telling.stood(claims, self._call_headers(request_id, traceparent))
 
     async def look(
         self,
@@ -196,7 +196,7 @@ class PaymentFlow:
     ) -> Payment:
         """Where it stands now. With `wait_ms` it comes back when that changes, when it is over, or after so long."""
         claims = self._read(payment_id, payment_token)
-        return await self._telling.look(claims, payment_token, self._trip(request_id, traceparent), wait_ms)
+        return await self._telling.look(claims, payment_token, self._call_headers(request_id, traceparent), wait_ms)
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -205,7 +205,7 @@ class PaymentFlow:
         to be closed by who does not take all."""
         claims = self._read(payment_id, payment_token)
         async with aclosing(
-            self._telling.follow(claims, payment_token, self._trip(request_id, traceparent))
+            self._telling.follow(claims, payment_token, self._call_headers(request_id, traceparent))
         ) as payments:
             async for payment in payments:
                 yield payment
@@ -218,18 +218,18 @@ class PaymentFlow:
         claims.must_hold(self._now().timestamp())
         return await self._checked_alone(attempt, partial(self._decide, attempt))
 
-    async def _answer(self, claims: PaymentClaims, value: str, trip: Any) -> Payment:
-        attempt, challenge = resumed(claims, trip), claims.challenge
+    async def _answer(self, claims: PaymentClaims, value: str, call_headers: Any) -> Payment:
+        attempt, challenge = resumed(claims, call_headers), claims.challenge
         found = await self._found(attempt, claims)
         if found is not None:
             return found
         if claims.cancelled or challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
-            return await self._telling.stood(claims, trip)
+            return await self._telling.stood(claims, call_headers)
         verified = await self._upstreams.risk.verify(
-            challenge.challenge_id, claims.payment_id, value, trip, self._settings.decide_ms
+            challenge.challenge_id, claims.payment_id, value, call_headers, self._settings.decide_ms
         )
         match verified:
-            case NoNews(error):
+            case Unanswered(error):
                 _log.warning(
                     "the risk service did not say whether an answer passed",
                     payment_id=claims.payment_id,
@@ -237,10 +237,10 @@ class PaymentFlow:
                 )
                 raise CheckUnavailable(("risk",))
             case Wrong(attempts_left):
-                return await self._challenged(claims, answered(challenge, attempts_left), trip)
+                return await self._challenged(claims, answered(challenge, attempts_left), call_headers)
             case Expired():
                 over = replace(challenge, expires_at=min(challenge.expires_at, int(self._now().timestamp())))
-                return await self._challenged(claims, over, trip)
+                return await self._challenged(claims, over, call_headers)
             case Passed() | NoChallenge():
                 return await self._resume(attempt, challenge, passed=isinstance(verified, Passed))
 
@@ -270,9 +270,9 @@ class PaymentFlow:
         self, attempt: Attempt, checked: RecheckedOffer, before: CarriedChallenge | None = None
     ) -> Payment:
         """What risk says: on to the engine, or first to the payer."""
-        decided = await self._upstreams.risk.decide(_inquiry(attempt, checked), attempt.trip, self._settings.decide_ms)
+        decided = await self._upstreams.risk.decide(_inquiry(attempt, checked), attempt.call_headers, self._settings.decide_ms)
         match decided:
-            case NoNews(error):
+            case Unanswered(error):
                 _log.warning("the risk service did not decide", payment_id=attempt.payment_id, why=error.detail)
                 raise CheckUnavailable(("risk",), checked.consultation.sources)
             case Rejected(code=code):
@@ -307,12 +307,12 @@ class PaymentFlow:
             raise RiskRejected("CHALLENGES_SPENT")
         return challenge
 
-    async def _challenged(self, claims: PaymentClaims, challenge: CarriedChallenge, trip: Any) -> Payment:
+    async def _challenged(self, claims: PaymentClaims, challenge: CarriedChallenge, call_headers: Any) -> Payment:
         """After an answer that did not pass: again, or it is over."""
         claims = replace(claims, challenge=challenge)
         if verdict(challenge, self._now().timestamp()) is Verdict.OPEN:
             return self._telling.told(claims, _WAS_WRONG)
-        return await self._telling.stood(claims, trip)
+        return await self._telling.stood(claims, call_headers)
 
     async def _send(self, attempt: Attempt, checked: RecheckedOffer, decision_id: str) -> Payment:
         prepared = self._sending.prepared(attempt, checked, decision_id)
@@ -322,7 +322,7 @@ class PaymentFlow:
         if engine.word is not EngineWord.SILENT:
             await self._alone.unbind(attempt, sent=True)
         return await self._telling.stood(
-            claims, attempt.trip, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.trip)
+            claims, attempt.call_headers, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.call_headers)
         )
 
     async def _found(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
@@ -332,9 +332,9 @@ class PaymentFlow:
         """
         chosen = attempt.chosen
         looked = await self._upstreams.engine.look_up(
-            attempt.payment_id, chosen.order_id, attempt.trip, self._settings.look_ms
+            attempt.payment_id, chosen.order_id, attempt.call_headers, self._settings.look_ms
         )
-        if isinstance(looked, NoNews):
+        if isinstance(looked, Unanswered):
             raise EngineUnavailable
         if not isinstance(looked, EngineAnswered):
             return None
@@ -342,14 +342,14 @@ class PaymentFlow:
             self._alone.must_be_same(attempt)
         elif looked.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
-        heard = await self._looking.confirmed(engine_report(looked), chosen.order_id, attempt.trip)
+        heard = await self._looking.confirmed(engine_report(looked), chosen.order_id, attempt.call_headers)
         if claims is None or (claims.sent_at is None and heard.engine.word is not EngineWord.FAILED):
             claims = self._sent_claims(attempt, looked.payment)
-        return await self._telling.stood(claims, attempt.trip, heard)
+        return await self._telling.stood(claims, attempt.call_headers, heard)
 
     async def _ours(self, attempt: Attempt) -> Payment:
         """Of an attempt that the acquirer has heard of. Raises what `_found` does."""
-        return await self._found(attempt) or await self._telling.stood(self._sent_claims(attempt, None), attempt.trip)
+        return await self._found(attempt) or await self._telling.stood(self._sent_claims(attempt, None), attempt.call_headers)
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Of a payment that the engine has, and of which nothing else is known any more: since when it has it, as far as it says."""

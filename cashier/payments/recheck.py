@@ -15,7 +15,7 @@ from cashier.payments.attempt import Attempt
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, OrderBusy
 from cashier.payments.ports import AcquirerPort, ConsultUncached
 from cashier.payments.settings import AcceptSettings
-from cashier.source_errors import NoNews
+from cashier.source_errors import Unanswered
 
 # A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
 _CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
@@ -68,7 +68,7 @@ class Recheck:
 
     async def _asked(self, attempt: Attempt, *, claiming: bool) -> ConsultationWithCase:
         try:
-            return await self._recheck(attempt.question(claiming=claiming), attempt.trip)
+            return await self._recheck(attempt.question(claiming=claiming), attempt.call_headers)
         except RequiredSourceUnavailable as silent:
             raise CheckUnavailable(silent.failed, silent.sources) from None
 
@@ -86,8 +86,8 @@ class Recheck:
     async def _refuse_taken(self, attempt: Attempt, answer: Consultation, *, lives: bool) -> None:
         """Which attempt the order waits for, or was ended by, the acquirer knows. Where it does not say, or that one lives no more, the
         order's state is what has changed."""
-        result = await self._acquirer.result(attempt.chosen.order_id, attempt.trip, self._settings.look_ms)
-        if isinstance(result, NoNews):
+        result = await self._acquirer.result(attempt.chosen.order_id, attempt.call_headers, self._settings.look_ms)
+        if isinstance(result, Unanswered):
             raise CheckUnavailable(("acquirer",), answer.sources)
         holder = result.payment_id if isinstance(result, OrderResult) else None
         if holder == attempt.payment_id:

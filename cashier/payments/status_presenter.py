@@ -67,34 +67,34 @@ class StatusPresenter:
         await self._polls.drain()
         await self._looking.drain()
 
-    async def stood(self, claims: PaymentClaims, trip: Any, heard: UpstreamStatus | None = None) -> Payment:
+    async def stood(self, claims: PaymentClaims, call_headers: Any, heard: UpstreamStatus | None = None) -> Payment:
         """Where it stands, by a look or by what was just `heard`, under a new token that says what the claims do. Raises `TooManyPayments`."""
-        return self.told(claims, (await self._see(claims, trip, heard)).resolution)
+        return self.told(claims, (await self._see(claims, call_headers, heard)).resolution)
 
-    async def look(self, claims: PaymentClaims, payment_token: str, trip: Any, wait_ms: int) -> Payment:
+    async def look(self, claims: PaymentClaims, payment_token: str, call_headers: Any, wait_ms: int) -> Payment:
         """The same, after `wait_ms`, or as soon as that is something else than the token says. Raises `TooManyPayments`."""
-        last = first = await self._see(claims, trip)
+        last = first = await self._see(claims, call_headers)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
         news = claims.told not in (None, first.resolution.status)
         if wait_s > 0 and not news and self._polls.waiters < self.settings.most_waiting:
             try:
-                async with asyncio.timeout(wait_s), aclosing(self._turns(claims, trip, first)) as turns:
+                async with asyncio.timeout(wait_s), aclosing(self._turns(claims, call_headers, first)) as turns:
                     async for last in turns:
                         if shows(first.resolution, last.resolution):
                             break
             except TimeoutError:
                 # As it was at the last look; where none was due in all that time, as it is now.
-                last = last if last is not first else await self._see(claims, trip)
+                last = last if last is not first else await self._see(claims, call_headers)
         return self.told(claims, last.resolution, payment_token)
 
-    async def follow(self, claims: PaymentClaims, payment_token: str, trip: Any) -> AsyncGenerator[Payment, None]:
+    async def follow(self, claims: PaymentClaims, payment_token: str, call_headers: Any) -> AsyncGenerator[Payment, None]:
         """At once, and whenever that changes; not beyond a final status, nor beyond `follow_s`. Raises `TooManyPayments`, before the first only."""
         if self._polls.waiters >= self.settings.most_waiting:
             raise TooManyPayments
-        told = await self._see(claims, trip)
+        told = await self._see(claims, call_headers)
         yield self.told(claims, told.resolution, payment_token)
         until_s = asyncio.get_running_loop().time() + self.settings.follow_s
-        async with aclosing(self._turns(claims, trip, told, until_s)) as turns:
+        async with aclosing(self._turns(claims, call_headers, told, until_s)) as turns:
             async for seen in turns:
                 if shows(told.resolution, seen.resolution):
                     told = seen
@@ -122,7 +122,7 @@ class StatusPresenter:
         )
 
     async def _turns(
-        self, claims: PaymentClaims, trip: Any, seen: ResolvedPayment, until_s: float = float("inf")
+        self, claims: PaymentClaims, call_headers: Any, seen: ResolvedPayment, until_s: float = float("inf")
     ) -> AsyncGenerator[ResolvedPayment, None]:
         """Each look after the first, as soon as it is due. All who wait for this payment share it."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
@@ -131,20 +131,20 @@ class StatusPresenter:
             claims = replace(claims, told=seen.resolution.status)
             try:
                 heard = await self._polls.next(
-                    payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, trip)
+                    payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, call_headers)
                 )
                 if heard is None:
                     return
-                seen = await self._see(claims, trip, heard)
+                seen = await self._see(claims, call_headers, heard)
             except KeyReused:
                 return  # the engine has taken another body meanwhile: there is nothing more to tell of this one
             except TooManyPayments:
                 continue  # no look could be taken now; who waits already waits for the next
             yield seen
 
-    async def _see(self, claims: PaymentClaims, trip: Any, heard: UpstreamStatus | None = None) -> ResolvedPayment:
+    async def _see(self, claims: PaymentClaims, call_headers: Any, heard: UpstreamStatus | None = None) -> ResolvedPayment:
         seen = await self._looking.see(
-            underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, trip, heard
+            underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, call_headers, heard
         )
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = seen.heard.acquirer.paid

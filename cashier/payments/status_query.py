@@ -72,12 +72,12 @@ class StatusQuery:
         await self._looks.drain()
         await self._reversals.drain()
 
-    async def heard(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
+    async def heard(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
         """What both say now. Raises `TooManyPayments`."""
-        return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, trip))
+        return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, call_headers))
 
     async def see(
-        self, payment: PaymentProgress, fingerprint: str, order_id: str, trip: Any, heard: UpstreamStatus | None = None
+        self, payment: PaymentProgress, fingerprint: str, order_id: str, call_headers: Any, heard: UpstreamStatus | None = None
     ) -> ResolvedPayment:
         """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due.
 
@@ -85,7 +85,7 @@ class StatusQuery:
         `KeyReused`. Raises `TooManyPayments`.
         """
         if heard is None:
-            heard = await self.heard(payment.payment_id, order_id, trip)
+            heard = await self.heard(payment.payment_id, order_id, call_headers)
         if heard.fingerprint not in (None, fingerprint):
             raise KeyReused
         found = self._standing(payment, heard)
@@ -94,18 +94,18 @@ class StatusQuery:
         if not found.to_reverse or unknown:
             return ResolvedPayment(found, heard)
         heard = await self._shared(
-            self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, trip)
+            self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, call_headers)
         )
         return ResolvedPayment(self._standing(payment, heard), heard)
 
-    async def confirmed(self, engine: EngineReport, order_id: str, trip: Any) -> UpstreamStatus:
+    async def confirmed(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
         """What the engine has just said, and the acquirer too where that counts: an end has to be confirmed by it."""
         if engine.word not in (EngineWord.SUCCEEDED, EngineWord.FAILED):
             return UpstreamStatus(engine, _UNASKED)
-        return UpstreamStatus(engine, acquirer_report(await self.result(order_id, trip)))
+        return UpstreamStatus(engine, acquirer_report(await self.result(order_id, call_headers)))
 
-    async def result(self, order_id: str, trip: Any) -> Result:
-        return await self._upstreams.acquirer.result(order_id, trip, self.settings.look_ms)
+    async def result(self, order_id: str, call_headers: Any) -> Result:
+        return await self._upstreams.acquirer.result(order_id, call_headers, self.settings.look_ms)
 
     def _standing(self, payment: PaymentProgress, heard: UpstreamStatus) -> ResolvedStatus:
         try:
@@ -117,10 +117,10 @@ class StatusQuery:
             )
             return resolve_status(replace(payment, told=None), heard.engine, heard.acquirer, self._now())
 
-    async def _look(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
+    async def _look(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
         looked, result = await asyncio.gather(
-            self._upstreams.engine.look_up(payment_id, order_id, trip, self.settings.look_ms),
-            self.result(order_id, trip),
+            self._upstreams.engine.look_up(payment_id, order_id, call_headers, self.settings.look_ms),
+            self.result(order_id, call_headers),
         )
         return UpstreamStatus(
             engine_report(looked),
@@ -128,12 +128,12 @@ class StatusQuery:
             looked.payment.fingerprint if isinstance(looked, EngineAnswered) else None,
         )
 
-    async def _reverse(self, payment_id: str, order_id: str, trip: Any) -> UpstreamStatus:
+    async def _reverse(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
         """The acquirer is asked after the engine: what the reverse did may be the news."""
         reversed_: OfThePayment = await self._upstreams.engine.reverse(
-            payment_id, order_id, trip, self.settings.look_ms
+            payment_id, order_id, call_headers, self.settings.look_ms
         )
-        return UpstreamStatus(engine_report(reversed_), acquirer_report(await self.result(order_id, trip)))
+        return UpstreamStatus(engine_report(reversed_), acquirer_report(await self.result(order_id, call_headers)))
 
     async def _shared(
         self,

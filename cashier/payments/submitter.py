@@ -59,7 +59,7 @@ class Submitter:
 
     async def sent(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
         """What the engine says of the payment. Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` where certainly nothing left."""
-        outcome = await self._engine.submit(prepared.submission, attempt.trip, self._settings.submit_ms)
+        outcome = await self._engine.submit(prepared.submission, attempt.call_headers, self._settings.submit_ms)
         match outcome:
             case engine.OrderHasLiveAttempt(payment_id):
                 raise OrderBusy(payment_id)

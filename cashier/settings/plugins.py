@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from cashier.sources.source import Adapter
-from cashier.sources.source_upstream import Function
+from cashier.sources.source_upstream import UpstreamFunction
 
 
 def adapter_of(text: str) -> Adapter:
@@ -19,12 +19,12 @@ def adapter_of(text: str) -> Adapter:
     return adapter
 
 
-def function_of(text: str) -> Function:
+def function_of(text: str) -> UpstreamFunction:
     """The async function that a url of transport `local` names."""
     found = _named(text, "url")
     if not callable(found) or (inspect.isroutine(found) and not inspect.iscoroutinefunction(found)):
         raise ValueError(f"url {text!r} is not an async function")
-    function: Function = found
+    function: UpstreamFunction = found
     return function
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
-from cashier.source_errors import NoNews, SourceError, WrongIdentity
-from cashier.sources.retry import RetrySettings, until_heard
-from cashier.sources.source import Asked, read, source
-from cashier.wire.request_response import ask
+from cashier.source_errors import Unanswered, SourceError, WrongIdentity
+from cashier.sources.retry import RetrySettings, retry_until_answered
+from cashier.sources.source import Inputs, parse_response, source
+from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/orders/{asked['order_id']}/result"
 
 
-def accept(answer: OrderResult | None, asked: Asked) -> OrderResult | None:
+def accept(answer: OrderResult | None, asked: Inputs) -> OrderResult | None:
     if answer is not None and answer.order_id != asked["order_id"]:
         raise WrongIdentity("answered about another order")
     return answer
@@ -30,10 +30,10 @@ def request(order_id: str) -> Request:
 
 
 def parse(response: Response | SourceError, order_id: str) -> Result:
-    found: Any = read(ACQUIRER, response, {"order_id": order_id})
+    found: Any = parse_response(ACQUIRER, response, {"order_id": order_id})
     match found:
         case SourceError():
-            return NoNews(found)
+            return Unanswered(found)
         case OrderResult():
             return found
     return NoOrder()
@@ -46,8 +46,8 @@ class AcquirerClient:
         self._transport = transport
         self._tries = tries or RetrySettings()
 
-    async def result(self, order_id: str, trip: CallHeaders, budget_ms: int) -> Result:
+    async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> Result:
         async def once(left_ms: int) -> Result:
-            return parse(await ask(self._transport, request(order_id), trip, left_ms), order_id)
+            return parse(await send_and_wait(self._transport, request(order_id), call_headers, left_ms), order_id)
 
-        return await until_heard(once, budget_ms, self._tries)
+        return await retry_until_answered(once, budget_ms, self._tries)

@@ -6,18 +6,18 @@ from typing import Any
 
 from cashier.domain.facts import Balances
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/members/{asked['user_id']}/balances"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"user_id": asked["user_id"]}
 
 
-def accept(answer: Balances | None, asked: Asked) -> Balances:
+def accept(answer: Balances | None, asked: Inputs) -> Balances:
     """A user whom the balance service does not know has no accounts."""
     if answer is None:
         return Balances(asked["user_id"], ())

@@ -16,7 +16,7 @@ from cashier.fanout.ask import Known
 from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
 from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import Garbled, SourceError
-from cashier.sources.source import Adapter, not_answered, understood
+from cashier.sources.source import Adapter, error_of_status, parse_or_error
 from cashier.wire.transport import Request, Response, Transport
 
 
@@ -64,23 +64,23 @@ class BatchWireUpstream:
         self._send = transport.send
 
     def call_many(
-        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
     ) -> UpstreamCall:
         def reply(response: Response | SourceError) -> None:
             heard(self._outcomes(response, many))
 
         body = _encode({"requests": [self._parameters(known) for known in many]})
-        return self._send(Request(self._path, "POST", body), trip, budget_ms, reply, avoid)
+        return self._send(Request(self._path, "POST", body), call_headers, budget_ms, reply, avoid)
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return understood(self._adapter.parse, 404 if none else 200, body, known)
+        return parse_or_error(self._adapter.parse, 404 if none else 200, body, known)
 
     def _outcomes(self, response: Response | SourceError, many: Sequence[Known]) -> Sequence[Outcome] | SourceError:
         if isinstance(response, SourceError):
             return response
         if response.status != 200:  # no part of it: a 404 says nothing about any key
-            return not_answered(response.status, response.retry_after_s)
-        envelope = understood(_envelope, response.body)
+            return error_of_status(response.status, response.retry_after_s)
+        envelope = parse_or_error(_envelope, response.body)
         if isinstance(envelope, SourceError):
             return envelope
         parts = envelope.answers
@@ -90,7 +90,7 @@ class BatchWireUpstream:
 
     def _outcome(self, raw: Raw, known: Known) -> Outcome:
         try:
-            found = understood(self._read_part, raw, known)
+            found = parse_or_error(self._read_part, raw, known)
         except Exception as bug:  # noqa: BLE001 - of an adapter, with one part; raised on, it would cost every key of the call
             told = {"message": f"cashier: reading one part of the batch {self._path} raised", "exception": bug}
             asyncio.get_running_loop().call_exception_handler(told)
@@ -106,4 +106,4 @@ class BatchWireUpstream:
         status = _refusal(error).status
         if status == 404:
             return self._adapter.parse(404, error, known), True, error
-        raise not_answered(status, None)
+        raise error_of_status(status, None)

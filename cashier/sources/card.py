@@ -6,18 +6,18 @@ from typing import Any
 
 from cashier.domain.facts import Cards
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/members/{asked['user_id']}/cards"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"user_id": asked["user_id"]}
 
 
-def accept(answer: Cards | None, asked: Asked) -> Cards:
+def accept(answer: Cards | None, asked: Inputs) -> Cards:
     """A user whom the card centre does not know has no cards. Two cards of one id would be one way to pay with two meanings."""
     if answer is None:
         return Cards(asked["user_id"], (), ())

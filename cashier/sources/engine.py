@@ -26,10 +26,10 @@ from cashier.domain.engine_contract import (
     Submitted,
 )
 from cashier.domain.order import Id
-from cashier.source_errors import Garbled, NoNews, SourceError, WrongIdentity
-from cashier.sources.retry import RetrySettings, until_heard
-from cashier.sources.source import Asked, not_answered, read, source, understood
-from cashier.wire.request_response import ask
+from cashier.source_errors import Garbled, Unanswered, SourceError, WrongIdentity
+from cashier.sources.retry import RetrySettings, retry_until_answered
+from cashier.sources.source import Inputs, error_of_status, parse_response, source, parse_or_error
+from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
@@ -47,11 +47,11 @@ _busy = msgspec.json.Decoder(_Busy).decode
 _refusal = msgspec.json.Decoder(_Refusal).decode
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/payments/{asked['payment_id']}"
 
 
-def accept(answer: EnginePayment | None, asked: Asked) -> EnginePayment | None:
+def accept(answer: EnginePayment | None, asked: Inputs) -> EnginePayment | None:
     if answer is not None and answer.payment_id != asked["payment_id"]:
         raise WrongIdentity("answered about another payment")
     if answer is not None and answer.order_id not in (None, asked["order_id"]):
@@ -73,13 +73,13 @@ def parse_submit(response: Response | SourceError, payment_id: str, order_id: st
         return OutcomeUnknown(response) if response.sent else NotSent(response)
     match response.status:
         case 200:
-            found: Any = understood(_answered, response.body, payment_id, order_id)
+            found: Any = parse_or_error(_answered, response.body, payment_id, order_id)
         case 409:
-            found = understood(_busy_with, response.body, payment_id)
+            found = parse_or_error(_busy_with, response.body, payment_id)
         case 422:
-            found = understood(_key_reused, response.body)
+            found = parse_or_error(_key_reused, response.body)
         case _:
-            found = not_answered(response.status, response.retry_after_s)
+            found = error_of_status(response.status, response.retry_after_s)
     return OutcomeUnknown(found) if isinstance(found, SourceError) else found
 
 
@@ -113,10 +113,10 @@ def reverse_request(payment_id: str) -> Request:
 
 
 def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookedUp:
-    found: Any = read(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
+    found: Any = parse_response(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
     match found:
         case SourceError():
-            return NoNews(found)
+            return Unanswered(found)
         case EnginePayment():
             return EngineAnswered(found)
     return NeverArrived()
@@ -129,12 +129,12 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
     """
     found = parse_look_up(response, payment_id, order_id)
     match found:
-        case EngineAnswered() | NoNews():
+        case EngineAnswered() | Unanswered():
             return found
         case NeverArrived():
             assert isinstance(response, Response)  # noqa: S101  only a 404 means that
-            spoken = understood(_refusal, response.body)
-            return NoNews(spoken) if isinstance(spoken, SourceError) else Sealed()
+            spoken = parse_or_error(_refusal, response.body)
+            return Unanswered(spoken) if isinstance(spoken, SourceError) else Sealed()
 
 
 class EngineClient:
@@ -144,25 +144,29 @@ class EngineClient:
         self._transport = transport
         self._tries = tries or RetrySettings()
 
-    async def submit(self, submission: Submission, trip: CallHeaders, budget_ms: int) -> Submitted:
+    async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> Submitted:
         """A caller that is cancelled meanwhile has to take the outcome for `OutcomeUnknown`. An answer after the budget is not waited for."""
-        response = await ask(self._transport, submit_request(submission), trip, budget_ms)
+        response = await send_and_wait(self._transport, submit_request(submission), call_headers, budget_ms)
         return parse_submit(response, submission.payment_id, submission.order_id)
 
-    async def look_up(self, payment_id: str, order_id: str, trip: CallHeaders, budget_ms: int) -> LookedUp:
+    async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookedUp:
         async def once(left_ms: int) -> LookedUp:
             return parse_look_up(
-                await ask(self._transport, look_up_request(payment_id), trip, left_ms), payment_id, order_id
+                await send_and_wait(self._transport, look_up_request(payment_id), call_headers, left_ms),
+                payment_id,
+                order_id,
             )
 
-        return await until_heard(once, budget_ms, self._tries)
+        return await retry_until_answered(once, budget_ms, self._tries)
 
-    async def reverse(self, payment_id: str, order_id: str, trip: CallHeaders, budget_ms: int) -> Reversed:
-        """After `NoNews` it may be reversed or not: look it up."""
+    async def reverse(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> Reversed:
+        """After `Unanswered` it may be reversed or not: look it up."""
 
         async def once(left_ms: int) -> Reversed:
             return parse_reverse(
-                await ask(self._transport, reverse_request(payment_id), trip, left_ms), payment_id, order_id
+                await send_and_wait(self._transport, reverse_request(payment_id), call_headers, left_ms),
+                payment_id,
+                order_id,
             )
 
-        return await until_heard(once, budget_ms, self._tries)
+        return await retry_until_answered(once, budget_ms, self._tries)

@@ -6,15 +6,15 @@ from typing import Any
 
 from cashier.domain.facts import Marketing
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     amount = asked["amount"]
     return f"/members/{asked['user_id']}/promotions?merchant_id={asked['merchant_id']}&currency={amount.currency}&value={amount.value}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     amount = asked["amount"]
     return {
         "user_id": asked["user_id"],
@@ -24,7 +24,7 @@ def parameters(asked: Asked) -> dict[str, Any]:
     }
 
 
-def accept(answer: Marketing | None, asked: Asked) -> Marketing:
+def accept(answer: Marketing | None, asked: Inputs) -> Marketing:
     """A user whom marketing does not know is offered nothing. A promotion listed twice could be used twice."""
     if answer is None:
         return Marketing(asked["user_id"], (), ())

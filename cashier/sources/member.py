@@ -6,18 +6,18 @@ from typing import Any
 
 from cashier.domain.facts import Member
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/members/{asked['user_id']}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"user_id": asked["user_id"]}
 
 
-def accept(answer: Member | None, asked: Asked) -> Member | None:
+def accept(answer: Member | None, asked: Inputs) -> Member | None:
     """None: there is no such member."""
     if answer is not None and answer.user_id != asked["user_id"]:
         raise WrongIdentity("answered about another user")

@@ -6,18 +6,18 @@ from typing import Any
 
 from cashier.domain.facts import Merchant
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/merchants/{asked['merchant_id']}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"merchant_id": asked["merchant_id"]}
 
 
-def accept(answer: Merchant | None, asked: Asked) -> Merchant | None:
+def accept(answer: Merchant | None, asked: Inputs) -> Merchant | None:
     """None: there is no such merchant."""
     if answer is not None and answer.merchant_id != asked["merchant_id"]:
         raise WrongIdentity("answered about another merchant")

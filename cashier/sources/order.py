@@ -6,18 +6,18 @@ from typing import Any
 
 from cashier.domain.order import Order
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/orders/{asked['order_id']}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"order_id": asked["order_id"]}
 
 
-def accept(answer: Order | None, asked: Asked) -> Order | None:
+def accept(answer: Order | None, asked: Inputs) -> Order | None:
     """None: there is no such order."""
     if answer is not None and answer.order_id != asked["order_id"]:
         raise WrongIdentity("answered about another order")

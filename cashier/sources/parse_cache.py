@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.sources.source import Asked, Source
+from cashier.sources.source import Inputs, Source
 
 # A few kilobytes each.
-MOST = 256
+MAX_ENTRIES = 256
 
 
 class ParseCache:
@@ -25,7 +25,7 @@ class ParseCache:
         self._last: dict[str, tuple[bytes, Any]] = {}
         self.request = source.request
 
-    def parse(self, status: int, body: bytes, asked: Asked) -> Any:
+    def parse(self, status: int, body: bytes, asked: Inputs) -> Any:
         """As of the source."""
         if status != 200:
             return self._source.parse(status, body, asked)
@@ -34,7 +34,7 @@ class ParseCache:
         if last is not None and last[0] == body:
             return last[1]
         fact = self._source.parse(status, body, asked)
-        if last is None and len(self._last) >= MOST:
+        if last is None and len(self._last) >= MAX_ENTRIES:
             del self._last[next(iter(self._last))]
         self._last[target] = (body, fact)
         return fact

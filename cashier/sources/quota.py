@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Quota, Quotas
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Asked, source
+from cashier.sources.source import Inputs, source
 
 
 class QuotaAnswer(Struct, frozen=True):
@@ -16,15 +16,15 @@ class QuotaAnswer(Struct, frozen=True):
     quotas: tuple[Quota, ...]
 
 
-def target(asked: Asked) -> str:
+def target(asked: Inputs) -> str:
     return f"/members/{asked['user_id']}/quotas?currency={asked['currency']}"
 
 
-def parameters(asked: Asked) -> dict[str, Any]:
+def parameters(asked: Inputs) -> dict[str, Any]:
     return {"user_id": asked["user_id"], "currency": asked["currency"]}
 
 
-def accept(answer: QuotaAnswer | None, asked: Asked) -> Quotas:
+def accept(answer: QuotaAnswer | None, asked: Inputs) -> Quotas:
     """A user without quotas is not limited by any. A limit in another currency than asked for cannot be compared, so it is no answer."""
     if answer is None:
         return Quotas.prepared(())

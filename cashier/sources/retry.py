@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta, Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
-from cashier.source_errors import NoNews, Overloaded
+from cashier.source_errors import Unanswered, Overloaded
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -32,9 +32,9 @@ class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
 Heard = TypeVar("Heard")
 
 
-async def until_heard(
-    once: Callable[[int], Awaitable[Heard | NoNews]], budget_ms: int, tries: RetrySettings
-) -> Heard | NoNews:
+async def retry_until_answered(
+    once: Callable[[int], Awaitable[Heard | Unanswered]], budget_ms: int, tries: RetrySettings
+) -> Heard | Unanswered:
     """The first outcome that is news, else the last that is none. `once` takes what one attempt may last; all fit into `budget_ms`."""
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + budget_ms / 1000
@@ -45,13 +45,13 @@ async def until_heard(
     def enough(state: RetryCallState) -> bool:
         return state.attempt_number >= tries.attempts or left_ms() - state.upcoming_sleep * 1000 < 1
 
-    async def attempt() -> Heard | NoNews:
+    async def attempt() -> Heard | Unanswered:
         return await once(max(1, min(tries.attempt_ms, left_ms())))
 
     retrying = AsyncRetrying(
         stop=enough,
         wait=_wait(tries),
-        retry=retry_if_result(lambda outcome: isinstance(outcome, NoNews)),
+        retry=retry_if_result(lambda outcome: isinstance(outcome, Unanswered)),
         retry_error_callback=_outcome,
     )
     return await retrying(attempt)

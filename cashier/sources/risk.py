@@ -27,9 +27,9 @@ from cashier.domain.risk_contract import (
     Verified,
     Wrong,
 )
-from cashier.source_errors import NoNews, SourceError, WrongIdentity
-from cashier.sources.source import not_answered, refuse_strange, understood
-from cashier.wire.request_response import ask
+from cashier.source_errors import Unanswered, SourceError, WrongIdentity
+from cashier.sources.source import error_of_status, check_not_found, parse_or_error
+from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
@@ -74,11 +74,11 @@ def decide_request(inquiry: Inquiry) -> Request:
 
 def parse_decision(response: Response | SourceError, payment_id: str) -> Decided:
     if isinstance(response, SourceError):
-        return NoNews(response)
+        return Unanswered(response)
     if response.status != 200:
-        return NoNews(not_answered(response.status, response.retry_after_s))
-    found: Any = understood(_decided, response.body, payment_id)
-    return NoNews(found) if isinstance(found, SourceError) else found
+        return Unanswered(error_of_status(response.status, response.retry_after_s))
+    found: Any = parse_or_error(_decided, response.body, payment_id)
+    return Unanswered(found) if isinstance(found, SourceError) else found
 
 
 def _decided(body: bytes, payment_id: str) -> Decided:
@@ -96,13 +96,13 @@ def verify_request(challenge_id: str, payment_id: str, value: str) -> Request:
 
 
 def parse_verification(response: Response | SourceError, payment_id: str) -> Verified:
-    """After `NoNews` the answer may have been counted, or passed: deciding again tells."""
+    """After `Unanswered` the answer may have been counted, or passed: deciding again tells."""
     if isinstance(response, SourceError):
-        return NoNews(response)
+        return Unanswered(response)
     if response.status not in (200, 404):
-        return NoNews(not_answered(response.status, response.retry_after_s))
-    found: Any = understood(_verified if response.status == 200 else _no_challenge, response.body, payment_id)
-    return NoNews(found) if isinstance(found, SourceError) else found
+        return Unanswered(error_of_status(response.status, response.retry_after_s))
+    found: Any = parse_or_error(_verified if response.status == 200 else _no_challenge, response.body, payment_id)
+    return Unanswered(found) if isinstance(found, SourceError) else found
 
 
 def _verified(body: bytes, payment_id: str) -> Verified:
@@ -118,7 +118,7 @@ def _verified(body: bytes, payment_id: str) -> Verified:
 
 
 def _no_challenge(body: bytes, _payment_id: str) -> Verified:
-    refuse_strange(body)
+    check_not_found(body)
     return NoChallenge()
 
 
@@ -133,12 +133,17 @@ class RiskClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def decide(self, inquiry: Inquiry, trip: CallHeaders, budget_ms: int) -> Decided:
-        return parse_decision(await ask(self._transport, decide_request(inquiry), trip, budget_ms), inquiry.payment_id)
+    async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> Decided:
+        return parse_decision(
+            await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms), inquiry.payment_id
+        )
 
     async def verify(
-        self, challenge_id: str, payment_id: str, value: str, trip: CallHeaders, budget_ms: int
+        self, challenge_id: str, payment_id: str, value: str, call_headers: CallHeaders, budget_ms: int
     ) -> Verified:
         return parse_verification(
-            await ask(self._transport, verify_request(challenge_id, payment_id, value), trip, budget_ms), payment_id
+            await send_and_wait(
+                self._transport, verify_request(challenge_id, payment_id, value), call_headers, budget_ms
+            ),
+            payment_id,
         )

@@ -14,7 +14,7 @@ from msgspec import Struct
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 from cashier.wire.transport import Request, Response
 
-Asked = Mapping[str, Any]
+Inputs = Mapping[str, Any]
 
 
 class Adapter(Protocol):
@@ -26,10 +26,10 @@ class Adapter(Protocol):
     `country` (text).
     """
 
-    def request(self, asked: Asked) -> Request:
+    def request(self, asked: Inputs) -> Request:
         """The call to make."""
 
-    def parse(self, status: int, body: bytes, asked: Asked) -> Any:
+    def parse(self, status: int, body: bytes, asked: Inputs) -> Any:
         """The fact, one of `cashier.domain.facts`, for an answer of status 200 or 404.
 
         Raises `Garbled` or `WrongIdentity`; a KeyError, TypeError or ValueError counts as garbled too.
@@ -46,22 +46,22 @@ class Source(Struct, frozen=True):
 
     name: str
     answer: Any
-    target: Callable[[Asked], str]
-    accept: Callable[[Any, Asked], Any]
+    target: Callable[[Inputs], str]
+    accept: Callable[[Any, Inputs], Any]
     decode: Callable[[bytes], Any]
-    parameters: Callable[[Asked], dict[str, Any]] | None
+    parameters: Callable[[Inputs], dict[str, Any]] | None
     recurring: bool
 
-    def request(self, asked: Asked) -> Request:
+    def request(self, asked: Inputs) -> Request:
         return Request(self.target(asked))
 
-    def parse(self, status: int, body: bytes, asked: Asked) -> Any:
+    def parse(self, status: int, body: bytes, asked: Inputs) -> Any:
         if status == 404:
-            refuse_strange(body)
+            check_not_found(body)
             return self.accept(None, asked)
         return self.accept(self.decode(body), asked)
 
-    def convert(self, value: Any, asked: Asked) -> Any:
+    def convert(self, value: Any, asked: Inputs) -> Any:
         """The same for an answer that came as a Python object: None for "there is none", a mapping or a struct of the contract's shape."""
         return self.accept(None if value is None else msgspec.convert(value, self.answer, from_attributes=True), asked)
 
@@ -69,9 +69,9 @@ class Source(Struct, frozen=True):
 def source(
     name: str,
     answer: Any,
-    target: Callable[[Asked], str],
-    accept: Callable[[Any, Asked], Any],
-    parameters: Callable[[Asked], dict[str, Any]] | None = None,
+    target: Callable[[Inputs], str],
+    accept: Callable[[Any, Inputs], Any],
+    parameters: Callable[[Inputs], dict[str, Any]] | None = None,
     *,
     recurring: bool = False,
 ) -> Source:
@@ -85,7 +85,7 @@ class _Said(Struct, frozen=True):
 _said = msgspec.json.Decoder(_Said).decode
 
 
-def refuse_strange(body: bytes) -> None:
+def check_not_found(body: bytes) -> None:
     """Raises `Garbled` for the 404 of somebody who is not the service: a gateway's page, or a path that nobody serves.
 
     Believed, a wrong prefix in a url would mean that nobody has limits, cards or frozen accounts. A body may be empty or an object; where
@@ -101,17 +101,17 @@ def refuse_strange(body: bytes) -> None:
         raise Garbled("a 404 that is not about what was asked for")
 
 
-def read(adapter: Adapter, response: Response | SourceError, asked: Asked) -> Any:
+def parse_response(adapter: Adapter, response: Response | SourceError, asked: Inputs) -> Any:
     """The fact in a response, or the `SourceError` in its place."""
     if isinstance(response, SourceError):
         return response
     status = response.status
     if status in (200, 404):
-        return understood(adapter.parse, status, response.body, asked)
-    return not_answered(status, response.retry_after_s)
+        return parse_or_error(adapter.parse, status, response.body, asked)
+    return error_of_status(status, response.retry_after_s)
 
 
-def not_answered(status: int, retry_after_s: float | None) -> SourceError:
+def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
     """What a status means that brings no answer."""
     if status in (429, 503):
         return Overloaded(f"answered {status}", retry_after_s)
@@ -120,13 +120,13 @@ def not_answered(status: int, retry_after_s: float | None) -> SourceError:
     return Garbled(f"answered {status}, which the contract does not know")
 
 
-def understood(reading: Callable[..., Any], *read: Any) -> Any:
-    """What `reading` makes of what is to be `read`, or the `SourceError` that it raised or that its failure means.
+def parse_or_error(reading: Callable[..., Any], *parse_response: Any) -> Any:
+    """What `reading` makes of what is to be `parse_response`, or the `SourceError` that it raised or that its failure means.
 
     Of a decoding error only the kind and the place are kept: its text may quote the answer.
     """
     try:
-        return reading(*read)
+        return reading(*parse_response)
     except SourceError as error:
         return error.with_traceback(None)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:

@@ -9,10 +9,10 @@ from typing import Any
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
-from cashier.sources.source import Adapter, Source, read, understood
+from cashier.sources.source import Adapter, Source, parse_response, parse_or_error
 from cashier.wire.transport import Response, Transport
 
-Function = Callable[..., Awaitable[Any]]
+UpstreamFunction = Callable[..., Awaitable[Any]]
 
 
 class WireUpstream:
@@ -26,18 +26,18 @@ class WireUpstream:
         self._request = adapter.request
         self._send = transport.send
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         def reply(response: Response | SourceError) -> None:
-            outcome = read(self._adapter, response, known)
+            outcome = parse_response(self._adapter, response, known)
             if isinstance(response, SourceError):
                 heard(outcome)
             else:
                 heard(outcome, response.status == 404, response.body)
 
-        return self._send(self._request(known), trip, budget_ms, reply, avoid)
+        return self._send(self._request(known), call_headers, budget_ms, reply, avoid)
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return understood(self._adapter.parse, 404 if none else 200, body, known)
+    def parse_response(self, none: bool, body: bytes, known: Known) -> Any:
+        return parse_or_error(self._adapter.parse, 404 if none else 200, body, known)
 
 
 class FunctionUpstream:
@@ -51,12 +51,12 @@ class FunctionUpstream:
 
     places = ("in this process",)
 
-    def __init__(self, source: Source, function: Function, needs: tuple[str, ...]) -> None:
+    def __init__(self, source: Source, function: UpstreamFunction, needs: tuple[str, ...]) -> None:
         self._source = source
         self._function = function
         self._needs = needs
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         def finished(task: asyncio.Task[Any]) -> None:
             if not task.cancelled():
                 heard(*self._outcome(task, known))
@@ -64,9 +64,9 @@ class FunctionUpstream:
         asked = {name: known[name] for name in self._needs}
         task = asyncio.get_running_loop().create_task(_called(self._function, asked))
         task.add_done_callback(finished)
-        return _TaskLeg(task, finished)
+        return _FunctionCall(task, finished)
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
+    def parse_response(self, none: bool, body: bytes, known: Known) -> Any:
         """Never asked: what a function returns is not kept as bytes."""
         return Unreachable("a function's answer cannot be kept outside of this process")
 
@@ -74,7 +74,7 @@ class FunctionUpstream:
         error = task.exception()
         if error is None:
             value = task.result()
-            return understood(self._source.convert, value, known), value is None
+            return parse_or_error(self._source.convert, value, known), value is None
         if isinstance(error, SourceError):
             return error, False
         task.get_loop().call_exception_handler(
@@ -87,12 +87,12 @@ class FunctionUpstream:
         return Unreachable(f"the function raised {type(error).__name__}"), False
 
 
-async def _called(function: Function, asked: dict[str, Any]) -> Any:
+async def _called(function: UpstreamFunction, asked: dict[str, Any]) -> Any:
     """Called inside the task, so that what goes wrong in the calling ends where all its trouble ends."""
     return await function(**asked)
 
 
-class _TaskLeg:
+class _FunctionCall:
     __slots__ = ("_finished", "_task")
 
     place = 0

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Amounts, Availability, PayMethod
-from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, encoded
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_encode
 
 CONSULT_TYPE = "consult+jwt"
 _LONGEST = 65_536
@@ -107,8 +107,8 @@ class ConsultTokens:
             "methods": _rows(methods),
         }
         # `signed` spelt out: this is the hot path.
-        begin = self._header + encoded(_encoder.encode(claims))
-        return (begin + b"." + encoded(hmac.digest(self._key, begin, "sha256"))).decode("ascii")
+        begin = self._header + b64url_encode(_encoder.encode(claims))
+        return (begin + b"." + b64url_encode(hmac.digest(self._key, begin, "sha256"))).decode("ascii")
 
     def read(self, text: str) -> ConsultClaims:
         """Raises `TokenRefused`. Whose it is and whether it still holds, is for `must_be_of` and `must_hold` to say."""

@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Struct
 
 # RFC 7518, section 3.2: a key for HS256 has at least the size of its hash.
-SECRET_BYTES = 32
+MIN_SECRET_BYTES = 32
 ISSUER: Literal["cashier"] = "cashier"
 # 32 bytes of signature are 43 characters, and the last carries four bits: any other last character is a second spelling of the same one,
 # which not every version of PyJWT refuses.
@@ -64,9 +64,9 @@ class Keyring:
             raise ValueError("[tokens] secrets is empty: the first one signs, all verify")
         keys = [secret.encode() for secret in secrets]
         for place, key in enumerate(keys, start=1):
-            if len(key) < SECRET_BYTES:
+            if len(key) < MIN_SECRET_BYTES:
                 raise ValueError(
-                    f"[tokens] secrets: number {place} has {len(key)} bytes, at least {SECRET_BYTES} are needed;"
+                    f"[tokens] secrets: number {place} has {len(key)} bytes, at least {MIN_SECRET_BYTES} are needed;"
                     " make one with `openssl rand -base64 32`"
                 )
         self.key = keys[0]
@@ -98,33 +98,33 @@ class Keyring:
         return payload, key
 
 
-def signed(header: bytes, payload: bytes, key: bytes) -> str:
+def sign(header: bytes, payload: bytes, key: bytes) -> str:
     """The whole token. `header` as `Keyring.header` gives it, for this key."""
-    begin = header + encoded(payload)
-    return (begin + b"." + encoded(hmac.digest(key, begin, "sha256"))).decode("ascii")
+    begin = header + b64url_encode(payload)
+    return (begin + b"." + b64url_encode(hmac.digest(key, begin, "sha256"))).decode("ascii")
 
 
-def encoded(octets: bytes) -> bytes:
+def b64url_encode(octets: bytes) -> bytes:
     """Base 64 as JWS has it: for URLs, without padding."""
     return urlsafe_b64encode(octets).rstrip(b"=")
 
 
-def decoded(text: str) -> bytes:
+def b64url_decode(text: str) -> bytes:
     """Raises `ValueError` for what is not base 64."""
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _header_of(text: str) -> _Header:
     try:
-        return _header_decoder.decode(decoded(text.partition(".")[0]))
+        return _header_decoder.decode(b64url_decode(text.partition(".")[0]))
     except (msgspec.DecodeError, ValueError, RecursionError):
         raise TokenRefused("TOKEN_MALFORMED") from None
 
 
 def _written(kid: str, kind: str) -> bytes:
-    return encoded(json.dumps({"alg": "HS256", "kid": kid, "typ": kind}, separators=(",", ":")).encode()) + b"."
+    return b64url_encode(json.dumps({"alg": "HS256", "kid": kid, "typ": kind}, separators=(",", ":")).encode()) + b"."
 
 
 def _kid(key: bytes) -> str:
     """Names a key without telling it: a keyed hash, cut."""
-    return encoded(hmac.digest(key, b"cashier kid", "sha256")[:6]).decode("ascii")
+    return b64url_encode(hmac.digest(key, b"cashier kid", "sha256")[:6]).decode("ascii")

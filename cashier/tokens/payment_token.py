@@ -27,7 +27,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import ChosenFields, HandedOver
 from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.consult_token import OfferedPrice
-from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, decoded, encoded, signed
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_decode, b64url_encode, sign
 
 PAYMENT_TYPE = "payment+jwt"
 # It travels in a header, and ours may have 64 KiB in all. Most tokens have one and a half; the largest that the bounds of a submit allow,
@@ -112,7 +112,7 @@ class PaymentTokens:
         key = self._keyring.key
         sealed = _seal(_Sealed(claims.means, claims.fingerprint), key, claims.payment_id)
         written = _Written(iss=ISSUER, sealed=sealed, **_shown(claims))
-        token = signed(self._keyring.header(PAYMENT_TYPE), msgspec.json.encode(written), key)
+        token = sign(self._keyring.header(PAYMENT_TYPE), msgspec.json.encode(written), key)
         if len(token) > _LONGEST:
             raise ValueError(f"a payment token of {len(token)} characters is longer than {_LONGEST}")
         return token
@@ -144,12 +144,12 @@ def _cipher(key: bytes, payment_id: str) -> AESGCM:
 
 def _seal(sealed: _Sealed, key: bytes, payment_id: str) -> str:
     nonce = os.urandom(_NONCE_BYTES)
-    return encoded(nonce + _cipher(key, payment_id).encrypt(nonce, msgspec.json.encode(sealed), None)).decode("ascii")
+    return b64url_encode(nonce + _cipher(key, payment_id).encrypt(nonce, msgspec.json.encode(sealed), None)).decode("ascii")
 
 
 def _opened(text: str, key: bytes, payment_id: str) -> _Sealed:
     try:
-        octets = decoded(text)
+        octets = b64url_decode(text)
         plain = _cipher(key, payment_id).decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], None)
         return _sealed_decoder.decode(plain)
     except (InvalidTag, ValueError, msgspec.DecodeError):

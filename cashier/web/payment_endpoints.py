@@ -143,8 +143,8 @@ class PaymentEndpoints:
     async def _answer(self, call: PaymentCall) -> Response:
         payments, payment_id = self._payments(call), call.payment_id
         told = read.answered(await self._admission.json(call.request, call.headers))
-        trip = {"request_id": call.identity, "traceparent": call.traceparent}
-        return _answer(await payments.answer(payment_id, told.payment_token, told.value, **trip))
+        call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
+        return _answer(await payments.answer(payment_id, told.payment_token, told.value, **call_headers))
 
     async def _cancel(self, call: PaymentCall) -> Response:
         payments, payment_id = self._payments(call), call.payment_id
@@ -157,8 +157,8 @@ class PaymentEndpoints:
         token = read.payment_token(call.raw, None, secured=self._admission.secured)
         wait_ms = read.wait_ms(call.request.query_params.getlist("wait_ms"))
         await self._only_while_there(call)
-        trip = {"request_id": call.identity, "traceparent": call.traceparent}
-        return _answer(await payments.look(payment_id, token, wait_ms=wait_ms, **trip))
+        call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
+        return _answer(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
 
     async def _follow(self, call: PaymentCall) -> PaymentStream:
         payments, payment_id = self._payments(call), call.payment_id

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
-UNDERSTOOD = "http://host[:port][/prefix], https://host[:port][/prefix] or unix:/path/to.sock"
+ADDRESS_FORMS = "http://host[:port][/prefix], https://host[:port][/prefix] or unix:/path/to.sock"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 # sun_path in Linux's sockaddr_un, less the terminating NUL.
 MAX_SOCKET_PATH_BYTES = 107
@@ -44,7 +44,7 @@ class UpstreamAddress(Struct, frozen=True):
 def parse_addresses(urls: Sequence[str]) -> list[UpstreamAddress]:
     """At least one address; ValueError names the one that is not understood."""
     if not urls:
-        raise ValueError(f"no address given; understood is {UNDERSTOOD}")
+        raise ValueError(f"no address given; understood is {ADDRESS_FORMS}")
     return [parse_address(url) for url in urls]
 
 
@@ -55,7 +55,7 @@ def parse_address(url: str) -> UpstreamAddress:
     except ValueError as error:
         # What stands before an @ may be a password and does not belong into a log.
         shown = url.rpartition("@")[2]
-        raise ValueError(f"address {shown!r}: {error}; understood is {UNDERSTOOD}") from None
+        raise ValueError(f"address {shown!r}: {error}; understood is {ADDRESS_FORMS}") from None
 
 
 def _unix(url: str) -> UpstreamAddress:
@@ -68,7 +68,7 @@ def _unix(url: str) -> UpstreamAddress:
 
 
 def _tcp(url: str) -> UpstreamAddress:
-    if not is_clean(url):
+    if not is_visible_ascii(url):
         raise ValueError("only printable ASCII without spaces is sent")
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
@@ -91,6 +91,6 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def is_clean(text: str) -> bool:
+def is_visible_ascii(text: str) -> bool:
     """Nothing that could end a header line or a request line early: printable ASCII without a space."""
     return text.isascii() and text.isprintable() and " " not in text

@@ -21,17 +21,17 @@ from cashier.wire.aiohttp_guards import (
     CheckedRequest,
     ConnectionLost,
     StaleConnection,
-    never_stuck,
-    note_kept,
-    note_opened,
+    fail_when_closed,
+    note_reused,
+    note_connected,
     report_loss,
 )
-from cashier.wire.delivery import deliver, what_happened
+from cashier.wire.delivery import deliver, describe_failure
 from cashier.wire.load_balancing import BackOff, LoadBalancer
-from cashier.wire.request_writer import CALLER, JSON, refuse_unclean
-from cashier.wire.response_parser import BODILESS, ResponseBounds, retry_after_s
+from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
+from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import FRESH_S, CallHeaders, Reply, Request, Response
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, CallHeaders, OnResponse, Request, Response
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -64,10 +64,10 @@ class AiohttpCall:
 
     __slots__ = ("avoid", "kept", "place", "reply", "sent", "task")
 
-    def __init__(self, reply: Reply, avoid: int) -> None:
+    def __init__(self, reply: OnResponse, avoid: int) -> None:
         self.avoid = avoid
         self.place = 0
-        self.reply: Reply | None = reply
+        self.reply: OnResponse | None = reply
         self.task: asyncio.Task[None] | None = None
         self.kept = False
         self.sent = False
@@ -105,14 +105,14 @@ class AiohttpHostPool:
     def session(self, *, safe: bool = True) -> aiohttp.ClientSession:
         if safe not in self._sessions:
             idle_s = self._settings.idle_s
-            self._sessions[safe] = self._make_session(idle_s if safe else min(idle_s, FRESH_S))
+            self._sessions[safe] = self._make_session(idle_s if safe else min(idle_s, MAX_UNSAFE_IDLE_S))
         return self._sessions[safe]
 
     def _make_session(self, idle_s: float) -> aiohttp.ClientSession:
         settings = self._settings
         connected = aiohttp.TraceConfig()
-        connected.on_connection_reuseconn.append(note_kept)
-        connected.on_connection_create_end.append(note_opened)
+        connected.on_connection_reuseconn.append(note_reused)
+        connected.on_connection_create_end.append(note_connected)
         return aiohttp.ClientSession(
             connector=self._connector(idle_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -152,17 +152,17 @@ class AiohttpHostPool:
                 return Response(
                     answer.status,
                     await self._body(answer),
-                    retry_after_s(answer.headers.get("Retry-After", "").strip().encode()),
+                    parse_retry_after(answer.headers.get("Retry-After", "").strip().encode()),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise NotConnected(f"{name}: {what_happened(error)}", sent=call.sent) from error
+            raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         except aiohttp.ClientResponseError as error:
             # Its message may quote the line that it could not read.
             raise Garbled(f"{name}: not an answer in HTTP/1.1") from error
         except aiohttp.ClientPayloadError as error:
             raise Unreachable(f"{name}: closed before a whole answer") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{name}: {what_happened(error)}", sent=call.sent) from error
+            raise Unreachable(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         finally:
             self.load -= 1
 
@@ -180,12 +180,12 @@ class AiohttpHostPool:
             raise Garbled(f"{name}: a content encoding that was not accepted")
         if (answer.content_length or 0) > bounds.max_body_bytes:
             raise Garbled(f"{name}: a body of more than {bounds.max_body_bytes} bytes announced")
-        if answer.content_length is None and not encodings and answer.status not in BODILESS:
+        if answer.content_length is None and not encodings and answer.status not in BODILESS_STATUSES:
             raise Garbled(f"{name}: a body whose end cannot be told from a broken connection")
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        with never_stuck(answer, Garbled(f"{self.address.name}: a body in no known framing")):
+        with fail_when_closed(answer, Garbled(f"{self.address.name}: a body in no known framing")):
             async for part in answer.content.iter_any():
                 body += part
                 if len(body) > self._bounds.max_body_bytes:
@@ -218,9 +218,11 @@ class AiohttpClient:
         for lane in self._lanes:
             lane.session()
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> AiohttpCall:
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> AiohttpCall:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
-        refuse_unclean(request, trip)
+        check_request(request, call_headers)
         call = AiohttpCall(reply, avoid)
         refusal = self._refusal()
         if refusal is not None:
@@ -228,7 +230,7 @@ class AiohttpClient:
             return call
         lane = self._next_lane(call)
         call.task = task = asyncio.get_running_loop().create_task(
-            self._run(call, lane, request, _headers(request, trip, budget_ms))
+            self._run(call, lane, request, _headers(request, call_headers, budget_ms))
         )
         self._calls[task] = call
         task.add_done_callback(self._over)
@@ -239,7 +241,7 @@ class AiohttpClient:
         call = self._calls.pop(task)
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
-            call.finish(Unreachable(f"{self._names()}: {what_happened(bug)}", sent=call.sent))
+            call.finish(Unreachable(f"{self._names()}: {describe_failure(bug)}", sent=call.sent))
             raise bug
 
     def _refusal(self) -> SourceError | None:
@@ -304,17 +306,17 @@ class AiohttpClient:
         return f"<ViaAiohttp {' '.join(map(repr, self._lanes))}>"
 
 
-def _headers(request: Request, trip: CallHeaders, budget_ms: int) -> dict[str, str]:
+def _headers(request: Request, call_headers: CallHeaders, budget_ms: int) -> dict[str, str]:
     headers = {
         "X-Caller": CALLER,
-        "Accept": JSON,
+        "Accept": JSON_MEDIA_TYPE,
         "Accept-Encoding": "identity",
-        "X-Request-Id": trip.request_id,
+        "X-Request-Id": call_headers.request_id,
         "X-Deadline-Ms": str(budget_ms),
     }
-    if trip.traceparent:
-        headers["traceparent"] = trip.traceparent
+    if call_headers.traceparent:
+        headers["traceparent"] = call_headers.traceparent
     if request.body or request.method not in ("GET", "DELETE"):
-        headers["Content-Type"] = JSON
+        headers["Content-Type"] = JSON_MEDIA_TYPE
     headers.update(request.headers)
     return headers

@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 
 from cashier.source_errors import Garbled, Unreachable
-from cashier.wire.delivery import what_happened
+from cashier.wire.delivery import describe_failure
 
 
 class StaleConnection(Unreachable):
@@ -48,23 +48,23 @@ async def report_loss(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         # The text of a ServerDisconnectedError may hold what had come of the answer.
-        happened = what_happened(error if isinstance(error, OSError) else None)
+        happened = describe_failure(error if isinstance(error, OSError) else None)
         raise ConnectionLost(f"{request.url.origin()}: {happened}") from error
 
 
-async def note_kept(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+async def note_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
     """For a trace: this request goes out on a connection that had answered before."""
     context.trace_request_ctx.kept = True
     context.trace_request_ctx.sent = True
 
 
-async def note_opened(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
+async def note_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
     """For a trace: this request has a connection of its own, and is written next."""
     context.trace_request_ctx.sent = True
 
 
 @contextmanager
-def never_stuck(answer: aiohttp.ClientResponse, verdict: Garbled) -> Iterator[None]:
+def fail_when_closed(answer: aiohttp.ClientResponse, verdict: Garbled) -> Iterator[None]:
     """While a body is read. Where one breaks the protocol after its head was handed on, aiohttp closes the connection and tells nobody."""
 
     def tell(_closed: asyncio.Future[None]) -> None:

@@ -10,7 +10,7 @@ from cashier.wire.response_parser import ResponseBounds, ResponseParser
 
 if TYPE_CHECKING:
     from cashier.wire.host_pool import HostPool
-    from cashier.wire.pending_call import WireCall
+    from cashier.wire.http1_call import Http1Call
 
 
 class ConnectionOwner(Protocol):
@@ -38,7 +38,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._keeper = keeper
         self._answers = ResponseParser(lane.address.name, bounds)
         self.lane = lane
-        self.call: WireCall | None = None
+        self.call: Http1Call | None = None
         self.kept = False
         self.idle_since_s = 0.0
 
@@ -56,7 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Some of the answer to the question under way has come."""
         return self._answers.begun
 
-    def ask(self, call: WireCall, question: bytes) -> None:
+    def ask(self, call: Http1Call, question: bytes) -> None:
         self.call = call
         self._transport.write(question)
 

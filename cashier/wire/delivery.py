@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from cashier.source_errors import SourceError
-from cashier.wire.transport import Reply, Response
+from cashier.wire.transport import OnResponse, Response
 
 
-def what_happened(error: BaseException | None) -> str:
+def describe_failure(error: BaseException | None) -> str:
     """For operators: what broke a connection, without anything that went over it. None is an orderly close."""
     if error is None:
         return "closed before a whole answer"
@@ -17,7 +17,7 @@ def what_happened(error: BaseException | None) -> str:
     return type(error).__name__
 
 
-def deliver(reply: Reply, outcome: Response | SourceError) -> None:
+def deliver(reply: OnResponse, outcome: Response | SourceError) -> None:
     """Calls `reply`. What it raises is a bug of the asker and goes to the loop's exception handler, as a bug in any callback does."""
     try:
         reply(outcome)

@@ -8,11 +8,11 @@ import ssl
 from cashier.source_errors import Unreachable
 from cashier.wire.addresses import UpstreamAddress
 from cashier.wire.connection import ConnectionOwner, UpstreamConnection
-from cashier.wire.delivery import what_happened
+from cashier.wire.delivery import describe_failure
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.response_parser import ResponseBounds
-from cashier.wire.transport import FRESH_S
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S
 
 
 class HostPool:
@@ -54,8 +54,8 @@ class HostPool:
         return None
 
     def take_fresh(self, now_s: float) -> UpstreamConnection | None:
-        """The same for what must not be sent twice: only one that was in use a moment ago. See `FRESH_S`."""
-        while self.idle and now_s - self.idle[-1].idle_since_s < FRESH_S:
+        """The same for what must not be sent twice: only one that was in use a moment ago. See `MAX_UNSAFE_IDLE_S`."""
+        while self.idle and now_s - self.idle[-1].idle_since_s < MAX_UNSAFE_IDLE_S:
             connection = self.idle.pop()
             if connection.usable:
                 return connection
@@ -95,7 +95,7 @@ class HostPool:
         except TimeoutError:
             raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
-            raise Unreachable(f"{address.name}: {what_happened(error)}", sent=False) from error
+            raise Unreachable(f"{address.name}: {describe_failure(error)}", sent=False) from error
         return made
 
     def __repr__(self) -> str:

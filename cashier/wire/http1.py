@@ -18,14 +18,14 @@ from msgspec import Meta, Struct
 from cashier.source_errors import Shed, SourceError, Unreachable
 from cashier.wire.addresses import parse_addresses
 from cashier.wire.connection import UpstreamConnection
-from cashier.wire.delivery import what_happened
+from cashier.wire.delivery import describe_failure
 from cashier.wire.host_pool import HostPool
 from cashier.wire.load_balancing import LoadBalancer
-from cashier.wire.pending_call import WireCall
-from cashier.wire.request_writer import refuse_unclean
+from cashier.wire.http1_call import Http1Call
+from cashier.wire.request_writer import check_request
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls
-from cashier.wire.transport import CallHeaders, Reply, Request
+from cashier.wire.transport import CallHeaders, OnResponse, Request
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -62,8 +62,8 @@ class Http1Client:
         self.places = tuple(address.name for address in addresses)
         self._sole = self._lanes[0] if len(self._lanes) == 1 else None
         self._choice = LoadBalancer(self._lanes)
-        self._queue: deque[WireCall] = deque()
-        self._connects: dict[asyncio.Task[UpstreamConnection], WireCall | None] = {}
+        self._queue: deque[Http1Call] = deque()
+        self._connects: dict[asyncio.Task[UpstreamConnection], Http1Call | None] = {}
         self._expiry: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self._closed = False
@@ -75,10 +75,12 @@ class Http1Client:
         if self._connects:
             await asyncio.wait(tuple(self._connects))
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> WireCall:
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> Http1Call:
         """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
-        refuse_unclean(request, trip)
-        call = WireCall(request, trip, budget_ms, reply, avoid)
+        check_request(request, call_headers)
+        call = Http1Call(request, call_headers, budget_ms, reply, avoid)
         if self._closed:
             self._refuse(call, Unreachable(f"{self._names()}: closed", sent=False))
             return call
@@ -87,7 +89,7 @@ class Http1Client:
         connection = lane.take() if request.safe else lane.take_fresh(monotonic())
         if connection is not None:
             call.connection = connection
-            connection.ask(call, lane.heads.whole(request, trip, budget_ms))
+            connection.ask(call, lane.heads.whole(request, call_headers, budget_ms))
         else:
             self._wait(call, lane)
         return call
@@ -97,24 +99,24 @@ class Http1Client:
 
     # Waiting for a connection
 
-    def _wait(self, call: WireCall, lane: HostPool) -> None:
+    def _wait(self, call: Http1Call, lane: HostPool) -> None:
         if len(self._queue) >= self._settings.queue:
             self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
             return
         call.join_queue(self._queue)
         self._open_for(call, lane)
 
-    def _refuse(self, call: WireCall, error: SourceError) -> None:
+    def _refuse(self, call: Http1Call, error: SourceError) -> None:
         asyncio.get_running_loop().call_soon(call.finish, error)
 
     def _has_room(self, lane: HostPool) -> bool:
         return lane.size < self._settings.connections
 
-    def _begin(self, connection: UpstreamConnection, call: WireCall) -> None:
+    def _begin(self, connection: UpstreamConnection, call: Http1Call) -> None:
         call.leave_queue()
         call.connection = connection
         call.place = connection.lane.place
-        connection.ask(call, connection.lane.heads.whole(call.request, call.trip, call.left_ms()))
+        connection.ask(call, connection.lane.heads.whole(call.request, call.call_headers, call.left_ms()))
 
     def freed(self, connection: UpstreamConnection) -> None:
         """Who waits longest gets it, whether or not a connection is being opened for them: that one will serve the next."""
@@ -134,7 +136,7 @@ class Http1Client:
 
     # Opening connections
 
-    def _open_for(self, call: WireCall, lane: HostPool) -> bool:
+    def _open_for(self, call: Http1Call, lane: HostPool) -> bool:
         """False where there is no room. What may not have an idle connection makes some, and is seen to when that one is closed."""
         if self._has_room(lane):
             self._connect(lane, call)
@@ -143,7 +145,7 @@ class Http1Client:
             lane.make_room()
         return False
 
-    def _connect(self, lane: HostPool, call: WireCall | None) -> None:
+    def _connect(self, lane: HostPool, call: Http1Call | None) -> None:
         """For `call`, or ahead of need. The connection may in the end serve another; a failure is charged to this call alone."""
         lane.connecting += 1
         if call is not None:
@@ -154,7 +156,7 @@ class Http1Client:
         self._connects[task] = call
         task.add_done_callback(partial(self._connected, lane, call))
 
-    def _connected(self, lane: HostPool, call: WireCall | None, task: asyncio.Task[UpstreamConnection]) -> None:
+    def _connected(self, lane: HostPool, call: Http1Call | None, task: asyncio.Task[UpstreamConnection]) -> None:
         del self._connects[task]
         lane.connecting -= 1
         if call is not None:
@@ -177,12 +179,12 @@ class Http1Client:
         else:
             self.freed(connection)
 
-    def _not_connected(self, lane: HostPool, call: WireCall | None, error: BaseException) -> None:
+    def _not_connected(self, lane: HostPool, call: Http1Call | None, error: BaseException) -> None:
         """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
         unreachable = (
             error
             if isinstance(error, Unreachable)
-            else Unreachable(f"{lane.address.name}: {what_happened(error)}", sent=False)
+            else Unreachable(f"{lane.address.name}: {describe_failure(error)}", sent=False)
         )
         lane.back_off.failed(monotonic())
         if call is not None and call.waits:
@@ -191,7 +193,7 @@ class Http1Client:
         if unreachable is not error:
             raise error
 
-    def _try_elsewhere(self, call: WireCall, unreachable: Unreachable) -> None:
+    def _try_elsewhere(self, call: Http1Call, unreachable: Unreachable) -> None:
         """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
         if call.attempts < len(self._lanes) and self._open_for(call, self._next_lane(call.avoid)):
             return
@@ -217,12 +219,12 @@ class Http1Client:
             if connection.kept and not connection.answered and call.request.safe:
                 self._retry(call, lane)
             else:
-                call.finish(Unreachable(f"{lane.address.name}: {what_happened(error)}"))
+                call.finish(Unreachable(f"{lane.address.name}: {describe_failure(error)}"))
         self._use_room()
         if self._drained is not None and not any(lane.open for lane in self._lanes):
             self._drained.set_result(None)
 
-    def _retry(self, call: WireCall, lane: HostPool) -> None:
+    def _retry(self, call: Http1Call, lane: HostPool) -> None:
         """The upstream had closed a kept connection when our question came. Once, and on a fresh connection: the others may be as old."""
         call.retried = True
         call.attempts = 0

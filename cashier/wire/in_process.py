@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 
 from cashier.source_errors import SourceError, Unreachable
 from cashier.wire.delivery import deliver
-from cashier.wire.transport import CallHeaders, Reply, Request, Response
+from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
-Call = Callable[[Request], Awaitable[Response]]
+LocalFunction = Callable[[Request], Awaitable[Response]]
 
 # How long closing leaves to what was begun and may not be broken off: it moves money, and is mostly done within milliseconds.
-LAST_CALLS_S = 1.0
+CLOSE_GRACE_S = 1.0
 
 
 class InProcessTransport:
@@ -30,9 +30,9 @@ class InProcessTransport:
 
     places = ("local",)
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: LocalFunction) -> None:
         self._call = call
-        self._under_way: set[_Work] = set()
+        self._under_way: set[_InProcessCall] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -41,9 +41,11 @@ class InProcessTransport:
     async def open(self) -> None:
         """There is nothing to open."""
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> _Work:
-        """As of `Transport`. `trip`, `budget_ms` and `avoid` are for services elsewhere and go nowhere."""
-        work = _Work(request, reply)
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> _InProcessCall:
+        """As of `Transport`. `call_headers`, `budget_ms` and `avoid` are for services elsewhere and go nowhere."""
+        work = _InProcessCall(request, reply)
         work.task = asyncio.get_running_loop().create_task(_refused() if self._closed else self._made(work))
         self._under_way.add(work)
         work.task.add_done_callback(lambda _: self._ended(work))
@@ -57,17 +59,17 @@ class InProcessTransport:
             work.finish(Unreachable("local: closed", sent=work.sent))
             work.let_go()
         if left:
-            _, late = await asyncio.wait([work.task for work in left], timeout=LAST_CALLS_S)
+            _, late = await asyncio.wait([work.task for work in left], timeout=CLOSE_GRACE_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _made(self, work: _Work) -> Response:
+    async def _made(self, work: _InProcessCall) -> Response:
         """Called inside the task, so that what goes wrong in the calling ends where all its trouble ends."""
         work.sent = True
         return await self._call(work.request)
 
-    def _ended(self, work: _Work) -> None:
+    def _ended(self, work: _InProcessCall) -> None:
         self._under_way.discard(work)
         if work.task.cancelled():
             work.finish(Unreachable("local: the function was cancelled", sent=work.sent))
@@ -87,7 +89,7 @@ class InProcessTransport:
             work.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
 
 
-class _Work:
+class _InProcessCall:
     """A call under way: an `Exchange`, and the task that does it. `sent`: the function was called."""
 
     __slots__ = ("_reply", "request", "sent", "task")
@@ -95,10 +97,10 @@ class _Work:
     place = 0
     task: asyncio.Task[Response]
 
-    def __init__(self, request: Request, reply: Reply) -> None:
+    def __init__(self, request: Request, reply: OnResponse) -> None:
         self.request = request
         self.sent = False
-        self._reply: Reply | None = reply
+        self._reply: OnResponse | None = reply
 
     def finish(self, outcome: Response | SourceError) -> None:
         reply, self._reply = self._reply, None

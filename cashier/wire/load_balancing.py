@@ -39,25 +39,25 @@ class BalancedHost(Protocol):
     def back_off(self) -> BackOff: ...
 
 
-Lane = TypeVar("Lane", bound=BalancedHost)
+Host = TypeVar("Host", bound=BalancedHost)
 
 
-class LoadBalancer(Generic[Lane]):
+class LoadBalancer(Generic[Host]):
     """Least load wins, ties rotate; where all that may be asked are in back-off, the one whose back-off ends first."""
 
     __slots__ = ("_turn", "lanes")
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    def __init__(self, lanes: Sequence[Host]) -> None:
         self.lanes = lanes
         self._turn = 0
 
-    def next(self, now_s: float, avoid: int = 0) -> Lane:
+    def next(self, now_s: float, avoid: int = 0) -> Host:
         """`avoid` has a bit for each lane to leave out, by index; where that would leave none, it is not heeded."""
         count = len(self.lanes)
         if avoid + 1 >> count:
             avoid = 0
         self._turn = (self._turn + 1) % count
-        best: Lane | None = None
+        best: Host | None = None
         for step in range(count):
             index = (self._turn + step) % count
             lane = self.lanes[index]

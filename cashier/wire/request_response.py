@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from cashier.source_errors import Silent, SourceError
+from cashier.source_errors import TimedOut, SourceError
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-async def ask(transport: Transport, request: Request, trip: CallHeaders, budget_ms: int) -> Response | SourceError:
-    """The answer, or what came in its place; `Silent` after `budget_ms`, which is at least 1. Never raises for what a network does.
+async def send_and_wait(
+    transport: Transport, request: Request, call_headers: CallHeaders, budget_ms: int
+) -> Response | SourceError:
+    """The answer, or what came in its place; `TimedOut` after `budget_ms`, which is at least 1. Never raises for what a network does.
 
     Whoever stops waiting, by the budget or by cancellation, abandons the call: an answer that comes later is heard by nobody. What is
     not safe has to be looked up then, unless the error's `sent` is False; a call that was cancelled may always have been sent.
@@ -25,9 +27,9 @@ async def ask(transport: Transport, request: Request, trip: CallHeaders, budget_
         # Abandoned here and not when the waiter wakes: in between it might still be sent.
         sent = exchange.sent
         exchange.abandon()
-        reply(Silent(f"no answer within {budget_ms} ms", sent=sent))
+        reply(TimedOut(f"no answer within {budget_ms} ms", sent=sent))
 
-    exchange = transport.send(request, trip, budget_ms, reply)
+    exchange = transport.send(request, call_headers, budget_ms, reply)
     timer = loop.call_later(budget_ms / 1000, give_up)
     try:
         return await told

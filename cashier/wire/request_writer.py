@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
-from cashier.wire.addresses import UpstreamAddress, is_clean
+from cashier.wire.addresses import UpstreamAddress, is_visible_ascii
 from cashier.wire.transport import CallHeaders, Request
 
 # HEAD and CONNECT answer in frames of their own, TRACE and OPTIONS are not asked of a source.
-METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
+ALLOWED_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 CALLER = "cashier"
-JSON = "application/json"
+JSON_MEDIA_TYPE = "application/json"
 # RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # What every request has already, and what decides where a request ends or what becomes of its connection.
@@ -23,18 +23,21 @@ _OURS = frozenset((
 ))  # fmt: skip
 
 
-def refuse_unclean(request: Request, trip: CallHeaders) -> None:
+def check_request(request: Request, call_headers: CallHeaders) -> None:
     """ValueError for what cannot be sent as it is. That is a bug on our side: nobody else makes requests."""
     target = request.target
     # One look at all three together: this runs on every call.
-    if not is_clean(f"{target}{trip.request_id}{trip.traceparent}") or not trip.request_id:
+    if (
+        not is_visible_ascii(f"{target}{call_headers.request_id}{call_headers.traceparent}")
+        or not call_headers.request_id
+    ):
         raise ValueError(
-            f"target {target!r}, request id {trip.request_id!r} and traceparent {trip.traceparent!r} must be printable ASCII"
+            f"target {target!r}, request id {call_headers.request_id!r} and traceparent {call_headers.traceparent!r} must be printable ASCII"
         )
     if not target.startswith("/") or "#" in target:
         raise ValueError(f"target {target!r} is not a path with a query")
-    if request.method not in METHODS:
-        raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(METHODS))}")
+    if request.method not in ALLOWED_METHODS:
+        raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(ALLOWED_METHODS))}")
     if request.headers:
         _refuse_unclean_headers(request.headers)
 
@@ -45,7 +48,7 @@ def _refuse_unclean_headers(headers: tuple[tuple[str, str], ...]) -> None:
     for name, value in headers:
         if not _TOKEN.fullmatch(name) or name.lower() in _OURS or names.count(name.lower()) > 1:
             raise ValueError(f"header {name!r} is not a name, not ours to choose, or there twice")
-        if not value or not is_clean(value):
+        if not value or not is_visible_ascii(value):
             raise ValueError(f"the value of header {name} must be printable ASCII")
 
 
@@ -57,18 +60,18 @@ class RequestWriter:
     def __init__(self, address: UpstreamAddress) -> None:
         self._prefix = address.prefix
         self._constant = (
-            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON}\r\n"
+            f" HTTP/1.1\r\nHost: {address.authority}\r\nX-Caller: {CALLER}\r\nAccept: {JSON_MEDIA_TYPE}\r\n"
             "Accept-Encoding: identity\r\nX-Request-Id: "
         )
 
-    def whole(self, request: Request, trip: CallHeaders, budget_ms: int) -> bytes:
-        """Head and body of a request that `refuse_unclean` let pass."""
+    def whole(self, request: Request, call_headers: CallHeaders, budget_ms: int) -> bytes:
+        """Head and body of a request that `check_request` let pass."""
         body = request.body
-        text = f"{request.method} {self._prefix}{request.target}{self._constant}{trip.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"
-        if trip.traceparent:
-            text += f"traceparent: {trip.traceparent}\r\n"
+        text = f"{request.method} {self._prefix}{request.target}{self._constant}{call_headers.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"
+        if call_headers.traceparent:
+            text += f"traceparent: {call_headers.traceparent}\r\n"
         if request.headers:
             text += "".join(f"{name}: {value}\r\n" for name, value in request.headers)
         if not body and request.method in ("GET", "DELETE"):
             return f"{text}\r\n".encode("ascii")
-        return f"{text}Content-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body
+        return f"{text}Content-Type: {JSON_MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n".encode("ascii") + body

@@ -15,8 +15,8 @@ from cashier.wire.transport import Response
 # Room for the size line and the two line ends of one chunk, so that an honest answer in small chunks is not taken for a flood.
 CHUNK_FRAME_BYTES = 16
 # 100 and 103 come once or twice; more is somebody keeping us busy.
-MAX_INTERIMS = 8
-BODILESS = frozenset((204, 304))
+MAX_INTERIM_RESPONSES = 8
+BODILESS_STATUSES = frozenset((204, 304))
 
 
 class ResponseBounds(Struct, frozen=True):
@@ -80,7 +80,7 @@ class ResponseParser:
             return None
         self.reusable = self.reusable and not surplus
         response = Response(
-            self._status, bytes(self._body), retry_after_s(self._retry_after) if self._retry_after else None
+            self._status, bytes(self._body), parse_retry_after(self._retry_after) if self._retry_after else None
         )
         self._next()
         return response
@@ -128,13 +128,13 @@ class ResponseParser:
         self._status = status = self._parser.get_status_code()
         if status < 200:
             self._interims += 1
-            if status < 100 or status == 101 or self._interims > MAX_INTERIMS:
+            if status < 100 or status == 101 or self._interims > MAX_INTERIM_RESPONSES:
                 raise Garbled(f"{self._name}: status {status} in the place of an answer")
             return
         self.reusable = self._parser.should_keep_alive()
         if self._length > self._bounds.max_body_bytes:
             raise Garbled(f"{self._name}: a body of more than {self._bounds.max_body_bytes} bytes announced")
-        if status in BODILESS:
+        if status in BODILESS_STATUSES:
             # It announces a body and has none; should one come all the same, it must not meet the next question.
             self.reusable = self.reusable and self._length <= 0 and not self._chunked
         elif self._length < 0 and not self._chunked:
@@ -168,6 +168,6 @@ class ResponseParser:
 _TELLING = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))
 
 
-def retry_after_s(value: bytes) -> float | None:
+def parse_retry_after(value: bytes) -> float | None:
     """The seconds that a `Retry-After` names; None for a date or nonsense. Ten digits are three centuries and no answer either."""
     return float(value) if value.isdigit() and len(value) < 10 else None

@@ -14,7 +14,7 @@ from cashier.source_errors import SourceError
 
 # What is not safe goes out on a connection that was in use within this time, or on a new one: of a kept connection that the upstream is
 # just closing nobody can tell whether it took the request. Servers close what is idle after 2 to 75 seconds, none after less than 1.
-FRESH_S = 1.0
+MAX_UNSAFE_IDLE_S = 1.0
 
 
 class Request(Struct, frozen=True):
@@ -55,7 +55,7 @@ class Response(Struct, frozen=True):
         return f"<Response {self.status} {len(self.body)} B>"
 
 
-Reply = Callable[[Response | SourceError], None]
+OnResponse = Callable[[Response | SourceError], None]
 
 
 class TransportCall(Protocol):
@@ -83,7 +83,9 @@ class Transport(Protocol):
     async def open(self) -> None:
         """Open connections ahead. A source that cannot be reached yet is no error: it will be tried again when it is needed."""
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> TransportCall:
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> TransportCall:
         """Start a call. `reply` is called exactly once, later than this returns, unless the exchange is abandoned first.
 
         `avoid` has a bit for each place that should not be asked; where that would leave none, it is not heeded.

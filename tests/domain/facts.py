@@ -45,7 +45,7 @@ from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Order, OrderStatus, Product, Terminal
 from cashier.domain.pay_method import Kind, Option, PayMethod
 from cashier.domain.ranking import Weights, ranked
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 
 NOW = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
 OPTIONAL = ("card", "balance", "channel", "quota", "marketing")
@@ -215,7 +215,7 @@ class World(Struct, frozen=True, kw_only=True):
     quotas: tuple[Quota, ...] = ()
     promotions: tuple[Promotion, ...] = ()
     boosts: tuple[Boost, ...] = ()
-    silent: Mapping[str, Why] = {}
+    silent: Mapping[str, MissingCause] = {}
     catalog: Catalog = CATALOG
     weights: Weights = Weights()
     now: datetime = NOW

@@ -12,7 +12,7 @@ from cashier.domain.facts import Balances, Cards
 from cashier.domain.money import MAX_VALUE
 from cashier.domain.order import MAX_ORDER_VALUE
 from cashier.domain.pay_method import Availability, Kind
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import OPTIONAL, World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota
 
@@ -33,8 +33,8 @@ def of_everything() -> World:
     )
 
 
-@pytest.mark.parametrize("silent", [{}, dict.fromkeys(OPTIONAL, Why.TIMEOUT)], ids=["all known", "all silent"])
-def test_nothing_that_a_consultation_makes_is_part_of_a_cycle(silent: dict[str, Why]) -> None:
+@pytest.mark.parametrize("silent", [{}, dict.fromkeys(OPTIONAL, MissingCause.TIMEOUT)], ids=["all known", "all silent"])
+def test_nothing_that_a_consultation_makes_is_part_of_a_cycle(silent: dict[str, MissingCause]) -> None:
     world = of_everything().but(silent=silent)
     world.methods()
     gc.collect()

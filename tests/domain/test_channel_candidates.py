@@ -12,7 +12,7 @@ from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidat
 from cashier.domain.facts import CardType, Channel, ChannelStatus
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 from tests.domain.facts import (
     World,
     account,
@@ -186,7 +186,7 @@ def test_what_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
 
 def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
     for source in ("channel", "quota"):
-        its = found(one_of_each(silent={source: Why.TIMEOUT}), "WALLET:ALIPAY")
+        its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), "WALLET:ALIPAY")
         assert its.quote.refusal is not None
         assert (its.quote.refusal.undetermined, its.quote.refusal.source, its.channels) == (True, source, ())
 
@@ -201,7 +201,7 @@ def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
     ],
 )
 def test_what_a_silent_service_would_know_of_is_undetermined_and_not_absent(source: str, method_id: str) -> None:
-    its = found(one_of_each(silent={source: Why.TIMEOUT}), method_id)
+    its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), method_id)
     assert its.quote.refusal is not None
     assert (its.quote.refusal.undetermined, its.quote.refusal.source) == (True, source)
 

@@ -21,7 +21,7 @@ from cashier.domain.pay_method import (
     Remedy,
     RemedyType,
 )
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import (
     NOW,
@@ -200,7 +200,7 @@ def test_who_has_no_card_is_asked_to_link_one_where_cards_are_taken() -> None:
 
 
 def test_who_has_no_card_is_told_so_even_while_the_gateway_is_silent() -> None:
-    assert code(World(silent={"channel": Why.TIMEOUT}).method("QUICK_PAY")) is ReasonCode.CARD_UNBOUND
+    assert code(World(silent={"channel": MissingCause.TIMEOUT}).method("QUICK_PAY")) is ReasonCode.CARD_UNBOUND
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_refused_way_still_shows_what_it_would_cost_and_carry() -> None:
 
 
 def test_a_refused_kind_does_not_vanish_with_the_gateway() -> None:
-    method = World(silent={"channel": Why.TIMEOUT}, merchant=merchant(kinds=frozenset({Kind.BALANCE}))).method("WALLET")
+    method = World(silent={"channel": MissingCause.TIMEOUT}, merchant=merchant(kinds=frozenset({Kind.BALANCE}))).method("WALLET")
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.MERCHANT_NOT_PERMITTED)
 
 

@@ -16,7 +16,7 @@ from cashier.domain.legs import EngineLeg, EngineLegType, LegsDoNotAddUp, LegsRe
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.quote import Quote
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import World, account, card, channel, cny, one_of_each, order, promotion
 from .worlds import worlds
@@ -155,7 +155,7 @@ def test_a_balance_that_a_card_has_to_complete_never_gives_it_all() -> None:
 def test_a_method_that_is_refused_or_undetermined_has_no_legs_and_says_why() -> None:
     short = World(accounts=(account(1),))
     assert made(short, "BALANCE:b_1") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.BALANCE_INSUFFICIENT)
-    silent = one_of_each(silent={"quota": Why.TIMEOUT})
+    silent = one_of_each(silent={"quota": MissingCause.TIMEOUT})
     assert made(silent, "QUICK_PAY:c_CMB") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.SOURCE_TIMEOUT)
     assert legs(short.method("BALANCE:b_1"), Quote(None), None) == LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
 

@@ -18,7 +18,7 @@ from cashier.domain.offer_diff import AcceptedOffer, Change, ChangeType, Current
 from cashier.domain.order import Blocked, Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.payment_request import ChosenFields
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, OfferedPrice
 from cashier.tokens.jws import Keyring
 from tests.domain.facts import World, account, agreement, card, channel, cny, order, promotion, quota
@@ -283,7 +283,7 @@ def test_an_order_of_another_amount_is_told_even_where_discounts_make_up_for_it(
 def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
     source: str, method_id: str, option_id: str | None
 ) -> None:
-    quiet = but(silent={source: Why.TIMEOUT})
+    quiet = but(silent={source: MissingCause.TIMEOUT})
     assert silent(SHOP, quiet, method_id, option_id) == (source,)
     if source != "marketing":
         assert {change.what for change in found(SHOP, quiet, method_id, option_id)} <= {
@@ -293,22 +293,22 @@ def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
 
 
 def test_a_source_that_has_no_say_in_the_chosen_way_may_be_silent() -> None:
-    assert silent(SHOP, but(silent={"card": Why.TIMEOUT}), "WALLET:ALIPAY") == ()
-    assert silent(SHOP, but(silent={"balance": Why.TIMEOUT}), "QUICK_PAY:c_CMB") == ()
+    assert silent(SHOP, but(silent={"card": MissingCause.TIMEOUT}), "WALLET:ALIPAY") == ()
+    assert silent(SHOP, but(silent={"balance": MissingCause.TIMEOUT}), "QUICK_PAY:c_CMB") == ()
     plain = but(promotions=())
-    assert silent(plain, plain.but(silent={"marketing": Why.TIMEOUT}), "WALLET:ALIPAY") == ()
+    assert silent(plain, plain.but(silent={"marketing": MissingCause.TIMEOUT}), "WALLET:ALIPAY") == ()
 
 
 def test_an_option_that_is_closed_is_closed_whoever_is_silent_about_the_others() -> None:
     closed = channel(Kind.VA, "BNI", status=ChannelStatus.CLOSED, fee_bps=50)
-    quiet = but(channels=(channel(Kind.VA, "BCA"), closed), silent={"quota": Why.TIMEOUT})
+    quiet = but(channels=(channel(Kind.VA, "BCA"), closed), silent={"quota": MissingCause.TIMEOUT})
     assert silent(SHOP, quiet, "VA", "BCA") == ("quota",)
     assert silent(SHOP, quiet, "VA", "BNI") == ()
     assert found(SHOP, quiet, "VA", "BNI")[0].reason is ReasonCode.CHANNEL_CLOSED
 
 
 def test_a_price_that_could_not_be_told_with_the_offer_is_told_now() -> None:
-    quiet = but(silent={"channel": Why.TIMEOUT})
+    quiet = but(silent={"channel": MissingCause.TIMEOUT})
     assert found(quiet, SHOP, "QUICK_PAY:c_CMB", expected_payable=cny(9_500), promotion_ids=("p_1",)) == (
         Change(what=ChangeType.PRICE_CHANGED, before=None, after=cny(9_500)),
     )

@@ -11,10 +11,10 @@ import pytest
 from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
 from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus, Product
 from cashier.domain.order_checks import block
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 from tests.domain.facts import NOW, cny, member, merchant, order, request
 
-SILENT = Missing("merchant", Why.TIMEOUT)
+SILENT = Missing("merchant", MissingCause.TIMEOUT)
 
 # In the order in which they are made. Each is one thing that is wrong, as changes to what is asked, the order, the merchant, the member.
 WRONGS: list[tuple[Blocked, dict[str, dict[str, Any]]]] = [

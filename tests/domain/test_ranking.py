@@ -9,7 +9,7 @@ import pytest
 from cashier.domain.facts import Boost, CardStatus, ChannelStatus
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Health, Kind
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import World, account, agreement, card, channel, cny, member, one_of_each, order, promotion
 
@@ -28,10 +28,10 @@ def test_usable_ways_come_first_then_undetermined_ones_then_the_rest_whatever_th
         accounts=(account(50_000),),
         channels=(channel(Kind.QUICK_PAY, "CMB"),),
         member=member((Kind.QUICK_PAY, 100), last_used=(Kind.QUICK_PAY, "c_CMB")),
-        silent={"marketing": Why.TIMEOUT},
+        silent={"marketing": MissingCause.TIMEOUT},
     )
     assert world.ids() == ["BALANCE:b_1", "QUICK_PAY:c_CMB"]
-    silent = one_of_each(cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": Why.TIMEOUT}).methods()
+    silent = one_of_each(cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": MissingCause.TIMEOUT}).methods()
     assert silent[0].method_id == "BALANCE:b_1"
     assert silent[-1].method_id == "QUICK_PAY:c_CMB"
 
@@ -40,13 +40,13 @@ def test_ranks_count_from_one_and_the_first_is_preferred_if_it_can_be_used() -> 
     methods = one_of_each().methods()
     assert [method.rank for method in methods] == list(range(1, 11))
     assert [method.preferred for method in methods] == [True] + [False] * 9
-    assert not any(method.preferred for method in one_of_each(silent={"quota": Why.TIMEOUT}).methods())
+    assert not any(method.preferred for method in one_of_each(silent={"quota": MissingCause.TIMEOUT}).methods())
 
 
 def test_without_any_reason_kinds_come_in_the_order_of_the_catalog() -> None:
     positions = [
         method.kind
-        for method in one_of_each(channels=(), silent={"quota": Why.TIMEOUT, "channel": Why.TIMEOUT}).methods()
+        for method in one_of_each(channels=(), silent={"quota": MissingCause.TIMEOUT, "channel": MissingCause.TIMEOUT}).methods()
     ]
     undetermined = [kind for kind in positions if kind not in (Kind.QUICK_PAY, Kind.BALANCE)]
     assert undetermined == [
@@ -143,7 +143,7 @@ def test_marketing_may_wish_for_a_kind_and_its_wishes_are_named_in_a_fixed_order
     assert boosted.ids() == ["WALLET:A", "BALANCE:b_1"]
     assert reasons(boosted, "WALLET:A") == ("BOOST:autumn", "BOOST:spring")
     assert boosted.but(boosts=boosts[::-1]).methods() == boosted.methods()
-    assert boosted.but(silent={"marketing": Why.TIMEOUT}).ids() == world.ids()
+    assert boosted.but(silent={"marketing": MissingCause.TIMEOUT}).ids() == world.ids()
 
 
 def test_all_reasons_stand_in_one_order() -> None:

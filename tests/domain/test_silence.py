@@ -6,7 +6,7 @@ import pytest
 
 from cashier.domain.facts import CardStatus, ChannelStatus
 from cashier.domain.pay_method import Availability, Health, Kind, ReasonCode, Remedy, RemedyType
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import OPTIONAL, World, account, card, channel, member, one_of_each, quota
 
@@ -23,7 +23,7 @@ REFUSERS = {kind: {"channel", "quota"} for kind in Kind} | {
 @pytest.mark.parametrize("source", OPTIONAL)
 @pytest.mark.parametrize("kind", Kind)
 def test_a_kind_is_undetermined_exactly_when_a_source_that_could_refuse_it_is_silent(kind: Kind, source: str) -> None:
-    [method] = [method for method in one_of_each(silent={source: Why.TIMEOUT}).methods() if method.kind is kind]
+    [method] = [method for method in one_of_each(silent={source: MissingCause.TIMEOUT}).methods() if method.kind is kind]
     if source not in REFUSERS[kind]:
         assert method.availability is AVAILABLE
         assert method.reason is None
@@ -35,7 +35,7 @@ def test_a_kind_is_undetermined_exactly_when_a_source_that_could_refuse_it_is_si
 
 
 def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
-    methods = one_of_each(silent=dict.fromkeys(OPTIONAL, Why.TIMEOUT)).methods()
+    methods = one_of_each(silent=dict.fromkeys(OPTIONAL, MissingCause.TIMEOUT)).methods()
     assert {method.method_id for method in methods} == set(Kind)
     assert {method.availability for method in methods} == {UNDETERMINED}
     assert {method.health for method in methods} == {Health.UNKNOWN}
@@ -44,25 +44,25 @@ def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
 @pytest.mark.parametrize(
     ("why", "code"),
     [
-        (Why.TIMEOUT, ReasonCode.SOURCE_TIMEOUT),
-        (Why.OVERLOADED, ReasonCode.SOURCE_OVERLOADED),
-        (Why.SHED, ReasonCode.SOURCE_OVERLOADED),
-        (Why.UNREACHABLE, ReasonCode.SOURCE_ERROR),
-        (Why.GARBLED, ReasonCode.SOURCE_ERROR),
-        (Why.WRONG_IDENTITY, ReasonCode.SOURCE_ERROR),
-        (Why.BREAKER_OPEN, ReasonCode.SOURCE_ERROR),
-        (Why.SKIPPED, ReasonCode.SOURCE_ERROR),
-        (Why.PENDING, ReasonCode.SOURCE_PENDING),
+        (MissingCause.TIMEOUT, ReasonCode.SOURCE_TIMEOUT),
+        (MissingCause.OVERLOADED, ReasonCode.SOURCE_OVERLOADED),
+        (MissingCause.SHED, ReasonCode.SOURCE_OVERLOADED),
+        (MissingCause.UNREACHABLE, ReasonCode.SOURCE_ERROR),
+        (MissingCause.GARBLED, ReasonCode.SOURCE_ERROR),
+        (MissingCause.WRONG_IDENTITY, ReasonCode.SOURCE_ERROR),
+        (MissingCause.BREAKER_OPEN, ReasonCode.SOURCE_ERROR),
+        (MissingCause.SKIPPED, ReasonCode.SOURCE_ERROR),
+        (MissingCause.PENDING, ReasonCode.SOURCE_PENDING),
     ],
 )
-def test_every_why_has_its_code(why: Why, code: ReasonCode) -> None:
+def test_every_why_has_its_code(why: MissingCause, code: ReasonCode) -> None:
     reason = World(silent={"balance": why}).method("BALANCE").reason
     assert reason is not None
     assert reason.code is code
 
 
 def test_of_what_may_still_come_it_is_not_said_that_one_should_try_again() -> None:
-    method = World(silent={"balance": Why.PENDING}).method("BALANCE")
+    method = World(silent={"balance": MissingCause.PENDING}).method("BALANCE")
     assert method.availability is UNDETERMINED
     assert method.reason is not None
     assert (method.reason.source, method.reason.remedy) == ("balance", None)
@@ -70,20 +70,20 @@ def test_of_what_may_still_come_it_is_not_said_that_one_should_try_again() -> No
 
 def test_a_refusal_stands_though_another_source_is_silent() -> None:
     frozen = World(
-        cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": Why.TIMEOUT, "quota": Why.TIMEOUT}
+        cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": MissingCause.TIMEOUT, "quota": MissingCause.TIMEOUT}
     )
     assert frozen.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE
-    closed = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": Why.TIMEOUT})
+    closed = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": MissingCause.TIMEOUT})
     assert closed.method("WALLET:A").availability is UNAVAILABLE
-    short = World(accounts=(account(1),), silent={"quota": Why.TIMEOUT})
+    short = World(accounts=(account(1),), silent={"quota": MissingCause.TIMEOUT})
     assert short.method("BALANCE:b_1").availability is UNAVAILABLE
-    unverified = World(silent={"card": Why.TIMEOUT, "balance": Why.TIMEOUT}, member=member(kyc_level=0))
+    unverified = World(silent={"card": MissingCause.TIMEOUT, "balance": MissingCause.TIMEOUT}, member=member(kyc_level=0))
     assert unverified.method("BALANCE").availability is UNAVAILABLE
     assert unverified.method("QUICK_PAY").availability is UNAVAILABLE
 
 
 def test_each_card_is_named_while_only_the_gateway_is_silent() -> None:
-    world = World(cards=(card("CMB"), card("ICBC")), silent={"channel": Why.UNREACHABLE})
+    world = World(cards=(card("CMB"), card("ICBC")), silent={"channel": MissingCause.UNREACHABLE})
     found = {method.method_id: method for method in world.methods() if method.kind is Kind.QUICK_PAY}
     assert set(found) == {"QUICK_PAY:c_CMB", "QUICK_PAY:c_ICBC"}
     for method in found.values():
@@ -91,7 +91,7 @@ def test_each_card_is_named_while_only_the_gateway_is_silent() -> None:
 
 
 def test_while_the_quotas_are_silent_prices_and_other_limits_are_shown() -> None:
-    method = one_of_each(silent={"quota": Why.TIMEOUT}).method("WALLET:ALIPAY")
+    method = one_of_each(silent={"quota": MissingCause.TIMEOUT}).method("WALLET:ALIPAY")
     assert method.amount is not None
     assert method.limits is not None
     assert method.limits.daily_remaining is None
@@ -100,7 +100,7 @@ def test_while_the_quotas_are_silent_prices_and_other_limits_are_shown() -> None
 def test_an_option_is_undetermined_while_the_quotas_are_silent() -> None:
     world = World(
         channels=(channel(Kind.VA, "A"), channel(Kind.VA, "B", status=ChannelStatus.CLOSED)),
-        silent={"quota": Why.TIMEOUT},
+        silent={"quota": MissingCause.TIMEOUT},
     )
     assert world.option("VA", "A").availability is UNDETERMINED
     assert world.option("VA", "B").availability is UNAVAILABLE
@@ -111,7 +111,7 @@ def test_a_combined_way_is_undetermined_while_the_gateway_or_the_quotas_are_sile
     world = World(cards=(card("CMB"),), accounts=(account(4_000),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
     assert world.method("BALANCE:b_1+QUICK_PAY").availability is AVAILABLE
     for source in ("channel", "quota"):
-        method = world.but(silent={source: Why.TIMEOUT}).method("BALANCE:b_1+QUICK_PAY")
+        method = world.but(silent={source: MissingCause.TIMEOUT}).method("BALANCE:b_1+QUICK_PAY")
         assert method.availability is UNDETERMINED
         assert method.reason is not None
         assert method.reason.source == source
@@ -119,4 +119,4 @@ def test_a_combined_way_is_undetermined_while_the_gateway_or_the_quotas_are_sile
 
 def test_silent_marketing_takes_the_discounts_away_and_nothing_else() -> None:
     world = one_of_each(quotas=(quota(Kind.WALLET, single=20_000),))
-    assert world.but(silent={"marketing": Why.TIMEOUT}).methods() == world.methods()
+    assert world.but(silent={"marketing": MissingCause.TIMEOUT}).methods() == world.methods()

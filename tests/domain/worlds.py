@@ -29,7 +29,7 @@ from cashier.domain.facts import (
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.source_errors import Why
+from cashier.source_errors import MissingCause
 
 from .facts import (
     CATALOG,
@@ -208,8 +208,8 @@ def requests() -> st.SearchStrategy[ConsultRequest]:
     )
 
 
-def silences() -> st.SearchStrategy[dict[str, Why]]:
-    return st.dictionaries(st.sampled_from(OPTIONAL), st.sampled_from(Why), max_size=3)
+def silences() -> st.SearchStrategy[dict[str, MissingCause]]:
+    return st.dictionaries(st.sampled_from(OPTIONAL), st.sampled_from(MissingCause), max_size=3)
 
 
 @st.composite

@@ -19,9 +19,9 @@ Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
 class Call:
     """One call for many: the leg that the batch gets, and what a test sees of it."""
 
-    def __init__(self, keys: list[str], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int) -> None:
+    def __init__(self, keys: list[str], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int) -> None:
         self.keys = keys
-        self.trip = trip
+        self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.avoid = avoid
         self.heard = heard
@@ -54,12 +54,12 @@ class Scripted:
         self.calls: list[Call] = []
 
     def call_many(
-        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
     ) -> UpstreamCall:
         keys = [known["key"] for known in many]
         if self.unaskable in keys:
             raise KeyError("user_id")
-        call = Call(keys, trip, budget_ms, heard, avoid)
+        call = Call(keys, call_headers, budget_ms, heard, avoid)
         self.calls.append(call)
         if self.after_ms is not None:
             loop = asyncio.get_running_loop()

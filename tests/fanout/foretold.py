@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from cashier.fanout.ask import Importance
-from cashier.source_errors import Missing, SourceError, Why
+from cashier.source_errors import Missing, SourceError, MissingCause
 
 from .scripted import NEVER, Source, Way
 
@@ -24,7 +24,7 @@ class Course(NamedTuple):
     @property
     def timed(self) -> bool:
         """Whether a timer ended it."""
-        return isinstance(self.outcome, Missing) and self.outcome.why is Why.TIMEOUT
+        return isinstance(self.outcome, Missing) and self.outcome.why is MissingCause.TIMEOUT
 
     @property
     def momentary(self) -> bool:
@@ -66,7 +66,7 @@ def foretell(
             answers[name] = course.outcome
         else:
             in_grace = ended_ms not in cuts and course.began_ms is not None and course.began_ms <= ended_ms
-            answers[name] = Missing(name, Why.TIMEOUT if in_grace else Why.SKIPPED)
+            answers[name] = Missing(name, MissingCause.TIMEOUT if in_grace else MissingCause.SKIPPED)
     failed = {
         name
         for name in _required(sources)
@@ -91,14 +91,14 @@ def _course(
     ]
     failed_ms += [0.0 for need in lacking if not any(need in each.given for each in givers)]
     if failed_ms:
-        return Course(None, min(failed_ms), Missing(source.name, Why.SKIPPED))
+        return Course(None, min(failed_ms), Missing(source.name, MissingCause.SKIPPED))
     began_ms = max((courses[each.name].ended_ms for each in givers), default=0.0)
     if end_ms - began_ms < 1:
-        return Course(began_ms, began_ms, Missing(source.name, Why.SKIPPED))
+        return Course(began_ms, began_ms, Missing(source.name, MissingCause.SKIPPED))
     takes_ms = 0.0 if source.way is Way.AT_ONCE else source.after_ms
     limit_ms = min(began_ms + source.timeout_ms, end_ms)
     if takes_ms is NEVER or began_ms + takes_ms >= limit_ms:
-        return Course(began_ms, limit_ms, Missing(source.name, Why.TIMEOUT))
+        return Course(began_ms, limit_ms, Missing(source.name, MissingCause.TIMEOUT))
     outcome = source.outcome
     return Course(
         began_ms, began_ms + takes_ms, outcome.missing(source.name) if isinstance(outcome, SourceError) else outcome

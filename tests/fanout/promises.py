@@ -15,7 +15,7 @@ from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import ScatterResult
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import OnAnswer, Upstream, UpstreamCall
-from cashier.source_errors import Missing, Why
+from cashier.source_errors import Missing, MissingCause
 
 from .truth import MS_NS, Fact, Truth, Weather
 
@@ -101,8 +101,17 @@ class Promises:
             )
 
     def _of_gap(self, report: SourceReport, gap: Missing) -> None:
-        expected = SourceStatus.ERROR if gap.why in (Why.UNREACHABLE, Why.OVERLOADED) else SourceStatus(gap.why.value)
-        if report.status is not expected or gap.source != report.name or gap.why is Why.PENDING or report.age_ms:
+        expected = (
+            SourceStatus.ERROR
+            if gap.why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
+            else SourceStatus(gap.why.value)
+        )
+        if (
+            report.status is not expected
+            or gap.source != report.name
+            or gap.why is MissingCause.PENDING
+            or report.age_ms
+        ):
             self.broke(f"{report} of {gap}")
 
     def _of_answer(self, began_ns: int, report: SourceReport, fact: Fact, rig: Watched, known: Known) -> None:
@@ -250,7 +259,7 @@ class Meter:
 
     # As an upstream
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
         if not 1 <= budget_ms <= self.ceiling_ms:
             self.promises.broke(f"{self.name} is called with {budget_ms} ms of {self.ceiling_ms}")
         key = self.key_of(known)
@@ -266,7 +275,7 @@ class Meter:
         call = Call(self, key, heard)
         self._begun.append(call)
         self.open[call] = None
-        call.leg = self._upstream.call(known, trip, budget_ms, call.heard, avoid)
+        call.leg = self._upstream.call(known, call_headers, budget_ms, call.heard, avoid)
         return call
 
     def read(self, none: bool, body: bytes, known: Known) -> Any:
@@ -321,12 +330,12 @@ class Meter:
     # Between a consultation and what it starts
 
     def watching(self, start: Start) -> Start:
-        def watched(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+        def watched(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
             key = self.key_of(known)
             waiting = Waiting(self, key, self.promises.truth.epoch(self.name, key), done)
             self.waiting[waiting] = None
             self._begun.clear()
-            waiting.flight = start(known, trip, budget_ms, waiting.told)
+            waiting.flight = start(known, call_headers, budget_ms, waiting.told)
             waiting.starting = False
             if waiting.flight is None and self._cache is not None:
                 for call in self._begun:

@@ -38,9 +38,9 @@ class Way(Enum):
 class Call:
     """One call of a scripted source: an InFlight that counts how it ended."""
 
-    def __init__(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> None:
+    def __init__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> None:
         self.known = dict(known)
-        self.trip = trip
+        self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.began_ms = now_ms()
         self.done = done
@@ -98,8 +98,8 @@ class Source:
         reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
         return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-        call = Call(known, trip, budget_ms, done)
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+        call = Call(known, call_headers, budget_ms, done)
         self.calls.append(call)
         loop = asyncio.get_running_loop()
         if self.way is Way.AT_ONCE:

@@ -130,7 +130,7 @@ async def test_a_call_goes_out_with_the_longest_time_that_is_left_and_the_trip_o
     asking.ask("c", budget_ms=58)
     asking.ask("d", budget_ms=90).abandon()
     await until_ms(20)
-    assert [(call.keys, call.budget_ms, call.trip) for call in asking.many.calls] == [
+    assert [(call.keys, call.budget_ms, call.call_headers) for call in asking.many.calls] == [
         (["a"], 1, "trip of a"),
         (["b", "c"], 53, "trip of b"),
     ]
@@ -281,17 +281,17 @@ async def test_who_leaves_before_hearing_that_no_call_could_be_made_hears_nothin
 
 async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_asker_and_no_cycle_is_left() -> None:
     many = Scripted()
-    batch, trip = Batch(many, BatchPolicy(), clock_ns), Kept()
+    batch, call_headers = Batch(many, BatchPolicy(), clock_ns), Kept()
     askers = [Heard("a", {}), Heard("b", {})]
-    legs = [batch.call({"key": asker.key}, trip, 100, asker) for asker in askers]
+    legs = [batch.call({"key": asker.key}, call_headers, 100, asker) for asker in askers]
     await until_ms(5)
     legs[1].abandon()
     gc.collect()
     gc.disable()
     try:
         gone: list[weakref.ref[Any]] = [weakref.ref(many.calls.pop()), *map(weakref.ref, askers)]
-        seen = weakref.ref(trip)
-        del trip
+        seen = weakref.ref(call_headers)
+        del call_headers
         askers.clear()
         await until_ms(20)
         assert [one() for one in gone] == [None, None, None]

@@ -12,7 +12,7 @@ import uvloop
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
-from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
+from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, MissingCause, WrongIdentity
 
 from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
 
@@ -33,7 +33,7 @@ async def test_a_slow_coupon_does_not_hold_back_the_cards() -> None:
         required("order", after_ms=20), gating("card", after_ms=30), enriching("coupon", after_ms=99), grace_ms=15
     )
     assert now_ms() == 45
-    assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
+    assert gathered.answers["coupon"] == Missing("coupon", MissingCause.TIMEOUT)
     assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (SourceStatus.TIMEOUT, 45)
 
 
@@ -61,7 +61,7 @@ async def test_without_grace_an_enriching_answer_counts_only_if_it_is_already_th
     ready, late = enriching("ready", way=Way.AT_ONCE), enriching("late", after_ms=1)
     gathered = await consult(required("order", way=Way.AT_ONCE), late, ready, grace_ms=0)
     assert now_ms() == 0
-    assert gathered.answers == {"order": "order", "late": Missing("late", Why.TIMEOUT), "ready": "ready"}
+    assert gathered.answers == {"order": "order", "late": Missing("late", MissingCause.TIMEOUT), "ready": "ready"}
 
 
 async def test_enriching_asks_that_an_answer_makes_possible_are_put_before_the_grace_is_looked_at() -> None:
@@ -74,7 +74,7 @@ async def test_enriching_asks_that_an_answer_makes_possible_are_put_before_the_g
 async def test_a_plan_of_enriching_asks_alone_has_the_grace_and_no_more() -> None:
     gathered = await consult(enriching("tips", after_ms=NEVER), enriching("coupon", after_ms=14), grace_ms=15)
     assert now_ms() == 15
-    assert gathered.answers == {"tips": Missing("tips", Why.TIMEOUT), "coupon": "coupon"}
+    assert gathered.answers == {"tips": Missing("tips", MissingCause.TIMEOUT), "coupon": "coupon"}
 
 
 async def test_the_grace_does_not_outlast_the_deadline() -> None:
@@ -101,9 +101,9 @@ async def test_at_the_deadline_less_the_reserve_it_comes_back_with_what_is_there
     assert now_ms() == 145
     assert gathered.answers == {
         "order": "order",
-        "card": Missing("card", Why.TIMEOUT),
+        "card": Missing("card", MissingCause.TIMEOUT),
         "quota": "quota",
-        "coupon": Missing("coupon", Why.TIMEOUT),
+        "coupon": Missing("coupon", MissingCause.TIMEOUT),
     }
     assert gathered.failed_required == ()
 
@@ -114,9 +114,9 @@ async def test_at_the_deadline_what_was_still_waiting_was_skipped() -> None:
     gathered = await consult(order, channel, tariff, deadline_ms=100, reserve_ms=10)
     assert now_ms() == 90
     assert [gathered.answers[name] for name in ("order", "tariff", "channel")] == [
-        Missing("order", Why.TIMEOUT),
-        Missing("tariff", Why.SKIPPED),
-        Missing("channel", Why.SKIPPED),
+        Missing("order", MissingCause.TIMEOUT),
+        Missing("tariff", MissingCause.SKIPPED),
+        Missing("channel", MissingCause.SKIPPED),
     ]
     assert gathered.failed_required == ("order", "tariff")
 
@@ -128,7 +128,7 @@ async def test_an_ask_past_its_own_timeout_is_given_up_while_the_others_go_on() 
     gathered = await consult(required("order", after_ms=20), card, quota)
     assert seen == [1]
     assert now_ms() == 80
-    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)
+    assert gathered.answers["card"] == Missing("card", MissingCause.TIMEOUT)
     assert gathered.reports[1].elapsed_ms == 30
 
 
@@ -158,8 +158,8 @@ async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
     assert now_ms() == 30
     assert gathered.failed_required == (silent,)
     assert gathered.answers["quota"] == "quota"
-    assert gathered.answers["card"] == Missing("card", Why.SKIPPED)
-    assert gathered.answers["coupon"] == Missing("coupon", Why.SKIPPED)
+    assert gathered.answers["card"] == Missing("card", MissingCause.SKIPPED)
+    assert gathered.answers["coupon"] == Missing("coupon", MissingCause.SKIPPED)
     cut = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
     assert cut["card"] == (SourceStatus.SKIPPED, 0, 30)
 
@@ -167,7 +167,10 @@ async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
 async def test_a_required_ask_cut_off_by_anothers_failure_has_not_failed_itself() -> None:
     order, merchant = required("order", after_ms=40), required("merchant", after_ms=30, outcome=Overloaded("429"))
     gathered = await consult(order, merchant)
-    assert gathered.answers == {"order": Missing("order", Why.SKIPPED), "merchant": Missing("merchant", Why.OVERLOADED)}
+    assert gathered.answers == {
+        "order": Missing("order", MissingCause.SKIPPED),
+        "merchant": Missing("merchant", MissingCause.OVERLOADED),
+    }
     assert gathered.failed_required == ("merchant",)
 
 
@@ -184,7 +187,10 @@ async def test_a_required_ask_that_fails_while_being_asked_keeps_the_rest_from_b
     card = gating("card")
     gathered = await consult(order, card)
     assert card.calls == []
-    assert gathered.answers == {"order": Missing("order", Why.UNREACHABLE), "card": Missing("card", Why.SKIPPED)}
+    assert gathered.answers == {
+        "order": Missing("order", MissingCause.UNREACHABLE),
+        "card": Missing("card", MissingCause.SKIPPED),
+    }
 
 
 async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> None:
@@ -196,8 +202,8 @@ async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> N
     assert channel.calls == []
     assert gathered.answers == {
         "order": "paid",
-        "merchant": Missing("merchant", Why.SKIPPED),
-        "channel": Missing("channel", Why.SKIPPED),
+        "merchant": Missing("merchant", MissingCause.SKIPPED),
+        "channel": Missing("channel", MissingCause.SKIPPED),
     }
     assert gathered.failed_required == ()
     assert [(report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports] == [
@@ -211,7 +217,7 @@ async def test_a_conclusive_answer_given_while_being_asked_keeps_the_rest_from_b
     order, card = required("order", way=Way.AT_ONCE), gating("card")
     gathered = await consult(order, card, conclusive=lambda answers: True)
     assert card.calls == []
-    assert gathered.answers == {"order": "order", "card": Missing("card", Why.SKIPPED)}
+    assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
 
 
 async def test_of_a_conclusive_answer_nothing_more_is_read() -> None:
@@ -226,7 +232,7 @@ async def test_of_a_conclusive_answer_nothing_more_is_read() -> None:
 async def test_after_a_conclusive_answer_nobody_is_out_of_time_in_the_same_turn_of_the_loop() -> None:
     order, merchant = required("order", after_ms=20), required("merchant", after_ms=NEVER, timeout_ms=20)
     gathered = await consult(order, merchant, conclusive=lambda answers: True)
-    assert gathered.answers["merchant"] == Missing("merchant", Why.SKIPPED)
+    assert gathered.answers["merchant"] == Missing("merchant", MissingCause.SKIPPED)
     assert gathered.failed_required == ()
 
 
@@ -240,7 +246,7 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
     order, member = required("order", after_ms=20), required("member", after_ms=40)
     card = gating("card", after_ms=10, outcome=Unreachable("reset"))
     await consult(order, member, card, gating("quota", after_ms=30), conclusive=conclusive)
-    missing = Missing("card", Why.UNREACHABLE)
+    missing = Missing("card", MissingCause.UNREACHABLE)
     assert asked == [
         {"card": missing, "order": "order"},
         {"card": missing, "order": "order", "quota": "quota", "member": "member"},
@@ -250,23 +256,25 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
 @pytest.mark.parametrize(
     ("error", "why", "status"),
     [
-        (Unreachable("no route"), Why.UNREACHABLE, SourceStatus.ERROR),
-        (Overloaded("503"), Why.OVERLOADED, SourceStatus.ERROR),
-        (Garbled("not JSON"), Why.GARBLED, SourceStatus.GARBLED),
-        (WrongIdentity("u_2"), Why.WRONG_IDENTITY, SourceStatus.WRONG_IDENTITY),
+        (Unreachable("no route"), MissingCause.UNREACHABLE, SourceStatus.ERROR),
+        (Overloaded("503"), MissingCause.OVERLOADED, SourceStatus.ERROR),
+        (Garbled("not JSON"), MissingCause.GARBLED, SourceStatus.GARBLED),
+        (WrongIdentity("u_2"), MissingCause.WRONG_IDENTITY, SourceStatus.WRONG_IDENTITY),
     ],
 )
 @pytest.mark.parametrize("way", Way)
 async def test_an_error_becomes_a_missing_and_its_status(
-    error: SourceError, why: Why, status: SourceStatus, way: Way
+    error: SourceError, why: MissingCause, status: SourceStatus, way: Way
 ) -> None:
     gathered = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, way=way))
     assert gathered.answers["card"] == Missing("card", why)
     assert gathered.reports[1].status is status
 
 
-@pytest.mark.parametrize("why", [Why.SHED, Why.BREAKER_OPEN, Why.SKIPPED, Why.TIMEOUT])
-async def test_a_guards_refusal_keeps_its_name_as_status(why: Why) -> None:
+@pytest.mark.parametrize(
+    "why", [MissingCause.SHED, MissingCause.BREAKER_OPEN, MissingCause.SKIPPED, MissingCause.TIMEOUT]
+)
+async def test_a_guards_refusal_keeps_its_name_as_status(why: MissingCause) -> None:
     refusal = type("Refusal", (SourceError,), {"why": why})("not called")
     gathered = await consult(required("order"), gating("card", outcome=refusal, way=Way.AT_ONCE))
     assert gathered.answers["card"] == Missing("card", why)
@@ -341,7 +349,7 @@ def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         gathered, took_ns = runner.run(ask())
-    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)
+    assert gathered.answers["card"] == Missing("card", MissingCause.TIMEOUT)
     assert 7 <= gathered.reports[1].elapsed_ms <= gathered.reports[2].elapsed_ms
     assert took_ns > 147 * MS_NS  # the last millisecond counts as the end
 
@@ -359,5 +367,5 @@ async def test_after_a_loop_was_held_up_past_the_deadline_what_has_come_is_taken
     gathered = await consult(order, card, channel, fees, clock=jumping_clock)
     assert gathered.answers["order"] == "order"
     assert gathered.answers["channel"] == "channel"
-    assert gathered.answers["fees"] == Missing("fees", Why.SKIPPED)
-    assert gathered.answers["card"] == Missing("card", Why.TIMEOUT)
+    assert gathered.answers["fees"] == Missing("fees", MissingCause.SKIPPED)
+    assert gathered.answers["card"] == Missing("card", MissingCause.TIMEOUT)

@@ -13,7 +13,7 @@ from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, S
 from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
-from cashier.source_errors import Missing, Unreachable, Why
+from cashier.source_errors import Missing, Unreachable, MissingCause
 
 from .scripted import (
     NEVER,
@@ -64,7 +64,7 @@ async def test_an_answer_after_its_timeout_is_ignored_and_starts_nobody() -> Non
     limits = gating("limits", needs=("bank",))
     asyncio.get_running_loop().call_at(0.015, lambda: vault.calls[0].done("late"))
     gathered = await consult(vault, limits, required("order", after_ms=20))
-    assert gathered.answers["vault"] == Missing("vault", Why.TIMEOUT)
+    assert gathered.answers["vault"] == Missing("vault", MissingCause.TIMEOUT)
     assert limits.calls == []
 
 
@@ -72,23 +72,23 @@ async def test_an_answer_after_the_end_changes_nothing_of_what_was_returned() ->
     coupon = enriching("coupon", after_ms=NEVER)
     gathered = await consult(required("order"), coupon, grace_ms=5)
     coupon.calls[0].done("late")
-    assert gathered.answers["coupon"] == Missing("coupon", Why.TIMEOUT)
+    assert gathered.answers["coupon"] == Missing("coupon", MissingCause.TIMEOUT)
 
 
 async def test_between_the_end_and_its_return_an_answer_is_not_let_in() -> None:
     """The last required answer and another one come in the same turn of the loop; the scatter has not been resumed in between."""
     order, card = required("order", after_ms=10), gating("card", after_ms=10)
     gathered = await consult(order, card, conclusive=lambda answers: True)
-    assert gathered.answers == {"order": "order", "card": Missing("card", Why.SKIPPED)}
+    assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
     assert (card.calls[0].answers, card.calls[0].abandons) == (1, 0)
 
 
 async def test_a_call_is_abandoned_that_was_returned_although_it_had_answered() -> None:
     call: list[Call] = []
 
-    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         done("now")
-        call.append(Call(known, trip, budget_ms, done))
+        call.append(Call(known, call_headers, budget_ms, done))
         return call[0]
 
     gathered = await scatter(
@@ -143,8 +143,8 @@ async def test_what_abandoning_raises_when_time_is_up_comes_out() -> None:
             super().abandon()
             raise Bug
 
-    def start(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
-        return Clinging(known, trip, budget_ms, done)
+    def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+        return Clinging(known, call_headers, budget_ms, done)
 
     plan = Plan([Ask("card", Importance.GATING, (), 10, start)], [])
     with pytest.raises(Bug):

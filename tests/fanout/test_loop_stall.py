@@ -47,11 +47,11 @@ class Wire:
         for end in (self._ours, self._theirs, self._busy, self._caller):
             end.close()
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Wire:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Wire:
         self._ask(heard)
         return self
 
-    def start(self, known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
+    def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
         self._ask(done)
         return self
 

@@ -13,7 +13,7 @@ from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 REQUIRED, GATING, ENRICHING = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
 
 
-def never_started(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
+def never_started(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
     raise AssertionError("a plan starts nothing")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.scatter import ScatterResult
-from cashier.source_errors import Garbled, Missing, Overloaded, Unreachable, Why
+from cashier.source_errors import Garbled, Missing, Overloaded, Unreachable, MissingCause
 
 from .foretold import SLACK_MS, foretell
 from .scripted import NEVER, Source, Way, assert_nothing_is_left, consult, in_virtual_time, now_ms
@@ -138,7 +138,7 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
         if isinstance(answer, Missing):
             assert report.status is (
                 SourceStatus.ERROR
-                if answer.why in (Why.UNREACHABLE, Why.OVERLOADED)
+                if answer.why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
                 else SourceStatus(answer.why.value)
             )
 
@@ -156,7 +156,7 @@ def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_
                 if giver.calls and set(giver.given) & set(source.needs) - set(world.known):
                     assert not isinstance(gathered.answers[giver.name], Missing)
         if not source.calls:
-            assert gathered.answers[source.name] == Missing(source.name, Why.SKIPPED)
+            assert gathered.answers[source.name] == Missing(source.name, MissingCause.SKIPPED)
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ import pytest
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
-from cashier.source_errors import Missing, Unreachable, Why
+from cashier.source_errors import Missing, Unreachable, MissingCause
 
 from .scripted import NEVER, Source, Way, consult, enriching, gating, required
 
@@ -44,7 +44,7 @@ async def test_an_ask_is_told_what_is_known_the_trip_and_its_budget() -> None:
     card = gating("card", needs=("user",), timeout_ms=40)
     await consult(card, known={"user": "u_1"})
     [call] = card.calls
-    assert (call.known, call.trip, call.budget_ms) == ({"user": "u_1"}, "trip", 40)
+    assert (call.known, call.call_headers, call.budget_ms) == ({"user": "u_1"}, "trip", 40)
 
 
 async def test_an_answer_starts_at_once_those_that_waited_for_it() -> None:
@@ -95,8 +95,8 @@ async def test_a_name_that_only_the_caller_could_have_given_is_not_waited_for() 
     gathered = await consult(coupons, cards, order, inputs=["wallet"])
     assert gathered.answers == {
         "order": "order",
-        "cards": Missing("cards", Why.SKIPPED),
-        "coupons": Missing("coupons", Why.SKIPPED),
+        "cards": Missing("cards", MissingCause.SKIPPED),
+        "coupons": Missing("coupons", MissingCause.SKIPPED),
     }
     assert [(report.started_ms, report.elapsed_ms) for report in gathered.reports] == [(0, 10), (0, 0), (0, 0)]
     assert coupons.calls == cards.calls == []
@@ -110,7 +110,7 @@ async def test_when_a_giver_fails_those_that_need_it_are_skipped_at_once_and_tho
     gathered = await consult(vault, limits, advice, order)
     skipped = {report.name: (report.status, report.started_ms, report.elapsed_ms) for report in gathered.reports}
     assert [skipped["limits"], skipped["advice"]] == [(SourceStatus.SKIPPED, 10, 0)] * 2
-    assert gathered.answers["advice"] == Missing("advice", Why.SKIPPED)
+    assert gathered.answers["advice"] == Missing("advice", MissingCause.SKIPPED)
     assert gathered.failed_required == ()
 
 
@@ -118,7 +118,7 @@ async def test_a_failed_giver_of_a_claimed_name_skips_nobody() -> None:
     vault = gating("vault", gives={"bank": "CMB"}, after_ms=10, outcome=Unreachable("reset"))
     limits = gating("limits", needs=("bank",), after_ms=20)
     gathered = await consult(vault, limits, known={"bank": "ICBC"})
-    assert gathered.answers == {"vault": Missing("vault", Why.UNREACHABLE), "limits": "limits"}
+    assert gathered.answers == {"vault": Missing("vault", MissingCause.UNREACHABLE), "limits": "limits"}
 
 
 async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_the_rest() -> None:
@@ -129,8 +129,8 @@ async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_t
     mirror = gating("mirror", needs=("country", "currency"))
     quota = gating("quota", needs=("currency",), after_ms=10)
     gathered = await consult(order, channel, mirror, quota)
-    assert gathered.answers["channel"] == Missing("channel", Why.SKIPPED)
-    assert gathered.answers["mirror"] == Missing("mirror", Why.SKIPPED)
+    assert gathered.answers["channel"] == Missing("channel", MissingCause.SKIPPED)
+    assert gathered.answers["mirror"] == Missing("mirror", MissingCause.SKIPPED)
     assert gathered.answers["quota"] == "quota"
 
 
@@ -147,7 +147,7 @@ async def test_an_ask_with_less_than_one_ms_left_is_not_put(left_ms: float, aske
     channel = gating("channel", needs=("currency",), after_ms=0.25)
     gathered = await consult(order, channel, deadline_ms=20 + left_ms, reserve_ms=0)
     assert [call.budget_ms for call in channel.calls] == ([1] if asked else [])
-    assert gathered.answers["channel"] == ("channel" if asked else Missing("channel", Why.SKIPPED))
+    assert gathered.answers["channel"] == ("channel" if asked else Missing("channel", MissingCause.SKIPPED))
 
 
 async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> None:
@@ -156,7 +156,7 @@ async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> Non
     coupons = enriching("coupons", needs=("hint",), after_ms=NEVER)
     gathered = await consult(order, tips, coupons, grace_ms=15)
     assert coupons.calls[0].budget_ms == 10
-    assert gathered.answers["coupons"] == Missing("coupons", Why.TIMEOUT)
+    assert gathered.answers["coupons"] == Missing("coupons", MissingCause.TIMEOUT)
     assert gathered.reports[2].elapsed_ms == 10.5
 
 
@@ -164,7 +164,10 @@ async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
     order, card = required("order", way=Way.AT_ONCE), gating("card")
     gathered = await consult(order, card, deadline_ms=3, reserve_ms=5)
     assert order.calls == card.calls == []
-    assert gathered.answers == {"order": Missing("order", Why.SKIPPED), "card": Missing("card", Why.SKIPPED)}
+    assert gathered.answers == {
+        "order": Missing("order", MissingCause.SKIPPED),
+        "card": Missing("card", MissingCause.SKIPPED),
+    }
     assert gathered.failed_required == ("order",)
 
 
@@ -176,7 +179,7 @@ async def test_answers_given_while_being_asked_start_those_that_waited_in_the_sa
 
 
 def test_when_all_is_answered_while_being_asked_it_neither_suspends_nor_needs_a_loop() -> None:
-    def at_once(known: Known, trip: Any, budget_ms: int, done: OnOutcome) -> None:
+    def at_once(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> None:
         done(known["user"], SourceStatus.CACHED, 250)
 
     plan = Plan([Ask(importance.value, importance, ("user",), 100, at_once) for importance in Importance], ["user"])

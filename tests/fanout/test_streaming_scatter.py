@@ -15,7 +15,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.scatter import ScatterResult, Timing
 from cashier.fanout.streaming_scatter import StreamingScatter
-from cashier.source_errors import Missing, Unreachable, Why
+from cashier.source_errors import Missing, Unreachable, MissingCause
 from tests.fanout.scripted import (
     MS_NS,
     NEVER,
@@ -92,8 +92,8 @@ async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_
     gathered = course.so_far()
     assert gathered.answers == {
         "order": "order",
-        "card": Missing("card", Why.PENDING),
-        "channel": Missing("channel", Why.SKIPPED),  # nobody tells the country any more
+        "card": Missing("card", MissingCause.PENDING),
+        "channel": Missing("channel", MissingCause.SKIPPED),  # nobody tells the country any more
     }
     card = gathered.reports[1]
     assert (card.status, card.started_ms, card.elapsed_ms) == (SourceStatus.PENDING, 0, 10)
@@ -192,7 +192,9 @@ async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
     verdict = world.conclusive
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
-        assert not any(isinstance(answer, Missing) and answer.why is Why.PENDING for answer in answers.values())
+        assert not any(
+            isinstance(answer, Missing) and answer.why is MissingCause.PENDING for answer in answers.values()
+        )
         return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
 
     course = unfolding(
@@ -231,7 +233,7 @@ def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) ->
     for earlier, later in pairwise(found):
         changed = {name for name in later.answers if later.answers[name] != earlier.answers[name]}
         assert changed
-        assert {earlier.answers[name] for name in changed} <= {Missing(name, Why.PENDING) for name in changed}
+        assert {earlier.answers[name] for name in changed} <= {Missing(name, MissingCause.PENDING) for name in changed}
     assert not any(report.status is SourceStatus.PENDING for report in found[-1].reports)
 
 

@@ -179,7 +179,7 @@ class Troubled:
         self._clock_ns = clock_ns
         self._turn = 0
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
         outcome = self._outcome(known)
 
         def answer(error: SourceError | None) -> None:
@@ -191,7 +191,7 @@ class Troubled:
         return self._send(answer, avoid)
 
     def call_many(
-        self, many: Sequence[Known], trip: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
     ) -> Leg:
         outcomes = [self._outcome(known) for known in many]
 

@@ -63,9 +63,11 @@ class Fate(NamedTuple):
 class Leg:
     """One call, and how it ended."""
 
-    def __init__(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, place: int, avoid: int) -> None:
+    def __init__(
+        self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, place: int, avoid: int
+    ) -> None:
         self.known = known
-        self.trip = trip
+        self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.heard = heard
         self.place = place
@@ -114,9 +116,9 @@ class Scripted:
         fate = script
         self._script: Script = (lambda leg: fate) if isinstance(fate, Fate) else fate
 
-    def call(self, known: Known, trip: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
         assert budget_ms >= 1
-        leg = Leg(known, trip, budget_ms, heard, self._next(avoid), avoid)
+        leg = Leg(known, call_headers, budget_ms, heard, self._next(avoid), avoid)
         fate = self._script(leg)
         self.legs.append(leg)
         if fate.after_ms is not None:

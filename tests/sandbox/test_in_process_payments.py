@@ -26,7 +26,7 @@ from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, Wrong
 from cashier.sandbox import Weather, World, read_forecast, weather_named
 from cashier.sandbox.fault_effects import HELD_UP
-from cashier.source_errors import Garbled, NoNews, Overloaded, Silent, SourceError, Unreachable
+from cashier.source_errors import Garbled, Unanswered, Overloaded, TimedOut, SourceError, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
 from cashier.sources.retry import RetrySettings
@@ -37,7 +37,7 @@ from tests.support.sandbox_payments import NOON, loop_clock, sandbox_call
 
 pytestmark = pytest.mark.looptime
 
-TRIP = CallHeaders("r-1")
+CALL_HEADERS = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
 WITHIN_MS = 2000
 
@@ -60,15 +60,15 @@ class Paying:
         self.weather.change(source, read_forecast(source, told, self.weather.start(source)))
 
     async def cleared(self) -> Submission:
-        decided = await self.risk.decide(_inquiry(), TRIP, WITHIN_MS)
+        decided = await self.risk.decide(_inquiry(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(decided, Challenged)
         challenge_id = decided.challenge.challenge_id
-        assert await self.risk.verify(challenge_id, "pay_1", "000000", TRIP, WITHIN_MS) == Wrong(2)
-        assert await self.risk.verify(challenge_id, "pay_1", "246810", TRIP, WITHIN_MS) == Passed()
+        assert await self.risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == Wrong(2)
+        assert await self.risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
         return _submission(decided.decision_id)
 
     async def looked_up(self) -> Any:
-        return await self.engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS)
+        return await self.engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS)
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ async def a_world() -> AsyncIterator[Paying]:
 
 async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
     async with a_world() as paying:
-        answered = await paying.engine.submit(await paying.cleared(), TRIP, WITHIN_MS)
+        answered = await paying.engine.submit(await paying.cleared(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(answered, EngineAnswered)
         payment = answered.payment
         assert (payment.status, payment.order_id, payment.fingerprint, payment.submitted_at) == (
@@ -90,8 +90,8 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
             NOON,
         )
         assert await paying.looked_up() == answered
-        assert await paying.engine.reverse("pay_2", "o_1001", TRIP, WITHIN_MS) == Sealed()
-        result = await paying.acquirer.result("o_1001", TRIP, WITHIN_MS)
+        assert await paying.engine.reverse("pay_2", "o_1001", CALL_HEADERS, WITHIN_MS) == Sealed()
+        result = await paying.acquirer.result("o_1001", CALL_HEADERS, WITHIN_MS)
         assert isinstance(result, OrderResult)
         assert (result.status, result.payment_id, result.paid) == (ResultStatus.PAID, "pay_1", PRICE)
         assert paying.world.audit() == []
@@ -102,19 +102,19 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
     [
         ("reset", Unreachable, True),
         ("truncate", Unreachable, True),
-        ("hang", Silent, True),
+        ("hang", TimedOut, True),
         ("garbage", Garbled, True),
         ("error", Unreachable, False),
         ("overload", Overloaded, False),
         ("cut", Unreachable, False),
-        ("swallow", Silent, False),
+        ("swallow", TimedOut, False),
     ],
 )
 async def test_the_weather_is_seen_as_the_wire_would_see_it(fault: str, seen: type[SourceError], taken: bool) -> None:
     async with a_world() as paying:
         submission = await paying.cleared()
         paying.befall("engine", fault, "submit")
-        outcome = await paying.engine.submit(submission, TRIP, WITHIN_MS)
+        outcome = await paying.engine.submit(submission, CALL_HEADERS, WITHIN_MS)
         assert isinstance(outcome, OutcomeUnknown)
         assert type(outcome.error) is seen
         assert outcome.error.sent
@@ -125,7 +125,7 @@ async def test_what_is_held_up_arrives_when_its_time_has_come() -> None:
     async with a_world() as paying:
         submission = await paying.cleared()
         paying.befall("engine", "arrives_late", "submit")
-        assert isinstance(await paying.engine.submit(submission, TRIP, WITHIN_MS), OutcomeUnknown)
+        assert isinstance(await paying.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
         assert await paying.looked_up() == NeverArrived()
         await asyncio.sleep(HELD_UP.total_seconds())
         assert isinstance(await paying.looked_up(), EngineAnswered)
@@ -135,18 +135,20 @@ async def test_every_service_has_its_own_weather() -> None:
     async with a_world() as paying:
         for source in ("risk", "acquirer"):
             paying.befall(source, "overload")
-        decided = await paying.risk.decide(_inquiry(), TRIP, 500)  # less than it is told to wait: it is not asked again
-        assert isinstance(decided, NoNews)
+        decided = await paying.risk.decide(
+            _inquiry(), CALL_HEADERS, 500
+        )  # less than it is told to wait: it is not asked again
+        assert isinstance(decided, Unanswered)
         assert isinstance(decided.error, Overloaded)
         assert decided.error.retry_after_s == 1
-        assert isinstance(await paying.acquirer.result("o_1001", TRIP, 500), NoNews)
+        assert isinstance(await paying.acquirer.result("o_1001", CALL_HEADERS, 500), Unanswered)
         assert await paying.looked_up() == NeverArrived()
 
 
 async def test_a_path_that_is_none_is_a_404_with_its_code() -> None:
     async with a_world() as paying:
         told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        paying.wire.send(Request("/orders/o_1001"), TRIP, 100, told.set_result)
+        paying.wire.send(Request("/orders/o_1001"), CALL_HEADERS, 100, told.set_result)
         answer = await told
         assert isinstance(answer, Response)
         assert (answer.status, msgspec.json.decode(answer.body)) == (404, {"code": "NO_SUCH_PATH"})

@@ -22,7 +22,7 @@ from cashier.sources.channel import CHANNEL
 from cashier.sources.source import Source
 from cashier.sources.source_upstream import WireUpstream
 from cashier.wire.http1 import Http1Client
-from cashier.wire.transport import CallHeaders, Reply, Request, Response
+from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 PATHS = {
@@ -35,7 +35,7 @@ PATHS = {
     "marketing": "/batch/promotions",
 }
 U_1, U_2 = {"user_id": "u_1"}, {"user_id": "u_2"}
-TRIP = CallHeaders("test")
+CALL_HEADERS = CallHeaders("test")
 
 
 class Wire:
@@ -48,15 +48,17 @@ class Wire:
     def __init__(self) -> None:
         self.requests: list[Request] = []
         self.asked: list[tuple[Any, int, int]] = []
-        self.replies: list[Reply] = []
+        self.replies: list[OnResponse] = []
 
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> Wire:
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> Wire:
         self.requests.append(request)
-        self.asked.append((trip, budget_ms, avoid))
+        self.asked.append((call_headers, budget_ms, avoid))
         self.replies.append(reply)
         return self
 
@@ -71,7 +73,7 @@ def outcomes_of(response: Response | SourceError, source: Source = BALANCE) -> S
     """What becomes of the questions of two users when the call for both is answered with `response`."""
     wire = Wire()
     heard: list[Sequence[Outcome] | SourceError] = []
-    BatchWireUpstream(source, wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
+    BatchWireUpstream(source, wire, "/batch").call_many([U_1, U_2], CALL_HEADERS, 100, heard.append)
     wire.replies[0](response)
     (outcomes,) = heard
     return outcomes
@@ -86,19 +88,19 @@ def answered(*parts: object) -> Sequence[Outcome]:
 def test_one_post_that_may_be_repeated_takes_the_parameters_of_all() -> None:
     wire = Wire()
     leg = BatchWireUpstream(BALANCE, wire, "/batch/balances").call_many(
-        [U_1, U_2, U_1], TRIP, 70, lambda outcomes: None, 2
+        [U_1, U_2, U_1], CALL_HEADERS, 70, lambda outcomes: None, 2
     )
     (request,) = wire.requests
     assert (request.method, request.target, request.safe) == ("POST", "/batch/balances", True)
     assert json.loads(request.body) == {"requests": [U_1, U_2, U_1]}
-    assert wire.asked == [(TRIP, 70, 2)]
+    assert wire.asked == [(CALL_HEADERS, 70, 2)]
     assert leg.place == 1
 
 
 def test_amounts_go_out_flat_in_minor_units() -> None:
     wire = Wire()
     asked = {"user_id": "u_1", "merchant_id": "m_1", "amount": Money("CNY", 12_800), "currency": "CNY", "country": "CN"}
-    BatchWireUpstream(SOURCES["marketing"], wire, "/batch").call_many([asked], TRIP, 70, lambda outcomes: None)
+    BatchWireUpstream(SOURCES["marketing"], wire, "/batch").call_many([asked], CALL_HEADERS, 70, lambda outcomes: None)
     flat = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12_800}
     assert json.loads(wire.requests[0].body) == {"requests": [flat]}
 
@@ -223,7 +225,7 @@ async def test_an_adapter_that_trips_over_one_part_is_reported_and_costs_one_key
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     wire = Wire()
     heard: list[Any] = []
-    BatchWireUpstream(Odd(), wire, "/batch").call_many([U_1, U_2], TRIP, 100, heard.append)
+    BatchWireUpstream(Odd(), wire, "/batch").call_many([U_1, U_2], CALL_HEADERS, 100, heard.append)
     wire.replies[0](Response(200, b'{"answers":[{"ok":1},{"ok":2}]}'))
     ((first, second),) = heard
     assert type(first[0]) is Garbled
@@ -267,7 +269,7 @@ async def heard_from(call: Callable[..., Any], questions: list[dict[str, Any]]) 
         ) -> None:
             future.set_result((outcome, none))
 
-        call(question, TRIP, 5_000, heard)
+        call(question, CALL_HEADERS, 5_000, heard)
     return await asyncio.gather(*ended)
 
 

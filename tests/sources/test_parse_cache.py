@@ -8,7 +8,7 @@ import pytest
 
 from cashier.source_errors import Garbled
 from cashier.sources.channel import CHANNEL
-from cashier.sources.parse_cache import MOST, ParseCache
+from cashier.sources.parse_cache import MAX_ENTRIES, ParseCache
 from cashier.wire.transport import Request
 
 CHINA = {"currency": "CNY", "country": "CN"}
@@ -66,9 +66,9 @@ def test_what_cannot_be_read_is_refused_every_time_and_leaves_the_last_good_answ
 def test_of_many_questions_the_oldest_is_forgotten() -> None:
     adapter = ParseCache(CHANNEL)
     first = adapter.parse(200, body("a"), CHINA)
-    for number in range(MOST):
+    for number in range(MAX_ENTRIES):
         adapter.parse(200, body("a"), {"currency": "CNY", "country": str(number)})
-    assert f"{MOST} answers" in repr(adapter)
+    assert f"{MAX_ENTRIES} answers" in repr(adapter)
     assert adapter.parse(200, body("a"), CHINA) is not first
 
 

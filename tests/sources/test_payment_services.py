@@ -31,13 +31,22 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.status_mapping import acquirer_report, engine_report
 from cashier.domain.status_resolution import AcquirerReport, AcquirerWord, EngineReport, EngineWord
-from cashier.source_errors import Garbled, NoNews, Overloaded, Shed, Silent, SourceError, Unreachable, WrongIdentity
+from cashier.source_errors import (
+    Garbled,
+    Unanswered,
+    Overloaded,
+    Shed,
+    TimedOut,
+    SourceError,
+    Unreachable,
+    WrongIdentity,
+)
 from cashier.sources import acquirer, engine, risk
 from cashier.sources.retry import RetrySettings
-from cashier.wire.transport import CallHeaders, Reply, Request, Response, TransportCall
+from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
 
 SECRET = "4111111111111111"
-TRIP = CallHeaders("r-1")
+CALL_HEADERS = CallHeaders("r-1")
 PAID = {"payment_id": "pay_1", "status": "SUCCEEDED"}
 UNKNOWN = {"code": "PAYMENT_UNKNOWN"}
 AT = "2026-11-23T12:00:00+00:00"
@@ -99,7 +108,9 @@ class Scripted:
 
     async def close(self) -> None: ...
 
-    def send(self, request: Request, trip: CallHeaders, budget_ms: int, reply: Reply, avoid: int = 0) -> TransportCall:
+    def send(
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+    ) -> TransportCall:
         self.requests.append(request)
         said = self.answers.pop(0) if self.answers else None
         if said is not None:
@@ -146,7 +157,7 @@ def test_a_busy_order_names_the_attempt_that_lives_and_a_key_used_for_something_
 
 
 @pytest.mark.parametrize(
-    "error", [Unreachable("refused", sent=False), Shed("full"), Silent("in the queue", sent=False)]
+    "error", [Unreachable("refused", sent=False), Shed("full"), TimedOut("in the queue", sent=False)]
 )
 def test_what_certainly_never_left_was_not_sent(error: SourceError) -> None:
     assert submitted(error) == NotSent(error)
@@ -154,7 +165,7 @@ def test_what_certainly_never_left_was_not_sent(error: SourceError) -> None:
 
 NO_ANSWERS = [
     Unreachable("reset"),
-    Silent("late"),
+    TimedOut("late"),
     Garbled("nonsense"),
     answer(500, b"oops"),
     answer(502, b"<html>"),
@@ -190,7 +201,7 @@ def test_a_submit_whose_answer_cannot_be_believed_is_unknown_and_never_failed(sa
 @pytest.mark.parametrize("said", [None, *NO_ANSWERS, Unreachable("refused", sent=False)], ids=repr)
 async def test_a_submit_is_sent_once_whatever_comes(said: Response | SourceError | None) -> None:
     transport = Scripted(said, answer(200, PAID))
-    outcome = await engine.EngineClient(transport).submit(SUBMISSION, TRIP, 1)
+    outcome = await engine.EngineClient(transport).submit(SUBMISSION, CALL_HEADERS, 1)
     assert isinstance(outcome, OutcomeUnknown | NotSent)
     assert len(transport.requests) == 1
 
@@ -200,14 +211,14 @@ async def test_a_submit_is_sent_once_whatever_comes(said: Response | SourceError
 
 def test_only_a_404_of_the_engines_own_means_that_nothing_arrived() -> None:
     assert looked_up(answer(404, UNKNOWN)) == NeverArrived()
-    assert isinstance(looked_up(answer(404, b"<html>")), NoNews)
-    assert isinstance(looked_up(answer(404, {"code": "NO_ROUTE"})), NoNews)
+    assert isinstance(looked_up(answer(404, b"<html>")), Unanswered)
+    assert isinstance(looked_up(answer(404, {"code": "NO_ROUTE"})), Unanswered)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", {"code": "NO_ROUTE"}, {"code": 7}])
 def test_a_reverse_seals_only_where_the_engine_says_so_itself(body: Any) -> None:
     assert reversed_(answer(404, UNKNOWN)) == Sealed()
-    assert isinstance(reversed_(answer(404, body)), NoNews)
+    assert isinstance(reversed_(answer(404, body)), Unanswered)
 
 
 def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
@@ -220,16 +231,18 @@ def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
 async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
     bad = (Unreachable("reset"), Overloaded("later", 0.2))
     transport = Scripted(*bad, answer(200, PAID))
-    assert isinstance(await engine.EngineClient(transport).look_up("pay_1", "o_1", TRIP, 5000), EngineAnswered)
+    assert isinstance(await engine.EngineClient(transport).look_up("pay_1", "o_1", CALL_HEADERS, 5000), EngineAnswered)
     assert [request.target for request in transport.requests] == ["/payments/pay_1"] * 3
     assert asyncio.get_running_loop().time() >= 0.2
     transport = Scripted(*bad, answer(404, UNKNOWN))
-    assert await engine.EngineClient(transport).reverse("pay_1", "o_1", TRIP, 5000) == Sealed()
+    assert await engine.EngineClient(transport).reverse("pay_1", "o_1", CALL_HEADERS, 5000) == Sealed()
     assert [(request.method, request.target) for request in transport.requests] == [
         ("POST", "/payments/pay_1/reverse")
     ] * 3
     transport = Scripted(*bad, answer(200, ORDER))
-    assert isinstance(await acquirer.AcquirerClient(transport).result("o_1", TRIP, 5000), acquirer_contract.OrderResult)
+    assert isinstance(
+        await acquirer.AcquirerClient(transport).result("o_1", CALL_HEADERS, 5000), acquirer_contract.OrderResult
+    )
 
 
 @pytest.mark.looptime
@@ -237,19 +250,20 @@ async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
     loop = asyncio.get_running_loop()
     silent = Scripted()
     outcome = await engine.EngineClient(silent, RetrySettings(attempts=100, attempt_ms=100)).look_up(
-        "pay_1", "o_1", TRIP, 1000
+        "pay_1", "o_1", CALL_HEADERS, 1000
     )
-    assert isinstance(outcome, NoNews)
-    assert isinstance(outcome.error, Silent)
+    assert isinstance(outcome, Unanswered)
+    assert isinstance(outcome.error, TimedOut)
     assert loop.time() <= 1.001
     assert len(silent.requests) >= 2
     down = Scripted(*[Unreachable("reset")] * 9)
     assert isinstance(
-        await engine.EngineClient(down, RetrySettings(attempts=4)).look_up("pay_1", "o_1", TRIP, 60_000), NoNews
+        await engine.EngineClient(down, RetrySettings(attempts=4)).look_up("pay_1", "o_1", CALL_HEADERS, 60_000),
+        Unanswered,
     )
     assert len(down.requests) == 4
     busy, before = Scripted(Overloaded("later", 3600.0)), loop.time()
-    assert isinstance(await engine.EngineClient(busy).look_up("pay_1", "o_1", TRIP, 5000), NoNews)
+    assert isinstance(await engine.EngineClient(busy).look_up("pay_1", "o_1", CALL_HEADERS, 5000), Unanswered)
     assert loop.time() - before < 0.1
 
 
@@ -285,7 +299,7 @@ def test_each_decision_is_one_thing() -> None:
     ids=repr,
 )
 def test_without_a_decision_that_can_be_believed_there_is_none(said: Response | SourceError) -> None:
-    assert isinstance(risk.parse_decision(said, "pay_1"), NoNews)
+    assert isinstance(risk.parse_decision(said, "pay_1"), Unanswered)
 
 
 def test_each_answer_to_a_challenge_is_one_thing() -> None:
@@ -302,15 +316,15 @@ def test_each_answer_to_a_challenge_is_one_thing() -> None:
         verified(500, b""),
         verified(200, b""),
     ):
-        assert isinstance(strange, NoNews)
+        assert isinstance(strange, Unanswered)
 
 
 @pytest.mark.parametrize("said", [None, Unreachable("reset"), answer(503, {})], ids=repr)
 async def test_risk_is_never_asked_twice(said: Response | SourceError | None) -> None:
     transport = Scripted(said)
-    assert isinstance(await risk.RiskClient(transport).decide(INQUIRY, TRIP, 1), NoNews)
+    assert isinstance(await risk.RiskClient(transport).decide(INQUIRY, CALL_HEADERS, 1), Unanswered)
     transport.answers = [said]
-    assert isinstance(await risk.RiskClient(transport).verify("c_1", "pay_1", "246810", TRIP, 1), NoNews)
+    assert isinstance(await risk.RiskClient(transport).verify("c_1", "pay_1", "246810", CALL_HEADERS, 1), Unanswered)
     assert [(request.target, request.safe) for request in transport.requests] == [
         ("/risk/decisions", False),
         ("/risk/challenges/c_1/verify", False),
@@ -329,9 +343,9 @@ def test_the_acquirers_word_on_the_order_is_read(status: str) -> None:
 
 def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
     other = acquirer.parse(answer(200, {**ORDER, "order_id": "o_2"}), "o_1")
-    assert isinstance(other, NoNews)
+    assert isinstance(other, Unanswered)
     assert isinstance(other.error, WrongIdentity)
-    assert isinstance(acquirer.parse(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), NoNews)
+    assert isinstance(acquirer.parse(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), Unanswered)
     assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
 
 
@@ -351,7 +365,7 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         code = "X" if status == "FAILED" else None
         assert engine_report(EngineAnswered(payment)) == EngineReport(EngineWord(status), code, payment.next_action)
     silent = Unreachable("reset")
-    assert engine_report(OutcomeUnknown(silent)) == engine_report(NoNews(silent)) == EngineReport(EngineWord.SILENT)
+    assert engine_report(OutcomeUnknown(silent)) == engine_report(Unanswered(silent)) == EngineReport(EngineWord.SILENT)
     assert [engine_report(NeverArrived()).word, engine_report(Sealed()).word] == [
         EngineWord.NEVER_ARRIVED,
         EngineWord.SEALED,
@@ -361,7 +375,7 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         assert acquirer_report(told) == AcquirerReport(AcquirerWord(result), "pay_1", "C")
     assert (
         acquirer_report(acquirer_contract.NoOrder())
-        == acquirer_report(NoNews(silent))
+        == acquirer_report(Unanswered(silent))
         == AcquirerReport(AcquirerWord.SILENT)
     )
 
@@ -414,7 +428,7 @@ def judged(outcome: engine_contract.Submitted | engine_contract.LookedUp | engin
             return True
         case NotSent(error):
             return not error.sent
-        case OutcomeUnknown(error) | NoNews(error):
+        case OutcomeUnknown(error) | Unanswered(error):
             return error.sent
     assert_never(outcome)
 
@@ -427,14 +441,14 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
     assert judged(reversed_(response))
     assert isinstance(
         risk.parse_decision(response, "pay_1"),
-        risk_contract.Accepted | risk_contract.Rejected | risk_contract.Challenged | NoNews,
+        risk_contract.Accepted | risk_contract.Rejected | risk_contract.Challenged | Unanswered,
     )
     assert isinstance(
         risk.parse_verification(response, "pay_1"),
-        risk_contract.Passed | risk_contract.Wrong | risk_contract.Expired | risk_contract.NoChallenge | NoNews,
+        risk_contract.Passed | risk_contract.Wrong | risk_contract.Expired | risk_contract.NoChallenge | Unanswered,
     )
     found = acquirer.parse(response, "o_1")
-    assert isinstance(found, acquirer_contract.NoOrder | NoNews) or (
+    assert isinstance(found, acquirer_contract.NoOrder | Unanswered) or (
         isinstance(found, acquirer_contract.OrderResult) and found.order_id == "o_1"
     )
 

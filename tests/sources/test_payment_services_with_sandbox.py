@@ -25,7 +25,7 @@ from cashier.sources.risk import RiskClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders
 
-TRIP = CallHeaders("r-1")
+CALL_HEADERS = CallHeaders("r-1")
 PRICE = Money("CNY", 12_800)
 WITHIN_MS = 5000
 
@@ -43,25 +43,28 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
             kind=Kind.BALANCE,
             device=Device(ip="192.0.2.1"),
         )
-        challenged = await risk.decide(inquiry, TRIP, WITHIN_MS)
+        challenged = await risk.decide(inquiry, CALL_HEADERS, WITHIN_MS)
         assert isinstance(challenged, Challenged)
         challenge_id = challenged.challenge.challenge_id
-        assert await risk.verify(challenge_id, "pay_1", "000000", TRIP, WITHIN_MS) == Wrong(2)
-        assert await risk.verify(challenge_id, "pay_1", "246810", TRIP, WITHIN_MS) == Passed()
-        assert await risk.verify("another", "pay_1", "246810", TRIP, WITHIN_MS) == NoChallenge()
-        assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == NeverArrived()
+        assert await risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == Wrong(2)
+        assert await risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
+        assert await risk.verify("another", "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == NoChallenge()
+        assert await engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS) == NeverArrived()
         submission = submission_of("f", challenged.decision_id)
-        answered = await engine.submit(submission, TRIP, WITHIN_MS)
+        answered = await engine.submit(submission, CALL_HEADERS, WITHIN_MS)
         assert isinstance(answered, EngineAnswered)
         assert answered.payment.status is EngineStatus.SUCCEEDED
-        assert await engine.submit(submission, TRIP, WITHIN_MS) == answered
-        assert await engine.submit(submission_of("g", challenged.decision_id), TRIP, WITHIN_MS) == EngineKeyReused()
-        assert await engine.look_up("pay_1", "o_1001", TRIP, WITHIN_MS) == answered
-        assert await engine.reverse("pay_2", "o_1001", TRIP, WITHIN_MS) == Sealed()
-        result = await acquirer.result("o_1001", TRIP, WITHIN_MS)
+        assert await engine.submit(submission, CALL_HEADERS, WITHIN_MS) == answered
+        assert (
+            await engine.submit(submission_of("g", challenged.decision_id), CALL_HEADERS, WITHIN_MS)
+            == EngineKeyReused()
+        )
+        assert await engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS) == answered
+        assert await engine.reverse("pay_2", "o_1001", CALL_HEADERS, WITHIN_MS) == Sealed()
+        result = await acquirer.result("o_1001", CALL_HEADERS, WITHIN_MS)
         assert isinstance(result, OrderResult)
         assert (result.status, result.payment_id, result.paid) == (ResultStatus.PAID, "pay_1", PRICE)
-        assert await acquirer.result("o_none", TRIP, WITHIN_MS) == NoOrder()
+        assert await acquirer.result("o_none", CALL_HEADERS, WITHIN_MS) == NoOrder()
         await wire.close()
 
 

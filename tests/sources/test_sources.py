@@ -12,8 +12,8 @@ from cashier.domain.facts import Balances, Cards, Channels, Marketing, Member, M
 from cashier.domain.money import Money
 from cashier.domain.order import Order
 from cashier.sandbox import LocalUpstreams, World, weather_named
-from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, Why, WrongIdentity
-from cashier.sources.source import Source, read
+from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, MissingCause, WrongIdentity
+from cashier.sources.source import Source, parse_response
 from cashier.wire.transport import Response
 
 ASKED: dict[str, Any] = {
@@ -48,7 +48,7 @@ async def answer_of(name: str) -> dict[str, Any]:
 
 
 def parsed(source: Source, answer: object) -> Any:
-    return read(source, Response(200, json.dumps(answer).encode()), ASKED)
+    return parse_response(source, Response(200, json.dumps(answer).encode()), ASKED)
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
@@ -103,16 +103,16 @@ def fields_of(source: Source) -> Any:
 
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
 def test_who_is_not_there_is_nobody(name: str) -> None:
-    assert read(SOURCES[name], Response(404, b"{}"), ASKED) is None
+    assert parse_response(SOURCES[name], Response(404, b"{}"), ASKED) is None
 
 
 def test_an_unknown_user_has_no_cards_accounts_promotions_or_limits() -> None:
     nothing = Response(404, b'{"code": "NOT_FOUND"}')
-    assert read(SOURCES["card"], nothing, ASKED) == Cards("u_1", (), ())
-    assert read(SOURCES["balance"], nothing, ASKED) == Balances("u_1", ())
-    assert read(SOURCES["marketing"], nothing, ASKED) == Marketing("u_1", (), ())
-    assert read(SOURCES["quota"], nothing, ASKED) == Quotas({})
-    assert read(SOURCES["channel"], nothing, ASKED) == Channels({}, {})
+    assert parse_response(SOURCES["card"], nothing, ASKED) == Cards("u_1", (), ())
+    assert parse_response(SOURCES["balance"], nothing, ASKED) == Balances("u_1", ())
+    assert parse_response(SOURCES["marketing"], nothing, ASKED) == Marketing("u_1", (), ())
+    assert parse_response(SOURCES["quota"], nothing, ASKED) == Quotas({})
+    assert parse_response(SOURCES["channel"], nothing, ASKED) == Channels({}, {})
 
 
 NONE_HERE = [
@@ -138,13 +138,13 @@ NOBODY_HERE = [
 
 @pytest.mark.parametrize("body", NONE_HERE)
 def test_a_404_of_the_service_says_that_there_is_none(body: bytes) -> None:
-    assert read(SOURCES["quota"], Response(404, body), ASKED) == Quotas({})
+    assert parse_response(SOURCES["quota"], Response(404, body), ASKED) == Quotas({})
 
 
 @pytest.mark.parametrize("body", NOBODY_HERE)
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
-    assert type(read(SOURCES[name], Response(404, body), ASKED)) is Garbled
+    assert type(parse_response(SOURCES[name], Response(404, body), ASKED)) is Garbled
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
     ],
 )
 def test_a_status_that_is_no_answer_is_an_error(status: int, error: type[SourceError]) -> None:
-    assert type(read(SOURCES["card"], Response(status, b"{}", 2.0), ASKED)) is error
+    assert type(parse_response(SOURCES["card"], Response(status, b"{}", 2.0), ASKED)) is error
 
 
 def test_an_overload_keeps_what_the_upstream_asked_for() -> None:
-    found = read(SOURCES["card"], Response(503, b"", 7.0), ASKED)
+    found = parse_response(SOURCES["card"], Response(503, b"", 7.0), ASKED)
     assert isinstance(found, Overloaded)
     assert found.retry_after_s == 7.0
 
@@ -173,7 +173,7 @@ def test_an_overload_keeps_what_the_upstream_asked_for() -> None:
     "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}" * 2, b'{"user_id":"u_1"' + b"[" * 100_000]
 )
 def test_what_is_not_the_agreed_json_is_garbled(body: bytes) -> None:
-    assert isinstance(read(SOURCES["card"], Response(200, body), ASKED), Garbled)
+    assert isinstance(parse_response(SOURCES["card"], Response(200, body), ASKED), Garbled)
 
 
 async def test_twins_are_garbled_because_a_way_to_pay_would_have_two_meanings() -> None:
@@ -216,7 +216,8 @@ def test_a_negative_or_fractional_amount_is_garbled() -> None:
             % value.encode()
         )
         assert isinstance(
-            read(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), ASKED), Garbled
+            parse_response(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), ASKED),
+            Garbled,
         ), value
 
 
@@ -231,13 +232,13 @@ def test_an_adapter_that_stumbles_over_an_answer_makes_it_garbled(fault: Excepti
         def parse(self, status: int, body: bytes, asked: Any) -> Any:
             raise fault
 
-    assert isinstance(read(Stumbling(), Response(200, b"{}"), ASKED), Garbled)
+    assert isinstance(parse_response(Stumbling(), Response(200, b"{}"), ASKED), Garbled)
 
 
 def test_an_error_of_the_wire_passes_through_and_becomes_a_gap() -> None:
     error = Unreachable("127.0.0.1:1: refused")
-    assert read(SOURCES["card"], error, ASKED) is error
-    assert error.missing("card") == Missing("card", Why.UNREACHABLE)
+    assert parse_response(SOURCES["card"], error, ASKED) is error
+    assert error.missing("card") == Missing("card", MissingCause.UNREACHABLE)
 
 
 async def test_what_is_asked_is_what_the_contract_says() -> None:

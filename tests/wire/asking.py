@@ -12,7 +12,7 @@ from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 from .hostile import WATCHDOG_S
 
-TRIP = CallHeaders("r-1")
+CALL_HEADERS = CallHeaders("r-1")
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
@@ -23,10 +23,12 @@ def answer(body: bytes) -> bytes:
 class Asked:
     """One call. Every reply is noted, so that a second one shows."""
 
-    def __init__(self, wire: Transport, request: Request, trip: CallHeaders = TRIP, budget_ms: int = 150) -> None:
+    def __init__(
+        self, wire: Transport, request: Request, call_headers: CallHeaders = CALL_HEADERS, budget_ms: int = 150
+    ) -> None:
         self.outcomes: list[Response | SourceError] = []
         self._replied = asyncio.Event()
-        self.exchange = wire.send(request, trip, budget_ms, self._reply)
+        self.exchange = wire.send(request, call_headers, budget_ms, self._reply)
         assert not self.outcomes, "replied before send returned"
 
     def _reply(self, outcome: Response | SourceError) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cashier.source_errors import Garbled, Shed
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
-from cashier.wire.aiohttp_guards import never_stuck
+from cashier.wire.aiohttp_guards import fail_when_closed
 
 from .asking import ask, nothing_left
 from .hostile import tcp_upstream, unused_port
@@ -24,7 +24,7 @@ async def test_a_connection_that_breaks_after_its_answer_is_nobodys_bug() -> Non
     closed = loop.create_future()
     answer: Any = SimpleNamespace(connection=SimpleNamespace(protocol=SimpleNamespace(closed=closed)), content=None)
     for _ in range(3):
-        with never_stuck(answer, Garbled("never")):
+        with fail_when_closed(answer, Garbled("never")):
             pass
     closed.set_exception(ConnectionResetError())
     await asyncio.sleep(0)

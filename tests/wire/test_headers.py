@@ -6,7 +6,7 @@ import pytest
 
 from cashier.wire.transport import Request
 
-from .asking import TRIP, Asked, answer
+from .asking import CALL_HEADERS, Asked, answer
 from .conftest import Wired, answered
 
 
@@ -47,7 +47,7 @@ async def test_a_header_that_could_begin_another_or_take_our_own_place_is_refuse
     wired: Wired, headers: tuple[tuple[str, str], ...]
 ) -> None:
     with pytest.raises(ValueError, match="header") as refused:
-        wired.wire.send(Request("/a", headers=headers), TRIP, 100, lambda _outcome: None)
+        wired.wire.send(Request("/a", headers=headers), CALL_HEADERS, 100, lambda _outcome: None)
     assert "Injected: 1" not in str(refused.value) or headers[0][0].startswith("X-Injected")
     await answered(wired)
     assert wired.upstream.unseen == 0

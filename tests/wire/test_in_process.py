@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cashier.source_errors import Overloaded, Silent, SourceError, Unreachable
+from cashier.source_errors import Overloaded, TimedOut, SourceError, Unreachable
 from cashier.wire.in_process import InProcessTransport
-from cashier.wire.request_response import ask as awaited
+from cashier.wire.request_response import send_and_wait as awaited
 from cashier.wire.transport import Request, Response, Transport
-from tests.wire.asking import TRIP, Asked, arrival, ask, nothing_left
+from tests.wire.asking import CALL_HEADERS, Asked, arrival, ask, nothing_left
 
 HELLO = Response(200, b"hello")
 PAY = Request("/payments", "POST", b"{}", safe=False)
@@ -132,7 +132,7 @@ async def test_a_look_that_nobody_waits_for_ends(wire: InProcessTransport, servi
 
 
 async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: InProcessTransport, service: Service) -> None:
-    asking = asyncio.create_task(awaited(wire, PAY, TRIP, 10_000))
+    asking = asyncio.create_task(awaited(wire, PAY, CALL_HEADERS, 10_000))
     await arrival()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -143,8 +143,8 @@ async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: InProcessTr
 
 
 async def test_silence_may_mean_anything(wire: InProcessTransport) -> None:
-    outcome = await awaited(wire, PAY, TRIP, 1)
-    assert isinstance(outcome, Silent)
+    outcome = await awaited(wire, PAY, CALL_HEADERS, 1)
+    assert isinstance(outcome, TimedOut)
     assert outcome.sent
 
 

@@ -15,7 +15,7 @@ from cashier.source_errors import Shed, Unreachable
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response
 
-from .asking import TRIP, Asked, answer, ask, nothing_left, until
+from .asking import CALL_HEADERS, Asked, answer, ask, nothing_left, until
 from .hostile import Peer, Upstream, tcp_upstream, unused_port
 
 HELLO = Response(200, b"hello")
@@ -154,7 +154,7 @@ async def test_an_abandoned_call_in_the_queue_is_passed_over(upstream: Upstream)
 async def test_who_waited_sends_on_what_is_left_of_the_budget(upstream: Upstream) -> None:
     async with pool(upstream, connections=1, ahead=1) as wire:
         ask(wire, "/1")
-        waiting = Asked(wire, Request("/2"), TRIP, budget_ms=60_000)
+        waiting = Asked(wire, Request("/2"), CALL_HEADERS, budget_ms=60_000)
         waiting.exchange.started_s -= 59.0  # type: ignore[attr-defined]  # as if it had waited 59 seconds
         peer = await upstream.peer()
         await peer.question()
@@ -348,7 +348,7 @@ async def test_a_bug_in_a_reply_does_not_keep_the_others_from_hearing_of_the_clo
         raise LookupError
 
     async with pool(upstream, ahead=1, connections=1) as wire:
-        wire.send(Request("/a"), TRIP, 100, buggy)
+        wire.send(Request("/a"), CALL_HEADERS, 100, buggy)
         after = ask(wire)
         await wire.close()
         assert isinstance(await after.outcome(), Unreachable)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.source_errors import Garbled
-from cashier.wire.response_parser import ResponseBounds, ResponseParser, retry_after_s
+from cashier.wire.response_parser import ResponseBounds, ResponseParser, parse_retry_after
 from cashier.wire.transport import Response
 
 BOUNDS = ResponseBounds(max_head_bytes=4096, max_headers=20, max_body_bytes=2048)
@@ -102,4 +102,4 @@ def test_a_bug_in_a_callback_is_not_blamed_on_the_upstream(monkeypatch: pytest.M
     ids=repr,
 )
 def test_retry_after_is_whole_seconds_or_nothing(said: bytes, meant: float | None) -> None:
-    assert retry_after_s(said) == meant
+    assert parse_retry_after(said) == meant

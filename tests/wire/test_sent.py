@@ -14,7 +14,7 @@ from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
 from cashier.wire import http1
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
-from cashier.wire.transport import FRESH_S, Response, Transport
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response, Transport
 
 from .asking import OK, Asked, answer, arrival, ask, nothing_left, until
 from .conftest import Authority, Wired, answered
@@ -278,7 +278,7 @@ async def test_only_what_is_safe_goes_out_on_a_connection_that_was_idle_for_long
     wired: Wired, monkeypatch: pytest.MonkeyPatch, safe: bool
 ) -> None:
     kept = await answered(wired, safe=safe)
-    await idle(monkeypatch, FRESH_S)
+    await idle(monkeypatch, MAX_UNSAFE_IDLE_S)
     asked = ask(wired.wire, "/pay", method="POST", safe=safe)
     peer = await wired.upstream.asked()
     assert (peer is kept) is safe
@@ -291,7 +291,7 @@ async def test_a_connection_used_a_moment_ago_serves_what_is_not_safe(
     wired: Wired, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = await answered(wired, safe=False)
-    await idle(monkeypatch, FRESH_S * 0.5)
+    await idle(monkeypatch, MAX_UNSAFE_IDLE_S * 0.5)
     asked = pay(wired.wire)
     await kept.question()
     kept.say(answer(b"hello"))
@@ -307,7 +307,7 @@ async def test_where_every_connection_is_idle_for_long_one_is_closed_to_make_roo
         for several in (urls[:1], urls):
             wire = Http1Client(several, Http1Settings(ahead=2, connections=2))
             await wire.open()
-            await idle(monkeypatch, 2 * FRESH_S)
+            await idle(monkeypatch, 2 * MAX_UNSAFE_IDLE_S)
             asked = [pay(wire) for _ in range(3)]
             for _ in asked:
                 await until(lambda: any(peer.asked for peer in (*upstream.peers, *other.peers)))

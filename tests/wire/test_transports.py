@@ -10,15 +10,15 @@ from cashier.source_errors import SourceError, Unreachable
 from cashier.wire.aiohttp_client import AiohttpHostPool
 from cashier.wire.host_pool import HostPool
 from cashier.wire.transport import CallHeaders, Request, Response
-from tests.wire.asking import OK, TRIP, Asked, answer, arrival, ask, until
+from tests.wire.asking import OK, CALL_HEADERS, Asked, answer, arrival, ask, until
 from tests.wire.conftest import Wired, answered
 
 HELLO = Response(200, b"hello")
 
 
 async def test_a_question_carries_all_that_the_contract_wants_and_nothing_else(wired: Wired) -> None:
-    trip = CallHeaders("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    asked = Asked(wired.wire, Request("/members/u_1/cards?currency=CNY"), trip, budget_ms=87)
+    call_headers = CallHeaders("r-77", traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    asked = Asked(wired.wire, Request("/members/u_1/cards?currency=CNY"), call_headers, budget_ms=87)
     peer = await wired.upstream.peer()
     question = await peer.question()
     peer.say(answer(b"hello"))
@@ -32,7 +32,7 @@ async def test_a_question_carries_all_that_the_contract_wants_and_nothing_else(w
         "x-caller": "cashier",
         "accept": "application/json",
         "accept-encoding": "identity",
-        "traceparent": trip.traceparent,
+        "traceparent": call_headers.traceparent,
     }
 
 
@@ -56,17 +56,17 @@ async def test_a_post_announces_its_body(wired: Wired, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "trip"),
+    ("request_", "call_headers"),
     [
-        (Request("/a\r\nX-Injected: 1"), TRIP),
-        (Request("/a b"), TRIP),
-        (Request("/ä"), TRIP),
-        (Request("/a\x00"), TRIP),
-        (Request(""), TRIP),
-        (Request("http://elsewhere/a"), TRIP),
-        (Request("/a#b"), TRIP),
-        (Request("/a", method="GET / HTTP/1.1\r\nX: "), TRIP),
-        (Request("/a", method="HEAD"), TRIP),
+        (Request("/a\r\nX-Injected: 1"), CALL_HEADERS),
+        (Request("/a b"), CALL_HEADERS),
+        (Request("/ä"), CALL_HEADERS),
+        (Request("/a\x00"), CALL_HEADERS),
+        (Request(""), CALL_HEADERS),
+        (Request("http://elsewhere/a"), CALL_HEADERS),
+        (Request("/a#b"), CALL_HEADERS),
+        (Request("/a", method="GET / HTTP/1.1\r\nX: "), CALL_HEADERS),
+        (Request("/a", method="HEAD"), CALL_HEADERS),
         (Request("/a"), CallHeaders("r\r\nX-Injected: 1")),
         (Request("/a"), CallHeaders("r\nX-Injected: 1")),
         (Request("/a"), CallHeaders("ü")),
@@ -76,11 +76,11 @@ async def test_a_post_announces_its_body(wired: Wired, body: bytes) -> None:
     ids=repr,
 )
 async def test_what_could_begin_another_header_is_refused_before_anything_is_sent(
-    wired: Wired, request_: Request, trip: CallHeaders
+    wired: Wired, request_: Request, call_headers: CallHeaders
 ) -> None:
     replies: list[Response | SourceError] = []
     with pytest.raises(ValueError, match=r"must be printable|is not a path|is not one of"):
-        wired.wire.send(request_, trip, 100, replies.append)
+        wired.wire.send(request_, call_headers, 100, replies.append)
     await answered(wired)
     assert wired.upstream.unseen == 0
     assert replies == []
@@ -182,7 +182,7 @@ async def test_a_reply_that_raises_goes_to_the_loop_and_harms_no_connection(wire
     def buggy(_outcome: Response | SourceError) -> None:
         raise LookupError("ours")
 
-    wired.wire.send(Request("/a"), TRIP, 100, buggy)
+    wired.wire.send(Request("/a"), CALL_HEADERS, 100, buggy)
     peer = await wired.upstream.peer()
     await peer.question()
     peer.say(answer(b"hello"))
@@ -211,7 +211,7 @@ async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(
 
 async def test_a_question_asked_from_within_a_reply_uses_the_connection_just_freed(wired: Wired) -> None:
     following: list[Asked] = []
-    wired.wire.send(Request("/a"), TRIP, 100, lambda _outcome: following.append(ask(wired.wire, "/b")))
+    wired.wire.send(Request("/a"), CALL_HEADERS, 100, lambda _outcome: following.append(ask(wired.wire, "/b")))
     peer = await wired.upstream.peer()
     await peer.question()
     peer.say(answer(b"first"))

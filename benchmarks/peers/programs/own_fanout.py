@@ -26,7 +26,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
-from cashier.sources.source import Asked, Source
+from cashier.sources.source import Inputs, Source
 from cashier.sources.source_upstream import WireUpstream
 from cashier.web.server import GC_THRESHOLD
 from cashier.wire.http1 import Http1Client
@@ -46,10 +46,10 @@ class Bare:
     def __init__(self, source: Source) -> None:
         self._source = source
 
-    def request(self, asked: Asked) -> Request:
+    def request(self, asked: Inputs) -> Request:
         return self._source.request(asked)
 
-    def parse(self, status: int, body: bytes, asked: Asked) -> bytes:
+    def parse(self, status: int, body: bytes, asked: Inputs) -> bytes:
         return body if status == 200 else b"null"
 
 
