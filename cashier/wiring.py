@@ -31,7 +31,7 @@ from cashier.sources.engine import EngineClient
 from cashier.sources.parse_cache import ParseCache
 from cashier.sources.risk import RiskClient
 from cashier.sources.source import Source
-from cashier.sources.source_upstream import UpstreamFunction, FunctionUpstream, WireUpstream
+from cashier.sources.source_upstream import FunctionUpstream, UpstreamFunction, WireUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client

@@ -13,7 +13,7 @@ from msgspec import Struct
 from cashier.domain.legs import EngineLeg
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
-from cashier.source_errors import Unanswered, SourceError
+from cashier.source_errors import SourceError, Unanswered
 
 
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -106,6 +106,6 @@ class Sealed(Struct, frozen=True):
     """A reverse found no such payment: should it arrive later, the engine refuses it. Nothing was taken, and nothing will be."""
 
 
-Submitted: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown
-LookedUp: TypeAlias = EngineAnswered | NeverArrived | Unanswered
-Reversed: TypeAlias = EngineAnswered | Sealed | Unanswered
+SubmitOutcome: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown
+LookUpOutcome: TypeAlias = EngineAnswered | NeverArrived | Unanswered
+ReverseOutcome: TypeAlias = EngineAnswered | Sealed | Unanswered

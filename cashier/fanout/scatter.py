@@ -17,7 +17,7 @@ from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, S
 from cashier.fanout.loop_stall import TURN_S, stalled
 from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
-from cashier.source_errors import Missing, SourceError, MissingCause
+from cashier.source_errors import Missing, MissingCause, SourceError
 
 # Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.domain.acquirer_contract import NoOrder, OrderResult, Result
-from cashier.source_errors import Unanswered, SourceError, WrongIdentity
+from cashier.domain.acquirer_contract import NoOrder, OrderResult, AcquirerResult
+from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.retry import RetrySettings, retry_until_answered
 from cashier.sources.source import Inputs, parse_response, source
 from cashier.wire.request_response import send_and_wait
@@ -29,7 +29,7 @@ def request(order_id: str) -> Request:
     return ACQUIRER.request({"order_id": order_id})
 
 
-def parse(response: Response | SourceError, order_id: str) -> Result:
+def parse(response: Response | SourceError, order_id: str) -> AcquirerResult:
     found: Any = parse_response(ACQUIRER, response, {"order_id": order_id})
     match found:
         case SourceError():
@@ -46,8 +46,8 @@ class AcquirerClient:
         self._transport = transport
         self._tries = tries or RetrySettings()
 
-    async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> Result:
-        async def once(left_ms: int) -> Result:
+    async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> AcquirerResult:
+        async def once(left_ms: int) -> AcquirerResult:
             return parse(await send_and_wait(self._transport, request(order_id), call_headers, left_ms), order_id)
 
         return await retry_until_answered(once, budget_ms, self._tries)

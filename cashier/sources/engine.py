@@ -15,20 +15,20 @@ from cashier.domain.engine_contract import (
     EngineAnswered,
     EngineKeyReused,
     EnginePayment,
-    LookedUp,
+    LookUpOutcome,
     NeverArrived,
     NotSent,
     OrderHasLiveAttempt,
     OutcomeUnknown,
-    Reversed,
+    ReverseOutcome,
     Sealed,
     Submission,
-    Submitted,
+    SubmitOutcome,
 )
 from cashier.domain.order import Id
-from cashier.source_errors import Garbled, Unanswered, SourceError, WrongIdentity
+from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.retry import RetrySettings, retry_until_answered
-from cashier.sources.source import Inputs, error_of_status, parse_response, source, parse_or_error
+from cashier.sources.source import Inputs, error_of_status, parse_or_error, parse_response, source
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
@@ -67,7 +67,7 @@ def submit_request(submission: Submission) -> Request:
     return Request("/payments", "POST", _encode(submission), safe=False, headers=key)
 
 
-def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> Submitted:
+def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> SubmitOutcome:
     """No status but the three of the contract says that nothing was taken: a 5xx, a 429 and a 404 may be a gateway's, who sent it on."""
     if isinstance(response, SourceError):
         return OutcomeUnknown(response) if response.sent else NotSent(response)
@@ -112,7 +112,7 @@ def reverse_request(payment_id: str) -> Request:
     return Request(f"{target({'payment_id': payment_id})}/reverse", "POST")
 
 
-def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookedUp:
+def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookUpOutcome:
     found: Any = parse_response(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
     match found:
         case SourceError():
@@ -122,7 +122,7 @@ def parse_look_up(response: Response | SourceError, payment_id: str, order_id: s
     return NeverArrived()
 
 
-def parse_reverse(response: Response | SourceError, payment_id: str, order_id: str) -> Reversed:
+def parse_reverse(response: Response | SourceError, payment_id: str, order_id: str) -> ReverseOutcome:
     """Answered with the payment as it stands then, which may be SUCCEEDED: money taken stays taken.
 
     A 404 ends a payment here, so it has to say itself that it is the engine's: one without a code, which would do elsewhere, is no news.
@@ -144,13 +144,13 @@ class EngineClient:
         self._transport = transport
         self._tries = tries or RetrySettings()
 
-    async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> Submitted:
+    async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> SubmitOutcome:
         """A caller that is cancelled meanwhile has to take the outcome for `OutcomeUnknown`. An answer after the budget is not waited for."""
         response = await send_and_wait(self._transport, submit_request(submission), call_headers, budget_ms)
         return parse_submit(response, submission.payment_id, submission.order_id)
 
-    async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookedUp:
-        async def once(left_ms: int) -> LookedUp:
+    async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
+        async def once(left_ms: int) -> LookUpOutcome:
             return parse_look_up(
                 await send_and_wait(self._transport, look_up_request(payment_id), call_headers, left_ms),
                 payment_id,
@@ -159,10 +159,10 @@ class EngineClient:
 
         return await retry_until_answered(once, budget_ms, self._tries)
 
-    async def reverse(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> Reversed:
+    async def reverse(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> ReverseOutcome:
         """After `Unanswered` it may be reversed or not: look it up."""
 
-        async def once(left_ms: int) -> Reversed:
+        async def once(left_ms: int) -> ReverseOutcome:
             return parse_reverse(
                 await send_and_wait(self._transport, reverse_request(payment_id), call_headers, left_ms),
                 payment_id,

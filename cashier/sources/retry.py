@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta, Struct
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, wait_random_exponential
 
-from cashier.source_errors import Unanswered, Overloaded
+from cashier.source_errors import Overloaded, Unanswered
 
 Positive = Annotated[int, Meta(ge=1)]
 

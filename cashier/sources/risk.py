@@ -17,18 +17,18 @@ from cashier.domain.risk_contract import (
     Accepted,
     AttemptsLeft,
     Challenged,
-    Decided,
+    RiskDecision,
     Expired,
     Inquiry,
     NoChallenge,
     Passed,
     Rejected,
     RiskChallenge,
-    Verified,
-    Wrong,
+    ChallengeVerification,
+    WrongAnswer,
 )
-from cashier.source_errors import Unanswered, SourceError, WrongIdentity
-from cashier.sources.source import error_of_status, check_not_found, parse_or_error
+from cashier.source_errors import SourceError, Unanswered, WrongIdentity
+from cashier.sources.source import check_not_found, error_of_status, parse_or_error
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
@@ -72,7 +72,7 @@ def decide_request(inquiry: Inquiry) -> Request:
     return Request("/risk/decisions", "POST", _encode(inquiry), safe=False)
 
 
-def parse_decision(response: Response | SourceError, payment_id: str) -> Decided:
+def parse_decision(response: Response | SourceError, payment_id: str) -> RiskDecision:
     if isinstance(response, SourceError):
         return Unanswered(response)
     if response.status != 200:
@@ -81,7 +81,7 @@ def parse_decision(response: Response | SourceError, payment_id: str) -> Decided
     return Unanswered(found) if isinstance(found, SourceError) else found
 
 
-def _decided(body: bytes, payment_id: str) -> Decided:
+def _decided(body: bytes, payment_id: str) -> RiskDecision:
     told = _decision(body)
     _refuse_another(told.payment_id, payment_id)
     if told.challenge is not None:
@@ -95,7 +95,7 @@ def verify_request(challenge_id: str, payment_id: str, value: str) -> Request:
     return Request(f"/risk/challenges/{quote(challenge_id, safe='')}/verify", "POST", body, safe=False)
 
 
-def parse_verification(response: Response | SourceError, payment_id: str) -> Verified:
+def parse_verification(response: Response | SourceError, payment_id: str) -> ChallengeVerification:
     """After `Unanswered` the answer may have been counted, or passed: deciding again tells."""
     if isinstance(response, SourceError):
         return Unanswered(response)
@@ -105,19 +105,19 @@ def parse_verification(response: Response | SourceError, payment_id: str) -> Ver
     return Unanswered(found) if isinstance(found, SourceError) else found
 
 
-def _verified(body: bytes, payment_id: str) -> Verified:
+def _verified(body: bytes, payment_id: str) -> ChallengeVerification:
     told = _verification(body)
     _refuse_another(told.payment_id, payment_id)
     match told.status:
         case _Taken.PASSED:
             return Passed()
         case _Taken.FAILED:
-            return Wrong(told.attempts_left)
+            return WrongAnswer(told.attempts_left)
         case _Taken.EXPIRED:
             return Expired()
 
 
-def _no_challenge(body: bytes, _payment_id: str) -> Verified:
+def _no_challenge(body: bytes, _payment_id: str) -> ChallengeVerification:
     check_not_found(body)
     return NoChallenge()
 
@@ -133,14 +133,14 @@ class RiskClient:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> Decided:
+    async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> RiskDecision:
         return parse_decision(
             await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms), inquiry.payment_id
         )
 
     async def verify(
         self, challenge_id: str, payment_id: str, value: str, call_headers: CallHeaders, budget_ms: int
-    ) -> Verified:
+    ) -> ChallengeVerification:
         return parse_verification(
             await send_and_wait(
                 self._transport, verify_request(challenge_id, payment_id, value), call_headers, budget_ms

@@ -9,7 +9,7 @@ from typing import Any
 from cashier.fanout.ask import Known
 from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
-from cashier.sources.source import Adapter, Source, parse_response, parse_or_error
+from cashier.sources.source import Adapter, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport
 
 UpstreamFunction = Callable[..., Awaitable[Any]]

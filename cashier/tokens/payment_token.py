@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
-from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_decode, b64url_encode, sign
@@ -52,13 +52,13 @@ class _Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     exp: int
     payment_id: str
     kind: Kind
-    chosen: ChosenFields
+    chosen: PaymentChoice
     expires_at: int
     order_amount: Money
     offered: OfferedPrice | None = None
     route: TokenRoute | None = None
     sent_at: int | None = None
-    challenge: CarriedChallenge | None = None
+    challenge: ChallengeProgress | None = None
     cancelled: bool = False
     told: PaymentStatus | None = None
 
@@ -72,7 +72,7 @@ class PaymentClaims(_Shown, frozen=True, kw_only=True):
     passed. `cancelled`: the caller wants no more of it.
     """
 
-    means: HandedOver
+    means: PaymentMeans
     fingerprint: str
 
     def __repr__(self) -> str:
@@ -90,7 +90,7 @@ class _Written(_Shown, frozen=True, kw_only=True):
 
 
 class _Sealed(Struct, frozen=True):
-    means: HandedOver
+    means: PaymentMeans
     fingerprint: str
 
 

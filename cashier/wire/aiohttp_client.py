@@ -22,8 +22,8 @@ from cashier.wire.aiohttp_guards import (
     ConnectionLost,
     StaleConnection,
     fail_when_closed,
-    note_reused,
     note_connected,
+    note_reused,
     report_loss,
 )
 from cashier.wire.delivery import deliver, describe_failure

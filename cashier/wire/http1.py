@@ -20,8 +20,8 @@ from cashier.wire.addresses import parse_addresses
 from cashier.wire.connection import UpstreamConnection
 from cashier.wire.delivery import describe_failure
 from cashier.wire.host_pool import HostPool
-from cashier.wire.load_balancing import LoadBalancer
 from cashier.wire.http1_call import Http1Call
+from cashier.wire.load_balancing import LoadBalancer
 from cashier.wire.request_writer import check_request
 from cashier.wire.response_parser import ResponseBounds
 from cashier.wire.tls import client_tls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cashier.source_errors import TimedOut, SourceError
+from cashier.source_errors import SourceError, TimedOut
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 

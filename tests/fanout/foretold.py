@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from cashier.fanout.ask import Importance
-from cashier.source_errors import Missing, SourceError, MissingCause
+from cashier.source_errors import Missing, MissingCause, SourceError
 
 from .scripted import NEVER, Source, Way
 

@@ -12,7 +12,7 @@ import uvloop
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
-from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, MissingCause, WrongIdentity
+from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, SourceError, Unreachable, WrongIdentity
 
 from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
 

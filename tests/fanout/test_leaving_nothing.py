@@ -13,7 +13,7 @@ from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, S
 from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
-from cashier.source_errors import Missing, Unreachable, MissingCause
+from cashier.source_errors import Missing, MissingCause, Unreachable
 
 from .scripted import (
     NEVER,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.scatter import ScatterResult
-from cashier.source_errors import Garbled, Missing, Overloaded, Unreachable, MissingCause
+from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, Unreachable
 
 from .foretold import SLACK_MS, foretell
 from .scripted import NEVER, Source, Way, assert_nothing_is_left, consult, in_virtual_time, now_ms

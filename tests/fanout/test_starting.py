@@ -11,7 +11,7 @@ import pytest
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
-from cashier.source_errors import Missing, Unreachable, MissingCause
+from cashier.source_errors import Missing, MissingCause, Unreachable
 
 from .scripted import NEVER, Source, Way, consult, enriching, gating, required
 

@@ -15,7 +15,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.scatter import ScatterResult, Timing
 from cashier.fanout.streaming_scatter import StreamingScatter
-from cashier.source_errors import Missing, Unreachable, MissingCause
+from cashier.source_errors import Missing, MissingCause, Unreachable
 from tests.fanout.scripted import (
     MS_NS,
     NEVER,

@@ -23,10 +23,10 @@ from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.domain.risk_contract import Challenged, Inquiry, Passed, Wrong
+from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
 from cashier.sandbox import Weather, World, read_forecast, weather_named
 from cashier.sandbox.fault_effects import HELD_UP
-from cashier.source_errors import Garbled, Unanswered, Overloaded, TimedOut, SourceError, Unreachable
+from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
 from cashier.sources.retry import RetrySettings
@@ -63,7 +63,7 @@ class Paying:
         decided = await self.risk.decide(_inquiry(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(decided, Challenged)
         challenge_id = decided.challenge.challenge_id
-        assert await self.risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == Wrong(2)
+        assert await self.risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == WrongAnswer(2)
         assert await self.risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
         return _submission(decided.decision_id)
 

@@ -30,14 +30,14 @@ from cashier.domain.next_action import Await
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.status_mapping import acquirer_report, engine_report
-from cashier.domain.status_resolution import AcquirerReport, AcquirerWord, EngineReport, EngineWord
+from cashier.domain.status_resolution import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.source_errors import (
     Garbled,
-    Unanswered,
     Overloaded,
     Shed,
-    TimedOut,
     SourceError,
+    TimedOut,
+    Unanswered,
     Unreachable,
     WrongIdentity,
 )
@@ -83,15 +83,15 @@ def answer(status: int, body: Any) -> Response:
     return Response(status, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-def submitted(response: Response | SourceError) -> engine_contract.Submitted:
+def submitted(response: Response | SourceError) -> engine_contract.SubmitOutcome:
     return engine.parse_submit(response, "pay_1", "o_1")
 
 
-def looked_up(response: Response | SourceError) -> engine_contract.LookedUp:
+def looked_up(response: Response | SourceError) -> engine_contract.LookUpOutcome:
     return engine.parse_look_up(response, "pay_1", "o_1")
 
 
-def reversed_(response: Response | SourceError) -> engine_contract.Reversed:
+def reversed_(response: Response | SourceError) -> engine_contract.ReverseOutcome:
     return engine.parse_reverse(response, "pay_1", "o_1")
 
 
@@ -271,7 +271,7 @@ async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
 
 
 def test_each_decision_is_one_thing() -> None:
-    def decided(body: Any) -> risk_contract.Decided:
+    def decided(body: Any) -> risk_contract.RiskDecision:
         return risk.parse_decision(answer(200, body), "pay_1")
 
     assert decided({"decision": "ACCEPT", "decision_id": "d_1"}) == risk_contract.Accepted("d_1")
@@ -303,11 +303,11 @@ def test_without_a_decision_that_can_be_believed_there_is_none(said: Response | 
 
 
 def test_each_answer_to_a_challenge_is_one_thing() -> None:
-    def verified(status: int, body: Any) -> risk_contract.Verified:
+    def verified(status: int, body: Any) -> risk_contract.ChallengeVerification:
         return risk.parse_verification(answer(status, body), "pay_1")
 
     assert verified(200, {"status": "PASSED", "attempts_left": 3}) == risk_contract.Passed()
-    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == risk_contract.Wrong(0)
+    assert verified(200, {"status": "FAILED", "attempts_left": 0}) == risk_contract.WrongAnswer(0)
     assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == risk_contract.Expired()
     assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == risk_contract.NoChallenge()
     for strange in (
@@ -363,20 +363,20 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
             else None,
         )
         code = "X" if status == "FAILED" else None
-        assert engine_report(EngineAnswered(payment)) == EngineReport(EngineWord(status), code, payment.next_action)
+        assert engine_report(EngineAnswered(payment)) == EngineReport(EngineReportStatus(status), code, payment.next_action)
     silent = Unreachable("reset")
-    assert engine_report(OutcomeUnknown(silent)) == engine_report(Unanswered(silent)) == EngineReport(EngineWord.SILENT)
+    assert engine_report(OutcomeUnknown(silent)) == engine_report(Unanswered(silent)) == EngineReport(EngineReportStatus.SILENT)
     assert [engine_report(NeverArrived()).word, engine_report(Sealed()).word] == [
-        EngineWord.NEVER_ARRIVED,
-        EngineWord.SEALED,
+        EngineReportStatus.NEVER_ARRIVED,
+        EngineReportStatus.SEALED,
     ]
     for result in acquirer_contract.ResultStatus:
         told = acquirer_contract.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
-        assert acquirer_report(told) == AcquirerReport(AcquirerWord(result), "pay_1", "C")
+        assert acquirer_report(told) == AcquirerReport(AcquirerReportStatus(result), "pay_1", "C")
     assert (
         acquirer_report(acquirer_contract.NoOrder())
         == acquirer_report(Unanswered(silent))
-        == AcquirerReport(AcquirerWord.SILENT)
+        == AcquirerReport(AcquirerReportStatus.SILENT)
     )
 
 
@@ -417,7 +417,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([whole, whole[: draw(st.integers(0, len(whole)))], draw(st.binary(max_size=20))]))
 
 
-def judged(outcome: engine_contract.Submitted | engine_contract.LookedUp | engine_contract.Reversed) -> bool:
+def judged(outcome: engine_contract.SubmitOutcome | engine_contract.LookUpOutcome | engine_contract.ReverseOutcome) -> bool:
     """Whether the outcome is one of those that there are, and holds what it should. mypy sees that none is forgotten."""
     match outcome:
         case EngineAnswered(payment):
@@ -445,7 +445,7 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
     )
     assert isinstance(
         risk.parse_verification(response, "pay_1"),
-        risk_contract.Passed | risk_contract.Wrong | risk_contract.Expired | risk_contract.NoChallenge | Unanswered,
+        risk_contract.Passed | risk_contract.WrongAnswer | risk_contract.Expired | risk_contract.NoChallenge | Unanswered,
     )
     found = acquirer.parse(response, "o_1")
     assert isinstance(found, acquirer_contract.NoOrder | Unanswered) or (

@@ -15,7 +15,7 @@ from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
-from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passed, Wrong
+from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passed, WrongAnswer
 from cashier.sandbox.server import serve
 from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
@@ -46,7 +46,7 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
         challenged = await risk.decide(inquiry, CALL_HEADERS, WITHIN_MS)
         assert isinstance(challenged, Challenged)
         challenge_id = challenged.challenge.challenge_id
-        assert await risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == Wrong(2)
+        assert await risk.verify(challenge_id, "pay_1", "000000", CALL_HEADERS, WITHIN_MS) == WrongAnswer(2)
         assert await risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
         assert await risk.verify("another", "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == NoChallenge()
         assert await engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS) == NeverArrived()

@@ -12,7 +12,7 @@ from cashier.domain.facts import Balances, Cards, Channels, Marketing, Member, M
 from cashier.domain.money import Money
 from cashier.domain.order import Order
 from cashier.sandbox import LocalUpstreams, World, weather_named
-from cashier.source_errors import Garbled, Missing, Overloaded, SourceError, Unreachable, MissingCause, WrongIdentity
+from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.source import Source, parse_response
 from cashier.wire.transport import Response
 

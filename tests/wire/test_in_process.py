@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cashier.source_errors import Overloaded, TimedOut, SourceError, Unreachable
+from cashier.source_errors import Overloaded, SourceError, TimedOut, Unreachable
 from cashier.wire.in_process import InProcessTransport
 from cashier.wire.request_response import send_and_wait as awaited
 from cashier.wire.transport import Request, Response, Transport
@@ -203,7 +203,7 @@ async def test_closing_tells_who_waits_and_leaves_time_to_what_was_begun(service
 
 
 async def test_closing_waits_for_nobody_for_ever(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cashier.wire.in_process.LAST_CALLS_S", 0.01)
+    monkeypatch.setattr("cashier.wire.in_process.CLOSE_GRACE_S", 0.01)
     local = InProcessTransport(service)
     abandoned = Asked(local, PAY)
     await arrival()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cashier.source_errors import Missing, TimedOut, SourceError, Unreachable, MissingCause
+from cashier.source_errors import Missing, MissingCause, SourceError, TimedOut, Unreachable
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
