@@ -17,10 +17,10 @@ from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Boost, Channels, Facts
-from cashier.domain.knapsack import MAX_STEPS, Search
+from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
 from cashier.domain.pay_method import Kind, PayMethod
-from cashier.domain.promotion import Coupons
-from cashier.domain.ranking import ranked
+from cashier.domain.promotion import OrderPromotions
+from cashier.domain.ranking import rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
@@ -75,7 +75,7 @@ def single_runs(benchmark: BenchmarkFixture, work: Callable[[], Any], rounds: in
 
 def consulted(world: World, facts: Facts) -> tuple[PayMethod, ...]:
     case = ConsultationCase(world.request, facts, world.catalog, world.now)
-    return ranked(case, assemble(case), world.weights)
+    return rank_offers(case, assemble(case), world.weights)
 
 
 def test_the_machine(benchmark: BenchmarkFixture) -> None:
@@ -124,7 +124,7 @@ def test_encoding_the_answer_of_thirty_methods(benchmark: BenchmarkFixture) -> N
 
 def test_the_solver_where_no_minimum_is_in_the_way(benchmark: BenchmarkFixture) -> None:
     world, kinds = thirty(), frozenset((Kind.QUICK_PAY,))
-    found = single_runs(benchmark, lambda: Coupons(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
+    found = single_runs(benchmark, lambda: OrderPromotions(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
     assert found.total == 1_728
 
 
@@ -133,7 +133,7 @@ def test_the_search_for_the_best_set_within_a_limit(benchmark: BenchmarkFixture,
     values = sorted((1_000_003 + 7_919 * (index * index % 389) for index in range(count)), reverse=True)
     groups = [str(index) for index in range(count)]
     limit = sum(values) // 3
-    assert single_runs(benchmark, lambda: Search(values, groups, limit, MAX_STEPS), 200).value <= limit
+    assert single_runs(benchmark, lambda: KnapsackSearch(values, groups, limit, MAX_STEPS), 200).value <= limit
 
 
 def test_absurdly_many_promotions_and_channels(benchmark: BenchmarkFixture) -> None:

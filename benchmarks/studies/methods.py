@@ -26,7 +26,7 @@ from cashier.domain.assembly import assemble
 from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas
 from cashier.domain.pay_method import Kind, PayMethod
-from cashier.domain.ranking import ranked
+from cashier.domain.ranking import rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
@@ -150,7 +150,7 @@ def works(of: World) -> Works:
 
     def consulted() -> tuple[PayMethod, ...]:
         case = ConsultationCase(of.request, facts, of.catalog, of.now)
-        return ranked(case, assemble(case), of.weights)
+        return rank_offers(case, assemble(case), of.weights)
 
     def prepared() -> tuple[Channels, Quotas]:
         return Channels.prepared(of.channels), Quotas.prepared(of.quotas)

@@ -19,9 +19,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from cashier.asgi import door
+from cashier.asgi import configured_app
 from cashier.cli import consultation_printer, demo, payment_commands, service_client
-from cashier.cli.payer import NoWay, Payer, Wish
+from cashier.cli.payer import CannotPay, Payer, PaymentChoice
 from cashier.consultation.plan_report import plan_report
 from cashier.core import Cashier
 from cashier.fanout.ttl import CacheSettings
@@ -75,7 +75,7 @@ def demo_command(
     found = _known_case(case)
     request = {**found.request, "locale": locale, "deadline_ms": deadline_ms}
     _run(
-        demo.demonstrate(consultation_printer.console(), request, found.sentence, seed=seed, weather=weather, once=once)
+        demo.run_demo(consultation_printer.console(), request, found.sentence, seed=seed, weather=weather, once=once)
     )
 
 
@@ -92,12 +92,12 @@ def serve(
     given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     try:
         server = load(config, server=given).settings.server
-        door(str(config), given)  # what is wrong is said here, once, and not by each worker
+        configured_app(str(config), given)  # what is wrong is said here, once, and not by each worker
     except ConfigurationError as fault:
         _refuse(fault)
     serve_door(
         server,
-        partial(door, str(config), given),
+        partial(configured_app, str(config), given),
         announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
     )
 
@@ -133,7 +133,7 @@ def consult(
         _stop("--json and --stream are two ways to show it: choose one")
     if json:
         sys.stdout.buffer.write(msgspec.json.format(_run(service_client.consult(url, request))[2]) + b"\n")
-    elif not _run((demo.show_unfolding if stream else demo.show)(consultation_printer.console(), url, request)):
+    elif not _run((demo.show_stream if stream else demo.show_consultation)(consultation_printer.console(), url, request)):
         raise typer.Exit(1)
 
 
@@ -165,10 +165,10 @@ def pay(
     """Pay at a running service, and follow the payment to its end. Exit status 0 only where the order is paid."""
     request = {**_known_case(case).request, "locale": locale}
     ids = None if promotions is None else tuple(each for each in promotions.split(",") if each)
-    wish = Wish(
+    wish = PaymentChoice(
         method_id=method, option_id=option, promotion_ids=ids, card_token=card_token, auth_code=auth_code, return_url=return_url
     )  # fmt: skip
-    payer = Payer(prove=payment_commands.asking(otp), cancels_after_s=cancel_after)
+    payer = Payer(prove=payment_commands.challenge_answerer(otp), cancels_after_s=cancel_after)
     _end(
         payment_commands.consult_and_pay(_console(json), url, request, wish, key or payment_commands.new_key(), payer),
         json,
@@ -188,8 +188,8 @@ def payment(
 ) -> None:
     """Follow a payment that was begun before, or cancel it. Exit status 0 only where the order is paid."""
     _end(
-        payment_commands.look(
-            _console(json), url, payment_id, token, cancel, Payer(prove=payment_commands.asking(otp))
+        payment_commands.resume(
+            _console(json), url, payment_id, token, cancel, Payer(prove=payment_commands.challenge_answerer(otp))
         ),
         json,
     )
@@ -200,7 +200,7 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     """Prove a configuration without starting anything. Exit status 1 where something is wrong."""
     try:
         cashier = Cashier(config=load(config))
-        door(str(config))
+        configured_app(str(config))
     except ConfigurationError as fault:
         _refuse(fault)
     _print_plan(cashier)
@@ -250,7 +250,7 @@ def weather_command(
         forecast = {"latency": {"shape": "constant", "ms": ms}}
     elif fault == "restore":
         forecast = None
-    told = _run(service_client.befall_next(url, source, fault, call) if once else
+    told = _run(service_client.queue_fault(url, source, fault, call) if once else
                 service_client.change_weather(url, None if source == "restore" else source, forecast))  # fmt: skip
     if "code" in told and "field" not in told:
         _stop(f"{url} is no sandbox; `weather` wants the address after `sandbox`")
@@ -337,7 +337,7 @@ def _console(json: bool) -> Console:
     return Console(quiet=True) if json else consultation_printer.console()
 
 
-def _end(work: Coroutine[Any, Any, service_client.Told], json: bool) -> None:
+def _end(work: Coroutine[Any, Any, service_client.ServiceReply], json: bool) -> None:
     """Of what has been said of a payment, the last word decides."""
     told = _run(work, interrupted=128 + signal.SIGINT)
     if json:
@@ -349,7 +349,7 @@ def _end(work: Coroutine[Any, Any, service_client.Told], json: bool) -> None:
 def _run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
     try:
         return uvloop.run(work)
-    except (service_client.NoAnswer, NoWay, BadWeather, OSError) as fault:
+    except (service_client.RequestFailed, CannotPay, BadWeather, OSError) as fault:
         _stop(str(fault))
     except KeyboardInterrupt:
         raise typer.Exit(interrupted) from None

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from cashier.cli import payment_commands, service_client
-from cashier.cli.payer import Chosen, NoWay, Payer, Wish
-from cashier.cli.service_client import NoAnswer, Told
+from cashier.cli.payer import ChosenMethod, CannotPay, Payer, PaymentChoice
+from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
 from cashier.sandbox.risk import ANSWER
 
 # In fair weather a payment takes some milliseconds, and where the payer pays elsewhere as long as the acquirer is polled.
-LONGEST_S = 20.0
+TIMEOUT_S = 20.0
 
 
 async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, Any]) -> None:
@@ -28,14 +28,14 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
         await service_client.settle(sandbox_url, payment["payment_id"])
 
     try:
-        found = await payment_commands.offered(console, url, request, Wish())
-        if isinstance(found, Told):
+        found = await payment_commands.consult_and_choose(console, url, request, PaymentChoice())
+        if isinstance(found, ServiceReply):
             return
-        async with asyncio.timeout(LONGEST_S):
+        async with asyncio.timeout(TIMEOUT_S):
             told = await payment_commands.pay(
                 console, url, found, payment_commands.new_key(), Payer(prove=lambda _: ANSWER, act=act)
             )
-    except (NoWay, NoAnswer) as why:
+    except (CannotPay, RequestFailed) as why:
         console.print(Padding(f"[yellow]{escape(str(why))}[/]", (0, 1, 1, 4)))
     except TimeoutError:
         pass  # how to go on is said already
@@ -43,13 +43,13 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
         if told.body["status"] == "SUCCEEDED":
             console.print(
                 Padding(
-                    books(await service_client.read(sandbox_url, "/ledger"), told.body["payment_id"], found),
+                    ledger_summary(await service_client.get_json(sandbox_url, "/ledger"), told.body["payment_id"], found),
                     (0, 1, 1, 4),
                 )
             )
 
 
-def books(ledger: dict[str, Any], payment_id: str, found: Chosen) -> str:
+def ledger_summary(ledger: dict[str, Any], payment_id: str, found: ChosenMethod) -> str:
     """What was really taken, held against what was offered."""
     entries = [entry for entry in ledger["entries"] if entry["payment_id"] == payment_id and "from" in entry]
     of_payer = [entry for entry in entries if not entry["from"].startswith("PROMOTION:")]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from cashier.cli.service_client import Payments, Told
+from cashier.cli.service_client import PaymentsClient, ServiceReply
 from cashier.domain.payment_state import FINAL
 
 # As long as one look waits at the service, and how long to leave it alone where one came back at once with nothing new.
@@ -26,11 +26,11 @@ LOOKS_LOST = 5
 _CLAIMS = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
 
 
-class NoWay(Exception):
+class CannotPay(Exception):
     """It cannot be paid like that. The text is for whoever typed the command."""
 
 
-class Wish(Struct, frozen=True, kw_only=True):
+class PaymentChoice(Struct, frozen=True, kw_only=True):
     """How the payer wants to pay. What is None is taken from the consultation: the first way that can be used, and before that one that
     takes what the payer brings; its discounts, its first option where it takes one."""
 
@@ -42,7 +42,7 @@ class Wish(Struct, frozen=True, kw_only=True):
     return_url: str | None = None
 
 
-class Chosen(NamedTuple):
+class ChosenMethod(NamedTuple):
     """A way to pay, what it costs (`Amounts` of the wire), and the body that submits it."""
 
     method: dict[str, Any]
@@ -54,7 +54,7 @@ class Step(NamedTuple):
     """What was asked of the service, and what it said."""
 
     asked: str
-    told: Told
+    told: ServiceReply
 
 
 class Payer(Struct, frozen=True, kw_only=True):
@@ -71,10 +71,10 @@ class Payer(Struct, frozen=True, kw_only=True):
 Show = Callable[[Step], None]
 
 
-def choose(request: dict[str, Any], answer: dict[str, Any], wish: Wish) -> Chosen:
-    """From a consultation that was asked for with `request`. Raises `NoWay`."""
+def choose(request: dict[str, Any], answer: dict[str, Any], wish: PaymentChoice) -> ChosenMethod:
+    """From a consultation that was asked for with `request`. Raises `CannotPay`."""
     if answer["blocked"]:
-        raise NoWay(f"{answer['blocked']['code']}: {answer['blocked']['message']}")
+        raise CannotPay(f"{answer['blocked']['code']}: {answer['blocked']['message']}")
     method = _method(answer["methods"], wish)
     option = _option(method, wish)
     amount = (option and option["amount"]) or method["amount"]
@@ -83,7 +83,7 @@ def choose(request: dict[str, Any], answer: dict[str, Any], wish: Wish) -> Chose
         promotions = tuple(discount["promotion_id"] for discount in amount["discounts"])
     brought = {name: getattr(wish, name) for name in ("card_token", "auth_code", "return_url")}
     for name in _lacking(method, wish):
-        raise NoWay(f"{method['method_id']} takes --{name.replace('_', '-')}: {_EXAMPLES[name]}")
+        raise CannotPay(f"{method['method_id']} takes --{name.replace('_', '-')}: {_EXAMPLES[name]}")
     named = {"method_id": method["method_id"], "option_id": option["option_id"] if option else None}
     body = {name: request[name] for name in _CLAIMS if name in request} | {
         name: value for name, value in named.items() if value
@@ -93,15 +93,15 @@ def choose(request: dict[str, Any], answer: dict[str, Any], wish: Wish) -> Chose
         "promotion_ids": promotions,
         "expected_payable": amount["payable"],
     }
-    return Chosen(method, amount, body | {name: value for name, value in brought.items() if value is not None})
+    return ChosenMethod(method, amount, body | {name: value for name, value in brought.items() if value is not None})
 
 
-async def pay(payments: Payments, body: dict[str, Any], key: str, payer: Payer, show: Show) -> Told:
+async def pay(payments: PaymentsClient, body: dict[str, Any], key: str, payer: Payer, show: Show) -> ServiceReply:
     """To the last word, or to the problem that ended it. Every step is handed to `show`. Raises `NoAnswer`."""
     return await follow(payments, await _submit(payments, body, key, show), payer, show)
 
 
-async def follow(payments: Payments, told: Told, payer: Payer, show: Show) -> Told:
+async def follow(payments: PaymentsClient, told: ServiceReply, payer: Payer, show: Show) -> ServiceReply:
     """From what was said last to the last word. A problem ends it, but for one that a later look may not meet."""
     cancel = _Cancel(payer.cancels_after_s)
     payment, acted_on, lost = told.body, None, 0
@@ -116,7 +116,7 @@ async def follow(payments: Payments, told: Told, payer: Payer, show: Show) -> To
             lost += 1
             if told.status >= 500 and lost < LOOKS_LOST:
                 await asyncio.sleep(told.retry_after_s or PAUSE_S)
-                told = Told(202, payment, 0.0)
+                told = ServiceReply(202, payment, 0.0)
             continue
         lost, before, payment = 0, payment, told.body
         if step.asked != "look" or _shows_else(before, payment):
@@ -143,7 +143,7 @@ class _Cancel:
         return True
 
 
-async def _next(payments: Payments, payment: dict[str, Any], payer: Payer, cancel: _Cancel) -> Step:
+async def _next(payments: PaymentsClient, payment: dict[str, Any], payer: Payer, cancel: _Cancel) -> Step:
     payment_id, token = payment["payment_id"], payment["payment_token"]
     if cancel.due():
         return Step("cancel", await payments.cancel(payment_id, token))
@@ -152,7 +152,7 @@ async def _next(payments: Payments, payment: dict[str, Any], payer: Payer, cance
     return Step("look", await payments.look(payment_id, token, max(1, int(min(WAIT_MS, cancel.left_ms)))))
 
 
-async def _submit(payments: Payments, body: dict[str, Any], key: str, show: Show) -> Told:
+async def _submit(payments: PaymentsClient, body: dict[str, Any], key: str, show: Show) -> ServiceReply:
     """Again and again where it may not have come through, always under the one key."""
     for left in reversed(range(SUBMITS)):
         told = await payments.submit(body, key)
@@ -163,24 +163,24 @@ async def _submit(payments: Payments, body: dict[str, Any], key: str, show: Show
     return told
 
 
-def _method(methods: list[dict[str, Any]], wish: Wish) -> dict[str, Any]:
+def _method(methods: list[dict[str, Any]], wish: PaymentChoice) -> dict[str, Any]:
     if wish.method_id is None:
         ways = [one for one in methods if one["availability"] == "AVAILABLE" and not _lacking(one, wish)]
         if not ways:
-            raise NoWay("no way to pay is available")
+            raise CannotPay("no way to pay is available")
         return next((one for one in ways if _takes(one, wish)), ways[0])
     found = next((one for one in methods if one["method_id"] == wish.method_id), None)
     if found is None:
-        raise NoWay(f"there is no way {wish.method_id!r}; there are {', '.join(one['method_id'] for one in methods)}")
+        raise CannotPay(f"there is no way {wish.method_id!r}; there are {', '.join(one['method_id'] for one in methods)}")
     if found["amount"] is None or found["availability"] != "AVAILABLE":
         reason = found["reason"]
-        raise NoWay(
+        raise CannotPay(
             f"{wish.method_id} is {found['availability'].lower()}" + (f": {reason['message']}" if reason else "")
         )
     return found
 
 
-def _option(method: dict[str, Any], wish: Wish) -> dict[str, Any] | None:
+def _option(method: dict[str, Any], wish: PaymentChoice) -> dict[str, Any] | None:
     """The one that is wished for, else the first that is available where there has to be one."""
     options: list[dict[str, Any]] = method["options"]
     usable = [one for one in options if one["availability"] == "AVAILABLE"]
@@ -188,17 +188,17 @@ def _option(method: dict[str, Any], wish: Wish) -> dict[str, Any] | None:
         return usable[0] if usable and "option_id" in method["required_fields"] else None
     found = next((one for one in usable if one["option_id"] == wish.option_id), None)
     if found is None:
-        raise NoWay(f"{method['method_id']} has no option {wish.option_id!r} that is available; there are "
+        raise CannotPay(f"{method['method_id']} has no option {wish.option_id!r} that is available; there are "
                     f"{', '.join(one['option_id'] for one in usable) or 'none'}")  # fmt: skip
     return found
 
 
-def _takes(method: dict[str, Any], wish: Wish) -> bool:
+def _takes(method: dict[str, Any], wish: PaymentChoice) -> bool:
     """Whether something that the payer brings is for this way: then it is this way that they mean."""
     return any(name in _EXAMPLES and getattr(wish, name) is not None for name in method["required_fields"])
 
 
-def _lacking(method: dict[str, Any], wish: Wish) -> list[str]:
+def _lacking(method: dict[str, Any], wish: PaymentChoice) -> list[str]:
     """What this way takes from the payer that no consultation knows, and that is not there."""
     return [name for name in method["required_fields"] if name in _EXAMPLES and getattr(wish, name) is None]
 

@@ -15,9 +15,9 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order
-from cashier.domain.order_checks import NOT_YOURS, block
+from cashier.domain.order_checks import OWNERSHIP_BLOCKS, first_block
 from cashier.domain.pay_method import PayMethod
-from cashier.domain.ranking import Weights, ranked
+from cashier.domain.ranking import Weights, rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
@@ -212,7 +212,7 @@ class ConsultFlow:
         if order is None:
             raise OrderUnknown(request.order_id)
         return (
-            None if isinstance(order, Missing) else block(request, order, answers["merchant"], answers["member"], now)
+            None if isinstance(order, Missing) else first_block(request, order, answers["merchant"], answers["member"], now)
         )
 
     def _case(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> ConsultationCase:
@@ -227,7 +227,7 @@ class ConsultFlow:
 
     def _offer(self, case: ConsultationCase, gathered: ScatterResult) -> Consultation:
         request, now, order = case.request, case.now, case.facts.order
-        methods = ranked(case, assemble(case), self._weights)
+        methods = rank_offers(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
         return Consultation(
             self._sign(request, order.amount, methods, int(now.timestamp()), ttl_s),
@@ -246,7 +246,7 @@ class ConsultFlow:
     ) -> Consultation:
         """An order that cannot be paid is an answer. Of somebody else's order nothing is told."""
         message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
-        hidden = blocked in NOT_YOURS
+        hidden = blocked in OWNERSHIP_BLOCKS
         summary = OrderSummary(
             order.order_id,
             "" if hidden else order.title,
@@ -268,7 +268,7 @@ def _concluding(request: ConsultRequest, now: datetime) -> Conclusive:
         order = answers["order"]
         if order is None or isinstance(order, Missing):
             return True
-        return block(request, order, answers.get("merchant", _GAP), answers.get("member", _GAP), now) is not None
+        return first_block(request, order, answers.get("merchant", _GAP), answers.get("member", _GAP), now) is not None
 
     return conclusive
 

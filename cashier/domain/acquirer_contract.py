@@ -35,4 +35,4 @@ class NoOrder(Struct, frozen=True):
     """The acquirer knows no such order."""
 
 
-Result: TypeAlias = OrderResult | NoOrder | Unanswered
+AcquirerResult: TypeAlias = OrderResult | NoOrder | Unanswered

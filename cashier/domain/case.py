@@ -12,7 +12,7 @@ from cashier.domain.facts import Facts, Quota
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
-from cashier.domain.promotion import Coupons, Discounts
+from cashier.domain.promotion import OrderPromotions, Discounts
 from cashier.domain.refusal import silence
 from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing
@@ -48,7 +48,7 @@ class ConsultationCase:
         self.channel_gap = silence(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
         self.quota_gap = silence(quotas) if isinstance(quotas, Missing) else None
-        self.coupons = Coupons(() if isinstance(marketing, Missing) else marketing.promotions, facts.order, now)
+        self.coupons = OrderPromotions(() if isinstance(marketing, Missing) else marketing.promotions, facts.order, now)
 
     def priced(self, discounts: Discounts, fee: int) -> Amounts:
         payable = self.amount.value - discounts.total + fee

@@ -12,11 +12,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 # As many as GOV.UK Pay allows of 3-D Secure; a payment that needs a fourth is not going to be proven.
-CHALLENGES = 3
+MAX_CHALLENGES = 3
 # Of one challenge. The risk service usually allows fewer.
-ANSWERS = 5
+MAX_ANSWERS = 5
 # From its start, whatever the risk service allows: a code that is longer on its way is not the payer's any more.
-LIFE_S = 600
+MAX_LIFETIME_S = 600
 
 
 class RiskChallengeTerms(Struct, frozen=True):
@@ -29,7 +29,7 @@ class RiskChallengeTerms(Struct, frozen=True):
     expires_at: int
 
 
-class CarriedChallenge(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ChallengeProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`attempts` answers were given, of `of`. `number`: the how many-th challenge of this payment it is."""
 
     challenge_id: str
@@ -48,7 +48,7 @@ class CarriedChallenge(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return max(self.of - self.attempts, 0)
 
 
-class Verdict(StrEnum):
+class ChallengeState(StrEnum):
     """Whether an answer may still be given. What is over is over for this challenge, never for the payment's fate."""
 
     OPEN = "OPEN"
@@ -56,15 +56,15 @@ class Verdict(StrEnum):
     SPENT = "SPENT"
 
 
-def verdict(challenged: CarriedChallenge, now_s: float) -> Verdict:
+def challenge_state(challenged: ChallengeProgress, now_s: float) -> ChallengeState:
     if challenged.expires_at <= now_s:
-        return Verdict.EXPIRED
-    return Verdict.OPEN if challenged.attempts_left else Verdict.SPENT
+        return ChallengeState.EXPIRED
+    return ChallengeState.OPEN if challenged.attempts_left else ChallengeState.SPENT
 
 
 def carried(
-    asked: RiskChallengeTerms, decision_id: str, now_s: int, before: CarriedChallenge | None = None
-) -> CarriedChallenge | None:
+    asked: RiskChallengeTerms, decision_id: str, now_s: int, before: ChallengeProgress | None = None
+) -> ChallengeProgress | None:
     """The challenge that the risk service asks for now, after the one `before`; None where there were enough.
 
     The same one again keeps its start, its end and its count, whatever is said of it now beyond less.
@@ -73,21 +73,21 @@ def carried(
         of = min(before.of, before.attempts + asked.attempts_left)
         return replace(before, expires_at=min(before.expires_at, asked.expires_at), of=of, decision_id=decision_id)
     number = 1 if before is None else before.number + 1
-    if number > CHALLENGES:
+    if number > MAX_CHALLENGES:
         return None
-    return CarriedChallenge(
+    return ChallengeProgress(
         challenge_id=asked.challenge_id,
         type=asked.type,
         render_value=asked.render_value,
         decision_id=decision_id,
         started_at=now_s,
-        expires_at=min(asked.expires_at, now_s + LIFE_S),
-        of=min(asked.attempts_left, ANSWERS),
+        expires_at=min(asked.expires_at, now_s + MAX_LIFETIME_S),
+        of=min(asked.attempts_left, MAX_ANSWERS),
         number=number,
     )
 
 
-def answered(before: CarriedChallenge, attempts_left: int) -> CarriedChallenge:
+def answered(before: ChallengeProgress, attempts_left: int) -> ChallengeProgress:
     """After an answer that did not pass, of which the risk service said how many are left. Neither start nor end moves."""
     attempts = before.attempts + 1
     return replace(before, attempts=attempts, of=min(before.of, attempts + attempts_left))

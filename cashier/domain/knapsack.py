@@ -14,7 +14,7 @@ MAX_STEPS = 2_000
 MAX_SEARCHED = 64
 
 
-class Search:
+class KnapsackSearch:
     """Found when constructed: `chosen` are indices, of equal values the fewest, of as many the earliest; `value` is their sum.
 
     `values` are positive and fall. `steps` comes in as the allowance and goes out as what is left of it, negative when overdrawn.

@@ -17,7 +17,7 @@ from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
 from cashier.domain.pay_method import LegType as ShareType
-from cashier.domain.payment_request import ChosenFields
+from cashier.domain.payment_request import PaymentChoice
 
 
 class ChangeType(StrEnum):
@@ -92,7 +92,7 @@ _BY_REASON: Mapping[ReasonCode, ChangeType] = {
 _ORDER = {what: place for place, what in enumerate(ChangeType)}
 
 
-def unverified(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -> tuple[str, ...]:
+def unverified(chosen: PaymentChoice, before: AcceptedOffer, now: CurrentOffer) -> tuple[str, ...]:
     """The sources whose silence leaves it open whether the payment may be made, or at what price. Empty: nothing is open.
 
     Marketing may only improve an offer, but the payer was promised this one: where it has promotions, its silence is no discount lost.
@@ -108,7 +108,7 @@ def unverified(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -
     return tuple(sorted(found))
 
 
-def _ways(chosen: ChosenFields, methods: Sequence[PayMethod]) -> Iterator[PayMethod | Option]:
+def _ways(chosen: PaymentChoice, methods: Sequence[PayMethod]) -> Iterator[PayMethod | Option]:
     """The chosen way: the method's option, or itself. Where it cannot be named because somebody is silent, the kind in its place."""
     method = _method(chosen, methods)
     if method is not None:
@@ -121,7 +121,7 @@ def _ways(chosen: ChosenFields, methods: Sequence[PayMethod]) -> Iterator[PayMet
     yield from (method for method in methods if method.method_id in kinds)
 
 
-def changes(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -> tuple[Change, ...]:
+def changes(chosen: PaymentChoice, before: AcceptedOffer, now: CurrentOffer) -> tuple[Change, ...]:
     """Everything that differs, the most serious first. Empty: the payer gets what they saw, at the price that they expect.
 
     Says nothing of what could not be determined; ask `unverified` first.
@@ -138,11 +138,11 @@ def changes(chosen: ChosenFields, before: AcceptedOffer, now: CurrentOffer) -> t
     return tuple(sorted(found, key=lambda change: (_ORDER[change.what], change.subject or "")))
 
 
-def _method(chosen: ChosenFields, methods: Sequence[PayMethod]) -> PayMethod | None:
+def _method(chosen: PaymentChoice, methods: Sequence[PayMethod]) -> PayMethod | None:
     return next((method for method in methods if method.method_id == chosen.method_id), None)
 
 
-def _gone(chosen: ChosenFields, before: AcceptedOffer, methods: Sequence[PayMethod]) -> Change:
+def _gone(chosen: PaymentChoice, before: AcceptedOffer, methods: Sequence[PayMethod]) -> Change:
     """A method that is not there any more, or never was. A card that the card centre does not tell is unbound."""
     name = chosen.method_id
     if before.row is not None and name.endswith(_COMPLETED):
@@ -183,7 +183,7 @@ def _no_longer_completed(alone_id: str, row: OfferRow, currency: Currency, metho
     return Change(what=what, before=_AVAILABLE, after=None, subject=row.id, reason=reason)
 
 
-def _usable(chosen: ChosenFields, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
+def _usable(chosen: PaymentChoice, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
     """Whether the option can be used, or the method where there is none. A method that is out of the question has no options to miss."""
     option = _option(chosen, method)
     way: PayMethod | Option = option or method
@@ -207,7 +207,7 @@ def _refused(reason: Reason, expected: Money, method: PayMethod, subject: str) -
     return Change(what=what, before=before, after=after, subject=subject, reason=reason.code)
 
 
-def _priced(chosen: ChosenFields, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
+def _priced(chosen: PaymentChoice, before: AcceptedOffer, method: PayMethod) -> Iterator[Change]:
     """The total and its parts. Of what cannot be used the price is compared as well, where it has one; an option that is gone has none."""
     option = _option(chosen, method)
     amounts = method.amount if option is None else option.amount
@@ -226,7 +226,7 @@ def _priced(chosen: ChosenFields, before: AcceptedOffer, method: PayMethod) -> I
 
 
 def _gone_promotions(
-    chosen: ChosenFields, row: OfferRow | None, amounts: Amounts, currency: Currency
+    chosen: PaymentChoice, row: OfferRow | None, amounts: Amounts, currency: Currency
 ) -> Iterator[Change]:
     """Those that were offered with this price, and those that the payer asks for."""
     worth = {} if row is None else dict(row.promotions)
@@ -252,7 +252,7 @@ def _parts(row: OfferRow, currency: Currency, amounts: Amounts) -> Iterator[Chan
         )
 
 
-def _shares(chosen: ChosenFields, row: OfferRow, currency: Currency, method: PayMethod) -> Iterator[Change]:
+def _shares(chosen: PaymentChoice, row: OfferRow, currency: Currency, method: PayMethod) -> Iterator[Change]:
     """Who gave what, and who gives it now. A balance that gives less is short, whatever the total is.
 
     The split that was offered is with the method's own choice of a card. Of another card's the balance is compared, and no card.
@@ -277,7 +277,7 @@ def _shares(chosen: ChosenFields, row: OfferRow, currency: Currency, method: Pay
             )
 
 
-def _option(chosen: ChosenFields, method: PayMethod) -> Option | None:
+def _option(chosen: PaymentChoice, method: PayMethod) -> Option | None:
     return next((option for option in method.options if option.option_id == chosen.option_id), None)
 
 

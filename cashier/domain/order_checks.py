@@ -18,7 +18,7 @@ _BY_STATUS = {
     OrderStatus.REFUNDED: Blocked.ORDER_CLOSED,
 }
 _BY_MEMBER = {MemberStatus.FROZEN: Blocked.USER_FROZEN, MemberStatus.CLOSED: Blocked.USER_CLOSED}
-NOT_YOURS = frozenset({Blocked.ORDER_MERCHANT_MISMATCH, Blocked.ORDER_USER_MISMATCH})
+OWNERSHIP_BLOCKS = frozenset({Blocked.ORDER_MERCHANT_MISMATCH, Blocked.ORDER_USER_MISMATCH})
 
 
 def order_block(request: ConsultRequest, order: Order, now: datetime) -> Blocked | None:
@@ -54,7 +54,7 @@ def member_block(member: Member | None) -> Blocked | None:
     return _BY_MEMBER.get(member.status)
 
 
-def block(
+def first_block(
     request: ConsultRequest,
     order: Order,
     merchant: Merchant | Missing | None,

@@ -29,7 +29,7 @@ _PRINTED = re.compile(rf"(?<!\d)(?:\d{{4}}({_ODD})\d{{4}}\1\d{{4}}\1\d{{1,7}}|\d
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
 # A caller who sends more than so many has a mistake to find, not a list to go through.
-MOST_TOLD = 16
+MAX_REPORTED_FIELDS = 16
 # Where a value is: the place that it is in, and how it is called there. Paths are put together only for what is found, because those of all
 # values of a deep body, or of one below a long name, would be many times the body.
 _Place: TypeAlias = "tuple[_Place, str] | None"
@@ -115,12 +115,12 @@ def pan_fields(body: Any, ids: frozenset[str] = frozenset(), most: int | None = 
 def payment_pan_fields(body: Any) -> tuple[str, ...]:
     """Where card numbers are in what a caller of payments sent, decoded and as it came: unknown fields too.
 
-    Paths as of `pan_fields`, of at most `MOST_TOLD`.
+    Paths as of `pan_fields`, of at most `MAX_REPORTED_FIELDS`.
     """
     if isinstance(body, dict):
         # Only as the text that it should be: what is put inside of it by mistake is no token.
         body = {name: value for name, value in body.items() if not (name in _PAYMENT_EXEMPT and isinstance(value, str))}
-    return pan_fields(body, _PAYMENT_IDS, MOST_TOLD)
+    return pan_fields(body, _PAYMENT_IDS, MAX_REPORTED_FIELDS)
 
 
 def _path(place: _Place) -> str:

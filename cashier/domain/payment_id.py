@@ -10,7 +10,7 @@ import hashlib
 from base64 import b32encode
 from typing import TypeAlias
 
-from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 
 # Another way to compute either gets another number. Then the same submit is another one, so never without need.
 _ID_DOMAIN = "cashier payment id 1"
@@ -29,7 +29,7 @@ def payment_id(merchant_id: str, order_id: str, idempotency_key: str) -> str:
     return "pay_" + b32encode(digest[:_ID_BYTES]).rstrip(b"=").decode("ascii").lower()
 
 
-def fingerprint(chosen: ChosenFields, means: HandedOver) -> str:
+def fingerprint(chosen: PaymentChoice, means: PaymentMeans) -> str:
     """SHA-256 in hexadecimal over what decides who pays what, with what, and where they are sent afterwards.
 
     Not in it: device (a retry may come over another network, and has to meet the same payment), locale (the language of a text), country

@@ -25,7 +25,7 @@ IDEMPOTENCY_KEY = "[A-Za-z0-9_-]{1,64}"
 IdempotencyKey = Annotated[str, Meta(pattern=rf"^{IDEMPOTENCY_KEY}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
 
 
-class ChosenFields(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the payer chose, and what they were told it costs; nothing of it is secret.
 
     `expected_payable`: `amount.payable` of the method in the consultation, or of its option. `promotion_ids`: those that the payer was
@@ -46,7 +46,7 @@ class ChosenFields(Struct, frozen=True, kw_only=True, omit_defaults=True):
     locale: Locale | None = None
 
 
-class HandedOver(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PaymentMeans(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the caller handed over for this one payment. `return_url` is here because it may carry a session of theirs.
 
     It does not show itself: what is printed or logged by mistake says only what there is. The same of those below.
@@ -57,7 +57,7 @@ class HandedOver(Struct, frozen=True, kw_only=True, omit_defaults=True):
     return_url: Url | None = None
 
     def __repr__(self) -> str:
-        return f"<Means {' '.join(self._given()) or 'none'}>"
+        return f"<PaymentMeans {' '.join(self._given()) or 'none'}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         return [(name, ...) for name in self._given()]
@@ -80,7 +80,7 @@ class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return []
 
 
-class PaymentRequest(ChosenFields, frozen=True, kw_only=True, omit_defaults=True):
+class PaymentRequest(PaymentChoice, frozen=True, kw_only=True, omit_defaults=True):
     """The body of `POST /v1/payments`."""
 
     consult_token: Annotated[str, Meta(min_length=1)]
@@ -96,9 +96,9 @@ class PaymentRequest(ChosenFields, frozen=True, kw_only=True, omit_defaults=True
         return [("order_id", self.order_id), ("method_id", self.method_id)]
 
     @property
-    def chosen(self) -> ChosenFields:
-        return ChosenFields(**{name: getattr(self, name) for name in ChosenFields.__struct_fields__})
+    def chosen(self) -> PaymentChoice:
+        return PaymentChoice(**{name: getattr(self, name) for name in PaymentChoice.__struct_fields__})
 
     @property
-    def means(self) -> HandedOver:
-        return HandedOver(card_token=self.card_token, auth_code=self.auth_code, return_url=self.return_url)
+    def means(self) -> PaymentMeans:
+        return PaymentMeans(card_token=self.card_token, auth_code=self.auth_code, return_url=self.return_url)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from cashier.domain.catalog import Wording
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
 from cashier.domain.order import Instant
@@ -50,7 +50,7 @@ class Payment(Struct, frozen=True, kw_only=True):
     expires_at: Instant
 
 
-def challenge(challenged: CarriedChallenge) -> Challenge:
+def challenge(challenged: ChallengeProgress) -> Challenge:
     return Challenge(
         challenge_id=challenged.challenge_id,
         type=challenged.type,

@@ -98,10 +98,10 @@ NEXT: Mapping[PaymentStatus, Mapping[PaymentEvent, PaymentStatus]] = {
     PaymentStatus.CLOSED: {},
     PaymentStatus.CLOSED_REFUNDING: {},
 }
-LEADS: Mapping[PaymentEvent, PaymentStatus] = {**START, **_UNSENT, **_FOUND}
+STATUS_AFTER: Mapping[PaymentEvent, PaymentStatus] = {**START, **_UNSENT, **_FOUND}
 
 
-class IllegalMove(Exception):
+class IllegalTransition(Exception):
     """An event that cannot be heard there. Either we have a bug, or an upstream has taken back what it said for good."""
 
     def __init__(self, status: PaymentStatus | None, event: PaymentEvent) -> None:
@@ -110,9 +110,9 @@ class IllegalMove(Exception):
         self.event = event
 
 
-def moved(status: PaymentStatus | None, event: PaymentEvent) -> PaymentStatus:
-    """Where an event leads from a status; None is the start. Raises `IllegalMove`."""
+def next_status(status: PaymentStatus | None, event: PaymentEvent) -> PaymentStatus:
+    """Where an event leads from a status; None is the start. Raises `IllegalTransition`."""
     found = (START if status is None else NEXT[status]).get(event)
     if found is None:
-        raise IllegalMove(status, event)
+        raise IllegalTransition(status, event)
     return found

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from cashier.domain.facts import Promotion
-from cashier.domain.knapsack import MAX_STEPS, Search
+from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money, share_down
 from cashier.domain.order import Order
 from cashier.domain.pay_method import Amounts, Discount, Kind
@@ -29,7 +29,7 @@ _NOTHING: frozenset[str] = frozenset()
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
-class Coupon(Struct, frozen=True, gc=False):
+class ApplicablePromotion(Struct, frozen=True, gc=False):
     """A promotion that this order reaches, and what it takes off, in minor units and as the payer sees it."""
 
     promotion: Promotion
@@ -44,7 +44,7 @@ class Discounts(Struct, frozen=True, gc=False):
     total: int
 
 
-class Allowance:
+class SearchBudget:
     """How many steps of search are left for an order."""
 
     __slots__ = ("steps",)
@@ -53,10 +53,10 @@ class Allowance:
         self.steps = MAX_STEPS
 
 
-NONE = Discounts((), 0)
+NO_DISCOUNTS = Discounts((), 0)
 
 
-def reached(promotions: Iterable[Promotion], order: Order, now: datetime) -> list[Coupon]:
+def applicable_promotions(promotions: Iterable[Promotion], order: Order, now: datetime) -> list[ApplicablePromotion]:
     """The promotions that count for this order, most valuable first."""
     amount = order.amount
     currency, total = amount.currency, amount.value
@@ -70,7 +70,7 @@ def reached(promotions: Iterable[Promotion], order: Order, now: datetime) -> lis
         value = min(_value(promotion, amount), total)
         if value > 0:
             coupons.append(
-                Coupon(promotion, value, Discount(promotion.promotion_id, promotion.title, Money(currency, value)))
+                ApplicablePromotion(promotion, value, Discount(promotion.promotion_id, promotion.title, Money(currency, value)))
             )
     coupons.sort(key=_most_valuable_first)
     return coupons[:MAX_COUNTED]
@@ -87,17 +87,17 @@ def _value(promotion: Promotion, amount: Money) -> int:
     return min(value, promotion.cap.value) if promotion.cap.currency == amount.currency else 0
 
 
-def _most_valuable_first(coupon: Coupon) -> tuple[int, datetime, str]:
+def _most_valuable_first(coupon: ApplicablePromotion) -> tuple[int, datetime, str]:
     return (-coupon.value, coupon.promotion.expires_at or _NEVER, coupon.promotion.promotion_id)
 
 
-class Usable:
+class UsablePromotions:
     """The promotions that a payment of certain kinds could use, most valuable first, and `banks`, those that they name. Remembers what
     it found, and by `prices` what that comes to: ways that differ only in a bank that none of them names cost the same, and most do."""
 
     __slots__ = ("_allowance", "_amount", "_coupons", "_narrowed", "_unbounded", "banks", "prices")
 
-    def __init__(self, coupons: list[Coupon], amount: Money, allowance: Allowance) -> None:
+    def __init__(self, coupons: list[ApplicablePromotion], amount: Money, allowance: SearchBudget) -> None:
         self._coupons = coupons
         self._amount = amount
         self._allowance = allowance
@@ -113,7 +113,7 @@ class Usable:
     def best(self, bank: str | None, floor: int) -> Discounts:
         """The best legal set for a payment with this bank that leaves nothing, or at least `floor`."""
         if not self._coupons:
-            return NONE
+            return NO_DISCOUNTS
         if bank not in self.banks:
             bank = None
         discounts = self._unbounded.get(bank)
@@ -124,13 +124,13 @@ class Usable:
             return _best_within(self._with(bank), self._amount.value - floor, self._allowance)
         return discounts
 
-    def _with(self, bank: str | None) -> list[Coupon]:
+    def _with(self, bank: str | None) -> list[ApplicablePromotion]:
         if not self._narrowed:
             return self._coupons
         return [coupon for coupon in self._coupons if coupon.promotion.banks is None or bank in coupon.promotion.banks]
 
 
-class Coupons:
+class OrderPromotions:
     """The promotions that count for one order, by the kinds that they may be used with. Most kinds are named by none.
 
     One allowance of search steps serves all ways of an order, so that no answer of marketing's, however strange, takes long. Past it a
@@ -141,21 +141,21 @@ class Coupons:
 
     def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime) -> None:
         self._amount = order.amount
-        self._all = reached(promotions, order, now)
-        self._allowance = Allowance()
+        self._all = applicable_promotions(promotions, order, now)
+        self._allowance = SearchBudget()
         self._kinds = _NOTHING
         for coupon in self._all:
             if coupon.promotion.kinds:
                 self._kinds |= coupon.promotion.kinds
-        self._usable: dict[frozenset[Kind], Usable] = {}
+        self._usable: dict[frozenset[Kind], UsablePromotions] = {}
 
-    def of(self, kinds: frozenset[Kind]) -> Usable:
+    def of(self, kinds: frozenset[Kind]) -> UsablePromotions:
         """Those for a payment of these kinds: a combined payment has two, and needs both."""
         key = _NO_KINDS if kinds.isdisjoint(self._kinds) else kinds
         found = self._usable.get(key)
         if found is None:
             its = [coupon for coupon in self._all if not coupon.promotion.kinds or kinds <= coupon.promotion.kinds]
-            found = self._usable[key] = Usable(its, self._amount, self._allowance)
+            found = self._usable[key] = UsablePromotions(its, self._amount, self._allowance)
         return found
 
     @property
@@ -166,10 +166,10 @@ class Coupons:
         return self.of(kinds).best(bank, floor)
 
 
-def _best_unbounded(coupons: list[Coupon], amount: Money) -> Discounts:
+def _best_unbounded(coupons: list[ApplicablePromotion], amount: Money) -> Discounts:
     """With independent values this is exact: the best of each group, or the best one alone."""
     if not coupons:
-        return NONE
+        return NO_DISCOUNTS
     stack: list[Discount] = []
     groups: set[str] = set()
     total, most = 0, amount.value
@@ -187,13 +187,13 @@ def _best_unbounded(coupons: list[Coupon], amount: Money) -> Discounts:
     return Discounts((alone.discount,), alone.value) if alone.value >= total else Discounts(tuple(stack), total)
 
 
-def _best_within(coupons: list[Coupon], limit: int, allowance: Allowance) -> Discounts:
+def _best_within(coupons: list[ApplicablePromotion], limit: int, allowance: SearchBudget) -> Discounts:
     """The best legal set worth at most `limit`."""
     if limit <= 0:
-        return NONE
+        return NO_DISCOUNTS
     fitting = [coupon for coupon in coupons if coupon.value <= limit]
     stackable = [coupon for coupon in fitting if coupon.promotion.stackable]
-    search = Search(
+    search = KnapsackSearch(
         [coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, allowance.steps
     )
     allowance.steps = max(0, search.steps)

@@ -46,7 +46,7 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
     down_below_bps: int = 3_500
 
 
-class RankingShare(Struct, frozen=True, gc=False):
+class ScoreShare(Struct, frozen=True, gc=False):
     """What counts for several ways alike: every one of a kind, or every one of a kind at one price. `payable`: that price."""
 
     score: int
@@ -58,19 +58,19 @@ class UsageHabit(Struct, frozen=True):
     """What counts for every way of a kind, and with it `priced`, for those at one price, by the identity of the price: comparing figures
     would cost more than it saves. `last_id`: of the kind that was used last, the instrument."""
 
-    share: RankingShare
+    share: ScoreShare
     is_last: bool
     last_id: str | None
-    priced: dict[int, RankingShare]
+    priced: dict[int, ScoreShare]
 
 
-_NOTHING = RankingShare(0, ())
+_NOTHING = ScoreShare(0, ())
 # A way's place: standing, score (the highest first), what the payer pays, the kind's position, the id, and which of the offers it is.
 # What follows comes along and is never compared: the offer, its reasons and its health.
-Row = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
+RankingRow = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
 
 
-def ranked(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
+def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tuple[PayMethod, ...]:
     """The offers as methods, best first."""
     methods = []
     preferred = True
@@ -104,7 +104,7 @@ def ranked(case: ConsultationCase, offers: list[Offer], weights: Weights) -> tup
     return tuple(methods)
 
 
-def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list[Row]:
+def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list[RankingRow]:
     """Ways of one kind come one after the other and mostly at one price, so what they share is looked up when it changes."""
     habits, nothing, order_value = _habits(case, weights), UsageHabit(_NOTHING, False, None, {}), case.amount.value
     failure, cost, steady_bps = (
@@ -112,7 +112,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
         weights.cost,
         max(weights.fluctuating_below_bps, weights.down_below_bps),
     )
-    rows: list[Row] = []
+    rows: list[RankingRow] = []
     line, habit, price, share = None, nothing, None, _NOTHING
     for index, offer in enumerate(offers):
         quote = offer.quote
@@ -150,14 +150,14 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
     for used in member.usage:
         counts[used.kind] = counts.get(used.kind, 0) + used.count
         total += used.count
-    shares: dict[str, RankingShare] = {}
+    shares: dict[str, ScoreShare] = {}
     for kind, count in counts.items():
         if count:
-            shares[kind] = RankingShare(weights.usage * (count * BPS // total), (f"USED:{count}",))
+            shares[kind] = ScoreShare(weights.usage * (count * BPS // total), (f"USED:{count}",))
     if not isinstance(marketing, Missing):
         for boost in sorted(marketing.boosts, key=_label):
             so_far = shares.get(boost.kind, _NOTHING)
-            shares[boost.kind] = RankingShare(
+            shares[boost.kind] = ScoreShare(
                 so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}")
             )
     habits: dict[str, UsageHabit] = {}
@@ -172,7 +172,7 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
 _label = attrgetter("label")
 
 
-def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> RankingShare:
+def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> ScoreShare:
     """Habit, with what is saved and what the fee is. Of the kind that was used last, another than the very same is taken to be meant."""
     score, reasons, payable = habit.share.score, habit.share.reasons, order_value
     if amounts is not None:
@@ -187,7 +187,7 @@ def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weight
     if habit.is_last:
         score += weights.last_kind * BPS
         reasons = ("LAST_KIND", *reasons)
-    found = habit.priced[id(amounts)] = RankingShare(score, reasons, payable)
+    found = habit.priced[id(amounts)] = ScoreShare(score, reasons, payable)
     return found
 
 

@@ -70,7 +70,7 @@ class Passed(Struct, frozen=True):
     """The payer is who they say. The engine wants the decision that the challenge belongs to."""
 
 
-class Wrong(Struct, frozen=True):
+class WrongAnswer(Struct, frozen=True):
     """`attempts_left` 0: this challenge is failed for good."""
 
     attempts_left: int
@@ -84,5 +84,5 @@ class NoChallenge(Struct, frozen=True):
     """The risk service knows no such challenge of this payment."""
 
 
-Decided: TypeAlias = Accepted | Rejected | Challenged | Unanswered
-Verified: TypeAlias = Passed | Wrong | Expired | NoChallenge | Unanswered
+RiskDecision: TypeAlias = Accepted | Rejected | Challenged | Unanswered
+ChallengeVerification: TypeAlias = Passed | WrongAnswer | Expired | NoChallenge | Unanswered

@@ -112,7 +112,7 @@ def route(
     )
 
 
-def die(seed: str, purpose: str, sides: int) -> int:
+def draw(seed: str, purpose: str, sides: int) -> int:
     """0 to `sides` - 1, the same for the same seed and purpose on every machine."""
     return int.from_bytes(blake2b(f"{purpose}\n{seed}".encode(), digest_size=8).digest()) % sides
 
@@ -180,7 +180,7 @@ def _standing(runner: _Runner, best_score: int, rule: RoutingRule) -> tuple[bool
 
 
 def _drawn(leading: list[_Runner], shares: dict[str, int], seed: str) -> _Runner:
-    fell = die(seed, "share", BPS)
+    fell = draw(seed, "share", BPS)
     for runner in leading:
         fell -= shares[runner.channel.channel_id]
         if fell < 0:
@@ -196,7 +196,7 @@ def _probe(
         return None
     for runner in ordered:
         channel_id, sick = runner.channel.channel_id, runner.group[0]
-        if sick and probe_due(records[channel_id], die(seed, f"probe {channel_id}", 1 << 32), now_s, routing.sick):
+        if sick and probe_due(records[channel_id], draw(seed, f"probe {channel_id}", 1 << 32), now_s, routing.sick):
             return runner
     return None
 

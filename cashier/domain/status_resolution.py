@@ -22,16 +22,16 @@ from enum import StrEnum
 from msgspec import Struct
 
 from cashier.domain import poll_schedule
-from cashier.domain.challenge_progress import CarriedChallenge, Verdict, verdict
+from cashier.domain.challenge_progress import ChallengeProgress, ChallengeState, challenge_state
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action, Await, expiry
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import FINAL, LEADS, PaymentEvent, PaymentStatus, moved
+from cashier.domain.payment_state import FINAL, STATUS_AFTER, PaymentEvent, PaymentStatus, next_status
 from cashier.domain.poll_schedule import PollSchedule
 
 
-class EngineWord(StrEnum):
+class EngineReportStatus(StrEnum):
     """What the engine says of a payment. `SEALED`: it never arrived, and we had asked to reverse it. `SILENT`: nothing that can be read."""
 
     PROCESSING = "PROCESSING"
@@ -44,7 +44,7 @@ class EngineWord(StrEnum):
     SILENT = "SILENT"
 
 
-class AcquirerWord(StrEnum):
+class AcquirerReportStatus(StrEnum):
     """What the acquirer says of the order."""
 
     PENDING = "PENDING"
@@ -59,7 +59,7 @@ class AcquirerWord(StrEnum):
 class EngineReport(Struct, frozen=True):
     """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED."""
 
-    word: EngineWord
+    word: EngineReportStatus
     failure_code: str | None = None
     next_action: Action | None = None
 
@@ -68,7 +68,7 @@ class AcquirerReport(Struct, frozen=True):
     """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time. `paid`:
     how much, where it says; the word decides, whatever that is."""
 
-    word: AcquirerWord
+    word: AcquirerReportStatus
     payment_id: str | None = None
     closed_reason: str | None = None
     paid: Money | None = None
@@ -86,7 +86,7 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
     kind: Kind
     expires_at: int
     sent_at: int | None = None
-    challenge: CarriedChallenge | None = None
+    challenge: ChallengeProgress | None = None
     cancelled: bool = False
     told: PaymentStatus | None = None
 
@@ -96,7 +96,7 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
             raise ValueError(f"{self.payment_id} was neither sent nor challenged")
 
     @property
-    def unsent(self) -> CarriedChallenge | None:
+    def unsent(self) -> ChallengeProgress | None:
         """The challenge that it waits for, as far as is known here. It may have been passed elsewhere, and has been where an engine that
         is now silent, or behind, was heard to ask for an action."""
         return self.challenge if self.sent_at is None and self.told is not PaymentStatus.ACTION_REQUIRED else None
@@ -123,14 +123,14 @@ class ResolvedStatus(Struct, frozen=True):
 
 # The order or its code is over, or the engine was asked to reverse, so that it took nothing. Not the payer's failure.
 _CLOSED_CODES = frozenset({"REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
-_OVER = frozenset({AcquirerWord.PAID, AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING, AcquirerWord.REFUNDED})
-_CLOSED = frozenset({AcquirerWord.CLOSED, AcquirerWord.CLOSED_REFUNDING})
+_OVER = frozenset({AcquirerReportStatus.PAID, AcquirerReportStatus.CLOSED, AcquirerReportStatus.CLOSED_REFUNDING, AcquirerReportStatus.REFUNDED})
+_CLOSED = frozenset({AcquirerReportStatus.CLOSED, AcquirerReportStatus.CLOSED_REFUNDING})
 _LIVE = {
-    EngineWord.PROCESSING: PaymentEvent.ENGINE_PROCESSING,
-    EngineWord.USER_PAYING: PaymentEvent.ENGINE_USER_PAYING,
-    EngineWord.ACTION_REQUIRED: PaymentEvent.ENGINE_ACTION_REQUIRED,
-    EngineWord.NEVER_ARRIVED: PaymentEvent.ENGINE_NEVER_ARRIVED,
-    EngineWord.SILENT: PaymentEvent.ENGINE_SILENT,
+    EngineReportStatus.PROCESSING: PaymentEvent.ENGINE_PROCESSING,
+    EngineReportStatus.USER_PAYING: PaymentEvent.ENGINE_USER_PAYING,
+    EngineReportStatus.ACTION_REQUIRED: PaymentEvent.ENGINE_ACTION_REQUIRED,
+    EngineReportStatus.NEVER_ARRIVED: PaymentEvent.ENGINE_NEVER_ARRIVED,
+    EngineReportStatus.SILENT: PaymentEvent.ENGINE_SILENT,
 }
 _PAYER_ACTS = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _NOTHING_TO_POLL = FINAL | {PaymentStatus.CHALLENGE}
@@ -144,20 +144,20 @@ def resolve_status(
     payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
 ) -> ResolvedStatus:
     """Raises `IllegalMove` where what is heard now contradicts what was told last."""
-    event = decisive(payment, engine, acquirer, now)
-    status = LEADS[event]
+    event = deciding_event(payment, engine, acquirer, now)
+    status = STATUS_AFTER[event]
     message = _words(engine, event)
     if payment.told in FINAL:
         same = status is payment.told
         return ResolvedStatus(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
     if payment.told is not None:
-        moved(payment.told, event)
+        next_status(payment.told, event)
     return (
         ResolvedStatus(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
     )
 
 
-def decisive(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime) -> PaymentEvent:
+def deciding_event(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime) -> PaymentEvent:
     """The one fact that decides."""
     found = _own_money(payment, engine, acquirer) or _ended(payment, engine, acquirer)
     return found or _ending(payment, engine, acquirer, now) or _going_on(payment, engine)
@@ -166,14 +166,14 @@ def decisive(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerR
 def _own_money(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
     """What the acquirer says of this payment's money. Where it does not say whose it is, it is of the one that the engine made succeed."""
     owner = acquirer.payment_id
-    if owner != payment.payment_id and (owner is not None or engine.word is not EngineWord.SUCCEEDED):
+    if owner != payment.payment_id and (owner is not None or engine.word is not EngineReportStatus.SUCCEEDED):
         return None
     match acquirer.word:
-        case AcquirerWord.PAID:
+        case AcquirerReportStatus.PAID:
             return PaymentEvent.ORDER_PAID
-        case AcquirerWord.CLOSED_REFUNDING:
+        case AcquirerReportStatus.CLOSED_REFUNDING:
             return PaymentEvent.ORDER_CLOSED_REFUNDING
-        case AcquirerWord.REFUNDED:
+        case AcquirerReportStatus.REFUNDED:
             # The word is the same for an order that was paid and then refunded, and for one that was closed before the money came.
             return PaymentEvent.ORDER_REFUNDED if acquirer.closed_reason is None else PaymentEvent.ORDER_CLOSED_REFUNDED
         case _:
@@ -182,19 +182,19 @@ def _own_money(payment: PaymentProgress, engine: EngineReport, acquirer: Acquire
 
 def _ended(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
     """What the engine says for good, and the acquirer does not contradict."""
-    silent = acquirer.word is AcquirerWord.SILENT
+    silent = acquirer.word is AcquirerReportStatus.SILENT
     match engine.word:
-        case EngineWord.SUCCEEDED:
+        case EngineReportStatus.SUCCEEDED:
             if acquirer.word not in _OVER:
                 return PaymentEvent.ENGINE_SUCCEEDED
             return PaymentEvent.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else PaymentEvent.PAID_TWICE
-        case EngineWord.FAILED if not silent:
+        case EngineReportStatus.FAILED if not silent:
             if engine.failure_code not in _CLOSED_CODES:
                 return PaymentEvent.ENGINE_FAILED
             return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_REVERSED
-        case EngineWord.SEALED if not silent:
+        case EngineReportStatus.SEALED if not silent:
             return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_SEALED
-        case EngineWord.FAILED | EngineWord.SEALED:
+        case EngineReportStatus.FAILED | EngineReportStatus.SEALED:
             return PaymentEvent.ACQUIRER_SILENT
         case _:
             return None
@@ -209,9 +209,9 @@ def _ending(
     if payment.cancelled:
         return PaymentEvent.CANCELLED
     if (
-        engine.word is EngineWord.NEVER_ARRIVED
+        engine.word is EngineReportStatus.NEVER_ARRIVED
         and payment.unsent is not None
-        and verdict(payment.unsent, now.timestamp()) is not Verdict.OPEN
+        and challenge_state(payment.unsent, now.timestamp()) is not ChallengeState.OPEN
     ):
         return PaymentEvent.CHALLENGE_OVER
     return PaymentEvent.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
@@ -224,19 +224,19 @@ def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) ->
     if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + poll_schedule.ATTENDED_S:
         return True
     match engine.word:
-        case EngineWord.NEVER_ARRIVED:
+        case EngineReportStatus.NEVER_ARRIVED:
             return sent_at is not None and now_s >= sent_at + poll_schedule.ARRIVAL_S
-        case EngineWord.ACTION_REQUIRED:
+        case EngineReportStatus.ACTION_REQUIRED:
             told = expiry(engine.next_action)
             return now_s >= payment.expires_at or (told is not None and now_s >= told.timestamp())
-        case EngineWord.USER_PAYING:
+        case EngineReportStatus.USER_PAYING:
             return now_s >= payment.expires_at
         case _:
             return False
 
 
 def _going_on(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
-    unsent = engine.word is EngineWord.NEVER_ARRIVED and payment.unsent is not None
+    unsent = engine.word is EngineReportStatus.NEVER_ARRIVED and payment.unsent is not None
     return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.word]
 
 
@@ -254,7 +254,7 @@ def _waiting(payment: PaymentProgress, engine: EngineReport, event: PaymentEvent
         action = engine.next_action
     elif not over:
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
-    return ResolvedStatus(LEADS[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
+    return ResolvedStatus(STATUS_AFTER[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
 
 
 def _pace(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:

@@ -1,4 +1,4 @@
-"""Attempt: one payment being accepted, from the submit or from the token that a challenge left behind."""
+"""One payment attempt, built from a submit or from the payment token that a challenge returned."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ import msgspec
 from msgspec import Struct
 
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import AcceptedOffer
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import ChosenFields, Device, HandedOver, IdempotencyKey, PaymentRequest
+from cashier.domain.payment_request import PaymentChoice, Device, PaymentMeans, IdempotencyKey, PaymentRequest
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
 from cashier.tokens.payment_token import PaymentClaims, TokenRoute
 
-# Where a kind has no time of its own: as long as most cashier pages stay open.
-LIFE_S = 900
-# A token outlives what the payer can do: money by transfer comes days late, and somebody may want to know what became of it.
-LOOKING_S = 7 * 86_400
+# For kinds without an expiry of their own: as long as most cashier pages stay open.
+DEFAULT_LIFE_S = 900
+# A token outlives the payer's deadline: bank transfers arrive days late, and the caller may still ask for the result.
+QUERYABLE_S = 7 * 86_400
 
 _KINDS = frozenset(Kind)
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
-    """`amount` and `offered`: what the consult token says of the order and of the chosen method. `trip` is of this call."""
+    """`amount` and `offered`: the order and the chosen method according to the consult token.
+
+    `call_headers` belong to the current request.
+    """
 
     payment_id: str
     fingerprint: str
-    chosen: ChosenFields
-    means: HandedOver
+    chosen: PaymentChoice
+    means: PaymentMeans
     kind: Kind
     amount: Money
     offered: OfferedPrice | None
-    trip: Any
+    call_headers: Any
     device: Device = Device()
 
     @property
-    def before(self) -> AcceptedOffer:
-        """What was offered."""
+    def accepted_offer(self) -> AcceptedOffer:
         return AcceptedOffer(self.amount, self.offered)
 
-    def question(self, *, claiming: bool) -> ConsultRequest:
-        """The consultation of this choice. With the order's amount as a claim everybody can be asked at once."""
+    def consult_request(self, *, with_claims: bool) -> ConsultRequest:
+        """The consultation that rechecks this choice. With amount and country claimed, all sources start at once."""
         chosen = self.chosen
         return ConsultRequest(
             order_id=chosen.order_id,
@@ -58,8 +60,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
             product=chosen.product,
             terminal=chosen.terminal,
             locale=chosen.locale,
-            amount=self.amount if claiming else None,
-            country=chosen.country if claiming else None,
+            amount=self.amount if with_claims else None,
+            country=chosen.country if with_claims else None,
         )
 
     def claims(
@@ -68,13 +70,13 @@ class Attempt(Struct, frozen=True, kw_only=True):
         expires_at: int,
         *,
         sent_at: int | None = None,
-        challenge: CarriedChallenge | None = None,
+        challenge: ChallengeProgress | None = None,
         route: TokenRoute | None = None,
     ) -> PaymentClaims:
-        """What the payer's token has to say from here on."""
+        """The claims of a new payment token. Times in seconds since 1970."""
         return PaymentClaims(
             iat=now_s,
-            exp=max(expires_at, now_s) + LOOKING_S,
+            exp=max(expires_at, now_s) + QUERYABLE_S,
             payment_id=self.payment_id,
             kind=self.kind,
             chosen=self.chosen,
@@ -89,10 +91,10 @@ class Attempt(Struct, frozen=True, kw_only=True):
         )
 
 
-def bounded(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
-    """The request within its bounds, and without a card number: whoever calls it, from wherever.
+def validated(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
+    """Check bounds and refuse card numbers, also for callers that did not come over HTTP.
 
-    Raises `Invalid` for a card number and for a key that is none; msgspec.ValidationError for a request that breaks its types' bounds.
+    Raises `Invalid` for a card number or a malformed key; msgspec.ValidationError for a field out of bounds.
     """
     try:
         msgspec.convert(idempotency_key, IdempotencyKey)
@@ -100,25 +102,26 @@ def bounded(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
         raise Invalid((FieldFault("Idempotency-Key", "INVALID", "must be 1 to 64 of A-Za-z0-9_-"),)) from None
     plain = msgspec.to_builtins(request)
     refuse_card_numbers({**plain, "Idempotency-Key": idempotency_key})
-    found: PaymentRequest = msgspec.convert(plain, PaymentRequest)
-    return found
+    checked: PaymentRequest = msgspec.convert(plain, PaymentRequest)
+    return checked
 
 
-def refuse_card_numbers(told: Any) -> None:
-    """Raises `Invalid`, which names where they are and nothing of them."""
-    found = payment_pan_fields(told)
-    if found:
+def refuse_card_numbers(fields: Any) -> None:
+    """Raise `Invalid` with the paths of fields that look like card numbers. The values are not repeated."""
+    paths = payment_pan_fields(fields)
+    if paths:
         raise Invalid(
             tuple(
-                FieldFault(path, "LOOKS_LIKE_PAN", "looks like a card number, and none may come here") for path in found
+                FieldFault(path, "LOOKS_LIKE_PAN", "looks like a card number; card numbers are not accepted")
+                for path in paths
             )
         )
 
 
-def submitted(
-    request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, trip: Any
+def attempt_from_request(
+    request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, call_headers: Any
 ) -> Attempt:
-    """The attempt that a submit asks for. Raises `Invalid` for one that names no way to pay, or not what that way needs."""
+    """Raises `Invalid` for an unknown payment method, or if a field that the method requires is missing."""
     chosen = request.chosen
     kind = _kind(chosen.method_id)
     _refuse_missing(request, catalog.methods[kind].required_fields)
@@ -126,17 +129,17 @@ def submitted(
         payment_id=payment_id(chosen.merchant_id, chosen.order_id, idempotency_key),
         fingerprint=fingerprint(chosen, request.means),
         chosen=chosen,
-        means=_needed(request.means, kind),
+        means=_means_of_kind(request.means, kind),
         kind=kind,
         amount=claims.order_amount,
         offered=claims.offered(chosen.method_id, chosen.option_id),
-        trip=trip,
+        call_headers=call_headers,
         device=request.device or Device(),
     )
 
 
-def resumed(claims: PaymentClaims, trip: Any) -> Attempt:
-    """The same attempt, from its token. What was told of the device is in no token."""
+def attempt_from_token(claims: PaymentClaims, call_headers: Any) -> Attempt:
+    """The same attempt, without its device: no token carries that."""
     return Attempt(
         payment_id=claims.payment_id,
         fingerprint=claims.fingerprint,
@@ -145,14 +148,15 @@ def resumed(claims: PaymentClaims, trip: Any) -> Attempt:
         kind=claims.kind,
         amount=claims.order_amount,
         offered=claims.offered,
-        trip=trip,
+        call_headers=call_headers,
     )
 
 
-def underway(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
-    """As `standing` wants it. A token from before the submit knows when its challenge ends, and not until when the payer may act where it
-    was passed elsewhere: then as late as it could have been."""
-    later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or LIFE_S
+def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
+    """What the token contributes to `resolve_status`."""
+    # A token from before the submit knows when its challenge expires. If the challenge was passed with another token,
+    # the payer may act for the kind's lifetime after that, so assume the latest possible end.
+    later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or DEFAULT_LIFE_S
     return PaymentProgress(
         payment_id=claims.payment_id,
         kind=claims.kind,
@@ -164,14 +168,14 @@ def underway(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
     )
 
 
-def acts_until(kind: Kind, catalog: Catalog, now: datetime, order_ends: datetime | None = None) -> int:
-    """Until when the payer may act, in seconds since 1970: as long as the kind allows, and never longer than the order lives."""
-    ends_s = int(now.timestamp()) + (catalog.methods[kind].expires_in_s or LIFE_S)
-    return ends_s if order_ends is None else min(ends_s, int(order_ends.timestamp()))
+def payer_deadline_s(kind: Kind, catalog: Catalog, now: datetime, order_expires_at: datetime | None = None) -> int:
+    """The time until which the payer may act, in seconds since 1970: the kind's lifetime, cut at the order's expiry."""
+    ends_s = int(now.timestamp()) + (catalog.methods[kind].expires_in_s or DEFAULT_LIFE_S)
+    return ends_s if order_expires_at is None else min(ends_s, int(order_expires_at.timestamp()))
 
 
-def order_key(chosen: ChosenFields) -> str:
-    """An order is a merchant's: the same id of another merchant is another order."""
+def order_key(chosen: PaymentChoice) -> str:
+    """Order ids are unique per merchant only."""
     return f"{chosen.merchant_id}/{chosen.order_id}"
 
 
@@ -179,23 +183,22 @@ def _kind(method_id: str) -> Kind:
     name = method_id.partition(":")[0]
     if name not in _KINDS:
         raise Invalid(
-            (FieldFault("method_id", "UNKNOWN_VALUE", "names no way to pay; take one that the consultation told"),)
+            (FieldFault("method_id", "UNKNOWN_VALUE", "names no payment method; take one from the consultation"),)
         )
     return Kind(name)
 
 
-def _needed(means: HandedOver, kind: Kind) -> HandedOver:
-    """What is of no use for this kind goes no further: nobody looks for a card number in a payer's code."""
-    card_token = means.card_token if kind is Kind.CARD else None
-    return HandedOver(
-        card_token=card_token,
+def _means_of_kind(means: PaymentMeans, kind: Kind) -> PaymentMeans:
+    """Drop what this kind does not use. `payment_pan_fields` does not check an auth code, so it must go no further."""
+    return PaymentMeans(
+        card_token=means.card_token if kind is Kind.CARD else None,
         auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None,
         return_url=means.return_url,
     )
 
 
 def _refuse_missing(request: PaymentRequest, names: tuple[str, ...]) -> None:
-    """Where there is nothing to pay, there is nothing to pay with."""
+    """An amount of zero needs no instrument, so it requires no fields."""
     missing = [name for name in names if getattr(request, name, None) is None] if request.expected_payable.value else []
     if missing:
         raise Invalid(

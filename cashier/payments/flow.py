@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenge_progress import CarriedChallenge, RiskChallengeTerms, Verdict, answered, carried, verdict
+from cashier.domain.challenge_progress import ChallengeProgress, RiskChallengeTerms, ChallengeState, answered, carried, challenge_state
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
@@ -35,10 +35,10 @@ from cashier.domain.risk_contract import (
     Passed,
     Rejected,
     RiskChallenge,
-    Wrong,
+    WrongAnswer,
 )
 from cashier.domain.status_mapping import engine_report
-from cashier.domain.status_resolution import EngineWord, ResolvedStatus
+from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
 from cashier.payments.attempt import (
     LOOKING_S,
     Attempt,
@@ -223,7 +223,7 @@ class PaymentFlow:
         found = await self._found(attempt, claims)
         if found is not None:
             return found
-        if claims.cancelled or challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
+        if claims.cancelled or challenge is None or challenge_state(challenge, self._now().timestamp()) is not ChallengeState.OPEN:
             return await self._telling.stood(claims, call_headers)
         verified = await self._upstreams.risk.verify(
             challenge.challenge_id, claims.payment_id, value, call_headers, self._settings.decide_ms
@@ -236,7 +236,7 @@ class PaymentFlow:
                     why=error.detail,
                 )
                 raise CheckUnavailable(("risk",))
-            case Wrong(attempts_left):
+            case WrongAnswer(attempts_left):
                 return await self._challenged(claims, answered(challenge, attempts_left), call_headers)
             case Expired():
                 over = replace(challenge, expires_at=min(challenge.expires_at, int(self._now().timestamp())))
@@ -244,7 +244,7 @@ class PaymentFlow:
             case Passed() | NoChallenge():
                 return await self._resume(attempt, challenge, passed=isinstance(verified, Passed))
 
-    async def _resume(self, attempt: Attempt, challenge: CarriedChallenge, *, passed: bool) -> Payment:
+    async def _resume(self, attempt: Attempt, challenge: ChallengeProgress, *, passed: bool) -> Payment:
         """After a challenge: the same decision, but everything else is checked again. One that risk does not know is decided anew."""
         if passed:
             return await self._checked_alone(
@@ -267,7 +267,7 @@ class PaymentFlow:
                 return await go_on(checked)
 
     async def _decide(
-        self, attempt: Attempt, checked: RecheckedOffer, before: CarriedChallenge | None = None
+        self, attempt: Attempt, checked: RecheckedOffer, before: ChallengeProgress | None = None
     ) -> Payment:
         """What risk says: on to the engine, or first to the payer."""
         decided = await self._upstreams.risk.decide(_inquiry(attempt, checked), attempt.call_headers, self._settings.decide_ms)
@@ -294,8 +294,8 @@ class PaymentFlow:
                 return self._telling.told(claims, _WAITS_FOR_PAYER)
 
     def _carried(
-        self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: CarriedChallenge | None
-    ) -> CarriedChallenge:
+        self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: ChallengeProgress | None
+    ) -> ChallengeProgress:
         """Raises `RiskRejected` where nobody is there to answer, or too many were asked already."""
         if attempt.kind is Kind.AGREEMENT:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
@@ -303,14 +303,14 @@ class PaymentFlow:
             asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
         )
         challenge = carried(told, decision_id, self._now_s(), before)
-        if challenge is None or verdict(challenge, self._now().timestamp()) is not Verdict.OPEN:
+        if challenge is None or challenge_state(challenge, self._now().timestamp()) is not ChallengeState.OPEN:
             raise RiskRejected("CHALLENGES_SPENT")
         return challenge
 
-    async def _challenged(self, claims: PaymentClaims, challenge: CarriedChallenge, call_headers: Any) -> Payment:
+    async def _challenged(self, claims: PaymentClaims, challenge: ChallengeProgress, call_headers: Any) -> Payment:
         """After an answer that did not pass: again, or it is over."""
         claims = replace(claims, challenge=challenge)
-        if verdict(challenge, self._now().timestamp()) is Verdict.OPEN:
+        if challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN:
             return self._telling.told(claims, _WAS_WRONG)
         return await self._telling.stood(claims, call_headers)
 
@@ -319,7 +319,7 @@ class PaymentFlow:
         expires_at = acts_until(attempt.kind, self._catalog, self._now(), checked.consultation.order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._sending.sent(attempt, prepared)
-        if engine.word is not EngineWord.SILENT:
+        if engine.word is not EngineReportStatus.SILENT:
             await self._alone.unbind(attempt, sent=True)
         return await self._telling.stood(
             claims, attempt.call_headers, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.call_headers)
@@ -343,7 +343,7 @@ class PaymentFlow:
         elif looked.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
         heard = await self._looking.confirmed(engine_report(looked), chosen.order_id, attempt.call_headers)
-        if claims is None or (claims.sent_at is None and heard.engine.word is not EngineWord.FAILED):
+        if claims is None or (claims.sent_at is None and heard.engine.word is not EngineReportStatus.FAILED):
             claims = self._sent_claims(attempt, looked.payment)
         return await self._telling.stood(claims, attempt.call_headers, heard)
 

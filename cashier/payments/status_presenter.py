@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cashier.domain.catalog import Catalog
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
-from cashier.domain.status_resolution import EngineWord, ResolvedStatus
+from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
 from cashier.payments.attempt import order_key, underway
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.channel_health import ChannelHealth
@@ -166,7 +166,7 @@ class StatusPresenter:
             return
         heard_s = self._monotonic()
         began_s = heard_s - max(0.0, now_s - claims.sent_at)
-        if engine.word is EngineWord.SUCCEEDED:
+        if engine.word is EngineReportStatus.SUCCEEDED:
             self._routes.worked(claims.payment_id, route.channel_id, began_s, heard_s)
-        elif engine.word is EngineWord.FAILED:
+        elif engine.word is EngineReportStatus.FAILED:
             self._routes.failed(claims.payment_id, route.channel_id, engine.failure_code or "", began_s, heard_s)

@@ -14,15 +14,15 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.acquirer_contract import Result
+from cashier.domain.acquirer_contract import AcquirerResult
 from cashier.domain.engine_contract import EngineAnswered
-from cashier.domain.payment_state import IllegalMove, PaymentStatus
-from cashier.domain.status_mapping import OfThePayment, acquirer_report, engine_report
+from cashier.domain.payment_state import IllegalTransition, PaymentStatus
+from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
 from cashier.domain.status_resolution import (
     AcquirerReport,
-    AcquirerWord,
+    AcquirerReportStatus,
     EngineReport,
-    EngineWord,
+    EngineReportStatus,
     PaymentProgress,
     ResolvedStatus,
     resolve_status,
@@ -44,7 +44,7 @@ class UpstreamStatus(Struct, frozen=True):
 
 
 # What is heard of an acquirer that was not asked.
-_UNASKED = AcquirerReport(AcquirerWord.SILENT)
+_UNASKED = AcquirerReport(AcquirerReportStatus.SILENT)
 
 
 class ResolvedPayment(Struct, frozen=True):
@@ -90,7 +90,7 @@ class StatusQuery:
             raise KeyReused
         found = self._standing(payment, heard)
         # Of a silent engine it is not known whose body it has. One that knows of no submit of its own has nothing to end there.
-        unknown = heard.engine.word is EngineWord.SILENT and payment.sent_at is None
+        unknown = heard.engine.word is EngineReportStatus.SILENT and payment.sent_at is None
         if not found.to_reverse or unknown:
             return ResolvedPayment(found, heard)
         heard = await self._shared(
@@ -100,17 +100,17 @@ class StatusQuery:
 
     async def confirmed(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
         """What the engine has just said, and the acquirer too where that counts: an end has to be confirmed by it."""
-        if engine.word not in (EngineWord.SUCCEEDED, EngineWord.FAILED):
+        if engine.word not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
             return UpstreamStatus(engine, _UNASKED)
         return UpstreamStatus(engine, acquirer_report(await self.result(order_id, call_headers)))
 
-    async def result(self, order_id: str, call_headers: Any) -> Result:
+    async def result(self, order_id: str, call_headers: Any) -> AcquirerResult:
         return await self._upstreams.acquirer.result(order_id, call_headers, self.settings.look_ms)
 
     def _standing(self, payment: PaymentProgress, heard: UpstreamStatus) -> ResolvedStatus:
         try:
             return resolve_status(payment, heard.engine, heard.acquirer, self._now())
-        except IllegalMove as contradiction:
+        except IllegalTransition as contradiction:
             # Somebody has taken back what they said for good, or we have a bug. What is told instead is what they say now.
             _log.error(
                 "a payment was heard to move where it cannot", payment_id=payment.payment_id, why=str(contradiction)
@@ -130,7 +130,7 @@ class StatusQuery:
 
     async def _reverse(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
         """The acquirer is asked after the engine: what the reverse did may be the news."""
-        reversed_: OfThePayment = await self._upstreams.engine.reverse(
+        reversed_: EngineOutcome = await self._upstreams.engine.reverse(
             payment_id, order_id, call_headers, self.settings.look_ms
         )
         return UpstreamStatus(engine_report(reversed_), acquirer_report(await self.result(order_id, call_headers)))

@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from cashier.cli import payer, payment_commands
-from cashier.cli.payer import Chosen, NoWay, Payer, Wish, choose
-from cashier.cli.service_client import NoAnswer, Told
+from cashier.cli.payer import ChosenMethod, CannotPay, Payer, PaymentChoice, choose
+from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
     Heard,
     Json,
@@ -52,7 +52,7 @@ class Paid:
         self.out = io.StringIO()
         self.console = Console(file=self.out, width=100, highlight=False)
         self.proven: list[Json] = []
-        self.told: Told | None = None
+        self.told: ServiceReply | None = None
         self.heard: list[Heard] = []
         self.payer = Payer(prove=self.prove)
 
@@ -66,18 +66,18 @@ class Paid:
         return re.sub(r" +", " ", self.out.getvalue())
 
 
-async def pay(*answers: Json, ways: Json | None = None, wish: Wish | None = None, by: Payer | None = None) -> Paid:
+async def pay(*answers: Json, ways: Json | None = None, wish: PaymentChoice | None = None, by: Payer | None = None) -> Paid:
     paid = Paid()
     async with serving(ways or consultation(BY_CARD), *answers) as script:
         paid.told = await payment_commands.consult_and_pay(
-            paid.console, script.url, REQUEST, wish or Wish(), "k_1", by or paid.payer
+            paid.console, script.url, REQUEST, wish or PaymentChoice(), "k_1", by or paid.payer
         )
         paid.heard = script.heard
     return paid
 
 
-def chosen(*ways: Json, **wish: Any) -> Chosen:
-    return choose(REQUEST, consultation(*ways), Wish(**wish))
+def chosen(*ways: Json, **wish: Any) -> ChosenMethod:
+    return choose(REQUEST, consultation(*ways), PaymentChoice(**wish))
 
 
 def test_the_first_way_that_can_be_used_is_taken() -> None:
@@ -100,9 +100,9 @@ def test_a_way_that_takes_what_is_not_there_is_passed_over_unless_it_is_named() 
     assert chosen(BY_CARD, card, scanned, auth_code="28").body["method_id"] == "CONSUMER_QR"
     assert chosen(card, scanned, BY_CARD, auth_code="28").body["auth_code"] == "28"
     assert chosen(card, scanned, BY_CARD, card_token="tok_1").body["card_token"] == "tok_1"
-    with pytest.raises(NoWay, match="CARD:any takes --card-token: the card's token from a vault"):
+    with pytest.raises(CannotPay, match="CARD:any takes --card-token: the card's token from a vault"):
         chosen(card, method_id="CARD:any")
-    with pytest.raises(NoWay, match="CONSUMER_QR takes --auth-code"):
+    with pytest.raises(CannotPay, match="CONSUMER_QR takes --auth-code"):
         chosen(scanned, method_id="CONSUMER_QR")
 
 
@@ -113,7 +113,7 @@ def test_an_option_is_taken_where_there_has_to_be_one_and_costs_what_it_costs() 
     assert (first["option_id"], first["expected_payable"], first["promotion_ids"]) == ("ICBC", cny(12_000), ())
     named = chosen(bank, option_id="ABC").body
     assert (named["option_id"], named["expected_payable"]) == ("ABC", cny(12_800))
-    with pytest.raises(NoWay, match="has no option 'BOC' that is available; there are ICBC, ABC"):
+    with pytest.raises(CannotPay, match="has no option 'BOC' that is available; there are ICBC, ABC"):
         chosen(bank, option_id="BOC")
     completed = method("BALANCE:a+card", options=[option("c_1")])
     assert "option_id" not in chosen(completed).body
@@ -127,28 +127,28 @@ def test_promotions_can_be_named_or_done_without() -> None:
 @pytest.mark.parametrize(
     ("ways", "wish", "why"),
     [
-        ([], Wish(), "no way to pay is available"),
-        ([BY_CARD], Wish(method_id="CARD"), "there is no way 'CARD'; there are QUICK_PAY:c_2"),
+        ([], PaymentChoice(), "no way to pay is available"),
+        ([BY_CARD], PaymentChoice(method_id="CARD"), "there is no way 'CARD'; there are QUICK_PAY:c_2"),
         (
             [method("WALLET:w", availability="UNAVAILABLE")],
-            Wish(method_id="WALLET:w"),
+            PaymentChoice(method_id="WALLET:w"),
             "WALLET:w is unavailable: This card has expired.",
         ),
         (
             [method("WALLET:w", amount=None, availability="UNDETERMINED")],
-            Wish(method_id="WALLET:w"),
+            PaymentChoice(method_id="WALLET:w"),
             "WALLET:w is undetermined",
         ),
     ],
 )
-def test_what_cannot_be_paid_is_said_in_a_line(ways: list[Json], wish: Wish, why: str) -> None:
-    with pytest.raises(NoWay, match=re.escape(why)):
+def test_what_cannot_be_paid_is_said_in_a_line(ways: list[Json], wish: PaymentChoice, why: str) -> None:
+    with pytest.raises(CannotPay, match=re.escape(why)):
         choose(REQUEST, consultation(*ways), wish)
 
 
 def test_an_order_that_cannot_be_paid_says_why() -> None:
-    with pytest.raises(NoWay, match=re.escape("ORDER_PAID: It is paid.")):
-        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is paid."}), Wish())
+    with pytest.raises(CannotPay, match=re.escape("ORDER_PAID: It is paid.")):
+        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is paid."}), PaymentChoice())
 
 
 async def test_a_challenge_is_answered_and_the_payment_followed_to_its_end() -> None:
@@ -254,7 +254,7 @@ async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
     paid = Paid()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
         working = asyncio.create_task(
-            payment_commands.consult_and_pay(paid.console, script.url, REQUEST, Wish(), "k_1", paid.payer)
+            payment_commands.consult_and_pay(paid.console, script.url, REQUEST, PaymentChoice(), "k_1", paid.payer)
         )
         while len(script.heard) < 2:  # noqa: ASYNC110 - nobody sets an event in another's server
             await asyncio.sleep(0.001)
@@ -266,8 +266,8 @@ async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
 
 async def test_a_service_that_goes_away_is_said() -> None:
     paid = Paid()
-    with pytest.raises(NoAnswer):
-        await payment_commands.consult_and_pay(paid.console, "http://127.0.0.1:1", REQUEST, Wish(), "k_1", paid.payer)
+    with pytest.raises(RequestFailed):
+        await payment_commands.consult_and_pay(paid.console, "http://127.0.0.1:1", REQUEST, PaymentChoice(), "k_1", paid.payer)
 
 
 async def test_it_can_be_cancelled_after_a_while_and_is_once() -> None:
@@ -308,7 +308,7 @@ async def test_what_there_is_to_do_elsewhere_is_done_once() -> None:
 async def test_a_payment_that_was_begun_before_is_gone_on_with(cancel: bool) -> None:
     paid = Paid()
     async with serving(consultation(), payment("PROCESSING"), payment("CLOSED", "It is closed.")) as script:
-        told = await payment_commands.look(paid.console, script.url, "pay_1", "t_0", cancel, paid.payer)
+        told = await payment_commands.resume(paid.console, script.url, "pay_1", "t_0", cancel, paid.payer)
         first = script.heard[0]
     if cancel:
         assert (first.method, first.path, first.body) == ("POST", "/pay_1/cancel", {"payment_token": "t_0"})
@@ -370,10 +370,10 @@ async def test_what_the_payer_has_to_do_is_said_in_words_and_addresses_are_whole
 
 
 def test_an_answer_that_was_given_is_not_asked_for() -> None:
-    assert payment_commands.asking("246810")(challenge()) == "246810"
+    assert payment_commands.challenge_answerer("246810")(challenge()) == "246810"
 
 
 def test_where_nobody_sits_at_the_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("246810\n"))
-    with pytest.raises(NoWay, match="SMS_OTP asks for an answer: give it with --otp"):
-        payment_commands.asking(None)(challenge())
+    with pytest.raises(CannotPay, match="SMS_OTP asks for an answer: give it with --otp"):
+        payment_commands.challenge_answerer(None)(challenge())

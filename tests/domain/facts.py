@@ -44,7 +44,7 @@ from cashier.domain.facts import (
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Order, OrderStatus, Product, Terminal
 from cashier.domain.pay_method import Kind, Option, PayMethod
-from cashier.domain.ranking import Weights, ranked
+from cashier.domain.ranking import Weights, rank_offers
 from cashier.source_errors import Missing, MissingCause
 
 NOW = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
@@ -246,7 +246,7 @@ class World(Struct, frozen=True, kw_only=True):
 
     def methods(self) -> tuple[PayMethod, ...]:
         case = self.case()
-        return ranked(case, assemble(case), self.weights)
+        return rank_offers(case, assemble(case), self.weights)
 
     def method(self, method_id: str) -> PayMethod:
         """The only method of this id."""

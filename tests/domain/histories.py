@@ -11,15 +11,15 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.next_action import Redirect
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.status_resolution import (
     AcquirerReport,
-    AcquirerWord,
+    AcquirerReportStatus,
     EngineReport,
-    EngineWord,
+    EngineReportStatus,
     PaymentProgress,
     ResolvedStatus,
     resolve_status,
@@ -37,8 +37,8 @@ def sent(kind: Kind = Kind.WALLET, **changes: Any) -> PaymentProgress:
     )
 
 
-def carried(attempts: int = 0) -> CarriedChallenge:
-    return CarriedChallenge(
+def carried(attempts: int = 0) -> ChallengeProgress:
+    return ChallengeProgress(
         challenge_id="ch_1",
         type="SMS_OTP",
         render_value="138****1234",
@@ -59,11 +59,11 @@ def at(after_s: float) -> datetime:
 
 
 def engine(word: str, code: str | None = None) -> EngineReport:
-    return EngineReport(EngineWord(word), code, PAGE if word == "ACTION_REQUIRED" else None)
+    return EngineReport(EngineReportStatus(word), code, PAGE if word == "ACTION_REQUIRED" else None)
 
 
 def acquirer(word: str, of: str | None = None, closed_reason: str | None = None) -> AcquirerReport:
-    return AcquirerReport(AcquirerWord(word), of, closed_reason)
+    return AcquirerReport(AcquirerReportStatus(word), of, closed_reason)
 
 
 class History:
@@ -73,20 +73,20 @@ class History:
         self.payment = payment
         self.now_s: float = START_S
         self.on_its_way = payment.sent_at is not None
-        self.engine = EngineWord.NEVER_ARRIVED
+        self.engine = EngineReportStatus.NEVER_ARRIVED
         self.code: str | None = None
         self.sealed = False
-        self.order = AcquirerWord.PENDING
+        self.order = AcquirerReportStatus.PENDING
         self.owner: str | None = None
         self.closed_reason: str | None = None
 
     @property
     def live(self) -> bool:
-        return self.engine in (EngineWord.PROCESSING, EngineWord.ACTION_REQUIRED, EngineWord.USER_PAYING)
+        return self.engine in (EngineReportStatus.PROCESSING, EngineReportStatus.ACTION_REQUIRED, EngineReportStatus.USER_PAYING)
 
     @property
     def open(self) -> bool:
-        return self.order in (AcquirerWord.PENDING, AcquirerWord.PAYING)
+        return self.order in (AcquirerReportStatus.PENDING, AcquirerReportStatus.PAYING)
 
     def happens(self, what: str, dice: int) -> None:
         getattr(self, what)(dice)
@@ -94,56 +94,56 @@ class History:
     def passed_elsewhere(self, dice: int) -> None:
         """The challenge, in another tab, whose submit is then under way. One that is spent here is spent there: risk counts them all."""
         unspent = self.payment.challenge is None or self.payment.challenge.attempts_left > 0
-        self.on_its_way = self.on_its_way or (unspent and self.engine is EngineWord.NEVER_ARRIVED)
+        self.on_its_way = self.on_its_way or (unspent and self.engine is EngineReportStatus.NEVER_ARRIVED)
 
     def arrives(self, dice: int) -> None:
-        if not self.on_its_way or self.engine is not EngineWord.NEVER_ARRIVED:
+        if not self.on_its_way or self.engine is not EngineReportStatus.NEVER_ARRIVED:
             return
         self.on_its_way = False
         if self.sealed or not self.open:
             self._fails(
-                "REVERSED" if self.sealed else "ORDER_PAID" if self.order is AcquirerWord.PAID else "ORDER_CLOSED"
+                "REVERSED" if self.sealed else "ORDER_PAID" if self.order is AcquirerReportStatus.PAID else "ORDER_CLOSED"
             )
             return
-        self.order, self.owner = AcquirerWord.PAYING, MINE
+        self.order, self.owner = AcquirerReportStatus.PAYING, MINE
         self.goes_on(dice)
 
     def goes_on(self, dice: int) -> None:
-        if self.engine is EngineWord.NEVER_ARRIVED and self.on_its_way:
+        if self.engine is EngineReportStatus.NEVER_ARRIVED and self.on_its_way:
             return
-        if self.live or (self.owner == MINE and self.engine is EngineWord.NEVER_ARRIVED):
-            self.engine = (EngineWord.PROCESSING, EngineWord.ACTION_REQUIRED, EngineWord.USER_PAYING)[dice % 3]
+        if self.live or (self.owner == MINE and self.engine is EngineReportStatus.NEVER_ARRIVED):
+            self.engine = (EngineReportStatus.PROCESSING, EngineReportStatus.ACTION_REQUIRED, EngineReportStatus.USER_PAYING)[dice % 3]
 
     def succeeds(self, dice: int) -> None:
         if self.live:
-            self.engine = EngineWord.SUCCEEDED
+            self.engine = EngineReportStatus.SUCCEEDED
 
     def fails(self, dice: int) -> None:
         if self.live:
             self._fails(("DECLINED", "BALANCE_INSUFFICIENT")[dice % 2])
 
     def _fails(self, code: str) -> None:
-        self.engine, self.code = EngineWord.FAILED, code
-        if self.order is AcquirerWord.PAYING and self.owner == MINE:
-            self.order, self.owner = AcquirerWord.PENDING, None
+        self.engine, self.code = EngineReportStatus.FAILED, code
+        if self.order is AcquirerReportStatus.PAYING and self.owner == MINE:
+            self.order, self.owner = AcquirerReportStatus.PENDING, None
 
     def acquirer_hears(self, dice: int) -> None:
-        if self.engine is EngineWord.SUCCEEDED and self.open:
-            self.order, self.owner = AcquirerWord.PAID, MINE
-        elif self.engine is EngineWord.SUCCEEDED and self.order is AcquirerWord.CLOSED:
-            self.order, self.owner = AcquirerWord.CLOSED_REFUNDING, MINE
+        if self.engine is EngineReportStatus.SUCCEEDED and self.open:
+            self.order, self.owner = AcquirerReportStatus.PAID, MINE
+        elif self.engine is EngineReportStatus.SUCCEEDED and self.order is AcquirerReportStatus.CLOSED:
+            self.order, self.owner = AcquirerReportStatus.CLOSED_REFUNDING, MINE
 
     def order_closes(self, dice: int) -> None:
         if self.open:
-            self.order, self.owner, self.closed_reason = AcquirerWord.CLOSED, None, "CLOSED_BY_MERCHANT"
+            self.order, self.owner, self.closed_reason = AcquirerReportStatus.CLOSED, None, "CLOSED_BY_MERCHANT"
 
     def another_pays(self, dice: int) -> None:
         if self.open:
-            self.order, self.owner = AcquirerWord.PAID, OTHER
+            self.order, self.owner = AcquirerReportStatus.PAID, OTHER
 
     def refund(self, dice: int) -> None:
-        if self.order in (AcquirerWord.PAID, AcquirerWord.CLOSED_REFUNDING):
-            self.order = AcquirerWord.REFUNDED
+        if self.order in (AcquirerReportStatus.PAID, AcquirerReportStatus.CLOSED_REFUNDING):
+            self.order = AcquirerReportStatus.REFUNDED
 
     def time_passes(self, dice: int) -> None:
         self.now_s += (1, 31, 46, 301, 900)[dice % 5]
@@ -153,14 +153,14 @@ class History:
 
     def reverse(self, dice: int) -> EngineReport:
         """Unheard, or too late, or done. Also what is not heard may have been done."""
-        if self.engine is EngineWord.NEVER_ARRIVED:
+        if self.engine is EngineReportStatus.NEVER_ARRIVED:
             self.sealed = True
         elif self.live and dice & 8:
             self._fails("REVERSED")
         return self.engine_heard(silent=dice % 6 == 0, reversing=True)
 
     def engine_heard(self, *, silent: bool, reversing: bool = False) -> EngineReport:
-        word = EngineWord.SEALED if reversing and self.engine is EngineWord.NEVER_ARRIVED else self.engine
+        word = EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
         return engine("SILENT") if silent else engine(word, self.code)
 
     def acquirer_heard(self, *, silent: bool) -> AcquirerReport:

@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.challenge_progress import (
-    ANSWERS,
-    CHALLENGES,
-    LIFE_S,
-    CarriedChallenge,
+    MAX_ANSWERS,
+    MAX_CHALLENGES,
+    MAX_LIFETIME_S,
+    ChallengeProgress,
     RiskChallengeTerms,
-    Verdict,
+    ChallengeState,
     answered,
     carried,
-    verdict,
+    challenge_state,
 )
 
 NOW_S = 1_700_000_000
@@ -22,8 +22,8 @@ ASKED = RiskChallengeTerms("ch_1", "SMS_OTP", "138****1234", 3, NOW_S + 300)
 
 
 def begun(
-    asked: RiskChallengeTerms = ASKED, now_s: int = NOW_S, before: CarriedChallenge | None = None
-) -> CarriedChallenge:
+    asked: RiskChallengeTerms = ASKED, now_s: int = NOW_S, before: ChallengeProgress | None = None
+) -> ChallengeProgress:
     found = carried(asked, "d_1", now_s, before)
     assert found is not None
     return found
@@ -32,35 +32,35 @@ def begun(
 def test_it_has_as_many_answers_as_risk_allows_and_no_more() -> None:
     now = begun()
     for left in (2, 1, 0):
-        assert verdict(now, NOW_S) is Verdict.OPEN
+        assert challenge_state(now, NOW_S) is ChallengeState.OPEN
         now = answered(now, left)
         assert now.attempts_left == left
-    assert verdict(now, NOW_S) is Verdict.SPENT
+    assert challenge_state(now, NOW_S) is ChallengeState.SPENT
 
 
 def test_risk_that_never_counts_down_is_not_asked_for_ever() -> None:
     now = begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1_000, NOW_S + 300))
-    for _ in range(ANSWERS):
-        assert verdict(now, NOW_S) is Verdict.OPEN
+    for _ in range(MAX_ANSWERS):
+        assert challenge_state(now, NOW_S) is ChallengeState.OPEN
         now = answered(now, 1_000)
-    assert verdict(now, NOW_S) is Verdict.SPENT
+    assert challenge_state(now, NOW_S) is ChallengeState.SPENT
 
 
 def test_risk_that_counts_answers_given_elsewhere_is_believed() -> None:
     now = answered(begun(), 0)
-    assert verdict(now, NOW_S) is Verdict.SPENT
+    assert challenge_state(now, NOW_S) is ChallengeState.SPENT
     assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1, NOW_S + 300), before=begun()).attempts_left == 1
 
 
 def test_its_end_is_counted_from_its_start_and_no_answer_moves_it() -> None:
     now = answered(answered(begun(), 2), 1)
     assert (now.started_at, now.expires_at) == (NOW_S, NOW_S + 300)
-    assert verdict(now, NOW_S + 299.9) is Verdict.OPEN
-    assert verdict(now, NOW_S + 300) is Verdict.EXPIRED
+    assert challenge_state(now, NOW_S + 299.9) is ChallengeState.OPEN
+    assert challenge_state(now, NOW_S + 300) is ChallengeState.EXPIRED
 
 
 def test_risk_that_allows_a_day_is_not_given_one() -> None:
-    assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 3, NOW_S + 86_400)).expires_at == NOW_S + LIFE_S
+    assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 3, NOW_S + 86_400)).expires_at == NOW_S + MAX_LIFETIME_S
 
 
 def test_the_same_challenge_told_again_gains_neither_time_nor_answers() -> None:
@@ -71,7 +71,7 @@ def test_the_same_challenge_told_again_gains_neither_time_nor_answers() -> None:
 
 def test_another_challenge_starts_anew_and_a_fourth_does_not() -> None:
     now = begun()
-    for number in range(2, CHALLENGES + 1):
+    for number in range(2, MAX_CHALLENGES + 1):
         now = begun(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", 3, NOW_S + 900), NOW_S + 300, answered(now, 2))
         assert (now.number, now.attempts_left, now.started_at) == (number, 3, NOW_S + 300)
     assert carried(RiskChallengeTerms("ch_9", "SMS_OTP", "", 3, NOW_S + 900), "d_1", NOW_S + 300, now) is None
@@ -82,7 +82,7 @@ SAID = st.tuples(st.sampled_from(["answer", "told"]), st.integers(0, 9), st.inte
 
 @given(st.lists(SAID, max_size=60))
 def test_whatever_risk_says_a_payment_has_an_end(said: list[tuple[str, int, int, int]]) -> None:
-    now: CarriedChallenge | None = begun()
+    now: ChallengeProgress | None = begun()
     at_s, answers = NOW_S, 0
     for what, left, life_s, number in said:
         at_s += 1
@@ -90,7 +90,7 @@ def test_whatever_risk_says_a_payment_has_an_end(said: list[tuple[str, int, int,
             break
         if what == "told":
             now = carried(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", left, at_s + life_s), "d_1", at_s, now)
-        elif verdict(now, at_s) is Verdict.OPEN:
+        elif challenge_state(now, at_s) is ChallengeState.OPEN:
             now, answers = answered(now, left), answers + 1
-        assert now is None or (now.expires_at - now.started_at <= LIFE_S and now.number <= CHALLENGES)
-    assert answers <= CHALLENGES * ANSWERS
+        assert now is None or (now.expires_at - now.started_at <= MAX_LIFETIME_S and now.number <= MAX_CHALLENGES)
+    assert answers <= MAX_CHALLENGES * MAX_ANSWERS

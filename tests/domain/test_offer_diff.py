@@ -17,7 +17,7 @@ from cashier.domain.money import Money
 from cashier.domain.offer_diff import AcceptedOffer, Change, ChangeType, CurrentOffer, changes, unverified
 from cashier.domain.order import Blocked, Product, Terminal
 from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
-from cashier.domain.payment_request import ChosenFields
+from cashier.domain.payment_request import PaymentChoice
 from cashier.source_errors import MissingCause
 from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, OfferedPrice
 from cashier.tokens.jws import Keyring
@@ -34,13 +34,13 @@ def offered(world: World) -> ConsultClaims:
     return TOKENS.read(TOKENS.sign(world.request, world.order.amount, world.methods(), now_s, 600))
 
 
-def chosen(world: World, method_id: str, option_id: str | None = None, **changed: Any) -> ChosenFields:
+def chosen(world: World, method_id: str, option_id: str | None = None, **changed: Any) -> PaymentChoice:
     """As told: the price and the promotions of that method."""
     method = next((method for method in world.methods() if method.method_id == method_id), None)
     option = None if method is None else next((one for one in method.options if one.option_id == option_id), None)
     amounts = None if method is None else method.amount if option is None else option.amount
     return structs.replace(
-        ChosenFields(
+        PaymentChoice(
             order_id="o_1",
             user_id="u_1",
             merchant_id="m_1",
@@ -55,7 +55,7 @@ def chosen(world: World, method_id: str, option_id: str | None = None, **changed
     )
 
 
-def before(world: World, choice: ChosenFields) -> AcceptedOffer:
+def before(world: World, choice: PaymentChoice) -> AcceptedOffer:
     row = next((row for row in offered(world).methods if row.id == choice.method_id), None)
     return AcceptedOffer(world.order.amount, row)
 

@@ -10,7 +10,7 @@ import pytest
 
 from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
 from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus, Product
-from cashier.domain.order_checks import block
+from cashier.domain.order_checks import first_block
 from cashier.source_errors import Missing, MissingCause
 from tests.domain.facts import NOW, cny, member, merchant, order, request
 
@@ -35,7 +35,7 @@ def blocked(*wrongs: dict[str, dict[str, Any]]) -> Blocked | None:
     for wrong in wrongs:
         for part, change in wrong.items():
             changes[part] |= change
-    return block(
+    return first_block(
         request(**changes["request"]),
         order(**changes["order"]),
         merchant(**changes["merchant"]),
@@ -91,8 +91,8 @@ def test_a_closed_user_is_told_apart_from_a_frozen_one() -> None:
 
 
 def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
-    assert block(request(), order(), None, member(), NOW) is Blocked.MERCHANT_UNKNOWN
-    assert block(request(), order(), merchant(), None, NOW) is Blocked.USER_UNKNOWN
+    assert first_block(request(), order(), None, member(), NOW) is Blocked.MERCHANT_UNKNOWN
+    assert first_block(request(), order(), merchant(), None, NOW) is Blocked.USER_UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
 def test_a_check_behind_a_missing_fact_is_not_made(
     the_merchant: Merchant | Missing, the_member: Member | Missing | None
 ) -> None:
-    assert block(request(), order(), the_merchant, the_member, NOW) is None
+    assert first_block(request(), order(), the_merchant, the_member, NOW) is None
 
 
 def test_the_order_blocks_whatever_else_is_missing() -> None:
     asked: ConsultRequest = request()
     paid: Order = order(status=OrderStatus.PAID)
-    assert block(asked, paid, SILENT, SILENT, NOW) is Blocked.ORDER_PAID
+    assert first_block(asked, paid, SILENT, SILENT, NOW) is Blocked.ORDER_PAID

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 
-CHOSEN = ChosenFields(
+CHOSEN = PaymentChoice(
     order_id="o_1001",
     user_id="u_1",
     merchant_id="m_1",
@@ -26,7 +26,7 @@ CHOSEN = ChosenFields(
     promotion_ids=("p_1", "p_2"),
     expected_payable=Money("CNY", 11_800),
 )
-MEANS = HandedOver(card_token="tok_1", return_url="https://shop.example/back")
+MEANS = PaymentMeans(card_token="tok_1", return_url="https://shop.example/back")
 TEXT = st.text(min_size=1, max_size=8)
 
 
@@ -69,13 +69,13 @@ OTHERS: list[tuple[str, Any]] = [
     ("expected_payable", Money("CNY", 11_801)),
     ("expected_payable", Money("JPY", 11_800)),
 ]
-OTHER_MEANS: list[HandedOver] = [
-    HandedOver(return_url=MEANS.return_url),
-    HandedOver(card_token="tok_2", return_url=MEANS.return_url),
-    HandedOver(auth_code="tok_1", return_url=MEANS.return_url),
-    HandedOver(card_token="tok_1", auth_code="28", return_url=MEANS.return_url),
-    HandedOver(card_token="tok_1"),
-    HandedOver(card_token="tok_1", return_url="https://shop.example/back?"),
+OTHER_MEANS: list[PaymentMeans] = [
+    PaymentMeans(return_url=MEANS.return_url),
+    PaymentMeans(card_token="tok_2", return_url=MEANS.return_url),
+    PaymentMeans(auth_code="tok_1", return_url=MEANS.return_url),
+    PaymentMeans(card_token="tok_1", auth_code="28", return_url=MEANS.return_url),
+    PaymentMeans(card_token="tok_1"),
+    PaymentMeans(card_token="tok_1", return_url="https://shop.example/back?"),
 ]
 
 
@@ -93,5 +93,5 @@ def test_what_decides_nothing_makes_none(change: dict[str, Any]) -> None:
 
 def test_every_field_was_thought_of() -> None:
     changed = {name for name, _ in OTHERS} | {"locale", "country"}
-    assert changed == set(ChosenFields.__struct_fields__)
-    assert set(HandedOver.__struct_fields__) == {"card_token", "auth_code", "return_url"}
+    assert changed == set(PaymentChoice.__struct_fields__)
+    assert set(PaymentMeans.__struct_fields__) == {"card_token", "auth_code", "return_url"}

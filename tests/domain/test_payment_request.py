@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from rich.pretty import pretty_repr
 
-from cashier.domain.payment_request import ChosenFields, HandedOver, PaymentRequest
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans, PaymentRequest
 
 BODY = {
     "consult_token": "header.payload.signature",
@@ -29,12 +29,12 @@ REQUEST = msgspec.convert(BODY, PaymentRequest)
 
 def test_the_body_of_the_contract_is_a_choice_and_its_means() -> None:
     assert REQUEST.chosen == msgspec.convert(
-        {name: BODY[name] for name in ChosenFields.__struct_fields__ if name in BODY}, ChosenFields
+        {name: BODY[name] for name in PaymentChoice.__struct_fields__ if name in BODY}, PaymentChoice
     )
-    assert REQUEST.means == HandedOver(
+    assert REQUEST.means == PaymentMeans(
         card_token="tok_secret", auth_code="281234567890123456", return_url=REQUEST.return_url
     )
-    assert type(REQUEST.chosen) is ChosenFields, "the consult token and the device stay behind"
+    assert type(REQUEST.chosen) is PaymentChoice, "the consult token and the device stay behind"
 
 
 @pytest.mark.parametrize("show", [repr, str, pretty_repr])

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, DisplayVa, Redirect, Sdk, expiry
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
@@ -62,7 +62,7 @@ def test_an_action_that_the_contract_does_not_have_is_not_read(written: dict[str
 
 
 def test_a_payment_has_the_fields_of_the_contract() -> None:
-    carried = CarriedChallenge(
+    carried = ChallengeProgress(
         challenge_id="ch_1",
         type="SMS_OTP",
         render_value="138****1234",

@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from cashier.domain.payment_state import FINAL, LEADS, NEXT, START, IllegalMove, PaymentEvent, PaymentStatus, moved
+from cashier.domain.payment_state import FINAL, STATUS_AFTER, NEXT, START, IllegalTransition, PaymentEvent, PaymentStatus, next_status
 from tests.domain.payment_diagram import BEGIN, END, block, diagram
 
 LIVE = frozenset(PaymentStatus) - FINAL
@@ -16,25 +16,25 @@ LIVE = frozenset(PaymentStatus) - FINAL
 def test_a_final_status_has_no_way_out() -> None:
     assert {status for status in PaymentStatus if not NEXT[status]} == FINAL
     for status, event in product(FINAL, PaymentEvent):
-        with pytest.raises(IllegalMove):
-            moved(status, event)
+        with pytest.raises(IllegalTransition):
+            next_status(status, event)
 
 
 def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> None:
     for status, event in product((None, *PaymentStatus), PaymentEvent):
         moves = START if status is None else NEXT[status]
         if event in moves:
-            assert moved(status, event) is moves[event]
+            assert next_status(status, event) is moves[event]
         else:
-            with pytest.raises(IllegalMove, match=event.name) as refused:
-                moved(status, event)
+            with pytest.raises(IllegalTransition, match=event.name) as refused:
+                next_status(status, event)
             assert (refused.value.status, refused.value.event) == (status, event)
 
 
 def test_an_event_leads_to_the_same_status_wherever_it_is_heard() -> None:
     for moves in (START, *NEXT.values()):
-        assert all(LEADS[event] is status for event, status in moves.items())
-    assert set(LEADS) == set(PaymentEvent)
+        assert all(STATUS_AFTER[event] is status for event, status in moves.items())
+    assert set(STATUS_AFTER) == set(PaymentEvent)
 
 
 def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer_can_say() -> None:
@@ -56,16 +56,16 @@ def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer
     ],
 )
 def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: PaymentEvent) -> None:
-    assert LEADS[event] is PaymentStatus.PROCESSING
+    assert STATUS_AFTER[event] is PaymentStatus.PROCESSING
 
 
 def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> None:
-    assert {event for event, status in LEADS.items() if status is PaymentStatus.SUCCEEDED} == {
+    assert {event for event, status in STATUS_AFTER.items() if status is PaymentStatus.SUCCEEDED} == {
         PaymentEvent.ORDER_PAID,
         PaymentEvent.ORDER_REFUNDED,
     }
     refunding = {PaymentEvent.ORDER_CLOSED_REFUNDING, PaymentEvent.ORDER_CLOSED_REFUNDED, PaymentEvent.PAID_TWICE}
-    assert {event for event, status in LEADS.items() if status is PaymentStatus.CLOSED_REFUNDING} == refunding
+    assert {event for event, status in STATUS_AFTER.items() if status is PaymentStatus.CLOSED_REFUNDING} == refunding
 
 
 def test_nothing_leads_back_to_a_challenge_once_the_engine_has_asked_for_an_action() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.domain.facts import CardType, Promotion
-from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, Search
+from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Kind
-from cashier.domain.promotion import MAX_COUNTED, Coupons, Discounts
+from cashier.domain.promotion import MAX_COUNTED, OrderPromotions, Discounts
 
 from .facts import NOW, World, account, card, channel, cny, order, promotion
 
@@ -23,7 +23,7 @@ WALLET = frozenset((Kind.WALLET,))
 
 
 def best(promotions: Sequence[Promotion], amount: int = 10_000, floor: int = 0, bank: str | None = None) -> Discounts:
-    return Coupons(promotions, order(amount), NOW).best(WALLET, bank, floor)
+    return OrderPromotions(promotions, order(amount), NOW).best(WALLET, bank, floor)
 
 
 def taken(*promotions: Promotion, amount: int = 10_000, floor: int = 0, bank: str | None = None) -> dict[str, int]:
@@ -299,22 +299,22 @@ def test_the_order_in_which_promotions_come_does_not_matter(
 def test_a_search_stays_within_its_steps_and_its_limit(values: list[int], limit: int, groups: int) -> None:
     values.sort(reverse=True)
     names = [str(index % (groups + 1)) for index in range(len(values))]
-    search = Search(values, names, limit, 300)
+    search = KnapsackSearch(values, names, limit, 300)
     assert search.steps >= 300 - 2 * (300 + MAX_SEARCHED)
     assert sum(values[index] for index in search.chosen) == search.value <= limit
     assert len({names[index] for index in search.chosen}) == len(search.chosen)
 
 
 def test_a_search_without_allowance_still_takes_what_fits_from_the_greatest_down() -> None:
-    search = Search([50, 40, 30, 20, 10], ["a", "b", "a", "c", "d"], 75, 0)
+    search = KnapsackSearch([50, 40, 30, 20, 10], ["a", "b", "a", "c", "d"], 75, 0)
     assert search.value == 70
-    hard = Search(list(range(1_000, 936, -1)), [str(index) for index in range(64)], 5_003, 0)
+    hard = KnapsackSearch(list(range(1_000, 936, -1)), [str(index) for index in range(64)], 5_003, 0)
     assert hard.value > 4_000
 
 
 def test_thousands_of_promotions_take_bounded_steps_for_any_number_of_minimums() -> None:
     many = [promotion(f"p_{index}", 1_000_003 + 7_919 * (index % 389), group=f"g_{index}") for index in range(10_000)]
-    coupons = Coupons(many, order(10**10), NOW)
+    coupons = OrderPromotions(many, order(10**10), NOW)
     found = [coupons.best(WALLET, None, 10**10 - 5_000_000 - floor) for floor in range(50)]
     assert coupons.steps_left == 0
     assert all(0 < discounts.total <= 5_000_000 + floor for floor, discounts in enumerate(found))
@@ -328,4 +328,4 @@ def test_the_most_valuable_promotions_are_the_ones_that_are_looked_at() -> None:
 def test_a_dozen_promotions_are_searched_to_the_end() -> None:
     values = sorted((1_000_003 + 7_919 * (index * index % 389) for index in range(12)), reverse=True)
     groups = [str(index) for index in range(12)]
-    assert all(Search(values, groups, sum(values) * tenths // 10, MAX_STEPS).steps > 0 for tenths in range(1, 10))
+    assert all(KnapsackSearch(values, groups, sum(values) * tenths // 10, MAX_STEPS).steps > 0 for tenths in range(1, 10))

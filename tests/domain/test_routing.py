@@ -17,7 +17,7 @@ from cashier.domain.facts import Channel
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing import RouteReason, RoutingDecision, die, route
+from cashier.domain.routing import RouteReason, RoutingDecision, draw, route
 from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
 
 from .facts import channel, cny
@@ -170,8 +170,8 @@ def test_the_rule_that_matches_is_named() -> None:
 
 
 def test_dice_fall_evenly_and_the_same_everywhere() -> None:
-    assert die("pay_1", "share", 10_000) == 2_188
-    fell = Counter(die(f"pay_{number}", "share", 4) for number in range(4_000))
+    assert draw("pay_1", "share", 10_000) == 2_188
+    fell = Counter(draw(f"pay_{number}", "share", 4) for number in range(4_000))
     assert all(900 < count < 1_100 for count in fell.values())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
-from cashier.domain.status_resolution import EngineWord, PaymentProgress
+from cashier.domain.status_resolution import EngineReportStatus, PaymentProgress
 from tests.domain.histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 
 THOROUGH = settings(max_examples=250, deadline=None)
@@ -40,12 +40,12 @@ def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_
     assert last.final, "everybody has answered"
     assert finals == {last.status}
     assert (last.status is PaymentStatus.SUCCEEDED) == (
-        history.engine is EngineWord.SUCCEEDED and history.owner == MINE and not history.closed_reason
+        history.engine is EngineReportStatus.SUCCEEDED and history.owner == MINE and not history.closed_reason
     )
     if last.status in (PaymentStatus.FAILED, PaymentStatus.CLOSED):
-        assert history.engine is EngineWord.FAILED or (history.sealed and history.engine is EngineWord.NEVER_ARRIVED)
+        assert history.engine is EngineReportStatus.FAILED or (history.sealed and history.engine is EngineReportStatus.NEVER_ARRIVED)
     if last.status is PaymentStatus.CLOSED_REFUNDING:
-        assert history.engine is EngineWord.SUCCEEDED
+        assert history.engine is EngineReportStatus.SUCCEEDED
 
 
 @given(PAYMENTS, EVENTS)

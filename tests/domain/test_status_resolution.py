@@ -8,8 +8,8 @@ from cashier.domain.money import Money
 from cashier.domain.next_action import Await, DisplayVa
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_state import FINAL, IllegalMove, PaymentEvent, PaymentStatus
-from cashier.domain.status_resolution import EngineReport, EngineWord, PaymentProgress, ResolvedStatus, resolve_status
+from cashier.domain.payment_state import FINAL, IllegalTransition, PaymentEvent, PaymentStatus
+from cashier.domain.status_resolution import EngineReport, EngineReportStatus, PaymentProgress, ResolvedStatus, resolve_status
 from tests.domain.histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
 
 
@@ -75,7 +75,7 @@ def test_who_is_believed_where_engine_and_acquirer_differ(
 
 
 def test_no_combination_is_final_without_the_acquirer() -> None:
-    for word in EngineWord:
+    for word in EngineReportStatus:
         assert not told(word, "SILENT").final
 
 
@@ -152,7 +152,7 @@ def test_time_alone_never_ends_what_the_engine_works_on_or_does_not_answer_about
 
 def test_an_action_that_has_run_out_is_withdrawn_and_ends_only_by_the_engines_word() -> None:
     account = DisplayVa(bank="BCA", account_no="88", account_name="x", amount=Money("IDR", 1), expires_at=at(600))
-    heard, waiting = EngineReport(EngineWord.ACTION_REQUIRED, None, account), acquirer("PAYING", MINE)
+    heard, waiting = EngineReport(EngineReportStatus.ACTION_REQUIRED, None, account), acquirer("PAYING", MINE)
     before = resolve_status(sent(Kind.VA), heard, waiting, at(599))
     assert (before.status, before.next_action, before.to_reverse) == (PaymentStatus.ACTION_REQUIRED, account, False)
     after = resolve_status(sent(Kind.VA), heard, waiting, at(600))
@@ -200,7 +200,7 @@ def test_a_payment_that_was_neither_sent_nor_challenged_cannot_be() -> None:
 
 def test_what_was_told_as_final_stays_whatever_is_heard() -> None:
     for status in FINAL:
-        for word in EngineWord:
+        for word in EngineReportStatus:
             found = told(word, "SILENT", payment=sent(told=status))
             assert (found.status, found.event, found.next_action) == (status, None, None)
 
@@ -208,7 +208,7 @@ def test_what_was_told_as_final_stays_whatever_is_heard() -> None:
 def test_an_engine_that_forgets_what_it_has_asked_for_is_a_loud_error_and_one_that_lags_is_not() -> None:
     shown = challenged(told=PaymentStatus.ACTION_REQUIRED)
     assert told("NEVER_ARRIVED", "PAYING", MINE, payment=shown).event is PaymentEvent.ENGINE_NEVER_ARRIVED
-    with pytest.raises(IllegalMove, match="ENGINE_SEALED leads nowhere from ACTION_REQUIRED"):
+    with pytest.raises(IllegalTransition, match="ENGINE_SEALED leads nowhere from ACTION_REQUIRED"):
         told("SEALED", "PENDING", payment=shown)
 
 

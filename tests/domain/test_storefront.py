@@ -16,7 +16,7 @@ from cashier.domain.facts import Channels, ChannelStatus, Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
-from cashier.domain.ranking import Weights, ranked
+from cashier.domain.ranking import Weights, rank_offers
 from cashier.domain.storefront import MAX_VIEWS
 from tests.domain.facts import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
 from tests.domain.worlds import CURRENCIES, worlds
@@ -31,7 +31,7 @@ WEIGHTS = (Weights(), Weights(failure=0, down_below_bps=9_950), Weights(fluctuat
 
 def answered(world: World, facts: Facts) -> tuple[PayMethod, ...]:
     case = ConsultationCase(world.request, facts, world.catalog, world.now)
-    return ranked(case, assemble(case), world.weights)
+    return rank_offers(case, assemble(case), world.weights)
 
 
 def circumstances() -> st.SearchStrategy[dict[str, Any]]:

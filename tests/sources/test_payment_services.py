@@ -98,7 +98,7 @@ def reversed_(response: Response | SourceError) -> engine_contract.ReverseOutcom
 class Scripted:
     """Answers the n-th call with the n-th of these; after the last, silence."""
 
-    places = ("scripted",)
+    addresses = ("scripted",)
 
     def __init__(self, *answers: Response | SourceError | None) -> None:
         self.answers = list(answers)
@@ -119,7 +119,7 @@ class Scripted:
 
 
 class Sent:
-    place = 0
+    address_index = 0
     sent = True
 
     def abandon(self) -> None: ...

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.pretty import pretty_repr
 
-from cashier.domain.challenge_progress import CarriedChallenge
+from cashier.domain.challenge_progress import ChallengeProgress
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.payment_request import ChosenFields, HandedOver
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims, TokenRoute
@@ -29,7 +29,7 @@ from .forging import Forged, bit_flipped
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
 PAYMENT = "pay_abcdefghijklmnopqrstuvwxyz"
-CHOSEN = ChosenFields(
+CHOSEN = PaymentChoice(
     order_id="o_1001",
     user_id="u_1",
     merchant_id="m_1",
@@ -39,7 +39,7 @@ CHOSEN = ChosenFields(
     promotion_ids=("p_1",),
     expected_payable=Money("CNY", 11_800),
 )
-MEANS = HandedOver(
+MEANS = PaymentMeans(
     card_token="tok_very_secret", auth_code="281234567890123456", return_url="https://shop.example/back?session=s3ss10n"
 )
 CLAIMS = PaymentClaims(
@@ -54,7 +54,7 @@ CLAIMS = PaymentClaims(
     order_amount=Money("CNY", 12_800),
     offered=OfferedPrice("CARD", 11_800, 0, (("p_1", 1_000),)),
     route=TokenRoute("cheapest_healthy", "ch_1", ("ch_2", "ch_3")),
-    challenge=CarriedChallenge(
+    challenge=ChallengeProgress(
         challenge_id="ch1_d_1",
         type="SMS_OTP",
         render_value="138****1234",
@@ -87,7 +87,7 @@ def test_what_went_in_comes_out() -> None:
 
 
 def test_a_payment_without_any_of_what_may_be_missing_comes_out_as_well() -> None:
-    bare = replace(CLAIMS, means=HandedOver(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
+    bare = replace(CLAIMS, means=PaymentMeans(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
     assert SIGNER.read_payment_token(SIGNER.payment_token(bare), PAYMENT, NOW_S) == bare
 
 
@@ -183,7 +183,7 @@ def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
 def largest() -> PaymentClaims:
     """Everything at its bound, in letters of four bytes where any are allowed."""
     ident, name = "o" * 64, "🂡" * 128
-    chosen = ChosenFields(
+    chosen = PaymentChoice(
         order_id=ident,
         user_id=ident,
         merchant_id=ident,
@@ -194,7 +194,7 @@ def largest() -> PaymentClaims:
         promotion_ids=(name,) * 16,
         expected_payable=Money("CNY", 2**53 - 1),
     )
-    means = HandedOver(card_token='"' * 256, auth_code="\\" * 256, return_url="https://" + '"' * 2040)
+    means = PaymentMeans(card_token='"' * 256, auth_code="\\" * 256, return_url="https://" + '"' * 2040)
     for part in (chosen, means):
         assert msgspec.convert(msgspec.to_builtins(part), type(part)) == part, "within the bounds of a submit"
     return replace(CLAIMS, chosen=chosen, means=means, offered=OfferedPrice(name, 1, 1, ((name, 1),) * 16))
