@@ -1,8 +1,8 @@
-"""How a question to an upstream ends when it does not end in an answer.
+"""Outcomes of an upstream call that brought no usable answer.
 
-A leaf: everybody may import it, it imports nothing of the project. Two vocabularies live here. `Missing` is a value: the domain
-sees it in the place of a fact and shapes the answer with it. `SourceError` is what a wire reports; it becomes a `Missing` in the
-fan-out and goes no further.
+A leaf: any module may import it, and it imports nothing of the project. `Missing` is a value: the
+domain sees it in the place of a fact and shapes the answer with it. `SourceError` is what `wire` and
+`sources` report; the fan-out turns it into a `Missing`, and it goes no further.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from msgspec import Struct
 
 
 class MissingCause(StrEnum):
-    """Why a fact is missing."""
-
     TIMEOUT = "TIMEOUT"
     UNREACHABLE = "UNREACHABLE"
     OVERLOADED = "OVERLOADED"
@@ -24,27 +22,26 @@ class MissingCause(StrEnum):
     SHED = "SHED"
     BREAKER_OPEN = "BREAKER_OPEN"
     SKIPPED = "SKIPPED"
-    PENDING = "PENDING"  # it has not come yet, and may
+    # The answer may still arrive.
+    PENDING = "PENDING"
 
 
 class Missing(Struct, frozen=True):
-    """The place of a fact that did not come.
-
-    `source` is the source's name in the configuration.
-    """
+    """The placeholder of a fact that did not arrive. `source`: the source's configured name."""
 
     source: str
-    why: MissingCause
+    cause: MissingCause
 
 
 class SourceError(Exception):
-    """An upstream call that brought no usable answer. Handed on as a value or raised; ends in the fan-out.
+    """An upstream call without a usable answer. Raised or passed on as a value; ends in the fan-out.
 
-    `detail` is for operators. It never holds a body, an amount or anything of the payer's. `sent`: the upstream may have received the
-    request, and may have done what it asks for. False only where that is certain not to be so.
+    `detail` is for operators. It never holds a body, an amount or any data of the payer.
+    `sent`: the upstream may have received the request and acted on it. False only if that is certain
+    not to have happened.
     """
 
-    why: ClassVar[MissingCause]
+    cause: ClassVar[MissingCause]
     sent: bool = True
 
     def __init__(self, detail: str) -> None:
@@ -52,13 +49,13 @@ class SourceError(Exception):
         self.detail = detail
 
     def missing(self, source: str) -> Missing:
-        return Missing(source, self.why)
+        return Missing(source, self.cause)
 
 
 class Unreachable(SourceError):
-    """No whole answer: no connection, a connection that broke, or a 5xx that is not an overload."""
+    """No complete answer: no connection, a broken connection, or a 5xx other than an overload."""
 
-    why = MissingCause.UNREACHABLE
+    cause = MissingCause.UNREACHABLE
 
     def __init__(self, detail: str, *, sent: bool = True) -> None:
         super().__init__(detail)
@@ -66,15 +63,15 @@ class Unreachable(SourceError):
 
 
 class TimedOut(Unreachable):
-    """No answer in its time. It may still be on its way, and so may what was asked for."""
+    """No answer in time. The answer may still be on its way, and the upstream may still act."""
 
-    why = MissingCause.TIMEOUT
+    cause = MissingCause.TIMEOUT
 
 
 class Overloaded(SourceError):
-    """The upstream asked for less: 429 or 503. `retry_after_s` is what it said, if it did."""
+    """The upstream asked for less load: 429 or 503. `retry_after_s`: from its header, if present."""
 
-    why = MissingCause.OVERLOADED
+    cause = MissingCause.OVERLOADED
 
     def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
@@ -82,42 +79,42 @@ class Overloaded(SourceError):
 
 
 class Garbled(SourceError):
-    """An answer came that breaks the protocol or the contract: framing, bounds, JSON, types, an unexpected status."""
+    """An answer that breaks the protocol or the contract: framing, bounds, JSON, types or status."""
 
-    why = MissingCause.GARBLED
+    cause = MissingCause.GARBLED
 
 
 class WrongIdentity(Garbled):
-    """A well-formed answer about another user, order or merchant than was asked for. Thrown away, always."""
+    """A well-formed answer about another user, order, merchant or payment. Always discarded."""
 
-    why = MissingCause.WRONG_IDENTITY
+    cause = MissingCause.WRONG_IDENTITY
 
 
 class NotAsked(SourceError):
-    """No call was made, by our own decision. Which one, the subclass says."""
+    """No call was made, by our own decision. The subclass names the decision."""
 
     sent = False
 
 
 class Shed(NotAsked):
-    """The source has as many calls of ours as it bears, or we ourselves have too much to do."""
+    """The source has as many of our calls as it can bear, or this process is overloaded."""
 
-    why = MissingCause.SHED
+    cause = MissingCause.SHED
 
 
 class BreakerOpen(NotAsked):
-    """It has failed too often of late, and is left alone for a while."""
+    """The source failed too often recently and is not called for a while."""
 
-    why = MissingCause.BREAKER_OPEN
+    cause = MissingCause.BREAKER_OPEN
 
 
 class Skipped(NotAsked):
-    """There was not enough time left for it to answer."""
+    """Too little time was left for an answer."""
 
-    why = MissingCause.SKIPPED
+    cause = MissingCause.SKIPPED
 
 
 class Unanswered(Struct, frozen=True):
-    """Asked, and nothing heard that can be believed. It says nothing of what was asked about, in particular not that it failed."""
+    """A request without a credible answer. It says nothing about the subject, least of all failure."""
 
     error: SourceError

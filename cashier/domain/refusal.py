@@ -47,8 +47,8 @@ class Refusal(Struct, frozen=True, gc=False):
 
 def silence(missing: Missing) -> Refusal:
     """What a silent source means for a way that it could refuse. While its answer may still come there is nothing to be done about it."""
-    remedy = None if missing.why is MissingCause.PENDING else _RETRY
-    return Refusal(_UNDETERMINED.get(missing.why, ReasonCode.SOURCE_ERROR), missing.source, remedy)
+    remedy = None if missing.cause is MissingCause.PENDING else _RETRY
+    return Refusal(_UNDETERMINED.get(missing.cause, ReasonCode.SOURCE_ERROR), missing.source, remedy)
 
 
 def availability(refusal: Refusal | None) -> Availability:

@@ -26,8 +26,10 @@ _MS_NS = 1_000_000
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
 _STATUS = {
-    why: SourceStatus.ERROR if why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED) else SourceStatus(why.value)
-    for why in MissingCause
+    cause: SourceStatus.ERROR
+    if cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
+    else SourceStatus(cause.value)
+    for cause in MissingCause
 }
 
 
@@ -200,7 +202,7 @@ class Scatter:
         try:
             now_ns = self._clock_ns()
             if isinstance(outcome, SourceError):
-                self._fail(slot, outcome.why, now_ns)
+                self._fail(slot, outcome.cause, now_ns)
             else:
                 slot.age_ms = age_ms
                 self._settle(slot, outcome, status, now_ns)
@@ -285,12 +287,12 @@ class Scatter:
             self._hard -= 1
             self._hard_in_ns = now_ns
 
-    def _fail(self, slot: PendingAsk, why: MissingCause, now_ns: int) -> None:
+    def _fail(self, slot: PendingAsk, cause: MissingCause, now_ns: int) -> None:
         """Put an older answer in its place, or a Missing, and that too in the places of those that wait for what only it could give."""
         ask = slot.ask
         if ask.instead is not None and not slot.lacking and self._stand_in(slot, ask.instead, now_ns):
             return
-        self._settle(slot, Missing(ask.name, why), _STATUS[why], now_ns)
+        self._settle(slot, Missing(ask.name, cause), _STATUS[cause], now_ns)
         if ask.importance is _REQUIRED:
             self._failed.append(ask.name)
         for name in ask.gives:

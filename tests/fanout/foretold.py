@@ -24,7 +24,7 @@ class Course(NamedTuple):
     @property
     def timed(self) -> bool:
         """Whether a timer ended it."""
-        return isinstance(self.outcome, Missing) and self.outcome.why is MissingCause.TIMEOUT
+        return isinstance(self.outcome, Missing) and self.outcome.cause is MissingCause.TIMEOUT
 
     @property
     def momentary(self) -> bool:

@@ -103,13 +103,13 @@ class Promises:
     def _of_gap(self, report: SourceReport, gap: Missing) -> None:
         expected = (
             SourceStatus.ERROR
-            if gap.why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
-            else SourceStatus(gap.why.value)
+            if gap.cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
+            else SourceStatus(gap.cause.value)
         )
         if (
             report.status is not expected
             or gap.source != report.name
-            or gap.why is MissingCause.PENDING
+            or gap.cause is MissingCause.PENDING
             or report.age_ms
         ):
             self.broke(f"{report} of {gap}")
@@ -133,7 +133,7 @@ class Promises:
             self.broke(
                 f"{report} has not the age of {fact}, told {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
             )
-        most_ns = rig.meter.oldest_ns(report.status, none=fact.none)
+        most_ns = rig.meter.oldest_ns(report.status, not_found=fact.not_found)
         if told_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
             self.broke(f"{report} is older than {most_ns / MS_NS:.0f} ms")
 
@@ -190,7 +190,7 @@ def _known(asked: Asked, rigs: Sequence[Watched]) -> dict[str, Any]:
     known: dict[str, Any] = dict(asked.claims)
     for name, answer in asked.gathered.answers.items():
         rig = next(rig for rig in rigs if rig.name == name)
-        if isinstance(answer, Fact) and not answer.none:
+        if isinstance(answer, Fact) and not answer.not_found:
             for given in rig.gives:
                 known.setdefault(given, f"{given[0]}{len(answer.key) % 3}")
     return known
@@ -241,14 +241,14 @@ class Meter:
         if self._cache is not None:
             self._policies.append(self._cache.settings)
 
-    def oldest_ns(self, status: SourceStatus, *, none: bool) -> int:
+    def oldest_ns(self, status: SourceStatus, *, not_found: bool) -> int:
         """How old an answer may be at most."""
         if status is SourceStatus.FRESH:
             return 4 * self.ceiling_ms * MS_NS  # waited for so long, and joined by somebody who waited as long
         spans = (
             (
                 each.negative_s
-                if none
+                if not_found
                 else max(each.fresh_s, each.stale_s, each.error_s)
                 if status is SourceStatus.STALE
                 else each.fresh_s
@@ -278,8 +278,8 @@ class Meter:
         call.leg = self._upstream.call(known, call_headers, budget_ms, call.heard, avoid)
         return call
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return self._upstream.read(none, body, known)
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        return self._upstream.parse_stored(not_found, body, known)
 
     def fetched(self, key: str) -> None:
         """Whoever asks next does not wait for what is under way now."""
@@ -391,13 +391,13 @@ class Call:
         assert self.leg is not None, "asked for its place before it had one"
         return self.leg.place
 
-    def heard(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
+    def heard(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
         if self not in self.meter.open:
             self.meter.promises.broke(f"{self.meter.name} told of a call that was over")
             return
         self._over()
         self.meter.fetched(self.key)  # the other leg may run on
-        self._heard(outcome, none, body)
+        self._heard(outcome, not_found, body)
 
     def abandon(self) -> None:
         if self in self.meter.open:

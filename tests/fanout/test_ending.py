@@ -275,7 +275,7 @@ async def test_an_error_becomes_a_missing_and_its_status(
     "why", [MissingCause.SHED, MissingCause.BREAKER_OPEN, MissingCause.SKIPPED, MissingCause.TIMEOUT]
 )
 async def test_a_guards_refusal_keeps_its_name_as_status(why: MissingCause) -> None:
-    refusal = type("Refusal", (SourceError,), {"why": why})("not called")
+    refusal = type("Refusal", (SourceError,), {"cause": why})("not called")
     gathered = await consult(required("order"), gating("card", outcome=refusal, way=Way.AT_ONCE))
     assert gathered.answers["card"] == Missing("card", why)
     assert gathered.reports[1].status.value == why.value

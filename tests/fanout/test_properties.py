@@ -117,7 +117,7 @@ def test_it_comes_to_what_was_foretold(world: World) -> None:
     assume(foretold.certain)
     gathered, ended_ms = in_virtual_time(world.run())
     for answer in gathered.answers.values():
-        event(f"{answer.why if isinstance(answer, Missing) else 'answered'}")
+        event(f"{answer.cause if isinstance(answer, Missing) else 'answered'}")
     assert gathered.answers == foretold.answers
     assert set(gathered.failed_required) == foretold.failed_required
     assert abs(ended_ms - max(0.0, foretold.ended_ms)) < SLACK_MS
@@ -138,8 +138,8 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
         if isinstance(answer, Missing):
             assert report.status is (
                 SourceStatus.ERROR
-                if answer.why in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
-                else SourceStatus(answer.why.value)
+                if answer.cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
+                else SourceStatus(answer.cause.value)
             )
 
 

@@ -193,7 +193,7 @@ async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
         assert not any(
-            isinstance(answer, Missing) and answer.why is MissingCause.PENDING for answer in answers.values()
+            isinstance(answer, Missing) and answer.cause is MissingCause.PENDING for answer in answers.values()
         )
         return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
 
