@@ -16,8 +16,8 @@ import msgspec
 from rich.console import Console
 
 from benchmarks import machine, revision, suite
-from benchmarks.alone import measure
 from benchmarks.bars import judge
+from benchmarks.isolated_study import measure
 from benchmarks.peers import PEERS, versions
 from benchmarks.report.progress import Shown
 from benchmarks.report.terminal import show

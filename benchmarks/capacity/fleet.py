@@ -15,9 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from benchmarks.capacity.batching import keys_a_call
-from benchmarks.capacity.prices import Work, cost_us
+from benchmarks.capacity.cost_model import Work, cost_us
+from benchmarks.capacity.simulated_worker import Counts, Mechanisms, OfKey, Worker
 from benchmarks.capacity.traffic import Stream, Traffic, Zipf
-from benchmarks.capacity.worker import Counts, Mechanisms, OfKey, Worker
 from cashier.consultation.plan import SOURCE_NAMES
 
 # Above this share of a core, waiting for it is what a consultation mostly does.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
 from benchmarks.capacity.traffic import Traffic
-from benchmarks.capacity.worker import DEFAULTS, Mechanisms
 
 # 20 million users at 100,000 consultations/s: everybody is back within minutes.
 FEW_USERS = 200

@@ -15,9 +15,9 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TypeAlias, cast
 
-from benchmarks.lab.alarm import Alarm
-from benchmarks.lab.answer import Answer
-from benchmarks.lab.visits import LOST, NEVER_SENT, OK, REFUSED, Stretch, Visit
+from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, Stretch, Visit
+from benchmarks.lab.precise_timer import Alarm
+from benchmarks.lab.response_reader import Answer
 
 CONNECTIONS = 16
 # Whoever found no connection by then goes away.

@@ -51,7 +51,7 @@ class Core(NamedTuple):
 
 
 def python(*words: str) -> tuple[str, ...]:
-    """The command that runs a module: `process(LOAD_CORE, *python("benchmarks.upstream", "--users", "10"))`."""
+    """The command that runs a module: `process(LOAD_CORE, *python("benchmarks.lean_upstream", "--users", "10"))`."""
     return (sys.executable, "-m", *words)
 
 

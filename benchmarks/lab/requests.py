@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from benchmarks.upstream import FIRST
+from benchmarks.lean_upstream import FIRST
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import World
 

@@ -1,4 +1,4 @@
-"""The lean upstream as a process on the load's core, with its control. What it answers with is in `benchmarks.upstream`."""
+"""The lean upstream as a process on the load's core, with its control. What it answers with is in `benchmarks.lean_upstream`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.lab.behaviour import BEHAVE, SEEN, Behaviour, Seen
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, process, python
 from benchmarks.lab.requests import USERS
+from benchmarks.lab.upstream_control import BEHAVE, SEEN, Behaviour, Seen
 
 
 class Upstream(NamedTuple):
@@ -45,9 +45,9 @@ class Upstream(NamedTuple):
 
 @contextmanager
 def upstream(lab: Lab, *, users: int = USERS, behaviour: Behaviour | None = None) -> Iterator[Upstream]:
-    """Knows `users` users, from `benchmarks.upstream.FIRST` on."""
+    """Knows `users` users, from `benchmarks.lean_upstream.FIRST` on."""
     log = Path(tempfile.mkdtemp(prefix="upstream-", dir=lab.directory)) / "log"
-    with process(LOAD_CORE, *python("benchmarks.upstream", "--users", str(users)), log=log) as child:
+    with process(LOAD_CORE, *python("benchmarks.lean_upstream", "--users", str(users)), log=log) as child:
         ports = msgspec.json.decode(child.first_line, type=dict[str, int])
         found = Upstream(child.pid, {name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
         found.behave(behaviour or Behaviour())

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.lab import Lab
-from benchmarks.lab.answer import Answer
 from benchmarks.lab.process import PROGRAM_CORE, process
 from benchmarks.lab.requests import consultations, merged
+from benchmarks.lab.response_reader import Answer
 from benchmarks.lab.service import Served
 
 # The address of each source, such as "http://127.0.0.1:1234".

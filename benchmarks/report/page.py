@@ -7,11 +7,11 @@ from html import escape
 from pathlib import Path
 
 from benchmarks.bars import Judged, Verdict, count, limit
-from benchmarks.report import figures, headline
+from benchmarks.report import charts, headline
+from benchmarks.report.bar_strip import strip
 from benchmarks.report.palette import DARK, LIGHT, css
-from benchmarks.report.plain import columns, plain, spread_of
-from benchmarks.report.prose import prose
-from benchmarks.report.strip import strip
+from benchmarks.report.text_format import columns, plain, spread_of
+from benchmarks.report.text_to_html import prose
 from benchmarks.results import Figure, Finding, Results, Table
 
 _STYLES = {Verdict.MET: "met", Verdict.MISSED: "missed", Verdict.NOT_MEASURED: "absent"}
@@ -105,7 +105,7 @@ def _finding(finding: Finding, results: Results) -> str:
         f'<section class="finding" id="{escape(finding.name)}">\n<h2>{escape(finding.title)}</h2>',
         f'<p class="failed">{escape(finding.failed)}</p>' if finding.failed else "",
         prose(finding.about),
-        *(figures.figure(drawing, f"{finding.name}-{place}") for place, drawing in enumerate(finding.drawings)),
+        *(charts.figure(drawing, f"{finding.name}-{place}") for place, drawing in enumerate(finding.drawings)),
         *(_table(table) for table in finding.tables),
         _notes(finding),
         f'<p class="when">{escape(_when(finding, results))}</p>\n</section>',

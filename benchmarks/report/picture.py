@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.report import figures
+from benchmarks.report import charts
 from benchmarks.report.canvas import Size, settings
 from benchmarks.report.palette import LIGHT
 from benchmarks.results import Bars, Drawing, Lines, Results
@@ -51,7 +51,7 @@ def _panel(whole: Figure, drawing: Drawing, left: float, width: float) -> None:
     whole.text(left / WIDTH, 1 - 30 / HEIGHT, drawing.title, fontsize=16, fontweight="bold", va="center")
     axes = whole.add_axes((0, 0, 1, 1))
     height = HEIGHT - 52
-    figures.draw(drawing, axes, LIGHT, Size(round(width), height, False))
+    charts.draw(drawing, axes, LIGHT, Size(round(width), height, False))
     box = axes.get_position()
     axes.set_position(
         (

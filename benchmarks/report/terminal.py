@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from benchmarks.bars import Judged, Verdict, count, limit
-from benchmarks.report.plain import columns, plain, spread_of
+from benchmarks.report.text_format import columns, plain, spread_of
 from benchmarks.results import Figure, Finding, Results, Table
 
 _STYLES = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}

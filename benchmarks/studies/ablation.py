@@ -18,13 +18,13 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
+from benchmarks.lab.in_process_bench import Bench, Tally
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lean_upstream import FIRST
 from benchmarks.results import Bars, Figure, Finding, Row, Table
-from benchmarks.studies.bench import Bench, Tally
 from benchmarks.studies.mechanisms import MECHANISMS, Figures, Mechanism
-from benchmarks.upstream import FIRST
 from cashier import ConsultRequest
 from cashier.sandbox import World
 from cashier.web.server import GC_THRESHOLD

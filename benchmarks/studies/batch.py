@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 import msgspec
 import uvloop
 
-from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.arrivals import Arrivals, arrivals
+from benchmarks.lab.batch_load import PATHS, Keys, stretch, upstreams
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.lab.run_queue import MUCH, Waiting
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lean_upstream import FIRST
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.arrivals import Arrivals, arrivals
-from benchmarks.studies.keys import PATHS, Keys, stretch, upstreams
-from benchmarks.studies.waiting import MUCH, Waiting
-from benchmarks.upstream import FIRST
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import SourceStatus

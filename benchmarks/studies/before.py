@@ -21,14 +21,14 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.behaviour import Behaviour
-from benchmarks.lab.build import Build, BuildFailed, build_before, build_now, serving
+from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, together, unanswered
 from benchmarks.lab.load import Load, loaded
 from benchmarks.lab.process import LOAD_CORE, exact_cpu_s, pinned
 from benchmarks.lab.requests import USERS, consultations, consulted
+from benchmarks.lab.revision_build import Build, BuildFailed, build_before, build_now, serving
 from benchmarks.lab.service import Served, configured
-from benchmarks.lab.spent import Spent, disturbed, lacking, spent, together, unanswered
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Bars, Figure, Finding, Row, Table
 from benchmarks.revision import describe, describe_working_tree
 from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S

@@ -16,9 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks.capacity.calibration import SETTINGS, Measured, Round, measured
+from benchmarks.capacity.cost_model import PARTS, Work, cost_us, fitted
 from benchmarks.capacity.fleet import UTILISATION, Need, need
-from benchmarks.capacity.prices import PARTS, Work, cost_us, fitted
-from benchmarks.capacity.replay import Foretold, replayed
 from benchmarks.capacity.scenarios import (
     ABLATED,
     BARE,
@@ -30,9 +29,10 @@ from benchmarks.capacity.scenarios import (
     SHIPPED,
     Scenario,
 )
+from benchmarks.capacity.trace_replay import Foretold, replayed
 from benchmarks.capacity.traffic import Traffic
+from benchmarks.lab.cpu_usage import unanswered
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.spent import unanswered
 from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 

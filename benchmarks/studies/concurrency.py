@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping
 
 import uvloop
 
+from benchmarks.lab.cpu_usage import Spent, lacking, spent, unanswered
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import loaded
+from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import consultations, consulted
 from benchmarks.lab.service import Served, service
-from benchmarks.lab.spent import Spent, lacking, spent, unanswered
 from benchmarks.lab.upstream import Upstream, upstream
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.patient import CONSULT, EACH
 
 WIDTHS = (1, 8, 64, 256, 1_000, 2_000)
 QUICK_WIDTHS = WIDTHS[:4]

@@ -20,15 +20,15 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, unanswered
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load_results import Stretch
 from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.programs import Program, started
 from benchmarks.lab.requests import USERS, consultations
-from benchmarks.lab.spent import Spent, disturbed, lacking, spent, unanswered
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import Stretch
+from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Bars, Figure, Finding, Row, Table
-from benchmarks.studies.programs import Program, started
 
 ROUND_S = 2.5
 WARM_S = 2.0

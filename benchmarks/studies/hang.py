@@ -19,17 +19,17 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.behaviour import Behaviour
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import loaded
+from benchmarks.lab.load_results import OK, Stretch
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import consultations, consulted
+from benchmarks.lab.run_queue import Waiting
 from benchmarks.lab.service import service
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import OK, Stretch
+from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.waiting import Waiting
 from cashier.consultation.plan import SOURCE_NAMES
 
 DEADLINE_MS = 150

@@ -17,15 +17,15 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.behaviour import Behaviour, Held
+from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, unanswered
 from benchmarks.lab.load import Load, loaded
 from benchmarks.lab.process import LOAD_CORE, pinned
+from benchmarks.lab.programs import OURS, Program, started
 from benchmarks.lab.requests import USERS, consultations
-from benchmarks.lab.spent import Spent, disturbed, lacking, spent, unanswered
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream_control import Behaviour, Held
+from benchmarks.lean_upstream import FIRST
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.programs import OURS, Program, started
-from benchmarks.upstream import FIRST
 from cashier.consultation.plan import SOURCE_NAMES
 
 COMPARED = (OURS, "nginx_lua")

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from benchmarks.lab.batch_load import PATHS
+from benchmarks.lab.in_process_bench import Bench
 from benchmarks.lab.process import LOAD_CORE, process, python
-from benchmarks.studies.bench import Bench
-from benchmarks.studies.keys import PATHS
 from cashier import Cashier
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import Importance, SourceStatus
@@ -57,7 +57,7 @@ async def cost(bench: Bench, cashier: Cashier, per_s: float) -> Figures:
 def first_calls(cashier: Cashier) -> int:
     """Of all sources. A batch is one."""
     guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
-    return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first for guard in guards)
+    return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first_calls for guard in guards)
 
 
 async def stale(bench: Bench, on: bool) -> Figures:
@@ -157,11 +157,11 @@ async def limiter(bench: Bench, on: bool) -> Figures:
     """The quota service takes 300 ms all of a sudden, three times its ceiling; 300 a second (the breaker is off)"""
     await bench.behave(3)
     async with bench.engine({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
-        (place,) = cashier.pipelines["quota"].guard.places
+        (endpoint,) = cashier.pipelines["quota"].guard.endpoints
         await bench.run(cashier, 300, 0.8)
         await bench.behave(3, quota=300)
-        first, _ = await asyncio.gather(most(lambda: place.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
-        later, found = await asyncio.gather(most(lambda: place.in_flight, bench.scale), bench.run(cashier, 300, 1))
+        first, _ = await asyncio.gather(most(lambda: endpoint.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
+        later, found = await asyncio.gather(most(lambda: endpoint.in_flight, bench.scale), bench.run(cashier, 300, 1))
     return {"calls at once, first 2 s": first, "calls at once, later": later, "p50 ms": found.at(0.5)}
 
 
@@ -180,10 +180,10 @@ async def late(bench: Bench, on: bool) -> Figures:
     await bench.behave(3, marketing=60)
     async with bench.engine(marketing={"late": on}) as cashier:
         await bench.run(cashier, 100, 0.5)
-        opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.harvested
+        opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.late_answers
         found = await bench.run(cashier, 100, 1.2)
         opened = (await bench.seen()).opened - opened - 1  # but for the one that asks
-        harvested = cashier.pipelines["marketing"].guard.counts.harvested - harvested
+        harvested = cashier.pipelines["marketing"].guard.counts.late_answers - harvested
     return {
         "connections per 1,000": 1_000 * opened / found.consultations,
         "answers kept per 1,000": 1_000 * harvested / found.consultations,
@@ -203,7 +203,7 @@ async def retry(bench: Bench, on: bool) -> Figures:
             counts = [pipeline.guard.counts for pipeline in cashier.pipelines.values()]
     return {
         "without an answer %": 100 * found.lost / found.consultations,
-        "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first for each in counts),
+        "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first_calls for each in counts),
     }
 
 

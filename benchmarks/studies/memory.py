@@ -25,17 +25,17 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.behaviour import Behaviour
+from benchmarks.lab.footprint import private_kb
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, service
+from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.footprint import private_kb
-from benchmarks.studies.patient import CONSULT, EACH
-from benchmarks.studies.slope import slope
 from cashier.consultation.plan import SOURCE_NAMES
 
 # Held in flight, step by step; each step is a group of connections of its own.

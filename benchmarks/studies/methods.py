@@ -18,8 +18,8 @@ import msgspec
 
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.lab.trend import slope
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.slope import slope
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.assembly import assemble

@@ -17,13 +17,13 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
+from benchmarks.lab.cpu_usage import STRANGERS
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load_results import OK, REFUSED, Stretch, Visit
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, core_so_far, cpu_s, pinned
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, service
-from benchmarks.lab.spent import STRANGERS
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import OK, REFUSED, Stretch, Visit
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
 
 USERS = 1_000

@@ -23,17 +23,17 @@ from typing import NamedTuple
 
 import uvloop
 
+from benchmarks.lab.footprint import ENDING, LEFT, private_kb, sockets, threads
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load_results import OK, Stretch
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, service
+from benchmarks.lab.trend import FLAT_SHARE, Trend
 from benchmarks.lab.upstream import upstream
-from benchmarks.lab.visits import OK, Stretch
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.footprint import ENDING, LEFT, private_kb, sockets, threads
-from benchmarks.studies.slope import FLAT_SHARE, Trend
-from benchmarks.studies.weather import Weather, stuttering
+from benchmarks.studies.soak_weather import Weather, stuttering
 
 USERS = 2_000
 CONNECTIONS = 128

@@ -27,10 +27,10 @@ import uvloop
 
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, pinned
+from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import upstream
+from benchmarks.lean_upstream import FIRST
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.slope import slope
-from benchmarks.upstream import FIRST
 from cashier.consultation.plan import SOURCE_SPECS
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.ask import Ask

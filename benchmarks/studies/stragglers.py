@@ -15,17 +15,17 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.behaviour import STRAGGLING, Behaviour
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load_results import Stretch
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.requests import consultations, consulted
+from benchmarks.lab.run_queue import Waiting
 from benchmarks.lab.service import Served, service
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import Stretch
+from benchmarks.lab.upstream_control import STRAGGLING, Behaviour
 from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
-from benchmarks.studies.waiting import Waiting
 from cashier.consultation.plan import SOURCE_NAMES
 
 DELAY_MS = 8

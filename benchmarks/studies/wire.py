@@ -18,7 +18,7 @@ import uvloop
 
 from benchmarks.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
-from benchmarks.lab.sized import SIZES, answer
+from benchmarks.lab.sized_server import SIZES, answer
 from benchmarks.results import Bars, Figure, Finding, Row, Table
 from cashier.source_errors import SourceError
 from cashier.wire.aiohttp_client import AiohttpClient
@@ -147,7 +147,7 @@ async def raced(lab: Lab, port: int, socket_path: Path) -> Spent:
 def measure(lab: Lab) -> Finding:
     began_s = time.perf_counter()
     socket_path = lab.directory / "sized.sock"
-    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized", str(socket_path))) as child:
+    with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized_server", str(socket_path))) as child:
         found = uvloop.run(raced(lab, int(child.first_line), socket_path))
     return finding(found, time.perf_counter() - began_s)
 

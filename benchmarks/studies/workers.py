@@ -25,16 +25,16 @@ from typing import NamedTuple
 
 import uvloop
 
+from benchmarks.lab.cpu_usage import lacking, unanswered
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load_results import Stretch
+from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import cpu_s, pinned, tree
 from benchmarks.lab.requests import consultations, consulted
 from benchmarks.lab.service import Served, service
-from benchmarks.lab.spent import lacking, unanswered
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import Stretch
 from benchmarks.results import Bars, Figure, Finding, Row, Table
-from benchmarks.studies.patient import CONSULT, EACH
 
 WORKERS = (1, 2)
 USERS = 1_000

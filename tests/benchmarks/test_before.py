@@ -14,7 +14,10 @@ import pytest
 import benchmarks.__main__ as command
 from benchmarks import revision, suite
 from benchmarks.lab import Lab
-from benchmarks.lab.build import (
+from benchmarks.lab.cpu_usage import Spent, together
+from benchmarks.lab.load_results import OK, Stretch
+from benchmarks.lab.process import PROGRAM_CORE, Cpu, cpu_s, exact_cpu_s, process, python
+from benchmarks.lab.revision_build import (
     Build,
     BuildFailed,
     build_before,
@@ -25,10 +28,7 @@ from benchmarks.lab.build import (
     serving,
     unmet,
 )
-from benchmarks.lab.process import PROGRAM_CORE, Cpu, cpu_s, exact_cpu_s, process, python
 from benchmarks.lab.service import Served, configured
-from benchmarks.lab.spent import Spent, together
-from benchmarks.lab.visits import OK, Stretch
 from benchmarks.revision import Revision
 from benchmarks.studies import before
 from benchmarks.studies.before import GROUPS, Pair, Side, in_turn
@@ -207,7 +207,7 @@ def test_an_extra_of_a_dependency_is_looked_at_too(monkeypatch: pytest.MonkeyPat
             raise PackageNotFoundError(name)
         return Installed()
 
-    import benchmarks.lab.build as build_module
+    import benchmarks.lab.revision_build as build_module
 
     monkeypatch.setattr(build_module, "distribution", distribution)
     assert unmet(["present"]) == []

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from benchmarks.capacity.batching import Gathered, keys_a_call
+from benchmarks.capacity.cost_model import PARTS, cost_us, fitted
 from benchmarks.capacity.fleet import need, seen
-from benchmarks.capacity.prices import PARTS, cost_us, fitted
 from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
-from benchmarks.capacity.sight import S_NS, Sight
+from benchmarks.capacity.shared_cache import S_NS, Sight
+from benchmarks.capacity.simulated_worker import Cached, Mechanisms
 from benchmarks.capacity.traffic import Stream, Traffic, Zipf
-from benchmarks.capacity.worker import Cached, Mechanisms
 from cashier.fanout.batch import BatchPolicy
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings

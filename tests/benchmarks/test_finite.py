@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from benchmarks.finite import finite
+from benchmarks.non_finite import finite
 from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
 
 

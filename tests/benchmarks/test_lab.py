@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from benchmarks.lab import Lab
-from benchmarks.lab.alarm import Alarm
-from benchmarks.lab.answer import Answer
-from benchmarks.lab.behaviour import Behaviour
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.load import SAMPLES, loaded
+from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, Visit
+from benchmarks.lab.precise_timer import Alarm
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, process, python, tree
 from benchmarks.lab.requests import consulted, merged
+from benchmarks.lab.response_reader import Answer
 from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.visits import LOST, NEVER_SENT, OK, REFUSED, Visit
+from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.studies.overload import quantile, recovery_s
 
 LENGTH = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 11\r\n\r\nhello world"

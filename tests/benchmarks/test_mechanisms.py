@@ -8,10 +8,10 @@ from random import Random
 import pytest
 import uvloop
 
-from benchmarks.lab.visits import OK, Stretch, Visit
+from benchmarks.lab.arrivals import at_random
+from benchmarks.lab.load_results import OK, Stretch, Visit
 from benchmarks.results import Figure
 from benchmarks.studies.ablation import Tried
-from benchmarks.studies.arrivals import at_random
 from benchmarks.studies.hang import PER_S, WINDOW_S, Taken, worst
 from benchmarks.studies.mechanisms import MECHANISMS
 

@@ -18,11 +18,11 @@ import msgspec
 import pytest
 
 from benchmarks.lab import Lab
-from benchmarks.lab.behaviour import Behaviour
 from benchmarks.lab.service import Served
 from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lean_upstream import FIRST, PROMOTIONS
 from benchmarks.peers import PEERS, Peer, versions
-from benchmarks.upstream import FIRST, PROMOTIONS
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.sandbox import World
 

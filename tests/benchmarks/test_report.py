@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 
 import benchmarks.__main__ as command
-from benchmarks import alone, suite
+from benchmarks import isolated_study, suite
 from benchmarks.bars import BARS, Bar, Judged, Verdict, against, count, judge, limit
 from benchmarks.machine import found as this_machine
 from benchmarks.peers import versions
 from benchmarks.report import headline, page, terminal
-from benchmarks.report.plain import plain, spread_of
+from benchmarks.report.bar_strip import strip
 from benchmarks.report.progress import Shown
-from benchmarks.report.strip import strip
+from benchmarks.report.text_format import plain, spread_of
 from benchmarks.results import Bars, Figure, Finding, Line, Lines, Machine, Results, Row, Table
 
 LOWER = Bar("latency", "latency", "added_ms.p99", 4.0, 1.0, "ms")
@@ -338,7 +338,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_study_that_fails_is_in_the_report_and_the_others_still_run(
     studies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "measure", lambda name, run, say: alone.measure(name, run, say, package=studies))
+    monkeypatch.setattr(command, "measure", lambda name, run, say: isolated_study.measure(name, run, say, package=studies))
     old = tmp_path / "old.json"
     at = "2020-01-01T00:00:00+00:00"
     older = results(Finding("batch", "An older study", "", 1.0), quick=True, machine=this_machine(versions()), at=at)
@@ -370,7 +370,7 @@ def test_whoever_interrupts_keeps_what_was_found_before(capsys: pytest.CaptureFi
 
 def test_a_study_whose_process_dies_is_a_finding(studies: str, tmp_path: Path) -> None:
     (tmp_path / studies / "hang.py").write_text("import os\ndef measure(lab):\n os._exit(3)\n")
-    found = alone.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), print, package=studies)
+    found = isolated_study.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), print, package=studies)
     assert found.failed == "Its process ended with code 3 and said nothing."
 
 

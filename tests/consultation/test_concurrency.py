@@ -32,7 +32,7 @@ BATCHES = {
 @contextmanager
 def lean_upstream(users: int) -> Iterator[str]:
     """A process whose answers are made ahead: at such a rate the sandbox would be what is measured."""
-    words = [sys.executable, "-m", "benchmarks.upstream", "--users", str(users), "--delay-ms", "5"]
+    words = [sys.executable, "-m", "benchmarks.lean_upstream", "--users", str(users), "--delay-ms", "5"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None
         try:
@@ -44,7 +44,7 @@ def lean_upstream(users: int) -> Iterator[str]:
 def calls(cashier: Cashier) -> int:
     upstreams = [pipeline.guard.upstream for pipeline in cashier.pipelines.values()]
     single = [
-        pipeline.guard.counts.first
+        pipeline.guard.counts.first_calls
         for pipeline in cashier.pipelines.values()
         if not isinstance(pipeline.guard.upstream, Batch)
     ]

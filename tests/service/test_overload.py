@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 
 from benchmarks.lab.load import loaded
-from benchmarks.lab.visits import REFUSED, Visit
+from benchmarks.lab.load_results import REFUSED, Visit
 from tests.support.command_processes import ROOT
 from tests.web.offers import BODY
 

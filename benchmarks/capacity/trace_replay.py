@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from benchmarks.capacity.calibration import TOOK_MS, Measured
 from benchmarks.capacity.fleet import Seen, at_rest
+from benchmarks.capacity.simulated_worker import Worker
 from benchmarks.capacity.traffic import Asked, Traffic
-from benchmarks.capacity.worker import Worker
 from cashier.sandbox.generated_users import MERCHANTS
 
 

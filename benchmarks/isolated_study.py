@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.finite import finite
+from benchmarks.non_finite import finite
 from benchmarks.results import Finding
 from benchmarks.suite import Run, failed
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from benchmarks.report.canvas import SMALL, Key, Size, bare, nothing, number, place, ticks, width_of
-from benchmarks.report.labels import End, mark, names, within
+from benchmarks.report.line_labels import End, mark, names, within
 from benchmarks.report.palette import Palette
 from benchmarks.results import Figure, Line, Lines
 

@@ -7,7 +7,7 @@ from html import escape
 
 from matplotlib.axes import Axes
 
-from benchmarks.report import drawn_bars, drawn_lines
+from benchmarks.report import bar_chart, line_chart
 from benchmarks.report.canvas import Key, Size, inline
 from benchmarks.report.palette import PAGE, Palette, themed
 from benchmarks.results import Bars, Drawing
@@ -22,17 +22,17 @@ def figure(drawing: Drawing, name: str) -> str:
 
 def draw(drawing: Drawing, axes: Axes, palette: Palette, size: Size) -> None:
     if isinstance(drawing, Bars):
-        drawn_bars.draw(drawing, axes, palette, size)
+        bar_chart.draw(drawing, axes, palette, size)
     else:
-        drawn_lines.draw(drawing, axes, palette, size)
+        line_chart.draw(drawing, axes, palette, size)
 
 
 def keys(drawing: Drawing, palette: Palette) -> list[Key]:
-    return drawn_bars.keys(drawing, palette) if isinstance(drawing, Bars) else drawn_lines.keys(drawing, palette)
+    return bar_chart.keys(drawing, palette) if isinstance(drawing, Bars) else line_chart.keys(drawing, palette)
 
 
 def _drawn(drawing: Drawing, name: str, narrow: bool) -> str:
-    size = drawn_bars.size(drawing, narrow) if isinstance(drawing, Bars) else drawn_lines.size(narrow)
+    size = bar_chart.size(drawing, narrow) if isinstance(drawing, Bars) else line_chart.size(narrow)
     width = "narrow" if narrow else "wide"
     return inline(
         lambda axes, palette, size: draw(drawing, axes, palette, size), size, drawing.title, f"{name}-{width}"
@@ -54,7 +54,7 @@ def _swatch(key: Key) -> str:
 
 
 def _unseen(drawing: Drawing) -> str:
-    count = drawn_bars.unseen(drawing) if isinstance(drawing, Bars) else drawn_lines.unseen(drawing)
+    count = bar_chart.unseen(drawing) if isinstance(drawing, Bars) else line_chart.unseen(drawing)
     return (
         f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>'
         if count

@@ -1,4 +1,4 @@
-"""A server that answers `/{size}` with a body of so many bytes, for studies of the wire: `python -m benchmarks.lab.sized SOCKET`.
+"""A server that answers `/{size}` with a body of so many bytes, for studies of the wire: `python -m benchmarks.lab.sized_server SOCKET`.
 
 Prints its port, listens on the path as well, and serves until its input ends.
 """

@@ -13,8 +13,8 @@ from contextlib import closing
 from functools import partial
 from random import Random
 
-from benchmarks.lab.alarm import Alarm
 from benchmarks.lab.histogram import Histogram
+from benchmarks.lab.precise_timer import Alarm
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.flow import ConsultError
 from cashier.fanout.ask import SourceStatus

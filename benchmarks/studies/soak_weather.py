@@ -9,9 +9,9 @@ from random import Random
 
 import msgspec
 
-from benchmarks.lab.behaviour import Behaviour
 from benchmarks.lab.upstream import Upstream
-from benchmarks.upstream import FIRST
+from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lean_upstream import FIRST
 from cashier.consultation.plan import SOURCE_NAMES
 
 DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}

@@ -6,8 +6,8 @@ import time
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple
 
+from benchmarks.lab.load_results import Stretch
 from benchmarks.lab.process import PROGRAM_CORE, Cpu, core_so_far, cpu, cpu_s
-from benchmarks.lab.visits import Stretch
 
 STRANGERS = 0.1
 

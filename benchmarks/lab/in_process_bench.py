@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.lab.behaviour import Behaviour, Seen
+from benchmarks.lab.arrivals import Arrivals, arrivals
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import cpu_s
+from benchmarks.lab.run_queue import Waiting
 from benchmarks.lab.upstream import Upstream
-from benchmarks.studies.arrivals import Arrivals, arrivals
-from benchmarks.studies.waiting import Waiting
+from benchmarks.lab.upstream_control import Behaviour, Seen
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES
 

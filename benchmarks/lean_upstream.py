@@ -1,6 +1,6 @@
 """A lean upstream: the sandbox's answers for a crowd, encoded ahead, found by path, alone or in batches. Not measured: it must cost little.
 
-`python -m benchmarks.upstream` prints the port of each source as JSON and serves until its input ends; every port answers for all.
+`python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves until its input ends; every port answers for all.
 `GET /-/seen` says what it saw, `POST /-/behave` tells it what to do: see `lab/behaviour.py`.
 """
 
@@ -21,9 +21,9 @@ import httptools
 import msgspec
 import uvloop
 
-from benchmarks.lab.alarm import Alarm
-from benchmarks.lab.behaviour import BEHAVE, SEEN, STRAGGLING, Behaviour, Held, Seen
 from benchmarks.lab.histogram import Histogram
+from benchmarks.lab.precise_timer import Alarm
+from benchmarks.lab.upstream_control import BEHAVE, SEEN, STRAGGLING, Behaviour, Held, Seen
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 

@@ -13,8 +13,8 @@ from itertools import cycle
 from random import Random
 from typing import Any
 
+from benchmarks.lab.arrivals import at_random
 from benchmarks.lab.histogram import Histogram
-from benchmarks.studies.arrivals import at_random
 from cashier.consultation.plan import SOURCE_SPECS
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, BatchPolicy
@@ -46,17 +46,17 @@ class Keys:
 
     def __init__(self) -> None:
         self.latencies = Histogram()
-        self.asked = self.heard = self.failed = 0
+        self.asked = self.ended = self.failed = 0
         self.cpu_us = 0.0
 
     def ask(self, upstream: Upstream, known: Known, due_s: float) -> None:
-        def heard(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
-            self.heard += 1
+        def on_answer(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+            self.ended += 1
             self.failed += isinstance(outcome, SourceError)
             self.latencies.record(time.perf_counter() - due_s)
 
         self.asked += 1
-        upstream.call(known, CALL_HEADERS, BUDGET_MS, heard)
+        upstream.call(known, CALL_HEADERS, BUDGET_MS, on_answer)
 
 
 @asynccontextmanager
@@ -88,8 +88,8 @@ async def stretch(
 
     await at_random(per_s, seconds, random, arrive)
     until_s = time.perf_counter() + REST_S
-    while found.heard < found.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
+    while found.ended < found.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
         await asyncio.sleep(0.002)
-    found.failed += found.asked - found.heard
+    found.failed += found.asked - found.ended
     found.cpu_us = (time.process_time() - used_s) / max(1, found.asked) * 1e6
     return found

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from msgspec import Struct, field
 from msgspec.structs import astuple
 
-from benchmarks.capacity.sight import S_NS, Sight
+from benchmarks.capacity.shared_cache import S_NS, Sight
 from benchmarks.capacity.traffic import Asked
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.fanout.s3fifo import S3FifoStore
@@ -152,7 +152,7 @@ class Cached:
             entry = Entry(self._entries, key)
             self._store.add(entry)
             self._entries[key] = entry
-        until = lifetime(self._settings, born_ns, took_ns, none=False, random=self._random)
+        until = lifetime(self._settings, born_ns, took_ns, not_found=False, random=self._random)
         entry.born_ns, entry.lands_ns, entry.awaited = born_ns, lands_ns, False
         entry.early_ns, entry.fresh_ns, entry.stale_ns = until.early_ns, until.fresh_ns, until.stale_ns
         return entry
