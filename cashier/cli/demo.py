@@ -24,10 +24,10 @@ from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES, World, serve, weather_named
 from cashier.settings.loader import configuration
 from cashier.web.application import app
-from cashier.web.server import ServerSettings, serving
+from cashier.web.server import ServerSettings, make_server
 
 
-async def demonstrate(
+async def run_demo(
     console: Console, request: dict[str, Any], sentence: str, *, seed: int, weather: str, once: bool
 ) -> None:
     """Show one consultation and pay by its first way, then stay until the service is told to stop (Ctrl-C), or end at once."""
@@ -47,7 +47,7 @@ async def demonstrate(
         config = configuration(table, "the demonstration's configuration")
         async with Cashier(config=config) as cashier, _service(cashier) as (url, ended):
             await service_client.consult(url, _another(request))  # the first pays for what later ones find warm
-            await show(console, url, request, sentence)
+            await show_consultation(console, url, request, sentence)
             await demo_payment.pay(console, url, sandbox_url, request)
             if not once:
                 console.print(
@@ -65,7 +65,7 @@ def _another(request: dict[str, Any]) -> dict[str, Any]:
     return {**other, "deadline_ms": request["deadline_ms"]}
 
 
-async def show(console: Console, url: str, request: dict[str, Any], sentence: str = "") -> bool:
+async def show_consultation(console: Console, url: str, request: dict[str, Any], sentence: str = "") -> bool:
     """Ask and print. False where the answer was a problem."""
     answer, total_ms, _ = await service_client.consult(url, request)
     if sentence:
@@ -77,7 +77,7 @@ async def show(console: Console, url: str, request: dict[str, Any], sentence: st
     return True
 
 
-async def show_unfolding(console: Console, url: str, request: dict[str, Any]) -> bool:
+async def show_stream(console: Console, url: str, request: dict[str, Any]) -> bool:
     """Ask for a stream and print a line for each answer as it comes, then the last one whole. False where it came to a problem."""
     last: dict[str, Any] = {}
     last_ms = 0.0
@@ -113,7 +113,7 @@ async def _service(cashier: Cashier) -> AsyncIterator[tuple[str, asyncio.Task[No
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]
         listening.listen()  # from here on who connects is heard, if a moment later
-        server = serving(ServerSettings(port=port), lambda: app(cashier))
+        server = make_server(ServerSettings(port=port), lambda: app(cashier))
         ended = asyncio.create_task(server.serve(sockets=[listening]))
         try:
             yield f"http://127.0.0.1:{port}", ended

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from cashier.fanout.load_shedding import DegradationLadder
 
 # A turn of two milliseconds, with what the ones before still have to do. More at once save nothing: a turn costs microseconds.
-EACH_TURN = 4
+STARTS_PER_TURN = 4
 # What one takes, until some have been in line.
-_EACH_NS = 400_000.0
-_SETTLES = 16
+_INITIAL_WORK_NS = 400_000.0
+_SMOOTHING = 16
 
 
 class QueueTicket(NamedTuple):
@@ -39,14 +39,14 @@ class AdmissionQueue:
         self._places: deque[QueueTicket] = deque()
         self._begun = 0
         self._turning = False
-        self._each_ns = _EACH_NS
+        self._each_ns = _INITIAL_WORK_NS
 
     def __repr__(self) -> str:
         return f"<Line of {len(self._places)}, {self._each_ns / 1e6:.2f} ms each>"
 
     def enters(self) -> bool:
         """Whether whoever comes now may begin at once. Who may not has to `wait`."""
-        if self._places or self._begun >= EACH_TURN:
+        if self._places or self._begun >= STARTS_PER_TURN:
             return False
         self._begun += 1
         self._look_again()
@@ -81,12 +81,12 @@ class AdmissionQueue:
         self._turning = False
         places = self._places
         now_ns = perf_counter_ns()
-        while places and self._begun < EACH_TURN:
+        while places and self._begun < STARTS_PER_TURN:
             place = places.popleft()
             if not place.turn.done():  # who has gone has no turn
                 place.turn.set_result(None)
                 self._begun += 1
-                self._each_ns += ((now_ns - place.since_ns) / (place.before + 1) - self._each_ns) / _SETTLES
+                self._each_ns += ((now_ns - place.since_ns) / (place.before + 1) - self._each_ns) / _SMOOTHING
         if self._ladder is not None:
             self._ladder.waiting_ms = (now_ns - places[0].since_ns) / 1e6 if places else 0.0
         if places or self._begun:

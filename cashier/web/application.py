@@ -16,12 +16,12 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import ConsultEndpoint, ConsultService
-from cashier.web.endpoints import Readiness, pages
+from cashier.web.endpoints import Readiness, other_endpoints
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
-from cashier.web.overload_response import priority_of_headers, refuse
+from cashier.web.overload_response import scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
 from cashier.web.request_guard import RequestGuard
-from cashier.web.response import AnswerHeaders
+from cashier.web.response import HeaderList
 
 CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
 
@@ -58,7 +58,7 @@ class CashierApp:
         admission = RequestGuard(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
         self._paying = PaymentEndpoints(admission, body_timeout_s, lambda: self.draining)
         others = self._paying.routes()
-        self._pages = pages(
+        self._pages = other_endpoints(
             self._readiness, body_limit_bytes, InvalidateEndpoint(admission), others, secured=admission.secured
         )
 
@@ -91,8 +91,8 @@ class CashierApp:
         ladder = self.ladder
         if ladder is None:
             await self._consulting.serve(self._engine, scope, receive, send)
-        elif ADMITTED not in scope and self.crowded and not self.admits(priority_of_headers(scope, self.knows)):
-            await refuse(scope, send)
+        elif ADMITTED not in scope and self.crowded and not self.admits(scope_priority(scope, self.knows)):
+            await send_refusal(scope, send)
         else:
             await self._consulting.serve(self._engine, scope, receive, send)
             ladder.answered += 1
@@ -111,7 +111,7 @@ class CashierApp:
             return False
         return not ladder.refusing or ladder.admits(priority, perf_counter_ns())
 
-    async def whole(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, AnswerHeaders, bytes] | None:
+    async def whole(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, HeaderList, bytes] | None:
         """The answer to a consultation that has come whole, was let in and wants no stream: status, headers, body. None: nobody waits."""
         answer = await self._consulting.whole(self._engine, headers, receive)
         if self.ladder is not None:

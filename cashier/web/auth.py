@@ -14,14 +14,14 @@ from msgspec import Struct
 from cashier.web.problem import ProblemCode, RequestRefused
 
 # RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key has at least 2048 bits.
-SECRET_BYTES = 32
-RSA_BITS = 2048
+MIN_SECRET_BYTES = 32
+MIN_RSA_BITS = 2048
 # Where a key does not name its one algorithm, these; never one of another family, so a public key cannot be taken for a shared secret.
 _BY_TYPE = {"RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "OKP": ("EdDSA",)}
 _BY_CURVE = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
 # A token longer than this is refused unread; so much of a client's header is also the most that is kept of one.
-_LONGEST_TOKEN = 8192
-_REMEMBERED = 10_000
+_MAX_TOKEN_BYTES = 8192
+_MAX_REMEMBERED = 10_000
 
 Key: TypeAlias = tuple[Any, tuple[str, ...]]
 
@@ -54,8 +54,10 @@ def auth_faults(settings: AuthSettings, host: str) -> tuple[str, ...]:
     found = [f'[auth] mode = "jwt" needs {name}' for name in ("issuer", "audience") if not getattr(settings, name)]
     if bool(settings.jwks_file) == bool(settings.secret):
         found.append('[auth] mode = "jwt" needs one of jwks_file and secret, and not both')
-    if settings.secret and len(settings.secret.encode()) < SECRET_BYTES:
-        found.append(f"[auth] secret must have at least {SECRET_BYTES} bytes: make one with `openssl rand -base64 32`")
+    if settings.secret and len(settings.secret.encode()) < MIN_SECRET_BYTES:
+        found.append(
+            f"[auth] secret must have at least {MIN_SECRET_BYTES} bytes: make one with `openssl rand -base64 32`"
+        )
     if settings.leeway_s < 0:
         found.append("[auth] leeway_s must not be negative")
     return tuple(found)
@@ -93,7 +95,7 @@ class BearerAuth:
         return self._admitted.get(authorization, 0.0) > now
 
     def _remember(self, authorization: bytes, until: float) -> None:
-        if len(self._admitted) >= _REMEMBERED:
+        if len(self._admitted) >= _MAX_REMEMBERED:
             # Dicts keep the order of insertion: the one that was verified first goes first.
             del self._admitted[next(iter(self._admitted))]
         self._admitted[authorization] = until
@@ -102,7 +104,7 @@ class BearerAuth:
         """Until when the token is good, leeway included."""
         scheme, _, credentials = authorization.partition(b" ")
         token = credentials.strip()
-        if scheme.lower() != b"bearer" or not token or len(token) > _LONGEST_TOKEN:
+        if scheme.lower() != b"bearer" or not token or len(token) > _MAX_TOKEN_BYTES:
             raise _unauthenticated("A bearer token is required.", "")
         claims = self._claims(token)
         leeway_s = self._settings.leeway_s
@@ -149,8 +151,8 @@ class BearerAuth:
 
 
 def _key_of_secret(secret: str) -> dict[str | None, Key]:
-    if len(secret.encode()) < SECRET_BYTES:
-        raise KeysRefused(f"the shared secret must have at least {SECRET_BYTES} bytes")
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        raise KeysRefused(f"the shared secret must have at least {MIN_SECRET_BYTES} bytes")
     return {None: (secret, ("HS256", "HS384", "HS512"))}
 
 
@@ -187,8 +189,8 @@ def _signing_keys(members: Iterable[dict[str, Any]]) -> Iterable[tuple[str | Non
             key = jwt.PyJWK(member, algorithms[0]).key
         except jwt.PyJWTError:
             raise KeysRefused(f"{called} cannot be read") from None
-        if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:
-            raise KeysRefused(f"{called} has fewer than {RSA_BITS} bits")
+        if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
+            raise KeysRefused(f"{called} has fewer than {MIN_RSA_BITS} bits")
         yield member.get("kid"), (key, algorithms)
 
 

@@ -11,7 +11,7 @@ from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceReport, SourceStatus
 from cashier.web.problem import FieldProblem, ProblemCode, RequestRefused, invalid
-from cashier.web.validation_errors import faults
+from cashier.web.validation_errors import field_problems
 
 _decoder = msgspec.json.Decoder(ConsultRequest)
 _encoder = msgspec.json.Encoder()
@@ -20,17 +20,17 @@ _untyped = msgspec.json.Decoder(Any, float_hook=float)
 _CONSULT_REQUEST = msgspec.inspect.type_info(ConsultRequest)
 T = TypeVar("T")
 
-_MARKS = ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
-_NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
-_DESCRIBED = {status: f';desc="{status.value}"' for status in SourceStatus}
+_BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "a byte order mark"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+_NON_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
+_STATUS_DESCRIPTIONS = {status: f';desc="{status.value}"' for status in SourceStatus}
 
 
 def decode_request(body: bytes) -> ConsultRequest:
     """The question in a body. Raises `RequestRefused`: MALFORMED, or INVALID with every fault."""
-    return decoded(body, _decoder, _CONSULT_REQUEST)
+    return decode(body, _decoder, _CONSULT_REQUEST)
 
 
-def decoded(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
+def decode(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
     """What a body holds, by a decoder of that kind. Of a key that comes twice the last counts. Raises `RequestRefused`, as above."""
     try:
         if not body.isascii():
@@ -40,7 +40,7 @@ def decoded(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect
         raise _refusal_of(body, error, kind) from None
 
 
-def read(body: bytes) -> Any:
+def decode_json(body: bytes) -> Any:
     """The same without a type: whatever JSON it is. Raises `RequestRefused`: MALFORMED."""
     try:
         if not body.isascii():
@@ -54,7 +54,7 @@ def encode_consultation(consultation: Consultation) -> bytes:
     return _encoder.encode(consultation)
 
 
-def encode_numbered(seq: int, consultation: Consultation) -> bytes:
+def encode_numbered_consultation(seq: int, consultation: Consultation) -> bytes:
     """The same on one line, with the number of the answer in its stream as its first field."""
     return b'{"seq":%d,%b' % (seq, _encoder.encode(consultation)[1:])
 
@@ -63,8 +63,8 @@ def server_timing(elapsed_ms: float, sources: tuple[SourceReport, ...]) -> bytes
     """The value of Server-Timing: the whole, then every source. Names are made legal tokens of the header."""
     parts = [f"total;dur={elapsed_ms:.1f}"]
     for source in sources:
-        name = source.name if source.name.isidentifier() and source.name.isascii() else _NO_TOKEN.sub("_", source.name)
-        parts.append(f"{name};dur={source.elapsed_ms:.1f}{_DESCRIBED[source.status]}")
+        name = source.name if source.name.isidentifier() and source.name.isascii() else _NON_TOKEN.sub("_", source.name)
+        parts.append(f"{name};dur={source.elapsed_ms:.1f}{_STATUS_DESCRIPTIONS[source.status]}")
     return ", ".join(parts).encode("ascii")
 
 
@@ -78,7 +78,7 @@ def _invalid(body: bytes, kind: msgspec.inspect.Type) -> RequestRefused:
         value = _untyped.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         return _malformed(body, error)
-    return invalid(*(tuple(faults(kind, value)) or (FieldProblem("", "INVALID", "breaks the contract"),)))
+    return invalid(*(tuple(field_problems(kind, value)) or (FieldProblem("", "INVALID", "breaks the contract"),)))
 
 
 def _malformed(body: bytes, error: Exception) -> RequestRefused:
@@ -88,7 +88,7 @@ def _malformed(body: bytes, error: Exception) -> RequestRefused:
 def _what_is_wrong(body: bytes, error: Exception) -> str:
     if not body.strip():
         return "The body is empty; a JSON object is expected."
-    for mark, called in _MARKS:
+    for mark, called in _BYTE_ORDER_MARKS:
         if body.startswith(mark):
             return f"The body begins with {called}; plain UTF-8 is expected."
     if isinstance(error, RecursionError):

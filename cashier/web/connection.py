@@ -22,24 +22,24 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cashier.web.application import ADMITTED, CashierApp
-from cashier.web.consultation_stream import wants_events
+from cashier.web.consultation_stream import accepts_event_stream
 from cashier.web.fast_path import FastPath
-from cashier.web.overload_response import priority_of, refusal
+from cashier.web.overload_response import encode_refusal, plain_request_priority
 from cashier.web.plain_request import PlainRequest, parse_plain_request
-from cashier.web.problem import ProblemCode, encode_problem, problem
-from cashier.web.request_headers import request_id
+from cashier.web.problem import ProblemCode, encode_problem, make_problem
+from cashier.web.request_headers import read_request_id
 from cashier.web.single_write import SingleWrite
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
 # How long a body that was answered before its end is still swallowed, so that its sender gets to read the answer.
-SWALLOW_S = 5.0
+DISCARD_BODY_S = 5.0
 # While the server stops: how long a connection without a request may still bring one. Closing at once would cross with those under way.
-FAREWELL_S = 0.25
+CLOSE_GRACE_S = 0.25
 # What goes with a wish for another protocol. Without its Connection header a request stays what its version makes it.
-_WISHES = (b"upgrade", b"connection", b"http2-settings")
+_UPGRADE_HEADERS = (b"upgrade", b"connection", b"http2-settings")
 
-_LAST_WORDS = (
+_FINAL_HEADERS = (
     b"content-type: application/problem+json\r\nx-request-id: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
 )
 
@@ -80,7 +80,7 @@ class ClientConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_overdue)
         if self.server_state.draining:
-            self.loop.call_later(FAREWELL_S, self._close_if_quiet)
+            self.loop.call_later(CLOSE_GRACE_S, self._close_if_quiet)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_head_timer()
@@ -129,7 +129,7 @@ class ClientConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.receiving and not self.transport.is_closing():
-            self.loop.call_later(SWALLOW_S, self._cut, self.cycle)
+            self.loop.call_later(DISCARD_BODY_S, self._cut, self.cycle)
 
     def timeout_keep_alive_handler(self) -> None:
         if self._refused_lately:
@@ -142,7 +142,7 @@ class ClientConnection(HttpToolsProtocol):
         if self._serving():
             self._make_last(self.cycle)
         else:
-            self.loop.call_later(FAREWELL_S, self._close_if_quiet)
+            self.loop.call_later(CLOSE_GRACE_S, self._close_if_quiet)
 
     def _is_between_requests(self) -> bool:
         """Whether nothing is under way and nothing stands in the way of an answer."""
@@ -158,10 +158,10 @@ class ClientConnection(HttpToolsProtocol):
         """Whether a consultation was refused. One write, and no timer moved: most of the time must be left for those who are let in."""
         if not door.crowded:
             return False
-        self._admitted = door.admits(priority_of(request, door.knows))
+        self._admitted = door.admits(plain_request_priority(request, door.knows))
         if self._admitted:
             return False
-        self.transport.write(refusal(request))
+        self.transport.write(encode_refusal(request))
         self._forget_head_timer()
         self._refused_lately = True
         if self.timeout_keep_alive_task is None:
@@ -171,7 +171,7 @@ class ClientConnection(HttpToolsProtocol):
     def _serves(self, request: PlainRequest, door: CashierApp) -> bool:
         """Whether it is answered as a whole. A stream is not."""
         headers = request.headers()
-        if headers is None or wants_events(headers.get(b"accept")):
+        if headers is None or accepts_event_stream(headers.get(b"accept")):
             return False
         self._admitted = False
         self._unset_keepalive_if_required()
@@ -194,7 +194,7 @@ class ClientConnection(HttpToolsProtocol):
             self._give_up(ProblemCode.MALFORMED, "This is no proxy.")
             return
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
-        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _WISHES]
+        lines += [b"%s: %s" % header for header in self.headers if header[0] not in _UPGRADE_HEADERS]
         self.parser = httptools.HttpRequestParser(self)
         self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
@@ -211,7 +211,7 @@ class ClientConnection(HttpToolsProtocol):
             self._last_of_all = cycle
 
     def _close_if_quiet(self) -> None:
-        if self.transport.is_closing() or self.receiving or self._serving() or _bytes_waiting(self.transport):
+        if self.transport.is_closing() or self.receiving or self._serving() or _has_unread_bytes(self.transport):
             return
         self.transport.close()
 
@@ -254,14 +254,14 @@ class ClientConnection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            what = problem(code, detail)
+            what = make_problem(code, detail)
             body = encode_problem(what)
-            identity = request_id({}).encode("ascii")
-            self.transport.write(STATUS_LINE[what.status] + _LAST_WORDS % (identity, len(body)) + body)
+            identity = read_request_id({}).encode("ascii")
+            self.transport.write(STATUS_LINE[what.status] + _FINAL_HEADERS % (identity, len(body)) + body)
         self.transport.close()
 
 
-def _bytes_waiting(transport: asyncio.Transport) -> bool:
+def _has_unread_bytes(transport: asyncio.Transport) -> bool:
     """Whether the kernel holds bytes that the loop has not read yet: they may be a request."""
     count = array.array("i", [0])
     fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)

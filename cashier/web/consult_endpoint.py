@@ -17,12 +17,18 @@ from cashier.fanout.l2.interface import Invalidated
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.codec import decode_request, encode_consultation
-from cashier.web.consultation_stream import ConsultationStream, wants_events
+from cashier.web.consultation_stream import ConsultationStream, accepts_event_stream
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payments_port import PaymentsPort
 from cashier.web.problem import ProblemCode, RequestRefused
-from cashier.web.request_headers import declares_more_than, is_json, request_id, timeout_ms, traceparent
-from cashier.web.response import RETRY_AFTER_1, AnswerHeaders, Response, answer_headers, refusal
+from cashier.web.request_headers import (
+    declared_length_exceeds,
+    is_json,
+    read_request_id,
+    read_timeout_ms,
+    read_traceparent,
+)
+from cashier.web.response import RETRY_AFTER_1, ApiResponse, HeaderList, problem_response, response_headers
 
 _log = structlog.get_logger("cashier.web")
 
@@ -43,7 +49,12 @@ class ConsultService(Protocol):
         """None: it does nothing but consult."""
 
     async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+        self,
+        request: ConsultRequest,
+        *,
+        request_id: str,
+        traceparent: str | None = None,
+        since_ns: int | None = None,
     ) -> Consultation:
         """Ends by the deadline of the request, counted from `since_ns` on the clock of `perf_counter_ns`, or from now.
 
@@ -87,7 +98,7 @@ class ConsultEndpoint:
         """One request, one answer, or a stream of them. Nothing is sent to a client that has gone."""
         began_ns = perf_counter_ns()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        identity = request_id(headers)
+        identity = read_request_id(headers)
         visit = self._vigil.enter(receive)
         try:
             answer = await self._answer(engine, scope["method"], headers, visit, identity, began_ns)
@@ -102,17 +113,17 @@ class ConsultEndpoint:
             {
                 "type": "http.response.start",
                 "status": answer.status,
-                "headers": answer_headers(answer, identity, began_ns),
+                "headers": response_headers(answer, identity, began_ns),
             }
         )
         await send({"type": "http.response.body", "body": answer.body})
 
     async def whole(
         self, engine: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
-    ) -> tuple[int, AnswerHeaders, bytes] | None:
+    ) -> tuple[int, HeaderList, bytes] | None:
         """Status, headers and body for a request that has come whole and wants no stream. None: nobody is left to answer."""
         began_ns = perf_counter_ns()
-        identity = request_id(headers)
+        identity = read_request_id(headers)
         visit = self._vigil.enter(receive)
         try:
             answer = await self._answer(engine, "POST", headers, visit, identity, began_ns)
@@ -120,8 +131,8 @@ class ConsultEndpoint:
             return None
         finally:
             self._vigil.leave(visit)
-        told = cast("Response", answer)  # a stream was not wanted
-        return told.status, answer_headers(told, identity, began_ns), told.body
+        told = cast("ApiResponse", answer)  # a stream was not wanted
+        return told.status, response_headers(told, identity, began_ns), told.body
 
     async def _answer(
         self,
@@ -131,27 +142,29 @@ class ConsultEndpoint:
         visit: WatchedRequest,
         identity: str,
         began_ns: int,
-    ) -> Response | ConsultationStream:
+    ) -> ApiResponse | ConsultationStream:
         try:
             if engine is None:
                 raise RequestRefused(ProblemCode.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
             request = await self._request(method, headers, visit)
             if not self._line.enters():
                 await self._line.wait()
-            if wants_events(headers.get(b"accept")):
+            if accepts_event_stream(headers.get(b"accept")):
                 return await ConsultationStream.begun(
-                    engine.stream(request, request_id=identity, traceparent=traceparent(headers)), identity
+                    engine.stream(request, request_id=identity, traceparent=read_traceparent(headers)), identity
                 )
-            trace = traceparent(headers)
+            trace = read_traceparent(headers)
             consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
-            return Response(200, encode_consultation(consultation), consultation.sources, ())
+            return ApiResponse(200, encode_consultation(consultation), consultation.sources, ())
         except RequestRefused as refused:
-            return refusal(refused)
+            return problem_response(refused)
         except OrderUnknown:
-            return refusal(RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id."))
+            return problem_response(
+                RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id.")
+            )
         except RequiredSourceUnavailable as silent:
             detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
-            return refusal(
+            return problem_response(
                 RequestRefused(
                     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1
                 )
@@ -161,12 +174,14 @@ class ConsultEndpoint:
                 raise
             if visit.gone:
                 raise ClientDisconnected from None
-            return refusal(RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE))
+            return problem_response(
+                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE)
+            )
         except ClientDisconnected:
             raise
         except Exception:  # noqa: BLE001 - whatever is left is our bug, and its text must not leave the house
             _log.exception("consultation failed", request_id=identity)
-            return refusal(
+            return problem_response(
                 RequestRefused(ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id.")
             )
 
@@ -186,14 +201,14 @@ class ConsultEndpoint:
             raise RequestRefused(
                 ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED
             )
-        patience_ms = timeout_ms(headers)
+        patience_ms = read_timeout_ms(headers)
         request = decode_request(await self._body(headers, visit))
         if patience_ms is not None and (request.deadline_ms is None or patience_ms < request.deadline_ms):
             return replace(request, deadline_ms=patience_ms)
         return request
 
     async def _body(self, headers: dict[bytes, bytes], visit: WatchedRequest) -> bytes:
-        if declares_more_than(headers, self._body_limit_bytes):
+        if declared_length_exceeds(headers, self._body_limit_bytes):
             raise self._too_large()
         message = await visit.receive()
         if message["type"] != "http.request":

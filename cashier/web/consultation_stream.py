@@ -17,17 +17,17 @@ from starlette.types import Send
 
 from cashier.consultation.flow import Consultation
 from cashier.fanout.ask import SourceStatus
-from cashier.web.codec import encode_numbered, server_timing
+from cashier.web.codec import encode_numbered_consultation, server_timing
 from cashier.web.disconnect_watch import WatchedRequest
-from cashier.web.problem import ProblemCode, encode_problem, problem
-from cashier.web.sse import EVENT_STREAM, event, tell
+from cashier.web.problem import ProblemCode, encode_problem, make_problem
+from cashier.web.sse import EVENT_STREAM, encode_event, send_events
 
 _log = structlog.get_logger("cashier.web")
 
 _OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
 
 
-def wants_events(accept: bytes | None) -> bool:
+def accepts_event_stream(accept: bytes | None) -> bool:
     """Whether a value of Accept names event streams, and not to rule them out (`q=0`). `*/*` takes what there is, which is JSON."""
     if accept is None or EVENT_STREAM not in (lowered := accept.lower()):
         return False
@@ -56,22 +56,24 @@ class ConsultationStream:
     async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
         """Send everything, until the end or until the client has gone or stopped reading; then the consultation ends too."""
         timing = server_timing((perf_counter_ns() - began_ns) / 1e6, self._first.sources)
-        await tell(self._events(), send, visit, self._identity, timing)
+        await send_events(self._events(), send, visit, self._identity, timing)
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         seq, consultation = 1, self._first
         async with aclosing(self._consultations):
-            yield event(b"answer", encode_numbered(seq, consultation), seq)
+            yield encode_event(b"answer", encode_numbered_consultation(seq, consultation), seq)
             try:
                 async for consultation in self._consultations:
                     seq += 1
-                    yield event(b"answer", encode_numbered(seq, consultation), seq)
+                    yield encode_event(b"answer", encode_numbered_consultation(seq, consultation), seq)
             except Exception:  # noqa: BLE001 - whatever it is, it is our bug, the client has to be told, and its text must not leave the house
                 _log.exception("consultation failed in its stream", request_id=self._identity)
-                fault = problem(ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id.")
-                yield event(b"error", encode_problem(fault))
+                fault = make_problem(
+                    ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id."
+                )
+                yield encode_event(b"error", encode_problem(fault))
             else:
-                yield event(b"end", json.encode({"seq": seq, "reason": _reason(consultation)}))
+                yield encode_event(b"end", json.encode({"seq": seq, "reason": _reason(consultation)}))
 
 
 def _reason(last: Consultation) -> str:

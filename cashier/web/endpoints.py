@@ -19,7 +19,7 @@ from starlette.routing import Route
 from cashier.web import request_headers
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
-from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, problem
+from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, make_problem
 
 _log = structlog.get_logger("cashier.web")
 
@@ -30,7 +30,7 @@ class Readiness(Enum):
     DRAINING = "draining"
 
 
-def pages(
+def other_endpoints(
     readiness: Callable[[], Readiness],
     body_limit_bytes: int,
     invalidating: InvalidateEndpoint,
@@ -96,10 +96,13 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 def _problem(request: Request, code: ProblemCode, detail: str, more: dict[str, str]) -> Response:
-    what = problem(code, detail)
+    what = make_problem(code, detail)
     sent = {**_headers(request), **more}
     return Response(encode_problem(what), what.status, media_type="application/problem+json", headers=sent)
 
 
 def _headers(request: Request) -> dict[str, str]:
-    return {"x-request-id": request_headers.request_id(dict(request.scope["headers"])), "cache-control": "no-store"}
+    return {
+        "x-request-id": request_headers.read_request_id(dict(request.scope["headers"])),
+        "cache-control": "no-store",
+    }

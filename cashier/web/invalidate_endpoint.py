@@ -44,7 +44,7 @@ class InvalidateEndpoint:
         """Raises `Refused`."""
         headers: dict[bytes, bytes] = dict(request.scope["headers"])
         engine = self._admission.admit(headers)
-        told = decoded(await self._admission.json(request, headers))
+        told = decode_invalidation(await self._admission.json(request, headers))
         try:
             return engine.invalidate(told.source, key=_or_none(told.key), prefix=_or_none(told.prefix))
         except SourceUnknown as unknown:
@@ -53,9 +53,9 @@ class InvalidateEndpoint:
             ) from None
 
 
-def decoded(body: bytes) -> Invalidation:
+def decode_invalidation(body: bytes) -> Invalidation:
     """With exactly one of key and prefix. Raises `Refused`: MALFORMED, or INVALID, which names every field at fault."""
-    told = codec.decoded(body, _decoder, _INVALIDATION)
+    told = codec.decode(body, _decoder, _INVALIDATION)
     if told.key is UNSET and told.prefix is UNSET:
         raise invalid(FieldProblem("key", "MISSING", "is required, or prefix in its place"))
     if told.key is not UNSET and told.prefix is not UNSET:

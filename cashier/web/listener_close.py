@@ -22,7 +22,7 @@ _DROP_NEW = b"".join(
 _SO_ATTACH_FILTER = 26
 
 
-def refuse_new(sockets: Iterable[socket.socket]) -> bool:
+def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
     """From here on nobody new gets to connect, while those who already have, or are in the handshake, can still be accepted.
 
     Closing a listening socket resets every connection that waits in its queue, and there is no other way to stop the queue from growing.

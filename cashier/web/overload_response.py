@@ -17,57 +17,57 @@ from collections.abc import Callable
 from starlette.types import Scope, Send
 
 from cashier.web.plain_request import PlainRequest
-from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, problem
-from cashier.web.request_headers import request_id
+from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
+from cashier.web.request_headers import read_request_id
 
 LOW, NORMAL, HIGH, CRITICAL = range(4)
-WORDS = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
+PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
 RETRY_AFTER_S = 1
 DETAIL = "There is more to do than can be done in time. Nothing was asked and nothing was begun."
 
 # Tells whether the bearer of an Authorization header was verified before.
-Knows = Callable[[bytes], bool]
+IsVerified = Callable[[bytes], bool]
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
-_BODY = encode_problem(problem(ProblemCode.OVERLOADED, DETAIL))
+_BODY = encode_problem(make_problem(ProblemCode.OVERLOADED, DETAIL))
 _ANSWER = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\nretry-after: %d\r\n"
     b"cache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
-def priority_of(request: PlainRequest, knows: Knows) -> int:
+def plain_request_priority(request: PlainRequest, knows: IsVerified) -> int:
     """By its header, or by the product that its body names."""
     product = NORMAL
     for word, its in _PRODUCTS:
         if request.data.find(word, request.body) >= 0:
             product = its
             break
-    return priority(request.header(b"x-priority"), request.header(b"authorization"), product, knows)
+    return resolve_priority(request.header(b"x-priority"), request.header(b"authorization"), product, knows)
 
 
-def refusal(request: PlainRequest) -> bytes:
+def encode_refusal(request: PlainRequest) -> bytes:
     """The whole answer."""
     claimed = request.header(b"x-request-id")
-    return _ANSWER % request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
+    return _ANSWER % read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
 
 
-def priority(word: bytes | None, authorization: bytes | None, product: int, knows: Knows) -> int:
+def resolve_priority(word: bytes | None, authorization: bytes | None, product: int, knows: IsVerified) -> int:
     """From LOW to CRITICAL. `word` is the value of X-Priority, `product` what counts without it."""
-    claimed = product if word is None else WORDS.get(word.lower(), product)
+    claimed = product if word is None else PRIORITIES.get(word.lower(), product)
     if claimed <= product or knows(authorization or b""):
         return claimed
     return product
 
 
-def priority_of_headers(scope: Scope, knows: Knows) -> int:
+def scope_priority(scope: Scope, knows: IsVerified) -> int:
     """Of a request whose body is still to come, so that its product is not known: it counts as normal."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    return priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, knows)
+    return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, knows)
 
 
-async def refuse(scope: Scope, send: Send) -> None:
+async def send_refusal(scope: Scope, send: Send) -> None:
     """The same refusal by way of ASGI."""
     headers = [
         PROBLEM_TYPE,
@@ -75,7 +75,7 @@ async def refuse(scope: Scope, send: Send) -> None:
         (b"retry-after", b"%d" % RETRY_AFTER_S),
         (b"cache-control", b"no-store"),
         (b"server-timing", b"total;dur=0.0"),
-        (b"x-request-id", request_id(dict(scope["headers"])).encode("ascii")),
+        (b"x-request-id", read_request_id(dict(scope["headers"])).encode("ascii")),
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": _BODY})

@@ -10,7 +10,7 @@ import signal
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with_parent() -> bool:
+def terminate_with_parent() -> bool:
     """From here on the kernel sends us SIGTERM when our parent dies. False where the kernel cannot (it is not Linux)."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is None or prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):

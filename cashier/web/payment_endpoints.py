@@ -22,13 +22,13 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web import payment_requests as read
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
-from cashier.web.payment_problems import refused
+from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_stream import PaymentStream
 from cashier.web.payments_port import PaymentsPort
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
-from cashier.web.request_headers import request_id, traceparent
-from cashier.web.response import Response, answer_headers, refusal
+from cashier.web.request_headers import read_request_id, read_traceparent
+from cashier.web.response import ApiResponse, problem_response, response_headers
 
 _log = structlog.get_logger("cashier.web")
 
@@ -46,7 +46,7 @@ class PaymentCall:
         self.raw: list[tuple[bytes, bytes]] = scope["headers"]
         self.headers = dict(self.raw)
         self.identity = _identity(self.headers)
-        self.traceparent = traceparent(self.headers)
+        self.traceparent = read_traceparent(self.headers)
         self.visit: WatchedRequest | None = None
 
     def __repr__(self) -> str:
@@ -55,16 +55,16 @@ class PaymentCall:
     @property
     def payment_id(self) -> str:
         """Raises `RequestRefused`: NOT_FOUND."""
-        return read.payment_id(self.request.path_params["payment_id"])
+        return read.read_payment_id(self.request.path_params["payment_id"])
 
 
-Act: TypeAlias = Callable[[PaymentCall], Awaitable[Response | PaymentStream]]
+Serve: TypeAlias = Callable[[PaymentCall], Awaitable[ApiResponse | PaymentStream]]
 
 
 class PaymentOperation:
     """One route as an ASGI application. Whatever becomes of a call is told with the same headers."""
 
-    def __init__(self, method: str, act: Act, vigil: DisconnectWatch) -> None:
+    def __init__(self, method: str, act: Serve, vigil: DisconnectWatch) -> None:
         self._method = method
         self._act = act
         self._vigil = vigil
@@ -81,12 +81,12 @@ class PaymentOperation:
         finally:
             if call.visit is not None:
                 self._vigil.leave(call.visit)
-        if isinstance(told, Response):
-            headers = answer_headers(told, call.identity, call.began_ns)
+        if isinstance(told, ApiResponse):
+            headers = response_headers(told, call.identity, call.began_ns)
             await send({"type": "http.response.start", "status": told.status, "headers": headers})
             await send({"type": "http.response.body", "body": told.body})
 
-    async def _told(self, call: PaymentCall) -> Response | PaymentStream | None:
+    async def _told(self, call: PaymentCall) -> ApiResponse | PaymentStream | None:
         """None: nobody is left to hear."""
         try:
             if call.request.method != self._method:
@@ -96,19 +96,19 @@ class PaymentOperation:
                 )
             return await self._act(call)
         except RequestRefused as known:
-            return refusal(known)
+            return problem_response(known)
         except asyncio.CancelledError:
             if call.visit is None or not call.visit.forgives():
                 raise
             return None
         except Exception as error:  # noqa: BLE001 - whatever is not in the table is our bug, and its text must not leave the house
-            known_as = refused(error)
+            known_as = refusal_for(error)
             if known_as is None:
                 _log.exception("payment request failed", request_id=call.identity)
                 known_as = RequestRefused(
                     ProblemCode.INTERNAL, "The request failed. The log has it under this request id."
                 )
-            return refusal(known_as)
+            return problem_response(known_as)
 
 
 class PaymentEndpoints:
@@ -134,35 +134,35 @@ class PaymentEndpoints:
         }
         return [Route(path, operation) for path, operation in operations.items()]
 
-    async def _submit(self, call: PaymentCall) -> Response:
+    async def _submit(self, call: PaymentCall) -> ApiResponse:
         payments = self._payments(call)
-        key = read.idempotency_key(call.raw)
-        request = read.submitted(await self._admission.json(call.request, call.headers))
+        key = read.read_idempotency_key(call.raw)
+        request = read.decode_submit(await self._admission.json(call.request, call.headers))
         return _answer(await payments.submit(request, key, request_id=call.identity, traceparent=call.traceparent))
 
-    async def _answer(self, call: PaymentCall) -> Response:
+    async def _answer(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        told = read.answered(await self._admission.json(call.request, call.headers))
+        told = read.decode_challenge_answer(await self._admission.json(call.request, call.headers))
         call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
         return _answer(await payments.answer(payment_id, told.payment_token, told.value, **call_headers))
 
-    async def _cancel(self, call: PaymentCall) -> Response:
+    async def _cancel(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        told = read.cancelled(await self._admission.json_or_nothing(call.request, call.headers))
-        token = read.payment_token(call.raw, told.payment_token, secured=self._admission.secured)
+        told = read.decode_cancellation(await self._admission.json_or_nothing(call.request, call.headers))
+        token = read.read_payment_token(call.raw, told.payment_token, secured=self._admission.secured)
         return _answer(await payments.cancel(payment_id, token, request_id=call.identity, traceparent=call.traceparent))
 
-    async def _look(self, call: PaymentCall) -> Response:
+    async def _look(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        token = read.payment_token(call.raw, None, secured=self._admission.secured)
-        wait_ms = read.wait_ms(call.request.query_params.getlist("wait_ms"))
+        token = read.read_payment_token(call.raw, None, secured=self._admission.secured)
+        wait_ms = read.read_wait_ms(call.request.query_params.getlist("wait_ms"))
         await self._only_while_there(call)
         call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
         return _answer(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
 
     async def _follow(self, call: PaymentCall) -> PaymentStream:
         payments, payment_id = self._payments(call), call.payment_id
-        token = read.payment_token(call.raw, None, secured=self._admission.secured)
+        token = read.read_payment_token(call.raw, None, secured=self._admission.secured)
         await self._only_while_there(call)
         shown = payments.follow(payment_id, token, request_id=call.identity, traceparent=call.traceparent)
         return await PaymentStream.begun(shown, call.identity, self._stopping)
@@ -180,11 +180,11 @@ class PaymentEndpoints:
         call.visit.whole = True
 
 
-def _answer(payment: Payment) -> Response:
-    return Response(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
+def _answer(payment: Payment) -> ApiResponse:
+    return ApiResponse(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
 
 
 def _identity(headers: dict[bytes, bytes]) -> str:
     """The caller's, unless it is a card number: it is logged, and told to every service that is asked."""
-    identity = request_id(headers)
-    return request_id({}) if looks_issued(identity) else identity
+    identity = read_request_id(headers)
+    return read_request_id({}) if looks_issued(identity) else identity

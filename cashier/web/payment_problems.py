@@ -21,7 +21,7 @@ from cashier.payments.errors import (
     TooManyPayments,
 )
 from cashier.tokens.jws import TokenRefused
-from cashier.web.problem import KNOWN, FieldProblem, ProblemCode, RequestRefused, invalid
+from cashier.web.problem import STATUS_AND_TITLE, FieldProblem, ProblemCode, RequestRefused, invalid
 from cashier.web.response import RETRY_AFTER_1
 
 CHANGED = "The order can be paid, but not as it was agreed to. Nothing was sent. Let the payer choose again from the consultation."
@@ -42,7 +42,7 @@ CROWDED = (
 
 def _of_token(error: TokenRefused) -> RequestRefused:
     code = ProblemCode(error.code)
-    return RequestRefused(code, f"{KNOWN[code][1]}.")
+    return RequestRefused(code, f"{STATUS_AND_TITLE[code][1]}.")
 
 
 def _of_fields(error: Invalid) -> RequestRefused:
@@ -79,7 +79,7 @@ _TABLE: dict[type[Exception], Callable[[Any], RequestRefused]] = {
 }
 
 
-def refused(error: Exception) -> RequestRefused | None:
+def refusal_for(error: Exception) -> RequestRefused | None:
     """None: an error that the flow should not have let out."""
     found = _TABLE.get(type(error))
     return None if found is None else found(error)

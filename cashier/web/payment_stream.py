@@ -16,9 +16,9 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web.codec import server_timing
 from cashier.web.disconnect_watch import WatchedRequest
-from cashier.web.payment_problems import refused
-from cashier.web.problem import ProblemCode, encode_problem, problem
-from cashier.web.sse import COMMENT, event, tell
+from cashier.web.payment_problems import refusal_for
+from cashier.web.problem import ProblemCode, encode_problem, make_problem
+from cashier.web.sse import COMMENT, encode_event, send_events
 
 _log = structlog.get_logger("cashier.web")
 
@@ -49,23 +49,25 @@ class PaymentStream:
 
     async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
         """Send everything, until the end or until the client has gone or stopped reading; then nobody follows any more."""
-        await tell(self._events(), send, visit, self._identity, server_timing((perf_counter_ns() - began_ns) / 1e6, ()))
+        await send_events(
+            self._events(), send, visit, self._identity, server_timing((perf_counter_ns() - began_ns) / 1e6, ())
+        )
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         number, payment = 1, self._first
         async with aclosing(_beating(self._payments)) as payments:
-            yield event(b"payment", json.encode(payment), number)
+            yield encode_event(b"payment", json.encode(payment), number)
             try:
                 async for shown in payments:
                     if shown is None:
                         yield COMMENT
                     else:
                         number, payment = number + 1, shown
-                        yield event(b"payment", json.encode(payment), number)
+                        yield encode_event(b"payment", json.encode(payment), number)
             except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told, and its text must not leave the house
-                yield event(b"error", self._what_broke(error))
+                yield encode_event(b"error", self._what_broke(error))
             else:
-                yield event(b"end", json.encode({"reason": self._reason(payment)}))
+                yield encode_event(b"end", json.encode({"reason": self._reason(payment)}))
 
     def _reason(self, last: Payment) -> str:
         if last.status in FINAL:
@@ -73,12 +75,12 @@ class PaymentStream:
         return "STOPPING" if self._stopping() else "TIMEOUT"
 
     def _what_broke(self, error: Exception) -> bytes:
-        known = refused(error)
+        known = refusal_for(error)
         if known is not None:
             return encode_problem(known.problem)
         _log.error("a payment could not be followed further", request_id=self._identity, exc_info=error)
         return encode_problem(
-            problem(
+            make_problem(
                 ProblemCode.INTERNAL, "The payment cannot be followed further. The log has it under this request id."
             )
         )

@@ -50,7 +50,7 @@ class ProblemCode(StrEnum):
     ENGINE_UNAVAILABLE = "ENGINE_UNAVAILABLE"
 
 
-KNOWN: dict[ProblemCode, tuple[int, str]] = {
+STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.MALFORMED: (400, "The request cannot be read"),
     ProblemCode.UNAUTHENTICATED: (401, "Who asks is not known"),
     ProblemCode.RISK_REJECTED: (402, "The payment is refused"),
@@ -113,7 +113,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     silent: tuple[str, ...] = ()
 
 
-def problem(
+def make_problem(
     code: ProblemCode,
     detail: str,
     errors: tuple[FieldProblem, ...] = (),
@@ -123,7 +123,7 @@ def problem(
     consultation: Consultation | None = None,
     silent: tuple[str, ...] = (),
 ) -> Problem:
-    status, title = KNOWN[code]
+    status, title = STATUS_AND_TITLE[code]
     return Problem(
         f"urn:cashier:problem:{code.value}",
         title,
@@ -165,7 +165,7 @@ class RequestRefused(Exception):
         headers: Headers = (),
     ) -> None:
         super().__init__(detail)
-        self.problem = problem(code, detail, errors, sources, payment_id, changes, consultation, silent)
+        self.problem = make_problem(code, detail, errors, sources, payment_id, changes, consultation, silent)
         self.headers = headers
 
 

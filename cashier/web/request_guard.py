@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
-from cashier.web.request_headers import declares_more_than, is_json
+from cashier.web.request_headers import declared_length_exceeds, is_json
 from cashier.web.response import RETRY_AFTER_1
 
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
@@ -65,7 +65,7 @@ class RequestGuard:
 
     async def body(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
         """Raises `RequestRefused`: TOO_LARGE, or BODY_TIMEOUT, which a client that has gone does not hear."""
-        if declares_more_than(headers, self._body_limit_bytes):
+        if declared_length_exceeds(headers, self._body_limit_bytes):
             raise self._too_large()
         body = bytearray()
         try:

@@ -13,10 +13,10 @@ _JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
 RETRY_AFTER_1 = ((b"retry-after", b"1"),)
 
-AnswerHeaders = list[tuple[bytes, bytes]]
+HeaderList = list[tuple[bytes, bytes]]
 
 
-class Response(NamedTuple):
+class ApiResponse(NamedTuple):
     """What is answered. `extra`: headers beside those that every answer has."""
 
     status: int
@@ -25,13 +25,13 @@ class Response(NamedTuple):
     extra: Headers = ()
 
 
-def refusal(refused: RequestRefused) -> Response:
+def problem_response(refused: RequestRefused) -> ApiResponse:
     what = refused.problem
     asked = what.sources or (what.consultation.sources if what.consultation is not None else ())
-    return Response(what.status, encode_problem(what), asked, refused.headers)
+    return ApiResponse(what.status, encode_problem(what), asked, refused.headers)
 
 
-def answer_headers(answer: Response, identity: str, began_ns: int) -> AnswerHeaders:
+def response_headers(answer: ApiResponse, identity: str, began_ns: int) -> HeaderList:
     """`identity`: of the request."""
     return [
         _JSON if answer.status < 300 else PROBLEM_TYPE,

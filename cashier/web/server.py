@@ -23,16 +23,16 @@ from uvicorn.supervisors import multiprocess
 
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.listener_close import refuse_new
-from cashier.web.parent_death import end_with_parent
+from cashier.web.listener_close import refuse_new_connections
+from cashier.web.parent_death import terminate_with_parent
 
 # Long enough for a handshake within a region to end and for a loaded loop to accept; what comes within it has to wait.
-SETTLE_S = 0.1
+ACCEPT_GRACE_S = 0.1
 # Objects of start-up live as long as the process: the collector need not look at them again. Nor be in a hurry with the others, of which
 # none is ever part of a cycle: at 50,000 a thousand consultations under way were enough to set it off, for 7 % of the time.
 GC_THRESHOLD = 500_000
 
-BuildDoor = Callable[[], CashierApp]
+BuildApp = Callable[[], CashierApp]
 
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +49,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 2048
 
 
-def serve(settings: ServerSettings, build: BuildDoor, announce: Callable[[str, int], None] | None = None) -> None:
+def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT. Returns, or ends the process, when every request that came in time was answered.
 
     `build` is called once in each process that serves, in its main thread before its loop turns. With several workers it is sent to them
@@ -79,12 +79,12 @@ def serve(settings: ServerSettings, build: BuildDoor, announce: Callable[[str, i
             raise SystemExit(STARTUP_FAILURE)
 
 
-def serving(settings: ServerSettings, build: BuildDoor) -> StoppableServer:
+def make_server(settings: ServerSettings, build: BuildApp) -> StoppableServer:
     """One to run in a loop that is there already: `await serving(settings, build).serve(sockets)`."""
     return StoppableServer(_config(settings, build), alone=True)
 
 
-def _config(settings: ServerSettings, build: BuildDoor) -> Config:
+def _config(settings: ServerSettings, build: BuildApp) -> Config:
     return Config(
         build,
         factory=True,
@@ -119,7 +119,7 @@ class StoppableServer(Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if not self._alone:
-            end_with_parent()
+            terminate_with_parent()
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
@@ -137,8 +137,8 @@ class StoppableServer(Server):
             # Here and not with the signal: whom it wakes is woken by the loop.
             door.stop_waiting()
         if self._alone:
-            refuse_new(sockets or ())
-        await asyncio.sleep(SETTLE_S)
+            refuse_new_connections(sockets or ())
+        await asyncio.sleep(ACCEPT_GRACE_S)
         await super().shutdown(sockets)
 
     def _say_so(self) -> None:
@@ -193,12 +193,12 @@ class Supervisor(multiprocess.Multiprocess):
                     os.kill(worker.pid, signal.SIGHUP)
 
     def terminate_all(self) -> None:
-        refuse_new(self.sockets)
+        refuse_new_connections(self.sockets)
         super().terminate_all()
         for each in self.sockets:
             each.close()
 
     def _stop_soon(self, number: int, _frame: FrameType | None) -> None:
         # At once, not at the next look at the queue: the same signal may have reached the workers (Ctrl+C, systemd), who close in a moment.
-        refuse_new(self.sockets)
+        refuse_new_connections(self.sockets)
         self.signal_queue.append(number)

@@ -26,12 +26,12 @@ _HEADERS = ((b"content-type", EVENT_STREAM), NO_STORE, (b"x-accel-buffering", b"
 COMMENT = b":\n\n"
 
 
-def event(name: bytes, told: bytes, number: int | None = None) -> bytes:
+def encode_event(name: bytes, told: bytes, number: int | None = None) -> bytes:
     """JSON has no line break outside of its strings, and in them it is escaped, so it is one line of `data`."""
     return b"event: %b\n%bdata: %b\n\n" % (name, b"" if number is None else b"id: %d\n" % number, told)
 
 
-async def tell(
+async def send_events(
     parts: AsyncGenerator[bytes, None], send: Send, visit: WatchedRequest, identity: str, timing: bytes
 ) -> None:
     """Send all parts, until the end or until the client has gone or stopped reading; then `parts` is closed too.

@@ -18,15 +18,15 @@ from cashier.web.problem import FieldProblem
 _FEW = 16
 
 
-def faults(kind: inspect.Type, value: object, field: str = "", description: str = "") -> Iterator[FieldProblem]:
+def field_problems(kind: inspect.Type, value: object, field: str = "", description: str = "") -> Iterator[FieldProblem]:
     """What is wrong with a decoded JSON value, by its msgspec type. `field` is the path so far, `description` the type's own."""
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=schema):
-            yield from faults(inner, value, field, (schema or {}).get("description", description))
+            yield from field_problems(inner, value, field, (schema or {}).get("description", description))
         case inspect.UnionType(types=types):
             if value is not None or not any(isinstance(each, inspect.NoneType) for each in types):
                 some = next(each for each in types if not isinstance(each, inspect.NoneType))
-                yield from faults(some, value, field, description)
+                yield from field_problems(some, value, field, description)
         case inspect.StructType():
             yield from _object_faults(kind, value, field)
         case inspect.EnumType(cls=cls):
@@ -48,7 +48,7 @@ def _object_faults(kind: inspect.StructType, value: object, field: str) -> Itera
     for part in kind.fields:
         path = f"{field}.{part.encode_name}" if field else part.encode_name
         if part.encode_name in value:
-            yield from faults(part.type, value[part.encode_name], path)
+            yield from field_problems(part.type, value[part.encode_name], path)
         elif part.required:
             yield FieldProblem(path, "MISSING", "is required")
 
@@ -60,7 +60,7 @@ def _list_faults(kind: inspect.VarTupleType, value: object, field: str) -> Itera
         yield FieldProblem(field, "TOO_LONG", f"must have at most {kind.max_length} items")
     else:
         for index, each in enumerate(value):
-            yield from faults(kind.item_type, each, f"{field}[{index}]")
+            yield from field_problems(kind.item_type, each, f"{field}[{index}]")
 
 
 def _choice_faults(allowed: Sequence[str], value: object, field: str) -> Iterator[FieldProblem]:

@@ -108,8 +108,8 @@ class World:
             )
 
     async def _open(self, *, cached: bool) -> None:
-        from cashier.asgi import door
-        from cashier.web.server import ServerSettings, serving
+        from cashier.asgi import configured_app
+        from cashier.web.server import ServerSettings, make_server
 
         text = '[tokens]\nsecrets = ["' + "c" * 32 + '"]\n'
         for name in SOURCES:
@@ -117,7 +117,7 @@ class World:
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "cashier.toml"
             path.write_text(text)
-            server = serving(ServerSettings(), lambda: door(str(path)))
+            server = make_server(ServerSettings(), lambda: configured_app(str(path)))
             server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup([object()])  # type: ignore[list-item] # in the place of a socket

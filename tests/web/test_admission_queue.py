@@ -10,7 +10,7 @@ import pytest
 
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder, ShedSettings
 from cashier.web import app
-from cashier.web.admission_queue import EACH_TURN, AdmissionQueue
+from cashier.web.admission_queue import STARTS_PER_TURN, AdmissionQueue
 from cashier.web.application import CashierApp
 from tests.web.calling import JSON, call
 from tests.web.offers import FakeEngine
@@ -24,20 +24,20 @@ async def come(line: AdmissionQueue, name: int, begun: list[int]) -> None:
 
 async def test_a_few_begin_in_each_turn_in_the_order_in_which_they_came() -> None:
     line, begun = AdmissionQueue(), list[int]()
-    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(5 * EACH_TURN)]
+    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(5 * STARTS_PER_TURN)]
     await asyncio.sleep(0)
-    assert begun == list(range(EACH_TURN))
+    assert begun == list(range(STARTS_PER_TURN))
     so_far = [len(begun)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0)
         so_far.append(len(begun))
-    assert max(after - before for before, after in itertools.pairwise(so_far)) <= EACH_TURN
+    assert max(after - before for before, after in itertools.pairwise(so_far)) <= STARTS_PER_TURN
     assert begun == list(range(len(tasks)))
 
 
 async def test_nobody_overtakes_those_in_line() -> None:
     line, begun = AdmissionQueue(), list[int]()
-    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(EACH_TURN + 1)]
+    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(STARTS_PER_TURN + 1)]
     await asyncio.sleep(0)
     assert line.waiting
     assert not line.enters()
@@ -47,12 +47,12 @@ async def test_nobody_overtakes_those_in_line() -> None:
 
 async def test_who_has_gone_holds_nobody_up_and_takes_nobodys_turn() -> None:
     line, begun = AdmissionQueue(), list[int]()
-    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(3 * EACH_TURN)]
+    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(3 * STARTS_PER_TURN)]
     await asyncio.sleep(0)
-    for gone in tasks[EACH_TURN : 2 * EACH_TURN]:
+    for gone in tasks[STARTS_PER_TURN : 2 * STARTS_PER_TURN]:
         gone.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert begun == [*range(EACH_TURN), *range(2 * EACH_TURN, 3 * EACH_TURN)]
+    assert begun == [*range(STARTS_PER_TURN), *range(2 * STARTS_PER_TURN, 3 * STARTS_PER_TURN)]
     assert line.enters()
 
 
@@ -61,13 +61,13 @@ async def test_the_next_turn_has_room_for_as_many_again() -> None:
     assert line.enters()
     for _ in range(3):
         await asyncio.sleep(0)
-    assert all(line.enters() for _ in range(EACH_TURN))
+    assert all(line.enters() for _ in range(STARTS_PER_TURN))
 
 
 async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> None:
     ladder = DegradationLadder()
     line, begun, told = AdmissionQueue(ladder), list[int](), list[float]()
-    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(4 * EACH_TURN)]
+    tasks = [asyncio.create_task(come(line, name, begun)) for name in range(4 * STARTS_PER_TURN)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0)
         told.append(ladder.waiting_ms)
@@ -103,14 +103,14 @@ async def crowd(door: CashierApp, count: int) -> list[tuple[int | None, bytes]]:
 
 
 async def test_all_of_a_crowd_are_answered() -> None:
-    answers = await crowd(app(FakeEngine(), ladder=DegradationLadder()), 10 * EACH_TURN)
+    answers = await crowd(app(FakeEngine(), ladder=DegradationLadder()), 10 * STARTS_PER_TURN)
     assert {status for status, _ in answers} == {200}
 
 
 async def test_a_crowd_that_would_wait_too_long_is_told_so_before_anything_is_asked_for_it() -> None:
     engine = FakeEngine()
     answers = await crowd(
-        app(engine, ladder=DegradationLadder(ShedSettings(dim_lag_ms=1, refuse_lag_ms=2))), 50 * EACH_TURN
+        app(engine, ladder=DegradationLadder(ShedSettings(dim_lag_ms=1, refuse_lag_ms=2))), 50 * STARTS_PER_TURN
     )
     refused = [body for status, body in answers if status == 503]
     assert refused
@@ -121,8 +121,8 @@ async def test_a_crowd_that_would_wait_too_long_is_told_so_before_anything_is_as
 async def test_the_deadline_counts_from_when_they_came() -> None:
     engine = FakeEngine()
     began_ns = perf_counter_ns()
-    await crowd(app(engine), 5 * EACH_TURN)
+    await crowd(app(engine), 5 * STARTS_PER_TURN)
     came = engine.since_ns
     assert all(began_ns <= each <= perf_counter_ns() for each in came)
     assert max(came) - min(came) <= perf_counter_ns() - began_ns
-    assert len(came) == 5 * EACH_TURN
+    assert len(came) == 5 * STARTS_PER_TURN

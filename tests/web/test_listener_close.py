@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cashier.web.listener_close import refuse_new
+from cashier.web.listener_close import refuse_new_connections
 
 
 def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
@@ -14,7 +14,7 @@ def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.create_connection(listening.getsockname(), timeout=5) as waiting,
     ):
-        assert refuse_new([listening])
+        assert refuse_new_connections([listening])
         with pytest.raises(TimeoutError):
             socket.create_connection(listening.getsockname(), timeout=0.2)
         accepted, _ = listening.accept()
@@ -26,4 +26,4 @@ def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
 def test_where_there_is_no_such_filter_it_says_so() -> None:
     with socket.socket() as closed:
         closed.close()
-        assert not refuse_new([closed])
+        assert not refuse_new_connections([closed])

@@ -15,7 +15,7 @@ from cashier.payments.errors import CheckUnavailable, InFlight, OrderBusy, RiskR
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth
-from cashier.web.problem import KNOWN
+from cashier.web.problem import STATUS_AND_TITLE
 
 from .calling import JSON, Got, call
 from .offers import BODY, SOURCES, FakeEngine
@@ -72,7 +72,7 @@ async def test_its_examples_are_valid_by_its_schemas() -> None:
                 ):
                     check(document, part["schema"], example)
                     assert status < "300" or example["status"] == int(status)
-                    assert status < "300" or KNOWN[example["code"]][0] == int(status)
+                    assert status < "300" or STATUS_AND_TITLE[example["code"]][0] == int(status)
 
 
 async def test_its_request_example_is_answered() -> None:

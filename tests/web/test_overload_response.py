@@ -19,7 +19,15 @@ from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.overload_response import CRITICAL, HIGH, LOW, NORMAL, priority, priority_of, refusal
+from cashier.web.overload_response import (
+    CRITICAL,
+    HIGH,
+    LOW,
+    NORMAL,
+    encode_refusal,
+    plain_request_priority,
+    resolve_priority,
+)
 from cashier.web.plain_request import parse_plain_request
 from tests.web.calling import JSON, call
 from tests.web.offers import BODY, FakeEngine
@@ -40,9 +48,9 @@ class Picky(DegradationLadder):
         self.least = least
         self.asked: list[int] = []
 
-    def admits(self, priority: int, now_ns: int) -> bool:
-        self.asked.append(priority)
-        return priority >= self.least
+    def admits(self, resolve_priority: int, now_ns: int) -> bool:
+        self.asked.append(resolve_priority)
+        return resolve_priority >= self.least
 
 
 @asynccontextmanager
@@ -224,7 +232,7 @@ async def test_a_door_without_our_connection_refuses_too_before_the_body_is_read
 def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(product: bytes, comes: int) -> None:
     found = parse_plain_request(for_product(product))
     assert found is not None
-    assert priority_of(found, no_one) == comes
+    assert plain_request_priority(found, no_one) == comes
 
 
 @pytest.mark.parametrize(
@@ -234,12 +242,12 @@ def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(p
 def test_a_word_says_who_comes_first_and_an_unknown_word_says_nothing(word: bytes, comes: int) -> None:
     found = parse_plain_request(with_header(b"x-priority: \t" + word + b" "))
     assert found is not None
-    assert priority_of(found, everybody) == comes
+    assert plain_request_priority(found, everybody) == comes
 
 
 def test_whoever_is_not_known_may_ask_for_less_but_not_for_more() -> None:
-    assert priority(b"critical", None, NORMAL, no_one) == NORMAL
-    assert priority(b"low", None, HIGH, no_one) == LOW
+    assert resolve_priority(b"critical", None, NORMAL, no_one) == NORMAL
+    assert resolve_priority(b"low", None, HIGH, no_one) == LOW
 
 
 def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_ends() -> None:
@@ -319,4 +327,4 @@ def test_whatever_is_taken_for_one_whole_request_is_one_to_the_parser_too(pieces
 def test_a_bad_request_id_is_not_repeated() -> None:
     found = parse_plain_request(with_header(b"X-Request-Id: a b"))
     assert found is not None
-    assert b"a b" not in refusal(found)
+    assert b"a b" not in encode_refusal(found)

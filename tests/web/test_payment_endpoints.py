@@ -36,7 +36,7 @@ from cashier.payments.errors import (
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import CashierApp, app, owning_app
 from cashier.web.auth import AuthSettings, BearerAuth
-from cashier.web.payment_problems import refused
+from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 from tests.web.calling import JSON, Got, Wire, call, request, scope
 from tests.web.offers import SOURCES, FakeEngine, cny, consultation, opener
@@ -426,7 +426,7 @@ async def test_each_error_of_the_flow_has_its_problem(
 def test_every_error_that_the_flow_has_is_in_the_table() -> None:
     told = {type(error) for error, _, _ in ERRORS}
     assert set(AcceptError.__subclasses__()) <= told
-    assert refused(ZeroDivisionError()) is None
+    assert refusal_for(ZeroDivisionError()) is None
 
 
 async def test_what_a_caller_needs_to_go_on_is_told_with_the_problem(door: CashierApp, payments: FakePayments) -> None:

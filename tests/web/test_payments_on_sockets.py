@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cashier.web import app
-from cashier.web.server import ServerSettings, StoppableServer, serving
+from cashier.web.server import ServerSettings, StoppableServer, make_server
 
 from .offers import FakeEngine
 from .payments import BODY, LIVE, ONE, PAID, TOKEN, FakePayments
@@ -72,7 +72,7 @@ async def running(drain_s: int = 10) -> AsyncIterator[Running]:
     """A server in this loop, until it has stopped."""
     payments = FakePayments()
     payments.open.clear()
-    server = serving(ServerSettings(port=0, drain_s=drain_s), lambda: app(FakeEngine(payments)))
+    server = make_server(ServerSettings(port=0, drain_s=drain_s), lambda: app(FakeEngine(payments)))
     threshold = gc.get_threshold()
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         service = Running(server, listening.getsockname()[1], payments)

@@ -7,15 +7,15 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from cashier.web.problem import KNOWN, FieldProblem, Problem, ProblemCode, problem
+from cashier.web.problem import STATUS_AND_TITLE, FieldProblem, Problem, ProblemCode, make_problem
 
 # By the name of the struct.
 Schemas: TypeAlias = Mapping[str, dict[str, Any]]
 # What an example of a problem says, where it says more than its title.
 Details: TypeAlias = Mapping[ProblemCode, Problem]
 
-EVERY_ANSWER = ("x-request-id", "server-timing", "cache-control")
-EVERY_PAGE = ("x-request-id", "cache-control")
+API_HEADERS = ("x-request-id", "server-timing", "cache-control")
+BASIC_HEADERS = ("x-request-id", "cache-control")
 HEADERS: dict[str, dict[str, Any]] = {
     "x-request-id": {
         "description": "The caller's, where it was sane, else made.",
@@ -51,9 +51,9 @@ def headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def at_fault(field: str, code: str, message: str) -> Problem:
+def invalid_field(field: str, code: str, message: str) -> Problem:
     """An INVALID of one field."""
-    return problem(ProblemCode.INVALID, f"{field} {message}", (FieldProblem(field, code, message),))
+    return make_problem(ProblemCode.INVALID, f"{field} {message}", (FieldProblem(field, code, message),))
 
 
 def problems(
@@ -61,11 +61,11 @@ def problems(
 ) -> dict[str, Any]:
     """By status; codes of one status share its entry, each with its example, and with the headers that all of them have."""
     found: dict[str, Any] = {}
-    for status in sorted({KNOWN[code][0] for code in codes}):
-        same = [code for code in codes if KNOWN[code][0] == status]
+    for status in sorted({STATUS_AND_TITLE[code][0] for code in codes}):
+        same = [code for code in codes if STATUS_AND_TITLE[code][0] == status]
         also = set.intersection(*(set(_also(code)) for code in same))
         found[str(status)] = {
-            "description": "; ".join(KNOWN[code][1] for code in same),
+            "description": "; ".join(STATUS_AND_TITLE[code][1] for code in same),
             "headers": headers(*every, *sorted(also)),
             "content": {
                 "application/problem+json": {
@@ -82,7 +82,7 @@ def secured_codes(*, secured: bool) -> tuple[ProblemCode, ...]:
 
 
 def _example(code: ProblemCode, details: Details) -> dict[str, Any]:
-    return {"value": msgspec.to_builtins(details.get(code) or problem(code, f"{KNOWN[code][1]}."))}
+    return {"value": msgspec.to_builtins(details.get(code) or make_problem(code, f"{STATUS_AND_TITLE[code][1]}."))}
 
 
 def _also(code: ProblemCode) -> tuple[str, ...]:

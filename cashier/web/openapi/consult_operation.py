@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.web.openapi.components import (
-    EVERY_ANSWER,
+    API_HEADERS,
     REQUEST_ID,
     TRACEPARENT,
     Schemas,
-    at_fault,
     headers,
+    invalid_field,
     problems,
     secured_codes,
 )
 from cashier.web.openapi.consultation_examples import ANSWER, REQUEST
 from cashier.web.problem import ProblemCode
-from cashier.web.request_headers import LONGEST_MS
+from cashier.web.request_headers import MAX_TIMEOUT_MS
 
 _PROBLEMS = (
     ProblemCode.MALFORMED,
@@ -29,7 +29,7 @@ _PROBLEMS = (
     ProblemCode.OVERLOADED,
     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
 )
-_DETAILS = {ProblemCode.INVALID: at_fault("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
+_DETAILS = {ProblemCode.INVALID: invalid_field("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
 # OpenAPI 3.1 has no words for the events of a stream; a client reads them as text.
 _EVENTS = {
     "schema": {
@@ -57,13 +57,13 @@ def consult_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool)
         "responses": {
             "200": {
                 "description": "The consultation ran. An order that cannot be paid is an answer too.",
-                "headers": headers(*EVERY_ANSWER),
+                "headers": headers(*API_HEADERS),
                 "content": {
                     "application/json": {"schema": schemas["Consultation"], "example": ANSWER},
                     "text/event-stream": _EVENTS,
                 },
             },
-            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], EVERY_ANSWER, _DETAILS),
+            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], API_HEADERS, _DETAILS),
         },
     }
     if secured:
@@ -76,7 +76,7 @@ def _parameters() -> list[dict[str, Any]]:
         {
             "name": "X-Request-Timeout-Ms",
             "in": "header",
-            "description": f"How long the caller waits. The smallest of this, `deadline_ms` and {LONGEST_MS} counts.",
+            "description": f"How long the caller waits. The smallest of this, `deadline_ms` and {MAX_TIMEOUT_MS} counts.",
             "schema": {"type": "integer", "minimum": 1},
         },
         REQUEST_ID,

@@ -14,7 +14,7 @@ from cashier.fanout.l2.interface import Invalidated
 from cashier.web.invalidate_endpoint import Invalidation
 from cashier.web.openapi.components import HEADERS, Schemas
 from cashier.web.openapi.consult_operation import consult_operation
-from cashier.web.openapi.other_operations import invalidate_operation, page
+from cashier.web.openapi.other_operations import invalidate_operation, simple_operation
 from cashier.web.openapi.payment_operations import payment_paths
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 from cashier.web.problem import Problem
@@ -43,9 +43,9 @@ def document(body_limit_bytes: int, *, secured: bool) -> bytes:
         "/v1/consult": {"post": consult_operation(schemas, body_limit_bytes, secured=secured)},
         "/v1/invalidate": {"post": invalidate_operation(schemas, body_limit_bytes, secured=secured)},
         **payment_paths(schemas, body_limit_bytes, secured=secured),
-        "/healthz": {"get": page("healthz", "Whether the process lives.", None)},
-        "/readyz": {"get": page("readyz", "Whether it wants to be asked.", schemas["Problem"])},
-        "/openapi.json": {"get": page("openapi", "This document.", None)},
+        "/healthz": {"get": simple_operation("healthz", "Whether the process lives.", None)},
+        "/readyz": {"get": simple_operation("readyz", "Whether it wants to be asked.", schemas["Problem"])},
+        "/openapi.json": {"get": simple_operation("openapi", "This document.", None)},
     }
     whole: dict[str, Any] = {
         "openapi": "3.1.0",

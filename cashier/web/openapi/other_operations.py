@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.web.openapi.components import EVERY_PAGE, REQUEST_ID, Schemas, at_fault, headers, problems, secured_codes
+from cashier.web.openapi.components import (
+    BASIC_HEADERS,
+    REQUEST_ID,
+    Schemas,
+    headers,
+    invalid_field,
+    problems,
+    secured_codes,
+)
 from cashier.web.problem import ProblemCode
 
 _PROBLEMS = (
@@ -16,7 +24,7 @@ _PROBLEMS = (
     ProblemCode.INTERNAL,
     ProblemCode.NOT_READY,
 )
-_DETAILS = {ProblemCode.INVALID: at_fault("key", "MISSING", "is required, or prefix in its place")}
+_DETAILS = {ProblemCode.INVALID: invalid_field("key", "MISSING", "is required, or prefix in its place")}
 
 
 def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool) -> dict[str, Any]:
@@ -33,10 +41,10 @@ def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bo
         "responses": {
             "200": {
                 "description": "It is gone. Nothing was remembered: `dropped` is 0.",
-                "headers": headers(*EVERY_PAGE),
+                "headers": headers(*BASIC_HEADERS),
                 "content": {"application/json": done},
             },
-            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], EVERY_PAGE, _DETAILS),
+            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], BASIC_HEADERS, _DETAILS),
         },
     }
     if secured:
@@ -44,17 +52,17 @@ def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bo
     return operation
 
 
-def page(name: str, summary: str, trouble: dict[str, Any] | None) -> dict[str, Any]:
+def simple_operation(name: str, summary: str, trouble: dict[str, Any] | None) -> dict[str, Any]:
     """`trouble`: the schema of what is said instead while it starts or stops; None: nothing is."""
     answer = {
         "description": summary,
-        "headers": headers(*EVERY_PAGE),
+        "headers": headers(*BASIC_HEADERS),
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
     unready = {
         "503": {
             "description": "It starts, or it stops.",
-            "headers": headers(*EVERY_PAGE, "retry-after"),
+            "headers": headers(*BASIC_HEADERS, "retry-after"),
             "content": {"application/problem+json": {"schema": trouble}},
         }
     }

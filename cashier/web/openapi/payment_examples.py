@@ -26,9 +26,9 @@ from cashier.payments.errors import (
     RiskRejected,
     TooManyPayments,
 )
-from cashier.web.openapi.components import at_fault
+from cashier.web.openapi.components import invalid_field
 from cashier.web.openapi.consultation_examples import CONSULTATION
-from cashier.web.payment_problems import refused
+from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import Cancellation, ChallengeAnswer
 from cashier.web.problem import ProblemCode
 
@@ -98,6 +98,6 @@ _STOPPED = {
         EngineUnavailable(),
         TooManyPayments(),
     )
-    if (found := refused(error)) is not None
+    if (found := refusal_for(error)) is not None
 }
-DETAILS = {**_STOPPED, ProblemCode.INVALID: at_fault("Idempotency-Key", "MISSING", "is required")}
+DETAILS = {**_STOPPED, ProblemCode.INVALID: invalid_field("Idempotency-Key", "MISSING", "is required")}

@@ -9,7 +9,7 @@ from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY
 from cashier.payments.settings import LONGEST_WAIT_MS
 from cashier.web.openapi.components import (
-    EVERY_ANSWER,
+    API_HEADERS,
     REQUEST_ID,
     TRACEPARENT,
     Schemas,
@@ -26,7 +26,7 @@ from cashier.web.openapi.payment_examples import (
     SUBMIT,
 )
 from cashier.web.payment_endpoints import PAYMENTS_PATH
-from cashier.web.payment_requests import KEY, TOKEN
+from cashier.web.payment_requests import KEY_HEADER, TOKEN_HEADER
 from cashier.web.problem import ProblemCode
 
 _ALWAYS = (ProblemCode.INVALID, ProblemCode.INTERNAL, ProblemCode.PAYMENTS_NOT_CONFIGURED, ProblemCode.NOT_READY)
@@ -54,7 +54,7 @@ _OF_ONE = (ProblemCode.NOT_FOUND, ProblemCode.TOKEN_OTHER_PAYMENT)
 _LOOKED_AT = (ProblemCode.KEY_REUSED, ProblemCode.OVERLOADED)
 
 _KEY_PARAMETER = {
-    "name": KEY,
+    "name": KEY_HEADER,
     "in": "header",
     "required": True,
     "description": "Names this payment among all of its caller's: the same key with the same body is the same payment, however often it is"
@@ -112,7 +112,7 @@ class _Document:
                 **problems(
                     (*codes, *_ALWAYS, *secured_codes(secured=self._secured)),
                     self._schemas["Problem"],
-                    EVERY_ANSWER,
+                    API_HEADERS,
                     DETAILS,
                 ),
             },
@@ -135,7 +135,7 @@ class _Document:
         """The header is the place for it where callers say who they are; elsewhere it is one of two."""
         also = "" if self._secured else " `Authorization: Bearer` is taken in its place."
         return {
-            "name": TOKEN,
+            "name": TOKEN_HEADER,
             "in": "header",
             "required": required,
             "description": f"The latest `payment_token` of the payment.{also} Never in the url, which ends in logs.",
@@ -182,7 +182,7 @@ class _Document:
         parameters = [_ID_PARAMETER, self.token(required=True)]
         answer = {
             "description": "It is followed.",
-            "headers": headers(*EVERY_ANSWER),
+            "headers": headers(*API_HEADERS),
             "content": {"text/event-stream": _EVENTS},
         }
         codes = (*_OF_ONE, *_TOKEN, *_LOOKED_AT, ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT)
@@ -192,7 +192,7 @@ class _Document:
 
     def _payment(self, description: str, example: dict[str, Any]) -> dict[str, Any]:
         content = {"application/json": {"schema": self._schemas["Payment"], "example": example}}
-        return {"description": description, "headers": headers(*EVERY_ANSWER), "content": content}
+        return {"description": description, "headers": headers(*API_HEADERS), "content": content}
 
 
 def payment_paths(schemas: Schemas, body_limit_bytes: int, *, secured: bool) -> dict[str, Any]:
