@@ -1,2 +1,5 @@
-"""Acceptance: take a payment through, once, whatever happens. Stateless: what lasts is the engine's and the acquirer's, what travels is
-in tokens. It is handed its upstreams; no wire and no web is known here."""
+"""Acceptance: take a payment through exactly once.
+
+Stateless: durable state is at the engine and the acquirer, everything else travels in signed tokens.
+The package receives its upstreams as ports and knows neither wire nor web.
+"""

@@ -16,7 +16,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pan import payment_pan_fields
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_id import fingerprint, payment_id
-from cashier.domain.payment_request import PaymentChoice, Device, PaymentMeans, IdempotencyKey, PaymentRequest
+from cashier.domain.payment_request import Device, IdempotencyKey, PaymentChoice, PaymentMeans, PaymentRequest
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice

@@ -1,6 +1,6 @@
-"""Routes: what one worker has learned of the channels, and the routes it gives. State and time meet here; every decision is in `domain`.
+"""Channel health of one worker: state and time for the routing rules, whose decisions are pure and live in `domain`.
 
-Each worker learns for itself, from the payments that it saw end. Nothing is shared, so nothing has to be reached to route a payment.
+Each worker learns from the payments that it saw end. Nothing is shared, so routing a payment needs no remote call.
 """
 
 from __future__ import annotations
@@ -8,65 +8,65 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 
-from cashier.domain.channel_health import ChannelOutcome, ChannelRecord, passed_over, probed, with_outcome
+from cashier.domain.channel_health import ChannelOutcome, ChannelRecord, with_outcome, with_probe, with_skip
 from cashier.domain.facts import Channel
 from cashier.domain.routing import RoutingDecision, route
 from cashier.domain.routing_rules import RoutedPayment, Routing
 
-# Far more than any gateway has; a bound all the same. What was heard of longest ago goes, and is then as at a cold start.
+# Far more than any gateway has. The channel without news for longest is dropped and starts cold again.
 MAX_CHANNELS = 10_000
-# A payment is heard of by whoever polls it, and counts once. Later than so many others it would count again.
-MAX_ENDED = 50_000
+# Every query of an ended payment reports its outcome again; within this many payments it counts once.
+MAX_COUNTED = 50_000
 
 
 class ChannelHealth:
-    """`records` by channel id. Times are seconds of one clock that only goes forward (`time.monotonic`)."""
+    """`records` by channel id. Times are seconds of one monotonic clock."""
 
     def __init__(self, routing: Routing) -> None:
         self.routing = routing
         self.records: OrderedDict[str, ChannelRecord] = OrderedDict()
-        self._ended: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._counted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def reconfigure(self, routing: Routing) -> None:
-        """Other rules and numbers from now on. Nothing learned is lost."""
+        """Replace rules and numbers. Keeps everything learned."""
         self.routing = routing
 
     def route(
         self,
-        passage: RoutedPayment,
+        payment: RoutedPayment,
         channels: Sequence[Channel],
         payment_id: str,
         now_s: float,
         tried: Set[str] = frozenset(),
     ) -> RoutingDecision:
-        """See `routing.route`. To be called once a payment: sick channels are counted as tried or passed over."""
-        found = route(self.routing, passage, channels, self.records, int(now_s), payment_id, tried)
-        for rated in found.rated:
-            if rated.sick and rated.channel_id == found.channel_id:
-                self.records[rated.channel_id] = probed(self.records[rated.channel_id], int(now_s))
+        """Route one payment, see `routing.route`. Call once per payment: it counts probes of sick channels."""
+        decision = route(self.routing, payment, channels, self.records, int(now_s), payment_id, tried)
+        for rated in decision.rated:
+            if rated.sick and rated.channel_id == decision.channel_id:
+                self.records[rated.channel_id] = with_probe(self.records[rated.channel_id], int(now_s))
             elif rated.sick and not tried:
-                self.records[rated.channel_id] = passed_over(self.records[rated.channel_id])
-        return found
+                self.records[rated.channel_id] = with_skip(self.records[rated.channel_id])
+        return decision
 
-    def worked(self, payment_id: str, channel_id: str, began_s: float, now_s: float) -> None:
-        """The payment that had gone to the channel at `began_s` succeeded. A second time it changes nothing."""
-        self._hear(payment_id, channel_id, ChannelOutcome.WORKED, began_s, now_s)
+    def record_success(self, payment_id: str, channel_id: str, sent_s: float, now_s: float) -> None:
+        """The payment that was sent to the channel at `sent_s` succeeded. Idempotent."""
+        self._record(payment_id, channel_id, ChannelOutcome.WORKED, sent_s, now_s)
 
-    def failed(self, payment_id: str, channel_id: str, code: str, began_s: float, now_s: float) -> None:
-        """It failed for good, with the engine's code. Never to be called for one whose fate is unknown."""
-        self._hear(payment_id, channel_id, self.routing.blame.outcome(code), began_s, now_s)
+    def record_failure(self, payment_id: str, channel_id: str, code: str, sent_s: float, now_s: float) -> None:
+        """The payment failed for good, with the engine's code. Idempotent. Never call it for an unknown outcome."""
+        self._record(payment_id, channel_id, self.routing.blame.outcome(code), sent_s, now_s)
 
-    def _hear(
-        self, payment_id: str, channel_id: str, outcome: ChannelOutcome | None, began_s: float, now_s: float
+    def _record(
+        self, payment_id: str, channel_id: str, outcome: ChannelOutcome | None, sent_s: float, now_s: float
     ) -> None:
-        if outcome is None or (payment_id, channel_id) in self._ended:
+        if outcome is None or (payment_id, channel_id) in self._counted:
             return
-        self._ended[payment_id, channel_id] = None
-        if len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
+        self._counted[payment_id, channel_id] = None
+        if len(self._counted) > MAX_COUNTED:
+            self._counted.popitem(last=False)
         before = self.records.get(channel_id, ChannelRecord())
         self.records[channel_id] = with_outcome(
-            before, outcome, int(began_s), int(now_s), self.routing.learning, self.routing.sick
+            before, outcome, int(sent_s), int(now_s), self.routing.learning, self.routing.sick
         )
         self.records.move_to_end(channel_id)
         if len(self.records) > MAX_CHANNELS:
@@ -74,4 +74,4 @@ class ChannelHealth:
 
     def __repr__(self) -> str:
         sick = [channel_id for channel_id, record in self.records.items() if record.sick]
-        return f"<Routes {len(self.records)} channels heard of, sick: {', '.join(sick) or 'none'}>"
+        return f"<ChannelHealth channels={len(self.records)} sick={','.join(sick) or 'none'}>"

@@ -1,4 +1,4 @@
-"""Why an acceptance came to no payment. Each is raised with nothing sent to the engine by the call that raises it, but for `InFlight`."""
+"""Exceptions for a submit or a challenge answer that was refused. The refused call sent nothing, except `InFlight`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cashier.fanout.ask import SourceReport
 
 
 class AcceptError(Exception):
-    """A submit, or an answer to a challenge, that was not taken further."""
+    """A submit, or an answer to a challenge, was refused."""
 
 
 class FieldFault(Struct, frozen=True):
-    """What is wrong with one field of the request, by its path. The value is not repeated."""
+    """A fault of one request field, by its path. The value is not repeated."""
 
     field: str
     code: str
@@ -22,7 +22,7 @@ class FieldFault(Struct, frozen=True):
 
 
 class Invalid(AcceptError):
-    """Fields that are missing for this way to pay, or that hold what they may not."""
+    """Fields are missing for this payment method, or hold an invalid value."""
 
     def __init__(self, faults: tuple[FieldFault, ...]) -> None:
         super().__init__("; ".join(f"{fault.field} {fault.message}" for fault in faults))
@@ -34,11 +34,11 @@ class KeyReused(AcceptError):
 
 
 class InFlight(AcceptError):
-    """The same submit is under way, here at a stop or elsewhere, and has not come to an end while it was waited for. It may be sent."""
+    """The same submit is still under way in another worker, or a stop interrupted it. It may have been sent."""
 
 
 class OrderBusy(AcceptError):
-    """Another attempt on the order lives."""
+    """Another attempt on the order is live."""
 
     def __init__(self, payment_id: str) -> None:
         super().__init__(f"Payment {payment_id} is under way for this order.")
@@ -46,7 +46,7 @@ class OrderBusy(AcceptError):
 
 
 class ConsultChanged(AcceptError):
-    """What the payer agreed to is not what it is now. `consultation` is a fresh one to choose from."""
+    """The accepted offer no longer holds. `consultation` is a fresh one to choose from."""
 
     def __init__(self, changes: tuple[Change, ...], consultation: Consultation) -> None:
         super().__init__(", ".join(change.what for change in changes))
@@ -55,15 +55,18 @@ class ConsultChanged(AcceptError):
 
 
 class RiskRejected(AcceptError):
-    """The risk service refuses the payment. Its reason is for operators: see `code`, which no payer is told."""
+    """The risk service rejected the payment. `code` is for operators and must not reach the payer."""
 
     def __init__(self, code: str | None) -> None:
-        super().__init__(code or "no reason told")
+        super().__init__(code or "no reason given")
         self.code = code
 
 
 class CheckUnavailable(AcceptError):
-    """A check that may refuse money could not be made. `silent`: who did not answer; `sources`: reports of all that were asked."""
+    """A check that could refuse the payment could not be made.
+
+    `silent`: the sources without a usable answer. `sources`: the reports of all that were called.
+    """
 
     def __init__(self, silent: tuple[str, ...], sources: tuple[SourceReport, ...] = ()) -> None:
         super().__init__(f"No usable answer from {', '.join(silent)}.")
@@ -72,9 +75,11 @@ class CheckUnavailable(AcceptError):
 
 
 class EngineUnavailable(AcceptError):
-    """The payment engine could not be reached, or did not say whether it has the payment. Nothing was sent by this call; an earlier one
-    with the same key may have been."""
+    """The engine was unreachable, or did not say whether it has the payment.
+
+    This call sent nothing; an earlier one with the same key may have.
+    """
 
 
 class TooManyPayments(AcceptError):
-    """As many payments are under way in this worker as it takes on."""
+    """This worker already runs as many payments, or holds as many waiting callers, as configured."""

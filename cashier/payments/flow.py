@@ -1,8 +1,8 @@
-"""The acceptance flow: submit, answer a challenge, cancel, look, follow. Each begins by looking what there is already.
+"""Acceptance flow: submit, answer a challenge, cancel, look, follow. Each starts from what engine and token already know.
 
-submit   look up → tokens → fresh checks → risk → (challenge →) route → legs → engine → where it stands
-answer   look up → verify → fresh checks → route → legs → engine → where it stands
-cancel, look, follow   engine and acquirer → (reverse →) where it stands
+submit                look up → tokens → recheck → risk → (challenge →) route → legs → engine → status
+answer                look up → verify → recheck → route → legs → engine → status
+cancel, look, follow  engine and acquirer → (reverse →) status
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
 from cashier.domain.catalog import Catalog
-from cashier.domain.challenge_progress import ChallengeProgress, RiskChallengeTerms, ChallengeState, answered, carried, challenge_state
+from cashier.domain.challenge_progress import (
+    ChallengeProgress,
+    ChallengeState,
+    RiskChallengeTerms,
+    answered,
+    carried,
+    challenge_state,
+)
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
@@ -40,14 +47,14 @@ from cashier.domain.risk_contract import (
 from cashier.domain.status_mapping import engine_report
 from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
 from cashier.payments.attempt import (
-    LOOKING_S,
+    QUERYABLE_S,
     Attempt,
-    acts_until,
-    bounded,
+    attempt_from_request,
+    attempt_from_token,
     order_key,
+    payer_deadline_s,
     refuse_card_numbers,
-    resumed,
-    submitted,
+    validated,
 )
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.channel_health import ChannelHealth
@@ -75,60 +82,68 @@ from cashier.tokens.payment_token import PaymentClaims
 from cashier.tokens.token_service import TokenService
 
 _log = structlog.get_logger("cashier.payments")
-_WAS_WRONG = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
-_WAITS_FOR_PAYER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
+_CHALLENGE_OPEN = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
+_WRONG_ANSWER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
 
 
 class PaymentFlow:
-    """Takes payments through. It holds what is under way in this worker, and no payment. `now` is the wall clock."""
+    """Takes payments through. Holds the runs under way in this worker, but no payments. `now` is the wall clock."""
 
     def __init__(
         self,
-        upstreams: PaymentPorts,
-        recheck: ConsultUncached,
+        ports: PaymentPorts,
+        consult_uncached: ConsultUncached,
         catalog: Catalog,
-        signer: TokenService,
-        routes: ChannelHealth,
-        live: LiveAttempts,
+        tokens: TokenService,
+        channel_health: ChannelHealth,
+        live_attempts: LiveAttempts,
         settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         call_headers: Callable[[str | None, str | None], Any],
     ) -> None:
-        self._upstreams = upstreams
-        self._signer = signer
-        self._routes = routes
+        self._ports = ports
+        self._tokens = tokens
+        self._channel_health = channel_health
         self._now = now
         self._monotonic = monotonic
         self._call_headers = call_headers
-        self._submits: SingleFlight[Payment] = SingleFlight(
+        self._runs: SingleFlight[Payment] = SingleFlight(
             settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
         )
-        self._looking = StatusQuery(upstreams, settings, now)
-        self._alone = AttemptGuard(live, upstreams.engine, settings)
-        self._telling = StatusPresenter(
-            self._looking, self._alone, routes, signer.payment_token, catalog, settings, now, monotonic
+        self._status_query = StatusQuery(ports, settings, now)
+        self._attempt_guard = AttemptGuard(live_attempts, ports.engine, settings)
+        self._presenter = StatusPresenter(
+            self._status_query,
+            self._attempt_guard,
+            channel_health,
+            tokens.payment_token,
+            catalog,
+            settings,
+            now,
+            monotonic,
         )
-        self.reconfigure(recheck, catalog, settings)
+        self.reconfigure(consult_uncached, catalog, settings)
 
     def __repr__(self) -> str:
-        return f"<Acceptance under_way={len(self._submits)} {self._telling!r} {self._alone!r}>"
+        return f"<PaymentFlow under_way={len(self._runs)} {self._presenter!r} {self._attempt_guard!r}>"
 
-    def reconfigure(self, recheck: ConsultUncached, catalog: Catalog, settings: AcceptSettings) -> None:
-        """Other words, terms and times from now on. Nothing under way is lost."""
-        self._catalog = self._telling.catalog = catalog
-        self._settings = self._looking.settings = self._alone.settings = self._telling.settings = settings
-        self._checking = Recheck(recheck, self._upstreams.acquirer, settings)
-        self._sending = Submitter(self._upstreams.engine, self._routes, settings, self._monotonic)
+    def reconfigure(self, consult_uncached: ConsultUncached, catalog: Catalog, settings: AcceptSettings) -> None:
+        """Replace texts, terms and time budgets. Keeps everything under way."""
+        self._catalog = self._presenter.catalog = catalog
+        self._settings = settings
+        self._status_query.settings = self._attempt_guard.settings = self._presenter.settings = settings
+        self._recheck = Recheck(consult_uncached, self._ports.acquirer, settings)
+        self._submitter = Submitter(self._ports.engine, self._channel_health, settings, self._monotonic)
 
     def stop_waiting(self) -> None:
-        """From now on nobody waits: long polls come back with what is known, and whoever follows is told no more."""
-        self._telling.stop_waiting()
+        """End all waiting for good: long polls return what is known, streams end."""
+        self._presenter.stop_waiting()
 
     async def drain(self) -> None:
-        """When nothing is under way any more. For a stop, which bounds it."""
-        await self._submits.drain()
-        await self._telling.drain()
+        """Wait until nothing is under way. The caller bounds the time."""
+        await self._runs.drain()
+        await self._presenter.drain()
 
     async def submit(
         self,
@@ -138,24 +153,25 @@ class PaymentFlow:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Accept a payment, or say how the one that was accepted under this key stands.
+        """Accept a payment, or return the status of the payment that was accepted under this key.
 
-        It goes on though its caller goes away. Raises `TokenRefused`, `AcceptError` and `OrderUnknown`: then this call has sent nothing,
-        but for `InFlight`, which says so. msgspec.ValidationError for a request that breaks its types' bounds.
+        Continues if the caller is cancelled. Raises `TokenRefused`, `AcceptError` or `OrderUnknown`: then this call sent
+        nothing, except for `InFlight`. Raises msgspec.ValidationError for a request out of bounds.
         """
-        request = bounded(request, idempotency_key)
-        # What is no token of ours, or of something else, gets no further. That it has expired counts only where there is no payment yet.
-        claims = self._signer.read_consult_token(request.consult_token)
+        request = validated(request, idempotency_key)
+        # Refuse a wrong token at once. An expired one matters only if the payment does not exist yet: see `_submit`.
+        claims = self._tokens.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
-        attempt = submitted(request, idempotency_key, claims, self._catalog, self._call_headers(request_id, traceparent))
+        call_headers = self._call_headers(request_id, traceparent)
+        attempt = attempt_from_request(request, idempotency_key, claims, self._catalog, call_headers)
         try:
             return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, claims))
         except FingerprintMismatch:
-            # Another body is under way here, which need not be the one that the key belongs to: another worker may have sent this one.
-            found = await self._found(attempt)
-            if found is None:
+            # Another body is under way here, but another worker may have sent this one first.
+            existing = await self._existing(attempt)
+            if existing is None:
                 raise KeyReused from None
-            return found
+            return existing
 
     async def answer(
         self,
@@ -166,24 +182,24 @@ class PaymentFlow:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """The payer's answer to the challenge; the same payment goes on where it is right. Raises what `submit` does."""
+        """Answer the challenge with `value`. If it is right, the same payment continues. Raises what `submit` does."""
         refuse_card_numbers({"value": value})
-        claims = self._read(payment_id, payment_token)
+        claims = self._read_token(payment_id, payment_token)
         call_headers = self._call_headers(request_id, traceparent)
-        # Two tabs with the same answer are one; another answer is another, and is counted.
-        number = claims.challenge.challenge_id if claims.challenge is not None else ""
-        key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {number} {value}'.encode()).hexdigest()}"
+        # Two tabs with the same answer share a run. A different answer is a new run, and risk counts it.
+        challenge_id = claims.challenge.challenge_id if claims.challenge is not None else ""
+        key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {challenge_id} {value}'.encode()).hexdigest()}"
         return await self._run(key, "", lambda: self._answer(claims, value, call_headers))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
-        """The caller wants no more of it. What has been paid stays paid; what cannot be ended yet is ended by who looks with the new token.
+        """Cancel the payment if it is not paid. If it cannot end yet, later calls with the new token end it.
 
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
-        claims = replace(self._read(payment_id, payment_token), cancelled=True)
-        return await self._telling.stood(claims, self._call_headers(request_id, traceparent))
+        claims = replace(self._read_token(payment_id, payment_token), cancelled=True)
+        return await self._presenter.current(claims, self._call_headers(request_id, traceparent))
 
     async def look(
         self,
@@ -194,194 +210,201 @@ class PaymentFlow:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Where it stands now. With `wait_ms` it comes back when that changes, when it is over, or after so long."""
-        claims = self._read(payment_id, payment_token)
-        return await self._telling.look(claims, payment_token, self._call_headers(request_id, traceparent), wait_ms)
+        """Return the current status. With `wait_ms`: after a change, a final status, or that time."""
+        claims = self._read_token(payment_id, payment_token)
+        return await self._presenter.look(claims, payment_token, self._call_headers(request_id, traceparent), wait_ms)
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> AsyncGenerator[Payment, None]:
-        """Where it stands, at once and whenever that changes. Ends after a final status, or after `follow_s`. Raises before the first only;
-        to be closed by who does not take all."""
-        claims = self._read(payment_id, payment_token)
+        """Yield the status now and after each change, until a final one or `follow_s`.
+
+        Raises what `look` does, before the first status only. Close the generator (`contextlib.aclosing`) if you stop
+        early.
+        """
+        claims = self._read_token(payment_id, payment_token)
         async with aclosing(
-            self._telling.follow(claims, payment_token, self._call_headers(request_id, traceparent))
+            self._presenter.follow(claims, payment_token, self._call_headers(request_id, traceparent))
         ) as payments:
             async for payment in payments:
                 yield payment
 
     async def _submit(self, attempt: Attempt, claims: ConsultClaims) -> Payment:
-        found = await self._found(attempt)
-        if found is not None:
-            return found
-        self._alone.must_be_same(attempt)
+        existing = await self._existing(attempt)
+        if existing is not None:
+            return existing
+        self._attempt_guard.require_same_body(attempt)
         claims.must_hold(self._now().timestamp())
-        return await self._checked_alone(attempt, partial(self._decide, attempt))
+        return await self._recheck_exclusively(attempt, partial(self._decide, attempt))
 
     async def _answer(self, claims: PaymentClaims, value: str, call_headers: Any) -> Payment:
-        attempt, challenge = resumed(claims, call_headers), claims.challenge
-        found = await self._found(attempt, claims)
-        if found is not None:
-            return found
-        if claims.cancelled or challenge is None or challenge_state(challenge, self._now().timestamp()) is not ChallengeState.OPEN:
-            return await self._telling.stood(claims, call_headers)
-        verified = await self._upstreams.risk.verify(
+        attempt, challenge = attempt_from_token(claims, call_headers), claims.challenge
+        existing = await self._existing(attempt, claims)
+        if existing is not None:
+            return existing
+        if claims.cancelled or challenge is None or not self._is_open(challenge):
+            return await self._presenter.current(claims, call_headers)
+        verification = await self._ports.risk.verify(
             challenge.challenge_id, claims.payment_id, value, call_headers, self._settings.decide_ms
         )
-        match verified:
+        match verification:
             case Unanswered(error):
-                _log.warning(
-                    "the risk service did not say whether an answer passed",
-                    payment_id=claims.payment_id,
-                    why=error.detail,
-                )
+                _log.warning("no answer from risk to a verification", payment_id=claims.payment_id, why=error.detail)
                 raise CheckUnavailable(("risk",))
             case WrongAnswer(attempts_left):
-                return await self._challenged(claims, answered(challenge, attempts_left), call_headers)
+                return await self._not_passed(claims, answered(challenge, attempts_left), call_headers)
             case Expired():
-                over = replace(challenge, expires_at=min(challenge.expires_at, int(self._now().timestamp())))
-                return await self._challenged(claims, over, call_headers)
-            case Passed() | NoChallenge():
-                return await self._resume(attempt, challenge, passed=isinstance(verified, Passed))
+                expired = replace(challenge, expires_at=min(challenge.expires_at, self._now_s()))
+                return await self._not_passed(claims, expired, call_headers)
+            case Passed():
+                return await self._recheck_exclusively(
+                    attempt, lambda rechecked: self._send(attempt, rechecked, challenge.decision_id)
+                )
+            case NoChallenge():
+                return await self._recheck_exclusively(
+                    attempt, lambda rechecked: self._decide(attempt, rechecked, challenge)
+                )
 
-    async def _resume(self, attempt: Attempt, challenge: ChallengeProgress, *, passed: bool) -> Payment:
-        """After a challenge: the same decision, but everything else is checked again. One that risk does not know is decided anew."""
-        if passed:
-            return await self._checked_alone(
-                attempt, lambda checked: self._send(attempt, checked, challenge.decision_id)
-            )
-        return await self._checked_alone(attempt, lambda checked: self._decide(attempt, checked, challenge))
-
-    async def _checked_alone(
-        self, attempt: Attempt, go_on: Callable[[RecheckedOffer], Coroutine[Any, Any, Payment]]
+    async def _recheck_exclusively(
+        self, attempt: Attempt, proceed: Callable[[RecheckedOffer], Coroutine[Any, Any, Payment]]
     ) -> Payment:
-        """Check everything and `go_on`, as the only one at this submit and at this order; or what another has brought it to meanwhile."""
-        async with self._alone.at_submit(attempt, partial(self._found, attempt)) as brought:
-            if brought is not None:
-                return brought
-            async with self._alone.at_order(attempt):
+        """Recheck and `proceed` as the only run of this submit and of this order.
+
+        Returns the existing payment if another worker has sent it meanwhile.
+        """
+        async with self._attempt_guard.submit_turn(attempt, partial(self._existing, attempt)) as existing:
+            if existing is not None:
+                return existing
+            async with self._attempt_guard.order_claim(attempt):
                 try:
-                    checked = await self._checking.checked(attempt)
+                    rechecked = await self._recheck.check(attempt)
                 except AlreadySubmitted:
-                    return await self._ours(attempt)
-                return await go_on(checked)
+                    return await self._already_submitted(attempt)
+                return await proceed(rechecked)
 
     async def _decide(
-        self, attempt: Attempt, checked: RecheckedOffer, before: ChallengeProgress | None = None
+        self, attempt: Attempt, rechecked: RecheckedOffer, before: ChallengeProgress | None = None
     ) -> Payment:
-        """What risk says: on to the engine, or first to the payer."""
-        decided = await self._upstreams.risk.decide(_inquiry(attempt, checked), attempt.call_headers, self._settings.decide_ms)
-        match decided:
+        """Ask risk: on to the engine, or first a challenge. `before`: the challenge that risk no longer knows."""
+        decision = await self._ports.risk.decide(
+            _inquiry(attempt, rechecked), attempt.call_headers, self._settings.decide_ms
+        )
+        match decision:
             case Unanswered(error):
-                _log.warning("the risk service did not decide", payment_id=attempt.payment_id, why=error.detail)
-                raise CheckUnavailable(("risk",), checked.consultation.sources)
+                _log.warning("no decision from risk", payment_id=attempt.payment_id, why=error.detail)
+                raise CheckUnavailable(("risk",), rechecked.consultation.sources)
             case Rejected(code=code):
                 _log.info(
-                    "risk rejects a payment",
+                    "payment rejected by risk",
                     payment_id=attempt.payment_id,
-                    code=code if code is None or code.isidentifier() else "strange",
+                    code=code if code is None or code.isidentifier() else "malformed",
                 )
                 raise RiskRejected(code)
             case Accepted(decision_id):
-                return await self._send(attempt, checked, decision_id)
+                return await self._send(attempt, rechecked, decision_id)
             case Challenged(decision_id, asked):
-                challenge = self._carried(attempt, asked, decision_id, before)
-                await self._alone.bind(attempt, challenge.expires_at - self._now_s())
+                challenge = self._next_challenge(attempt, asked, decision_id, before)
+                await self._attempt_guard.bind_key(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
-                await self._alone.ended(
-                    order_key(attempt.chosen), attempt.payment_id
-                )  # a payer who walks away keeps no other out
-                return self._telling.told(claims, _WAITS_FOR_PAYER)
+                # A payer who abandons a challenge must not keep other attempts out.
+                await self._attempt_guard.mark_ended(order_key(attempt.chosen), attempt.payment_id)
+                return self._presenter.present(claims, _CHALLENGE_OPEN)
 
-    def _carried(
+    def _next_challenge(
         self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: ChallengeProgress | None
     ) -> ChallengeProgress:
-        """Raises `RiskRejected` where nobody is there to answer, or too many were asked already."""
+        """Raises `RiskRejected` if no payer is present to answer, or after too many challenges."""
         if attempt.kind is Kind.AGREEMENT:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
-        told = RiskChallengeTerms(
+        terms = RiskChallengeTerms(
             asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
         )
-        challenge = carried(told, decision_id, self._now_s(), before)
-        if challenge is None or challenge_state(challenge, self._now().timestamp()) is not ChallengeState.OPEN:
+        challenge = carried(terms, decision_id, self._now_s(), before)
+        if challenge is None or not self._is_open(challenge):
             raise RiskRejected("CHALLENGES_SPENT")
         return challenge
 
-    async def _challenged(self, claims: PaymentClaims, challenge: ChallengeProgress, call_headers: Any) -> Payment:
-        """After an answer that did not pass: again, or it is over."""
+    async def _not_passed(self, claims: PaymentClaims, challenge: ChallengeProgress, call_headers: Any) -> Payment:
+        """After an answer that did not pass: the payer may try again, or the challenge is over."""
         claims = replace(claims, challenge=challenge)
-        if challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN:
-            return self._telling.told(claims, _WAS_WRONG)
-        return await self._telling.stood(claims, call_headers)
+        if self._is_open(challenge):
+            return self._presenter.present(claims, _WRONG_ANSWER)
+        return await self._presenter.current(claims, call_headers)
 
-    async def _send(self, attempt: Attempt, checked: RecheckedOffer, decision_id: str) -> Payment:
-        prepared = self._sending.prepared(attempt, checked, decision_id)
-        expires_at = acts_until(attempt.kind, self._catalog, self._now(), checked.consultation.order.expires_at)
+    def _is_open(self, challenge: ChallengeProgress) -> bool:
+        return challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN
+
+    async def _send(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> Payment:
+        prepared = self._submitter.prepare(attempt, rechecked, decision_id)
+        expires_at = payer_deadline_s(attempt.kind, self._catalog, self._now(), rechecked.consultation.order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
-        engine = await self._sending.sent(attempt, prepared)
+        engine = await self._submitter.submit(attempt, prepared)
         if engine.word is not EngineReportStatus.SILENT:
-            await self._alone.unbind(attempt, sent=True)
-        return await self._telling.stood(
-            claims, attempt.call_headers, await self._looking.confirmed(engine, attempt.chosen.order_id, attempt.call_headers)
-        )
+            await self._attempt_guard.unbind_key(attempt, sent=True)
+        upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, attempt.call_headers)
+        return await self._presenter.current(claims, attempt.call_headers, upstream)
 
-    async def _found(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
-        """The payment of this id, where the engine has it. Raises `EngineUnavailable` where that cannot be said, and `KeyReused`.
+    async def _existing(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
+        """Look the payment up by its id. None if the engine does not have it.
 
-        `claims`: of the token that it came in, which knows why a payment was never sent.
+        `claims`: of the caller's token, which knows why a payment was never sent.
+        Raises `EngineUnavailable` if the engine does not say; `KeyReused`.
         """
         chosen = attempt.chosen
-        looked = await self._upstreams.engine.look_up(
+        looked_up = await self._ports.engine.look_up(
             attempt.payment_id, chosen.order_id, attempt.call_headers, self._settings.look_ms
         )
-        if isinstance(looked, Unanswered):
+        if isinstance(looked_up, Unanswered):
             raise EngineUnavailable
-        if not isinstance(looked, EngineAnswered):
+        if not isinstance(looked_up, EngineAnswered):
             return None
-        if looked.payment.fingerprint is None:
-            self._alone.must_be_same(attempt)
-        elif looked.payment.fingerprint != attempt.fingerprint:
+        if looked_up.payment.fingerprint is None:
+            self._attempt_guard.require_same_body(attempt)
+        elif looked_up.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
-        heard = await self._looking.confirmed(engine_report(looked), chosen.order_id, attempt.call_headers)
-        if claims is None or (claims.sent_at is None and heard.engine.word is not EngineReportStatus.FAILED):
-            claims = self._sent_claims(attempt, looked.payment)
-        return await self._telling.stood(claims, attempt.call_headers, heard)
+        upstream = await self._status_query.with_acquirer(
+            engine_report(looked_up), chosen.order_id, attempt.call_headers
+        )
+        if claims is None or (claims.sent_at is None and upstream.engine.word is not EngineReportStatus.FAILED):
+            claims = self._sent_claims(attempt, looked_up.payment)
+        return await self._presenter.current(claims, attempt.call_headers, upstream)
 
-    async def _ours(self, attempt: Attempt) -> Payment:
-        """Of an attempt that the acquirer has heard of. Raises what `_found` does."""
-        return await self._found(attempt) or await self._telling.stood(self._sent_claims(attempt, None), attempt.call_headers)
+    async def _already_submitted(self, attempt: Attempt) -> Payment:
+        """The payment that the acquirer already knows. Raises what `_existing` does."""
+        existing = await self._existing(attempt)
+        return existing or await self._presenter.current(self._sent_claims(attempt, None), attempt.call_headers)
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
-        """Of a payment that the engine has, and of which nothing else is known any more: since when it has it, as far as it says."""
+        """Claims of a payment that another run sent: the engine's time of the submit if it has one, else now."""
         since = now = self._now()
         if (
             payment is not None
             and payment.submitted_at is not None
-            and payment.submitted_at > now - timedelta(seconds=LOOKING_S)
+            and payment.submitted_at > now - timedelta(seconds=QUERYABLE_S)
         ):
             since = min(payment.submitted_at, now)
         return attempt.claims(
-            self._now_s(), acts_until(attempt.kind, self._catalog, since), sent_at=int(since.timestamp())
+            self._now_s(), payer_deadline_s(attempt.kind, self._catalog, since), sent_at=int(since.timestamp())
         )
 
-    def _read(self, payment_id: str, payment_token: str) -> PaymentClaims:
-        return self._signer.read_payment_token(payment_token, payment_id, self._now().timestamp())
+    def _read_token(self, payment_id: str, payment_token: str) -> PaymentClaims:
+        return self._tokens.read_payment_token(payment_token, payment_id, self._now().timestamp())
 
     def _now_s(self) -> int:
         return int(self._now().timestamp())
 
     async def _run(self, key: str, fingerprint: str, work: Callable[[], Coroutine[Any, Any, Payment]]) -> Payment:
         try:
-            return await self._submits.run(key, fingerprint, work)
+            return await self._runs.run(key, fingerprint, work)
         except TooManyRuns:
             raise TooManyPayments from None
         except RunCancelled:
-            # It may have been sent. Whoever asks again with the same key is told.
+            # It may have been sent. A retry with the same key looks it up.
             raise InFlight from None
 
 
-def _inquiry(attempt: Attempt, checked: RecheckedOffer) -> Inquiry:
-    instrument, kind = checked.method.instrument, attempt.kind
+def _inquiry(attempt: Attempt, rechecked: RecheckedOffer) -> Inquiry:
+    instrument, kind = rechecked.method.instrument, attempt.kind
     return Inquiry(
         payment_id=attempt.payment_id,
         order_id=attempt.chosen.order_id,

@@ -1,7 +1,7 @@
-"""Who is at something now: a key, and its one holder, told by all workers to each other in a shared store.
+"""Claims that workers share in a store: for each key, its one holder.
 
-A hint, never a lock. It can be lost, evicted, late or wrong, and then nothing is different but that somebody hears of the other later, from
-who knows. So it keeps nobody waiting for longer than a read, and whatever the store does raises nothing: what cannot be had is `AttemptUnknown`.
+A hint, never a lock. A claim can be lost, evicted, late or wrong; then another holder is noticed later, by the engine.
+So a claim waits no longer than one read of the store, and store failures raise nothing: the result is `AttemptUnknown`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from msgspec import Struct
 from cashier.fanout.l2.valkey_client import key_of
 
 # No source has such a name, so no invalidation reaches these keys.
-_PLACE = "@live"
-_LONGEST_HOLDER = 128
-# A life that nobody renews ends, whatever was asked for.
+_NAMESPACE = "@live"
+_MAX_HOLDER_LENGTH = 128
+# Upper bound of a claim that is not renewed.
 LONGEST_MS = 3_600_000
 
-# The holder is told, and nothing changes where it is another. A longer life than was asked for is not cut short. Only the owner ends it.
-_LIVE = """
+# Returns the holder. Never replaces another holder, and never shortens a claim.
+_CLAIM = """
 local holder = redis.call('GET', KEYS[1])
 if not holder then
   redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2])
@@ -28,89 +28,90 @@ elseif holder == ARGV[1] then
 end
 return holder or ARGV[1]
 """
-_END = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+# Only the holder can release.
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
 
 class OwnAttempt(Struct, frozen=True):
-    """The attempt is the one that lives, as far as anybody has said."""
+    """The claim is ours, as far as the store knows."""
 
 
 class OtherAttempt(Struct, frozen=True):
-    """Another one has said so first. To be asked, not to be believed: it may be over, and its worker gone."""
+    """Another holder was first. Verify before relying on it: it may be over, and its worker gone."""
 
     holder: str
 
 
 class AttemptUnknown(Struct, frozen=True):
-    """The store did not say."""
+    """The store gave no usable answer."""
 
 
-Standing: TypeAlias = OwnAttempt | OtherAttempt | AttemptUnknown
+ClaimResult: TypeAlias = OwnAttempt | OtherAttempt | AttemptUnknown
 
 
 class ScriptStore(Protocol):
-    """A shared store that runs a script on one key. `None` where it did not answer, in time or at all."""
+    """A shared store that runs a script on one key. Returns None if the store did not answer in time."""
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any: ...
 
 
 class LiveAttempts:
-    """Says which attempt lives, and hears whether another does. Without a store it knows nothing, at no cost."""
+    """Claims and releases keys. Without a store every claim is `AttemptUnknown`, at no cost."""
 
     def __init__(self, store: ScriptStore | None) -> None:
         self._store = store
-        self.mine = self.others = self.unknown = 0
+        self.own = self.other = self.unknown = 0
 
     def __repr__(self) -> str:
-        return f"<LiveAttempts mine={self.mine} others={self.others} unknown={self.unknown}>"
+        return f"<LiveAttempts own={self.own} other={self.other} unknown={self.unknown}>"
 
     @property
     def shared(self) -> bool:
-        """Whether there is a store at all."""
+        """Whether a store is configured."""
         return self._store is not None
 
-    async def live(self, key: str, holder: str, ttl_ms: int) -> Standing:
-        """Say that this one lives for `ttl_ms` more, an hour at most. Saying it again renews it.
+    async def claim(self, key: str, holder: str, ttl_ms: int) -> ClaimResult:
+        """Claim `key` for `ttl_ms`, at most an hour, or renew the own claim.
 
-        `holder`: 1 to 128 visible ASCII characters. Raises ValueError for another, which is a mistake of ours and not of the store's.
+        `holder`: 1 to 128 visible ASCII characters. Raises ValueError for another holder: that is our bug.
         """
         if not _is_holder(holder) or ttl_ms < 1:
-            raise ValueError("a holder has 1 to 128 visible ASCII characters, and lives for at least a millisecond")
-        told = (
+            raise ValueError("a holder has 1 to 128 visible ASCII characters, and its claim lasts at least 1 ms")
+        reply = (
             None
             if self._store is None
-            else await self._store.run_script(_LIVE, _key(key), holder, min(ttl_ms, LONGEST_MS))
+            else await self._store.run_script(_CLAIM, _store_key(key), holder, min(ttl_ms, LONGEST_MS))
         )
-        return self._counted(_standing(told, holder))
+        return self._counted(_claim_result(reply, holder))
 
-    async def end(self, key: str, holder: str) -> bool:
-        """Whether it was this one that lived, and no longer does. Where that cannot be had its time runs out."""
-        return self._store is not None and await self._store.run_script(_END, _key(key), holder) == 1
+    async def release(self, key: str, holder: str) -> bool:
+        """Release the own claim; return whether there was one. If the store is unreachable, the claim expires."""
+        return self._store is not None and await self._store.run_script(_RELEASE, _store_key(key), holder) == 1
 
-    def _counted(self, standing: Standing) -> Standing:
-        match standing:
+    def _counted(self, result: ClaimResult) -> ClaimResult:
+        match result:
             case OwnAttempt():
-                self.mine += 1
+                self.own += 1
             case OtherAttempt():
-                self.others += 1
+                self.other += 1
             case AttemptUnknown():
                 self.unknown += 1
-        return standing
+        return result
 
 
-def _standing(told: Any, holder: str) -> Standing:
-    """What a store says is not believed to be what was written there."""
-    if not isinstance(told, bytes):
+def _claim_result(reply: Any, holder: str) -> ClaimResult:
+    """The store's content is not trusted: a reply that is no valid holder counts as unknown."""
+    if not isinstance(reply, bytes):
         return AttemptUnknown()
-    text = told.decode("latin-1")
+    text = reply.decode("latin-1")
     if text == holder:
         return OwnAttempt()
     return OtherAttempt(text) if _is_holder(text) else AttemptUnknown()
 
 
 def _is_holder(text: str) -> bool:
-    return 0 < len(text) <= _LONGEST_HOLDER and text.isascii() and text.isprintable() and " " not in text
+    return 0 < len(text) <= _MAX_HOLDER_LENGTH and text.isascii() and text.isprintable() and " " not in text
 
 
-def _key(key: str) -> bytes:
-    return key_of(_PLACE, key)
+def _store_key(key: str) -> bytes:
+    return key_of(_NAMESPACE, key)

@@ -1,4 +1,8 @@
-"""Who an acceptance asks, as it is handed to it: risk, engine and acquirer, each with a closed set of answers. None of them raises."""
+"""Ports of acceptance: risk, engine, acquirer and the uncached consultation.
+
+Each service port has a closed set of results and raises nothing.
+`call_headers` reach the wire unread. Budgets are whole milliseconds, at least 1.
+"""
 
 from __future__ import annotations
 
@@ -8,37 +12,37 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from cashier.consultation.flow import ConsultationWithCase
-from cashier.domain.acquirer_contract import Result
-from cashier.domain.engine_contract import LookedUp, Reversed, Submission, Submitted
+from cashier.domain.acquirer_contract import AcquirerResult
+from cashier.domain.engine_contract import LookUpOutcome, ReverseOutcome, Submission, SubmitOutcome
 from cashier.domain.order import ConsultRequest
-from cashier.domain.risk_contract import Decided, Inquiry, Verified
-
-# `call_headers` goes through to the wire unread; budgets are whole milliseconds, at least 1.
+from cashier.domain.risk_contract import ChallengeVerification, Inquiry, RiskDecision
 
 
 class RiskPort(Protocol):
-    """Never asked twice by itself: a decision may send a text message, and an answer to a challenge is counted."""
+    """Never retries: a decision may send a text message, and every answer to a challenge is counted."""
 
-    async def decide(self, inquiry: Inquiry, call_headers: Any, budget_ms: int) -> Decided: ...
+    async def decide(self, inquiry: Inquiry, call_headers: Any, budget_ms: int) -> RiskDecision: ...
 
-    async def verify(self, challenge_id: str, payment_id: str, value: str, call_headers: Any, budget_ms: int) -> Verified: ...
+    async def verify(
+        self, challenge_id: str, payment_id: str, value: str, call_headers: Any, budget_ms: int
+    ) -> ChallengeVerification: ...
 
 
 class EnginePort(Protocol):
-    """A submit goes out once; looking up and reversing may be repeated within their budget."""
+    """Sends a submit once. May repeat look-ups and reversals within their budget."""
 
-    async def submit(self, submission: Submission, call_headers: Any, budget_ms: int) -> Submitted: ...
+    async def submit(self, submission: Submission, call_headers: Any, budget_ms: int) -> SubmitOutcome: ...
 
-    async def look_up(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> LookedUp: ...
+    async def look_up(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> LookUpOutcome: ...
 
-    async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> Reversed: ...
+    async def reverse(self, payment_id: str, order_id: str, call_headers: Any, budget_ms: int) -> ReverseOutcome: ...
 
 
 class AcquirerPort(Protocol):
-    async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> Result: ...
+    async def result(self, order_id: str, call_headers: Any, budget_ms: int) -> AcquirerResult: ...
 
 
-# A whole consultation from answers of this moment, cached nowhere. Raises `ConsultError`.
+# A whole consultation from fresh answers; no cache is read or written. Raises `ConsultError`.
 ConsultUncached = Callable[[ConsultRequest, Any], Awaitable[ConsultationWithCase]]
 
 

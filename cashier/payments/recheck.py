@@ -1,4 +1,4 @@
-"""Checking: everything again, from answers of this moment, before anything is sent. What differs from what the payer saw is told."""
+"""Recheck: before the submit, check everything again with fresh answers and compare with the accepted offer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from cashier.payments.ports import AcquirerPort, ConsultUncached
 from cashier.payments.settings import AcceptSettings
 from cashier.source_errors import Unanswered
 
-# A claim of ours that is wrong now, of what the order was or where. Without claims the question is what the order says.
-_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
+# The order changed since the consultation, so our claims are wrong now. Consult again without claims.
+_WRONG_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
 
-# An attempt may be why, also this very one: by another worker, since it was looked up here.
+# An attempt may be the cause, even this one: another worker may have sent it since the look-up here.
 _TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
 
 
 class RecheckedOffer(Struct, frozen=True):
-    """The chosen method as it is now, at the price that was agreed to, and the case that says so."""
+    """The chosen method as it is now, at the accepted price."""
 
     method: PayMethod
     case: ConsultationCase
@@ -33,64 +33,66 @@ class RecheckedOffer(Struct, frozen=True):
 
 
 class AlreadySubmitted(Exception):
-    """The order waits for this very attempt, or is over by it: the engine has it, though it had not when it was looked up."""
+    """The acquirer attributes the order to this attempt: the engine has received it since the look-up."""
 
 
 class Recheck:
-    """Makes the checks of an acceptance."""
-
-    def __init__(self, recheck: ConsultUncached, acquirer: AcquirerPort, settings: AcceptSettings) -> None:
-        self._recheck = recheck
+    def __init__(self, consult_uncached: ConsultUncached, acquirer: AcquirerPort, settings: AcceptSettings) -> None:
+        self._consult_uncached = consult_uncached
         self._acquirer = acquirer
         self._settings = settings
 
-    async def checked(self, attempt: Attempt) -> RecheckedOffer:
+    async def check(self, attempt: Attempt) -> RecheckedOffer:
         """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `AlreadySubmitted` and `OrderUnknown`."""
-        fresh = await self._fresh(attempt)
-        answer = fresh.consultation
-        blocked = None if answer.blocked is None else answer.blocked.code
+        fresh = await self._consult(attempt)
+        consultation = fresh.consultation
+        blocked = None if consultation.blocked is None else consultation.blocked.code
         if blocked in _TAKEN:
-            await self._refuse_taken(attempt, answer, lives=blocked is Blocked.ORDER_IN_PROGRESS)
-        now = CurrentOffer(answer.order.amount, answer.methods, blocked, fresh.silent)
-        silent = self._silent(attempt, now, answer)
+            await self._refuse_taken_order(attempt, consultation, in_progress=blocked is Blocked.ORDER_IN_PROGRESS)
+        current = CurrentOffer(consultation.order.amount, consultation.methods, blocked, fresh.silent)
+        silent = self._silent_sources(attempt, current, consultation)
         if silent:
-            raise CheckUnavailable(silent, answer.sources)
-        found = changes(attempt.chosen, attempt.before, now)
-        if found or fresh.case is None:
-            raise ConsultChanged(found, answer)
-        method = next(method for method in answer.methods if method.method_id == attempt.chosen.method_id)
-        return RecheckedOffer(method, fresh.case, answer)
+            raise CheckUnavailable(silent, consultation.sources)
+        differences = changes(attempt.chosen, attempt.accepted_offer, current)
+        if differences or fresh.case is None:
+            raise ConsultChanged(differences, consultation)
+        method = next(method for method in consultation.methods if method.method_id == attempt.chosen.method_id)
+        return RecheckedOffer(method, fresh.case, consultation)
 
-    async def _fresh(self, attempt: Attempt) -> ConsultationWithCase:
-        fresh = await self._asked(attempt, claiming=True)
+    async def _consult(self, attempt: Attempt) -> ConsultationWithCase:
+        fresh = await self._consult_once(attempt, with_claims=True)
         blocked = fresh.consultation.blocked
-        return await self._asked(attempt, claiming=False) if blocked is not None and blocked.code in _CLAIMS else fresh
+        if blocked is not None and blocked.code in _WRONG_CLAIMS:
+            return await self._consult_once(attempt, with_claims=False)
+        return fresh
 
-    async def _asked(self, attempt: Attempt, *, claiming: bool) -> ConsultationWithCase:
+    async def _consult_once(self, attempt: Attempt, *, with_claims: bool) -> ConsultationWithCase:
         try:
-            return await self._recheck(attempt.question(claiming=claiming), attempt.call_headers)
-        except RequiredSourceUnavailable as silent:
-            raise CheckUnavailable(silent.failed, silent.sources) from None
+            return await self._consult_uncached(attempt.consult_request(with_claims=with_claims), attempt.call_headers)
+        except RequiredSourceUnavailable as unavailable:
+            raise CheckUnavailable(unavailable.failed, unavailable.sources) from None
 
-    def _silent(self, attempt: Attempt, now: CurrentOffer, answer: Consultation) -> tuple[str, ...]:
-        """Who must be heard and was not. Of an order that cannot be paid nobody else need be."""
-        found = set(unverified(attempt.chosen, attempt.before, now))
-        if self._settings.every_gating_source and now.blocked is None:
-            found.update(
+    def _silent_sources(self, attempt: Attempt, current: CurrentOffer, consultation: Consultation) -> tuple[str, ...]:
+        """The sources whose answer is needed and missing. For a blocked order no further answer is needed."""
+        silent = set(unverified(attempt.chosen, attempt.accepted_offer, current))
+        if self._settings.every_gating_source and current.blocked is None:
+            silent.update(
                 report.name
-                for report in answer.sources
-                if report.importance is Importance.GATING and report.name in now.silent
+                for report in consultation.sources
+                if report.importance is Importance.GATING and report.name in current.silent
             )
-        return tuple(sorted(found))
+        return tuple(sorted(silent))
 
-    async def _refuse_taken(self, attempt: Attempt, answer: Consultation, *, lives: bool) -> None:
-        """Which attempt the order waits for, or was ended by, the acquirer knows. Where it does not say, or that one lives no more, the
-        order's state is what has changed."""
+    async def _refuse_taken_order(self, attempt: Attempt, consultation: Consultation, *, in_progress: bool) -> None:
+        """Ask the acquirer which attempt took the order.
+
+        Returns if it names none, or one that is no longer live: then the caller reports the order's state as a change.
+        """
         result = await self._acquirer.result(attempt.chosen.order_id, attempt.call_headers, self._settings.look_ms)
         if isinstance(result, Unanswered):
-            raise CheckUnavailable(("acquirer",), answer.sources)
+            raise CheckUnavailable(("acquirer",), consultation.sources)
         holder = result.payment_id if isinstance(result, OrderResult) else None
         if holder == attempt.payment_id:
             raise AlreadySubmitted
-        if holder is not None and lives:
+        if holder is not None and in_progress:
             raise OrderBusy(holder)

@@ -1,4 +1,4 @@
-"""How long an acceptance waits for whom, and how many may wait for it."""
+"""Time budgets and bounds of acceptance."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-# Proxies commonly give up a request that has been silent for a minute.
+# Proxies commonly drop a request that was silent for a minute.
 LONGEST_WAIT_MS = 30_000
 Ms = Annotated[int, Meta(ge=1, le=60_000)]
 Count = Annotated[int, Meta(ge=1)]
 
 
 class AcceptSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[accept]`. `check_ms`: for all checks before anything is sent, and for each source in them. `decide_ms`: for the risk service.
-    `submit_ms`: for the engine's answer to a submit; after it the payment is PROCESSING. `look_ms`: for one look at engine and acquirer.
+    """`[accept]`.
 
-    `every_gating_source`: all of them must answer, or nothing is sent; else only those that could refuse the chosen way. `wait_ms`: the
-    longest long poll. `follow_s`: the longest event stream. `most_under_way`, `most_waiting`: in each worker.
+    `check_ms`: budget of all checks before the submit, and of each source in them. `decide_ms`: of the risk service.
+    `submit_ms`: of the engine's answer to a submit; after it the payment is PROCESSING.
+    `look_ms`: of one status query at engine and acquirer.
+    `every_gating_source`: require an answer from all of them; else only from those that could refuse the chosen method.
+    `wait_ms`: the longest long poll. `follow_s`: the longest event stream.
+    `most_under_way`, `most_waiting`: per worker.
     """
 
     check_ms: Ms = 1_000

@@ -1,6 +1,6 @@
-"""Telling: where a payment stands, to whoever asks, waits or follows; and to who should learn from it.
+"""Status presenter: a payment's current status as the `Payment` resource, at once, by long poll or as a stream.
 
-Every look tells two more: other workers, which attempt lives; and routing, how a channel did.
+Every status that it resolves also updates the attempt guard (which attempt is live) and the channel health.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
 from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
-from cashier.payments.attempt import order_key, underway
+from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import SharedPoll
 from cashier.payments.errors import KeyReused, TooManyPayments
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, shows
+from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
 from cashier.tokens.payment_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
-# A challenge is answered here, so nobody has to be asked about it often: it may be passed in another tab, and it runs out.
+# The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another tab.
 _CHALLENGE_POLL_MS = 3_000
 
 
 class StatusPresenter:
-    """Tells of payments. `sign` makes the token of what the claims say; `now` is the wall clock, `monotonic` what routes are learned by."""
+    """`sign` makes a payment token. `now` is the wall clock, `monotonic` the clock of `channel_health`."""
 
     def __init__(
         self,
-        looking: StatusQuery,
-        alone: AttemptGuard,
-        routes: ChannelHealth,
+        status_query: StatusQuery,
+        attempt_guard: AttemptGuard,
+        channel_health: ChannelHealth,
         sign: Callable[[PaymentClaims], str],
         catalog: Catalog,
         settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
-        self._looking = looking
-        self._alone = alone
-        self._routes = routes
+        self._status_query = status_query
+        self._attempt_guard = attempt_guard
+        self._channel_health = channel_health
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
@@ -57,116 +57,134 @@ class StatusPresenter:
         self.settings = settings
 
     def __repr__(self) -> str:
-        return f"<Telling {self._looking!r} {self._polls!r}>"
+        return f"<StatusPresenter {self._status_query!r} {self._polls!r}>"
 
     def stop_waiting(self) -> None:
         self._polls.stop()
 
     async def drain(self) -> None:
-        """When no look is under way any more."""
+        """Wait until no status query is under way."""
         await self._polls.drain()
-        await self._looking.drain()
+        await self._status_query.drain()
 
-    async def stood(self, claims: PaymentClaims, call_headers: Any, heard: UpstreamStatus | None = None) -> Payment:
-        """Where it stands, by a look or by what was just `heard`, under a new token that says what the claims do. Raises `TooManyPayments`."""
-        return self.told(claims, (await self._see(claims, call_headers, heard)).resolution)
+    async def current(
+        self, claims: PaymentClaims, call_headers: Any, upstream: UpstreamStatus | None = None
+    ) -> Payment:
+        """The status from `upstream` or from a new query, with a new token. Raises `KeyReused`, `TooManyPayments`."""
+        return self.present(claims, (await self._resolve(claims, call_headers, upstream)).resolution)
 
     async def look(self, claims: PaymentClaims, payment_token: str, call_headers: Any, wait_ms: int) -> Payment:
-        """The same, after `wait_ms`, or as soon as that is something else than the token says. Raises `TooManyPayments`."""
-        last = first = await self._see(claims, call_headers)
+        """The status, after `wait_ms` or as soon as it differs from the token's. Raises what `current` does."""
+        latest = first = await self._resolve(claims, call_headers)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
-        news = claims.told not in (None, first.resolution.status)
-        if wait_s > 0 and not news and self._polls.waiters < self.settings.most_waiting:
+        is_news = claims.told not in (None, first.resolution.status)
+        if wait_s > 0 and not is_news and self._polls.waiters < self.settings.most_waiting:
             try:
-                async with asyncio.timeout(wait_s), aclosing(self._turns(claims, call_headers, first)) as turns:
-                    async for last in turns:
-                        if shows(first.resolution, last.resolution):
+                async with (
+                    asyncio.timeout(wait_s),
+                    aclosing(self._later_statuses(claims, call_headers, first)) as later_statuses,
+                ):
+                    async for latest in later_statuses:
+                        if visibly_different(first.resolution, latest.resolution):
                             break
             except TimeoutError:
-                # As it was at the last look; where none was due in all that time, as it is now.
-                last = last if last is not first else await self._see(claims, call_headers)
-        return self.told(claims, last.resolution, payment_token)
+                # If no poll was due in the whole wait, query once more.
+                latest = latest if latest is not first else await self._resolve(claims, call_headers)
+        return self.present(claims, latest.resolution, payment_token)
 
-    async def follow(self, claims: PaymentClaims, payment_token: str, call_headers: Any) -> AsyncGenerator[Payment, None]:
-        """At once, and whenever that changes; not beyond a final status, nor beyond `follow_s`. Raises `TooManyPayments`, before the first only."""
+    async def follow(
+        self, claims: PaymentClaims, payment_token: str, call_headers: Any
+    ) -> AsyncGenerator[Payment, None]:
+        """Yield the status now and after each change, until a final one or `follow_s`.
+
+        Raises what `current` does, before the first status only.
+        """
         if self._polls.waiters >= self.settings.most_waiting:
             raise TooManyPayments
-        told = await self._see(claims, call_headers)
-        yield self.told(claims, told.resolution, payment_token)
+        sent = await self._resolve(claims, call_headers)
+        yield self.present(claims, sent.resolution, payment_token)
         until_s = asyncio.get_running_loop().time() + self.settings.follow_s
-        async with aclosing(self._turns(claims, call_headers, told, until_s)) as turns:
-            async for seen in turns:
-                if shows(told.resolution, seen.resolution):
-                    told = seen
-                    yield self.told(claims, told.resolution, payment_token)
+        async with aclosing(self._later_statuses(claims, call_headers, sent, until_s)) as later_statuses:
+            async for latest in later_statuses:
+                if visibly_different(sent.resolution, latest.resolution):
+                    sent = latest
+                    yield self.present(claims, sent.resolution, payment_token)
 
-    def told(self, claims: PaymentClaims, found: ResolvedStatus, payment_token: str | None = None) -> Payment:
-        """The answer. `payment_token`: the one that the claims came in. It is told again as long as there is nothing else to say by it."""
-        route, carried, told_already = claims.route, claims.challenge, claims.told is found.status
+    def present(self, claims: PaymentClaims, resolution: ResolvedStatus, payment_token: str | None = None) -> Payment:
+        """The resource for the caller.
+
+        `payment_token`: the caller's token, which is returned unless the status in it has changed.
+        """
+        route, carried = claims.route, claims.challenge
         return Payment(
             payment_id=claims.payment_id,
             order_id=claims.chosen.order_id,
-            status=found.status,
+            status=resolution.status,
             amount=claims.chosen.expected_payable,
-            challenge=challenge(carried) if carried is not None and found.status is PaymentStatus.CHALLENGE else None,
-            next_action=found.next_action,
+            challenge=challenge(carried)
+            if carried is not None and resolution.status is PaymentStatus.CHALLENGE
+            else None,
+            next_action=resolution.next_action,
             route=None
             if route is None
             else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
-            message=message(found.message, self.catalog.texts[self.catalog.locale(claims.chosen.locale)]),
-            poll_after_ms=found.poll_after_ms,
+            message=message(resolution.message, self.catalog.texts[self.catalog.locale(claims.chosen.locale)]),
+            poll_after_ms=resolution.poll_after_ms,
             payment_token=payment_token
-            if payment_token and told_already
-            else self._sign(replace(claims, told=found.status)),
+            if payment_token and claims.told is resolution.status
+            else self._sign(replace(claims, told=resolution.status)),
             expires_at=datetime.fromtimestamp(claims.expires_at, UTC),
         )
 
-    async def _turns(
-        self, claims: PaymentClaims, call_headers: Any, seen: ResolvedPayment, until_s: float = float("inf")
+    async def _later_statuses(
+        self, claims: PaymentClaims, call_headers: Any, latest: ResolvedPayment, until_s: float = float("inf")
     ) -> AsyncGenerator[ResolvedPayment, None]:
-        """Each look after the first, as soon as it is due. All who wait for this payment share it."""
+        """Yield each status after `latest` when its poll is due. All callers that wait for this payment share the polls."""
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
-        while not seen.resolution.final and loop.time() < until_s:
-            after_ms = min(seen.resolution.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
-            claims = replace(claims, told=seen.resolution.status)
+        while not latest.resolution.final and loop.time() < until_s:
+            after_ms = min(latest.resolution.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
+            claims = replace(claims, told=latest.resolution.status)
             try:
-                heard = await self._polls.next(
-                    payment_id, after_ms, lambda: self._looking.heard(payment_id, order_id, call_headers)
+                upstream = await self._polls.next(
+                    payment_id, after_ms, lambda: self._status_query.query(payment_id, order_id, call_headers)
                 )
-                if heard is None:
+                if upstream is None:
                     return
-                seen = await self._see(claims, call_headers, heard)
+                latest = await self._resolve(claims, call_headers, upstream)
             except KeyReused:
-                return  # the engine has taken another body meanwhile: there is nothing more to tell of this one
+                return  # meanwhile the engine took another body under this id: this one has no further status
             except TooManyPayments:
-                continue  # no look could be taken now; who waits already waits for the next
-            yield seen
+                continue  # no query could run now; wait for the next one
+            yield latest
 
-    async def _see(self, claims: PaymentClaims, call_headers: Any, heard: UpstreamStatus | None = None) -> ResolvedPayment:
-        seen = await self._looking.see(
-            underway(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, call_headers, heard
+    async def _resolve(
+        self, claims: PaymentClaims, call_headers: Any, upstream: UpstreamStatus | None = None
+    ) -> ResolvedPayment:
+        """Resolve the status, and pass it on to the attempt guard and the channel health."""
+        resolved = await self._status_query.resolve(
+            payment_progress(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, call_headers, upstream
         )
         key, now_s = order_key(claims.chosen), self._now().timestamp()
-        paid = seen.heard.acquirer.paid
-        if seen.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
-            _log.error(
-                "the acquirer was paid another amount than was asked for", payment_id=claims.payment_id, paid=str(paid)
-            )
-        if seen.resolution.final:
-            self._learn(claims, seen, now_s)
-            await self._alone.ended(key, claims.payment_id)
+        paid = resolved.upstream.acquirer.paid
+        if resolved.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
+            _log.error("amount paid differs from amount requested", payment_id=claims.payment_id, paid=str(paid))
+        if resolved.resolution.final:
+            self._record_channel_outcome(claims, resolved, now_s)
+            await self._attempt_guard.mark_ended(key, claims.payment_id)
         elif claims.sent_at is not None:
-            await self._alone.lives(key, claims.payment_id, max(0.0, claims.expires_at - now_s))
-        return seen
+            await self._attempt_guard.mark_live(key, claims.payment_id, max(0.0, claims.expires_at - now_s))
+        return resolved
 
-    def _learn(self, claims: PaymentClaims, seen: ResolvedPayment, now_s: float) -> None:
-        """How the channel did that was chosen for it. What ended for another reason than the channel's says nothing of it."""
-        route, engine = claims.route, seen.heard.engine
+    def _record_channel_outcome(self, claims: PaymentClaims, resolved: ResolvedPayment, now_s: float) -> None:
+        """Report the engine's final word on the channel. Other reasons for an end say nothing about the channel."""
+        route, engine = claims.route, resolved.upstream.engine
         if route is None or claims.sent_at is None:
             return
-        heard_s = self._monotonic()
-        began_s = heard_s - max(0.0, now_s - claims.sent_at)
+        monotonic_s = self._monotonic()
+        sent_s = monotonic_s - max(0.0, now_s - claims.sent_at)
         if engine.word is EngineReportStatus.SUCCEEDED:
-            self._routes.worked(claims.payment_id, route.channel_id, began_s, heard_s)
+            self._channel_health.record_success(claims.payment_id, route.channel_id, sent_s, monotonic_s)
         elif engine.word is EngineReportStatus.FAILED:
-            self._routes.failed(claims.payment_id, route.channel_id, engine.failure_code or "", began_s, heard_s)
+            self._channel_health.record_failure(
+                claims.payment_id, route.channel_id, engine.failure_code or "", sent_s, monotonic_s
+            )

@@ -1,6 +1,6 @@
-"""Looking: what engine and acquirer say of a payment now, asked once for all who want to know before it is asked.
+"""Status query: ask engine and acquirer about a payment, once for all concurrent callers, and reverse it where due.
 
-Nothing is remembered: every look is a new one. Where the look says that the engine should reverse, it is asked to, once for all as well.
+Nothing is cached: a caller never gets the result of a query that began before its call.
 """
 
 from __future__ import annotations
@@ -36,122 +36,134 @@ _log = structlog.get_logger("cashier.payments")
 
 
 class UpstreamStatus(Struct, frozen=True):
-    """What was heard of a payment, and of its order. `fingerprint`: of the body that the engine has it by, where it says so."""
+    """The engine's report on the payment and the acquirer's on its order.
+
+    `fingerprint`: of the body that the engine has, if it says so.
+    """
 
     engine: EngineReport
     acquirer: AcquirerReport
     fingerprint: str | None = None
 
 
-# What is heard of an acquirer that was not asked.
-_UNASKED = AcquirerReport(AcquirerReportStatus.SILENT)
+# The report of an acquirer that was not asked.
+_NOT_ASKED = AcquirerReport(AcquirerReportStatus.SILENT)
 
 
 class ResolvedPayment(Struct, frozen=True):
-    """Where a payment stands, and from what that follows."""
+    """A payment's status and the reports that it follows from."""
 
     resolution: ResolvedStatus
-    heard: UpstreamStatus
+    upstream: UpstreamStatus
 
 
 class StatusQuery:
-    """Looks at payments. `now` is the wall clock."""
+    """`now` is the wall clock."""
 
-    def __init__(self, upstreams: PaymentPorts, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
-        self._upstreams = upstreams
+    def __init__(self, ports: PaymentPorts, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
+        self._ports = ports
         self._now = now
-        self._looks: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
+        self._queries: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
         self._reversals: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
         self.settings = settings
 
     def __repr__(self) -> str:
-        return f"<Looking looks={len(self._looks)} reversals={len(self._reversals)}>"
+        return f"<StatusQuery queries={len(self._queries)} reversals={len(self._reversals)}>"
 
     async def drain(self) -> None:
-        """When all that is under way has ended."""
-        await self._looks.drain()
+        """Wait until no query and no reversal is under way."""
+        await self._queries.drain()
         await self._reversals.drain()
 
-    async def heard(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
-        """What both say now. Raises `TooManyPayments`."""
-        return await self._shared(self._looks, payment_id, lambda: self._look(payment_id, order_id, call_headers))
+    async def query(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
+        """Ask engine and acquirer. Raises `TooManyPayments`."""
+        return await self._run_shared(
+            self._queries, payment_id, lambda: self._query_both(payment_id, order_id, call_headers)
+        )
 
-    async def see(
-        self, payment: PaymentProgress, fingerprint: str, order_id: str, call_headers: Any, heard: UpstreamStatus | None = None
+    async def resolve(
+        self,
+        payment: PaymentProgress,
+        fingerprint: str,
+        order_id: str,
+        call_headers: Any,
+        upstream: UpstreamStatus | None = None,
     ) -> ResolvedPayment:
-        """Where it stands, by a look or by what was just `heard`; and after a reverse, where that is due.
+        """Resolve the status from `upstream` or from a new query; reverse first where that is due.
 
-        `fingerprint`: of the body that the asker knows it by. Where the engine has it by another, it is not theirs to know or to end:
-        `KeyReused`. Raises `TooManyPayments`.
+        `fingerprint`: of the body that the caller's token belongs to. Raises `KeyReused` if the engine has another body
+        under this id, which the caller may neither see nor end; `TooManyPayments`.
         """
-        if heard is None:
-            heard = await self.heard(payment.payment_id, order_id, call_headers)
-        if heard.fingerprint not in (None, fingerprint):
+        if upstream is None:
+            upstream = await self.query(payment.payment_id, order_id, call_headers)
+        if upstream.fingerprint not in (None, fingerprint):
             raise KeyReused
-        found = self._standing(payment, heard)
-        # Of a silent engine it is not known whose body it has. One that knows of no submit of its own has nothing to end there.
-        unknown = heard.engine.word is EngineReportStatus.SILENT and payment.sent_at is None
-        if not found.to_reverse or unknown:
-            return ResolvedPayment(found, heard)
-        heard = await self._shared(
+        resolution = self._resolve(payment, upstream)
+        # While the engine is silent its body is unknown. A token without a submit then has nothing to end.
+        body_unknown = upstream.engine.word is EngineReportStatus.SILENT and payment.sent_at is None
+        if not resolution.to_reverse or body_unknown:
+            return ResolvedPayment(resolution, upstream)
+        upstream = await self._run_shared(
             self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, call_headers)
         )
-        return ResolvedPayment(self._standing(payment, heard), heard)
+        return ResolvedPayment(self._resolve(payment, upstream), upstream)
 
-    async def confirmed(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
-        """What the engine has just said, and the acquirer too where that counts: an end has to be confirmed by it."""
+    async def with_acquirer(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
+        """Add the acquirer's report where it counts: it has to confirm an end that the engine reported."""
         if engine.word not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
-            return UpstreamStatus(engine, _UNASKED)
-        return UpstreamStatus(engine, acquirer_report(await self.result(order_id, call_headers)))
+            return UpstreamStatus(engine, _NOT_ASKED)
+        return UpstreamStatus(engine, acquirer_report(await self._order_result(order_id, call_headers)))
 
-    async def result(self, order_id: str, call_headers: Any) -> AcquirerResult:
-        return await self._upstreams.acquirer.result(order_id, call_headers, self.settings.look_ms)
+    async def _order_result(self, order_id: str, call_headers: Any) -> AcquirerResult:
+        return await self._ports.acquirer.result(order_id, call_headers, self.settings.look_ms)
 
-    def _standing(self, payment: PaymentProgress, heard: UpstreamStatus) -> ResolvedStatus:
+    def _resolve(self, payment: PaymentProgress, upstream: UpstreamStatus) -> ResolvedStatus:
         try:
-            return resolve_status(payment, heard.engine, heard.acquirer, self._now())
+            return resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
         except IllegalTransition as contradiction:
-            # Somebody has taken back what they said for good, or we have a bug. What is told instead is what they say now.
+            # An upstream took back a final word, or we have a bug. Report what the upstreams say now.
             _log.error(
-                "a payment was heard to move where it cannot", payment_id=payment.payment_id, why=str(contradiction)
+                "payment reported in an impossible transition",
+                payment_id=payment.payment_id,
+                why=str(contradiction),
             )
-            return resolve_status(replace(payment, told=None), heard.engine, heard.acquirer, self._now())
+            return resolve_status(replace(payment, told=None), upstream.engine, upstream.acquirer, self._now())
 
-    async def _look(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
-        looked, result = await asyncio.gather(
-            self._upstreams.engine.look_up(payment_id, order_id, call_headers, self.settings.look_ms),
-            self.result(order_id, call_headers),
+    async def _query_both(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
+        looked_up, result = await asyncio.gather(
+            self._ports.engine.look_up(payment_id, order_id, call_headers, self.settings.look_ms),
+            self._order_result(order_id, call_headers),
         )
         return UpstreamStatus(
-            engine_report(looked),
+            engine_report(looked_up),
             acquirer_report(result),
-            looked.payment.fingerprint if isinstance(looked, EngineAnswered) else None,
+            looked_up.payment.fingerprint if isinstance(looked_up, EngineAnswered) else None,
         )
 
     async def _reverse(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
-        """The acquirer is asked after the engine: what the reverse did may be the news."""
-        reversed_: EngineOutcome = await self._upstreams.engine.reverse(
+        """Ask the acquirer after the engine: the reversal may have changed the order."""
+        outcome: EngineOutcome = await self._ports.engine.reverse(
             payment_id, order_id, call_headers, self.settings.look_ms
         )
-        return UpstreamStatus(engine_report(reversed_), acquirer_report(await self.result(order_id, call_headers)))
+        return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, call_headers)))
 
-    async def _shared(
+    async def _run_shared(
         self,
-        fresh: FreshSingleFlight[UpstreamStatus],
+        runs: FreshSingleFlight[UpstreamStatus],
         payment_id: str,
         work: Callable[[], Coroutine[Any, Any, UpstreamStatus]],
     ) -> UpstreamStatus:
         try:
-            return await fresh.run(payment_id, work)
+            return await runs.run(payment_id, work)
         except TooManyRuns:
             raise TooManyPayments from None
 
 
-def shows(told: ResolvedStatus, found: ResolvedStatus) -> bool:
-    """Whether what has changed is worth telling: more than when to look again."""
-    return _shown(told) != _shown(found)
+def visibly_different(before: ResolvedStatus, after: ResolvedStatus) -> bool:
+    """Whether the payer would see a difference; the next poll time alone is none."""
+    return _visible_part(before) != _visible_part(after)
 
 
-def _shown(found: ResolvedStatus) -> tuple[Any, ...]:
-    action = found.next_action if found.status is PaymentStatus.ACTION_REQUIRED else None
-    return found.status, found.message, action
+def _visible_part(resolution: ResolvedStatus) -> tuple[Any, ...]:
+    action = resolution.next_action if resolution.status is PaymentStatus.ACTION_REQUIRED else None
+    return resolution.status, resolution.message, action

@@ -1,4 +1,4 @@
-"""Sending: which channel, which legs, and the one submit. What came of it is told; what it means for the payer is for `standing`."""
+"""Submitter: choose the channel, split the amount into legs, send the one submit. Does not decide the payment's status."""
 
 from __future__ import annotations
 
@@ -22,43 +22,51 @@ from cashier.payments.recheck import RecheckedOffer
 from cashier.payments.settings import AcceptSettings
 from cashier.tokens.payment_token import TokenRoute
 
-# They are in the payer's token, which has to fit into a header; nobody tries a seventeenth channel.
-_MOST_ALTERNATIVES = 16
+# The alternatives travel in the payer's token, which must fit into a header. No engine tries a seventeenth channel.
+_MAX_ALTERNATIVES = 16
 
 _log = structlog.get_logger("cashier.payments")
 
 
 class PreparedSubmit(Struct, frozen=True):
-    """What is to be sent, and the route it takes; None where the money needs no channel."""
+    """The submission and its route; None if the payment needs no channel."""
 
     submission: engine.Submission
     route: TokenRoute | None
 
 
 class Submitter:
-    """Routes a checked attempt and sends it. `monotonic`: seconds of the clock that routes are learned by."""
+    """`monotonic`: the clock of `channel_health`, in seconds."""
 
     def __init__(
-        self, upstream: EnginePort, routes: ChannelHealth, settings: AcceptSettings, monotonic: Callable[[], float]
+        self,
+        engine_port: EnginePort,
+        channel_health: ChannelHealth,
+        settings: AcceptSettings,
+        monotonic: Callable[[], float],
     ) -> None:
-        self._engine = upstream
-        self._routes = routes
+        self._engine = engine_port
+        self._channel_health = channel_health
         self._settings = settings
         self._monotonic = monotonic
 
-    def prepared(self, attempt: Attempt, checked: RecheckedOffer, decision_id: str) -> PreparedSubmit:
-        """To be called once an attempt, right before it is sent: routing counts it. Raises `ConsultChanged` and `CheckUnavailable`."""
-        found = candidates(checked.case, self._choice(attempt, checked))
-        route = self._route(attempt, found)
-        made = legs(checked.method, found.quote, None if route is None else route.channel_id, attempt.means.card_token)
-        if isinstance(made, LegsRefused):
-            raise _not_payable(attempt, checked, found, made)
-        return PreparedSubmit(
-            _submission(attempt, made, decision_id, () if route is None else route.alternatives), route
-        )
+    def prepare(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> PreparedSubmit:
+        """Call once per attempt, right before `submit`: routing counts it.
 
-    async def sent(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
-        """What the engine says of the payment. Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` where certainly nothing left."""
+        Raises `ConsultChanged` and `CheckUnavailable`.
+        """
+        eligible = candidates(rechecked.case, self._chosen_method(attempt, rechecked))
+        route = self._route(attempt, eligible)
+        engine_legs = legs(
+            rechecked.method, eligible.quote, None if route is None else route.channel_id, attempt.means.card_token
+        )
+        if isinstance(engine_legs, LegsRefused):
+            raise _not_payable(attempt, rechecked, eligible, engine_legs)
+        alternatives = () if route is None else route.alternatives
+        return PreparedSubmit(_submission(attempt, engine_legs, decision_id, alternatives), route)
+
+    async def submit(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
+        """Send the submit once. Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` if it certainly never left."""
         outcome = await self._engine.submit(prepared.submission, attempt.call_headers, self._settings.submit_ms)
         match outcome:
             case engine.OrderHasLiveAttempt(payment_id):
@@ -66,32 +74,33 @@ class Submitter:
             case engine.EngineKeyReused():
                 raise KeyReused
             case engine.NotSent(error):
-                _log.warning("a payment was not sent", payment_id=attempt.payment_id, why=error.detail)
+                _log.warning("submit not sent", payment_id=attempt.payment_id, why=error.detail)
                 raise EngineUnavailable
             case engine.EngineAnswered(payment) if payment.fingerprint not in (None, attempt.fingerprint):
                 raise KeyReused
             case engine.OutcomeUnknown(error):
-                _log.warning("what became of a submit is not known", payment_id=attempt.payment_id, why=error.detail)
+                _log.warning("submit outcome unknown", payment_id=attempt.payment_id, why=error.detail)
         return engine_report(outcome)
 
-    def _route(self, attempt: Attempt, found: Candidates) -> TokenRoute | None:
-        if found.passage is None:
+    def _route(self, attempt: Attempt, eligible: Candidates) -> TokenRoute | None:
+        if eligible.routed_payment is None:
             return None
-        taken = self._routes.route(found.passage, found.channels, attempt.payment_id, self._monotonic())
-        return TokenRoute(taken.rule, taken.channel_id, taken.alternatives[:_MOST_ALTERNATIVES], taken.probe)
-
-    def _choice(self, attempt: Attempt, checked: RecheckedOffer) -> ChosenMethod:
-        """A scanned code is its wallet's, where the gateway has a channel that it calls so."""
-        code = attempt.means.auth_code
-        provider = None if code is None else self._routes.routing.provider_of(code)
-        known = checked.case.channels is not None and provider in checked.case.channels.by_kind.get(
-            Kind.CONSUMER_QR, {}
+        decision = self._channel_health.route(
+            eligible.routed_payment, eligible.channels, attempt.payment_id, self._monotonic()
         )
+        return TokenRoute(decision.rule, decision.channel_id, decision.alternatives[:_MAX_ALTERNATIVES], decision.probe)
+
+    def _chosen_method(self, attempt: Attempt, rechecked: RecheckedOffer) -> ChosenMethod:
+        """For a scanned code, narrow to the wallet that issued it, if the gateway has a channel of that provider."""
+        code = attempt.means.auth_code
+        provider = None if code is None else self._channel_health.routing.provider_of(code)
+        channels = rechecked.case.channels
+        known = channels is not None and provider in channels.by_kind.get(Kind.CONSUMER_QR, {})
         return ChosenMethod(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
 
 
 def _submission(
-    attempt: Attempt, made: tuple[EngineLeg, ...], decision_id: str, alternatives: tuple[str, ...]
+    attempt: Attempt, engine_legs: tuple[EngineLeg, ...], decision_id: str, alternatives: tuple[str, ...]
 ) -> engine.Submission:
     return engine.Submission(
         payment_id=attempt.payment_id,
@@ -99,7 +108,7 @@ def _submission(
         user_id=attempt.chosen.user_id,
         merchant_id=attempt.chosen.merchant_id,
         fingerprint=attempt.fingerprint,
-        legs=made,
+        legs=engine_legs,
         decision_id=decision_id,
         alternatives=alternatives,
         auth_code=attempt.means.auth_code,
@@ -108,17 +117,20 @@ def _submission(
 
 
 def _not_payable(
-    attempt: Attempt, checked: RecheckedOffer, found: Candidates, why: LegsRefused
+    attempt: Attempt, rechecked: RecheckedOffer, eligible: Candidates, refused: LegsRefused
 ) -> CheckUnavailable | ConsultChanged:
-    """The method as a whole is fine, but not this way: no channel for this wallet's code, or a silent source that only this way needs."""
-    refusal = found.quote.refusal
+    """The method is available, but this use of it is not.
+
+    Either no channel takes this wallet's code, or a source that only this use needs is silent.
+    """
+    refusal = eligible.quote.refusal
     if refusal is not None and refusal.undetermined:
-        return CheckUnavailable((refusal.source or "channel",), checked.consultation.sources)
-    gone = Change(
+        return CheckUnavailable((refusal.source or "channel",), rechecked.consultation.sources)
+    closed = Change(
         what=ChangeType.METHOD_CLOSED,
         before=Availability.AVAILABLE,
         after=None,
         subject=attempt.chosen.method_id,
-        reason=why.reason or ReasonCode.NO_CHANNEL,
+        reason=refused.reason or ReasonCode.NO_CHANNEL,
     )
-    return ConsultChanged((gone,), checked.consultation)
+    return ConsultChanged((closed,), rechecked.consultation)

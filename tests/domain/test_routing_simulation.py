@@ -89,11 +89,11 @@ class Workers:
     def end(self, now_s: int) -> None:
         """What is due by now is heard of, and what was sent a minute ago is no load any more."""
         while self._ending and self._ending[0][0] <= now_s:
-            _, number, worker, channel_id, worked, began_s = heapq.heappop(self._ending)
+            _, number, worker, channel_id, worked, started_s = heapq.heappop(self._ending)
             if worked:
-                worker.worked(f"pay_{number}", channel_id, began_s, now_s)
+                worker.record_success(f"pay_{number}", channel_id, started_s, now_s)
             else:
-                worker.failed(f"pay_{number}", channel_id, "CHANNEL_ERROR", began_s, now_s)
+                worker.record_failure(f"pay_{number}", channel_id, "CHANNEL_ERROR", started_s, now_s)
         while self._sent and self._sent[0][0] <= now_s - MINUTE_S:
             self.load[self._sent.popleft()[1]] -= 1
 

@@ -65,7 +65,7 @@ class Checkout:
         services = dict.fromkeys(("risk", "engine", "acquirer"), self._service)
         cashier = Cashier(sources={**sources, **services}, config=config, clock=self.world.clock)
         if store is not None:
-            self.of(cashier)._alone._live = LiveAttempts(store)
+            self.of(cashier)._attempt_guard._live_attempts = LiveAttempts(store)
         self.workers.append(cashier)
         return cashier
 
@@ -272,8 +272,8 @@ async def checkout(
             await open_.enter_async_context(found.worker(config, store))
         yield found
         for cashier in found.workers:
-            assert not found.of(cashier)._submits, "something is still under way"
-            assert not found.of(cashier)._telling._polls._polls, "somebody still waits"
+            assert not found.of(cashier)._runs, "something is still under way"
+            assert not found.of(cashier)._presenter._polls._polls, "somebody still waits"
     for _ in range(3):
         await asyncio.sleep(0)
     assert not timers_set()

@@ -113,7 +113,7 @@ class Store:
         if until_s <= self._loop.time():
             holder = ""
         asking = str(arguments[0])
-        if script == live_attempts._END:
+        if script == live_attempts._RELEASE:
             return int(holder == asking and bool(self._held.pop(key)))
         if holder in ("", asking):
             self._held[key] = (asking, max(until_s if holder else 0.0, self._loop.time() + int(arguments[1]) / 1000))
@@ -161,7 +161,7 @@ class Worker:
     def left(self) -> list[str]:
         """What is still under way; nothing, where all that there was has ended."""
         shown = repr(self.payments)
-        empty = ("under_way=0", "looks=0 reversals=0", "keys=0 waiters=0")
+        empty = ("under_way=0", "queries=0 reversals=0", "keys=0 waiters=0")
         return [shown] * (not all(each in shown for each in empty)) + [repr(task) for task in self.tasks]
 
     def own(self, task: asyncio.Task[Any]) -> None:

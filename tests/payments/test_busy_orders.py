@@ -125,7 +125,7 @@ async def test_what_the_guard_still_names_though_it_is_over_keeps_nobody_out(end
 async def test_a_holder_that_nobody_knows_keeps_nobody_out_and_only_ids_of_ours_are_asked_about(holder: str) -> None:
     store = SharedStore()
     async with checkout(store=store) as shop:
-        store.holders[live_attempts._key("m_1/o_1001")] = (holder, float("inf"))
+        store.holders[live_attempts._store_key("m_1/o_1001")] = (holder, float("inf"))
         request = await shop.chosen(CASE, "WALLET:ALIPAY")
         shop.forget()
         payment = await shop.submit(request)

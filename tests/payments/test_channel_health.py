@@ -23,7 +23,7 @@ CHANNELS = (channel(Kind.CARD, "A", "a", cost_bps=10), channel(Kind.CARD, "B", "
 def with_a_sick() -> ChannelHealth:
     found = ChannelHealth(ROUTING)
     for number in range(6):
-        found.failed(f"pay_{number}", "a", "CHANNEL_ERROR", 100, 101)
+        found.record_failure(f"pay_{number}", "a", "CHANNEL_ERROR", 100, 101)
     assert found.records["a"].sick
     return found
 
@@ -31,16 +31,16 @@ def with_a_sick() -> ChannelHealth:
 def test_a_payment_counts_once_however_often_it_is_heard_of() -> None:
     found = ChannelHealth(ROUTING)
     for _ in range(20):
-        found.failed("pay_1", "a", "CHANNEL_ERROR", 100, 101)
-    assert (found.records["a"].failing, found.records["a"].sick) == (2, False)
-    found.worked("pay_2", "a", 100, 101)
-    assert found.records["a"].failing == 0
+        found.record_failure("pay_1", "a", "CHANNEL_ERROR", 100, 101)
+    assert (found.records["a"].failure_streak_halves, found.records["a"].sick) == (2, False)
+    found.record_success("pay_2", "a", 100, 101)
+    assert found.records["a"].failure_streak_halves == 0
 
 
 def test_a_payer_without_money_says_nothing_of_the_channel() -> None:
     found = ChannelHealth(ROUTING)
     for number in range(50):
-        found.failed(f"pay_{number}", "a", "DECLINED", 100, 101)
+        found.record_failure(f"pay_{number}", "a", "DECLINED", 100, 101)
     assert found.records == {}
 
 
@@ -62,14 +62,14 @@ def test_other_rules_hold_at_once_and_nothing_learned_is_lost() -> None:
     found = with_a_sick()
     found.reconfigure(Routing(rule=(RoutingRule("contract", prefer=("b",)),)))
     assert found.route(PASSAGE, CHANNELS, "pay_1", 102).rule == "contract"
-    assert repr(found) == "<Routes 1 channels heard of, sick: a>"
+    assert repr(found) == "<ChannelHealth channels=1 sick=a>"
 
 
 def test_what_is_kept_is_bounded_and_what_was_heard_of_longest_ago_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel_health, "MAX_CHANNELS", 2)
-    monkeypatch.setattr(channel_health, "MAX_ENDED", 3)
+    monkeypatch.setattr(channel_health, "MAX_COUNTED", 3)
     found = ChannelHealth(ROUTING)
     for number, channel_id in enumerate("abac"):
-        found.worked(f"pay_{number}", channel_id, 0, 0)
+        found.record_success(f"pay_{number}", channel_id, 0, 0)
     assert list(found.records) == ["a", "c"]
-    assert len(found._ended) == 3
+    assert len(found._counted) == 3

@@ -198,7 +198,7 @@ async def test_no_more_are_taken_on_than_may_be_under_way() -> None:
 
 
 def _place(key: str) -> bytes:
-    return live_attempts._key(key)
+    return live_attempts._store_key(key)
 
 
 async def test_the_token_of_a_body_that_never_arrived_says_and_ends_nothing_of_another_that_did() -> None:

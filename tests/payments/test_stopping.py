@@ -69,7 +69,7 @@ async def test_a_submit_that_is_cut_off_is_met_again_by_its_key_at_another_worke
         held = shop.held["result"] = asyncio.Event()
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
-        for running in shop.payments._submits._runs.values():
+        for running in shop.payments._runs._runs.values():
             running.task.cancel()
         with pytest.raises(AcceptError):
             await submitted

@@ -74,7 +74,7 @@ async def test_two_hundred_who_wait_for_one_payment_share_one_look_a_step() -> N
         payment = await waiting(shop)
         polled = [asyncio.create_task(shop.look(payment, 19_000)) for _ in range(200)]
         await asyncio.sleep(0.5)
-        assert shop.payments._telling._polls.waiters == 200
+        assert shop.payments._presenter._polls.waiters == 200
         assert len(timers_set()) < 410, "a deadline for each, and one timer for the look"
         found = await asyncio.gather(*polled)
         assert {one.status for one in found} == {PaymentStatus.ACTION_REQUIRED}
@@ -117,8 +117,8 @@ async def test_who_is_cancelled_leaves_neither_task_nor_timer() -> None:
         for one in polled:
             one.cancel()
         await asyncio.gather(*polled, return_exceptions=True)
-        assert shop.payments._telling._polls._polls == {}
-        assert shop.payments._telling._polls.waiters == 0
+        assert shop.payments._presenter._polls._polls == {}
+        assert shop.payments._presenter._polls.waiters == 0
         assert asyncio.all_tasks() == tasks
         assert timers_set() == []
         shop.forget()
@@ -205,7 +205,7 @@ async def test_a_follower_that_goes_away_leaves_nothing() -> None:
             await asyncio.sleep(1)
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)
-        assert shop.payments._telling._polls._polls == {}
+        assert shop.payments._presenter._polls._polls == {}
         assert timers_set() == []
         assert asyncio.all_tasks() == tasks
         await shop.cancel(payment)
