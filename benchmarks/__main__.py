@@ -19,7 +19,7 @@ from benchmarks import machine, revision, suite
 from benchmarks.bars import judge
 from benchmarks.isolated_study import measure
 from benchmarks.peers import PEERS, versions
-from benchmarks.report.progress import Shown
+from benchmarks.report.progress import ProgressLine
 from benchmarks.report.terminal import show
 from benchmarks.results import Finding, Results
 
@@ -38,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="DIRECTORY", help="where results.json and report.html go (benchmarks/out)"
     )
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="take from older results what is not measured now")
+    parser.add_argument("--merge", type=Path, metavar="FILE", help="take from older results what is not run_studies now")
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="measure nothing: draw the report of these results again"
     )
@@ -63,58 +63,58 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     parser = arguments()
-    told = parser.parse_args(words)
-    told.command = shlex.join(["python", "-m", "benchmarks", *words])
-    if told.rounds < 0 or (told.profile and told.names != ["cost"]) or (told.report and told.names):
+    args = parser.parse_args(argv)
+    args.command = shlex.join(["python", "-m", "benchmarks", *argv])
+    if args.rounds < 0 or (args.profile and args.names != ["cost"]) or (args.report and args.names):
         parser.error("--rounds is 1 or more; --profile goes with the study `cost` alone; --report goes without studies")
-    if told.picture and told.picture.suffix not in (".svg", ".png"):
+    if args.picture and args.picture.suffix not in (".svg", ".png"):
         parser.error("--picture is an .svg or a .png")
-    if told.before is not None and (told.names != ["cost"] or told.profile):
+    if args.before is not None and (args.names != ["cost"] or args.profile):
         parser.error("--before goes with the study `cost` alone, and without --profile")
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    if told.list:
-        return listed(console)
+    if args.list:
+        return list_all(console)
     if find_spec("matplotlib") is None:
         parser.error("the report needs matplotlib: python -m pip install -e '.[bench]'")
-    if told.require_peers and not all_present(console):
+    if args.require_peers and not all_present(console):
         return 1
     try:
-        # All that may be wrong with what was given is known before anything is measured.
-        told.revision = None if told.before is None else revision.find(told.before)
-        studies = [suite.BEFORE] if told.revision else suite.chosen(told.names)
-        before = suite.read(told.report) if told.report else blank(told)
-        older = suite.read(told.merge) if told.merge else None
+        # All that may be wrong with what was given is known before anything is run_studies.
+        args.revision = None if args.before is None else revision.find(args.before)
+        studies = [suite.BEFORE] if args.revision else suite.select_studies(args.names)
+        base = suite.read(args.report) if args.report else empty_results(args)
+        older = suite.read(args.merge) if args.merge else None
         if older:
-            suite.merged(before, older)
+            suite.merge(base, older)
     except KeyError as unknown:
         parser.error(f"no study is called {', '.join(unknown.args)}; --list names them")
     except (OSError, ValueError, msgspec.MsgspecError) as problem:
         parser.error(str(problem))
-    results = before if told.report else msgspec.structs.replace(before, findings=measured(studies, told, console))
-    if told.revision and any(finding.failed for finding in results.findings):
+    results = base if args.report else msgspec.structs.replace(base, findings=run_studies(studies, args, console))
+    if args.revision and any(finding.failed for finding in results.findings):
         return 1  # the reason is shown, and there is no figure to publish
-    return published(suite.merged(results, older) if older else results, told, console)
+    return publish(suite.merge(results, older) if older else results, args, console)
 
 
-def blank(told: argparse.Namespace) -> Results:
-    """Before anything is measured."""
-    return Results(suite.now(), told.command, told.quick, machine.found(versions()), [])
+def empty_results(args: argparse.Namespace) -> Results:
+    """Before anything is run_studies."""
+    return Results(suite.now(), args.command, args.quick, machine.describe(versions()), [])
 
 
-def measured(studies: Sequence[suite.Study], told: argparse.Namespace, console: Console) -> list[Finding]:
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch, Shown(console, studies, told.quick) as shown:
-        run = suite.Run(told.quick, told.rounds, Path(scratch), told.profile, told.revision)
+def run_studies(studies: Sequence[suite.Study], args: argparse.Namespace, console: Console) -> list[Finding]:
+    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch, ProgressLine(console, studies, args.quick) as shown:
+        run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision)
         return suite.run(
             studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say)
         )
 
 
-def published(results: Results, told: argparse.Namespace, console: Console) -> int:
+def publish(results: Results, args: argparse.Namespace, console: Console) -> int:
     """Shows and writes; 1 where a study failed."""
-    out = told.out or (told.report.parent if told.report else OUT)
-    new = told.merge or not told.report
+    out = args.out or (args.report.parent if args.report else OUT)
+    new = args.merge or not args.report
     if new:
         suite.write(results, out / "results.json")
     judged = judge(results)
@@ -125,15 +125,15 @@ def published(results: Results, told: argparse.Namespace, console: Console) -> i
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page.page(results, judged), "utf-8")
     console.print(f" {out / 'report.html'}", highlight=False, soft_wrap=True)
-    missing = picture.missing(results) if told.picture else ""
-    if told.picture and not missing:
-        picture.draw(results, told.picture)
-    if told.picture:
-        console.print(f" {missing or told.picture}", highlight=False, soft_wrap=True)
+    missing = picture.missing(results) if args.picture else ""
+    if args.picture and not missing:
+        picture.draw(results, args.picture)
+    if args.picture:
+        console.print(f" {missing or args.picture}", highlight=False, soft_wrap=True)
     return 1 if missing or any(finding.failed for finding in results.findings) else 0
 
 
-def listed(console: Console) -> int:
+def list_all(console: Console) -> int:
     for study in suite.STUDIES:
         title = (importlib.import_module(f"benchmarks.studies.{study.name}").__doc__ or "").partition("\n")[0]
         console.print(

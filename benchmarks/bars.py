@@ -14,7 +14,7 @@ from benchmarks.results import Figure, Results
 
 
 class Bar(NamedTuple):
-    """`now`: what has to hold; `goal`: where we are going. `always`: the worst round counts, not the median."""
+    """`now`: what has to hold; `goal`: where we are going. `every_round`: the worst round judged_value, not the median."""
 
     what: str
     study: str
@@ -22,8 +22,8 @@ class Bar(NamedTuple):
     now: float
     goal: float | None = None
     unit: str = ""
-    higher: bool = False
-    always: bool = False
+    higher_is_better: bool = False
+    every_round: bool = False
 
 
 _LIVE = "CPU per consultation, eight live sources, ÷\N{NO-BREAK SPACE}"
@@ -68,10 +68,10 @@ BARS: Sequence[Bar] = (
         5.0,
         None,
         "ms",
-        always=True,
+        every_round=True,
     ),
     Bar("A source hangs: until p50 is normal again", "hang", "hang.normal_after_s", 2.0, None, "s"),
-    Bar("Three times the capacity offered: goodput ÷ peak", "overload", "overload.goodput", 0.9, 0.97, higher=True),
+    Bar("Three times the capacity offered: goodput ÷ peak", "overload", "overload.goodput", 0.9, 0.97, higher_is_better=True),
     Bar(
         "The same: p99 of the admitted (twice the deadline at most)",
         "overload",
@@ -88,8 +88,8 @@ BARS: Sequence[Bar] = (
         "soak.flat",
         1.0,
         None,
-        higher=True,
-        always=True,
+        higher_is_better=True,
+        every_round=True,
     ),
 )
 
@@ -100,7 +100,7 @@ class Verdict(Enum):
     NOT_MEASURED = "not measured"
 
 
-class Judged(NamedTuple):
+class BarResult(NamedTuple):
     """A bar beside what was found. `why`: of a bar that was not measured, the reason as far as it is known."""
 
     bar: Bar
@@ -108,83 +108,83 @@ class Judged(NamedTuple):
     why: str = ""
 
     @property
-    def counts(self) -> float | None:
+    def judged_value(self) -> float | None:
         """The value that is judged."""
         if self.figure is None:
             return None
-        if not self.bar.always:
+        if not self.bar.every_round:
             return self.figure.median
-        return self.figure.low if self.bar.higher else self.figure.high
+        return self.figure.low if self.bar.higher_is_better else self.figure.high
 
     @property
     def verdict(self) -> Verdict:
-        if self.counts is None:
+        if self.judged_value is None:
             return Verdict.NOT_MEASURED
-        return Verdict.MET if _reaches(self.bar, self.counts, self.bar.now) else Verdict.MISSED
+        return Verdict.MET if _reaches(self.bar, self.judged_value, self.bar.now) else Verdict.MISSED
 
     @property
-    def crosses(self) -> bool:
+    def spans_bar(self) -> bool:
         """Some rounds are on the other side of the bar: another run might say otherwise."""
         if self.figure is None:
             return False
         return _reaches(self.bar, self.figure.low, self.bar.now) != _reaches(self.bar, self.figure.high, self.bar.now)
 
     @property
-    def found(self) -> str:
-        return "" if self.counts is None else against(self.counts, higher=self.bar.higher)
+    def value_text(self) -> str:
+        return "" if self.judged_value is None else round_against_us(self.judged_value, higher_is_better=self.bar.higher_is_better)
 
     @property
     def spread(self) -> str:
         if self.figure is None or self.figure.low == self.figure.high:
             return ""
         return (
-            f"{against(self.figure.low, higher=self.bar.higher)} to {against(self.figure.high, higher=self.bar.higher)}"
+            f"{round_against_us(self.figure.low, higher_is_better=self.bar.higher_is_better)} to {round_against_us(self.figure.high, higher_is_better=self.bar.higher_is_better)}"
         )
 
     @property
-    def away(self) -> str:
+    def distance(self) -> str:
         """How far from where we are going."""
-        bar, value = self.bar, self.counts
+        bar, value = self.bar, self.judged_value
         if value is None or bar.goal is None:
             return ""
         if _reaches(bar, value, bar.goal):
             return "reached"
-        return f"{against(value / bar.goal, higher=bar.higher)} × the goal"
+        return f"{round_against_us(value / bar.goal, higher_is_better=bar.higher_is_better)} × the goal"
 
 
-def judge(results: Results) -> list[Judged]:
-    found: dict[str, Figure] = {}
+def judge(results: Results) -> list[BarResult]:
+    figures: dict[str, Figure] = {}
     for finding in results.findings:
-        found.update(finding.key)
+        figures.update(finding.key)
     reasons = {finding.name: _reason(finding.failed) for finding in results.findings}
-    return [Judged(bar, found.get(bar.key), _why(bar, found, reasons)) for bar in BARS]
+    return [BarResult(bar, figures.get(bar.key), _why(bar, figures, reasons)) for bar in BARS]
 
 
-def against(value: float, *, higher: bool, digits: int = 3) -> str:
+def round_against_us(value: float, *, higher_is_better: bool, digits: int = 3) -> str:
     """So many significant digits, rounded so that it never looks better than it is."""
     exact = Decimal(repr(value))
     if not exact:
         return "0"
     last = Decimal(1).scaleb(min(0, exact.adjusted() - digits + 1))
-    return f"{exact.quantize(last, ROUND_FLOOR if higher else ROUND_CEILING):,f}".replace("-", "−")
+    return f"{exact.quantize(last, ROUND_FLOOR if higher_is_better else ROUND_CEILING):,f}".replace("-", "−")
 
 
-def limit(bar: Bar, value: float | None) -> str:
+def limit_text(bar: Bar, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{'≥' if bar.higher else '≤'} {value:g}{f' {bar.unit}' if bar.unit else ''}"
+    return f"{'≥' if bar.higher_is_better else '≤'} {value:g}{f' {bar.unit}' if bar.unit else ''}"
 
 
-def count(judged: Sequence[Judged]) -> str:
+def summary(judged: Sequence[BarResult]) -> str:
     """In one sentence."""
-    each = {verdict: sum(one.verdict is verdict for one in judged) for verdict in Verdict}
-    sentence = f"{each[Verdict.MET]} of {len(judged)} bars met, {each[Verdict.MISSED]} missed, {each[Verdict.NOT_MEASURED]} not measured"
-    crossing = sum(one.crosses for one in judged)
-    return f"{sentence}; in {crossing} not every round says the same" if crossing else sentence
+    counts = {verdict: sum(result.verdict is verdict for result in judged) for verdict in Verdict}
+    sentence = f"{counts[Verdict.MET]} of {len(judged)} bars met, {counts[Verdict.MISSED]} missed, {counts[Verdict.NOT_MEASURED]} not measured"
+    spanning = sum(result.spans_bar for result in judged)
+    return f"{sentence}; in {spanning} not every round says the same" if spanning else sentence
 
 
 def _reaches(bar: Bar, value: float, mark: float) -> bool:
-    return value >= mark if bar.higher else value <= mark
+    return value >= mark if bar.higher_is_better else value <= mark
 
 
 def _reason(failed: str) -> str:

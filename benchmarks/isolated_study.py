@@ -16,41 +16,41 @@ from typing import TypeAlias
 
 import msgspec
 
-from benchmarks.non_finite import finite
+from benchmarks.non_finite import without_non_finite
 from benchmarks.results import Finding
-from benchmarks.suite import Run, failed
+from benchmarks.suite import Run, failed_finding
 
 # What comes through the pipe: lines of progress, and the finding at the end.
-_Told: TypeAlias = str | Finding
+_Message: TypeAlias = str | Finding
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
-def measure(name: str, run: Run, say: Callable[[str], None], package: str = "benchmarks.studies") -> Finding:
+def measure(name: str, run: Run, report: Callable[[str], None], package: str = "benchmarks.studies") -> Finding:
     """Raises KeyboardInterrupt when interrupted, after the study has ended its own processes."""
     spawn = multiprocessing.get_context("spawn")
     receiving, sending = spawn.Pipe(duplex=False)
-    child = spawn.Process(target=_study, args=(f"{package}.{name}", run, sending))
+    child = spawn.Process(target=_run_study, args=(f"{package}.{name}", run, sending))
     child.start()
     sending.close()
     try:
-        found = _listen(receiving, say)
+        found = _receive(receiving, report)
     finally:
         child.join()
-    return found or failed(name, f"Its process ended with code {child.exitcode} and said nothing.")
+    return found or failed_finding(name, f"Its process ended with code {child.exitcode} and said nothing.")
 
 
-def _listen(receiving: Connection, say: Callable[[str], None]) -> Finding | None:
+def _receive(receiving: Connection, report: Callable[[str], None]) -> Finding | None:
     while True:
         try:
-            told: _Told = receiving.recv()
+            message: _Message = receiving.recv()
         except EOFError:
             return None
-        if isinstance(told, Finding):
-            return told
-        say(told)
+        if isinstance(message, Finding):
+            return message
+        report(message)
 
 
-def _study(module: str, run: Run, sending: Connection) -> None:
+def _run_study(module: str, run: Run, sending: Connection) -> None:
     name = module.rpartition(".")[2]
     # Should the suite be killed, the study still ends what it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -67,12 +67,12 @@ def _study(module: str, run: Run, sending: Connection) -> None:
             before=run.before,
             tell=sending.send,
         )
-        finding = finite(importlib.import_module(module).measure(lab))
+        finding = without_non_finite(importlib.import_module(module).measure(lab))
         notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]
         sending.send(msgspec.structs.replace(finding, notes=notes))
     except KeyboardInterrupt:
         pass  # it has ended its own processes on the way here, and the suite has heard it too
     except Exception as problem:  # noqa: BLE001 - the others still run, and the report says it
-        told = "".join(traceback.format_exception_only(problem)).strip()
+        reason = "".join(traceback.format_exception_only(problem)).strip()
         where = traceback.extract_tb(problem.__traceback__)[-1]
-        sending.send(failed(name, f"{told} ({where.filename.rpartition('/')[2]}:{where.lineno})"))
+        sending.send(failed_finding(name, f"{reason} ({where.filename.rpartition('/')[2]}:{where.lineno})"))

@@ -22,12 +22,12 @@ import msgspec
 import uvloop
 
 from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.precise_timer import Alarm
-from benchmarks.lab.upstream_control import BEHAVE, SEEN, STRAGGLING, Behaviour, Held, Seen
+from benchmarks.lab.precise_timer import PreciseTimer
+from benchmarks.lab.upstream_control import BEHAVE, COUNTS, STRAGGLING, Behaviour, HoldTimes, UpstreamCounts
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
-FIRST = 100_000
+FIRST_USER = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
 PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={currency}&value={value}"
@@ -42,7 +42,7 @@ BATCHES = {
     b"/batch/promotions": PROMOTIONS,
 }
 # Whose answer a target is.
-KINDS = {
+TARGETS = {
     "order": re.compile(rb"/orders/|/batch/orders"),
     "merchant": re.compile(rb"/merchants/|/batch/merchants"),
     "member": re.compile(rb"/members/[^/]+$|/batch/members"),
@@ -75,8 +75,8 @@ class Sources:
     """All eight, and where their answers are found."""
 
     def __init__(self, found: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
-        self.found = {target: (kind(target), answer) for target, answer in found.items()}
-        self.alarm = Alarm(asyncio.get_running_loop())
+        self.found = {target: (source_of(target), answer) for target, answer in found.items()}
+        self.timer = PreciseTimer(asyncio.get_running_loop())
         self.connections = self.opened = 0
         self.behave(behaviour)
 
@@ -86,12 +86,12 @@ class Sources:
             raise ValueError(f"no such sources: {', '.join(sorted(unknown))}")
         self.by_name = {name: Source(name, behaviour) for name in SOURCE_NAMES}
 
-    def seen(self) -> Seen:
+    def seen(self) -> UpstreamCounts:
         sources = self.by_name.items()
-        return Seen(
+        return UpstreamCounts(
             calls={name: source.calls for name, source in sources},
             keys={name: source.keys for name, source in sources},
-            held={name: held(source.held) for name, source in sources if source.held.count},
+            held={name: hold_times(source.held) for name, source in sources if source.held.count},
             cpu_s=time.process_time(),
             connections=self.connections,
             opened=self.opened,
@@ -100,7 +100,7 @@ class Sources:
     def many(self, target: bytes, body: bytes) -> bytes:
         """The answer to a batch."""
         asked = msgspec.json.decode(body)["requests"]
-        self.by_name[kind(target)].keys += len(asked)
+        self.by_name[source_of(target)].keys += len(asked)
         found = (self.found.get(BATCHES[target].format_map(each).encode()) for each in asked)
         parts = (
             b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one[1].partition(b"\r\n\r\n")[2]
@@ -109,7 +109,7 @@ class Sources:
         return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
 
-class Answers(asyncio.Protocol):
+class SourceConnection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self, sources: Sources) -> None:
@@ -152,9 +152,9 @@ class Answers(asyncio.Protocol):
             return
         body, self._body = self._body, b""
         if target in BATCHES:
-            self._answer_as(self._sources.by_name[kind(target)], self._sources.many(target, body))
+            self._answer_as(self._sources.by_name[source_of(target)], self._sources.many(target, body))
         else:
-            self._transport.write(controlled(self._sources, target, body))
+            self._transport.write(control_response(self._sources, target, body))
 
     def _answer_as(self, source: Source, answer: bytes) -> None:
         source.calls += 1
@@ -162,7 +162,7 @@ class Answers(asyncio.Protocol):
             self._transport.write(answer)
         elif not source.hangs:
             asked_s = time.perf_counter()
-            self._sources.alarm.at(asked_s + source.draw_s(), partial(self._answer, source, asked_s, answer))
+            self._sources.timer.at(asked_s + source.draw_s(), partial(self._answer, source, asked_s, answer))
 
     def _answer(self, source: Source, asked_s: float, answer: bytes) -> None:
         if not self._transport.is_closing():  # whoever asked may have gone meanwhile
@@ -170,17 +170,17 @@ class Answers(asyncio.Protocol):
             source.held.record(time.perf_counter() - asked_s)
 
 
-def kind(target: bytes) -> str:
-    return next(name for name, pattern in KINDS.items() if pattern.match(target))
+def source_of(target: bytes) -> str:
+    return next(name for name, pattern in TARGETS.items() if pattern.match(target))
 
 
-def held(histogram: Histogram) -> Held:
-    return Held(histogram.count, histogram.at(0.5), histogram.at(0.99), histogram.at(1))
+def hold_times(histogram: Histogram) -> HoldTimes:
+    return HoldTimes(histogram.count, histogram.at(0.5), histogram.at(0.99), histogram.at(1))
 
 
-def controlled(sources: Sources, target: bytes, body: bytes) -> bytes:
-    if target == SEEN.encode():
-        return whole(sources.seen())
+def control_response(sources: Sources, target: bytes, body: bytes) -> bytes:
+    if target == COUNTS.encode():
+        return encoded_response(sources.seen())
     if target != BEHAVE.encode():
         return NOT_FOUND
     try:
@@ -194,8 +194,8 @@ def controlled(sources: Sources, target: bytes, body: bytes) -> bytes:
 async def answers(users: int) -> dict[bytes, bytes]:
     """Every answer that consultations of `users` users of the crowd can need, by its target."""
     upstreams = LocalUpstreams(World(), weather_named("still"))
-    found = {b"/channels?currency=CNY&country=CN": whole(await upstreams["channel"](currency="CNY", country="CN"))}
-    for n in range(FIRST, FIRST + users):
+    found = {b"/channels?currency=CNY&country=CN": encoded_response(await upstreams["channel"](currency="CNY", country="CN"))}
+    for n in range(FIRST_USER, FIRST_USER + users):
         user, order = f"u_{n}", await upstreams["order"](order_id=f"o_{n}")
         assert order is not None
         amount, merchant = order["amount"], order["merchant_id"]
@@ -209,11 +209,11 @@ async def answers(users: int) -> dict[bytes, bytes]:
             f"/members/{user}/quotas?currency=CNY": await upstreams["quota"](user_id=user, currency="CNY"),
             promotions: await upstreams["marketing"](user_id=user, merchant_id=merchant, amount=amount),
         }
-        found.update({target.encode(): whole(answer) for target, answer in asked.items()})
+        found.update({target.encode(): encoded_response(answer) for target, answer in asked.items()})
     return found
 
 
-def whole(answer: Any) -> bytes:
+def encoded_response(answer: Any) -> bytes:
     return with_head(msgspec.json.encode(answer))
 
 
@@ -226,7 +226,7 @@ async def serve(users: int, behaviour: Behaviour) -> None:
     sources = Sources(await answers(users), behaviour)
     ports = {}
     for name in SOURCE_NAMES:
-        server = await loop.create_server(lambda: Answers(sources), "127.0.0.1", 0, backlog=4096)
+        server = await loop.create_server(lambda: SourceConnection(sources), "127.0.0.1", 0, backlog=4096)
         ports[name] = server.sockets[0].getsockname()[1]
     gc.collect()
     gc.freeze()
@@ -234,7 +234,7 @@ async def serve(users: int, behaviour: Behaviour) -> None:
     await loop.run_in_executor(None, sys.stdin.read)
 
 
-def one_delay(text: str) -> tuple[str, float]:
+def source_delay(text: str) -> tuple[str, float]:
     name, _, ms = text.partition("=")
     return name, float(ms)
 
@@ -244,14 +244,14 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--delay-ms", type=float, default=0, help="hold every answer back by so much")
     parser.add_argument(
-        "--delay", type=one_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source"
+        "--delay", type=source_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source"
     )
     parser.add_argument(
         "--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay"
     )
-    told = parser.parse_args()
-    delays_ms = {**dict.fromkeys(SOURCE_NAMES, told.delay_ms), **dict(told.delay)}
-    uvloop.run(serve(told.users, Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, told.straggling_bps))))
+    args = parser.parse_args()
+    delays_ms = {**dict.fromkeys(SOURCE_NAMES, args.delay_ms), **dict(args.delay)}
+    uvloop.run(serve(args.users, Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, args.straggling_bps))))
 
 
 if __name__ == "__main__":

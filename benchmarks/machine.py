@@ -12,7 +12,7 @@ from benchmarks.results import Machine
 PACKAGES = ("uvloop", "httptools", "msgspec", "uvicorn", "aiohttp")
 
 
-def found(peers: dict[str, str]) -> Machine:
+def describe(peers: dict[str, str]) -> Machine:
     """`peers`: the versions of what is measured beside us."""
     ours = {"Python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
     return Machine(

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from benchmarks.results import Bars, Drawing, Figure, Finding, Line, Table
+from benchmarks.results import BarChart, Drawing, Figure, Finding, Line, Table
 
 
-def finite(finding: Finding) -> Finding:
-    sieve = _Sieve()
+def without_non_finite(finding: Finding) -> Finding:
+    sieve = _Filter()
     return msgspec.structs.replace(
         finding,
         key={name: figure for name, figure in finding.key.items() if sieve.one(figure, name) is figure},
@@ -26,7 +26,7 @@ def finite(finding: Finding) -> Finding:
     )
 
 
-class _Sieve:
+class _Filter:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -51,7 +51,7 @@ class _Sieve:
     def drawing(self, drawing: Drawing) -> Drawing:
         where = f"{drawing.title}, "
         marks = {name: mark for name, mark in drawing.marks.items() if math.isfinite(mark)}
-        if isinstance(drawing, Bars):
+        if isinstance(drawing, BarChart):
             groups = {
                 name: [
                     figure and self.one(figure, f"{where}{label}, {name}")

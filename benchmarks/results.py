@@ -64,7 +64,7 @@ class Line(msgspec.Struct, frozen=True):
     ours: bool = False
 
 
-class Lines(msgspec.Struct, frozen=True, tag="lines"):
+class LineChart(msgspec.Struct, frozen=True, tag="lines"):
     """Something that changes with something else."""
 
     title: str
@@ -77,7 +77,7 @@ class Lines(msgspec.Struct, frozen=True, tag="lines"):
     marks: Mapping[str, float] = {}
 
 
-class Bars(msgspec.Struct, frozen=True, tag="bars"):
+class BarChart(msgspec.Struct, frozen=True, tag="bars"):
     """Several things side by side, each with one bar of every group. `ours`: labels that are seen first."""
 
     title: str
@@ -89,7 +89,7 @@ class Bars(msgspec.Struct, frozen=True, tag="bars"):
     marks: Mapping[str, float] = {}
 
 
-Drawing: TypeAlias = Lines | Bars
+Drawing: TypeAlias = LineChart | BarChart
 
 
 class Finding(msgspec.Struct, frozen=True):

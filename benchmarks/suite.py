@@ -67,11 +67,11 @@ class Progress(Protocol):
     """Who watches."""
 
     def begin(self, study: Study, place: int, of: int) -> None: ...
-    def say(self, text: str) -> None: ...
+    def report(self, text: str) -> None: ...
     def end(self, finding: Finding) -> None: ...
 
 
-def chosen(names: Sequence[str]) -> list[Study]:
+def select_studies(names: Sequence[str]) -> list[Study]:
     """In the order of the suite. Raises KeyError with the names that there are not."""
     unknown = [name for name in names if name not in {study.name for study in STUDIES}]
     if unknown:
@@ -90,12 +90,12 @@ def run(
     findings: list[Finding] = []
     for place, study in enumerate(studies, 1):
         progress.begin(study, place, len(studies))
-        at, began_s = now(), time.perf_counter()
+        at, start_s = now(), time.perf_counter()
         try:
-            finding = measure(study.name, progress.say)
+            finding = measure(study.name, progress.report)
         except KeyboardInterrupt:
-            finding = failed(study.name, INTERRUPTED)
-        seconds = round(time.perf_counter() - began_s, 1)
+            finding = failed_finding(study.name, INTERRUPTED)
+        seconds = round(time.perf_counter() - start_s, 1)
         findings.append(msgspec.structs.replace(finding, name=study.name, at=at, seconds=seconds))
         progress.end(findings[-1])
         if finding.failed == INTERRUPTED:
@@ -103,7 +103,7 @@ def run(
     return findings
 
 
-def failed(name: str, why: str) -> Finding:
+def failed_finding(name: str, why: str) -> Finding:
     return Finding(name, name.capitalize(), "This study failed; nothing is known of what it measures.", 0.0, failed=why)
 
 
@@ -111,31 +111,31 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def merged(new: Results, old: Results) -> Results:
-    """With the findings of `old` for what `new` has not tried. Raises ValueError where the two do not belong side by side."""
+def merge(new: Results, old: Results) -> Results:
+    """With the findings of `old` for what `new` has not measured. Raises ValueError where the two do not belong side by side."""
     if (new.machine.processor, new.machine.cores) != (old.machine.processor, old.machine.cores):
         raise ValueError("the older results are of another machine")
     if new.quick != old.quick:
         raise ValueError("one of the two was a quick run, whose figures mean nothing beside the other's")
-    tried = {finding.name for finding in new.findings}
-    kept = [_aged(finding, new.machine, old) for finding in old.findings if finding.name not in tried]
+    measured = {finding.name for finding in new.findings}
+    reused = [_with_versions(finding, new.machine, old) for finding in old.findings if finding.name not in measured]
     order = [study.name for study in STUDIES]
     findings = sorted(
-        [*new.findings, *kept], key=lambda finding: order.index(finding.name) if finding.name in order else len(order)
+        [*new.findings, *reused], key=lambda finding: order.index(finding.name) if finding.name in order else len(order)
     )
     return msgspec.structs.replace(new, findings=findings)
 
 
-def _aged(finding: Finding, machine: Machine, old: Results) -> Finding:
+def _with_versions(finding: Finding, machine: Machine, old: Results) -> Finding:
     """With a note where it was measured with something else than the heading says."""
-    then = {
+    differing = {
         name: version
         for name, version in old.machine.versions.items()
         if machine.versions.get(name, version) != version
     }
     notes = list(finding.notes)
-    if then:
-        notes.append("Measured with " + ", ".join(f"{name} {version}" for name, version in then.items()) + ".")
+    if differing:
+        notes.append("Measured with " + ", ".join(f"{name} {version}" for name, version in differing.items()) + ".")
     return msgspec.structs.replace(finding, at=finding.at or old.at, notes=notes)
 
 
@@ -144,7 +144,7 @@ def read(file: Path) -> Results:
 
 
 def write(results: Results, file: Path) -> None:
-    """What was there is kept beside it: twenty minutes should not be lost to a run of one study."""
+    """What was there is reused beside it: twenty minutes should not be lost to a run of one study."""
     if file.exists():
         file.replace(file.with_suffix(".previous.json"))
     file.parent.mkdir(parents=True, exist_ok=True)

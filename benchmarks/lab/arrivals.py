@@ -14,16 +14,16 @@ from functools import partial
 from random import Random
 
 from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.precise_timer import Alarm
+from benchmarks.lab.precise_timer import PreciseTimer
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.flow import ConsultError
 from cashier.fanout.ask import SourceStatus
 
 
-async def at_random(per_s: float, seconds: float, random: Random, arrive: Callable[[float], None]) -> None:
+async def arrive_at_random(per_s: float, seconds: float, random: Random, arrive: Callable[[float], None]) -> None:
     """Tells `arrive` when it is due, in `time.perf_counter()`, so many times a second on average. Returns when the last has come."""
     until_s = time.perf_counter() + seconds
-    with closing(Alarm(asyncio.get_running_loop())) as alarm:
+    with closing(PreciseTimer(asyncio.get_running_loop())) as timer:
 
         def arrived(due_s: float) -> None:
             arrive(due_s)
@@ -32,31 +32,31 @@ async def at_random(per_s: float, seconds: float, random: Random, arrive: Callab
         def after(due_s: float) -> None:
             due_s += random.expovariate(per_s)
             if due_s < until_s:
-                alarm.at(due_s, partial(arrived, due_s))
+                timer.at(due_s, partial(arrived, due_s))
 
         after(until_s - seconds)
-        while alarm:  # noqa: ASYNC110 - the loop may be late with the last of them
+        while timer:  # noqa: ASYNC110 - the loop may be late with the last of them
             await asyncio.sleep(max(0.001, until_s - time.perf_counter()))
 
 
 class Arrivals:
     """`lost`: consultations without an answer. `statuses`: of those with one, by source. `cpu_us`: of this process, each."""
 
-    def __init__(self, cashier: Cashier, asked: Iterator[ConsultRequest]) -> None:
+    def __init__(self, cashier: Cashier, requests: Iterator[ConsultRequest]) -> None:
         self.latencies = Histogram()
         self.lost = 0
         self.statuses: Counter[tuple[str, SourceStatus]] = Counter()
         self.cpu_us = 0.0
         self._cashier = cashier
-        self._asked = asked
-        self._visits: list[asyncio.Task[None]] = []
+        self._requests = requests
+        self._consultations: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
         return f"Arrivals({self.lost} of {self.consultations} lost, {self.latencies!r})"
 
     @property
     def consultations(self) -> int:
-        return len(self._visits)
+        return len(self._consultations)
 
     def at(self, quantile: float) -> float:
         """In ms, of all, answered or not."""
@@ -70,13 +70,13 @@ class Arrivals:
         loop, used_s = asyncio.get_running_loop(), time.process_time()
 
         def arrive(due_s: float) -> None:
-            self._visits.append(loop.create_task(self._visit(due_s, next(self._asked))))
+            self._consultations.append(loop.create_task(self._consult(due_s, next(self._requests))))
 
-        await at_random(per_s, seconds, random, arrive)
-        await asyncio.gather(*self._visits)
+        await arrive_at_random(per_s, seconds, random, arrive)
+        await asyncio.gather(*self._consultations)
         self.cpu_us = (time.process_time() - used_s) / max(1, self.consultations) * 1e6
 
-    async def _visit(self, due_s: float, request: ConsultRequest) -> None:
+    async def _consult(self, due_s: float, request: ConsultRequest) -> None:
         try:
             found = await self._cashier.consult(request)
             self.statuses.update((report.name, report.status) for report in found.sources)
@@ -85,10 +85,10 @@ class Arrivals:
         self.latencies.record(time.perf_counter() - due_s)
 
 
-async def arrivals(
-    cashier: Cashier, asked: Iterator[ConsultRequest], per_s: float, seconds: float, random: Random
+async def run_arrivals(
+    cashier: Cashier, requests: Iterator[ConsultRequest], per_s: float, seconds: float, random: Random
 ) -> Arrivals:
-    """So many a second on average, for so long. `asked` has enough of them."""
-    found = Arrivals(cashier, asked)
+    """So many a second on average, for so long. `requests` has enough of them."""
+    found = Arrivals(cashier, requests)
     await found.come(per_s, seconds, random)
     return found

@@ -13,7 +13,7 @@ from itertools import cycle
 from random import Random
 from typing import Any
 
-from benchmarks.lab.arrivals import at_random
+from benchmarks.lab.arrivals import arrive_at_random
 from benchmarks.lab.histogram import Histogram
 from cashier.consultation.plan import SOURCE_SPECS
 from cashier.fanout.ask import Known
@@ -41,8 +41,8 @@ CALL_HEADERS = CallHeaders("batch-bench")
 REST_S = 2.0
 
 
-class Keys:
-    """What came of those of one stretch. `failed`: came to nothing. `cpu_us`: of this process, each."""
+class KeyLoadResult:
+    """What came of those of one interval. `failed`: came to nothing. `cpu_us`: of this process, each."""
 
     def __init__(self) -> None:
         self.latencies = Histogram()
@@ -75,18 +75,18 @@ async def upstreams(urls: Mapping[str, str], numbers: BatchPolicy | None) -> Asy
             await wire.close()
 
 
-async def stretch(
+async def run_interval(
     asked: Sequence[Upstream], known: Sequence[Known], per_s: float, seconds: float, random: Random
-) -> Keys:
+) -> KeyLoadResult:
     """So many customers a second on average, each with one key for every source. Returns when all have been answered."""
-    found, customers, used_s = Keys(), cycle(known), time.process_time()
+    found, customers, used_s = KeyLoadResult(), cycle(known), time.process_time()
 
     def arrive(due_s: float) -> None:
         customer = next(customers)
         for upstream in asked:
             found.ask(upstream, customer, due_s)
 
-    await at_random(per_s, seconds, random, arrive)
+    await arrive_at_random(per_s, seconds, random, arrive)
     until_s = time.perf_counter() + REST_S
     while found.ended < found.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
         await asyncio.sleep(0.002)

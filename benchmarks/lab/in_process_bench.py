@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.lab.arrivals import Arrivals, arrivals
+from benchmarks.lab.arrivals import Arrivals, run_arrivals
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import cpu_s
-from benchmarks.lab.run_queue import Waiting
-from benchmarks.lab.upstream import Upstream
-from benchmarks.lab.upstream_control import Behaviour, Seen
+from benchmarks.lab.run_queue import RunQueueWait
+from benchmarks.lab.upstream import LeanUpstream
+from benchmarks.lab.upstream_control import Behaviour, UpstreamCounts
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES
 
@@ -28,17 +28,17 @@ class Tally:
 
     def __init__(self) -> None:
         self.consultations = self.lost = 0
-        self.waiting = Waiting()
+        self.waiting = RunQueueWait()
         self.busiest = 0.0
 
 
-class Bench(NamedTuple):
-    """`asked`: the customers. `urls`: where the sources are. `random`: the same for a mechanism off and on."""
+class InProcessBench(NamedTuple):
+    """`requests`: the customers. `urls`: where the sources are. `random`: the same for a mechanism off and on."""
 
     lab: Lab
-    upstream: Upstream
+    upstream: LeanUpstream
     urls: Mapping[str, str]
-    asked: Sequence[ConsultRequest]
+    requests: Sequence[ConsultRequest]
     random: Random
     tally: Tally
 
@@ -46,9 +46,9 @@ class Bench(NamedTuple):
     def scale(self) -> float:
         return QUICK_SCALE if self.lab.quick else 1.0
 
-    def of(self, customers: int) -> Bench:
+    def of(self, customers: int) -> InProcessBench:
         """The same for so few customers."""
-        return self._replace(asked=self.asked[:customers])
+        return self._replace(requests=self.requests[:customers])
 
     async def behave(
         self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float
@@ -58,11 +58,11 @@ class Bench(NamedTuple):
         behaviour = Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, straggling_bps), hanging)
         await asyncio.to_thread(self.upstream.behave, behaviour)
 
-    async def seen(self) -> Seen:
+    async def seen(self) -> UpstreamCounts:
         return await asyncio.to_thread(self.upstream.seen)
 
     @asynccontextmanager
-    async def engine(
+    async def cashier(
         self,
         each: Mapping[str, Any] | None = None,
         *,
@@ -78,11 +78,11 @@ class Bench(NamedTuple):
 
     async def run(self, cashier: Cashier, per_s: float, seconds: float, *, stormy: bool = False) -> Arrivals:
         """`stormy`: that some have no answer is what is measured."""
-        began_s, used_s = time.perf_counter(), cpu_s(self.upstream.pid)
-        tally, anybody = self.tally, iter(lambda: self.random.choice(self.asked), None)
+        start_s, used_s = time.perf_counter(), cpu_s(self.upstream.pid)
+        tally, customers = self.tally, iter(lambda: self.random.choice(self.requests), None)
         with tally.waiting.of(os.getpid()):
-            found = await arrivals(cashier, anybody, per_s, seconds * self.scale, self.random)
-        lasted_s = time.perf_counter() - began_s
+            found = await run_arrivals(cashier, customers, per_s, seconds * self.scale, self.random)
+        lasted_s = time.perf_counter() - start_s
         if not self.lab.quick:  # a clock that ticks a hundred times a second has nothing to say of less
             tally.busiest = max(tally.busiest, (cpu_s(self.upstream.pid) - used_s) / lasted_s)
         if not stormy:

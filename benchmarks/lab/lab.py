@@ -11,7 +11,7 @@ FULL_ROUNDS = 5
 # Beside an older revision: a difference of a few percent has to show.
 FULL_PAIRS = 10
 # A quick run shows that everything works. Its figures mean nothing.
-QUICK_STRETCH_S = 0.4
+QUICK_INTERVAL_S = 0.4
 QUICK_COUNT = 100
 
 
@@ -44,14 +44,14 @@ class Lab:
         return f"Lab({'quick' if self.quick else 'full'}, {self.rounds} rounds, {self.directory})"
 
     def seconds(self, full: float) -> float:
-        """How long a stretch lasts that takes `full` seconds in a full run."""
-        return min(full, QUICK_STRETCH_S) if self.quick else full
+        """How long a interval lasts that takes `full` seconds in a full run."""
+        return min(full, QUICK_INTERVAL_S) if self.quick else full
 
     def count(self, full: int) -> int:
         """How many users, calls or turns there are where a full run has `full`."""
         return min(full, QUICK_COUNT) if self.quick else full
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         """One line of progress."""
         self._tell(text)
 

@@ -1,4 +1,4 @@
-"""What came of the requests of one stretch of load: counts, latencies, how busy the load was. Sends nothing."""
+"""What came of the requests of one interval of load: counts, latencies, how busy the load was. Sends nothing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ NEVER_SENT = -1
 OK = 200
 
 
-class Visit(NamedTuple):
+class RequestOutcome(NamedTuple):
     """One request: when it was meant to go out, which of the requests it was, its status or one of the above, its latency from then on."""
 
-    at_s: float
-    which: int
+    due_s: float
+    request: int
     status: int
     latency_s: float
 
 
-class Stretch:
-    """One stretch. `histogram`: of those answered with 200. `visits`: each single one, where they were asked for.
+class LoadInterval:
+    """One interval. `histogram`: of those answered with 200. `outcomes`: each single one, where they were asked for.
 
     `late`: how late the load itself sent, of open arrivals that found a connection; it is part of their latency. `wrong`: what was wrong
     with the answers of those that were looked at.
@@ -39,7 +39,7 @@ class Stretch:
         self.refusals = Histogram()
         self.late = Histogram()
         self.statuses: Counter[int] = Counter()
-        self.visits: list[Visit] = []
+        self.outcomes: list[RequestOutcome] = []
         self.looked_at = 0
         self.wrong: list[str] = []
         self._keep = keep
@@ -69,23 +69,23 @@ class Stretch:
         """Latency of those answered, in ms."""
         return self.histogram.at(quantile)
 
-    def add(self, other: Stretch) -> None:
-        """Take in a stretch that was measured apart."""
+    def add(self, other: LoadInterval) -> None:
+        """Take in a interval that was measured apart."""
         if seconds := self.seconds + other.seconds:
             self.load_busy = (self.load_busy * self.seconds + other.load_busy * other.seconds) / seconds
             self.seconds = seconds
         for mine, its in ((self.histogram, other.histogram), (self.refusals, other.refusals), (self.late, other.late)):
             mine.add(its)
         self.statuses += other.statuses
-        self.visits += other.visits
+        self.outcomes += other.outcomes
         self.looked_at += other.looked_at
         self.wrong = [*self.wrong, *other.wrong]
 
-    def count(self, visit: Visit) -> None:
-        self.statuses[visit.status] += 1
-        if visit.status == OK:
-            self.histogram.record(visit.latency_s)
-        elif visit.status == REFUSED:
-            self.refusals.record(visit.latency_s)
+    def count(self, outcome: RequestOutcome) -> None:
+        self.statuses[outcome.status] += 1
+        if outcome.status == OK:
+            self.histogram.record(outcome.latency_s)
+        elif outcome.status == REFUSED:
+            self.refusals.record(outcome.latency_s)
         if self._keep:
-            self.visits.append(visit)
+            self.outcomes.append(outcome)

@@ -22,18 +22,18 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("s", ctypes.c_long), ("ns", ctypes.c_long))
 
 
-class _Timer(ctypes.Structure):
+class _TimerSetting(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
-class Alarm:
+class PreciseTimer:
     """A heap of due times of `time.perf_counter()`, which on Linux is the clock that the timer counts. Never early, equal ones in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._armed_s = float("inf")
-        self._timer = _Timer()
+        self._timer = _TimerSetting()
         self._loop = loop
         self._file = _LIBC.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
         if self._file < 0:

@@ -32,7 +32,7 @@ class Child(NamedTuple):
     popen: subprocess.Popen[str]
 
 
-class Cpu(NamedTuple):
+class CpuTime(NamedTuple):
     """CPU time of a process tree so far. The kernel samples how it divides, so the sum is more exact than its parts."""
 
     user_s: float
@@ -43,7 +43,7 @@ class Cpu(NamedTuple):
         return self.user_s + self.system_s
 
 
-class Core(NamedTuple):
+class CoreTime(NamedTuple):
     """What a core has done so far, whoever asked for it. `stolen_s`: what the host gave to other machines while ours wanted it."""
 
     busy_s: float
@@ -151,19 +151,19 @@ def tree(pid: int) -> list[int]:
     return found
 
 
-def cpu(pid: int) -> Cpu:
+def cpu_time(pid: int) -> CpuTime:
     """Of a process and its whole tree, ended children included. Raises `OSError` where it has gone."""
     user, system = _ticks(pid)
     for child in tree(pid)[1:]:
         with suppress(OSError):
             its_user, its_system = _ticks(child)
             user, system = user + its_user, system + its_system
-    return Cpu(user * _TICK_S, system * _TICK_S)
+    return CpuTime(user * _TICK_S, system * _TICK_S)
 
 
 def cpu_s(pid: int) -> float:
     """User and system time of a process and its whole tree, ended children included."""
-    return cpu(pid).both_s
+    return cpu_time(pid).both_s
 
 
 def exact_cpu_s(pid: int) -> float:
@@ -174,11 +174,11 @@ def exact_cpu_s(pid: int) -> float:
     return sum(time.clock_gettime(~each << 3 | _SCHEDULED) for each in tree(pid))
 
 
-def core_so_far(core: int) -> Core:
+def core_time(core: int) -> CoreTime:
     """Its user, nice, system, interrupt and stolen time: fields 1 to 3 and 6 to 8 of its line in /proc/stat."""
     line = next(each for each in Path("/proc/stat").read_text().splitlines() if each.startswith(f"cpu{core} "))
     user, nice, system, _, _, interrupts, soft, stolen = (int(field) for field in line.split()[1:9])
-    return Core((user + nice + system + interrupts + soft) * _TICK_S, stolen * _TICK_S)
+    return CoreTime((user + nice + system + interrupts + soft) * _TICK_S, stolen * _TICK_S)
 
 
 def _ticks(pid: int) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from benchmarks.lab import Lab
 from benchmarks.lab.load import Check
-from benchmarks.lab.requests import consulted, merged
-from benchmarks.lab.service import Served, service
-from benchmarks.lab.upstream import Upstream
+from benchmarks.lab.requests import check_consultation, check_bare_merge
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream
 from benchmarks.peers import PEERS
 
 OURS = "cashier"
@@ -32,14 +32,14 @@ class Program(NamedTuple):
         return self.name in _TITLES
 
 
-def started(lab: Lab, answering: Upstream, running: ExitStack, names: Container[str] | None = None) -> list[Program]:
+def start_programs(lab: Lab, upstream: LeanUpstream, running: ExitStack, names: Container[str] | None = None) -> list[Program]:
     """Ours first: live, then with the caches as they are by default; then every peer that is here. `names`: only these."""
     found = []
     for name, title in _TITLES.items():
         if names is None or name in names:
             cached = name == OURS_CACHED
-            served = running.enter_context(service(lab, answering.urls, cached=cached))
-            found.append(Program(name, title, cached, consulted, served))
+            served = running.enter_context(start_service(lab, upstream.urls, cached=cached))
+            found.append(Program(name, title, cached, check_consultation, served))
     for peer in PEERS:
         if names is not None and peer.name not in names:
             continue
@@ -47,9 +47,9 @@ def started(lab: Lab, answering: Upstream, running: ExitStack, names: Container[
             lab.skip(f"{peer.title} is absent: {why}")
             continue
         try:
-            served = running.enter_context(peer.start(lab, answering.urls))
+            served = running.enter_context(peer.start(lab, upstream.urls))
         except (OSError, RuntimeError) as error:
             lab.skip(f"{peer.title} did not start: {error}")
             continue
-        found.append(Program(peer.name, peer.title, peer.caches, merged, served))
+        found.append(Program(peer.name, peer.title, peer.caches, check_bare_merge, served))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from benchmarks.lean_upstream import FIRST
+from benchmarks.lean_upstream import FIRST_USER
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.sandbox import World
 
@@ -20,11 +20,11 @@ def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
         f"{line}\r\n"
         for line in ("POST /v1/consult HTTP/1.1", "Host: cashier", "Content-Type: application/json", *headers)
     )
-    bodies = (msgspec.json.encode(crowd.consult_request(n)) for n in range(FIRST, FIRST + users))
+    bodies = (msgspec.json.encode(crowd.consult_request(n)) for n in range(FIRST_USER, FIRST_USER + users))
     return [b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body) for body in bodies]
 
 
-def consulted(body: bytes) -> str | None:
+def check_consultation(body: bytes) -> str | None:
     """What is wrong with an answer of cashier: it must have heard all eight sources and offer ways to pay."""
     answer = msgspec.json.decode(body)
     silent = [each["name"] for each in answer["sources"] if each["status"] not in {"FRESH", "CACHED", "STALE"}]
@@ -33,7 +33,7 @@ def consulted(body: bytes) -> str | None:
     return None if answer["payable"] and answer["methods"] else "offers no way to pay"
 
 
-def merged(body: bytes) -> str | None:
+def check_bare_merge(body: bytes) -> str | None:
     """What is wrong with a bare merge: it must hold a non-empty object of each of the eight."""
     answer = msgspec.json.decode(body)
     missing = [name for name in SOURCE_NAMES if not isinstance(answer.get(name), dict) or not answer[name]]

@@ -6,7 +6,7 @@ By Content-Length or in chunks; an answer with neither (one that ends with its c
 from __future__ import annotations
 
 
-class Answer:
+class ResponseReader:
     """One answer, as it comes."""
 
     __slots__ = ("_body_at", "_chunk_at", "_missing", "_parts", "status")

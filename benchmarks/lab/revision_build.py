@@ -56,7 +56,7 @@ class Build(NamedTuple):
 
 def build_now(scratch: Path) -> Build:
     """A copy of the working tree's package, in the present environment."""
-    directory = _made(scratch / "now")
+    directory = _make_directory(scratch / "now")
     copy_working_tree(directory)
     return Build("now", directory, sys.executable, _ENV)
 
@@ -66,7 +66,7 @@ def build_before(revision: Revision, scratch: Path) -> Build:
 
     Otherwise in a virtual environment with those. Raises BuildFailed.
     """
-    directory = _made(scratch / "before")
+    directory = _make_directory(scratch / "before")
     try:
         unpack(revision, directory)
         dependencies = dependencies_in(tomllib.loads((directory / PROJECT).read_text("utf-8")))
@@ -74,9 +74,9 @@ def build_before(revision: Revision, scratch: Path) -> Build:
         if not missing:
             origin = "the same interpreter and packages as now: they satisfy its dependencies"
             return Build(f"revision {revision}", directory, sys.executable, _ENV, origin)
-        python = _installed(dependencies, scratch / "venv")
+        python = _install(dependencies, scratch / "venv")
         origin = f"a virtual environment of its own, because the present one lacks {', '.join(missing)}"
-        if differing := _differing(python):
+        if differing := _differing_versions(python):
             origin += f"; other versions than now: {', '.join(differing)}"
     except (ValueError, OSError, subprocess.SubprocessError) as problem:
         raise BuildFailed(f"revision {revision} cannot be installed: {_reason(problem)}") from problem
@@ -98,7 +98,7 @@ def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]
             env = {**SECRET, **build.env}
             child = running.enter_context(process(PROGRAM_CORE, *words, env=env, log=log, cwd=build.directory))
         except (RuntimeError, OSError) as problem:
-            why = said_in(log.read_text(errors="replace")) or str(problem)
+            why = last_error(log.read_text(errors="replace")) or str(problem)
             raise BuildFailed(f"{build.title} does not start: {why}") from problem
         try:
             port = int(child.first_line.rpartition(":")[2])
@@ -120,7 +120,7 @@ def check_imports(build: Build, log: str) -> None:
         raise BuildFailed(f"{build.title} runs {found} instead of {expected}")
 
 
-def said_in(log: str) -> str:
+def last_error(log: str) -> str:
     """The last words of a service that ended, in one line and without its import log."""
     lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith(_IMPORT_LOG)]
     of_traceback = any(line.startswith("Traceback ") for line in lines)
@@ -166,12 +166,12 @@ def unmet(requirements: Sequence[str]) -> list[str]:
     return list(found)
 
 
-def _made(directory: Path) -> Path:
+def _make_directory(directory: Path) -> Path:
     directory.mkdir(parents=True)
     return directory.resolve()
 
 
-def _installed(dependencies: Sequence[str], directory: Path) -> str:
+def _install(dependencies: Sequence[str], directory: Path) -> str:
     python = str(directory / "bin" / "python")
     pip = (python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
     for words in ((sys.executable, "-m", "venv", str(directory)), (*pip, *dependencies)):
@@ -179,7 +179,7 @@ def _installed(dependencies: Sequence[str], directory: Path) -> str:
     return python
 
 
-def _differing(python: str) -> list[str]:
+def _differing_versions(python: str) -> list[str]:
     listed = subprocess.run((python, "-I", "-c", _LIST_VERSIONS), capture_output=True, check=True, timeout=60)
     ours = {canonicalize_name(each.name): each.version for each in distributions()}
     theirs = {canonicalize_name(name): version for name, version in json.loads(listed.stdout)}

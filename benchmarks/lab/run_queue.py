@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # With a core of its own a process waits for a hundredth of the time or two. From here on others are in its figures.
-MUCH = 0.1
+LIMIT = 0.1
 
 
-class Waiting:
-    """Over everything that it was told to look at."""
+class RunQueueWait:
+    """Over everything that it was text to look at."""
 
     def __init__(self) -> None:
         self._waited_s = self._lasted_s = 0.0
@@ -25,19 +25,19 @@ class Waiting:
         return self._waited_s / self._lasted_s if self._lasted_s else 0.0
 
     @property
-    def much(self) -> bool:
-        return self.share > MUCH
+    def too_long(self) -> bool:
+        return self.share > LIMIT
 
     @contextmanager
     def of(self, pid: int) -> Iterator[None]:
-        began_s, waited = time.perf_counter(), waited_s(pid)
+        start_s, waited = time.perf_counter(), waited_s(pid)
         yield
         self._waited_s += waited_s(pid) - waited
-        self._lasted_s += time.perf_counter() - began_s
+        self._lasted_s += time.perf_counter() - start_s
 
-    def note(self, who: str) -> str:
-        told = f"{who} was ready to run and waited for its core {self.share:.1%} of the time"
-        return told + (": others were busy on this machine, and the figures say little." if self.much else ".")
+    def note(self, process: str) -> str:
+        text = f"{process} was ready to run and waited for its core {self.share:.1%} of the time"
+        return text + (": others were busy on this machine, and the figures say little." if self.too_long else ".")
 
 
 def waited_s(pid: int) -> float:

@@ -24,7 +24,7 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def service(
+def start_service(
     lab: Lab,
     upstreams: Mapping[str, str] | str,
     *,
@@ -42,7 +42,7 @@ def service(
     """
     directory = Path(tempfile.mkdtemp(prefix="service-", dir=lab.directory))
     config = directory / "cashier.toml"
-    config.write_text(configured(upstreams, cached=cached, shed=shed, each=each, other=other))
+    config.write_text(configuration(upstreams, cached=cached, shed=shed, each=each, other=other))
     words = python("cashier", "serve", "--config", str(config), "--port", "0", "--workers", str(workers))
     with process(core, *words, env=SECRET, log=directory / "log") as child:
         port = int(child.first_line.rpartition(":")[2])
@@ -50,7 +50,7 @@ def service(
         yield Served(child.pid, port)
 
 
-def configured(upstreams: Mapping[str, str] | str, *, cached: bool, shed: bool, each: str, other: str) -> str:
+def configuration(upstreams: Mapping[str, str] | str, *, cached: bool, shed: bool, each: str, other: str) -> str:
     urls = dict.fromkeys(SOURCE_NAMES, upstreams) if isinstance(upstreams, str) else upstreams
     lines = ([] if cached else ["cache = false"]) + [each]
     sources = "".join("\n".join([f"[sources.{name}]", f'url = "{urls[name]}"', *lines, ""]) for name in SOURCE_NAMES)

@@ -26,7 +26,7 @@ def answer(size: int) -> bytes:
 ANSWERS = {f"/{size}".encode(): answer(size) for size in SIZES}
 
 
-class Sized(asyncio.Protocol):
+class SizedConnection(asyncio.Protocol):
     """One connection."""
 
     target = b""
@@ -47,8 +47,8 @@ class Sized(asyncio.Protocol):
 
 async def serve(socket_path: str) -> None:
     loop = asyncio.get_running_loop()
-    await loop.create_unix_server(Sized, socket_path)
-    server = await loop.create_server(Sized, "127.0.0.1", 0)
+    await loop.create_unix_server(SizedConnection, socket_path)
+    server = await loop.create_server(SizedConnection, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 

@@ -14,10 +14,10 @@ import msgspec
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, process, python
 from benchmarks.lab.requests import USERS
-from benchmarks.lab.upstream_control import BEHAVE, SEEN, Behaviour, Seen
+from benchmarks.lab.upstream_control import BEHAVE, COUNTS, Behaviour, UpstreamCounts
 
 
-class Upstream(NamedTuple):
+class LeanUpstream(NamedTuple):
     """`urls`: each source has an address of its own. Its control blocks for a moment: ask while no load runs, or from another thread."""
 
     pid: int
@@ -27,8 +27,8 @@ class Upstream(NamedTuple):
         """From now on; what it has seen is counted anew."""
         self._control("POST", BEHAVE, msgspec.json.encode(behaviour))
 
-    def seen(self) -> Seen:
-        return msgspec.json.decode(self._control("GET", SEEN, b""), type=Seen)
+    def seen(self) -> UpstreamCounts:
+        return msgspec.json.decode(self._control("GET", COUNTS, b""), type=UpstreamCounts)
 
     def _control(self, method: str, target: str, body: bytes) -> bytes:
         connection = http.client.HTTPConnection(next(iter(self.urls.values())).removeprefix("http://"), timeout=30)
@@ -44,11 +44,11 @@ class Upstream(NamedTuple):
 
 
 @contextmanager
-def upstream(lab: Lab, *, users: int = USERS, behaviour: Behaviour | None = None) -> Iterator[Upstream]:
+def start_upstream(lab: Lab, *, users: int = USERS, behaviour: Behaviour | None = None) -> Iterator[LeanUpstream]:
     """Knows `users` users, from `benchmarks.lean_upstream.FIRST` on."""
     log = Path(tempfile.mkdtemp(prefix="upstream-", dir=lab.directory)) / "log"
     with process(LOAD_CORE, *python("benchmarks.lean_upstream", "--users", str(users)), log=log) as child:
         ports = msgspec.json.decode(child.first_line, type=dict[str, int])
-        found = Upstream(child.pid, {name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
+        found = LeanUpstream(child.pid, {name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
         found.behave(behaviour or Behaviour())
         yield found

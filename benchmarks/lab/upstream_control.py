@@ -8,7 +8,7 @@ import msgspec
 
 STRAGGLING = 12
 BEHAVE = "/-/behave"
-SEEN = "/-/seen"
+COUNTS = "/-/seen"
 
 
 class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +22,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hanging: tuple[str, ...] = ()
 
 
-class Held(msgspec.Struct, frozen=True):
+class HoldTimes(msgspec.Struct, frozen=True):
     """How long answers were really held back, from the request read to the answer written."""
 
     answers: int
@@ -31,7 +31,7 @@ class Held(msgspec.Struct, frozen=True):
     most_ms: float
 
 
-class Seen(msgspec.Struct, frozen=True):
+class UpstreamCounts(msgspec.Struct, frozen=True):
     """Since it was last told how to behave. `calls`: by source, a batch is one; `keys`: what batches asked for. `cpu_s`: of its life.
 
     `connections`: open now; `opened`: so far. Both with the one that asks.
@@ -39,7 +39,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     calls: Mapping[str, int]
     keys: Mapping[str, int]
-    held: Mapping[str, Held]
+    held: Mapping[str, HoldTimes]
     cpu_s: float
     connections: int
     opened: int

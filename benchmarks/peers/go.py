@@ -55,7 +55,7 @@ def build(directory: Path) -> Path:
 @contextmanager
 def _start(lab: Lab, upstreams: Upstreams) -> Iterator[Served]:
     directory = Path(tempfile.mkdtemp(prefix="go-", dir=lab.directory)).absolute()
-    lab.say("building the peer in Go")
+    lab.report("building the peer in Go")
     port = free_port()
     with running(directory, port, str(build(directory)), str(port), json.dumps(dict(upstreams)), env=RUN) as served:
         yield served

@@ -35,8 +35,8 @@ def binary() -> str | None:
 def modules(nginx: str) -> Path:
     """Where it keeps its dynamic modules."""
     built = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=True).stderr
-    told = re.search(r"--modules-path=(\S+)", built)
-    return Path(told[1] if told else "modules")
+    match = re.search(r"--modules-path=(\S+)", built)
+    return Path(match[1] if match else "modules")
 
 
 def absent() -> str | None:

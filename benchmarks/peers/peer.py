@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 
 from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, process
-from benchmarks.lab.requests import consultations, merged
-from benchmarks.lab.response_reader import Answer
+from benchmarks.lab.requests import consultations, check_bare_merge
+from benchmarks.lab.response_reader import ResponseReader
 from benchmarks.lab.service import Served
 
 # The address of each source, such as "http://127.0.0.1:1234".
@@ -49,13 +49,13 @@ def running(directory: Path, port: int, *words: str, env: Mapping[str, str] | No
 
 
 def _answers(port: int) -> bool:
-    answer = Answer()
+    answer = ResponseReader()
     try:
         with socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
             connection.sendall(consultations(1)[0])
             while data := connection.recv(65_536):
                 if answer.feed(data):
-                    return answer.status == 200 and merged(answer.body()) is None
+                    return answer.status == 200 and check_bare_merge(answer.body()) is None
     except OSError:  # not listening yet
         pass
     return False

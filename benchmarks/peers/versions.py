@@ -14,24 +14,24 @@ _PACKAGES = ("aiohttp", "fastapi", "httpx", "uvicorn", "uvloop", "httptools")
 
 def versions() -> dict[str, str]:
     """By name; what is absent is left out."""
-    asked = {
-        "nginx": _said([nginx.binary(), "-v"]),
-        "nginx's Lua module": _said(["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-http-lua"]),
-        "Go": _said([go.binary(), "version"]),
-        "Node": _said([node.binary(), "--version"]),
+    found = {
+        "nginx": _version_of([nginx.binary(), "-v"]),
+        "nginx's Lua module": _version_of(["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-http-lua"]),
+        "Go": _version_of([go.binary(), "version"]),
+        "Node": _version_of([node.binary(), "--version"]),
         **{package: _installed(package) for package in _PACKAGES},
     }
-    return {name: said for name, said in asked.items() if said}
+    return {name: text for name, text in found.items() if text}
 
 
-def _said(words: Sequence[str | None]) -> str:
+def _version_of(words: Sequence[str | None]) -> str:
     """The first number with points that a program says of itself."""
     try:
-        said = subprocess.run([word or "" for word in words], capture_output=True, text=True, check=True)
+        output = subprocess.run([word or "" for word in words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    found = re.search(r"\d+(?:\.\d+)+", said.stdout + said.stderr)
-    return found[0] if found else ""
+    match = re.search(r"\d+(?:\.\d+)+", output.stdout + output.stderr)
+    return match[0] if match else ""
 
 
 def _installed(package: str) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from benchmarks.report.canvas import SMALL, TEXT, Key, Size, bare, named, nothing, number, place, ticks, width_of
+from benchmarks.report.canvas import SMALL, TEXT, Key, Size, remove_frame, mark_label, draw_empty, short_number, place, ticks, width_of
 from benchmarks.report.palette import Palette
-from benchmarks.results import Bars, Figure
+from benchmarks.results import BarChart, Figure
 
 _THICK = 16.0
 _THIN = 11.0
@@ -30,12 +30,12 @@ class _Bar(NamedTuple):
     opacity: float
 
 
-def size(bars: Bars, narrow: bool) -> Size:
+def size(bars: BarChart, narrow: bool) -> Size:
     height = round(_top(bars) + _BOTTOM + _each(bars, _stacked(bars, narrow)) * max(1, len(bars.labels)))
     return Size(340, height, True) if narrow else Size(860, height, False)
 
 
-def keys(bars: Bars, palette: Palette) -> list[Key]:
+def keys(bars: BarChart, palette: Palette) -> list[Key]:
     if len(bars.groups) < 2:
         return []
     return [
@@ -43,7 +43,7 @@ def keys(bars: Bars, palette: Palette) -> list[Key]:
     ]
 
 
-def unseen(bars: Bars) -> int:
+def count_undrawable(bars: BarChart) -> int:
     """Figures that a logarithmic axis has no place for."""
     return sum(
         figure is not None and bars.y_logarithmic and figure.median <= 0
@@ -52,14 +52,14 @@ def unseen(bars: Bars) -> int:
     )
 
 
-def draw(bars: Bars, axes: Axes, palette: Palette, size: Size) -> None:
+def draw(bars: BarChart, axes: Axes, palette: Palette, size: Size) -> None:
     if not bars.labels:
-        return nothing(axes, palette)
+        return draw_empty(axes, palette)
     stacked = _stacked(bars, size.narrow)
     left = 8.0 if stacked else 24 + _longest(bars)
     place(axes, size, left=left, right=16, top=_top(bars), bottom=_BOTTOM)
-    bare(axes, palette, "x")
-    laid = _laid(bars, palette, stacked)
+    remove_frame(axes, palette, "x")
+    laid = _layout(bars, palette, stacked)
     if bars.y_logarithmic:
         axes.set_xscale("log")
     axes.set_ylim(_each(bars, stacked) * max(1, len(bars.labels)), 0)
@@ -83,30 +83,30 @@ def draw(bars: Bars, axes: Axes, palette: Palette, size: Size) -> None:
     return None
 
 
-def _top(bars: Bars) -> float:
+def _top(bars: BarChart) -> float:
     """Room for the title of the axis, and for the names of marks under it."""
     return 40 if bars.marks else 24
 
 
-def _longest(bars: Bars) -> float:
+def _longest(bars: BarChart) -> float:
     return max((width_of(label) for label in bars.labels), default=0)
 
 
-def _stacked(bars: Bars, narrow: bool) -> bool:
+def _stacked(bars: BarChart, narrow: bool) -> bool:
     """Each name above its bars instead of beside them."""
     return narrow or _longest(bars) > _LABEL_MOST
 
 
-def _each(bars: Bars, stacked: bool) -> float:
+def _each(bars: BarChart, stacked: bool) -> float:
     """The height of one label with its bars."""
     return _BETWEEN + (TEXT + 4 if stacked else 0) + _thick(bars) * max(1, len(bars.groups))
 
 
-def _thick(bars: Bars) -> float:
+def _thick(bars: BarChart) -> float:
     return _THICK if len(bars.groups) < 2 else _THIN
 
 
-def _paint(bars: Bars, label: str, group: int, palette: Palette) -> tuple[str, float]:
+def _paint(bars: BarChart, label: str, group: int, palette: Palette) -> tuple[str, float]:
     """Colour and opacity. Where nothing is ours the groups are what differs, by colour; else by strength."""
     if not bars.ours and len(bars.groups) > 1:
         return palette.quiet[(group + 1) % len(palette.quiet)], 1.0
@@ -114,7 +114,7 @@ def _paint(bars: Bars, label: str, group: int, palette: Palette) -> tuple[str, f
     return palette.ours if ours else palette.quiet[0], _OPACITIES[min(group, len(_OPACITIES) - 1)]
 
 
-def _laid(bars: Bars, palette: Palette, stacked: bool) -> list[_Bar]:
+def _layout(bars: BarChart, palette: Palette, stacked: bool) -> list[_Bar]:
     thick, each = _thick(bars), _each(bars, stacked)
     first = _BETWEEN / 2 + (TEXT + 4 if stacked else 0) + thick / 2
     return [
@@ -124,7 +124,7 @@ def _laid(bars: Bars, palette: Palette, stacked: bool) -> list[_Bar]:
     ]
 
 
-def _limits(bars: Bars, figures: Sequence[Figure | None], width: float) -> tuple[float, float]:
+def _limits(bars: BarChart, figures: Sequence[Figure | None], width: float) -> tuple[float, float]:
     there = [figure for figure in figures if figure is not None and (figure.median > 0 or not bars.y_logarithmic)]
     marks = [mark for mark in bars.marks.values() if mark > 0 or not bars.y_logarithmic]
     reached = [figure.median for figure in there] + [
@@ -141,14 +141,14 @@ def _limits(bars: Bars, figures: Sequence[Figure | None], width: float) -> tuple
     return low - (span * room if low < 0 else 0), low + span / (1 - room)
 
 
-def _bar(axes: Axes, bar: _Bar, bars: Bars, palette: Palette) -> None:
+def _bar(axes: Axes, bar: _Bar, bars: BarChart, palette: Palette) -> None:
     low, _ = axes.get_xlim()
     base = low if bars.y_logarithmic else 0.0
     if bar.figure is None or (bars.y_logarithmic and bar.figure.median <= 0):
-        told = "not measured" if bar.figure is None else number(bar.figure.median)
+        text = "not measured" if bar.figure is None else short_number(bar.figure.median)
         small = min(SMALL, bar.thick)
         axes.annotate(
-            told,
+            text,
             (base, bar.at),
             (4, 0),
             textcoords="offset points",
@@ -179,7 +179,7 @@ def _bar(axes: Axes, bar: _Bar, bars: Bars, palette: Palette) -> None:
         (beyond, 8 if bars.y_logarithmic else 5, "left") if middle >= 0 else (bar.figure.low, -5, "right")
     )
     axes.annotate(
-        number(middle),
+        short_number(middle),
         (at, bar.at),
         (aside, 0),
         textcoords="offset points",
@@ -190,7 +190,7 @@ def _bar(axes: Axes, bar: _Bar, bars: Bars, palette: Palette) -> None:
     )
 
 
-def _labels(axes: Axes, bars: Bars, palette: Palette, stacked: bool) -> None:
+def _labels(axes: Axes, bars: BarChart, palette: Palette, stacked: bool) -> None:
     each = _each(bars, stacked)
     for row, label in enumerate(bars.labels):
         ours = label in bars.ours
@@ -209,14 +209,14 @@ def _labels(axes: Axes, bars: Bars, palette: Palette, stacked: bool) -> None:
         )
 
 
-def _marks(axes: Axes, bars: Bars, palette: Palette) -> None:
+def _marks(axes: Axes, bars: BarChart, palette: Palette) -> None:
     for name, mark in bars.marks.items():
         if mark <= 0 and bars.y_logarithmic:
             continue
         axes.axvline(mark, color=palette.mark, linewidth=1.1, linestyle=(0, (3, 3)), zorder=3)
-        told, at = named(name, mark), ("data", "axes fraction")
+        text, at = mark_label(name, mark), ("data", "axes fraction")
         axes.annotate(
-            told,
+            text,
             (mark, 1),
             (0, 5),
             xycoords=at,

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.bars import Judged, Verdict
+from benchmarks.bars import BarResult, Verdict
 
 _WIDTH = 150
 _HEIGHT = 18
 _STEPS = 3.0
 
 
-def strip(judged: Judged) -> str:
+def strip_svg(judged: BarResult) -> str:
     """Empty where there is nothing to show, or where a factor has no meaning (below zero, or yes and no)."""
-    bar, figure, counts = judged.bar, judged.figure, judged.counts
+    bar, figure, counts = judged.bar, judged.figure, judged.judged_value
     if figure is None or counts is None or min(figure.low, counts) <= 0 or bar.key.endswith(".flat"):
         return ""
     colour = "var(--met)" if judged.verdict is Verdict.MET else "var(--missed)"
-    low, high = (_at(value, bar.now, bar.higher) for value in (figure.low, figure.high))
+    low, high = (_at(value, bar.now, bar.higher_is_better) for value in (figure.low, figure.high))
     middle = _HEIGHT / 2
     parts = [
         f'<line x1="0" x2="{_WIDTH}" y1="{middle}" y2="{middle}" stroke="var(--grid)" stroke-width="2"/>',
         f'<line x1="{_WIDTH / 2}" x2="{_WIDTH / 2}" y1="1" y2="{_HEIGHT - 1}" stroke="var(--ink)" stroke-width="2"/>',
     ]
     if bar.goal:
-        at = _at(bar.goal, bar.now, bar.higher)
+        at = _at(bar.goal, bar.now, bar.higher_is_better)
         parts.append(
             f'<line x1="{at}" x2="{at}" y1="4" y2="{_HEIGHT - 4}" stroke="var(--muted)" stroke-width="1.5" stroke-dasharray="2 2"/>'
         )
     parts.append(
         f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="4" stroke-opacity="0.4"/>'
     )
-    parts.append(f'<circle cx="{_at(counts, bar.now, bar.higher)}" cy="{middle}" r="5" fill="{colour}"/>')
+    parts.append(f'<circle cx="{_at(counts, bar.now, bar.higher_is_better)}" cy="{middle}" r="5" fill="{colour}"/>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 
 

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from benchmarks.report.palette import PAGE, Palette, themed
+from benchmarks.report.palette import PAGE, Palette, use_css_properties
 
 _PER_INCH = 72
 TEXT = 12.0
@@ -58,14 +58,14 @@ def settings(palette: Palette, name: str) -> dict[Any, Any]:
     }
 
 
-def inline(draw: Callable[[Axes, Palette, Size], object], size: Size, title: str, name: str) -> str:
+def inline_svg(draw: Callable[[Axes, Palette, Size], object], size: Size, title: str, name: str) -> str:
     """One axes, drawn; as an `<svg>` element."""
     with mpl.rc_context(settings(PAGE, name)):
         figure = Figure(figsize=(size.width / _PER_INCH, size.height / _PER_INCH), dpi=_PER_INCH)
         draw(figure.add_axes((0, 0, 1, 1)), PAGE, size)
         written = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(written, format="svg", transparent=True, metadata=nothing)
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(written, format="svg", transparent=True, metadata=no_metadata)
     body = written.getvalue().partition("<svg")[2].partition(">")[2]
     # Groups have ids that nothing refers to, the same in every drawing.
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
@@ -73,7 +73,7 @@ def inline(draw: Callable[[Axes, Palette, Size], object], size: Size, title: str
     body = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--font)", body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", body)
     kind = "narrow" if size.narrow else "wide"
-    return f'<svg class="{kind}" viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">{themed(body)}'
+    return f'<svg class="{kind}" viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">{use_css_properties(body)}'
 
 
 def place(axes: Axes, size: Size, left: float, right: float, top: float, bottom: float) -> None:
@@ -82,7 +82,7 @@ def place(axes: Axes, size: Size, left: float, right: float, top: float, bottom:
     axes.set_position((left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height))
 
 
-def bare(axes: Axes, palette: Palette, grid: str) -> None:
+def remove_frame(axes: Axes, palette: Palette, grid: str) -> None:
     """No frame; a light grid along one axis, behind everything."""
     for side in axes.spines.values():
         side.set_visible(False)
@@ -92,19 +92,19 @@ def bare(axes: Axes, palette: Palette, grid: str) -> None:
     axes.patch.set_alpha(0)
 
 
-def number(value: float) -> str:
+def short_number(value: float) -> str:
     """Short, for a drawing."""
     places = 0 if abs(value) >= 100 or value == int(value) else 1
-    told = f"{value:,.{places}f}" if not places or abs(value) >= 10 else f"{value:.3g}"
-    return told.replace("-", "−", 1)
+    text = f"{value:,.{places}f}" if not places or abs(value) >= 10 else f"{value:.3g}"
+    return text.replace("-", "−", 1)
 
 
-def named(name: str, mark: float) -> str:
+def mark_label(name: str, mark: float) -> str:
     """A mark by its name, with its value unless the name says it."""
-    return name if number(mark) in name else f"{name}: {number(mark)}"
+    return name if short_number(mark) in name else f"{name}: {short_number(mark)}"
 
 
-def nothing(axes: Axes, palette: Palette) -> None:
+def draw_empty(axes: Axes, palette: Palette) -> None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, "nothing was measured", transform=axes.transAxes, ha="center", va="center", color=palette.muted)
 
@@ -123,7 +123,7 @@ def ticks(axes: Axes, which: str, logarithmic: bool, narrow: bool, exactly: Sequ
     else:
         axis.set_major_locator(MaxNLocator(6 if which == "y" else 4 if narrow else 9, steps=[1, 2, 5, 10]))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(float(f"{value:.6g}"))))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(float(f"{value:.6g}"))))
 
 
 def width_of(text: str, size: float = TEXT) -> float:

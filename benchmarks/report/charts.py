@@ -8,9 +8,9 @@ from html import escape
 from matplotlib.axes import Axes
 
 from benchmarks.report import bar_chart, line_chart
-from benchmarks.report.canvas import Key, Size, inline
-from benchmarks.report.palette import PAGE, Palette, themed
-from benchmarks.results import Bars, Drawing
+from benchmarks.report.canvas import Key, Size, inline_svg
+from benchmarks.report.palette import PAGE, Palette, use_css_properties
+from benchmarks.results import BarChart, Drawing
 
 
 def figure(drawing: Drawing, name: str) -> str:
@@ -21,20 +21,20 @@ def figure(drawing: Drawing, name: str) -> str:
 
 
 def draw(drawing: Drawing, axes: Axes, palette: Palette, size: Size) -> None:
-    if isinstance(drawing, Bars):
+    if isinstance(drawing, BarChart):
         bar_chart.draw(drawing, axes, palette, size)
     else:
         line_chart.draw(drawing, axes, palette, size)
 
 
 def keys(drawing: Drawing, palette: Palette) -> list[Key]:
-    return bar_chart.keys(drawing, palette) if isinstance(drawing, Bars) else line_chart.keys(drawing, palette)
+    return bar_chart.keys(drawing, palette) if isinstance(drawing, BarChart) else line_chart.keys(drawing, palette)
 
 
 def _drawn(drawing: Drawing, name: str, narrow: bool) -> str:
-    size = bar_chart.size(drawing, narrow) if isinstance(drawing, Bars) else line_chart.size(narrow)
+    size = bar_chart.size(drawing, narrow) if isinstance(drawing, BarChart) else line_chart.size(narrow)
     width = "narrow" if narrow else "wide"
-    return inline(
+    return inline_svg(
         lambda axes, palette, size: draw(drawing, axes, palette, size), size, drawing.title, f"{name}-{width}"
     )
 
@@ -50,11 +50,11 @@ def _swatch(key: Key) -> str:
     dash = ' stroke-dasharray="4 2"' if key.dashed else ""
     stroke = f'stroke="{key.colour}" stroke-width="{key.thick}" stroke-opacity="{key.opacity}"{dash}'
     line = f'<line x1="0" x2="18" y1="5" y2="5" {stroke}/>'
-    return themed(f'<svg viewBox="0 0 18 10" aria-hidden="true">{line}</svg>')
+    return use_css_properties(f'<svg viewBox="0 0 18 10" aria-hidden="true">{line}</svg>')
 
 
 def _unseen(drawing: Drawing) -> str:
-    count = bar_chart.unseen(drawing) if isinstance(drawing, Bars) else line_chart.unseen(drawing)
+    count = bar_chart.count_undrawable(drawing) if isinstance(drawing, BarChart) else line_chart.count_undrawable(drawing)
     return (
         f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>'
         if count

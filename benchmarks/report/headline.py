@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.bars import against
+from benchmarks.bars import round_against_us
 from benchmarks.results import Figure, Results
 
 
@@ -49,22 +49,22 @@ def sentence(results: Results) -> tuple[str, str]:
     found = keys(results)
     if "cpu_us.cashier" not in found:
         return "What one consultation costs, and how long it takes", ""
-    cost = against(found["cpu_us.cashier"].median, higher=False)
+    cost = round_against_us(found["cpu_us.cashier"].median, higher_is_better=False)
     return f"One consultation of eight live sources costs {cost} µs of CPU", _compared(found)
 
 
 def tiles(results: Results, most: int = 4) -> list[Tile]:
     found = keys(results)
     return [
-        Tile(against(found[key].median, higher=higher), unit, what)
+        Tile(round_against_us(found[key].median, higher_is_better=higher), unit, what)
         for key, unit, what, higher in _TILES
         if key in found
     ][:most]
 
 
 def _compared(found: Mapping[str, Figure]) -> str:
-    ratios = [f"{against(found[peer.key].median, higher=False)} × {peer.name}" for peer in _PEERS if peer.key in found]
+    ratios = [f"{round_against_us(found[peer.key].median, higher_is_better=False)} × {peer.name}" for peer in _PEERS if peer.key in found]
     if not ratios:
         return ""
-    told = ratios[0] if len(ratios) == 1 else f"{', '.join(ratios[:-1])} and {ratios[-1]}"
-    return f"That is {told}, which make the same eight calls on the same core and merge the answers without any domain work."
+    text = ratios[0] if len(ratios) == 1 else f"{', '.join(ratios[:-1])} and {ratios[-1]}"
+    return f"That is {text}, which make the same eight calls on the same core and merge the answers without any domain work."

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.report.canvas import SMALL, Key, Size, bare, nothing, number, place, ticks, width_of
-from benchmarks.report.line_labels import End, mark, names, within
+from benchmarks.report.canvas import SMALL, Key, Size, remove_frame, draw_empty, short_number, place, ticks, width_of
+from benchmarks.report.line_labels import End, draw_mark, label_ends, axes_shares
 from benchmarks.report.palette import Palette
-from benchmarks.results import Figure, Line, Lines
+from benchmarks.results import Figure, Line, LineChart
 
 _DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _MARKED = 16
@@ -29,25 +29,25 @@ def size(narrow: bool) -> Size:
     return Size(340, 280, True) if narrow else Size(860, 340, False)
 
 
-def keys(lines: Lines, palette: Palette) -> list[Key]:
+def keys(lines: LineChart, palette: Palette) -> list[Key]:
     if len(lines.lines) < 2:
         return []
     crowded = _longest(lines) > _LABEL_MOST
     return [Key(line.label, pen.colour, dashed=pen.dash != "-", always=crowded) for line, pen in _pens(lines, palette)]
 
 
-def unseen(lines: Lines) -> int:
+def count_undrawable(lines: LineChart) -> int:
     """Points that a logarithmic axis has no place for."""
     return sum(len(line.points) - len(_points(lines, line)) for line in lines.lines)
 
 
-def draw(lines: Lines, axes: Axes, palette: Palette, size: Size) -> None:
+def draw(lines: LineChart, axes: Axes, palette: Palette, size: Size) -> None:
     there = [line for line in lines.lines if _points(lines, line)]
     if not there:
-        return nothing(axes, palette)
+        return draw_empty(axes, palette)
     direct = len(there) > 1 and not size.narrow and _longest(lines) <= _LABEL_MOST
     place(axes, size, left=_left(lines), right=20 + _longest(lines) if direct else 18, top=22, bottom=46)
-    bare(axes, palette, "y")
+    remove_frame(axes, palette, "y")
     _scales(axes, lines)
     for line, pen in _pens(lines, palette):
         _line(axes, _points(lines, line), pen, 3 if line.ours else 2)
@@ -60,15 +60,15 @@ def draw(lines: Lines, axes: Axes, palette: Palette, size: Size) -> None:
         0, 1, lines.y_title, transform=axes.transAxes, fontsize=SMALL, color=palette.muted, va="bottom", ha="left"
     )
     if direct:
-        names(axes, list(_ends(lines, palette)), size)
+        label_ends(axes, list(_ends(lines, palette)), size)
     return None
 
 
-def _longest(lines: Lines) -> float:
+def _longest(lines: LineChart) -> float:
     return max((width_of(line.label) for line in lines.lines), default=0)
 
 
-def _scales(axes: Axes, lines: Lines) -> None:
+def _scales(axes: Axes, lines: LineChart) -> None:
     if _percentiles(lines):
         axes.set_xscale("function", functions=(_nines, _percentile))
     elif lines.x_logarithmic:
@@ -77,7 +77,7 @@ def _scales(axes: Axes, lines: Lines) -> None:
         axes.set_yscale("log")
 
 
-def _percentiles(lines: Lines) -> bool:
+def _percentiles(lines: LineChart) -> bool:
     """Then every further nine has the same room: 90, 99, 99.9."""
     return lines.x_title.lower().startswith("percentile") and all(
         0 <= x < 100 for line in lines.lines for x, _ in line.points
@@ -92,7 +92,7 @@ def _percentile(nines: Any) -> Any:
     return 100 * (1 - 10 ** -np.asarray(nines))
 
 
-def _pens(lines: Lines, palette: Palette) -> Iterator[tuple[Line, _Pen]]:
+def _pens(lines: LineChart, palette: Palette) -> Iterator[tuple[Line, _Pen]]:
     ours = others = 0
     for line in lines.lines:
         if line.ours or len(lines.lines) == 1:
@@ -104,7 +104,7 @@ def _pens(lines: Lines, palette: Palette) -> Iterator[tuple[Line, _Pen]]:
             others += 1
 
 
-def _points(lines: Lines, line: Line) -> list[tuple[float, Figure]]:
+def _points(lines: LineChart, line: Line) -> list[tuple[float, Figure]]:
     """In order of x."""
     there = (
         (x, figure)
@@ -137,7 +137,7 @@ def _line(axes: Axes, points: Sequence[tuple[float, Figure]], pen: _Pen, layer: 
         axes.fill_between(at, low, high, color=pen.colour, alpha=0.16, linewidth=0, zorder=1)
 
 
-def _limits(axes: Axes, lines: Lines) -> None:
+def _limits(axes: Axes, lines: LineChart) -> None:
     """The scale is the medians' and the marks'; a single wild round may leave the drawing, but never a median."""
     points = [point for line in lines.lines for point in _points(lines, line)]
     middles = [figure.median for _, figure in points]
@@ -160,37 +160,37 @@ def _limits(axes: Axes, lines: Lines) -> None:
         axes.autoscale(axis="x")
 
 
-def _marks(axes: Axes, lines: Lines, palette: Palette) -> None:
+def _marks(axes: Axes, lines: LineChart, palette: Palette) -> None:
     points = [(x, figure.median) for line in lines.lines for x, figure in _points(lines, line)]
     for name, level in lines.marks.items():
         if level > 0 or not lines.y_logarithmic:
-            mark(axes, name, level, points, palette)
+            draw_mark(axes, name, level, points, palette)
 
 
-def _measured_at(axes: Axes, lines: Lines, size: Size) -> list[float]:
+def _measured_at(axes: Axes, lines: LineChart, size: Size) -> list[float]:
     """Where something was measured, if that is at few places: of those as many as can be read."""
     at = sorted({x for line in lines.lines for x, _ in _points(lines, line)})
     if not 0 < len(at) <= 12:
         return []
     box = axes.get_position()
-    pixels = [x * box.width * size.width for x, _ in within(axes, [(x, 1.0) for x in at])]
+    pixels = [x * box.width * size.width for x, _ in axes_shares(axes, [(x, 1.0) for x in at])]
     # From the ends inwards: the range is what one wants to read first.
     kept = [0]
     for index in [len(at) - 1, *range(1, len(at) - 1)]:
         if all(
-            abs(pixels[index] - pixels[other]) > width_of(number(at[index]) + number(at[other]), SMALL) / 2 + 8
+            abs(pixels[index] - pixels[other]) > width_of(short_number(at[index]) + short_number(at[other]), SMALL) / 2 + 8
             for other in kept
         ):
             kept.append(index)
     return sorted(at[index] for index in kept)
 
 
-def _ends(lines: Lines, palette: Palette) -> Iterator[End]:
+def _ends(lines: LineChart, palette: Palette) -> Iterator[End]:
     for line, pen in _pens(lines, palette):
         if points := _points(lines, line):
             yield End(points[-1][0], points[-1][1].median, line.label, pen.colour, line.ours)
 
 
-def _left(lines: Lines) -> float:
-    longest = max((number(figure.median) for line in lines.lines for _, figure in line.points), key=len, default="0")
+def _left(lines: LineChart) -> float:
+    longest = max((short_number(figure.median) for line in lines.lines for _, figure in line.points), key=len, default="0")
     return 22 + width_of(longest, SMALL)

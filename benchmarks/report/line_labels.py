@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from benchmarks.report.canvas import SMALL, Size, named
+from benchmarks.report.canvas import SMALL, Size, mark_label
 from benchmarks.report.palette import Palette
 
 _APART = 15
@@ -25,18 +25,18 @@ class End(NamedTuple):
     bold: bool
 
 
-def within(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def axes_shares(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Where points are, as shares of the axes' width and height."""
     found = axes.transAxes.inverted().transform(axes.transData.transform(points))
     return [(float(x), float(y)) for x, y in found]
 
 
-def names(axes: Axes, ends: Sequence[End], size: Size) -> None:
+def label_ends(axes: Axes, ends: Sequence[End], size: Size) -> None:
     """Each as near to the end of its line as the others that end there let it."""
     box = axes.get_position()
     width, height = box.width * size.width, box.height * size.height
     by_x: dict[int, list[tuple[float, End]]] = defaultdict(list)
-    for end, (x, y) in zip(ends, within(axes, [(end.x, end.y) for end in ends]), strict=True):
+    for end, (x, y) in zip(ends, axes_shares(axes, [(end.x, end.y) for end in ends]), strict=True):
         by_x[round(x * width)].append((y * height, end))
     for at_x, those in by_x.items():
         those.sort(key=lambda each: each[0])
@@ -48,14 +48,14 @@ def names(axes: Axes, ends: Sequence[End], size: Size) -> None:
             )
 
 
-def mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float, float]], palette: Palette) -> None:
+def draw_mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float, float]], palette: Palette) -> None:
     """A thin line at a level; its name stands over that end of it where the points are farther away."""
     axes.axhline(level, color=palette.mark, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1.5)
-    (_, height), *there = within(axes, [(points[0][0], level), *points])
+    (_, height), *there = axes_shares(axes, [(points[0][0], level), *points])
     left, right = ([abs(y - height) for x, y in there if x < 0.3], [abs(y - height) for x, y in there if x > 0.7])
     leftmost = min(left, default=1.0) >= min(right, default=1.0)
     axes.annotate(
-        named(name, level),
+        mark_label(name, level),
         (0 if leftmost else 1, level),
         (4 if leftmost else -4, 3),
         xycoords=("axes fraction", "data"),

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.bars import Judged, Verdict, count, limit
+from benchmarks.bars import BarResult, Verdict, summary, limit_text
 from benchmarks.report import charts, headline
-from benchmarks.report.bar_strip import strip
+from benchmarks.report.bar_strip import strip_svg
 from benchmarks.report.palette import DARK, LIGHT, css
-from benchmarks.report.text_format import columns, plain, spread_of
-from benchmarks.report.text_to_html import prose
+from benchmarks.report.text_format import column_names, format_number, format_spread
+from benchmarks.report.text_to_html import to_html
 from benchmarks.results import Figure, Finding, Results, Table
 
 _STYLES = {Verdict.MET: "met", Verdict.MISSED: "missed", Verdict.NOT_MEASURED: "absent"}
 
 
-def page(results: Results, judged: Sequence[Judged]) -> str:
+def page(results: Results, judged: Sequence[BarResult]) -> str:
     body = [
         _top(results, judged),
         _bars(judged),
@@ -39,7 +39,7 @@ def _style() -> str:
     return f":root{{{css(LIGHT)}}}\n{sheet}@media (prefers-color-scheme: dark) {{ :root {{ {css(DARK)}{dark} }} }}\n"
 
 
-def _top(results: Results, judged: Sequence[Judged]) -> str:
+def _top(results: Results, judged: Sequence[BarResult]) -> str:
     first, against_whom = headline.sentence(results)
     tiles = "".join(
         f"<li><b>{escape(tile.value)} <small>{escape(tile.unit)}</small></b><span>{escape(tile.what)}</span></li>"
@@ -54,7 +54,7 @@ def _top(results: Results, judged: Sequence[Judged]) -> str:
         if results.quick
         else "",
         f'<ul class="tiles">{tiles}</ul>' if tiles else "",
-        f"<p><strong>{escape(count(judged))}.</strong></p>",
+        f"<p><strong>{escape(summary(judged))}.</strong></p>",
         _run(results),
         "<nav>" + "".join(f'<a href="#{escape(to)}">{escape(name)}</a>' for to, name in anchors) + "</nav>\n</header>",
     ]
@@ -69,10 +69,10 @@ def _run(results: Results) -> str:
         "machine": escape(f"{machine.processor}, {machine.cores} cores, {machine.kernel}"),
         "with": escape(", ".join(f"{name} {version}" for name, version in machine.versions.items())),
     }
-    return '<dl class="run">' + "".join(f"<dt>{name}</dt><dd>{told}</dd>" for name, told in entries.items()) + "</dl>"
+    return '<dl class="run">' + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in entries.items()) + "</dl>"
 
 
-def _bars(judged: Sequence[Judged]) -> str:
+def _bars(judged: Sequence[BarResult]) -> str:
     heads = "".join(f"<th>{name}</th>" for name in ("", "bar", "found", "", "where it stands", "goal"))
     rows = "".join(f"<tr>{_bar(each)}</tr>\n" for each in judged)
     return (
@@ -84,19 +84,19 @@ def _bars(judged: Sequence[Judged]) -> str:
     )
 
 
-def _bar(judged: Judged) -> str:
+def _bar(judged: BarResult) -> str:
     bar = judged.bar
-    unit = f" {bar.unit}" if bar.unit and judged.found else ""
+    unit = f" {bar.unit}" if bar.unit and judged.value_text else ""
     spread = f"<small>{escape(judged.spread)}</small>" if judged.spread else ""
     verdict = f'<span class="verdict {_STYLES[judged.verdict]}">{judged.verdict.value}</span>'
-    if judged.crosses:
+    if judged.spans_bar:
         verdict = f'<span class="verdict unsure">{judged.verdict.value}</span><small>not in every round</small>'
     why = f"<small>{escape(judged.why)}</small>" if judged.why else ""
-    goal = f"{escape(limit(bar, bar.goal))}<small>{escape(judged.away)}</small>" if bar.goal is not None else ""
+    goal = f"{escape(limit_text(bar, bar.goal))}<small>{escape(judged.distance)}</small>" if bar.goal is not None else ""
     return (
-        f"<td>{escape(bar.what)}</td><td>{escape(limit(bar, bar.now))}</td>"
-        f'<td class="found"><strong>{escape(judged.found + unit)}</strong>{spread}</td>'
-        f'<td>{verdict}{why}</td><td class="strip">{strip(judged)}</td><td class="goal">{goal}</td>'
+        f"<td>{escape(bar.what)}</td><td>{escape(limit_text(bar, bar.now))}</td>"
+        f'<td class="found"><strong>{escape(judged.value_text + unit)}</strong>{spread}</td>'
+        f'<td>{verdict}{why}</td><td class="strip">{strip_svg(judged)}</td><td class="goal">{goal}</td>'
     )
 
 
@@ -104,7 +104,7 @@ def _finding(finding: Finding, results: Results) -> str:
     parts = [
         f'<section class="finding" id="{escape(finding.name)}">\n<h2>{escape(finding.title)}</h2>',
         f'<p class="failed">{escape(finding.failed)}</p>' if finding.failed else "",
-        prose(finding.about),
+        to_html(finding.about),
         *(charts.figure(drawing, f"{finding.name}-{place}") for place, drawing in enumerate(finding.drawings)),
         *(_table(table) for table in finding.tables),
         _notes(finding),
@@ -114,7 +114,7 @@ def _finding(finding: Finding, results: Results) -> str:
 
 
 def _table(table: Table) -> str:
-    names = columns(table)
+    names = column_names(table)
     noted = any(row.note for row in table.rows)
     heads = "".join(f"<th>{escape(name)}</th>" for name in ["", *names, *([""] if noted else [])])
     rows = []
@@ -133,8 +133,8 @@ def _table(table: Table) -> str:
 def _cell(figure: Figure | None) -> str:
     if figure is None:
         return "<td></td>"
-    spread = f"<small>{escape(spread_of(figure))}</small>" if spread_of(figure) else ""
-    return f"<td>{escape(plain(figure.median))}{spread}</td>"
+    spread = f"<small>{escape(format_spread(figure))}</small>" if format_spread(figure) else ""
+    return f"<td>{escape(format_number(figure.median))}{spread}</td>"
 
 
 def _notes(finding: Finding) -> str:

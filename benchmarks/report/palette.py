@@ -60,7 +60,7 @@ def css(palette: Palette) -> str:
     return "".join(f"{name}:{colour};" for name, colour in properties(palette).items())
 
 
-def themed(drawn: str) -> str:
+def use_css_properties(drawn: str) -> str:
     """With the stand-ins replaced."""
     for name, colour in properties(PAGE).items():
         drawn = drawn.replace(colour, f"var({name})")

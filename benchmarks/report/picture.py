@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from benchmarks.report import charts
 from benchmarks.report.canvas import Size, settings
 from benchmarks.report.palette import LIGHT
-from benchmarks.results import Bars, Drawing, Lines, Results
+from benchmarks.results import BarChart, Drawing, LineChart, Results
 
 WIDTH, HEIGHT = 1200, 420
 _MARGIN = 24
@@ -40,9 +40,9 @@ def draw(results: Results, file: Path) -> None:
 def _drawings(results: Results) -> list[Drawing]:
     """The first bars of `cost` and the first lines of `latency`."""
     named = {finding.name: finding for finding in results.findings}
-    bars = [drawing for drawing in named["cost"].drawings if isinstance(drawing, Bars)] if "cost" in named else []
+    bars = [drawing for drawing in named["cost"].drawings if isinstance(drawing, BarChart)] if "cost" in named else []
     lines = (
-        [drawing for drawing in named["latency"].drawings if isinstance(drawing, Lines)] if "latency" in named else []
+        [drawing for drawing in named["latency"].drawings if isinstance(drawing, LineChart)] if "latency" in named else []
     )
     return [*bars[:1], *lines[:1]]
 

@@ -16,7 +16,7 @@ from benchmarks.results import Finding
 from benchmarks.suite import Study, expected_s
 
 
-class Shown:
+class ProgressLine:
     """A context manager: the line is there within it."""
 
     def __init__(self, console: Console, studies: Sequence[Study], quick: bool) -> None:
@@ -34,7 +34,7 @@ class Shown:
         )
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Shown:
+    def __enter__(self) -> ProgressLine:
         self._line.start()
         return self
 
@@ -52,7 +52,7 @@ class Shown:
             self._line.remove_task(self._task)
         self._task = self._line.add_task(f"{study.name}  {place} of {of}", total=of, completed=place - 1, left=left)
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._console.print(Text(f"  {text}", style="dim"))
 
     def end(self, finding: Finding) -> None:

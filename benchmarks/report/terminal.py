@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from benchmarks.bars import Judged, Verdict, count, limit
-from benchmarks.report.text_format import columns, plain, spread_of
+from benchmarks.bars import BarResult, Verdict, summary, limit_text
+from benchmarks.report.text_format import column_names, format_number, format_spread
 from benchmarks.results import Figure, Finding, Results, Table
 
 _STYLES = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}
@@ -19,13 +19,13 @@ _STYLES = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "d
 _WIDE = 130
 
 
-def show(results: Results, judged: Sequence[Judged], console: Console) -> None:
+def show(results: Results, judged: Sequence[BarResult], console: Console) -> None:
     for finding in results.findings:
         _finding(finding, console)
     console.print()
     if {each.bar.study for each in judged} & {finding.name for finding in results.findings}:
         console.print(_bars(judged, console.width >= _WIDE))
-    console.print(f" {count(judged)}.", highlight=False)
+    console.print(f" {summary(judged)}.", highlight=False)
     if results.quick:
         console.print(" A quick run shows that everything works. Its figures mean nothing.", style="yellow")
 
@@ -49,7 +49,7 @@ def _table(table: Table) -> Grid:
         caption_justify="left",
         box=None,
     )
-    names = columns(table)
+    names = column_names(table)
     noted = any(row.note for row in table.rows)
     grid.add_column("")
     for name in names:
@@ -65,20 +65,20 @@ def _table(table: Table) -> Grid:
 def _cell(figure: Figure | None) -> Text:
     if figure is None:
         return Text()
-    spread = spread_of(figure)
-    return Text.assemble(plain(figure.median), (f"\n{spread}" if spread else "", "dim"))
+    spread = format_spread(figure)
+    return Text.assemble(format_number(figure.median), (f"\n{spread}" if spread else "", "dim"))
 
 
-def _bars(judged: Sequence[Judged], wide: bool) -> Grid:
+def _bars(judged: Sequence[BarResult], wide: bool) -> Grid:
     """Where there is little room, the spread and the goals are left to the page."""
     grid = Grid(title="Bars", title_justify="left", box=None)
     grid.add_column("what", ratio=1)
     for name in ("bar", "found", *(("spread",) if wide else ()), "", *(("goal", "distance") if wide else ())):
         grid.add_column(name, justify="right" if name else "left", no_wrap=True)
     for each in judged:
-        told = each.why or f"{each.verdict.value}{', not in every round' if each.crosses else ''}"
-        style = "yellow" if each.crosses else _STYLES[each.verdict]
+        text = each.why or f"{each.verdict.value}{', not in every round' if each.spans_bar else ''}"
+        style = "yellow" if each.spans_bar else _STYLES[each.verdict]
         spread = (Text(each.spread, "dim"),) if wide else ()
-        goal = (limit(each.bar, each.bar.goal), each.away) if wide else ()
-        grid.add_row(Text(each.bar.what), limit(each.bar, each.bar.now), each.found, *spread, Text(told, style), *goal)
+        goal = (limit_text(each.bar, each.bar.goal), each.distance) if wide else ()
+        grid.add_row(Text(each.bar.what), limit_text(each.bar, each.bar.now), each.value_text, *spread, Text(text, style), *goal)
     return grid

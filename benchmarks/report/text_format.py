@@ -5,23 +5,23 @@ from __future__ import annotations
 from benchmarks.results import Figure, Table
 
 
-def plain(value: float, digits: int = 4) -> str:
+def format_number(value: float, digits: int = 4) -> str:
     """So many significant digits, and never an exponent for what a table holds; whole numbers stay whole."""
     if value == int(value) or abs(value) >= 10 ** (digits - 1):
-        told = f"{value:,.0f}"
+        text = f"{value:,.0f}"
     elif abs(value) < 1e-4:
-        told = f"{value:.1e}"
+        text = f"{value:.1e}"
     else:
-        told = f"{float(f'{value:.{digits}g}'):,.{digits}g}"
-    return told.replace("-", "−", 1)
+        text = f"{float(f'{value:.{digits}g}'):,.{digits}g}"
+    return text.replace("-", "−", 1)
 
 
-def spread_of(figure: Figure) -> str:
+def format_spread(figure: Figure) -> str:
     """The lowest and the highest round; empty where they are the same."""
-    low, high = plain(figure.low, 3), plain(figure.high, 3)
+    low, high = format_number(figure.low, 3), format_number(figure.high, 3)
     return "" if figure.low == figure.high else f"{low} to {high}"
 
 
-def columns(table: Table) -> list[str]:
+def column_names(table: Table) -> list[str]:
     """In the order in which the rows first name them."""
     return list(dict.fromkeys(name for row in table.rows for name in row.figures))

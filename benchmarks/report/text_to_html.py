@@ -6,7 +6,7 @@ import re
 from html import escape
 
 
-def prose(text: str) -> str:
+def to_html(text: str) -> str:
     return "".join(_block(block) for block in re.split(r"\n\s*\n", text.strip()) if block)
 
 

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
-from benchmarks.lab.in_process_bench import Bench, Tally
+from benchmarks.lab.in_process_bench import InProcessBench, Tally
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
-from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lean_upstream import FIRST
-from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
+from benchmarks.lean_upstream import FIRST_USER
+from benchmarks.results import BarChart, Figure, Finding, Row, Table
 from benchmarks.studies.mechanisms import MECHANISMS, Figures, Mechanism
 from cashier import ConsultRequest
 from cashier.sandbox import World
@@ -33,7 +33,7 @@ USERS = 500
 ROUNDS = 3
 
 
-class Tried(NamedTuple):
+class MechanismResult(NamedTuple):
     """Figures of all rounds, by name."""
 
     mechanism: Mechanism
@@ -52,41 +52,41 @@ class Tried(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s, tally = time.perf_counter(), Tally()
-    with pinned(PROGRAM_CORE), upstream(lab, users=lab.count(USERS)) as sources:
-        tried = uvloop.run(all_tried(lab, sources, tally))
-    return found(tried, tally, time.perf_counter() - began_s)
+    start_s, tally = time.perf_counter(), Tally()
+    with pinned(PROGRAM_CORE), start_upstream(lab, users=lab.count(USERS)) as sources:
+        results = uvloop.run(measure_mechanisms(lab, sources, tally))
+    return finding(results, tally, time.perf_counter() - start_s)
 
 
-async def all_tried(lab: Lab, sources: Upstream, tally: Tally) -> list[Tried]:
+async def measure_mechanisms(lab: Lab, sources: LeanUpstream, tally: Tally) -> list[MechanismResult]:
     crowd = World().cast.crowd
-    asked = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST, FIRST + lab.count(USERS))]
+    requests = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + lab.count(USERS))]
     gc.freeze()  # as the service does once it is warm
     gc.set_threshold(GC_THRESHOLD, 10, 10)
-    tried = []
+    results = []
     for mechanism in MECHANISMS:
-        lab.say(f"ablation: {mechanism.name}")
+        lab.report(f"ablation: {mechanism.name}")
         off: list[Figures] = []
         on: list[Figures] = []
         for turn in range(min(ROUNDS, lab.rounds)):
             for kept, is_on in ((off, False), (on, True)):
-                bench = Bench(lab, sources, sources.urls, asked, Random(turn), tally)
+                bench = InProcessBench(lab, sources, sources.urls, requests, Random(turn), tally)
                 kept.append(await mechanism.measure(bench, is_on))
-        tried.append(Tried(mechanism, together(off), together(on)))
-    return tried
+        results.append(MechanismResult(mechanism, combine(off), combine(on)))
+    return results
 
 
-def together(rounds: Sequence[Figures]) -> dict[str, Figure]:
+def combine(rounds: Sequence[Figures]) -> dict[str, Figure]:
     return {name: Figure.of(*(each[name] for each in rounds)) for name in rounds[0]}
 
 
-def found(tried: Sequence[Tried], tally: Tally, seconds: float) -> Finding:
-    labels = [each.label for each in tried]
-    drawing = Bars(
+def finding(results: Sequence[MechanismResult], tally: Tally, seconds: float) -> Finding:
+    labels = [each.label for each in results]
+    drawing = BarChart(
         "What each mechanism changes: with it ÷ without it",
         "on ÷ off, less is better",
         labels,
-        {"on ÷ off": [each.ratio for each in tried]},
+        {"on ÷ off": [each.ratio for each in results]},
         ours=labels,
         marks={"no difference": 1.0},
     )
@@ -95,17 +95,17 @@ def found(tried: Sequence[Tried], tally: Tally, seconds: float) -> Finding:
         "Each mechanism once off and once on",
         (__doc__ or "").strip(),
         seconds,
-        key={f"ablation.{each.mechanism.name.replace(' ', '_')}": each.ratio for each in tried},
-        tables=[Table("Each mechanism off and on", [row for each in tried for row in rows(each)])],
+        key={f"ablation.{each.mechanism.name.replace(' ', '_')}": each.ratio for each in results},
+        tables=[Table("Each mechanism off and on", [row for each in results for row in rows(each)])],
         drawings=[drawing],
         notes=list(notes(tally)),
     )
 
 
-def rows(tried: Tried) -> Iterator[Row]:
-    note = tried.mechanism.about
-    for name, off in tried.off.items():
-        yield Row(f"{tried.mechanism.name}: {name}", {"off": off, "on": tried.on[name]}, note)
+def rows(results: MechanismResult) -> Iterator[Row]:
+    note = results.mechanism.about
+    for name, off in results.off.items():
+        yield Row(f"{results.mechanism.name}: {name}", {"off": off, "on": results.on[name]}, note)
         note = ""  # once, with the first of its rows
 
 

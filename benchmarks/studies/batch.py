@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 import msgspec
 import uvloop
 
-from benchmarks.lab.arrivals import Arrivals, arrivals
-from benchmarks.lab.batch_load import PATHS, Keys, stretch, upstreams
+from benchmarks.lab.arrivals import Arrivals, run_arrivals
+from benchmarks.lab.batch_load import PATHS, KeyLoadResult, run_interval, upstreams
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
-from benchmarks.lab.run_queue import MUCH, Waiting
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.run_queue import LIMIT, RunQueueWait
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.lean_upstream import FIRST
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.lean_upstream import FIRST_USER
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import SourceStatus
@@ -43,22 +43,22 @@ DELAY_MS = 5
 DEADLINE_MS, PATIENT_MS = 500, 450
 RATES = (500, 1_000, 2_000)
 ROUNDS = 3
-STRETCH_S = 0.8
+INTERVAL_S = 0.8
 WARM_S = 0.2
 # Enough that at the highest rate too nobody comes twice; the first of them only warm it up.
 USERS, WARMING = 2_600, 600
-QUICK_USERS, QUICK_STRETCH_S = 1_200, 0.2
+QUICK_USERS, QUICK_INTERVAL_S = 1_200, 0.2
 # With more consultations than this that lack something the sources see few calls because few are made.
 MOST_INCOMPLETE_PERCENT = 1.0
 
 
-class Whole(NamedTuple):
-    """The engine, over one stretch. `calls`, `keys`: that the sources saw."""
+class CashierRound(NamedTuple):
+    """The engine, over one interval. `calls`, `keys`: that the sources saw."""
 
     came: Arrivals
     calls: int
     keys: int
-    waiting: Waiting
+    waiting: RunQueueWait
 
     @property
     def calls_each(self) -> float:
@@ -67,7 +67,7 @@ class Whole(NamedTuple):
 
     @property
     def sound(self) -> bool:
-        return self.incomplete_percent <= MOST_INCOMPLETE_PERCENT and not self.waiting.much
+        return self.incomplete_percent <= MOST_INCOMPLETE_PERCENT and not self.waiting.too_long
 
     @property
     def keys_a_batch(self) -> float:
@@ -84,66 +84,66 @@ class Whole(NamedTuple):
         return 100 * missing
 
 
-class Six(NamedTuple):
-    """The same keys at the six sources, over one stretch."""
+class SixSourcesRound(NamedTuple):
+    """The same keys at the six sources, over one interval."""
 
-    alone: Keys
-    gathered: Keys
+    alone: KeyLoadResult
+    gathered: KeyLoadResult
     calls: int
 
 
-class Found(NamedTuple):
+class BatchRounds(NamedTuple):
     """By rate, in rounds."""
 
-    whole: Mapping[float, list[Whole]]
-    six: Mapping[float, list[Six]]
+    cashier: Mapping[float, list[CashierRound]]
+    six_sources: Mapping[float, list[SixSourcesRound]]
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = QUICK_USERS if lab.quick else USERS
-    with pinned(PROGRAM_CORE), upstream(lab, users=users) as sources:
-        taken = uvloop.run(all_taken(lab, sources, users))
-    return found(taken, time.perf_counter() - began_s)
+    with pinned(PROGRAM_CORE), start_upstream(lab, users=users) as sources:
+        taken = uvloop.run(measure_rates(lab, sources, users))
+    return finding(taken, time.perf_counter() - start_s)
 
 
-async def all_taken(lab: Lab, sources: Upstream, users: int) -> Found:
+async def measure_rates(lab: Lab, sources: LeanUpstream, users: int) -> BatchRounds:
     crowd = World().cast.crowd
-    asked = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST, FIRST + users)]
+    requests = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + users)]
     gc.freeze()  # as the service does once it is warm
     gc.set_threshold(GC_THRESHOLD, 10, 10)
-    taken = Found({rate: [] for rate in RATES}, {rate: [] for rate in RATES})
+    taken = BatchRounds({rate: [] for rate in RATES}, {rate: [] for rate in RATES})
     for turn in range(min(ROUNDS, lab.rounds)):
-        lab.say(f"batch: round {turn + 1} of {min(ROUNDS, lab.rounds)}")
+        lab.report(f"batch: round {turn + 1} of {min(ROUNDS, lab.rounds)}")
         for rate in RATES:
-            taken.whole[rate].append(await whole(lab, sources, asked, rate, Random(turn)))
-            taken.six[rate].append(await six(lab, sources, asked, rate, turn))
+            taken.cashier[rate].append(await cashier_round(lab, sources, requests, rate, Random(turn)))
+            taken.six_sources[rate].append(await six_sources_round(lab, sources, requests, rate, turn))
     return taken
 
 
-def stretch_s(lab: Lab) -> float:
-    return QUICK_STRETCH_S if lab.quick else STRETCH_S
+def interval_s(lab: Lab) -> float:
+    return QUICK_INTERVAL_S if lab.quick else INTERVAL_S
 
 
-async def reset(sources: Upstream) -> None:
+async def reset(sources: LeanUpstream) -> None:
     """What the sources have seen is counted from now on."""
     await asyncio.to_thread(sources.behave, Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS)))
 
 
-async def whole(lab: Lab, sources: Upstream, asked: Sequence[ConsultRequest], rate: float, random: Random) -> Whole:
-    async with Cashier(config=patient(sources)) as cashier:
-        warming = iter(asked[:WARMING])
-        await arrivals(cashier, warming, rate / 4, WARM_S, random)  # connections are opened
-        await arrivals(cashier, warming, rate, WARM_S / 2, random)
+async def cashier_round(lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, random: Random) -> CashierRound:
+    async with Cashier(config=batch_configuration(sources)) as cashier:
+        warming = iter(requests[:WARMING])
+        await run_arrivals(cashier, warming, rate / 4, WARM_S, random)  # connections are opened
+        await run_arrivals(cashier, warming, rate, WARM_S / 2, random)
         await reset(sources)
-        waiting = Waiting()
+        waiting = RunQueueWait()
         with waiting.of(os.getpid()):
-            came = await arrivals(cashier, iter(asked[WARMING:]), rate, stretch_s(lab), random)
+            came = await run_arrivals(cashier, iter(requests[WARMING:]), rate, interval_s(lab), random)
         seen = await asyncio.to_thread(sources.seen)
-    return Whole(came, sum(seen.calls.values()), sum(seen.keys.values()), waiting)
+    return CashierRound(came, sum(seen.calls.values()), sum(seen.keys.values()), waiting)
 
 
-def patient(sources: Upstream) -> dict[str, Any]:
+def batch_configuration(sources: LeanUpstream) -> dict[str, Any]:
     """Batches where the upstream takes them, and more time than it needs: what is counted is calls, and not who was given up."""
     batches = {name: {"batch": {"path": path}} for name, path in PATHS.items()}
     return {
@@ -156,23 +156,23 @@ def patient(sources: Upstream) -> dict[str, Any]:
     }
 
 
-async def six(lab: Lab, sources: Upstream, asked: Sequence[ConsultRequest], rate: float, seed: int) -> Six:
-    questions = [known_inputs(each) for each in asked]
-    found: list[Keys] = []
+async def six_sources_round(lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, seed: int) -> SixSourcesRound:
+    questions = [known_inputs(each) for each in requests]
+    loads: list[KeyLoadResult] = []
     for numbers in (None, BatchPolicy()):
         async with upstreams(sources.urls, numbers) as those:
-            await stretch(those, questions, rate, min(WARM_S, stretch_s(lab)), Random(seed))
+            await run_interval(those, questions, rate, min(WARM_S, interval_s(lab)), Random(seed))
             await reset(sources)
-            found.append(await stretch(those, questions, rate, stretch_s(lab), Random(seed)))
+            loads.append(await run_interval(those, questions, rate, interval_s(lab), Random(seed)))
             calls = sum((await asyncio.to_thread(sources.seen)).calls.values())
-    alone, gathered = found
-    return Six(alone, gathered, calls)
+    alone, gathered = loads
+    return SixSourcesRound(alone, gathered, calls)
 
 
-def found(taken: Found, seconds: float) -> Finding:
-    highest = taken.whole[RATES[-1]]
-    calls = {rate: Figure.of(*(each.calls_each for each in rounds)) for rate, rounds in taken.whole.items()}
-    drawing = Lines(
+def finding(taken: BatchRounds, seconds: float) -> Finding:
+    highest = taken.cashier[RATES[-1]]
+    calls = {rate: Figure.of(*(each.calls_each for each in rounds)) for rate, rounds in taken.cashier.items()}
+    drawing = LineChart(
         "Calls that the sources see for a consultation, batching on",
         "consultations a second",
         "calls per consultation",
@@ -187,16 +187,16 @@ def found(taken: Found, seconds: float) -> Finding:
         key={
             "batch.calls_per_consultation": calls[RATES[-1]],
             "batch.p99_ms": Figure.of(*(each.came.at(0.99) for each in highest)),
-            "batch.cpu_ratio": cpu_ratio(taken.six[RATES[-1]]),
+            "batch.cpu_ratio": cpu_ratio(taken.six_sources[RATES[-1]]),
         },
         tables=[
             Table(
                 "The whole engine, batching on, customers who have not been here before",
-                [whole_row(rate, rounds) for rate, rounds in taken.whole.items()],
+                [cashier_row(rate, rounds) for rate, rounds in taken.cashier.items()],
             ),
             Table(
                 "Six sources alone: a call for each key, or batches",
-                [six_row(rate, rounds) for rate, rounds in taken.six.items()],
+                [six_sources_row(rate, rounds) for rate, rounds in taken.six_sources.items()],
             ),
         ],
         drawings=[drawing],
@@ -204,7 +204,7 @@ def found(taken: Found, seconds: float) -> Finding:
     )
 
 
-def whole_row(rate: float, rounds: Sequence[Whole]) -> Row:
+def cashier_row(rate: float, rounds: Sequence[CashierRound]) -> Row:
     figures = {
         "calls per consultation": [each.calls_each for each in rounds],
         "keys per call": [each.keys_a_batch for each in rounds],
@@ -217,7 +217,7 @@ def whole_row(rate: float, rounds: Sequence[Whole]) -> Row:
     return Row(f"{rate:,} consultations/s", {column: Figure.of(*values) for column, values in figures.items()})
 
 
-def six_row(rate: float, rounds: Sequence[Six]) -> Row:
+def six_sources_row(rate: float, rounds: Sequence[SixSourcesRound]) -> Row:
     figures = {
         "keys per call": [each.gathered.asked / max(1, each.calls) for each in rounds],
         "p50 ms, a call each": [each.alone.latencies.at(0.5) for each in rounds],
@@ -230,28 +230,28 @@ def six_row(rate: float, rounds: Sequence[Six]) -> Row:
     return Row(f"{rate:,} customers/s", {column: Figure.of(*values) for column, values in figures.items()})
 
 
-def cpu_ratio(rounds: Sequence[Six]) -> Figure:
+def cpu_ratio(rounds: Sequence[SixSourcesRound]) -> Figure:
     """Of a key in a batch ÷ one alone."""
     return Figure.of(*(each.gathered.cpu_us / each.alone.cpu_us for each in rounds))
 
 
-def notes(taken: Found) -> Iterator[str]:
-    for rate, rounds in taken.whole.items():
+def notes(taken: BatchRounds) -> Iterator[str]:
+    for rate, rounds in taken.cashier.items():
         if lost := sum(each.came.lost for each in rounds):
             yield f"{rate:,}/s: {lost:,} of {sum(each.came.consultations for each in rounds):,} consultations had no answer."
         if unsound := sum(not each.sound for each in rounds):
             yield (
                 f"{rate:,}/s: in {unsound} of {len(rounds)} rounds one consultation in a hundred lacked something, or this process waited "
-                f"for its core more than {MUCH:.0%} of the time, which makes batches larger than they are. Of those no calls are told."
+                f"for its core more than {LIMIT:.0%} of the time, which makes batches larger than they are. Of those no calls are told."
             )
-    for rate, pairs in taken.six.items():
+    for rate, pairs in taken.six_sources.items():
         keys, failed = (
             sum(each.alone.asked + each.gathered.asked for each in pairs),
             sum(each.alone.failed + each.gathered.failed for each in pairs),
         )
         if failed:
             yield f"{rate:,}/s: {failed:,} of {keys:,} keys came to nothing: this machine was too busy for the figures to mean anything."
-    busy = max(each.came.cpu_us for each in taken.whole[RATES[-1]]) * RATES[-1] / 1e6
+    busy = max(each.came.cpu_us for each in taken.cashier[RATES[-1]]) * RATES[-1] / 1e6
     yield f"At {RATES[-1]:,}/s engine and arrivals need up to {busy:.0%} of their core" + (
         ": latencies are those of an engine at its limit, and batches are the larger for it." if busy > 0.85 else "."
     )

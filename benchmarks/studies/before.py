@@ -21,18 +21,18 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, together, unanswered
-from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.cpu_usage import CpuUsage, disturbance_note, incomplete_note, measure_cpu, combine, unanswered_note
+from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, exact_cpu_s, pinned
-from benchmarks.lab.requests import USERS, consultations, consulted
+from benchmarks.lab.requests import USERS, consultations, check_consultation
 from benchmarks.lab.revision_build import Build, BuildFailed, build_before, build_now, serving
-from benchmarks.lab.service import Served, configured
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.service import Served, configuration
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.results import BarChart, Figure, Finding, Row, Table
 from benchmarks.revision import describe, describe_working_tree
 from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S
-from benchmarks.suite import failed
+from benchmarks.suite import failed_finding
 
 NAME = "before"
 # Of ROUND_S, for each build in each pair.
@@ -57,14 +57,14 @@ GROUPS = (
 class Side(NamedTuple):
     """One build in one pair. `cpu_s`: by the exact clock. `calls`: upstream, per consultation."""
 
-    spent: Spent
+    usage: CpuUsage
     cpu_s: float
     calls: float
 
     @property
     def cpu_us(self) -> float:
         """For each consultation answered."""
-        return self.cpu_s / self.spent.stretch.answered * 1e6
+        return self.cpu_s / self.usage.interval.answered * 1e6
 
 
 class Pair(NamedTuple):
@@ -77,31 +77,31 @@ class Pair(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     assert lab.before is not None, "it takes a revision"
     users = lab.count(USERS)
     try:
-        lab.say(f"preparing revision {lab.before}")
+        lab.report(f"preparing revision {lab.before}")
         now, before = build_now(lab.directory), build_before(lab.before, lab.directory)
-        lab.say(f"its environment: {before.origin}")
+        lab.report(f"its environment: {before.origin}")
         origin = f"Now is {describe_working_tree()}. Before is {describe(lab.before)}, in {before.origin}."
-        with pinned(LOAD_CORE), upstream(lab, users=users) as answering:
-            pairs = paired(lab, now, before, answering, consultations(users))
+        with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
+            pairs = measure_pairs(lab, now, before, upstream, consultations(users))
     except BuildFailed as problem:
-        return failed(NAME, str(problem))
-    return finding(pairs, before.title, origin, time.perf_counter() - began_s)
+        return failed_finding(NAME, str(problem))
+    return finding(pairs, before.title, origin, time.perf_counter() - start_s)
 
 
-def paired(
-    lab: Lab, now: Build, before: Build, answering: Upstream, requests: Sequence[bytes]
+def measure_pairs(
+    lab: Lab, now: Build, before: Build, upstream: LeanUpstream, requests: Sequence[bytes]
 ) -> dict[Group, list[Pair]]:
     """Both groups in every pair, so that slow changes of the machine meet both."""
     pairs: dict[Group, list[Pair]] = {group: [] for group in GROUPS}
     for turn in range(lab.rounds):
         for group, found in pairs.items():
-            found.append(one_pair(lab, group, in_turn(now, before, turn), answering, requests, now))
-        said = ", ".join(f"{group.name} {said_of(found[-1])}" for group, found in pairs.items())
-        lab.say(f"pair {turn + 1} of {lab.rounds}, now ÷ before: {said}")
+            found.append(measure_pair(lab, group, in_turn(now, before, turn), upstream, requests, now))
+        said = ", ".join(f"{group.name} {ratio_text(found[-1])}" for group, found in pairs.items())
+        lab.report(f"pair {turn + 1} of {lab.rounds}, now ÷ before: {said}")
     return pairs
 
 
@@ -110,28 +110,28 @@ def in_turn(now: Build, before: Build, turn: int) -> tuple[Build, Build]:
     return (before, now) if turn % 2 == 0 else (now, before)
 
 
-def one_pair(
-    lab: Lab, group: Group, order: tuple[Build, Build], answering: Upstream, requests: Sequence[bytes], now: Build
+def measure_pair(
+    lab: Lab, group: Group, order: tuple[Build, Build], upstream: LeanUpstream, requests: Sequence[bytes], now: Build
 ) -> Pair:
-    configuration = configured(answering.urls, cached=group.cached, shed=False, each="", other="")
+    config = configuration(upstream.urls, cached=group.cached, shed=False, each="", other="")
     with ExitStack() as running:
-        served = [running.enter_context(serving(build, configuration, lab.directory)) for build in order]
-        sides = uvloop.run(driven(lab, group, order, served, answering, requests))
+        served = [running.enter_context(serving(build, config, lab.directory)) for build in order]
+        sides = uvloop.run(drive_pair(lab, group, order, served, upstream, requests))
     first, second = sides
     return Pair(first, second) if order[0] is now else Pair(second, first)
 
 
-async def driven(
+async def drive_pair(
     lab: Lab,
     group: Group,
     order: Sequence[Build],
     served: Sequence[Served],
-    answering: Upstream,
+    upstream: LeanUpstream,
     requests: Sequence[bytes],
 ) -> list[Side]:
     """One service at a time. Raises BuildFailed where no answer of a warm service is whole."""
     async with AsyncExitStack() as open_loads:
-        loads = [await open_loads.enter_async_context(loaded(each.port, requests, check=consulted)) for each in served]
+        loads = [await open_loads.enter_async_context(open_load(each.port, requests, check=check_consultation)) for each in served]
         for build, load in zip(order, loads, strict=True):
             warm = await load.closed(lab.seconds(WARM_S))
             if len(warm.wrong) == warm.looked_at:
@@ -140,25 +140,25 @@ async def driven(
         slices: list[list[Side]] = [[] for _ in served]
         for turn in range(group.lead + SLICES):
             for which in (0, 1) if turn % 2 == 0 else (1, 0):
-                slices[which].append(await one_slice(lab, loads[which], served[which], answering))
-        return [joined(each[group.lead :]) for each in slices]
+                slices[which].append(await measure_slice(lab, loads[which], served[which], upstream))
+        return [join_slices(each[group.lead :]) for each in slices]
 
 
-async def one_slice(lab: Lab, load: Load, served: Served, answering: Upstream) -> Side:
-    answering.behave(Behaviour())  # starts the count of calls again; no request waits while this blocks
-    began_s = exact_cpu_s(served.pid)
-    found = await spent(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, answering.pid)
-    used_s = exact_cpu_s(served.pid) - began_s
-    return Side(found, used_s, sum(answering.seen().calls.values()) / found.stretch.answered)
+async def measure_slice(lab: Lab, load: Load, served: Served, upstream: LeanUpstream) -> Side:
+    upstream.behave(Behaviour())  # starts the count of calls again; no request waits while this blocks
+    start_s = exact_cpu_s(served.pid)
+    found = await measure_cpu(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, upstream.pid)
+    used_s = exact_cpu_s(served.pid) - start_s
+    return Side(found, used_s, sum(upstream.seen().calls.values()) / found.interval.answered)
 
 
-def joined(slices: Sequence[Side]) -> Side:
-    whole = together([each.spent for each in slices])
-    calls = sum(each.calls * each.spent.stretch.answered for each in slices)
-    return Side(whole, sum(each.cpu_s for each in slices), calls / whole.stretch.answered)
+def join_slices(slices: Sequence[Side]) -> Side:
+    whole = combine([each.usage for each in slices])
+    calls = sum(each.calls * each.usage.interval.answered for each in slices)
+    return Side(whole, sum(each.cpu_s for each in slices), calls / whole.interval.answered)
 
 
-def said_of(pair: Pair) -> str:
+def ratio_text(pair: Pair) -> str:
     return f"{pair.ratio:.3f} ({pair.now.cpu_us:,.0f} ÷ {pair.before.cpu_us:,.0f} µs)"
 
 
@@ -195,7 +195,7 @@ def row(title: str, pairs: Sequence[Pair]) -> Row:
             "before CPU µs": cpu_us(before),
             "now calls": Figure(tuple(side.calls for side in now)),
             "before calls": Figure(tuple(side.calls for side in before)),
-            "others on the core %": Figure(tuple(100 * side.spent.strangers for side in (*now, *before))),
+            "others on the core %": Figure(tuple(100 * side.usage.others_busy for side in (*now, *before))),
         },
     )
 
@@ -208,21 +208,21 @@ def cpu_us(sides: Sequence[Side]) -> Figure:
     return Figure(tuple(side.cpu_us for side in sides))
 
 
-def bars(pairs: Mapping[Group, Sequence[Pair]]) -> Bars:
+def bars(pairs: Mapping[Group, Sequence[Pair]]) -> BarChart:
     groups = {
         "now": [cpu_us([pair.now for pair in found]) for found in pairs.values()],
         "before": [cpu_us([pair.before for pair in found]) for found in pairs.values()],
     }
-    return Bars("CPU per consultation, now and before", "CPU µs", [group.title for group in pairs], groups)
+    return BarChart("CPU per consultation, now and before", "CPU µs", [group.title for group in pairs], groups)
 
 
 def notes(title: str, pairs: Sequence[Pair]) -> list[str]:
     cheaper = sum(pair.ratio < 1 for pair in pairs)
     found = [f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs."]
     for name, sides in (("now", [pair.now for pair in pairs]), ("before", [pair.before for pair in pairs])):
-        stretches = [side.spent.stretch for side in sides]
-        doubts = [unanswered(stretches), lacking(stretches), disturbed([side.spent for side in sides])]
-        most = max(side.spent.other_busy for side in sides)
+        intervals = [side.usage.interval for side in sides]
+        doubts = [unanswered_note(intervals), incomplete_note(intervals), disturbance_note([side.usage for side in sides])]
+        most = max(side.usage.load_core_busy for side in sides)
         if most > CROWDED:
             doubts.append(f"load and upstream took {most:.0%} of their core; CPU stands, but the rate is partly theirs")
         found += [f"{title}, {name}: {doubt}." for doubt in doubts if doubt]

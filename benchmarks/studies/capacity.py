@@ -15,9 +15,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.capacity.calibration import SETTINGS, Measured, Round, measured
-from benchmarks.capacity.cost_model import PARTS, Work, cost_us, fitted
-from benchmarks.capacity.fleet import UTILISATION, Need, need
+from benchmarks.capacity.calibration import SETTINGS, SettingResult, CalibrationRound, measure_settings
+from benchmarks.capacity.cost_model import PARTS, Work, cost_us, fit_prices
+from benchmarks.capacity.fleet import UTILISATION, FleetNeed, fleet_need
 from benchmarks.capacity.scenarios import (
     ABLATED,
     BARE,
@@ -29,11 +29,11 @@ from benchmarks.capacity.scenarios import (
     SHIPPED,
     Scenario,
 )
-from benchmarks.capacity.trace_replay import Foretold, replayed
+from benchmarks.capacity.trace_replay import Prediction, replay
 from benchmarks.capacity.traffic import Traffic
-from benchmarks.lab.cpu_usage import unanswered
+from benchmarks.lab.cpu_usage import unanswered_note
 from benchmarks.lab.lab import Lab
-from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
+from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
 RATES = (1_000.0, 10_000.0, 100_000.0)
@@ -76,13 +76,13 @@ class Prices(NamedTuple):
 class Check(NamedTuple):
     """A setting, and what the simulator said of each of its rounds. `priced_us`: what the prices say of the work that was counted."""
 
-    found: Measured
-    foretold: list[Foretold]
+    found: SettingResult
+    foretold: list[Prediction]
     priced_us: Figure
 
     @property
     def cpu_us(self) -> Figure:
-        return Figure(tuple(one.spent.cpu_us for one in self.found.rounds))
+        return Figure(tuple(one.usage.cpu_us for one in self.found.rounds))
 
     @property
     def error(self) -> float:
@@ -102,18 +102,18 @@ class Check(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     checks = [each for each in SETTINGS if not each.fits]
     settings = [each for each in SETTINGS if each.fits] + (checks[:QUICK_CHECKS] if lab.quick else checks)
-    stretches = measured(lab, settings)
-    prices = priced(stretches)
+    intervals = measure_settings(lab, settings)
+    prices = priced(intervals)
     needs = simulated(lab, prices.typical)
-    checked = [check(each, prices.typical) for each in stretches]
+    checked = [check(each, prices.typical) for each in intervals]
     return Finding(
         name="capacity",
         title=f"What {MOST_PER_S:,.0f} consultations a second need",
         about=" ".join((__doc__ or "").split()),
-        seconds=time.perf_counter() - began_s,
+        seconds=time.perf_counter() - start_s,
         key=key(needs, prices, checked),
         tables=[fleets(needs, prices), by_source(needs), check_table(checked), price_table(prices), supposed()],
         drawings=[*by_rate(needs, prices), ablation(needs, prices)],
@@ -121,40 +121,40 @@ def measure(lab: Lab) -> Finding:
     )
 
 
-def priced(stretches: Sequence[Measured]) -> Prices:
+def priced(intervals: Sequence[SettingResult]) -> Prices:
     """Fitted to all rounds but one, for each one: a single round has too much chance in it for six prices."""
-    fitting = [each.rounds for each in stretches if each.setting.fits]
+    fitting = [each.rounds for each in intervals if each.setting.fits]
     count = len(fitting[0])
     left_out = range(count) if count > MINIMUM_ROUNDS else [-1]
     rounds = [
-        fitted([typical([one for place, one in enumerate(each) if place != out]) for each in fitting])
+        fit_prices([typical([one for place, one in enumerate(each) if place != out]) for each in fitting])
         for out in left_out
     ]
     return Prices(rounds, {part: statistics.median(each[part] for each in rounds) for part in PARTS})
 
 
-def typical(rounds: Sequence[Round]) -> tuple[Work, float]:
+def typical(rounds: Sequence[CalibrationRound]) -> tuple[Work, float]:
     """The work on average, and the median of what it cost."""
     work = {part: statistics.fmean(one.work[part] for one in rounds) for part in PARTS}
-    return work, statistics.median(one.spent.cpu_us for one in rounds)
+    return work, statistics.median(one.usage.cpu_us for one in rounds)
 
 
-def simulated(lab: Lab, prices: Mapping[str, float]) -> dict[tuple[str, float], Need]:
+def simulated(lab: Lab, prices: Mapping[str, float]) -> dict[tuple[str, float], FleetNeed]:
     consultations = QUICK_CONSULTATIONS if lab.quick else CONSULTATIONS
     wanted = [(each, MOST_PER_S) for each in SCENARIOS] + [(each, rate) for each in FOLLOWED for rate in RATES[:-1]]
     found = {}
     for scenario, per_s in wanted:
-        lab.say(f"simulating {per_s:,.0f}/s, {scenario.label}")
-        found[scenario.label, per_s] = need(scenario.traffic, scenario.mechanisms, prices, per_s, consultations)
+        lab.report(f"simulating {per_s:,.0f}/s, {scenario.label}")
+        found[scenario.label, per_s] = fleet_need(scenario.traffic, scenario.mechanisms, prices, per_s, consultations)
     return found
 
 
-def cores(found: Need, prices: Prices) -> Figure:
+def cores(found: FleetNeed, prices: Prices) -> Figure:
     """With the prices of each round: how far what was measured lets them be known."""
     return Figure(tuple(found.per_s * cost_us(each, found.work) / 1e6 / UTILISATION for each in prices.each))
 
 
-def fleets(needs: Mapping[tuple[str, float], Need], prices: Prices) -> Table:
+def fleets(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> Table:
     def row(scenario: Scenario) -> Row:
         found = needs[scenario.label, MOST_PER_S]
         figures = {
@@ -177,7 +177,7 @@ def fleets(needs: Mapping[tuple[str, float], Need], prices: Prices) -> Table:
     )
 
 
-def by_source(needs: Mapping[tuple[str, float], Need]) -> Table:
+def by_source(needs: Mapping[tuple[str, float], FleetNeed]) -> Table:
     rows = []
     for scenario in FOLLOWED:
         found = needs[scenario.label, MOST_PER_S]
@@ -185,8 +185,8 @@ def by_source(needs: Mapping[tuple[str, float], Need]) -> Table:
     return Table(f"Calls/s to each source, at {MOST_PER_S:,.0f} consultations/s", rows, "A call for many is one.")
 
 
-def check(found: Measured, prices: Mapping[str, float]) -> Check:
-    return Check(found, replayed(found, prices), Figure(tuple(cost_us(prices, one.work) for one in found.rounds)))
+def check(found: SettingResult, prices: Mapping[str, float]) -> Check:
+    return Check(found, replay(found, prices), Figure(tuple(cost_us(prices, one.work) for one in found.rounds)))
 
 
 def check_table(checked: Sequence[Check]) -> Table:
@@ -202,9 +202,9 @@ def check_table(checked: Sequence[Check]) -> Table:
             "CPU µs foretold": Figure(tuple(one.cpu_us for one in foretold)),
             "Valkey ops": Figure(tuple(one.work["get"] + one.work["put"] for one in rounds)),
             "Valkey ops foretold": Figure(tuple(one.shared for one in foretold)),
-            "consultations/s": Figure(tuple(one.spent.stretch.per_s for one in rounds)),
-            "core busy %": Figure(tuple(100 * one.spent.program_busy for one in rounds)),
-            "other core busy %": Figure(tuple(100 * one.spent.other_busy for one in rounds)),
+            "consultations/s": Figure(tuple(one.usage.interval.per_s for one in rounds)),
+            "core busy %": Figure(tuple(100 * one.usage.program_busy for one in rounds)),
+            "other core busy %": Figure(tuple(100 * one.usage.load_core_busy for one in rounds)),
         }
         if not found.setting.mechanisms.shared:
             del figures["Valkey ops"], figures["Valkey ops foretold"]
@@ -250,7 +250,7 @@ def supposed() -> Table:
     )
 
 
-def by_rate(needs: Mapping[tuple[str, float], Need], prices: Prices) -> list[Lines]:
+def by_rate(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> list[LineChart]:
     def lines(figure: Mapping[tuple[str, float], Figure]) -> list[Line]:
         return [
             Line(each.label, [(rate, figure[each.label, rate]) for rate in RATES], ours=each is LOCAL)
@@ -259,7 +259,7 @@ def by_rate(needs: Mapping[tuple[str, float], Need], prices: Prices) -> list[Lin
 
     each_calls = {at: Figure.of(found.calls / found.per_s) for at, found in needs.items()}
     return [
-        Lines(
+        LineChart(
             "Cores by rate",
             "consultations/s",
             "cores",
@@ -267,7 +267,7 @@ def by_rate(needs: Mapping[tuple[str, float], Need], prices: Prices) -> list[Lin
             True,
             True,
         ),
-        Lines(
+        LineChart(
             "Upstream calls of a consultation, by rate",
             "consultations/s",
             "calls",
@@ -277,11 +277,11 @@ def by_rate(needs: Mapping[tuple[str, float], Need], prices: Prices) -> list[Lin
     ]
 
 
-def ablation(needs: Mapping[tuple[str, float], Need], prices: Prices) -> Bars:
+def ablation(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices) -> BarChart:
     """Both are held against the same fleet, so that they fit one axis."""
     whole = needs[LOCAL.label, MOST_PER_S]
     found = [needs[each.label, MOST_PER_S] for each in ABLATED.values()]
-    return Bars(
+    return BarChart(
         f"What each mechanism does, at {MOST_PER_S:,.0f} consultations/s",
         f"times what “{LOCAL.label}” needs",
         list(ABLATED),
@@ -293,7 +293,7 @@ def ablation(needs: Mapping[tuple[str, float], Need], prices: Prices) -> Bars:
     )
 
 
-def key(needs: Mapping[tuple[str, float], Need], prices: Prices, checked: Sequence[Check]) -> dict[str, Figure]:
+def key(needs: Mapping[tuple[str, float], FleetNeed], prices: Prices, checked: Sequence[Check]) -> dict[str, Figure]:
     found: dict[str, Figure] = {}
     for name, scenario in (("everything", EVERYTHING), ("local", LOCAL), ("shipped", SHIPPED), ("nothing", BARE)):
         whole = needs[scenario.label, MOST_PER_S]
@@ -304,7 +304,7 @@ def key(needs: Mapping[tuple[str, float], Need], prices: Prices, checked: Sequen
     return found | ({"error.cpu": Figure(tuple(errors))} if errors else {})
 
 
-def notes(needs: Mapping[tuple[str, float], Need], checked: Sequence[Check]) -> list[str]:
+def notes(needs: Mapping[tuple[str, float], FleetNeed], checked: Sequence[Check]) -> list[str]:
     found = [*limits(needs)]
     for each in checked:
         label = f"“{each.found.setting.label}”"
@@ -314,12 +314,12 @@ def notes(needs: Mapping[tuple[str, float], Need], checked: Sequence[Check]) -> 
         if abs(each.shared - 1) > PRESENT:
             found.append(f"{label}: {each.shared:.0%} of the Valkey operations that the model expects. {ALONE}")
         found.extend(f"{label}: an answer was {wrong}." for wrong in dict.fromkeys(each.found.wrong))
-        if missing := unanswered([one.spent.stretch for one in each.found.rounds]):
+        if missing := unanswered_note([one.usage.interval for one in each.found.rounds]):
             found.append(f"{label}: {missing}.")
     return [*found, *LEFT_OUT]
 
 
-def limits(needs: Mapping[tuple[str, float], Need]) -> list[str]:
+def limits(needs: Mapping[tuple[str, float], FleetNeed]) -> list[str]:
     """What the rows come to, in words; taken from them."""
     whole, local, sticky, bare = (needs[each.label, MOST_PER_S] for each in (EVERYTHING, LOCAL, LOCAL_STICKY, BARE))
     usual = [each for each in SCENARIOS if each.traffic == Traffic()]

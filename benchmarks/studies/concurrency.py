@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping
 
 import uvloop
 
-from benchmarks.lab.cpu_usage import Spent, lacking, spent, unanswered
+from benchmarks.lab.cpu_usage import CpuUsage, incomplete_note, measure_cpu, unanswered_note
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import loaded
+from benchmarks.lab.load import open_load
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, consulted
-from benchmarks.lab.service import Served, service
-from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 
 WIDTHS = (1, 8, 64, 256, 1_000, 2_000)
 QUICK_WIDTHS = WIDTHS[:4]
@@ -33,43 +33,43 @@ NARROW = 8
 USERS = 1_000
 WARM_S = 0.4
 # The wider, the longer a turn of all connections takes.
-STRETCH_S, WIDE_STRETCH_S, WIDE = 1.2, 2.5, 1_000
+INTERVAL_S, WIDE_INTERVAL_S, WIDE = 1.2, 2.5, 1_000
 QUICK_S = 0.2
 QUEUE = "\nhttp1 = { queue = 100000 }"
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
     with (
         pinned(LOAD_CORE),
-        upstream(lab, users=users) as answering,
-        service(lab, answering.urls, each=EACH + QUEUE, other=CONSULT) as served,
+        start_upstream(lab, users=users) as upstream,
+        start_service(lab, upstream.urls, each=EACH + QUEUE, other=CONSULT) as served,
     ):
-        spent_by_width = uvloop.run(stretches(lab, served, answering, consultations(users)))
-    return found(spent_by_width, time.perf_counter() - began_s)
+        spent_by_width = uvloop.run(measure_widths(lab, served, upstream, consultations(users)))
+    return finding(spent_by_width, time.perf_counter() - start_s)
 
 
-async def stretches(lab: Lab, served: Served, answering: Upstream, requests: list[bytes]) -> dict[int, list[Spent]]:
+async def measure_widths(lab: Lab, served: Served, upstream: LeanUpstream, requests: list[bytes]) -> dict[int, list[CpuUsage]]:
     widths = QUICK_WIDTHS if lab.quick else WIDTHS
-    found: dict[int, list[Spent]] = {width: [] for width in widths}
-    async with loaded(served.port, requests, connections=max(widths), check=consulted) as load:
+    usages: dict[int, list[CpuUsage]] = {width: [] for width in widths}
+    async with open_load(served.port, requests, connections=max(widths), check=check_consultation) as load:
         for width in widths:
             await load.closed(QUICK_S if lab.quick else WARM_S, width=width)
         for turn in range(lab.rounds):
-            for width, rounds in found.items():
-                lab.say(f"concurrency: round {turn + 1} of {lab.rounds}, {width:,} in flight")
-                rounds.append(await spent(load.closed(lasting_s(lab, width), width=width), served.pid, answering.pid))
-    return found
+            for width, rounds in usages.items():
+                lab.report(f"concurrency: round {turn + 1} of {lab.rounds}, {width:,} in flight")
+                rounds.append(await measure_cpu(load.closed(interval_s(lab, width), width=width), served.pid, upstream.pid))
+    return usages
 
 
-def lasting_s(lab: Lab, width: int) -> float:
+def interval_s(lab: Lab, width: int) -> float:
     if lab.quick:
         return QUICK_S
-    return STRETCH_S if width < WIDE else WIDE_STRETCH_S
+    return INTERVAL_S if width < WIDE else WIDE_INTERVAL_S
 
 
-def found(spent_by_width: Mapping[int, list[Spent]], seconds: float) -> Finding:
+def finding(spent_by_width: Mapping[int, list[CpuUsage]], seconds: float) -> Finding:
     figures = {width: columns(rounds) for width, rounds in spent_by_width.items()}
     key = {
         f"concurrency.{name}.{width}": each[column]
@@ -112,14 +112,14 @@ def found(spent_by_width: Mapping[int, list[Spent]], seconds: float) -> Finding:
     )
 
 
-def columns(rounds: list[Spent]) -> dict[str, Figure]:
+def columns(rounds: list[CpuUsage]) -> dict[str, Figure]:
     return {
         "CPU µs": Figure.of(*(each.cpu_us for each in rounds)),
-        "consultations/s": Figure.of(*(each.stretch.per_s for each in rounds)),
-        "p50 ms": Figure.of(*(each.stretch.at(0.5) for each in rounds)),
-        "p99 ms": Figure.of(*(each.stretch.at(0.99) for each in rounds)),
+        "consultations/s": Figure.of(*(each.interval.per_s for each in rounds)),
+        "p50 ms": Figure.of(*(each.interval.at(0.5) for each in rounds)),
+        "p99 ms": Figure.of(*(each.interval.at(0.99) for each in rounds)),
         "service busy": Figure.of(*(each.program_busy for each in rounds)),
-        "upstream and load busy": Figure.of(*(each.other_busy for each in rounds)),
+        "upstream and load busy": Figure.of(*(each.load_core_busy for each in rounds)),
     }
 
 
@@ -130,8 +130,8 @@ def drawing(
     figures: Mapping[int, Mapping[str, Figure]],
     *,
     logarithmic: bool = False,
-) -> Lines:
-    return Lines(
+) -> LineChart:
+    return LineChart(
         title,
         "consultations in flight",
         y_title,
@@ -144,12 +144,12 @@ def drawing(
     )
 
 
-def notes(spent_by_width: Mapping[int, list[Spent]]) -> Iterator[str]:
+def notes(spent_by_width: Mapping[int, list[CpuUsage]]) -> Iterator[str]:
     for width, rounds in spent_by_width.items():
-        for said in (unanswered([each.stretch for each in rounds]), lacking([each.stretch for each in rounds])):
+        for said in (unanswered_note([each.interval for each in rounds]), incomplete_note([each.interval for each in rounds])):
             if said:
                 yield f"{width:,} in flight: {said}. That row means little."
     yield (
-        "A stretch begins and ends with nobody in flight. At 1,000 and more a turn of all takes about a second, so the mean of what was in"
+        "A interval begins and ends with nobody in flight. At 1,000 and more a turn of all takes about a second, so the mean of what was in"
         " flight is less than the row says."
     )

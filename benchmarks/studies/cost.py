@@ -20,15 +20,15 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, unanswered
-from benchmarks.lab.load import Load, loaded
-from benchmarks.lab.load_results import Stretch
+from benchmarks.lab.cpu_usage import CpuUsage, disturbance_note, incomplete_note, measure_cpu, unanswered_note
+from benchmarks.lab.load import Load, open_load
+from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.programs import Program, started
+from benchmarks.lab.programs import Program, start_programs
 from benchmarks.lab.requests import USERS, consultations
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.results import BarChart, Figure, Finding, Row, Table
 
 ROUND_S = 2.5
 WARM_S = 2.0
@@ -43,21 +43,21 @@ BARE = "own_fanout"
 CROWDED = 0.9
 
 
-class Course(NamedTuple):
+class ProgramCost(NamedTuple):
     """What was measured of one program. `calls`: that it made upstream for a consultation, round by round, as the upstream counts them."""
 
     program: Program
-    rounds: list[Spent]
+    rounds: list[CpuUsage]
     calls: list[float]
 
     @property
-    def stretches(self) -> list[Stretch]:
-        return [each.stretch for each in self.rounds]
+    def intervals(self) -> list[LoadInterval]:
+        return [each.interval for each in self.rounds]
 
     @property
     def compared(self) -> bool:
         """A peer whose answers lack something would win by it."""
-        return self.program.ours or not lacking(self.stretches)
+        return self.program.ours or not incomplete_note(self.intervals)
 
     def figure(self, name: str) -> Figure:
         return Figure(tuple(getattr(each, name) for each in self.rounds))
@@ -66,30 +66,30 @@ class Course(NamedTuple):
         return Figure(tuple(100 * getattr(each, name) for each in self.rounds))
 
     def at(self, quantile: float) -> Figure:
-        return Figure(tuple(each.stretch.at(quantile) for each in self.rounds))
+        return Figure(tuple(each.interval.at(quantile) for each in self.rounds))
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
-    with pinned(LOAD_CORE), upstream(lab, users=users) as answering, ExitStack() as running:
-        programs = started(lab, answering, running)
-        courses = uvloop.run(raced(lab, programs, answering, consultations(users)))
+    with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream, ExitStack() as running:
+        programs = start_programs(lab, upstream, running)
+        results = uvloop.run(measure_programs(lab, programs, upstream, consultations(users)))
         if lab.profile:
-            uvloop.run(profiled(lab, programs[0], consultations(users)))
-    return finding(courses, time.perf_counter() - began_s)
+            uvloop.run(record_profile(lab, programs[0], consultations(users)))
+    return finding(results, time.perf_counter() - start_s)
 
 
-async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, requests: Sequence[bytes]) -> list[Course]:
+async def measure_programs(lab: Lab, programs: Sequence[Program], upstream: LeanUpstream, requests: Sequence[bytes]) -> list[ProgramCost]:
     """The live ones among each other, then the cached ones: both halves of a ratio have the same minute."""
     async with AsyncExitStack() as open_loads:
         loads = {
             program.name: await open_loads.enter_async_context(
-                loaded(program.served.port, requests, check=program.check)
+                open_load(program.served.port, requests, check=program.check)
             )
             for program in programs
         }
-        courses = {program.name: Course(program, [], []) for program in programs}
+        results = {program.name: ProgramCost(program, [], []) for program in programs}
         for caches, again_s in ((False, AGAIN_S), (True, AGAIN_CACHED_S)):
             group = [program for program in programs if program.caches is caches]
             for program in group:
@@ -97,26 +97,26 @@ async def raced(lab: Lab, programs: Sequence[Program], answering: Upstream, requ
             for turn in range(lab.rounds):
                 for program in group:
                     await loads[program.name].closed(lab.seconds(again_s))
-                    await one_round(lab, loads[program.name], courses[program.name], answering)
-                lab.say(
+                    await measure_round(lab, loads[program.name], results[program.name], upstream)
+                lab.report(
                     f"round {turn + 1} of {lab.rounds}, µs: "
-                    + ", ".join(f"{each.title} {said(courses[each.name])}" for each in group)
+                    + ", ".join(f"{each.title} {last_cost(results[each.name])}" for each in group)
                 )
-        return list(courses.values())
+        return list(results.values())
 
 
-async def one_round(lab: Lab, load: Load, course: Course, answering: Upstream) -> None:
-    answering.behave(Behaviour())  # counts its calls anew; nobody waits while this one blocks
-    found = await spent(load.closed(lab.seconds(ROUND_S)), course.program.served.pid, answering.pid)
-    course.rounds.append(found)
-    course.calls.append(sum(answering.seen().calls.values()) / found.stretch.answered)
+async def measure_round(lab: Lab, load: Load, result: ProgramCost, upstream: LeanUpstream) -> None:
+    upstream.behave(Behaviour())  # counts its calls anew; nobody waits while this one blocks
+    found = await measure_cpu(load.closed(lab.seconds(ROUND_S)), result.program.served.pid, upstream.pid)
+    result.rounds.append(found)
+    result.calls.append(sum(upstream.seen().calls.values()) / found.interval.answered)
 
 
-def said(course: Course) -> str:
-    return f"{course.rounds[-1].cpu_us:,.0f}"
+def last_cost(result: ProgramCost) -> str:
+    return f"{result.rounds[-1].cpu_us:,.0f}"
 
 
-async def profiled(lab: Lab, program: Program, requests: Sequence[bytes]) -> None:
+async def record_profile(lab: Lab, program: Program, requests: Sequence[bytes]) -> None:
     """A flame graph of ours under the same load, after all has been measured: watching costs."""
     seconds = lab.seconds(PROFILE_S)
     words = [
@@ -130,7 +130,7 @@ async def profiled(lab: Lab, program: Program, requests: Sequence[bytes]) -> Non
         "--duration",
         str(max(1, int(seconds))),
     ]
-    async with loaded(program.served.port, requests) as load:
+    async with open_load(program.served.port, requests) as load:
         try:
             spying = await asyncio.create_subprocess_exec(
                 *words, "--output", str(lab.profile), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -144,10 +144,10 @@ async def profiled(lab: Lab, program: Program, requests: Sequence[bytes]) -> Non
             lab.skip(f"no flame graph: py-spy ended with {spying.returncode}")
 
 
-def finding(courses: Sequence[Course], seconds: float) -> Finding:
-    by_name = {course.program.name: course for course in courses}
-    live = [course for course in courses if not course.program.caches]
-    cached = [course for course in courses if course.program.caches]
+def finding(results: Sequence[ProgramCost], seconds: float) -> Finding:
+    by_name = {result.program.name: result for result in results}
+    live = [result for result in results if not result.program.caches]
+    cached = [result for result in results if result.program.caches]
     return Finding(
         name="cost",
         title="CPU per consultation, beside what others would use",
@@ -161,98 +161,98 @@ def finding(courses: Sequence[Course], seconds: float) -> Finding:
         drawings=(
             bars("CPU per consultation, all eight live", live),
             bars("CPU per consultation, cached as by default", cached),
-            divided("Where it goes: the program's own time, and the kernel's for it", [*live, *cached]),
+            user_and_system("Where it goes: the program's own time, and the kernel's for it", [*live, *cached]),
         ),
-        notes=notes(courses),
+        notes=notes(results),
     )
 
 
-def key(by_name: dict[str, Course]) -> dict[str, Figure]:
-    found = {f"cpu_us.{name}": course.figure("cpu_us") for name, course in by_name.items()}
-    for name, course in by_name.items():
-        ours = found["cpu_us.cashier_cached" if course.program.caches else "cpu_us.cashier"]
-        if not course.program.ours and course.compared:
-            found[f"{'ratio_cached' if course.program.caches else 'ratio'}.{name}"] = ours.over(found[f"cpu_us.{name}"])
-        if BARE in by_name and not course.program.ours and not course.program.caches and course.compared:
+def key(by_name: dict[str, ProgramCost]) -> dict[str, Figure]:
+    found = {f"cpu_us.{name}": result.figure("cpu_us") for name, result in by_name.items()}
+    for name, result in by_name.items():
+        ours = found["cpu_us.cashier_cached" if result.program.caches else "cpu_us.cashier"]
+        if not result.program.ours and result.compared:
+            found[f"{'ratio_cached' if result.program.caches else 'ratio'}.{name}"] = ours.over(found[f"cpu_us.{name}"])
+        if BARE in by_name and not result.program.ours and not result.program.caches and result.compared:
             found[f"bare_ratio.{name}"] = found[f"cpu_us.{BARE}"].over(found[f"cpu_us.{name}"])
     if "ratio.nginx_lua" in found:
         found["ratio.lura_derived"] = Figure(tuple(each / LURA_IN_NGINX for each in found["ratio.nginx_lua"].rounds))
     return found
 
 
-def table(title: str, courses: Sequence[Course], ours: Course, bare: Course | None) -> Table:
+def table(title: str, results: Sequence[ProgramCost], ours: ProgramCost, bare: ProgramCost | None) -> Table:
     note = "Ours ÷ theirs is taken round by round; below 1 we cost less. Like for like is our fan-out with a bare merge ÷ theirs."
-    return Table(title, [row(course, ours, bare) for course in courses], note)
+    return Table(title, [row(result, ours, bare) for result in results], note)
 
 
-def row(course: Course, ours: Course, bare: Course | None) -> Row:
+def row(result: ProgramCost, ours: ProgramCost, bare: ProgramCost | None) -> Row:
     figures = {
-        "CPU µs": course.figure("cpu_us"),
-        "of it user µs": course.figure("user_us"),
-        "of it system µs": course.figure("system_us"),
-        "calls": Figure(tuple(course.calls)),
-        "p50 ms": course.at(0.5),
-        "p99 ms": course.at(0.99),
-        "a second": Figure(tuple(each.stretch.per_s for each in course.rounds)),
-        "program busy %": course.percent("program_busy"),
-        "others on its core %": course.percent("strangers"),
-        "upstream busy %": course.percent("upstream_busy"),
-        "load busy %": Figure(tuple(100 * each.stretch.load_busy for each in course.rounds)),
+        "CPU µs": result.figure("cpu_us"),
+        "of it user µs": result.figure("user_us"),
+        "of it system µs": result.figure("system_us"),
+        "calls": Figure(tuple(result.calls)),
+        "p50 ms": result.at(0.5),
+        "p99 ms": result.at(0.99),
+        "a second": Figure(tuple(each.interval.per_s for each in result.rounds)),
+        "program busy %": result.percent("program_busy"),
+        "others on its core %": result.percent("others_busy"),
+        "upstream busy %": result.percent("upstream_busy"),
+        "load busy %": Figure(tuple(100 * each.interval.load_busy for each in result.rounds)),
     }
-    if course is not ours and course.compared:
-        figures["ours ÷ theirs"] = ours.figure("cpu_us").over(course.figure("cpu_us"))
-        if bare is not None and course is not bare:
-            figures["like for like"] = bare.figure("cpu_us").over(course.figure("cpu_us"))
-    return Row(course.program.title, figures, note="" if course.compared else "not compared, see the notes")
+    if result is not ours and result.compared:
+        figures["ours ÷ theirs"] = ours.figure("cpu_us").over(result.figure("cpu_us"))
+        if bare is not None and result is not bare:
+            figures["like for like"] = bare.figure("cpu_us").over(result.figure("cpu_us"))
+    return Row(result.program.title, figures, note="" if result.compared else "not compared, see the notes")
 
 
-def bars(title: str, courses: Sequence[Course]) -> Bars:
-    return Bars(
+def bars(title: str, results: Sequence[ProgramCost]) -> BarChart:
+    return BarChart(
         title,
         "CPU µs",
-        [course.program.title for course in courses],
-        {"CPU": [course.figure("cpu_us") for course in courses]},
-        ours=[course.program.title for course in courses if course.program.ours],
-        y_logarithmic=len(courses) > 2,
+        [result.program.title for result in results],
+        {"CPU": [result.figure("cpu_us") for result in results]},
+        ours=[result.program.title for result in results if result.program.ours],
+        y_logarithmic=len(results) > 2,
     )
 
 
-def divided(title: str, courses: Sequence[Course]) -> Bars:
+def user_and_system(title: str, results: Sequence[ProgramCost]) -> BarChart:
     groups = {
-        "user": [course.figure("user_us") for course in courses],
-        "system": [course.figure("system_us") for course in courses],
+        "user": [result.figure("user_us") for result in results],
+        "system": [result.figure("system_us") for result in results],
     }
-    titles = [course.program.title for course in courses]
-    return Bars(title, "CPU µs", titles, groups, ours=titles[:1], y_logarithmic=True)
+    titles = [result.program.title for result in results]
+    return BarChart(title, "CPU µs", titles, groups, ours=titles[:1], y_logarithmic=True)
 
 
-def notes(courses: Sequence[Course]) -> list[str]:
+def notes(results: Sequence[ProgramCost]) -> list[str]:
     found = [
         "Lura, the engine of KrakenD, cannot be installed from a package index. Measured apart it costs "
         f"{LURA_IN_NGINX:g} × nginx + Lua, so ratio.lura_derived is ours ÷ ({LURA_IN_NGINX:g} × nginx + Lua): derived, not measured here.",
         "How time divides into user and system is sampled by the kernel every few ms; their sum is exact to 10 ms of a round.",
     ]
-    for course in courses:
-        title = course.program.title
+    for result in results:
+        title = result.program.title
         found += [
-            f"{title}: {said}."
-            for said in (unanswered(course.stretches), lacking(course.stretches), disturbed(course.rounds))
-            if said
+            f"{title}: {note}."
+            for note in (unanswered_note(result.intervals), incomplete_note(result.intervals), disturbance_note(result.rounds))
+            if note
         ]
-        most = max(each.other_busy for each in course.rounds)
+        most = max(each.load_core_busy for each in result.rounds)
         if most > CROWDED:
             found.append(
                 f"{title}: load and upstream took {most:.0%} of their core. CPU stands, but rate and latency are partly theirs."
             )
-    return found + unlike([course for course in courses if course.program.caches])
+    return found + hit_rate_notes([result for result in results if result.program.caches])
 
 
-def unlike(cached: Sequence[Course]) -> list[str]:
+def hit_rate_notes(cached: Sequence[ProgramCost]) -> list[str]:
     """Of programs with caches, where one was asked by each customer so much sooner again that its caches did more."""
-    calls = {course.program.title: statistics.median(course.calls) for course in cached}
+    calls = {result.program.title: statistics.median(result.calls) for result in cached}
     if max(calls.values()) <= 1.1 * min(calls.values()):
         return []
-    said = ", ".join(f"{title} {each:.2f}" for title, each in calls.items())
+    calls_text = ", ".join(f"{title} {each:.2f}" for title, each in calls.items())
     return [
-        f"Calls upstream for a consultation differ: {said}. Who answers faster sees its customers again sooner, and hits more often."
+        f"Calls upstream for a consultation differ: {calls_text}. Who answers faster sees its customers again sooner, and hits more often."
     ]

@@ -21,15 +21,15 @@ import uvloop
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import loaded
-from benchmarks.lab.load_results import OK, Stretch
+from benchmarks.lab.load import open_load
+from benchmarks.lab.load_results import OK, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, consulted
-from benchmarks.lab.run_queue import Waiting
-from benchmarks.lab.service import service
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.run_queue import RunQueueWait
+from benchmarks.lab.service import start_service
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
 DEADLINE_MS = 150
@@ -47,28 +47,28 @@ QUICK_S = 0.3
 WINDOW_S = 0.2
 DRAWN_S = 0.1
 NORMAL = 1.2
-WHO = {"quota": "quota, gating", "marketing": "marketing, enriching"}
+TITLES = {"quota": "quota, gating", "marketing": "marketing, enriching"}
 
 
-class Taken(NamedTuple):
+class HangRound(NamedTuple):
     """One round with one source. Seconds are counted from the moment at which it hung. `asked`: its calls so far, by when."""
 
-    stretch: Stretch
+    interval: LoadInterval
     hung_at_s: float
     healed_s: float
     asked: Sequence[tuple[float, int]]
 
     def latencies(self, after_s: float, before_s: float) -> Histogram:
         """Of those that were meant to go out then."""
-        found = Histogram()
-        for visit in self.stretch.visits:
-            if after_s <= visit.at_s - self.hung_at_s < before_s and visit.status == OK:
-                found.record(visit.latency_s)
-        return found
+        histogram = Histogram()
+        for outcome in self.interval.outcomes:
+            if after_s <= outcome.due_s - self.hung_at_s < before_s and outcome.status == OK:
+                histogram.record(outcome.latency_s)
+        return histogram
 
     @property
     def lasted_s(self) -> float:
-        return max(visit.at_s for visit in self.stretch.visits) - self.hung_at_s
+        return max(outcome.due_s for outcome in self.interval.outcomes) - self.hung_at_s
 
     @property
     def normal_ms(self) -> float:
@@ -99,47 +99,47 @@ class Taken(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
     requests = consultations(users)
-    taken: dict[str, list[Taken]] = {who: [] for who in WHO}
-    waiting = Waiting()
-    with pinned(LOAD_CORE), upstream(lab, users=users) as sources:
+    rounds_by_source: dict[str, list[HangRound]] = {source: [] for source in TITLES}
+    waiting = RunQueueWait()
+    with pinned(LOAD_CORE), start_upstream(lab, users=users) as sources:
         for turn in range(min(ROUNDS, lab.rounds)):
-            for who, rounds in taken.items():
-                lab.say(f"hang: {who}, round {turn + 1} of {min(ROUNDS, lab.rounds)}")
-                well(sources)
-                with service(lab, sources.urls) as served, waiting.of(served.pid):
-                    rounds.append(uvloop.run(one(lab, sources, served.port, requests, who, turn)))
-    return found(taken, waiting, time.perf_counter() - began_s)
+            for source, rounds in rounds_by_source.items():
+                lab.report(f"hang: {source}, round {turn + 1} of {min(ROUNDS, lab.rounds)}")
+                set_behaviour(sources)
+                with start_service(lab, sources.urls) as served, waiting.of(served.pid):
+                    rounds.append(uvloop.run(measure_round(lab, sources, served.port, requests, source, turn)))
+    return finding(rounds_by_source, waiting, time.perf_counter() - start_s)
 
 
-def well(sources: Upstream, *, hanging: tuple[str, ...] = ()) -> None:
+def set_behaviour(sources: LeanUpstream, *, hanging: tuple[str, ...] = ()) -> None:
     sources.behave(Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), hanging=hanging))
 
 
-async def one(lab: Lab, sources: Upstream, port: int, requests: Sequence[bytes], who: str, seed: int) -> Taken:
+async def measure_round(lab: Lab, sources: LeanUpstream, port: int, requests: Sequence[bytes], source: str, seed: int) -> HangRound:
     before_s, hangs_s, after_s = (QUICK_S if lab.quick else full_s for full_s in (BEFORE_S, HANGS_S, AFTER_S))
-    async with loaded(port, requests, connections=128, seed=seed, check=consulted) as load:
+    async with open_load(port, requests, connections=128, seed=seed, check=check_consultation) as load:
         await load.open(PER_S, lab.seconds(WARM_S))
-        began_s = time.perf_counter()
+        start_s = time.perf_counter()
         arriving = asyncio.create_task(load.open(PER_S, before_s + hangs_s + after_s, keep=True))
         await asyncio.sleep(before_s)
         hung_at_s = time.perf_counter()
-        await asyncio.to_thread(well, sources, hanging=(who,))
+        await asyncio.to_thread(set_behaviour, sources, hanging=(source,))
         await asyncio.sleep(hangs_s - (time.perf_counter() - hung_at_s))
         healed_s = time.perf_counter() - hung_at_s
-        await asyncio.to_thread(well, sources)
+        await asyncio.to_thread(set_behaviour, sources)
         asked = [(healed_s, 0)]
-        while time.perf_counter() + WINDOW_S < began_s + before_s + hangs_s + after_s:
+        while time.perf_counter() + WINDOW_S < start_s + before_s + hangs_s + after_s:
             await asyncio.sleep(WINDOW_S)
             seen = await asyncio.to_thread(sources.seen)
-            asked.append((time.perf_counter() - hung_at_s, seen.calls[who]))
-        return Taken(await arriving, hung_at_s, healed_s, asked)
+            asked.append((time.perf_counter() - hung_at_s, seen.calls[source]))
+        return HangRound(await arriving, hung_at_s, healed_s, asked)
 
 
-def found(taken: Mapping[str, Sequence[Taken]], waiting: Waiting, seconds: float) -> Finding:
-    each = list(zip(*taken.values(), strict=True))
+def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueueWait, seconds: float) -> Finding:
+    by_turn = list(zip(*rounds_by_source.values(), strict=True))
     return Finding(
         "hang",
         "A source hangs",
@@ -148,22 +148,22 @@ def found(taken: Mapping[str, Sequence[Taken]], waiting: Waiting, seconds: float
         key={
             # The worse of the two sources.
             "hang.p99_over_deadline_ms": Figure.of(
-                *(worst(hung(one).at(0.99) for one in rounds) - DEADLINE_MS for rounds in each)
+                *(worst(latencies_after_hang(each).at(0.99) for each in rounds) - DEADLINE_MS for rounds in by_turn)
             ),
             "hang.max_over_deadline_ms": Figure.of(
-                *(worst(hung(one).at(1) for one in rounds) - DEADLINE_MS for rounds in each)
+                *(worst(latencies_after_hang(each).at(1) for each in rounds) - DEADLINE_MS for rounds in by_turn)
             ),
-            "hang.normal_after_s": Figure.of(*(worst(one.normal_after_s for one in rounds) for rounds in each)),
-            "hang.asked_again_s": Figure.of(*(worst(one.asked_again_s for one in rounds) for rounds in each)),
+            "hang.normal_after_s": Figure.of(*(worst(each.normal_after_s for each in rounds) for rounds in by_turn)),
+            "hang.asked_again_s": Figure.of(*(worst(each.asked_again_s for each in rounds) for rounds in by_turn)),
         },
         tables=[
             Table(
                 "Latency while a source hangs, and how soon it is over",
-                [row(WHO[who], rounds) for who, rounds in taken.items()],
+                [row(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
             )
         ],
-        drawings=[drawing(WHO[who], rounds) for who, rounds in taken.items()],
-        notes=list(notes(taken, waiting)),
+        drawings=[drawing(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
+        notes=list(notes(rounds_by_source, waiting)),
     )
 
 
@@ -173,12 +173,12 @@ def worst(values: Iterable[float]) -> float:
     return math.nan if any(math.isnan(value) for value in those) else max(those)
 
 
-def hung(taken: Taken) -> Histogram:
+def latencies_after_hang(measured: HangRound) -> Histogram:
     """From when it hung to the end."""
-    return taken.latencies(0, 60)
+    return measured.latencies(0, 60)
 
 
-def row(label: str, rounds: Sequence[Taken]) -> Row:
+def row(label: str, rounds: Sequence[HangRound]) -> Row:
     spans = {
         "p99 ms before": (-60.0, 0.0, 0.99),
         "p99 ms in the first 2 s": (0.0, 2.0, 0.99),
@@ -186,39 +186,39 @@ def row(label: str, rounds: Sequence[Taken]) -> Row:
         "longest ms": (0.0, 60.0, 1.0),
     }
     figures = {
-        column: Figure.of(*(one.latencies(after_s, before_s).at(quantile) for one in rounds))
+        column: Figure.of(*(each.latencies(after_s, before_s).at(quantile) for each in rounds))
         for column, (after_s, before_s, quantile) in spans.items()
     }
-    figures["normal after s"] = Figure.of(*(one.normal_after_s for one in rounds))
-    figures["asked again after s"] = Figure.of(*(one.asked_again_s for one in rounds))
+    figures["normal after s"] = Figure.of(*(each.normal_after_s for each in rounds))
+    figures["asked again after s"] = Figure.of(*(each.asked_again_s for each in rounds))
     return Row(label, figures)
 
 
-def drawing(label: str, rounds: Sequence[Taken]) -> Lines:
+def drawing(label: str, rounds: Sequence[HangRound]) -> LineChart:
     """By tenths of a second that all rounds have."""
     first = round(-BEFORE_S / DRAWN_S)
-    last = int(min(one.lasted_s for one in rounds) / DRAWN_S)
+    last = int(min(each.lasted_s for each in rounds) / DRAWN_S)
     windows = [place * DRAWN_S for place in range(first, last)]
-    by_window = {at_s: [one.latencies(at_s, at_s + DRAWN_S) for one in rounds] for at_s in windows}
-    whole = {at_s: those for at_s, those in by_window.items() if all(one.count for one in those)}
+    by_window = {at_s: [each.latencies(at_s, at_s + DRAWN_S) for each in rounds] for at_s in windows}
+    whole = {at_s: those for at_s, those in by_window.items() if all(each.count for each in those)}
     lines = [
         Line(
             name,
-            [(at_s + DRAWN_S / 2, Figure.of(*(one.at(quantile) for one in those))) for at_s, those in whole.items()],
+            [(at_s + DRAWN_S / 2, Figure.of(*(each.at(quantile) for each in those))) for at_s, those in whole.items()],
             ours=name == "p99",
         )
         for name, quantile in (("p99", 0.99), ("p50", 0.5))
     ]
     title = f"Latency while a source hangs from second 0 to {HANGS_S:g}: {label}"
-    return Lines(title, "seconds", "ms", lines, marks={"deadline": DEADLINE_MS})
+    return LineChart(title, "seconds", "ms", lines, marks={"deadline": DEADLINE_MS})
 
 
-def notes(taken: Mapping[str, Sequence[Taken]], waiting: Waiting) -> Iterator[str]:
-    for who, rounds in taken.items():
-        arrived = sum(one.stretch.statuses.total() for one in rounds)
-        if lost := arrived - sum(one.stretch.answered for one in rounds):
-            yield f"{who}: {lost:,} of {arrived:,} consultations were not answered, and are in no percentile."
+def notes(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueueWait) -> Iterator[str]:
+    for source, rounds in rounds_by_source.items():
+        arrived = sum(each.interval.statuses.total() for each in rounds)
+        if lost := arrived - sum(each.interval.answered for each in rounds):
+            yield f"{source}: {lost:,} of {arrived:,} consultations were not answered, and are in no percentile."
     yield waiting.note("The service")
-    busy = max(one.stretch.load_busy for rounds in taken.values() for one in rounds)
+    busy = max(each.interval.load_busy for rounds in rounds_by_source.values() for each in rounds)
     yield f"The load's process was busy {busy:.0%} of its core at most."
     yield "The 99th percentile of a tenth of a second is that of some 20 consultations, so their slowest: the dots above are single trials."

@@ -2,7 +2,7 @@
 
 First the peak in terms of CPU: what a closed loop says that a consultation costs, as consultations that fill the program's core. Then open
 arrivals at random, seeded, at 10 to 90 % of each program's own peak, latency from when each was meant to go out. Added latency is latency
-less the median time for which the slowest source really held its answers back, taken by itself in the same stretch. Rounds interleave.
+less the median time for which the slowest source really held its answers back, taken by itself in the same interval. Rounds interleave.
 The lab's own share is measured in the same way, without any program: the load asks the slowest source itself.
 """
 
@@ -17,15 +17,15 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import Spent, disturbed, lacking, spent, unanswered
-from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.cpu_usage import CpuUsage, disturbance_note, incomplete_note, measure_cpu, unanswered_note
+from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.programs import OURS, Program, started
+from benchmarks.lab.programs import OURS, Program, start_programs
 from benchmarks.lab.requests import USERS, consultations
-from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.lab.upstream_control import Behaviour, Held
-from benchmarks.lean_upstream import FIRST
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
+from benchmarks.lab.upstream_control import Behaviour, HoldTimes
+from benchmarks.lean_upstream import FIRST_USER
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
 COMPARED = (OURS, "nginx_lua")
@@ -33,7 +33,7 @@ SLOWEST, SLOWEST_MS, OTHER_MS = "balance", 5.0, 2.0
 BEHAVIOUR = Behaviour({**dict.fromkeys(SOURCE_NAMES, OTHER_MS), SLOWEST: SLOWEST_MS})
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 HALF = 0.5
-STRETCH_S = 2.5
+INTERVAL_S = 2.5
 CONNECTIONS = 256
 # In flight while the peak is looked for: with more, a busy machine lets consultations run out of time.
 WIDTH = 16
@@ -41,16 +41,16 @@ CROWDED = 0.8
 
 
 class Point(NamedTuple):
-    """One stretch at one rate. `held`: by the slowest source."""
+    """One interval at one rate. `held`: by the slowest source."""
 
-    spent: Spent
-    held: Held
+    usage: CpuUsage
+    held: HoldTimes
 
     def added_ms(self, quantile: float) -> float:
-        return self.spent.stretch.at(quantile) - self.held.p50_ms
+        return self.usage.interval.at(quantile) - self.held.p50_ms
 
 
-class Course(NamedTuple):
+class ProgramLatency(NamedTuple):
     """One program: its peak, and what was found at each share of it, round by round."""
 
     program: Program
@@ -61,10 +61,10 @@ class Course(NamedTuple):
         return added(self.points[share], quantile)
 
     def at(self, share: float, quantile: float) -> Figure:
-        return Figure(tuple(point.spent.stretch.at(quantile) for point in self.points[share]))
+        return Figure(tuple(point.usage.interval.at(quantile) for point in self.points[share]))
 
-    def other_busy(self, share: float) -> float:
-        return statistics.median(point.spent.other_busy for point in self.points[share])
+    def load_core_busy(self, share: float) -> float:
+        return statistics.median(point.usage.load_core_busy for point in self.points[share])
 
     @property
     def everything(self) -> list[Point]:
@@ -72,76 +72,76 @@ class Course(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
-    with pinned(LOAD_CORE), upstream(lab, users=users, behaviour=BEHAVIOUR) as answering, ExitStack() as running:
-        programs = started(lab, answering, running, COMPARED)
-        courses, floor = uvloop.run(raced(lab, programs, answering, users))
-    return finding(courses, floor, time.perf_counter() - began_s)
+    with pinned(LOAD_CORE), start_upstream(lab, users=users, behaviour=BEHAVIOUR) as upstream, ExitStack() as running:
+        programs = start_programs(lab, upstream, running, COMPARED)
+        results, floor = uvloop.run(measure_programs(lab, programs, upstream, users))
+    return finding(results, floor, time.perf_counter() - start_s)
 
 
-async def raced(
-    lab: Lab, programs: Sequence[Program], answering: Upstream, users: int
-) -> tuple[list[Course], list[Point]]:
+async def measure_programs(
+    lab: Lab, programs: Sequence[Program], upstream: LeanUpstream, users: int
+) -> tuple[list[ProgramLatency], list[Point]]:
     """Every program, and the lab alone at half of our peak."""
-    requests, courses, floor = consultations(users), [], []
+    requests, results, floor = consultations(users), [], []
     async with AsyncExitStack() as opened:
         loads: dict[str, Load] = {}
         for program in programs:
             load = await opened.enter_async_context(
-                loaded(program.served.port, requests, connections=CONNECTIONS, check=program.check)
+                open_load(program.served.port, requests, connections=CONNECTIONS, check=program.check)
             )
             loads[program.name] = load
-            courses.append(Course(program, await peak(lab, load, program, answering), {share: [] for share in SHARES}))
-        directly = await opened.enter_async_context(loaded(port(answering), direct(users), connections=CONNECTIONS))
+            results.append(ProgramLatency(program, await find_peak(lab, load, program, upstream), {share: [] for share in SHARES}))
+        directly = await opened.enter_async_context(open_load(port(upstream), direct_requests(users), connections=CONNECTIONS))
         for turn in range(lab.rounds):
-            lab.say(f"round {turn + 1} of {lab.rounds}: {', '.join(f'{share:.0%}' for share in SHARES)} of the peak")
-            floor.append(await point(lab, directly, HALF * courses[0].peak_per_s, answering.pid, answering))
+            lab.report(f"round {turn + 1} of {lab.rounds}: {', '.join(f'{share:.0%}' for share in SHARES)} of the peak")
+            floor.append(await measure_point(lab, directly, HALF * results[0].peak_per_s, upstream.pid, upstream))
             for share in SHARES:
-                for course in courses:
-                    found = await point(
-                        lab, loads[course.program.name], share * course.peak_per_s, course.program.served.pid, answering
+                for result in results:
+                    found = await measure_point(
+                        lab, loads[result.program.name], share * result.peak_per_s, result.program.served.pid, upstream
                     )
-                    course.points[share].append(found)
-    return courses, floor
+                    result.points[share].append(found)
+    return results, floor
 
 
-def port(answering: Upstream) -> int:
-    return int(answering.urls[SLOWEST].rpartition(":")[2])
+def port(upstream: LeanUpstream) -> int:
+    return int(upstream.urls[SLOWEST].rpartition(":")[2])
 
 
-def direct(users: int) -> list[bytes]:
+def direct_requests(users: int) -> list[bytes]:
     """What a program asks the slowest source."""
-    return [b"GET /members/u_%d/balances HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(FIRST, FIRST + users)]
+    return [b"GET /members/u_%d/balances HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(FIRST_USER, FIRST_USER + users)]
 
 
-async def peak(lab: Lab, load: Load, program: Program, answering: Upstream) -> float:
+async def find_peak(lab: Lab, load: Load, program: Program, upstream: LeanUpstream) -> float:
     """Consultations a second that would fill the program's core."""
     await load.open(100, lab.seconds(0.5))
     await load.closed(lab.seconds(1.5), width=WIDTH)
-    found = await spent(load.closed(lab.seconds(2.0), width=WIDTH), program.served.pid, answering.pid)
+    found = await measure_cpu(load.closed(lab.seconds(2.0), width=WIDTH), program.served.pid, upstream.pid)
     per_s = 1e6 / found.cpu_us
-    lab.say(f"{program.title}: {found.cpu_us:,.0f} µs a consultation, so at most {per_s:,.0f} a second")
+    lab.report(f"{program.title}: {found.cpu_us:,.0f} µs a consultation, so at most {per_s:,.0f} a second")
     return per_s
 
 
-async def point(lab: Lab, load: Load, per_s: float, pid: int, answering: Upstream) -> Point:
-    answering.behave(BEHAVIOUR)  # nothing is under way, so nobody waits while this one call blocks
-    found = await spent(load.open(per_s, lab.seconds(STRETCH_S)), pid, answering.pid)
-    return Point(found, answering.seen().held[SLOWEST])
+async def measure_point(lab: Lab, load: Load, per_s: float, pid: int, upstream: LeanUpstream) -> Point:
+    upstream.behave(BEHAVIOUR)  # nothing is under way, so nobody waits while this one call blocks
+    found = await measure_cpu(load.open(per_s, lab.seconds(INTERVAL_S)), pid, upstream.pid)
+    return Point(found, upstream.seen().held[SLOWEST])
 
 
-def finding(courses: Sequence[Course], floor: Sequence[Point], seconds: float) -> Finding:
-    ours = courses[0]
+def finding(results: Sequence[ProgramLatency], floor: Sequence[Point], seconds: float) -> Finding:
+    ours = results[0]
     return Finding(
         name="latency",
         title="Latency by offered load",
         about=__doc__ or "",
         seconds=seconds,
         key={**key(ours), "added_ms.lab_p50": added(floor, 0.5), "added_ms.lab_p99": added(floor, 0.99)},
-        tables=[*map(table, courses), lab_alone(ours, floor)],
-        drawings=[drawing(courses)],
-        notes=notes(courses),
+        tables=[*map(table, results), lab_alone(ours, floor)],
+        drawings=[drawing(results)],
+        notes=notes(results),
     )
 
 
@@ -149,20 +149,20 @@ def added(points: Sequence[Point], quantile: float) -> Figure:
     return Figure(tuple(point.added_ms(quantile) for point in points))
 
 
-def lab_alone(ours: Course, floor: Sequence[Point]) -> Table:
+def lab_alone(ours: ProgramLatency, floor: Sequence[Point]) -> Table:
     row = Row(
         f"{HALF * ours.peak_per_s:,.0f} a second",
         {
             "added p50 ms": added(floor, 0.5),
             "added p99 ms": added(floor, 0.99),
-            "sent late p99 ms": Figure(tuple(point.spent.stretch.late.at(0.99) for point in floor)),
+            "sent late p99 ms": Figure(tuple(point.usage.interval.late.at(0.99) for point in floor)),
         },
     )
     note = "The slowest source asked directly: what the lab adds by itself. It is in every figure above, and is not taken off."
     return Table("The lab alone, no program between", [row], note)
 
 
-def key(ours: Course) -> dict[str, Figure]:
+def key(ours: ProgramLatency) -> dict[str, Figure]:
     return {
         "added_ms.p50": ours.added(HALF, 0.5),
         "added_ms.p99": ours.added(HALF, 0.99),
@@ -170,35 +170,35 @@ def key(ours: Course) -> dict[str, Figure]:
     }
 
 
-def table(course: Course) -> Table:
-    rows = [Row(f"{share:.0%}: {share * course.peak_per_s:,.0f} a second", columns(course, share)) for share in SHARES]
-    return Table(f"{course.program.title}, peak {course.peak_per_s:,.0f} a second", rows)
+def table(result: ProgramLatency) -> Table:
+    rows = [Row(f"{share:.0%}: {share * result.peak_per_s:,.0f} a second", columns(result, share)) for share in SHARES]
+    return Table(f"{result.program.title}, peak {result.peak_per_s:,.0f} a second", rows)
 
 
-def columns(course: Course, share: float) -> dict[str, Figure]:
-    points = course.points[share]
+def columns(result: ProgramLatency, share: float) -> dict[str, Figure]:
+    points = result.points[share]
     return {
-        "added p50 ms": course.added(share, 0.5),
-        "added p99 ms": course.added(share, 0.99),
-        "p50 ms": course.at(share, 0.5),
-        "p99 ms": course.at(share, 0.99),
-        "p99.9 ms": course.at(share, 0.999),
+        "added p50 ms": result.added(share, 0.5),
+        "added p99 ms": result.added(share, 0.99),
+        "p50 ms": result.at(share, 0.5),
+        "p99 ms": result.at(share, 0.99),
+        "p99.9 ms": result.at(share, 0.999),
         "source held p50 ms": Figure(tuple(point.held.p50_ms for point in points)),
         "source held p99 ms": Figure(tuple(point.held.p99_ms for point in points)),
-        "sent late p99 ms": Figure(tuple(point.spent.stretch.late.at(0.99) for point in points)),
-        "program busy %": Figure(tuple(100 * point.spent.program_busy for point in points)),
-        "others on its core %": Figure(tuple(100 * point.spent.strangers for point in points)),
-        "load and upstream busy %": Figure(tuple(100 * point.spent.other_busy for point in points)),
+        "sent late p99 ms": Figure(tuple(point.usage.interval.late.at(0.99) for point in points)),
+        "program busy %": Figure(tuple(100 * point.usage.program_busy for point in points)),
+        "others on its core %": Figure(tuple(100 * point.usage.others_busy for point in points)),
+        "load and upstream busy %": Figure(tuple(100 * point.usage.load_core_busy for point in points)),
     }
 
 
-def drawing(courses: Sequence[Course]) -> Lines:
+def drawing(results: Sequence[ProgramLatency]) -> LineChart:
     lines = [
-        Line(f"{course.program.title}, {word}", line(course, quantile), ours=course.program.ours)
-        for course in courses
+        Line(f"{result.program.title}, {word}", line(result, quantile), ours=result.program.ours)
+        for result in results
         for word, quantile in (("p50", 0.5), ("p99", 0.99))
     ]
-    return Lines(
+    return LineChart(
         "Latency by offered load, slowest source 5 ms",
         "offered a second",
         "ms",
@@ -209,27 +209,27 @@ def drawing(courses: Sequence[Course]) -> Lines:
     )
 
 
-def line(course: Course, quantile: float) -> list[tuple[float, Figure]]:
-    return [(share * course.peak_per_s, course.at(share, quantile)) for share in SHARES]
+def line(result: ProgramLatency, quantile: float) -> list[tuple[float, Figure]]:
+    return [(share * result.peak_per_s, result.at(share, quantile)) for share in SHARES]
 
 
-def notes(courses: Sequence[Course]) -> list[str]:
+def notes(results: Sequence[ProgramLatency]) -> list[str]:
     found = []
-    for course in courses:
-        title = course.program.title
-        stretches = [point.spent.stretch for point in course.everything]
-        doubts = unanswered(stretches), lacking(stretches), disturbed([point.spent for point in course.everything])
+    for result in results:
+        title = result.program.title
+        intervals = [point.usage.interval for point in result.everything]
+        doubts = unanswered_note(intervals), incomplete_note(intervals), disturbance_note([point.usage for point in result.everything])
         found += [f"{title}: {said}." for said in doubts if said]
-        crowded = [f"{share:.0%}" for share in SHARES if course.other_busy(share) > CROWDED]
+        crowded = [f"{share:.0%}" for share in SHARES if result.load_core_busy(share) > CROWDED]
         if crowded:
             found.append(
                 f"{title}, at {', '.join(crowded)} of the peak: load and upstream took more than {CROWDED:.0%} of their core. "
                 "Latencies there are partly theirs."
             )
-    found += absent(courses)
+    found += absent(results)
     return found
 
 
-def absent(courses: Sequence[Course]) -> list[str]:
-    here = {course.program.name for course in courses}
+def absent(results: Sequence[ProgramLatency]) -> list[str]:
+    here = {result.program.name for result in results}
     return [f"{name} could not be compared." for name in COMPARED if name not in here]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
 
 from benchmarks.lab.batch_load import PATHS
-from benchmarks.lab.in_process_bench import Bench
+from benchmarks.lab.in_process_bench import InProcessBench
 from benchmarks.lab.process import LOAD_CORE, process, python
 from cashier import Cashier
 from cashier.consultation.plan import SOURCE_NAMES, known_inputs
@@ -25,22 +25,22 @@ Figures: TypeAlias = dict[str, float]
 CALL_HEADERS = CallHeaders("ablation")
 
 
-async def cache(bench: Bench, on: bool) -> Figures:
+async def cache(bench: InProcessBench, on: bool) -> Figures:
     """Customers who come back within seconds, 400 a second; every source takes 3 ms"""
     await bench.behave(3)
-    async with bench.engine({} if on else {"cache": False}) as cashier:
+    async with bench.cashier({} if on else {"cache": False}) as cashier:
         return await cost(bench, cashier, 400)
 
 
-async def batch(bench: Bench, on: bool) -> Figures:
+async def batch(bench: InProcessBench, on: bool) -> Figures:
     """1,000 a second, none cached; every source takes 5 ms, six of the eight take batches"""
     await bench.behave(5)
     other = {name: {"batch": {"path": path}} for name, path in PATHS.items()} if on else {}
-    async with bench.engine({"cache": False}, **other) as cashier:
+    async with bench.cashier({"cache": False}, **other) as cashier:
         return await cost(bench, cashier, 1_000)
 
 
-async def cost(bench: Bench, cashier: Cashier, per_s: float) -> Figures:
+async def cost(bench: InProcessBench, cashier: Cashier, per_s: float) -> Figures:
     await bench.run(cashier, per_s / 4, 0.4)  # connections are opened, code is warm
     await bench.run(cashier, per_s, 0.5)
     calls = first_calls(cashier)
@@ -60,18 +60,18 @@ def first_calls(cashier: Cashier) -> int:
     return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first_calls for guard in guards)
 
 
-async def stale(bench: Bench, on: bool) -> Figures:
+async def stale(bench: InProcessBench, on: bool) -> Figures:
     """Answers are fresh for half a second; then they serve on for two while new ones are fetched, or do not; sources take 30 ms, 300/s"""
     await bench.behave(30)
     cached = {"fresh_s": 0.5, "stale_s": 2.5 if on else 0}
-    async with bench.engine({"cache": cached}) as cashier:
+    async with bench.cashier({"cache": cached}) as cashier:
         hot = bench.of(40)
         await hot.run(cashier, 300, 1.2)
         found = await hot.run(cashier, 300, 2)
     return {"p50 ms": found.at(0.5), "p90 ms": found.at(0.9), "p99 ms": found.at(0.99)}
 
 
-async def single_flight(bench: Bench, on: bool) -> Figures:
+async def single_flight(bench: InProcessBench, on: bool) -> Figures:
     """1,000 at once ask for the same channels, which nobody has asked for yet (no limiter: a pool's queue is the bound)"""
     answered: Counter[bool] = Counter()
 
@@ -79,10 +79,10 @@ async def single_flight(bench: Bench, on: bool) -> Figures:
         answered[not isinstance(outcome, SourceError)] += 1
 
     await bench.behave(3)
-    async with bench.engine({"limiter": False, "timeout_ms": 900}, consult={"deadline_ms": 1_000}) as cashier:
+    async with bench.cashier({"limiter": False, "timeout_ms": 900}, consult={"deadline_ms": 1_000}) as cashier:
         pipeline = cashier.pipelines["channel"]
         start = pipeline.cache.start if on else pipeline.guard.start
-        question = known_inputs(bench.asked[0])
+        question = known_inputs(bench.requests[0])
         for _ in range(1_000):
             start(question, CALL_HEADERS, 900, done)
         while answered.total() < 1_000:  # noqa: ASYNC110 - callbacks count, on this loop
@@ -91,10 +91,10 @@ async def single_flight(bench: Bench, on: bool) -> Figures:
     return {"calls": calls, "answered of 1,000": answered[True]}
 
 
-async def hedge(bench: Bench, on: bool) -> Figures:
+async def hedge(bench: InProcessBench, on: bool) -> Figures:
     """8 ms, one call in a hundred takes twelve times as long; 150 a second, none cached"""
     await bench.behave(8, straggling_bps=100)
-    async with bench.engine({"cache": False, "hedge": on}) as cashier:
+    async with bench.cashier({"cache": False, "hedge": on}) as cashier:
         await bench.run(cashier, 150, 1.2)
         before = (await bench.seen()).calls
         found = await bench.run(cashier, 150, 2.2)
@@ -107,10 +107,10 @@ async def hedge(bench: Bench, on: bool) -> Figures:
     }
 
 
-async def breaker(bench: Bench, on: bool) -> Figures:
+async def breaker(bench: InProcessBench, on: bool) -> Figures:
     """The quota service hangs for good, 100 a second; from the second second on (the limiter is off)"""
     await bench.behave(3)
-    async with bench.engine({"limiter": False}, quota={"breaker": on}) as cashier:
+    async with bench.cashier({"limiter": False}, quota={"breaker": on}) as cashier:
         await bench.run(cashier, 100, 1)
         await bench.behave(3, hanging=("quota",))
         await bench.run(cashier, 100, 1.7)
@@ -120,10 +120,10 @@ async def breaker(bench: Bench, on: bool) -> Figures:
     return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "calls to it %": 100 * calls / found.consultations}
 
 
-async def adaptive_timeout(bench: Bench, on: bool) -> Figures:
+async def adaptive_timeout(bench: InProcessBench, on: bool) -> Figures:
     """After 3.6 s at 200 a second the quota service hangs: the first second, its ceiling is 100 ms (breaker and limiter are off)"""
     await bench.behave(3, straggling_bps=20)
-    async with bench.engine({"cache": False, "breaker": False, "limiter": False, "adaptive_timeout": on}) as cashier:
+    async with bench.cashier({"cache": False, "breaker": False, "limiter": False, "adaptive_timeout": on}) as cashier:
         before = await bench.run(cashier, 200, 3.6)
         await bench.behave(3, hanging=("quota",))
         found = await bench.run(cashier, 200, 0.8)
@@ -136,12 +136,12 @@ async def adaptive_timeout(bench: Bench, on: bool) -> Figures:
     return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
 
 
-async def grace(bench: Bench, on: bool) -> Figures:
+async def grace(bench: InProcessBench, on: bool) -> Figures:
     """Marketing takes 50 ms where the others take 3, none cached: it is waited for 15 ms after the others, or as long as it takes; 100/s"""
     await bench.behave(3, marketing=50)
     consult = {"grace_ms": 15 if on else 100}
     # Otherwise the breaker ends the wait for it as well, or does not, and nobody could say who it was.
-    async with bench.engine(
+    async with bench.cashier(
         {"cache": False}, consult=consult, marketing={"breaker": False, "timeout_ms": 100}
     ) as cashier:
         await bench.run(cashier, 100, 0.5)
@@ -153,19 +153,19 @@ async def grace(bench: Bench, on: bool) -> Figures:
     }
 
 
-async def limiter(bench: Bench, on: bool) -> Figures:
+async def limiter(bench: InProcessBench, on: bool) -> Figures:
     """The quota service takes 300 ms all of a sudden, three times its ceiling; 300 a second (the breaker is off)"""
     await bench.behave(3)
-    async with bench.engine({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
+    async with bench.cashier({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
         (endpoint,) = cashier.pipelines["quota"].guard.endpoints
         await bench.run(cashier, 300, 0.8)
         await bench.behave(3, quota=300)
-        first, _ = await asyncio.gather(most(lambda: endpoint.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
-        later, found = await asyncio.gather(most(lambda: endpoint.in_flight, bench.scale), bench.run(cashier, 300, 1))
+        first, _ = await asyncio.gather(peak_of(lambda: endpoint.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
+        later, found = await asyncio.gather(peak_of(lambda: endpoint.in_flight, bench.scale), bench.run(cashier, 300, 1))
     return {"calls at once, first 2 s": first, "calls at once, later": later, "p50 ms": found.at(0.5)}
 
 
-async def most(count: Callable[[], int], seconds: float) -> int:
+async def peak_of(count: Callable[[], int], seconds: float) -> int:
     """The largest that was seen, looking every few ms."""
     loop = asyncio.get_running_loop()
     found, until_s = 0, loop.time() + seconds
@@ -175,10 +175,10 @@ async def most(count: Callable[[], int], seconds: float) -> int:
     return found
 
 
-async def late(bench: Bench, on: bool) -> Figures:
+async def late(bench: InProcessBench, on: bool) -> Figures:
     """Marketing takes 60 ms where the others take 3: all wait the grace of 15 ms for it, in vain; 100 a second"""
     await bench.behave(3, marketing=60)
-    async with bench.engine(marketing={"late": on}) as cashier:
+    async with bench.cashier(marketing={"late": on}) as cashier:
         await bench.run(cashier, 100, 0.5)
         opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.late_answers
         found = await bench.run(cashier, 100, 1.2)
@@ -192,12 +192,12 @@ async def late(bench: Bench, on: bool) -> Figures:
     }
 
 
-async def retry(bench: Bench, on: bool) -> Figures:
+async def retry(bench: InProcessBench, on: bool) -> Figures:
     """Weather `stormy` from the sandbox: one call in ten goes wrong, in every way; 50 a second, none cached"""
     words = python("cashier", "sandbox", "--port", "0", "--weather", "stormy")
     with process(LOAD_CORE, *words, log=bench.lab.directory / "sandbox.log") as sandbox:
         stormy = bench._replace(urls=dict.fromkeys(SOURCE_NAMES, sandbox.first_line.rpartition(" ")[2]))
-        async with stormy.engine({"cache": False, "retry": on}) as cashier:
+        async with stormy.cashier({"cache": False, "retry": on}) as cashier:
             await bench.run(cashier, 50, 0.4, stormy=True)
             found = await bench.run(cashier, 50, 2.4, stormy=True)
             counts = [pipeline.guard.counts for pipeline in cashier.pipelines.values()]
@@ -212,7 +212,7 @@ class Mechanism(NamedTuple):
 
     name: str
     shown: str
-    measure: Callable[[Bench, bool], Awaitable[Figures]]
+    measure: Callable[[InProcessBench, bool], Awaitable[Figures]]
 
     @property
     def about(self) -> str:

@@ -27,15 +27,15 @@ import uvloop
 
 from benchmarks.lab.footprint import private_kb
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import Load, loaded
+from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.requests import consultations
-from benchmarks.lab.service import Served, service
+from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.trend import slope
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
 # Held in flight, step by step; each step is a group of connections of its own.
@@ -46,7 +46,7 @@ WARM_USERS = 200
 WARM_S, QUICK_WARM_S = 0.6, 0.2
 # The longest that a step may take.
 STEP_S = 15.0
-CACHE_STRETCH_S, CACHE_STRETCHES = 0.4, 4
+CACHE_INTERVAL_S, CACHE_INTERVALS = 0.4, 4
 # Answers that a new user leaves in the cache.
 ENTRIES = 3
 HANGING = "balance"
@@ -60,7 +60,7 @@ WIDE = "".join(f"\n[sources.{name}.http1]\n{pool}\n" for name, pool in POOLS.ite
 Points = list[tuple[float, float]]
 
 
-class Held(NamedTuple):
+class InFlightMemory(NamedTuple):
     """One round: kB by how many there are. `early`: so many of those that were held ended before the last step was read.
 
     `after_kb`: when all have gone.
@@ -72,81 +72,81 @@ class Held(NamedTuple):
     after_kb: float
 
 
-class Round(NamedTuple):
+class MemoryRound(NamedTuple):
     """`cached`: kB by answers in the cache."""
 
-    held: Held
+    held: InFlightMemory
     cached: Points
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
     rounds = []
-    with pinned(LOAD_CORE), upstream(lab, users=users) as answering:
+    with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
         requests = consultations(users)
         warm, fresh = requests[: min(WARM_USERS, users // 2)], requests[min(WARM_USERS, users // 2) :]
         for turn in range(min(lab.rounds, ROUNDS)):
-            lab.say(f"memory: round {turn + 1} of {min(lab.rounds, ROUNDS)}")
-            with service(lab, answering.urls, each=f"{EACH}\nhedge = false", other=CONSULT + WIDE) as served:
-                holding = uvloop.run(held(lab, served, answering, warm))
-            with service(lab, answering.urls, cached=True) as served:
-                cached = uvloop.run(filled(lab, served, warm, fresh))
-            rounds.append(Round(holding, cached))
-    return found(rounds, time.perf_counter() - began_s)
+            lab.report(f"memory: round {turn + 1} of {min(lab.rounds, ROUNDS)}")
+            with start_service(lab, upstream.urls, each=f"{EACH}\nhedge = false", other=CONSULT + WIDE) as served:
+                holding = uvloop.run(hold_in_flight(lab, served, upstream, warm))
+            with start_service(lab, upstream.urls, cached=True) as served:
+                cached = uvloop.run(fill_cache(lab, served, warm, fresh))
+            rounds.append(MemoryRound(holding, cached))
+    return finding(rounds, time.perf_counter() - start_s)
 
 
-async def held(lab: Lab, served: Served, answering: Upstream, requests: Sequence[bytes]) -> Held:
+async def hold_in_flight(lab: Lab, served: Served, upstream: LeanUpstream, requests: Sequence[bytes]) -> InFlightMemory:
     steps = QUICK_STEPS if lab.quick else STEPS
-    await warmed(lab, served, requests)
+    await warm_up(lab, served, requests)
     async with AsyncExitStack() as opened:
         loads = [
-            await opened.enter_async_context(loaded(served.port, requests, connections=step, seed=step))
+            await opened.enter_async_context(open_load(served.port, requests, connections=step, seed=step))
             for step in steps
         ]
         connections = [(0.0, await settled_kb(served.pid))]
         for load, count in zip(loads, accumulate(steps), strict=True):
             await load.arrive(1.0, 0.0)  # nobody arrives, but they are connected
             connections.append((float(count), await settled_kb(served.pid)))
-        answering.behave(Behaviour(hanging=(HANGING,)))
+        upstream.behave(Behaviour(hanging=(HANGING,)))
         in_flight = [(0.0, connections[-1][1])]
         waiting = []
         for load, count in zip(loads, accumulate(steps), strict=True):
             waiting.append(asyncio.create_task(load.closed(0.0)))  # one request on each, that nobody answers
-            await arrived(answering, loads, count)
+            await await_hanging(upstream, loads, count)
             in_flight.append((float(count), await settled_kb(served.pid)))
-        early = ended(loads)
+        early = count_ended(loads)
         for each in waiting:
             each.cancel()
-    answering.behave(Behaviour())
+    upstream.behave(Behaviour())
     await asyncio.sleep(0.2)  # until the service has seen that they have gone
-    return Held(connections, in_flight, early, await settled_kb(served.pid))
+    return InFlightMemory(connections, in_flight, early, await settled_kb(served.pid))
 
 
-async def filled(lab: Lab, served: Served, warm: Sequence[bytes], fresh: Sequence[bytes]) -> Points:
+async def fill_cache(lab: Lab, served: Served, warm: Sequence[bytes], fresh: Sequence[bytes]) -> Points:
     """By answers in the cache beyond those of the warm-up."""
-    await warmed(lab, served, warm)
+    await warm_up(lab, served, warm)
     points = [(0.0, await settled_kb(served.pid))]
     users = 0
-    async with loaded(served.port, fresh) as load:
-        for _ in range(CACHE_STRETCHES):
-            users += (await load.closed(lab.seconds(CACHE_STRETCH_S) / (10 if lab.quick else 1))).answered
+    async with open_load(served.port, fresh) as load:
+        for _ in range(CACHE_INTERVALS):
+            users += (await load.closed(lab.seconds(CACHE_INTERVAL_S) / (10 if lab.quick else 1))).answered
             if users > len(fresh):  # they come back, and leave nothing new
                 break
             points.append((float(users * ENTRIES), await settled_kb(served.pid)))
     return points
 
 
-async def warmed(lab: Lab, served: Served, requests: Sequence[bytes]) -> None:
-    async with loaded(served.port, requests) as load:
+async def warm_up(lab: Lab, served: Served, requests: Sequence[bytes]) -> None:
+    async with open_load(served.port, requests) as load:
         await load.closed(QUICK_WARM_S if lab.quick else WARM_S)
     await asyncio.sleep(0.3)  # until what the warm-up alone needed has been given back
 
 
-async def arrived(answering: Upstream, loads: Sequence[Load], count: int) -> None:
+async def await_hanging(upstream: LeanUpstream, loads: Sequence[Load], count: int) -> None:
     """Until so many calls hang, or their consultations have ended without. Raises `TimeoutError` where they do neither."""
     until_s = time.perf_counter() + STEP_S
-    while (calls := answering.seen().calls.get(HANGING, 0)) + ended(loads) < count:
+    while (calls := upstream.seen().calls.get(HANGING, 0)) + count_ended(loads) < count:
         if time.perf_counter() > until_s:
             raise TimeoutError(
                 f"{calls:,} of {count:,} consultations had come as far as the source that hangs after {STEP_S:.0f} s"
@@ -154,8 +154,8 @@ async def arrived(answering: Upstream, loads: Sequence[Load], count: int) -> Non
         await asyncio.sleep(0.05)
 
 
-def ended(loads: Sequence[Load]) -> int:
-    return sum(each.stretch.statuses.total() for each in loads)
+def count_ended(loads: Sequence[Load]) -> int:
+    return sum(each.interval.statuses.total() for each in loads)
 
 
 async def settled_kb(pid: int) -> float:
@@ -168,7 +168,7 @@ async def settled_kb(pid: int) -> float:
     return private_kb(pid)
 
 
-def found(rounds: Sequence[Round], seconds: float) -> Finding:
+def finding(rounds: Sequence[MemoryRound], seconds: float) -> Finding:
     in_flight = Figure.of(*(slope(each.held.in_flight) for each in rounds))
     connection = Figure.of(*(slope(each.held.connections) for each in rounds))
     entry = Figure.of(*(slope(each.cached) for each in rounds if len(each.cached) > 1))
@@ -190,7 +190,7 @@ def found(rounds: Sequence[Round], seconds: float) -> Finding:
             Table("Private memory of the service", list(rows([each.held for each in rounds]))),
         ],
         drawings=[
-            Lines(
+            LineChart(
                 "Private memory of the service",
                 "how many",
                 "MB",
@@ -208,7 +208,7 @@ def megabytes(rounds: Sequence[Points]) -> list[tuple[float, Figure]]:
     return [(steps[0][0], Figure.of(*(kb / 1_000 for _, kb in steps))) for steps in zip(*rounds, strict=True)]
 
 
-def rows(rounds: Sequence[Held]) -> Iterator[Row]:
+def rows(rounds: Sequence[InFlightMemory]) -> Iterator[Row]:
     (_, at_rest), *connected = megabytes([each.connections for each in rounds])
     yield Row("after its warm-up", {"MB": at_rest})
     for count, figure in connected:
@@ -218,7 +218,7 @@ def rows(rounds: Sequence[Held]) -> Iterator[Row]:
     yield Row("when all have gone", {"MB": Figure.of(*(each.after_kb / 1_000 for each in rounds))})
 
 
-def notes(rounds: Sequence[Round]) -> Iterator[str]:
+def notes(rounds: Sequence[MemoryRound]) -> Iterator[str]:
     if early := sum(each.held.early for each in rounds):
         yield f"{early:,} ended before the last step was read, because their call failed: less was in flight than the rows say."
     if few := sum(len(each.cached) < 2 for each in rounds):

@@ -1,7 +1,7 @@
-"""What more ways to pay cost, and what more promotions cost: the payment logic of one consultation, in this process, without any I/O.
+"""What more methods to pay cost, and what more promotions cost: the payment logic of one consultation, in this process, without any I/O.
 
-Prepared facts are assembled into ways to pay, ranked, and the whole answer is encoded, as `benchmarks/test_domain.py` does for thirty ways.
-10 to 300 ways with five promotions, then 0 to 60 promotions with thirty ways. Preparing the facts (channels and quotas indexed for use)
+Prepared facts are assembled into methods to pay, ranked, and the whole answer is encoded, as `benchmarks/test_domain.py` does for thirty methods.
+10 to 300 methods with five promotions, then 0 to 60 promotions with thirty methods. Preparing the facts (channels and quotas indexed for use)
 is apart: with the caches on, which is the default, it is done once an answer and not once a consultation.
 
 A figure of a round is the minimum of many single runs, because a mean would measure the neighbours; rounds take turns, their median
@@ -19,7 +19,7 @@ import msgspec
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.lab.trend import slope
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.domain.assembly import assemble
@@ -30,20 +30,20 @@ from cashier.domain.ranking import rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
-WAYS = (10, 30, 100, 300)
+METHOD_COUNTS = (10, 30, 100, 300)
 PROMOTIONS = (0, 5, 20, 60)
-USUAL_WAYS, USUAL_PROMOTIONS = 30, 5
+USUAL_METHODS, USUAL_PROMOTIONS = 30, 5
 # One work of one world in one round.
-STRETCH_S, QUICK_STRETCH_S = 0.2, 0.05
+INTERVAL_S, QUICK_INTERVAL_S = 0.2, 0.05
 LEAST_RUNS = 30
-# A consult token with thirty ways takes about so much.
+# A consult token with thirty methods takes about so much.
 TOKEN = "x" * 1_500
 
 Sizes = tuple[int, int]
 Works = Mapping[str, Callable[[], Any]]
 
 
-class Spent(NamedTuple):
+class WorkTimes(NamedTuple):
     """µs by work, one figure a round, and how large the answer was."""
 
     us: dict[str, list[float]]
@@ -51,19 +51,19 @@ class Spent(NamedTuple):
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     sizes = list(
-        dict.fromkeys([*((ways, USUAL_PROMOTIONS) for ways in WAYS), *((USUAL_WAYS, count) for count in PROMOTIONS)])
+        dict.fromkeys([*((methods, USUAL_PROMOTIONS) for methods in METHOD_COUNTS), *((USUAL_METHODS, count) for count in PROMOTIONS)])
     )
     with pinned(PROGRAM_CORE):
-        spent = timed(lab, {each: works(world(*each)) for each in sizes})
-    usual = figures(spent[USUAL_WAYS, USUAL_PROMOTIONS])
-    by_ways = {float(ways): figures(spent[ways, USUAL_PROMOTIONS]) for ways in WAYS}
+        spent = measure_works(lab, {each: works_of(world(*each)) for each in sizes})
+    usual = figures(spent[USUAL_METHODS, USUAL_PROMOTIONS])
+    by_ways = {float(methods): figures(spent[methods, USUAL_PROMOTIONS]) for methods in METHOD_COUNTS}
     return Finding(
         "methods",
-        "What more ways to pay and more promotions cost",
+        "What more methods to pay and more promotions cost",
         (__doc__ or "").strip(),
-        time.perf_counter() - began_s,
+        time.perf_counter() - start_s,
         key={
             "methods.us_30": usual["assemble and rank µs"],
             "methods.encode_us_30": usual["encode µs"],
@@ -73,11 +73,11 @@ def measure(lab: Lab) -> Finding:
         },
         tables=[table(spent)],
         drawings=[
-            drawing("Time by ways to pay", "ways to pay", by_ways),
+            drawing("Time by methods to pay", "methods to pay", by_ways),
             drawing(
-                f"Time by promotions, {USUAL_WAYS} ways to pay",
+                f"Time by promotions, {USUAL_METHODS} methods to pay",
                 "promotions offered to the customer",
-                {float(count): figures(spent[USUAL_WAYS, count]) for count in PROMOTIONS},
+                {float(count): figures(spent[USUAL_METHODS, count]) for count in PROMOTIONS},
             ),
         ],
         notes=[
@@ -86,9 +86,9 @@ def measure(lab: Lab) -> Finding:
     )
 
 
-def world(ways: int, promotions: int) -> World:
-    """One that gives so many ways: a sixth of them cards with quotas, an agreement, accounts, lists and codes, the rest wallets."""
-    banks = [f"B{number}" for number in range(max(1, ways // 6))]
+def world(methods: int, promotions: int) -> World:
+    """One that gives so many methods: a sixth of them cards with quotas, an agreement, accounts, lists and codes, the rest wallets."""
+    banks = [f"B{number}" for number in range(max(1, methods // 6))]
     found = World(
         order=order(12_800),
         member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_B0")),
@@ -115,13 +115,13 @@ def world(ways: int, promotions: int) -> World:
             ),
             quota(Kind.BALANCE, single=2_000_000),
         ),
-        promotions=tuple(offered(number) for number in range(promotions)),
+        promotions=tuple(offered_promotion(number) for number in range(promotions)),
     )
-    wallets = tuple(channel(Kind.WALLET, f"W{number}") for number in range(ways - len(found.methods())))
+    wallets = tuple(channel(Kind.WALLET, f"W{number}") for number in range(methods - len(found.methods())))
     return found.but(channels=(*found.channels, *wallets))
 
 
-def offered(number: int) -> Promotion:
+def offered_promotion(number: int) -> Promotion:
     """Of every five one for all, one for a bank, two that exclude each other, of which one stands alone, and one that is over.
 
     Worth less and less, so that sixty of them do not make the order free.
@@ -145,7 +145,7 @@ def offered(number: int) -> Promotion:
             return promotion(f"p_{number}", 1_200, expires_at=NOW)
 
 
-def works(of: World) -> Works:
+def works_of(of: World) -> Works:
     facts = of.facts()
 
     def consulted() -> tuple[PayMethod, ...]:
@@ -160,12 +160,12 @@ def works(of: World) -> Works:
 
 
 def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
-    told = facts.order
+    facts_order = facts.order
     return Consultation(
         TOKEN,
         NOW,
         NOW,
-        OrderSummary(told.order_id, told.title, told.amount, told.expires_at),
+        OrderSummary(facts_order.order_id, facts_order.title, facts_order.amount, facts_order.expires_at),
         True,
         None,
         False,
@@ -174,14 +174,14 @@ def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
     )
 
 
-def timed(lab: Lab, those: Mapping[Sizes, Works]) -> dict[Sizes, Spent]:
-    spent = {sizes: Spent({name: [] for name in those[sizes]}, len(those[sizes]["encode µs"]())) for sizes in those}
-    stretch_s = QUICK_STRETCH_S if lab.quick else STRETCH_S
+def measure_works(lab: Lab, those: Mapping[Sizes, Works]) -> dict[Sizes, WorkTimes]:
+    spent = {sizes: WorkTimes({name: [] for name in those[sizes]}, len(those[sizes]["encode µs"]())) for sizes in those}
+    interval_s = QUICK_INTERVAL_S if lab.quick else INTERVAL_S
     for turn in range(lab.rounds):
-        lab.say(f"methods: round {turn + 1} of {lab.rounds}")
+        lab.report(f"methods: round {turn + 1} of {lab.rounds}")
         for sizes, todo in those.items():
             for name, work in todo.items():
-                spent[sizes].us[name].append(least_us(work, stretch_s))
+                spent[sizes].us[name].append(least_us(work, interval_s))
     return spent
 
 
@@ -192,14 +192,14 @@ def least_us(work: Callable[[], Any], seconds: float) -> float:
     best_ns = 1 << 62
     runs = 0
     while runs < LEAST_RUNS or clock_ns() < until_ns:
-        began_ns = clock_ns()
+        start_ns = clock_ns()
         work()
-        best_ns = min(best_ns, clock_ns() - began_ns)
+        best_ns = min(best_ns, clock_ns() - start_ns)
         runs += 1
     return best_ns / 1_000
 
 
-def figures(spent: Spent) -> dict[str, Figure]:
+def figures(spent: WorkTimes) -> dict[str, Figure]:
     return {name: Figure.of(*rounds) for name, rounds in spent.us.items()}
 
 
@@ -209,20 +209,20 @@ def growth(found: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
     return Figure.of(*(slope(list(zip(found, those, strict=True))) for those in rounds))
 
 
-def table(spent: Mapping[Sizes, Spent]) -> Table:
+def table(spent: Mapping[Sizes, WorkTimes]) -> Table:
     rows = [
         Row(
-            f"{ways} ways, {promotions} promotions",
+            f"{methods} methods, {promotions} promotions",
             {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)},
         )
-        for (ways, promotions), each in sorted(spent.items())
+        for (methods, promotions), each in sorted(spent.items())
     ]
     return Table("Time of one consultation's payment logic", rows)
 
 
-def drawing(title: str, x_title: str, found: Mapping[float, Mapping[str, Figure]]) -> Lines:
+def drawing(title: str, x_title: str, found: Mapping[float, Mapping[str, Figure]]) -> LineChart:
     lines = [
         Line(name.removesuffix(" µs"), [(x, each[name]) for x, each in found.items()], ours=name.startswith("assemble"))
         for name in next(iter(found.values()))
     ]
-    return Lines(title, x_title, "µs", lines)
+    return LineChart(title, x_title, "µs", lines)

@@ -9,7 +9,7 @@ Every ten seconds the service is looked at from outside: its private memory, ope
 The timers of its loop cannot be seen from there.
 
 Flat means: through the samples of the last eight minutes goes a least-squares line, and what it gains in an hour is below 2 % of the level;
-or its slope is within twice its standard error, which is to say that no growth can be told from the noise. Memory, open sockets and threads
+or its slope is within twice its standard error, which is to say that no growth can be interval from the noise. Memory, open sockets and threads
 have to be flat. What shrinks counts as flat.
 """
 
@@ -25,14 +25,14 @@ import uvloop
 
 from benchmarks.lab.footprint import ENDING, LEFT, private_kb, sockets, threads
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import Load, loaded
-from benchmarks.lab.load_results import OK, Stretch
+from benchmarks.lab.load import Load, open_load
+from benchmarks.lab.load_results import OK, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.requests import consultations
-from benchmarks.lab.service import Served, service
+from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.trend import FLAT_SHARE, Trend
-from benchmarks.lab.upstream import upstream
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.lab.upstream import start_upstream
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from benchmarks.studies.soak_weather import Weather, stuttering
 
 USERS = 2_000
@@ -52,60 +52,60 @@ class Sample(NamedTuple):
     sockets: Counter[str]
     threads: int
     cpu_us: float
-    told: Stretch
+    interval: LoadInterval
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
     with (
         pinned(LOAD_CORE),
-        upstream(lab, users=users) as answering,
-        service(lab, answering.urls, cached=True, shed=True) as served,
+        start_upstream(lab, users=users) as upstream,
+        start_service(lab, upstream.urls, cached=True, shed=True) as served,
     ):
-        weather = Weather(answering, served.port, users)
-        per_s, samples = uvloop.run(soaked(lab, served, weather, consultations(users)))
-    return found(lab, per_s, samples, weather.invalidations, time.perf_counter() - began_s)
+        weather = Weather(upstream, served.port, users)
+        per_s, samples = uvloop.run(measure_samples(lab, served, weather, consultations(users)))
+    return finding(lab, per_s, samples, weather.invalidations, time.perf_counter() - start_s)
 
 
-async def soaked(lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]) -> tuple[float, list[Sample]]:
+async def measure_samples(lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]) -> tuple[float, list[Sample]]:
     await weather.clear()
-    async with loaded(served.port, requests) as load:
+    async with open_load(served.port, requests) as load:
         await load.closed(lab.seconds(PEAK_S))
         per_s = HALF * (await load.closed(lab.seconds(PEAK_S))).per_s
     count, sample_s = (QUICK_SAMPLES, QUICK_SAMPLE_S) if lab.quick else (SAMPLES, SAMPLE_S)
     samples: list[Sample] = []
-    async with loaded(served.port, requests, connections=CONNECTIONS, seed=2) as load, asyncio.TaskGroup() as passing:
+    async with open_load(served.port, requests, connections=CONNECTIONS, seed=2) as load, asyncio.TaskGroup() as passing:
         await weather.everywhere()
         await load.arrive(per_s, 2 * sample_s)
         await weather.clear()
         await load.arrive(per_s, sample_s)
-        began_s = time.perf_counter()
+        start_s = time.perf_counter()
         for each in range(count):
             passing.create_task(weather.pass_by(each, sample_s))
-            samples.append(await sampled(load, served.pid, per_s, sample_s, began_s))
-            lab.say(in_words(samples[-1]))
+            samples.append(await take_sample(load, served.pid, per_s, sample_s, start_s))
+            lab.report(sample_text(samples[-1]))
         await load.rest()
     return per_s, samples
 
 
-async def sampled(load: Load, pid: int, per_s: float, seconds: float, began_s: float) -> Sample:
+async def take_sample(load: Load, pid: int, per_s: float, seconds: float, start_s: float) -> Sample:
     its_s = cpu_s(pid)
-    told = await load.arrive(per_s, seconds)
-    cpu_us = (cpu_s(pid) - its_s) / max(1, told.statuses.total()) * 1e6
-    return Sample(time.perf_counter() - began_s, private_kb(pid) / 1_000, sockets(pid), threads(pid), cpu_us, told)
+    interval = await load.arrive(per_s, seconds)
+    cpu_us = (cpu_s(pid) - its_s) / max(1, interval.statuses.total()) * 1e6
+    return Sample(time.perf_counter() - start_s, private_kb(pid) / 1_000, sockets(pid), threads(pid), cpu_us, interval)
 
 
-def in_words(sample: Sample) -> str:
-    told = sample.told
+def sample_text(sample: Sample) -> str:
+    interval = sample.interval
     return (
         f"soak: {sample.at_s / 60:.1f} min, {sample.memory_mb:.1f} MB, {sample.sockets.total()} sockets,"
-        f" p50 {told.at(0.5):.1f} ms, p99 {told.at(0.99):.1f} ms, {not_200(told)} not answered with 200"
+        f" p50 {interval.at(0.5):.1f} ms, p99 {interval.at(0.99):.1f} ms, {not_200(interval)} not answered with 200"
     )
 
 
-def not_200(told: Stretch) -> int:
-    return told.statuses.total() - told.answered
+def not_200(interval: LoadInterval) -> int:
+    return interval.statuses.total() - interval.answered
 
 
 # What has to be flat, by name and unit.
@@ -116,7 +116,7 @@ LEVELS: Mapping[str, Callable[[Sample], float]] = {
 }
 
 
-def found(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int, seconds: float) -> Finding:
+def finding(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int, seconds: float) -> Finding:
     settled = samples[-round(SETTLED * len(samples)) :]
     trends = {name: Trend.of([(each.at_s, level(each)) for each in settled]) for name, level in LEVELS.items()}
     return Finding(
@@ -129,12 +129,12 @@ def found(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int,
             "soak.rss_slope_mb_per_h": Figure.of(trends["memory MB"].per_h),
             "soak.sockets_slope": Figure.of(trends["sockets"].per_h),
             "soak.threads_slope": Figure.of(trends["threads"].per_h),
-            "soak.not_200": Figure.of(sum(not_200(each.told) for each in samples)),
-            "soak.p50_ms": Figure.of(*(each.told.at(0.5) for each in settled)),
-            "soak.p99_ms": Figure.of(*(each.told.at(0.99) for each in settled)),
+            "soak.not_200": Figure.of(sum(not_200(each.interval) for each in samples)),
+            "soak.p50_ms": Figure.of(*(each.interval.at(0.5) for each in settled)),
+            "soak.p99_ms": Figure.of(*(each.interval.at(0.99) for each in settled)),
             "soak.cpu_us": Figure.of(*(each.cpu_us for each in settled)),
         },
-        tables=[growth(trends), requests(per_s, samples)],
+        tables=[trend_table(trends), request_table(per_s, samples)],
         drawings=list(drawings(samples)),
         notes=[
             *(["Too short to say whether anything is flat."] if lab.quick else []),
@@ -143,7 +143,7 @@ def found(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int,
     )
 
 
-def growth(trends: Mapping[str, Trend]) -> Table:
+def trend_table(trends: Mapping[str, Trend]) -> Table:
     rows = [
         Row(
             name,
@@ -159,28 +159,28 @@ def growth(trends: Mapping[str, Trend]) -> Table:
     return Table("What grows", rows, "Over the last four fifths of the time. ±: the standard error of the slope.")
 
 
-def requests(per_s: float, samples: Sequence[Sample]) -> Table:
+def request_table(per_s: float, samples: Sequence[Sample]) -> Table:
     statuses: Counter[int] = Counter()
     for each in samples:
-        statuses.update(each.told.statuses)
+        statuses.update(each.interval.statuses)
     figures = {
         "offered/s": Figure.of(per_s),
         "asked": Figure.of(statuses.total()),
         "answered": Figure.of(statuses[OK]),
-        "refused": Figure.of(sum(each.told.refused for each in samples)),
-        "failed": Figure.of(sum(each.told.failed for each in samples)),
-        "load busy": Figure.of(*(each.told.load_busy for each in samples)),
+        "refused": Figure.of(sum(each.interval.refused for each in samples)),
+        "failed": Figure.of(sum(each.interval.failed for each in samples)),
+        "load busy": Figure.of(*(each.interval.load_busy for each in samples)),
     }
     return Table("What came of the requests", [Row("all", figures)])
 
 
-def drawings(samples: Sequence[Sample]) -> Iterator[Lines]:
+def drawings(samples: Sequence[Sample]) -> Iterator[LineChart]:
     def over_time(label: str, level: Callable[[Sample], float], *, ours: bool = False) -> Line:
         return Line(label, [(each.at_s / 60, Figure.of(level(each))) for each in samples], ours=ours)
 
-    yield Lines("Memory over time", "minutes", "MB", [over_time("private memory", LEVELS["memory MB"], ours=True)])
+    yield LineChart("Memory over time", "minutes", "MB", [over_time("private memory", LEVELS["memory MB"], ours=True)])
     ending = sorted({state for each in samples for state in each.sockets if state in ENDING})
-    yield Lines(
+    yield LineChart(
         "Sockets and threads over time",
         "minutes",
         "how many",
@@ -190,19 +190,19 @@ def drawings(samples: Sequence[Sample]) -> Iterator[Lines]:
             over_time("threads", LEVELS["threads"]),
         ],
     )
-    yield Lines(
+    yield LineChart(
         "Latency over time",
         "minutes",
         "ms",
         [
-            over_time("p50", lambda each: each.told.at(0.5), ours=True),
-            over_time("p99", lambda each: each.told.at(0.99)),
+            over_time("p50", lambda each: each.interval.at(0.5), ours=True),
+            over_time("p99", lambda each: each.interval.at(0.99)),
         ],
         y_logarithmic=True,
     )
-    if any(not_200(each.told) for each in samples):
-        refused = over_time("not 200", lambda each: not_200(each.told), ours=True)
-        yield Lines("Not answered with 200", "minutes", "requests in a sample", [refused])
+    if any(not_200(each.interval) for each in samples):
+        refused = over_time("not 200", lambda each: not_200(each.interval), ours=True)
+        yield LineChart("Not answered with 200", "minutes", "requests in a sample", [refused])
 
 
 def notes(
@@ -212,9 +212,9 @@ def notes(
         if not trend.flat:
             yield f"{name}: grows by {trend.per_h:,.3g} an hour, at a level of {trend.level:,.3g}."
         elif trend.per_h > FLAT_SHARE * trend.level:
-            yield f"{name}: {trend.per_h:,.3g} an hour cannot be told from noise (± {trend.error_per_h:,.3g}); a longer run would."
-    if failed := sum(not_200(each.told) for each in samples):
-        yield f"{failed:,} of {sum(each.told.statuses.total() for each in samples):,} were not answered with 200."
+            yield f"{name}: {trend.per_h:,.3g} an hour cannot be interval from noise (± {trend.error_per_h:,.3g}); a longer run would."
+    if failed := sum(not_200(each.interval) for each in samples):
+        yield f"{failed:,} of {sum(each.interval.statuses.total() for each in samples):,} were not answered with 200."
     stutters = ", ".join(
         f"{name} at {samples[each - 1].at_s / 60:.1f} min"
         for each in range(1, len(samples))
@@ -223,5 +223,5 @@ def notes(
     yield f"Weather: {stutters} began to stutter; {invalidations} invalidations."
     if len({each.sockets[LEFT] for each in settled}) > 1:
         yield "Sockets that the other side had closed were seen; none of them may stay."
-    if max(each.told.load_busy for each in samples) > 0.8:
+    if max(each.interval.load_busy for each in samples) > 0.8:
         yield "The load's own core was busy above 80 % in some sample: latencies of that one are not the service's alone."

@@ -9,9 +9,9 @@ from random import Random
 
 import msgspec
 
-from benchmarks.lab.upstream import Upstream
+from benchmarks.lab.upstream import LeanUpstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.lean_upstream import FIRST
+from benchmarks.lean_upstream import FIRST_USER
 from cashier.consultation.plan import SOURCE_NAMES
 
 DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}
@@ -25,30 +25,30 @@ CARDS_EVERY, ALL_EVERY = 2, 12
 class Weather:
     """Each source stutters in its turn. The upstream and the service are told from a thread: telling them waits for their answer."""
 
-    def __init__(self, answering: Upstream, port: int, users: int) -> None:
+    def __init__(self, upstream: LeanUpstream, port: int, users: int) -> None:
         self.invalidations = 0
-        self._answering = answering
+        self._upstream = upstream
         self._port = port
         self._users = users
         self._random = Random(1)
 
     async def clear(self) -> None:
-        await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS))
+        await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS))
 
     async def everywhere(self) -> None:
         """All of them stutter at once."""
         every = dict.fromkeys(SOURCE_NAMES, STUTTER_BPS)
-        await asyncio.to_thread(self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
+        await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
 
     async def pass_by(self, sample: int, sample_s: float) -> None:
         """What is due while this sample is taken; returns when it is over."""
         if sample % CARDS_EVERY == 1:
-            await self._invalidate({"source": "card", "key": f"u_{FIRST + self._random.randrange(self._users)}"})
+            await self._invalidate({"source": "card", "key": f"u_{FIRST_USER + self._random.randrange(self._users)}"})
         if sample % ALL_EVERY == ALL_EVERY - 1:
             await self._invalidate({"source": SOURCE_NAMES[sample // ALL_EVERY % len(SOURCE_NAMES)], "prefix": ""})
         if name := stuttering(sample):
             await asyncio.to_thread(
-                self._answering.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS})
+                self._upstream.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS})
             )
             await asyncio.sleep(STUTTER_FOR * sample_s)
             await self.clear()

@@ -28,9 +28,9 @@ import uvloop
 from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, pinned
 from benchmarks.lab.trend import slope
-from benchmarks.lab.upstream import upstream
-from benchmarks.lean_upstream import FIRST
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.lab.upstream import start_upstream
+from benchmarks.lean_upstream import FIRST_USER
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_SPECS
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.ask import Ask
@@ -49,7 +49,7 @@ from cashier.wire.transport import CallHeaders
 SIZES = (1, 2, 4, 8, 16, 32)
 AT_ONCE = 16
 USERS = 1_000
-STRETCH_S, WARM_S = 0.6, 0.4
+INTERVAL_S, WARM_S = 0.6, 0.4
 QUICK_S = 0.12
 # Patient enough that nothing is cut off: what is measured is work, not waiting.
 TIMEOUT_MS = 1_000
@@ -67,7 +67,7 @@ HEADERS = {
 Consult = Callable[[str], Awaitable[bool]]
 
 
-class Way(NamedTuple):
+class FanoutVariant(NamedTuple):
     """One way to ask so many sources. `extra`: calls so far beyond one a source, by hedges and retries."""
 
     name: str
@@ -76,8 +76,8 @@ class Way(NamedTuple):
     extra: Callable[[], int]
 
 
-class Spent(NamedTuple):
-    """One stretch. `extra`: of all its calls, those beyond the first."""
+class VariantRound(NamedTuple):
+    """One interval. `extra`: of all its calls, those beyond the first."""
 
     cpu_us: float
     consultations: int
@@ -98,7 +98,7 @@ class Chains:
 
     async def _chain(self, random: Random) -> None:
         while not self._over:
-            self.failed += not await self._consult(f"u_{FIRST + random.randrange(USERS)}")
+            self.failed += not await self._consult(f"u_{FIRST_USER + random.randrange(USERS)}")
             self.consultations += 1
 
     async def end(self) -> None:
@@ -107,47 +107,47 @@ class Chains:
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
-    with pinned(PROGRAM_CORE), upstream(lab, users=USERS) as answering:
-        spent = uvloop.run(stretches(lab, answering.urls["card"], answering.pid))
-    return found(spent, time.perf_counter() - began_s)
+    start_s = time.perf_counter()
+    with pinned(PROGRAM_CORE), start_upstream(lab, users=USERS) as upstream:
+        spent = uvloop.run(measure_variants(lab, upstream.urls["card"], upstream.pid))
+    return finding(spent, time.perf_counter() - start_s)
 
 
-async def stretches(lab: Lab, url: str, upstream_pid: int) -> dict[str, dict[int, list[Spent]]]:
-    spent: dict[str, dict[int, list[Spent]]] = {}
+async def measure_variants(lab: Lab, url: str, upstream_pid: int) -> dict[str, dict[int, list[VariantRound]]]:
+    spent: dict[str, dict[int, list[VariantRound]]] = {}
     async with AsyncExitStack() as opened:
-        ways = [await opened.enter_async_context(way(url, sources)) for sources in SIZES for way in (ours, by_hand)]
-        with collected_as_served():
+        ways = [await opened.enter_async_context(way(url, sources)) for sources in SIZES for way in (cashier_fanout, aiohttp_gather)]
+        with service_gc_settings():
             for way in ways:
-                await stretch(way, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
+                await measure_interval(way, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
             for turn in range(lab.rounds):
-                lab.say(f"sources: round {turn + 1} of {lab.rounds}")
+                lab.report(f"sources: round {turn + 1} of {lab.rounds}")
                 for way in ways:
-                    told = await stretch(way, 0.02, QUICK_S if lab.quick else STRETCH_S, upstream_pid)
-                    spent.setdefault(way.name, {}).setdefault(way.sources, []).append(told)
+                    result = await measure_interval(way, 0.02, QUICK_S if lab.quick else INTERVAL_S, upstream_pid)
+                    spent.setdefault(way.name, {}).setdefault(way.sources, []).append(result)
     return spent
 
 
-async def stretch(way: Way, warm_s: float, seconds: float, upstream_pid: int) -> Spent:
+async def measure_interval(way: FanoutVariant, warm_s: float, seconds: float, upstream_pid: int) -> VariantRound:
     """Counted between two moments at which all chains are under way."""
     chains = Chains(way.consult, seed=way.sources)
     await asyncio.sleep(warm_s)
-    began_s, upstream_s = time.perf_counter(), cpu_s(upstream_pid)
+    start_s, upstream_s = time.perf_counter(), cpu_s(upstream_pid)
     mine_s, consultations, failed, extra = time.process_time(), chains.consultations, chains.failed, way.extra()
     await asyncio.sleep(seconds)
     mine_s = time.process_time() - mine_s
-    lasted_s, upstream_s = time.perf_counter() - began_s, cpu_s(upstream_pid) - upstream_s
+    lasted_s, upstream_s = time.perf_counter() - start_s, cpu_s(upstream_pid) - upstream_s
     consultations = chains.consultations - consultations
     failed, extra = chains.failed - failed, way.extra() - extra
     await chains.end()
     count = max(1, consultations)
-    return Spent(
+    return VariantRound(
         mine_s / count * 1e6, consultations, failed, extra / (count * way.sources), upstream_s / max(lasted_s, 1e-9)
     )
 
 
 @asynccontextmanager
-async def ours(url: str, sources: int) -> AsyncIterator[Way]:
+async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]:
     """Each source with its own connections, breaker, limiter and statistics, built by what a service builds its own with."""
     [question] = [question for question in SOURCE_SPECS if question.source is CARD]
     settings = Settings(sources=SourcesSettings(card=SourceSettings(url, timeout_ms=TIMEOUT_MS, cache=False)))
@@ -179,7 +179,7 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
     for wire in wires:
         await wire.open()
     try:
-        yield Way(
+        yield FanoutVariant(
             "cashier",
             sources,
             consult,
@@ -193,7 +193,7 @@ async def ours(url: str, sources: int) -> AsyncIterator[Way]:
 
 
 @asynccontextmanager
-async def by_hand(url: str, sources: int) -> AsyncIterator[Way]:
+async def aiohttp_gather(url: str, sources: int) -> AsyncIterator[FanoutVariant]:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(
         url, connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=HEADERS
@@ -208,11 +208,11 @@ async def by_hand(url: str, sources: int) -> AsyncIterator[Way]:
                 answers = await asyncio.gather(*(one(user_id) for _ in range(sources)), return_exceptions=True)
             return not any(isinstance(answer, BaseException) for answer in answers)
 
-        yield Way("aiohttp + gather", sources, consult, lambda: 0)
+        yield FanoutVariant("aiohttp + gather", sources, consult, lambda: 0)
 
 
 @contextmanager
-def collected_as_served() -> Iterator[None]:
+def service_gc_settings() -> Iterator[None]:
     """The garbage collector as a service sets it, for both ways alike."""
     usual = gc.get_threshold()
     gc.collect()
@@ -225,7 +225,7 @@ def collected_as_served() -> Iterator[None]:
         gc.unfreeze()
 
 
-def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Finding:
+def finding(spent: Mapping[str, Mapping[int, list[VariantRound]]], seconds: float) -> Finding:
     cost = {name: per_source(sizes) for name, sizes in spent.items()}
     one, other = cost.values()
     cpu = {
@@ -243,7 +243,7 @@ def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Fin
             Table("CPU of one consultation", [row(size, spent) for size in SIZES]),
         ],
         drawings=[
-            Lines(
+            LineChart(
                 "CPU of one consultation by number of sources",
                 "sources",
                 "CPU µs",
@@ -257,7 +257,7 @@ def found(spent: Mapping[str, Mapping[int, list[Spent]]], seconds: float) -> Fin
     )
 
 
-def per_source(sizes: Mapping[int, list[Spent]]) -> Figure:
+def per_source(sizes: Mapping[int, list[VariantRound]]) -> Figure:
     """One slope a round."""
     rounds = zip(*sizes.values(), strict=True)
     return Figure.of(
@@ -265,19 +265,19 @@ def per_source(sizes: Mapping[int, list[Spent]]) -> Figure:
     )
 
 
-def row(size: int, spent: Mapping[str, Mapping[int, list[Spent]]]) -> Row:
+def row(size: int, spent: Mapping[str, Mapping[int, list[VariantRound]]]) -> Row:
     figures = {f"{name} CPU µs": Figure.of(*(each.cpu_us for each in sizes[size])) for name, sizes in spent.items()}
     busy = Figure.of(*(each.upstream_busy for each in spent["cashier"][size]))
     return Row(f"{size} source{'s' * (size > 1)}", {**figures, "upstream busy": busy})
 
 
-def notes(spent: Mapping[str, Mapping[int, list[Spent]]]) -> Iterator[str]:
+def notes(spent: Mapping[str, Mapping[int, list[VariantRound]]]) -> Iterator[str]:
     for name, sizes in spent.items():
         everything = [each for rounds in sizes.values() for each in rounds]
         failed, consultations = sum(each.failed for each in everything), sum(each.consultations for each in everything)
         if failed:
             yield f"{name}: {failed:,} of {consultations:,} consultations lacked an answer, and cost less for it."
     extra = max(each.extra for rounds in spent["cashier"].values() for each in rounds)
-    yield f"Hedges and retries are in our figures: in the stretch with most of them {extra:.1%} more calls."
+    yield f"Hedges and retries are in our figures: in the interval with most of them {extra:.1%} more calls."
     if any(each.upstream_busy > 0.9 for sizes in spent.values() for rounds in sizes.values() for each in rounds):
-        yield "The upstream was busy above 90 % in some stretch. CPU for each consultation is ours all the same; only the rate was its."
+        yield "The upstream was busy above 90 % in some interval. CPU for each consultation is ours all the same; only the rate was its."

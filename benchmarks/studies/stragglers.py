@@ -17,15 +17,15 @@ import uvloop
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import Load, loaded
-from benchmarks.lab.load_results import Stretch
+from benchmarks.lab.load import Load, open_load
+from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
-from benchmarks.lab.requests import consultations, consulted
-from benchmarks.lab.run_queue import Waiting
-from benchmarks.lab.service import Served, service
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.run_queue import RunQueueWait
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import STRAGGLING, Behaviour
-from benchmarks.results import Figure, Finding, Line, Lines, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
 DELAY_MS = 8
@@ -33,33 +33,33 @@ STRAGGLING_BPS = 100
 PER_S = 250
 # The sketch behind the hedge is looked at once a second, and has to have seen some hundred calls.
 LEARN_S = 2.5
-STRETCH_S = 3.2
+INTERVAL_S = 3.2
 USERS = 1_000
 PERCENTILES = (50.0, 90.0, 95.0, 99.0)
 RARE = 99.9
-WAYS = ("without hedges", "with hedges")
+SERVICES = ("without hedges", "with hedges")
 
 
-class Taken(NamedTuple):
-    """One stretch. `calls`: that the sources saw."""
+class StragglerRound(NamedTuple):
+    """One interval. `calls`: that the sources saw."""
 
-    stretch: Stretch
+    interval: LoadInterval
     calls: int
     upstream_busy: float
 
     @property
     def arrived(self) -> int:
-        return self.stretch.statuses.total()
+        return self.interval.statuses.total()
 
     @property
     def extra_percent(self) -> float:
         return 100 * (self.calls / (self.arrived * len(SOURCE_NAMES)) - 1)
 
 
-class Tried(NamedTuple):
-    """One way, over all rounds."""
+class ServiceRounds(NamedTuple):
+    """One name, over all rounds."""
 
-    rounds: Sequence[Taken]
+    rounds: Sequence[StragglerRound]
 
     @property
     def extra_percent(self) -> Figure:
@@ -67,61 +67,61 @@ class Tried(NamedTuple):
 
     def at(self, percentile: float) -> Figure:
         if percentile < RARE:
-            return Figure.of(*(each.stretch.at(percentile / 100) for each in self.rounds))
+            return Figure.of(*(each.interval.at(percentile / 100) for each in self.rounds))
         together = Histogram()
         for each in self.rounds:
-            together.add(each.stretch.histogram)
+            together.add(each.interval.histogram)
         return Figure.of(together.at(percentile / 100))
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), dict.fromkeys(SOURCE_NAMES, STRAGGLING_BPS))
     users = lab.count(USERS)
     with ExitStack() as opened:
         opened.enter_context(pinned(LOAD_CORE))
-        sources = opened.enter_context(upstream(lab, users=users, behaviour=behaviour))
+        sources = opened.enter_context(start_upstream(lab, users=users, behaviour=behaviour))
         served = [
-            opened.enter_context(service(lab, sources.urls, each=f"hedge = {hedge}")) for hedge in ("false", "true")
+            opened.enter_context(start_service(lab, sources.urls, each=f"hedge = {hedge}")) for hedge in ("false", "true")
         ]
-        waiting = Waiting()
-        tried = uvloop.run(stretches(lab, sources, served, consultations(users), waiting))
-    return found(tried, waiting, time.perf_counter() - began_s)
+        waiting = RunQueueWait()
+        services = uvloop.run(measure_services(lab, sources, served, consultations(users), waiting))
+    return finding(services, waiting, time.perf_counter() - start_s)
 
 
-async def stretches(
-    lab: Lab, sources: Upstream, served: Sequence[Served], requests: Sequence[bytes], waiting: Waiting
-) -> dict[str, Tried]:
-    kept: dict[str, list[Taken]] = {way: [] for way in WAYS}
+async def measure_services(
+    lab: Lab, sources: LeanUpstream, served: Sequence[Served], requests: Sequence[bytes], waiting: RunQueueWait
+) -> dict[str, ServiceRounds]:
+    kept: dict[str, list[StragglerRound]] = {name: [] for name in SERVICES}
     async with AsyncExitStack() as opened:
         # More connections than are ever busy at once, and the same arrivals for both.
         loads = [
-            await opened.enter_async_context(loaded(one.port, requests, connections=64, check=consulted))
+            await opened.enter_async_context(open_load(one.port, requests, connections=64, check=check_consultation))
             for one in served
         ]
         for load in loads:
             await load.open(PER_S, lab.seconds(LEARN_S))
         for turn in range(lab.rounds):
-            lab.say(f"stragglers: round {turn + 1} of {lab.rounds}")
-            for way, load, one in zip(WAYS, loads, served, strict=True):
+            lab.report(f"stragglers: round {turn + 1} of {lab.rounds}")
+            for name, load, one in zip(SERVICES, loads, served, strict=True):
                 await load.open(PER_S, lab.seconds(0.3))  # it had a rest while the other one was asked
                 with waiting.of(one.pid):
-                    kept[way].append(await taken(load, sources, lab.seconds(STRETCH_S)))
-    return {way: Tried(rounds) for way, rounds in kept.items()}
+                    kept[name].append(await measure_round(load, sources, lab.seconds(INTERVAL_S)))
+    return {name: ServiceRounds(rounds) for name, rounds in kept.items()}
 
 
-async def taken(load: Load, sources: Upstream, seconds: float) -> Taken:
+async def measure_round(load: Load, sources: LeanUpstream, seconds: float) -> StragglerRound:
     # Asked while no load runs: it blocks this loop.
     calls, used_s = sum(sources.seen().calls.values()), cpu_s(sources.pid)
-    stretch = await load.open(PER_S, seconds)
-    busy = (cpu_s(sources.pid) - used_s) / stretch.seconds
-    return Taken(stretch, sum(sources.seen().calls.values()) - calls, busy)
+    interval = await load.open(PER_S, seconds)
+    busy = (cpu_s(sources.pid) - used_s) / interval.seconds
+    return StragglerRound(interval, sum(sources.seen().calls.values()) - calls, busy)
 
 
-def found(tried: Mapping[str, Tried], waiting: Waiting, seconds: float) -> Finding:
-    without, hedged = (tried[way] for way in WAYS)
+def finding(services: Mapping[str, ServiceRounds], waiting: RunQueueWait, seconds: float) -> Finding:
+    without, hedged = (services[name] for name in SERVICES)
     lines = [
-        Line(way, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged) for way, each in tried.items()
+        Line(name, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged) for name, each in services.items()
     ]
     return Finding(
         "stragglers",
@@ -137,34 +137,34 @@ def found(tried: Mapping[str, Tried], waiting: Waiting, seconds: float) -> Findi
         tables=[
             Table(
                 "Latency of a consultation, and calls beyond one to each source",
-                [row(way, each) for way, each in tried.items()],
+                [row(name, each) for name, each in services.items()],
             )
         ],
         drawings=[
-            Lines(
+            LineChart(
                 "Latency by percentile", "percentile", "ms", lines, marks={"a straggling call": STRAGGLING * DELAY_MS}
             ),
         ],
-        notes=list(notes(tried, waiting)),
+        notes=list(notes(services, waiting)),
     )
 
 
-def row(way: str, tried: Tried) -> Row:
-    latencies = {f"p{percentile:g} ms": tried.at(percentile) for percentile in (*PERCENTILES, RARE)}
-    return Row(way, {**latencies, "extra calls %": tried.extra_percent})
+def row(name: str, services: ServiceRounds) -> Row:
+    latencies = {f"p{percentile:g} ms": services.at(percentile) for percentile in (*PERCENTILES, RARE)}
+    return Row(name, {**latencies, "extra calls %": services.extra_percent})
 
 
-def notes(tried: Mapping[str, Tried], waiting: Waiting) -> Iterator[str]:
-    everything = [each for one in tried.values() for each in one.rounds]
-    for way, one in tried.items():
+def notes(services: Mapping[str, ServiceRounds], waiting: RunQueueWait) -> Iterator[str]:
+    everything = [each for one in services.values() for each in one.rounds]
+    for name, one in services.items():
         arrived, failed = (
             sum(each.arrived for each in one.rounds),
-            sum(each.arrived - each.stretch.answered for each in one.rounds),
+            sum(each.arrived - each.interval.answered for each in one.rounds),
         )
         if failed:
-            yield f"{way}: {failed:,} of {arrived:,} consultations were not answered, and are in no percentile."
+            yield f"{name}: {failed:,} of {arrived:,} consultations were not answered, and are in no percentile."
     yield waiting.note("The service")
-    late = max(each.stretch.load_busy for each in everything)
+    late = max(each.interval.load_busy for each in everything)
     yield f"The load's process was busy {late:.0%} of its core at most, the sources' {max(each.upstream_busy for each in everything):.0%}."
     yield (
         "Marketing may only improve an offer: where it straggles the answer goes out 15 ms after the others, with hedges and without, so "

@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, PROGRAM_CORE, pinned, process, python
 from benchmarks.lab.sized_server import SIZES, answer
-from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.results import BarChart, Figure, Finding, Row, Table
 from cashier.source_errors import SourceError
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
@@ -32,7 +32,7 @@ TITLES = {"floor": "the floor", "http1": "http1, ours", "unix": "http1 over unix
 
 # Makes `count` calls, `width` of them in flight, for bodies of `size` bytes.
 Run: TypeAlias = Callable[[int, int, int], Awaitable[None]]
-Spent: TypeAlias = dict[tuple[int, int], dict[str, list[float]]]
+CallTimes: TypeAlias = dict[tuple[int, int], dict[str, list[float]]]
 
 
 class Volley:
@@ -72,7 +72,7 @@ def through(transport: Transport) -> Run:
     return run
 
 
-class Bare(asyncio.Protocol):
+class FloorConnection(asyncio.Protocol):
     """The floor: one connection that asks again when as many bytes have come as an answer has."""
 
     def __init__(self, question: bytes, answer_bytes: int, count: int) -> None:
@@ -98,7 +98,7 @@ class Bare(asyncio.Protocol):
             self.done.set_result(None)
 
 
-def bare(port: int) -> Run:
+def floor(port: int) -> Run:
     async def run(count: int, width: int, size: int) -> None:
         question = (
             f"GET /{size} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Caller: cashier\r\nAccept: application/json\r\n"
@@ -106,7 +106,7 @@ def bare(port: int) -> Run:
         ).encode()
         loop = asyncio.get_running_loop()
         made = [
-            await loop.create_connection(lambda: Bare(question, len(answer(size)), count // width), "127.0.0.1", port)
+            await loop.create_connection(lambda: FloorConnection(question, len(answer(size)), count // width), "127.0.0.1", port)
             for _ in range(width)
         ]
         await asyncio.gather(*(protocol.done for _, protocol in made))
@@ -115,7 +115,7 @@ def bare(port: int) -> Run:
 
 
 @contextlib.asynccontextmanager
-async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
+async def open_runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
     url = f"http://127.0.0.1:{port}"
     transports: dict[str, Transport] = {
         "http1": Http1Client([url]),
@@ -126,13 +126,13 @@ async def runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run]]:
         for transport in transports.values():
             await transport.open()
             opened.push_async_callback(transport.close)
-        yield {"floor": bare(port)} | {name: through(transport) for name, transport in transports.items()}
+        yield {"floor": floor(port)} | {name: through(transport) for name, transport in transports.items()}
 
 
-async def raced(lab: Lab, port: int, socket_path: Path) -> Spent:
+async def measure_clients(lab: Lab, port: int, socket_path: Path) -> CallTimes:
     calls = lab.count(CALLS) // max(WIDTHS) * max(WIDTHS)
-    found: Spent = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
-    async with runs(port, socket_path) as ways:
+    found: CallTimes = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
+    async with open_runs(port, socket_path) as ways:
         for turn in range(lab.rounds + 1):  # the first warms up
             for (size, width), spent in found.items():
                 for name, run in ways.items():
@@ -140,19 +140,19 @@ async def raced(lab: Lab, port: int, socket_path: Path) -> Spent:
                     await run(calls, width, size)
                     if turn:
                         spent[name].append((time.process_time() - before_s) / calls * 1e6)
-            lab.say(f"round {turn} of {lab.rounds}" if turn else "warm")
+            lab.report(f"round {turn} of {lab.rounds}" if turn else "warm")
     return found
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     socket_path = lab.directory / "sized.sock"
     with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized_server", str(socket_path))) as child:
-        found = uvloop.run(raced(lab, int(child.first_line), socket_path))
-    return finding(found, time.perf_counter() - began_s)
+        found = uvloop.run(measure_clients(lab, int(child.first_line), socket_path))
+    return finding(found, time.perf_counter() - start_s)
 
 
-def finding(found: Spent, seconds: float) -> Finding:
+def finding(found: CallTimes, seconds: float) -> Finding:
     rows, key = [], {}
     groups: dict[str, list[Figure | None]] = {title: [] for title in TITLES.values()}
     for (size, width), spent in found.items():
@@ -174,7 +174,7 @@ def finding(found: Spent, seconds: float) -> Finding:
         seconds=seconds,
         key=key,
         tables=[Table("CPU per call, kernel included", rows)],
-        drawings=[Bars("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"], TITLES["unix"]])],
+        drawings=[BarChart("CPU per upstream call", "CPU µs", labels, groups, ours=[TITLES["http1"], TITLES["unix"]])],
     )
 
 

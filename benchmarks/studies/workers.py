@@ -25,32 +25,32 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.cpu_usage import lacking, unanswered
+from benchmarks.lab.cpu_usage import incomplete_note, unanswered_note
 from benchmarks.lab.lab import Lab
-from benchmarks.lab.load import Load, loaded
-from benchmarks.lab.load_results import Stretch
+from benchmarks.lab.load import Load, open_load
+from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import cpu_s, pinned, tree
-from benchmarks.lab.requests import consultations, consulted
-from benchmarks.lab.service import Served, service
-from benchmarks.lab.upstream import Upstream, upstream
-from benchmarks.results import Bars, Figure, Finding, Row, Table
+from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
+from benchmarks.results import BarChart, Figure, Finding, Row, Table
 
 WORKERS = (1, 2)
 USERS = 1_000
 FEW, MANY = 8, 64
 WARM_S, QUICK_WARM_S = 0.6, 0.2
-STRETCH_S = 1.2
+INTERVAL_S = 1.2
 # Of what one worker answers in a closed loop: nobody waits, and two have nothing to share but the work.
 OFFERED = 0.4
 # Others' part of a core from which on a ratio of throughputs means little.
-MUCH = 0.1
+OTHERS_LIMIT = 0.1
 _CORES = os.cpu_count() or 1
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
-class Spent(NamedTuple):
-    """One stretch. CPU in µs a consultation: the service's own, and with upstream and load. `busier`: see above, 1 for a sole worker.
+class SharedUsage(NamedTuple):
+    """One interval. CPU in µs a consultation: the service's own, and with upstream and load. `busier`: see above, 1 for a sole worker.
 
     `others`: how many cores other programs took.
     """
@@ -61,47 +61,47 @@ class Spent(NamedTuple):
     p99_ms: float
     busier: float
     others: float
-    told: Stretch
+    interval: LoadInterval
 
 
-class Round(NamedTuple):
+class WorkersRound(NamedTuple):
     """At the offered rate, and in closed loops over many connections and over few."""
 
-    offered: Spent
-    many: Spent
-    few: Spent
+    offered: SharedUsage
+    many: SharedUsage
+    few: SharedUsage
 
 
-class Sharing(NamedTuple):
+class WorkerLoad(NamedTuple):
     """Connections to a service with one worker or more."""
 
     load: Load
     served: Served
-    answering: Upstream
+    upstream: LeanUpstream
 
-    async def open(self, per_s: float, seconds: float) -> Spent:
+    async def open(self, per_s: float, seconds: float) -> SharedUsage:
         return await self._spent(self.load.open(per_s, seconds))
 
-    async def closed(self, seconds: float) -> Spent:
+    async def closed(self, seconds: float) -> SharedUsage:
         return await self._spent(self.load.closed(seconds))
 
-    async def _spent(self, loading: Awaitable[Stretch]) -> Spent:
-        began_s, machine_s = time.perf_counter(), machine_busy_s()
-        before, its_s, mine_s = self._by_worker(), cpu_s(self.answering.pid), time.process_time()
-        told = await loading
-        after, its_s, mine_s = self._by_worker(), cpu_s(self.answering.pid) - its_s, time.process_time() - mine_s
-        machine_s, lasted_s = machine_busy_s() - machine_s, time.perf_counter() - began_s
+    async def _spent(self, loading: Awaitable[LoadInterval]) -> SharedUsage:
+        start_s, machine_s = time.perf_counter(), machine_busy_s()
+        before, its_s, mine_s = self._by_worker(), cpu_s(self.upstream.pid), time.process_time()
+        interval = await loading
+        after, its_s, mine_s = self._by_worker(), cpu_s(self.upstream.pid) - its_s, time.process_time() - mine_s
+        machine_s, lasted_s = machine_busy_s() - machine_s, time.perf_counter() - start_s
         used = [after[worker] - before.get(worker, 0.0) for worker in after]
-        asked = max(1, told.statuses.total())
+        asked = max(1, interval.statuses.total())
         all_s = sum(used) + its_s + mine_s
-        return Spent(
+        return SharedUsage(
             sum(used) / asked * 1e6,
             all_s / asked * 1e6,
-            told.per_s,
-            told.at(0.99),
+            interval.per_s,
+            interval.at(0.99),
             max(used) / max(sum(used), 1e-9),
             max(0.0, machine_s - all_s) / lasted_s,
-            told,
+            interval,
         )
 
     def _by_worker(self) -> dict[int, float]:
@@ -120,47 +120,47 @@ def machine_busy_s() -> float:
 
 
 def measure(lab: Lab) -> Finding:
-    began_s = time.perf_counter()
+    start_s = time.perf_counter()
     users = lab.count(USERS)
     with (
         pinned(None),
-        upstream(lab, users=users) as answering,
-        service(lab, answering.urls, each=EACH, other=CONSULT, core=None) as one,
-        service(lab, answering.urls, each=EACH, other=CONSULT, core=None, workers=2) as two,
+        start_upstream(lab, users=users) as upstream,
+        start_service(lab, upstream.urls, each=EACH, other=CONSULT, core=None) as one,
+        start_service(lab, upstream.urls, each=EACH, other=CONSULT, core=None, workers=2) as two,
     ):
-        spent = uvloop.run(rounds(lab, answering, dict(zip(WORKERS, (one, two), strict=True)), consultations(users)))
-    return found(spent, time.perf_counter() - began_s)
+        spent = uvloop.run(measure_rounds(lab, upstream, dict(zip(WORKERS, (one, two), strict=True)), consultations(users)))
+    return finding(spent, time.perf_counter() - start_s)
 
 
-async def rounds(
-    lab: Lab, answering: Upstream, those: Mapping[int, Served], requests: Sequence[bytes]
-) -> dict[int, list[Round]]:
-    seconds = lab.seconds(STRETCH_S)
-    spent: dict[int, list[Round]] = {workers: [] for workers in those}
+async def measure_rounds(
+    lab: Lab, upstream: LeanUpstream, those: Mapping[int, Served], requests: Sequence[bytes]
+) -> dict[int, list[WorkersRound]]:
+    seconds = lab.seconds(INTERVAL_S)
+    spent: dict[int, list[WorkersRound]] = {workers: [] for workers in those}
     async with AsyncExitStack() as opened:
 
-        async def connected(served: Served) -> Sharing:
-            load = await opened.enter_async_context(loaded(served.port, requests, connections=MANY, check=consulted))
-            sharing = Sharing(load, served, answering)
+        async def connected(served: Served) -> WorkerLoad:
+            load = await opened.enter_async_context(open_load(served.port, requests, connections=MANY, check=check_consultation))
+            sharing = WorkerLoad(load, served, upstream)
             await sharing.closed(QUICK_WARM_S if lab.quick else WARM_S)
             return sharing
 
         many = {workers: await connected(served) for workers, served in those.items()}
         per_s = max(1.0, OFFERED * (await many[WORKERS[0]].closed(seconds)).per_s)
         for turn in range(lab.rounds):
-            lab.say(f"workers: round {turn + 1} of {lab.rounds}, {per_s:.0f} a second offered")
+            lab.report(f"workers: round {turn + 1} of {lab.rounds}, {per_s:.0f} a second offered")
             for workers, served in those.items():
                 offered, most = await many[workers].open(per_s, seconds), await many[workers].closed(seconds)
-                async with loaded(
+                async with open_load(
                     served.port, requests, connections=FEW
                 ) as few:  # each round anew: chance decides who takes them
                     spent[workers].append(
-                        Round(offered, most, await Sharing(few, served, answering).closed(seconds / 2))
+                        WorkersRound(offered, most, await WorkerLoad(few, served, upstream).closed(seconds / 2))
                     )
     return spent
 
 
-def found(spent: Mapping[int, Sequence[Round]], seconds: float) -> Finding:
+def finding(spent: Mapping[int, Sequence[WorkersRound]], seconds: float) -> Finding:
     one, two = (spent[workers] for workers in WORKERS)
     cost = figure([each.offered.cpu_us for each in two]).over(figure([each.offered.cpu_us for each in one]))
     brought = figure([each.many.per_s for each in two]).over(figure([each.many.per_s for each in one]))
@@ -204,15 +204,15 @@ def found(spent: Mapping[int, Sequence[Round]], seconds: float) -> Finding:
     )
 
 
-def drawings(spent: Mapping[int, Sequence[Round]], shares: Mapping[str, Figure]) -> Iterator[Bars]:
-    yield Bars(
+def drawings(spent: Mapping[int, Sequence[WorkersRound]], shares: Mapping[str, Figure]) -> Iterator[BarChart]:
+    yield BarChart(
         "CPU of a consultation at one offered rate",
         "CPU µs",
-        [named(workers) for workers in WORKERS],
+        [workers_label(workers) for workers in WORKERS],
         {"service": [figure([each.offered.cpu_us for each in spent[workers]]) for workers in WORKERS]},
-        ours=[named(WORKERS[-1])],
+        ours=[workers_label(WORKERS[-1])],
     )
-    yield Bars(
+    yield BarChart(
         "How two workers share: part of the busier one",
         "part of the work",
         list(shares),
@@ -225,18 +225,18 @@ def figure(values: Sequence[float]) -> Figure:
     return Figure.of(*values)
 
 
-def named(workers: int) -> str:
+def workers_label(workers: int) -> str:
     return "one worker" if workers == 1 else "two workers"
 
 
-def rows(workers: int, spent: Sequence[Round]) -> Iterator[Row]:
+def rows(workers: int, spent: Sequence[WorkersRound]) -> Iterator[Row]:
     for label, those in (
         ("offered rate", [each.offered for each in spent]),
         (f"closed loop, {MANY} connections", [each.many for each in spent]),
         (f"closed loop, {FEW} connections", [each.few for each in spent]),
     ):
         yield Row(
-            f"{named(workers)}, {label}",
+            f"{workers_label(workers)}, {label}",
             {
                 "consultations/s": figure([each.per_s for each in those]),
                 "CPU µs": figure([each.cpu_us for each in those]),
@@ -248,15 +248,15 @@ def rows(workers: int, spent: Sequence[Round]) -> Iterator[Row]:
         )
 
 
-def notes(spent: Mapping[int, Sequence[Round]], shares: Mapping[str, Figure]) -> Iterator[str]:
+def notes(spent: Mapping[int, Sequence[WorkersRound]], shares: Mapping[str, Figure]) -> Iterator[str]:
     for workers, those in spent.items():
-        told = [stretch.told for each in those for stretch in each]
-        for said in (unanswered(told), lacking(told)):
+        interval = [interval.interval for each in those for interval in each]
+        for said in (unanswered_note(interval), incomplete_note(interval)):
             if said:
-                yield f"{named(workers)}: {said}."
+                yield f"{workers_label(workers)}: {said}."
     yield "Two cores can show whether a second worker costs anything. They cannot show whether n workers do n times the work of one."
-    others = max(stretch.others for those in spent.values() for each in those for stretch in each)
-    if others > MUCH:
+    others = max(interval.others for those in spent.values() for each in those for interval in each)
+    if others > OTHERS_LIMIT:
         yield f"Other programs took up to {others:.2f} of a core: how much more two workers answered cannot be believed."
     worst = max(shares.values(), key=lambda each: each.high)
     if worst.high > 0.7:

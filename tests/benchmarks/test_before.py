@@ -14,9 +14,9 @@ import pytest
 import benchmarks.__main__ as command
 from benchmarks import revision, suite
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import Spent, together
-from benchmarks.lab.load_results import OK, Stretch
-from benchmarks.lab.process import PROGRAM_CORE, Cpu, cpu_s, exact_cpu_s, process, python
+from benchmarks.lab.cpu_usage import CpuUsage, combine
+from benchmarks.lab.load_results import OK, LoadInterval
+from benchmarks.lab.process import PROGRAM_CORE, CpuTime, cpu_s, exact_cpu_s, process, python
 from benchmarks.lab.revision_build import (
     Build,
     BuildFailed,
@@ -24,16 +24,16 @@ from benchmarks.lab.revision_build import (
     build_now,
     check_imports,
     dependencies_in,
-    said_in,
+    last_error,
     serving,
     unmet,
 )
-from benchmarks.lab.service import Served, configured
+from benchmarks.lab.service import Served, configuration
 from benchmarks.revision import Revision
 from benchmarks.studies import before
 from benchmarks.studies.before import GROUPS, Pair, Side, in_turn
 
-CONFIGURATION = configured("http://127.0.0.1:9", cached=False, shed=False, each="", other="")
+CONFIGURATION = configuration("http://127.0.0.1:9", cached=False, shed=False, each="", other="")
 LATER = "raise SystemExit('no shop today')\n"
 
 
@@ -240,9 +240,9 @@ def test_the_import_log_proves_which_package_runs(line: str, tmp_path: Path) -> 
 
 def test_the_last_words_of_a_service_are_free_of_its_import_log() -> None:
     log = "import 'x' # <y>\nTraceback (most recent call last):\n  at\nKeyError: 'shop'\n# cleanup[2] removing x\n"
-    assert said_in(log) == "KeyError: 'shop'"
-    assert said_in("# x\ncashier.toml:\n  no shop\n") == "cashier.toml: no shop"
-    assert said_in("# only imports\n") == ""
+    assert last_error(log) == "KeyError: 'shop'"
+    assert last_error("# x\ncashier.toml:\n  no shop\n") == "cashier.toml: no shop"
+    assert last_error("# only imports\n") == ""
 
 
 def test_each_build_is_first_in_every_other_pair() -> None:
@@ -258,10 +258,10 @@ class Answering:
 
 
 def side(cpu_us: float, calls: float = 8.0) -> Side:
-    stretch = Stretch()
-    stretch.seconds = 1.0
-    stretch.statuses[OK] = 1_000
-    return Side(Spent(stretch, Cpu(cpu_us * 0.0008, cpu_us * 0.0002), 0.9, 0.3, 0.0), cpu_us / 1_000, calls)
+    interval = LoadInterval()
+    interval.seconds = 1.0
+    interval.statuses[OK] = 1_000
+    return Side(CpuUsage(interval, CpuTime(cpu_us * 0.0008, cpu_us * 0.0002), 0.9, 0.3, 0.0), cpu_us / 1_000, calls)
 
 
 def test_a_pair_is_measured_in_its_order_and_stays_sorted_by_build(
@@ -283,7 +283,7 @@ def test_a_pair_is_measured_in_its_order_and_stays_sorted_by_build(
     said: list[str] = []
     monkeypatch.setattr(before, "serving", Started)
     monkeypatch.setattr(before, "driven", driven)
-    found = before.paired(Lab(tmp_path, rounds=2, tell=said.append), now, older, Answering(), [])  # type: ignore[arg-type]
+    found = before.measure_pairs(Lab(tmp_path, rounds=2, tell=said.append), now, older, Answering(), [])  # type: ignore[arg-type]
     assert [pair.ratio for pairs in found.values() for pair in pairs] == [pytest.approx(0.9)] * 4
     live, cached = True, False
     first, second = [(older, live), (now, live)], [(older, cached), (now, cached)]
@@ -318,10 +318,10 @@ async def test_slices_alternate_within_a_pair_and_add_up(tmp_path: Path, monkeyp
 
         async def __aexit__(self, *_: object) -> None: ...
 
-        async def closed(self, _: float) -> Stretch:
-            stretch = side(1).spent.stretch
-            stretch.looked_at = self.looked_at
-            return stretch
+        async def closed(self, _: float) -> LoadInterval:
+            interval = side(1).usage.interval
+            interval.looked_at = self.looked_at
+            return interval
 
     async def one_slice(_: Lab, __: Loaded, served: Served, ___: object) -> Side:
         order.append(served.port)
@@ -331,14 +331,14 @@ async def test_slices_alternate_within_a_pair_and_add_up(tmp_path: Path, monkeyp
     monkeypatch.setattr(before, "one_slice", one_slice)
     builds, served = [a_build(tmp_path)] * 2, [Served(0, 1), Served(0, 2)]
     with pytest.raises(BuildFailed, match="revision abc does not consult: Stretch"):
-        await before.driven(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
+        await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
     Loaded.looked_at = 16
-    found = await before.driven(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
+    found = await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
     assert order == [1, 2, 2, 1] * 6  # two slices of each come before those that count
     assert [each.calls for each in found] == [1.0, 2.0]
     first = [100.0 * (at + 1) for at, which in enumerate(order) if which == 1][2:]
     assert found[0].cpu_us == pytest.approx(sum(first) / 10)
-    assert found[0].spent.stretch.answered == 10_000
+    assert found[0].usage.interval.answered == 10_000
 
 
 def test_it_takes_more_rounds_beside_an_older_revision_unless_told(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_what_fails_beside_an_older_revision_is_not_published(
 
     def measure(name: str, run: suite.Run, _: Callable[[str], None]) -> object:
         ran.append((name, run))
-        return suite.failed(name, "revision HEAD does not start: no shop")
+        return suite.failed_finding(name, "revision HEAD does not start: no shop")
 
     monkeypatch.setattr(command, "measure", measure)
     assert command.main(["cost", "--before", "HEAD", "--out", str(tmp_path / "out")]) == 1
@@ -415,15 +415,15 @@ def test_the_present_revision_is_measured_beside_itself(
 
 
 def test_slices_together_are_as_one_stretch() -> None:
-    one, other = side(100).spent, side(300).spent._replace(strangers=0.2, program_busy=0.5)
-    other.stretch.seconds, other.stretch.load_busy, other.stretch.wrong = 3.0, 0.4, ["without card"]
-    other.stretch.statuses[503] += 5
-    whole = together([one, other])
-    assert whole.stretch.answered == 2_000
-    assert whole.stretch.failed == 5
-    assert whole.stretch.wrong == ["without card"]
-    assert [whole.stretch.seconds, whole.cpu_us] == pytest.approx([4.0, 200.0])
-    assert [whole.stretch.load_busy, whole.strangers, whole.program_busy] == pytest.approx([0.3, 0.15, 0.6])
+    one, other = side(100).usage, side(300).usage._replace(others_busy=0.2, program_busy=0.5)
+    other.interval.seconds, other.interval.load_busy, other.interval.wrong = 3.0, 0.4, ["without card"]
+    other.interval.statuses[503] += 5
+    whole = combine([one, other])
+    assert whole.interval.answered == 2_000
+    assert whole.interval.failed == 5
+    assert whole.interval.wrong == ["without card"]
+    assert [whole.interval.seconds, whole.cpu_us] == pytest.approx([4.0, 200.0])
+    assert [whole.interval.load_busy, whole.others_busy, whole.program_busy] == pytest.approx([0.3, 0.15, 0.6])
 
 
 @pytest.mark.processes

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from benchmarks.capacity.batching import Gathered, keys_a_call
-from benchmarks.capacity.cost_model import PARTS, cost_us, fitted
-from benchmarks.capacity.fleet import need, seen
+from benchmarks.capacity.batching import SimulatedBatch, keys_a_call
+from benchmarks.capacity.cost_model import PARTS, cost_us, fit_prices
+from benchmarks.capacity.fleet import fleet_need, simulate_worker
 from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
-from benchmarks.capacity.shared_cache import S_NS, Sight
-from benchmarks.capacity.simulated_worker import Cached, Mechanisms
-from benchmarks.capacity.traffic import Stream, Traffic, Zipf
+from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
+from benchmarks.capacity.simulated_worker import SimulatedCache, Mechanisms
+from benchmarks.capacity.traffic import TrafficStream, Traffic, Zipf
 from cashier.fanout.batch import BatchPolicy
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
@@ -28,13 +28,13 @@ BRIEFLY = CacheSettings(10, 60, 600, 5)
 
 
 def served(mechanisms: Mechanisms, workers: int, *, per_worker_s: float = 100.0, consultations: int = 4_000) -> float:
-    counts = seen(Traffic(), mechanisms, per_worker_s * workers, workers, consultations, 300.0).counts.values()
+    counts = simulate_worker(Traffic(), mechanisms, per_worker_s * workers, workers, consultations, 300.0).counts.values()
     cached = [each for each in counts if each.hits or each.stale]
     return sum(each.hits + each.stale for each in cached) / sum(each.asked for each in cached)
 
 
-def cached(sight: Sight | None = None, *, single_flight: bool = True) -> Cached:
-    return Cached(BRIEFLY, S3FifoStore(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
+def cached(sight: SharedCacheModel | None = None, *, single_flight: bool = True) -> SimulatedCache:
+    return SimulatedCache(BRIEFLY, S3FifoStore(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
 
 
 @settings(max_examples=15, deadline=None)
@@ -50,7 +50,7 @@ def cached(sight: Sight | None = None, *, single_flight: bool = True) -> Cached:
 def test_every_look_up_is_a_hit_or_a_miss_and_every_miss_is_paid_for_or_joined(
     mechanisms: Mechanisms, workers: int
 ) -> None:
-    found = seen(Traffic(), mechanisms, 50.0 * workers, workers, 500, 300.0)
+    found = simulate_worker(Traffic(), mechanisms, 50.0 * workers, workers, 500, 300.0)
     for counts in found.counts.values():
         assert counts.hits + counts.stale + counts.misses == counts.asked == found.consultations
         # What had to be fetched was found in the shared cache or asked for; what was served while it was fetched anew was both or either.
@@ -60,9 +60,9 @@ def test_every_look_up_is_a_hit_or_a_miss_and_every_miss_is_paid_for_or_joined(
 
 
 def test_without_any_mechanism_a_consultation_makes_eight_calls() -> None:
-    found = need(Traffic(), NOTHING, PRICES, 10_000, 500)
+    found = fleet_need(Traffic(), NOTHING, PRICES, 10_000, 500)
     assert found.calls == pytest.approx(8 * found.per_s)
-    hedged = need(Traffic(extra_share=0.05), replace(NOTHING, hedge=True), PRICES, 10_000, 500)
+    hedged = fleet_need(Traffic(extra_share=0.05), replace(NOTHING, hedge=True), PRICES, 10_000, 500)
     assert hedged.calls == pytest.approx(8 * 1.05 * found.per_s)
     assert found.cpu_us == pytest.approx(200 + 50 + 8 * 40)
     assert found.workers == math.ceil(found.cores)
@@ -90,7 +90,7 @@ def test_a_sample_hits_as_often_as_the_whole() -> None:
 @given(st.floats(80, 2_000), st.floats(5, 200), st.floats(0, 300), st.sampled_from([300.0, 5_000.0, 100_000.0]))
 def test_the_number_of_workers_settles(base_us: float, call_us: float, shared_us: float, per_s: float) -> None:
     prices = {**PRICES, "base": base_us, "call": call_us, "get": shared_us, "put": shared_us}
-    found = need(Traffic(), ON, prices, per_s, 2_000)
+    found = fleet_need(Traffic(), ON, prices, per_s, 2_000)
     assert found.settled
     assert found.cores == pytest.approx(per_s * cost_us(prices, found.work) / 1e6 / 0.6)
     assert abs(found.workers - found.cores) <= 1
@@ -102,14 +102,14 @@ def test_prices_are_found_again_from_what_they_make(values: list[float], seed: i
     random = Random(seed)
     prices = dict(zip(PARTS, values, strict=True))
     works = [{part: 1.0 if part == "base" else random.uniform(0, 8) for part in PARTS} for _ in range(12)]
-    assert fitted([(work, cost_us(prices, work)) for work in works]) == pytest.approx(prices, rel=1e-3, abs=1e-3)
+    assert fit_prices([(work, cost_us(prices, work)) for work in works]) == pytest.approx(prices, rel=1e-3, abs=1e-3)
 
 
 def test_no_price_is_below_nothing_and_what_cannot_be_told_apart_is_refused() -> None:
     works = [{"base": 1.0, "call": n, "wait": n % 3, "get": n % 2, "put": n % 5, "key": n % 7} for n in range(20)]
-    assert fitted([(work, 500 - 10 * work["call"]) for work in works])["call"] == 0
+    assert fit_prices([(work, 500 - 10 * work["call"]) for work in works])["call"] == 0
     with pytest.raises(ValueError, match="apart"):
-        fitted([({"base": 1.0, "call": n, "wait": 2.0 * n}, 300.0 + n) for n in range(9)])
+        fit_prices([({"base": 1.0, "call": n, "wait": 2.0 * n}, 300.0 + n) for n in range(9)])
 
 
 def test_keys_share_calls_only_where_there_is_load() -> None:
@@ -121,7 +121,7 @@ def test_keys_share_calls_only_where_there_is_load() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 120)), max_size=60))
 def test_a_call_holds_no_more_than_its_most_and_no_key_waits_too_long(turns: list[tuple[float, int]]) -> None:
-    source, now_s, keys = Gathered(BatchPolicy(), 0.005), 0.0, 0
+    source, now_s, keys = SimulatedBatch(BatchPolicy(), 0.005), 0.0, 0
     for gap_s, came in turns:
         now_s, keys = now_s + gap_s, keys + came
         source.until(now_s)
@@ -150,7 +150,7 @@ def test_whoever_asks_meanwhile_joins_and_without_single_flight_calls_too() -> N
 
 
 def test_what_another_worker_has_fetched_is_not_called_for() -> None:
-    sight = Sight(BRIEFLY, 1_000, Random(1))
+    sight = SharedCacheModel(BRIEFLY, 1_000, Random(1))
     cache = cached(sight)
     sight.elsewhere("u", 0)
     cache.ask("u", 2 * S_NS)
@@ -158,14 +158,14 @@ def test_what_another_worker_has_fetched_is_not_called_for() -> None:
 
 
 def test_a_shared_cache_without_room_has_forgotten() -> None:
-    sight = Sight(BRIEFLY, 30, Random(1))
+    sight = SharedCacheModel(BRIEFLY, 30, Random(1))
     sight.put("u", 0)
     assert sight.born_ns("u", 29 * S_NS) == 0
     assert sight.born_ns("u", 30 * S_NS) is None
 
 
 def test_what_everybody_asks_for_is_kept_fresh_by_the_others() -> None:
-    sight = Sight(BRIEFLY, 1_000, Random(1), lambda _: 50.0)
+    sight = SharedCacheModel(BRIEFLY, 1_000, Random(1), lambda _: 50.0)
     for at_s in range(0, 500, 7):
         born_ns = sight.born_ns("market", at_s * S_NS)
         assert born_ns is not None
@@ -182,7 +182,7 @@ def test_shares_add_up_and_nobody_is_beyond_the_last(count: int, exponent: float
 @pytest.mark.parametrize("sticky", [False, True])
 @pytest.mark.parametrize("workers", [1, 2, 30])
 def test_a_worker_gets_its_share_in_order_of_time(workers: int, sticky: bool) -> None:
-    stream = Stream(Traffic(), 40.0 * workers, workers, sticky=sticky, random=Random(5))
+    stream = TrafficStream(Traffic(), 40.0 * workers, workers, sticky=sticky, random=Random(5))
     asked = list(stream.until(300))
     assert [each.at_s for each in asked] == sorted(each.at_s for each in asked)
     settled = [each for each in asked if each.at_s > 150 and each.here]
@@ -191,7 +191,7 @@ def test_a_worker_gets_its_share_in_order_of_time(workers: int, sticky: bool) ->
 
 def test_a_worker_that_owns_its_users_has_no_others() -> None:
     users, workers = 4_000, 20
-    stream = Stream(Traffic(users_each=5), users / 5, workers, sticky=True, random=Random(5))
+    stream = TrafficStream(Traffic(users_each=5), users / 5, workers, sticky=True, random=Random(5))
     found = {asked.user for asked in stream.until(100)}
     assert max(found) < users / workers
     assert len(found) > 0.8 * users / workers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from benchmarks.non_finite import finite
-from benchmarks.results import Bars, Figure, Finding, Line, Lines, Row, Table
+from benchmarks.non_finite import without_non_finite
+from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Row, Table
 
 
 def test_what_is_no_number_is_taken_out_and_noted() -> None:
@@ -18,16 +18,16 @@ def test_what_is_no_number_is_taken_out_and_noted() -> None:
         key={"good": Figure.of(1.0), "bad": Figure.of(nan), "never": Figure.of(1.0, float("inf")), "empty": Figure(())},
         tables=[Table("t", [Row("r", {"a": Figure.of(1.0, nan), "b": Figure.of(float("inf"))})])],
         drawings=[
-            Lines("l", "x", "y", [Line("one", [(1.0, Figure.of(nan)), (2.0, Figure.of(3.0))])], marks={"m": nan}),
-            Bars("b", "y", ["p", "q", "r"], {"g": [Figure.of(nan), None, Figure.of(1.0)]}),
+            LineChart("l", "x", "y", [Line("one", [(1.0, Figure.of(nan)), (2.0, Figure.of(3.0))])], marks={"m": nan}),
+            BarChart("b", "y", ["p", "q", "r"], {"g": [Figure.of(nan), None, Figure.of(1.0)]}),
         ],
     )
-    found = finite(broken)
+    found = without_non_finite(broken)
     assert found.key == {"good": Figure.of(1.0)}
     assert found.tables[0].rows[0].figures == {"a": Figure.of(1.0)}
     lines, bars = found.drawings
-    assert isinstance(lines, Lines)
-    assert isinstance(bars, Bars)
+    assert isinstance(lines, LineChart)
+    assert isinstance(bars, BarChart)
     assert (lines.lines[0].points, lines.marks, bars.groups) == (
         [(2.0, Figure.of(3.0))],
         {},

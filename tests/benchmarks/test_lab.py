@@ -15,13 +15,13 @@ import pytest
 
 from benchmarks.lab import Lab
 from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.load import SAMPLES, loaded
-from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, Visit
-from benchmarks.lab.precise_timer import Alarm
+from benchmarks.lab.load import SAMPLES, open_load
+from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, RequestOutcome
+from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, process, python, tree
-from benchmarks.lab.requests import consulted, merged
-from benchmarks.lab.response_reader import Answer
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.requests import check_consultation, check_bare_merge
+from benchmarks.lab.response_reader import ResponseReader
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.studies.overload import quantile, recovery_s
 
@@ -32,15 +32,15 @@ EMPTY = b"HTTP/1.1 404 Not Found\r\nCONTENT-LENGTH: 0\r\n\r\n"
 
 
 @asynccontextmanager
-async def alarms() -> AsyncIterator[Alarm]:
-    made = Alarm(asyncio.get_running_loop())
+async def alarms() -> AsyncIterator[PreciseTimer]:
+    made = PreciseTimer(asyncio.get_running_loop())
     try:
         yield made
     finally:
         made.close()
 
 
-async def emptied(made: Alarm) -> None:
+async def emptied(made: PreciseTimer) -> None:
     async with asyncio.timeout(10):
         while made:  # noqa: ASYNC110  # whatever is due says so itself
             await asyncio.sleep(0.001)
@@ -121,11 +121,11 @@ async def test_a_call_that_fails_takes_none_with_it() -> None:
 )
 def test_an_answer_ends_where_it_ends_however_it_is_cut(answer: bytes, status: int, body: bytes) -> None:
     for cut in range(1, len(answer)):
-        read = Answer()
+        read = ResponseReader()
         assert not read.feed(answer[:cut])
         assert read.feed(answer[cut:])
         assert (read.status, read.body()) == (status, body)
-    byte_by_byte = Answer()
+    byte_by_byte = ResponseReader()
     assert [byte_by_byte.feed(bytes([each])) for each in answer] == [False] * (len(answer) - 1) + [True]
     assert byte_by_byte.body() == body
 
@@ -135,7 +135,7 @@ def test_an_answer_ends_where_it_ends_however_it_is_cut(answer: bytes, status: i
 )
 def test_an_answer_that_is_not_what_it_says_is_refused(answer: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Answer().feed(answer)
+        ResponseReader().feed(answer)
 
 
 def test_a_histogram_takes_seconds_and_gives_milliseconds() -> None:
@@ -152,10 +152,10 @@ def test_a_histogram_takes_seconds_and_gives_milliseconds() -> None:
 
 def test_a_merge_is_looked_at_before_it_is_compared() -> None:
     whole = b'{"order":{"a":1},"merchant":{"a":1},"member":{"a":1},"card":{"a":1},"balance":{"a":1},"channel":{"a":1},"quota":{"a":1}'
-    assert merged(whole + b',"marketing":{"a":1}}') is None
-    assert merged(whole + b',"marketing":null}') == "without marketing"
-    assert merged(whole + b"}") == "without marketing"
-    assert consulted(b'{"sources":[{"name":"card","status":"TIMEOUT"}],"payable":true,"methods":[1]}') == "without card"
+    assert check_bare_merge(whole + b',"marketing":{"a":1}}') is None
+    assert check_bare_merge(whole + b',"marketing":null}') == "without marketing"
+    assert check_bare_merge(whole + b"}") == "without marketing"
+    assert check_consultation(b'{"sources":[{"name":"card","status":"TIMEOUT"}],"payable":true,"methods":[1]}') == "without card"
 
 
 class Server(asyncio.Protocol):
@@ -189,7 +189,7 @@ async def answering() -> AsyncIterator[int]:
 
 
 async def test_a_closed_loop_counts_every_answer_and_leaves_none_under_way() -> None:
-    async with answering() as port, loaded(port, [b"GET /ok\r\n\r\n"], connections=3) as load:
+    async with answering() as port, open_load(port, [b"GET /ok\r\n\r\n"], connections=3) as load:
         found = await load.closed(0.05)
         again = await load.closed(0.05)
     assert found.answered > 3
@@ -199,9 +199,9 @@ async def test_a_closed_loop_counts_every_answer_and_leaves_none_under_way() -> 
 
 
 async def test_who_finds_no_connection_waits_and_the_wait_counts() -> None:
-    async with answering() as port, loaded(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
+    async with answering() as port, open_load(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
         found = await load.open(100, 0.1, keep=True)
-    latencies = [visit.latency_s for visit in found.visits]
+    latencies = [outcome.latency_s for outcome in found.outcomes]
     assert len(latencies) > 4
     assert max(latencies) > 0.05 * (len(latencies) - 3)  # one after the other, and almost all came at once
 
@@ -209,8 +209,8 @@ async def test_who_finds_no_connection_waits_and_the_wait_counts() -> None:
 async def test_arrivals_are_the_same_for_the_same_seed() -> None:
     async def which(seed: int) -> list[int]:
         requests = [b"GET /%d\r\n\r\n" % n for n in range(50)]
-        async with answering() as port, loaded(port, requests, connections=1, seed=seed) as load:
-            return [visit.which for visit in (await load.open(500, 0.1, keep=True)).visits]
+        async with answering() as port, open_load(port, requests, connections=1, seed=seed) as load:
+            return [outcome.request for outcome in (await load.open(500, 0.1, keep=True)).outcomes]
 
     first, again, other = [await which(seed) for seed in (1, 1, 2)]
     assert first == again
@@ -219,7 +219,7 @@ async def test_arrivals_are_the_same_for_the_same_seed() -> None:
 
 async def test_what_is_refused_or_cut_off_is_counted_as_that_and_a_lost_connection_is_replaced() -> None:
     requests = [b"GET /cut\r\n\r\n", b"GET /refuses\r\n\r\n", b"GET /ok\r\n\r\n"]
-    async with answering() as port, loaded(port, requests, connections=64) as load:
+    async with answering() as port, open_load(port, requests, connections=64) as load:
         found = await load.open(300, 0.1)
         more = await load.open(300, 0.1)
     for each in (found, more):
@@ -230,7 +230,7 @@ async def test_what_is_refused_or_cut_off_is_counted_as_that_and_a_lost_connecti
 
 async def test_who_waits_too_long_goes_away_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.lab.load.PATIENCE_S", 0.06)
-    async with answering() as port, loaded(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
+    async with answering() as port, open_load(port, [b"GET /slow\r\n\r\n"], connections=1) as load:
         found = await load.arrive(200, 0.3)
         gone = found.statuses[NEVER_SENT]
         await load.rest()
@@ -245,7 +245,7 @@ async def test_the_first_answers_of_each_stretch_are_looked_at() -> None:
         seen.append(body)
         return "not it"
 
-    async with answering() as port, loaded(port, [b"GET /ok\r\n\r\n"], connections=2, check=check) as load:
+    async with answering() as port, open_load(port, [b"GET /ok\r\n\r\n"], connections=2, check=check) as load:
         await load.closed(0.05)
         again = await load.closed(0.05)
     assert set(seen) == {b"ok"}
@@ -286,8 +286,8 @@ def test_a_quick_lab_is_short_and_a_full_one_is_not(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
-    with upstream(Lab(tmp_path_factory.mktemp("lab"), quick=True), users=5) as running:
+def lean(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeanUpstream]:
+    with start_upstream(Lab(tmp_path_factory.mktemp("lab"), quick=True), users=5) as running:
         yield running
 
 
@@ -295,7 +295,7 @@ def ask(port: int, target: str, body: bytes = b"") -> bytes:
     head = f"{'POST' if body else 'GET'} {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
     async def once() -> bytes:
-        async with loaded(port, [head + body], connections=1, check=found.append) as load:
+        async with open_load(port, [head + body], connections=1, check=found.append) as load:
             await load.open(10_000, 0.001)
             return found[0] if found else b""
 
@@ -303,11 +303,11 @@ def ask(port: int, target: str, body: bytes = b"") -> bytes:
     return asyncio.run(once())
 
 
-def port_of(lean: Upstream, name: str) -> int:
+def port_of(lean: LeanUpstream, name: str) -> int:
     return int(lean.urls[name].rpartition(":")[2])
 
 
-def test_the_upstream_answers_for_every_source_and_counts_by_source(lean: Upstream) -> None:
+def test_the_upstream_answers_for_every_source_and_counts_by_source(lean: LeanUpstream) -> None:
     lean.behave(Behaviour())
     assert b'"u_100001"' in ask(port_of(lean, "card"), "/members/u_100001/cards")
     assert b'"answers":[{"ok":' in ask(port_of(lean, "card"), "/batch/cards", b'{"requests":[{"user_id":"u_100001"}]}')
@@ -318,7 +318,7 @@ def test_the_upstream_answers_for_every_source_and_counts_by_source(lean: Upstre
     assert not seen.held
 
 
-def test_the_upstream_holds_back_as_long_as_it_was_told_and_says_for_how_long_it_did(lean: Upstream) -> None:
+def test_the_upstream_holds_back_as_long_as_it_was_told_and_says_for_how_long_it_did(lean: LeanUpstream) -> None:
     lean.behave(Behaviour({"order": 20.0, "card": 1.0}))
     ask(port_of(lean, "order"), "/orders/o_100001")
     ask(port_of(lean, "card"), "/members/u_100001/cards")
@@ -328,22 +328,22 @@ def test_the_upstream_holds_back_as_long_as_it_was_told_and_says_for_how_long_it
     assert set(held) == {"order", "card"}
 
 
-def test_the_upstream_refuses_to_behave_as_nobody(lean: Upstream) -> None:
+def test_the_upstream_refuses_to_behave_as_nobody(lean: LeanUpstream) -> None:
     with pytest.raises(ValueError, match="no such sources: shop"):
         lean.behave(Behaviour(hanging=("shop",)))
 
 
 def test_recovery_is_the_first_window_in_which_all_were_served_as_soon_as_usual() -> None:
-    def visit(at_s: float, status: int = OK, latency_s: float = 0.01) -> Visit:
-        return Visit(at_s, 0, status, latency_s)
+    def outcome(at_s: float, status: int = OK, latency_s: float = 0.01) -> RequestOutcome:
+        return RequestOutcome(at_s, 0, status, latency_s)
 
-    calm = [visit(n / 100) for n in range(300)]
+    calm = [outcome(n / 100) for n in range(300)]
     assert recovery_s(calm, 1.0, 3.0, 0.01) == 0
-    assert recovery_s([*calm, visit(1.12, REFUSED)], 1.0, 3.0, 0.01) == pytest.approx(0.15)
+    assert recovery_s([*calm, outcome(1.12, REFUSED)], 1.0, 3.0, 0.01) == pytest.approx(0.15)
     assert recovery_s(
-        [*calm, *(visit(1 + n / 100, latency_s=0.05) for n in range(50))], 1.0, 3.0, 0.01
+        [*calm, *(outcome(1 + n / 100, latency_s=0.05) for n in range(50))], 1.0, 3.0, 0.01
     ) == pytest.approx(0.5)
-    assert recovery_s([visit(n / 100, REFUSED) for n in range(300)], 1.0, 3.0, 0.01) is None
+    assert recovery_s([outcome(n / 100, REFUSED) for n in range(300)], 1.0, 3.0, 0.01) is None
     assert recovery_s([], 1.0, 3.0, 0.01) is None
     assert quantile([], 0.99) == 0
     assert quantile(range(100), 0.99) == 99

@@ -1,4 +1,4 @@
-"""What the studies of mechanisms make of what they saw: decided on made-up stretches, with no process and no load."""
+"""What the studies of mechanisms make of what they saw: decided on made-up intervals, with no process and no load."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from random import Random
 import pytest
 import uvloop
 
-from benchmarks.lab.arrivals import at_random
-from benchmarks.lab.load_results import OK, Stretch, Visit
+from benchmarks.lab.arrivals import arrive_at_random
+from benchmarks.lab.load_results import OK, LoadInterval, RequestOutcome
 from benchmarks.results import Figure
-from benchmarks.studies.ablation import Tried
-from benchmarks.studies.hang import PER_S, WINDOW_S, Taken, worst
+from benchmarks.studies.ablation import MechanismResult
+from benchmarks.studies.hang import PER_S, WINDOW_S, HangRound, worst
 from benchmarks.studies.mechanisms import MECHANISMS
 
 HEALED_S = 3.0
 
 
-def taken(slow_until_s: float, *, slow_again_at_s: float = math.inf, calls: tuple[int, ...] = ()) -> Taken:
+def taken(slow_until_s: float, *, slow_again_at_s: float = math.inf, calls: tuple[int, ...] = ()) -> HangRound:
     """A consultation every 10 ms from a second before to three after it hung: 5 ms, or 90."""
-    stretch = Stretch(keep=True)
+    interval = LoadInterval(keep=True)
     for tick in range(-100, 300):
         at_s = tick / 100
         slow = 0 <= at_s < slow_until_s or slow_again_at_s <= at_s < slow_again_at_s + WINDOW_S
-        stretch.count(Visit(1_000 + at_s + 1e-6, 0, OK, 0.09 if slow else 0.005))
+        interval.count(RequestOutcome(1_000 + at_s + 1e-6, 0, OK, 0.09 if slow else 0.005))
     asked = [(HEALED_S + place * WINDOW_S, count) for place, count in enumerate(calls)]
-    return Taken(stretch, 1_000, HEALED_S, asked)
+    return HangRound(interval, 1_000, HEALED_S, asked)
 
 
 def test_it_is_normal_again_from_the_first_of_five_windows_that_are() -> None:
@@ -59,7 +59,7 @@ def test_the_percentiles_are_of_the_time_that_is_meant() -> None:
 
 def test_a_mechanism_that_had_nothing_to_do_has_no_ratio() -> None:
     mechanism = MECHANISMS[0]
-    tried = Tried(mechanism, {mechanism.shown: Figure.of(0, 4)}, {mechanism.shown: Figure.of(1, 1)})
+    tried = MechanismResult(mechanism, {mechanism.shown: Figure.of(0, 4)}, {mechanism.shown: Figure.of(1, 1)})
     assert math.isnan(tried.ratio.rounds[0])
     assert tried.ratio.rounds[1] == 0.25
 
@@ -67,7 +67,7 @@ def test_a_mechanism_that_had_nothing_to_do_has_no_ratio() -> None:
 def test_arrivals_are_as_many_as_asked_for_and_the_same_for_the_same_seed() -> None:
     def due(seed: int) -> list[float]:
         found: list[float] = []
-        uvloop.run(at_random(1_000, 0.2, Random(seed), found.append))
+        uvloop.run(arrive_at_random(1_000, 0.2, Random(seed), found.append))
         return [later - found[0] for later in found]
 
     first, again, other = due(1), due(1), due(2)

@@ -19,9 +19,9 @@ import pytest
 
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
-from benchmarks.lab.upstream import Upstream, upstream
+from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
-from benchmarks.lean_upstream import FIRST, PROMOTIONS
+from benchmarks.lean_upstream import FIRST_USER, PROMOTIONS
 from benchmarks.peers import PEERS, Peer, versions
 from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.sandbox import World
@@ -38,8 +38,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
 
 
 @pytest.fixture(scope="module")
-def sources(lab: Lab) -> Iterator[Upstream]:
-    with upstream(lab, users=USERS) as found:
+def sources(lab: Lab) -> Iterator[LeanUpstream]:
+    with start_upstream(lab, users=USERS) as found:
         yield found
 
 
@@ -52,7 +52,7 @@ def peer(request: pytest.FixtureRequest) -> Peer:
 
 
 @pytest.fixture(scope="module")
-def served(peer: Peer, lab: Lab, sources: Upstream) -> Iterator[Served]:
+def served(peer: Peer, lab: Lab, sources: LeanUpstream) -> Iterator[Served]:
     with peer.start(lab, sources.urls) as found:
         yield found
 
@@ -73,7 +73,7 @@ def consult(connection: http.client.HTTPConnection, n: int) -> dict[str, Any]:
     return merged
 
 
-def straight(sources: Upstream, n: int) -> dict[str, Any]:
+def straight(sources: LeanUpstream, n: int) -> dict[str, Any]:
     """What the eight say when they are asked one by one; None where one knows nothing."""
     asked = CROWD.consult_request(n)
     user, merchant, amount = asked["user_id"], asked["merchant_id"], asked["amount"]
@@ -98,51 +98,51 @@ def get(connection: http.client.HTTPConnection, target: str) -> Any:
     return json.loads(read) if answer.status == 200 else None
 
 
-def test_it_gives_what_the_eight_say_twice_over_one_connection(served: Served, sources: Upstream) -> None:
+def test_it_gives_what_the_eight_say_twice_over_one_connection(served: Served, sources: LeanUpstream) -> None:
     with connected(served.port) as connection:
         connection.connect()
         first_socket = connection.sock
-        for n in (FIRST + 1, FIRST + 2):
+        for n in (FIRST_USER + 1, FIRST_USER + 2):
             said = straight(sources, n)
             assert all(said.values())
             assert consult(connection, n) == said
         assert connection.sock is first_socket
 
 
-def test_many_at_once_each_get_their_own(served: Served, sources: Upstream) -> None:
+def test_many_at_once_each_get_their_own(served: Served, sources: LeanUpstream) -> None:
     def one(n: int) -> dict[str, Any]:
         with connected(served.port) as connection:
             return consult(connection, n)
 
-    users = range(FIRST + 3, FIRST + 3 + AT_ONCE)
+    users = range(FIRST_USER + 3, FIRST_USER + 3 + AT_ONCE)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = list(pool.map(one, users))
     assert found == [straight(sources, n) for n in users]
 
 
-def test_what_a_source_does_not_know_is_null(served: Served, sources: Upstream) -> None:
+def test_what_a_source_does_not_know_is_null(served: Served, sources: LeanUpstream) -> None:
     with connected(served.port) as connection:
-        said = straight(sources, FIRST + USERS)
+        said = straight(sources, FIRST_USER + USERS)
         assert said["order"] is None
-        assert consult(connection, FIRST + USERS) == said
+        assert consult(connection, FIRST_USER + USERS) == said
 
 
-def test_it_asks_all_at_the_same_time(served: Served, sources: Upstream) -> None:
+def test_it_asks_all_at_the_same_time(served: Served, sources: LeanUpstream) -> None:
     sources.behave(Behaviour(delay_ms=dict.fromkeys(SOURCE_NAMES, 100)))
     with connected(served.port) as connection:
         began = time.perf_counter()
-        consult(connection, FIRST + 36)
+        consult(connection, FIRST_USER + 36)
         took_ms = (time.perf_counter() - began) * 1000
     sources.behave(Behaviour())
     assert 100 <= took_ms < 350
 
 
-def test_it_asks_again_only_what_it_does_not_cache(peer: Peer, served: Served, sources: Upstream) -> None:
+def test_it_asks_again_only_what_it_does_not_cache(peer: Peer, served: Served, sources: LeanUpstream) -> None:
     sources.behave(Behaviour())
     with connected(served.port) as connection:
-        first, second = consult(connection, FIRST + 37), consult(connection, FIRST + 37)
+        first, second = consult(connection, FIRST_USER + 37), consult(connection, FIRST_USER + 37)
     calls = sources.seen().calls
-    assert first == second == straight(sources, FIRST + 37)
+    assert first == second == straight(sources, FIRST_USER + 37)
     assert {name for name in SOURCE_NAMES if calls[name] < 2} == (CACHED if peer.caches else set())
 
 

@@ -15,17 +15,17 @@ from rich.console import Console
 
 import benchmarks.__main__ as command
 from benchmarks import isolated_study, suite
-from benchmarks.bars import BARS, Bar, Judged, Verdict, against, count, judge, limit
-from benchmarks.machine import found as this_machine
+from benchmarks.bars import BARS, Bar, BarResult, Verdict, round_against_us, summary, judge, limit_text
+from benchmarks.machine import describe as this_machine
 from benchmarks.peers import versions
 from benchmarks.report import headline, page, terminal
-from benchmarks.report.bar_strip import strip
-from benchmarks.report.progress import Shown
-from benchmarks.report.text_format import plain, spread_of
-from benchmarks.results import Bars, Figure, Finding, Line, Lines, Machine, Results, Row, Table
+from benchmarks.report.bar_strip import strip_svg
+from benchmarks.report.progress import ProgressLine
+from benchmarks.report.text_format import format_number, format_spread
+from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Machine, Results, Row, Table
 
 LOWER = Bar("latency", "latency", "added_ms.p99", 4.0, 1.0, "ms")
-HIGHER = Bar("goodput", "overload", "overload.goodput", 0.9, 0.97, higher=True)
+HIGHER = Bar("goodput", "overload", "overload.goodput", 0.9, 0.97, higher_is_better=True)
 MACHINE = Machine("a <fast> processor", 2, "Linux", {"Python": "3.11.2"})
 
 
@@ -53,7 +53,7 @@ COST = Finding(
         )
     ],
     drawings=[
-        Bars(
+        BarChart(
             "beside <others>",
             "µs",
             ["us", "them", "gone"],
@@ -61,7 +61,7 @@ COST = Finding(
             ours=["us"],
             marks={"aim": 3.0},
         ),
-        Lines(
+        LineChart(
             "one point, & none",
             "load",
             "ms",
@@ -74,11 +74,11 @@ COST = Finding(
             y_logarithmic=True,
             marks={"deadline": 150.0, "nothing": 0.0},
         ),
-        Lines("the tail", "percentile", "ms", [Line("us", [(x, Figure.of(x)) for x in (50.0, 90.0, 99.0, 99.9)])]),
+        LineChart("the tail", "percentile", "ms", [Line("us", [(x, Figure.of(x)) for x in (50.0, 90.0, 99.0, 99.9)])]),
     ],
     notes=["12 of 3,000 were <not> answered."],
 )
-FAILED = suite.failed("hang", "RuntimeError: <no> nginx")
+FAILED = suite.failed_finding("hang", "RuntimeError: <no> nginx")
 
 
 # Bars
@@ -94,16 +94,16 @@ FAILED = suite.failed("hang", "RuntimeError: <no> nginx")
         (HIGHER, (0.9,), Verdict.MET, False),
         (HIGHER, (0.8999,), Verdict.MISSED, False),
         (HIGHER, (0.85, 0.95, 0.99), Verdict.MET, True),
-        (LOWER._replace(always=True), (3.0, 3.5, 4.2), Verdict.MISSED, True),
-        (HIGHER._replace(always=True), (0.85, 0.95, 0.99), Verdict.MISSED, True),
-        (LOWER._replace(now=5.0, always=True), (-40.0, -3.0, 4.9), Verdict.MET, False),
+        (LOWER._replace(every_round=True), (3.0, 3.5, 4.2), Verdict.MISSED, True),
+        (HIGHER._replace(every_round=True), (0.85, 0.95, 0.99), Verdict.MISSED, True),
+        (LOWER._replace(now=5.0, every_round=True), (-40.0, -3.0, 4.9), Verdict.MET, False),
     ],
 )
 def test_a_bar_is_met_by_the_median_or_where_it_says_so_by_the_worst_round(
     bar: Bar, rounds: tuple[float, ...], verdict: Verdict, crosses: bool
 ) -> None:
-    judged = Judged(bar, Figure(rounds))
-    assert (judged.verdict, judged.crosses) == (verdict, crosses)
+    judged = BarResult(bar, Figure(rounds))
+    assert (judged.verdict, judged.spans_bar) == (verdict, crosses)
 
 
 def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
@@ -115,47 +115,47 @@ def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
         "not found: see its notes",
     )
     assert judged["hang.normal_after_s"].why == "its study failed"
-    assert (judged["soak.flat"].why, judged["soak.flat"].found, judged["soak.flat"].away) == ("not run", "", "")
-    told = count(list(judged.values()))
+    assert (judged["soak.flat"].why, judged["soak.flat"].value_text, judged["soak.flat"].distance) == ("not run", "", "")
+    told = summary(list(judged.values()))
     assert (
         told == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; in 1 not every round says the same"
     )
 
 
 def test_rounding_is_against_us() -> None:
-    assert against(1.5001, higher=False) == "1.51"
-    assert against(0.8999, higher=True) == "0.899"
-    assert against(-45.04, higher=False) == "−45.0"
-    assert against(12_345.2, higher=False) == "12,346"
-    assert against(0.0, higher=True) == "0"
+    assert round_against_us(1.5001, higher_is_better=False) == "1.51"
+    assert round_against_us(0.8999, higher_is_better=True) == "0.899"
+    assert round_against_us(-45.04, higher_is_better=False) == "−45.0"
+    assert round_against_us(12_345.2, higher_is_better=False) == "12,346"
+    assert round_against_us(0.0, higher_is_better=True) == "0"
     # What is exact stays exact, though 0.9 is none of the floats.
-    assert (against(0.9, higher=True), against(0.3, higher=False)) == ("0.900", "0.300")
+    assert (round_against_us(0.9, higher_is_better=True), round_against_us(0.3, higher_is_better=False)) == ("0.900", "0.300")
 
 
 def test_the_distance_from_the_goal_is_told() -> None:
-    assert Judged(LOWER, Figure.of(2.0)).away == "2.00 × the goal"
-    assert Judged(LOWER, Figure.of(1.0)).away == "reached"
-    assert Judged(HIGHER, Figure.of(0.93)).away == "0.958 × the goal"
-    assert Judged(LOWER._replace(goal=None), Figure.of(9.0)).away == ""
-    assert (limit(LOWER, 4.0), limit(HIGHER, 0.97), limit(LOWER, None)) == ("≤ 4 ms", "≥ 0.97", "")
+    assert BarResult(LOWER, Figure.of(2.0)).distance == "2.00 × the goal"
+    assert BarResult(LOWER, Figure.of(1.0)).distance == "reached"
+    assert BarResult(HIGHER, Figure.of(0.93)).distance == "0.958 × the goal"
+    assert BarResult(LOWER._replace(goal=None), Figure.of(9.0)).distance == ""
+    assert (limit_text(LOWER, 4.0), limit_text(HIGHER, 0.97), limit_text(LOWER, None)) == ("≤ 4 ms", "≥ 0.97", "")
 
 
 def test_every_bar_belongs_to_a_study_of_the_suite() -> None:
     assert {bar.study for bar in BARS} <= {study.name for study in suite.STUDIES}
     assert len({bar.key for bar in BARS}) == len(BARS)
     # Whoever is as good as the goal has met the bar.
-    assert all(Judged(bar, Figure.of(bar.goal)).verdict is Verdict.MET for bar in BARS if bar.goal is not None)
+    assert all(BarResult(bar, Figure.of(bar.goal)).verdict is Verdict.MET for bar in BARS if bar.goal is not None)
 
 
 def test_in_a_strip_better_is_to_the_left_whichever_way_is_better() -> None:
-    def at(judged: Judged) -> float:
-        return float(re.findall(r'cx="([\d.]+)"', strip(judged))[0])
+    def at(judged: BarResult) -> float:
+        return float(re.findall(r'cx="([\d.]+)"', strip_svg(judged))[0])
 
     assert (
-        at(Judged(LOWER, Figure.of(2.0))) < at(Judged(LOWER, Figure.of(4.0))) == 75 < at(Judged(LOWER, Figure.of(8.0)))
+        at(BarResult(LOWER, Figure.of(2.0))) < at(BarResult(LOWER, Figure.of(4.0))) == 75 < at(BarResult(LOWER, Figure.of(8.0)))
     )
-    assert at(Judged(HIGHER, Figure.of(0.95))) < 75 < at(Judged(HIGHER, Figure.of(0.5)))
-    assert strip(Judged(LOWER, Figure.of(-1.0, 2.0, 3.0))) == strip(Judged(LOWER, None)) == ""
+    assert at(BarResult(HIGHER, Figure.of(0.95))) < 75 < at(BarResult(HIGHER, Figure.of(0.5)))
+    assert strip_svg(BarResult(LOWER, Figure.of(-1.0, 2.0, 3.0))) == strip_svg(BarResult(LOWER, None)) == ""
 
 
 # As data
@@ -175,16 +175,16 @@ def test_older_findings_stand_beside_new_ones_with_their_own_date(tmp_path: Path
     old = results(
         COST, msgspec.structs.replace(FAILED, failed="", about="fine"), at="2025-12-01T00:00:00+00:00", machine=then
     )
-    merged = suite.merged(results(FAILED), old)
+    merged = suite.merge(results(FAILED), old)
     assert [(finding.name, finding.at, bool(finding.failed)) for finding in merged.findings] == [
         ("cost", "2025-12-01T00:00:00+00:00", False),
         ("hang", "", True),
     ]
     assert merged.findings[0].notes[-1] == "Measured with Python 3.11.1."
     with pytest.raises(ValueError, match="another machine"):
-        suite.merged(results(machine=Machine("another", 2, "Linux", {})), old)
+        suite.merge(results(machine=Machine("another", 2, "Linux", {})), old)
     with pytest.raises(ValueError, match="quick"):
-        suite.merged(results(quick=True), old)
+        suite.merge(results(quick=True), old)
 
 
 # What a person sees
@@ -286,14 +286,14 @@ def test_the_headline_is_only_of_what_was_measured() -> None:
 
 
 def test_figures_in_tables_have_no_exponents() -> None:
-    assert (plain(36_293.4), plain(1_149.3), plain(0.90974), plain(-44.0), plain(99.96)) == (
+    assert (format_number(36_293.4), format_number(1_149.3), format_number(0.90974), format_number(-44.0), format_number(99.96)) == (
         "36,293",
         "1,149",
         "0.9097",
         "−44",
         "99.96",
     )
-    assert (spread_of(Figure.of(1_096.0, 1_206.2)), spread_of(Figure.of(2.0, 2.0))) == ("1,096 to 1,206", "")
+    assert (format_spread(Figure.of(1_096.0, 1_206.2)), format_spread(Figure.of(2.0, 2.0))) == ("1,096 to 1,206", "")
 
 
 def test_the_terminal_shows_tables_notes_and_bars() -> None:
@@ -324,7 +324,7 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     package = tmp_path / "some_studies"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    body = "from benchmarks.results import Figure, Finding\ndef measure(lab):\n lab.say('measuring')\n lab.skip('no nginx here')\n"
+    body = "from benchmarks.results import Figure, Finding\ndef measure(lab):\n lab.report('measuring')\n lab.skip('no nginx here')\n"
     (package / "wire.py").write_text(
         body + " return Finding('wire', 'The wire', 'about', 0, {'x': Figure.of(1.0)}, notes=['a note'])\n"
     )
@@ -361,8 +361,8 @@ def test_whoever_interrupts_keeps_what_was_found_before(capsys: pytest.CaptureFi
             raise KeyboardInterrupt
         return COST
 
-    studies = suite.chosen(["cost", "latency", "wire"])
-    with Shown(Console(), studies, quick=True) as shown:
+    studies = suite.select_studies(["cost", "latency", "wire"])
+    with ProgressLine(Console(), studies, quick=True) as shown:
         found = suite.run(studies, shown, measure)
     assert [(finding.name, finding.failed) for finding in found] == [("cost", ""), ("latency", suite.INTERRUPTED)]
     assert "interrupted" in capsys.readouterr().out
@@ -387,8 +387,8 @@ def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, drawn = tmp_path / "kept.json", tmp_path / "deep" / "picture.svg"
-    lines = Lines("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
-    bars = Bars("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
+    lines = LineChart("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
+    bars = BarChart("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
     suite.write(
         results(Finding("cost", "", "", 1.0, drawings=[bars]), Finding("latency", "", "", 1.0, drawings=[lines])), file
     )
@@ -401,8 +401,8 @@ def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(
 
 
 def test_the_soak_runs_only_when_it_is_named() -> None:
-    assert "soak" not in [study.name for study in suite.chosen([])]
-    assert [study.name for study in suite.chosen(["soak", "cost"])] == ["cost", "soak"]
+    assert "soak" not in [study.name for study in suite.select_studies([])]
+    assert [study.name for study in suite.select_studies(["soak", "cost"])] == ["cost", "soak"]
 
 
 @pytest.mark.parametrize(

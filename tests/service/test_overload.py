@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import pytest
 
-from benchmarks.lab.load import loaded
-from benchmarks.lab.load_results import REFUSED, Visit
+from benchmarks.lab.load import open_load
+from benchmarks.lab.load_results import REFUSED, RequestOutcome
 from tests.support.command_processes import ROOT
 from tests.web.offers import BODY
 
@@ -36,9 +36,9 @@ PRIORITIES = ("high", "normal", "normal", "normal", "low")
 class Course(NamedTuple):
     """What came of everybody, and what /healthz said meanwhile."""
 
-    before: list[Visit]
-    during: list[Visit]
-    after: list[Visit]
+    before: list[RequestOutcome]
+    during: list[RequestOutcome]
+    after: list[RequestOutcome]
     end_s: float
     health: list[bytes]
 
@@ -47,8 +47,8 @@ class Course(NamedTuple):
         return sum(in_time(each) for each in those) / len(those)
 
 
-def in_time(visit: Visit) -> bool:
-    return visit.status == 200 and visit.latency_s <= DEADLINE_S
+def in_time(outcome: RequestOutcome) -> bool:
+    return outcome.status == 200 and outcome.latency_s <= DEADLINE_S
 
 
 @contextlib.contextmanager
@@ -94,17 +94,17 @@ async def health(port: int, seconds: float) -> list[bytes]:
 
 async def run(port: int) -> Course:
     await listening(port)
-    async with loaded(port, requests(), connections=CONNECTIONS) as load:
+    async with open_load(port, requests(), connections=CONNECTIONS) as load:
         before = await load.open(CAPACITY_PER_S * CALM, 1.0, keep=True)
         during, well = await asyncio.gather(load.arrive(CAPACITY_PER_S * 3, SECONDS, keep=True), health(port, SECONDS))
         end_s = time.perf_counter()
         late = await load.open(CAPACITY_PER_S * CALM, 2 * RECOVERY_S, keep=True)
-    everybody = [*during.visits, *late.visits]
-    visits, after = (
+    everybody = [*during.outcomes, *late.outcomes]
+    outcomes, after = (
         [each for each in everybody if each.at_s < end_s],
         [each for each in everybody if each.at_s >= end_s],
     )
-    return Course(before.visits, visits, after, end_s, well)
+    return Course(before.outcomes, outcomes, after, end_s, well)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +113,8 @@ def course() -> Course:
         return asyncio.run(run(port))
 
 
-def share_served(visits: list[Visit]) -> float:
-    return sum(each.status == 200 for each in visits) / len(visits)
+def share_served(outcomes: list[RequestOutcome]) -> float:
+    return sum(each.status == 200 for each in outcomes) / len(outcomes)
 
 
 def test_before_it_hardly_anybody_is_refused(course: Course) -> None:
