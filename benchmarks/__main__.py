@@ -1,4 +1,5 @@
-"""`python -m benchmarks`: runs the studies, shows how they stand against the bars, and writes results.json and report.html."""
+"""`python -m benchmarks`: run the studies, compare them with the bars, write results.json and
+report.html."""
 
 from __future__ import annotations
 
@@ -29,37 +30,39 @@ OUT = Path(__file__).parent / "out"
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="studies to run; without: all but the soak, which takes ten minutes"
+        "names", nargs="*", metavar="NAME", help="studies to run; default: all except the soak, which takes ten minutes"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="under two minutes, to see that it works; the figures mean nothing"
-    )
-    parser.add_argument("--rounds", type=int, default=0, metavar="N", help="instead of 5, or 1 when quick")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIRECTORY", help="where results.json and report.html go (benchmarks/out)"
-    )
-    parser.add_argument("--merge", type=Path, metavar="FILE", help="take from older results what is not run_studies now")
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="measure nothing: draw the report of these results again"
+        "--quick", action="store_true", help="under two minutes, to check that it works; the figures mean nothing"
     )
     parser.add_argument(
-        "--picture", type=Path, metavar="FILE", help="also draw the picture of the README, .svg or .png"
+        "--rounds", type=int, default=0, metavar="N", help="rounds of each figure (5, or 1 with --quick)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIRECTORY", help="directory for results.json and report.html (benchmarks/out)"
+    )
+    parser.add_argument(
+        "--merge", type=Path, metavar="FILE", help="add the studies of older results that do not run now"
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="measure nothing; draw the report of these results again"
+    )
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="also draw the picture for the README, .svg or .png"
     )
     parser.add_argument(
         "--profile",
         type=Path,
         metavar="FILE",
-        help="with the study `cost` alone: a profile of the service while it runs",
+        help="only with the study `cost`: write a flame graph of the service under load",
     )
     parser.add_argument(
         "--before",
         metavar="REV",
-        help="with the study `cost` alone: measure this git revision beside the working tree, and no peers",
+        help="only with the study `cost`: compare this git revision with the working tree, without the peers",
     )
-    parser.add_argument(
-        "--require-peers", action="store_true", help="do not begin unless everything to compare with is installed"
-    )
-    parser.add_argument("--list", action="store_true", help="name the studies and the peers, and do nothing")
+    parser.add_argument("--require-peers", action="store_true", help="fail at the start unless all peers are installed")
+    parser.add_argument("--list", action="store_true", help="list the studies and the peers, and exit")
     return parser
 
 
@@ -68,11 +71,11 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     args.command = shlex.join(["python", "-m", "benchmarks", *argv])
     if args.rounds < 0 or (args.profile and args.names != ["cost"]) or (args.report and args.names):
-        parser.error("--rounds is 1 or more; --profile goes with the study `cost` alone; --report goes without studies")
+        parser.error("--rounds is 1 or more; --profile needs the study `cost` alone; --report takes no studies")
     if args.picture and args.picture.suffix not in (".svg", ".png"):
-        parser.error("--picture is an .svg or a .png")
+        parser.error("--picture takes an .svg or a .png file")
     if args.before is not None and (args.names != ["cost"] or args.profile):
-        parser.error("--before goes with the study `cost` alone, and without --profile")
+        parser.error("--before needs the study `cost` alone and excludes --profile")
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if args.list:
         return list_all(console)
@@ -81,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     if args.require_peers and not all_present(console):
         return 1
     try:
-        # All that may be wrong with what was given is known before anything is run_studies.
+        # Reject bad arguments before the first measurement.
         args.revision = None if args.before is None else revision.find(args.before)
         studies = [suite.BEFORE] if args.revision else suite.select_studies(args.names)
         base = suite.read(args.report) if args.report else empty_results(args)
@@ -89,22 +92,24 @@ def main(argv: Sequence[str]) -> int:
         if older:
             suite.merge(base, older)
     except KeyError as unknown:
-        parser.error(f"no study is called {', '.join(unknown.args)}; --list names them")
+        parser.error(f"unknown studies: {', '.join(unknown.args)}; --list names them")
     except (OSError, ValueError, msgspec.MsgspecError) as problem:
         parser.error(str(problem))
     results = base if args.report else msgspec.structs.replace(base, findings=run_studies(studies, args, console))
     if args.revision and any(finding.failed for finding in results.findings):
-        return 1  # the reason is shown, and there is no figure to publish
+        return 1  # the reason is on the screen, and there are no figures to publish
     return publish(suite.merge(results, older) if older else results, args, console)
 
 
 def empty_results(args: argparse.Namespace) -> Results:
-    """Before anything is run_studies."""
     return Results(suite.now(), args.command, args.quick, machine.describe(versions()), [])
 
 
 def run_studies(studies: Sequence[suite.Study], args: argparse.Namespace, console: Console) -> list[Finding]:
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch, ProgressLine(console, studies, args.quick) as shown:
+    with (
+        tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch,
+        ProgressLine(console, studies, args.quick) as shown,
+    ):
         run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision)
         return suite.run(
             studies, shown, lambda name, say: measure(name, replace(run, directory=run.directory / name), say)
@@ -112,7 +117,7 @@ def run_studies(studies: Sequence[suite.Study], args: argparse.Namespace, consol
 
 
 def publish(results: Results, args: argparse.Namespace, console: Console) -> int:
-    """Shows and writes; 1 where a study failed."""
+    """Show and write the results. Returns 1 if a study failed."""
     out = args.out or (args.report.parent if args.report else OUT)
     new = args.merge or not args.report
     if new:
@@ -120,7 +125,8 @@ def publish(results: Results, args: argparse.Namespace, console: Console) -> int
     judged = judge(results)
     show(results, judged, console)
     console.print(f"\n {out / 'results.json'}" if new else "", highlight=False, soft_wrap=True)
-    from benchmarks.report import page, picture  # noqa: PLC0415 - they bring matplotlib, and all that comes before can do without
+    # Both import matplotlib, which nothing before needs.
+    from benchmarks.report import page, picture  # noqa: PLC0415 - see above
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page.page(results, judged), "utf-8")

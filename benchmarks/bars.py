@@ -1,6 +1,6 @@
-"""What the engine has promised, as a table of bars, and how what was found stands against each.
+"""The performance bars, and how the measured figures compare with them.
 
-Measures nothing and draws nothing. Whatever is rounded here is rounded against us.
+All rounding here is against us.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from benchmarks.results import Figure, Results
 
 
 class Bar(NamedTuple):
-    """`now`: what has to hold; `goal`: where we are going. `every_round`: the worst round judged_value, not the median."""
+    """`now`: the limit that must hold.
+
+    `goal`: the target. `every_round`: the worst round counts.
+    """
 
     what: str
     study: str
@@ -54,7 +57,7 @@ BARS: Sequence[Bar] = (
     Bar(_ADDED + "p99", "latency", "added_ms.p99", 4.0, 1.0, "ms"),
     Bar("1 % of calls 12 × slower: p99 with hedges ÷ without", "stragglers", "stragglers.p99_ratio", 0.5, 0.25),
     Bar(
-        "The calls that this takes beyond the first ones",
+        "Extra calls by these hedges",
         "stragglers",
         "stragglers.extra_calls_percent",
         5.0,
@@ -70,17 +73,24 @@ BARS: Sequence[Bar] = (
         "ms",
         every_round=True,
     ),
-    Bar("A source hangs: until p50 is normal again", "hang", "hang.normal_after_s", 2.0, None, "s"),
-    Bar("Three times the capacity offered: goodput ÷ peak", "overload", "overload.goodput", 0.9, 0.97, higher_is_better=True),
+    Bar("A source hangs: time until p50 is normal", "hang", "hang.normal_after_s", 2.0, None, "s"),
     Bar(
-        "The same: p99 of the admitted (twice the deadline at most)",
+        "Three times the capacity offered: goodput ÷ peak",
+        "overload",
+        "overload.goodput",
+        0.9,
+        0.97,
+        higher_is_better=True,
+    ),
+    Bar(
+        "The same: p99 of admitted requests (at most twice the deadline)",
         "overload",
         "overload.admitted_p99_ms",
         300.0,
         None,
         "ms",
     ),
-    Bar("The same: p99 of the refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
+    Bar("The same: p99 of refusals", "overload", "overload.refused_p99_ms", 5.0, None, "ms"),
     Bar("CPU per extra source", "sources", "sources.cost_us", 45.0, 30.0, "µs"),
     Bar(
         "Ten minutes at half load: memory, sockets and timers are flat (1: yes)",
@@ -101,7 +111,7 @@ class Verdict(Enum):
 
 
 class BarResult(NamedTuple):
-    """A bar beside what was found. `why`: of a bar that was not measured, the reason as far as it is known."""
+    """A bar with the measured figure. `why`: the reason if it was not measured, where known."""
 
     bar: Bar
     figure: Figure | None
@@ -109,7 +119,7 @@ class BarResult(NamedTuple):
 
     @property
     def judged_value(self) -> float | None:
-        """The value that is judged."""
+        """The value compared with the bar: the median, or the worst round."""
         if self.figure is None:
             return None
         if not self.bar.every_round:
@@ -124,26 +134,30 @@ class BarResult(NamedTuple):
 
     @property
     def spans_bar(self) -> bool:
-        """Some rounds are on the other side of the bar: another run might say otherwise."""
+        """True if some rounds are on the other side of the bar: another run may differ."""
         if self.figure is None:
             return False
         return _reaches(self.bar, self.figure.low, self.bar.now) != _reaches(self.bar, self.figure.high, self.bar.now)
 
     @property
     def value_text(self) -> str:
-        return "" if self.judged_value is None else round_against_us(self.judged_value, higher_is_better=self.bar.higher_is_better)
+        return (
+            ""
+            if self.judged_value is None
+            else round_against_us(self.judged_value, higher_is_better=self.bar.higher_is_better)
+        )
 
     @property
     def spread(self) -> str:
         if self.figure is None or self.figure.low == self.figure.high:
             return ""
-        return (
-            f"{round_against_us(self.figure.low, higher_is_better=self.bar.higher_is_better)} to {round_against_us(self.figure.high, higher_is_better=self.bar.higher_is_better)}"
-        )
+        higher = self.bar.higher_is_better
+        low, high = (round_against_us(value, higher_is_better=higher) for value in (self.figure.low, self.figure.high))
+        return f"{low} to {high}"
 
     @property
     def distance(self) -> str:
-        """How far from where we are going."""
+        """The distance from the goal."""
         bar, value = self.bar, self.judged_value
         if value is None or bar.goal is None:
             return ""
@@ -161,7 +175,7 @@ def judge(results: Results) -> list[BarResult]:
 
 
 def round_against_us(value: float, *, higher_is_better: bool, digits: int = 3) -> str:
-    """So many significant digits, rounded so that it never looks better than it is."""
+    """Format with `digits` significant digits, rounded so that it never looks better than it is."""
     exact = Decimal(repr(value))
     if not exact:
         return "0"
@@ -176,11 +190,12 @@ def limit_text(bar: Bar, value: float | None) -> str:
 
 
 def summary(judged: Sequence[BarResult]) -> str:
-    """In one sentence."""
+    """Summarise the results in one sentence."""
     counts = {verdict: sum(result.verdict is verdict for result in judged) for verdict in Verdict}
-    sentence = f"{counts[Verdict.MET]} of {len(judged)} bars met, {counts[Verdict.MISSED]} missed, {counts[Verdict.NOT_MEASURED]} not measured"
+    met, missed, absent = (counts[verdict] for verdict in (Verdict.MET, Verdict.MISSED, Verdict.NOT_MEASURED))
+    sentence = f"{met} of {len(judged)} bars met, {missed} missed, {absent} not measured"
     spanning = sum(result.spans_bar for result in judged)
-    return f"{sentence}; in {spanning} not every round says the same" if spanning else sentence
+    return f"{sentence}; {spanning} differ between rounds" if spanning else sentence
 
 
 def _reaches(bar: Bar, value: float, mark: float) -> bool:
@@ -188,7 +203,7 @@ def _reaches(bar: Bar, value: float, mark: float) -> bool:
 
 
 def _reason(failed: str) -> str:
-    return "its study failed" if failed else "not found: see its notes"
+    return "its study failed" if failed else "absent: see the notes of its study"
 
 
 def _why(bar: Bar, found: Mapping[str, Figure], reasons: Mapping[str, str]) -> str:

@@ -1,6 +1,6 @@
-"""One study in a process of its own: what it leaves behind (heap, settings of the collector, the core it sat on) is not the next one's.
+"""Run one study in its own process, so that heap, collector settings and core affinity do not leak.
 
-Whatever goes wrong in it is a finding that says so.
+Any failure becomes a finding with the reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ from benchmarks.non_finite import without_non_finite
 from benchmarks.results import Finding
 from benchmarks.suite import Run, failed_finding
 
-# What comes through the pipe: lines of progress, and the finding at the end.
+# Sent through the pipe: lines of progress, and at the end the finding.
 _Message: TypeAlias = str | Finding
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 def measure(name: str, run: Run, report: Callable[[str], None], package: str = "benchmarks.studies") -> Finding:
-    """Raises KeyboardInterrupt when interrupted, after the study has ended its own processes."""
+    """Run a study. Raises KeyboardInterrupt if interrupted, after the study has ended its
+    processes.
+    """
     spawn = multiprocessing.get_context("spawn")
     receiving, sending = spawn.Pipe(duplex=False)
     child = spawn.Process(target=_run_study, args=(f"{package}.{name}", run, sending))
@@ -36,7 +38,7 @@ def measure(name: str, run: Run, report: Callable[[str], None], package: str = "
         found = _receive(receiving, report)
     finally:
         child.join()
-    return found or failed_finding(name, f"Its process ended with code {child.exitcode} and said nothing.")
+    return found or failed_finding(name, f"Its process ended with code {child.exitcode} and without a result.")
 
 
 def _receive(receiving: Connection, report: Callable[[str], None]) -> Finding | None:
@@ -52,11 +54,11 @@ def _receive(receiving: Connection, report: Callable[[str], None]) -> Finding | 
 
 def _run_study(module: str, run: Run, sending: Connection) -> None:
     name = module.rpartition(".")[2]
-    # Should the suite be killed, the study still ends what it has started.
+    # If the suite is killed, the study still ends the processes it has started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGTERM)
     try:
-        from benchmarks.lab import Lab  # noqa: PLC0415 - where the lab itself is broken, that is a finding too
+        from benchmarks.lab import Lab  # noqa: PLC0415 - an import error of the lab becomes a finding too
 
         run.directory.mkdir(parents=True, exist_ok=True)
         lab = Lab(
@@ -71,8 +73,8 @@ def _run_study(module: str, run: Run, sending: Connection) -> None:
         notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]
         sending.send(msgspec.structs.replace(finding, notes=notes))
     except KeyboardInterrupt:
-        pass  # it has ended its own processes on the way here, and the suite has heard it too
-    except Exception as problem:  # noqa: BLE001 - the others still run, and the report says it
+        pass  # the study has ended its own processes, and the suite receives the interrupt too
+    except Exception as problem:  # noqa: BLE001 - the other studies still run, and the report shows it
         reason = "".join(traceback.format_exception_only(problem)).strip()
         where = traceback.extract_tb(problem.__traceback__)[-1]
         sending.send(failed_finding(name, f"{reason} ({where.filename.rpartition('/')[2]}:{where.lineno})"))

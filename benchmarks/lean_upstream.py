@@ -1,7 +1,10 @@
-"""A lean upstream: the sandbox's answers for a crowd, encoded ahead, found by path, alone or in batches. Not measured: it must cost little.
+"""A lean upstream for all eight sources: the sandbox's answers for a crowd of users, encoded in
+advance.
 
-`python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves until its input ends; every port answers for all.
-`GET /-/seen` says what it saw, `POST /-/behave` tells it what to do: see `lab/behaviour.py`.
+It must cost little, because it is not the program under test. It serves single requests and
+batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
+until its standard input ends; every port answers for all sources. `GET /-/seen` returns the counts,
+and `POST /-/behave` sets delays and hangs: see `lab/upstream_control.py`.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ FIRST_USER = 100_000
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"
 PROMOTIONS = "/members/{user_id}/promotions?merchant_id={merchant_id}&currency={currency}&value={value}"
-# What a batch asks for, one by one.
+# The single request behind each element of a batch.
 BATCHES = {
     b"/batch/orders": "/orders/{order_id}",
     b"/batch/merchants": "/merchants/{merchant_id}",
@@ -41,7 +44,7 @@ BATCHES = {
     b"/batch/quotas": "/members/{user_id}/quotas?currency={currency}",
     b"/batch/promotions": PROMOTIONS,
 }
-# Whose answer a target is.
+# The targets of each source.
 TARGETS = {
     "order": re.compile(rb"/orders/|/batch/orders"),
     "merchant": re.compile(rb"/merchants/|/batch/merchants"),
@@ -55,7 +58,7 @@ TARGETS = {
 
 
 class Source:
-    """What one source does, and what was asked of it."""
+    """Behaviour and counts of one source."""
 
     def __init__(self, name: str, behaviour: Behaviour) -> None:
         self.calls = self.keys = 0
@@ -64,7 +67,8 @@ class Source:
         self.at_once = not self.hangs and not behaviour.delay_ms.get(name)
         self._delay_s = behaviour.delay_ms.get(name, 0.0) / 1000
         self._straggling_bps = behaviour.straggling_bps.get(name, 0)
-        self._random = random.Random(name)  # each its own dice, or all would straggle in the same consultation
+        # Own random numbers for each source, so that not all straggle in the same consultation.
+        self._random = random.Random(name)
 
     def draw_s(self) -> float:
         straggles = self._straggling_bps and self._random.random() * 10_000 < self._straggling_bps
@@ -72,10 +76,10 @@ class Source:
 
 
 class Sources:
-    """All eight, and where their answers are found."""
+    """All eight sources and their answers by target."""
 
-    def __init__(self, found: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
-        self.found = {target: (source_of(target), answer) for target, answer in found.items()}
+    def __init__(self, answers: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
+        self.answers = {target: (source_of(target), answer) for target, answer in answers.items()}
         self.timer = PreciseTimer(asyncio.get_running_loop())
         self.connections = self.opened = 0
         self.behave(behaviour)
@@ -97,20 +101,20 @@ class Sources:
             opened=self.opened,
         )
 
-    def many(self, target: bytes, body: bytes) -> bytes:
-        """The answer to a batch."""
-        asked = msgspec.json.decode(body)["requests"]
-        self.by_name[source_of(target)].keys += len(asked)
-        found = (self.found.get(BATCHES[target].format_map(each).encode()) for each in asked)
+    def batch_answer(self, target: bytes, body: bytes) -> bytes:
+        """Answer a batch."""
+        requests = msgspec.json.decode(body)["requests"]
+        self.by_name[source_of(target)].keys += len(requests)
+        found = (self.answers.get(BATCHES[target].format_map(fields).encode()) for fields in requests)
         parts = (
-            b'{"error":{"status":404}}' if one is None else b'{"ok":%b}' % one[1].partition(b"\r\n\r\n")[2]
-            for one in found
+            b'{"error":{"status":404}}' if item is None else b'{"ok":%b}' % item[1].partition(b"\r\n\r\n")[2]
+            for item in found
         )
         return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
 
 class SourceConnection(asyncio.Protocol):
-    """One connection."""
+    """One connection of a client."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
@@ -119,7 +123,7 @@ class SourceConnection(asyncio.Protocol):
         self._target = self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport does not subclass it
         self._sources.connections += 1
         self._sources.opened += 1
 
@@ -127,9 +131,9 @@ class SourceConnection(asyncio.Protocol):
         self._sources.connections -= 1
 
     def data_received(self, data: bytes) -> None:
-        # Nearly all that comes is one whole GET, and needs no parser.
+        # Nearly all requests are one whole GET and need no parser.
         if not self._parsing and data.startswith(b"GET ") and data.find(b"\r\n\r\n") == len(data) - 4:
-            self._asked(data[4 : data.index(b" ", 4)])
+            self._respond(data[4 : data.index(b" ", 4)])
         else:
             self._parsing = True
             self._parser.feed_data(data)
@@ -143,31 +147,31 @@ class SourceConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         self._parsing = False
         target, self._target = self._target, b""
-        self._asked(target)
+        self._respond(target)
 
-    def _asked(self, target: bytes) -> None:
-        found = self._sources.found.get(target)
+    def _respond(self, target: bytes) -> None:
+        found = self._sources.answers.get(target)
         if found is not None:
-            self._answer_as(self._sources.by_name[found[0]], found[1])
+            self._answer_for(self._sources.by_name[found[0]], found[1])
             return
         body, self._body = self._body, b""
         if target in BATCHES:
-            self._answer_as(self._sources.by_name[source_of(target)], self._sources.many(target, body))
+            self._answer_for(self._sources.by_name[source_of(target)], self._sources.batch_answer(target, body))
         else:
             self._transport.write(control_response(self._sources, target, body))
 
-    def _answer_as(self, source: Source, answer: bytes) -> None:
+    def _answer_for(self, source: Source, answer: bytes) -> None:
         source.calls += 1
         if source.at_once:
             self._transport.write(answer)
         elif not source.hangs:
-            asked_s = time.perf_counter()
-            self._sources.timer.at(asked_s + source.draw_s(), partial(self._answer, source, asked_s, answer))
+            received_s = time.perf_counter()
+            self._sources.timer.at(received_s + source.draw_s(), partial(self._answer, source, received_s, answer))
 
-    def _answer(self, source: Source, asked_s: float, answer: bytes) -> None:
-        if not self._transport.is_closing():  # whoever asked may have gone meanwhile
+    def _answer(self, source: Source, received_s: float, answer: bytes) -> None:
+        if not self._transport.is_closing():  # the client may have disconnected meanwhile
             self._transport.write(answer)
-            source.held.record(time.perf_counter() - asked_s)
+            source.held.record(time.perf_counter() - received_s)
 
 
 def source_of(target: bytes) -> str:
@@ -186,21 +190,25 @@ def control_response(sources: Sources, target: bytes, body: bytes) -> bytes:
     try:
         sources.behave(msgspec.json.decode(body, type=Behaviour))
     except ValueError as error:
-        said = str(error).encode()
-        return b"HTTP/1.1 422 Unprocessable Content\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said)
+        message = str(error).encode()
+        return b"HTTP/1.1 422 Unprocessable Content\r\nContent-Length: %d\r\n\r\n%b" % (len(message), message)
     return with_head(b"{}")
 
 
-async def answers(users: int) -> dict[bytes, bytes]:
-    """Every answer that consultations of `users` users of the crowd can need, by its target."""
+async def encode_answers(users: int) -> dict[bytes, bytes]:
+    """Encode all answers that consultations of the first `users` users of the crowd need, by
+    target.
+    """
     upstreams = LocalUpstreams(World(), weather_named("still"))
-    found = {b"/channels?currency=CNY&country=CN": encoded_response(await upstreams["channel"](currency="CNY", country="CN"))}
+    found = {
+        b"/channels?currency=CNY&country=CN": encoded_response(await upstreams["channel"](currency="CNY", country="CN"))
+    }
     for n in range(FIRST_USER, FIRST_USER + users):
         user, order = f"u_{n}", await upstreams["order"](order_id=f"o_{n}")
         assert order is not None
         amount, merchant = order["amount"], order["merchant_id"]
         promotions = PROMOTIONS.format(user_id=user, merchant_id=merchant, **amount)
-        asked: dict[str, Any] = {
+        by_target: dict[str, Any] = {
             f"/orders/o_{n}": order,
             f"/merchants/{merchant}": await upstreams["merchant"](merchant_id=merchant),
             f"/members/{user}": await upstreams["member"](user_id=user),
@@ -209,7 +217,7 @@ async def answers(users: int) -> dict[bytes, bytes]:
             f"/members/{user}/quotas?currency=CNY": await upstreams["quota"](user_id=user, currency="CNY"),
             promotions: await upstreams["marketing"](user_id=user, merchant_id=merchant, amount=amount),
         }
-        found.update({target.encode(): encoded_response(answer) for target, answer in asked.items()})
+        found.update({target.encode(): encoded_response(answer) for target, answer in by_target.items()})
     return found
 
 
@@ -223,7 +231,7 @@ def with_head(body: bytes) -> bytes:
 
 async def serve(users: int, behaviour: Behaviour) -> None:
     loop = asyncio.get_running_loop()
-    sources = Sources(await answers(users), behaviour)
+    sources = Sources(await encode_answers(users), behaviour)
     ports = {}
     for name in SOURCE_NAMES:
         server = await loop.create_server(lambda: SourceConnection(sources), "127.0.0.1", 0, backlog=4096)
@@ -242,12 +250,15 @@ def source_delay(text: str) -> tuple[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=2_000)
-    parser.add_argument("--delay-ms", type=float, default=0, help="hold every answer back by so much")
+    parser.add_argument("--delay-ms", type=float, default=0, help="delay of every answer")
     parser.add_argument(
-        "--delay", type=source_delay, action="append", default=[], metavar="NAME=MS", help="the same for one source"
+        "--delay", type=source_delay, action="append", default=[], metavar="NAME=MS", help="delay of one source"
     )
     parser.add_argument(
-        "--straggling-bps", type=int, default=0, help=f"of 10,000 calls so many take {STRAGGLING} times the delay"
+        "--straggling-bps",
+        type=int,
+        default=0,
+        help=f"share of calls that take {STRAGGLING} times the delay, in basis points",
     )
     args = parser.parse_args()
     delays_ms = {**dict.fromkeys(SOURCE_NAMES, args.delay_ms), **dict(args.delay)}

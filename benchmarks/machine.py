@@ -1,4 +1,4 @@
-"""What the figures were taken on."""
+"""The machine and the versions on which the figures were measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ("uvloop", "httptools", "msgspec", "uvicorn", "aiohttp")
 
 
 def describe(peers: dict[str, str]) -> Machine:
-    """`peers`: the versions of what is measured beside us."""
+    """Describe this machine. `peers`: versions of the programs measured beside ours."""
     ours = {"Python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
     return Machine(
         _processor(), len(os.sched_getaffinity(0)), f"{platform.system()} {platform.release()}", {**ours, **peers}

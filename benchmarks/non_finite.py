@@ -1,7 +1,8 @@
-"""Figures that are no numbers (a percentile of nothing, a division by nothing) are taken out of a finding, and a note says which.
+"""Remove non-finite figures (a percentile of nothing, a division by zero), and note where they
+were.
 
-JSON has no word for them, and a drawing no place. Among the figures that bars are judged by, one such round takes the whole figure out:
-"never" in one of five must not leave the other four to be judged by.
+JSON cannot carry them, and a chart has no place for them. One such round removes a whole key
+figure, so that a bar is not judged by the remaining rounds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def without_non_finite(finding: Finding) -> Finding:
         key={name: figure for name, figure in finding.key.items() if sieve.one(figure, name) is figure},
         tables=[sieve.table(table) for table in finding.tables],
         drawings=[sieve.drawing(drawing) for drawing in finding.drawings],
-        # Evaluated last: by then the sieve knows them all.
+        # Evaluated last, because the filter collects notes while it works.
         notes=[*finding.notes, *sieve.notes],
     )
 

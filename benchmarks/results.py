@@ -1,6 +1,6 @@
-"""What the studies found, as data: figures with their spread, tables, drawings, notes. Written as JSON, read back by the report.
+"""Results of the studies as data: figures with their spread, tables, charts, notes.
 
-Measures nothing and draws nothing.
+Written as JSON and read back by the report.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ import msgspec
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """One figure, measured in several rounds. What counts is the median; the spread says how far to trust it."""
+    """One figure, measured in several rounds.
+
+    The median counts; the spread shows its reliability.
+    """
 
     rounds: tuple[float, ...]
 
@@ -34,7 +37,7 @@ class Figure(msgspec.Struct, frozen=True):
         return max(self.rounds)
 
     def over(self, other: Figure) -> Figure:
-        """The ratio, round by round: rounds of the same number were measured side by side."""
+        """Divide round by round: rounds of the same number were measured side by side."""
         return Figure(tuple(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True)))
 
     def __str__(self) -> str:
@@ -43,7 +46,10 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """`figures` by column; a column's name says its unit, as in "p99 ms". A column that a row has nothing for is left out."""
+    """`figures` by column. The column name includes the unit, as in "p99 ms".
+
+    A row may omit columns.
+    """
 
     label: str
     figures: Mapping[str, Figure]
@@ -57,7 +63,7 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Line(msgspec.Struct, frozen=True):
-    """`points`: x, and what was measured there. `ours`: drawn so that it is seen first."""
+    """`points`: x and the figure measured there. `ours`: drawn with emphasis."""
 
     label: str
     points: Sequence[tuple[float, Figure]]
@@ -65,20 +71,18 @@ class Line(msgspec.Struct, frozen=True):
 
 
 class LineChart(msgspec.Struct, frozen=True, tag="lines"):
-    """Something that changes with something else."""
-
     title: str
     x_title: str
     y_title: str
     lines: Sequence[Line]
     x_logarithmic: bool = False
     y_logarithmic: bool = False
-    # Horizontal lines to hold it against, such as the deadline.
+    # Horizontal reference lines, such as the deadline.
     marks: Mapping[str, float] = {}
 
 
 class BarChart(msgspec.Struct, frozen=True, tag="bars"):
-    """Several things side by side, each with one bar of every group. `ours`: labels that are seen first."""
+    """Bars side by side, one of every group for each label. `ours`: labels drawn with emphasis."""
 
     title: str
     y_title: str
@@ -93,10 +97,10 @@ Drawing: TypeAlias = LineChart | BarChart
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one study found.
+    """Results of one study.
 
-    `about`: what was done and how, in plain sentences. `key`: the figures that bars and models read, by a stable dotted name such as
-    "cpu_us.nginx_lua". `notes`: what went wrong, what was absent, what limits the figures.
+    `about`: what was measured and how. `key`: figures for bars and models, by a stable dotted name
+    such as "cpu_us.nginx_lua". `notes`: failures, absences and limits of the figures.
     """
 
     name: str
@@ -107,7 +111,7 @@ class Finding(msgspec.Struct, frozen=True):
     tables: Sequence[Table] = ()
     drawings: Sequence[Drawing] = ()
     notes: Sequence[str] = ()
-    # When it was measured (the suite fills it in), and why it was not: both may be told by another run than the rest.
+    # `at` is set by the suite; `failed` is the reason if nothing was measured.
     at: str = ""
     failed: str = ""
 
@@ -120,7 +124,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """A run of the suite. `at`: ISO 8601, UTC. `quick`: too short to mean anything."""
+    """One run of the suite. `at`: ISO 8601, UTC. `quick`: too short for meaningful figures."""
 
     at: str
     command: str

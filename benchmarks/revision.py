@@ -1,4 +1,4 @@
-"""Revisions of this project in git: finds one by name, and unpacks it. Installs and starts nothing."""
+"""Find and unpack revisions of this project in git."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = "pyproject.toml"
 
 
 class Revision(NamedTuple):
-    """`name`: as given. `commit`: its full hash, which stays when a branch moves."""
+    """`name`: as given. `commit`: its full hash."""
 
     name: str
     commit: str
@@ -25,16 +25,16 @@ class Revision(NamedTuple):
 
 
 def find(name: str) -> Revision:
-    """Raises ValueError where git is absent, this is no repository, or it has no such commit."""
+    """Find a commit by name. Raises ValueError without git, a repository or such a commit."""
     try:
         commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
     except ValueError as problem:
-        raise ValueError(f"no revision {name!r}: {str(problem) or 'git knows no commit of this name'}") from None
+        raise ValueError(f"no revision {name!r}: {str(problem) or 'git has no commit of this name'}") from None
     return Revision(name, commit)
 
 
 def unpack(revision: Revision, directory: Path) -> None:
-    """The package and the project file of the revision. Raises ValueError where it has none."""
+    """Unpack the package and the project file. Raises ValueError if the revision has none."""
     archive = directory.with_suffix(".zip")
     _git("archive", "--format=zip", f"--output={archive}", revision.commit, PACKAGE, PROJECT)
     with zipfile.ZipFile(archive) as packed:
@@ -43,7 +43,10 @@ def unpack(revision: Revision, directory: Path) -> None:
 
 
 def copy_working_tree(directory: Path) -> None:
-    """The package on disk, uncommitted changes included. Later edits do not reach the copy."""
+    """Copy the package on disk, uncommitted changes included.
+
+    Later edits do not affect the copy.
+    """
     shutil.copytree(ROOT / PACKAGE, directory / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
 
 

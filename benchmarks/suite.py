@@ -1,6 +1,6 @@
-"""Which studies there are, and what becomes of them when they are run one after another. Measures nothing itself.
+"""The list of studies, and running them one after another.
 
-Findings of an earlier run may stand beside new ones, where the machine and the kind of run are the same.
+Findings of an earlier run can be merged in if machine and kind of run are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from benchmarks.revision import Revision
 
 
 class Study(NamedTuple):
-    """`full_s`, `quick_s`: how long it takes, roughly. `named`: runs only when it is named."""
+    """`full_s`, `quick_s`: approximate duration.
+
+    `named`: runs only if the command line names it.
+    """
 
     name: str
     full_s: float
@@ -44,14 +47,17 @@ STUDIES: Sequence[Study] = (
     Study("capacity", 79, 20),
     Study("soak", 660, 12, named=True),
 )
-# Runs in the place of `cost` when an older revision is measured beside the present one. Its finding
-# has its own name, because it does not replace the comparison with the peers.
+# Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
+# its own name, because it does not replace the comparison with the peers.
 BEFORE = Study("before", 270, 15)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """How to run. Plain values, because it travels to the process in which a study runs. `rounds` 0: as many as the lab thinks right."""
+    """How to run. Plain values, because it is sent to the process of a study.
+
+    `rounds` 0: the default of the lab.
+    """
 
     quick: bool
     rounds: int
@@ -64,7 +70,7 @@ INTERRUPTED = "It was interrupted."
 
 
 class Progress(Protocol):
-    """Who watches."""
+    """Shows the progress of a run."""
 
     def begin(self, study: Study, place: int, of: int) -> None: ...
     def report(self, text: str) -> None: ...
@@ -72,7 +78,7 @@ class Progress(Protocol):
 
 
 def select_studies(names: Sequence[str]) -> list[Study]:
-    """In the order of the suite. Raises KeyError with the names that there are not."""
+    """Select studies in the order of the suite. Raises KeyError with the unknown names."""
     unknown = [name for name in names if name not in {study.name for study in STUDIES}]
     if unknown:
         raise KeyError(*unknown)
@@ -86,7 +92,7 @@ def expected_s(studies: Sequence[Study], quick: bool) -> float:
 def run(
     studies: Sequence[Study], progress: Progress, measure: Callable[[str, Callable[[str], None]], Finding]
 ) -> list[Finding]:
-    """One after another. Whoever interrupts ends it, and keeps what was found before."""
+    """Run the studies one after another. An interrupt ends the run and keeps earlier findings."""
     findings: list[Finding] = []
     for place, study in enumerate(studies, 1):
         progress.begin(study, place, len(studies))
@@ -104,7 +110,7 @@ def run(
 
 
 def failed_finding(name: str, why: str) -> Finding:
-    return Finding(name, name.capitalize(), "This study failed; nothing is known of what it measures.", 0.0, failed=why)
+    return Finding(name, name.capitalize(), "This study failed and has no results.", 0.0, failed=why)
 
 
 def now() -> str:
@@ -112,11 +118,14 @@ def now() -> str:
 
 
 def merge(new: Results, old: Results) -> Results:
-    """With the findings of `old` for what `new` has not measured. Raises ValueError where the two do not belong side by side."""
+    """Add the findings of `old` that `new` has not measured.
+
+    Raises ValueError if the two do not compare.
+    """
     if (new.machine.processor, new.machine.cores) != (old.machine.processor, old.machine.cores):
-        raise ValueError("the older results are of another machine")
+        raise ValueError("the older results are from another machine")
     if new.quick != old.quick:
-        raise ValueError("one of the two was a quick run, whose figures mean nothing beside the other's")
+        raise ValueError("one of the two runs was quick, and its figures mean nothing beside the other's")
     measured = {finding.name for finding in new.findings}
     reused = [_with_versions(finding, new.machine, old) for finding in old.findings if finding.name not in measured]
     order = [study.name for study in STUDIES]
@@ -127,7 +136,7 @@ def merge(new: Results, old: Results) -> Results:
 
 
 def _with_versions(finding: Finding, machine: Machine, old: Results) -> Finding:
-    """With a note where it was measured with something else than the heading says."""
+    """Add a note if the finding was measured with other versions than the new run."""
     differing = {
         name: version
         for name, version in old.machine.versions.items()
@@ -144,7 +153,7 @@ def read(file: Path) -> Results:
 
 
 def write(results: Results, file: Path) -> None:
-    """What was there is reused beside it: twenty minutes should not be lost to a run of one study."""
+    """Write the results. Keeps an existing file as `.previous.json`: a full run takes long."""
     if file.exists():
         file.replace(file.with_suffix(".previous.json"))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
-"""What the payment logic of one consultation costs: thirty ways to pay out of prepared facts, their encoding, and the promotion solver.
+"""Cost of the payment logic of one consultation: thirty payment methods from prepared facts,
+encoding, and the promotion solver.
 
-Every round is a single run and `min` is what to read: means measure the neighbours. `test_the_machine` is a fixed piece of interpreter work
-to hold the others against, on a machine whose speed changes. Budgets on a quiet one: 100 µs for the domain, 30 µs for the encoding.
+Every round is a single run. Read `min`: means include the load of neighbours. `test_the_machine` is
+a fixed piece of interpreter work for comparison, because the speed of the machine changes. Budgets
+on a quiet machine: 100 µs for the domain, 30 µs for the encoding.
 """
 
 from __future__ import annotations
@@ -30,7 +32,11 @@ SOURCES = ("order", "merchant", "member", "card", "balance", "channel", "quota",
 
 
 def thirty() -> World:
-    """Five cards with quotas, an agreement, two accounts of which one is short, eighteen wallets, a list of five banks, a card, a code."""
+    """Return a world with thirty payment methods.
+
+    Five cards with quotas, an agreement, two accounts (one too low), eighteen wallets, a list of
+    five banks, a card form, a QR code.
+    """
     return World(
         order=order(12_800),
         member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_BOC")),
@@ -70,7 +76,8 @@ def thirty() -> World:
 
 
 def single_runs(benchmark: BenchmarkFixture, work: Callable[[], Any], rounds: int = 3_000) -> Any:
-    return benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=50)  # type: ignore[no-untyped-call] # pytest-benchmark leaves it untyped
+    # pytest-benchmark has no types
+    return benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=50)  # type: ignore[no-untyped-call]
 
 
 def consulted(world: World, facts: Facts) -> tuple[PayMethod, ...]:
@@ -94,8 +101,8 @@ def test_the_domain_for_thirty_methods(benchmark: BenchmarkFixture) -> None:
     assert len(single_runs(benchmark, lambda: consulted(world, facts))) == 30
 
 
-def test_the_same_with_its_channels_and_quotas_prepared_anew(benchmark: BenchmarkFixture) -> None:
-    """As without any cache: what is saved by preparing may not cost more than it saves."""
+def test_the_domain_including_the_preparation_of_channels_and_quotas(benchmark: BenchmarkFixture) -> None:
+    """Without any cache. Preparing must not cost more than it saves."""
     world = thirty()
     assert len(single_runs(benchmark, lambda: consulted(world, world.facts()))) == 30
 
@@ -105,7 +112,7 @@ def test_preparing_the_channels(benchmark: BenchmarkFixture) -> None:
     assert len(single_runs(benchmark, lambda: Channels.prepared(channels)).by_id) == len(channels)
 
 
-def test_encoding_the_answer_of_thirty_methods(benchmark: BenchmarkFixture) -> None:
+def test_encoding_thirty_methods(benchmark: BenchmarkFixture) -> None:
     world = thirty()
     facts = world.facts()
     answer = Consultation(
@@ -122,21 +129,21 @@ def test_encoding_the_answer_of_thirty_methods(benchmark: BenchmarkFixture) -> N
     assert single_runs(benchmark, lambda: msgspec.json.encode(answer)).startswith(b'{"consult_token"')
 
 
-def test_the_solver_where_no_minimum_is_in_the_way(benchmark: BenchmarkFixture) -> None:
+def test_the_promotion_solver_without_a_minimum(benchmark: BenchmarkFixture) -> None:
     world, kinds = thirty(), frozenset((Kind.QUICK_PAY,))
     found = single_runs(benchmark, lambda: OrderPromotions(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
     assert found.total == 1_728
 
 
 @pytest.mark.parametrize("count", [4, 12, 64])
-def test_the_search_for_the_best_set_within_a_limit(benchmark: BenchmarkFixture, count: int) -> None:
+def test_the_search_for_the_best_set_below_a_limit(benchmark: BenchmarkFixture, count: int) -> None:
     values = sorted((1_000_003 + 7_919 * (index * index % 389) for index in range(count)), reverse=True)
     groups = [str(index) for index in range(count)]
     limit = sum(values) // 3
     assert single_runs(benchmark, lambda: KnapsackSearch(values, groups, limit, MAX_STEPS), 200).value <= limit
 
 
-def test_absurdly_many_promotions_and_channels(benchmark: BenchmarkFixture) -> None:
+def test_three_thousand_promotions_and_channels(benchmark: BenchmarkFixture) -> None:
     world = World(
         order=order(10**7),
         channels=tuple(

@@ -1,8 +1,8 @@
-"""What a source's mechanisms cost: an answer from the cache, and a live call that is guarded, beyond one that is not.
+"""Cost of one source's mechanisms: a cache hit, and a guarded live call beyond an unguarded one.
 
-The upstream answers with the next turn of the loop and takes no time of its own. On uvloop; each round makes a thousand calls. Read `min`
-and divide: budgets are 1 µs for a hit, and 8 µs for what the guard adds to a call (`guarded` less `unguarded`). `missed` has the cache in
-front of it as well, with a question that it has not been asked before.
+The upstream answers in the next turn of the loop and takes no time of its own. On uvloop; each
+round makes a thousand calls. Read `min` and divide. Budgets: 1 µs for a hit, and 8 µs for the guard
+(`guarded` less `unguarded`). `missed` also has the cache in front, with a new key each time.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import OnAnswer, UpstreamCall, unguarded
 
 CALLS = 1_000
-# As many under way at once, as a consultation and its neighbours have.
+# Calls in flight, as with a consultation and its neighbours.
 AT_ONCE = 10
 ANSWER = {"cards": ["c_1", "c_2"]}
-NOBODY: Known = {"user_id": "u_1"}
+KNOWN: Known = {"user_id": "u_1"}
 
 
 class Call:
-    """A call under way: it ends with the next turn of the loop."""
+    """A call in flight. It ends with the next turn of the loop."""
 
     __slots__ = ("work",)
     address_index = 0
@@ -44,50 +44,52 @@ class Call:
         self.work.cancel()
 
 
-class AtOnce:
-    """An upstream of one place."""
+class NextTurnUpstream:
+    """An upstream with one address."""
 
     addresses = ("here",)
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> UpstreamCall:
         return Call(asyncio.get_running_loop().call_soon(on_answer, ANSWER))
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         return ANSWER
 
 
-class Asker:
-    """Asks so often, some questions at once, and tells when all are answered."""
+class CallChain:
+    """Makes a number of calls, some at once, and waits for all of them."""
 
-    def __init__(self, start: Start, question: Callable[[], Known]) -> None:
+    def __init__(self, start: Start, known: Callable[[], Known]) -> None:
         self._start = start
-        self._question = question
-        self._ended: asyncio.Future[None] | None = None
-        self._left = self._answers_left = 0
+        self._known = known
+        self._finished: asyncio.Future[None] | None = None
+        self._left = self._pending = 0
 
-    async def ask(self, times: int) -> None:
-        self._ended = asyncio.get_running_loop().create_future()
-        self._left = self._answers_left = times
+    async def run(self, times: int) -> None:
+        self._finished = asyncio.get_running_loop().create_future()
+        self._left = self._pending = times
         for _ in range(AT_ONCE):
             self._next()
-        await self._ended
+        await self._finished
 
     def _next(self) -> None:
         if self._left:
             self._left -= 1
-            self._start(self._question(), None, 100, self.done)
+            self._start(self._known(), None, 100, self.done)
 
     def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
         assert outcome is ANSWER
-        self._answers_left -= 1
-        if self._answers_left:
+        self._pending -= 1
+        if self._pending:
             self._next()
-        elif self._ended is not None:
-            self._ended.set_result(None)
+        elif self._finished is not None:
+            self._finished.set_result(None)
 
 
 def guard() -> Guard:
-    return Guard("card", AtOnce(), 100, Mechanisms(), DegradationLadder(), Importance.GATING)
+    return Guard("card", NextTurnUpstream(), 100, Mechanisms(), DegradationLadder(), Importance.GATING)
 
 
 def cache() -> Cache:
@@ -101,26 +103,26 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.mark.parametrize("way", ["unguarded", "guarded", "missed"])
-def test_a_live_call(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, way: str) -> None:
+@pytest.mark.parametrize("kind", ["unguarded", "guarded", "missed"])
+def test_a_live_call(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, kind: str) -> None:
     users = count()
-    question: Callable[[], Known] = lambda: NOBODY  # noqa: E731 - one of two, side by side
-    if way == "unguarded":
-        start = unguarded(AtOnce())
-    elif way == "guarded":
+    known: Callable[[], Known] = lambda: KNOWN  # noqa: E731 - side by side with the other one
+    if kind == "unguarded":
+        start = unguarded(NextTurnUpstream())
+    elif kind == "guarded":
         start = guard().start
     else:
         start = cache().start
-        question = lambda: {"user_id": next(users)}  # noqa: E731
-    asker = Asker(start, question)
+        known = lambda: {"user_id": next(users)}  # noqa: E731
+    chain = CallChain(start, known)
     benchmark.extra_info["calls_per_round"] = CALLS
-    benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark leaves it untyped
-        lambda: loop.run_until_complete(asker.ask(CALLS)), rounds=60, warmup_rounds=5
+    benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark has no types
+        lambda: loop.run_until_complete(chain.run(CALLS)), rounds=60, warmup_rounds=5
     )
 
 
 def test_a_cache_hit(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop) -> None:
-    found = cache()
+    hit_cache = cache()
     hits = 0
 
     def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
@@ -128,12 +130,12 @@ def test_a_cache_hit(benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoo
         hits += status is SourceStatus.CACHED
 
     async def ask() -> PendingCall | None:
-        return found.start(NOBODY, None, 100, done)
+        return hit_cache.start(KNOWN, None, 100, done)
 
     def hit_often() -> None:
-        start = found.start
+        start = hit_cache.start
         for _ in range(CALLS):
-            start(NOBODY, None, 100, done)
+            start(KNOWN, None, 100, done)
 
     loop.run_until_complete(ask())
     loop.run_until_complete(asyncio.sleep(0.01))

@@ -1,7 +1,8 @@
-"""What taking a payment costs us: a submit from its checks to the acquirer's word, and a look. Upstreams answer at once, from memory.
+"""Cost of taking a payment: a submit from checks to the acquirer's result, and a status query.
 
-Read `min`. Upstreams on a wire come on top: a submit makes one call (look-up), eight at once, and three more, one after the other
-(decision, submit, result); a look makes two at once.
+Upstreams answer at once, from memory. Read `min`. Upstreams on a wire add their latency: a submit
+makes one call (look-up), eight at once, and three more in sequence (decision, submit, result); a
+status query makes two at once.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.wire.transport import Request, Response
 
 REQUEST = msgspec.convert(CASES["chinese_shop"].request, ConsultRequest)
-# Two calls would be a warm-up; the collector, caches of types and the like want some more.
+# The collector and type caches need more warm-up than two calls.
 WARM_UP, ROUNDS = 20, 300
 
 
 def remembered(name: str, upstreams: LocalUpstreams) -> Callable[..., Awaitable[Any]]:
-    """The source's own answer, made once."""
+    """Return an async function that computes the source's answer once."""
     answers: dict[str, Any] = {}
 
     async def answer(**asked: Any) -> Any:
@@ -37,7 +38,7 @@ def remembered(name: str, upstreams: LocalUpstreams) -> Callable[..., Awaitable[
 
 
 async def paying(request: Request) -> Response:
-    """Risk accepts, the engine has never seen the payment and takes it, the acquirer says that it is paid, by whoever asks."""
+    """Accept at risk, take each new payment in the engine, and report its order as paid."""
     body: dict[str, Any] = msgspec.json.decode(request.body) if request.body else {}
     match request.method, request.target.split("/")[1:]:
         case "GET", ["payments", payment_id]:
@@ -60,7 +61,7 @@ TAKEN: list[str] = []
 
 
 class Shop:
-    """A cashier over upstreams in memory, on a loop of its own."""
+    """A `Cashier` over upstreams in memory, on its own event loop."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -105,7 +106,8 @@ def shop() -> Iterator[Shop]:
 
 
 def rounds(benchmark: BenchmarkFixture, work: Callable[[], Any]) -> Any:
-    return benchmark.pedantic(work, warmup_rounds=WARM_UP, rounds=ROUNDS)  # type: ignore[no-untyped-call] # pytest-benchmark leaves it untyped
+    # pytest-benchmark has no types
+    return benchmark.pedantic(work, warmup_rounds=WARM_UP, rounds=ROUNDS)  # type: ignore[no-untyped-call]
 
 
 def test_a_submit(benchmark: BenchmarkFixture, shop: Shop) -> None:
@@ -113,13 +115,13 @@ def test_a_submit(benchmark: BenchmarkFixture, shop: Shop) -> None:
     assert payment.status is PaymentStatus.SUCCEEDED
 
 
-def test_a_look(benchmark: BenchmarkFixture, shop: Shop) -> None:
+def test_a_status_query(benchmark: BenchmarkFixture, shop: Shop) -> None:
     payments, paid = shop.cashier.payments, shop.submit()
     assert payments is not None
     look = rounds(benchmark, lambda: shop.run(payments.look(paid.payment_id, paid.payment_token)))
     assert look.status is PaymentStatus.SUCCEEDED
 
 
-def test_a_consultation_to_hold_them_against(benchmark: BenchmarkFixture, shop: Shop) -> None:
+def test_a_consultation_for_comparison(benchmark: BenchmarkFixture, shop: Shop) -> None:
     answer = rounds(benchmark, lambda: shop.run(shop.cashier.consult(REQUEST)))
     assert answer.payable

@@ -1,7 +1,8 @@
-"""What the scatter itself costs: eight asks, two of them waiting for the first, whose sources take no time of their own.
+"""Cost of the scatter itself: eight asks, two of which wait for the first. Sources take no time.
 
-On uvloop. Each round runs a few hundred consultations in one `run_until_complete`, so that entering the loop is not what is measured.
-Budgets, per consultation: 60 µs with a task per source, 15 µs by callback, 8 µs when everything answers at once.
+On uvloop. Each round runs a few hundred consultations in one `run_until_complete`, so that entering
+the loop does not count. Budgets per consultation: 60 µs with a task per source, 15 µs by callback,
+8 µs if everything answers at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ANSWER = {"currency": "CNY", "country": "CN"}
 
 
 class Call:
-    """A call under way in a loop: a handle or a task, either can be cancelled."""
+    """A call in flight: a handle or a task."""
 
     __slots__ = ("work",)
 
@@ -46,16 +47,16 @@ def by_callback(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome
     return Call(asyncio.get_running_loop().call_soon(done, ANSWER))
 
 
-async def answering(done: OnOutcome) -> None:
+async def answer(done: OnOutcome) -> None:
     done(ANSWER)
 
 
 def by_task(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-    return Call(asyncio.get_running_loop().create_task(answering(done)))
+    return Call(asyncio.get_running_loop().create_task(answer(done)))
 
 
-def eight(start: Start) -> Plan:
-    """The shape of a consultation: everything that is claimed is asked at once, the rest when the order has told it."""
+def eight_asks(start: Start) -> Plan:
+    """Plan a consultation: asks with claimed inputs start at once, the others after the order."""
     return Plan(
         [
             Ask("order", Importance.REQUIRED, ("order_id",), 120, start, gives=("currency", "country"), reveal=dict),
@@ -72,7 +73,7 @@ def eight(start: Start) -> Plan:
 
 
 async def consult(plan: Plan, known: Known, times: int) -> ScatterResult:
-    """The last of `times` consultations."""
+    """Run `times` consultations and return the last result."""
     for _ in range(times):
         deadline_ns = time.perf_counter_ns() + 150_000_000
         gathered = await scatter(plan, known, None, deadline_ns=deadline_ns, timing=TIMING, conclusive=still_open)
@@ -90,16 +91,14 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-@pytest.mark.parametrize(
-    "claims", [pytest.param(CLAIMS | ANSWER, id="claimed"), pytest.param(CLAIMS, id="order-tells")]
-)
+@pytest.mark.parametrize("claims", [pytest.param(CLAIMS | ANSWER, id="claimed"), pytest.param(CLAIMS, id="from-order")])
 @pytest.mark.parametrize("start", [at_once, by_callback, by_task])
 def test_scatter_over_eight_sources(
     benchmark: BenchmarkFixture, loop: asyncio.AbstractEventLoop, start: Start, claims: Known
 ) -> None:
-    plan = eight(start)
+    plan = eight_asks(start)
     benchmark.extra_info["consultations_per_round"] = CONSULTATIONS
-    gathered = benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark leaves it untyped
+    gathered = benchmark.pedantic(  # type: ignore[no-untyped-call] # pytest-benchmark has no types
         lambda: loop.run_until_complete(consult(plan, claims, CONSULTATIONS)), rounds=100, warmup_rounds=5
     )
     assert gathered.answers == dict.fromkeys((ask.name for ask in plan.asks), ANSWER)
