@@ -49,7 +49,7 @@ async def test_money_that_needs_no_channel_has_no_route() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         assert (payment.status, payment.route) == (PaymentStatus.SUCCEEDED, None)
-        assert shop.payments._routes.records == {}
+        assert shop.payments._channel_health.records == {}
 
 
 async def test_the_route_is_still_told_when_it_is_looked_at_later() -> None:
@@ -70,7 +70,7 @@ async def test_a_success_is_learned_from_once_however_often_it_is_heard(monkeypa
             assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
         assert found == ["WORKED"]
-        assert list(shop.payments._routes.records) == ["ch_wallet_alipay"]
+        assert list(shop.payments._channel_health.records) == ["ch_wallet_alipay"]
 
 
 async def test_a_channel_that_fails_is_learned_from_once_and_a_payer_who_does_not_pay_says_nothing_of_it(
