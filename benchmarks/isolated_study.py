@@ -67,7 +67,7 @@ def _run_study(module: str, run: Run, sending: Connection) -> None:
             rounds=run.rounds or None,
             profile=run.profile,
             before=run.before,
-            tell=sending.send,
+            on_progress=sending.send,
         )
         finding = without_non_finite(importlib.import_module(module).measure(lab))
         notes = [*finding.notes, *(text for text in lab.skipped if text not in finding.notes)]

@@ -1,5 +1,4 @@
-"""A lean upstream for all eight sources: the sandbox's answers for a crowd of users, encoded in
-advance.
+"""A lean upstream for all eight sources: encoded answers of the sandbox for a crowd of users.
 
 It must cost little, because it is not the program under test. It serves single requests and
 batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
@@ -123,7 +122,8 @@ class SourceConnection(asyncio.Protocol):
         self._target = self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transport does not subclass it
+        # uvloop's transport does not subclass asyncio.Transport
+        self._transport = cast("asyncio.Transport", transport)
         self._sources.connections += 1
         self._sources.opened += 1
 

@@ -1,4 +1,4 @@
-"""What all studies share: processes on cores of their own, the service, the upstream, load and clocks. Measures nothing by itself."""
+"""Shared tools of the studies: processes on their own cores, service, upstream, load and clocks."""
 
 from benchmarks.lab.lab import Lab
 

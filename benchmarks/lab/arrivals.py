@@ -1,6 +1,6 @@
-"""Consultations that arrive at an engine in this process, at random at a fixed rate, and what became of them. Builds no engine.
+"""Consultations that arrive at a `Cashier` in this process, at random, and their outcomes.
 
-Latency counts from when each was due, however late our own loop was with it.
+Latency counts from the due time, so a late event loop counts too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from cashier.fanout.ask import SourceStatus
 
 
 async def arrive_at_random(per_s: float, seconds: float, random: Random, arrive: Callable[[float], None]) -> None:
-    """Tells `arrive` when it is due, in `time.perf_counter()`, so many times a second on average. Returns when the last has come."""
+    """Call `arrive` with each due time on the clock of `time.perf_counter()`, `per_s` on average.
+
+    Returns after the last arrival.
+    """
     until_s = time.perf_counter() + seconds
     with closing(PreciseTimer(asyncio.get_running_loop())) as timer:
 
@@ -35,12 +38,15 @@ async def arrive_at_random(per_s: float, seconds: float, random: Random, arrive:
                 timer.at(due_s, partial(arrived, due_s))
 
         after(until_s - seconds)
-        while timer:  # noqa: ASYNC110 - the loop may be late with the last of them
+        while timer:  # noqa: ASYNC110 - the loop may be late with the last arrivals
             await asyncio.sleep(max(0.001, until_s - time.perf_counter()))
 
 
 class Arrivals:
-    """`lost`: consultations without an answer. `statuses`: of those with one, by source. `cpu_us`: of this process, each."""
+    """`lost`: consultations without an answer. `statuses`: of the others, by source.
+
+    `cpu_us`: CPU of this process for each consultation.
+    """
 
     def __init__(self, cashier: Cashier, requests: Iterator[ConsultRequest]) -> None:
         self.latencies = Histogram()
@@ -59,14 +65,14 @@ class Arrivals:
         return len(self._consultations)
 
     def at(self, quantile: float) -> float:
-        """In ms, of all, answered or not."""
+        """Latency in ms of all consultations, answered or not."""
         return self.latencies.at(quantile)
 
     def share(self, name: str, *statuses: SourceStatus) -> float:
         return sum(self.statuses[name, status] for status in statuses) / max(1, self.consultations)
 
-    async def come(self, per_s: float, seconds: float, random: Random) -> None:
-        """Returns when all have been answered."""
+    async def run(self, per_s: float, seconds: float, random: Random) -> None:
+        """Return when all are answered."""
         loop, used_s = asyncio.get_running_loop(), time.process_time()
 
         def arrive(due_s: float) -> None:
@@ -78,8 +84,8 @@ class Arrivals:
 
     async def _consult(self, due_s: float, request: ConsultRequest) -> None:
         try:
-            found = await self._cashier.consult(request)
-            self.statuses.update((report.name, report.status) for report in found.sources)
+            consultation = await self._cashier.consult(request)
+            self.statuses.update((report.name, report.status) for report in consultation.sources)
         except ConsultError:
             self.lost += 1
         self.latencies.record(time.perf_counter() - due_s)
@@ -88,7 +94,7 @@ class Arrivals:
 async def run_arrivals(
     cashier: Cashier, requests: Iterator[ConsultRequest], per_s: float, seconds: float, random: Random
 ) -> Arrivals:
-    """So many a second on average, for so long. `requests` has enough of them."""
-    found = Arrivals(cashier, requests)
-    await found.come(per_s, seconds, random)
-    return found
+    """Run `per_s` consultations a second on average. `requests` must not run out."""
+    result = Arrivals(cashier, requests)
+    await result.run(per_s, seconds, random)
+    return result

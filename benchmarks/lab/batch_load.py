@@ -1,6 +1,6 @@
-"""Keys that arrive at six sources, each as a call of its own or gathered into batches. No engine, no cache, no guard: the batch alone.
+"""Keys that arrive at six sources, each as a call of its own or in batches. No guard, no cache.
 
-Also where the lean upstream takes batches. Compares nothing.
+Also the paths at which the lean upstream takes batches.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cashier.sources.source_upstream import WireUpstream
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders
 
-# The channels are the same for nearly everybody and the merchants few: a cache does more for them.
+# Channels are shared by nearly all users and merchants are few: a cache does more for them.
 PATHS = {
     "order": "/batch/orders",
     "member": "/batch/members",
@@ -37,12 +37,15 @@ PATHS = {
 SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
 BUDGET_MS = 100
 CALL_HEADERS = CallHeaders("batch-bench")
-# What has not been answered by then never will be.
+# Calls without an answer after this time have failed.
 REST_S = 2.0
 
 
 class KeyLoadResult:
-    """What came of those of one interval. `failed`: came to nothing. `cpu_us`: of this process, each."""
+    """Outcome of one interval.
+
+    `failed`: calls without a usable answer. `cpu_us`: CPU for each key.
+    """
 
     def __init__(self) -> None:
         self.latencies = Histogram()
@@ -60,14 +63,14 @@ class KeyLoadResult:
 
 
 @asynccontextmanager
-async def upstreams(urls: Mapping[str, str], numbers: BatchPolicy | None) -> AsyncIterator[list[Upstream]]:
-    """Without `numbers` each key is a call."""
+async def upstreams(urls: Mapping[str, str], policy: BatchPolicy | None) -> AsyncIterator[list[Upstream]]:
+    """Connect to the six sources. Without `policy` each key is a call."""
     wires = {name: Http1Client([urls[name]]) for name in PATHS}
     for wire in wires.values():
         await wire.open()
     try:
-        if numbers:
-            yield [Batch(BatchWireUpstream(SOURCES[name], wire, PATHS[name]), numbers) for name, wire in wires.items()]
+        if policy:
+            yield [Batch(BatchWireUpstream(SOURCES[name], wire, PATHS[name]), policy) for name, wire in wires.items()]
         else:
             yield [WireUpstream(SOURCES[name], wire) for name, wire in wires.items()]
     finally:
@@ -76,20 +79,22 @@ async def upstreams(urls: Mapping[str, str], numbers: BatchPolicy | None) -> Asy
 
 
 async def run_interval(
-    asked: Sequence[Upstream], known: Sequence[Known], per_s: float, seconds: float, random: Random
+    upstreams: Sequence[Upstream], known: Sequence[Known], per_s: float, seconds: float, random: Random
 ) -> KeyLoadResult:
-    """So many customers a second on average, each with one key for every source. Returns when all have been answered."""
-    found, customers, used_s = KeyLoadResult(), cycle(known), time.process_time()
+    """Ask every source for the key of each of `per_s` customers a second on average.
+
+    Returns when all are answered.
+    """
 
     def arrive(due_s: float) -> None:
         customer = next(customers)
-        for upstream in asked:
-            found.ask(upstream, customer, due_s)
+        for upstream in upstreams:
+            result.ask(upstream, customer, due_s)
 
     await arrive_at_random(per_s, seconds, random, arrive)
     until_s = time.perf_counter() + REST_S
-    while found.ended < found.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
+    while result.ended < result.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
         await asyncio.sleep(0.002)
-    found.failed += found.asked - found.ended
-    found.cpu_us = (time.process_time() - used_s) / max(1, found.asked) * 1e6
-    return found
+    result.failed += result.asked - result.ended
+    result.cpu_us = (time.process_time() - used_s) / max(1, result.asked) * 1e6
+    return result

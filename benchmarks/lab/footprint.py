@@ -1,6 +1,6 @@
-"""What a process holds: memory, sockets by state, threads, read from /proc. It is asked nothing, and does not notice.
+"""Resources of a process, read from /proc: memory, sockets by state, threads.
 
-Only for processes of our own user on Linux. Timers of an event loop cannot be seen from outside.
+Works for processes of our own user on Linux. Timers of an event loop are not visible from outside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-# include/net/tcp_states.h, those that a process can hold.
+# States of include/net/tcp_states.h that a process can hold.
 CLOSING, LEFT = "closing", "closed by the other side"
 ENDING = (CLOSING, LEFT)
 _STATES = {"01": "established", "02": "connecting", "04": CLOSING, "05": CLOSING, "08": LEFT, "0A": "listening"}
@@ -19,7 +19,7 @@ _OTHER = "other"
 
 
 def private_kb(pid: int) -> float:
-    """Memory that is this process's alone: what would be free again if it ended."""
+    """Memory of this process alone, which its end would free."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return float(
         sum(
@@ -35,15 +35,15 @@ def threads(pid: int) -> int:
 
 
 def sockets(pid: int) -> Counter[str]:
-    """Open ones by state; what is not TCP, or listed no more, as "other"."""
+    """Open sockets by state. Other than TCP, or no longer listed: "other"."""
     states = dict(_tcp(pid))
     return Counter(states.get(inode, _OTHER) for inode in _inodes(pid))
 
 
 def _inodes(pid: int) -> Iterator[str]:
-    for each in os.listdir(f"/proc/{pid}/fd"):
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):  # closed meanwhile
-            name = os.readlink(f"/proc/{pid}/fd/{each}")
+            name = os.readlink(f"/proc/{pid}/fd/{descriptor}")
             if name.startswith("socket:["):
                 yield name[8:-1]
 

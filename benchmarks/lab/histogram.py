@@ -1,4 +1,4 @@
-"""Latencies, kept as an HDR histogram: 1 µs to 60 s, three digits. Knows nothing of what took so long."""
+"""Latencies in an HDR histogram: 1 µs to 60 s, three significant digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOWEST_US, HIGHEST_US, DIGITS = 1, 60_000_000, 3
 
 
 class Histogram:
-    """Takes seconds, gives milliseconds. Empty, every quantile is not a number."""
+    """Records seconds, returns milliseconds. Every quantile of an empty one is NaN."""
 
     def __init__(self) -> None:
         self._counts = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
@@ -18,8 +18,8 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        found: int = self._counts.total_count
-        return found
+        count: int = self._counts.total_count
+        return count
 
     def record(self, seconds: float) -> None:
         self._counts.record_value(min(HIGHEST_US, max(LOWEST_US, round(seconds * 1e6))))
@@ -29,5 +29,5 @@ class Histogram:
 
     def at(self, quantile: float) -> float:
         """In ms."""
-        found: float = self._counts.get_value_at_percentile(quantile * 100) / 1000
-        return found if self.count else float("nan")
+        value_ms: float = self._counts.get_value_at_percentile(quantile * 100) / 1000
+        return value_ms if self.count else float("nan")

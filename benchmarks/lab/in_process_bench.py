@@ -1,4 +1,4 @@
-"""The bench that mechanisms are tried on: an engine in this process, its sources in another that does as it is told. Judges nothing."""
+"""A `Cashier` in this process over sources in another one that simulate any behaviour."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from benchmarks.lab.upstream_control import Behaviour, UpstreamCounts
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.plan import SOURCE_NAMES
 
-# A quick run shows that everything works: nothing is learned in such a time.
+# A quick run only checks that everything works: nothing is learned in such a short time.
 QUICK_SCALE = 0.08
 
 
 class Tally:
-    """Over everything that was tried. `busiest`: the upstream's share of its core, where that was highest."""
+    """Totals of all runs. `busiest`: the highest share of its core that the upstream used."""
 
     def __init__(self) -> None:
         self.consultations = self.lost = 0
@@ -33,7 +33,7 @@ class Tally:
 
 
 class InProcessBench(NamedTuple):
-    """`requests`: the customers. `urls`: where the sources are. `random`: the same for a mechanism off and on."""
+    """`requests`: of the customers. `urls`: of the sources. `random`: the same for off and on."""
 
     lab: Lab
     upstream: LeanUpstream
@@ -47,13 +47,13 @@ class InProcessBench(NamedTuple):
         return QUICK_SCALE if self.lab.quick else 1.0
 
     def of(self, customers: int) -> InProcessBench:
-        """The same for so few customers."""
+        """The same bench with the first `customers` customers."""
         return self._replace(requests=self.requests[:customers])
 
     async def behave(
         self, delay_ms: float, *, straggling_bps: int = 0, hanging: tuple[str, ...] = (), **other_ms: float
     ) -> None:
-        """All sources, and how long some of them take instead."""
+        """Set the delay of all sources, and of some another one."""
         delays_ms = {**dict.fromkeys(SOURCE_NAMES, delay_ms), **other_ms}
         behaviour = Behaviour(delays_ms, dict.fromkeys(SOURCE_NAMES, straggling_bps), hanging)
         await asyncio.to_thread(self.upstream.behave, behaviour)
@@ -69,7 +69,7 @@ class InProcessBench(NamedTuple):
         consult: Mapping[str, Any] | None = None,
         **other: Mapping[str, Any],
     ) -> AsyncIterator[Cashier]:
-        """`each`: how all sources are configured; `other`: what is different for one."""
+        """`each`: configuration of all sources; `other`: additions for one of them."""
         sources = {name: {"url": self.urls[name], **(each or {}), **other.get(name, {})} for name in SOURCE_NAMES}
         async with Cashier(
             config={"sources": sources, "consult": consult or {}, "tokens": {"secrets": ["b" * 32]}}
@@ -77,15 +77,15 @@ class InProcessBench(NamedTuple):
             yield cashier
 
     async def run(self, cashier: Cashier, per_s: float, seconds: float, *, stormy: bool = False) -> Arrivals:
-        """`stormy`: that some have no answer is what is measured."""
+        """`stormy`: consultations without an answer are expected and do not count as lost."""
         start_s, used_s = time.perf_counter(), cpu_s(self.upstream.pid)
         tally, customers = self.tally, iter(lambda: self.random.choice(self.requests), None)
         with tally.waiting.of(os.getpid()):
-            found = await run_arrivals(cashier, customers, per_s, seconds * self.scale, self.random)
+            arrivals = await run_arrivals(cashier, customers, per_s, seconds * self.scale, self.random)
         lasted_s = time.perf_counter() - start_s
-        if not self.lab.quick:  # a clock that ticks a hundred times a second has nothing to say of less
+        if not self.lab.quick:  # the clock ticks a hundred times a second, too coarse for a quick run
             tally.busiest = max(tally.busiest, (cpu_s(self.upstream.pid) - used_s) / lasted_s)
         if not stormy:
-            tally.consultations += found.consultations
-            tally.lost += found.lost
-        return found
+            tally.consultations += arrivals.consultations
+            tally.lost += arrivals.lost
+        return arrivals

@@ -1,6 +1,7 @@
-"""Load over keep-alive connections: a closed loop, or open arrivals at a rate with latency from when each was meant to go out.
+"""Load over keep-alive connections: a closed loop, or open arrivals at a rate.
 
-Belongs on a core of its own. Says of itself how busy it was: near 1 it measured itself. Judges nothing.
+With open arrivals latency counts from the time at which a request was due. The load needs a core of
+its own, and reports how busy it was: near 1 it has measured itself.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.response_reader import ResponseReader
 
 CONNECTIONS = 16
-# Whoever found no connection by then goes away.
+# A request that finds no connection within this time is given up.
 PATIENCE_S = 1.0
-# The longest that a interval waits for its last answers.
+# The longest wait for the last answers of an interval.
 REST_S = 30.0
 
-# So many answers of each interval are looked at, once nobody waits any more: looking takes longer than what is measured.
+# Answers of each interval to check, after all were answered: the check costs more than the answer.
 SAMPLES = 16
 
-# Says of the body of an answer what is wrong with it, or None.
+# Returns what is wrong with the body of an answer, or None.
 Check: TypeAlias = Callable[[bytes], str | None]
 PendingRequest: TypeAlias = tuple[float, int]
 
@@ -39,13 +40,14 @@ class Connection(asyncio.Protocol):
     def __init__(self, load: Load) -> None:
         self._load = load
         self._answer = ResponseReader()
-        self._asked: PendingRequest | None = None
+        self._pending: PendingRequest | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        # uvloop's transport does not subclass asyncio.Transport
+        self._transport = cast("asyncio.Transport", transport)
 
     def ask(self, due_s: float, request: int) -> None:
-        self._asked = (due_s, request)
+        self._pending = (due_s, request)
         self._transport.write(self._load.requests[request])
 
     def abort(self) -> None:
@@ -65,20 +67,21 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._load.lose(self)
-        if self._asked is not None:
+        if self._pending is not None:
             self._end(LOST)
 
     def _end(self, status: int) -> None:
-        assert self._asked is not None, "an answer that nobody asked for"
-        (due_s, request), self._asked = self._asked, None
+        assert self._pending is not None, "an answer without a request"
+        (due_s, request), self._pending = self._pending, None
         self._load.interval.count(RequestOutcome(due_s, request, status, time.perf_counter() - due_s))
 
 
 class Load:
-    """Connections to one program. Stretches follow each other; a connection that was lost is replaced before the next one begins.
+    """Connections to one program. Lost connections are replaced before the next interval.
 
-    `requests`: whole HTTP requests, taken in turn by a closed loop, and at random, seeded, by open arrivals. `check`: what the first
-    answers of each interval must hold; what it says is in `LoadInterval.wrong`.
+    `requests`: complete HTTP requests, taken in turn by a closed loop, and at random (seeded) by
+    open arrivals. `check`: applied to the first answers of each interval; its results are in
+    `LoadInterval.wrong`.
     """
 
     def __init__(self, port: int, requests: Sequence[bytes], connections: int, seed: int, check: Check | None) -> None:
@@ -90,12 +93,12 @@ class Load:
         self._connections = connections
         self._random = random.Random(seed)
         self._timer = PreciseTimer(asyncio.get_running_loop())
-        # The longest idle goes first: a program closes connections that it hears nothing from.
+        # The longest idle first, because a program closes idle connections.
         self._idle: deque[Connection] = deque()
         self._busy: set[Connection] = set()
         self._waiting: deque[PendingRequest] = deque()
         self._turn = 0
-        self._goes_on = False
+        self._closed_loop = False
         self._per_s = self._until_s = 0.0
 
     def __repr__(self) -> str:
@@ -103,31 +106,35 @@ class Load:
 
     @property
     def wrong(self) -> str | None:
-        """The first thing that was wrong with an answer of the interval that ended last."""
+        """The first problem with an answer of the last interval."""
         return next(iter(self.interval.wrong), None)
 
     async def closed(self, seconds: float, *, width: int | None = None, keep: bool = False) -> LoadInterval:
-        """Each connection, or `width` of them, asks again as soon as it is answered. Right for CPU; it hides stalls.
+        """Send the next request on each connection, or on `width` of them, after each answer.
 
-        Returns when all have been answered, so that what the program spent is for what is counted.
+        Right for CPU; it hides stalls. Returns when all are answered, so that the CPU spent belongs
+        to the requests counted.
         """
         await self._connect()
         with self._measured(keep) as interval:
-            self._goes_on = True
+            self._closed_loop = True
             for connection in [self._idle.popleft() for _ in range(min(width or len(self._idle), len(self._idle)))]:
                 self.free(connection)
             await asyncio.sleep(seconds)
-            self._goes_on = False
+            self._closed_loop = False
             await self.rest()
         return interval
 
     async def open(self, per_s: float, seconds: float, *, keep: bool = False) -> LoadInterval:
-        """Arrivals at random, so many a second on average, whoever else waits. Returns when all have been answered."""
+        """Send requests at random times, `per_s` on average. Returns when all are answered."""
         await self.arrive(per_s, seconds, keep=keep)
         return await self.rest()
 
     async def arrive(self, per_s: float, seconds: float, *, keep: bool = False) -> LoadInterval:
-        """The same, but returns when the last has come: answers are counted in this interval until the next one begins."""
+        """The same, but return after the last arrival.
+
+        Later answers count in this interval until the next one begins.
+        """
         await self._connect()
         with self._measured(keep) as interval:
             self._per_s = per_s
@@ -139,14 +146,14 @@ class Load:
         return interval
 
     async def rest(self) -> LoadInterval:
-        """Until everybody has been answered or has gone."""
+        """Wait until all requests are answered or given up."""
         until_s = time.perf_counter() + REST_S
         while (self._busy or self._waiting) and time.perf_counter() < until_s:
-            self._leave(time.perf_counter())
+            self._give_up(time.perf_counter())
             await asyncio.sleep(0.001)
         for connection in tuple(self._busy):
             connection.abort()
-        self._look()
+        self._check_samples()
         return self.interval
 
     def close(self) -> None:
@@ -155,10 +162,10 @@ class Load:
             connection.abort()
 
     def free(self, connection: Connection) -> None:
-        """Whoever waits is next; else, in a closed loop, the next request."""
+        """Send the longest waiting request; else, in a closed loop, the next one."""
         if self._waiting:
             self._send(connection, *self._waiting.popleft())
-        elif self._goes_on:
+        elif self._closed_loop:
             self._turn = (self._turn + 1) % len(self.requests)
             self._send(connection, time.perf_counter(), self._turn)
         else:
@@ -185,11 +192,11 @@ class Load:
             _, connection = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self._port)
             self._idle.append(connection)
 
-    def _look(self) -> None:
+    def _check_samples(self) -> None:
         if self._check is not None:
-            said = [self._check(answer.body()) for answer in self.samples]
-            self.interval.looked_at = len(said)
-            self.interval.wrong = [each for each in said if each]
+            problems = [self._check(answer.body()) for answer in self.samples]
+            self.interval.looked_at = len(problems)
+            self.interval.wrong = [problem for problem in problems if problem]
 
     def _next(self, due_s: float) -> None:
         due_s += self._random.expovariate(self._per_s)
@@ -197,20 +204,20 @@ class Load:
             self._timer.at(due_s, partial(self._arrive, due_s))
 
     def _arrive(self, due_s: float) -> None:
-        asked = due_s, self._random.randrange(len(self.requests))
+        pending = due_s, self._random.randrange(len(self.requests))
         if self._idle:
-            self._send(self._idle.popleft(), *asked)
+            self._send(self._idle.popleft(), *pending)
             self.interval.late.record(time.perf_counter() - due_s)
         else:
-            self._leave(due_s)
-            self._waiting.append(asked)
+            self._give_up(due_s)
+            self._waiting.append(pending)
         self._next(due_s)
 
     def _send(self, connection: Connection, due_s: float, request: int) -> None:
         self._busy.add(connection)
         connection.ask(due_s, request)
 
-    def _leave(self, now_s: float) -> None:
+    def _give_up(self, now_s: float) -> None:
         while self._waiting and now_s - self._waiting[0][0] > PATIENCE_S:
             due_s, request = self._waiting.popleft()
             self.interval.count(RequestOutcome(due_s, request, NEVER_SENT, PATIENCE_S))
@@ -220,13 +227,13 @@ class Load:
 async def open_load(
     port: int, requests: Sequence[bytes], *, connections: int = CONNECTIONS, seed: int = 1, check: Check | None = None
 ) -> AsyncIterator[Load]:
-    """Connections to the program on this port, closed in the end."""
+    """Open connections to the program on this port, and close them at the end."""
     load = Load(port, requests, connections, seed, check)
     gc.collect()
-    gc.freeze()  # what the suite holds need not be looked at while time is taken
+    gc.freeze()  # the collector need not visit the suite's own objects during a measurement
     try:
         yield load
     finally:
         load.close()
         gc.unfreeze()
-        await asyncio.sleep(0)  # until they are gone
+        await asyncio.sleep(0)  # until the connections are closed

@@ -1,4 +1,4 @@
-"""What came of the requests of one interval of load: counts, latencies, how busy the load was. Sends nothing."""
+"""Outcomes of the requests of one interval of load: counts, latencies, how busy the load was."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import NamedTuple
 
 from benchmarks.lab.histogram import Histogram
 
-# In the place of its status: a refusal (503 OVERLOADED), told apart from the 503 of a consultation that began and came to nothing.
+# In place of the status: 503 OVERLOADED, as opposed to the 503 of a consultation that was started.
 REFUSED = -503
-# Cut off by the other side.
+# The program closed the connection.
 LOST = 0
+# No connection was free in time.
 # Found no connection in time.
 NEVER_SENT = -1
 OK = 200
 
 
 class RequestOutcome(NamedTuple):
-    """One request: when it was meant to go out, which of the requests it was, its status or one of the above, its latency from then on."""
+    """One request. `request`: its index.
+
+    `status`: or a constant above. `latency_s`: since `due_s`.
+    """
 
     due_s: float
     request: int
@@ -26,10 +30,11 @@ class RequestOutcome(NamedTuple):
 
 
 class LoadInterval:
-    """One interval. `histogram`: of those answered with 200. `outcomes`: each single one, where they were asked for.
+    """One interval of load.
 
-    `late`: how late the load itself sent, of open arrivals that found a connection; it is part of their latency. `wrong`: what was wrong
-    with the answers of those that were looked at.
+    `histogram`: requests answered with 200. `outcomes`: each request, if kept. `late`: how late the
+    load sent open arrivals that found a connection; part of their latency. `wrong`: problems of the
+    answers that were checked.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
@@ -57,20 +62,20 @@ class LoadInterval:
 
     @property
     def failed(self) -> int:
-        """Neither answered nor refused: other statuses, cut off, never sent."""
+        """Neither answered nor refused: other statuses, lost, never sent."""
         return self.statuses.total() - self.answered - self.refused
 
     @property
     def per_s(self) -> float:
-        """Answered."""
+        """Requests answered per second."""
         return self.answered / self.seconds if self.seconds else 0.0
 
     def at(self, quantile: float) -> float:
-        """Latency of those answered, in ms."""
+        """Latency of answered requests in ms."""
         return self.histogram.at(quantile)
 
     def add(self, other: LoadInterval) -> None:
-        """Take in a interval that was measured apart."""
+        """Add an interval that was measured separately."""
         if seconds := self.seconds + other.seconds:
             self.load_busy = (self.load_busy * self.seconds + other.load_busy * other.seconds) / seconds
             self.seconds = seconds

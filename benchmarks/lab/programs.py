@@ -1,4 +1,4 @@
-"""The programs that are compared: ours, and the peers that are here. Starts them; measures nothing."""
+"""The programs to compare: cashier and the installed peers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from benchmarks.lab import Lab
 from benchmarks.lab.load import Check
-from benchmarks.lab.requests import check_consultation, check_bare_merge
+from benchmarks.lab.requests import check_bare_merge, check_consultation
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.upstream import LeanUpstream
 from benchmarks.peers import PEERS
@@ -19,7 +19,7 @@ _TITLES = {OURS: "cashier", OURS_CACHED: "cashier, default caches"}
 
 
 class Program(NamedTuple):
-    """`name`: as in the keys of a finding. `check`: what its answers must hold."""
+    """`name`: as in the keys of a finding. `check`: for its answers."""
 
     name: str
     title: str
@@ -32,14 +32,19 @@ class Program(NamedTuple):
         return self.name in _TITLES
 
 
-def start_programs(lab: Lab, upstream: LeanUpstream, running: ExitStack, names: Container[str] | None = None) -> list[Program]:
-    """Ours first: live, then with the caches as they are by default; then every peer that is here. `names`: only these."""
-    found = []
+def start_programs(
+    lab: Lab, upstream: LeanUpstream, running: ExitStack, names: Container[str] | None = None
+) -> list[Program]:
+    """Start cashier live, cashier with its default caches, and every installed peer.
+
+    `names`: only these.
+    """
+    programs = []
     for name, title in _TITLES.items():
         if names is None or name in names:
             cached = name == OURS_CACHED
             served = running.enter_context(start_service(lab, upstream.urls, cached=cached))
-            found.append(Program(name, title, cached, check_consultation, served))
+            programs.append(Program(name, title, cached, check_consultation, served))
     for peer in PEERS:
         if names is not None and peer.name not in names:
             continue
@@ -51,5 +56,5 @@ def start_programs(lab: Lab, upstream: LeanUpstream, running: ExitStack, names: 
         except (OSError, RuntimeError) as error:
             lab.skip(f"{peer.title} did not start: {error}")
             continue
-        found.append(Program(peer.name, peer.title, peer.caches, check_bare_merge, served))
-    return found
+        programs.append(Program(peer.name, peer.title, peer.caches, check_bare_merge, served))
+    return programs

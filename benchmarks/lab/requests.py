@@ -1,4 +1,4 @@
-"""The requests of the crowd: consultations of seeded users and orders, as whole HTTP requests, and what an answer to one must hold."""
+"""Consultations of seeded users and orders as HTTP requests, and checks of their answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USERS = 2_000
 
 
 def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
-    """One of each user: `u_<n>` consults order `o_<n>`, as the upstream knows them. `headers`: more lines of the head."""
+    """One request for each user: `u_<n>` consults order `o_<n>`. `headers`: additional lines."""
     crowd = World().cast.crowd
     head = "".join(
         f"{line}\r\n"
@@ -25,16 +25,16 @@ def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
 
 
 def check_consultation(body: bytes) -> str | None:
-    """What is wrong with an answer of cashier: it must have heard all eight sources and offer ways to pay."""
+    """What is wrong with an answer of cashier: it needs all eight sources and payment methods."""
     answer = msgspec.json.decode(body)
-    silent = [each["name"] for each in answer["sources"] if each["status"] not in {"FRESH", "CACHED", "STALE"}]
+    silent = [report["name"] for report in answer["sources"] if report["status"] not in {"FRESH", "CACHED", "STALE"}]
     if silent or len(answer["sources"]) != len(SOURCE_NAMES):
         return f"without {', '.join(silent) or 'some of its sources'}"
-    return None if answer["payable"] and answer["methods"] else "offers no way to pay"
+    return None if answer["payable"] and answer["methods"] else "without a payment method"
 
 
 def check_bare_merge(body: bytes) -> str | None:
-    """What is wrong with a bare merge: it must hold a non-empty object of each of the eight."""
+    """What is wrong with a bare merge: it needs a non-empty object from each of the eight."""
     answer = msgspec.json.decode(body)
     missing = [name for name in SOURCE_NAMES if not isinstance(answer.get(name), dict) or not answer[name]]
     return f"without {', '.join(missing)}" if missing else None

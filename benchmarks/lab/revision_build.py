@@ -1,9 +1,9 @@
 """One revision of cashier as a service: its package in its own directory, and its interpreter.
 
-The directory is the current one of the service, and so the first place where `python -m` looks for
-the package: before any editable installation. The service logs its imports (`PYTHONVERBOSE`), and
-this log proves that it runs this package and no other. Only the public command line and the
-configuration are used: a revision may name its modules as it likes.
+The directory is the service's current directory, and so the first place where `python -m` looks for
+the package, before any editable installation. The service logs its imports (`PYTHONVERBOSE`); the
+log proves that it runs this package and no other. Only the public command line and the
+configuration are used, because a revision may name its modules differently.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from benchmarks.lab.service import SECRET, Served, await_ready
 from benchmarks.revision import PACKAGE, PROJECT, Revision, copy_working_tree, last_line, unpack
 
 INSTALL_S = 900.0
-# The first two would change which files an import finds, or how the log names them.
+# The first two would change which files an import uses, or how the log names them.
 _ENV = {"PYTHONSAFEPATH": "", "PYTHONPYCACHEPREFIX": "", "PYTHONVERBOSE": "1"}
 _LOADED = re.compile(r"^# code object from '?(/.*?)'?$", re.MULTILINE)
 _IMPORT_LOG = ("#", "import ", "Processing ", "Adding directory", "Python ", "[GCC", "[Clang", 'Type "help"')
 _LIST_VERSIONS = (
     "import json; from importlib.metadata import distributions; "
-    "print(json.dumps([[each.name, each.version] for each in distributions()]))"
+    "print(json.dumps([[package.name, package.version] for package in distributions()]))"
 )
 
 
 class BuildFailed(Exception):
-    """A revision cannot be installed or does not start. One line names it and says why."""
+    """A revision cannot be installed or does not start. The message is one line with the reason."""
 
 
 class Build(NamedTuple):
-    """`env`: added to our environment. `origin`: where the dependencies come from, in words."""
+    """`env`: added to our environment. `origin`: text about where the dependencies come from."""
 
     title: str
     directory: Path
@@ -62,9 +62,9 @@ def build_now(scratch: Path) -> Build:
 
 
 def build_before(revision: Revision, scratch: Path) -> Build:
-    """The revision's package, in the present environment where that satisfies its dependencies.
+    """The revision's package, in the present environment if that satisfies its dependencies.
 
-    Otherwise in a virtual environment with those. Raises BuildFailed.
+    Otherwise in a new virtual environment. Raises BuildFailed.
     """
     directory = _make_directory(scratch / "before")
     try:
@@ -85,9 +85,9 @@ def build_before(revision: Revision, scratch: Path) -> Build:
 
 @contextmanager
 def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]:
-    """`cashier serve` with one worker.
+    """Run `cashier serve` with one worker.
 
-    Raises BuildFailed where it does not start, or runs another package than its own.
+    Raises BuildFailed if it does not start, or runs another package than its own.
     """
     own = Path(tempfile.mkdtemp(prefix="build-", dir=scratch))
     config, log = own / "cashier.toml", own / "log"
@@ -116,19 +116,22 @@ def check_imports(build: Build, log: str) -> None:
     packages = {file.parent for file in sources if file.parent.name == PACKAGE and file.name.startswith("__init__.")}
     expected = (build.directory / PACKAGE).resolve()
     if packages != {expected}:
-        found = ", ".join(str(each) for each in sorted(packages)) or "no package that its import log names"
-        raise BuildFailed(f"{build.title} runs {found} instead of {expected}")
+        actual = ", ".join(str(package) for package in sorted(packages)) or "no package that its import log names"
+        raise BuildFailed(f"{build.title} runs {actual} instead of {expected}")
 
 
 def last_error(log: str) -> str:
-    """The last words of a service that ended, in one line and without its import log."""
+    """The last lines of a failed service as one line, without its import log."""
     lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith(_IMPORT_LOG)]
-    of_traceback = any(line.startswith("Traceback ") for line in lines)
-    return " ".join(lines[-1:] if of_traceback else lines[-3:])[-300:]
+    has_traceback = any(line.startswith("Traceback ") for line in lines)
+    return " ".join(lines[-1:] if has_traceback else lines[-3:])[-300:]
 
 
 def dependencies_in(project: Mapping[str, Any]) -> list[str]:
-    """Raises ValueError where it declares none, or requires another Python than this one."""
+    """Return its dependencies.
+
+    Raises ValueError if it declares none or requires another Python than this one.
+    """
     try:
         table = project["project"]
         dependencies: list[str] = table["dependencies"]
@@ -141,8 +144,8 @@ def dependencies_in(project: Mapping[str, Any]) -> list[str]:
 
 
 def unmet(requirements: Sequence[str]) -> list[str]:
-    """Those that the present environment lacks, with what its installed packages require in turn."""
-    found: dict[str, None] = {}
+    """Requirements that the present environment lacks, including those of its installed packages."""
+    missing: dict[str, None] = {}
     seen: set[str] = set()
 
     def visit(text: str, extra: str) -> None:
@@ -153,17 +156,17 @@ def unmet(requirements: Sequence[str]) -> list[str]:
         try:
             installed = distribution(wanted.name)
         except PackageNotFoundError:
-            found[text] = None
+            missing[text] = None
             return
         if not wanted.specifier.contains(installed.version, prereleases=True):
-            found[text] = None
-        for each in installed.requires or ():
+            missing[text] = None
+        for requirement in installed.requires or ():
             for its_extra in ("", *wanted.extras):
-                visit(each, its_extra)
+                visit(requirement, its_extra)
 
     for text in requirements:
         visit(text, "")
-    return list(found)
+    return list(missing)
 
 
 def _make_directory(directory: Path) -> Path:
@@ -181,20 +184,20 @@ def _install(dependencies: Sequence[str], directory: Path) -> str:
 
 def _differing_versions(python: str) -> list[str]:
     listed = subprocess.run((python, "-I", "-c", _LIST_VERSIONS), capture_output=True, check=True, timeout=60)
-    ours = {canonicalize_name(each.name): each.version for each in distributions()}
+    ours = {canonicalize_name(package.name): package.version for package in distributions()}
     theirs = {canonicalize_name(name): version for name, version in json.loads(listed.stdout)}
-    aside = {"pip", "setuptools", "wheel"}
+    ignored = {"pip", "setuptools", "wheel"}
     return [
         f"{name} {version} (now {ours[name]})"
         for name, version in sorted(theirs.items())
-        if name not in aside and ours.get(name, version) != version
+        if name not in ignored and ours.get(name, version) != version
     ]
 
 
 def _reason(problem: Exception) -> str:
-    """Of pip, its error rather than its warnings."""
+    """The reason of a failure; for pip its error rather than its warnings."""
     if not isinstance(problem, subprocess.CalledProcessError):
         return str(problem)
-    said = str(problem.stderr or problem.stdout or "")
-    errors = [line for line in said.splitlines() if line.startswith("ERROR:")]
-    return errors[-1].removeprefix("ERROR:").strip() if errors else last_line(said)
+    output = str(problem.stderr or problem.stdout or "")
+    errors = [line for line in output.splitlines() if line.startswith("ERROR:")]
+    return errors[-1].removeprefix("ERROR:").strip() if errors else last_line(output)

@@ -1,6 +1,6 @@
-"""How long a process was ready to run and had no core: what of its latencies is the machine's doing. Judges no figure.
+"""Time that a process was ready to run without a core: the machine's part of its latency.
 
-From the kernel's scheduler statistics, of the process's main thread, which is its event loop.
+From the kernel's scheduler statistics of the process's main thread, which is its event loop.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# With a core of its own a process waits for a hundredth of the time or two. From here on others are in its figures.
+# On a core of its own a process waits for 1 to 2 % of the time. Above this, others affect it.
 LIMIT = 0.1
 
 
 class RunQueueWait:
-    """Over everything that it was text to look at."""
+    """Total over all processes and times watched."""
 
     def __init__(self) -> None:
         self._waited_s = self._lasted_s = 0.0
@@ -37,9 +37,9 @@ class RunQueueWait:
 
     def note(self, process: str) -> str:
         text = f"{process} was ready to run and waited for its core {self.share:.1%} of the time"
-        return text + (": others were busy on this machine, and the figures say little." if self.too_long else ".")
+        return text + (": others used this machine, and the figures mean little." if self.too_long else ".")
 
 
 def waited_s(pid: int) -> float:
-    """So far."""
+    """Since the process started."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9

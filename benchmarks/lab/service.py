@@ -1,4 +1,4 @@
-"""The program under test: `cashier serve` on a core of its own, with a configuration written for it. Puts no load on it."""
+"""The program under test: `cashier serve` on its own core, with a generated configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
 
 
 class Served(NamedTuple):
-    """A program that answers. `pid`: the root of the process tree whose CPU counts."""
+    """A program that is ready. `pid`: the root of the process tree whose CPU counts."""
 
     pid: int
     port: int
@@ -35,10 +35,11 @@ def start_service(
     workers: int = 1,
     core: int | None = PROGRAM_CORE,
 ) -> Iterator[Served]:
-    """As it ships, but that nothing is cached unless `cached` (then as by default) and nobody refused unless `shed`.
+    """Start `cashier serve` with its defaults, except that caches and load shedding are off.
 
-    `upstreams`: the address of each source, or one for all. `each`: TOML lines for every source; `other`: TOML tables of their own, such
-    as `[consult]` or `[sources.quota.batch]`. `core`: None is all of them.
+    `cached` and `shed` turn them on. `upstreams`: the address of each source, or one for all.
+    `each`: TOML lines for every source. `other`: TOML tables, such as `[consult]` or
+    `[sources.quota.batch]`. `core`: None means all.
     """
     directory = Path(tempfile.mkdtemp(prefix="service-", dir=lab.directory))
     config = directory / "cashier.toml"
@@ -58,7 +59,7 @@ def configuration(upstreams: Mapping[str, str] | str, *, cached: bool, shed: boo
 
 
 def await_ready(port: int) -> None:
-    """The port is the service's before it answers: a request waits in its queue until then."""
+    """Wait for `/readyz`. The port is open before the service answers, so the request may wait."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request("GET", "/readyz")

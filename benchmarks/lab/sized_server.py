@@ -1,6 +1,7 @@
-"""A server that answers `/{size}` with a body of so many bytes, for studies of the wire: `python -m benchmarks.lab.sized_server SOCKET`.
+"""A server that answers `/{size}` with a body of that many bytes, for the study of the wire.
 
-Prints its port, listens on the path as well, and serves until its input ends.
+`python -m benchmarks.lab.sized_server SOCKET` prints its port, also listens on the Unix socket, and
+serves until its standard input ends.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ ANSWERS = {f"/{size}".encode(): answer(size) for size in SIZES}
 
 
 class SizedConnection(asyncio.Protocol):
-    """One connection."""
+    """One connection of a client."""
 
     target = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
+        # uvloop's transport does not subclass asyncio.Transport
+        self.transport = cast("asyncio.Transport", transport)
         self.parser = httptools.HttpRequestParser(self)
 
     def data_received(self, data: bytes) -> None:

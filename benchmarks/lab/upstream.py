@@ -1,4 +1,4 @@
-"""The lean upstream as a process on the load's core, with its control. What it answers with is in `benchmarks.lean_upstream`."""
+"""The lean upstream as a process on the load's core, and its control."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from benchmarks.lab.upstream_control import BEHAVE, COUNTS, Behaviour, UpstreamC
 
 
 class LeanUpstream(NamedTuple):
-    """`urls`: each source has an address of its own. Its control blocks for a moment: ask while no load runs, or from another thread."""
+    """`urls`: by source. Control calls block: use them while no load runs, or from another thread."""
 
     pid: int
     urls: Mapping[str, str]
 
     def behave(self, behaviour: Behaviour) -> None:
-        """From now on; what it has seen is counted anew."""
+        """Set the behaviour and reset the counts."""
         self._control("POST", BEHAVE, msgspec.json.encode(behaviour))
 
     def seen(self) -> UpstreamCounts:
@@ -35,20 +35,20 @@ class LeanUpstream(NamedTuple):
         try:
             connection.request(method, target, body)
             answer = connection.getresponse()
-            said = answer.read()
+            response_body = answer.read()
         finally:
             connection.close()
         if answer.status != 200:
-            raise ValueError(f"the upstream said {answer.status}: {said.decode()}")
-        return said
+            raise ValueError(f"the upstream answered {answer.status}: {response_body.decode()}")
+        return response_body
 
 
 @contextmanager
 def start_upstream(lab: Lab, *, users: int = USERS, behaviour: Behaviour | None = None) -> Iterator[LeanUpstream]:
-    """Knows `users` users, from `benchmarks.lean_upstream.FIRST` on."""
+    """Start it with `users` users, from `benchmarks.lean_upstream.FIRST_USER` on."""
     log = Path(tempfile.mkdtemp(prefix="upstream-", dir=lab.directory)) / "log"
     with process(LOAD_CORE, *python("benchmarks.lean_upstream", "--users", str(users)), log=log) as child:
         ports = msgspec.json.decode(child.first_line, type=dict[str, int])
-        found = LeanUpstream(child.pid, {name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
-        found.behave(behaviour or Behaviour())
-        yield found
+        started = LeanUpstream(child.pid, {name: f"http://127.0.0.1:{port}" for name, port in ports.items()})
+        started.behave(behaviour or Behaviour())
+        yield started

@@ -1,4 +1,4 @@
-"""What the lean upstream can be told to do, and what it says it saw: the words of its control, shared by both sides. Does nothing."""
+"""Control messages of the lean upstream: its behaviour and its counts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ COUNTS = "/-/seen"
 
 
 class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """By source; one that is not named answers at once.
+    """By source; an unnamed source answers at once.
 
-    `straggling_bps`: of 10,000 calls so many take 12 times the delay. `hanging`: never answered, not even when that is over.
+    `straggling_bps`: share of calls, in basis points, that take 12 times the delay. `hanging`:
+    calls of these sources are never answered, even after the behaviour changes.
     """
 
     delay_ms: Mapping[str, float] = {}
@@ -23,7 +24,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HoldTimes(msgspec.Struct, frozen=True):
-    """How long answers were really held back, from the request read to the answer written."""
+    """Actual delays, from the request read to the answer written."""
 
     answers: int
     p50_ms: float
@@ -32,9 +33,10 @@ class HoldTimes(msgspec.Struct, frozen=True):
 
 
 class UpstreamCounts(msgspec.Struct, frozen=True):
-    """Since it was last told how to behave. `calls`: by source, a batch is one; `keys`: what batches asked for. `cpu_s`: of its life.
+    """Counts since the last change of behaviour.
 
-    `connections`: open now; `opened`: so far. Both with the one that asks.
+    `calls`: by source; a batch is one. `keys`: requests within batches. `cpu_s`: of the process's
+    life. `connections`: open now; `opened`: in total. Both include the control connection.
     """
 
     calls: Mapping[str, int]

@@ -283,7 +283,7 @@ def test_a_pair_is_measured_in_its_order_and_stays_sorted_by_build(
     said: list[str] = []
     monkeypatch.setattr(before, "serving", Started)
     monkeypatch.setattr(before, "driven", driven)
-    found = before.measure_pairs(Lab(tmp_path, rounds=2, tell=said.append), now, older, Answering(), [])  # type: ignore[arg-type]
+    found = before.measure_pairs(Lab(tmp_path, rounds=2, on_progress=said.append), now, older, Answering(), [])  # type: ignore[arg-type]
     assert [pair.ratio for pairs in found.values() for pair in pairs] == [pytest.approx(0.9)] * 4
     live, cached = True, False
     first, second = [(older, live), (now, live)], [(older, cached), (now, cached)]

@@ -278,7 +278,7 @@ def test_a_program_that_ends_before_it_is_ready_says_so_in_its_own_words(
 
 def test_a_quick_lab_is_short_and_a_full_one_is_not(tmp_path: Path) -> None:
     told: list[str] = []
-    quick, full = Lab(tmp_path, quick=True, tell=told.append), Lab(tmp_path, rounds=3)
+    quick, full = Lab(tmp_path, quick=True, on_progress=told.append), Lab(tmp_path, rounds=3)
     assert (full.seconds(2.5), full.count(2_000), full.rounds) == (2.5, 2_000, 3)
     assert (quick.seconds(2.5) < 1, quick.count(2_000) <= 100, quick.rounds) == (True, True, 1)
     quick.skip("nginx is absent")

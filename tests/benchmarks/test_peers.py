@@ -34,7 +34,7 @@ CACHED = {question.source.name for question in SOURCE_SPECS if question.cache.on
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("peers"), quick=True, tell=lambda _: None)
+    return Lab(tmp_path_factory.mktemp("peers"), quick=True, on_progress=lambda _: None)
 
 
 @pytest.fixture(scope="module")
