@@ -24,7 +24,8 @@ from cashier.tokens.payment_token import PaymentClaims, TokenRoute
 
 # For kinds without an expiry of their own: as long as most cashier pages stay open.
 DEFAULT_LIFE_S = 900
-# A token outlives the payer's deadline: bank transfers arrive days late, and the caller may still ask for the result.
+# A token outlives the payer's deadline: bank transfers arrive days late, and the caller may still
+# ask for the result.
 QUERYABLE_S = 7 * 86_400
 
 _KINDS = frozenset(Kind)
@@ -51,7 +52,10 @@ class Attempt(Struct, frozen=True, kw_only=True):
         return AcceptedOffer(self.amount, self.offered)
 
     def consult_request(self, *, with_claims: bool) -> ConsultRequest:
-        """The consultation that rechecks this choice. With amount and country claimed, all sources start at once."""
+        """The consultation that rechecks this choice.
+
+        With amount and country claimed, all sources start at once.
+        """
         chosen = self.chosen
         return ConsultRequest(
             order_id=chosen.order_id,
@@ -94,7 +98,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
 def validated(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
     """Check bounds and refuse card numbers, also for callers that did not come over HTTP.
 
-    Raises `Invalid` for a card number or a malformed key; msgspec.ValidationError for a field out of bounds.
+    Raises `Invalid` for a card number or a malformed key; msgspec.ValidationError for a field out
+    of bounds.
     """
     try:
         msgspec.convert(idempotency_key, IdempotencyKey)
@@ -107,7 +112,10 @@ def validated(request: PaymentRequest, idempotency_key: str) -> PaymentRequest:
 
 
 def refuse_card_numbers(fields: Any) -> None:
-    """Raise `Invalid` with the paths of fields that look like card numbers. The values are not repeated."""
+    """Raise `Invalid` with the paths of fields that look like card numbers.
+
+    The values are not repeated.
+    """
     paths = payment_pan_fields(fields)
     if paths:
         raise Invalid(
@@ -121,7 +129,7 @@ def refuse_card_numbers(fields: Any) -> None:
 def attempt_from_request(
     request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, call_headers: Any
 ) -> Attempt:
-    """Raises `Invalid` for an unknown payment method, or if a field that the method requires is missing."""
+    """Raises `Invalid` for an unknown payment method or a missing required field."""
     chosen = request.chosen
     kind = _kind(chosen.method_id)
     _refuse_missing(request, catalog.methods[kind].required_fields)
@@ -154,8 +162,9 @@ def attempt_from_token(claims: PaymentClaims, call_headers: Any) -> Attempt:
 
 def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress:
     """What the token contributes to `resolve_status`."""
-    # A token from before the submit knows when its challenge expires. If the challenge was passed with another token,
-    # the payer may act for the kind's lifetime after that, so assume the latest possible end.
+    # A token from before the submit knows when its challenge expires. If the challenge was passed
+    # with another token, the payer may act for the kind's lifetime after that, so assume the latest
+    # possible end.
     later_s = 0 if claims.sent_at is not None else catalog.methods[claims.kind].expires_in_s or DEFAULT_LIFE_S
     return PaymentProgress(
         payment_id=claims.payment_id,
@@ -169,7 +178,7 @@ def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress
 
 
 def payer_deadline_s(kind: Kind, catalog: Catalog, now: datetime, order_expires_at: datetime | None = None) -> int:
-    """The time until which the payer may act, in seconds since 1970: the kind's lifetime, cut at the order's expiry."""
+    """The end of the kind's lifetime, cut at the order's expiry, in seconds since 1970."""
     ends_s = int(now.timestamp()) + (catalog.methods[kind].expires_in_s or DEFAULT_LIFE_S)
     return ends_s if order_expires_at is None else min(ends_s, int(order_expires_at.timestamp()))
 
@@ -189,7 +198,10 @@ def _kind(method_id: str) -> Kind:
 
 
 def _means_of_kind(means: PaymentMeans, kind: Kind) -> PaymentMeans:
-    """Drop what this kind does not use. `payment_pan_fields` does not check an auth code, so it must go no further."""
+    """Drop what this kind does not use.
+
+    `payment_pan_fields` does not check an auth code, so it must go no further.
+    """
     return PaymentMeans(
         card_token=means.card_token if kind is Kind.CARD else None,
         auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None,

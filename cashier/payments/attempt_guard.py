@@ -1,13 +1,18 @@
-"""Early guard against concurrent attempts, based on hints in the shared store. The engine has the last word.
+"""Early guard against concurrent attempts, based on hints in the shared store.
+
+The engine has the last word.
 
 The store holds three kinds of hints:
 
-- per order, the live attempt: a second one is refused before risk is called and before a text message goes out;
-- per submit, the worker that runs it: a second worker waits for its outcome instead of sending another submit;
+- per order, the live attempt: a second one is refused before risk is called and before a text
+  message goes out;
+- per submit, the worker that runs it: a second worker waits for its outcome instead of sending
+  another submit;
 - per idempotency key, the body while only a challenge exists, which the engine does not know yet.
 
-Without a store, or after losing it, the guard acts as if there were no other worker (this worker remembers the bodies
-itself). Then the engine's rules decide: one live attempt per order, and each key is executed once.
+Without a store, or after losing it, the guard acts as if there were no other worker (this worker
+remembers the bodies itself). Then the engine's rules decide: one live attempt per order, and each
+key is executed once.
 """
 
 from __future__ import annotations
@@ -34,13 +39,14 @@ T = TypeVar("T")
 
 _PAYMENT_ID = re.compile(PAYMENT_ID)
 _LIVE_STATUSES = frozenset({EngineStatus.PROCESSING, EngineStatus.ACTION_REQUIRED, EngineStatus.USER_PAYING})
-# How long an attempt counts as live after the payer's deadline, unless its end is reported earlier.
+# An attempt counts as live this long after the payer's deadline, unless its end is reported
+# earlier.
 _AFTER_DEADLINE_S = 60
 # Lifetime of a worker's claim on a submit, which the worker renews.
 _SUBMIT_CLAIM_MS = 1_500
 # The most recently challenged or sent; most engines remember what was sent.
 _MAX_BODIES = 10_000
-# How often a waiting worker checks whether the engine has the payment.
+# Between the look-ups of a waiting worker.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 
 
@@ -62,7 +68,9 @@ class AttemptGuard:
     async def submit_turn(
         self, attempt: Attempt, find_existing: Callable[[], Awaitable[T | None]]
     ) -> AsyncIterator[T | None]:
-        """Wait while another worker runs this submit. Yields what `find_existing` then returns; None: it is our turn.
+        """Wait while another worker runs this submit.
+
+        Yields what `find_existing` then returns; None: it is our turn.
 
         Raises `InFlight` if the other worker takes longer than any submit should.
         """
@@ -83,16 +91,20 @@ class AttemptGuard:
 
     @asynccontextmanager
     async def order_claim(self, attempt: Attempt) -> AsyncIterator[None]:
-        """Claim the order for this attempt during its checks. `mark_live` extends the claim beyond them.
+        """Claim the order for this attempt during its checks.
 
-        Raises `OrderBusy` if the engine confirms another live attempt; `KeyReused` if the key is bound to another body.
+        `mark_live` extends the claim beyond them.
+
+        Raises `OrderBusy` if the engine confirms another live attempt; `KeyReused` if the key is
+        bound to another body.
         """
         key = order_key(attempt.chosen)
         claim = await self._live_attempts.claim(key, attempt.payment_id, self._longest_submit_ms())
         if isinstance(claim, OtherAttempt):
             if await self._is_live(claim.holder, attempt):
                 raise OrderBusy(claim.holder)
-            # The other attempt ended unnoticed. Replace its hint, or this attempt would stay unannounced until it expires.
+            # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
+            # unannounced until it expires.
             await self._live_attempts.release(key, claim.holder)
             await self._live_attempts.claim(key, attempt.payment_id, self._longest_submit_ms())
         try:
@@ -110,7 +122,10 @@ class AttemptGuard:
             raise KeyReused
 
     async def bind_key(self, attempt: Attempt, seconds: float) -> None:
-        """Bind the key to this body for `seconds`. Raises `KeyReused` if it is bound to another one."""
+        """Bind the key to this body for `seconds`.
+
+        Raises `KeyReused` if it is bound to another one.
+        """
         self.require_same_body(attempt)
         claim = await self._live_attempts.claim(
             f"body {attempt.payment_id}", _body(attempt), max(1, int(seconds * 1_000))
@@ -130,14 +145,20 @@ class AttemptGuard:
         await self._live_attempts.release(f"body {attempt.payment_id}", _body(attempt))
 
     async def mark_live(self, order: str, payment_id: str, seconds_left: float) -> None:
-        """Announce an attempt that was sent or seen alive. `seconds_left`: until the payer's deadline."""
+        """Announce an attempt that was sent or seen alive.
+
+        `seconds_left`: until the payer's deadline.
+        """
         await self._live_attempts.claim(order, payment_id, max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000)))
 
     async def mark_ended(self, order: str, payment_id: str) -> None:
         await self._live_attempts.release(order, payment_id)
 
     async def _renew_claim(self, key: str) -> None:
-        """Renew while this worker lives. After a crash the claim expires within `_SUBMIT_CLAIM_MS`."""
+        """Renew while this worker lives.
+
+        After a crash the claim expires within `_SUBMIT_CLAIM_MS`.
+        """
         while True:
             await asyncio.sleep(_SUBMIT_CLAIM_MS / 3_000)
             await self._live_attempts.claim(key, self._worker, _SUBMIT_CLAIM_MS)
@@ -175,5 +196,9 @@ class AttemptGuard:
 
 
 def _body(attempt: Attempt) -> str:
-    """A hash too short to reveal the card token or code in the fingerprint: one guess in 2³² matches by chance."""
+    """A hash of the body, for a store that others may read.
+
+    Short on purpose: a guess at the card token or code in the fingerprint cannot be verified,
+    because one in 2³² matches by chance.
+    """
     return hashlib.sha256(f"{attempt.payment_id} {attempt.fingerprint}".encode()).hexdigest()[:8]

@@ -1,6 +1,7 @@
-"""Channel health of one worker: state and time for the routing rules, whose decisions are pure and live in `domain`.
+"""Channel health of one worker: the state and clock of the routing rules in `domain`.
 
-Each worker learns from the payments that it saw end. Nothing is shared, so routing a payment needs no remote call.
+Each worker learns from the payments that it saw end. Nothing is shared, so routing a payment needs
+no remote call.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from cashier.domain.facts import Channel
 from cashier.domain.routing import RoutingDecision, route
 from cashier.domain.routing_rules import RoutedPayment, Routing
 
-# Far more than any gateway has. The channel without news for longest is dropped and starts cold again.
+# Far more than any gateway has. The channel without news for longest is dropped and starts cold
+# again.
 MAX_CHANNELS = 10_000
-# Every query of an ended payment reports its outcome again; within this many payments it counts once.
+# Every query of an ended payment reports its outcome again; within this many payments it counts
+# once.
 MAX_COUNTED = 50_000
 
 
@@ -39,7 +42,10 @@ class ChannelHealth:
         now_s: float,
         tried: Set[str] = frozenset(),
     ) -> RoutingDecision:
-        """Route one payment, see `routing.route`. Call once per payment: it counts probes of sick channels."""
+        """Route one payment, see `routing.route`.
+
+        Call once per payment: it counts probes of sick channels.
+        """
         decision = route(self.routing, payment, channels, self.records, int(now_s), payment_id, tried)
         for rated in decision.rated:
             if rated.sick and rated.channel_id == decision.channel_id:
@@ -53,7 +59,10 @@ class ChannelHealth:
         self._record(payment_id, channel_id, ChannelOutcome.WORKED, sent_s, now_s)
 
     def record_failure(self, payment_id: str, channel_id: str, code: str, sent_s: float, now_s: float) -> None:
-        """The payment failed for good, with the engine's code. Idempotent. Never call it for an unknown outcome."""
+        """The payment failed for good, with the engine's code.
+
+        Idempotent. Never call it for an unknown outcome.
+        """
         self._record(payment_id, channel_id, self.routing.blame.outcome(code), sent_s, now_s)
 
     def _record(

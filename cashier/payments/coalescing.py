@@ -1,4 +1,6 @@
-"""Coalescing: concurrent callers with one key share one run of the work. Payment-blind, in memory, one event loop.
+"""Coalescing: concurrent callers with one key share one run of the work.
+
+Payment-blind, in memory, one event loop.
 
 `SingleFlight` joins a run that is under way: for work that must happen once, such as a submit.
 `FreshSingleFlight` never joins one that has begun: for reads that must not be older than the call.
@@ -28,7 +30,7 @@ class TooManyRuns(Exception):
 
 
 class RunCancelled(Exception):
-    """A stop cancelled the run. How far it got is unknown: look it up."""
+    """A stop cancelled the run. Its progress is unknown: look it up."""
 
 
 class _Run(Struct, Generic[T]):
@@ -40,7 +42,8 @@ class _Run(Struct, Generic[T]):
 class SingleFlight(Generic[T]):
     """At most `max_runs` runs at a time, each under a key.
 
-    A run belongs to none of its callers: it may move money, so it continues when all of them have gone.
+    A run belongs to none of its callers: it may move money, so it continues when all of them have
+    gone.
     `expected`: exceptions that are ordinary results; they are not reported when no caller is left.
     """
 
@@ -59,8 +62,8 @@ class SingleFlight(Generic[T]):
     async def run(self, key: str, fingerprint: str, work: Work[T]) -> T:
         """Return the result of the run under `key`; start it if there is none.
 
-        Raises what the work raises, to every caller; `FingerprintMismatch`, `TooManyRuns`, `RunCancelled`.
-        A cancelled caller does not cancel the run.
+        Raises what the work raises, to every caller; `FingerprintMismatch`, `TooManyRuns`,
+        `RunCancelled`. A cancelled caller does not cancel the run.
         """
         run = self._runs.get(key)
         if run is None:
@@ -78,7 +81,10 @@ class SingleFlight(Generic[T]):
         return run.task.result()
 
     async def drain(self) -> None:
-        """Wait until no run is left, including runs that start meanwhile. The caller bounds the time."""
+        """Wait until no run is left, including runs that start meanwhile.
+
+        The caller bounds the time.
+        """
         while self._runs:
             await asyncio.wait([run.task for run in self._runs.values()])
 
@@ -126,7 +132,8 @@ class FreshSingleFlight(Generic[T]):
     async def run(self, key: str, work: Work[T]) -> T:
         """Return the result of a run that starts no earlier than this call.
 
-        Raises what the work raises, to every caller; `TooManyRuns`. A cancelled caller does not cancel the run.
+        Raises what the work raises, to every caller; `TooManyRuns`. A cancelled caller does not
+        cancel the run.
         """
         slot = self._slots.get(key)
         if slot is None:
@@ -152,7 +159,8 @@ class FreshSingleFlight(Generic[T]):
     def _end(self, key: str, slot: _Slot[T], task: asyncio.Task[None]) -> None:
         slot.running = None
         if task.cancelled() and slot.next_result is not None:
-            # A stop cancelled it, perhaps before it could begin: release the callers and start nothing more.
+            # A stop cancelled it, perhaps before it could begin: release the callers and start
+            # nothing more.
             slot.next_result.cancel()
             slot.next_result = slot.next_work = None
         if slot.next_result is None:
@@ -205,10 +213,10 @@ class SharedPoll(Generic[T]):
         return f"<SharedPoll keys={len(self._polls)} waiters={self.waiters} stopped={self.stopped}>"
 
     async def next(self, key: str, after_ms: float, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the result of a read that begins in `after_ms`, or sooner if another caller is due earlier.
+        """Return the result of a read in `after_ms`, or sooner if another caller is due first.
 
-        None after `stop`. Raises what the read raises, to every caller. A cancelled caller leaves alone;
-        the last one also cancels the timer.
+        None after `stop`. Raises what the read raises, to every caller. The last caller to be
+        cancelled also cancels the timer.
         """
         if self.stopped:
             return None

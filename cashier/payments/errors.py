@@ -1,4 +1,7 @@
-"""Exceptions for a submit or a challenge answer that was refused. The refused call sent nothing, except `InFlight`."""
+"""Exceptions for a submit or a challenge answer that was refused.
+
+The refused call sent nothing, except `InFlight`.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class KeyReused(AcceptError):
 
 
 class InFlight(AcceptError):
-    """The same submit is still under way in another worker, or a stop interrupted it. It may have been sent."""
+    """The same submit is still under way in another worker, or a stop interrupted it.
+
+    It may have been sent.
+    """
 
 
 class OrderBusy(AcceptError):
@@ -55,7 +61,10 @@ class ConsultChanged(AcceptError):
 
 
 class RiskRejected(AcceptError):
-    """The risk service rejected the payment. `code` is for operators and must not reach the payer."""
+    """The risk service rejected the payment.
+
+    `code` is for operators and must not reach the payer.
+    """
 
     def __init__(self, code: str | None) -> None:
         super().__init__(code or "no reason given")
@@ -82,4 +91,4 @@ class EngineUnavailable(AcceptError):
 
 
 class TooManyPayments(AcceptError):
-    """This worker already runs as many payments, or holds as many waiting callers, as configured."""
+    """This worker has reached its bound on running payments or waiting callers."""

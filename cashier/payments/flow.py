@@ -1,7 +1,9 @@
-"""Acceptance flow: submit, answer a challenge, cancel, look, follow. Each starts from what engine and token already know.
+"""Acceptance flow: submit, answer a challenge, cancel, look, follow.
 
-submit                look up → tokens → recheck → risk → (challenge →) route → legs → engine → status
-answer                look up → verify → recheck → route → legs → engine → status
+Each starts from what engine and token already know.
+
+submit                look up → token → recheck → risk → (challenge →) route, legs → engine → status
+answer                look up → verify → recheck → route, legs → engine → status
 cancel, look, follow  engine and acquirer → (reverse →) status
 """
 
@@ -87,7 +89,10 @@ _WRONG_ANSWER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_O
 
 
 class PaymentFlow:
-    """Takes payments through. Holds the runs under way in this worker, but no payments. `now` is the wall clock."""
+    """Takes payments through.
+
+    Holds the runs under way in this worker, but no payments. `now` is the wall clock.
+    """
 
     def __init__(
         self,
@@ -155,11 +160,13 @@ class PaymentFlow:
     ) -> Payment:
         """Accept a payment, or return the status of the payment that was accepted under this key.
 
-        Continues if the caller is cancelled. Raises `TokenRefused`, `AcceptError` or `OrderUnknown`: then this call sent
-        nothing, except for `InFlight`. Raises msgspec.ValidationError for a request out of bounds.
+        Continues if the caller is cancelled. Raises `TokenRefused`, `AcceptError` or
+        `OrderUnknown`: then this call sent nothing, except for `InFlight`. Raises
+        msgspec.ValidationError for a request out of bounds.
         """
         request = validated(request, idempotency_key)
-        # Refuse a wrong token at once. An expired one matters only if the payment does not exist yet: see `_submit`.
+        # Refuse a wrong token at once. An expired one matters only if the payment does not exist
+        # yet: see `_submit`.
         claims = self._tokens.read_consult_token(request.consult_token)
         claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
         call_headers = self._call_headers(request_id, traceparent)
@@ -182,11 +189,15 @@ class PaymentFlow:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Answer the challenge with `value`. If it is right, the same payment continues. Raises what `submit` does."""
+        """Answer the challenge with `value`.
+
+        If it is right, the same payment continues. Raises what `submit` does.
+        """
         refuse_card_numbers({"value": value})
         claims = self._read_token(payment_id, payment_token)
         call_headers = self._call_headers(request_id, traceparent)
-        # Two tabs with the same answer share a run. A different answer is a new run, and risk counts it.
+        # Two tabs with the same answer share a run. A different answer is a new run, and risk
+        # counts it.
         challenge_id = claims.challenge.challenge_id if claims.challenge is not None else ""
         key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {challenge_id} {value}'.encode()).hexdigest()}"
         return await self._run(key, "", lambda: self._answer(claims, value, call_headers))
@@ -194,7 +205,9 @@ class PaymentFlow:
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
-        """Cancel the payment if it is not paid. If it cannot end yet, later calls with the new token end it.
+        """Cancel the payment if it is not paid.
+
+        If it cannot end yet, later calls with the new token end it.
 
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
@@ -210,7 +223,10 @@ class PaymentFlow:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Return the current status. With `wait_ms`: after a change, a final status, or that time."""
+        """Return the current status.
+
+        With `wait_ms`: after a change, a final status, or that time.
+        """
         claims = self._read_token(payment_id, payment_token)
         return await self._presenter.look(claims, payment_token, self._call_headers(request_id, traceparent), wait_ms)
 
@@ -219,8 +235,8 @@ class PaymentFlow:
     ) -> AsyncGenerator[Payment, None]:
         """Yield the status now and after each change, until a final one or `follow_s`.
 
-        Raises what `look` does, before the first status only. Close the generator (`contextlib.aclosing`) if you stop
-        early.
+        Raises what `look` does, before the first status only. Close the generator
+        (`contextlib.aclosing`) if you stop early.
         """
         claims = self._read_token(payment_id, payment_token)
         async with aclosing(
@@ -285,7 +301,10 @@ class PaymentFlow:
     async def _decide(
         self, attempt: Attempt, rechecked: RecheckedOffer, before: ChallengeProgress | None = None
     ) -> Payment:
-        """Ask risk: on to the engine, or first a challenge. `before`: the challenge that risk no longer knows."""
+        """Ask risk: on to the engine, or first a challenge.
+
+        `before`: the challenge that risk no longer knows.
+        """
         decision = await self._ports.risk.decide(
             _inquiry(attempt, rechecked), attempt.call_headers, self._settings.decide_ms
         )
@@ -375,7 +394,7 @@ class PaymentFlow:
         return existing or await self._presenter.current(self._sent_claims(attempt, None), attempt.call_headers)
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
-        """Claims of a payment that another run sent: the engine's time of the submit if it has one, else now."""
+        """Claims of a payment that another run sent, dated by the engine if it says when."""
         since = now = self._now()
         if (
             payment is not None

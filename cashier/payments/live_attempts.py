@@ -1,7 +1,8 @@
 """Claims that workers share in a store: for each key, its one holder.
 
-A hint, never a lock. A claim can be lost, evicted, late or wrong; then another holder is noticed later, by the engine.
-So a claim waits no longer than one read of the store, and store failures raise nothing: the result is `AttemptUnknown`.
+A hint, never a lock. A claim can be lost, evicted, late or wrong; then another holder is noticed
+later, by the engine. So a claim waits no longer than one read of the store, and store failures
+raise nothing: the result is `AttemptUnknown`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class OwnAttempt(Struct, frozen=True):
 
 
 class OtherAttempt(Struct, frozen=True):
-    """Another holder was first. Verify before relying on it: it may be over, and its worker gone."""
+    """Another holder was first.
+
+    Verify before relying on it: it may be over, and its worker gone.
+    """
 
     holder: str
 
@@ -50,7 +54,10 @@ ClaimResult: TypeAlias = OwnAttempt | OtherAttempt | AttemptUnknown
 
 
 class ScriptStore(Protocol):
-    """A shared store that runs a script on one key. Returns None if the store did not answer in time."""
+    """A shared store that runs a script on one key.
+
+    Returns None if the store did not answer in time.
+    """
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any: ...
 
@@ -67,13 +74,14 @@ class LiveAttempts:
 
     @property
     def shared(self) -> bool:
-        """Whether a store is configured."""
+        """True if a store is configured."""
         return self._store is not None
 
     async def claim(self, key: str, holder: str, ttl_ms: int) -> ClaimResult:
         """Claim `key` for `ttl_ms`, at most an hour, or renew the own claim.
 
-        `holder`: 1 to 128 visible ASCII characters. Raises ValueError for another holder: that is our bug.
+        `holder`: 1 to 128 visible ASCII characters. Raises ValueError for another holder: that is
+        our bug.
         """
         if not _is_holder(holder) or ttl_ms < 1:
             raise ValueError("a holder has 1 to 128 visible ASCII characters, and its claim lasts at least 1 ms")
@@ -85,7 +93,10 @@ class LiveAttempts:
         return self._counted(_claim_result(reply, holder))
 
     async def release(self, key: str, holder: str) -> bool:
-        """Release the own claim; return whether there was one. If the store is unreachable, the claim expires."""
+        """Release the own claim; return whether there was one.
+
+        If the store is unreachable, the claim expires.
+        """
         return self._store is not None and await self._store.run_script(_RELEASE, _store_key(key), holder) == 1
 
     def _counted(self, result: ClaimResult) -> ClaimResult:

@@ -19,7 +19,7 @@ from cashier.domain.risk_contract import ChallengeVerification, Inquiry, RiskDec
 
 
 class RiskPort(Protocol):
-    """Never retries: a decision may send a text message, and every answer to a challenge is counted."""
+    """Never retries: a decision may send a text message, and risk counts every answer."""
 
     async def decide(self, inquiry: Inquiry, call_headers: Any, budget_ms: int) -> RiskDecision: ...
 

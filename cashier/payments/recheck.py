@@ -1,4 +1,4 @@
-"""Recheck: before the submit, check everything again with fresh answers and compare with the accepted offer."""
+"""Recheck: consult again from fresh answers, and compare with the accepted offer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from cashier.payments.ports import AcquirerPort, ConsultUncached
 from cashier.payments.settings import AcceptSettings
 from cashier.source_errors import Unanswered
 
-# The order changed since the consultation, so our claims are wrong now. Consult again without claims.
+# The order changed since the consultation, so our claims are wrong now. Consult again without
+# claims.
 _WRONG_CLAIMS = frozenset({Blocked.AMOUNT_MISMATCH, Blocked.COUNTRY_MISMATCH})
 
-# An attempt may be the cause, even this one: another worker may have sent it since the look-up here.
+# An attempt may be the cause, even this one: another worker may have sent it since the look-up
+# here.
 _TAKEN = frozenset({Blocked.ORDER_IN_PROGRESS, Blocked.ORDER_PAID, Blocked.ORDER_CLOSED})
 
 
 class RecheckedOffer(Struct, frozen=True):
-    """The chosen method as it is now, at the accepted price."""
+    """The chosen method in its current state, at the accepted price."""
 
     method: PayMethod
     case: ConsultationCase
@@ -33,7 +35,7 @@ class RecheckedOffer(Struct, frozen=True):
 
 
 class AlreadySubmitted(Exception):
-    """The acquirer attributes the order to this attempt: the engine has received it since the look-up."""
+    """The acquirer names this attempt: the engine has received it since the look-up."""
 
 
 class Recheck:
@@ -43,7 +45,11 @@ class Recheck:
         self._settings = settings
 
     async def check(self, attempt: Attempt) -> RecheckedOffer:
-        """Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `AlreadySubmitted` and `OrderUnknown`."""
+        """Return the chosen method if the accepted offer still holds.
+
+        Raises `CheckUnavailable`, `ConsultChanged`, `OrderBusy`, `AlreadySubmitted`,
+        `OrderUnknown`.
+        """
         fresh = await self._consult(attempt)
         consultation = fresh.consultation
         blocked = None if consultation.blocked is None else consultation.blocked.code
@@ -73,7 +79,10 @@ class Recheck:
             raise CheckUnavailable(unavailable.failed, unavailable.sources) from None
 
     def _silent_sources(self, attempt: Attempt, current: CurrentOffer, consultation: Consultation) -> tuple[str, ...]:
-        """The sources whose answer is needed and missing. For a blocked order no further answer is needed."""
+        """The sources whose answer is needed and missing.
+
+        For a blocked order no further answer is needed.
+        """
         silent = set(unverified(attempt.chosen, attempt.accepted_offer, current))
         if self._settings.every_gating_source and current.blocked is None:
             silent.update(
@@ -86,7 +95,8 @@ class Recheck:
     async def _refuse_taken_order(self, attempt: Attempt, consultation: Consultation, *, in_progress: bool) -> None:
         """Ask the acquirer which attempt took the order.
 
-        Returns if it names none, or one that is no longer live: then the caller reports the order's state as a change.
+        Returns if it names none, or one that is no longer live: then the caller reports the order's
+        state as a change.
         """
         result = await self._acquirer.result(attempt.chosen.order_id, attempt.call_headers, self._settings.look_ms)
         if isinstance(result, Unanswered):

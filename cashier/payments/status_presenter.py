@@ -1,6 +1,6 @@
-"""Status presenter: a payment's current status as the `Payment` resource, at once, by long poll or as a stream.
+"""Status presenter: a payment's status as a `Payment`, at once, by long poll or as a stream.
 
-Every status that it resolves also updates the attempt guard (which attempt is live) and the channel health.
+Each resolved status also updates the attempt guard (which attempt is live) and channel health.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from cashier.payments.status_query import ResolvedPayment, StatusQuery, Upstream
 from cashier.tokens.payment_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
-# The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another tab.
+# The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another
+# tab.
 _CHALLENGE_POLL_MS = 3_000
 
 
 class StatusPresenter:
-    """`sign` makes a payment token. `now` is the wall clock, `monotonic` the clock of `channel_health`."""
+    """`sign` makes a payment token.
+
+    `now` is the wall clock, `monotonic` the clock of `channel_health`.
+    """
 
     def __init__(
         self,
@@ -70,11 +74,17 @@ class StatusPresenter:
     async def current(
         self, claims: PaymentClaims, call_headers: Any, upstream: UpstreamStatus | None = None
     ) -> Payment:
-        """The status from `upstream` or from a new query, with a new token. Raises `KeyReused`, `TooManyPayments`."""
+        """The status from `upstream` or from a new query, with a new token.
+
+        Raises `KeyReused`, `TooManyPayments`.
+        """
         return self.present(claims, (await self._resolve(claims, call_headers, upstream)).resolution)
 
     async def look(self, claims: PaymentClaims, payment_token: str, call_headers: Any, wait_ms: int) -> Payment:
-        """The status, after `wait_ms` or as soon as it differs from the token's. Raises what `current` does."""
+        """The status, after `wait_ms` or as soon as it differs from the token's.
+
+        Raises what `current` does.
+        """
         latest = first = await self._resolve(claims, call_headers)
         wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
         is_news = claims.told not in (None, first.resolution.status)
@@ -139,7 +149,10 @@ class StatusPresenter:
     async def _later_statuses(
         self, claims: PaymentClaims, call_headers: Any, latest: ResolvedPayment, until_s: float = float("inf")
     ) -> AsyncGenerator[ResolvedPayment, None]:
-        """Yield each status after `latest` when its poll is due. All callers that wait for this payment share the polls."""
+        """Yield each status after `latest` when its poll is due.
+
+        All callers that wait for this payment share the polls.
+        """
         loop, payment_id, order_id = asyncio.get_running_loop(), claims.payment_id, claims.chosen.order_id
         while not latest.resolution.final and loop.time() < until_s:
             after_ms = min(latest.resolution.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
@@ -152,7 +165,9 @@ class StatusPresenter:
                     return
                 latest = await self._resolve(claims, call_headers, upstream)
             except KeyReused:
-                return  # meanwhile the engine took another body under this id: this one has no further status
+                # Meanwhile the engine took another body under this id: this one has no further
+                # status.
+                return
             except TooManyPayments:
                 continue  # no query could run now; wait for the next one
             yield latest
@@ -176,7 +191,10 @@ class StatusPresenter:
         return resolved
 
     def _record_channel_outcome(self, claims: PaymentClaims, resolved: ResolvedPayment, now_s: float) -> None:
-        """Report the engine's final word on the channel. Other reasons for an end say nothing about the channel."""
+        """Report the engine's final word on the channel.
+
+        Other reasons for an end say nothing about the channel.
+        """
         route, engine = claims.route, resolved.upstream.engine
         if route is None or claims.sent_at is None:
             return

@@ -1,6 +1,7 @@
-"""Status query: ask engine and acquirer about a payment, once for all concurrent callers, and reverse it where due.
+"""Status query: ask engine and acquirer about a payment, and reverse it where due.
 
-Nothing is cached: a caller never gets the result of a query that began before its call.
+Concurrent callers share one query. Nothing is cached: a caller never gets the result of a query
+that began before its call.
 """
 
 from __future__ import annotations
@@ -91,15 +92,17 @@ class StatusQuery:
     ) -> ResolvedPayment:
         """Resolve the status from `upstream` or from a new query; reverse first where that is due.
 
-        `fingerprint`: of the body that the caller's token belongs to. Raises `KeyReused` if the engine has another body
-        under this id, which the caller may neither see nor end; `TooManyPayments`.
+        `fingerprint`: of the body that the caller's token belongs to. Raises `KeyReused` if the
+        engine has another body under this id, which the caller may neither see nor end;
+        `TooManyPayments`.
         """
         if upstream is None:
             upstream = await self.query(payment.payment_id, order_id, call_headers)
         if upstream.fingerprint not in (None, fingerprint):
             raise KeyReused
         resolution = self._resolve(payment, upstream)
-        # While the engine is silent its body is unknown. A token without a submit then has nothing to end.
+        # While the engine is silent its body is unknown. A token without a submit then has nothing
+        # to end.
         body_unknown = upstream.engine.word is EngineReportStatus.SILENT and payment.sent_at is None
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
@@ -109,7 +112,7 @@ class StatusQuery:
         return ResolvedPayment(self._resolve(payment, upstream), upstream)
 
     async def with_acquirer(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
-        """Add the acquirer's report where it counts: it has to confirm an end that the engine reported."""
+        """Add the acquirer's report if the engine reported an end: the acquirer must confirm it."""
         if engine.word not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
             return UpstreamStatus(engine, _NOT_ASKED)
         return UpstreamStatus(engine, acquirer_report(await self._order_result(order_id, call_headers)))
@@ -121,7 +124,8 @@ class StatusQuery:
         try:
             return resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
         except IllegalTransition as contradiction:
-            # An upstream took back a final word, or we have a bug. Report what the upstreams say now.
+            # An upstream took back a final word, or we have a bug. Report what the upstreams say
+            # now.
             _log.error(
                 "payment reported in an impossible transition",
                 payment_id=payment.payment_id,

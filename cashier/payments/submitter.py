@@ -1,4 +1,7 @@
-"""Submitter: choose the channel, split the amount into legs, send the one submit. Does not decide the payment's status."""
+"""Submitter: choose the channel, split the amount into legs, send the one submit.
+
+Does not decide the payment's status.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from cashier.payments.recheck import RecheckedOffer
 from cashier.payments.settings import AcceptSettings
 from cashier.tokens.payment_token import TokenRoute
 
-# The alternatives travel in the payer's token, which must fit into a header. No engine tries a seventeenth channel.
+# The alternatives travel in the payer's token, which must fit into a header. No engine tries a
+# seventeenth channel.
 _MAX_ALTERNATIVES = 16
 
 _log = structlog.get_logger("cashier.payments")
@@ -66,7 +70,10 @@ class Submitter:
         return PreparedSubmit(_submission(attempt, engine_legs, decision_id, alternatives), route)
 
     async def submit(self, attempt: Attempt, prepared: PreparedSubmit) -> EngineReport:
-        """Send the submit once. Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` if it certainly never left."""
+        """Send the submit once.
+
+        Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` if it certainly never left.
+        """
         outcome = await self._engine.submit(prepared.submission, attempt.call_headers, self._settings.submit_ms)
         match outcome:
             case engine.OrderHasLiveAttempt(payment_id):
@@ -91,7 +98,7 @@ class Submitter:
         return TokenRoute(decision.rule, decision.channel_id, decision.alternatives[:_MAX_ALTERNATIVES], decision.probe)
 
     def _chosen_method(self, attempt: Attempt, rechecked: RecheckedOffer) -> ChosenMethod:
-        """For a scanned code, narrow to the wallet that issued it, if the gateway has a channel of that provider."""
+        """Narrow a scanned code to its wallet, if the gateway has a channel of that provider."""
         code = attempt.means.auth_code
         provider = None if code is None else self._channel_health.routing.provider_of(code)
         channels = rechecked.case.channels
