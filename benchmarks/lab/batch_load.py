@@ -85,6 +85,7 @@ async def run_interval(
 
     Returns when all are answered.
     """
+    result, customers, used_s = KeyLoadResult(), cycle(known), time.process_time()
 
     def arrive(due_s: float) -> None:
         customer = next(customers)
@@ -93,7 +94,7 @@ async def run_interval(
 
     await arrive_at_random(per_s, seconds, random, arrive)
     until_s = time.perf_counter() + REST_S
-    while result.ended < result.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count, on this loop
+    while result.ended < result.asked and time.perf_counter() < until_s:  # noqa: ASYNC110 - callbacks count
         await asyncio.sleep(0.002)
     result.failed += result.asked - result.ended
     result.cpu_us = (time.process_time() - used_s) / max(1, result.asked) * 1e6

@@ -83,7 +83,7 @@ class InProcessBench(NamedTuple):
         with tally.waiting.of(os.getpid()):
             arrivals = await run_arrivals(cashier, customers, per_s, seconds * self.scale, self.random)
         lasted_s = time.perf_counter() - start_s
-        if not self.lab.quick:  # the clock ticks a hundred times a second, too coarse for a quick run
+        if not self.lab.quick:  # its clock of 10 ms is too coarse for a quick run
             tally.busiest = max(tally.busiest, (cpu_s(self.upstream.pid) - used_s) / lasted_s)
         if not stormy:
             tally.consultations += arrivals.consultations

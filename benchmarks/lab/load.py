@@ -102,7 +102,8 @@ class Load:
         self._per_s = self._until_s = 0.0
 
     def __repr__(self) -> str:
-        return f"Load({len(self._busy)} of {len(self._busy) + len(self._idle)} connections busy, {len(self._waiting)} waiting)"
+        total = len(self._busy) + len(self._idle)
+        return f"Load({len(self._busy)} of {total} connections busy, {len(self._waiting)} waiting)"
 
     @property
     def wrong(self) -> str | None:

@@ -110,7 +110,7 @@ def serving(build: Build, configuration: str, scratch: Path) -> Iterator[Served]
 
 
 def check_imports(build: Build, log: str) -> None:
-    """Raises BuildFailed unless the import log names the build's package and no other of its name."""
+    """Raises BuildFailed unless the import log names the build's own package only."""
     files = [Path(name) for name in _LOADED.findall(log)]
     sources = [file.parent.parent / file.name if file.parent.name == "__pycache__" else file for file in files]
     packages = {file.parent for file in sources if file.parent.name == PACKAGE and file.name.startswith("__init__.")}
@@ -144,7 +144,7 @@ def dependencies_in(project: Mapping[str, Any]) -> list[str]:
 
 
 def unmet(requirements: Sequence[str]) -> list[str]:
-    """Requirements that the present environment lacks, including those of its installed packages."""
+    """Requirements that the environment lacks, including those of installed packages."""
     missing: dict[str, None] = {}
     seen: set[str] = set()
 

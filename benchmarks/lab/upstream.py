@@ -18,7 +18,7 @@ from benchmarks.lab.upstream_control import BEHAVE, COUNTS, Behaviour, UpstreamC
 
 
 class LeanUpstream(NamedTuple):
-    """`urls`: by source. Control calls block: use them while no load runs, or from another thread."""
+    """`urls`: by source. Control calls block: not during load, except from another thread."""
 
     pid: int
     urls: Mapping[str, str]

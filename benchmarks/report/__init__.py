@@ -1,1 +1,1 @@
-"""What a person sees of the results: the terminal, and one HTML page with drawings. Measures nothing."""
+"""Presentation of the results: terminal tables, and one HTML page with charts."""

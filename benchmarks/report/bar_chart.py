@@ -1,4 +1,4 @@
-"""Several things side by side: lying bars, so that names can be read, each with its value at its end and the spread of its rounds."""
+"""Horizontal bars with readable names, each with its value and the spread of its rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from benchmarks.report.canvas import SMALL, TEXT, Key, Size, remove_frame, mark_label, draw_empty, short_number, place, ticks, width_of
+from benchmarks.report.canvas import (
+    SMALL,
+    TEXT,
+    Key,
+    Size,
+    draw_empty,
+    mark_label,
+    place,
+    remove_frame,
+    short_number,
+    ticks,
+    width_of,
+)
 from benchmarks.report.palette import Palette
 from benchmarks.results import BarChart, Figure
 
@@ -44,7 +56,7 @@ def keys(bars: BarChart, palette: Palette) -> list[Key]:
 
 
 def count_undrawable(bars: BarChart) -> int:
-    """Figures that a logarithmic axis has no place for."""
+    """Number of figures that a logarithmic axis cannot show."""
     return sum(
         figure is not None and bars.y_logarithmic and figure.median <= 0
         for group in bars.groups.values()
@@ -84,7 +96,7 @@ def draw(bars: BarChart, axes: Axes, palette: Palette, size: Size) -> None:
 
 
 def _top(bars: BarChart) -> float:
-    """Room for the title of the axis, and for the names of marks under it."""
+    """Room for the title of the axis and the names of marks."""
     return 40 if bars.marks else 24
 
 
@@ -93,12 +105,12 @@ def _longest(bars: BarChart) -> float:
 
 
 def _stacked(bars: BarChart, narrow: bool) -> bool:
-    """Each name above its bars instead of beside them."""
+    """True if each name stands above its bars instead of beside them."""
     return narrow or _longest(bars) > _LABEL_MOST
 
 
 def _each(bars: BarChart, stacked: bool) -> float:
-    """The height of one label with its bars."""
+    """Height of one label with its bars."""
     return _BETWEEN + (TEXT + 4 if stacked else 0) + _thick(bars) * max(1, len(bars.groups))
 
 
@@ -107,7 +119,7 @@ def _thick(bars: BarChart) -> float:
 
 
 def _paint(bars: BarChart, label: str, group: int, palette: Palette) -> tuple[str, float]:
-    """Colour and opacity. Where nothing is ours the groups are what differs, by colour; else by strength."""
+    """Colour and opacity. Without `ours` the groups differ by colour, otherwise by opacity."""
     if not bars.ours and len(bars.groups) > 1:
         return palette.quiet[(group + 1) % len(palette.quiet)], 1.0
     ours = label in bars.ours or not bars.ours
@@ -125,12 +137,12 @@ def _layout(bars: BarChart, palette: Palette, stacked: bool) -> list[_Bar]:
 
 
 def _limits(bars: BarChart, figures: Sequence[Figure | None], width: float) -> tuple[float, float]:
-    there = [figure for figure in figures if figure is not None and (figure.median > 0 or not bars.y_logarithmic)]
+    visible = [figure for figure in figures if figure is not None and (figure.median > 0 or not bars.y_logarithmic)]
     marks = [mark for mark in bars.marks.values() if mark > 0 or not bars.y_logarithmic]
-    reached = [figure.median for figure in there] + [
-        min(figure.high, 1.6 * abs(figure.median)) for figure in there
+    reached = [figure.median for figure in visible] + [
+        min(figure.high, 1.6 * abs(figure.median)) for figure in visible
     ] + marks or [1.0]
-    # Room for the number behind the longest bar.
+    # Room for the value after the longest bar.
     room = 64 / max(width, 128)
     if bars.y_logarithmic:
         low = min(reached) / 2
@@ -159,7 +171,7 @@ def _bar(axes: Axes, bar: _Bar, bars: BarChart, palette: Palette) -> None:
         return
     middle = bar.figure.median
     if bars.y_logarithmic:
-        # The length of a bar means nothing where there is no zero: a dot, on a line that leads to its name.
+        # Without a zero the length of a bar means nothing: draw a dot on a line to its name.
         axes.hlines(bar.at, base, middle, color=bar.colour, linewidth=1.4, alpha=0.5 * bar.opacity)
         axes.plot(
             middle,

@@ -1,4 +1,4 @@
-"""A value against its bar, as a strip in a table: the bar in the middle, better to the left, each step to the side a factor of two."""
+"""A figure against its bar as an SVG strip: bar in the middle, better to the left, log scale."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from benchmarks.bars import BarResult, Verdict
 
 _WIDTH = 150
 _HEIGHT = 18
+# Factors of two from the middle to an end.
 _STEPS = 3.0
 
 
 def strip_svg(judged: BarResult) -> str:
-    """Empty where there is nothing to show, or where a factor has no meaning (below zero, or yes and no)."""
+    """Empty without a figure, or if a factor has no meaning (not positive, or yes and no)."""
     bar, figure, counts = judged.bar, judged.figure, judged.judged_value
     if figure is None or counts is None or min(figure.low, counts) <= 0 or bar.key.endswith(".flat"):
         return ""
@@ -25,12 +26,10 @@ def strip_svg(judged: BarResult) -> str:
     ]
     if bar.goal:
         at = _at(bar.goal, bar.now, bar.higher_is_better)
-        parts.append(
-            f'<line x1="{at}" x2="{at}" y1="4" y2="{_HEIGHT - 4}" stroke="var(--muted)" stroke-width="1.5" stroke-dasharray="2 2"/>'
-        )
-    parts.append(
-        f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" stroke="{colour}" stroke-width="4" stroke-opacity="0.4"/>'
-    )
+        dashed = 'stroke="var(--muted)" stroke-width="1.5" stroke-dasharray="2 2"'
+        parts.append(f'<line x1="{at}" x2="{at}" y1="4" y2="{_HEIGHT - 4}" {dashed}/>')
+    spread = f'stroke="{colour}" stroke-width="4" stroke-opacity="0.4"'
+    parts.append(f'<line x1="{low}" x2="{high}" y1="{middle}" y2="{middle}" {spread}/>')
     parts.append(f'<circle cx="{_at(counts, bar.now, bar.higher_is_better)}" cy="{middle}" r="5" fill="{colour}"/>')
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 

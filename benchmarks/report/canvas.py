@@ -1,6 +1,7 @@
-"""From a drawing to SVG that belongs into the page: text stays text, in the page's font and colours, at the size of the page's text.
+"""Charts as inline SVG: text stays text, in the page's font, colours and size.
 
-One unit of the drawing is one CSS pixel at its natural width, so a drawing comes in two widths and the page shows the one that fits.
+One unit of a chart is one CSS pixel at its natural width, so each chart comes in two widths and the
+page shows the one that fits.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Size(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a colour stands for. `always`: also where there is room to write it into the drawing."""
+    """Legend entry of a colour. `always`: also if the chart has room for direct labels."""
 
     label: str
     colour: str
@@ -42,7 +43,7 @@ class Key(NamedTuple):
 
 
 def settings(palette: Palette, name: str) -> dict[Any, Any]:
-    """`name`: the elements of a drawing get their ids from it, so that they are the same every time and no other drawing's."""
+    """`name`: seed of the element ids, so that they are stable and unique within the page."""
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": name,
@@ -59,7 +60,7 @@ def settings(palette: Palette, name: str) -> dict[Any, Any]:
 
 
 def inline_svg(draw: Callable[[Axes, Palette, Size], object], size: Size, title: str, name: str) -> str:
-    """One axes, drawn; as an `<svg>` element."""
+    """Draw one axes and return an `<svg>` element."""
     with mpl.rc_context(settings(PAGE, name)):
         figure = Figure(figsize=(size.width / _PER_INCH, size.height / _PER_INCH), dpi=_PER_INCH)
         draw(figure.add_axes((0, 0, 1, 1)), PAGE, size)
@@ -67,13 +68,14 @@ def inline_svg(draw: Callable[[Axes, Palette, Size], object], size: Size, title:
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(written, format="svg", transparent=True, metadata=no_metadata)
     body = written.getvalue().partition("<svg")[2].partition(">")[2]
-    # Groups have ids that nothing refers to, the same in every drawing.
+    # The ids of groups are not referenced and repeat in every chart.
     body = re.sub(r'<g id="[^"]*"', "<g", body).replace("xlink:href", "href")
-    # The page's own font: whatever the drawing was measured with is not asked for.
+    # Use the page's font instead of the one that measured the text.
     body = re.sub(r"(font: [\d.]+px) [^;\"]*", r"\1 var(--font)", body)
     body = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", body)
     kind = "narrow" if size.narrow else "wide"
-    return f'<svg class="{kind}" viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}">{use_css_properties(body)}'
+    attributes = f'class="{kind}" viewBox="0 0 {size.width} {size.height}" role="img" aria-label="{escape(title)}"'
+    return f"<svg {attributes}>{use_css_properties(body)}"
 
 
 def place(axes: Axes, size: Size, left: float, right: float, top: float, bottom: float) -> None:
@@ -83,7 +85,7 @@ def place(axes: Axes, size: Size, left: float, right: float, top: float, bottom:
 
 
 def remove_frame(axes: Axes, palette: Palette, grid: str) -> None:
-    """No frame; a light grid along one axis, behind everything."""
+    """Remove the frame and draw a light grid along one axis behind the data."""
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_axisbelow(True)
@@ -93,14 +95,14 @@ def remove_frame(axes: Axes, palette: Palette, grid: str) -> None:
 
 
 def short_number(value: float) -> str:
-    """Short, for a drawing."""
+    """Format a number briefly for a chart."""
     places = 0 if abs(value) >= 100 or value == int(value) else 1
     text = f"{value:,.{places}f}" if not places or abs(value) >= 10 else f"{value:.3g}"
     return text.replace("-", "−", 1)
 
 
 def mark_label(name: str, mark: float) -> str:
-    """A mark by its name, with its value unless the name says it."""
+    """Label of a mark: its name, with its value unless the name includes it."""
     return name if short_number(mark) in name else f"{name}: {short_number(mark)}"
 
 
@@ -110,7 +112,7 @@ def draw_empty(axes: Axes, palette: Palette) -> None:
 
 
 def ticks(axes: Axes, which: str, logarithmic: bool, narrow: bool, exactly: Sequence[float] = ()) -> None:
-    """Plain numbers, few. `exactly`: these and no others."""
+    """Set a few plain ticks. `exactly`: only these."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     if exactly:
@@ -127,5 +129,5 @@ def ticks(axes: Axes, which: str, logarithmic: bool, narrow: bool, exactly: Sequ
 
 
 def width_of(text: str, size: float = TEXT) -> float:
-    """Roughly, in pixels, and rather too much."""
+    """Approximate width in pixels, rather too large."""
     return len(text) * size * 0.56

@@ -1,4 +1,4 @@
-"""A drawing in the page: its title, the key of its colours, and the drawing itself in both widths."""
+"""One chart in the page: its title, its legend, and the SVG in both widths."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ def _swatch(key: Key) -> str:
 
 
 def _unseen(drawing: Drawing) -> str:
-    count = bar_chart.count_undrawable(drawing) if isinstance(drawing, BarChart) else line_chart.count_undrawable(drawing)
+    count = (
+        bar_chart.count_undrawable(drawing) if isinstance(drawing, BarChart) else line_chart.count_undrawable(drawing)
+    )
     return (
-        f'<p class="aside">{count} of the points are zero or less, for which a logarithmic axis has no place.</p>'
+        f'<p class="aside">{count} points are zero or less and cannot be shown on a logarithmic axis.</p>'
         if count
         else ""
     )

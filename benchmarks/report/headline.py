@@ -1,4 +1,4 @@
-"""What the report says first: one sentence, and the few figures that a reader wants before any other. Only of what was measured."""
+"""The top of the report: one sentence and the few most important figures that were measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Tile(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """`key`: our cost ÷ its cost."""
+    """`key`: of our cost ÷ the peer's cost."""
 
     key: str
     name: str
@@ -33,7 +33,7 @@ _TILES: Sequence[tuple[str, str, str, bool]] = (
     ("cpu_us.cashier", "µs", "CPU per consultation, eight live sources", False),
     ("cpu_us.cashier_cached", "µs", "the same, cached as by default", False),
     ("added_ms.p50", "ms", "added to the slowest source at half load, p50", False),
-    ("added_ms.p99", "ms", "the same for one in a hundred, p99", False),
+    ("added_ms.p99", "ms", "the same, p99", False),
     ("stragglers.p99_ratio", "×", "p99 with hedges ÷ without, where 1 % of calls straggle", False),
     ("overload.goodput", "×", "goodput at three times the capacity ÷ peak", True),
     ("sources.cost_us", "µs", "CPU per extra source", False),
@@ -45,12 +45,12 @@ def keys(results: Results) -> dict[str, Figure]:
 
 
 def sentence(results: Results) -> tuple[str, str]:
-    """What it costs; and against whom, or nothing."""
+    """The cost of a consultation, and the comparison with the peers, which may be empty."""
     found = keys(results)
     if "cpu_us.cashier" not in found:
         return "What one consultation costs, and how long it takes", ""
     cost = round_against_us(found["cpu_us.cashier"].median, higher_is_better=False)
-    return f"One consultation of eight live sources costs {cost} µs of CPU", _compared(found)
+    return f"One consultation with eight live sources costs {cost} µs of CPU", _compared(found)
 
 
 def tiles(results: Results, most: int = 4) -> list[Tile]:
@@ -63,8 +63,15 @@ def tiles(results: Results, most: int = 4) -> list[Tile]:
 
 
 def _compared(found: Mapping[str, Figure]) -> str:
-    ratios = [f"{round_against_us(found[peer.key].median, higher_is_better=False)} × {peer.name}" for peer in _PEERS if peer.key in found]
+    ratios = [
+        f"{round_against_us(found[peer.key].median, higher_is_better=False)} × {peer.name}"
+        for peer in _PEERS
+        if peer.key in found
+    ]
     if not ratios:
         return ""
     text = ratios[0] if len(ratios) == 1 else f"{', '.join(ratios[:-1])} and {ratios[-1]}"
-    return f"That is {text}, which make the same eight calls on the same core and merge the answers without any domain work."
+    return (
+        f"That is {text}, which make the same eight calls on the same core and merge the answers "
+        "without any domain work."
+    )

@@ -1,4 +1,4 @@
-"""Something that changes with something else: lines with the spread of their rounds as bands, their names at their ends."""
+"""Lines with the spread of their rounds as bands and their names at their ends."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.report.canvas import SMALL, Key, Size, remove_frame, draw_empty, short_number, place, ticks, width_of
-from benchmarks.report.line_labels import End, draw_mark, label_ends, axes_shares
+from benchmarks.report.canvas import SMALL, Key, Size, draw_empty, place, remove_frame, short_number, ticks, width_of
+from benchmarks.report.line_labels import End, axes_shares, draw_mark, label_ends
 from benchmarks.report.palette import Palette
 from benchmarks.results import Figure, Line, LineChart
 
 _DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _MARKED = 16
-# Names longer than that stand above the drawing, in the page's key.
+# Longer names stand above the chart, in the page's legend.
 _LABEL_MOST = 230
 
 
@@ -37,15 +37,15 @@ def keys(lines: LineChart, palette: Palette) -> list[Key]:
 
 
 def count_undrawable(lines: LineChart) -> int:
-    """Points that a logarithmic axis has no place for."""
+    """Number of points that a logarithmic axis cannot show."""
     return sum(len(line.points) - len(_points(lines, line)) for line in lines.lines)
 
 
 def draw(lines: LineChart, axes: Axes, palette: Palette, size: Size) -> None:
-    there = [line for line in lines.lines if _points(lines, line)]
-    if not there:
+    visible = [line for line in lines.lines if _points(lines, line)]
+    if not visible:
         return draw_empty(axes, palette)
-    direct = len(there) > 1 and not size.narrow and _longest(lines) <= _LABEL_MOST
+    direct = len(visible) > 1 and not size.narrow and _longest(lines) <= _LABEL_MOST
     place(axes, size, left=_left(lines), right=20 + _longest(lines) if direct else 18, top=22, bottom=46)
     remove_frame(axes, palette, "y")
     _scales(axes, lines)
@@ -78,7 +78,7 @@ def _scales(axes: Axes, lines: LineChart) -> None:
 
 
 def _percentiles(lines: LineChart) -> bool:
-    """Then every further nine has the same room: 90, 99, 99.9."""
+    """True for percentiles, where every further nine gets the same room: 90, 99, 99.9."""
     return lines.x_title.lower().startswith("percentile") and all(
         0 <= x < 100 for line in lines.lines for x, _ in line.points
     )
@@ -105,13 +105,13 @@ def _pens(lines: LineChart, palette: Palette) -> Iterator[tuple[Line, _Pen]]:
 
 
 def _points(lines: LineChart, line: Line) -> list[tuple[float, Figure]]:
-    """In order of x."""
-    there = (
+    """Visible points in order of x."""
+    visible = (
         (x, figure)
         for x, figure in line.points
         if (x > 0 or not lines.x_logarithmic) and (figure.median > 0 or not lines.y_logarithmic)
     )
-    return sorted(there, key=lambda point: point[0])
+    return sorted(visible, key=lambda point: point[0])
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, Figure]], pen: _Pen, layer: int) -> None:
@@ -138,7 +138,10 @@ def _line(axes: Axes, points: Sequence[tuple[float, Figure]], pen: _Pen, layer: 
 
 
 def _limits(axes: Axes, lines: LineChart) -> None:
-    """The scale is the medians' and the marks'; a single wild round may leave the drawing, but never a median."""
+    """Scale to the medians and marks.
+
+    A single extreme round may leave the chart, a median never.
+    """
     points = [point for line in lines.lines for point in _points(lines, line)]
     middles = [figure.median for _, figure in points]
     reached = [*middles, *(level for level in lines.marks.values() if level > 0 or not lines.y_logarithmic)] or [1.0]
@@ -168,17 +171,18 @@ def _marks(axes: Axes, lines: LineChart, palette: Palette) -> None:
 
 
 def _measured_at(axes: Axes, lines: LineChart, size: Size) -> list[float]:
-    """Where something was measured, if that is at few places: of those as many as can be read."""
+    """The x values if they are few, reduced to as many as are legible."""
     at = sorted({x for line in lines.lines for x, _ in _points(lines, line)})
     if not 0 < len(at) <= 12:
         return []
     box = axes.get_position()
     pixels = [x * box.width * size.width for x, _ in axes_shares(axes, [(x, 1.0) for x in at])]
-    # From the ends inwards: the range is what one wants to read first.
+    # From the ends inwards, because the range matters most.
     kept = [0]
     for index in [len(at) - 1, *range(1, len(at) - 1)]:
         if all(
-            abs(pixels[index] - pixels[other]) > width_of(short_number(at[index]) + short_number(at[other]), SMALL) / 2 + 8
+            abs(pixels[index] - pixels[other])
+            > width_of(short_number(at[index]) + short_number(at[other]), SMALL) / 2 + 8
             for other in kept
         ):
             kept.append(index)
@@ -192,5 +196,7 @@ def _ends(lines: LineChart, palette: Palette) -> Iterator[End]:
 
 
 def _left(lines: LineChart) -> float:
-    longest = max((short_number(figure.median) for line in lines.lines for _, figure in line.points), key=len, default="0")
+    longest = max(
+        (short_number(figure.median) for line in lines.lines for _, figure in line.points), key=len, default="0"
+    )
     return 22 + width_of(longest, SMALL)

@@ -1,4 +1,4 @@
-"""Words within a drawing of lines: the name of a line at its end, the name of a mark where the lines leave it room."""
+"""Labels within a line chart: names at the ends of lines, names of marks where there is room."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ASIDE = 8
 
 
 class End(NamedTuple):
-    """Of a line, in its own units."""
+    """The end of a line, in the units of the axes."""
 
     x: float
     y: float
@@ -26,13 +26,13 @@ class End(NamedTuple):
 
 
 def axes_shares(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Where points are, as shares of the axes' width and height."""
+    """Positions of points as shares of the axes' width and height."""
     found = axes.transAxes.inverted().transform(axes.transData.transform(points))
     return [(float(x), float(y)) for x, y in found]
 
 
 def label_ends(axes: Axes, ends: Sequence[End], size: Size) -> None:
-    """Each as near to the end of its line as the others that end there let it."""
+    """Place each name as near to the end of its line as the other names allow."""
     box = axes.get_position()
     width, height = box.width * size.width, box.height * size.height
     by_x: dict[int, list[tuple[float, End]]] = defaultdict(list)
@@ -49,10 +49,11 @@ def label_ends(axes: Axes, ends: Sequence[End], size: Size) -> None:
 
 
 def draw_mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float, float]], palette: Palette) -> None:
-    """A thin line at a level; its name stands over that end of it where the points are farther away."""
+    """Draw a thin line at a level, with its name at the end where the points are farther away."""
     axes.axhline(level, color=palette.mark, linewidth=1.1, linestyle=(0, (3, 3)), zorder=1.5)
-    (_, height), *there = axes_shares(axes, [(points[0][0], level), *points])
-    left, right = ([abs(y - height) for x, y in there if x < 0.3], [abs(y - height) for x, y in there if x > 0.7])
+    (_, height), *positions = axes_shares(axes, [(points[0][0], level), *points])
+    left = [abs(y - height) for x, y in positions if x < 0.3]
+    right = [abs(y - height) for x, y in positions if x > 0.7]
     leftmost = min(left, default=1.0) >= min(right, default=1.0)
     axes.annotate(
         mark_label(name, level),
@@ -68,7 +69,7 @@ def draw_mark(axes: Axes, name: str, level: float, points: Sequence[tuple[float,
 
 
 def _apart(wanted: Sequence[float], height: float) -> list[float]:
-    """The places nearest to those that are wanted, in order, so far from each other that they can be read."""
+    """The positions nearest to the wanted ones, in order, at a legible distance from each other."""
     groups: list[list[float]] = []
     for at in wanted:
         groups.append([at])

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing from anywhere. What is said and in which order; how it looks is in page.css."""
+"""The report as one self-contained HTML file. page.css has its style."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.bars import BarResult, Verdict, summary, limit_text
+from benchmarks.bars import BarResult, Verdict, limit_text, summary
 from benchmarks.report import charts, headline
 from benchmarks.report.bar_strip import strip_svg
 from benchmarks.report.palette import DARK, LIGHT, css
@@ -27,9 +27,8 @@ def page(results: Results, judged: Sequence[BarResult]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>cashier: benchmarks of {escape(results.at[:10])}</title>\n<style>\n{_style()}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(body)
-        + "\n</main>\n</body>\n</html>\n"
+        f"<title>cashier: benchmarks of {escape(results.at[:10])}</title>\n<style>\n{_style()}</style>\n"
+        "</head>\n<body>\n<main>\n" + "\n".join(body) + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -40,7 +39,7 @@ def _style() -> str:
 
 
 def _top(results: Results, judged: Sequence[BarResult]) -> str:
-    first, against_whom = headline.sentence(results)
+    first, comparison = headline.sentence(results)
     tiles = "".join(
         f"<li><b>{escape(tile.value)} <small>{escape(tile.unit)}</small></b><span>{escape(tile.what)}</span></li>"
         for tile in headline.tiles(results)
@@ -49,8 +48,8 @@ def _top(results: Results, judged: Sequence[BarResult]) -> str:
     parts = [
         '<header>\n<p class="kicker">cashier · benchmarks</p>',
         f"<h1>{escape(first)}</h1>",
-        f'<p class="lead">{escape(against_whom)}</p>' if against_whom else "",
-        '<p class="quick">This was a quick run: it shows that everything works. Its figures mean nothing.</p>'
+        f'<p class="lead">{escape(comparison)}</p>' if comparison else "",
+        '<p class="quick">This was a quick run, which only checks that everything works. Its figures mean nothing.</p>'
         if results.quick
         else "",
         f'<ul class="tiles">{tiles}</ul>' if tiles else "",
@@ -73,14 +72,15 @@ def _run(results: Results) -> str:
 
 
 def _bars(judged: Sequence[BarResult]) -> str:
-    heads = "".join(f"<th>{name}</th>" for name in ("", "bar", "found", "", "where it stands", "goal"))
+    heads = "".join(f"<th>{name}</th>" for name in ("", "bar", "found", "", "position", "goal"))
     rows = "".join(f"<tr>{_bar(each)}</tr>\n" for each in judged)
     return (
-        '<section id="bars">\n<h2>Against the bars</h2>\n'
-        "<p>A bar is what has to hold; the goal is where we are going. The median of the rounds counts unless it says otherwise, and is "
-        "rounded against us. In the strips the bar is the line in the middle, the goal the dashed one, and left is better; from the middle "
-        "to an end is a factor of eight.</p>\n"
-        f'<div class="bars scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}</tbody></table></div>\n</section>'
+        '<section id="bars">\n<h2>Results against the bars</h2>\n'
+        "<p>A bar is the limit that must hold; the goal is the target. The median of the rounds counts unless "
+        "the bar says otherwise, rounded against us. In the strips the solid line in the middle is the bar, the "
+        "dashed one the goal, and left is better; from the middle to an end is a factor of eight.</p>\n"
+        f'<div class="bars scroll"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>\n{rows}</tbody></table></div>\n</section>"
     )
 
 
@@ -92,7 +92,9 @@ def _bar(judged: BarResult) -> str:
     if judged.spans_bar:
         verdict = f'<span class="verdict unsure">{judged.verdict.value}</span><small>not in every round</small>'
     why = f"<small>{escape(judged.why)}</small>" if judged.why else ""
-    goal = f"{escape(limit_text(bar, bar.goal))}<small>{escape(judged.distance)}</small>" if bar.goal is not None else ""
+    goal = (
+        f"{escape(limit_text(bar, bar.goal))}<small>{escape(judged.distance)}</small>" if bar.goal is not None else ""
+    )
     return (
         f"<td>{escape(bar.what)}</td><td>{escape(limit_text(bar, bar.now))}</td>"
         f'<td class="found"><strong>{escape(judged.value_text + unit)}</strong>{spread}</td>'
@@ -153,9 +155,10 @@ def _when(finding: Finding, results: Results) -> str:
 
 def _foot() -> str:
     return (
-        "<footer><p>Each figure is the median of its rounds; what stands under it is the lowest and the highest round. Rounds of what is "
-        "compared take turns. The program under test has one core, its upstreams and the load have the other. Latency counts from the "
-        "moment at which a request was meant to go out. Ratios are taken round by round, on one machine, and are what travels; absolute "
-        "figures are that machine's.</p>"
-        "<p>The same as data: <code>results.json</code>. To take your own: <code>python -m benchmarks</code>.</p></footer>"
+        "<footer><p>Each figure is the median of its rounds, with the lowest and the highest round below it. "
+        "Rounds of compared programs interleave. The program under test has one core, its upstreams and the load "
+        "have the other. Latency counts from the time at which a request was due. Ratios are taken round by round "
+        "on one machine and are comparable with other machines; absolute figures hold for this machine.</p>"
+        "<p>The same as data: <code>results.json</code>. To run the benchmarks: "
+        "<code>python -m benchmarks</code>.</p></footer>"
     )

@@ -1,4 +1,7 @@
-"""Colours, for a page that may be light or dark and for a picture that is only light. Ours is strong, all else is quiet."""
+"""Colours for the page, light or dark, and for the picture, which is light.
+
+Ours is the strong one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import NamedTuple
 
 
 class Palette(NamedTuple):
-    """`quiet`: of what stands beside us, one each, then again."""
+    """`quiet`: the other programs, cyclic."""
 
     ink: str
     muted: str
@@ -33,7 +36,7 @@ DARK = Palette(
     "#d59bd9",
     ("#7f8ea1", "#6ea3cb", "#7fb098", "#ab9ac6", "#bfa76f", "#a9b4c2"),
 )
-# No colours, but stand-ins: in the drawn text each is replaced by the property that the page sets, light or dark.
+# Placeholders, replaced in the SVG by the CSS properties of the page.
 PAGE = Palette(
     "#f10001",
     "#f10002",
@@ -61,7 +64,7 @@ def css(palette: Palette) -> str:
 
 
 def use_css_properties(drawn: str) -> str:
-    """With the stand-ins replaced."""
+    """Replace the placeholder colours by CSS properties."""
     for name, colour in properties(PAGE).items():
         drawn = drawn.replace(colour, f"var({name})")
     return drawn

@@ -1,4 +1,7 @@
-"""The picture for the README: what a consultation costs beside others, and how latency grows with load. 1200 × 420, light, SVG or PNG."""
+"""The picture for the README: cost beside the peers, and latency by load.
+
+1200 × 420, SVG or PNG.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,8 @@ _MARGIN = 24
 
 
 def missing(results: Results) -> str:
-    """Why there can be no picture; empty where there can."""
-    return (
-        ""
-        if len(_drawings(results)) == 2
-        else "no picture: it shows the studies `cost` and `latency`, which have not both been measured"
-    )
+    """The reason why there can be no picture, or an empty string."""
+    return "" if len(_drawings(results)) == 2 else "no picture: it needs results of both studies, `cost` and `latency`"
 
 
 def draw(results: Results, file: Path) -> None:
@@ -38,11 +37,13 @@ def draw(results: Results, file: Path) -> None:
 
 
 def _drawings(results: Results) -> list[Drawing]:
-    """The first bars of `cost` and the first lines of `latency`."""
+    """The first bar chart of `cost` and the first line chart of `latency`."""
     named = {finding.name: finding for finding in results.findings}
     bars = [drawing for drawing in named["cost"].drawings if isinstance(drawing, BarChart)] if "cost" in named else []
     lines = (
-        [drawing for drawing in named["latency"].drawings if isinstance(drawing, LineChart)] if "latency" in named else []
+        [drawing for drawing in named["latency"].drawings if isinstance(drawing, LineChart)]
+        if "latency" in named
+        else []
     )
     return [*bars[:1], *lines[:1]]
 

@@ -1,6 +1,7 @@
-"""How far the suite is: which study, since when, how long it will take. A line at the bottom of a terminal; plain lines elsewhere.
+"""Progress of the suite: the current study and the remaining time, on the last terminal line.
 
-The line is drawn once a second, no more: it shares the machine with what is being measured.
+Without a terminal it prints plain lines. The line is drawn at most once a second, because it shares
+the machine with the measurement.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.suite import Study, expected_s
 
 
 class ProgressLine:
-    """A context manager: the line is there within it."""
+    """A context manager that shows the line."""
 
     def __init__(self, console: Console, studies: Sequence[Study], quick: bool) -> None:
         self._console = console
@@ -45,7 +46,7 @@ class ProgressLine:
 
     def begin(self, study: Study, place: int, of: int) -> None:
         its_s = expected_s([study], self._quick)
-        left = f"of about {_clock(its_s)}; all that is left: {_clock(self._left_s)}"
+        left = f"of about {_clock(its_s)}; remaining in total: {_clock(self._left_s)}"
         self._console.print(f"[bold]{study.name}[/]  {place} of {of}, {left}", highlight=False)
         self._left_s -= its_s
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""The results as tables on a terminal, or as plain text where there is none."""
+"""The results as tables on a terminal or as plain text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from benchmarks.bars import BarResult, Verdict, summary, limit_text
+from benchmarks.bars import BarResult, Verdict, limit_text, summary
 from benchmarks.report.text_format import column_names, format_number, format_spread
 from benchmarks.results import Figure, Finding, Results, Table
 
@@ -27,7 +27,7 @@ def show(results: Results, judged: Sequence[BarResult], console: Console) -> Non
         console.print(_bars(judged, console.width >= _WIDE))
     console.print(f" {summary(judged)}.", highlight=False)
     if results.quick:
-        console.print(" A quick run shows that everything works. Its figures mean nothing.", style="yellow")
+        console.print(" A quick run only checks that everything works. Its figures mean nothing.", style="yellow")
 
 
 def _finding(finding: Finding, console: Console) -> None:
@@ -70,7 +70,7 @@ def _cell(figure: Figure | None) -> Text:
 
 
 def _bars(judged: Sequence[BarResult], wide: bool) -> Grid:
-    """Where there is little room, the spread and the goals are left to the page."""
+    """A table of the bars. Narrow terminals get no spread and no goals."""
     grid = Grid(title="Bars", title_justify="left", box=None)
     grid.add_column("what", ratio=1)
     for name in ("bar", "found", *(("spread",) if wide else ()), "", *(("goal", "distance") if wide else ())):
@@ -80,5 +80,7 @@ def _bars(judged: Sequence[BarResult], wide: bool) -> Grid:
         style = "yellow" if each.spans_bar else _STYLES[each.verdict]
         spread = (Text(each.spread, "dim"),) if wide else ()
         goal = (limit_text(each.bar, each.bar.goal), each.distance) if wide else ()
-        grid.add_row(Text(each.bar.what), limit_text(each.bar, each.bar.now), each.value_text, *spread, Text(text, style), *goal)
+        grid.add_row(
+            Text(each.bar.what), limit_text(each.bar, each.bar.now), each.value_text, *spread, Text(text, style), *goal
+        )
     return grid

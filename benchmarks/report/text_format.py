@@ -1,4 +1,4 @@
-"""Figures and tables in plain characters, the same on the page and on the terminal."""
+"""Figures and tables as plain text, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from benchmarks.results import Figure, Table
 
 
 def format_number(value: float, digits: int = 4) -> str:
-    """So many significant digits, and never an exponent for what a table holds; whole numbers stay whole."""
+    """Format with `digits` significant digits and without an exponent from 1e-4 up."""
     if value == int(value) or abs(value) >= 10 ** (digits - 1):
         text = f"{value:,.0f}"
     elif abs(value) < 1e-4:
@@ -17,11 +17,11 @@ def format_number(value: float, digits: int = 4) -> str:
 
 
 def format_spread(figure: Figure) -> str:
-    """The lowest and the highest round; empty where they are the same."""
+    """The lowest and the highest round, or an empty string if they are equal."""
     low, high = format_number(figure.low, 3), format_number(figure.high, 3)
     return "" if figure.low == figure.high else f"{low} to {high}"
 
 
 def column_names(table: Table) -> list[str]:
-    """In the order in which the rows first name them."""
+    """Columns in the order in which the rows first name them."""
     return list(dict.fromkeys(name for row in table.rows for name in row.figures))

@@ -1,4 +1,4 @@
-"""Plain text with paragraphs, lists and `code`, as a study's docstring has it, in HTML. Lines are broken by the page, not by the text."""
+"""HTML from the plain text of a study's docstring: paragraphs, lists and `code`."""
 
 from __future__ import annotations
 
