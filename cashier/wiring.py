@@ -87,7 +87,7 @@ def consult_uncached(parts: Parts, config: Configuration, clock: Callable[[], da
     check_ms = config.settings.accept.check_ms
     patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
     plan = consultation_plan({name: pipeline.uncached_binding(check_ms) for name, pipeline in parts.pipelines.items()})
-    return _consult_flow(parts, config, plan, patient, clock).weighed
+    return _consult_flow(parts, config, plan, patient, clock).with_case
 
 
 def payment_flow(
@@ -223,7 +223,7 @@ class _Builder:
         adapter = source if settings.adapter is None else adapter_of(settings.adapter)
         if settings.batch:
             return Batch(BatchWireUpstream(adapter, self._transport(settings), settings.batch.path), settings.batch)
-        if isinstance(adapter, Source) and adapter.recurring:
+        if isinstance(adapter, Source) and adapter.repetitive:
             adapter = ParseCache(adapter)
         return WireUpstream(adapter, self._transport(settings))
 

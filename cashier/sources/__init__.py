@@ -1,1 +1,1 @@
-"""One upstream a file: what is asked, what the answer must look like, and what is made of it."""
+"""One upstream per module: its requests, the shape of its answers, and the facts made of them."""

@@ -1,53 +1,54 @@
-"""The acquirer, asked what became of an order. Its word is what the payer is told."""
+"""The acquirer's result of an order, which decides what the payer is shown."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from cashier.domain.acquirer_contract import NoOrder, OrderResult, AcquirerResult
+from cashier.domain.acquirer_contract import AcquirerResult, NoOrder, OrderResult
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.retry import RetrySettings, retry_until_answered
-from cashier.sources.source import Inputs, parse_response, source
+from cashier.sources.source import Inputs, define_source, parse_response
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-def target(asked: Inputs) -> str:
-    return f"/orders/{asked['order_id']}/result"
+def target(inputs: Inputs) -> str:
+    return f"/orders/{inputs['order_id']}/result"
 
 
-def accept(answer: OrderResult | None, asked: Inputs) -> OrderResult | None:
-    if answer is not None and answer.order_id != asked["order_id"]:
-        raise WrongIdentity("answered about another order")
+def to_result(answer: OrderResult | None, inputs: Inputs) -> OrderResult | None:
+    if answer is not None and answer.order_id != inputs["order_id"]:
+        raise WrongIdentity("an answer about another order")
     return answer
 
 
-ACQUIRER = source("acquirer", OrderResult, target, accept)
+ACQUIRER = define_source("acquirer", OrderResult, target, to_result)
 
 
-def request(order_id: str) -> Request:
+def result_request(order_id: str) -> Request:
     return ACQUIRER.request({"order_id": order_id})
 
 
-def parse(response: Response | SourceError, order_id: str) -> AcquirerResult:
-    found: Any = parse_response(ACQUIRER, response, {"order_id": order_id})
-    match found:
+def parse_result(response: Response | SourceError, order_id: str) -> AcquirerResult:
+    outcome: Any = parse_response(ACQUIRER, response, {"order_id": order_id})
+    match outcome:
         case SourceError():
-            return Unanswered(found)
+            return Unanswered(outcome)
         case OrderResult():
-            return found
+            return outcome
     return NoOrder()
 
 
 class AcquirerClient:
-    """Asked over a transport, again and again within the budget where that helps."""
+    """Queries the acquirer over a transport, with retries within the budget."""
 
-    def __init__(self, transport: Transport, tries: RetrySettings | None = None) -> None:
+    def __init__(self, transport: Transport, retry: RetrySettings | None = None) -> None:
         self._transport = transport
-        self._tries = tries or RetrySettings()
+        self._retry = retry or RetrySettings()
 
     async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> AcquirerResult:
-        async def once(left_ms: int) -> AcquirerResult:
-            return parse(await send_and_wait(self._transport, request(order_id), call_headers, left_ms), order_id)
+        async def attempt(attempt_ms: int) -> AcquirerResult:
+            response = await send_and_wait(self._transport, result_request(order_id), call_headers, attempt_ms)
+            return parse_result(response, order_id)
 
-        return await retry_until_answered(once, budget_ms, self._tries)
+        return await retry_until_answered(attempt, budget_ms, self._retry)

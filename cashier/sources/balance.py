@@ -1,4 +1,4 @@
-"""The balance service: what the user keeps with us."""
+"""The balance service: the accounts that the user holds with the operator."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Any
 
 from cashier.domain.facts import Balances
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    return f"/members/{asked['user_id']}/balances"
+def target(inputs: Inputs) -> str:
+    return f"/members/{inputs['user_id']}/balances"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"user_id": asked["user_id"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"user_id": inputs["user_id"]}
 
 
-def accept(answer: Balances | None, asked: Inputs) -> Balances:
-    """A user whom the balance service does not know has no accounts."""
+def to_fact(answer: Balances | None, inputs: Inputs) -> Balances:
+    """An unknown user has no accounts."""
     if answer is None:
-        return Balances(asked["user_id"], ())
-    if answer.user_id != asked["user_id"]:
-        raise WrongIdentity("answered about another user")
+        return Balances(inputs["user_id"], ())
+    if answer.user_id != inputs["user_id"]:
+        raise WrongIdentity("an answer about another user")
     if len({account.account_id for account in answer.accounts}) < len(answer.accounts):
-        raise Garbled("two accounts of one account_id")
+        raise Garbled("two accounts with one account_id")
     return answer
 
 
-BALANCE = source("balance", Balances, target, accept, parameters)
+BALANCE = define_source("balance", Balances, target, to_fact, parameters)

@@ -6,28 +6,28 @@ from typing import Any
 
 from cashier.domain.facts import Cards
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    return f"/members/{asked['user_id']}/cards"
+def target(inputs: Inputs) -> str:
+    return f"/members/{inputs['user_id']}/cards"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"user_id": asked["user_id"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"user_id": inputs["user_id"]}
 
 
-def accept(answer: Cards | None, asked: Inputs) -> Cards:
-    """A user whom the card centre does not know has no cards. Two cards of one id would be one way to pay with two meanings."""
+def to_fact(answer: Cards | None, inputs: Inputs) -> Cards:
+    """An unknown user has no cards. Two cards with one id would make a payment method ambiguous."""
     if answer is None:
-        return Cards(asked["user_id"], (), ())
-    if answer.user_id != asked["user_id"]:
-        raise WrongIdentity("answered about another user")
+        return Cards(inputs["user_id"], (), ())
+    if answer.user_id != inputs["user_id"]:
+        raise WrongIdentity("an answer about another user")
     if len({card.card_id for card in answer.cards}) < len(answer.cards):
-        raise Garbled("two cards of one card_id")
+        raise Garbled("two cards with one card_id")
     if len({agreement.agreement_id for agreement in answer.agreements}) < len(answer.agreements):
-        raise Garbled("two agreements of one agreement_id")
+        raise Garbled("two agreements with one agreement_id")
     return answer
 
 
-CARD = source("card", Cards, target, accept, parameters)
+CARD = define_source("card", Cards, target, to_fact, parameters)

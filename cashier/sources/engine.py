@@ -1,7 +1,7 @@
-"""The payment engine: moves the money. How it is asked, and how its answers are read.
+"""The payment engine, which moves the money: requests and the meaning of its answers.
 
-A submit is sent once, by nobody twice. Whatever came of it that cannot be read is `OutcomeUnknown`: the payment may exist, and only looking it
-up tells. Looking up and reversing may be repeated.
+A submit is sent once. Without a credible answer its outcome is `OutcomeUnknown`: the payment may
+exist, and only a look-up settles it. Look-ups and reversals may be repeated.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from cashier.domain.engine_contract import (
 from cashier.domain.order import Id
 from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.retry import RetrySettings, retry_until_answered
-from cashier.sources.source import Inputs, error_of_status, parse_or_error, parse_response, source
+from cashier.sources.source import Inputs, define_source, error_of_status, parse_or_error, parse_response
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-class _Busy(Struct, frozen=True):
+class _OrderBusy(Struct, frozen=True):
     code: str
     payment_id: Id
 
@@ -43,23 +43,23 @@ class _Refusal(Struct, frozen=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_busy = msgspec.json.Decoder(_Busy).decode
-_refusal = msgspec.json.Decoder(_Refusal).decode
+_decode_order_busy = msgspec.json.Decoder(_OrderBusy).decode
+_decode_refusal = msgspec.json.Decoder(_Refusal).decode
 
 
-def target(asked: Inputs) -> str:
-    return f"/payments/{asked['payment_id']}"
+def target(inputs: Inputs) -> str:
+    return f"/payments/{inputs['payment_id']}"
 
 
-def accept(answer: EnginePayment | None, asked: Inputs) -> EnginePayment | None:
-    if answer is not None and answer.payment_id != asked["payment_id"]:
-        raise WrongIdentity("answered about another payment")
-    if answer is not None and answer.order_id not in (None, asked["order_id"]):
-        raise WrongIdentity("answered about another order")
+def to_payment(answer: EnginePayment | None, inputs: Inputs) -> EnginePayment | None:
+    if answer is not None and answer.payment_id != inputs["payment_id"]:
+        raise WrongIdentity("an answer about another payment")
+    if answer is not None and answer.order_id not in (None, inputs["order_id"]):
+        raise WrongIdentity("an answer about another order")
     return answer
 
 
-ENGINE = source("engine", EnginePayment, target, accept)
+ENGINE = define_source("engine", EnginePayment, target, to_payment)
 
 
 def submit_request(submission: Submission) -> Request:
@@ -68,38 +68,40 @@ def submit_request(submission: Submission) -> Request:
 
 
 def parse_submit(response: Response | SourceError, payment_id: str, order_id: str) -> SubmitOutcome:
-    """No status but the three of the contract says that nothing was taken: a 5xx, a 429 and a 404 may be a gateway's, who sent it on."""
+    """Only the contract's 200, 409 and 422 settle a submit.
+
+    A 5xx, 429 or 404 may come from a gateway that forwarded the request all the same.
+    """
     if isinstance(response, SourceError):
         return OutcomeUnknown(response) if response.sent else NotSent(response)
     match response.status:
         case 200:
-            found: Any = parse_or_error(_answered, response.body, payment_id, order_id)
+            outcome: Any = parse_or_error(_parse_payment, response.body, payment_id, order_id)
         case 409:
-            found = parse_or_error(_busy_with, response.body, payment_id)
+            outcome = parse_or_error(_parse_order_busy, response.body, payment_id)
         case 422:
-            found = parse_or_error(_key_reused, response.body)
+            outcome = parse_or_error(_parse_key_reused, response.body)
         case _:
-            found = error_of_status(response.status, response.retry_after_s)
-    return OutcomeUnknown(found) if isinstance(found, SourceError) else found
+            outcome = error_of_status(response.status, response.retry_after_s)
+    return OutcomeUnknown(outcome) if isinstance(outcome, SourceError) else outcome
 
 
-def _answered(body: bytes, payment_id: str, order_id: str) -> EngineAnswered:
-    answer = ENGINE.parse(200, body, {"payment_id": payment_id, "order_id": order_id})
-    return EngineAnswered(answer)
+def _parse_payment(body: bytes, payment_id: str, order_id: str) -> EngineAnswered:
+    return EngineAnswered(ENGINE.parse(200, body, {"payment_id": payment_id, "order_id": order_id}))
 
 
-def _busy_with(body: bytes, payment_id: str) -> OrderHasLiveAttempt:
-    busy = _busy(body)
+def _parse_order_busy(body: bytes, payment_id: str) -> OrderHasLiveAttempt:
+    busy = _decode_order_busy(body)
     if busy.code != "ORDER_BUSY":
-        raise Garbled("answered 409 with a code that the contract does not know")
+        raise Garbled("status 409 with a code that is not in the contract")
     if busy.payment_id == payment_id:
-        raise Garbled("a payment that is in its own way")
+        raise Garbled("a payment reported as busy with itself")
     return OrderHasLiveAttempt(busy.payment_id)
 
 
-def _key_reused(body: bytes) -> EngineKeyReused:
-    if _refusal(body).code != "KEY_REUSED":
-        raise Garbled("answered 422 with a code that the contract does not know")
+def _parse_key_reused(body: bytes) -> EngineKeyReused:
+    if _decode_refusal(body).code != "KEY_REUSED":
+        raise Garbled("status 422 with a code that is not in the contract")
     return EngineKeyReused()
 
 
@@ -108,65 +110,68 @@ def look_up_request(payment_id: str) -> Request:
 
 
 def reverse_request(payment_id: str) -> Request:
-    """Ends what is under way. Twice is as good as once, so it may be repeated."""
+    """Ends a payment in progress. Idempotent, so it may be repeated."""
     return Request(f"{target({'payment_id': payment_id})}/reverse", "POST")
 
 
 def parse_look_up(response: Response | SourceError, payment_id: str, order_id: str) -> LookUpOutcome:
-    found: Any = parse_response(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
-    match found:
+    outcome: Any = parse_response(ENGINE, response, {"payment_id": payment_id, "order_id": order_id})
+    match outcome:
         case SourceError():
-            return Unanswered(found)
+            return Unanswered(outcome)
         case EnginePayment():
-            return EngineAnswered(found)
+            return EngineAnswered(outcome)
     return NeverArrived()
 
 
 def parse_reverse(response: Response | SourceError, payment_id: str, order_id: str) -> ReverseOutcome:
-    """Answered with the payment as it stands then, which may be SUCCEEDED: money taken stays taken.
+    """The answer is the resulting payment, which may be SUCCEEDED: a reverse returns no money.
 
-    A 404 ends a payment here, so it has to say itself that it is the engine's: one without a code, which would do elsewhere, is no news.
+    A 404 ends the payment, so it must prove that it comes from the engine: without a code, which
+    other 404s may lack, it counts as unanswered.
     """
-    found = parse_look_up(response, payment_id, order_id)
-    match found:
+    outcome = parse_look_up(response, payment_id, order_id)
+    match outcome:
         case EngineAnswered() | Unanswered():
-            return found
+            return outcome
         case NeverArrived():
             assert isinstance(response, Response)  # noqa: S101  only a 404 means that
-            spoken = parse_or_error(_refusal, response.body)
-            return Unanswered(spoken) if isinstance(spoken, SourceError) else Sealed()
+            refusal = parse_or_error(_decode_refusal, response.body)
+            return Unanswered(refusal) if isinstance(refusal, SourceError) else Sealed()
 
 
 class EngineClient:
-    """Asked over a transport: a submit once, the rest again and again within the budget where that helps."""
+    """Calls the engine over a transport: a submit once, the rest with retries within the budget."""
 
-    def __init__(self, transport: Transport, tries: RetrySettings | None = None) -> None:
+    def __init__(self, transport: Transport, retry: RetrySettings | None = None) -> None:
         self._transport = transport
-        self._tries = tries or RetrySettings()
+        self._retry = retry or RetrySettings()
 
     async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> SubmitOutcome:
-        """A caller that is cancelled meanwhile has to take the outcome for `OutcomeUnknown`. An answer after the budget is not waited for."""
+        """A caller cancelled meanwhile must assume `OutcomeUnknown`. A late answer is dropped."""
         response = await send_and_wait(self._transport, submit_request(submission), call_headers, budget_ms)
         return parse_submit(response, submission.payment_id, submission.order_id)
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
-        async def once(left_ms: int) -> LookUpOutcome:
+        async def attempt(attempt_ms: int) -> LookUpOutcome:
             return parse_look_up(
-                await send_and_wait(self._transport, look_up_request(payment_id), call_headers, left_ms),
+                await send_and_wait(self._transport, look_up_request(payment_id), call_headers, attempt_ms),
                 payment_id,
                 order_id,
             )
 
-        return await retry_until_answered(once, budget_ms, self._tries)
+        return await retry_until_answered(attempt, budget_ms, self._retry)
 
-    async def reverse(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> ReverseOutcome:
-        """After `Unanswered` it may be reversed or not: look it up."""
+    async def reverse(
+        self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int
+    ) -> ReverseOutcome:
+        """After `Unanswered` the payment may be reversed or not: look it up."""
 
-        async def once(left_ms: int) -> ReverseOutcome:
+        async def attempt(attempt_ms: int) -> ReverseOutcome:
             return parse_reverse(
-                await send_and_wait(self._transport, reverse_request(payment_id), call_headers, left_ms),
+                await send_and_wait(self._transport, reverse_request(payment_id), call_headers, attempt_ms),
                 payment_id,
                 order_id,
             )
 
-        return await retry_until_answered(once, budget_ms, self._tries)
+        return await retry_until_answered(attempt, budget_ms, self._retry)

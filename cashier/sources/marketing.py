@@ -1,4 +1,4 @@
-"""Marketing: what would make it cheaper, and what it would like to see first."""
+"""Marketing: promotions, and payment methods to rank higher."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ from typing import Any
 
 from cashier.domain.facts import Marketing
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    amount = asked["amount"]
-    return f"/members/{asked['user_id']}/promotions?merchant_id={asked['merchant_id']}&currency={amount.currency}&value={amount.value}"
+def target(inputs: Inputs) -> str:
+    amount = inputs["amount"]
+    return (
+        f"/members/{inputs['user_id']}/promotions"
+        f"?merchant_id={inputs['merchant_id']}&currency={amount.currency}&value={amount.value}"
+    )
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    amount = asked["amount"]
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    amount = inputs["amount"]
     return {
-        "user_id": asked["user_id"],
-        "merchant_id": asked["merchant_id"],
+        "user_id": inputs["user_id"],
+        "merchant_id": inputs["merchant_id"],
         "currency": amount.currency,
         "value": amount.value,
     }
 
 
-def accept(answer: Marketing | None, asked: Inputs) -> Marketing:
-    """A user whom marketing does not know is offered nothing. A promotion listed twice could be used twice."""
+def to_fact(answer: Marketing | None, inputs: Inputs) -> Marketing:
+    """An unknown user has no promotions. A promotion listed twice could be applied twice."""
     if answer is None:
-        return Marketing(asked["user_id"], (), ())
-    if answer.user_id != asked["user_id"]:
-        raise WrongIdentity("answered about another user")
+        return Marketing(inputs["user_id"], (), ())
+    if answer.user_id != inputs["user_id"]:
+        raise WrongIdentity("an answer about another user")
     if len({promotion.promotion_id for promotion in answer.promotions}) < len(answer.promotions):
-        raise Garbled("two promotions of one promotion_id")
+        raise Garbled("two promotions with one promotion_id")
     return answer
 
 
-MARKETING = source("marketing", Marketing, target, accept, parameters)
+MARKETING = define_source("marketing", Marketing, target, to_fact, parameters)

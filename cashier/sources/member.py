@@ -1,4 +1,4 @@
-"""The member service: who pays, in what standing, and how they usually pay."""
+"""The member service: status of the payer, and how the payer usually pays."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from cashier.domain.facts import Member
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    return f"/members/{asked['user_id']}"
+def target(inputs: Inputs) -> str:
+    return f"/members/{inputs['user_id']}"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"user_id": asked["user_id"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"user_id": inputs["user_id"]}
 
 
-def accept(answer: Member | None, asked: Inputs) -> Member | None:
+def to_fact(answer: Member | None, inputs: Inputs) -> Member | None:
     """None: there is no such member."""
-    if answer is not None and answer.user_id != asked["user_id"]:
-        raise WrongIdentity("answered about another user")
+    if answer is not None and answer.user_id != inputs["user_id"]:
+        raise WrongIdentity("an answer about another user")
     return answer
 
 
-MEMBER = source("member", Member, target, accept, parameters)
+MEMBER = define_source("member", Member, target, to_fact, parameters)

@@ -1,4 +1,4 @@
-"""The merchant service: is the merchant active, and for which products and kinds is it contracted?"""
+"""The merchant service: status of the merchant, contracted products and kinds."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from cashier.domain.facts import Merchant
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    return f"/merchants/{asked['merchant_id']}"
+def target(inputs: Inputs) -> str:
+    return f"/merchants/{inputs['merchant_id']}"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"merchant_id": asked["merchant_id"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"merchant_id": inputs["merchant_id"]}
 
 
-def accept(answer: Merchant | None, asked: Inputs) -> Merchant | None:
+def to_fact(answer: Merchant | None, inputs: Inputs) -> Merchant | None:
     """None: there is no such merchant."""
-    if answer is not None and answer.merchant_id != asked["merchant_id"]:
-        raise WrongIdentity("answered about another merchant")
+    if answer is not None and answer.merchant_id != inputs["merchant_id"]:
+        raise WrongIdentity("an answer about another merchant")
     return answer
 
 
-MERCHANT = source("merchant", Merchant, target, accept, parameters)
+MERCHANT = define_source("merchant", Merchant, target, to_fact, parameters)

@@ -1,4 +1,4 @@
-"""The acquirer, asked for the order: it owns it."""
+"""The order, from the acquirer that owns it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 from cashier.domain.order import Order
 from cashier.source_errors import WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
-def target(asked: Inputs) -> str:
-    return f"/orders/{asked['order_id']}"
+def target(inputs: Inputs) -> str:
+    return f"/orders/{inputs['order_id']}"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"order_id": asked["order_id"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"order_id": inputs["order_id"]}
 
 
-def accept(answer: Order | None, asked: Inputs) -> Order | None:
+def to_fact(answer: Order | None, inputs: Inputs) -> Order | None:
     """None: there is no such order."""
-    if answer is not None and answer.order_id != asked["order_id"]:
-        raise WrongIdentity("answered about another order")
+    if answer is not None and answer.order_id != inputs["order_id"]:
+        raise WrongIdentity("an answer about another order")
     return answer
 
 
-ORDER = source("order", Order, target, accept, parameters)
+ORDER = define_source("order", Order, target, to_fact, parameters)

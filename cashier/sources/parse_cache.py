@@ -1,7 +1,8 @@
-"""Recurring: an answer that came before, byte for byte, means what it meant before, and is not read again.
+"""Parse cache: an answer that equals the previous one byte for byte is not decoded again.
 
-For sources that everybody asks about the same few things: the channels of a country are the largest answer of all and rarely change. It is
-asked all the same every time, and every byte is compared; only decoding and preparing are saved.
+For sources that all consultations ask for the same few subjects: the channels of a country are the
+largest answer and rarely change. The source is asked each time as usual, and all bytes are
+compared; only decoding and preparation are saved.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ MAX_ENTRIES = 256
 
 
 class ParseCache:
-    """An `Adapter` that remembers the last answer to each question, the oldest question first forgotten. Facts are never changed by
-    anybody, so they can be shared."""
+    """An `Adapter` that remembers the last answer per target and evicts the oldest target.
+
+    Facts are immutable and can be shared.
+    """
 
     __slots__ = ("_last", "_source", "request")
 
@@ -25,19 +28,19 @@ class ParseCache:
         self._last: dict[str, tuple[bytes, Any]] = {}
         self.request = source.request
 
-    def parse(self, status: int, body: bytes, asked: Inputs) -> Any:
-        """As of the source."""
+    def parse(self, status: int, body: bytes, inputs: Inputs) -> Any:
+        """See `Source.parse`."""
         if status != 200:
-            return self._source.parse(status, body, asked)
-        target = self._source.target(asked)
+            return self._source.parse(status, body, inputs)
+        target = self._source.target(inputs)
         last = self._last.get(target)
         if last is not None and last[0] == body:
             return last[1]
-        fact = self._source.parse(status, body, asked)
+        fact = self._source.parse(status, body, inputs)
         if last is None and len(self._last) >= MAX_ENTRIES:
             del self._last[next(iter(self._last))]
         self._last[target] = (body, fact)
         return fact
 
     def __repr__(self) -> str:
-        return f"<Recurring {self._source.name}: {len(self._last)} answers>"
+        return f"<ParseCache {self._source.name}: {len(self._last)} answers>"

@@ -1,4 +1,4 @@
-"""The quota service: how much of each limit is used."""
+"""The quota service: limits and how much of each is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Quota, Quotas
 from cashier.source_errors import Garbled, WrongIdentity
-from cashier.sources.source import Inputs, source
+from cashier.sources.source import Inputs, define_source
 
 
 class QuotaAnswer(Struct, frozen=True):
@@ -16,22 +16,22 @@ class QuotaAnswer(Struct, frozen=True):
     quotas: tuple[Quota, ...]
 
 
-def target(asked: Inputs) -> str:
-    return f"/members/{asked['user_id']}/quotas?currency={asked['currency']}"
+def target(inputs: Inputs) -> str:
+    return f"/members/{inputs['user_id']}/quotas?currency={inputs['currency']}"
 
 
-def parameters(asked: Inputs) -> dict[str, Any]:
-    return {"user_id": asked["user_id"], "currency": asked["currency"]}
+def parameters(inputs: Inputs) -> dict[str, Any]:
+    return {"user_id": inputs["user_id"], "currency": inputs["currency"]}
 
 
-def accept(answer: QuotaAnswer | None, asked: Inputs) -> Quotas:
-    """A user without quotas is not limited by any. A limit in another currency than asked for cannot be compared, so it is no answer."""
+def to_fact(answer: QuotaAnswer | None, inputs: Inputs) -> Quotas:
+    """An unknown user has no limits. A limit in another currency cannot be compared and garbles."""
     if answer is None:
         return Quotas.prepared(())
-    if answer.user_id != asked["user_id"]:
-        raise WrongIdentity("answered about another user")
-    if not all(_is_in(quota, asked["currency"]) for quota in answer.quotas):
-        raise Garbled("a quota in another currency than asked for")
+    if answer.user_id != inputs["user_id"]:
+        raise WrongIdentity("an answer about another user")
+    if not all(_is_in(quota, inputs["currency"]) for quota in answer.quotas):
+        raise Garbled("a quota in another currency than requested")
     return Quotas.prepared(answer.quotas)
 
 
@@ -44,4 +44,4 @@ def _is_in(quota: Quota, currency: str) -> bool:
     )
 
 
-QUOTA = source("quota", QuotaAnswer, target, accept, parameters)
+QUOTA = define_source("quota", QuotaAnswer, target, to_fact, parameters)

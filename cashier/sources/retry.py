@@ -1,6 +1,6 @@
-"""Asking again, for what may be asked any number of times: look-ups and polls. Never for what moves money.
+"""Retries of requests that may be repeated: status queries and reversals. Never of a submit.
 
-How often and how long between is data; tenacity does the rest.
+Number and waits are settings; tenacity does the rest.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `attempts`, each given up after `attempt_ms`. The waits between are random, up to `first_wait_ms`, then up to twice that.
+    """At most `attempts`, each given up after `attempt_ms`.
 
-    Where the upstream names a time to wait, it is kept to.
+    Waits are random, first up to `first_wait_ms`, then up to twice that and so on, at most
+    `longest_wait_ms`. A wait is never shorter than the upstream's `Retry-After`.
     """
 
     attempts: Positive = 3
@@ -29,46 +30,49 @@ class RetrySettings(Struct, frozen=True, forbid_unknown_fields=True):
     longest_wait_ms: Positive = 1000
 
 
-Heard = TypeVar("Heard")
+Answer = TypeVar("Answer")
 
 
 async def retry_until_answered(
-    once: Callable[[int], Awaitable[Heard | Unanswered]], budget_ms: int, tries: RetrySettings
-) -> Heard | Unanswered:
-    """The first outcome that is news, else the last that is none. `once` takes what one attempt may last; all fit into `budget_ms`."""
+    attempt: Callable[[int], Awaitable[Answer | Unanswered]], budget_ms: int, settings: RetrySettings
+) -> Answer | Unanswered:
+    """Return the first answer, else the last `Unanswered`.
+
+    `attempt` takes the milliseconds that it may last; all attempts and waits fit into `budget_ms`.
+    """
     loop = asyncio.get_running_loop()
     ends_s = loop.time() + budget_ms / 1000
 
-    def left_ms() -> int:
+    def remaining_ms() -> int:
         return int((ends_s - loop.time()) * 1000)
 
-    def enough(state: RetryCallState) -> bool:
-        return state.attempt_number >= tries.attempts or left_ms() - state.upcoming_sleep * 1000 < 1
+    def exhausted(state: RetryCallState) -> bool:
+        return state.attempt_number >= settings.attempts or remaining_ms() - state.upcoming_sleep * 1000 < 1
 
-    async def attempt() -> Heard | Unanswered:
-        return await once(max(1, min(tries.attempt_ms, left_ms())))
+    async def bounded_attempt() -> Answer | Unanswered:
+        return await attempt(max(1, min(settings.attempt_ms, remaining_ms())))
 
     retrying = AsyncRetrying(
-        stop=enough,
-        wait=_wait(tries),
+        stop=exhausted,
+        wait=_wait(settings),
         retry=retry_if_result(lambda outcome: isinstance(outcome, Unanswered)),
         retry_error_callback=_outcome,
     )
-    return await retrying(attempt)
+    return await retrying(bounded_attempt)
 
 
-def _wait(tries: RetrySettings) -> Callable[[RetryCallState], float]:
-    backoff = wait_random_exponential(multiplier=tries.first_wait_ms / 1000, max=tries.longest_wait_ms / 1000)
+def _wait(settings: RetrySettings) -> Callable[[RetryCallState], float]:
+    backoff = wait_random_exponential(multiplier=settings.first_wait_ms / 1000, max=settings.longest_wait_ms / 1000)
 
     def wait_s(state: RetryCallState) -> float:
         error = _outcome(state).error
-        said_s = error.retry_after_s if isinstance(error, Overloaded) else None
-        return max(said_s or 0.0, backoff(state))
+        retry_after_s = error.retry_after_s if isinstance(error, Overloaded) else None
+        return max(retry_after_s or 0.0, backoff(state))
 
     return wait_s
 
 
 def _outcome(state: RetryCallState) -> Any:
-    """Of the attempt just made, which has not raised: what does is not tried again."""
-    assert state.outcome is not None  # noqa: S101  tenacity asks after an attempt only
+    """The outcome of the attempt just made. It has not raised: exceptions are not retried."""
+    assert state.outcome is not None  # noqa: S101  tenacity calls this after an attempt only
     return state.outcome.result()

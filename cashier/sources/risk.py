@@ -1,6 +1,7 @@
-"""The risk service: may this payer pay this, and was the challenge passed? Neither question is asked twice by itself.
+"""The risk service: decisions about payments and verification of challenges. Neither is retried.
 
-A decision may send a text message and is counted, an answer to a challenge is counted. Without a decision nothing is sent to the engine.
+A decision may send a text message and is counted; so is each answer to a challenge. Without a
+decision nothing is sent to the engine.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from cashier.domain.risk_contract import (
     Accepted,
     AttemptsLeft,
     Challenged,
-    RiskDecision,
+    ChallengeVerification,
     Expired,
     Inquiry,
     NoChallenge,
     Passed,
     Rejected,
     RiskChallenge,
-    ChallengeVerification,
+    RiskDecision,
     WrongAnswer,
 )
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
@@ -33,39 +34,39 @@ from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 
-class _Verdict(StrEnum):
+class _DecisionKind(StrEnum):
     ACCEPT = "ACCEPT"
     REJECT = "REJECT"
     CHALLENGE = "CHALLENGE"
 
 
 class _Decision(Struct, frozen=True, kw_only=True):
-    decision: _Verdict
+    decision: _DecisionKind
     decision_id: Id
     code: str | None = None
     challenge: RiskChallenge | None = None
     payment_id: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.decision is _Verdict.CHALLENGE) != (self.challenge is not None):
-            raise ValueError("a challenge comes with the decision to challenge, and only with it")
+        if (self.decision is _DecisionKind.CHALLENGE) != (self.challenge is not None):
+            raise ValueError("a challenge belongs to the decision CHALLENGE and to no other")
 
 
-class _Taken(StrEnum):
+class _VerificationStatus(StrEnum):
     PASSED = "PASSED"
     FAILED = "FAILED"
     EXPIRED = "EXPIRED"
 
 
 class _Verification(Struct, frozen=True, kw_only=True):
-    status: _Taken
+    status: _VerificationStatus
     attempts_left: AttemptsLeft
     payment_id: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode
-_decision = msgspec.json.Decoder(_Decision).decode
-_verification = msgspec.json.Decoder(_Verification).decode
+_decode_decision = msgspec.json.Decoder(_Decision).decode
+_decode_verification = msgspec.json.Decoder(_Verification).decode
 
 
 def decide_request(inquiry: Inquiry) -> Request:
@@ -77,73 +78,72 @@ def parse_decision(response: Response | SourceError, payment_id: str) -> RiskDec
         return Unanswered(response)
     if response.status != 200:
         return Unanswered(error_of_status(response.status, response.retry_after_s))
-    found: Any = parse_or_error(_decided, response.body, payment_id)
-    return Unanswered(found) if isinstance(found, SourceError) else found
+    outcome: Any = parse_or_error(_parse_decided, response.body, payment_id)
+    return Unanswered(outcome) if isinstance(outcome, SourceError) else outcome
 
 
-def _decided(body: bytes, payment_id: str) -> RiskDecision:
-    told = _decision(body)
-    _refuse_another(told.payment_id, payment_id)
-    if told.challenge is not None:
-        return Challenged(told.decision_id, told.challenge)
-    return Accepted(told.decision_id) if told.decision is _Verdict.ACCEPT else Rejected(told.decision_id, told.code)
+def _parse_decided(body: bytes, payment_id: str) -> RiskDecision:
+    answer = _decode_decision(body)
+    _check_identity(answer.payment_id, payment_id)
+    if answer.challenge is not None:
+        return Challenged(answer.decision_id, answer.challenge)
+    if answer.decision is _DecisionKind.ACCEPT:
+        return Accepted(answer.decision_id)
+    return Rejected(answer.decision_id, answer.code)
 
 
 def verify_request(challenge_id: str, payment_id: str, value: str) -> Request:
-    """`value` is the payer's code or password: it goes into the body and nowhere else."""
+    """`value` is the payer's code or password: it appears in the body and nowhere else."""
     body = _encode({"payment_id": payment_id, "value": value})
     return Request(f"/risk/challenges/{quote(challenge_id, safe='')}/verify", "POST", body, safe=False)
 
 
 def parse_verification(response: Response | SourceError, payment_id: str) -> ChallengeVerification:
-    """After `Unanswered` the answer may have been counted, or passed: deciding again tells."""
+    """After `Unanswered` the payer's answer may count or have passed: a new decision tells."""
     if isinstance(response, SourceError):
         return Unanswered(response)
     if response.status not in (200, 404):
         return Unanswered(error_of_status(response.status, response.retry_after_s))
-    found: Any = parse_or_error(_verified if response.status == 200 else _no_challenge, response.body, payment_id)
-    return Unanswered(found) if isinstance(found, SourceError) else found
+    parse = _parse_verified if response.status == 200 else _parse_no_challenge
+    outcome: Any = parse_or_error(parse, response.body, payment_id)
+    return Unanswered(outcome) if isinstance(outcome, SourceError) else outcome
 
 
-def _verified(body: bytes, payment_id: str) -> ChallengeVerification:
-    told = _verification(body)
-    _refuse_another(told.payment_id, payment_id)
-    match told.status:
-        case _Taken.PASSED:
+def _parse_verified(body: bytes, payment_id: str) -> ChallengeVerification:
+    answer = _decode_verification(body)
+    _check_identity(answer.payment_id, payment_id)
+    match answer.status:
+        case _VerificationStatus.PASSED:
             return Passed()
-        case _Taken.FAILED:
-            return WrongAnswer(told.attempts_left)
-        case _Taken.EXPIRED:
+        case _VerificationStatus.FAILED:
+            return WrongAnswer(answer.attempts_left)
+        case _VerificationStatus.EXPIRED:
             return Expired()
 
 
-def _no_challenge(body: bytes, _payment_id: str) -> ChallengeVerification:
+def _parse_no_challenge(body: bytes, _payment_id: str) -> ChallengeVerification:
     check_not_found(body)
     return NoChallenge()
 
 
-def _refuse_another(told: str | None, payment_id: str) -> None:
-    if told is not None and told != payment_id:
-        raise WrongIdentity("answered about another payment")
+def _check_identity(answered: str | None, payment_id: str) -> None:
+    if answered is not None and answered != payment_id:
+        raise WrongIdentity("an answer about another payment")
 
 
 class RiskClient:
-    """Asked over a transport."""
+    """Calls the risk service over a transport."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> RiskDecision:
-        return parse_decision(
-            await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms), inquiry.payment_id
-        )
+        response = await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms)
+        return parse_decision(response, inquiry.payment_id)
 
     async def verify(
         self, challenge_id: str, payment_id: str, value: str, call_headers: CallHeaders, budget_ms: int
     ) -> ChallengeVerification:
-        return parse_verification(
-            await send_and_wait(
-                self._transport, verify_request(challenge_id, payment_id, value), call_headers, budget_ms
-            ),
-            payment_id,
-        )
+        request = verify_request(challenge_id, payment_id, value)
+        response = await send_and_wait(self._transport, request, call_headers, budget_ms)
+        return parse_verification(response, payment_id)

@@ -1,4 +1,4 @@
-"""From a source to an upstream that the fan-out can call: over a transport, or as a Python function in this process."""
+"""Upstreams for the fan-out, made of a source: over a transport or by a function in process."""
 
 from __future__ import annotations
 
@@ -16,59 +16,64 @@ UpstreamFunction = Callable[..., Awaitable[Any]]
 
 
 class WireUpstream:
-    """A source asked over a transport."""
+    """A source over a transport."""
 
-    __slots__ = ("_adapter", "_request", "_send", "places")
+    __slots__ = ("_adapter", "_request", "_send", "addresses")
 
     def __init__(self, adapter: Adapter, transport: Transport) -> None:
-        self.places = transport.places
+        self.addresses = transport.addresses
         self._adapter = adapter
         self._request = adapter.request
         self._send = transport.send
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
-        def reply(response: Response | SourceError) -> None:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> UpstreamCall:
+        def on_response(response: Response | SourceError) -> None:
             outcome = parse_response(self._adapter, response, known)
             if isinstance(response, SourceError):
-                heard(outcome)
+                on_answer(outcome)
             else:
-                heard(outcome, response.status == 404, response.body)
+                on_answer(outcome, response.status == 404, response.body)
 
-        return self._send(self._request(known), call_headers, budget_ms, reply, avoid)
+        return self._send(self._request(known), call_headers, budget_ms, on_response, avoid)
 
-    def parse_response(self, none: bool, body: bytes, known: Known) -> Any:
-        return parse_or_error(self._adapter.parse, 404 if none else 200, body, known)
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        return parse_or_error(self._adapter.parse, 404 if not_found else 200, body, known)
 
 
 class FunctionUpstream:
-    """An async function, called with what the question needs, by name.
+    """A source as an async function, called with its needs as keyword arguments.
 
-    It returns the contract's answer as a mapping or struct, or None for "there is none". It may raise a `SourceError`; whatever else it
-    raises goes to the event loop's exception handler and counts as unreachable: one broken source is no reason to lose a sale.
+    It returns the contract's answer as a mapping or struct, or None for "there is none". It may
+    raise a `SourceError`. Any other exception goes to the event loop's exception handler and counts
+    as unreachable: one broken source must not lose the sale.
     """
 
     __slots__ = ("_function", "_needs", "_source")
 
-    places = ("in this process",)
+    addresses = ("in this process",)
 
     def __init__(self, source: Source, function: UpstreamFunction, needs: tuple[str, ...]) -> None:
         self._source = source
         self._function = function
         self._needs = needs
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
-        def finished(task: asyncio.Task[Any]) -> None:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> UpstreamCall:
+        def on_done(task: asyncio.Task[Any]) -> None:
             if not task.cancelled():
-                heard(*self._outcome(task, known))
+                on_answer(*self._outcome(task, known))
 
-        asked = {name: known[name] for name in self._needs}
-        task = asyncio.get_running_loop().create_task(_called(self._function, asked))
-        task.add_done_callback(finished)
-        return _FunctionCall(task, finished)
+        inputs = {name: known[name] for name in self._needs}
+        task = asyncio.get_running_loop().create_task(_call(self._function, inputs))
+        task.add_done_callback(on_done)
+        return _FunctionCall(task, on_done)
 
-    def parse_response(self, none: bool, body: bytes, known: Known) -> Any:
-        """Never asked: what a function returns is not kept as bytes."""
-        return Unreachable("a function's answer cannot be kept outside of this process")
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        """Never used: results of a function are not stored as bytes."""
+        return Unreachable("the result of a function cannot be stored outside of this process")
 
     def _outcome(self, task: asyncio.Task[Any], known: Known) -> tuple[Any, bool]:
         error = task.exception()
@@ -87,20 +92,20 @@ class FunctionUpstream:
         return Unreachable(f"the function raised {type(error).__name__}"), False
 
 
-async def _called(function: UpstreamFunction, asked: dict[str, Any]) -> Any:
-    """Called inside the task, so that what goes wrong in the calling ends where all its trouble ends."""
-    return await function(**asked)
+async def _call(function: UpstreamFunction, inputs: dict[str, Any]) -> Any:
+    # The function is called inside the task, so that an error of the call itself is reported too.
+    return await function(**inputs)
 
 
 class _FunctionCall:
-    __slots__ = ("_finished", "_task")
+    __slots__ = ("_on_done", "_task")
 
-    place = 0
+    address_index = 0
 
-    def __init__(self, task: asyncio.Task[Any], finished: Callable[[asyncio.Task[Any]], None]) -> None:
+    def __init__(self, task: asyncio.Task[Any], on_done: Callable[[asyncio.Task[Any]], None]) -> None:
         self._task = task
-        self._finished = finished
+        self._on_done = on_done
 
     def abandon(self) -> None:
-        self._task.remove_done_callback(self._finished)
+        self._task.remove_done_callback(self._on_done)
         self._task.cancel()

@@ -1,1 +1,1 @@
-"""Bytes to and from upstreams. Knows nothing of payments and nothing of plans."""
+"""Transports: bytes to and from upstreams. Knows nothing of payments and nothing of plans."""

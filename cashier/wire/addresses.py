@@ -1,4 +1,4 @@
-"""Where an upstream lives: the addresses that a configuration may name, taken apart once at start. No I/O here."""
+"""Upstream addresses as a configuration names them, parsed once at start. No I/O."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 class UpstreamAddress(Struct, frozen=True):
-    """One place where a source can be asked.
+    """One address of a source.
 
-    `name` is for operators. `prefix` goes before every target and never ends in a slash. `socket_path` is set for `unix:` only; `port`
-    is 0 there.
+    `name` is for operators. `prefix` precedes every target and never ends in a slash. `socket_path`
+    is set for `unix:` only; `port` is 0 there.
     """
 
     name: str
@@ -30,56 +30,56 @@ class UpstreamAddress(Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """What goes into `Host`: the port only where it is not the scheme's own."""
+        """The value of `Host`: with the port only if it is not the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = self.socket_path is not None or self.port == DEFAULT_PORTS["https" if self.tls else "http"]
-        return host if usual else f"{host}:{self.port}"
+        default = self.socket_path is not None or self.port == DEFAULT_PORTS["https" if self.tls else "http"]
+        return host if default else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """Scheme and authority, as a URL begins."""
+        """Scheme and authority, the beginning of a URL."""
         return f"{'https' if self.tls else 'http'}://{self.authority}"
 
 
 def parse_addresses(urls: Sequence[str]) -> list[UpstreamAddress]:
-    """At least one address; ValueError names the one that is not understood."""
+    """Parse at least one address. ValueError names the address that has no supported form."""
     if not urls:
-        raise ValueError(f"no address given; understood is {ADDRESS_FORMS}")
+        raise ValueError(f"no address given; supported are {ADDRESS_FORMS}")
     return [parse_address(url) for url in urls]
 
 
 def parse_address(url: str) -> UpstreamAddress:
-    """ValueError names the address and says what is understood."""
+    """ValueError names the address and the supported forms."""
     try:
         return _unix(url) if url.startswith("unix:") else _tcp(url)
     except ValueError as error:
-        # What stands before an @ may be a password and does not belong into a log.
+        # The part before an @ may be a password, which must not reach a log.
         shown = url.rpartition("@")[2]
-        raise ValueError(f"address {shown!r}: {error}; understood is {ADDRESS_FORMS}") from None
+        raise ValueError(f"address {shown!r}: {error}; supported are {ADDRESS_FORMS}") from None
 
 
 def _unix(url: str) -> UpstreamAddress:
     path = url.removeprefix("unix:")
     if not path.startswith("/") or path.endswith("/"):
-        raise ValueError("the path of a socket is absolute")
+        raise ValueError("a socket path must be absolute")
     if "\0" in path or len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise ValueError(f"the path of a socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        raise ValueError(f"a socket path has at most {MAX_SOCKET_PATH_BYTES} bytes")
     return UpstreamAddress(name=url, host="localhost", port=0, prefix="", socket_path=path)
 
 
 def _tcp(url: str) -> UpstreamAddress:
     if not is_visible_ascii(url):
-        raise ValueError("only printable ASCII without spaces is sent")
+        raise ValueError("an address is printable ASCII without spaces")
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS:
         raise ValueError("the scheme is unknown")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("user and password are not sent")
+        raise ValueError("user and password are not supported")
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ValueError("a query or a fragment belongs to a request")
+        raise ValueError("an address has no query and no fragment")
     host, port = _host(parts), DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
     if not port:
-        raise ValueError("port 0 is nowhere")
+        raise ValueError("port 0 is not valid")
     return UpstreamAddress(name=url, host=host, port=port, prefix=parts.path.rstrip("/"), tls=parts.scheme == "https")
 
 
@@ -87,10 +87,10 @@ def _host(parts: SplitResult) -> str:
     host = parts.hostname
     if not host:
         raise ValueError("the host is missing")
-    host.encode("idna")  # a label that is too long or empty would otherwise fail in the middle of a connect
+    host.encode("idna")  # a label that is too long or empty would otherwise fail during a connect
     return host
 
 
 def is_visible_ascii(text: str) -> bool:
-    """Nothing that could end a header line or a request line early: printable ASCII without a space."""
+    """Printable ASCII without spaces: such a text cannot end a header or request line."""
     return text.isascii() and text.isprintable() and " " not in text

@@ -1,6 +1,7 @@
-"""The same wire over aiohttp: for proxies and for servers that only a big client gets along with. Costs a task and several times the CPU.
+"""A client over aiohttp, for proxies and for servers that need a full-featured client.
 
-What aiohttp does by itself and must not is in `aiohttp_guards`.
+It costs a task per call and several times the CPU of `http1`. `aiohttp_guards` prevents unwanted
+behaviour of aiohttp.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`connections` counts per address, `queue` per source. `trust_env`: take proxies and their passwords from the environment.
+    """`connections` counts per address, `queue` bounds the waiting calls per source.
 
-    What is not safe has as many connections again, for itself: see `AiohttpHostPool`.
+    Unsafe requests have as many connections again of their own: see `AiohttpHostPool`.
+    `trust_env`: take proxies and their passwords from the environment.
     """
 
     connections: Positive = 64
@@ -56,44 +58,46 @@ class AiohttpSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NotConnected(Unreachable):
-    """Nothing was sent: another address may be tried."""
+    """Nothing was sent, so another address may be tried."""
 
 
 class AiohttpCall:
-    """A request under way. `kept`: it went out on a connection that had answered before. The others as in `Transport` and `Exchange`."""
+    """A `TransportCall`. `reused`: its connection had answered before. `avoid`: see `Transport`."""
 
-    __slots__ = ("avoid", "kept", "place", "reply", "sent", "task")
+    __slots__ = ("address_index", "avoid", "on_response", "reused", "sent", "task")
 
-    def __init__(self, reply: OnResponse, avoid: int) -> None:
+    def __init__(self, on_response: OnResponse, avoid: int) -> None:
         self.avoid = avoid
-        self.place = 0
-        self.reply: OnResponse | None = reply
+        self.address_index = 0
+        self.on_response: OnResponse | None = on_response
         self.task: asyncio.Task[None] | None = None
-        self.kept = False
+        self.reused = False
         self.sent = False
 
     def finish(self, outcome: Response | SourceError) -> None:
-        reply, self.reply = self.reply, None
-        if reply is not None:
-            deliver(reply, outcome)
+        on_response, self.on_response = self.on_response, None
+        if on_response is not None:
+            deliver(on_response, outcome)
 
     def abandon(self) -> None:
-        if self.reply is not None:
-            self.reply = None
+        if self.on_response is not None:
+            self.on_response = None
             if self.task is not None:
                 self.task.cancel()
 
 
 class AiohttpHostPool:
-    """One address with sessions of its own: connections to one must not starve another, and a socket file needs its own connector.
+    """One address with sessions of its own.
 
-    There are two, because how long a connection may have been idle is a session's to say: not long for what is not safe.
+    Connections to one address must not starve another, and a socket file needs its own connector.
+    There are two sessions, because the permitted idle time belongs to a session and is short for
+    unsafe requests.
     """
 
     def __init__(
-        self, place: int, address: UpstreamAddress, settings: AiohttpSettings, tls: ssl.SSLContext | None
+        self, address_index: int, address: UpstreamAddress, settings: AiohttpSettings, tls: ssl.SSLContext | None
     ) -> None:
-        self.place = place
+        self.address_index = address_index
         self.address = address
         self.back_off = BackOff()
         self.load = 0
@@ -110,9 +114,9 @@ class AiohttpHostPool:
 
     def _make_session(self, idle_s: float) -> aiohttp.ClientSession:
         settings = self._settings
-        connected = aiohttp.TraceConfig()
-        connected.on_connection_reuseconn.append(note_reused)
-        connected.on_connection_create_end.append(note_connected)
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(note_reused)
+        trace.on_connection_create_end.append(note_connected)
         return aiohttp.ClientSession(
             connector=self._connector(idle_s),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -125,7 +129,7 @@ class AiohttpHostPool:
             max_field_size=settings.max_head_bytes,
             request_class=CheckedRequest,
             middlewares=(report_loss,),
-            trace_configs=[connected],
+            trace_configs=[trace],
         )
 
     def _connector(self, idle_s: float) -> aiohttp.BaseConnector:
@@ -134,8 +138,8 @@ class AiohttpHostPool:
             return aiohttp.UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
         return aiohttp.TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
 
-    async def ask(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
-        """Raises SourceError; NotConnected and Lost among them."""
+    async def send(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
+        """Raises SourceError, including NotConnected, StaleConnection and ConnectionLost."""
         name = self.address.name
         url = URL(f"{self.address.origin}{self.address.prefix}{request.target}", encoded=True)
         self.load += 1
@@ -147,47 +151,47 @@ class AiohttpHostPool:
                 headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=call,
-            ) as answer:
-                self._check(answer)
+            ) as response:
+                self._check(response)
                 return Response(
-                    answer.status,
-                    await self._body(answer),
-                    parse_retry_after(answer.headers.get("Retry-After", "").strip().encode()),
+                    response.status,
+                    await self._body(response),
+                    parse_retry_after(response.headers.get("Retry-After", "").strip().encode()),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         except aiohttp.ClientResponseError as error:
-            # Its message may quote the line that it could not read.
-            raise Garbled(f"{name}: not an answer in HTTP/1.1") from error
+            # Its message may quote the line that could not be parsed.
+            raise Garbled(f"{name}: not an HTTP/1.1 answer") from error
         except aiohttp.ClientPayloadError as error:
-            raise Unreachable(f"{name}: closed before a whole answer") from error
+            raise Unreachable(f"{name}: closed before a complete answer") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{name}: {describe_failure(error)}", sent=call.sent) from error
         finally:
             self.load -= 1
 
-    def _check(self, answer: aiohttp.ClientResponse) -> None:
-        """The same verdicts as in `framing`, on what aiohttp lets pass."""
-        name, headers, bounds = self.address.name, answer.headers, self._bounds
+    def _check(self, response: aiohttp.ClientResponse) -> None:
+        """Raise Garbled for answers that aiohttp accepts and `response_parser` refuses."""
+        name, headers, bounds = self.address.name, response.headers, self._bounds
         encodings = [value.strip().lower() for value in headers.getall("Transfer-Encoding", ())]
-        if answer.status < 200:
-            raise Garbled(f"{name}: status {answer.status} in the place of an answer")
-        if sum(len(key) + len(value) for key, value in answer.raw_headers) > bounds.max_head_bytes:
-            raise Garbled(f"{name}: more than {bounds.max_head_bytes} bytes around the body")
+        if response.status < 200:
+            raise Garbled(f"{name}: status {response.status} instead of an answer")
+        if sum(len(key) + len(value) for key, value in response.raw_headers) > bounds.max_head_bytes:
+            raise Garbled(f"{name}: more than {bounds.max_head_bytes} bytes outside the body")
         if encodings not in ([], ["chunked"]):
             raise Garbled(f"{name}: a transfer encoding that is not chunked")
         if headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
-            raise Garbled(f"{name}: a content encoding that was not accepted")
-        if (answer.content_length or 0) > bounds.max_body_bytes:
+            raise Garbled(f"{name}: a content encoding that was not requested")
+        if (response.content_length or 0) > bounds.max_body_bytes:
             raise Garbled(f"{name}: a body of more than {bounds.max_body_bytes} bytes announced")
-        if answer.content_length is None and not encodings and answer.status not in BODILESS_STATUSES:
-            raise Garbled(f"{name}: a body whose end cannot be told from a broken connection")
+        if response.content_length is None and not encodings and response.status not in BODILESS_STATUSES:
+            raise Garbled(f"{name}: a body that only a closed connection would end")
 
-    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
-        with fail_when_closed(answer, Garbled(f"{self.address.name}: a body in no known framing")):
-            async for part in answer.content.iter_any():
-                body += part
+        with fail_when_closed(response, Garbled(f"{self.address.name}: a body with broken framing")):
+            async for chunk in response.content.iter_any():
+                body += chunk
                 if len(body) > self._bounds.max_body_bytes:
                     raise Garbled(f"{self.address.name}: a body of more than {self._bounds.max_body_bytes} bytes")
         return bytes(body)
@@ -201,43 +205,51 @@ class AiohttpHostPool:
 
 
 class AiohttpClient:
-    """The transport. ValueError for an address or a file that is not understood. aiohttp opens no connection ahead, so `open` does not."""
+    """A `Transport`. ValueError for an invalid address or an unusable file.
+
+    aiohttp cannot open connections ahead, so `open` opens none.
+    """
 
     def __init__(self, urls: Sequence[str], settings: AiohttpSettings | None = None) -> None:
         self._settings = settings = settings or AiohttpSettings()
         addresses = parse_addresses(urls)
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
-        self._lanes = [AiohttpHostPool(place, address, settings, tls) for place, address in enumerate(addresses)]
-        self.places = tuple(address.name for address in addresses)
-        self._choice = LoadBalancer(self._lanes)
+        self._pools = [
+            AiohttpHostPool(address_index, address, settings, tls) for address_index, address in enumerate(addresses)
+        ]
+        self.addresses = tuple(address.name for address in addresses)
+        self._balancer = LoadBalancer(self._pools)
         self._calls: dict[asyncio.Task[None], AiohttpCall] = {}
         self._closed = False
 
     async def open(self) -> None:
-        for lane in self._lanes:
-            lane.session()
+        for pool in self._pools:
+            pool.session()
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> AiohttpCall:
-        """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
+        """See `Transport`. ValueError for an invalid request, which is a bug of the caller."""
         check_request(request, call_headers)
-        call = AiohttpCall(reply, avoid)
+        call = AiohttpCall(on_response, avoid)
         refusal = self._refusal()
         if refusal is not None:
             asyncio.get_running_loop().call_soon(call.finish, refusal)
             return call
-        lane = self._next_lane(call)
+        pool = self._pick_pool(call)
         call.task = task = asyncio.get_running_loop().create_task(
-            self._run(call, lane, request, _headers(request, call_headers, budget_ms))
+            self._run(call, pool, request, _headers(request, call_headers, budget_ms))
         )
         self._calls[task] = call
-        task.add_done_callback(self._over)
+        task.add_done_callback(self._done)
         return call
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        """Raises what is no `SourceError`, for the loop to report: a bug, of which the caller hears all the same."""
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Raise an error other than `SourceError`, which is a bug, for the loop to report.
+
+        The caller gets an outcome in any case.
+        """
         call = self._calls.pop(task)
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
@@ -247,47 +259,49 @@ class AiohttpClient:
     def _refusal(self) -> SourceError | None:
         if self._closed:
             return Unreachable(f"{self._names()}: closed", sent=False)
-        if len(self._calls) >= len(self._lanes) * self._settings.connections + self._settings.queue:
-            return Shed(f"{self._names()}: {self._settings.queue} calls wait for a connection already")
+        if len(self._calls) >= len(self._pools) * self._settings.connections + self._settings.queue:
+            return Shed(f"{self._names()}: {self._settings.queue} calls already wait for a connection")
         return None
 
-    def _next_lane(self, call: AiohttpCall) -> AiohttpHostPool:
-        lane = self._choice.next(monotonic(), call.avoid)
-        call.place = lane.place
-        return lane
+    def _pick_pool(self, call: AiohttpCall) -> AiohttpHostPool:
+        pool = self._balancer.pick(monotonic(), call.avoid)
+        call.address_index = pool.address_index
+        return pool
 
-    async def _run(self, call: AiohttpCall, lane: AiohttpHostPool, request: Request, headers: dict[str, str]) -> None:
+    async def _run(self, call: AiohttpCall, pool: AiohttpHostPool, request: Request, headers: dict[str, str]) -> None:
         try:
-            outcome: Response | SourceError = await self._answer(call, lane, request, headers)
+            outcome: Response | SourceError = await self._send(call, pool, request, headers)
         except SourceError as error:
             outcome = error
         call.finish(outcome)
 
-    async def _answer(
-        self, call: AiohttpCall, lane: AiohttpHostPool, request: Request, headers: dict[str, str]
+    async def _send(
+        self, call: AiohttpCall, pool: AiohttpHostPool, request: Request, headers: dict[str, str]
     ) -> Response:
         attempts, retried = 0, False
         while True:
-            call.kept = False
+            call.reused = False
             try:
-                answer = await lane.ask(request, headers, call)
+                response = await pool.send(request, headers, call)
             except NotConnected:
-                lane.back_off.failed(monotonic())
+                pool.back_off.record_failure(monotonic())
                 attempts += 1
-                if attempts >= len(self._lanes):
+                if attempts >= len(self._pools):
                     raise
             except StaleConnection as error:
                 call.sent = retried
-                if not call.kept:  # broken as soon as it was open; of kept ones the next is tried, until none is left
+                # Of the reused ones, the next is tried until none is left; a new one broke as soon
+                # as it was open.
+                if not call.reused:
                     raise Unreachable(error.detail, sent=retried) from error
             except ConnectionLost:
-                if retried or not call.kept or not request.safe:
+                if retried or not call.reused or not request.safe:
                     raise
                 attempts, retried = 0, True
             else:
-                lane.back_off.worked()
-                return answer
-            lane = self._next_lane(call)
+                pool.back_off.record_success()
+                return response
+            pool = self._pick_pool(call)
 
     async def close(self) -> None:
         self._closed = True
@@ -296,14 +310,14 @@ class AiohttpClient:
             task.cancel()
             call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
         await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in self._lanes:
-            await lane.close()
+        for pool in self._pools:
+            await pool.close()
 
     def _names(self) -> str:
-        return ", ".join(self.places)
+        return ", ".join(self.addresses)
 
     def __repr__(self) -> str:
-        return f"<ViaAiohttp {' '.join(map(repr, self._lanes))}>"
+        return f"<AiohttpClient {' '.join(map(repr, self._pools))}>"
 
 
 def _headers(request: Request, call_headers: CallHeaders, budget_ms: int) -> dict[str, str]:

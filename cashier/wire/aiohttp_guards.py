@@ -1,6 +1,7 @@
-"""What aiohttp must be kept from doing: sending again by itself, believing what it was not asked for, waiting for ever.
+"""Guards around aiohttp: no resending of its own, no unsolicited answers, no endless waiting.
 
-Each guard names what it guards against, as seen in aiohttp 3.14; the tests of `wire` fail without it.
+Each guard names the behaviour that it prevents, as seen in aiohttp 3.14. The tests of `wire` fail
+without it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cashier.wire.delivery import describe_failure
 
 
 class StaleConnection(Unreachable):
-    """The kept connection turned out unfit before anything was written: any request may go out on another one."""
+    """A reused connection was unfit before anything was written: any request may use another."""
 
 
 class ConnectionLost(Unreachable):
@@ -26,67 +27,73 @@ class ConnectionLost(Unreachable):
 
 
 class CheckedRequest(aiohttp.ClientRequest):
-    """Looks at the connection once more before it writes.
+    """Checks the connection once more before it writes.
 
-    The pool hands out a connection on which an answer came that nobody had asked for, and takes that answer for the next question's.
+    aiohttp's pool hands out connections with an unsolicited answer on them, and takes that answer
+    for the answer to the next request.
     """
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         if conn.protocol is None or conn.protocol.should_close:
-            raise StaleConnection(f"{self.url.origin()}: a kept connection is unfit", sent=False)
+            raise StaleConnection(f"{self.url.origin()}: a reused connection is unfit", sent=False)
         return await super().send(conn)
 
 
 async def report_loss(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """A middleware: what aiohttp would answer by sending again becomes something that it does not know.
+    """Middleware: turn errors that aiohttp answers by resending into one that it does not know.
 
-    It repeats by method, whatever broke and on whatever connection. What may be sent twice is `Request.safe`.
+    aiohttp resends by method, regardless of the error and the connection. Here `Request.safe`
+    decides.
     """
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        # The text of a ServerDisconnectedError may hold what had come of the answer.
-        happened = describe_failure(error if isinstance(error, OSError) else None)
-        raise ConnectionLost(f"{request.url.origin()}: {happened}") from error
+        # The text of a ServerDisconnectedError may hold part of the answer.
+        failure = describe_failure(error if isinstance(error, OSError) else None)
+        raise ConnectionLost(f"{request.url.origin()}: {failure}") from error
 
 
 async def note_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
-    """For a trace: this request goes out on a connection that had answered before."""
-    context.trace_request_ctx.kept = True
+    """Trace callback: the request will be written to a connection that has answered before."""
+    context.trace_request_ctx.reused = True
     context.trace_request_ctx.sent = True
 
 
 async def note_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: Any) -> None:
-    """For a trace: this request has a connection of its own, and is written next."""
+    """Trace callback: the request will be written to a new connection."""
     context.trace_request_ctx.sent = True
 
 
 @contextmanager
-def fail_when_closed(answer: aiohttp.ClientResponse, verdict: Garbled) -> Iterator[None]:
-    """While a body is read. Where one breaks the protocol after its head was handed on, aiohttp closes the connection and tells nobody."""
+def fail_when_closed(response: aiohttp.ClientResponse, error: Garbled) -> Iterator[None]:
+    """While a body is read, raise `error` in the reader if aiohttp closes the connection silently.
 
-    def tell(_closed: asyncio.Future[None]) -> None:
-        if not answer.content.is_eof() and answer.content.exception() is None:
-            answer.content.set_exception(verdict)
+    aiohttp does so if the body breaks the protocol after the head was handed on.
+    """
 
-    protocol = answer.connection.protocol if answer.connection is not None else None
+    def fail(_closed: asyncio.Future[None]) -> None:
+        if not response.content.is_eof() and response.content.exception() is None:
+            response.content.set_exception(error)
+
+    protocol = response.connection.protocol if response.connection is not None else None
     closed = protocol.closed if protocol is not None else None
-    if closed is None:  # the whole answer is here
+    if closed is None:  # the complete answer is here
         yield
         return
-    # aiohttp makes this future for us alone, so we have to look at it. At most once per connection, however often it is used.
-    closed.remove_done_callback(_look)
-    closed.add_done_callback(_look)
-    closed.add_done_callback(tell)
+    # Reading `closed` creates this future, so its exception must be retrieved. Once per connection,
+    # however often it is used.
+    closed.remove_done_callback(_retrieve_exception)
+    closed.add_done_callback(_retrieve_exception)
+    closed.add_done_callback(fail)
     try:
         yield
     finally:
-        closed.remove_done_callback(tell)
+        closed.remove_done_callback(fail)
 
 
-def _look(closed: asyncio.Future[None]) -> None:
-    """A future that ends in an exception at which nobody looks is reported as a bug."""
+def _retrieve_exception(closed: asyncio.Future[None]) -> None:
+    """Prevent asyncio's report of an exception that was never retrieved."""
     if not closed.cancelled():
         closed.exception()

@@ -1,4 +1,4 @@
-"""One kept connection: writes one question, reads one answer, says what became of it. Whose turn it is, the pool decides."""
+"""One upstream connection: writes a request, reads its answer, reports events to its owner."""
 
 from __future__ import annotations
 
@@ -14,59 +14,63 @@ if TYPE_CHECKING:
 
 
 class ConnectionOwner(Protocol):
-    """Who keeps connections."""
+    """Receives the events of its connections."""
 
-    def made(self, connection: UpstreamConnection) -> None: ...
+    def on_open(self, connection: UpstreamConnection) -> None: ...
 
-    def freed(self, connection: UpstreamConnection) -> None:
-        """Its answer is complete and it may be asked again. Called before the answer is handed on."""
+    def on_free(self, connection: UpstreamConnection) -> None:
+        """The answer is complete, but not yet delivered, and the connection is reusable."""
 
-    def unfit(self, connection: UpstreamConnection) -> None:
-        """It must not be asked again. `lost` follows."""
+    def on_unfit(self, connection: UpstreamConnection) -> None:
+        """The connection must not be used again. `on_lost` follows."""
 
-    def lost(self, connection: UpstreamConnection, error: BaseException | None) -> None: ...
+    def on_lost(self, connection: UpstreamConnection, error: BaseException | None) -> None: ...
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """`call` is who asked, None while it is idle. `idle_since_s` is monotonic. `kept`: it has answered before."""
+    """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
-    __slots__ = ("_answers", "_keeper", "_transport", "call", "idle_since_s", "kept", "lane")
+    `idle_since_s` is monotonic.
+    """
+
+    __slots__ = ("_owner", "_parser", "_transport", "call", "idle_since_s", "pool", "reused")
 
     _transport: asyncio.Transport
 
-    def __init__(self, keeper: ConnectionOwner, lane: HostPool, bounds: ResponseBounds) -> None:
-        self._keeper = keeper
-        self._answers = ResponseParser(lane.address.name, bounds)
-        self.lane = lane
+    def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
+        self._owner = owner
+        self._parser = ResponseParser(pool.address.name, bounds)
+        self.pool = pool
         self.call: Http1Call | None = None
-        self.kept = False
+        self.reused = False
         self.idle_since_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, because uvloop's transports are transports by their methods only.
+        # A cast, because uvloop's transports have the methods of a transport but not the base
+        # class.
         self._transport = cast("asyncio.Transport", transport)
-        self._keeper.made(self)
+        self._owner.on_open(self)
 
     @property
     def usable(self) -> bool:
         return not self._transport.is_closing()
 
     @property
-    def answered(self) -> bool:
-        """Some of the answer to the question under way has come."""
-        return self._answers.begun
+    def answer_started(self) -> bool:
+        """Part of the answer to the current request has arrived."""
+        return self._parser.started
 
-    def ask(self, call: Http1Call, question: bytes) -> None:
+    def send(self, call: Http1Call, request: bytes) -> None:
         self.call = call
-        self._transport.write(question)
+        self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         call = self.call
         if call is None:
-            self.drop()  # an answer to nobody's question
+            self.drop()  # an answer without a request
             return
         try:
-            response = self._answers.feed(data)
+            response = self._parser.feed(data)
         except Garbled as garbled:
             self.drop()
             call.finish(garbled)
@@ -74,24 +78,24 @@ class UpstreamConnection(asyncio.Protocol):
         if response is None:
             return
         self.call = None
-        self.kept = True
-        if self._answers.reusable:
-            self._keeper.freed(self)
+        self.reused = True
+        if self._parser.reusable:
+            self._owner.on_free(self)
         else:
             self.drop()
         call.finish(response)
 
     def eof_received(self) -> None:
-        # Half a connection is of no use: nothing more will be answered on it.
-        self._keeper.unfit(self)
+        # A half-closed connection is useless: no further answer will arrive.
+        self._owner.on_unfit(self)
         self._transport.abort()
 
     def drop(self) -> None:
-        """Close at once, whatever is on its way. Whoever asked is not told."""
+        """Close at once, without notice to the call in flight."""
         self.call = None
-        self._keeper.unfit(self)
+        self._owner.on_unfit(self)
         self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._keeper.lost(self, exc)
-        self._answers.end()
+        self._owner.on_lost(self, exc)
+        self._parser.close()

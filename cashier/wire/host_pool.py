@@ -1,4 +1,4 @@
-"""One address and the connections to it. Opens them and keeps the idle ones; who is served by which is decided in `http1`."""
+"""The connections to one address. Opens them and keeps the idle ones; `http1` assigns calls."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from cashier.wire.transport import MAX_UNSAFE_IDLE_S
 
 
 class HostPool:
-    """`idle` is a stack: the connection used last is used next, so that those too many grow old at the bottom.
+    """`idle` is a stack: the connection used last is used next, surplus ones age at the bottom.
 
-    `place` is its index among the addresses of its source.
+    `address_index`: the index of this address among those of its source.
     """
 
-    __slots__ = ("_bounds", "_tls", "address", "back_off", "connecting", "heads", "idle", "open", "place")
+    __slots__ = ("_bounds", "_tls", "address", "address_index", "back_off", "connecting", "idle", "open", "writer")
 
     def __init__(
-        self, place: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
+        self, address_index: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
     ) -> None:
-        self.place = place
+        self.address_index = address_index
         self.address = address
-        self.heads = RequestWriter(address)
+        self.writer = RequestWriter(address)
         self.back_off = BackOff()
         self.idle: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
@@ -42,11 +42,11 @@ class HostPool:
 
     @property
     def load(self) -> int:
-        """Calls under way and calls that wait for a connection of their own."""
+        """Calls in flight and calls waiting for a connection that is being opened."""
         return len(self.open) - len(self.idle) + self.connecting
 
     def take(self) -> UpstreamConnection | None:
-        """An idle connection, the youngest; None if there is none."""
+        """The youngest idle connection, or None."""
         while self.idle:
             connection = self.idle.pop()
             if connection.usable:
@@ -54,7 +54,7 @@ class HostPool:
         return None
 
     def take_fresh(self, now_s: float) -> UpstreamConnection | None:
-        """The same for what must not be sent twice: only one that was in use a moment ago. See `MAX_UNSAFE_IDLE_S`."""
+        """For an unsafe request: only a connection idle for less than `MAX_UNSAFE_IDLE_S`."""
         while self.idle and now_s - self.idle[-1].idle_since_s < MAX_UNSAFE_IDLE_S:
             connection = self.idle.pop()
             if connection.usable:
@@ -62,7 +62,7 @@ class HostPool:
         return None
 
     def make_room(self) -> None:
-        """Closes the idle connection that is oldest, if there is one. `ConnectionOwner.lost` follows."""
+        """Close the oldest idle connection, if any. `ConnectionOwner.on_lost` follows."""
         if self.idle:
             self.idle[0].drop()
 
@@ -71,34 +71,35 @@ class HostPool:
             self.idle.remove(connection)
 
     def expire(self, now_s: float, idle_s: float) -> float:
-        """Closes what has been idle for `idle_s`. Returns when to look again: nothing grows too old before."""
+        """Close connections idle for `idle_s`; return when the next one can expire."""
         while self.idle and self.idle[0].idle_since_s + idle_s <= now_s:
             self.idle[0].drop()
         return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
 
-    async def connect(self, keeper: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
-        """Raises Unreachable, for a name that is not known and a certificate that is not trusted as well."""
+    async def connect(self, owner: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
+        """Raises Unreachable, also for an unknown name and an untrusted certificate."""
         loop = asyncio.get_running_loop()
         address = self.address
 
-        def connection() -> UpstreamConnection:
-            return UpstreamConnection(keeper, self, self._bounds)
+        def make_connection() -> UpstreamConnection:
+            return UpstreamConnection(owner, self, self._bounds)
 
         try:
             async with asyncio.timeout(timeout_s):
                 if address.socket_path is not None:
-                    _, made = await loop.create_unix_connection(connection, address.socket_path)
+                    _, connection = await loop.create_unix_connection(make_connection, address.socket_path)
                 else:
-                    _, made = await loop.create_connection(
-                        connection, address.host, address.port, ssl=self._tls if address.tls else None
+                    _, connection = await loop.create_connection(
+                        make_connection, address.host, address.port, ssl=self._tls if address.tls else None
                     )
         except TimeoutError:
             raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
             raise Unreachable(f"{address.name}: {describe_failure(error)}", sent=False) from error
-        return made
+        return connection
 
     def __repr__(self) -> str:
         idle = len(self.idle)
         outstanding = len(self.open) - idle
-        return f"<{self.address.name}: {len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting>"
+        counts = f"{len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting"
+        return f"<{self.address.name}: {counts}>"

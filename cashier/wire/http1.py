@@ -1,7 +1,8 @@
-"""Kept HTTP/1.1 connections to one source: which call gets which connection, who waits, what is tried again.
+"""HTTP/1.1 client for one source: assigns calls to pooled connections, queues them and retries.
 
-No task and no timer per call: a call on an open connection is one write and one callback. Only opening a connection is a task, and one
-timer per transport looks after idle connections. Parsing lives in `framing`, sockets in `connection` and `lane`.
+A call needs no task and no timer: on an open connection it is one write and one callback. Only
+opening a connection takes a task, and one timer per client expires idle connections. Parsing is in
+`response_parser`, sockets are in `connection` and `host_pool`.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`connections` and `ahead` count per address, `queue` per source: so many calls may wait for a connection.
+    """`connections` and `ahead` count per address; `queue` bounds the waiting calls per source.
 
-    `idle_s` has to be below the upstream's own keep-alive, or every quiet minute ends in a retry.
+    `idle_s` must be below the upstream's keep-alive, or every idle period ends in a retry.
     """
 
     connections: Positive = 64
@@ -50,7 +51,7 @@ class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http1Client:
-    """The transport. ValueError for an address or a file that is not understood."""
+    """A `Transport` and `ConnectionOwner`. ValueError for an invalid address or file."""
 
     def __init__(self, urls: Sequence[str], settings: Http1Settings | None = None) -> None:
         self._settings = settings = settings or Http1Settings()
@@ -58,10 +59,10 @@ class Http1Client:
         encrypted = any(address.tls for address in addresses)
         tls = client_tls(settings.ca_file, settings.client_cert_file, settings.client_key_file) if encrypted else None
         bounds = ResponseBounds(settings.max_head_bytes, settings.max_headers, settings.max_body_bytes)
-        self._lanes = [HostPool(place, address, bounds, tls) for place, address in enumerate(addresses)]
-        self.places = tuple(address.name for address in addresses)
-        self._sole = self._lanes[0] if len(self._lanes) == 1 else None
-        self._choice = LoadBalancer(self._lanes)
+        self._pools = [HostPool(index, address, bounds, tls) for index, address in enumerate(addresses)]
+        self.addresses = tuple(address.name for address in addresses)
+        self._sole_pool = self._pools[0] if len(self._pools) == 1 else None
+        self._balancer = LoadBalancer(self._pools)
         self._queue: deque[Http1Call] = deque()
         self._connects: dict[asyncio.Task[UpstreamConnection], Http1Call | None] = {}
         self._expiry: asyncio.TimerHandle | None = None
@@ -69,196 +70,212 @@ class Http1Client:
         self._closed = False
 
     async def open(self) -> None:
-        for lane in self._lanes:
-            for _ in range(min(self._settings.ahead, self._settings.connections) - lane.size):
-                self._connect(lane, None)
+        for pool in self._pools:
+            for _ in range(min(self._settings.ahead, self._settings.connections) - pool.size):
+                self._connect(pool, None)
         if self._connects:
             await asyncio.wait(tuple(self._connects))
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> Http1Call:
-        """See `Transport`. ValueError for a request that could not be one on the wire: a bug of who made it."""
+        """See `Transport`. ValueError for an invalid request, which is a bug of the caller."""
         check_request(request, call_headers)
-        call = Http1Call(request, call_headers, budget_ms, reply, avoid)
+        call = Http1Call(request, call_headers, budget_ms, on_response, avoid)
         if self._closed:
             self._refuse(call, Unreachable(f"{self._names()}: closed", sent=False))
             return call
-        lane = self._sole or self._next_lane(avoid)
-        call.place = lane.place
-        connection = lane.take() if request.safe else lane.take_fresh(monotonic())
+        pool = self._sole_pool or self._pick_pool(avoid)
+        call.address_index = pool.address_index
+        connection = pool.take() if request.safe else pool.take_fresh(monotonic())
         if connection is not None:
             call.connection = connection
-            connection.ask(call, lane.heads.whole(request, call_headers, budget_ms))
+            connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
         else:
-            self._wait(call, lane)
+            self._enqueue(call, pool)
         return call
 
-    def _next_lane(self, avoid: int) -> HostPool:
-        return self._sole or self._choice.next(monotonic(), avoid)
+    def _pick_pool(self, avoid: int) -> HostPool:
+        return self._sole_pool or self._balancer.pick(monotonic(), avoid)
 
     # Waiting for a connection
 
-    def _wait(self, call: Http1Call, lane: HostPool) -> None:
+    def _enqueue(self, call: Http1Call, pool: HostPool) -> None:
         if len(self._queue) >= self._settings.queue:
-            self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls wait for a connection already"))
+            self._refuse(call, Shed(f"{self._names()}: {len(self._queue)} calls already wait for a connection"))
             return
         call.join_queue(self._queue)
-        self._open_for(call, lane)
+        self._connect_for(call, pool)
 
     def _refuse(self, call: Http1Call, error: SourceError) -> None:
         asyncio.get_running_loop().call_soon(call.finish, error)
 
-    def _has_room(self, lane: HostPool) -> bool:
-        return lane.size < self._settings.connections
+    def _has_room(self, pool: HostPool) -> bool:
+        return pool.size < self._settings.connections
 
-    def _begin(self, connection: UpstreamConnection, call: Http1Call) -> None:
+    def _assign(self, connection: UpstreamConnection, call: Http1Call) -> None:
         call.leave_queue()
         call.connection = connection
-        call.place = connection.lane.place
-        connection.ask(call, connection.lane.heads.whole(call.request, call.call_headers, call.left_ms()))
+        call.address_index = connection.pool.address_index
+        connection.send(call, connection.pool.writer.encode(call.request, call.call_headers, call.remaining_ms()))
 
-    def freed(self, connection: UpstreamConnection) -> None:
-        """Who waits longest gets it, whether or not a connection is being opened for them: that one will serve the next."""
+    def on_free(self, connection: UpstreamConnection) -> None:
+        # The longest waiting call takes it, even if another is being opened for that call: the new
+        # connection then serves the next one.
         if self._queue:
-            self._begin(connection, self._queue[0])
+            self._assign(connection, self._queue[0])
             return
         connection.idle_since_s = monotonic()
-        connection.lane.idle.append(connection)
+        connection.pool.idle.append(connection)
         if self._expiry is None:
             self._expire()
 
     def _use_room(self) -> None:
-        """A connection less: whoever waits without one being opened for them may have one now."""
+        """After the loss of a connection, open others for waiting calls that have none coming."""
         for call in self._queue:
-            if not call.connecting and not self._open_for(call, self._next_lane(call.avoid)):
+            if not call.connecting and not self._connect_for(call, self._pick_pool(call.avoid)):
                 return
 
     # Opening connections
 
-    def _open_for(self, call: Http1Call, lane: HostPool) -> bool:
-        """False where there is no room. What may not have an idle connection makes some, and is seen to when that one is closed."""
-        if self._has_room(lane):
-            self._connect(lane, call)
+    def _connect_for(self, call: Http1Call, pool: HostPool) -> bool:
+        """Return False if the pool is full.
+
+        An unsafe call then closes an old idle connection, whose loss makes room for it.
+        """
+        if self._has_room(pool):
+            self._connect(pool, call)
             return True
         if not call.request.safe:
-            lane.make_room()
+            pool.make_room()
         return False
 
-    def _connect(self, lane: HostPool, call: Http1Call | None) -> None:
-        """For `call`, or ahead of need. The connection may in the end serve another; a failure is charged to this call alone."""
-        lane.connecting += 1
+    def _connect(self, pool: HostPool, call: Http1Call | None) -> None:
+        """Connect for `call`, or ahead of need.
+
+        The connection may serve another call; a failure counts against this one only.
+        """
+        pool.connecting += 1
         if call is not None:
             call.connecting = True
             call.attempts += 1
-            call.place = lane.place
-        task = asyncio.get_running_loop().create_task(lane.connect(self, self._settings.connect_timeout_ms / 1000))
+            call.address_index = pool.address_index
+        task = asyncio.get_running_loop().create_task(pool.connect(self, self._settings.connect_timeout_ms / 1000))
         self._connects[task] = call
-        task.add_done_callback(partial(self._connected, lane, call))
+        task.add_done_callback(partial(self._connect_done, pool, call))
 
-    def _connected(self, lane: HostPool, call: Http1Call | None, task: asyncio.Task[UpstreamConnection]) -> None:
+    def _connect_done(self, pool: HostPool, call: Http1Call | None, task: asyncio.Task[UpstreamConnection]) -> None:
         del self._connects[task]
-        lane.connecting -= 1
+        pool.connecting -= 1
         if call is not None:
             call.connecting = False
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
-            self._not_connected(lane, call, error)
+            self._connect_failed(pool, call, error)
             return
         connection = task.result()
         if not connection.usable:
-            self._not_connected(
-                lane, call, Unreachable(f"{lane.address.name}: closed as soon as it was open", sent=False)
-            )
+            unusable = Unreachable(f"{pool.address.name}: closed as soon as it was open", sent=False)
+            self._connect_failed(pool, call, unusable)
             return
-        lane.back_off.worked()
-        if call is not None and call.retried and call.waits:
-            self._begin(connection, call)
+        pool.back_off.record_success()
+        if call is not None and call.retried and call.waiting:
+            self._assign(connection, call)
         else:
-            self.freed(connection)
+            self.on_free(connection)
 
-    def _not_connected(self, lane: HostPool, call: Http1Call | None, error: BaseException) -> None:
-        """Raises what is no `Unreachable`, for the loop to report: a bug of ours, of which the caller hears all the same."""
+    def _connect_failed(self, pool: HostPool, call: Http1Call | None, error: BaseException) -> None:
+        """Raise an error other than `Unreachable`, which is a bug, for the loop to report.
+
+        The caller gets an outcome in any case.
+        """
         unreachable = (
             error
             if isinstance(error, Unreachable)
-            else Unreachable(f"{lane.address.name}: {describe_failure(error)}", sent=False)
+            else Unreachable(f"{pool.address.name}: {describe_failure(error)}", sent=False)
         )
-        lane.back_off.failed(monotonic())
-        if call is not None and call.waits:
+        pool.back_off.record_failure(monotonic())
+        if call is not None and call.waiting:
             self._try_elsewhere(call, unreachable)
         self._use_room()
         if unreachable is not error:
             raise error
 
     def _try_elsewhere(self, call: Http1Call, unreachable: Unreachable) -> None:
-        """As many attempts as there are addresses; where the others are full, a queued call waits for one of their connections."""
-        if call.attempts < len(self._lanes) and self._open_for(call, self._next_lane(call.avoid)):
+        """Try as many connects as there are addresses.
+
+        If the other pools are full, a queued call waits for one of their connections.
+        """
+        if call.attempts < len(self._pools) and self._connect_for(call, self._pick_pool(call.avoid)):
             return
-        if call.attempts >= len(self._lanes) or call.queue is None:
+        if call.attempts >= len(self._pools) or call.queue is None:
             call.finish(Unreachable(unreachable.detail, sent=True) if call.sent else unreachable)
 
-    # What connections tell: see `Keeper`
+    # Events of connections: see `ConnectionOwner`
 
-    def made(self, connection: UpstreamConnection) -> None:
-        connection.lane.open.add(connection)
+    def on_open(self, connection: UpstreamConnection) -> None:
+        connection.pool.open.add(connection)
 
-    def unfit(self, connection: UpstreamConnection) -> None:
-        connection.lane.forget(connection)
+    def on_unfit(self, connection: UpstreamConnection) -> None:
+        connection.pool.forget(connection)
 
-    def lost(self, connection: UpstreamConnection, error: BaseException | None) -> None:
-        lane, call = connection.lane, connection.call
+    def on_lost(self, connection: UpstreamConnection, error: BaseException | None) -> None:
+        pool, call = connection.pool, connection.call
         connection.call = None
-        lane.forget(connection)
-        lane.open.remove(connection)
+        pool.forget(connection)
+        pool.open.remove(connection)
         if call is not None:
             call.connection = None
-            # A retry goes out on a connection that has answered nothing yet, so it is never followed by another.
-            if connection.kept and not connection.answered and call.request.safe:
-                self._retry(call, lane)
+            # A retry uses a connection that has answered nothing yet, so no second retry follows
+            # it.
+            if connection.reused and not connection.answer_started and call.request.safe:
+                self._retry(call, pool)
             else:
-                call.finish(Unreachable(f"{lane.address.name}: {describe_failure(error)}"))
+                call.finish(Unreachable(f"{pool.address.name}: {describe_failure(error)}"))
         self._use_room()
-        if self._drained is not None and not any(lane.open for lane in self._lanes):
+        if self._drained is not None and not any(pool.open for pool in self._pools):
             self._drained.set_result(None)
 
-    def _retry(self, call: Http1Call, lane: HostPool) -> None:
-        """The upstream had closed a kept connection when our question came. Once, and on a fresh connection: the others may be as old."""
+    def _retry(self, call: Http1Call, pool: HostPool) -> None:
+        """Send again once: the upstream closed a reused connection as the request arrived.
+
+        On a new connection, because the other idle ones may be as old.
+        """
         call.retried = True
         call.attempts = 0
-        best = self._next_lane(call.avoid)
-        self._connect(best if self._has_room(best) else lane, call)
+        best = self._pick_pool(call.avoid)
+        self._connect(best if self._has_room(best) else pool, call)
 
-    # Growing old, and the end
+    # Expiry and closing
 
     def _expire(self) -> None:
         now_s = monotonic()
-        due_s = min(lane.expire(now_s, self._settings.idle_s) for lane in self._lanes)
-        # A loop's clock may lag a millisecond behind ours; waiting for none would spin.
+        due_s = min(pool.expire(now_s, self._settings.idle_s) for pool in self._pools)
+        # The loop's clock may lag a millisecond behind this one; a delay of 0 would spin.
         self._expiry = asyncio.get_running_loop().call_later(max(0.001, due_s - now_s), self._expire)
 
     async def close(self) -> None:
         self._closed = True
         if self._expiry is not None:
             self._expiry.cancel()
-        connections = [connection for lane in self._lanes for connection in lane.open]
-        under_way = [*self._queue, *self._connects.values(), *(connection.call for connection in connections)]
+        connections = [connection for pool in self._pools for connection in pool.open]
+        calls = [*self._queue, *self._connects.values(), *(connection.call for connection in connections)]
         for connection in connections:
             connection.drop()
         for task in self._connects:
             task.cancel()
-        for call in under_way:
+        for call in calls:
             if call is not None:
                 call.finish(Unreachable(f"{self._names()}: closed", sent=call.sent))
         await asyncio.gather(*self._connects, return_exceptions=True)
-        if any(lane.open for lane in self._lanes):
+        if any(pool.open for pool in self._pools):
             self._drained = self._drained or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._drained)
 
     def _names(self) -> str:
-        return ", ".join(self.places)
+        return ", ".join(self.addresses)
 
     def __repr__(self) -> str:
-        return f"<Http1 {len(self._queue)} queued, {' '.join(map(repr, self._lanes))}>"
+        return f"<Http1Client {len(self._queue)} queued, {' '.join(map(repr, self._pools))}>"

@@ -1,4 +1,4 @@
-"""A call on the `http1` wire: who asked what, and where it stands."""
+"""One call of the `http1` client: its request and its progress."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ if TYPE_CHECKING:
 
 
 class Http1Call:
-    """Until it is over, a call waits in `queue`, or for the connection of its retry, or `connection` has it.
+    """A `TransportCall`.
 
-    `attempts` counts the connections tried on its behalf, `connecting` says that one is being opened now. `avoid` and `place` as in
-    `Transport` and `Exchange`.
+    Until it ends, it is in `queue`, or waits for the connection of its retry, or has `connection`.
+    `attempts`: the connects made for it. `connecting`: one is in progress. `avoid` and
+    `address_index`: see `Transport` and `TransportCall`.
     """
 
     __slots__ = (
-        "attempts", "avoid", "budget_ms", "connecting", "connection", "place", "queue", "reply", "request", "retried", "started_s", "call_headers",
+        "address_index", "attempts", "avoid", "budget_ms", "call_headers", "connecting", "connection", "on_response",
+        "queue", "request", "retried", "started_s",
     )  # fmt: skip
 
     def __init__(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int
     ) -> None:
         self.avoid = avoid
-        self.place = 0
+        self.address_index = 0
         self.request = request
         self.call_headers = call_headers
         self.budget_ms = budget_ms
-        self.reply: OnResponse | None = reply
+        self.on_response: OnResponse | None = on_response
         self.started_s = monotonic()
         self.connection: UpstreamConnection | None = None
         self.queue: deque[Http1Call] | None = None
@@ -42,29 +44,30 @@ class Http1Call:
         self.retried = False
 
     @property
-    def waits(self) -> bool:
-        return self.reply is not None and self.connection is None
+    def waiting(self) -> bool:
+        return self.on_response is not None and self.connection is None
 
     @property
     def sent(self) -> bool:
-        """Some of it may have been written: it has a connection, or it had one before its retry."""
+        """Part of it may have been written: it has a connection, or had one before its retry."""
         return self.connection is not None or self.retried
 
     def finish(self, outcome: Response | SourceError) -> None:
-        reply = self.reply
-        if reply is not None:
-            self.reply = self.connection = None
+        on_response = self.on_response
+        if on_response is not None:
+            self.on_response = self.connection = None
             if self.queue is not None:
                 self.leave_queue()
-            deliver(reply, outcome)
+            deliver(on_response, outcome)
 
     def abandon(self) -> None:
         connection = self.connection
-        if self.reply is not None:
-            self.reply = self.connection = None
+        if self.on_response is not None:
+            self.on_response = self.connection = None
             self.leave_queue()
             if connection is not None:
-                let_go(connection)
+                # The late answer must never reach the next request.
+                connection.drop()
 
     def join_queue(self, queue: deque[Http1Call]) -> None:
         self.queue = queue
@@ -75,11 +78,6 @@ class Http1Call:
             self.queue.remove(self)
             self.queue = None
 
-    def left_ms(self) -> int:
-        """What waiting left of the budget, at least 1."""
+    def remaining_ms(self) -> int:
+        """The budget less the time spent waiting, at least 1."""
         return max(1, self.budget_ms - int((monotonic() - self.started_s) * 1000))
-
-
-def let_go(connection: UpstreamConnection) -> None:
-    """What becomes of a connection whose answer nobody waits for. It is closed: the next question must never get that answer."""
-    connection.drop()

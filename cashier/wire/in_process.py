@@ -1,6 +1,7 @@
-"""A transport without a network: each call is an async function of this process. For embedded callers, and for tests in virtual time.
+"""A transport without a network: each call is an async function in this process.
 
-It takes whole requests, as a service would. A source that is asked with its parameters by name is `InProcess`, in `sources.call`.
+For embedded use, and for tests in virtual time. It takes whole requests, as a service would. A
+source called with its inputs by name is `FunctionUpstream` in `sources.source_upstream`.
 """
 
 from __future__ import annotations
@@ -14,109 +15,113 @@ from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 LocalFunction = Callable[[Request], Awaitable[Response]]
 
-# How long closing leaves to what was begun and may not be broken off: it moves money, and is mostly done within milliseconds.
+# The grace period of closing for started calls that must not be cancelled: they move money, and
+# usually complete within milliseconds.
 CLOSE_GRACE_S = 1.0
 
 
 class InProcessTransport:
     """A `Transport` over one function.
 
-    The function may raise a `SourceError`, which is handed on as it is; with `sent` False it says that nothing was done. Whatever else it
-    raises goes to the event loop's exception handler and comes out as `Unreachable`, and may have been done.
+    The function may raise a `SourceError`, which is delivered unchanged; `sent` False in it states
+    that nothing was done. Any other exception goes to the event loop's exception handler and
+    becomes `Unreachable` with `sent` True.
 
-    What is abandoned before the function was called never calls it. Afterwards a GET is cancelled; anything else goes on to its end
-    unheard, as it would at a service: a payment that was begun is not undone by who stops waiting.
+    A call abandoned before the function started never starts it. After that, a GET is cancelled;
+    any other call runs to its end, as it would at a service: giving up waiting undoes no payment.
     """
 
-    places = ("local",)
+    addresses = ("local",)
 
-    def __init__(self, call: LocalFunction) -> None:
-        self._call = call
-        self._under_way: set[_InProcessCall] = set()
+    def __init__(self, function: LocalFunction) -> None:
+        self._function = function
+        self._calls: set[_InProcessCall] = set()
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Local {len(self._under_way)} under way{', closed' if self._closed else ''}>"
+        return f"<InProcessTransport {len(self._calls)} in flight{', closed' if self._closed else ''}>"
 
     async def open(self) -> None:
-        """There is nothing to open."""
+        """Do nothing: there is no connection."""
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> _InProcessCall:
-        """As of `Transport`. `call_headers`, `budget_ms` and `avoid` are for services elsewhere and go nowhere."""
-        work = _InProcessCall(request, reply)
-        work.task = asyncio.get_running_loop().create_task(_refused() if self._closed else self._made(work))
-        self._under_way.add(work)
-        work.task.add_done_callback(lambda _: self._ended(work))
-        return work
+        """See `Transport`. `call_headers`, `budget_ms` and `avoid` have no meaning here."""
+        call = _InProcessCall(request, on_response)
+        call.task = asyncio.get_running_loop().create_task(_refuse() if self._closed else self._run(call))
+        self._calls.add(call)
+        call.task.add_done_callback(lambda _: self._done(call))
+        return call
 
     async def close(self) -> None:
-        """Everybody who waits is told `Unreachable`. What may not be broken off has a second to end; then all is cancelled."""
+        """End all calls with `Unreachable`. Calls that must not be cancelled get `CLOSE_GRACE_S`."""
         self._closed = True
-        left = tuple(self._under_way)
-        for work in left:
-            work.finish(Unreachable("local: closed", sent=work.sent))
-            work.let_go()
-        if left:
-            _, late = await asyncio.wait([work.task for work in left], timeout=CLOSE_GRACE_S)
+        calls = tuple(self._calls)
+        for call in calls:
+            call.finish(Unreachable("local: closed", sent=call.sent))
+            call.cancel_if_harmless()
+        if calls:
+            _, late = await asyncio.wait([call.task for call in calls], timeout=CLOSE_GRACE_S)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _made(self, work: _InProcessCall) -> Response:
-        """Called inside the task, so that what goes wrong in the calling ends where all its trouble ends."""
-        work.sent = True
-        return await self._call(work.request)
+    async def _run(self, call: _InProcessCall) -> Response:
+        # The function is called inside the task, so that an error of the call itself is reported
+        # too.
+        call.sent = True
+        return await self._function(call.request)
 
-    def _ended(self, work: _InProcessCall) -> None:
-        self._under_way.discard(work)
-        if work.task.cancelled():
-            work.finish(Unreachable("local: the function was cancelled", sent=work.sent))
+    def _done(self, call: _InProcessCall) -> None:
+        self._calls.discard(call)
+        if call.task.cancelled():
+            call.finish(Unreachable("local: the function was cancelled", sent=call.sent))
             return
-        error = work.task.exception()
+        error = call.task.exception()
         if error is None:
-            work.finish(work.task.result())
+            call.finish(call.task.result())
         elif isinstance(error, SourceError):
-            work.finish(error)
+            call.finish(error)
         else:
-            told = {
-                "message": "cashier: the function of a local transport raised",
-                "exception": error,
-                "task": work.task,
-            }
-            work.task.get_loop().call_exception_handler(told)
-            work.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
+            call.task.get_loop().call_exception_handler(
+                {
+                    "message": "cashier: the function of a local transport raised",
+                    "exception": error,
+                    "task": call.task,
+                }
+            )
+            call.finish(Unreachable(f"local: the function raised {type(error).__name__}"))
 
 
 class _InProcessCall:
-    """A call under way: an `Exchange`, and the task that does it. `sent`: the function was called."""
+    """A `TransportCall` and its task. `sent`: the function was called."""
 
-    __slots__ = ("_reply", "request", "sent", "task")
+    __slots__ = ("_on_response", "request", "sent", "task")
 
-    place = 0
+    address_index = 0
     task: asyncio.Task[Response]
 
-    def __init__(self, request: Request, reply: OnResponse) -> None:
+    def __init__(self, request: Request, on_response: OnResponse) -> None:
         self.request = request
         self.sent = False
-        self._reply: OnResponse | None = reply
+        self._on_response: OnResponse | None = on_response
 
     def finish(self, outcome: Response | SourceError) -> None:
-        reply, self._reply = self._reply, None
-        if reply is not None:
-            deliver(reply, outcome)
+        on_response, self._on_response = self._on_response, None
+        if on_response is not None:
+            deliver(on_response, outcome)
 
     def abandon(self) -> None:
-        if self._reply is not None:
-            self._reply = None
-            self.let_go()
+        if self._on_response is not None:
+            self._on_response = None
+            self.cancel_if_harmless()
 
-    def let_go(self) -> None:
-        """Nobody waits. Cancelled, unless it was begun and may do something."""
+    def cancel_if_harmless(self) -> None:
+        """Cancel the task unless the function was called and may change something."""
         if not self.sent or self.request.method == "GET":
             self.task.cancel()
 
 
-async def _refused() -> Response:
+async def _refuse() -> Response:
     raise Unreachable("local: closed", sent=False)

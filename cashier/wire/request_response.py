@@ -1,4 +1,4 @@
-"""A call that is awaited: for what is asked one at a time and off the hot path, above all for what moves money."""
+"""An awaited call: for single requests off the hot path, above all those that move money."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from cashier.wire.transport import CallHeaders, Request, Response, Transport
 async def send_and_wait(
     transport: Transport, request: Request, call_headers: CallHeaders, budget_ms: int
 ) -> Response | SourceError:
-    """The answer, or what came in its place; `TimedOut` after `budget_ms`, which is at least 1. Never raises for what a network does.
+    """Return the answer or its error; `TimedOut` after `budget_ms`, which is at least 1.
 
-    Whoever stops waiting, by the budget or by cancellation, abandons the call: an answer that comes later is heard by nobody. What is
-    not safe has to be looked up then, unless the error's `sent` is False; a call that was cancelled may always have been sent.
+    Never raises for a fault of the network. When the budget ends or the caller is cancelled, the
+    call is abandoned and a later answer is dropped. An unsafe request must then be looked up,
+    unless the error's `sent` is False; a cancelled call must always be treated as sent.
     """
     loop = asyncio.get_running_loop()
-    told: asyncio.Future[Response | SourceError] = loop.create_future()
+    outcome: asyncio.Future[Response | SourceError] = loop.create_future()
 
-    def reply(outcome: Response | SourceError) -> None:
-        if not told.done():
-            told.set_result(outcome)
+    def on_response(response: Response | SourceError) -> None:
+        if not outcome.done():
+            outcome.set_result(response)
 
     def give_up() -> None:
-        # Abandoned here and not when the waiter wakes: in between it might still be sent.
-        sent = exchange.sent
-        exchange.abandon()
-        reply(TimedOut(f"no answer within {budget_ms} ms", sent=sent))
+        # Abandoned here, not when the waiter wakes: in between, the request might still be sent.
+        sent = call.sent
+        call.abandon()
+        on_response(TimedOut(f"no answer within {budget_ms} ms", sent=sent))
 
-    exchange = transport.send(request, call_headers, budget_ms, reply)
+    call = transport.send(request, call_headers, budget_ms, on_response)
     timer = loop.call_later(budget_ms / 1000, give_up)
     try:
-        return await told
+        return await outcome
     finally:
         timer.cancel()
-        exchange.abandon()
+        call.abandon()

@@ -1,6 +1,7 @@
-"""What is written to an upstream: one head per request, the part that never changes built once per address.
+"""Requests as bytes: one head per request, with the constant part built once per address.
 
-Request ids and targets are partly the payer's words. What could begin another header line is refused here, for every transport.
+Request ids and targets contain text from outside. Text that could start another header line is
+refused here, for every transport.
 """
 
 from __future__ import annotations
@@ -10,50 +11,51 @@ import re
 from cashier.wire.addresses import UpstreamAddress, is_visible_ascii
 from cashier.wire.transport import CallHeaders, Request
 
-# HEAD and CONNECT answer in frames of their own, TRACE and OPTIONS are not asked of a source.
+# HEAD and CONNECT have answers framed differently; no source needs TRACE or OPTIONS.
 ALLOWED_METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 CALLER = "cashier"
 JSON_MEDIA_TYPE = "application/json"
 # RFC 9110, section 5.6.2.
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# What every request has already, and what decides where a request ends or what becomes of its connection.
-_OURS = frozenset((
+# Headers of every request, and those that control framing or the connection.
+_RESERVED_HEADERS = frozenset((
     "host", "x-caller", "accept", "accept-encoding", "x-request-id", "x-deadline-ms", "traceparent", "content-type",
     "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect",
 ))  # fmt: skip
 
 
 def check_request(request: Request, call_headers: CallHeaders) -> None:
-    """ValueError for what cannot be sent as it is. That is a bug on our side: nobody else makes requests."""
+    """Raise ValueError for a request that must not be sent. It is a bug of this program."""
     target = request.target
-    # One look at all three together: this runs on every call.
+    # One check of all three together: this runs on every call.
     if (
         not is_visible_ascii(f"{target}{call_headers.request_id}{call_headers.traceparent}")
         or not call_headers.request_id
     ):
         raise ValueError(
-            f"target {target!r}, request id {call_headers.request_id!r} and traceparent {call_headers.traceparent!r} must be printable ASCII"
+            f"target {target!r}, request id {call_headers.request_id!r}"
+            f" and traceparent {call_headers.traceparent!r} must be printable ASCII"
         )
     if not target.startswith("/") or "#" in target:
-        raise ValueError(f"target {target!r} is not a path with a query")
+        raise ValueError(f"target {target!r} is not a path with an optional query")
     if request.method not in ALLOWED_METHODS:
         raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(ALLOWED_METHODS))}")
     if request.headers:
-        _refuse_unclean_headers(request.headers)
+        _check_headers(request.headers)
 
 
-def _refuse_unclean_headers(headers: tuple[tuple[str, str], ...]) -> None:
-    """The text names the header, never its value."""
+def _check_headers(headers: tuple[tuple[str, str], ...]) -> None:
+    """The error names the header, never its value."""
     names = [name.lower() for name, _ in headers]
     for name, value in headers:
-        if not _TOKEN.fullmatch(name) or name.lower() in _OURS or names.count(name.lower()) > 1:
-            raise ValueError(f"header {name!r} is not a name, not ours to choose, or there twice")
+        if not _TOKEN.fullmatch(name) or name.lower() in _RESERVED_HEADERS or names.count(name.lower()) > 1:
+            raise ValueError(f"header {name!r} has an invalid, reserved or repeated name")
         if not value or not is_visible_ascii(value):
             raise ValueError(f"the value of header {name} must be printable ASCII")
 
 
 class RequestWriter:
-    """Requests as bytes for one address."""
+    """Encodes requests for one address."""
 
     __slots__ = ("_constant", "_prefix")
 
@@ -64,10 +66,13 @@ class RequestWriter:
             "Accept-Encoding: identity\r\nX-Request-Id: "
         )
 
-    def whole(self, request: Request, call_headers: CallHeaders, budget_ms: int) -> bytes:
-        """Head and body of a request that `check_request` let pass."""
+    def encode(self, request: Request, call_headers: CallHeaders, budget_ms: int) -> bytes:
+        """Head and body of a request that passed `check_request`."""
         body = request.body
-        text = f"{request.method} {self._prefix}{request.target}{self._constant}{call_headers.request_id}\r\nX-Deadline-Ms: {budget_ms}\r\n"
+        text = (
+            f"{request.method} {self._prefix}{request.target}{self._constant}{call_headers.request_id}\r\n"
+            f"X-Deadline-Ms: {budget_ms}\r\n"
+        )
         if call_headers.traceparent:
             text += f"traceparent: {call_headers.traceparent}\r\n"
         if request.headers:

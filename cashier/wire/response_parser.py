@@ -1,7 +1,8 @@
-"""Where an answer begins, where it ends and whether it may be believed. Bytes in, responses out; no sockets, no clock, no pool.
+"""Parsing and validation of answers: bytes in, responses out. No sockets, no clock, no pool.
 
-llhttp does the protocol: conflicting lengths, bad chunk sizes, folded lines and control characters are its errors. What it leaves open
-is decided here: bounds on everything, no body without a told end, no encodings, and nothing after the answer.
+llhttp implements the protocol: conflicting lengths, bad chunk sizes, folded lines and control
+characters are its errors. This module decides the rest: bounds on everything, no body that ends
+only with the connection, no content encodings, and nothing after the answer.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ from msgspec import Struct
 from cashier.source_errors import Garbled
 from cashier.wire.transport import Response
 
-# Room for the size line and the two line ends of one chunk, so that an honest answer in small chunks is not taken for a flood.
+# Allowance for the size line and line ends of one chunk, so that small chunks do not look like a
+# flood.
 CHUNK_FRAME_BYTES = 16
-# 100 and 103 come once or twice; more is somebody keeping us busy.
+# 100 and 103 usually occur once or twice; more is abuse.
 MAX_INTERIM_RESPONSES = 8
 BODILESS_STATUSES = frozenset((204, 304))
 
 
 class ResponseBounds(Struct, frozen=True):
-    """`max_head_bytes` bounds all of an answer that is not body: heads, early answers, chunk extensions and trailers together."""
+    """`max_head_bytes` bounds all bytes outside the body.
+
+    These are the head, interim responses, chunk extensions and trailers together.
+    """
 
     max_head_bytes: int
     max_headers: int
@@ -28,14 +33,15 @@ class ResponseBounds(Struct, frozen=True):
 
 
 class ResponseParser:
-    """The answers on one connection, one after the other. After a `Garbled` it is of no more use.
+    """Parses the successive answers on one connection. Unusable after a `Garbled`.
 
-    `begun`: some of an answer has come. `reusable`: the last answer left the connection fit for another question.
+    `started`: part of an answer has arrived. `reusable`: the last answer left the connection fit
+    for another request.
     """
 
     __slots__ = (
-        "_body", "_bounds", "_chunked", "_chunks", "_complete", "_headers", "_interims", "_length", "_max_headers", "_name", "_parser",
-        "_received", "_retry_after", "_size", "_status", "reusable",
+        "_body", "_body_bytes", "_bounds", "_chunked", "_chunks", "_complete", "_headers", "_interims", "_length",
+        "_max_headers", "_name", "_parser", "_received_bytes", "_retry_after", "_status", "reusable",
     )  # fmt: skip
 
     def __init__(self, name: str, bounds: ResponseBounds) -> None:
@@ -44,12 +50,12 @@ class ResponseParser:
         self._max_headers = bounds.max_headers
         self._parser = httptools.HttpResponseParser(self)
         self.reusable = True
-        self._next()
+        self._reset()
 
-    def _next(self) -> None:
+    def _reset(self) -> None:
         self._body: bytes | bytearray = b""
-        self._size = 0
-        self._received = 0
+        self._body_bytes = 0
+        self._received_bytes = 0
         self._chunks = 0
         self._headers = 0
         self._interims = 0
@@ -60,58 +66,62 @@ class ResponseParser:
         self._retry_after = b""
 
     @property
-    def begun(self) -> bool:
-        return self._received > 0
+    def started(self) -> bool:
+        return self._received_bytes > 0
 
     def feed(self, data: bytes) -> Response | None:
-        """The whole answer with its last byte, None before. Raises Garbled."""
-        self._received += len(data)
+        """Return the complete answer with its last byte, None before. Raises Garbled."""
+        self._received_bytes += len(data)
         surplus = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            # A complete answer stands, whatever comes behind it; but nothing more is read from this connection.
+            # A complete answer stands regardless of what follows, but the connection is not read
+            # again.
             if not self._complete:
                 raise self._garbled(error) from None
             surplus = True
-        if not surplus and self._received - self._size - self._chunks * CHUNK_FRAME_BYTES > self._bounds.max_head_bytes:
-            raise Garbled(f"{self._name}: more than {self._bounds.max_head_bytes} bytes around the body")
+        if (
+            not surplus
+            and self._received_bytes - self._body_bytes - self._chunks * CHUNK_FRAME_BYTES > self._bounds.max_head_bytes
+        ):
+            raise Garbled(f"{self._name}: more than {self._bounds.max_head_bytes} bytes outside the body")
         if not self._complete:
             return None
         self.reusable = self.reusable and not surplus
         response = Response(
             self._status, bytes(self._body), parse_retry_after(self._retry_after) if self._retry_after else None
         )
-        self._next()
+        self._reset()
         return response
 
     def _garbled(self, error: httptools.HttpParserError) -> Exception:
-        """Our own verdict where a callback of ours spoke it, else llhttp's. A bug in a callback stays what it is."""
+        """The error that a callback raised, even if it is a bug; else llhttp's as `Garbled`."""
         if isinstance(error, httptools.HttpParserCallbackError) and isinstance(error.__context__, Exception):
             return error.__context__
         return Garbled(f"{self._name}: {error}")
 
-    def end(self) -> None:
-        """Nothing more will come. The parser holds our methods: without this, every closed connection would be left to the collector."""
+    def close(self) -> None:
+        """Break the reference cycle: the parser holds bound methods of this object."""
         del self._parser
 
-    # What llhttp calls, in this order.
+    # Callbacks of llhttp, in the order of the calls.
 
     def on_message_begin(self) -> None:
         if self._complete:
-            raise Garbled(f"{self._name}: more than was asked for")
+            raise Garbled(f"{self._name}: more than one answer to a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
         if self._headers > self._max_headers:
             raise Garbled(f"{self._name}: more than {self._max_headers} headers")
         if self._status:
-            return  # a trailer decides nothing
+            return  # trailers are ignored
         key = name.lower()
-        if key in _TELLING:
-            self._tell(key, value.strip().lower())
+        if key in _RELEVANT_HEADERS:
+            self._read_header(key, value.strip().lower())
 
-    def _tell(self, key: bytes, value: bytes) -> None:
+    def _read_header(self, key: bytes, value: bytes) -> None:
         if key == b"content-length":
             self._length = int(value)
         elif key == b"transfer-encoding":
@@ -120,7 +130,7 @@ class ResponseParser:
             self._chunked = True
         elif key == b"content-encoding":
             if value not in (b"identity", b""):
-                raise Garbled(f"{self._name}: a content encoding that was not accepted")
+                raise Garbled(f"{self._name}: a content encoding that was not requested")
         else:
             self._retry_after = value
 
@@ -129,23 +139,24 @@ class ResponseParser:
         if status < 200:
             self._interims += 1
             if status < 100 or status == 101 or self._interims > MAX_INTERIM_RESPONSES:
-                raise Garbled(f"{self._name}: status {status} in the place of an answer")
+                raise Garbled(f"{self._name}: status {status} instead of an answer")
             return
         self.reusable = self._parser.should_keep_alive()
         if self._length > self._bounds.max_body_bytes:
             raise Garbled(f"{self._name}: a body of more than {self._bounds.max_body_bytes} bytes announced")
         if status in BODILESS_STATUSES:
-            # It announces a body and has none; should one come all the same, it must not meet the next question.
+            # It announces a body and has none. If one arrives anyway, it must not precede the next
+            # answer.
             self.reusable = self.reusable and self._length <= 0 and not self._chunked
         elif self._length < 0 and not self._chunked:
-            raise Garbled(f"{self._name}: a body whose end cannot be told from a broken connection")
+            raise Garbled(f"{self._name}: a body that only a closed connection would end")
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
 
     def on_body(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._bounds.max_body_bytes:
+        self._body_bytes += len(data)
+        if self._body_bytes > self._bounds.max_body_bytes:
             raise Garbled(f"{self._name}: a body of more than {self._bounds.max_body_bytes} bytes")
         if not self._body:
             self._body = data
@@ -158,16 +169,16 @@ class ResponseParser:
         if self._status >= 200:
             self._complete = True
             return
-        # An early answer; the head of the next one begins.
+        # An interim response: the head of the next one follows.
         self._status = 0
         self._length = -1
         self._chunked = False
         self._retry_after = b""
 
 
-_TELLING = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))
+_RELEVANT_HEADERS = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"retry-after"))
 
 
 def parse_retry_after(value: bytes) -> float | None:
-    """The seconds that a `Retry-After` names; None for a date or nonsense. Ten digits are three centuries and no answer either."""
+    """Seconds from a `Retry-After`; None for a date, nonsense or more than nine digits."""
     return float(value) if value.isdigit() and len(value) < 10 else None

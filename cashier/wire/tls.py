@@ -1,4 +1,7 @@
-"""Verified TLS towards upstreams: whom we trust and how we prove who we are. There is no way to switch the verification off."""
+"""Verified TLS towards upstreams: trusted authorities and the client certificate.
+
+Verification cannot be switched off.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import ssl
 
 
 def client_tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
-    """Trusts `ca_file` alone, or the system's authorities without one; shows the client certificate if there is one.
+    """A context that presents the client certificate, if there is one.
 
-    ValueError names the file that cannot be used.
+    It trusts `ca_file` alone, or the system's authorities without one. ValueError names the file
+    that cannot be used.
     """
     if key_file is not None and cert_file is None:
         raise ValueError(f"client key {key_file!r} without a client certificate")

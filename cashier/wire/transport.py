@@ -1,6 +1,7 @@
-"""The one small interface of every wire: hand it a request and a callback, get back something that can be abandoned.
+"""The interface of all transports: send a request with a callback, get an abandonable call.
 
-A call in flight is an object with a callback, not a task: the fan-out counts callbacks down, and tasks cost more than parsing does.
+A call in flight is an object with a callback, not a task: the fan-out counts callbacks down, and a
+task costs more than parsing the answer.
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ from msgspec import Struct
 
 from cashier.source_errors import SourceError
 
-# What is not safe goes out on a connection that was in use within this time, or on a new one: of a kept connection that the upstream is
-# just closing nobody can tell whether it took the request. Servers close what is idle after 2 to 75 seconds, none after less than 1.
+# An unsafe request uses a connection that was idle for less than this, or a new one: if the
+# upstream is just closing a reused connection, the client cannot know whether the request was
+# processed. Servers close idle connections after 2 to 75 seconds, none after less than 1.
 MAX_UNSAFE_IDLE_S = 1.0
 
 
 class Request(Struct, frozen=True):
     """One HTTP request to an upstream.
 
-    `target` is path and query, already percent-encoded ASCII. `safe` means that sending it twice changes nothing: only such a request is
-    sent again, once, when a kept connection turns out to be closed before the first byte of an answer. `headers` are sent besides those
-    that every request has, and may not be one of them.
+    `target`: path and query, percent-encoded ASCII. `safe`: sending it twice changes nothing. Only
+    a safe request is sent again, once, if a reused connection closes before the first byte of an
+    answer. `headers` are added to those of every request and must not repeat one of them.
     """
 
     target: str
@@ -32,26 +34,26 @@ class Request(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        """Without the body: it may hold a payer's code or password."""
+        """Omit the body: it may hold a payer's code or password."""
         return f"<Request {self.method} {self.target!r} {len(self.body)} B{'' if self.safe else ' unsafe'}>"
 
 
 class CallHeaders(Struct, frozen=True):
-    """What accompanies every call of one consultation. All three become headers."""
+    """Header values that every call of one consultation carries."""
 
     request_id: str
     traceparent: str | None = None
 
 
 class Response(Struct, frozen=True):
-    """A whole answer, whatever its status. `retry_after_s` is from the header, where it was a number of seconds."""
+    """A complete answer of any status. `retry_after_s`: the header, if a number of seconds."""
 
     status: int
     body: bytes
     retry_after_s: float | None = None
 
     def __repr__(self) -> str:
-        """Without the body: it is the payer's."""
+        """Omit the body: it holds the payer's data."""
         return f"<Response {self.status} {len(self.body)} B>"
 
 
@@ -59,40 +61,43 @@ OnResponse = Callable[[Response | SourceError], None]
 
 
 class TransportCall(Protocol):
-    """A request under way."""
+    """A request in flight."""
 
     @property
-    def place(self) -> int:
-        """The address it was sent to, or waits for: an index into `Transport.places`."""
+    def address_index(self) -> int:
+        """The address that it was sent to or waits for: an index into `Transport.addresses`."""
 
     @property
     def sent(self) -> bool:
-        """While it is under way: the upstream may have received the request. Abandoned while this is False, it never will."""
+        """While in flight: the upstream may have received the request.
+
+        A call abandoned while this is False is never sent.
+        """
 
     def abandon(self) -> None:
-        """Nobody waits any more: the reply will not be called. Idempotent, also after the reply."""
+        """Give up: the callback will not be called. Idempotent, also after the callback."""
 
 
 class Transport(Protocol):
-    """A way to one upstream source, whatever the number of its addresses."""
+    """The connection to one upstream source with one or more addresses."""
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def addresses(self) -> tuple[str, ...]:
         """The names of its addresses."""
 
     async def open(self) -> None:
-        """Open connections ahead. A source that cannot be reached yet is no error: it will be tried again when it is needed."""
+        """Open connections ahead. An unreachable source is no error: each call tries again."""
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:
-        """Start a call. `reply` is called exactly once, later than this returns, unless the exchange is abandoned first.
+        """Start a call. Unless abandoned first, `on_response` is called once, after this returns.
 
-        `avoid` has a bit for each place that should not be asked; where that would leave none, it is not heeded.
+        `avoid` is a bit mask of addresses to leave out; it is ignored if it covers all of them.
 
-        `budget_ms` is what is left of the caller's time; it goes out as `X-Deadline-Ms`. The transport does not enforce it: who asked
-        does, by abandoning. Never raises for what an upstream or a network does.
+        `budget_ms` is the caller's remaining time, sent as `X-Deadline-Ms`. The transport does not
+        enforce it: the caller abandons. Never raises for a fault of an upstream or a network.
         """
 
     async def close(self) -> None:
-        """End what is under way with `Unreachable` and leave no connection, task or timer behind."""
+        """End all calls with `Unreachable`; leave no connection, task or timer behind."""

@@ -41,8 +41,8 @@ CALL_HEADERS = CallHeaders("test")
 class Wire:
     """A transport that answers what it is told to, when it is told to, and knows what it was asked."""
 
-    places = ("first", "second")
-    place = 1
+    addresses = ("first", "second")
+    address_index = 1
     sent = True
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def test_one_post_that_may_be_repeated_takes_the_parameters_of_all() -> None:
     assert (request.method, request.target, request.safe) == ("POST", "/batch/balances", True)
     assert json.loads(request.body) == {"requests": [U_1, U_2, U_1]}
     assert wire.asked == [(CALL_HEADERS, 70, 2)]
-    assert leg.place == 1
+    assert leg.address_index == 1
 
 
 def test_amounts_go_out_flat_in_minor_units() -> None:
@@ -117,12 +117,12 @@ def test_a_part_may_say_that_there_is_no_error() -> None:
 
 def test_the_bytes_of_a_part_are_read_again_as_they_were_read_at_first() -> None:
     many = BatchWireUpstream(BALANCE, Wire(), "/batch")
-    for (outcome, none, body), known in zip(
+    for (outcome, not_found, body), known in zip(
         answered(balances("u_1"), {"error": {"status": 404}}), (U_1, U_2), strict=True
     ):
         assert body is not None
-        assert many.read(none, body, known) == outcome
-    assert isinstance(many.read(False, b'{"user_id": "u_2", "accounts": []}', U_1), WrongIdentity)
+        assert many.parse_stored(not_found, body, known) == outcome
+    assert isinstance(many.parse_stored(False, b'{"user_id": "u_2", "accounts": []}', U_1), WrongIdentity)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ class NotForBatches:
 
 @pytest.mark.parametrize("adapter", [NotForBatches(), CHANNEL], ids=["an adapter of somebody's own", "channel"])
 def test_what_cannot_say_what_its_batch_takes_is_a_fault_of_the_configuration(adapter: Any) -> None:
-    with pytest.raises(ValueError, match=r"no function parameters\(asked\)"):
+    with pytest.raises(ValueError, match=r"no function parameters\(inputs\)"):
         BatchWireUpstream(adapter, Wire(), "/batch")
 
 
@@ -265,9 +265,9 @@ async def heard_from(call: Callable[..., Any], questions: list[dict[str, Any]]) 
     for question, future in zip(questions, ended, strict=True):
 
         def heard(
-            outcome: Any, none: bool = False, body: bytes | None = None, future: asyncio.Future[Any] = future
+            outcome: Any, not_found: bool = False, body: bytes | None = None, future: asyncio.Future[Any] = future
         ) -> None:
-            future.set_result((outcome, none))
+            future.set_result((outcome, not_found))
 
         call(question, CALL_HEADERS, 5_000, heard)
     return await asyncio.gather(*ended)

@@ -336,17 +336,17 @@ async def test_risk_is_never_asked_twice(said: Response | SourceError | None) ->
 
 @pytest.mark.parametrize("status", list(acquirer_contract.ResultStatus))
 def test_the_acquirers_word_on_the_order_is_read(status: str) -> None:
-    found = acquirer.parse(answer(200, {**ORDER, "status": status}), "o_1")
+    found = acquirer.parse_result(answer(200, {**ORDER, "status": status}), "o_1")
     assert isinstance(found, acquirer_contract.OrderResult)
     assert (found.status, found.paid) == (status, Money("CNY", 100))
 
 
 def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
-    other = acquirer.parse(answer(200, {**ORDER, "order_id": "o_2"}), "o_1")
+    other = acquirer.parse_result(answer(200, {**ORDER, "order_id": "o_2"}), "o_1")
     assert isinstance(other, Unanswered)
     assert isinstance(other.error, WrongIdentity)
-    assert isinstance(acquirer.parse(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), Unanswered)
-    assert acquirer.parse(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
+    assert isinstance(acquirer.parse_result(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), Unanswered)
+    assert acquirer.parse_result(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
 
 
 # In the domain's words
@@ -447,7 +447,7 @@ def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes
         risk.parse_verification(response, "pay_1"),
         risk_contract.Passed | risk_contract.WrongAnswer | risk_contract.Expired | risk_contract.NoChallenge | Unanswered,
     )
-    found = acquirer.parse(response, "o_1")
+    found = acquirer.parse_result(response, "o_1")
     assert isinstance(found, acquirer_contract.NoOrder | Unanswered) or (
         isinstance(found, acquirer_contract.OrderResult) and found.order_id == "o_1"
     )

@@ -82,7 +82,7 @@ async def test_one_that_is_abandoned_is_cancelled_and_answers_nobody() -> None:
         finally:
             cancelled.set()
 
-    def done(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
+    def done(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
         raise AssertionError("nobody waits any more")
 
     flight = FunctionUpstream(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, done)

@@ -98,7 +98,7 @@ async def test_each_ill_typed_field_garbles_the_whole_answer(name: str) -> None:
 def fields_of(source: Source) -> Any:
     import msgspec
 
-    return msgspec.inspect.type_info(source.answer).fields  # type: ignore[attr-defined]  # of a struct, which every answer is
+    return msgspec.inspect.type_info(source.answer_type).fields  # type: ignore[attr-defined]  # of a struct, which every answer is
 
 
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])

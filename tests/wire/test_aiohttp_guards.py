@@ -51,7 +51,7 @@ async def test_an_address_that_refuses_is_passed_over() -> None:
             await peer.question()
             peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
             await asked.outcome()
-        assert wire._lanes[0].back_off.failures >= 1
+        assert wire._pools[0].back_off.failures >= 1
         await wire.close()
 
 

@@ -54,7 +54,7 @@ async def wire(service: Service) -> AsyncIterator[InProcessTransport]:
         yield local
         service.lets.set()
         await local.close()
-        assert repr(local) == "<Local 0 under way, closed>"
+        assert repr(local) == "<InProcessTransport 0 in flight, closed>"
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ async def complaints() -> list[dict[str, Any]]:
 
 async def test_it_is_a_transport_of_one_place(wire: InProcessTransport) -> None:
     transport: Transport = wire
-    assert transport.places == ("local",)
+    assert transport.addresses == ("local",)
 
 
 async def test_the_function_gets_the_whole_request_and_its_answer_is_the_reply(
     wire: InProcessTransport, service: Service
 ) -> None:
     asked = Asked(wire, PAY)
-    assert (asked.exchange.place, asked.exchange.sent, repr(wire)) == (0, False, "<Local 1 under way>")
+    assert (asked.exchange.address_index, asked.exchange.sent, repr(wire)) == (0, False, "<InProcessTransport 1 in flight>")
     await arrival()
     assert (asked.exchange.sent, asked.outcomes) == (True, [])
     service.lets.set()
@@ -107,7 +107,7 @@ async def test_a_payment_that_was_begun_goes_on_when_nobody_waits_any_more(
     await arrival()
     asked.exchange.abandon()
     await arrival()
-    assert repr(wire) == "<Local 1 under way>"
+    assert repr(wire) == "<InProcessTransport 1 in flight>"
     service.lets.set()
     await arrival()
     assert (service.done, service.cancelled, asked.outcomes) == ([PAY], [], [])
@@ -128,7 +128,7 @@ async def test_a_look_that_nobody_waits_for_ends(wire: InProcessTransport, servi
     asked.exchange.abandon()
     asked.exchange.abandon()
     await arrival()
-    assert (len(service.cancelled), asked.outcomes, repr(wire)) == (1, [], "<Local 0 under way>")
+    assert (len(service.cancelled), asked.outcomes, repr(wire)) == (1, [], "<InProcessTransport 0 in flight>")
 
 
 async def test_who_is_cancelled_while_it_pays_does_not_undo_it(wire: InProcessTransport, service: Service) -> None:

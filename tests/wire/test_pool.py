@@ -31,7 +31,7 @@ class State(NamedTuple):
 
 def state(wire: Http1Client, lane: int = 0) -> State:
     counts = re.findall(r": (\d+) open, (\d+) idle, (\d+) outstanding, (\d+) connecting>", repr(wire))
-    queued = re.match(r"<Http1 (\d+) queued, ", repr(wire))
+    queued = re.match(r"<Http1Client (\d+) queued, ", repr(wire))
     assert queued is not None
     return State(int(queued.group(1)), *map(int, counts[lane]))
 
@@ -98,7 +98,7 @@ async def test_the_connection_used_last_is_used_next(upstream: Upstream) -> None
 
 async def test_small_packets_are_not_held_back(upstream: Upstream) -> None:
     async with pool(upstream, ahead=1) as wire:
-        (connection,) = wire._lanes[0].idle
+        (connection,) = wire._pools[0].idle
         raw = connection._transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -209,7 +209,7 @@ async def test_an_idle_connection_that_is_reset_is_no_longer_there(upstream: Ups
 
 async def test_a_connection_at_its_end_is_given_to_nobody_even_before_it_is_closed(upstream: Upstream) -> None:
     async with pool(upstream, ahead=1) as wire:
-        (connection,) = wire._lanes[0].idle
+        (connection,) = wire._pools[0].idle
         connection.eof_received()
         assert state(wire) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
         await until(lambda: state(wire).open == 0)
@@ -218,7 +218,7 @@ async def test_a_connection_at_its_end_is_given_to_nobody_even_before_it_is_clos
 async def test_a_connection_that_is_closing_is_not_used(upstream: Upstream) -> None:
     async with pool(upstream, ahead=1) as wire:
         await upstream.peer()
-        (connection,) = wire._lanes[0].idle
+        (connection,) = wire._pools[0].idle
         connection._transport.close()
         asked = ask(wire, "/pay", method="POST", safe=False)
         await finish(await upstream.peer(), asked)
@@ -264,12 +264,12 @@ async def test_an_address_that_refuses_is_avoided_while_another_works(
         for _ in range(6):
             asked = ask(wire)
             await finish(await upstream.asked(), asked)
-        assert wire._lanes[0].back_off.failures == 1
+        assert wire._pools[0].back_off.failures == 1
         now_s += 0.1
         for _ in range(6):
             asked = ask(wire)
             await finish(await upstream.asked(), asked)
-        assert wire._lanes[0].back_off.failures == 2
+        assert wire._pools[0].back_off.failures == 2
 
 
 async def test_a_call_is_unreachable_only_when_every_address_has_refused() -> None:
@@ -277,7 +277,7 @@ async def test_a_call_is_unreachable_only_when_every_address_has_refused() -> No
         asked = [ask(wire) for _ in range(5)]
         for each in asked:
             assert isinstance(await each.outcome(), Unreachable)
-        assert all(lane.back_off.failures for lane in wire._lanes)
+        assert all(pool.back_off.failures for pool in wire._pools)
         assert isinstance(await ask(wire).outcome(), Unreachable)
 
 

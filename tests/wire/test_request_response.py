@@ -19,7 +19,7 @@ HELLO = Response(200, b"hello")
 
 
 class Call:
-    place = 0
+    address_index = 0
 
     def __init__(self, reply: OnResponse) -> None:
         self.reply = reply
@@ -33,7 +33,7 @@ class Call:
 class Scripted:
     """A transport that does what the test says."""
 
-    places = ("scripted",)
+    addresses = ("scripted",)
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

@@ -61,7 +61,7 @@ def test_an_answer_is_the_same_however_it_is_cut(
         assert not any(early)
         assert last == meant
         assert reading.reusable
-        assert not reading.begun
+        assert not reading.started
 
 
 @given(answers(), st.binary(min_size=1, max_size=50), st.lists(st.integers(0, 10_000), max_size=5))

@@ -201,7 +201,7 @@ async def test_a_bug_on_the_way_to_the_upstream_is_reported_and_told(
         raise LookupError("ours")
 
     monkeypatch.setattr(HostPool, "connect", buggy)
-    monkeypatch.setattr(AiohttpHostPool, "ask", buggy)
+    monkeypatch.setattr(AiohttpHostPool, "send", buggy)
     outcome = await ask(wired.wire).outcome()
     assert isinstance(outcome, Unreachable)
     assert "LookupError" in outcome.detail
