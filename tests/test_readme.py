@@ -88,8 +88,8 @@ def test_a_payment_by_hand_goes_through_as_it_is_written_down(tmp_path: Path) ->
     assert told.count('"status":"SUCCEEDED"') == 2
 
 
-def test_the_life_of_a_payment_is_drawn_as_it_is() -> None:
-    assert block() in README
+def test_the_payments_readme_draws_the_transition_table() -> None:
+    assert block() in (ROOT / "cashier/payments/README.md").read_text("utf-8")
 
 
 def run_script(directory: Path, text: str) -> None:

@@ -1,6 +1,7 @@
-"""The diagram of a payment's life for people, drawn from the table, so that it cannot say anything else.
+"""The state diagram of a payment, generated from the transition table.
 
-The README has it between two marks: `python -c "from tests.domain.payment_diagram import block; print(block())"` prints what goes there.
+`cashier/payments/README.md` has it between two marks. To print the block with its marks:
+`python -c "from tests.domain.payment_diagram import block; print(block())"`.
 """
 
 from __future__ import annotations
@@ -9,20 +10,20 @@ from collections.abc import Iterator, Mapping
 
 from cashier.domain.payment_state import FINAL, NEXT, START, PaymentEvent, PaymentStatus
 
-BEGIN = "<!-- the life of a payment, drawn from cashier/domain/payment_state.py -->"
-END = "<!-- /the life of a payment -->"
+BEGIN = "<!-- payment states, generated from cashier/domain/payment_state.py -->"
+END = "<!-- /payment states -->"
 _START, _LIVE = "START", "LIVE"
 
 
 def block() -> str:
-    """The whole block, marks included."""
+    """The block with its marks."""
     return f"{BEGIN}\n```mermaid\n{diagram()}```\n{END}"
 
 
 def diagram() -> str:
-    """A mermaid flowchart: final statuses with round ends, an arrow a pair of statuses, and on it every event that leads there.
+    """A mermaid flowchart: final statuses have round ends, one arrow per pair of statuses lists its events.
 
-    How all that is not over may end is drawn once, from the frame around it.
+    Transitions that all live statuses share start once, at the frame around them.
     """
     live = [status for status in PaymentStatus if status not in FINAL]
     endings = {
@@ -30,7 +31,7 @@ def diagram() -> str:
         for event, to in NEXT[live[0]].items()
         if to in FINAL and all(event in NEXT[status] for status in live)
     }
-    lines = ["flowchart LR", f"    {_START}((submit))", f'    subgraph {_LIVE}["not over"]']
+    lines = ["flowchart LR", f"    {_START}((submit))", f'    subgraph {_LIVE}["live"]']
     lines += [f"    {status}[{status}]" for status in live]
     lines += ["    end", *(f"    {status}([{status}])" for status in PaymentStatus if status in FINAL)]
     lines += [*_arrows(_START, START), *_arrows(_LIVE, endings)]
@@ -43,6 +44,6 @@ def diagram() -> str:
 
 def _arrows(status: str, moves: Mapping[PaymentEvent, PaymentStatus]) -> Iterator[str]:
     for to in PaymentStatus:
-        told = [event.value for event, there in moves.items() if there is to]
-        if told:
-            yield f'    {status} -->|"{"<br/>".join(told)}"| {to}'
+        events = [event.value for event, target in moves.items() if target is to]
+        if events:
+            yield f'    {status} -->|"{"<br/>".join(events)}"| {to}'
