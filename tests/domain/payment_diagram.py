@@ -21,7 +21,7 @@ def block() -> str:
 
 
 def diagram() -> str:
-    """A mermaid flowchart: final statuses have round ends, one arrow per pair of statuses lists its events.
+    """A mermaid flowchart: final statuses have round ends, an arrow lists all its events.
 
     Transitions that all live statuses share start once, at the frame around them.
     """
