@@ -153,7 +153,7 @@ def _consult_flow(
         known_inputs,
         config.catalog,
         config.weights,
-        parts.tokens.consult_token,
+        parts.tokens.sign_consult_token,
         settings,
         config.settings.tokens.ttl_s,
         clock,

@@ -140,7 +140,7 @@ def attempt_from_request(
         means=_means_of_kind(request.means, kind),
         kind=kind,
         amount=claims.order_amount,
-        offered=claims.offered(chosen.method_id, chosen.option_id),
+        offered=claims.find_price(chosen.method_id, chosen.option_id),
         call_headers=call_headers,
         device=request.device or Device(),
     )

@@ -122,7 +122,7 @@ class PaymentFlow:
             self._status_query,
             self._attempt_guard,
             channel_health,
-            tokens.payment_token,
+            tokens.sign_payment_token,
             catalog,
             settings,
             now,
@@ -168,7 +168,7 @@ class PaymentFlow:
         # Refuse a wrong token at once. An expired one matters only if the payment does not exist
         # yet: see `_submit`.
         claims = self._tokens.read_consult_token(request.consult_token)
-        claims.must_be_of(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
+        claims.require_order(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
         call_headers = self._call_headers(request_id, traceparent)
         attempt = attempt_from_request(request, idempotency_key, claims, self._catalog, call_headers)
         try:
@@ -250,7 +250,7 @@ class PaymentFlow:
         if existing is not None:
             return existing
         self._attempt_guard.require_same_body(attempt)
-        claims.must_hold(self._now().timestamp())
+        claims.require_unexpired(self._now().timestamp())
         return await self._recheck_exclusively(attempt, partial(self._decide, attempt))
 
     async def _answer(self, claims: PaymentClaims, value: str, call_headers: Any) -> Payment:

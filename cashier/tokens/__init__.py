@@ -1,1 +1,1 @@
-"""The tokens: what is signed and handed to callers to keep. No state, no clock, no I/O."""
+"""Signed tokens that callers keep: their content. No state, no clock, no I/O."""

@@ -1,6 +1,6 @@
-"""The consult token: what was offered at what price, so that acceptance can say what has changed since. No state, no clock.
+"""The consult token: the offered methods and prices, so that acceptance can tell what has changed.
 
-Signed, not secret: it holds what the payer sees anyway.
+Signed, not secret: the payer sees its content anyway. No state, no clock.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from cashier.domain.pay_method import Amounts, Availability, PayMethod
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_encode
 
 CONSULT_TYPE = "consult+jwt"
-_LONGEST = 65_536
+_MAX_CHARS = 65_536
 _UNAVAILABLE = Availability.UNAVAILABLE
 
 
 class OfferedPrice(Struct, frozen=True, array_like=True):
-    """A price: minor units of the order's currency, null where it could not be known. Promotions and legs by id, each with its amount."""
+    """A price in minor units of the order's currency, null if undetermined.
+
+    Promotions and legs are listed by id with their amounts.
+    """
 
     id: str
     payable: int | None = None
@@ -35,7 +38,7 @@ class OfferedPrice(Struct, frozen=True, array_like=True):
 
 
 class ConsultClaims(Struct, frozen=True, kw_only=True):
-    """What was consulted, and what was offered: a row per method that could be paid with or could not be determined.
+    """The consultation and its offer: a row per method that was available or undetermined.
 
     `iat` and `exp` in seconds since 1970; `amount` in minor units of `currency`.
     """
@@ -56,24 +59,27 @@ class ConsultClaims(Struct, frozen=True, kw_only=True):
     def order_amount(self) -> Money:
         return Money(self.currency, self.amount)
 
-    def must_hold(self, now_s: float) -> None:
-        """Raises `TokenRefused` for an offer that is over."""
+    def require_unexpired(self, now_s: float) -> None:
+        """Raise `TokenRefused` for an expired offer."""
         if self.exp <= now_s:
             raise TokenRefused("TOKEN_EXPIRED")
 
-    def must_be_of(self, *, order_id: str, user_id: str, merchant_id: str) -> None:
-        """Raises `TokenRefused`. An order is a merchant's: under another merchant the same id is another order."""
+    def require_order(self, *, order_id: str, user_id: str, merchant_id: str) -> None:
+        """Raise `TokenRefused` for another order or user. Order ids are unique per merchant."""
         if (self.order_id, self.merchant_id) != (order_id, merchant_id):
             raise TokenRefused("TOKEN_OTHER_ORDER")
         if self.user_id != user_id:
             raise TokenRefused("TOKEN_OTHER_USER")
 
-    def offered(self, method_id: str, option_id: str | None = None) -> OfferedPrice | None:
-        """The row of a method, with that option and no other; None where it was not offered. An option at its method's price has no row."""
-        found = next((row for row in self.methods if row.id == method_id), None)
-        if found is None:
+    def find_price(self, method_id: str, option_id: str | None = None) -> OfferedPrice | None:
+        """The row of a method with this option only; None if it was not offered.
+
+        An option at the price of its method has no row.
+        """
+        price = next((row for row in self.methods if row.id == method_id), None)
+        if price is None:
             return None
-        return replace(found, options=tuple(option for option in found.options if option.id == option_id))
+        return replace(price, options=tuple(option for option in price.options if option.id == option_id))
 
 
 _encoder = msgspec.json.Encoder()
@@ -81,7 +87,7 @@ _claims_decoder = msgspec.json.Decoder(ConsultClaims)
 
 
 class ConsultTokens:
-    """Signs with the first key and verifies with all."""
+    """Signs with the first key of the keyring and verifies with all."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -92,7 +98,7 @@ class ConsultTokens:
         return f"<ConsultTokens {self._keyring!r}>"
 
     def sign(self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int) -> str:
-        """The token of one consultation. `amount` is the order's; `now_s` in seconds since 1970."""
+        """Sign a token for a consultation. `amount`: the order's. `now_s`: seconds since 1970."""
         claims = {
             "iss": ISSUER,
             "iat": now_s,
@@ -106,13 +112,13 @@ class ConsultTokens:
             "amount": amount.value,
             "methods": _rows(methods),
         }
-        # `signed` spelt out: this is the hot path.
-        begin = self._header + b64url_encode(_encoder.encode(claims))
-        return (begin + b"." + b64url_encode(hmac.digest(self._key, begin, "sha256"))).decode("ascii")
+        # `jws.sign` inlined: this is the hot path.
+        signing_input = self._header + b64url_encode(_encoder.encode(claims))
+        return (signing_input + b"." + b64url_encode(hmac.digest(self._key, signing_input, "sha256"))).decode("ascii")
 
     def read(self, text: str) -> ConsultClaims:
-        """Raises `TokenRefused`. Whose it is and whether it still holds, is for `must_be_of` and `must_hold` to say."""
-        payload, _ = self._keyring.verified(text, CONSULT_TYPE, _LONGEST)
+        """Raises `TokenRefused`. Check the result with `require_order` and `require_unexpired`."""
+        payload, _ = self._keyring.verify(text, CONSULT_TYPE, _MAX_CHARS)
         try:
             return _claims_decoder.decode(payload)
         except (msgspec.DecodeError, RecursionError):
@@ -120,7 +126,7 @@ class ConsultTokens:
 
 
 def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
-    """The methods as `OfferedPrice` reads them back. Plain tuples in one loop, because structs or a call for each would double the cost."""
+    """Rows that decode as `OfferedPrice`. Plain tuples in one loop: structs would cost twice."""
     rows: list[tuple[Any, ...]] = []
     for method in methods:
         amount = method.amount
@@ -131,7 +137,7 @@ def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
         elif method.legs or method.options:
             rows.append(_row_with_parts(method, amount))
         elif amount.discounts:
-            promotions = [(each.promotion_id, each.amount.value) for each in amount.discounts]
+            promotions = [(discount.promotion_id, discount.amount.value) for discount in amount.discounts]
             rows.append((method.method_id, amount.payable.value, amount.fee.value, promotions))
         else:
             rows.append((method.method_id, amount.payable.value, amount.fee.value))
@@ -139,20 +145,20 @@ def _rows(methods: Sequence[PayMethod]) -> list[tuple[Any, ...]]:
 
 
 def _row_with_parts(method: PayMethod, amount: Amounts) -> tuple[Any, ...]:
-    """Of the options only those that cost something else than their method does."""
+    """Options only where their price differs from that of their method."""
     legs = [(leg.type, leg.id, leg.amount.value) for leg in method.legs]
     options = [
-        _price(each.option_id, each.amount)
-        for each in method.options
-        if each.amount is not None and each.amount != amount
+        _price(option.option_id, option.amount)
+        for option in method.options
+        if option.amount is not None and option.amount != amount
     ]
     return (*_price(method.method_id, amount), legs, options)
 
 
-def _price(name: str, amount: Amounts) -> tuple[Any, ...]:
+def _price(id_: str, amount: Amounts) -> tuple[Any, ...]:
     return (
-        name,
+        id_,
         amount.payable.value,
         amount.fee.value,
-        [(each.promotion_id, each.amount.value) for each in amount.discounts],
+        [(discount.promotion_id, discount.amount.value) for discount in amount.discounts],
     )

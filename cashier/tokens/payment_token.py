@@ -1,12 +1,13 @@
-"""The payment token: all that the service has to remember of a payment, kept by its caller. No state, no clock.
+"""The payment token: all state that the service needs of a payment, kept by its caller.
 
-Signed, so that nobody changes it. What the caller handed over for this payment alone (card token, auth code, return url, and the
-fingerprint, which is computed from them) is encrypted besides: the same payment goes on after a challenge without their sending it again,
-and a token that is seen in a log or a browser's history gives nothing of it away.
+It is signed against changes. Data handed over for this payment alone (card token, auth code, return
+URL and the fingerprint computed from them) is also encrypted: the payment can continue after a
+challenge without a second transfer, and a token in a log or a browser history reveals none of it.
 
-What presenting an older token can do: say again what it said. It names the same payment, whose id is derived and which the engine carries
-out once. It moves no expiry, which is in it. It takes the count of attempts back to what it was then; the risk service's own count does not
-go back. What it cannot do: be of another payment, or change what is paid, by whom or with what.
+Replaying an older token repeats its content: it names the same payment, whose id is derived and
+which the engine executes once. It moves no expiry, which is part of the token. It resets the count
+of attempts to its value at the time; the risk service's own count does not go back. It cannot
+concern another payment, or change amount, payer or means. No state, no clock.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_decode, b64url_encode, sign
 
 PAYMENT_TYPE = "payment+jwt"
-# It travels in a header, and ours may have 64 KiB in all. Most tokens have one and a half; the largest that the bounds of a submit allow,
-# in an alphabet of four bytes a letter, is within it.
-_LONGEST = 49_152
+# The token travels in a header, and headers may have 64 KiB in all. Most tokens have 1.5 KiB; the
+# largest within the bounds of a submit, with four bytes per character, fits.
+_MAX_CHARS = 49_152
 _NONCE_BYTES = 12
 
 
 class TokenRoute(Struct, frozen=True, omit_defaults=True):
-    """Where the payment went, and by which rule. `alternatives`: channels in order."""
+    """The chosen channel and the rule that chose it. `alternatives`: further channels in order."""
 
     rule: str
     channel_id: str
@@ -45,8 +46,8 @@ class TokenRoute(Struct, frozen=True, omit_defaults=True):
     probe: bool = False
 
 
-class _Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What anybody who has the token may read."""
+class _PublicClaims(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The claims that are signed, but not encrypted."""
 
     iat: int
     exp: int
@@ -63,43 +64,46 @@ class _Shown(Struct, frozen=True, kw_only=True, omit_defaults=True):
     told: PaymentStatus | None = None
 
 
-class PaymentClaims(_Shown, frozen=True, kw_only=True):
-    """Where a payment stands. Times in seconds since 1970.
+class PaymentClaims(_PublicClaims, frozen=True, kw_only=True):
+    """The state of a payment. Times in seconds since 1970.
 
-    `exp` is the token's own end. `expires_at`: until when the payer may act; looking is worth while for longer. `order_amount` and
-    `offered`: what the consult token said of the order, and of the chosen method with its promotions and its option. `sent_at`: when the
-    engine was first asked to take the money, whatever became of that; None: it never was. `challenge`: None where there is none, or it was
-    passed. `cancelled`: the caller wants no more of it.
+    `exp`: the end of the token itself. `expires_at`: the end of the payer's time to act; status
+    queries make sense for longer. `order_amount` and `offered`: from the consult token, the latter
+    for the chosen method with its promotions and option. `sent_at`: the first submit to the engine,
+    regardless of its outcome; None: none was made. `challenge`: None without one, or if it was
+    passed. `cancelled`: the caller asked for cancellation. `told`: the status that the caller last
+    received.
     """
 
     means: PaymentMeans
     fingerprint: str
 
     def __repr__(self) -> str:
-        return f"<PaymentClaims {self.payment_id} {self.chosen.order_id} {self.kind} sent_at={self.sent_at} challenge={self.challenge!r}>"
+        state = f"sent_at={self.sent_at} challenge={self.challenge!r}"
+        return f"<PaymentClaims {self.payment_id} {self.chosen.order_id} {self.kind} {state}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return list(_shown(self).items())
+        return list(_public_claims(self).items())
 
 
-class _Written(_Shown, frozen=True, kw_only=True):
-    """As it is in the token."""
+class _Payload(_PublicClaims, frozen=True, kw_only=True):
+    """The payload of the token."""
 
     iss: Literal["cashier"]
     sealed: str
 
 
-class _Sealed(Struct, frozen=True):
+class _SecretClaims(Struct, frozen=True):
     means: PaymentMeans
     fingerprint: str
 
 
-_written_decoder = msgspec.json.Decoder(_Written)
-_sealed_decoder = msgspec.json.Decoder(_Sealed)
+_payload_decoder = msgspec.json.Decoder(_Payload)
+_secret_decoder = msgspec.json.Decoder(_SecretClaims)
 
 
 class PaymentTokens:
-    """Signs and seals with the first key, verifies and opens with all."""
+    """Signs and encrypts with the first key of the keyring, verifies and decrypts with all."""
 
     def __init__(self, keyring: Keyring) -> None:
         self._keyring = keyring
@@ -108,49 +112,54 @@ class PaymentTokens:
         return f"<PaymentTokens {self._keyring!r}>"
 
     def sign(self, claims: PaymentClaims) -> str:
-        """Raises `ValueError` for claims beyond the bounds of a submit, whose token nobody would read."""
+        """Raises `ValueError` for claims beyond the bounds of a submit: `read` would refuse it."""
         key = self._keyring.key
-        sealed = _seal(_Sealed(claims.means, claims.fingerprint), key, claims.payment_id)
-        written = _Written(iss=ISSUER, sealed=sealed, **_shown(claims))
-        token = sign(self._keyring.header(PAYMENT_TYPE), msgspec.json.encode(written), key)
-        if len(token) > _LONGEST:
-            raise ValueError(f"a payment token of {len(token)} characters is longer than {_LONGEST}")
+        sealed = _encrypt(_SecretClaims(claims.means, claims.fingerprint), key, claims.payment_id)
+        payload = _Payload(iss=ISSUER, sealed=sealed, **_public_claims(claims))
+        token = sign(self._keyring.header(PAYMENT_TYPE), msgspec.json.encode(payload), key)
+        if len(token) > _MAX_CHARS:
+            raise ValueError(f"a payment token of {len(token)} characters is longer than {_MAX_CHARS}")
         return token
 
     def read(self, text: str, payment_id: str, now_s: float) -> PaymentClaims:
-        """What the token of this payment says. Raises `TokenRefused`."""
-        payload, key = self._keyring.verified(text, PAYMENT_TYPE, _LONGEST)
+        """Return the claims of this payment's token. Raises `TokenRefused`."""
+        octets, key = self._keyring.verify(text, PAYMENT_TYPE, _MAX_CHARS)
         try:
-            written = _written_decoder.decode(payload)
+            payload = _payload_decoder.decode(octets)
         except (msgspec.DecodeError, RecursionError):
             raise TokenRefused("TOKEN_MALFORMED") from None
-        if written.payment_id != payment_id:
+        if payload.payment_id != payment_id:
             raise TokenRefused("TOKEN_OTHER_PAYMENT")
-        if written.exp <= now_s:
+        if payload.exp <= now_s:
             raise TokenRefused("TOKEN_EXPIRED")
-        sealed = _opened(written.sealed, key, payment_id)
-        return PaymentClaims(means=sealed.means, fingerprint=sealed.fingerprint, **_shown(written))
+        secret = _decrypt(payload.sealed, key, payment_id)
+        return PaymentClaims(means=secret.means, fingerprint=secret.fingerprint, **_public_claims(payload))
 
 
-def _shown(claims: _Shown) -> dict[str, Any]:
-    return {name: getattr(claims, name) for name in _Shown.__struct_fields__}
+def _public_claims(claims: _PublicClaims) -> dict[str, Any]:
+    return {name: getattr(claims, name) for name in _PublicClaims.__struct_fields__}
 
 
 def _cipher(key: bytes, payment_id: str) -> AESGCM:
-    """A key for each payment. Random nonces are safe for 2^32 messages under one (NIST SP 800-38D, 8.3), which all payments may reach."""
+    """A cipher with a key per payment.
+
+    Random nonces are safe for 2^32 messages per key (NIST SP 800-38D, 8.3); all payments together
+    may exceed that.
+    """
     derived = HKDF(SHA256(), length=32, salt=None, info=b"cashier payment token, sealed part: " + payment_id.encode())
     return AESGCM(derived.derive(key))
 
 
-def _seal(sealed: _Sealed, key: bytes, payment_id: str) -> str:
+def _encrypt(claims: _SecretClaims, key: bytes, payment_id: str) -> str:
     nonce = os.urandom(_NONCE_BYTES)
-    return b64url_encode(nonce + _cipher(key, payment_id).encrypt(nonce, msgspec.json.encode(sealed), None)).decode("ascii")
+    sealed = _cipher(key, payment_id).encrypt(nonce, msgspec.json.encode(claims), None)
+    return b64url_encode(nonce + sealed).decode("ascii")
 
 
-def _opened(text: str, key: bytes, payment_id: str) -> _Sealed:
+def _decrypt(text: str, key: bytes, payment_id: str) -> _SecretClaims:
     try:
         octets = b64url_decode(text)
         plain = _cipher(key, payment_id).decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], None)
-        return _sealed_decoder.decode(plain)
+        return _secret_decoder.decode(plain)
     except (InvalidTag, ValueError, msgspec.DecodeError):
         raise TokenRefused("TOKEN_MALFORMED") from None

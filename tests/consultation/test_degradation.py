@@ -84,7 +84,7 @@ class Day:
             known_inputs,
             CATALOG,
             Weights(),
-            TokenService(["s" * 32]).consult_token,
+            TokenService(["s" * 32]).sign_consult_token,
             settings.consult,
             900,
             lambda: datetime.now(UTC),
@@ -105,7 +105,7 @@ class Day:
         if error is None:
             assert asyncio.all_tasks() == {asyncio.current_task()}
             assert timers_set() == []
-            assert [place.in_flight for pipeline in self.pipelines.values() for place in pipeline.guard.places] == [
+            assert [endpoint.in_flight for pipeline in self.pipelines.values() for endpoint in pipeline.guard.endpoints] == [
                 0
             ] * len(self.pipelines)
 
@@ -137,7 +137,7 @@ class Day:
         """As if so many calls had taken so long."""
         guard = self.pipelines[name].guard
         for _ in range(200):
-            guard.sketch.took(after_ms * 1_000_000)
+            guard.latencies.record(after_ms * 1_000_000)
         guard.learn(guard.clock_ns())
 
 
@@ -150,7 +150,7 @@ async def broken(day: Day, name: str) -> list[Told]:
     """The source hangs for as long as its breaker wants to have seen it."""
     day.fates[name] = HANGS
     told = []
-    while day.pipelines[name].guard.places[0].breaker.closed:
+    while day.pipelines[name].guard.endpoints[0].breaker.closed:
         told.append(await day.ask())
         assert len(told) < 200, "its breaker never opens"
     return told
@@ -159,7 +159,7 @@ async def broken(day: Day, name: str) -> list[Told]:
 async def full(day: Day, name: str) -> Any:
     """It has as many calls as it bears, and none of them ends."""
     day.fates[name] = HANGS
-    day.pipelines[name].guard.places[0].limiter.reconfigure(LimiterSettings(start=1, most=1))
+    day.pipelines[name].guard.endpoints[0].limiter.reconfigure(LimiterSettings(start=1, most=1))
     await day.ask()
 
 

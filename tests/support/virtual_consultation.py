@@ -95,7 +95,7 @@ def consulting(
         known_inputs,
         CATALOG,
         Weights(),
-        TokenService(["s" * 32]).consult_token,
+        TokenService(["s" * 32]).sign_consult_token,
         settings or ConsultSettings(),
         900,
         lambda: datetime.now(UTC),

@@ -24,12 +24,12 @@ NOW_S = 1_700_000_000
 
 
 def signed(signer: TokenService, ttl_s: int = 300) -> str:
-    return signer.consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
+    return signer.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
 
 
 def code_of(signer: TokenService, text: str, now_s: float = NOW_S) -> str:
     with pytest.raises(TokenRefused) as caught:
-        signer.read_consult_token(text).must_hold(now_s)
+        signer.read_consult_token(text).require_unexpired(now_s)
     assert str(caught.value) == caught.value.code, "the token itself is not repeated"
     return caught.value.code
 
@@ -96,7 +96,7 @@ def test_a_key_that_was_dropped_is_unknown() -> None:
 def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
     if readable:
         found = TokenService([NEW]).read_consult_token(TOKEN)
-        found.must_hold(at_s)
+        found.require_unexpired(at_s)
         assert found.exp == NOW_S + 300
     else:
         assert code_of(TokenService([NEW]), TOKEN, at_s) == "TOKEN_EXPIRED"
@@ -217,16 +217,16 @@ def test_a_signer_shows_no_secret() -> None:
 )
 def test_it_proves_nothing_of_another_order_or_user(changed: dict[str, str], code: str) -> None:
     whose = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
-    read(TOKEN).must_be_of(**whose)
+    read(TOKEN).require_order(**whose)
     with pytest.raises(TokenRefused, match=code):
-        read(TOKEN).must_be_of(**(whose | changed))
+        read(TOKEN).require_order(**(whose | changed))
 
 
 def test_what_was_offered_of_a_method_comes_with_the_chosen_option_alone() -> None:
     claims = read(TOKEN)
     last = claims.methods[-1]
-    assert claims.offered(last.id, "c_1") == last
-    without = claims.offered(last.id)
+    assert claims.find_price(last.id, "c_1") == last
+    without = claims.find_price(last.id)
     assert without is not None
     assert (without.payable, without.options) == (last.payable, ())
-    assert claims.offered("WALLET:nobody") is None
+    assert claims.find_price("WALLET:nobody") is None

@@ -66,7 +66,7 @@ CLAIMS = PaymentClaims(
     ),
 )
 SIGNER = TokenService([NEW])
-TOKEN = SIGNER.payment_token(CLAIMS)
+TOKEN = SIGNER.sign_payment_token(CLAIMS)
 
 
 def code_of(signer: TokenService, text: str, payment_id: str = PAYMENT, now_s: float = NOW_S) -> str:
@@ -88,7 +88,7 @@ def test_what_went_in_comes_out() -> None:
 
 def test_a_payment_without_any_of_what_may_be_missing_comes_out_as_well() -> None:
     bare = replace(CLAIMS, means=PaymentMeans(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
-    assert SIGNER.read_payment_token(SIGNER.payment_token(bare), PAYMENT, NOW_S) == bare
+    assert SIGNER.read_payment_token(SIGNER.sign_payment_token(bare), PAYMENT, NOW_S) == bare
 
 
 def test_nothing_that_was_handed_over_for_this_payment_alone_can_be_read() -> None:
@@ -101,7 +101,7 @@ def test_nothing_that_was_handed_over_for_this_payment_alone_can_be_read() -> No
 
 
 def test_the_same_secrets_are_never_sealed_the_same_way_twice() -> None:
-    sealed = {json.loads(shown(SIGNER.payment_token(CLAIMS)))["sealed"] for _ in range(20)}
+    sealed = {json.loads(shown(SIGNER.sign_payment_token(CLAIMS)))["sealed"] for _ in range(20)}
     assert len(sealed) == 20
 
 
@@ -140,7 +140,7 @@ def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
 
 
 def test_neither_kind_of_token_takes_the_place_of_the_other() -> None:
-    consult = SIGNER.consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
+    consult = SIGNER.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
     assert code_of(SIGNER, consult) == "TOKEN_WRONG_TYPE"
     with pytest.raises(TokenRefused, match="TOKEN_WRONG_TYPE"):
         SIGNER.read_consult_token(TOKEN)
@@ -154,10 +154,10 @@ def test_a_caller_s_bearer_token_under_the_same_secret_is_none_of_ours() -> None
 
 
 def test_secrets_rotate_and_a_retired_one_opens_nothing() -> None:
-    old = TokenService([OLD]).payment_token(CLAIMS)
+    old = TokenService([OLD]).sign_payment_token(CLAIMS)
     assert TokenService([NEW, OLD]).read_payment_token(old, PAYMENT, NOW_S) == CLAIMS
     assert (
-        TokenService([NEW]).read_payment_token(TokenService([NEW, OLD]).payment_token(CLAIMS), PAYMENT, NOW_S) == CLAIMS
+        TokenService([NEW]).read_payment_token(TokenService([NEW, OLD]).sign_payment_token(CLAIMS), PAYMENT, NOW_S) == CLAIMS
     )
     assert code_of(TokenService([NEW]), old) == "TOKEN_UNKNOWN_KEY"
 
@@ -169,7 +169,7 @@ def test_no_bit_can_be_changed(bit: int) -> None:
 
 @given(st.integers(1, len(TOKEN) - 1), st.integers(1, len(TOKEN) - 1))
 def test_two_tokens_cannot_be_put_together(ends: int, begins: int) -> None:
-    other = SIGNER.payment_token(replace(CLAIMS, exp=NOW_S + 9_000))
+    other = SIGNER.sign_payment_token(replace(CLAIMS, exp=NOW_S + 9_000))
     both = TOKEN[:ends] + other[begins:]
     if both not in (TOKEN, other):
         code_of(SIGNER, both)
@@ -201,12 +201,12 @@ def largest() -> PaymentClaims:
 
 
 def test_the_largest_that_may_be_submitted_can_be_read_again() -> None:
-    assert SIGNER.read_payment_token(SIGNER.payment_token(largest()), PAYMENT, NOW_S) == largest()
+    assert SIGNER.read_payment_token(SIGNER.sign_payment_token(largest()), PAYMENT, NOW_S) == largest()
 
 
 def test_a_token_that_nobody_would_read_is_not_signed() -> None:
     with pytest.raises(ValueError, match="longer than"):
-        SIGNER.payment_token(replace(CLAIMS, route=TokenRoute("r", "c", ("x" * 100,) * 500)))
+        SIGNER.sign_payment_token(replace(CLAIMS, route=TokenRoute("r", "c", ("x" * 100,) * 500)))
 
 
 def test_a_usual_token_is_short_enough_for_any_header() -> None:
@@ -216,7 +216,7 @@ def test_a_usual_token_is_short_enough_for_any_header() -> None:
 def test_an_older_token_says_again_what_it_said_and_moves_no_expiry() -> None:
     assert CLAIMS.challenge is not None
     later = replace(CLAIMS, challenge=replace(CLAIMS.challenge, attempts=3))
-    SIGNER.read_payment_token(SIGNER.payment_token(later), PAYMENT, NOW_S)
+    SIGNER.read_payment_token(SIGNER.sign_payment_token(later), PAYMENT, NOW_S)
     again = SIGNER.read_payment_token(TOKEN, PAYMENT, NOW_S + 299).challenge
     assert again is not None
     assert (again.started_at, again.expires_at, again.attempts) == (NOW_S, NOW_S + 300, 1)
