@@ -1,8 +1,9 @@
-"""The cashier core: one order in, ranked ways to pay out, by the deadline, with what is not known said.
+"""Payment cashier core: ranked payment methods for an order by a deadline, and its payment.
 
 async with Cashier.from_config("config/cashier.toml") as cashier:
-    answer = await cashier.consult(ConsultRequest(order_id="o_1001", user_id="u_1", merchant_id="m_1", …))
-    payment = await cashier.payments.submit(PaymentRequest(consult_token=answer.consult_token, …), "an-idempotency-key")
+    answer = await cashier.consult(ConsultRequest(order_id="o_1001", user_id="u_1", …))
+    request = PaymentRequest(consult_token=answer.consult_token, …)
+    payment = await cashier.payments.submit(request, "an-idempotency-key")
 """
 
 from cashier.consultation.flow import Consultation, ConsultError, OrderUnknown, RequiredSourceUnavailable
@@ -28,6 +29,8 @@ from cashier.payments.errors import (
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.tokens.jws import TokenRefused
+
+__version__ = "0.1.0"
 
 __all__ = [
     "AcceptError",
@@ -64,4 +67,5 @@ __all__ = [
     "TooManyPayments",
     "Unreachable",
     "WrongIdentity",
+    "__version__",
 ]

@@ -1,4 +1,4 @@
-"""`python -m cashier` is the command `cashier`."""
+"""`python -m cashier`, the same as the command `cashier`."""
 
 from cashier.cli.commands import main
 

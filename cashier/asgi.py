@@ -1,6 +1,6 @@
-"""A configured service: its door, and how it follows its configuration while it runs.
+"""The ASGI application of a configured service, and its reload on SIGHUP.
 
-On SIGHUP the configuration is read anew and taken over while requests go on. A file that is wrong changes nothing.
+A reload takes effect between requests. A faulty file changes nothing.
 """
 
 from __future__ import annotations
@@ -27,53 +27,54 @@ from cashier.web.auth import BearerAuth
 _log = structlog.get_logger("cashier")
 
 
-def door(path: str, server: Mapping[str, Any] | None = None) -> CashierApp:
-    """The ASGI application of a configured service, which opens its engine when the server starts. Raises `ConfigurationError`.
+def configured_app(path: str, server: Mapping[str, Any] | None = None) -> CashierApp:
+    """Build the application from `cashier.toml`. It opens its `Cashier` when the server starts.
 
-    `server` as in `settings.load`.
+    `server` as in `settings.loader.load`. Raises `ConfigurationError`.
     """
-    configure_logs()  # worker processes begin here
+    configure_logs()  # a worker process starts here
     read = partial(load, path, server=server)
     config = read()
     ladder = DegradationLadder(config.settings.shed)
     cashier = Cashier(config=config, ladder=ladder)
-    return owning_app(lambda: _following(cashier, read), doorkeeper=_doorkeeper(config), ladder=ladder)
+    return owning_app(lambda: _open(cashier, read), bearer_auth=_bearer_auth(config), ladder=ladder)
 
 
 async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
-    """Take over the configuration as it is now. Says in the log what has become of it."""
+    """Read the configuration again and apply it. The log has the outcome."""
     try:
-        config = await anyio.to_thread.run_sync(read)  # the loop has requests to answer
-        left = cashier.reload(config)
-    except ConfigurationError as wrong:
-        _log.error("the configuration is wrong; everything stays as it was", faults=wrong.faults)
+        config = await anyio.to_thread.run_sync(read)  # file I/O would block the event loop
+        takes_a_restart = cashier.reload(config)
+    except ConfigurationError as error:
+        _log.error("configuration not reloaded: it has faults", faults=error.faults)
         return
-    _log.info("the configuration was read anew", takes_a_restart=left)
+    _log.info("configuration reloaded", takes_a_restart=takes_a_restart)
 
 
 @asynccontextmanager
-async def _following(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
-    """Open, and following its configuration. Only the main thread hears signals."""
-    async with cashier, anyio.create_task_group() as listening:
+async def _open(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
+    """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
+    async with cashier, anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            signal.pthread_sigmask(
-                signal.SIG_UNBLOCK, {signal.SIGHUP}
-            )  # the server held it back until somebody listens
-            listening.start_soon(_follow, hangups, cashier, read)
+            # The server blocks the signal until a receiver exists.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            tasks.start_soon(_reload_on_signal, hangups, cashier, read)
             yield cashier
-            listening.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
 
 
-async def _follow(hangups: AsyncIterator[signal.Signals], cashier: Cashier, read: Callable[[], Configuration]) -> None:
-    async for _ in hangups:
+async def _reload_on_signal(
+    signals: AsyncIterator[signal.Signals], cashier: Cashier, read: Callable[[], Configuration]
+) -> None:
+    async for _ in signals:
         await reload(cashier, read)
 
 
-def _doorkeeper(config: Configuration) -> BearerAuth | None:
+def _bearer_auth(config: Configuration) -> BearerAuth | None:
     auth = config.settings.auth
     if auth.mode == "none":
         return None
     try:
         return BearerAuth(auth, Path(auth.jwks_file).read_text("utf-8") if auth.jwks_file else "")
-    except (OSError, ValueError) as fault:
-        raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {fault}"]) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError([f"{config.source}: [auth] jwks_file or secret: {error}"]) from None

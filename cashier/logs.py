@@ -1,6 +1,7 @@
-"""How a service of ours logs: one line an event to standard error, as JSON where no person is watching.
+"""Logs of a service: one line per event to standard error, as JSON unless it is a terminal.
 
-A program that embeds the engine configures structlog as it likes; nothing here happens on import.
+Importing this module changes nothing. A program that embeds the cashier configures structlog
+itself.
 """
 
 from __future__ import annotations
@@ -10,22 +11,20 @@ import sys
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
-# Tracebacks without the values of variables, which may be tokens, and what payers prove themselves by.
-_AS_JSON = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
-_FOR_A_PERSON = structlog.dev.RichTracebackFormatter(show_locals=False)
+# Tracebacks without local variables: these may hold tokens and answers to challenges.
+_JSON_TRACEBACKS = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+_TERMINAL_TRACEBACKS = structlog.dev.RichTracebackFormatter(show_locals=False)
 
 
 def configure_logs() -> None:
-    person = sys.stderr.isatty()
+    timestamps = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    renderers: list[structlog.types.Processor] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=_TERMINAL_TRACEBACKS)]
+        if sys.stderr.isatty()
+        else [_JSON_TRACEBACKS, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if person else [_AS_JSON]),
-            structlog.dev.ConsoleRenderer(exception_formatter=_FOR_A_PERSON)
-            if person
-            else structlog.processors.JSONRenderer(),
-        ],
-        # One write a line: workers share the file, and `print` writes the end of a line by itself.
+        processors=[structlog.processors.add_log_level, timestamps, *renderers],
+        # One write per line: workers share the file, and `print` writes the line end separately.
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )

@@ -1,184 +1,210 @@
-"""What people see of a consultation in a terminal: the ways to pay with amounts and reasons, and the fan-out as bars against the deadline.
+"""Consultations as lines for a terminal: payment methods with reasons, the fan-out as a waterfall.
 
-Works on the answer as it came over the wire, so that it shows what any client would get.
+Reads the JSON of the response, so it shows what any client gets.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
+from cashier.cli.layout import Column, one_line, paragraph, table
 from cashier.domain.money import Money, major_units
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.timeline import TimelineRow, timeline_rows
 
-_SIGNS = {"AVAILABLE": "[green]●[/]", "UNDETERMINED": "[yellow]?[/]", "UNAVAILABLE": "[dim]○[/]"}
+# Mark and colour by availability.
+_MARKS = {"AVAILABLE": ("●", "green"), "UNDETERMINED": ("?", "yellow"), "UNAVAILABLE": ("○", "dim")}
 _COLOURS = {
     SourceStatus.FRESH: "green",
     SourceStatus.CACHED: "cyan",
     SourceStatus.STALE: "cyan",
     SourceStatus.SKIPPED: "bright_black",
 }
-_BAR_COLUMNS = 48
-_TITLE_COLUMNS = 48
+_METHOD_COLUMNS = (
+    Column("", right=True),
+    Column(""),
+    Column("payment method", least=16),
+    Column("pays", right=True),
+    Column("discounts, fee", detail=True),
+    Column("why", least=30, detail=True),
+)
+_BAR_WIDTHS = range(8, 49)
 
 
-def consultation(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> RenderableType:
-    """The whole picture of one answer of status 200."""
-    parts: list[RenderableType] = [_order(answer, total_ms, deadline_ms)]
+def consultation_lines(answer: dict[str, Any], total_ms: float, deadline_ms: int, width: int) -> Iterator[Text]:
+    """A response of status 200."""
+    yield from _order_lines(answer, total_ms, deadline_ms, width)
     if answer["methods"]:
-        parts.append(methods(answer["methods"]))
-    parts.append(waterfall(answer["sources"], total_ms, deadline_ms))
-    return Group(*parts)
+        yield Text()
+        yield from method_lines(answer["methods"], width)
+    yield Text()
+    yield from waterfall_lines(answer["sources"], total_ms, deadline_ms, width)
 
 
-def problem(answer: dict[str, Any]) -> RenderableType:
-    """An answer that is a problem (RFC 9457)."""
+def problem_lines(answer: dict[str, Any], width: int) -> Iterator[Text]:
+    """A problem response (RFC 9457)."""
+    yield Text()
     if "title" not in answer:
-        return Padding(
-            f"[bold red]{escape(answer['code'])}[/]  That is no cashier service; is it the sandbox's address?", (1, 1)
-        )
-    lines = [
-        f"[bold red]{answer['status']} {escape(answer['code'])}[/]  {escape(answer.get('detail') or answer['title'])}"
-    ]
-    lines += [
-        f"  [bold]{escape(error['field'])}[/]  {escape(error['message'])}" for error in answer.get("errors") or ()
-    ]
-    lines += [_change(change) for change in answer.get("changes") or ()]
-    return Padding(Group(*lines), (1, 1))
+        hint = "This is not a cashier service. Is it the address of the sandbox?"
+        yield from paragraph(Text.assemble((str(answer["code"]), "bold red"), f"  {hint}"), width, 1, 2)
+    else:
+        code = f"{answer['status']} {answer['code']}"
+        detail = one_line(answer.get("detail") or answer["title"])
+        yield from paragraph(Text.assemble((code, "bold red"), f"  {detail}"), width, 1, 2)
+    for error in answer.get("errors") or ():
+        line = Text.assemble((error["field"], "bold"), f"  {one_line(error['message'])}")
+        yield from paragraph(line, width, 3, 2)
+    for change in answer.get("changes") or ():
+        yield from paragraph(_change(change), width, 3, 2)
+    yield Text()
 
 
-def _change(change: dict[str, Any]) -> str:
-    """What is not as it was agreed to: what of it, from what, to what, and why."""
-    of = " ".join(escape(str(change[name])) for name in ("subject", "reason") if change.get(name))
-    before, after = (_value(change.get(name)) for name in ("from", "to"))
-    return f"  [bold]{escape(change['what'])}[/]  {before} → {after}" + (f"  [dim]{of}[/]" if of else "")
+def _change(change: dict[str, Any]) -> Text:
+    """`PRICE_CHANGED 118.00 CNY → 120.00 CNY fee`."""
+    before, after = (_change_value(change.get(name)) for name in ("from", "to"))
+    cause = " ".join(one_line(str(change[name])) for name in ("subject", "reason") if change.get(name))
+    return Text.assemble((change["what"], "bold"), f"  {before} → {after}", (f"  {cause}" if cause else "", "dim"))
 
 
-def _value(told: Any) -> str:
-    return money(told) if isinstance(told, dict) else escape(str(told)) if told is not None else "nothing"
+def _change_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return money_text(value)
+    return "nothing" if value is None else one_line(str(value))
 
 
-def _order(answer: dict[str, Any], total_ms: float, deadline_ms: int) -> RenderableType:
+def _order_lines(answer: dict[str, Any], total_ms: float, deadline_ms: int, width: int) -> Iterator[Text]:
     order, blocked = answer["order"], answer["blocked"]
-    title = f"  {escape(order['title'])}" if order["title"] else ""
-    lines = [f"[bold]{escape(order['order_id'])}[/]{title}  [bold]{money(order['amount'])}[/]"]
-    lines.append(f"answered in [bold]{total_ms:.1f} ms[/] of {deadline_ms} ms")
+    title = f"  {one_line(order['title'])}" if order["title"] else ""
+    amount = (f"  {money_text(order['amount'])}", "bold")
+    yield Text()
+    yield from paragraph(Text.assemble((order["order_id"], "bold"), title, amount), width, 1, 2)
+    yield Text.assemble(" answered in ", (f"{total_ms:.1f} ms", "bold"), f" of {deadline_ms} ms")
     if blocked:
-        lines.append(f"[bold red]{blocked['code']}[/]  {escape(blocked['message'])}")
+        line = Text.assemble((blocked["code"], "bold red"), f"  {one_line(blocked['message'])}")
+        yield from paragraph(line, width, 1, 2)
     elif answer["degraded"]:
-        lines.append("[yellow]degraded: a source is missing, and what it could refuse is not called available[/]")
-    return Padding(Group(*lines), (1, 1, 0, 1))
+        line = Text("degraded: a source is missing; methods that it could refuse are undetermined", style="yellow")
+        yield from paragraph(line, width, 1, 2)
 
 
-def methods(found: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=True, header_style="dim", expand=False)
-    table.add_column("", justify="right", style="dim")
-    table.add_column("")
-    table.add_column("way to pay", max_width=_TITLE_COLUMNS, overflow="ellipsis", no_wrap=True)
-    table.add_column("pays", justify="right", no_wrap=True)
-    table.add_column("of it", style="dim", no_wrap=True)
-    table.add_column("why")
-    before = found[0]["availability"]
-    for method in found:
+def method_lines(methods: Sequence[dict[str, Any]], width: int) -> Iterator[Text]:
+    """The payment methods by rank, grouped by availability, and a legend of the marks."""
+    rows: list[tuple[Text, ...]] = []
+    before = methods[0]["availability"]
+    for method in methods:
         if method["availability"] != before:
-            table.add_section()
+            rows.append(())
             before = method["availability"]
-        table.add_row(*_method(method), style="dim" if method["availability"] == "UNAVAILABLE" else None)
-    return table
+        rows.append(_method_row(method))
+    yield from table(_METHOD_COLUMNS, rows, width)
+    yield Text()
+    legend = Text("   ").join(Text.assemble(mark, f" {name.lower()}") for name, mark in _MARKS.items())
+    yield from paragraph(legend, width, 4)
 
 
-def _method(method: dict[str, Any]) -> tuple[str, ...]:
-    title = escape(method["title"])
-    usable = sum(option["availability"] == "AVAILABLE" for option in method["options"])
+def _method_row(method: dict[str, Any]) -> tuple[Text, ...]:
+    title = Text(one_line(method["title"]), style="bold" if method["preferred"] else "")
     if method["options"]:
-        title += f" [dim]({usable} of {len(method['options'])})[/]"
+        usable = sum(option["availability"] == "AVAILABLE" for option in method["options"])
+        title = Text.assemble(title, f" ({usable} of {len(method['options'])})")
     amount = method["amount"]
-    return (
-        str(method["rank"]),
-        _SIGNS[method["availability"]],
-        f"[bold]{title}[/]" if method["preferred"] else title,
-        money(amount["payable"]) if amount else "[dim]unknown[/]",
-        _parts(amount) if amount else "",
+    row = (
+        Text(str(method["rank"])),
+        Text(*_MARKS[method["availability"]]),
+        title,
+        Text(money_text(amount["payable"]) if amount else "unknown"),
+        Text(_adjustments(amount) if amount else "", style="dim"),
         _why(method),
     )
+    if method["availability"] == "UNAVAILABLE":
+        for cell in row[:4]:
+            cell.stylize("dim")
+    return row
 
 
-def _parts(amount: dict[str, Any]) -> str:
-    """What the payable amount is made of, where it is not just the order's."""
-    parts = [f"−{major(discount['amount'])}" for discount in amount["discounts"]]
+def _adjustments(amount: dict[str, Any]) -> str:
+    """The discounts and the fee: `−10.00 −6.40 +1.13 fee`."""
+    parts = [f"−{amount_text(discount['amount'])}" for discount in amount["discounts"]]
     if amount["fee"]["value"]:
-        parts.append(f"+{major(amount['fee'])} fee")
+        parts.append(f"+{amount_text(amount['fee'])} fee")
     return " ".join(parts)
 
 
-def _why(method: dict[str, Any]) -> str:
+def _why(method: dict[str, Any]) -> Text:
+    """The refusal with its remedy, else the reasons of the rank."""
     reason = method["reason"]
     if reason is None:
-        return f"[dim]{escape(' '.join(method['rank_reasons']))}[/]"
+        return Text(one_line(" ".join(method["rank_reasons"])), style="dim")
+    undetermined = method["availability"] == "UNDETERMINED"
+    source = f" ({reason['source']})" if undetermined else ""
     remedy = reason["remedy"]
-    help_ = (
-        ""
-        if remedy is None
-        else f" → {remedy['type']}" + (f" {money(remedy['amount'])}" if remedy.get("amount") else "")
+    remedy_text = ""
+    if remedy is not None:
+        amount = f" {money_text(remedy['amount'])}" if remedy.get("amount") else ""
+        remedy_text = f" → {remedy['type']}{amount}"
+    return Text.assemble(
+        (f"{one_line(reason['message'])}{source}", "yellow" if undetermined else ""), (remedy_text, "cyan")
     )
-    who = f" ({reason['source']})" if method["availability"] == "UNDETERMINED" else ""
-    colour = "yellow" if method["availability"] == "UNDETERMINED" else "default"
-    return f"[{colour}]{escape(reason['message'].strip())}{who}[/][cyan]{help_}[/]"
 
 
-def waterfall(sources: list[dict[str, Any]], total_ms: float, deadline_ms: int) -> RenderableType:
-    """One bar a source, from when it was asked to when it answered, all to one scale; `│` is when the answer went out."""
+def waterfall_lines(sources: Sequence[dict[str, Any]], total_ms: float, deadline_ms: int, width: int) -> Iterator[Text]:
+    """One bar per source from its start to its end, all to one scale; `│` marks when the answer
+    went out.
+
+    The bars shrink first; where even short ones do not fit, the importance goes.
+    """
     reports = [
         SourceReport(
-            each["name"],
-            Importance(each["class"]),
-            SourceStatus(each["status"]),
-            each["started_ms"],
-            each["elapsed_ms"],
-            each["age_ms"],
+            source["name"],
+            Importance(source["class"]),
+            SourceStatus(source["status"]),
+            source["started_ms"],
+            source["elapsed_ms"],
+            source["age_ms"],
         )
-        for each in sources
+        for source in sources
     ]
     scale_ms = deadline_ms if total_ms > deadline_ms / 2 else max(total_ms * 1.15, 1)
-    table = Table.grid(padding=(0, 2))
-    for row in timeline_rows(reports, scale_ms, _BAR_COLUMNS):
-        table.add_row(
-            row.name,
-            f"[dim]{row.importance.lower()}[/]",
-            _bar(row, min(int(total_ms / scale_ms * _BAR_COLUMNS), _BAR_COLUMNS)),
-            f"{row.end_ms - row.start_ms:.1f} ms" if row.length else "",
-            f"[{_COLOURS.get(row.status, 'red')}]{row.status.value}[/]",
+    cells = [
+        (report.name, report.importance.lower(), f"{report.elapsed_ms:.1f} ms", report.status.value)
+        for report in reports
+    ]
+    name_width, importance_width, time_width, status_width = (
+        max((len(row[place]) for row in cells), default=0) for place in range(4)
+    )
+    # The margin, two cells between columns, and one for the mark behind a full bar.
+    fixed = 2 + name_width + 2 + 2 + 1 + time_width + 2 + status_width
+    with_importance = width - fixed - importance_width - 2 >= _BAR_WIDTHS[0]
+    free = width - fixed - (importance_width + 2 if with_importance else 0)
+    bar_width = min(max(free, _BAR_WIDTHS[0]), _BAR_WIDTHS[-1])
+    answered = min(int(total_ms / scale_ms * bar_width), bar_width)
+    start = 2 + name_width + 2 + (importance_width + 2 if with_importance else 0)
+    for row, (name, importance, _, status) in zip(timeline_rows(reports, scale_ms, bar_width), cells, strict=True):
+        time = f"{row.end_ms - row.start_ms:.1f} ms" if row.length else ""
+        yield Text.assemble(
+            f"  {name:<{name_width}}  ",
+            (f"{importance:<{importance_width}}  " if with_importance else "", "dim"),
+            _bar(row, bar_width, answered),
+            f"  {time:>{time_width}}  ",
+            (status, _COLOURS.get(row.status, "red")),
         )
-    table.add_row("", "", f"[dim]0{f'{scale_ms:.0f} ms':>{_BAR_COLUMNS - 1}}[/]")
-    return Padding(table, (0, 2, 1, 2))
+    yield Text(f"{' ' * start}0{f'{scale_ms:.0f} ms':>{bar_width - 1}}", style="dim")
 
 
-def _bar(row: TimelineRow, answered: int) -> Text:
-    bar = Text(" " * row.column + "━" * row.length + " " * (_BAR_COLUMNS + 1 - row.column - row.length))
+def _bar(row: TimelineRow, width: int, answered: int) -> Text:
+    bar = Text(" " * row.column + "━" * row.length + " " * (width + 1 - row.column - row.length))
     bar.stylize(_COLOURS.get(row.status, "red"), row.column, row.column + row.length)
-    line = Text("│", style="dim")
-    return Text.assemble(bar[:answered], line, bar[answered + 1 :])
+    return Text.assemble(bar[:answered], ("│", "dim"), bar[answered + 1 :])
 
 
-def money(told: dict[str, Any]) -> str:
-    """An amount of the wire with its currency: `108.72 CNY`."""
-    return str(Money(told["currency"], told["value"]))
+def money_text(amount: dict[str, Any]) -> str:
+    """A JSON amount with its currency: `108.72 CNY`."""
+    return str(Money(amount["currency"], amount["value"]))
 
 
-def major(told: dict[str, Any]) -> str:
-    """The same without."""
-    return major_units(Money(told["currency"], told["value"]))
-
-
-def console() -> Console:
-    """To a terminal as wide as it is, or as COLUMNS says; to a pipe as wide as the pictures need."""
-    found = Console(highlight=False)
-    return found if found.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=140)
+def amount_text(amount: dict[str, Any]) -> str:
+    """A JSON amount without its currency: `108.72`."""
+    return major_units(Money(amount["currency"], amount["value"]))

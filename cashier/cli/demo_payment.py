@@ -1,73 +1,78 @@
-"""The demonstration's second half: pays what was consulted, and shows what the sandbox's own books say of it."""
+"""The payment of the demonstration, with the sandbox's ledger compared with the offer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.padding import Padding
+from rich.text import Text
 
 from cashier.cli import payment_commands, service_client
-from cashier.cli.payer import ChosenMethod, CannotPay, Payer, PaymentChoice
+from cashier.cli.layout import paragraph, write
+from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
 from cashier.sandbox.risk import ANSWER
 
-# In fair weather a payment takes some milliseconds, and where the payer pays elsewhere as long as the acquirer is polled.
+# In fair weather a payment takes milliseconds, or one poll of the acquirer where the payer pays
+# elsewhere.
 TIMEOUT_S = 20.0
+_INDENT = 4
 
 
 async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, Any]) -> None:
-    """Pay by the first way that can be used, as a payer who knows the answer to every challenge and does what is asked for elsewhere."""
+    """Pay by the first available method, answer every challenge, and carry out `next_action`."""
 
     async def act(payment: dict[str, Any]) -> None:
-        console.print("    [dim]… and that is done, at the sandbox[/]")
+        console.print("    [dim]… done at the sandbox[/]")
         await service_client.settle(sandbox_url, payment["payment_id"])
 
+    payer = Payer(answer_challenge=lambda _: ANSWER, act=act)
     try:
-        found = await payment_commands.consult_and_choose(console, url, request, PaymentChoice())
-        if isinstance(found, ServiceReply):
+        chosen = await payment_commands.consult_and_choose(console, url, request, PaymentChoice())
+        if isinstance(chosen, ServiceReply):
             return
         async with asyncio.timeout(TIMEOUT_S):
-            told = await payment_commands.pay(
-                console, url, found, payment_commands.new_key(), Payer(prove=lambda _: ANSWER, act=act)
-            )
-    except (CannotPay, RequestFailed) as why:
-        console.print(Padding(f"[yellow]{escape(str(why))}[/]", (0, 1, 1, 4)))
+            reply = await payment_commands.pay(console, url, chosen, payment_commands.new_key(), payer)
+    except (CannotPay, RequestFailed) as error:
+        write(console, paragraph(Text(str(error), style="yellow"), console.width, _INDENT))
     except TimeoutError:
-        pass  # how to go on is said already
+        pass  # the printer has shown how to resume
     else:
-        if told.body["status"] == "SUCCEEDED":
-            console.print(
-                Padding(
-                    ledger_summary(await service_client.get_json(sandbox_url, "/ledger"), told.body["payment_id"], found),
-                    (0, 1, 1, 4),
-                )
-            )
+        if reply.body["status"] == "SUCCEEDED":
+            ledger = await service_client.get_json(sandbox_url, "/ledger")
+            write(console, ledger_lines(ledger, reply.body["payment_id"], chosen, console.width))
+    console.print()
 
 
-def ledger_summary(ledger: dict[str, Any], payment_id: str, found: ChosenMethod) -> str:
-    """What was really taken, held against what was offered."""
+def ledger_lines(ledger: dict[str, Any], payment_id: str, chosen: ChosenMethod, width: int) -> Iterator[Text]:
+    """The money taken, compared with the offer, and the result of the sandbox's audit."""
     entries = [entry for entry in ledger["entries"] if entry["payment_id"] == payment_id and "from" in entry]
     of_payer = [entry for entry in entries if not entry["from"].startswith("PROMOTION:")]
-    off = [entry for entry in entries if entry["from"].startswith("PROMOTION:")]
-    order, fee = found.amount["order"], found.amount["fee"]["value"]
-    agrees = _taken(of_payer) == order["value"] - _taken(off) + fee
-    money, ordered, discounts, charged = (
-        major_units(Money(order["currency"], value)) for value in (_taken(of_payer), order["value"], _taken(off), fee)
+    of_promotions = [entry for entry in entries if entry["from"].startswith("PROMOTION:")]
+    order, fee = chosen.amount["order"], chosen.amount["fee"]["value"]
+    taken, discounts = _taken(of_payer), _taken(of_promotions)
+    agrees = taken == order["value"] - discounts + fee
+    taken_text, order_text, discounts_text, fee_text = (
+        major_units(Money(order["currency"], value)) for value in (taken, order["value"], discounts, fee)
     )
     sources = ", ".join(dict.fromkeys(entry["from"] for entry in of_payer)) or "no source"
-    equals = "[green]=[/]" if agrees else "[bold red]≠[/]"
-    wrong = escape("; ".join(ledger["wrong"]))
-    return (
-        f"[dim]ledger[/]  money taken [bold]{money}[/] {equals} order {ordered} − discounts {discounts} + fee {charged}"
-        f"  [dim]from {escape(sources)}[/]\n[dim]audit[/]   {f'[bold red]{wrong}[/]' if wrong else 'nothing is wrong'}"
+    summary = Text.assemble(
+        ("ledger", "dim"),
+        "  money taken ",
+        (taken_text, "bold"),
+        (" = " if agrees else " ≠ ", "green" if agrees else "bold red"),
+        f"order {order_text} − discounts {discounts_text} + fee {fee_text}",
+        (f"  from {sources}", "dim"),
     )
+    yield from paragraph(summary, width, _INDENT, 8)
+    faults = "; ".join(ledger["wrong"])
+    audit = Text.assemble(("audit   ", "dim"), (faults or "nothing is wrong", "bold red" if faults else ""))
+    yield from paragraph(audit, width, _INDENT, 8)
 
 
 def _taken(entries: Sequence[dict[str, Any]]) -> int:
-    """Minor units that left their sources and did not come back."""
+    """Minor units that left their sources, less those that came back."""
     return sum(entry["amount"]["value"] * (1 if entry["what"] == "TAKEN" else -1) for entry in entries)

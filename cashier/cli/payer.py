@@ -1,6 +1,7 @@
-"""A payer at the command line: chooses a way to pay from a consultation, pays by it, proves who they are, and waits for the last word.
+"""A payer at the command line: chooses a payment method, pays, answers challenges, follows to the
+end.
 
-Works on what came over the wire, as any client would. What is shown, and how, is in `terminal_payment`.
+Reads the JSON of the responses, as any client does. Printing is in `payment_printer`.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ from msgspec import Struct
 from cashier.cli.service_client import PaymentsClient, ServiceReply
 from cashier.domain.payment_state import FINAL
 
-# As long as one look waits at the service, and how long to leave it alone where one came back at once with nothing new.
+# How long one status request waits at the service.
 WAIT_MS = 20_000
+# The pause after a status request that returned at once without a change.
 PAUSE_S = 0.5
-# These say that the submit may not have come through; with the same key it is the same payment, so it may be sent again.
-_ASK_AGAIN = frozenset({"IN_FLIGHT", "ENGINE_UNAVAILABLE"})
+# Codes after which the payment may not exist. The same key means the same payment, so the submit is
+# repeated.
+_RETRIED = frozenset({"IN_FLIGHT", "ENGINE_UNAVAILABLE"})
 SUBMITS = 4
-# So many looks in a row may fail before nobody looks any more.
-LOOKS_LOST = 5
+# Failed status requests in a row after which following ends.
+MOST_FAILED_POLLS = 5
 _CLAIMS = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
 
 
 class CannotPay(Exception):
-    """It cannot be paid like that. The text is for whoever typed the command."""
+    """The order cannot be paid as requested. The text is for the command line's user."""
 
 
 class PaymentChoice(Struct, frozen=True, kw_only=True):
-    """How the payer wants to pay. What is None is taken from the consultation: the first way that can be used, and before that one that
-    takes what the payer brings; its discounts, its first option where it takes one."""
+    """How the payer wants to pay. None takes the consultation's offer.
+
+    That is the first available method, preferably one that needs what the payer brings; its
+    discounts; its first option where it needs one.
+    """
 
     method_id: str | None = None
     option_id: str | None = None
@@ -43,7 +49,7 @@ class PaymentChoice(Struct, frozen=True, kw_only=True):
 
 
 class ChosenMethod(NamedTuple):
-    """A way to pay, what it costs (`Amounts` of the wire), and the body that submits it."""
+    """A payment method, its price (a JSON `Amounts`), and the body that submits it."""
 
     method: dict[str, Any]
     amount: dict[str, Any]
@@ -51,83 +57,88 @@ class ChosenMethod(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What was asked of the service, and what it said."""
+    """One request to the service and its reply. `action`: `submit`, `challenge`, `status` or
+    `cancel`."""
 
-    asked: str
-    told: ServiceReply
+    action: str
+    reply: ServiceReply
 
 
 class Payer(Struct, frozen=True, kw_only=True):
-    """`prove` answers a challenge; `act` does elsewhere what a payment's `next_action` asks for. None: whoever reads the screen does.
+    """What the payer does outside the service.
 
-    `cancels_after_s`: then the payment is asked to end, once. None: never.
+    `answer_challenge` returns the answer to a challenge. `act` performs a payment's `next_action`;
+    None leaves it to the user. `cancel_after_s`: when the payment is cancelled, once; None: never.
     """
 
-    prove: Callable[[dict[str, Any]], str]
+    answer_challenge: Callable[[dict[str, Any]], str]
     act: Callable[[dict[str, Any]], Awaitable[None]] | None = None
-    cancels_after_s: float | None = None
+    cancel_after_s: float | None = None
 
 
 Show = Callable[[Step], None]
 
 
-def choose(request: dict[str, Any], answer: dict[str, Any], wish: PaymentChoice) -> ChosenMethod:
-    """From a consultation that was asked for with `request`. Raises `CannotPay`."""
+def choose(request: dict[str, Any], answer: dict[str, Any], choice: PaymentChoice) -> ChosenMethod:
+    """The method to pay by. `answer` is the consultation for `request`. Raises `CannotPay`."""
     if answer["blocked"]:
         raise CannotPay(f"{answer['blocked']['code']}: {answer['blocked']['message']}")
-    method = _method(answer["methods"], wish)
-    option = _option(method, wish)
+    method = _method(answer["methods"], choice)
+    option = _option(method, choice)
     amount = (option and option["amount"]) or method["amount"]
-    promotions = wish.promotion_ids
+    promotions = choice.promotion_ids
     if promotions is None:
         promotions = tuple(discount["promotion_id"] for discount in amount["discounts"])
-    brought = {name: getattr(wish, name) for name in ("card_token", "auth_code", "return_url")}
-    for name in _lacking(method, wish):
-        raise CannotPay(f"{method['method_id']} takes --{name.replace('_', '-')}: {_EXAMPLES[name]}")
-    named = {"method_id": method["method_id"], "option_id": option["option_id"] if option else None}
-    body = {name: request[name] for name in _CLAIMS if name in request} | {
-        name: value for name, value in named.items() if value
-    }
+    for name in _missing_fields(method, choice):
+        raise CannotPay(f"{method['method_id']} needs --{name.replace('_', '-')}: {_FIELD_HINTS[name]}")
+    body = {name: request[name] for name in _CLAIMS if name in request}
+    body["method_id"] = method["method_id"]
+    if option:
+        body["option_id"] = option["option_id"]
     body |= {
         "consult_token": answer["consult_token"],
         "promotion_ids": promotions,
         "expected_payable": amount["payable"],
     }
-    return ChosenMethod(method, amount, body | {name: value for name, value in brought.items() if value is not None})
+    fields = {name: getattr(choice, name) for name in ("card_token", "auth_code", "return_url")}
+    return ChosenMethod(method, amount, body | {name: value for name, value in fields.items() if value is not None})
 
 
 async def pay(payments: PaymentsClient, body: dict[str, Any], key: str, payer: Payer, show: Show) -> ServiceReply:
-    """To the last word, or to the problem that ended it. Every step is handed to `show`. Raises `NoAnswer`."""
+    """Submit and follow. Returns the last reply, maybe a problem. Raises `RequestFailed`."""
     return await follow(payments, await _submit(payments, body, key, show), payer, show)
 
 
-async def follow(payments: PaymentsClient, told: ServiceReply, payer: Payer, show: Show) -> ServiceReply:
-    """From what was said last to the last word. A problem ends it, but for one that a later look may not meet."""
-    cancel = _Cancel(payer.cancels_after_s)
-    payment, acted_on, lost = told.body, None, 0
-    while "code" not in told.body and payment["status"] not in FINAL:
+async def follow(payments: PaymentsClient, reply: ServiceReply, payer: Payer, show: Show) -> ServiceReply:
+    """Follow a payment from `reply` to its end.
+
+    A problem ends it too; a 5xx only after `MOST_FAILED_POLLS` in a row.
+    """
+    cancellation = _Cancellation(payer.cancel_after_s)
+    payment, acted_on, failed_polls = reply.body, None, 0
+    while "code" not in reply.body and payment["status"] not in FINAL:
         if payer.act is not None and payment["next_action"] not in (None, acted_on):
             acted_on = payment["next_action"]
             await payer.act(payment)
-        step = await _next(payments, payment, payer, cancel)
-        told = step.told
-        if "code" in told.body:
+        step = await _next_step(payments, payment, payer, cancellation)
+        reply = step.reply
+        if "code" in reply.body:
             show(step)
-            lost += 1
-            if told.status >= 500 and lost < LOOKS_LOST:
-                await asyncio.sleep(told.retry_after_s or PAUSE_S)
-                told = ServiceReply(202, payment, 0.0)
+            failed_polls += 1
+            if reply.status >= 500 and failed_polls < MOST_FAILED_POLLS:
+                await asyncio.sleep(reply.retry_after_s or PAUSE_S)
+                reply = ServiceReply(202, payment, 0.0)
             continue
-        lost, before, payment = 0, payment, told.body
-        if step.asked != "look" or _shows_else(before, payment):
+        failed_polls, before, payment = 0, payment, reply.body
+        if step.action != "status" or _visibly_changed(before, payment):
             show(step)
-        elif told.took_ms < PAUSE_S * 1000:
+        elif reply.took_ms < PAUSE_S * 1000:
             await asyncio.sleep(PAUSE_S)
-    return told
+    return reply
 
 
-class _Cancel:
-    """When to ask for the end, by the loop's clock; it is asked for once."""
+class _Cancellation:
+    """When to cancel, by the loop's clock. It is due once."""
 
     def __init__(self, after_s: float | None) -> None:
         self._at_s = math.inf if after_s is None else asyncio.get_running_loop().time() + after_s
@@ -143,74 +154,84 @@ class _Cancel:
         return True
 
 
-async def _next(payments: PaymentsClient, payment: dict[str, Any], payer: Payer, cancel: _Cancel) -> Step:
+async def _next_step(
+    payments: PaymentsClient, payment: dict[str, Any], payer: Payer, cancellation: _Cancellation
+) -> Step:
     payment_id, token = payment["payment_id"], payment["payment_token"]
-    if cancel.due():
+    if cancellation.due():
         return Step("cancel", await payments.cancel(payment_id, token))
     if payment["status"] == "CHALLENGE":
-        return Step("challenge", await payments.prove(payment_id, token, payer.prove(payment["challenge"])))
-    return Step("look", await payments.look(payment_id, token, max(1, int(min(WAIT_MS, cancel.left_ms)))))
+        value = payer.answer_challenge(payment["challenge"])
+        return Step("challenge", await payments.answer_challenge(payment_id, token, value))
+    wait_ms = max(1, int(min(WAIT_MS, cancellation.left_ms)))
+    return Step("status", await payments.status(payment_id, token, wait_ms))
 
 
 async def _submit(payments: PaymentsClient, body: dict[str, Any], key: str, show: Show) -> ServiceReply:
-    """Again and again where it may not have come through, always under the one key."""
+    """Submit, and repeat under the same key while the payment may not exist."""
     for left in reversed(range(SUBMITS)):
-        told = await payments.submit(body, key)
-        show(Step("submit", told))
-        if told.body.get("code") not in _ASK_AGAIN or not left:
+        reply = await payments.submit(body, key)
+        show(Step("submit", reply))
+        if reply.body.get("code") not in _RETRIED or not left:
             break
-        await asyncio.sleep(told.retry_after_s or PAUSE_S)
-    return told
+        await asyncio.sleep(reply.retry_after_s or PAUSE_S)
+    return reply
 
 
-def _method(methods: list[dict[str, Any]], wish: PaymentChoice) -> dict[str, Any]:
-    if wish.method_id is None:
-        ways = [one for one in methods if one["availability"] == "AVAILABLE" and not _lacking(one, wish)]
-        if not ways:
-            raise CannotPay("no way to pay is available")
-        return next((one for one in ways if _takes(one, wish)), ways[0])
-    found = next((one for one in methods if one["method_id"] == wish.method_id), None)
-    if found is None:
-        raise CannotPay(f"there is no way {wish.method_id!r}; there are {', '.join(one['method_id'] for one in methods)}")
-    if found["amount"] is None or found["availability"] != "AVAILABLE":
-        reason = found["reason"]
-        raise CannotPay(
-            f"{wish.method_id} is {found['availability'].lower()}" + (f": {reason['message']}" if reason else "")
-        )
-    return found
+def _method(methods: list[dict[str, Any]], choice: PaymentChoice) -> dict[str, Any]:
+    if choice.method_id is None:
+        usable = [
+            method
+            for method in methods
+            if method["availability"] == "AVAILABLE" and not _missing_fields(method, choice)
+        ]
+        if not usable:
+            raise CannotPay("no payment method is available")
+        return next((method for method in usable if _needs_given_field(method, choice)), usable[0])
+    named = next((method for method in methods if method["method_id"] == choice.method_id), None)
+    if named is None:
+        offered = ", ".join(method["method_id"] for method in methods)
+        raise CannotPay(f"there is no payment method {choice.method_id!r}; the offered methods are {offered}")
+    if named["amount"] is None or named["availability"] != "AVAILABLE":
+        reason = f": {named['reason']['message']}" if named["reason"] else ""
+        raise CannotPay(f"{choice.method_id} is {named['availability'].lower()}{reason}")
+    return named
 
 
-def _option(method: dict[str, Any], wish: PaymentChoice) -> dict[str, Any] | None:
-    """The one that is wished for, else the first that is available where there has to be one."""
+def _option(method: dict[str, Any], choice: PaymentChoice) -> dict[str, Any] | None:
+    """The option of the choice, else the first available one where the method needs one."""
     options: list[dict[str, Any]] = method["options"]
-    usable = [one for one in options if one["availability"] == "AVAILABLE"]
-    if wish.option_id is None:
+    usable = [option for option in options if option["availability"] == "AVAILABLE"]
+    if choice.option_id is None:
         return usable[0] if usable and "option_id" in method["required_fields"] else None
-    found = next((one for one in usable if one["option_id"] == wish.option_id), None)
-    if found is None:
-        raise CannotPay(f"{method['method_id']} has no option {wish.option_id!r} that is available; there are "
-                    f"{', '.join(one['option_id'] for one in usable) or 'none'}")  # fmt: skip
-    return found
+    named = next((option for option in usable if option["option_id"] == choice.option_id), None)
+    if named is None:
+        available = ", ".join(option["option_id"] for option in usable) or "none"
+        raise CannotPay(
+            f"{method['method_id']} has no available option {choice.option_id!r}; the available options are {available}"
+        )
+    return named
 
 
-def _takes(method: dict[str, Any], wish: PaymentChoice) -> bool:
-    """Whether something that the payer brings is for this way: then it is this way that they mean."""
-    return any(name in _EXAMPLES and getattr(wish, name) is not None for name in method["required_fields"])
+def _needs_given_field(method: dict[str, Any], choice: PaymentChoice) -> bool:
+    """Whether the payer brings something that only this method needs, and so means this method."""
+    return any(name in _FIELD_HINTS and getattr(choice, name) is not None for name in method["required_fields"])
 
 
-def _lacking(method: dict[str, Any], wish: PaymentChoice) -> list[str]:
-    """What this way takes from the payer that no consultation knows, and that is not there."""
-    return [name for name in method["required_fields"] if name in _EXAMPLES and getattr(wish, name) is None]
+def _missing_fields(method: dict[str, Any], choice: PaymentChoice) -> list[str]:
+    """The fields that the method needs from the payer and the choice does not have."""
+    return [name for name in method["required_fields"] if name in _FIELD_HINTS and getattr(choice, name) is None]
 
 
-# What is not in a consultation, and what the sandbox takes for it.
-_EXAMPLES = {
-    "card_token": "the card's token from a vault. At the sandbox any will do; tok_3ds_1 goes over its bank's page, tok_declined_1 fails",
-    "auth_code": "the code on the payer's phone. At the sandbox 2800000000000001 will do; one that ends in 8 or 9 lets the payer think",
-    "return_url": "where the payer comes back to",
+# Fields that no consultation knows, and what the sandbox accepts for each.
+_FIELD_HINTS = {
+    "card_token": "the card's token from a vault. The sandbox accepts any;"
+    " tok_3ds_1 goes through the bank's page, tok_declined_1 fails",
+    "auth_code": "the code on the payer's phone. The sandbox accepts 2800000000000001;"
+    " for a code that ends in 8 or 9 the payer confirms later",
+    "return_url": "the address to which the payer returns",
 }
 
 
-def _shows_else(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether a payer would see a difference."""
-    return any(before[name] != now[name] for name in ("status", "message", "next_action", "challenge"))
+def _visibly_changed(before: dict[str, Any], payment: dict[str, Any]) -> bool:
+    return any(before[name] != payment[name] for name in ("status", "message", "next_action", "challenge"))

@@ -1,25 +1,25 @@
-"""Pays at a running service and prints it, step by step: for the command line and the demonstration."""
+"""Pays at a running service and prints each step, for the command line and the demonstration."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from secrets import token_urlsafe
 from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.text import Text
+from rich.console import Console
 
 from cashier.cli import consultation_printer, payment_printer, service_client
-from cashier.cli.payer import ChosenMethod, CannotPay, Payer, Step, PaymentChoice, choose, follow
-from cashier.cli.payer import pay as pay_at
+from cashier.cli.layout import write
+from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice, Step, choose, follow
+from cashier.cli.payer import pay as submit_and_follow
 from cashier.cli.service_client import ServiceReply
 from cashier.domain.payment_state import FINAL
 
-# The provers whose answer is not to be seen on the screen.
+# Challenges whose answer must not appear on the screen.
 _HIDDEN = frozenset({"PASSWORD"})
 
 
@@ -28,7 +28,7 @@ def new_key() -> str:
 
 
 class StepPrinter:
-    """Prints every step as it comes, and knows the payment as it was last."""
+    """Prints each step as it happens. `payment` is the payment as last printed."""
 
     def __init__(self, console: Console, url: str) -> None:
         self.payment: dict[str, Any] | None = None
@@ -36,87 +36,91 @@ class StepPrinter:
         self._url = url
 
     def __call__(self, step: Step) -> None:
-        self._print(payment_printer.step_lines(step.asked, step.told, self.payment))
-        if "code" not in step.told.body:
-            self.payment = step.told.body
+        write(self._console, payment_printer.step_lines(step.action, step.reply, self.payment, self._console.width))
+        if "code" not in step.reply.body:
+            self.payment = step.reply.body
 
-    def left(self) -> None:
-        """Says how to go on, where it is not over."""
+    def print_resume_hint(self) -> None:
+        """Print how to continue, unless the payment is final."""
         if self.payment is not None and self.payment["status"] not in FINAL:
-            self._print(payment_printer.resume_hint(self.payment, self._url))
-
-    def _print(self, lines: Iterable[RenderableType]) -> None:
-        for line in lines:
-            self._console.print(line, soft_wrap=isinstance(line, Text))
+            write(self._console, payment_printer.resume_lines(self.payment, self._url, self._console.width))
 
 
-async def consult_and_choose(console: Console, url: str, request: dict[str, Any], wish: PaymentChoice) -> ChosenMethod | ServiceReply:
-    """Consult and choose; the problem where there is no answer to choose from. Raises `CannotPay`, `NoAnswer`."""
+async def consult_and_choose(
+    console: Console, url: str, request: dict[str, Any], choice: PaymentChoice
+) -> ChosenMethod | ServiceReply:
+    """Consult and choose a method; the problem where there is no consultation.
+
+    Raises `CannotPay` and `RequestFailed`.
+    """
     answer, took_ms, _ = await service_client.consult(url, request)
     if "code" in answer:
-        console.print(consultation_printer.problem(answer))
+        write(console, consultation_printer.problem_lines(answer, console.width))
         return ServiceReply(answer["status"], answer, took_ms)
     console.print()
-    console.print(payment_printer.consulted(answer, took_ms))
-    return choose(request, answer, wish)
+    write(console, payment_printer.consulted_line(answer, took_ms, console.width))
+    return choose(request, answer, choice)
 
 
-async def pay(console: Console, url: str, found: ChosenMethod, key: str, payer: Payer) -> ServiceReply:
-    """Submit, and follow to the end. The last thing that was said. Raises `NoAnswer`, and `CannotPay` where a challenge is not answered."""
-    console.print(payment_printer.chosen(found, key))
-    with _printing(console, url) as printed:
+async def pay(console: Console, url: str, chosen: ChosenMethod, key: str, payer: Payer) -> ServiceReply:
+    """Submit, and follow to the end; the last reply.
+
+    Raises `RequestFailed`, and `CannotPay` where a challenge stays without an answer.
+    """
+    write(console, payment_printer.chosen_lines(chosen, key, console.width))
+    with _printing(console, url) as printer:
         async with service_client.payments_client(url) as payments:
-            return await pay_at(payments, found.body, key, payer, printed)
+            return await submit_and_follow(payments, chosen.body, key, payer, printer)
 
 
 async def consult_and_pay(
-    console: Console, url: str, request: dict[str, Any], wish: PaymentChoice, key: str, payer: Payer
+    console: Console, url: str, request: dict[str, Any], choice: PaymentChoice, key: str, payer: Payer
 ) -> ServiceReply:
-    found = await consult_and_choose(console, url, request, wish)
-    return found if isinstance(found, ServiceReply) else await pay(console, url, found, key, payer)
+    chosen = await consult_and_choose(console, url, request, choice)
+    return chosen if isinstance(chosen, ServiceReply) else await pay(console, url, chosen, key, payer)
 
 
 async def resume(console: Console, url: str, payment_id: str, token: str, cancel: bool, payer: Payer) -> ServiceReply:
-    """Go on with a payment that was begun elsewhere, or ask for its end, and follow it to the last word. Raises as `pay` does."""
-    with _printing(console, url) as printed:
+    """Follow an existing payment to its end; `cancel` it first. Raises as `pay` does."""
+    with _printing(console, url) as printer:
         async with service_client.payments_client(url) as payments:
-            told = await (payments.cancel(payment_id, token) if cancel else payments.look(payment_id, token))
-            printed(Step("cancel" if cancel else "look", told))
-            return await follow(payments, told, payer, printed)
+            reply = await (payments.cancel(payment_id, token) if cancel else payments.status(payment_id, token))
+            printer(Step("cancel" if cancel else "status", reply))
+            return await follow(payments, reply, payer, printer)
 
 
 @contextmanager
 def _printing(console: Console, url: str) -> Iterator[StepPrinter]:
-    printed = StepPrinter(console, url)
+    printer = StepPrinter(console, url)
     try:
-        yield printed
+        yield printer
     except (asyncio.CancelledError, KeyboardInterrupt, service_client.RequestFailed):
-        printed.left()
+        printer.print_resume_hint()
         raise
     else:
-        printed.left()
+        printer.print_resume_hint()
 
 
 def challenge_answerer(otp: str | None) -> Callable[[dict[str, Any]], str]:
-    """Answers a challenge with what was given, else by asking whoever sits at the terminal. Raises `CannotPay` where nobody does."""
+    """Answers challenges with `otp`, else by a prompt. Raises `CannotPay` without a terminal."""
 
-    def prove(challenge: dict[str, Any]) -> str:
+    def answer(challenge: dict[str, Any]) -> str:
         if otp is not None:
             return otp
         if not sys.stdin.isatty():
-            raise CannotPay(f"{challenge['type']} asks for an answer: give it with --otp")
+            raise CannotPay(f"{challenge['type']} needs an answer: give it with --otp")
         console = Console(stderr=True, highlight=False)
-        with _interruptible():
+        with _interruptible_prompt():
             return console.input(
                 f"    {challenge['type']} {challenge['render_value']}: ", password=challenge["type"] in _HIDDEN
             ).strip()
 
-    return prove
+    return answer
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends what waits for a person. The event loop's own way of it would wait for the next key first."""
+def _interruptible_prompt() -> Iterator[None]:
+    """Let Ctrl-C end a prompt at once; the event loop's handler waits for the next key."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

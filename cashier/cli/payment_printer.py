@@ -1,6 +1,7 @@
-"""What people see of a payment in a terminal: what was chosen and what it costs, and one line for each step, with what is to be done next.
+"""Payments as lines for a terminal: the chosen method with its price, and each step.
 
-Works on what came over the wire. Nothing here asks anybody anything.
+Reads the JSON of the responses. An address, a command or a payload is never wrapped, so that it can
+be copied.
 """
 
 from __future__ import annotations
@@ -10,15 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.padding import Padding
-from rich.table import Table
+from rich.cells import cell_len
 from rich.text import Text
 
-from cashier.cli.consultation_printer import major, money, problem
-from cashier.cli.payer import Chosen
-from cashier.cli.service_client import Told
+from cashier.cli.consultation_printer import amount_text, money_text, problem_lines
+from cashier.cli.layout import command, one_line, paragraph
+from cashier.cli.payer import ChosenMethod
+from cashier.cli.service_client import ServiceReply
 
 _COLOURS = {
     "SUCCEEDED": "bold green",
@@ -29,96 +28,95 @@ _COLOURS = {
     "CLOSED": "bold red",
     "CLOSED_REFUNDING": "bold red",
 }
-_MARGIN = (0, 1, 0, 1)
-_INDENT = (0, 1, 0, 4)
+_INDENT = 4
+_STATUS_WIDTH = max(map(len, _COLOURS))
 
 
-def consulted(answer: dict[str, Any], took_ms: float) -> RenderableType:
-    ways = answer["methods"]
-    usable = sum(way["availability"] == "AVAILABLE" for way in ways)
-    return _line(
-        "consult",
-        200,
-        "",
-        took_ms,
-        f"{usable} of {len(ways)} ways to pay are available" if ways else "nothing can be paid",
-    )
+def consulted_line(answer: dict[str, Any], took_ms: float, width: int) -> Iterator[Text]:
+    methods = answer["methods"]
+    available = sum(method["availability"] == "AVAILABLE" for method in methods)
+    text = f"{available} of {len(methods)} methods available" if methods else "nothing can be paid"
+    return _step_line("consult", 200, "", took_ms, text, width)
 
 
-def chosen(found: Chosen, key: str) -> RenderableType:
-    """The way to pay, the sum it comes to, and the key under which it is submitted."""
-    method, body = found.method, found.body
-    option = f", {escape(body['option_id'])}" if "option_id" in body else ""
-    lines = [f"[bold]{escape(method['title'])}[/]  [dim]{escape(method['method_id'])}{option}[/]", sum_of(found.amount)]
+def chosen_lines(chosen: ChosenMethod, key: str, width: int) -> Iterator[Text]:
+    """The payment method, its price, and the idempotency key of the submit."""
+    method, body = chosen.method, chosen.body
+    option = f", {body['option_id']}" if "option_id" in body else ""
+    title = (one_line(method["title"]), "bold")
+    yield from paragraph(Text.assemble(title, (f"  {method['method_id']}{option}", "dim")), width, _INDENT, 2)
+    yield from paragraph(price_breakdown(chosen.amount), width, _INDENT, 2)
     if method["legs"] and not option:
-        lines.append("from " + " and ".join(f"{escape(leg['id'])} {major(leg['amount'])}" for leg in method["legs"]))
-    lines.append(f"[dim]Idempotency-Key {escape(key)}[/]")
-    return Padding(Group(*lines), _INDENT)
+        legs = " and ".join(f"{leg['id']} {amount_text(leg['amount'])}" for leg in method["legs"])
+        yield from paragraph(Text(f"from {legs}"), width, _INDENT, 2)
+    yield from paragraph(Text(f"Idempotency-Key {key}", style="dim"), width, _INDENT, 2)
 
 
-def sum_of(amount: dict[str, Any]) -> str:
+def price_breakdown(amount: dict[str, Any]) -> Text:
     """`128.00 − 10.00 + 1.18 fee = 119.18 CNY`."""
-    parts = [major(amount["order"])] + [f"− {major(discount['amount'])}" for discount in amount["discounts"]]
+    parts = [amount_text(amount["order"])] + [
+        f"− {amount_text(discount['amount'])}" for discount in amount["discounts"]
+    ]
     if amount["fee"]["value"]:
-        parts.append(f"+ {major(amount['fee'])} fee")
-    return f"{' '.join(parts)} = [bold]{money(amount['payable'])}[/]"
+        parts.append(f"+ {amount_text(amount['fee'])} fee")
+    return Text.assemble(f"{' '.join(parts)} = ", (money_text(amount["payable"]), "bold"))
 
 
-def step(asked: str, told: Told, before: dict[str, Any] | None) -> Iterator[RenderableType]:
-    """What was asked, what was said, and what of it is new since `before`, the payment as it was shown last.
-
-    A `Text` among it is to be printed whole, however long it is: it may be an address or a command that somebody copies.
-    """
-    body, known = told.body, before or {}
+def step_lines(action: str, reply: ServiceReply, before: dict[str, Any] | None, width: int) -> Iterator[Text]:
+    """One request and its reply, with what changed since `before`, the payment as last printed."""
+    body, known = reply.body, before or {}
     if "code" in body:
-        yield _line(asked, told.status, "", told.took_ms, "")
-        yield problem(body)
+        yield from _step_line(action, reply.status, "", reply.took_ms, "", width)
+        yield from problem_lines(body, width)
         return
-    yield _line(asked, told.status, body["status"], told.took_ms, body["message"]["text"])
+    yield from _step_line(action, reply.status, body["status"], reply.took_ms, one_line(body["message"]["text"]), width)
     if body["route"] and body["route"] != known.get("route"):
-        yield _detail(_route(body["route"]), "dim")
+        yield from paragraph(Text(_route(body["route"]), style="dim"), width, _INDENT, 2)
     if body["challenge"] and body["challenge"] != known.get("challenge"):
-        yield _detail(_challenge(body["challenge"]))
+        yield from paragraph(Text(_challenge(body["challenge"]), style="cyan"), width, _INDENT, 2)
     if body["next_action"] and body["next_action"] != known.get("next_action"):
-        yield from (_detail(line) for line in _action(body["next_action"]))
+        yield from _next_action_lines(body["next_action"], width)
 
 
-def _line(asked: str, status: int, state: str, took_ms: float, text: str) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    for width in (9, 3, 16):
-        table.add_column(width=width)
-    table.add_column(width=9, justify="right")
-    table.add_column()
+def _step_line(action: str, status: int, state: str, took_ms: float, text: str, width: int) -> Iterator[Text]:
+    """The columns of a step. A text that does not fit beside them goes below."""
     took = f"{took_ms:.1f} ms" if took_ms < 1000 else f"{took_ms / 1000:.1f} s"
-    style = "red" if status >= 400 else "dim"
-    table.add_row(
-        asked,
-        Text(str(status), style=style),
-        Text(state, style=_COLOURS.get(state, "")),
-        Text(took, style="dim"),
-        Text(text),
+    line = Text.assemble(
+        f" {action:<9}  ",
+        (str(status), "red" if status >= 400 else "dim"),
+        "  ",
+        (f"{state:<{_STATUS_WIDTH}}", _COLOURS.get(state, "")),
+        (f"  {took:>9}", "dim"),
     )
-    return Padding(table, _MARGIN)
-
-
-def _detail(line: str, style: str = "cyan") -> Text:
-    return Text(f"    {line}", style=style)
+    if cell_len(line.plain) + 2 + cell_len(text) <= width:
+        line.append(f"  {text}" if text else "")
+        yield line
+    else:
+        yield line
+        yield from paragraph(Text(text), width, _INDENT)
 
 
 def _route(route: dict[str, Any]) -> str:
-    others = route.get("alternatives") or ()
-    over = f" → {route['channel_id']}" if route.get("channel_id") else ""
-    return f"route {route['rule']}{over}" + (f", else {', '.join(others)}" if others else "")
+    alternatives = route.get("alternatives") or ()
+    channel = f" → {route['channel_id']}" if route.get("channel_id") else ""
+    return f"route {route['rule']}{channel}" + (f", else {', '.join(alternatives)}" if alternatives else "")
 
 
 def _challenge(challenge: dict[str, Any]) -> str:
     left = challenge["attempts_left"]
-    answers = f"{left} answer{'' if left == 1 else 's'} left"
-    return f"{challenge['type']}  {challenge['render_value']}  {answers}, until {_time(challenge['expires_at'])}"
+    attempts = f"{left} attempt{'' if left == 1 else 's'} left"
+    return f"{challenge['type']}  {challenge['render_value']}  {attempts}, until {_time(challenge['expires_at'])}"
 
 
-def _action(action: dict[str, Any]) -> Iterator[str]:
-    """What the payer, or the caller, has to do, in a line or two. Addresses stand alone, so that they can be clicked or copied."""
+def _next_action_lines(action: dict[str, Any], width: int) -> Iterator[Text]:
+    """What to do next: a sentence, then addresses and codes on lines of their own."""
+    sentence, *whole = _next_action(action)
+    yield from paragraph(Text(sentence, style="cyan"), width, _INDENT, 2)
+    for text in whole:
+        yield Text(f"{' ' * _INDENT}{text}", style="cyan")
+
+
+def _next_action(action: dict[str, Any]) -> Iterator[str]:
     match action["type"]:
         case "REDIRECT":
             fields = f" with {', '.join(action['fields'])}" if action.get("fields") else ""
@@ -134,24 +132,27 @@ def _action(action: dict[str, Any]) -> Iterator[str]:
             if action.get("instructions_url"):
                 yield str(action["instructions_url"])
         case "DISPLAY_VA":
-            to = f"{action['bank']} {action['account_no']} ({action['account_name']})"
-            yield f"transfer {money(action['amount'])} to {to}, until {_time(action['expires_at'])}"
+            account = f"{action['bank']} {action['account_no']} ({action['account_name']})"
+            yield f"transfer {money_text(action['amount'])} to {account}, until {_time(action['expires_at'])}"
         case "AWAIT":
-            yield f"nothing to do; it is looked at again until {_time(action['until'])}"
+            yield f"nothing to do; the status is polled until {_time(action['until'])}"
         case _:
-            yield f"for the provider's own software: {msgspec.json.encode(action.get('payload', action)).decode()}"
+            yield "pass to the provider's SDK:"
+            yield msgspec.json.encode(action.get("payload", action)).decode()
 
 
-def _time(told: str) -> str:
-    """An instant as the clock on the wall shows it; with its day where that is another."""
-    at = datetime.fromisoformat(told).astimezone()
-    return f"{at:%H:%M:%S}" if at.date() == datetime.now(UTC).astimezone().date() else f"{at:%Y-%m-%d %H:%M}"
+def _time(timestamp: str) -> str:
+    """Local time of day; with the date where it is not today."""
+    at = datetime.fromisoformat(timestamp).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return f"{at:%H:%M:%S}" if at.date() == today else f"{at:%Y-%m-%d %H:%M}"
 
 
-def left(payment: dict[str, Any], url: str) -> Iterator[RenderableType]:
-    """How to go on with a payment that nobody waits for any more. A `Text` as in `step`."""
-    state = f"[{_COLOURS[payment['status']]}]{payment['status']}[/]"
-    yield Padding(
-        f"{state}, and nobody waits for it here any more. To go on with it, or with --cancel to end it:", (1, 1, 0, 1)
-    )
-    yield Text(f"    cashier payment {payment['payment_id']} --url {url} --token {payment['payment_token']}")
+def resume_lines(payment: dict[str, Any], url: str, width: int) -> Iterator[Text]:
+    """A command that continues a payment which is not final."""
+    state = (payment["status"], _COLOURS[payment["status"]])
+    text = Text.assemble(state, ", and not final. To follow it, or to end it with --cancel:")
+    yield Text()
+    yield from paragraph(text, width, 1)
+    payment_id, token = payment["payment_id"], payment["payment_token"]
+    yield from command([f"cashier payment {payment_id}", f"--url {url}", f"--token {token}"], width, _INDENT)

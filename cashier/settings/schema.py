@@ -1,4 +1,7 @@
-"""Settings schema: the shape of `cashier.toml`. A settings struct lives beside its user; here they only meet."""
+"""Settings schema: the shape of `cashier.toml`. Each settings struct lives beside its user.
+
+Every key is documented in `config/README.md`.
+"""
 
 from __future__ import annotations
 
@@ -24,33 +27,42 @@ from cashier.web.server import ServerSettings
 from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
 
-# What takes payments: all three, or none, and then this is for consultations only.
+# The services that take payments: all three or none. Without them the service only consults.
 SERVICES = ("risk", "engine", "acquirer")
 
 
 class TokenSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[tokens]`. The first secret signs, all verify; each has at least 32 bytes. `ttl_s`: how long an offer can be compared with."""
+    """`[tokens]`. The first secret signs, all verify; each has at least 32 bytes.
+
+    `ttl_s`: lifetime of a consult token.
+    """
 
     secrets: tuple[str, ...] = ()
     ttl_s: Annotated[int, Meta(ge=10, le=86_400)] = 900
 
 
 class CachingSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[cache]`. `l1_entries`: how many answers each worker keeps, of all sources together; one takes about 3.5 kB. `shared`: a Valkey or
-    Redis that all workers share, `redis://host:port/0`; without one each has its own answers only."""
+    """`[cache]`. `l1_entries`: answers kept per worker, all sources together; each about 3.5 kB.
+
+    `shared`: a Valkey or Redis that all workers share, `redis://host:port/0`; empty: each worker
+    has only its own cache.
+    """
 
     l1_entries: Annotated[int, Meta(ge=1)] = 50_000
     shared: str = ""
 
 
 class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sources.NAME]`. `url`: one address or several of the same service; with transport `local` a function, `package.module:name`.
+    """`[sources.NAME]`. `url`: one address or several; for transport `local`
+    `package.module:function`.
 
-    `timeout_ms`: where it is absent, the plan's own. `adapter`: an object or module with `request` and `parse`, for another shape than
-    the contract's, `package.module` or `package.module:name`. `http1` and `aiohttp`: connections and their bounds, for that transport.
+    `timeout_ms`: None takes the source table's default. `adapter`: `package.module` or
+    `package.module:name` with the functions `request` and `parse`, for a service of another shape.
+    `http1` and `aiohttp`: settings of that transport.
 
-    The mechanisms, each as it is by default, with other numbers, or `false`: `cache` (where absent, the plan's own), `hedge`, `retry`,
-    `breaker`, `limiter`, `adaptive_timeout`, `late` (answers that nobody waits for run on a while). `batch` needs a path.
+    Each mechanism takes true for its defaults, a table for other numbers, or false: `cache` (true:
+    the source table's ages), `hedge`, `retry`, `breaker`, `limiter`, `adaptive_timeout`, `late` (a
+    call runs on after its timeout and fills the cache). `batch` is off without a table.
     """
 
     url: str | tuple[str, ...]
@@ -74,10 +86,11 @@ class SourceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`: what takes payments. How long each is waited for is in `[accept]`.
+    """`[sources.risk]`, `[sources.engine]`, `[sources.acquirer]`. Their timeouts are in `[accept]`.
 
-    `url`, `transport`, `http1` and `aiohttp` as of a source; with transport `local` a function that takes a request and returns a response
-    (`cashier.wire.in_process`). `tries`: how often a look-up is made; what moves money, and what risk is asked, is never sent twice.
+    `url`, `transport`, `http1` and `aiohttp` as in `SourceSettings`; a function of transport
+    `local` takes a request and returns a response (`cashier.wire.in_process`). `tries`: retries of
+    look-ups; a submit and a risk decision are sent once.
     """
 
     url: str | tuple[str, ...]
@@ -92,7 +105,7 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sources]`: the eight of a consultation, and the three that take payments. The latter come together, or not at all."""
+    """`[sources]`: eight sources of a consultation, three services that take payments."""
 
     order: SourceSettings | None = None
     merchant: SourceSettings | None = None
@@ -107,14 +120,14 @@ class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
     acquirer: ServiceSettings | None = None
 
     def __getitem__(self, name: str) -> SourceSettings | None:
-        """One of the eight."""
-        found: SourceSettings | None = getattr(self, name)
-        return found
+        """The settings of one of the eight sources."""
+        settings: SourceSettings | None = getattr(self, name)
+        return settings
 
     def service(self, name: str) -> ServiceSettings | None:
-        """One of the three."""
-        found: ServiceSettings | None = getattr(self, name)
-        return found
+        """The settings of one of the three services."""
+        settings: ServiceSettings | None = getattr(self, name)
+        return settings
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +144,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Configuration(Struct, frozen=True):
-    """All that the wiring needs: the settings, what is offered and in which words, how it is ranked and how payments are routed. `source`:
-    where it came from."""
+    """Everything that the wiring needs. `source`: the file, for error texts."""
 
     source: str
     settings: Settings
@@ -142,7 +154,7 @@ class Configuration(Struct, frozen=True):
 
 
 class ConfigurationError(Exception):
-    """A configuration that does not start. `faults`: one sentence each, with file, key and remedy."""
+    """A configuration with faults. `faults`: one sentence each, with file, key and remedy."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -150,42 +162,45 @@ class ConfigurationError(Exception):
 
 
 def settings_faults(settings: Settings) -> Iterator[str]:
+    """The contradictions between keys that no single type excludes."""
     consult = settings.consult
     yield from auth_faults(settings.auth, settings.server.host)
     deadline = f"deadline_ms = {consult.deadline_ms}"
     if consult.reserve_ms >= consult.deadline_ms:
-        yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; it is for our own work, 2 is usual"
+        yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; lower it, 3 is the default"
     if consult.deadline_ms > consult.max_deadline_ms:
         yield f"[consult] {deadline} is above max_deadline_ms = {consult.max_deadline_ms}; raise that or lower this"
     yield from shed_faults(settings.shed)
     for name in SourcesSettings.__struct_fields__:
-        service = name in SERVICES
-        found: SourceSettings | ServiceSettings | None = (
-            settings.sources.service(name) if service else settings.sources[name]
+        source: SourceSettings | ServiceSettings | None = (
+            settings.sources.service(name) if name in SERVICES else settings.sources[name]
         )
-        if found is not None:
-            yield from _address_faults(name, found)
-        if isinstance(found, SourceSettings):
-            yield from _source_faults(name, found)
+        if source is not None:
+            yield from _address_faults(name, source)
+        if isinstance(source, SourceSettings):
+            yield from _source_faults(name, source)
     risk = settings.sources.risk
     if risk is not None and risk.tries != RetrySettings():
-        yield "[sources.risk] tries: risk is never asked twice by itself; leave it out"
+        yield "[sources.risk] tries: a risk decision is never retried; remove the key"
 
 
-def _address_faults(name: str, found: SourceSettings | ServiceSettings) -> Iterator[str]:
-    if not found.urls:
+def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iterator[str]:
+    if not source.urls:
         yield f"[sources.{name}] url names no address"
         return
     for transport in ("http1", "aiohttp"):
-        if found.transport != transport and getattr(found, transport) is not None:
-            yield f'[sources.{name}.{transport}] is for transport = "{transport}", but this source has "{found.transport}"'
-    adapted = isinstance(found, SourceSettings) and found.adapter is not None
-    if found.transport == "local" and (adapted or len(found.urls) > 1 or ":" not in found.urls[0]):
+        if source.transport != transport and getattr(source, transport) is not None:
+            yield (
+                f'[sources.{name}.{transport}] is for transport = "{transport}",'
+                f' but this source has "{source.transport}"'
+            )
+    adapted = isinstance(source, SourceSettings) and source.adapter is not None
+    if source.transport == "local" and (adapted or len(source.urls) > 1 or ":" not in source.urls[0]):
         yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
 
 
-def _source_faults(name: str, found: SourceSettings) -> Iterator[str]:
-    if isinstance(found.cache, CacheSettings):
-        yield from (f"[sources.{name}] cache: {fault}" for fault in found.cache.faults())
-    if found.transport == "local" and found.batch:
-        yield f'[sources.{name}] batch is for sources on a wire, but this one has transport = "local"'
+def _source_faults(name: str, source: SourceSettings) -> Iterator[str]:
+    if isinstance(source.cache, CacheSettings):
+        yield from (f"[sources.{name}] cache: {fault}" for fault in source.cache.faults())
+    if source.transport == "local" and source.batch:
+        yield f'[sources.{name}] batch needs a network transport, but this source has transport = "local"'

@@ -1,7 +1,8 @@
-"""The command line as a person meets it: real processes, what they print, and how they end."""
+"""The command line as real processes: their output and their exit status."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import signal
@@ -12,14 +13,15 @@ from typing import Any
 
 import pytest
 
+import cashier
 from tests.support.command_processes import configured, running
 from tests.support.forked_commands import Run, commands
 
 
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
-    with commands() as found:
-        yield found
+    with commands() as run_command:
+        yield run_command
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: Run, number: int) -> None:
+def test_the_demonstration_serves_until_a_signal_and_leaves_nothing(run: Run, number: int) -> None:
     with running("demo", "--weather", "still") as command:
         url = command.address("service")
         assert run("consult", "--url", url, "--case", "japanese_shop")[0] == 0
@@ -61,7 +63,7 @@ def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: 
         assert status in (0, -number, 128 + number)
 
 
-def test_what_the_demonstration_says_to_try_next_can_be_tried(run: Run) -> None:
+def test_the_commands_that_the_demonstration_suggests_work(run: Run) -> None:
     with running("demo", "--weather", "still") as command:
         sandbox = command.address("sandbox")
         commands = []
@@ -81,7 +83,7 @@ def test_what_the_demonstration_says_to_try_next_can_be_tried(run: Run) -> None:
 
 
 def paid_at_the_bank(words: list[str]) -> tuple[int, str, str]:
-    """The payer opens the page that is printed, and presses Pay."""
+    """Run a payment, open the printed page and press Pay."""
     with running(*words) as command:
         page = command.address(" ").replace(" ", "")
         with urllib.request.urlopen(page, data=b"choice=pay") as answer:
@@ -112,25 +114,25 @@ def test_a_hanging_source_leaves_its_methods_undetermined_and_the_answer_comes(
     assert (answer["degraded"], answer["methods"][0]["availability"]) == (False, "AVAILABLE")
 
 
-def test_answers_are_shown_as_they_get_better(run: Run, sandbox: str, service: str) -> None:
+def test_a_stream_shows_each_answer_as_it_improves(run: Run, sandbox: str, service: str) -> None:
     try:
         assert run("weather", "quota", "hang", "--url", sandbox)[0] == 0
         status, out, err = run("consult", "--url", service, "--case", "chinese_shop", "--stream")
     finally:
         assert run("weather", "restore", "--url", sandbox)[0] == 0
     assert (status, err) == (0, "")
-    assert re.search(r"\+\d+ ms  answer 1: 0 ways available, \d+ undetermined \(waiting for .*quota.*\)\n", out)
-    assert re.search(r"\+\d+ ms  answer \d: 0 ways available, \d+ undetermined\n *\+\d+ ms  end: deadline\n", out)
+    assert re.search(r"\+\d+ ms  answer 1: 0 available, \d+ undetermined \(waiting for .*quota.*\)\n", out)
+    assert re.search(r"\+\d+ ms  answer \d: 0 available, \d+ undetermined\n *\+\d+ ms  end: deadline\n", out)
     assert re.search(r"quota\s+gating\s+━+.*TIMEOUT", out)
 
 
-def test_a_question_that_has_no_answers_is_a_problem_however_it_is_asked(run: Run, service: str) -> None:
+def test_a_stream_that_cannot_start_shows_the_problem(run: Run, service: str) -> None:
     status, out, err = run("consult", "--url", service, "--case", "order_unknown", "--stream")
     assert (status, err) == (1, "")
     assert "404 ORDER_UNKNOWN" in out
 
 
-def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
+def test_an_order_can_be_named_by_its_ids(run: Run, service: str) -> None:
     words = (
         "--order-id",
         "o_1001",
@@ -149,7 +151,7 @@ def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
         (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
@@ -157,48 +159,54 @@ def test_an_order_can_be_named_by_hand(run: Run, service: str) -> None:
             ("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"),
             "no answer from http://127.0.0.1:1",
         ),
-        (("consult", "--case", "order_paid", "--stream", "--json"), "two ways to show it"),
+        (
+            ("consult", "--case", "order_paid", "--stream", "--json"),
+            "--json and --stream exclude each other: choose one",
+        ),
         (("consult", "--case", "nope"), "there is no case 'nope'; `cashier cases` lists them"),
         (
             ("consult", "--case", "order_paid", "--amount", "12"),
-            "--amount '12' is not an amount; CNY:12800 would be one",
+            "--amount '12' is not an amount; an example is CNY:12800",
         ),
         (("demo", "--case", "nope"), "there is no case 'nope'"),
         (("demo", "--weather", "sunny"), "sunny"),
         (("sandbox", "--weather", "calmer"), "calm"),
         (("serve", "--config", "nope.toml"), "nope.toml: there is no such file"),
         (("check", "--config", "README.md"), "README.md: is not TOML"),
-        (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
+        (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" admits every caller on 0.0.0.0'),
     ],
 )
-def test_a_mistake_ends_in_one_clear_line(run: Run, words: tuple[str, ...], said: str) -> None:
+def test_a_mistake_ends_in_one_clear_line(run: Run, words: tuple[str, ...], message: str) -> None:
     status, out, err = run(*words)
     assert status == 1
-    assert said in err
+    assert message in err
     assert "Traceback" not in out + err
 
 
-def test_a_port_that_is_taken_is_said(run: Run, sandbox: str) -> None:
+def test_a_port_in_use_is_reported(run: Run, sandbox: str) -> None:
     status, out, err = run("sandbox", "--port", sandbox.rpartition(":")[2])
     assert status == 1
     assert "address already in use" in err
     assert "Traceback" not in out + err
 
 
-def test_a_bad_question_is_shown_field_by_field(run: Run, service: str) -> None:
+def test_an_invalid_request_is_reported_field_by_field(run: Run, service: str) -> None:
     status, out, _ = run("consult", "--url", service, "--order-id", "a b", "--user-id", "u_1", "--merchant-id", "m_1")
     assert status == 1
     assert "422 INVALID" in out
     assert "order_id" in out
 
 
-def test_a_configuration_is_proved_and_its_plan_shown(run: Run) -> None:
+def test_a_configuration_is_checked_and_its_plan_printed(run: Run) -> None:
     status, out, _ = run("check", "--config", "config/cashier.toml")
     assert status == 0
     assert "config/cashier.toml is good." in out
-    assert "the fan-out of a consultation has ended after 147 ms" in out
-    assert "It makes at most 8 calls, and 16 where" in out
-    assert "A submit looks at the engine (2000 ms at most), asks the eight at once and from no cache (1000 ms)," in out
+    assert "The fan-out of a consultation ends after 147 ms at the latest" in out
+    assert "It makes 8 calls, and at most 16 with a hedge or a retry of each." in out
+    assert (
+        "A submit looks the payment up at the engine (at most 2000 ms), asks the eight sources again without cache (1000 ms),"
+        in out
+    )
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
 
@@ -207,6 +215,11 @@ def test_the_cases_are_listed(run: Run) -> None:
     out = run("cases")[1]
     assert "chinese_shop" in out
     assert "order_user_mismatch" in out
+
+
+def test_the_version_is_that_of_the_package(run: Run) -> None:
+    assert run("--version") == (0, f"cashier {cashier.__version__}\n", "")
+    assert cashier.__version__ == importlib.metadata.version("cashier")
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -224,5 +237,5 @@ def test_workers_end_with_the_supervisor_that_was_killed(run: Run, config: Path)
         url = command.address("Serving on")
         assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 0
         command.process.kill()
-        command.wait()  # until nobody holds its output any more
+        command.wait()  # until the last worker closes the output
         assert run("consult", "--url", url, "--case", "chinese_shop")[0] == 1

@@ -1,4 +1,7 @@
-"""Paying from the command line, at a service and a sandbox that are real processes. The commands themselves run here."""
+"""Payments from the command line, against a service and a sandbox as real processes.
+
+The commands themselves run in this process.
+"""
 
 from __future__ import annotations
 
@@ -45,41 +48,39 @@ def ledger(sandbox: str) -> Any:
 
 def paid(sandbox: str, order_id: str) -> list[int]:
     return [
-        one["amount"]["value"]
-        for one in ledger(sandbox)["entries"]
-        if one["order_id"] == order_id and one["what"] == "ORDER_PAID"
+        entry["amount"]["value"]
+        for entry in ledger(sandbox)["entries"]
+        if entry["order_id"] == order_id and entry["what"] == "ORDER_PAID"
     ]
 
 
-def test_a_challenge_that_nobody_answers_or_wrongly_pays_nothing_and_the_right_answer_pays(
-    sandbox: str, service: str
-) -> None:
+def test_only_the_right_answer_to_a_challenge_pays(sandbox: str, service: str) -> None:
     unanswered = run("pay", "--url", service)
-    assert (unanswered.exit_code, unanswered.stderr) == (1, "SMS_OTP asks for an answer: give it with --otp\n")
+    assert (unanswered.exit_code, unanswered.stderr) == (1, "SMS_OTP needs an answer: give it with --otp\n")
     wrong = run("pay", "--url", service, "--otp", "000000")
     assert (wrong.exit_code, wrong.stderr) == (1, "")
-    assert re.search(r"challenge +202 +CHALLENGE .*\n.*2 answers left", wrong.stdout)
+    assert re.search(r"challenge +202 +CHALLENGE .*\n.*2 attempts left", wrong.stdout)
     assert "FAILED" in wrong.stdout
     assert paid(sandbox, "o_1001") == []
     right = run("pay", "--url", service, "--otp", "246810", "--method", "QUICK_PAY:c_2")
     assert (right.exit_code, right.stderr) == (0, ""), right.stdout
-    assert re.search(r"submit +202 +CHALLENGE .*\n +SMS_OTP +138\*\*\*\*1234 +3 answers left, until", right.stdout)
+    assert re.search(r"submit +202 +CHALLENGE .*\n +SMS_OTP +138\*\*\*\*1234 +3 attempts left, until", right.stdout)
     assert re.search(r"challenge +200 +SUCCEEDED +[\d.]+ ms +Paid\.", right.stdout)
     assert len(paid(sandbox, "o_1001")) == 1
 
 
-def test_a_lost_answer_is_looked_up_and_the_money_taken_once(sandbox: str, service: str) -> None:
+def test_after_a_lost_response_the_payment_is_looked_up_and_the_money_taken_once(sandbox: str, service: str) -> None:
     assert run("weather", "engine", "reset", "--next", "--on", "submit", "--url", sandbox).exit_code == 0
     found = run("pay", "--url", service, "--case", "guest_order", "--key", "k_lost")
     assert found.exit_code == 0, found.stdout
     assert "Idempotency-Key k_lost" in found.stdout
     assert re.search(r"submit +202 +PROCESSING .*Please do not pay again", found.stdout)
-    assert re.search(r"look +200 +SUCCEEDED", found.stdout)
+    assert re.search(r"status +200 +SUCCEEDED", found.stdout)
     assert len(paid(sandbox, "o_1017")) == 1
     assert ledger(sandbox)["wrong"] == []
 
 
-def test_a_code_that_nobody_scans_is_cancelled_and_the_order_paid_in_another_way(sandbox: str, service: str) -> None:
+def test_an_unscanned_code_is_cancelled_and_the_order_paid_by_another_method(sandbox: str, service: str) -> None:
     at_the_till = ("pay", "--url", service, "--case", "scan_to_pay")
     closed = run(*at_the_till, "--method", "MERCHANT_QR:UNIONPAY", "--cancel-after", "0", "--json")
     assert closed.exit_code == 1
@@ -87,12 +88,12 @@ def test_a_code_that_nobody_scans_is_cancelled_and_the_order_paid_in_another_way
     assert payment["status"] == "CLOSED"
     again = run("payment", payment["payment_id"], "--url", service, "--token", payment["payment_token"])
     assert again.exit_code == 1
-    assert re.search(r"look +200 +CLOSED", again.stdout)
+    assert re.search(r"status +200 +CLOSED", again.stdout)
     assert run(*at_the_till, "--auth-code", "2800000000000001").exit_code == 0
     assert len(paid(sandbox, "o_1014")) == 1
 
 
-def test_a_problem_is_printed_as_it_came_where_json_is_asked_for(service: str) -> None:
+def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None:
     found = run("pay", "--url", service, "--case", "listed_by_risk", "--json")
     assert found.exit_code == 1
     assert json.loads(found.stdout)["code"] == "RISK_REJECTED"
@@ -102,20 +103,20 @@ def test_a_problem_is_printed_as_it_came_where_json_is_asked_for(service: str) -
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("pay", "--case", "nope"), "there is no case 'nope'"),
         (("pay", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
         (("payment", "pay_1", "--token", "t", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
-        (("weather", "quota", "slow", "--next"), "--next takes a fault that befalls one call"),
-        (("weather", "restore", "--next"), "--next takes a fault that befalls one call"),
-        (("weather", "quota", "hang", "--on", "read"), "--on says which call --next waits for: give both"),
+        (("weather", "quota", "slow", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
+        (("weather", "restore", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
+        (("weather", "quota", "hang", "--on", "read"), "--on names the call for --next: give both"),
     ],
 )
-def test_a_mistake_ends_in_one_clear_line(words: tuple[str, ...], said: str) -> None:
+def test_a_mistake_ends_in_one_clear_line(words: tuple[str, ...], message: str) -> None:
     found = run(*words)
     assert found.exit_code == 1
-    assert said in found.stderr
+    assert message in found.stderr
     assert found.stderr.count("\n") == 1
 
 
@@ -126,19 +127,19 @@ def test_an_order_that_is_paid_cannot_be_paid_again(service: str) -> None:
     assert found.stderr == "ORDER_PAID: This order has been paid.\n"
 
 
-def test_what_waits_for_one_call_comes_on_top_of_the_weather(sandbox: str) -> None:
+def test_a_fault_of_the_next_call_comes_on_top_of_the_weather(sandbox: str) -> None:
     try:
         run("weather", "risk", "slow", "--ms", "3", "--url", sandbox)
         run("weather", "risk", "cut", "--next", "--on", "verify", "--url", sandbox)
-        told = json.loads(run("weather", "risk", "overload", "--next", "--url", sandbox).stdout)
+        weather = json.loads(run("weather", "risk", "overload", "--next", "--url", sandbox).stdout)
     finally:
         run("weather", "restore", "--url", sandbox)
-    assert told["risk"]["latency"] == {"shape": "constant", "ms": 3}
-    assert told["risk"]["next"] == [{"fault": "cut", "on": "verify"}, {"fault": "overload"}]
+    assert weather["risk"]["latency"] == {"shape": "constant", "ms": 3}
+    assert weather["risk"]["next"] == [{"fault": "cut", "on": "verify"}, {"fault": "overload"}]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("engine", "declien", "--next"), "did you mean 'decline'?"),
         (("engine", "reset", "--next", "--on", "submits"), "did you mean 'submit'?"),
@@ -146,16 +147,14 @@ def test_what_waits_for_one_call_comes_on_top_of_the_weather(sandbox: str) -> No
         (("engin", "reset", "--next"), "did you mean 'engine'?"),
     ],
 )
-def test_what_cannot_befall_a_source_is_refused_with_what_was_meant(
-    sandbox: str, words: tuple[str, ...], said: str
-) -> None:
+def test_an_unknown_fault_is_refused_with_the_nearest_one(sandbox: str, words: tuple[str, ...], message: str) -> None:
     found = run("weather", *words, "--url", sandbox)
     assert found.exit_code == 1
-    assert said in found.stderr
+    assert message in found.stderr
 
 
-def test_the_help_tells_every_fault_and_what_it_does() -> None:
+def test_the_help_lists_every_fault_with_its_meaning() -> None:
     assert set(MEANINGS) == {*Fault, *Mishap}
-    told = run("weather", "--help").stdout
+    help_text = run("weather", "--help").stdout
     for fault, meaning in MEANINGS.items():
-        assert re.search(rf"^ +{fault.value} +{re.escape(meaning)}$", told, re.MULTILINE), fault
+        assert re.search(rf"^ +{fault.value} +{re.escape(meaning)}$", help_text, re.MULTILINE), fault

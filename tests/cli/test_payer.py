@@ -1,4 +1,4 @@
-"""The payer at the command line, against a service whose answers are written beforehand: what it asks, what it shows, when it stops."""
+"""The payer at the command line against a scripted service: its requests, its output, its end."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cashier.cli import payer, payment_commands
-from cashier.cli.payer import ChosenMethod, CannotPay, Payer, PaymentChoice, choose
+from cashier.cli import payer as payer_module
+from cashier.cli import payment_commands
+from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice, choose
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
-    Heard,
     Json,
+    RecordedRequest,
     amount,
     challenge,
     cny,
@@ -42,47 +43,49 @@ BY_CARD = method("QUICK_PAY:c_2")
 
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payer, "PAUSE_S", 0.0)
+    monkeypatch.setattr(payer_module, "PAUSE_S", 0.0)
 
 
-class Paid:
-    """One command, from a consultation to its end: what came last, what was printed and what the service heard."""
+class PaymentRun:
+    """One command from a consultation to its end: the last reply, the output, the requests received."""
 
     def __init__(self) -> None:
         self.out = io.StringIO()
         self.console = Console(file=self.out, width=100, highlight=False)
-        self.proven: list[Json] = []
-        self.told: ServiceReply | None = None
-        self.heard: list[Heard] = []
-        self.payer = Payer(prove=self.prove)
+        self.challenges: list[Json] = []
+        self.reply: ServiceReply | None = None
+        self.requests: list[RecordedRequest] = []
+        self.payer = Payer(answer_challenge=self.answer_challenge)
 
-    def prove(self, asked: Json) -> str:
-        self.proven.append(asked)
+    def answer_challenge(self, challenge: Json) -> str:
+        self.challenges.append(challenge)
         return "246810"
 
     @property
     def printed(self) -> str:
-        """With its spaces counted as one."""
+        """The output with runs of spaces as one."""
         return re.sub(r" +", " ", self.out.getvalue())
 
 
-async def pay(*answers: Json, ways: Json | None = None, wish: PaymentChoice | None = None, by: Payer | None = None) -> Paid:
-    paid = Paid()
-    async with serving(ways or consultation(BY_CARD), *answers) as script:
-        paid.told = await payment_commands.consult_and_pay(
-            paid.console, script.url, REQUEST, wish or PaymentChoice(), "k_1", by or paid.payer
+async def pay(
+    *answers: Json, consulted: Json | None = None, choice: PaymentChoice | None = None, payer: Payer | None = None
+) -> PaymentRun:
+    run = PaymentRun()
+    async with serving(consulted or consultation(BY_CARD), *answers) as script:
+        run.reply = await payment_commands.consult_and_pay(
+            run.console, script.url, REQUEST, choice or PaymentChoice(), "k_1", payer or run.payer
         )
-        paid.heard = script.heard
-    return paid
+        run.requests = script.requests
+    return run
 
 
-def chosen(*ways: Json, **wish: Any) -> ChosenMethod:
-    return choose(REQUEST, consultation(*ways), PaymentChoice(**wish))
+def chosen(*methods: Json, **choice: Any) -> ChosenMethod:
+    return choose(REQUEST, consultation(*methods), PaymentChoice(**choice))
 
 
-def test_the_first_way_that_can_be_used_is_taken() -> None:
-    refused, taken = method("WALLET:w", availability="UNAVAILABLE"), method("QUICK_PAY:c_2", 10_000)
-    assert chosen(refused, taken, method("BALANCE:a")).body == {
+def test_the_first_available_method_is_chosen() -> None:
+    refused, available = method("WALLET:w", availability="UNAVAILABLE"), method("QUICK_PAY:c_2", 10_000)
+    assert chosen(refused, available, method("BALANCE:a")).body == {
         **{name: REQUEST[name] for name in ("order_id", "user_id", "merchant_id", "product", "terminal")},
         "consult_token": "c.t",
         "method_id": "QUICK_PAY:c_2",
@@ -91,7 +94,7 @@ def test_the_first_way_that_can_be_used_is_taken() -> None:
     }
 
 
-def test_a_way_that_takes_what_is_not_there_is_passed_over_unless_it_is_named() -> None:
+def test_a_method_with_a_missing_field_is_skipped_unless_it_is_named() -> None:
     card, scanned = (
         method("CARD:any", required_fields=["card_token"]),
         method("CONSUMER_QR", required_fields=["auth_code"]),
@@ -100,35 +103,39 @@ def test_a_way_that_takes_what_is_not_there_is_passed_over_unless_it_is_named() 
     assert chosen(BY_CARD, card, scanned, auth_code="28").body["method_id"] == "CONSUMER_QR"
     assert chosen(card, scanned, BY_CARD, auth_code="28").body["auth_code"] == "28"
     assert chosen(card, scanned, BY_CARD, card_token="tok_1").body["card_token"] == "tok_1"
-    with pytest.raises(CannotPay, match="CARD:any takes --card-token: the card's token from a vault"):
+    with pytest.raises(CannotPay, match="CARD:any needs --card-token: the card's token from a vault"):
         chosen(card, method_id="CARD:any")
-    with pytest.raises(CannotPay, match="CONSUMER_QR takes --auth-code"):
+    with pytest.raises(CannotPay, match="CONSUMER_QR needs --auth-code"):
         chosen(scanned, method_id="CONSUMER_QR")
 
 
-def test_an_option_is_taken_where_there_has_to_be_one_and_costs_what_it_costs() -> None:
+def test_an_option_is_chosen_where_one_is_needed_and_its_price_counts() -> None:
     banks = [option("BOC", "UNAVAILABLE"), option("ICBC", costs=amount(12_000, fee=200)), option("ABC")]
     bank = method("NET_BANKING", 12_800, options=banks, required_fields=["option_id"])
     first = chosen(bank).body
     assert (first["option_id"], first["expected_payable"], first["promotion_ids"]) == ("ICBC", cny(12_000), ())
     named = chosen(bank, option_id="ABC").body
     assert (named["option_id"], named["expected_payable"]) == ("ABC", cny(12_800))
-    with pytest.raises(CannotPay, match="has no option 'BOC' that is available; there are ICBC, ABC"):
+    with pytest.raises(CannotPay, match="has no available option 'BOC'; the available options are ICBC, ABC"):
         chosen(bank, option_id="BOC")
     completed = method("BALANCE:a+card", options=[option("c_1")])
     assert "option_id" not in chosen(completed).body
 
 
-def test_promotions_can_be_named_or_done_without() -> None:
+def test_promotions_can_be_named_or_left_out() -> None:
     assert chosen(BY_CARD, promotion_ids=("p_9",)).body["promotion_ids"] == ("p_9",)
     assert chosen(BY_CARD, promotion_ids=()).body["promotion_ids"] == ()
 
 
 @pytest.mark.parametrize(
-    ("ways", "wish", "why"),
+    ("methods", "choice", "why"),
     [
-        ([], PaymentChoice(), "no way to pay is available"),
-        ([BY_CARD], PaymentChoice(method_id="CARD"), "there is no way 'CARD'; there are QUICK_PAY:c_2"),
+        ([], PaymentChoice(), "no payment method is available"),
+        (
+            [BY_CARD],
+            PaymentChoice(method_id="CARD"),
+            "there is no payment method 'CARD'; the offered methods are QUICK_PAY:c_2",
+        ),
         (
             [method("WALLET:w", availability="UNAVAILABLE")],
             PaymentChoice(method_id="WALLET:w"),
@@ -141,79 +148,79 @@ def test_promotions_can_be_named_or_done_without() -> None:
         ),
     ],
 )
-def test_what_cannot_be_paid_is_said_in_a_line(ways: list[Json], wish: PaymentChoice, why: str) -> None:
+def test_an_unusable_choice_has_a_reason_in_one_line(methods: list[Json], choice: PaymentChoice, why: str) -> None:
     with pytest.raises(CannotPay, match=re.escape(why)):
-        choose(REQUEST, consultation(*ways), wish)
+        choose(REQUEST, consultation(*methods), choice)
 
 
-def test_an_order_that_cannot_be_paid_says_why() -> None:
-    with pytest.raises(CannotPay, match=re.escape("ORDER_PAID: It is paid.")):
-        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is paid."}), PaymentChoice())
+def test_a_blocked_order_has_its_code_as_the_reason() -> None:
+    with pytest.raises(CannotPay, match=re.escape("ORDER_PAID: It is run.")):
+        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is run."}), PaymentChoice())
 
 
 async def test_a_challenge_is_answered_and_the_payment_followed_to_its_end() -> None:
     asked = payment("CHALLENGE", challenge=challenge())
-    paid = await pay(asked, payment("PROCESSING", payment_token="t_2"), payment("SUCCEEDED", "Paid."))
-    assert paid.told is not None
-    assert paid.told.body["status"] == "SUCCEEDED"
-    assert paid.proven == [challenge()]
-    assert [(heard.method, heard.path, heard.key, heard.token) for heard in paid.heard] == [
+    run = await pay(asked, payment("PROCESSING", payment_token="t_2"), payment("SUCCEEDED", "Paid."))
+    assert run.reply is not None
+    assert run.reply.body["status"] == "SUCCEEDED"
+    assert run.challenges == [challenge()]
+    assert [(sent.method, sent.path, sent.key, sent.token) for sent in run.requests] == [
         ("POST", "", "k_1", None),
         ("POST", "/pay_1/challenge", None, None),
-        ("GET", f"/pay_1?wait_ms={payer.WAIT_MS}", None, "t_2"),
+        ("GET", f"/pay_1?wait_ms={payer_module.WAIT_MS}", None, "t_2"),
     ]
-    assert paid.heard[1].body == {"payment_token": "t_1", "value": "246810"}
-    printed = paid.printed
-    assert "1 of 1 ways to pay are available" in printed
+    assert run.requests[1].body == {"payment_token": "t_1", "value": "246810"}
+    printed = run.printed
+    assert "1 of 1 methods available" in printed
     assert "128.00 − 10.00 = 118.00 CNY" in printed
     assert "Idempotency-Key k_1" in printed
     assert re.search(
         r" submit 202 CHALLENGE [\d.]+ ms It is CHALLENGE. *\n route cheapest_healthy → ch_1, else ch_2\n SMS_OTP",
         printed,
     )
-    assert re.search(r" look 200 SUCCEEDED [\d.]+ ms Paid.", printed)
+    assert re.search(r" status 200 SUCCEEDED [\d.]+ ms Paid.", printed)
     assert printed.count("cheapest_healthy") == 1
     assert "246810" not in printed
 
 
-async def test_a_wrong_answer_is_asked_for_again_as_often_as_the_service_allows() -> None:
+async def test_a_wrong_answer_is_retried_while_attempts_are_left() -> None:
     asked = [payment("CHALLENGE", challenge=challenge(left)) for left in (3, 2, 1)]
-    paid = await pay(*asked, payment("FAILED"))
-    assert [each["attempts_left"] for each in paid.proven] == [3, 2, 1]
-    assert "1 answer left" in paid.printed
+    run = await pay(*asked, payment("FAILED"))
+    assert [challenge["attempts_left"] for challenge in run.challenges] == [3, 2, 1]
+    assert "1 attempt left" in run.printed
 
 
-async def test_looks_that_show_nothing_new_are_not_printed() -> None:
-    paid = await pay(*[payment("PROCESSING") for _ in range(5)], payment("SUCCEEDED"))
-    assert len(paid.heard) == 6
-    assert paid.printed.count("PROCESSING ") == 1
+async def test_an_unchanged_status_is_not_printed_again() -> None:
+    run = await pay(*[payment("PROCESSING") for _ in range(5)], payment("SUCCEEDED"))
+    assert len(run.requests) == 6
+    assert run.printed.count("PROCESSING ") == 1
 
 
 @pytest.mark.parametrize("code", ["ENGINE_UNAVAILABLE", "IN_FLIGHT"])
-async def test_a_submit_that_may_not_have_come_through_is_sent_again_under_the_same_key(code: str) -> None:
-    paid = await pay(problem(503, code), problem(503, code), payment("SUCCEEDED"))
-    assert [(heard.key, heard.body) for heard in paid.heard] == [("k_1", paid.heard[0].body)] * 3
-    assert paid.told is not None
-    assert paid.told.body["status"] == "SUCCEEDED"
+async def test_a_submit_without_a_payment_is_repeated_under_the_same_key(code: str) -> None:
+    run = await pay(problem(503, code), problem(503, code), payment("SUCCEEDED"))
+    assert [(sent.key, sent.body) for sent in run.requests] == [("k_1", run.requests[0].body)] * 3
+    assert run.reply is not None
+    assert run.reply.body["status"] == "SUCCEEDED"
 
 
-async def test_a_submit_is_not_sent_for_ever() -> None:
-    paid = await pay(*[problem(503, "ENGINE_UNAVAILABLE") for _ in range(9)])
-    assert len(paid.heard) == payer.SUBMITS
-    assert paid.told is not None
-    assert paid.told.body["code"] == "ENGINE_UNAVAILABLE"
+async def test_a_submit_is_repeated_a_bounded_number_of_times() -> None:
+    run = await pay(*[problem(503, "ENGINE_UNAVAILABLE") for _ in range(9)])
+    assert len(run.requests) == payer_module.SUBMITS
+    assert run.reply is not None
+    assert run.reply.body["code"] == "ENGINE_UNAVAILABLE"
 
 
 @pytest.mark.parametrize(
     ("status", "code"), [(402, "RISK_REJECTED"), (409, "ORDER_BUSY"), (422, "KEY_REUSED"), (503, "CHECK_UNAVAILABLE")]
 )
-async def test_a_refusal_ends_it_and_is_shown(status: int, code: str) -> None:
-    paid = await pay(problem(status, code))
-    assert len(paid.heard) == 1
-    assert f"{status} {code} Because of {code}." in paid.printed
+async def test_a_refusal_ends_the_payment_and_is_printed(status: int, code: str) -> None:
+    run = await pay(problem(status, code))
+    assert len(run.requests) == 1
+    assert f"{status} {code} Because of {code}." in run.printed
 
 
-async def test_what_has_changed_since_is_shown() -> None:
+async def test_changes_since_the_consultation_are_printed() -> None:
     changes = [
         {"what": "PRICE_CHANGED", "from": cny(11_800), "to": cny(12_000), "subject": "fee", "reason": None},
         {
@@ -229,93 +236,97 @@ async def test_what_has_changed_since_is_shown() -> None:
     assert "METHOD_CLOSED AVAILABLE → nothing QUICK_PAY:c_2 CHANNEL_CLOSED" in printed
 
 
-async def test_a_consultation_that_is_refused_ends_it() -> None:
-    paid = await pay(ways=problem(404, "ORDER_UNKNOWN"))
-    assert paid.told is not None
-    assert (paid.told.status, paid.heard) == (404, [])
-    assert "404 ORDER_UNKNOWN" in paid.printed
+async def test_a_refused_consultation_ends_the_command() -> None:
+    run = await pay(consulted=problem(404, "ORDER_UNKNOWN"))
+    assert run.reply is not None
+    assert (run.reply.status, run.requests) == (404, [])
+    assert "404 ORDER_UNKNOWN" in run.printed
 
 
-async def test_a_look_that_fails_is_no_end_of_the_payment() -> None:
-    lost = [problem(503, "OVERLOADED")] * (payer.LOOKS_LOST - 1)
-    paid = await pay(payment("PROCESSING"), *lost, payment("PROCESSING"), *lost, payment("SUCCEEDED"))
-    assert paid.told is not None
-    assert paid.told.body["status"] == "SUCCEEDED"
+async def test_a_failed_status_request_does_not_end_the_payment() -> None:
+    failed = [problem(503, "OVERLOADED")] * (payer_module.MOST_FAILED_POLLS - 1)
+    run = await pay(payment("PROCESSING"), *failed, payment("PROCESSING"), *failed, payment("SUCCEEDED"))
+    assert run.reply is not None
+    assert run.reply.body["status"] == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("answers", [[problem(503, "OVERLOADED")] * payer.LOOKS_LOST, [problem(403, "TOKEN_EXPIRED")]])
-async def test_where_no_look_succeeds_it_says_how_to_go_on(answers: list[Json]) -> None:
-    paid = await pay(payment("PROCESSING"), *answers)
-    assert len(paid.heard) == 1 + len(answers)
-    assert re.search(r"cashier payment pay_1 --url http://\S+ --token t_1\n", paid.printed)
+@pytest.mark.parametrize(
+    "answers", [[problem(503, "OVERLOADED")] * payer_module.MOST_FAILED_POLLS, [problem(403, "TOKEN_EXPIRED")]]
+)
+async def test_without_a_status_the_output_says_how_to_resume(answers: list[Json]) -> None:
+    run = await pay(payment("PROCESSING"), *answers)
+    assert len(run.requests) == 1 + len(answers)
+    assert re.search(r"cashier payment pay_1 --url http://\S+ --token t_1\n", run.printed)
 
 
-async def test_who_is_interrupted_is_told_how_to_go_on() -> None:
-    paid = Paid()
+async def test_an_interrupted_command_says_how_to_resume() -> None:
+    run = PaymentRun()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
         working = asyncio.create_task(
-            payment_commands.consult_and_pay(paid.console, script.url, REQUEST, PaymentChoice(), "k_1", paid.payer)
+            payment_commands.consult_and_pay(run.console, script.url, REQUEST, PaymentChoice(), "k_1", run.payer)
         )
-        while len(script.heard) < 2:  # noqa: ASYNC110 - nobody sets an event in another's server
+        while len(script.requests) < 2:  # noqa: ASYNC110 - the server sets no event
             await asyncio.sleep(0.001)
         working.cancel()
         with suppress(asyncio.CancelledError):
             await working
-    assert f"--token {'t' * 400}\n" in paid.printed
+    assert f"--token {'t' * 400}\n" in run.printed
 
 
-async def test_a_service_that_goes_away_is_said() -> None:
-    paid = Paid()
+async def test_an_unreachable_service_raises() -> None:
+    run = PaymentRun()
     with pytest.raises(RequestFailed):
-        await payment_commands.consult_and_pay(paid.console, "http://127.0.0.1:1", REQUEST, PaymentChoice(), "k_1", paid.payer)
+        await payment_commands.consult_and_pay(
+            run.console, "http://127.0.0.1:1", REQUEST, PaymentChoice(), "k_1", run.payer
+        )
 
 
-async def test_it_can_be_cancelled_after_a_while_and_is_once() -> None:
+async def test_a_payment_is_cancelled_once_after_the_given_time() -> None:
     asked = [
         payment("ACTION_REQUIRED"),
         payment("PROCESSING", "It is being closed."),
         payment("PROCESSING"),
         payment("CLOSED"),
     ]
-    paid = await pay(*asked, by=Payer(prove=lambda _: "", cancels_after_s=0.0))
-    assert [(heard.method, heard.path) for heard in paid.heard] == [
+    run = await pay(*asked, payer=Payer(answer_challenge=lambda _: "", cancel_after_s=0.0))
+    assert [(sent.method, sent.path) for sent in run.requests] == [
         ("POST", ""),
         ("POST", "/pay_1/cancel"),
-        *[("GET", f"/pay_1?wait_ms={payer.WAIT_MS}")] * 2,
+        *[("GET", f"/pay_1?wait_ms={payer_module.WAIT_MS}")] * 2,
     ]
-    assert re.search(r"cancel 202 PROCESSING [\d.]+ ms It is being closed.", paid.printed)
+    assert re.search(r"cancel 202 PROCESSING [\d.]+ ms It is being closed.", run.printed)
 
 
-async def test_no_look_waits_longer_than_until_the_cancel() -> None:
+async def test_no_status_request_waits_beyond_the_cancellation() -> None:
     asked = [payment("ACTION_REQUIRED"), payment("ACTION_REQUIRED"), problem(403, "TOKEN_EXPIRED")]
-    paid = await pay(*asked, by=Payer(prove=lambda _: "", cancels_after_s=1.0))
-    assert 0 < int(paid.heard[1].path.partition("wait_ms=")[2]) <= 1000
+    run = await pay(*asked, payer=Payer(answer_challenge=lambda _: "", cancel_after_s=1.0))
+    assert 0 < int(run.requests[1].path.partition("wait_ms=")[2]) <= 1000
 
 
-async def test_what_there_is_to_do_elsewhere_is_done_once() -> None:
+async def test_each_next_action_is_performed_once() -> None:
     acted: list[Json] = []
 
-    async def act(asked: Json) -> None:
-        acted.append(asked["next_action"])
+    async def act(payment: Json) -> None:
+        acted.append(payment["next_action"])
 
     first, other = ({"type": "DISPLAY_QR", "data": data, "expires_at": LATER} for data in ("1", "2"))
     asked = [payment("ACTION_REQUIRED", next_action=action) for action in (first, first, other)]
-    await pay(*asked, payment("SUCCEEDED"), by=Payer(prove=lambda _: "", act=act))
+    await pay(*asked, payment("SUCCEEDED"), payer=Payer(answer_challenge=lambda _: "", act=act))
     assert acted == [first, other]
 
 
 @pytest.mark.parametrize("cancel", [False, True])
-async def test_a_payment_that_was_begun_before_is_gone_on_with(cancel: bool) -> None:
-    paid = Paid()
+async def test_an_existing_payment_is_followed_or_cancelled(cancel: bool) -> None:
+    run = PaymentRun()
     async with serving(consultation(), payment("PROCESSING"), payment("CLOSED", "It is closed.")) as script:
-        told = await payment_commands.resume(paid.console, script.url, "pay_1", "t_0", cancel, paid.payer)
-        first = script.heard[0]
+        reply = await payment_commands.resume(run.console, script.url, "pay_1", "t_0", cancel, run.payer)
+        first = script.requests[0]
     if cancel:
         assert (first.method, first.path, first.body) == ("POST", "/pay_1/cancel", {"payment_token": "t_0"})
     else:
         assert (first.method, first.path, first.token) == ("GET", "/pay_1?wait_ms=0", "t_0")
-    assert told.body["status"] == "CLOSED"
-    assert "It is closed." in paid.printed
+    assert reply.body["status"] == "CLOSED"
+    assert "It is closed." in run.printed
 
 
 ACTIONS: list[tuple[Json, list[str]]] = [
@@ -357,23 +368,23 @@ ACTIONS: list[tuple[Json, list[str]]] = [
         },
         ["transfer 1.00 CNY to BCA 88 (Shop), until 20"],
     ),
-    ({"type": "SDK", "payload": {"a": [1]}}, ['for the provider\'s own software: {"a":[1]}']),
-    ({"type": "AWAIT", "poll_after_ms": 1000, "until": LATER}, ["it is looked at again until 20"]),
+    ({"type": "SDK", "payload": {"a": [1]}}, ["pass to the provider's SDK:\n", ' {"a":[1]}\n']),
+    ({"type": "AWAIT", "poll_after_ms": 1000, "until": LATER}, ["the status is polled until 20"]),
 ]
 
 
-@pytest.mark.parametrize(("action", "said"), ACTIONS)
-async def test_what_the_payer_has_to_do_is_said_in_words_and_addresses_are_whole(action: Json, said: list[str]) -> None:
+@pytest.mark.parametrize(("action", "texts"), ACTIONS)
+async def test_a_next_action_is_printed_as_a_sentence_and_its_address_whole(action: Json, texts: list[str]) -> None:
     printed = (await pay(payment("ACTION_REQUIRED", next_action=action), payment("SUCCEEDED"))).printed
-    for text in said:
+    for text in texts:
         assert text in printed
 
 
-def test_an_answer_that_was_given_is_not_asked_for() -> None:
+def test_a_given_otp_answers_without_a_prompt() -> None:
     assert payment_commands.challenge_answerer("246810")(challenge()) == "246810"
 
 
-def test_where_nobody_sits_at_the_terminal_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_there_is_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("246810\n"))
-    with pytest.raises(CannotPay, match="SMS_OTP asks for an answer: give it with --otp"):
+    with pytest.raises(CannotPay, match="SMS_OTP needs an answer: give it with --otp"):
         payment_commands.challenge_answerer(None)(challenge())

@@ -45,7 +45,7 @@ def test_new_numbers_hold_from_then_on_and_what_is_cached_stays(sandbox: str, tm
         eventually(lambda: statuses(ask(service))["merchant"] == "FRESH", "the new numbers never came")
         assert statuses(ask(service))["member"] == "CACHED"
         log = command.end()[2]
-    assert "the configuration was read anew" in log
+    assert "configuration reloaded" in log
     assert '"takes_a_restart": []' in log
 
 
@@ -66,7 +66,7 @@ def test_a_file_that_is_wrong_changes_nothing_and_says_so(sandbox: str, tmp_path
             assert statuses(ask(service))["member"] == "CACHED"
         path.write_text(good)
         command.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "the configuration was read anew" in command.logged(), "a good file is no longer read")
+        eventually(lambda: "configuration reloaded" in command.logged(), "a good file is no longer read")
         assert statuses(ask(service))["member"] == "CACHED"
 
 

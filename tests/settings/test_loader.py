@@ -79,7 +79,7 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
     ("given", "said"),
     [
         (table(accept={"check": 3}), "cashier.toml: [accept] unknown key 'check'; did you mean 'check_ms'?"),
-        (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known are"),
+        (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known keys are"),
         (
             services("engine", aiohttp={}),
             '[sources.engine.aiohttp] is for transport = "aiohttp", but this source has "http1"',
@@ -96,11 +96,11 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
         (table(consult={"reserve_ms": 150}), "[consult] reserve_ms = 150 leaves nothing of deadline_ms = 150"),
         (table(consult={"deadline_ms": 2000}), "[consult] deadline_ms = 2000 is above max_deadline_ms = 1000"),
         (table(consult={"locale": "fr"}), "there is no [fr], which is the default locale"),
-        (table(server={"host": "0.0.0.0"}), '[auth] mode = "none" lets everybody on 0.0.0.0 ask'),
+        (table(server={"host": "0.0.0.0"}), '[auth] mode = "none" admits every caller on 0.0.0.0'),
         (table(tokens={"secrets": ["short"]}), "[tokens] secrets: number 1 has 5 bytes, at least 32 are needed"),
         (
             table(tokens={"secrets": ["${NOPE}"]}),
-            "cashier.toml: tokens.secrets speaks of ${NOPE}, but the environment has no NOPE; set it",
+            "cashier.toml: tokens.secrets refers to ${NOPE}, but NOPE is not set in the environment; set it",
         ),
         ({"sources": {"order": {"url": URL}}}, "[sources.card] is missing; it needs a url"),
         ({"sources": {**table()["sources"], "card": {"url": []}}}, "[sources.card] url names no address"),

@@ -1,4 +1,4 @@
-"""A service whose answers about payments are written beforehand, on a real socket, and what it was asked."""
+"""A service with scripted replies about payments, on a real socket, that records the requests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def consultation(*methods: Json, blocked: Json | None = None) -> Json:
 
 
 def payment(status: str, text: str = "", **other: Any) -> Json:
-    """As `token` t_1, but for what is `other`."""
+    """With the token t_1; `other` overrides single fields."""
     found: Json = {
         "payment_id": "pay_1",
         "order_id": "o_1",
@@ -90,8 +90,8 @@ def problem(status: int, code: str, **other: Any) -> Json:
     } | other
 
 
-class Heard(NamedTuple):
-    """A question, without its path's beginning."""
+class RecordedRequest(NamedTuple):
+    """`path`: below `/v1/payments`. `key`: the Idempotency-Key. `token`: of `X-Payment-Token`."""
 
     method: str
     path: str
@@ -101,41 +101,42 @@ class Heard(NamedTuple):
 
 
 class Script:
-    """Answers to questions about payments, in order. A payment that is not final is a 202; when nothing is left, a look waits for ever."""
+    """Replies to payment requests, in order. A payment that is not final has status 202.
 
-    def __init__(self, consulted: Json, answers: Sequence[Json]) -> None:
+    A request after the last reply waits for ever.
+    """
+
+    def __init__(self, consulted: Json, replies: Sequence[Json]) -> None:
         self.url = ""
-        self.heard: list[Heard] = []
+        self.requests: list[RecordedRequest] = []
         self._consulted = consulted
-        self._answers = list(answers)
+        self._replies = list(replies)
 
     async def consult(self, request: web.Request) -> web.Response:
         return web.json_response(self._consulted, status=self._consulted.get("status", 200))
 
-    async def tell(self, request: web.Request) -> web.Response:
+    async def reply(self, request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
         headers = request.headers
         path = request.path_qs.removeprefix("/v1/payments")
-        self.heard.append(
-            Heard(request.method, path, body, headers.get("Idempotency-Key"), headers.get("X-Payment-Token"))
-        )
-        if not self._answers:
+        key, token = headers.get("Idempotency-Key"), headers.get("X-Payment-Token")
+        self.requests.append(RecordedRequest(request.method, path, body, key, token))
+        if not self._replies:
             await asyncio.Event().wait()
-        answer = self._answers.pop(0)
-        if "code" in answer:
+        reply = self._replies.pop(0)
+        if "code" in reply:
             return web.json_response(
-                answer, status=answer["status"], headers={"Retry-After": "0"} if answer["status"] == 503 else {}
+                reply, status=reply["status"], headers={"Retry-After": "0"} if reply["status"] == 503 else {}
             )
-        return web.json_response(
-            answer, status=200 if answer["status"] in ("SUCCEEDED", "FAILED", "CLOSED", "CLOSED_REFUNDING") else 202
-        )
+        final = reply["status"] in ("SUCCEEDED", "FAILED", "CLOSED", "CLOSED_REFUNDING")
+        return web.json_response(reply, status=200 if final else 202)
 
 
 @asynccontextmanager
-async def serving(consulted: Json, *answers: Json) -> AsyncIterator[Script]:
-    script = Script(consulted, answers)
+async def serving(consulted: Json, *replies: Json) -> AsyncIterator[Script]:
+    script = Script(consulted, replies)
     app = web.Application()
-    app.add_routes([web.post("/v1/consult", script.consult), web.route("*", "/v1/payments{rest:.*}", script.tell)])
+    app.add_routes([web.post("/v1/consult", script.consult), web.route("*", "/v1/payments{rest:.*}", script.reply)])
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
