@@ -1,4 +1,4 @@
-"""The door: HTTP in, HTTP out."""
+"""The HTTP server side: the application, its endpoints and the server that runs it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The line at the door: so many consultations begin in one turn of the loop, the others in the turns after it, first come first served.
+"""The admission queue: a few consultations start per event-loop iteration, the others wait, FIFO.
 
-One is half a millisecond of work in all. A hundred that come at once, begun at once, keep the loop from its sockets for as long as all of
-them take: answers of sources wait, and who has to be refused hears of it last. In line they cost the same, and the loop looks up between
-them. How long the line is tells at once what lateness would tell later: `DegradationLadder.waiting_ms`.
+A consultation costs about half a millisecond of CPU. A hundred started at once keep the loop away
+from its sockets for the sum of their costs: upstream responses wait, and refusals go out last.
+Queued, they cost the same in total, and the loop serves its sockets in between. The queue also
+shows an overload earlier than loop lag does: see `DegradationLadder.queue_wait_ms`.
 """
 
 from __future__ import annotations
@@ -14,80 +15,83 @@ from typing import NamedTuple
 
 from cashier.fanout.load_shedding import DegradationLadder
 
-# A turn of two milliseconds, with what the ones before still have to do. More at once save nothing: a turn costs microseconds.
+# About two milliseconds per iteration, beside the work of those started before. More per iteration
+# saves nothing: an iteration costs microseconds.
 STARTS_PER_TURN = 4
-# What one takes, until some have been in line.
+# Estimated cost of one consultation until the queue has measured some.
 _INITIAL_WORK_NS = 400_000.0
+# Divisor of the exponential moving average of that cost.
 _SMOOTHING = 16
 
 
 class QueueTicket(NamedTuple):
-    """One who waits since `since_ns`, with so many `before`."""
+    """One queued consultation: its turn, when it was queued and how many were ahead of it."""
 
     turn: asyncio.Future[None]
     since_ns: int
-    before: int
+    ahead: int
 
 
 class AdmissionQueue:
-    """Belongs to one loop. `ladder`: who is told how long the line is, and knows how long it may be."""
+    """Belongs to one event loop. Reports its waiting time to `ladder`, which bounds it."""
 
-    __slots__ = ("_begun", "_each_ns", "_ladder", "_places", "_turning")
+    __slots__ = ("_ladder", "_scheduled", "_started", "_tickets", "_work_ns")
 
     def __init__(self, ladder: DegradationLadder | None = None) -> None:
         self._ladder = ladder
-        self._places: deque[QueueTicket] = deque()
-        self._begun = 0
-        self._turning = False
-        self._each_ns = _INITIAL_WORK_NS
+        self._tickets: deque[QueueTicket] = deque()
+        self._started = 0
+        self._scheduled = False
+        self._work_ns = _INITIAL_WORK_NS
 
     def __repr__(self) -> str:
-        return f"<Line of {len(self._places)}, {self._each_ns / 1e6:.2f} ms each>"
+        return f"<AdmissionQueue of {len(self._tickets)}, {self._work_ns / 1e6:.2f} ms each>"
 
-    def enters(self) -> bool:
-        """Whether whoever comes now may begin at once. Who may not has to `wait`."""
-        if self._places or self._begun >= STARTS_PER_TURN:
+    def try_start(self) -> bool:
+        """Whether a consultation may start now. If not, it must `wait`."""
+        if self._tickets or self._started >= STARTS_PER_TURN:
             return False
-        self._begun += 1
-        self._look_again()
+        self._started += 1
+        self._schedule_turn()
         return True
 
     async def wait(self) -> None:
-        """For the turn."""
+        """Wait until this consultation may start."""
         turn = asyncio.get_running_loop().create_future()
-        self._places.append(QueueTicket(turn, perf_counter_ns(), len(self._places)))
-        self._look_again()
+        self._tickets.append(QueueTicket(turn, perf_counter_ns(), len(self._tickets)))
+        self._schedule_turn()
         await turn
 
     @property
     def waiting(self) -> bool:
-        """Whether anybody is in line."""
-        return bool(self._places)
+        """Whether any consultation is queued."""
+        return bool(self._tickets)
 
     def is_too_long(self, priority: int) -> bool:
-        """Whether whoever came now would wait longer than is good for anybody of that priority."""
-        if not self._places or self._ladder is None:
+        """Whether a new consultation of this priority would wait longer than the ladder allows."""
+        if not self._tickets or self._ladder is None:
             return False
-        return self._ladder.too_late(len(self._places) * self._each_ns / 1e6, priority)
+        return self._ladder.refuses_wait(len(self._tickets) * self._work_ns / 1e6, priority)
 
-    def _look_again(self) -> None:
-        """After the loop has been at its sockets."""
-        if not self._turning:
-            self._turning = True
+    def _schedule_turn(self) -> None:
+        """Schedule the next turn after the loop has polled its sockets."""
+        if not self._scheduled:
+            self._scheduled = True
             asyncio.get_running_loop().call_soon(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._begun = 0
-        self._turning = False
-        places = self._places
+        self._started = 0
+        self._scheduled = False
+        tickets = self._tickets
         now_ns = perf_counter_ns()
-        while places and self._begun < STARTS_PER_TURN:
-            place = places.popleft()
-            if not place.turn.done():  # who has gone has no turn
-                place.turn.set_result(None)
-                self._begun += 1
-                self._each_ns += ((now_ns - place.since_ns) / (place.before + 1) - self._each_ns) / _SMOOTHING
+        while tickets and self._started < STARTS_PER_TURN:
+            ticket = tickets.popleft()
+            # A client that disconnected has cancelled its turn.
+            if not ticket.turn.done():
+                ticket.turn.set_result(None)
+                self._started += 1
+                self._work_ns += ((now_ns - ticket.since_ns) / (ticket.ahead + 1) - self._work_ns) / _SMOOTHING
         if self._ladder is not None:
-            self._ladder.waiting_ms = (now_ns - places[0].since_ns) / 1e6 if places else 0.0
-        if places or self._begun:
-            self._look_again()
+            self._ladder.queue_wait_ms = (now_ns - tickets[0].since_ns) / 1e6 if tickets else 0.0
+        if tickets or self._started:
+            self._schedule_turn()

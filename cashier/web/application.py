@@ -1,6 +1,7 @@
-"""The door as an ASGI application: the hot route first, everything else through Starlette. Mountable under any path, on any ASGI server.
+"""The ASGI application: `POST /v1/consult` directly on ASGI, everything else through Starlette.
 
-Knows nothing of how the engine is built; it is handed one, or a way to open one.
+Runs on any ASGI server and can be mounted under any path. It receives an open service, or a factory
+that opens one; it does not know how a service is built.
 """
 
 from __future__ import annotations
@@ -28,114 +29,123 @@ CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultServ
 CONSULT_PATH = "/v1/consult"
 BODY_LIMIT_BYTES = 65_536
 BODY_TIMEOUT_S = 10.0
-# In the scope of a request that the connection has let in already.
+# Scope key of a request that the connection has admitted already.
 ADMITTED = "cashier.admitted"
 
 
 class CashierApp:
-    """The ASGI application. `draining` is set by the server that stops: from then on `/readyz` says no. Then it calls `stop_waiting`.
+    """The ASGI application.
 
-    `ladder` is asked who is let in while there is too much to do: here, or before that by a connection that knows it. Only consultations
-    are ever refused: whoever asks for health or pays is not.
+    A stopping server sets `draining`, which turns `/readyz` to 503, and then calls `stop_waiting`.
+    `ladder` decides on admission under overload: here, or earlier in a connection that knows this
+    application. Only consultations are refused; payments and health checks never are.
     """
 
     def __init__(
         self,
-        engine: ConsultService | None,
-        open_cashier: CashierFactory | None,
-        doorkeeper: BearerAuth | None,
+        service: ConsultService | None,
+        open_service: CashierFactory | None,
+        bearer_auth: BearerAuth | None,
         body_limit_bytes: int,
         body_timeout_s: float,
         ladder: DegradationLadder | None = None,
     ) -> None:
         self.draining = False
         self.ladder = ladder
-        self._doorkeeper = doorkeeper
-        self._engine = engine
-        self._open_cashier = open_cashier
-        self.line = AdmissionQueue(ladder)
-        self._consulting = ConsultEndpoint(doorkeeper, body_limit_bytes, body_timeout_s, self.line)
-        admission = RequestGuard(lambda: self._engine, doorkeeper, body_limit_bytes, body_timeout_s)
-        self._paying = PaymentEndpoints(admission, body_timeout_s, lambda: self.draining)
-        others = self._paying.routes()
-        self._pages = other_endpoints(
-            self._readiness, body_limit_bytes, InvalidateEndpoint(admission), others, secured=admission.secured
+        self._bearer_auth = bearer_auth
+        self._service = service
+        self._open_service = open_service
+        self.queue = AdmissionQueue(ladder)
+        self._consult_endpoint = ConsultEndpoint(bearer_auth, body_limit_bytes, body_timeout_s, self.queue)
+        guard = RequestGuard(lambda: self._service, bearer_auth, body_limit_bytes, body_timeout_s)
+        self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
+        self._other_endpoints = other_endpoints(
+            self._readiness,
+            body_limit_bytes,
+            InvalidateEndpoint(guard),
+            self._payment_endpoints.routes(),
+            secured=guard.secured,
         )
 
     def __repr__(self) -> str:
-        return f"<Door {self._readiness().value} {self._consulting!r} {self._paying!r}>"
+        return f"<CashierApp {self._readiness().value} {self._consult_endpoint!r} {self._payment_endpoints!r}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
-            # Mounted, the path comes whole and `root_path` says how much of it is not ours.
+            # In a mounted application `path` includes the mount point, which is `root_path`.
             if path == CONSULT_PATH or path == scope.get("root_path", "") + CONSULT_PATH:
                 await self._consult(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
-        await self._pages(scope, receive, send)
+        await self._other_endpoints(scope, receive, send)
 
-    def knows(self, authorization: bytes) -> bool:
-        """Whether the bearer was verified before. Where nobody has to say who he is everybody counts as known."""
-        return self._doorkeeper is None or self._doorkeeper.knows(authorization, time())
+    def is_verified(self, authorization: bytes) -> bool:
+        """Whether the bearer token was verified before. Always true without authentication."""
+        return self._bearer_auth is None or self._bearer_auth.is_verified(authorization, time())
 
     def stop_waiting(self) -> None:
-        """Who waits for a payment to move is answered with what is known of it. To be called in the loop, when the server stops."""
-        payments = self._engine.payments if self._engine is not None else None
+        """Answer all long polls with the present state. Call in the event loop at server stop."""
+        payments = self._service.payments if self._service is not None else None
         if payments is not None:
             payments.stop_waiting()
 
     async def _consult(self, scope: Scope, receive: Receive, send: Send) -> None:
         ladder = self.ladder
         if ladder is None:
-            await self._consulting.serve(self._engine, scope, receive, send)
-        elif ADMITTED not in scope and self.crowded and not self.admits(scope_priority(scope, self.knows)):
+            await self._consult_endpoint.serve(self._service, scope, receive, send)
+        elif (
+            ADMITTED not in scope and self.limits_admission and not self.admits(scope_priority(scope, self.is_verified))
+        ):
             await send_refusal(scope, send)
         else:
-            await self._consulting.serve(self._engine, scope, receive, send)
+            await self._consult_endpoint.serve(self._service, scope, receive, send)
             ladder.answered += 1
 
     @property
-    def crowded(self) -> bool:
-        """Whether callers are let in one by one, and have to be asked about: see `admits`."""
-        return self.ladder is not None and (self.ladder.refusing or self.line.waiting)
+    def limits_admission(self) -> bool:
+        """Whether each consultation must pass `admits` first."""
+        return self.ladder is not None and (self.ladder.refusing or self.queue.waiting)
 
     def admits(self, priority: int) -> bool:
-        """Whether one more is let in. To be asked once for each."""
+        """Whether a consultation of this priority is admitted. Counts it: call once per request."""
         ladder = self.ladder
         if ladder is None:
             return True
-        if self.line.is_too_long(priority):
+        if self.queue.is_too_long(priority):
             return False
         return not ladder.refusing or ladder.admits(priority, perf_counter_ns())
 
-    async def whole(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, HeaderList, bytes] | None:
-        """The answer to a consultation that has come whole, was let in and wants no stream: status, headers, body. None: nobody waits."""
-        answer = await self._consulting.whole(self._engine, headers, receive)
+    async def respond(self, headers: dict[bytes, bytes], receive: Receive) -> tuple[int, HeaderList, bytes] | None:
+        """Status, headers and body for an admitted consultation that was received completely.
+
+        The request must not ask for an event stream. None if the client has disconnected.
+        """
+        response = await self._consult_endpoint.respond(self._service, headers, receive)
         if self.ladder is not None:
             self.ladder.answered += 1
-        return answer
+        return response
 
-    async def _live(self, receive: Receive, send: Send) -> None:
-        """The server's life. An engine that was handed in open is its owner's to close."""
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
+        """The ASGI lifespan. Closes only a service that it opened."""
         await receive()
-        if self._open_cashier is None:
+        if self._open_service is None:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         else:
-            async with self._open_cashier() as engine:
-                self._engine = engine
+            async with self._open_service() as service:
+                self._service = service
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
-                self._engine = None
+                self._service = None
         await send({"type": "lifespan.shutdown.complete"})
 
     def _readiness(self) -> Readiness:
         if self.draining:
             return Readiness.DRAINING
-        if self._engine is None or not self._engine.ready:
+        if self._service is None or not self._service.ready:
             return Readiness.STARTING
         return Readiness.READY
 
@@ -143,26 +153,27 @@ class CashierApp:
 def app(
     cashier: ConsultService,
     *,
-    doorkeeper: BearerAuth | None = None,
+    bearer_auth: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
 ) -> CashierApp:
-    """A door to an engine that is open, and stays its owner's: `app.mount("/pay", cashier.web.app(engine))`.
+    """An application on an open cashier, which stays open: `app.mount("/pay", web.app(cashier))`.
 
-    No `doorkeeper`: everybody may ask. A body larger than `body_limit_bytes` is refused, one not whole after `body_timeout_s` too.
-    With a `ladder` callers are refused when there is too much to do; its owner sees to it that it is told the time.
+    Without `bearer_auth` every caller is admitted. A body over `body_limit_bytes`, or incomplete
+    after `body_timeout_s`, is refused. With a `ladder` the application sheds load; the ladder's
+    owner must call its `tick`.
     """
-    return CashierApp(cashier, None, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
+    return CashierApp(cashier, None, bearer_auth, body_limit_bytes, body_timeout_s, ladder)
 
 
 def owning_app(
     open_cashier: CashierFactory,
     *,
-    doorkeeper: BearerAuth | None = None,
+    bearer_auth: BearerAuth | None = None,
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
 ) -> CashierApp:
-    """A door that opens its engine when the server starts and closes it when the server has stopped (ASGI lifespan)."""
-    return CashierApp(None, open_cashier, doorkeeper, body_limit_bytes, body_timeout_s, ladder)
+    """An application that opens its cashier at server start and closes it at server stop."""
+    return CashierApp(None, open_cashier, bearer_auth, body_limit_bytes, body_timeout_s, ladder)

@@ -1,4 +1,7 @@
-"""Who may ask: bearer tokens, verified by PyJWT and remembered. Reads no files and no clock; the keys' text and the time are handed in."""
+"""Authentication by bearer token (JWT), verified by PyJWT and cached.
+
+Reads no files and no clock: callers pass the text of the keys and the time.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,26 @@ from msgspec import Struct
 
 from cashier.web.problem import ProblemCode, RequestRefused
 
-# RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key has at least 2048 bits.
+# RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key
+# has at least 2048 bits.
 MIN_SECRET_BYTES = 32
 MIN_RSA_BITS = 2048
-# Where a key does not name its one algorithm, these; never one of another family, so a public key cannot be taken for a shared secret.
+# The algorithms of a key without `alg`. Never one of another family, so that a public key cannot
+# serve as a shared secret.
 _BY_TYPE = {"RSA": ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "OKP": ("EdDSA",)}
 _BY_CURVE = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
-# A token longer than this is refused unread; so much of a client's header is also the most that is kept of one.
+# A longer token is refused before parsing. Also bounds the memory of one cache entry.
 _MAX_TOKEN_BYTES = 8192
-_MAX_REMEMBERED = 10_000
+_MAX_CACHED = 10_000
 
 Key: TypeAlias = tuple[Any, tuple[str, ...]]
 
 
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[auth]`. With mode `jwt`: who issues (`iss`), for whom (`aud`), and either `jwks_file` or `secret`.
+    """`[auth]`. Mode `jwt` needs `issuer`, `audience`, and either `jwks_file` or `secret`.
 
-    `scope`, where it is not empty, must be among the token's space-separated `scope`. `leeway_s` forgives clocks that differ.
+    A non-empty `scope` must be among the space-separated values of the token's `scope` claim.
+    `leeway_s` tolerates clock skew in `exp` and `nbf`.
     """
 
     mode: Literal["none", "jwt"] = "none"
@@ -42,25 +48,25 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class KeysRefused(ValueError):
-    """Keys that nothing should be verified with. The text says which and why, never what."""
+    """A key or key set that must not be used. The text never contains key material."""
 
 
 def auth_faults(settings: AuthSettings, host: str) -> tuple[str, ...]:
-    """What is wrong with the settings of a server that listens on `host`; each with its remedy. Empty: nothing."""
+    """The errors in the settings of a server that listens on `host`, each with its remedy."""
     if settings.mode == "none":
         if _is_loopback(host):
             return ()
-        return (f'[auth] mode = "none" lets everybody on {host} ask: set mode = "jwt", or listen on 127.0.0.1',)
-    found = [f'[auth] mode = "jwt" needs {name}' for name in ("issuer", "audience") if not getattr(settings, name)]
+        return (f'[auth] mode = "none" admits every caller on {host}: set mode = "jwt", or listen on 127.0.0.1',)
+    faults = [f'[auth] mode = "jwt" needs {name}' for name in ("issuer", "audience") if not getattr(settings, name)]
     if bool(settings.jwks_file) == bool(settings.secret):
-        found.append('[auth] mode = "jwt" needs one of jwks_file and secret, and not both')
+        faults.append('[auth] mode = "jwt" needs one of jwks_file and secret, and not both')
     if settings.secret and len(settings.secret.encode()) < MIN_SECRET_BYTES:
-        found.append(
+        faults.append(
             f"[auth] secret must have at least {MIN_SECRET_BYTES} bytes: make one with `openssl rand -base64 32`"
         )
     if settings.leeway_s < 0:
-        found.append("[auth] leeway_s must not be negative")
-    return tuple(found)
+        faults.append("[auth] leeway_s must not be negative")
+    return tuple(faults)
 
 
 class _KeySet(Struct):
@@ -68,40 +74,48 @@ class _KeySet(Struct):
 
 
 class BearerAuth:
-    """Admits requests by their Authorization header. A verified token costs a dict look-up until it expires."""
+    """Admits requests by Authorization header. A verified token is cached until it expires."""
 
     def __init__(self, settings: AuthSettings, jwks: str = "") -> None:
         """`jwks` is the text of `settings.jwks_file`. Raises `KeysRefused`."""
         self._settings = settings
-        self._keys = _keys_of_set(jwks) if settings.jwks_file else _key_of_secret(settings.secret)
-        self._admitted: dict[bytes, float] = {}
+        self._keys = _parse_key_set(jwks) if settings.jwks_file else _shared_secret(settings.secret)
+        # Expiry (seconds since 1970, leeway included) by Authorization header, in order of
+        # insertion.
+        self._expiries: dict[bytes, float] = {}
 
     def __repr__(self) -> str:
-        return f"<Doorkeeper keys={len(self._keys)} remembered={len(self._admitted)}>"
+        return f"<BearerAuth keys={len(self._keys)} cached={len(self._expiries)}>"
 
     def admit(self, authorization: bytes | None, now: float) -> None:
-        """`now` in seconds since 1970. Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN, with WWW-Authenticate."""
+        """Verify the token. `now` in seconds since 1970.
+
+        Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN, with WWW-Authenticate.
+        """
         if authorization is None:
             raise _unauthenticated("A bearer token is required.", "")
-        until = self._admitted.get(authorization)
-        if until is None:
-            self._remember(authorization, self._verify(authorization, now))
-        elif until <= now:
-            del self._admitted[authorization]
+        expires_at = self._expiries.get(authorization)
+        if expires_at is None:
+            self._cache(authorization, self._verify(authorization, now))
+        elif expires_at <= now:
+            del self._expiries[authorization]
             raise _unauthenticated("The bearer token has expired.", "invalid_token")
 
-    def knows(self, authorization: bytes, now: float) -> bool:
-        """Whether the header was verified before and still holds. `now` in seconds since 1970. Costs a look-up, and admits nobody."""
-        return self._admitted.get(authorization, 0.0) > now
+    def is_verified(self, authorization: bytes, now: float) -> bool:
+        """Whether the token was verified before and has not expired. Does not verify it.
 
-    def _remember(self, authorization: bytes, until: float) -> None:
-        if len(self._admitted) >= _MAX_REMEMBERED:
-            # Dicts keep the order of insertion: the one that was verified first goes first.
-            del self._admitted[next(iter(self._admitted))]
-        self._admitted[authorization] = until
+        `now` in seconds since 1970.
+        """
+        return self._expiries.get(authorization, 0.0) > now
+
+    def _cache(self, authorization: bytes, expires_at: float) -> None:
+        if len(self._expiries) >= _MAX_CACHED:
+            # Evict the oldest entry.
+            del self._expiries[next(iter(self._expiries))]
+        self._expiries[authorization] = expires_at
 
     def _verify(self, authorization: bytes, now: float) -> float:
-        """Until when the token is good, leeway included."""
+        """The time at which the token expires, leeway included."""
         scheme, _, credentials = authorization.partition(b" ")
         token = credentials.strip()
         if scheme.lower() != b"bearer" or not token or len(token) > _MAX_TOKEN_BYTES:
@@ -109,19 +123,19 @@ class BearerAuth:
         claims = self._claims(token)
         leeway_s = self._settings.leeway_s
         not_before = claims.get("nbf", 0)
-        until = claims["exp"]
-        if not _is_instant(until) or not _is_instant(not_before) or not_before > now + leeway_s:
+        expires_at = claims["exp"]
+        if not _is_instant(expires_at) or not _is_instant(not_before) or not_before > now + leeway_s:
             raise _unauthenticated("The bearer token is not valid now.", "invalid_token")
-        if until + leeway_s <= now:
+        if expires_at + leeway_s <= now:
             raise _unauthenticated("The bearer token has expired.", "invalid_token")
         if self._settings.scope and self._settings.scope not in str(claims.get("scope", "")).split():
             raise _forbidden(self._settings.scope)
-        return float(until + leeway_s)
+        return float(expires_at + leeway_s)
 
     def _claims(self, token: bytes) -> dict[str, Any]:
         try:
             key, algorithms = self._key(jwt.get_unverified_header(token).get("kid"))
-            # The clock is ours, not the library's: what depends on time is compared by the caller of this.
+            # `_verify` checks the times, with the caller's clock.
             claims: dict[str, Any] = jwt.decode(
                 token,
                 key,
@@ -136,7 +150,7 @@ class BearerAuth:
                 },
             )
         except (jwt.PyJWTError, UnicodeDecodeError, RecursionError):
-            raise _unauthenticated("The bearer token is not one that is accepted here.", "invalid_token") from None
+            raise _unauthenticated("The bearer token is not accepted.", "invalid_token") from None
         return claims
 
     def _key(self, kid: object) -> Key:
@@ -150,23 +164,23 @@ class BearerAuth:
         return key
 
 
-def _key_of_secret(secret: str) -> dict[str | None, Key]:
+def _shared_secret(secret: str) -> dict[str | None, Key]:
     if len(secret.encode()) < MIN_SECRET_BYTES:
         raise KeysRefused(f"the shared secret must have at least {MIN_SECRET_BYTES} bytes")
     return {None: (secret, ("HS256", "HS384", "HS512"))}
 
 
-def _keys_of_set(jwks: str) -> dict[str | None, Key]:
+def _parse_key_set(jwks: str) -> dict[str | None, Key]:
     try:
         members = msgspec.json.decode(jwks, type=_KeySet).keys
     except msgspec.DecodeError:
         raise KeysRefused('the key set is not a JSON object with an array "keys" of objects') from None
-    found = list(_signing_keys(members))
-    keys = dict(found)
+    signing_keys = list(_signing_keys(members))
+    keys = dict(signing_keys)
     if not keys:
         raise KeysRefused("the key set has no key to verify signatures with")
-    if len(keys) < len(found) or (None in keys and len(keys) > 1):
-        raise KeysRefused("a key set of several keys needs a kid on each, and no kid twice")
+    if len(keys) < len(signing_keys) or (None in keys and len(keys) > 1):
+        raise KeysRefused("a key set of several keys needs a kid on each, and no duplicate kid")
     return keys
 
 
@@ -174,23 +188,23 @@ def _signing_keys(members: Iterable[dict[str, Any]]) -> Iterable[tuple[str | Non
     for number, member in enumerate(members, start=1):
         if member.get("use", "sig") != "sig":
             continue
-        called = f"key {number} of the set"
+        label = f"key {number} of the set"
         if member.get("kty") == "oct" or "d" in member:
             raise KeysRefused(
-                f"{called} is secret: a key set holds public keys only; a shared secret goes into [auth] secret"
+                f"{label} is secret: a key set holds public keys only; a shared secret goes into [auth] secret"
             )
         family = (
             _BY_CURVE.get(member.get("crv", "")) if member.get("kty") == "EC" else _BY_TYPE.get(member.get("kty", ""))
         )
         algorithms = tuple(name for name in family or () if member.get("alg", name) == name)
         if not algorithms:
-            raise KeysRefused(f"{called} has a type, curve or alg that is not accepted")
+            raise KeysRefused(f"{label} has a type, curve or alg that is not accepted")
         try:
             key = jwt.PyJWK(member, algorithms[0]).key
         except jwt.PyJWTError:
-            raise KeysRefused(f"{called} cannot be read") from None
+            raise KeysRefused(f"{label} cannot be read") from None
         if isinstance(key, RSAPublicKey) and key.key_size < MIN_RSA_BITS:
-            raise KeysRefused(f"{called} has fewer than {MIN_RSA_BITS} bits")
+            raise KeysRefused(f"{label} has fewer than {MIN_RSA_BITS} bits")
         yield member.get("kid"), (key, algorithms)
 
 

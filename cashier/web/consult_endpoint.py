@@ -1,4 +1,4 @@
-"""The hot route, `POST /v1/consult`, straight on ASGI: every line here is paid for by every consultation."""
+"""`POST /v1/consult`, directly on ASGI because it is the hot path."""
 
 from __future__ import annotations
 
@@ -32,31 +32,26 @@ from cashier.web.response import RETRY_AFTER_1, ApiResponse, HeaderList, problem
 
 _log = structlog.get_logger("cashier.web")
 
-# Closing is the safe end for a connection whose body was not read to its end by the time it should have been.
+# A connection cannot be reused after a body that was not read to its end.
 _CLOSE = ((b"connection", b"close"),)
 _ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
 
 
 class ConsultService(Protocol):
-    """What stands behind the door."""
+    """The cashier as the HTTP endpoints use it."""
 
     @property
     def ready(self) -> bool:
-        """Whether it can be asked."""
+        """Whether it accepts requests."""
 
     @property
     def payments(self) -> PaymentsPort | None:
-        """None: it does nothing but consult."""
+        """None without configured payments."""
 
     async def consult(
-        self,
-        request: ConsultRequest,
-        *,
-        request_id: str,
-        traceparent: str | None = None,
-        since_ns: int | None = None,
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
     ) -> Consultation:
-        """Ends by the deadline of the request, counted from `since_ns` on the clock of `perf_counter_ns`, or from now.
+        """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
 
         Raises `OrderUnknown` and `RequiredSourceUnavailable`.
         """
@@ -64,97 +59,105 @@ class ConsultService(Protocol):
     def stream(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
     ) -> AsyncGenerator[Consultation, None]:
-        """The same as it unfolds, each answer whole, the last as `consult` gives it. Raises before the first answer only.
+        """Yield complete consultations as they improve, the last as `consult` returns it.
 
-        To be closed by who does not take all.
+        Raises as `consult`, but only before the first. Close the generator
+        (`contextlib.aclosing`) if you stop early.
         """
 
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
-        """What is remembered of one key, or of all that begin with `prefix`, goes. Raises `SourceUnknown`."""
+        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""
 
 
 class ClientDisconnected(Exception):
-    """Nobody is left to answer."""
+    """The client has gone; no response is sent."""
 
 
 class ConsultEndpoint:
-    """Serves consultations. `body_limit_bytes` and `body_timeout_s` bound what a caller may send, and for how long.
+    """Serves consultations.
 
-    Those that come at once begin one after the other, in `line`.
+    `body_limit_bytes` and `body_timeout_s` limit the request body. Concurrent consultations start
+    in the order of `queue`.
     """
 
     def __init__(
-        self, doorkeeper: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, line: AdmissionQueue
+        self, bearer_auth: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, queue: AdmissionQueue
     ) -> None:
-        self._doorkeeper = doorkeeper
-        self._line = line
+        self._bearer_auth = bearer_auth
+        self._queue = queue
         self._body_limit_bytes = body_limit_bytes
-        self._vigil = DisconnectWatch(body_timeout_s)
+        self._disconnect_watch = DisconnectWatch(body_timeout_s)
 
     def __repr__(self) -> str:
-        return f"<Consulting {self._vigil!r}>"
+        return f"<ConsultEndpoint {self._disconnect_watch!r}>"
 
-    async def serve(self, engine: ConsultService | None, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request, one answer, or a stream of them. Nothing is sent to a client that has gone."""
-        began_ns = perf_counter_ns()
+    async def serve(self, service: ConsultService | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send a response or an event stream. Sends nothing after a disconnect."""
+        started_ns = perf_counter_ns()
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        identity = read_request_id(headers)
-        visit = self._vigil.enter(receive)
+        request_id = read_request_id(headers)
+        watched = self._disconnect_watch.enter(receive)
         try:
-            answer = await self._answer(engine, scope["method"], headers, visit, identity, began_ns)
-            if isinstance(answer, ConsultationStream):
-                await answer.tell(send, visit, began_ns)
+            response = await self._answer(service, scope["method"], headers, watched, request_id, started_ns)
+            if isinstance(response, ConsultationStream):
+                await response.send(send, watched, started_ns)
                 return
         except ClientDisconnected:
             return
         finally:
-            self._vigil.leave(visit)
+            self._disconnect_watch.leave(watched)
         await send(
             {
                 "type": "http.response.start",
-                "status": answer.status,
-                "headers": response_headers(answer, identity, began_ns),
+                "status": response.status,
+                "headers": response_headers(response, request_id, started_ns),
             }
         )
-        await send({"type": "http.response.body", "body": answer.body})
+        await send({"type": "http.response.body", "body": response.body})
 
-    async def whole(
-        self, engine: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
+    async def respond(
+        self, service: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
     ) -> tuple[int, HeaderList, bytes] | None:
-        """Status, headers and body for a request that has come whole and wants no stream. None: nobody is left to answer."""
-        began_ns = perf_counter_ns()
-        identity = read_request_id(headers)
-        visit = self._vigil.enter(receive)
+        """Status, headers and body for a completely received request without event stream.
+
+        None if the client has disconnected.
+        """
+        started_ns = perf_counter_ns()
+        request_id = read_request_id(headers)
+        watched = self._disconnect_watch.enter(receive)
         try:
-            answer = await self._answer(engine, "POST", headers, visit, identity, began_ns)
+            answer = await self._answer(service, "POST", headers, watched, request_id, started_ns)
         except ClientDisconnected:
             return None
         finally:
-            self._vigil.leave(visit)
-        told = cast("ApiResponse", answer)  # a stream was not wanted
-        return told.status, response_headers(told, identity, began_ns), told.body
+            self._disconnect_watch.leave(watched)
+        # Never a stream: the caller has checked Accept.
+        response = cast("ApiResponse", answer)
+        return response.status, response_headers(response, request_id, started_ns), response.body
 
     async def _answer(
         self,
-        engine: ConsultService | None,
+        service: ConsultService | None,
         method: str,
         headers: dict[bytes, bytes],
-        visit: WatchedRequest,
-        identity: str,
-        began_ns: int,
+        watched: WatchedRequest,
+        request_id: str,
+        started_ns: int,
     ) -> ApiResponse | ConsultationStream:
         try:
-            if engine is None:
-                raise RequestRefused(ProblemCode.NOT_READY, "The engine is not open.", headers=RETRY_AFTER_1)
-            request = await self._request(method, headers, visit)
-            if not self._line.enters():
-                await self._line.wait()
+            if service is None:
+                raise RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
+            request = await self._read_request(method, headers, watched)
+            if not self._queue.try_start():
+                await self._queue.wait()
             if accepts_event_stream(headers.get(b"accept")):
-                return await ConsultationStream.begun(
-                    engine.stream(request, request_id=identity, traceparent=read_traceparent(headers)), identity
+                return await ConsultationStream.start(
+                    service.stream(request, request_id=request_id, traceparent=read_traceparent(headers)), request_id
                 )
-            trace = read_traceparent(headers)
-            consultation = await engine.consult(request, request_id=identity, traceparent=trace, since_ns=began_ns)
+            traceparent = read_traceparent(headers)
+            consultation = await service.consult(
+                request, request_id=request_id, traceparent=traceparent, since_ns=started_ns
+            )
             return ApiResponse(200, encode_consultation(consultation), consultation.sources, ())
         except RequestRefused as refused:
             return problem_response(refused)
@@ -162,37 +165,37 @@ class ConsultEndpoint:
             return problem_response(
                 RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id.")
             )
-        except RequiredSourceUnavailable as silent:
-            detail = f"No usable answer from {', '.join(silent.failed)}; nothing can be said without it."
+        except RequiredSourceUnavailable as unavailable:
+            detail = f"No usable answer from {', '.join(unavailable.failed)}, which a consultation requires."
             return problem_response(
                 RequestRefused(
-                    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=silent.sources, headers=RETRY_AFTER_1
+                    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE, detail, sources=unavailable.sources, headers=RETRY_AFTER_1
                 )
             )
         except asyncio.CancelledError:
-            if not visit.forgives():
+            if not watched.absorb_cancellation():
                 raise
-            if visit.gone:
+            if watched.disconnected:
                 raise ClientDisconnected from None
             return problem_response(
-                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not whole in time.", headers=_CLOSE)
+                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=_CLOSE)
             )
         except ClientDisconnected:
             raise
-        except Exception:  # noqa: BLE001 - whatever is left is our bug, and its text must not leave the house
-            _log.exception("consultation failed", request_id=identity)
+        except Exception:  # noqa: BLE001 - a bug of this service, whose text must not reach the caller
+            _log.exception("consultation failed", request_id=request_id)
             return problem_response(
-                RequestRefused(ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id.")
+                RequestRefused(ProblemCode.INTERNAL, "The consultation failed. See the log under this request id.")
             )
 
-    async def _request(self, method: str, headers: dict[bytes, bytes], visit: WatchedRequest) -> ConsultRequest:
-        """Everything that can be refused without a body is, before it is read."""
+    async def _read_request(self, method: str, headers: dict[bytes, bytes], watched: WatchedRequest) -> ConsultRequest:
+        """Check method and headers before reading the body."""
         if method != "POST":
             raise RequestRefused(
-                ProblemCode.METHOD_NOT_ALLOWED, "A consultation is asked for with POST.", headers=((b"allow", b"POST"),)
+                ProblemCode.METHOD_NOT_ALLOWED, "Only POST is allowed.", headers=((b"allow", b"POST"),)
             )
-        if self._doorkeeper is not None:
-            self._doorkeeper.admit(headers.get(b"authorization"), time())
+        if self._bearer_auth is not None:
+            self._bearer_auth.admit(headers.get(b"authorization"), time())
         if not is_json(headers.get(b"content-type")):
             raise RequestRefused(
                 ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED
@@ -201,27 +204,27 @@ class ConsultEndpoint:
             raise RequestRefused(
                 ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED
             )
-        patience_ms = read_timeout_ms(headers)
-        request = decode_request(await self._body(headers, visit))
-        if patience_ms is not None and (request.deadline_ms is None or patience_ms < request.deadline_ms):
-            return replace(request, deadline_ms=patience_ms)
+        timeout_ms = read_timeout_ms(headers)
+        request = decode_request(await self._read_body(headers, watched))
+        if timeout_ms is not None and (request.deadline_ms is None or timeout_ms < request.deadline_ms):
+            return replace(request, deadline_ms=timeout_ms)
         return request
 
-    async def _body(self, headers: dict[bytes, bytes], visit: WatchedRequest) -> bytes:
+    async def _read_body(self, headers: dict[bytes, bytes], watched: WatchedRequest) -> bytes:
         if declared_length_exceeds(headers, self._body_limit_bytes):
             raise self._too_large()
-        message = await visit.receive()
+        message = await watched.receive()
         if message["type"] != "http.request":
             raise ClientDisconnected
         body: bytes = message.get("body", b"")
         if message.get("more_body", False):
-            body = await self._rest_of_body(body, visit.receive)
+            body = await self._read_rest(body, watched.receive)
         elif len(body) > self._body_limit_bytes:
             raise self._too_large()
-        visit.whole = True
+        watched.body_complete = True
         return body
 
-    async def _rest_of_body(self, first: bytes, receive: Receive) -> bytes:
+    async def _read_rest(self, first: bytes, receive: Receive) -> bytes:
         body, more = bytearray(first), True
         while more:
             if len(body) > self._body_limit_bytes:
@@ -236,6 +239,4 @@ class ConsultEndpoint:
         return bytes(body)
 
     def _too_large(self) -> RequestRefused:
-        return RequestRefused(
-            ProblemCode.TOO_LARGE, f"The body must not be larger than {self._body_limit_bytes} bytes."
-        )
+        return RequestRefused(ProblemCode.TOO_LARGE, f"The body must not exceed {self._body_limit_bytes} bytes.")

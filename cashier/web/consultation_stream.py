@@ -1,7 +1,7 @@
-"""A consultation as server-sent events: `answer` as often as there is a better one, then `end`. Who wants that, and how it is written.
+"""A consultation as server-sent events: `answer` for each better consultation, then `end`.
 
-It may come out late (a slow reader), never in a heap: the next answer is asked for when the one before is off our hands, and by then it
-is the newest one. How a request is read and refused is not known here.
+For a slow reader intermediate consultations are skipped: the next one is requested only after the
+previous event has been sent, and is then the newest.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ _OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
 
 
 def accepts_event_stream(accept: bytes | None) -> bool:
-    """Whether a value of Accept names event streams, and not to rule them out (`q=0`). `*/*` takes what there is, which is JSON."""
+    """Whether an Accept value names event streams, and not with `q=0`. `*/*` accepts JSON."""
     if accept is None or EVENT_STREAM not in (lowered := accept.lower()):
         return False
-    for one in lowered.split(b","):
-        kind, *terms = (part.strip() for part in one.split(b";"))
-        if kind == EVENT_STREAM:
-            return not any(term.startswith(b"q=") and not term[2:].strip(b"0.") for term in terms)
+    for media_range in lowered.split(b","):
+        media_type, *parameters = (part.strip() for part in media_range.split(b";"))
+        if media_type == EVENT_STREAM:
+            return not any(parameter.startswith(b"q=") and not parameter[2:].strip(b"0.") for parameter in parameters)
     return False
 
 
 class ConsultationStream:
-    """A stream whose first answer is there: from here on it is an event stream, and whatever goes wrong has to be told in it."""
+    """A stream whose first consultation is known. Later errors can only be sent as an event."""
 
-    __slots__ = ("_consultations", "_first", "_identity")
+    __slots__ = ("_consultations", "_first", "_request_id")
 
-    def __init__(self, first: Consultation, consultations: AsyncGenerator[Consultation, None], identity: str) -> None:
+    def __init__(self, first: Consultation, consultations: AsyncGenerator[Consultation, None], request_id: str) -> None:
         self._first = first
         self._consultations = consultations
-        self._identity = identity
+        self._request_id = request_id
 
     @classmethod
-    async def begun(cls, consultations: AsyncGenerator[Consultation, None], identity: str) -> Self:
-        """Waits for the first answer. What is raised instead of it may still be answered as a problem. `identity`: of the request."""
-        return cls(await anext(consultations), consultations, identity)
+    async def start(cls, consultations: AsyncGenerator[Consultation, None], request_id: str) -> Self:
+        """Wait for the first consultation. An exception before it becomes a problem response."""
+        return cls(await anext(consultations), consultations, request_id)
 
-    async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
-        """Send everything, until the end or until the client has gone or stopped reading; then the consultation ends too."""
-        timing = server_timing((perf_counter_ns() - began_ns) / 1e6, self._first.sources)
-        await send_events(self._events(), send, visit, self._identity, timing)
+    async def send(self, send: Send, watched: WatchedRequest, started_ns: int) -> None:
+        """Send all events. Ends the consultation if the client disconnects or stops reading."""
+        timing = server_timing((perf_counter_ns() - started_ns) / 1e6, self._first.sources)
+        await send_events(self._events(), send, watched, self._request_id, timing)
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
         seq, consultation = 1, self._first
@@ -66,17 +66,17 @@ class ConsultationStream:
                 async for consultation in self._consultations:
                     seq += 1
                     yield encode_event(b"answer", encode_numbered_consultation(seq, consultation), seq)
-            except Exception:  # noqa: BLE001 - whatever it is, it is our bug, the client has to be told, and its text must not leave the house
-                _log.exception("consultation failed in its stream", request_id=self._identity)
-                fault = make_problem(
-                    ProblemCode.INTERNAL, "The consultation failed. The log has it under this request id."
+            except Exception:  # noqa: BLE001 - a bug of this service: reported to the client without its text
+                _log.exception("consultation failed in its stream", request_id=self._request_id)
+                problem = make_problem(
+                    ProblemCode.INTERNAL, "The consultation failed. See the log under this request id."
                 )
-                yield encode_event(b"error", encode_problem(fault))
+                yield encode_event(b"error", encode_problem(problem))
             else:
                 yield encode_event(b"end", json.encode({"seq": seq, "reason": _reason(consultation)}))
 
 
 def _reason(last: Consultation) -> str:
-    """DEADLINE: a source was given up because time was up, the consultation's or its own. COMPLETE: there was nothing more to learn."""
-    given_up = last.blocked is None and any(source.status in _OUT_OF_TIME for source in last.sources)
-    return "DEADLINE" if given_up else "COMPLETE"
+    """DEADLINE: a source ran out of time. COMPLETE: nothing more can change."""
+    out_of_time = last.blocked is None and any(source.status in _OUT_OF_TIME for source in last.sources)
+    return "DEADLINE" if out_of_time else "COMPLETE"

@@ -1,7 +1,7 @@
-"""Who takes too long to send a body, and who went away while we were working. Knows tasks and receivers, nothing of payments.
+"""Detects a body that is overdue and a client that disconnected while its request is being served.
 
-Most requests are over before anybody could lose patience, so they pay for a set entry only: no timer, no task, no second `receive()`.
-One sweep for all looks at what is left over.
+Most requests end before either can happen, so each costs one set entry: no timer, no task, no
+second `receive()`. One periodic sweep examines the requests that take longer.
 """
 
 from __future__ import annotations
@@ -11,78 +11,85 @@ import math
 
 from starlette.types import Receive
 
-# A request is looked at between one and two sweeps after it came: late enough that hardly any is, early enough to save most of a hang.
+# A request is examined one to two sweeps after its start: late enough that few are, early enough to
+# save most of the work when an upstream hangs.
 SWEEP_S = 0.05
 
 
 class WatchedRequest:
-    """One request under way."""
+    """One request being served."""
 
-    __slots__ = ("gone", "overdue", "receive", "sweeps", "task", "watcher", "whole")
+    __slots__ = ("body_complete", "disconnected", "overdue", "receive", "sweeps", "task", "watcher")
 
     def __init__(self, task: asyncio.Task[object] | None, receive: Receive) -> None:
         self.task = task
         self.receive = receive
         self.sweeps = 0
-        self.whole = False
+        self.body_complete = False
         self.overdue = False
-        self.gone = False
+        self.disconnected = False
         self.watcher: asyncio.Task[None] | None = None
 
     def cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
 
-    def forgives(self) -> bool:
-        """Whether the cancellation of the task was this vigil's doing, and nobody else's on top of it. To be asked once."""
-        return (self.overdue or self.gone) and self.task is not None and self.task.uncancel() == 0
+    def absorb_cancellation(self) -> bool:
+        """Whether only this watch cancelled the task. Uncancels the task: call once."""
+        return (self.overdue or self.disconnected) and self.task is not None and self.task.uncancel() == 0
 
     def __repr__(self) -> str:
-        return f"<Visit whole={self.whole} overdue={self.overdue} gone={self.gone} watched={self.watcher is not None}>"
+        return (
+            f"<WatchedRequest body_complete={self.body_complete} overdue={self.overdue}"
+            f" disconnected={self.disconnected} watched={self.watcher is not None}>"
+        )
 
 
 class DisconnectWatch:
-    """Cancels the task of a request whose body is not whole after `body_timeout_s`, or whose client has gone. Belongs to one loop."""
+    """Cancels the task of a request if its client disconnects or its body is overdue.
+
+    A body is overdue if it is incomplete after `body_timeout_s`. Belongs to one event loop.
+    """
 
     def __init__(self, body_timeout_s: float) -> None:
         self._body_sweeps = math.ceil(body_timeout_s / SWEEP_S)
-        self._under_way: set[WatchedRequest] = set()
+        self._requests: set[WatchedRequest] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Vigil under_way={len(self._under_way)} sweeping={self._timer is not None}>"
+        return f"<DisconnectWatch requests={len(self._requests)} sweeping={self._timer is not None}>"
 
     def enter(self, receive: Receive) -> WatchedRequest:
-        """To be called in the task that serves the request."""
+        """Start to watch a request. Call in the task that serves it."""
         loop = asyncio.get_running_loop()
-        visit = WatchedRequest(asyncio.current_task(loop), receive)
-        self._under_way.add(visit)
+        request = WatchedRequest(asyncio.current_task(loop), receive)
+        self._requests.add(request)
         if self._timer is None:
             self._timer = loop.call_later(SWEEP_S, self._sweep)
-        return visit
+        return request
 
-    def leave(self, visit: WatchedRequest) -> None:
-        self._under_way.discard(visit)
-        if visit.watcher is not None:
-            visit.watcher.cancel()
+    def leave(self, request: WatchedRequest) -> None:
+        self._requests.discard(request)
+        if request.watcher is not None:
+            request.watcher.cancel()
 
     def _sweep(self) -> None:
-        # Age is counted in sweeps: nobody has to read a clock for it.
+        # Ages are counted in sweeps, which saves reading the clock per request.
         loop = asyncio.get_running_loop()
-        for visit in self._under_way:
-            visit.sweeps += 1
-            if not visit.whole:
-                if visit.sweeps > self._body_sweeps and not visit.overdue:
-                    visit.overdue = True
-                    visit.cancel()
-            elif visit.watcher is None and visit.sweeps >= 2:
-                visit.watcher = loop.create_task(_watch(visit))
-        self._timer = loop.call_later(SWEEP_S, self._sweep) if self._under_way else None
+        for request in self._requests:
+            request.sweeps += 1
+            if not request.body_complete:
+                if request.sweeps > self._body_sweeps and not request.overdue:
+                    request.overdue = True
+                    request.cancel()
+            elif request.watcher is None and request.sweeps >= 2:
+                request.watcher = loop.create_task(_watch(request))
+        self._timer = loop.call_later(SWEEP_S, self._sweep) if self._requests else None
 
 
-async def _watch(visit: WatchedRequest) -> None:
-    """The body is whole, so the next thing to be received is that the client has gone."""
-    message = await visit.receive()
+async def _watch(request: WatchedRequest) -> None:
+    """After a complete body the next message can only be the disconnect."""
+    message = await request.receive()
     if message["type"] == "http.disconnect":
-        visit.gone = True
-        visit.cancel()
+        request.disconnected = True
+        request.cancel()

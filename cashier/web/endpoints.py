@@ -1,5 +1,4 @@
-"""Everything but the hot route: health, readiness, the OpenAPI document, invalidation, the routes that others bring, and what is answered
-where there is nothing. Starlette."""
+"""All endpoints other than `POST /v1/consult`, on Starlette, and the responses to unknown paths."""
 
 from __future__ import annotations
 
@@ -33,72 +32,73 @@ class Readiness(Enum):
 def other_endpoints(
     readiness: Callable[[], Readiness],
     body_limit_bytes: int,
-    invalidating: InvalidateEndpoint,
-    others: Sequence[Route],
+    invalidate_endpoint: InvalidateEndpoint,
+    payment_routes: Sequence[Route],
     *,
     secured: bool,
 ) -> Starlette:
-    """`readiness` is asked at each request for it. `secured`: the document says that callers need a bearer token."""
+    """Build the Starlette application. `secured`: the OpenAPI document requires a bearer token."""
 
     async def healthz(request: Request) -> Response:
-        """That it answers at all is the answer: the loop turns."""
+        """Any response proves that the event loop runs."""
         return JSONResponse({"status": "ok"}, headers=_headers(request))
 
     async def readyz(request: Request) -> Response:
         state = readiness()
         if state is Readiness.READY:
             return JSONResponse({"status": "ready"}, headers=_headers(request))
-        return _problem(request, ProblemCode.NOT_READY, f"It is {state.value}.", {"retry-after": "1"})
+        return _problem(request, ProblemCode.NOT_READY, f"The service is {state.value}.", {"retry-after": "1"})
 
     async def invalidate(request: Request) -> Response:
         return Response(
-            msgspec.json.encode(await invalidating(request)), media_type="application/json", headers=_headers(request)
+            msgspec.json.encode(await invalidate_endpoint(request)),
+            media_type="application/json",
+            headers=_headers(request),
         )
 
     @cache
-    def described() -> bytes:
+    def openapi_document() -> bytes:
         return document(body_limit_bytes, secured=secured)
 
     async def openapi(request: Request) -> Response:
-        return Response(described(), media_type="application/json", headers=_headers(request))
+        return Response(openapi_document(), media_type="application/json", headers=_headers(request))
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
-    routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *others]
+    routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *payment_routes]
     starlette = Starlette(
-        routes=routes, exception_handlers={HTTPException: _refused, RequestRefused: _turned_down, Exception: _failed}
+        routes=routes,
+        exception_handlers={HTTPException: _http_error, RequestRefused: _refusal, Exception: _internal_error},
     )
-    # What is not there is not there: no redirect to a neighbouring spelling.
+    # An unknown path is 404. Starlette would redirect to the path with or without a trailing slash.
     starlette.router.redirect_slashes = False
     return starlette
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return _problem(
-            request, ProblemCode.METHOD_NOT_ALLOWED, "This is asked for with another method.", dict(error.headers or {})
-        )
-    return _problem(request, ProblemCode.NOT_FOUND, "Nothing is served under this path.", {})
+        allowed = dict(error.headers or {})
+        return _problem(request, ProblemCode.METHOD_NOT_ALLOWED, "The method is not allowed on this path.", allowed)
+    return _problem(request, ProblemCode.NOT_FOUND, "There is nothing at this path.", {})
 
 
-async def _turned_down(request: Request, error: Exception) -> Response:
-    """What a page raises that knows why."""
-    refused = cast("RequestRefused", error)  # as it is registered
-    sent = _headers(request) | {name.decode("ascii"): value.decode("ascii") for name, value in refused.headers}
+async def _refusal(request: Request, error: Exception) -> Response:
+    refused = cast("RequestRefused", error)  # registered for this type only
+    headers = _headers(request) | {name.decode("ascii"): value.decode("ascii") for name, value in refused.headers}
     return Response(
-        encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=sent
+        encode_problem(refused.problem), refused.problem.status, media_type="application/problem+json", headers=headers
     )
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    answer = _problem(request, ProblemCode.INTERNAL, "The request failed. The log has it under this request id.", {})
-    _log.error("request failed", request_id=answer.headers["x-request-id"], exc_info=error)
-    return answer
+async def _internal_error(request: Request, error: Exception) -> Response:
+    response = _problem(request, ProblemCode.INTERNAL, "The request failed. See the log under this request id.", {})
+    _log.error("request failed", request_id=response.headers["x-request-id"], exc_info=error)
+    return response
 
 
-def _problem(request: Request, code: ProblemCode, detail: str, more: dict[str, str]) -> Response:
-    what = make_problem(code, detail)
-    sent = {**_headers(request), **more}
-    return Response(encode_problem(what), what.status, media_type="application/problem+json", headers=sent)
+def _problem(request: Request, code: ProblemCode, detail: str, extra_headers: dict[str, str]) -> Response:
+    problem = make_problem(code, detail)
+    headers = {**_headers(request), **extra_headers}
+    return Response(encode_problem(problem), problem.status, media_type="application/problem+json", headers=headers)
 
 
 def _headers(request: Request) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""A consultation that came in one piece, answered in one piece: the same question and the same answer as by way of ASGI, for less.
+"""The fast path: answers a plain consultation request without an ASGI scope and messages.
 
-Most requests of a gateway are such. A parser's callbacks, a scope and messages are what they are spared; whatever else may happen on a
-connection is left to the connection, for which this stands where uvicorn keeps its cycle.
+Most requests of a gateway arrive in one read and qualify. They save the parser's callbacks, the
+scope and the messages; the response is the same as over ASGI. Takes the place of uvicorn's
+request-response cycle in the connection, which deals with everything else.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
 
 
 class FastPath:
-    """One request, until it is answered. `headers` by name in lower case. What is public is what uvicorn asks of a cycle."""
+    """One request until its response is written. Public attributes are those of uvicorn's cycle."""
 
     __slots__ = (
-        "_body", "_connection", "_headers", "_read", "disconnected", "keep_alive", "message_event", "response_complete", "response_started",
+        "_body", "_body_received", "_connection", "_headers", "disconnected", "keep_alive", "message_event",
+        "response_complete", "response_started",
     )  # fmt: skip
 
     def __init__(self, connection: ClientConnection, headers: dict[bytes, bytes], body: bytes) -> None:
+        """`headers` by lower-case name."""
         self._connection = connection
         self._headers = headers
         self._body = body
-        self._read = False
+        self._body_received = False
         self.disconnected = False
         self.keep_alive = True
         self.response_started = False
@@ -36,29 +39,28 @@ class FastPath:
         self.message_event = asyncio.Event()
 
     async def receive(self) -> dict[str, Any]:
-        """ASGI's: the body, and then that the client has gone or was answered."""
-        if not self._read:
-            self._read = True
+        """ASGI `receive`: the body, then a disconnect when the client or the response is gone."""
+        if not self._body_received:
+            self._body_received = True
             return {"type": "http.request", "body": self._body, "more_body": False}
         if not self.disconnected and not self.response_complete:
             await self.message_event.wait()
         return {"type": "http.disconnect"}
 
-    async def run(self, door: CashierApp, always: Sequence[tuple[bytes, bytes]]) -> None:
-        """`always`: headers that every answer has."""
+    async def run(self, application: CashierApp, default_headers: Sequence[tuple[bytes, bytes]]) -> None:
         connection = self._connection
         try:
-            answer = await door.whole(self._headers, self.receive)
+            response = await application.respond(self._headers, self.receive)
             if connection.flow.write_paused and not self.disconnected:
                 await connection.flow.drain()
         except BaseException:
-            # Cancelled, or a bug: a connection without an answer is of no use to anybody.
+            # Cancelled, or a bug: without a response the connection cannot go on.
             connection.transport.close()
             raise
-        if answer is None or self.disconnected:
+        if response is None or self.disconnected:
             return
-        status, headers, body = answer
-        lines = [b"%b: %b\r\n" % header for header in (*always, *headers)]
+        status, headers, body = response
+        lines = [b"%b: %b\r\n" % header for header in (*default_headers, *headers)]
         if (b"connection", b"close") in headers:
             self.keep_alive = False
         elif not self.keep_alive:

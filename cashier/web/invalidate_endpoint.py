@@ -1,4 +1,4 @@
-"""`POST /v1/invalidate`: somebody says that something changed, and what is remembered of it goes. Not a hot route: Starlette."""
+"""`POST /v1/invalidate`: drops cached answers of a source."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from cashier.web.request_guard import RequestGuard
 
 # `(?![\s\S])` is the end of the text in Python and in JavaScript alike.
 SourceName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
-Key = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 256 visible characters of ASCII")]
-Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 to 256 visible characters of ASCII")]
+Key = Annotated[str, Meta(pattern=r"^[!-~]{1,256}(?![\s\S])", description="1 to 256 visible ASCII characters")]
+Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 to 256 visible ASCII characters")]
 
 
 class Invalidation(Struct, frozen=True):
-    """What changed: one answer of a source, `key`, or all whose keys begin with `prefix`, with an empty one all of the source."""
+    """What to drop: the answer of one `key`, or of all keys with `prefix` (empty: all keys)."""
 
     source: SourceName
     key: Key | UnsetType = UNSET
@@ -32,21 +32,23 @@ _INVALIDATION = msgspec.inspect.type_info(Invalidation)
 
 
 class InvalidateEndpoint:
-    """Serves invalidations, to whom and of what size and patience consultations are served too."""
+    """Serves invalidations, with the authentication and body limits of consultations."""
 
-    def __init__(self, admission: RequestGuard) -> None:
-        self._admission = admission
+    def __init__(self, guard: RequestGuard) -> None:
+        self._guard = guard
 
     def __repr__(self) -> str:
-        return f"<Invalidating {self._admission!r}>"
+        return f"<InvalidateEndpoint {self._guard!r}>"
 
     async def __call__(self, request: Request) -> Invalidated:
-        """Raises `Refused`."""
+        """Raises `RequestRefused`."""
         headers: dict[bytes, bytes] = dict(request.scope["headers"])
-        engine = self._admission.admit(headers)
-        told = decode_invalidation(await self._admission.json(request, headers))
+        service = self._guard.admit(headers)
+        invalidation = decode_invalidation(await self._guard.json(request, headers))
         try:
-            return engine.invalidate(told.source, key=_or_none(told.key), prefix=_or_none(told.prefix))
+            return service.invalidate(
+                invalidation.source, key=_or_none(invalidation.key), prefix=_or_none(invalidation.prefix)
+            )
         except SourceUnknown as unknown:
             raise invalid(
                 FieldProblem("source", "UNKNOWN_VALUE", f"must be one of {', '.join(unknown.known)}")
@@ -54,13 +56,16 @@ class InvalidateEndpoint:
 
 
 def decode_invalidation(body: bytes) -> Invalidation:
-    """With exactly one of key and prefix. Raises `Refused`: MALFORMED, or INVALID, which names every field at fault."""
-    told = codec.decode(body, _decoder, _INVALIDATION)
-    if told.key is UNSET and told.prefix is UNSET:
-        raise invalid(FieldProblem("key", "MISSING", "is required, or prefix in its place"))
-    if told.key is not UNSET and told.prefix is not UNSET:
-        raise invalid(FieldProblem("prefix", "ONE_TOO_MANY", "must not be given beside key"))
-    return told
+    """Requires exactly one of key and prefix.
+
+    Raises `RequestRefused`: MALFORMED, or INVALID with every invalid field.
+    """
+    invalidation = codec.decode(body, _decoder, _INVALIDATION)
+    if invalidation.key is UNSET and invalidation.prefix is UNSET:
+        raise invalid(FieldProblem("key", "MISSING", "is required unless prefix is given"))
+    if invalidation.key is not UNSET and invalidation.prefix is not UNSET:
+        raise invalid(FieldProblem("prefix", "ONE_TOO_MANY", "must not be given together with key"))
+    return invalidation
 
 
 def _or_none(text: str | UnsetType) -> str | None:

@@ -1,4 +1,4 @@
-"""How a listening socket ends without losing who is at the door."""
+"""Closes a listening socket without resetting connections in its accept queue."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import socket
 import struct
 from collections.abc import Iterable
 
-# Classic BPF over the TCP header: byte 13 holds the flags; SYN (0x02) without ACK (0x10) is dropped, all else passes.
+# Classic BPF over the TCP header: byte 13 holds the flags; SYN (0x02) without ACK (0x10) is
+# dropped, everything else passes.
 _LOAD_BYTE, _AND, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06
 _DROP_NEW = b"".join(
     struct.pack("HBBI", *instruction)
@@ -23,17 +24,18 @@ _SO_ATTACH_FILTER = 26
 
 
 def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
-    """From here on nobody new gets to connect, while those who already have, or are in the handshake, can still be accepted.
+    """Drop new connection attempts on `sockets`; established ones and handshakes stay acceptable.
 
-    Closing a listening socket resets every connection that waits in its queue, and there is no other way to stop the queue from growing.
-    A client whose SYN is dropped sends it again after a second, and is then refused cleanly or reaches somebody else. False where
-    the kernel has no such filter: then a connection that is made in the last moment may be reset.
+    Closing a listening socket resets every connection in its accept queue, and only a socket filter
+    stops the queue from growing. A client whose SYN is dropped retries after a second; it then
+    finds the port closed or another listener. Returns False if the kernel has no such filter: a
+    connection made at the last moment may then be reset.
     """
-    program = ctypes.create_string_buffer(_DROP_NEW)
-    described = struct.pack("HL", len(_DROP_NEW) // 8, ctypes.addressof(program))
+    instructions = ctypes.create_string_buffer(_DROP_NEW)
+    program = struct.pack("HL", len(_DROP_NEW) // 8, ctypes.addressof(instructions))
     try:
-        for each in sockets:
-            each.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+        for listener in sockets:
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
     except OSError:
         return False
     return True

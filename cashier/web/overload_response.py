@@ -1,13 +1,14 @@
-"""Refusing a consultation before anybody reads it: from the bytes of a plain request, or from its headers. Decides nothing itself.
+"""Refuses consultations under overload, from the bytes of a plain request or from request headers.
 
-A refusal has to be so cheap that refusing two callers of three leaves nearly all of the time to the third. What is not plain goes the
-normal way, where it can be refused all the same.
+A refusal must be so cheap that refusing two of three callers leaves nearly all CPU time to the
+third. `DegradationLadder` and `AdmissionQueue` decide; this module reads the priority and writes
+the response.
 
-Who comes first: `X-Priority: critical | high | normal | low`. Without the header, or with another word, it is told by the product: a payer
-at a till (SCAN) is high, a cashier page (STANDARD_CASHIER) normal, a cashier inside of a shop's page (EMBEDDED_CASHIER) low. Words are
-cheap: everybody may ask for less, but for more only a caller whose bearer token was verified before, by an earlier consultation that was
-let in. What such a caller makes of it shows under its name, and is between it and the house. Where nobody has to say who he is, on
-loopback, every claim counts.
+Priority is `X-Priority: critical | high | normal | low`. Without the header, or with another value,
+the product decides: SCAN (a payer at a till) is high, STANDARD_CASHIER normal, EMBEDDED_CASHIER
+low. Every caller may lower its priority. To raise it a caller needs a bearer token that an earlier
+admitted consultation verified; misuse then shows under the caller's name. Without authentication,
+on loopback, every claim counts.
 """
 
 from __future__ import annotations
@@ -23,52 +24,52 @@ from cashier.web.request_headers import read_request_id
 LOW, NORMAL, HIGH, CRITICAL = range(4)
 PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITICAL}
 RETRY_AFTER_S = 1
-DETAIL = "There is more to do than can be done in time. Nothing was asked and nothing was begun."
+DETAIL = "The service is overloaded. The request was not processed."
 
-# Tells whether the bearer of an Authorization header was verified before.
+# Whether the bearer token of an Authorization header was verified before.
 IsVerified = Callable[[bytes], bool]
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 
 _BODY = encode_problem(make_problem(ProblemCode.OVERLOADED, DETAIL))
-_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\nretry-after: %d\r\n"
-    b"cache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
+_RESPONSE = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
+    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
-def plain_request_priority(request: PlainRequest, knows: IsVerified) -> int:
-    """By its header, or by the product that its body names."""
-    product = NORMAL
-    for word, its in _PRODUCTS:
-        if request.data.find(word, request.body) >= 0:
-            product = its
+def plain_request_priority(request: PlainRequest, is_verified: IsVerified) -> int:
+    """The priority by X-Priority, or by the product that the body names."""
+    default = NORMAL
+    for product, priority in _PRODUCTS:
+        if request.data.find(product, request.body) >= 0:
+            default = priority
             break
-    return resolve_priority(request.header(b"x-priority"), request.header(b"authorization"), product, knows)
+    return resolve_priority(request.header(b"x-priority"), request.header(b"authorization"), default, is_verified)
 
 
 def encode_refusal(request: PlainRequest) -> bytes:
-    """The whole answer."""
+    """The complete response."""
     claimed = request.header(b"x-request-id")
-    return _ANSWER % read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
+    return _RESPONSE % read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
 
 
-def resolve_priority(word: bytes | None, authorization: bytes | None, product: int, knows: IsVerified) -> int:
-    """From LOW to CRITICAL. `word` is the value of X-Priority, `product` what counts without it."""
-    claimed = product if word is None else PRIORITIES.get(word.lower(), product)
-    if claimed <= product or knows(authorization or b""):
+def resolve_priority(claim: bytes | None, authorization: bytes | None, default: int, is_verified: IsVerified) -> int:
+    """LOW to CRITICAL. `claim` is the value of X-Priority, `default` the priority without it."""
+    claimed = default if claim is None else PRIORITIES.get(claim.lower(), default)
+    if claimed <= default or is_verified(authorization or b""):
         return claimed
-    return product
+    return default
 
 
-def scope_priority(scope: Scope, knows: IsVerified) -> int:
-    """Of a request whose body is still to come, so that its product is not known: it counts as normal."""
+def scope_priority(scope: Scope, is_verified: IsVerified) -> int:
+    """The priority by headers alone, by default normal: the product is in the body."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, knows)
+    return resolve_priority(headers.get(b"x-priority"), headers.get(b"authorization"), NORMAL, is_verified)
 
 
 async def send_refusal(scope: Scope, send: Send) -> None:
-    """The same refusal by way of ASGI."""
+    """The same response over ASGI."""
     headers = [
         PROBLEM_TYPE,
         (b"content-length", b"%d" % len(_BODY)),

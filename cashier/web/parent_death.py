@@ -1,4 +1,4 @@
-"""A worker whose supervisor was killed must not go on holding the port."""
+"""Ends a worker whose supervisor was killed, so that it does not hold the port."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def terminate_with_parent() -> bool:
-    """From here on the kernel sends us SIGTERM when our parent dies. False where the kernel cannot (it is not Linux)."""
+    """Have the kernel send this process SIGTERM when its parent dies. False except on Linux."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is None or prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
         return False
     parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():  # it died before we asked
+    # The parent may have died before the prctl call.
+    if parent is not None and not parent.is_alive():
         os.kill(os.getpid(), signal.SIGTERM)
     return True

@@ -1,7 +1,7 @@
-"""The routes of payments: from a request to what takes payments through, and back. How they are taken through is not known here.
+"""The payment endpoints: from a request to the payments port and back to a response.
 
-A submit, an answer to a challenge and a cancellation are never broken off, whether their client leaves or the server stops. Who only looks
-or follows is let go as soon as nobody is there to hear.
+A submit, a challenge answer and a cancellation run to their end even if the client disconnects or
+the server stops. A long poll and an event stream end with their client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from cashier.domain.pan import looks_issued
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
-from cashier.web import payment_requests as read
+from cashier.web import payment_requests
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_stream import PaymentStream
@@ -36,155 +36,158 @@ PAYMENTS_PATH = "/v1/payments"
 
 
 class PaymentCall:
-    """One request under way. `visit`: where it is let go when its client leaves."""
+    """One request in progress. `watched` is set if it ends with its client."""
 
-    __slots__ = ("began_ns", "headers", "identity", "raw", "request", "traceparent", "visit")
+    __slots__ = ("headers", "raw_headers", "request", "request_id", "started_ns", "traceparent", "watched")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.began_ns = perf_counter_ns()
+        self.started_ns = perf_counter_ns()
         self.request = Request(scope, receive)
-        self.raw: list[tuple[bytes, bytes]] = scope["headers"]
-        self.headers = dict(self.raw)
-        self.identity = _identity(self.headers)
+        self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.headers = dict(self.raw_headers)
+        self.request_id = _read_request_id(self.headers)
         self.traceparent = read_traceparent(self.headers)
-        self.visit: WatchedRequest | None = None
+        self.watched: WatchedRequest | None = None
 
     def __repr__(self) -> str:
-        return f"<Call {self.identity}>"
+        return f"<PaymentCall {self.request_id}>"
 
     @property
     def payment_id(self) -> str:
         """Raises `RequestRefused`: NOT_FOUND."""
-        return read.read_payment_id(self.request.path_params["payment_id"])
+        return payment_requests.read_payment_id(self.request.path_params["payment_id"])
 
 
 Serve: TypeAlias = Callable[[PaymentCall], Awaitable[ApiResponse | PaymentStream]]
 
 
 class PaymentOperation:
-    """One route as an ASGI application. Whatever becomes of a call is told with the same headers."""
+    """One endpoint as an ASGI application. All its responses carry the same headers."""
 
-    def __init__(self, method: str, act: Serve, vigil: DisconnectWatch) -> None:
+    def __init__(self, method: str, serve: Serve, disconnect_watch: DisconnectWatch) -> None:
         self._method = method
-        self._act = act
-        self._vigil = vigil
+        self._serve = serve
+        self._disconnect_watch = disconnect_watch
 
     def __repr__(self) -> str:
-        return f"<Operation {self._method}>"
+        return f"<PaymentOperation {self._method}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = PaymentCall(scope, receive)
         try:
-            told = await self._told(call)
-            if isinstance(told, PaymentStream) and call.visit is not None:
-                await told.tell(send, call.visit, call.began_ns)
+            response = await self._respond(call)
+            if isinstance(response, PaymentStream) and call.watched is not None:
+                await response.send(send, call.watched, call.started_ns)
         finally:
-            if call.visit is not None:
-                self._vigil.leave(call.visit)
-        if isinstance(told, ApiResponse):
-            headers = response_headers(told, call.identity, call.began_ns)
-            await send({"type": "http.response.start", "status": told.status, "headers": headers})
-            await send({"type": "http.response.body", "body": told.body})
+            if call.watched is not None:
+                self._disconnect_watch.leave(call.watched)
+        if isinstance(response, ApiResponse):
+            headers = response_headers(response, call.request_id, call.started_ns)
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": response.body})
 
-    async def _told(self, call: PaymentCall) -> ApiResponse | PaymentStream | None:
-        """None: nobody is left to hear."""
+    async def _respond(self, call: PaymentCall) -> ApiResponse | PaymentStream | None:
+        """None if the client has disconnected."""
         try:
             if call.request.method != self._method:
-                allowed = ((b"allow", self._method.encode()),)
                 raise RequestRefused(
-                    ProblemCode.METHOD_NOT_ALLOWED, "This is asked for with another method.", headers=allowed
+                    ProblemCode.METHOD_NOT_ALLOWED,
+                    f"Only {self._method} is allowed.",
+                    headers=((b"allow", self._method.encode()),),
                 )
-            return await self._act(call)
-        except RequestRefused as known:
-            return problem_response(known)
+            return await self._serve(call)
+        except RequestRefused as refused:
+            return problem_response(refused)
         except asyncio.CancelledError:
-            if call.visit is None or not call.visit.forgives():
+            if call.watched is None or not call.watched.absorb_cancellation():
                 raise
             return None
-        except Exception as error:  # noqa: BLE001 - whatever is not in the table is our bug, and its text must not leave the house
-            known_as = refusal_for(error)
-            if known_as is None:
-                _log.exception("payment request failed", request_id=call.identity)
-                known_as = RequestRefused(
-                    ProblemCode.INTERNAL, "The request failed. The log has it under this request id."
-                )
-            return problem_response(known_as)
+        except Exception as error:  # noqa: BLE001 - outside the table it is a bug, whose text must not reach the caller
+            refusal = refusal_for(error)
+            if refusal is None:
+                _log.exception("payment request failed", request_id=call.request_id)
+                refusal = RequestRefused(ProblemCode.INTERNAL, "The request failed. See the log under this request id.")
+            return problem_response(refusal)
 
 
 class PaymentEndpoints:
-    """Serves payments. `stopping`: whether the server stops. `body_timeout_s` bounds what is read, as everywhere."""
+    """Serves payments. `is_stopping` reports a server stop."""
 
-    def __init__(self, admission: RequestGuard, body_timeout_s: float, stopping: Callable[[], bool]) -> None:
-        self._admission = admission
-        self._vigil = DisconnectWatch(body_timeout_s)
-        self._stopping = stopping
+    def __init__(self, guard: RequestGuard, body_timeout_s: float, is_stopping: Callable[[], bool]) -> None:
+        self._guard = guard
+        self._disconnect_watch = DisconnectWatch(body_timeout_s)
+        self._is_stopping = is_stopping
 
     def __repr__(self) -> str:
-        return f"<Paying {self._admission!r} {self._vigil!r}>"
+        return f"<PaymentEndpoints {self._guard!r} {self._disconnect_watch!r}>"
 
     def routes(self) -> list[Route]:
-        """Every method comes here, so that another one is refused like anything else."""
-        one = PAYMENTS_PATH + "/{payment_id}"
+        """Accept every method, so that a wrong one gets the same headers as any other refusal."""
+        payment_path = PAYMENTS_PATH + "/{payment_id}"
         operations = {
-            PAYMENTS_PATH: PaymentOperation("POST", self._submit, self._vigil),
-            one: PaymentOperation("GET", self._look, self._vigil),
-            f"{one}/challenge": PaymentOperation("POST", self._answer, self._vigil),
-            f"{one}/cancel": PaymentOperation("POST", self._cancel, self._vigil),
-            f"{one}/events": PaymentOperation("GET", self._follow, self._vigil),
+            PAYMENTS_PATH: PaymentOperation("POST", self._submit, self._disconnect_watch),
+            payment_path: PaymentOperation("GET", self._look, self._disconnect_watch),
+            f"{payment_path}/challenge": PaymentOperation("POST", self._answer, self._disconnect_watch),
+            f"{payment_path}/cancel": PaymentOperation("POST", self._cancel, self._disconnect_watch),
+            f"{payment_path}/events": PaymentOperation("GET", self._follow, self._disconnect_watch),
         }
         return [Route(path, operation) for path, operation in operations.items()]
 
     async def _submit(self, call: PaymentCall) -> ApiResponse:
         payments = self._payments(call)
-        key = read.read_idempotency_key(call.raw)
-        request = read.decode_submit(await self._admission.json(call.request, call.headers))
-        return _answer(await payments.submit(request, key, request_id=call.identity, traceparent=call.traceparent))
+        key = payment_requests.read_idempotency_key(call.raw_headers)
+        request = payment_requests.decode_submit(await self._guard.json(call.request, call.headers))
+        return _response(await payments.submit(request, key, request_id=call.request_id, traceparent=call.traceparent))
 
     async def _answer(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        told = read.decode_challenge_answer(await self._admission.json(call.request, call.headers))
-        call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
-        return _answer(await payments.answer(payment_id, told.payment_token, told.value, **call_headers))
+        answer = payment_requests.decode_challenge_answer(await self._guard.json(call.request, call.headers))
+        call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
+        return _response(await payments.answer(payment_id, answer.payment_token, answer.value, **call_headers))
 
     async def _cancel(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        told = read.decode_cancellation(await self._admission.json_or_nothing(call.request, call.headers))
-        token = read.read_payment_token(call.raw, told.payment_token, secured=self._admission.secured)
-        return _answer(await payments.cancel(payment_id, token, request_id=call.identity, traceparent=call.traceparent))
+        cancellation = payment_requests.decode_cancellation(await self._guard.json_or_empty(call.request, call.headers))
+        token = payment_requests.read_payment_token(
+            call.raw_headers, cancellation.payment_token, secured=self._guard.secured
+        )
+        return _response(
+            await payments.cancel(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
+        )
 
     async def _look(self, call: PaymentCall) -> ApiResponse:
         payments, payment_id = self._payments(call), call.payment_id
-        token = read.read_payment_token(call.raw, None, secured=self._admission.secured)
-        wait_ms = read.read_wait_ms(call.request.query_params.getlist("wait_ms"))
-        await self._only_while_there(call)
-        call_headers = {"request_id": call.identity, "traceparent": call.traceparent}
-        return _answer(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
+        token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
+        wait_ms = payment_requests.read_wait_ms(call.request.query_params.getlist("wait_ms"))
+        await self._end_with_client(call)
+        call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
+        return _response(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
 
     async def _follow(self, call: PaymentCall) -> PaymentStream:
         payments, payment_id = self._payments(call), call.payment_id
-        token = read.read_payment_token(call.raw, None, secured=self._admission.secured)
-        await self._only_while_there(call)
-        shown = payments.follow(payment_id, token, request_id=call.identity, traceparent=call.traceparent)
-        return await PaymentStream.begun(shown, call.identity, self._stopping)
+        token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
+        await self._end_with_client(call)
+        updates = payments.follow(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
+        return await PaymentStream.start(updates, call.request_id, self._is_stopping)
 
     def _payments(self, call: PaymentCall) -> PaymentsPort:
-        payments = self._admission.admit(call.headers).payments
+        payments = self._guard.admit(call.headers).payments
         if payments is None:
-            raise RequestRefused(ProblemCode.PAYMENTS_NOT_CONFIGURED, "This service consults and takes no payments.")
+            raise RequestRefused(ProblemCode.PAYMENTS_NOT_CONFIGURED, "This service does not take payments.")
         return payments
 
-    async def _only_while_there(self, call: PaymentCall) -> None:
-        """From here on the call ends with its client. What it sent for a body is read first: behind it that it left would go unheard."""
-        await self._admission.body(call.request, call.headers)
-        call.visit = self._vigil.enter(call.request.receive)
-        call.visit.whole = True
+    async def _end_with_client(self, call: PaymentCall) -> None:
+        """Let a disconnect cancel the call. Reads the body first: the disconnect follows it."""
+        await self._guard.body(call.request, call.headers)
+        call.watched = self._disconnect_watch.enter(call.request.receive)
+        call.watched.body_complete = True
 
 
-def _answer(payment: Payment) -> ApiResponse:
+def _response(payment: Payment) -> ApiResponse:
     return ApiResponse(200 if payment.status in FINAL else 202, msgspec.json.encode(payment))
 
 
-def _identity(headers: dict[bytes, bytes]) -> str:
-    """The caller's, unless it is a card number: it is logged, and told to every service that is asked."""
-    identity = read_request_id(headers)
-    return read_request_id({}) if looks_issued(identity) else identity
+def _read_request_id(headers: dict[bytes, bytes]) -> str:
+    """Replace an id that looks like a card number: ids are logged and sent upstream."""
+    request_id = read_request_id(headers)
+    return read_request_id({}) if looks_issued(request_id) else request_id

@@ -1,5 +1,6 @@
-"""What a caller of payments sends, beside the submit itself: bodies, the key, the token, the patience. Read here, and looked through for
-card numbers before anything else sees it. No answers, and no sockets.
+"""Reads the requests of the payment endpoints: bodies, idempotency key, payment token, wait time.
+
+Searches each value for card numbers before it is passed on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ KEY_HEADER, TOKEN_HEADER = "Idempotency-Key", "X-Payment-Token"
 
 _KEY = re.compile(IDEMPOTENCY_KEY.encode())
 _PAYMENT_ID = re.compile(PAYMENT_ID)
-# So much of a path is told, which is the caller's to make long.
+# The longest field path in a problem. The caller decides how long a path is.
 _MAX_FIELD_PATH = 128
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
@@ -30,11 +31,12 @@ T = TypeVar("T")
 
 
 class ChallengeAnswer(Struct, frozen=True):
-    """What the payer proves by: a code, a password, or what a device or an issuer signed. It does not show itself."""
+    """The payer's proof: a code, a password, or a signature of a device or an issuer."""
 
     payment_token: str
     value: Annotated[str, Meta(min_length=1, max_length=2048)]
 
+    # Secrets stay out of logs.
     def __repr__(self) -> str:
         return "<ChallengeAnswer>"
 
@@ -43,10 +45,11 @@ class ChallengeAnswer(Struct, frozen=True):
 
 
 class Cancellation(Struct, frozen=True, omit_defaults=True):
-    """`payment_token` where it is not in a header."""
+    """`payment_token` is required unless a header carries it."""
 
     payment_token: str | None = None
 
+    # Secrets stay out of logs.
     def __repr__(self) -> str:
         return "<Cancellation>"
 
@@ -58,26 +61,26 @@ _submit_decoder = msgspec.json.Decoder(PaymentRequest)
 _answer_decoder = msgspec.json.Decoder(ChallengeAnswer)
 _cancel_decoder = msgspec.json.Decoder(Cancellation)
 _SUBMIT, _ANSWER, _CANCEL = (
-    msgspec.inspect.type_info(kind) for kind in (PaymentRequest, ChallengeAnswer, Cancellation)
+    msgspec.inspect.type_info(struct) for struct in (PaymentRequest, ChallengeAnswer, Cancellation)
 )
 
 
 def decode_submit(body: bytes) -> PaymentRequest:
-    """Raises `RequestRefused`: MALFORMED, or INVALID with every fault. So do the next two."""
-    return _read(body, _submit_decoder, _SUBMIT)
+    """Raises `RequestRefused` like the next two: MALFORMED, or INVALID with every field."""
+    return _decode(body, _submit_decoder, _SUBMIT)
 
 
 def decode_challenge_answer(body: bytes) -> ChallengeAnswer:
-    return _read(body, _answer_decoder, _ANSWER)
+    return _decode(body, _answer_decoder, _ANSWER)
 
 
 def decode_cancellation(body: bytes) -> Cancellation:
-    """An empty body says nothing, which is enough where the token is in a header."""
-    return _read(body, _cancel_decoder, _CANCEL) if body else Cancellation()
+    """An empty body is valid: the token may be in a header."""
+    return _decode(body, _cancel_decoder, _CANCEL) if body else Cancellation()
 
 
 def read_idempotency_key(headers: RawHeaders) -> str:
-    """Raises `RequestRefused`: INVALID. Which of two keys counts nobody could tell for sure, so that there are two is refused."""
+    """Raises `RequestRefused`: INVALID. Rejects duplicate headers, which are ambiguous."""
     keys = _values(headers, b"idempotency-key")
     if not keys:
         raise invalid(FieldProblem(KEY_HEADER, "MISSING", "is required"))
@@ -90,65 +93,64 @@ def read_idempotency_key(headers: RawHeaders) -> str:
     return key
 
 
-def read_payment_token(headers: RawHeaders, told: str | None, *, secured: bool) -> str:
-    """From X-Payment-Token, else the one `told` in the body, else from Authorization, where that does not say who asks (`secured`).
+def read_payment_token(headers: RawHeaders, body_token: str | None, *, secured: bool) -> str:
+    """The token of X-Payment-Token, else `body_token`, else that of Authorization unless `secured`.
 
-    In this order, because an Authorization may be of somebody between the caller and us. Raises `RequestRefused`: INVALID.
+    Authorization comes last, because a proxy may have set it. Raises `RequestRefused`: INVALID.
     """
-    own = [value for value in _values(headers, b"x-payment-token") if value]
-    if len(own) > 1:
+    tokens = [value for value in _values(headers, b"x-payment-token") if value]
+    if len(tokens) > 1:
         raise invalid(FieldProblem(TOKEN_HEADER, "ONE_TOO_MANY", "must be given once"))
     bearers = [] if secured else [value for value in map(_bearer, _values(headers, b"authorization")) if value]
-    found = own[0].decode("latin-1") if own else told or (bearers[0].decode("latin-1") if bearers else "")
-    if not found:
+    token = tokens[0].decode("latin-1") if tokens else body_token or (bearers[0].decode("latin-1") if bearers else "")
+    if not token:
         raise invalid(FieldProblem(TOKEN_HEADER, "MISSING", "is required"))
-    return found
+    return token
 
 
-def read_payment_id(claimed: str) -> str:
-    """Raises `RequestRefused`: NOT_FOUND for what cannot be the id of a payment."""
-    if not _PAYMENT_ID.fullmatch(claimed):
+def read_payment_id(segment: str) -> str:
+    """Raises `RequestRefused`: NOT_FOUND for a path segment that cannot be a payment id."""
+    if not _PAYMENT_ID.fullmatch(segment):
         raise RequestRefused(ProblemCode.NOT_FOUND, "There is no such payment.")
-    return claimed
+    return segment
 
 
-def read_wait_ms(claimed: Sequence[str]) -> int:
-    """From what the query says of it, each time that it does. Raises `RequestRefused`: INVALID."""
-    if not claimed:
+def read_wait_ms(values: Sequence[str]) -> int:
+    """From all values of the query parameter. Raises `RequestRefused`: INVALID."""
+    if not values:
         return 0
-    if len(claimed) > 1:
+    if len(values) > 1:
         raise invalid(FieldProblem("wait_ms", "ONE_TOO_MANY", "must be given once"))
-    digits = claimed[0]
+    digits = values[0]
     if not (digits.isascii() and digits.isdigit()):
-        raise invalid(
-            FieldProblem("wait_ms", "BAD_FORMAT", "must be a whole number of milliseconds in decimal digits")
-        )
-    # Whatever has ten digits or more is beyond the bound, and is never turned into a number.
+        raise invalid(FieldProblem("wait_ms", "BAD_FORMAT", "must be a whole number of milliseconds in decimal digits"))
+    # Ten digits or more exceed the bound and are never converted.
     if len(digits) > 9 or int(digits) > LONGEST_WAIT_MS:
         raise invalid(FieldProblem("wait_ms", "OUT_OF_RANGE", f"must be from 0 to {LONGEST_WAIT_MS}"))
     return int(digits)
 
 
-def _read(body: bytes, decoder: msgspec.json.Decoder[T], kind: msgspec.inspect.Type) -> T:
-    # Before its types are looked at: what is wrong with them must not be said of a card number, and unknown fields have none.
+def _decode(body: bytes, decoder: msgspec.json.Decoder[T], type_info: msgspec.inspect.Type) -> T:
+    # Before the typed decoder: its errors must not describe a card number, and it ignores unknown
+    # fields.
     _reject_card_numbers(codec.decode_json(body))
-    return codec.decode(body, decoder, kind)
+    return codec.decode(body, decoder, type_info)
 
 
-def _reject_card_numbers(told: Any) -> None:
-    found = payment_pan_fields(told)
-    if found:
-        message = "looks like a card number, of which none may be sent here: card_token takes a vault's token"
-        faults = (FieldProblem(_short(path), "LOOKS_LIKE_PAN", message) for path in found)
-        raise RequestRefused(ProblemCode.INVALID, f"What was sent {message}.", errors=tuple(faults))
+def _reject_card_numbers(value: Any) -> None:
+    paths = payment_pan_fields(value)
+    if paths:
+        message = "looks like a card number, which must not be sent: card_token takes a token of a card vault"
+        errors = (FieldProblem(_shorten(path), "LOOKS_LIKE_PAN", message) for path in paths)
+        raise RequestRefused(ProblemCode.INVALID, f"A value {message}.", errors=tuple(errors))
 
 
-def _short(path: str) -> str:
+def _shorten(path: str) -> str:
     return path if len(path) <= _MAX_FIELD_PATH else path[: _MAX_FIELD_PATH - 1] + "…"
 
 
 def _values(headers: RawHeaders, name: bytes) -> list[bytes]:
-    return [value for each, value in headers if each == name]
+    return [value for header, value in headers if header == name]
 
 
 def _bearer(authorization: bytes) -> bytes:

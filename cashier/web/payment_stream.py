@@ -1,4 +1,4 @@
-"""A payment as server-sent events: `payment` each time that it shows something else, then `end`. Written as in `events`, read elsewhere."""
+"""A payment as server-sent events: `payment` for each visible change, then `end`."""
 
 from __future__ import annotations
 
@@ -22,89 +22,88 @@ from cashier.web.sse import COMMENT, encode_event, send_events
 
 _log = structlog.get_logger("cashier.web")
 
-# Proxies and carriers' networks close what is silent for half a minute or a minute.
+# Proxies and mobile networks close a connection that is silent for 30 to 60 seconds.
 HEARTBEAT_S = 15.0
 
 
 class PaymentStream:
-    """A stream whose first payment is there: from here on whatever goes wrong has to be told in it."""
+    """A stream whose first payment is known. Later errors can only be sent as an event."""
 
-    __slots__ = ("_first", "_identity", "_payments", "_stopping")
+    __slots__ = ("_first", "_is_stopping", "_payments", "_request_id")
 
     def __init__(
-        self, first: Payment, payments: AsyncGenerator[Payment, None], identity: str, stopping: Callable[[], bool]
+        self, first: Payment, payments: AsyncGenerator[Payment, None], request_id: str, is_stopping: Callable[[], bool]
     ) -> None:
         self._first = first
         self._payments = payments
-        self._identity = identity
-        self._stopping = stopping
+        self._request_id = request_id
+        self._is_stopping = is_stopping
 
     @classmethod
-    async def begun(cls, payments: AsyncGenerator[Payment, None], identity: str, stopping: Callable[[], bool]) -> Self:
-        """Waits for the first payment. What is raised instead of it may still be answered as a problem.
+    async def start(
+        cls, payments: AsyncGenerator[Payment, None], request_id: str, is_stopping: Callable[[], bool]
+    ) -> Self:
+        """Wait for the first payment. An exception before it becomes a problem response.
 
-        `identity`: of the request. `stopping`: whether the server stops, which may be why there is no more to come.
+        `is_stopping` reports a server stop, which also ends `payments`.
         """
-        return cls(await anext(payments), payments, identity, stopping)
+        return cls(await anext(payments), payments, request_id, is_stopping)
 
-    async def tell(self, send: Send, visit: WatchedRequest, began_ns: int) -> None:
-        """Send everything, until the end or until the client has gone or stopped reading; then nobody follows any more."""
-        await send_events(
-            self._events(), send, visit, self._identity, server_timing((perf_counter_ns() - began_ns) / 1e6, ())
-        )
+    async def send(self, send: Send, watched: WatchedRequest, started_ns: int) -> None:
+        """Send all events. Stops following if the client disconnects or stops reading."""
+        timing = server_timing((perf_counter_ns() - started_ns) / 1e6, ())
+        await send_events(self._events(), send, watched, self._request_id, timing)
 
     async def _events(self) -> AsyncGenerator[bytes, None]:
-        number, payment = 1, self._first
-        async with aclosing(_beating(self._payments)) as payments:
-            yield encode_event(b"payment", json.encode(payment), number)
+        event_id, payment = 1, self._first
+        async with aclosing(_with_heartbeats(self._payments)) as payments:
+            yield encode_event(b"payment", json.encode(payment), event_id)
             try:
-                async for shown in payments:
-                    if shown is None:
+                async for update in payments:
+                    if update is None:
                         yield COMMENT
                     else:
-                        number, payment = number + 1, shown
-                        yield encode_event(b"payment", json.encode(payment), number)
-            except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told, and its text must not leave the house
-                yield encode_event(b"error", self._what_broke(error))
+                        event_id, payment = event_id + 1, update
+                        yield encode_event(b"payment", json.encode(payment), event_id)
+            except Exception as error:  # noqa: BLE001 - reported to the client without its text
+                yield encode_event(b"error", self._encode_error(error))
             else:
                 yield encode_event(b"end", json.encode({"reason": self._reason(payment)}))
 
     def _reason(self, last: Payment) -> str:
         if last.status in FINAL:
             return "FINAL"
-        return "STOPPING" if self._stopping() else "TIMEOUT"
+        return "STOPPING" if self._is_stopping() else "TIMEOUT"
 
-    def _what_broke(self, error: Exception) -> bytes:
-        known = refusal_for(error)
-        if known is not None:
-            return encode_problem(known.problem)
-        _log.error("a payment could not be followed further", request_id=self._identity, exc_info=error)
+    def _encode_error(self, error: Exception) -> bytes:
+        refusal = refusal_for(error)
+        if refusal is not None:
+            return encode_problem(refusal.problem)
+        _log.error("payment stream failed", request_id=self._request_id, exc_info=error)
         return encode_problem(
-            make_problem(
-                ProblemCode.INTERNAL, "The payment cannot be followed further. The log has it under this request id."
-            )
+            make_problem(ProblemCode.INTERNAL, "The stream of the payment failed. See the log under this request id.")
         )
 
 
-async def _beating(payments: AsyncGenerator[Payment, None]) -> AsyncGenerator[Payment | None, None]:
-    """The same, and None whenever nothing has come for `HEARTBEAT_S`. Closes them when it is closed."""
-    coming: asyncio.Task[Payment | None] | None = None
+async def _with_heartbeats(payments: AsyncGenerator[Payment, None]) -> AsyncGenerator[Payment | None, None]:
+    """Yield `payments`, and None after each `HEARTBEAT_S` without one. Closes `payments`."""
+    pending: asyncio.Task[Payment | None] | None = None
     try:
         while True:
-            # A task of its own, because who gives up waiting for a generator's next ends the generator.
-            coming = asyncio.create_task(_next(payments))
-            while not coming.done():
-                await asyncio.wait((coming,), timeout=HEARTBEAT_S)
-                if not coming.done():
+            # A task of its own: cancelling `anext` on a timeout would end the generator.
+            pending = asyncio.create_task(_next(payments))
+            while not pending.done():
+                await asyncio.wait((pending,), timeout=HEARTBEAT_S)
+                if not pending.done():
                     yield None
-            shown = coming.result()
-            if shown is None:
+            payment = pending.result()
+            if payment is None:
                 return
-            yield shown
+            yield payment
     finally:
-        if coming is not None and not coming.done():
-            coming.cancel()
-            await asyncio.wait((coming,))
+        if pending is not None and not pending.done():
+            pending.cancel()
+            await asyncio.wait((pending,))
         await payments.aclose()
 
 

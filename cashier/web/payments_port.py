@@ -1,4 +1,4 @@
-"""What takes payments through, as the door sees it. Nothing of how it does."""
+"""The payments service as the HTTP endpoints use it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from cashier.domain.payment_resource import Payment
 
 
 class PaymentsPort(Protocol):
-    """All raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.errors`.
+    """All methods raise `TokenRefused`, `OrderUnknown` and the errors of `cashier.payments.errors`.
 
-    `submit` and `answer` go on though who awaits them is cancelled: a payment is not undone by a client that leaves.
+    `submit` and `answer` go on if their caller is cancelled: a client that disconnects does not
+    undo a payment.
     """
 
     async def submit(
@@ -23,7 +24,7 @@ class PaymentsPort(Protocol):
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Once for each key."""
+        """Once per key; a repetition returns the same payment."""
 
     async def answer(
         self,
@@ -34,12 +35,12 @@ class PaymentsPort(Protocol):
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """To a challenge. `value` is secret."""
+        """Answer the challenge of a payment. `value` is secret."""
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
-        """The payer wants no more of it. What it says is where it stands, which need not be its end."""
+        """Cancel for the payer. Returns the present state, which need not be final."""
 
     async def look(
         self,
@@ -50,15 +51,15 @@ class PaymentsPort(Protocol):
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """As soon as it shows something else than the token says, or is final, or after `wait_ms`."""
+        """Return once the payment is final or differs from the token's state, or after `wait_ms`."""
 
     def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> AsyncGenerator[Payment, None]:
-        """The first at once, then each time that it shows something else; ends after a final one, or when followed for long enough.
+        """Yield the payment at once and on each visible change, until it is final or timed out.
 
-        To be closed by who does not take all. Raises before the first only.
+        Raises only before the first. Close the generator (`contextlib.aclosing`) if you stop early.
         """
 
     def stop_waiting(self) -> None:
-        """From now on nobody waits: looks come back with what is known, and who follows comes to the end."""
+        """End all waits: `look` returns the present state, `follow` ends."""

@@ -1,7 +1,7 @@
-"""Problems: what a caller is told when there is no answer, as RFC 9457 documents. Statuses and titles are here, nowhere else.
+"""Problem responses as RFC 9457 documents. Defines the status and title of every problem code.
 
-`code` is stable and is what programs read; `detail` is for people. Nothing that a caller sent is repeated: a free text may be a card
-number.
+`code` is stable and meant for programs, `detail` for people. No value that a caller sent is
+repeated, because free text may be a card number.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class ProblemCode(StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
     RISK_REJECTED = "RISK_REJECTED"
     FORBIDDEN = "FORBIDDEN"
-    TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - these are no tokens
+    TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - names of problems, not tokens
     TOKEN_TAMPERED = "TOKEN_TAMPERED"  # noqa: S105
     TOKEN_UNKNOWN_KEY = "TOKEN_UNKNOWN_KEY"  # noqa: S105
     TOKEN_WRONG_TYPE = "TOKEN_WRONG_TYPE"  # noqa: S105
@@ -51,42 +51,42 @@ class ProblemCode(StrEnum):
 
 
 STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
-    ProblemCode.MALFORMED: (400, "The request cannot be read"),
-    ProblemCode.UNAUTHENTICATED: (401, "Who asks is not known"),
-    ProblemCode.RISK_REJECTED: (402, "The payment is refused"),
-    ProblemCode.FORBIDDEN: (403, "Who asks may not do this"),
-    ProblemCode.TOKEN_MALFORMED: (403, "This is no token of ours"),
-    ProblemCode.TOKEN_TAMPERED: (403, "The token is not as it was signed"),
-    ProblemCode.TOKEN_UNKNOWN_KEY: (403, "The token is signed by a key that is not, or no longer, accepted"),
-    ProblemCode.TOKEN_WRONG_TYPE: (403, "The token is of another kind"),
-    ProblemCode.TOKEN_EXPIRED: (403, "The token has expired"),
-    ProblemCode.TOKEN_OTHER_ORDER: (403, "The token is of another order"),
-    ProblemCode.TOKEN_OTHER_USER: (403, "The token is of another user"),
-    ProblemCode.TOKEN_OTHER_PAYMENT: (403, "The token is of another payment"),
-    ProblemCode.NOT_FOUND: (404, "There is nothing here"),
-    ProblemCode.ORDER_UNKNOWN: (404, "There is no such order"),
-    ProblemCode.METHOD_NOT_ALLOWED: (405, "Not with this method"),
-    ProblemCode.BODY_TIMEOUT: (408, "The body took too long"),
-    ProblemCode.CONSULT_CHANGED: (409, "What was agreed to has changed"),
-    ProblemCode.ORDER_BUSY: (409, "Another payment is under way for this order"),
-    ProblemCode.IN_FLIGHT: (409, "The same request is under way"),
-    ProblemCode.TOO_LARGE: (413, "The body is too large"),
-    ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "The body is not JSON"),
-    ProblemCode.INVALID: (422, "The request breaks the contract"),
-    ProblemCode.KEY_REUSED: (422, "The key belongs to another payment"),
-    ProblemCode.HEADERS_TOO_LARGE: (431, "The headers are too large"),
-    ProblemCode.INTERNAL: (500, "This is our fault"),
-    ProblemCode.PAYMENTS_NOT_CONFIGURED: (501, "No payments here"),
+    ProblemCode.MALFORMED: (400, "Malformed request"),
+    ProblemCode.UNAUTHENTICATED: (401, "Authentication required"),
+    ProblemCode.RISK_REJECTED: (402, "Payment rejected"),
+    ProblemCode.FORBIDDEN: (403, "Forbidden"),
+    ProblemCode.TOKEN_MALFORMED: (403, "Malformed token"),
+    ProblemCode.TOKEN_TAMPERED: (403, "Invalid token signature"),
+    ProblemCode.TOKEN_UNKNOWN_KEY: (403, "Unknown token key"),
+    ProblemCode.TOKEN_WRONG_TYPE: (403, "Wrong token type"),
+    ProblemCode.TOKEN_EXPIRED: (403, "Token expired"),
+    ProblemCode.TOKEN_OTHER_ORDER: (403, "Token belongs to another order"),
+    ProblemCode.TOKEN_OTHER_USER: (403, "Token belongs to another user"),
+    ProblemCode.TOKEN_OTHER_PAYMENT: (403, "Token belongs to another payment"),
+    ProblemCode.NOT_FOUND: (404, "Not found"),
+    ProblemCode.ORDER_UNKNOWN: (404, "Unknown order"),
+    ProblemCode.METHOD_NOT_ALLOWED: (405, "Method not allowed"),
+    ProblemCode.BODY_TIMEOUT: (408, "Request body timed out"),
+    ProblemCode.CONSULT_CHANGED: (409, "Offer changed"),
+    ProblemCode.ORDER_BUSY: (409, "Another payment is in progress for this order"),
+    ProblemCode.IN_FLIGHT: (409, "The same request is in progress"),
+    ProblemCode.TOO_LARGE: (413, "Request body too large"),
+    ProblemCode.UNSUPPORTED_MEDIA_TYPE: (415, "Unsupported media type"),
+    ProblemCode.INVALID: (422, "Invalid request"),
+    ProblemCode.KEY_REUSED: (422, "Idempotency key reused"),
+    ProblemCode.HEADERS_TOO_LARGE: (431, "Request headers too large"),
+    ProblemCode.INTERNAL: (500, "Internal error"),
+    ProblemCode.PAYMENTS_NOT_CONFIGURED: (501, "Payments not configured"),
     ProblemCode.NOT_READY: (503, "Not ready"),
-    ProblemCode.OVERLOADED: (503, "Too much to do"),
-    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE: (503, "A required source did not answer"),
-    ProblemCode.CHECK_UNAVAILABLE: (503, "A check could not be made"),
-    ProblemCode.ENGINE_UNAVAILABLE: (503, "The payment engine cannot be asked"),
+    ProblemCode.OVERLOADED: (503, "Overloaded"),
+    ProblemCode.REQUIRED_SOURCE_UNAVAILABLE: (503, "Required source unavailable"),
+    ProblemCode.CHECK_UNAVAILABLE: (503, "Required check unavailable"),
+    ProblemCode.ENGINE_UNAVAILABLE: (503, "Payment engine unavailable"),
 }
 
 
 class FieldProblem(Struct, frozen=True):
-    """What is wrong with one field. `field` is its path, `amount.value`; empty for the body as a whole. Or it is a header's name."""
+    """One invalid field: a path such as `amount.value`, a header name, or empty for the body."""
 
     field: str
     code: str
@@ -94,10 +94,12 @@ class FieldProblem(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True, omit_defaults=True):
-    """An RFC 9457 problem document. `sources`: reports of the sources that were asked, where their silence is the problem;
-    `silent`: whose, by name, which may also be one that no consultation asks.
+    """An RFC 9457 problem document.
 
-    `payment_id`: of the payment that is in the way. `changes` since what the payer agreed to, with a fresh `consultation` to choose from.
+    `errors`: the invalid fields. `sources`: reports of all sources that were asked, if a missing
+    response is the problem; `silent`: names of the services whose response is missing.
+    `payment_id`: the payment that is in progress instead. `changes`: what differs from the accepted
+    offer; `consultation`: a fresh offer to choose from.
     """
 
     type: str
@@ -144,12 +146,12 @@ PROBLEM_TYPE = (b"content-type", b"application/problem+json")
 _encoder = msgspec.json.Encoder()
 
 
-def encode_problem(what: Problem) -> bytes:
-    return _encoder.encode(what)
+def encode_problem(problem: Problem) -> bytes:
+    return _encoder.encode(problem)
 
 
 class RequestRefused(Exception):
-    """A request that gets a problem for an answer, of which the keywords are parts. `headers` go with it."""
+    """Ends a request with a problem response. `headers` are added to the response."""
 
     def __init__(
         self,
@@ -169,10 +171,10 @@ class RequestRefused(Exception):
         self.headers = headers
 
 
-def invalid(*faults: FieldProblem) -> RequestRefused:
-    """INVALID, in words too: each fault by the name of its field."""
+def invalid(*errors: FieldProblem) -> RequestRefused:
+    """An INVALID problem, whose detail names each invalid field."""
     return RequestRefused(
         ProblemCode.INVALID,
-        "; ".join(f"{fault.field or 'the body'} {fault.message}" for fault in faults),
-        errors=faults,
+        "; ".join(f"{error.field or 'the body'} {error.message}" for error in errors),
+        errors=errors,
     )

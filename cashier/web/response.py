@@ -1,4 +1,4 @@
-"""An answer in one piece: what every answer of the consultation and of payments has for headers, and a problem as one."""
+"""Responses of the consultation and payment endpoints that are not streamed, and their headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HeaderList = list[tuple[bytes, bytes]]
 
 
 class ApiResponse(NamedTuple):
-    """What is answered. `extra`: headers beside those that every answer has."""
+    """`sources` go into Server-Timing. `extra`: headers beside those of every response."""
 
     status: int
     body: bytes
@@ -26,18 +26,17 @@ class ApiResponse(NamedTuple):
 
 
 def problem_response(refused: RequestRefused) -> ApiResponse:
-    what = refused.problem
-    asked = what.sources or (what.consultation.sources if what.consultation is not None else ())
-    return ApiResponse(what.status, encode_problem(what), asked, refused.headers)
+    problem = refused.problem
+    sources = problem.sources or (problem.consultation.sources if problem.consultation is not None else ())
+    return ApiResponse(problem.status, encode_problem(problem), sources, refused.headers)
 
 
-def response_headers(answer: ApiResponse, identity: str, began_ns: int) -> HeaderList:
-    """`identity`: of the request."""
+def response_headers(response: ApiResponse, request_id: str, started_ns: int) -> HeaderList:
     return [
-        _JSON if answer.status < 300 else PROBLEM_TYPE,
-        (b"content-length", b"%d" % len(answer.body)),
-        (b"x-request-id", identity.encode("ascii")),
-        (b"server-timing", server_timing((perf_counter_ns() - began_ns) / 1e6, answer.sources)),
+        _JSON if response.status < 300 else PROBLEM_TYPE,
+        (b"content-length", b"%d" % len(response.body)),
+        (b"x-request-id", request_id.encode("ascii")),
+        (b"server-timing", server_timing((perf_counter_ns() - started_ns) / 1e6, response.sources)),
         NO_STORE,
-        *answer.extra,
+        *response.extra,
     ]

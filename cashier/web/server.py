@@ -1,7 +1,8 @@
-"""uvicorn as it runs here: lean, warmed, and stopping without losing a request. One process, or several on one socket.
+"""The server: uvicorn, tuned, with a lossless stop. One process, or several workers on one socket.
 
-uvicorn stops by closing the listening socket first, which resets whoever waits in its queue; with several workers the parent keeps its
-copy of it open until it has gone itself, so that connections are taken for which nobody is left. Both are put in order here.
+uvicorn stops by closing the listening socket first, which resets the connections in its accept
+queue. With several workers the parent keeps its copy of the socket open until its own end, so the
+kernel accepts connections that no worker will serve. This module corrects both.
 """
 
 from __future__ import annotations
@@ -26,19 +27,21 @@ from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.listener_close import refuse_new_connections
 from cashier.web.parent_death import terminate_with_parent
 
-# Long enough for a handshake within a region to end and for a loaded loop to accept; what comes within it has to wait.
+# Long enough for a handshake within a region and for a loaded loop to accept.
 ACCEPT_GRACE_S = 0.1
-# Objects of start-up live as long as the process: the collector need not look at them again. Nor be in a hurry with the others, of which
-# none is ever part of a cycle: at 50,000 a thousand consultations under way were enough to set it off, for 7 % of the time.
+# Objects of start-up live as long as the process, so they are frozen out of garbage collection.
+# Later objects form no cycles, so collections may be rare: with a threshold of 50,000 a thousand
+# concurrent consultations triggered them, at 7 % of the CPU time.
 GC_THRESHOLD = 500_000
 
 BuildApp = Callable[[], CashierApp]
 
 
 class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[server]`. `drain_s`: the longest that a stop waits for requests under way.
+    """`[server]`. `drain_s` limits how long a stop waits for requests in progress.
 
-    `keep_alive_s` is longer than load balancers usually keep a connection, so that they end it and no request crosses with our closing.
+    `keep_alive_s` should exceed the load balancer's idle timeout: then the balancer closes idle
+    connections, and no request crosses with a close by this server.
     """
 
     host: str = "127.0.0.1"
@@ -50,38 +53,37 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Returns, or ends the process, when every request that came in time was answered.
+    """Serve until SIGTERM or SIGINT, then answer the requests in progress and end.
 
-    `build` is called once in each process that serves, in its main thread before its loop turns. With several workers it is sent to them
-    by pickle: a function of a module, or a `functools.partial` of one, with what it needs to know (the path of the configuration).
-    `announce` is told host and port as soon as they are ours; port 0 in the settings is one that was free.
-    SIGHUP is the door's to listen to: it is held back until the door unblocks it, and handed on to every worker.
-    Raises `SystemExit` where the address cannot be had or the door cannot be opened.
+    `build` runs once in each serving process, in its main thread before its event loop runs. With
+    several workers it is pickled, so it must be a function of a module, or a `functools.partial` of
+    one. `announce` receives host and port once they are bound; port 0 in the settings picks a free
+    one. SIGHUP is blocked until the application unblocks it, and is forwarded to every worker.
+    Raises `SystemExit` if the address cannot be bound or the application cannot be built.
     """
-    # Who is told to read its configuration anew before it can listen to that does so as soon as it can, and is not ended by it.
+    # A SIGHUP that arrives before the application listens for it must not end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = _config(settings, build)
     sockets = [config.bind_socket()]
     if announce is not None:
-        sockets[0].listen(
-            settings.backlog
-        )  # whoever is told the address may connect at once, and waits until somebody accepts
+        # A client may connect as soon as it knows the address, and then waits in the accept queue.
+        sockets[0].listen(settings.backlog)
         announce(settings.host, sockets[0].getsockname()[1])
     if settings.workers == 1:
-        # uvicorn raises the signal again when it is done; Ctrl+C is an end like any other.
+        # uvicorn raises the signal again at its end. Ctrl+C is a normal end.
         with contextlib.suppress(KeyboardInterrupt):
-            StoppableServer(config, alone=True).run(sockets)
+            StoppableServer(config, sole_acceptor=True).run(sockets)
     else:
         supervisor = Supervisor(config, sockets)
         supervisor.run()
-        # uvicorn's parent ends well even where its workers could not start.
+        # uvicorn's parent exits with 0 even if its workers could not start.
         if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
             raise SystemExit(STARTUP_FAILURE)
 
 
 def make_server(settings: ServerSettings, build: BuildApp) -> StoppableServer:
-    """One to run in a loop that is there already: `await serving(settings, build).serve(sockets)`."""
-    return StoppableServer(_config(settings, build), alone=True)
+    """A server for a running event loop: `await make_server(settings, build).serve(sockets)`."""
+    return StoppableServer(_config(settings, build), sole_acceptor=True)
 
 
 def _config(settings: ServerSettings, build: BuildApp) -> Config:
@@ -101,24 +103,26 @@ def _config(settings: ServerSettings, build: BuildApp) -> Config:
         lifespan="on",
         log_config=None,
         access_log=False,
-        # Whose address it was is nothing that is asked here, and looking for it costs.
+        # The client's address is not used, and reading it costs.
         proxy_headers=False,
         server_header=False,
     )
 
 
 class StoppableServer(Server):
-    """`alone`: no other process accepts from the same sockets, so they may be told to take nobody new."""
+    """`sole_acceptor`: no other process accepts from the same sockets, so this one may refuse
+    new connections on them.
+    """
 
     server_state: StoppableState
 
-    def __init__(self, config: Config, *, alone: bool) -> None:
+    def __init__(self, config: Config, *, sole_acceptor: bool) -> None:
         super().__init__(config)
         self.server_state = StoppableState()
-        self._alone = alone
+        self._sole_acceptor = sole_acceptor
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if not self._alone:
+        if not self._sole_acceptor:
             terminate_with_parent()
         await super().startup(sockets)
         gc.collect()
@@ -127,37 +131,37 @@ class StoppableServer(Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        self._say_so()
+        self._mark_draining()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """First nobody new, then those at the door, then the listening socket, then each connection by its last answer."""
-        self._say_so()
-        door = self._door()
-        if door is not None:
-            # Here and not with the signal: whom it wakes is woken by the loop.
-            door.stop_waiting()
-        if self._alone:
+        """Refuse new connections, accept the queued ones, close the sockets, drain connections."""
+        self._mark_draining()
+        application = self._application()
+        if application is not None:
+            # Here and not at the signal: waking a waiter takes the event loop.
+            application.stop_waiting()
+        if self._sole_acceptor:
             refuse_new_connections(sockets or ())
         await asyncio.sleep(ACCEPT_GRACE_S)
         await super().shutdown(sockets)
 
-    def _say_so(self) -> None:
+    def _mark_draining(self) -> None:
         self.server_state.draining = True
-        door = self._door()
-        if door is not None:
-            door.draining = True
+        application = self._application()
+        if application is not None:
+            application.draining = True
 
-    def _door(self) -> CashierApp | None:
-        """None before there is one."""
-        door = getattr(self.config, "loaded_app", None)
-        return door if isinstance(door, CashierApp) else None
+    def _application(self) -> CashierApp | None:
+        """None before it is built."""
+        application = getattr(self.config, "loaded_app", None)
+        return application if isinstance(application, CashierApp) else None
 
 
 class Worker(multiprocess.Process):
     """One of several serving processes."""
 
     def start(self) -> None:
-        # As in `serve`: a process inherits what is blocked.
+        # As in `serve`: a process inherits its parent's signal mask.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             super().start()
@@ -167,12 +171,12 @@ class Worker(multiprocess.Process):
     @property
     def server(self) -> Server:
         if self._server is None:
-            self._server = StoppableServer(self.config, alone=False)
+            self._server = StoppableServer(self.config, sole_acceptor=False)
         return self._server
 
 
 class Supervisor(multiprocess.Multiprocess):
-    """Starts workers, replaces those that die, hands SIGHUP on to each, and stops them all. Serves nothing itself."""
+    """Starts workers, replaces dead ones, forwards SIGHUP and stops them. Serves no request."""
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
@@ -181,12 +185,13 @@ class Supervisor(multiprocess.Multiprocess):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def run(self) -> None:
-        # uvicorn's supervisor makes its workers in four places, by this name, and cannot be told another.
+        # uvicorn creates workers in four places by this name and has no setting for another class.
         multiprocess.Process = Worker  # type: ignore[misc]
         super().run()
 
     def handle_hup(self) -> None:
-        # They read their configuration anew; a new process would have to learn everything again.
+        # Workers reload their configuration. New processes would lose what the old ones have
+        # learned.
         for worker in self.processes:
             if worker.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
@@ -195,10 +200,11 @@ class Supervisor(multiprocess.Multiprocess):
     def terminate_all(self) -> None:
         refuse_new_connections(self.sockets)
         super().terminate_all()
-        for each in self.sockets:
-            each.close()
+        for listener in self.sockets:
+            listener.close()
 
     def _stop_soon(self, number: int, _frame: FrameType | None) -> None:
-        # At once, not at the next look at the queue: the same signal may have reached the workers (Ctrl+C, systemd), who close in a moment.
+        # Now, not when the queue is next read: the workers may have received the same signal
+        # (Ctrl+C, systemd) and close their sockets shortly.
         refuse_new_connections(self.sockets)
         self.signal_queue.append(number)

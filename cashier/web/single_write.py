@@ -1,4 +1,7 @@
-"""An answer's head and body in one write. uvicorn writes each apart, and uvloop makes each a system call of its own."""
+"""Writes the head and the body of a response in one call.
+
+uvicorn writes each separately, and uvloop turns each write into a system call.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,26 @@ _CONTINUE = b"HTTP/1.1 100 Continue"
 
 
 class SingleWrite:
-    """Stands before the transport of one answer. The first write, the head, waits for the second, or for the end of the loop's turn."""
+    """Wraps the transport for one response.
 
-    __slots__ = ("_begun", "_head", "_transport")
+    Holds the first write, the head, until the second write or the end of the loop iteration.
+    """
+
+    __slots__ = ("_head", "_started", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._head = b""
-        self._begun = False
+        self._started = False
 
     def write(self, data: bytes) -> None:
-        if self._begun:
+        if self._started:
             head, self._head = self._head, b""
             self._transport.write(head + data if head else data)
         elif data.startswith(_CONTINUE):
             self._transport.write(data)
         else:
-            self._begun = True
+            self._started = True
             self._head = data
             asyncio.get_running_loop().call_soon(self._flush)
 

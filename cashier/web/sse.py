@@ -1,6 +1,7 @@
-"""Server-sent events on one connection: how one is written, and how long a reader may leave us no room for it. What they tell is not known.
+"""Server-sent events on one connection: their encoding, and a limit on a reader that stalls.
 
-The next part is asked for when the one before is off our hands, so a slow reader gets what is new then, and never a heap.
+The next event is requested only after the previous one has been sent, so events do not pile up for
+a slow reader.
 """
 
 from __future__ import annotations
@@ -18,37 +19,38 @@ from cashier.web.response import NO_STORE
 _log = structlog.get_logger("cashier.web")
 
 EVENT_STREAM = b"text/event-stream"
-# How long a reader may leave us no room for one event. Generous to a phone that changes its network; endless would be a way to tie us up.
+# The longest wait for buffer space for one event. Generous to a phone that changes its network;
+# without a limit a client could hold resources forever.
 STALL_S = 10.0
-# The last is for nginx, which else keeps an answer back until it has enough of it.
+# nginx buffers a response unless X-Accel-Buffering forbids it.
 _HEADERS = ((b"content-type", EVENT_STREAM), NO_STORE, (b"x-accel-buffering", b"no"))
-# A line that says nothing, for those between us who close what is silent.
+# A comment line keeps idle connections open in proxies.
 COMMENT = b":\n\n"
 
 
-def encode_event(name: bytes, told: bytes, number: int | None = None) -> bytes:
-    """JSON has no line break outside of its strings, and in them it is escaped, so it is one line of `data`."""
-    return b"event: %b\n%bdata: %b\n\n" % (name, b"" if number is None else b"id: %d\n" % number, told)
+def encode_event(name: bytes, payload: bytes, event_id: int | None = None) -> bytes:
+    """`payload` is JSON without line breaks, so it fits one `data` line."""
+    return b"event: %b\n%bdata: %b\n\n" % (name, b"" if event_id is None else b"id: %d\n" % event_id, payload)
 
 
 async def send_events(
-    parts: AsyncGenerator[bytes, None], send: Send, visit: WatchedRequest, identity: str, timing: bytes
+    events: AsyncGenerator[bytes, None], send: Send, watched: WatchedRequest, request_id: str, timing: bytes
 ) -> None:
-    """Send all parts, until the end or until the client has gone or stopped reading; then `parts` is closed too.
+    """Send all events, and close `events`, also if the client disconnects or stops reading.
 
-    `identity`: of the request; `timing`: the value of Server-Timing.
+    `timing` is the value of Server-Timing.
     """
-    headers = [*_HEADERS, (b"x-request-id", identity.encode("ascii")), (b"server-timing", timing)]
+    headers = [*_HEADERS, (b"x-request-id", request_id.encode("ascii")), (b"server-timing", timing)]
     try:
-        async with aclosing(parts):
+        async with aclosing(events):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            async for part in parts:
-                await _send(send, part, more=True)
+            async for event in events:
+                await _send(send, event, more=True)
             await _send(send, b"", more=False)
     except TimeoutError:
-        _log.warning("the reader of a stream stalled", request_id=identity, seconds=STALL_S)
+        _log.warning("event stream reader stalled", request_id=request_id, seconds=STALL_S)
     except asyncio.CancelledError:
-        if not visit.forgives():
+        if not watched.absorb_cancellation():
             raise
 
 

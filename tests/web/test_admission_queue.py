@@ -17,7 +17,7 @@ from tests.web.offers import FakeEngine
 
 
 async def come(line: AdmissionQueue, name: int, begun: list[int]) -> None:
-    if not line.enters():
+    if not line.try_start():
         await line.wait()
     begun.append(name)
 
@@ -40,7 +40,7 @@ async def test_nobody_overtakes_those_in_line() -> None:
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(STARTS_PER_TURN + 1)]
     await asyncio.sleep(0)
     assert line.waiting
-    assert not line.enters()
+    assert not line.try_start()
     await asyncio.gather(*tasks)
     assert not line.waiting
 
@@ -53,15 +53,15 @@ async def test_who_has_gone_holds_nobody_up_and_takes_nobodys_turn() -> None:
         gone.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert begun == [*range(STARTS_PER_TURN), *range(2 * STARTS_PER_TURN, 3 * STARTS_PER_TURN)]
-    assert line.enters()
+    assert line.try_start()
 
 
 async def test_the_next_turn_has_room_for_as_many_again() -> None:
     line = AdmissionQueue()
-    assert line.enters()
+    assert line.try_start()
     for _ in range(3):
         await asyncio.sleep(0)
-    assert all(line.enters() for _ in range(STARTS_PER_TURN))
+    assert all(line.try_start() for _ in range(STARTS_PER_TURN))
 
 
 async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> None:
@@ -70,15 +70,15 @@ async def test_the_ladder_is_told_how_long_they_wait_and_that_nobody_does() -> N
     tasks = [asyncio.create_task(come(line, name, begun)) for name in range(4 * STARTS_PER_TURN)]
     while len(begun) < len(tasks):
         await asyncio.sleep(0)
-        told.append(ladder.waiting_ms)
+        told.append(ladder.queue_wait_ms)
     await asyncio.sleep(0)
     assert max(told) > 0
-    assert ladder.waiting_ms == 0
+    assert ladder.queue_wait_ms == 0
 
 
 def test_waiting_counts_like_lateness() -> None:
     ladder = DegradationLadder()
-    ladder.waiting_ms = 60.0
+    ladder.queue_wait_ms = 60.0
     for tick in range(5):
         ladder.tick(0.0, tick * 5_000_000)
     assert ladder.refusing
@@ -88,13 +88,13 @@ def test_waiting_counts_like_lateness() -> None:
 def test_who_matters_more_may_be_told_to_wait_longer(priority: int) -> None:
     ladder = DegradationLadder(ShedSettings(refuse_lag_ms=20))
     longest_ms = 20 * (2 + priority)
-    assert not ladder.too_late(longest_ms, priority)
-    assert ladder.too_late(longest_ms + 1, priority)
+    assert not ladder.refuses_wait(longest_ms, priority)
+    assert ladder.refuses_wait(longest_ms + 1, priority)
     assert ladder.refused[priority] == 1
 
 
 def test_where_shedding_is_off_no_wait_is_too_long() -> None:
-    assert not DegradationLadder(ShedSettings(enabled=False)).too_late(1e9, LOWEST)
+    assert not DegradationLadder(ShedSettings(enabled=False)).refuses_wait(1e9, LOWEST)
 
 
 async def crowd(door: CashierApp, count: int) -> list[tuple[int | None, bytes]]:

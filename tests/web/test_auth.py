@@ -65,7 +65,7 @@ def test_a_good_token_is_admitted_and_remembered() -> None:
     doorkeeper = BearerAuth(BY_SECRET)
     doorkeeper.admit(bearer(), NOW_S)
     doorkeeper.admit(bearer(), NOW_S)
-    assert "remembered=1" in repr(doorkeeper)
+    assert "cached=1" in repr(doorkeeper)
 
 
 def test_a_remembered_token_ends_when_it_said() -> None:
@@ -73,16 +73,16 @@ def test_a_remembered_token_ends_when_it_said() -> None:
     doorkeeper.admit(bearer(), NOW_S)
     doorkeeper.admit(bearer(), NOW_S + 59.9)
     assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
-    assert "remembered=0" in repr(doorkeeper)
+    assert "cached=0" in repr(doorkeeper)
     assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cashier.web.auth._REMEMBERED", 3)
+    monkeypatch.setattr("cashier.web.auth._MAX_CACHED", 3)
     doorkeeper = BearerAuth(BY_SECRET)
     for number in range(5):
         doorkeeper.admit(bearer(jti=str(number)), NOW_S)
-    assert "remembered=3" in repr(doorkeeper)
+    assert "cached=3" in repr(doorkeeper)
 
 
 @pytest.mark.parametrize("authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic dTpw", b"Bearer " + b"x" * 9000])
@@ -234,7 +234,7 @@ def test_everything_that_is_wrong_with_jwt_is_said() -> None:
 
 async def test_the_hot_route_is_guarded_and_the_pages_are_open() -> None:
     engine = FakeEngine()
-    door = app(engine, doorkeeper=BearerAuth(BY_SECRET))
+    door = app(engine, bearer_auth=BearerAuth(BY_SECRET))
     got = await call(door)
     assert got.problem() == (401, "UNAUTHENTICATED")
     assert got.headers["www-authenticate"] == 'Bearer realm="cashier"'

@@ -83,7 +83,7 @@ async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypa
 
 
 async def test_a_body_that_was_answered_early_is_not_swallowed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SWALLOW_S", 0.05)
+    monkeypatch.setattr(connection, "DISCARD_BODY_S", 0.05)
     async with connected() as (_, theirs):
         theirs.send(b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Length: 10000000\r\n\r\n")
         assert (await answer_to(theirs)).startswith(b"HTTP/1.1 413 ")

@@ -286,4 +286,4 @@ async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_l
 async def test_nothing_ticks_when_nobody_is_there(door: CashierApp) -> None:
     await call(door)
     await asyncio.sleep(1)
-    assert "under_way=0 sweeping=False" in repr(door)
+    assert "requests=0 sweeping=False" in repr(door)

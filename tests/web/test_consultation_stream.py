@@ -273,7 +273,7 @@ async def test_a_slow_reader_is_asked_about_before_the_engine_is() -> None:
 async def nothing_is_left(door: CashierApp, engine: Unfolds) -> None:
     await asyncio.sleep(0.1)
     assert engine.closed
-    assert "under_way=0 sweeping=False" in repr(door)
+    assert "requests=0 sweeping=False" in repr(door)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -319,7 +319,7 @@ async def test_a_reader_that_stalls_is_given_up_after_a_while() -> None:
     with capture_logs() as logs:
         await reader.over()
     assert asyncio.get_running_loop().time() - began == pytest.approx(STALL_S)
-    assert [log["event"] for log in logs] == ["the reader of a stream stalled"]
+    assert [log["event"] for log in logs] == ["event stream reader stalled"]
     await nothing_is_left(door, engine)
 
 

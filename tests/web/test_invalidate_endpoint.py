@@ -126,7 +126,7 @@ async def test_a_client_that_leaves_in_the_middle_is_no_failure_of_ours(door: Ca
 
 
 async def test_who_may_not_consult_may_not_invalidate(engine: FakeEngine) -> None:
-    door = app(engine, doorkeeper=DOORKEEPER)
+    door = app(engine, bearer_auth=DOORKEEPER)
     got = await tell(door, {"source": "card", "key": "u_1"})
     assert got.problem() == (401, "UNAUTHENTICATED")
     assert got.headers["www-authenticate"].startswith("Bearer")

@@ -27,7 +27,7 @@ DOORKEEPER = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secre
 
 
 async def described(doorkeeper: BearerAuth | None = None) -> dict[str, Any]:
-    got = await call(app(FakeEngine(), doorkeeper=doorkeeper), b"", method="GET", path="/openapi.json", headers={})
+    got = await call(app(FakeEngine(), bearer_auth=doorkeeper), b"", method="GET", path="/openapi.json", headers={})
     assert got.status == 200
     document: dict[str, Any] = got.json
     return document
@@ -91,7 +91,7 @@ async def test_real_answers_are_valid_by_it() -> None:
         await call(door, b"{}"),
         await call(door, b" " * 1001),
         await call(door, headers={"content-type": "text/plain"}),
-        await call(app(engine, doorkeeper=DOORKEEPER)),
+        await call(app(engine, bearer_auth=DOORKEEPER)),
     ]
     for engine.raises in (OrderUnknown("o_1"), RequiredSourceUnavailable(SOURCES, ("order",)), ZeroDivisionError()):
         answers.append(await call(door, headers=JSON))
@@ -151,7 +151,7 @@ async def test_every_refusal_of_a_token_is_in_the_document(code: TokenCode) -> N
 async def test_real_answers_about_payments_are_valid_by_it(doorkeeper: BearerAuth | None) -> None:
     document = await described(DOORKEEPER)
     payments = FakePayments()
-    door = app(FakeEngine(payments), doorkeeper=doorkeeper)
+    door = app(FakeEngine(payments), bearer_auth=doorkeeper)
     headers = JSON | {"idempotency-key": "k-1", "x-payment-token": "t"}
     told = json.dumps({"payment_token": "t", "value": "1"}).encode()
     errors = (

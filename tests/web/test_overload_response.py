@@ -70,7 +70,7 @@ async def connected(
     _, made = await loop.connect_accepted_socket(
         lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), ours
     )
-    assert made._door is door
+    assert made._application is door
     try:
         yield made, theirs
     finally:
@@ -253,11 +253,11 @@ def test_whoever_is_not_known_may_ask_for_less_but_not_for_more() -> None:
 def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_ends() -> None:
     doorkeeper = BearerAuth(BY_SECRET)
     token = bearer(exp=NOW_S + 60)
-    assert not doorkeeper.knows(token, NOW_S)
+    assert not doorkeeper.is_verified(token, NOW_S)
     doorkeeper.admit(token, NOW_S)
-    assert doorkeeper.knows(token, NOW_S)
-    assert not doorkeeper.knows(token, NOW_S + 61)
-    assert not doorkeeper.knows(b"", NOW_S)
+    assert doorkeeper.is_verified(token, NOW_S)
+    assert not doorkeeper.is_verified(token, NOW_S + 61)
+    assert not doorkeeper.is_verified(b"", NOW_S)
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ async def test_with_a_doorkeeper_authorization_says_who_asks_and_the_token_has_i
     payments: FakePayments, operation: dict[str, Any]
 ) -> None:
     payments.show(PAID, None)
-    door = app(FakeEngine(payments), doorkeeper=DOORKEEPER)
+    door = app(FakeEngine(payments), bearer_auth=DOORKEEPER)
     bearer = {
         "authorization": "Bearer "
         + jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")
@@ -523,7 +523,7 @@ async def test_a_long_poll_ends_with_its_client_and_leaves_nothing(door: Cashier
     assert payments.cancelled == ["look"]
     assert got.status is None
     await asyncio.sleep(0.1)
-    assert repr(door).count("under_way=0 sweeping=False") == 2
+    assert repr(door).count("requests=0 sweeping=False") == 2
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -45,7 +45,7 @@ def reader(door: CashierApp) -> Reader:
 async def nothing_is_left(door: CashierApp, payments: FakePayments) -> None:
     await asyncio.sleep(0.1)
     assert payments.closed.is_set()
-    assert repr(door).count("under_way=0 sweeping=False") == 2
+    assert repr(door).count("requests=0 sweeping=False") == 2
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
@@ -198,7 +198,7 @@ async def test_a_reader_that_stalls_is_given_up_after_a_while(door: CashierApp, 
     with capture_logs() as logs:
         await following.over()
     assert asyncio.get_running_loop().time() - began == pytest.approx(STALL_S)
-    assert [log["event"] for log in logs] == ["the reader of a stream stalled"]
+    assert [log["event"] for log in logs] == ["event stream reader stalled"]
     await nothing_is_left(door, payments)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, generated from the structs that the door reads and writes, so that it says what the door does."""
+"""The OpenAPI 3.1 document, generated from the structs that the endpoints decode and encode."""
 
 from __future__ import annotations
 

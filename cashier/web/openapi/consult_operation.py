@@ -1,4 +1,4 @@
-"""`POST /v1/consult` in the document."""
+"""`POST /v1/consult` in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cashier.web.openapi.components import (
     problems,
     secured_codes,
 )
-from cashier.web.openapi.consultation_examples import ANSWER, REQUEST
+from cashier.web.openapi.consultation_examples import REQUEST, RESPONSE
 from cashier.web.problem import ProblemCode
 from cashier.web.request_headers import MAX_TIMEOUT_MS
 
@@ -29,15 +29,15 @@ _PROBLEMS = (
     ProblemCode.OVERLOADED,
     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
 )
-_DETAILS = {ProblemCode.INVALID: invalid_field("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
-# OpenAPI 3.1 has no words for the events of a stream; a client reads them as text.
+_EXAMPLES = {ProblemCode.INVALID: invalid_field("amount.value", "OUT_OF_RANGE", "must be from 0 to 9007199254740991")}
+# OpenAPI 3.1 cannot describe the events of a stream, so the schema is text.
 _EVENTS = {
     "schema": {
         "type": "string",
-        "description": "Server-sent events. `answer`, as soon as there is a usable one and whenever there is a better one: data is a whole"
-        " Consultation with `seq`, which is also the id and rises from 1. Then `end`: `seq` is the last of these, `reason` is COMPLETE,"
-        " or DEADLINE where a source was given up because time was up. Or, in place of `end`, `error`: data is a Problem. What goes wrong"
-        " before the first answer is answered as a problem with its status.",
+        "description": "Server-sent events. `answer`: data is a complete Consultation with `seq`, a counter from 1"
+        " that is also the event id; sent as soon as a usable consultation exists and again for each better one."
+        " `end`: `seq` is the last counter, `reason` is COMPLETE, or DEADLINE if a source ran out of time. `error`"
+        " in place of `end`: data is a Problem. An error before the first `answer` is an ordinary problem response.",
     },
     "example": 'event: end\ndata: {"seq":2,"reason":"COMPLETE"}\n\n',
 }
@@ -46,9 +46,10 @@ _EVENTS = {
 def consult_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": "consult",
-        "summary": "Ask which ways to pay there are, what each costs, and why it can or cannot be used.",
-        "description": f"At most {body_limit_bytes} bytes. Integers have no fraction, not even .0. Of a key that comes twice"
-        " the last counts; unknown fields are ignored. With text/event-stream in Accept the answers come as events.",
+        "summary": "Return the payment methods of an order, with price and availability.",
+        "description": f"At most {body_limit_bytes} bytes. Integers have no fraction, not even .0. The last of"
+        " duplicate keys counts; unknown fields are ignored. With text/event-stream in Accept the response is an"
+        " event stream.",
         "parameters": _parameters(),
         "requestBody": {
             "required": True,
@@ -56,14 +57,14 @@ def consult_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool)
         },
         "responses": {
             "200": {
-                "description": "The consultation ran. An order that cannot be paid is an answer too.",
+                "description": "The consultation. An order that cannot be paid has `payable` false and `blocked`.",
                 "headers": headers(*API_HEADERS),
                 "content": {
-                    "application/json": {"schema": schemas["Consultation"], "example": ANSWER},
+                    "application/json": {"schema": schemas["Consultation"], "example": RESPONSE},
                     "text/event-stream": _EVENTS,
                 },
             },
-            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], API_HEADERS, _DETAILS),
+            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], API_HEADERS, _EXAMPLES),
         },
     }
     if secured:
@@ -76,16 +77,17 @@ def _parameters() -> list[dict[str, Any]]:
         {
             "name": "X-Request-Timeout-Ms",
             "in": "header",
-            "description": f"How long the caller waits. The smallest of this, `deadline_ms` and {MAX_TIMEOUT_MS} counts.",
+            "description": "The caller's timeout. The smallest of this, `deadline_ms`, the configured deadline and"
+            f" {MAX_TIMEOUT_MS} applies.",
             "schema": {"type": "integer", "minimum": 1},
         },
         REQUEST_ID,
         {
             "name": "X-Priority",
             "in": "header",
-            "description": "Who goes first when there is more to do than can be done: critical, high, normal or low. Anybody may ask for"
-            " less than its product stands for (SCAN is high, STANDARD_CASHIER normal, EMBEDDED_CASHIER low); more counts only from a"
-            " caller whose bearer token was verified before. Another word counts as none.",
+            "description": "Priority under overload: critical, high, normal or low. The default follows from the"
+            " product: SCAN is high, STANDARD_CASHIER normal, EMBEDDED_CASHIER low. Every caller may ask for less;"
+            " more counts only if the caller's bearer token was verified before. Other values are ignored.",
             "schema": {"type": "string"},
         },
         TRACEPARENT,

@@ -1,4 +1,4 @@
-"""One consultation for the OpenAPI document. Built from the structs, so that it cannot drift from them."""
+"""An example consultation for the OpenAPI document, built from the structs to stay valid."""
 
 from __future__ import annotations
 
@@ -59,7 +59,8 @@ _METHOD = PayMethod(
     expires_in_s=None,
 )
 CONSULTATION = Consultation(
-    consult_token="eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo",  # noqa: S106 - of an empty claim set, signed by nobody here
+    # A token of an empty claim set.
+    consult_token="eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo",  # noqa: S106
     consulted_at=_AT,
     expires_at=_AT + timedelta(minutes=5),
     order=OrderSummary("o_1001", "Tea", _ORDER, _AT + timedelta(minutes=30)),
@@ -71,4 +72,4 @@ CONSULTATION = Consultation(
 )
 
 REQUEST: dict[str, Any] = {name: value for name, value in msgspec.to_builtins(_REQUEST).items() if value is not None}
-ANSWER: dict[str, Any] = msgspec.to_builtins(CONSULTATION)
+RESPONSE: dict[str, Any] = msgspec.to_builtins(CONSULTATION)

@@ -1,4 +1,4 @@
-"""The document as a whole: every struct once, every path with its operations."""
+"""Builds the document: all schemas and all paths with their operations."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ _STRUCTS = (
 
 
 def document(body_limit_bytes: int, *, secured: bool) -> bytes:
-    """The document as JSON. Its paths are relative to where it was found, so it holds under any mount."""
+    """The document as JSON. Paths are relative to its URL, so any mount point works."""
     references, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
-    # What its type does not say.
+    # A constraint that the struct's type cannot express.
     components["Invalidation"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
     schemas: Schemas = dict(zip((struct.__name__ for struct in _STRUCTS), references, strict=True))
     operations: dict[str, Any] = {
         "/v1/consult": {"post": consult_operation(schemas, body_limit_bytes, secured=secured)},
         "/v1/invalidate": {"post": invalidate_operation(schemas, body_limit_bytes, secured=secured)},
         **payment_paths(schemas, body_limit_bytes, secured=secured),
-        "/healthz": {"get": simple_operation("healthz", "Whether the process lives.", None)},
-        "/readyz": {"get": simple_operation("readyz", "Whether it wants to be asked.", schemas["Problem"])},
+        "/healthz": {"get": simple_operation("healthz", "Liveness: the process answers.", None)},
+        "/readyz": {"get": simple_operation("readyz", "Readiness: the service accepts requests.", schemas["Problem"])},
         "/openapi.json": {"get": simple_operation("openapi", "This document.", None)},
     }
-    whole: dict[str, Any] = {
+    openapi: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "cashier",
             "version": VERSION,
-            "description": "Which ways to pay are there, now, for this order? And paying by one.",
+            "description": "Payment methods of an order, and payment by one of them.",
         },
         "servers": [{"url": "."}],
         "paths": operations,
         "components": {"schemas": components, "headers": HEADERS},
     }
     if secured:
-        whole["components"]["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
-    return msgspec.json.encode(whole)
+        openapi["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+        }
+    return msgspec.json.encode(openapi)

@@ -1,4 +1,4 @@
-"""Invalidation, and the pages that take nothing and say one thing."""
+"""Invalidation, health checks and the document itself in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ _PROBLEMS = (
     ProblemCode.INTERNAL,
     ProblemCode.NOT_READY,
 )
-_DETAILS = {ProblemCode.INVALID: invalid_field("key", "MISSING", "is required, or prefix in its place")}
+_EXAMPLES = {ProblemCode.INVALID: invalid_field("key", "MISSING", "is required unless prefix is given")}
 
 
 def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bool) -> dict[str, Any]:
-    told = {"schema": schemas["Invalidation"], "example": {"source": "card", "key": "u_1"}}
-    done = {"schema": schemas["Invalidated"], "example": {"source": "card", "dropped": 1, "reach": "ALL_WORKERS"}}
+    request = {"schema": schemas["Invalidation"], "example": {"source": "card", "key": "u_1"}}
+    response = {"schema": schemas["Invalidated"], "example": {"source": "card", "dropped": 1, "reach": "ALL_WORKERS"}}
     operation: dict[str, Any] = {
         "operationId": "invalidate",
-        "summary": "Say that something changed, so that what is remembered of it is dropped.",
-        "description": f"At most {body_limit_bytes} bytes. Either a key or a prefix; an empty prefix is all of the source. The worker that"
-        " is asked drops it before it answers. With a shared cache (`reach` is `ALL_WORKERS`) the others are told then, which is a"
-        " matter of milliseconds; otherwise every worker has to be told.",
+        "summary": "Drop cached answers of a source.",
+        "description": f"At most {body_limit_bytes} bytes. Either `key` or `prefix`; an empty prefix means every key"
+        " of the source. The worker that serves the request drops the entries before it responds. With a shared"
+        " cache (`reach` is `ALL_WORKERS`) the other workers follow within milliseconds; otherwise send the request"
+        " to every worker.",
         "parameters": [REQUEST_ID],
-        "requestBody": {"required": True, "content": {"application/json": told}},
+        "requestBody": {"required": True, "content": {"application/json": request}},
         "responses": {
             "200": {
-                "description": "It is gone. Nothing was remembered: `dropped` is 0.",
+                "description": "The entries were dropped. `dropped` is 0 if none was cached.",
                 "headers": headers(*BASIC_HEADERS),
-                "content": {"application/json": done},
+                "content": {"application/json": response},
             },
-            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], BASIC_HEADERS, _DETAILS),
+            **problems((*_PROBLEMS, *secured_codes(secured=secured)), schemas["Problem"], BASIC_HEADERS, _EXAMPLES),
         },
     }
     if secured:
@@ -52,23 +53,23 @@ def invalidate_operation(schemas: Schemas, body_limit_bytes: int, *, secured: bo
     return operation
 
 
-def simple_operation(name: str, summary: str, trouble: dict[str, Any] | None) -> dict[str, Any]:
-    """`trouble`: the schema of what is said instead while it starts or stops; None: nothing is."""
-    answer = {
+def simple_operation(name: str, summary: str, problem_schema: dict[str, Any] | None) -> dict[str, Any]:
+    """An operation without parameters. With `problem_schema` it has a 503 while not ready."""
+    response = {
         "description": summary,
         "headers": headers(*BASIC_HEADERS),
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
     unready = {
         "503": {
-            "description": "It starts, or it stops.",
+            "description": "The service is starting or stopping.",
             "headers": headers(*BASIC_HEADERS, "retry-after"),
-            "content": {"application/problem+json": {"schema": trouble}},
+            "content": {"application/problem+json": {"schema": problem_schema}},
         }
     }
     return {
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {"200": answer, **(unready if trouble else {})},
+        "responses": {"200": response, **(unready if problem_schema else {})},
     }

@@ -1,4 +1,4 @@
-"""One payment for the document, from its submit to its end, and what may stand in its way. Built from the structs."""
+"""An example payment and its problems for the OpenAPI document, built from the structs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ from cashier.web.problem import ProblemCode
 
 _AT = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 _AMOUNT = Money("CNY", 11_800)
-_TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"  # noqa: S105 - of an empty claim set, signed by nobody here
+# A token of an empty claim set.
+_TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.ZRrHA1JJJW8opsbCGfG_HACGpVUMN_a9IV7pAx_Zmeo"  # noqa: S105
 
 _LIVE = Payment(
     payment_id="pay_h5k2xq7m3n4b6c2d5f7g3j4k6l",
@@ -85,9 +86,9 @@ FINAL_PAYMENT: dict[str, Any] = msgspec.to_builtins(_FINAL)
 CHALLENGE_ANSWER: dict[str, Any] = msgspec.to_builtins(ChallengeAnswer(_TOKEN, "246810"))
 CANCELLATION: dict[str, Any] = msgspec.to_builtins(Cancellation(_TOKEN))
 
-# As the door says them.
-_STOPPED = {
-    found.problem.code: found.problem
+# As the endpoints send them.
+_FLOW_PROBLEMS = {
+    refusal.problem.code: refusal.problem
     for error in (
         ConsultChanged((_CHANGE,), CONSULTATION),
         OrderBusy(_LIVE.payment_id),
@@ -98,6 +99,6 @@ _STOPPED = {
         EngineUnavailable(),
         TooManyPayments(),
     )
-    if (found := refusal_for(error)) is not None
+    if (refusal := refusal_for(error)) is not None
 }
-DETAILS = {**_STOPPED, ProblemCode.INVALID: invalid_field("Idempotency-Key", "MISSING", "is required")}
+PROBLEMS = {**_FLOW_PROBLEMS, ProblemCode.INVALID: invalid_field("Idempotency-Key", "MISSING", "is required")}
