@@ -1,1 +1,3 @@
-"""Past this machine: how many cores, upstream calls and Valkey operations a rate of consultations needs, from a simulation."""
+"""Capacity model: a simulation of the cores, upstream calls and Valkey operations that a rate
+needs.
+"""

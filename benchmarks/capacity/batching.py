@@ -1,7 +1,9 @@
-"""How many keys share a call, by the engine's own rule, in one worker of a given load. No sockets: arrivals, loop turns, calls under way.
+"""Keys per call by cashier's own batch rule, in one worker of a given load. Simulated, without
+sockets.
 
-A turn of the loop takes in whoever came while the one before lasted, and lasts as long as their work. What gathers within a turn leaves
-together even where the source has room; that is why a busy worker shares more calls than the rule alone would.
+A turn of the loop takes all consultations that arrived during the turn before, and lasts as long as
+their work. Keys of one turn leave together even if the source has room, so a busy worker shares
+more calls than the rule alone.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ _CONSULTATIONS = 4_000
 
 
 @lru_cache(maxsize=512)
-def keys_a_call(
-    per_s: float, asking: float, cpu_us: float, took_ms: float, numbers: BatchPolicy = USUAL, seed: int = 1
+def keys_per_call(
+    per_s: float, asking: float, cpu_us: float, took_ms: float, policy: BatchPolicy = USUAL, seed: int = 1
 ) -> float:
-    """`per_s`: consultations of this worker, of which a share `asking` needs the source live. `cpu_us`: what each costs the loop."""
+    """`per_s`: consultations of this worker, of which a share `asking` calls the source live.
+
+    `cpu_us`: CPU of a consultation.
+    """
     random = Random(seed)
-    source = SimulatedBatch(numbers, took_ms / 1000)
+    source = SimulatedBatch(policy, took_ms / 1000)
     waiting: deque[float] = deque()
     next_s = now_s = 0.0
     for _ in range(_CONSULTATIONS):
@@ -39,38 +44,35 @@ def keys_a_call(
 
 
 class SimulatedBatch:
-    """One source's keys and calls. Moments are handed in, and never go back."""
+    """Keys and calls of one source. Times are arguments and never decrease."""
 
-    def __init__(self, numbers: BatchPolicy, took_s: float) -> None:
+    def __init__(self, policy: BatchPolicy, took_s: float) -> None:
         self.keys = 0
         self.calls = 0
-        self._numbers = numbers
+        self._policy = policy
         self._took_s = took_s
         self._gathered = 0
         self._due_s = 0.0
         self._back_s: deque[float] = deque()
 
     def gather(self, keys: int, now_s: float) -> None:
-        """What came in one turn, at its end."""
+        """Add the keys of one turn, at its end."""
         for _ in range(keys):
             if not self._gathered:
-                self._due_s = now_s + self._numbers.wait_ms / 1000
+                self._due_s = now_s + self._policy.wait_ms / 1000
             self._gathered += 1
-            if departure(self._gathered, len(self._back_s), self._numbers) is Departure.NOW:
+            if departure(self._gathered, len(self._back_s), self._policy) is Departure.NOW:
                 self._send(now_s)
-        if self._gathered and departure(self._gathered, len(self._back_s), self._numbers) is not Departure.WITH_ROOM:
+        if self._gathered and departure(self._gathered, len(self._back_s), self._policy) is not Departure.WITH_ROOM:
             self._send(now_s)
 
     def until(self, now_s: float) -> None:
-        """Calls come back, and what has waited long enough leaves."""
+        """Complete calls and send due batches."""
         while self._back_s and self._back_s[0] <= now_s:
             back_s = self._back_s.popleft()
             if self._gathered and self._due_s <= back_s:
                 self._send(self._due_s)
-            if (
-                self._gathered
-                and departure(self._gathered, len(self._back_s), self._numbers) is not Departure.WITH_ROOM
-            ):
+            if self._gathered and departure(self._gathered, len(self._back_s), self._policy) is not Departure.WITH_ROOM:
                 self._send(back_s)
         if self._gathered and self._due_s <= now_s:
             self._send(self._due_s)

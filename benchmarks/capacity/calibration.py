@@ -1,6 +1,8 @@
-"""The service measured with one mechanism after another, at the utilisation that the model is for: what prices are fitted to.
+"""Measurements for the cost model: the service with one mechanism after another, at the utilisation
+of the model.
 
-Every setting has a service of its own; they are measured in turns, so that what else the machine does meets all of them. Fits nothing.
+Every setting has its own service; they are measured in turns, so that drift of the machine affects
+all.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import RequestOutcome
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
@@ -32,25 +34,25 @@ from benchmarks.lean_upstream import BATCHES, source_of
 from cashier.consultation.plan import SOURCE_NAMES
 from cashier.fanout.ttl import CacheSettings
 
-# Few, so that all have come once when it is warm, and more than fit where only 300 answers are kept.
+# Few, so that all are cached after the warm-up, and more than a store of 300 entries holds.
 USERS = 400
 TOOK_MS = 5.0
 CONNECTIONS = 64
-# The first time so long that everybody has come, then only until it is as warm as it was.
+# The first warm-up lasts until all users have come, the later ones only refresh.
 WARM_S, AGAIN_S, INTERVAL_S = 0.6, 0.15, 0.6
-# Until what the warm-up has left to write to Valkey, one after the other, is there.
+# Until the queued writes to Valkey of the warm-up are done.
 WRITTEN_S = 0.3
 ROUNDS = 4
-# Of what a closed loop reaches: beyond, arrivals would wait for each other.
+# Share of the closed-loop throughput above which arrivals would queue.
 _FULLEST = 0.85
-# For as long as this runs, and for no longer than it takes to write it.
+# Cached for the whole run, or no longer than a write takes.
 KEPT = CacheSettings(3600, 3600, 3600, 3600)
 BRIEF = CacheSettings(0.03, 0.03, 0.03, 0)
 FOUR = ("channel", "merchant", "member", "card")
 
 
 class Setting(Struct, frozen=True):
-    """`fits`: prices are fitted to it; the others only check them."""
+    """`fits`: prices are fitted to it; the others check the model."""
 
     label: str
     mechanisms: Mechanisms
@@ -69,9 +71,9 @@ def _usual(**more: Any) -> Mechanisms:
 
 SETTINGS = (
     Setting("nothing cached", _only(()), fits=True),
-    Setting("channels kept", _only(("channel",)), fits=True),
-    Setting("four kept", _only(FOUR), fits=True),
-    Setting("all kept", _only(SOURCE_NAMES), fits=True),
+    Setting("channels cached", _only(("channel",)), fits=True),
+    Setting("four cached", _only(FOUR), fits=True),
+    Setting("all cached", _only(SOURCE_NAMES), fits=True),
     Setting("member, card, quota written to Valkey", _only(("member", "card", "quota"), BRIEF, shared=True), fits=True),
     Setting(
         "member, card, quota read from Valkey", _only(("member", "card", "quota"), shared=True, entries=1), fits=True
@@ -86,7 +88,7 @@ SETTINGS = (
 
 
 class CalibrationRound(NamedTuple):
-    """One interval: from `start_s` on, `work` for each consultation, and the calls to each source."""
+    """One interval. `work`: per consultation. `calls`: per consultation, by source."""
 
     start_s: float
     ended_s: float
@@ -96,7 +98,7 @@ class CalibrationRound(NamedTuple):
 
 
 class SettingResult(NamedTuple):
-    """`outcomes`: all that the service ever had, those that warmed it too."""
+    """`outcomes`: all requests since the service started, warm-up included."""
 
     setting: Setting
     rounds: list[CalibrationRound]
@@ -107,7 +109,7 @@ class SettingResult(NamedTuple):
 def measure_settings(lab: Lab, settings: Sequence[Setting]) -> list[SettingResult]:
     users = lab.count(USERS)
     behaviour = Behaviour(dict.fromkeys(SOURCE_NAMES, TOOK_MS))
-    found = [SettingResult(setting, [], [], []) for setting in settings]
+    results = [SettingResult(setting, [], [], []) for setting in settings]
     with (
         pinned(LOAD_CORE),
         start_upstream(lab, users=users, behaviour=behaviour) as source,
@@ -117,34 +119,38 @@ def measure_settings(lab: Lab, settings: Sequence[Setting]) -> list[SettingResul
         served = [
             running.enter_context(
                 start_service(
-                    lab, source.urls, cached=True, each="hedge = false", other=configuration(each.mechanisms, port, place)
+                    lab,
+                    source.urls,
+                    cached=True,
+                    each="hedge = false",
+                    other=configuration(each.mechanisms, port, place),
                 )
             )
             for place, each in enumerate(settings)
         ]
-        shop = _CalibrationRig(lab, source, behaviour, Redis(port=port), consultations(users))
+        rig = _CalibrationRig(lab, source, behaviour, Redis(port=port), consultations(users))
         rounds = min(lab.rounds, ROUNDS)
         for turn in range(rounds):
             lab.report(f"prices, round {turn + 1} of {rounds}: {len(settings)} settings")
-            for each, one in zip(found, served, strict=True):
-                uvloop.run(shop.round(each, one, turn))
-    return found
+            for result, service in zip(results, served, strict=True):
+                uvloop.run(rig.round(result, service, turn))
+    return results
 
 
 class _CalibrationRig:
-    """What all settings are measured with."""
+    """The common parts of all measurements."""
 
     def __init__(
         self, lab: Lab, source: LeanUpstream, behaviour: Behaviour, redis: Redis, requests: Sequence[bytes]
     ) -> None:
         self._lab, self._source, self._behaviour, self._redis, self._requests = lab, source, behaviour, redis, requests
 
-    async def round(self, found: SettingResult, served: Served, turn: int) -> None:
+    async def round(self, result: SettingResult, served: Served, turn: int) -> None:
         async with open_load(served.port, self._requests, seed=2 * turn) as load:
             warm = await measure_cpu(
                 load.closed(self._lab.seconds(AGAIN_S if turn else WARM_S), keep=True), served.pid, self._source.pid
             )
-        if found.setting.mechanisms.shared:
+        if result.setting.mechanisms.shared:
             await asyncio.sleep(WRITTEN_S)
         async with open_load(
             served.port, self._requests, connections=CONNECTIONS, seed=2 * turn + 1, check=check_consultation
@@ -152,19 +158,20 @@ class _CalibrationRig:
             self._source.behave(self._behaviour)
             self._redis.config_resetstat()
             start_s = time.perf_counter()
-            cpu_us = found.rounds[-1].usage.cpu_us if found.rounds else warm.cpu_us  # less busy, each costs more
+            # A less busy service has a higher cost, so that of the last round counts.
+            cpu_us = result.rounds[-1].usage.cpu_us if result.rounds else warm.cpu_us
             per_s = min(UTILISATION * 1e6 / cpu_us, _FULLEST * warm.interval.per_s)
             run = load.open(per_s, self._lab.seconds(INTERVAL_S), keep=True)
             cost = await measure_cpu(run, served.pid, self._source.pid)
             ended_s = time.perf_counter()
-            found.outcomes.extend([*warm.interval.outcomes, *cost.interval.outcomes])
+            result.outcomes.extend([*warm.interval.outcomes, *cost.interval.outcomes])
             if load.wrong:
-                found.wrong.append(load.wrong)
-        work, calls = self._work(found.setting, cost.interval.answered)
-        found.rounds.append(CalibrationRound(start_s, ended_s, cost, work, calls))
+                result.wrong.append(load.wrong)
+        work, calls = self._work(result.setting, cost.interval.answered)
+        result.rounds.append(CalibrationRound(start_s, ended_s, cost, work, calls))
 
     def _work(self, setting: Setting, answered: int) -> tuple[Work, Mapping[str, float]]:
-        """As upstream and Valkey have counted it."""
+        """Work per consultation, as counted by the upstream and Valkey."""
         seen, commands = self._source.seen(), self._redis.info("commandstats")
         batched = BATCHED if setting.mechanisms.batch else ()
         keys = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES)
@@ -182,7 +189,7 @@ class _CalibrationRig:
 
 
 def configuration(mechanisms: Mechanisms, port: int, database: int) -> str:
-    """The tables that make a service what the setting says."""
+    """The configuration tables of a setting."""
     shared = f'shared = "redis://127.0.0.1:{port}/{database}"\n' if mechanisms.shared else ""
     text = f"[cache]\nl1_entries = {mechanisms.entries}\n{shared}"
     for name in SOURCE_NAMES:
@@ -197,7 +204,7 @@ def configuration(mechanisms: Mechanisms, port: int, database: int) -> str:
 
 @contextmanager
 def valkey() -> Iterator[int]:
-    """A server that nobody else knows, its port. It stays on the core of whoever starts it."""
+    """Start a private server on the core of its caller, and yield its port."""
     server = ValkeyServer(save="")
     server.start(timeout=30)
     try:

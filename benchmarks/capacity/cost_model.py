@@ -1,16 +1,16 @@
-"""What a consultation costs in CPU, as a sum of what it does, and finding the prices from measured intervals. Measures nothing."""
+"""CPU of a consultation as a sum of its work, and the fit of the prices to measurements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-# What a consultation does, on average, by the names below.
+# The mean work of a consultation, by the names below.
 Work: TypeAlias = Mapping[str, float]
-# "base": the request itself, the domain, the answer, and every look-up in this worker's own cache, which is 1 µs or less.
+# "base": request, domain, answer, and every look-up in the worker's own cache (1 µs or less).
 BASE = "base"
-# "wait": that it has to wait for anything, which takes a timer and turns of the loop of its own: of several calls the first costs more than
-# the rest. "call": whichever source it is. "key": beyond the first, one that shares a call with others.
+# "wait": waiting for any call, with its timer and loop turns, so the first call costs more than the
+# rest. "call": to any source. "key": in a batch, each key beyond the first.
 PARTS = (BASE, "wait", "call", "get", "put", "key")
 
 
@@ -19,18 +19,24 @@ def cost_us(prices: Mapping[str, float], work: Work) -> float:
 
 
 def fit_prices(measured: Sequence[tuple[Work, float]]) -> dict[str, float]:
-    """Least squares over (work, µs), each weighed by its own size, so that an error counts in percent. No price is below nothing."""
+    """Fit by least squares over (work, µs), weighted by 1/µs, so that errors are relative.
+
+    Prices are not negative.
+    """
     parts = list(PARTS)
     while True:
-        found = dict(zip(parts, _solved(parts, measured), strict=True))
-        least = min(found, key=lambda part: found[part])
-        if found[least] >= 0:
-            return {part: found.get(part, 0.0) for part in PARTS}
+        prices = dict(zip(parts, _solved(parts, measured), strict=True))
+        least = min(prices, key=lambda part: prices[part])
+        if prices[least] >= 0:
+            return {part: prices.get(part, 0.0) for part in PARTS}
         parts.remove(least)
 
 
 def _solved(parts: Sequence[str], measured: Sequence[tuple[Work, float]]) -> list[float]:
-    """The normal equations, by elimination with pivots. Raises ValueError where the intervals do not tell two parts apart."""
+    """Solve the normal equations by elimination with pivots.
+
+    Raises ValueError if the intervals cannot separate two parts.
+    """
     rows = [[work.get(part, 0.0) * 1000 / us for part in parts] for work, us in measured]
     size = len(parts)
     table = [
@@ -40,7 +46,7 @@ def _solved(parts: Sequence[str], measured: Sequence[tuple[Work, float]]) -> lis
     for at in range(size):
         pivot = max(range(at, size), key=lambda row: abs(table[row][at]))
         if abs(table[pivot][at]) < 1e-6:
-            raise ValueError(f"no interval tells {parts[at]} apart from the rest")
+            raise ValueError(f"no interval separates {parts[at]} from the other parts")
         table[at], table[pivot] = table[pivot], table[at]
         table[at] = [value / table[at][at] for value in table[at]]
         for row in range(size):

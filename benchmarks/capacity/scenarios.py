@@ -1,4 +1,4 @@
-"""Which fleets are compared: everything on, nothing, and each mechanism once left out. Simulates nothing."""
+"""The fleets to compare: everything on, nothing, and each mechanism left out once."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from msgspec.structs import replace
 from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
 from benchmarks.capacity.traffic import Traffic
 
-# 20 million users at 100,000 consultations/s: everybody is back within minutes.
+# 20 million users at 100,000 consultations/s: all return within minutes.
 FEW_USERS = 200
-# How many answers a worker of 700 MB or so more can keep.
+# Entries of a worker with about 700 MB more memory.
 MANY_ENTRIES = 200_000
 
 ON = Mechanisms()
 AS_SHIPPED = Mechanisms(shared=False, batch=False)
 NOTHING = Mechanisms(lifetimes={}, shared=False, batch=False, hedge=False)
-# Fresh or nothing: who comes late waits for a new answer. On an error the old one still serves.
+# Without stale answers a late consultation waits for a new one. On an error the old one still
+# serves.
 NO_STALE = {name: replace(each, stale_s=0) for name, each in DEFAULTS.items()}
 
 
@@ -29,7 +30,7 @@ class Scenario(NamedTuple):
 
 EVERYTHING = Scenario("everything on", ON)
 STICKY = Scenario("everything on, sticky by user", replace(ON, sticky=True))
-# What each mechanism saves is held against this one: reading and writing Valkey costs so much that it would hide the rest.
+# Reference for each mechanism, because the cost of reads and writes to Valkey would hide the rest.
 LOCAL = Scenario("all but Valkey", replace(ON, shared=False))
 LOCAL_STICKY = Scenario("all but Valkey, sticky by user", replace(LOCAL.mechanisms, sticky=True))
 SHIPPED = Scenario("all but Valkey and batch: as shipped", AS_SHIPPED)
@@ -56,9 +57,9 @@ SCENARIOS = (
     UNHEDGED,
     BARE,
 )
-# Those that are followed from small to large.
+# Scenarios for all rates.
 FOLLOWED = (EVERYTHING, LOCAL, SHIPPED, BARE)
-# By what it is that is left out of, or added to, all but Valkey.
+# By the difference from all but Valkey.
 ABLATED = {
     "without batch": SHIPPED,
     "without caches": UNCACHED,

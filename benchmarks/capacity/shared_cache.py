@@ -1,7 +1,8 @@
-"""The shared cache as one worker sees it: which answers lie there, and of when. Holds moments, no answers.
+"""The shared cache as one worker sees it: the keys in it and the times of their answers.
 
-Bounded in two ways: by the time to live that each answer was given, and by memory. Where memory is what bounds it, the least lately written
-goes, so that what stays is what was written in the last `holds_s` (Che's approximation, good for very many keys).
+Bounded by the time to live of each answer, and by memory. If memory is the bound, the least
+recently written entries leave, so that it holds what was written in the last `holds_s` (Che's
+approximation, good for very many keys).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 from cashier.fanout.ttl import CacheSettings
 
 S_NS = 1_000_000_000
-# Freshness ends up to a tenth early, by chance; of many copies the first to end is what fetches anew.
+# Freshness ends up to a tenth early, at random; of many copies the first one to end causes a fetch.
 _SHORTEST = 0.9
 
 
 class SharedCacheModel:
-    """Of one source. `others_per_s(key)`: how often other workers ask for a key that many users share; None where only one user does."""
+    """One source. `others_per_s(key)`: rate of other workers for a shared key; None if one user
+    owns it.
+    """
 
     def __init__(
         self,
@@ -38,7 +41,7 @@ class SharedCacheModel:
         return len(self._born_ns)
 
     def born_ns(self, key: Hashable, now_ns: int) -> int | None:
-        """When the answer that lies there was asked for; None where none does."""
+        """The time at which the cached answer was requested, or None without one."""
         born_ns = self._born_ns.get(key)
         if self._others_per_s is not None and (others_per_s := self._others_per_s(key)):
             born_ns = self._born_ns[key] = self._renewed(born_ns, now_ns, others_per_s)
@@ -51,18 +54,18 @@ class SharedCacheModel:
             self._born_ns = {each: at_ns for each, at_ns in self._born_ns.items() if born_ns - at_ns < self._kept_ns}
 
     def left(self, key: Hashable, born_ns: int) -> None:
-        """What lies there since an earlier visit that nobody has counted."""
+        """Set the time of an answer left by an earlier, uncounted visit."""
         if self._born_ns.get(key, born_ns - 1) < born_ns:
             self._born_ns[key] = born_ns
 
     def elsewhere(self, key: Hashable, now_ns: int) -> None:
-        """Another worker is asked: it fetches unless what lies there is fresh, whether or not it has a copy of its own."""
+        """Another worker asks. It fetches unless the cached answer is fresh."""
         born_ns = self._born_ns.get(key)
         if born_ns is None or now_ns - born_ns >= self._fresh_ns * self._random.uniform(_SHORTEST, 1):
             self.put(key, now_ns)
 
     def _renewed(self, born_ns: int | None, now_ns: int, others_per_s: float) -> int:
-        """The others fetch anew when the first of them asks after it was fresh."""
+        """Other workers fetch when the first of them asks after freshness has ended."""
         gap_ns, random = S_NS / others_per_s, self._random
         if born_ns is None:
             born_ns = now_ns - round(random.random() * (self._fresh_ns + gap_ns))

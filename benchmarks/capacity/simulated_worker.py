@@ -1,6 +1,8 @@
-"""One worker's caches on a clock of their own: the engine's store, lifetimes and early refresh, fed with keys. Holds no answers.
+"""One worker's caches on a simulated clock: cashier's store, lifetimes and early refresh, without
+answers.
 
-What a look-up does is what `cashier.fanout.cache` does; hits, calls and what the shared cache is asked are counted, never supposed.
+A look-up works as in `cashier.fanout.cache`. Hits, calls and operations on the shared cache are
+counted.
 """
 
 from __future__ import annotations
@@ -18,27 +20,31 @@ from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings, lifetime
 
-DEFAULTS: Mapping[str, CacheSettings] = {question.source.name: question.cache for question in SOURCE_SPECS}
-# What another worker has is newer than what we have where it is younger by more than this.
+DEFAULTS: Mapping[str, CacheSettings] = {spec.source.name: spec.cache for spec in SOURCE_SPECS}
+# An answer of another worker is newer than ours if it is younger by more than this.
 _SKEW_NS = S_NS // 10
 
 RateOfKey: TypeAlias = Callable[[Any], float]
 
-# By what a source is asked. A user's member and cards have one key, as in the engine; merchants and markets must not look like users.
+# Cache keys. A user's member and cards share one, as in cashier; merchants and markets must differ
+# from users.
 KEYS: Mapping[str, Callable[[SimulatedConsultation], Hashable]] = {
-    "order": lambda asked: asked.checkout,
-    "merchant": lambda asked: -1 - asked.merchant,
-    "member": lambda asked: asked.user,
-    "card": lambda asked: asked.user,
-    "balance": lambda asked: asked.user,
-    "channel": lambda asked: ("market", asked.market),
-    "quota": lambda asked: asked.user,
-    "marketing": lambda asked: (asked.user, asked.checkout),
+    "order": lambda consultation: consultation.checkout,
+    "merchant": lambda consultation: -1 - consultation.merchant,
+    "member": lambda consultation: consultation.user,
+    "card": lambda consultation: consultation.user,
+    "balance": lambda consultation: consultation.user,
+    "channel": lambda consultation: ("market", consultation.market),
+    "quota": lambda consultation: consultation.user,
+    "marketing": lambda consultation: (consultation.user, consultation.checkout),
 }
 
 
 class Mechanisms(Struct, frozen=True):
-    """What is on. `lifetimes`: by source; one that is not there is not cached. `entries`: how many answers a worker keeps."""
+    """Mechanisms that are on.
+
+    `lifetimes`: by source, others are not cached. `entries`: per worker.
+    """
 
     lifetimes: Mapping[str, CacheSettings] = field(default_factory=lambda: DEFAULTS)
     entries: int = 50_000
@@ -50,7 +56,7 @@ class Mechanisms(Struct, frozen=True):
 
 
 class CacheCounts(Struct):
-    """Of one source. `hits` + `stale` + `misses` = `asked`; of the misses `joined` waited for another's call."""
+    """Of one source. `hits` + `stale` + `misses` = `asked`; `joined`: misses that shared a call."""
 
     asked: int = 0
     hits: int = 0
@@ -63,12 +69,12 @@ class CacheCounts(Struct):
     puts: int = 0
 
     def less(self, other: CacheCounts) -> CacheCounts:
-        """What has been counted since."""
+        """Counts since `other`."""
         return CacheCounts(*(mine - its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Entry:
-    """An answer that is there from `lands_ns` on. `awaited`: until then there is no older one that serves."""
+    """An answer available from `lands_ns` on. `awaited`: no older answer serves until then."""
 
     __slots__ = ("_home", "awaited", "born_ns", "early_ns", "fresh_ns", "key", "lands_ns", "stale_ns", "used")
 
@@ -79,7 +85,7 @@ class Entry:
         self.awaited = False
         self.born_ns = self.early_ns = self.fresh_ns = self.stale_ns = self.lands_ns = 0
 
-    def trace(self) -> Hashable:
+    def ghost_key(self) -> Hashable:
         return id(self._home), self.key
 
     def evicted(self) -> None:
@@ -93,14 +99,14 @@ class SimulatedCache:
         self,
         settings: CacheSettings,
         store: S3FifoStore,
-        sight: SharedCacheModel | None,
+        shared_cache: SharedCacheModel | None,
         took_ns: int,
         random: Random,
         *,
         single_flight: bool = True,
     ) -> None:
         self.counts = CacheCounts()
-        self.sight = sight
+        self.shared_cache = shared_cache
         self._settings = settings
         self._store = store
         self._took_ns = took_ns
@@ -129,9 +135,9 @@ class SimulatedCache:
             self._fetch(key, entry, now_ns, awaited=False)
 
     def _fetch(self, key: Hashable, entry: Entry | None, now_ns: int, *, awaited: bool) -> None:
-        if self.sight is not None:
+        if self.shared_cache is not None:
             self.counts.gets += 1
-            born_ns = self.sight.born_ns(key, now_ns)
+            born_ns = self.shared_cache.born_ns(key, now_ns)
             self.counts.found += born_ns is not None
             if born_ns is not None and (entry is None or born_ns - entry.born_ns >= _SKEW_NS):
                 entry = self._keep(key, entry, born_ns, 0, now_ns)
@@ -139,13 +145,13 @@ class SimulatedCache:
                     return
                 awaited = awaited and now_ns >= entry.stale_ns
         self.counts.calls += 1
-        # Where several calls are under way for the same, the first to come back serves.
+        # Of several calls for one key the first to return serves.
         lands_ns = entry.lands_ns if entry is not None and entry.lands_ns > now_ns else now_ns + self._took_ns
         entry = self._keep(key, entry, now_ns, self._took_ns, lands_ns)
         entry.awaited = awaited
-        if self.sight is not None:
+        if self.shared_cache is not None:
             self.counts.puts += 1
-            self.sight.put(key, now_ns)
+            self.shared_cache.put(key, now_ns)
 
     def _keep(self, key: Hashable, entry: Entry | None, born_ns: int, took_ns: int, lands_ns: int) -> Entry:
         if entry is None:
@@ -159,13 +165,19 @@ class SimulatedCache:
 
 
 class SimulatedWorker:
-    """All sources of one worker. Time is handed in with each consultation, and never goes back.
+    """All sources of one worker. Times are arguments and never decrease.
 
-    `others_per_s`: of the sources whose answers many users share, how often other workers ask for a key. `holds_s`: see `SharedCacheModel`.
+    `others_per_s`: for sources whose answers many users share, the rate of other workers for a key.
+    `holds_s`: see `SharedCacheModel`.
     """
 
     def __init__(
-        self, mechanisms: Mechanisms, took_ms: float, random: Random, others_per_s: Mapping[str, RateOfKey], holds_s: float
+        self,
+        mechanisms: Mechanisms,
+        took_ms: float,
+        random: Random,
+        others_per_s: Mapping[str, RateOfKey],
+        holds_s: float,
     ) -> None:
         store = S3FifoStore(mechanisms.entries)
         self.consultations = 0
@@ -173,32 +185,36 @@ class SimulatedWorker:
         for name in SOURCE_NAMES:
             settings = mechanisms.lifetimes.get(name, CacheSettings())
             if settings.on:
-                sight = SharedCacheModel(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
+                shared_cache = (
+                    SharedCacheModel(settings, holds_s, random, others_per_s.get(name)) if mechanisms.shared else None
+                )
                 took_ns = round(took_ms * S_NS / 1000)
                 self.cached[name] = SimulatedCache(
-                    settings, store, sight, took_ns, random, single_flight=mechanisms.single_flight
+                    settings, store, shared_cache, took_ns, random, single_flight=mechanisms.single_flight
                 )
         self._asks = [(cached.ask, KEYS[name]) for name, cached in self.cached.items()]
-        seen = [(name, cached.sight) for name, cached in self.cached.items() if cached.sight is not None]
-        # What only its user asks for lies there as the user's other visits have left it.
-        self._own = [(sight, KEYS[name]) for name, sight in seen if name not in others_per_s]
-        self._longest_s = max((DEFAULTS[name].longest_s for name, _ in seen), default=0)
+        shared = [
+            (name, cached.shared_cache) for name, cached in self.cached.items() if cached.shared_cache is not None
+        ]
+        # Answers of one user lie there as the user's consultations at other workers have left them.
+        self._own = [(shared_cache, KEYS[name]) for name, shared_cache in shared if name not in others_per_s]
+        self._longest_s = max((DEFAULTS[name].longest_s for name, _ in shared), default=0)
 
-    def consult(self, asked: SimulatedConsultation) -> None:
-        now_ns = round(asked.at_s * S_NS)
-        if asked.before_s > asked.at_s - self._longest_s:
-            for sight, key_of in self._own:
-                sight.left(key_of(asked), round(asked.before_s * S_NS))
-        if asked.here:
+    def consult(self, consultation: SimulatedConsultation) -> None:
+        now_ns = round(consultation.at_s * S_NS)
+        if consultation.before_s > consultation.at_s - self._longest_s:
+            for shared_cache, key_of in self._own:
+                shared_cache.left(key_of(consultation), round(consultation.before_s * S_NS))
+        if consultation.here:
             self.consultations += 1
             for ask, key_of in self._asks:
-                ask(key_of(asked), now_ns)
+                ask(key_of(consultation), now_ns)
         else:
-            for sight, key_of in self._own:
-                sight.elsewhere(key_of(asked), now_ns)
+            for shared_cache, key_of in self._own:
+                shared_cache.elsewhere(key_of(consultation), now_ns)
 
     def counts(self) -> dict[str, CacheCounts]:
-        """By source, the live ones too."""
-        asked = self.consultations
-        live = CacheCounts(asked=asked, misses=asked, calls=asked)
+        """By source, uncached ones included."""
+        count = self.consultations
+        live = CacheCounts(asked=count, misses=count, calls=count)
         return {name: self.cached[name].counts if name in self.cached else live for name in SOURCE_NAMES}

@@ -1,4 +1,4 @@
-"""The simulator on the very outcomes that were measured, so that what it says can be held against what was counted."""
+"""Replay measured requests through the simulator, to compare its predictions with the counts."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from cashier.sandbox.generated_users import MERCHANTS
 
 
 class Prediction(NamedTuple):
-    """Of one round, for each consultation."""
+    """One round, per consultation."""
 
     calls: float
     shared: float
     cpu_us: float
 
 
-def replay(found: SettingResult, prices: Mapping[str, float]) -> list[Prediction]:
-    """One for each round. Nobody else shares the cache, and every user always asks for the same order."""
-    mechanisms = found.setting.mechanisms
+def replay(result: SettingResult, prices: Mapping[str, float]) -> list[Prediction]:
+    """Predict each round. No other worker shares the cache, and each user has measured order."""
+    mechanisms = result.setting.mechanisms
     worker = SimulatedWorker(mechanisms, TOOK_MS, Random(1), {}, float("inf"))
-    outcomes = sorted(found.outcomes)
+    outcomes = sorted(result.outcomes)
     predictions, at = [], 0
-    for one in found.rounds:
+    for measured in result.rounds:
         before, warm = None, 0
-        while at < len(outcomes) and outcomes[at].due_s < one.ended_s:
+        while at < len(outcomes) and outcomes[at].due_s < measured.ended_s:
             outcome = outcomes[at]
-            if before is None and outcome.due_s >= one.start_s:
+            if before is None and outcome.due_s >= measured.start_s:
                 before, warm = {name: copy(counts) for name, counts in worker.counts().items()}, worker.consultations
             worker.consult(
                 SimulatedConsultation(
@@ -46,9 +46,9 @@ def replay(found: SettingResult, prices: Mapping[str, float]) -> list[Prediction
                 )
             )
             at += 1
-        assert before is not None, "a round without a outcome"
+        assert before is not None, "a round without a request"
         counts = {name: counts.less(before[name]) for name, counts in worker.counts().items()}
         seen = WorkerCounts(worker.consultations - warm, counts)
-        done, cpu_us = steady_state(seen, mechanisms, prices, Traffic(took_ms=TOOK_MS), one.usage.interval.per_s)
+        done, cpu_us = steady_state(seen, mechanisms, prices, Traffic(took_ms=TOOK_MS), measured.usage.interval.per_s)
         predictions.append(Prediction(sum(done.calls.values()), done.work["get"] + done.work["put"], cpu_us))
     return predictions

@@ -1,7 +1,8 @@
-"""Who consults, when, and about what: the traffic that the model supposes, drawn from a seed. Knows no caches.
+"""The assumed traffic, drawn from a seed: users, times, merchants, markets.
 
-One worker's share is drawn directly, so that a fleet of any size costs the same to simulate: the checkouts that touch this worker, with
-their consultations at other workers, which matter only for what those leave in the shared cache.
+One worker's share is drawn directly, so that a fleet of any size costs the same to simulate: the
+checkouts that touch this worker, with their consultations at other workers, which matter only for
+what they leave in the shared cache.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from msgspec import Struct
 
 
 class Traffic(Struct, frozen=True):
-    """What is supposed, and why.
+    """The assumptions and their reasons.
 
-    `users_each`: users for each consultation/s. A billion people who pay once or twice a day, three times the mean at the peak, are 35,000
-    to 70,000 checkouts/s: some ten thousand users for each consultation/s; half of that errs towards users who come back sooner.
-    `users_exponent`, `users_head`: activity is Zipf-like, (rank + head) ^ -exponent, the head a share of all users: without it the most
-    active person would check out several times a second.
-    `consultations`: the share of checkouts with one consultation, two, three, four. `pause_s`, `pause_spread`: between two of them,
-    log-normal with this median: one pause in four is under 10 s (another method is tried), one in twenty over 100 s.
-    `merchants_exponent`: YCSB's constant. `markets`: pairs of currency and country. `took_ms`: how long a source takes.
-    `extra_share`: hedges and retries, as measured with one call in a hundred slow; the budget allows 0.05.
+    `users_each`: users for each consultation/s. A billion people who pay once or twice a day, with
+    a peak of three times the mean, are 35,000 to 70,000 checkouts/s: some ten thousand users for
+    each consultation/s. Half of that errs towards users who return sooner. `users_exponent`,
+    `users_head`: activity is Zipf-like, (rank + head) ^ -exponent, the head a share of all users:
+    without it the most active user would check out several times a second. `consultations`: the
+    share of checkouts with one consultation, two, three, four. `pause_s`, `pause_spread`: between
+    two of them, log-normal with this median: one pause in four is under 10 s (another method is
+    tried), one in twenty over 100 s. `merchants_exponent`: YCSB's constant. `markets`: pairs of
+    currency and country. `took_ms`: time of an upstream call. `extra_share`: hedges and retries, as
+    measured with one call in a hundred slow; the budget allows 0.05.
     """
 
     users_each: float = 5_000
@@ -45,12 +48,12 @@ class Traffic(Struct, frozen=True):
 
     @property
     def each_checkout(self) -> float:
-        """Consultations of a checkout, on average."""
+        """Mean consultations per checkout."""
         return sum(count * share for count, share in enumerate(self.consultations, 1))
 
 
 class SimulatedConsultation(NamedTuple):
-    """One consultation. `before_s`: when its user last consulted in an earlier checkout, at another worker."""
+    """One consultation. `before_s`: the user's last one in an earlier checkout elsewhere."""
 
     at_s: float
     here: bool
@@ -62,10 +65,12 @@ class SimulatedConsultation(NamedTuple):
 
 
 class Zipf:
-    """Ranks 0 to `count` - 1, each drawn in proportion to (rank + head) ^ -exponent; by the integral of that, so it needs no table."""
+    """Ranks 0 to `count` - 1 in proportion to (rank + head) ^ -exponent, by its integral, without a
+    table.
+    """
 
     def __init__(self, count: float, exponent: float, head: float = 1.0) -> None:
-        assert exponent != 1, "its integral is another one"
+        assert exponent != 1, "its integral is a logarithm"
         self._power = 1 - exponent
         self._head = head
         self._low = head**self._power
@@ -77,16 +82,18 @@ class Zipf:
         return min(int(x), self._last)
 
     def share(self, rank: int) -> float:
-        """Of all draws."""
+        """Share of all draws."""
         at = rank + self._head
         return float(((at + 1) ** self._power - at**self._power) / self._range)
 
 
 class TrafficStream:
-    """What one of `workers` gets of `per_s` consultations/s. `sticky`: all of a user's go to one worker.
+    """The consultations that touch one of `workers`, of `per_s`. `sticky`: route each user to one
+    worker.
 
-    `sample`: of all users, merchants and markets such a share, each as busy as ever; a cache that is smaller by as much then hits as often
-    as the whole one (Waldspurger et al., SHARDS, FAST 2015), and minutes are simulated in a second. `per_s` is what is left of the rate.
+    `sample`: simulates this share of all users, merchants and markets, each as busy as ever; a
+    cache smaller by the same factor has the same hit rate (Waldspurger et al., SHARDS, FAST 2015),
+    and minutes are simulated in a second. `per_s` is the rate of the sample.
     """
 
     def __init__(
@@ -100,7 +107,7 @@ class TrafficStream:
         self._alone = sticky or workers == 1
         self._away = 0.0 if self._alone else 1 - 1 / workers
         checkouts_per_s = per_s / traffic.each_checkout
-        # A worker that owns its users has every so-many-th of them, and nobody else's.
+        # With sticky routing a worker owns every n-th user.
         users = traffic.users_each * per_s / (workers if sticky else 1)
         self._users = Zipf(users, traffic.users_exponent, max(1.0, traffic.users_head * users))
         touched = [1 - self._away**count for count, _ in enumerate(traffic.consultations, 1)]
@@ -111,21 +118,21 @@ class TrafficStream:
         self._away_per_s = checkouts_per_s - self._touches_per_s
 
     def until(self, seconds: float) -> Iterator[SimulatedConsultation]:
-        """In the order of time."""
+        """Draw consultations in order of time."""
         pending: list[SimulatedConsultation] = []
         at_s, checkout = 0.0, 0
         while True:
             at_s += self._random.expovariate(self._touches_per_s)
             while pending and pending[0].at_s < at_s:
-                asked = heapq.heappop(pending)
-                if asked.at_s > seconds:
+                consultation = heapq.heappop(pending)
+                if consultation.at_s > seconds:
                     return
-                yield asked
+                yield consultation
             if at_s > seconds:
                 return
             checkout += 1
-            for asked in self._checkout(at_s, checkout):
-                heapq.heappush(pending, asked)
+            for consultation in self._checkout(at_s, checkout):
+                heapq.heappush(pending, consultation)
 
     def _checkout(self, at_s: float, checkout: int) -> Iterator[SimulatedConsultation]:
         random, traffic = self._random, self._traffic
@@ -142,6 +149,6 @@ class TrafficStream:
             at_s += random.lognormvariate(0, traffic.pause_spread) * traffic.pause_s
 
     def _first_here(self, count: int) -> int:
-        """Which of its consultations is the first at this worker; one of them is."""
+        """The index of the first consultation at this worker; there is at least one."""
         weights = [self._away**place for place in range(count)]
         return self._random.choices(range(count), weights)[0]

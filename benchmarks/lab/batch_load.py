@@ -34,7 +34,7 @@ PATHS = {
     "quota": "/batch/quotas",
     "marketing": "/batch/promotions",
 }
-SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
+SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}
 BUDGET_MS = 100
 CALL_HEADERS = CallHeaders("batch-bench")
 # Calls without an answer after this time have failed.

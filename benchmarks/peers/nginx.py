@@ -1,4 +1,6 @@
-"""nginx with its Lua module, one worker, with a cache and without: the cheapest gateway in wide use. Others' programs are not here."""
+"""nginx with its Lua module, one worker, with and without a cache: the cheapest gateway in wide
+use.
+"""
 
 from __future__ import annotations
 
@@ -22,18 +24,18 @@ from cashier.consultation.plan import SOURCE_SPECS
 
 _REMEDY = "apt-get install nginx-light libnginx-mod-http-lua lua-cjson"
 _FILES = 65_536
-# Where Debian's LuaJIT looks for what is written in C.
+# Debian's paths of Lua modules written in C.
 _CJSON = ("usr/local/lib/lua/5.1/cjson.so", "usr/lib/*/lua/5.1/cjson.so")
 
 
 def binary() -> str | None:
-    """Debian puts it where only root looks."""
+    """Find nginx, which Debian installs outside a user's PATH."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @cache
 def modules(nginx: str) -> Path:
-    """Where it keeps its dynamic modules."""
+    """The directory of its dynamic modules."""
     built = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=True).stderr
     match = re.search(r"--modules-path=(\S+)", built)
     return Path(match[1] if match else "modules")

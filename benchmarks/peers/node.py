@@ -1,4 +1,4 @@
-"""Node's own http."""
+"""The peer in Node's http module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
 from benchmarks.peers.peer import PROGRAMS, Peer, Upstreams, free_port, running
 
-# The young generation: with the 16 MB of the default, what a consultation needs is copied about.
+# With the default of 16 MB for the young generation the objects of a consultation are copied often.
 _OPTIONS = ("--max-semi-space-size=64",)
 
 

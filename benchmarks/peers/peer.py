@@ -1,4 +1,4 @@
-"""What a peer is: another program that does the same eight calls with a bare merge, and how one is started. Knows none by name."""
+"""The interface of a peer: a program that makes the same eight calls with a bare merge."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, process
-from benchmarks.lab.requests import consultations, check_bare_merge
+from benchmarks.lab.requests import check_bare_merge, consultations
 from benchmarks.lab.response_reader import ResponseReader
 from benchmarks.lab.service import Served
 
@@ -22,9 +22,10 @@ _TIMEOUT_S = 5.0
 
 
 class Peer(NamedTuple):
-    """`absent`: why it cannot be measured here, and the remedy; None where it can. `start`: on the program's core, until the block ends.
+    """`absent`: the reason why it cannot run here, with a remedy, or None.
 
-    `caches`: the sources that cashier caches by default, each for as long as it is fresh there.
+    `start`: on the program's core, until the block ends. `caches`: it caches the same sources as
+    cashier, for the same time.
     """
 
     name: str
@@ -43,7 +44,7 @@ def free_port() -> int:
 
 @contextmanager
 def running(directory: Path, port: int, *words: str, env: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Ready once it has answered a consultation of the crowd's first user, all eight parts of it."""
+    """Start a peer. It is ready when it has answered the consultation of the crowd's first user."""
     with process(PROGRAM_CORE, *words, env=env, ready=lambda: _answers(port), log=directory / "log") as child:
         yield Served(child.pid, port)
 
@@ -56,6 +57,6 @@ def _answers(port: int) -> bool:
             while data := connection.recv(65_536):
                 if answer.feed(data):
                     return answer.status == 200 and check_bare_merge(answer.body()) is None
-    except OSError:  # not listening yet
+    except OSError:  # does not listen yet
         pass
     return False

@@ -1,4 +1,4 @@
-"""Three in Python: cashier's own fan-out without its domain, aiohttp at its best, and FastAPI with httpx as most people write it."""
+"""The peers in Python: cashier's bare fan-out, tuned aiohttp, and FastAPI with httpx."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FASTAPI_HTTPX = Peer(
     "fastapi_httpx",
     "FastAPI + httpx",
     False,
-    # Without sniffio httpcore looks for it on the disk at every call, which is a third of its cost.
+    # Without sniffio httpcore looks for it on disk at every call, which is a third of its cost.
     partial(_absent, "fastapi", "httpx", "sniffio", "uvicorn", "uvloop", "httptools"),
     partial(_start, "fastapi_httpx"),
 )

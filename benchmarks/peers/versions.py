@@ -1,4 +1,4 @@
-"""Which versions stand beside us, for the report. Starts none of them as a server."""
+"""Versions of the peers and their libraries, for the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGES = ("aiohttp", "fastapi", "httpx", "uvicorn", "uvloop", "httptools")
 
 
 def versions() -> dict[str, str]:
-    """By name; what is absent is left out."""
+    """By name, without absent ones."""
     found = {
         "nginx": _version_of([nginx.binary(), "-v"]),
         "nginx's Lua module": _version_of(["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-http-lua"]),
@@ -25,7 +25,7 @@ def versions() -> dict[str, str]:
 
 
 def _version_of(words: Sequence[str | None]) -> str:
-    """The first number with points that a program says of itself."""
+    """The first dotted number in a program's output."""
     try:
         output = subprocess.run([word or "" for word in words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

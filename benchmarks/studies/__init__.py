@@ -1,1 +1,1 @@
-"""The studies: one file, one question, one finding."""
+"""The studies: one question and one finding each. Module, study and finding share one name."""

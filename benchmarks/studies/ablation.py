@@ -1,9 +1,10 @@
-"""Every mechanism once off and once on: what it is for, in figures.
+"""Each mechanism off and on.
 
-The engine in this process, on core 0, with arrivals at random at a fixed rate and latency counted from when each was due; its eight sources
-on core 1, each with an address of its own, told what to do. Rounds off and on take turns, each with a new engine and the same arrivals.
-What stands under "off" is not an engine without care, but this one without that one thing; where two mechanisms do the same job, the other
-is off both times, as each row says. CPU is this process's own user and system time, the arrivals included.
+The `Cashier` runs in this process on core 0, with random arrivals at a fixed rate; latency counts
+from the due time. Its eight sources run on core 1, each at its own address, with simulated
+behaviour. Rounds off and on alternate, each with a new `Cashier` and the same arrivals. "Off" turns
+off this one mechanism only; if two mechanisms do the same job, the other one is off in both
+columns, as the row says. CPU is this process's user and system time, arrivals included.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class MechanismResult(NamedTuple):
 
     @property
     def ratio(self) -> Figure:
-        """On ÷ off of what is drawn; not a number where there was nothing without it either."""
+        """On ÷ off of the figure in the chart; NaN where "off" is zero."""
         off, on = self.off[self.mechanism.shown], self.on[self.mechanism.shown]
         return Figure.of(*(mine / its if its else math.nan for mine, its in zip(on.rounds, off.rounds, strict=True)))
 
@@ -60,20 +61,23 @@ def measure(lab: Lab) -> Finding:
 
 async def measure_mechanisms(lab: Lab, sources: LeanUpstream, tally: Tally) -> list[MechanismResult]:
     crowd = World().cast.crowd
-    requests = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + lab.count(USERS))]
-    gc.freeze()  # as the service does once it is warm
+    requests = [
+        msgspec.convert(crowd.consult_request(n), ConsultRequest)
+        for n in range(FIRST_USER, FIRST_USER + lab.count(USERS))
+    ]
+    gc.freeze()  # as in the service after its warm-up
     gc.set_threshold(GC_THRESHOLD, 10, 10)
-    results = []
+    measured = []
     for mechanism in MECHANISMS:
         lab.report(f"ablation: {mechanism.name}")
         off: list[Figures] = []
         on: list[Figures] = []
         for turn in range(min(ROUNDS, lab.rounds)):
-            for kept, is_on in ((off, False), (on, True)):
+            for rounds, is_on in ((off, False), (on, True)):
                 bench = InProcessBench(lab, sources, sources.urls, requests, Random(turn), tally)
-                kept.append(await mechanism.measure(bench, is_on))
-        results.append(MechanismResult(mechanism, combine(off), combine(on)))
-    return results
+                rounds.append(await mechanism.measure(bench, is_on))
+        measured.append(MechanismResult(mechanism, combine(off), combine(on)))
+    return measured
 
 
 def combine(rounds: Sequence[Figures]) -> dict[str, Figure]:
@@ -83,7 +87,7 @@ def combine(rounds: Sequence[Figures]) -> dict[str, Figure]:
 def finding(results: Sequence[MechanismResult], tally: Tally, seconds: float) -> Finding:
     labels = [each.label for each in results]
     drawing = BarChart(
-        "What each mechanism changes: with it ÷ without it",
+        "Effect of each mechanism: on ÷ off",
         "on ÷ off, less is better",
         labels,
         {"on ÷ off": [each.ratio for each in results]},
@@ -92,7 +96,7 @@ def finding(results: Sequence[MechanismResult], tally: Tally, seconds: float) ->
     )
     return Finding(
         "ablation",
-        "Each mechanism once off and once on",
+        "Each mechanism off and on",
         (__doc__ or "").strip(),
         seconds,
         key={f"ablation.{each.mechanism.name.replace(' ', '_')}": each.ratio for each in results},
@@ -106,17 +110,21 @@ def rows(results: MechanismResult) -> Iterator[Row]:
     note = results.mechanism.about
     for name, off in results.off.items():
         yield Row(f"{results.mechanism.name}: {name}", {"off": off, "on": results.on[name]}, note)
-        note = ""  # once, with the first of its rows
+        note = ""  # only at the first row of a mechanism
 
 
 def notes(tally: Tally) -> Iterator[str]:
     if tally.lost:
         yield (
-            f"{tally.lost:,} of {tally.consultations:,} consultations had no answer where none should be without one (retry aside): "
-            "calls that wait for our own loop look like those of a slow source. Rows with a wide spread say nothing."
+            f"{tally.lost:,} of {tally.consultations:,} consultations (without the row on retries) had no answer, "
+            "which is not expected: "
+            "calls that wait for our own loop look like calls of a slow source. Rows with a wide spread mean nothing."
         )
     else:
-        yield f"All {tally.consultations:,} consultations were answered, those of the row on retries aside, where that is what is measured."
+        yield (
+            f"All {tally.consultations:,} consultations were answered, apart from the row on retries, which measures "
+            "this."
+        )
     yield tally.waiting.note("The engine's process")
     if tally.busiest:
         yield f"The sources' process was busy {tally.busiest:.0%} of its core at most."

@@ -1,12 +1,14 @@
-"""Batching: what it saves in calls and CPU, and what it adds to latency.
+"""Batching: calls and CPU saved, latency added.
 
-First the whole engine with batching on, at three rates of consultations of customers who have not been here before: how many calls its
-sources see for each. Six of the eight take batches; channels and merchants are cached, as they are by default; the deadline is half a
-second, so that calls are counted and not who was given up. Then six sources alone, without engine, cache or guard: each key a call of its
-own, or gathered; what that takes of CPU and adds to the latency of a key.
+First the whole `Cashier` with batching on, at three rates, for customers without cached answers:
+calls to the sources per consultation. Six of the eight sources take batches; channels and merchants
+are cached by default. The deadline is half a second, so that timeouts do not affect the count. Then
+six sources alone, without guard or cache: each key as a call of its own, or in batches; CPU and
+added latency per key.
 
-This process on core 0, arrivals included; the upstream on core 1, each source at an address of its own, answers after 5 ms and counts.
-Arrivals are at random, latency counts from when each was due, CPU is this process's own user and system time. Rounds take turns.
+This process runs on core 0, arrivals included. The upstream runs on core 1, each source at its own
+address; it answers after 5 ms and counts. Arrivals are random, latency counts from the due time,
+CPU is this process's user and system time. Rounds interleave.
 """
 
 from __future__ import annotations
@@ -45,25 +47,25 @@ RATES = (500, 1_000, 2_000)
 ROUNDS = 3
 INTERVAL_S = 0.8
 WARM_S = 0.2
-# Enough that at the highest rate too nobody comes twice; the first of them only warm it up.
+# Enough that no customer returns at the highest rate. The first ones are for the warm-up.
 USERS, WARMING = 2_600, 600
 QUICK_USERS, QUICK_INTERVAL_S = 1_200, 0.2
-# With more consultations than this that lack something the sources see few calls because few are made.
+# With more incomplete consultations than this, few calls only mean that calls were not made.
 MOST_INCOMPLETE_PERCENT = 1.0
 
 
 class CashierRound(NamedTuple):
-    """The engine, over one interval. `calls`, `keys`: that the sources saw."""
+    """The `Cashier`, over one interval. `calls`, `keys`: as counted by the sources."""
 
-    came: Arrivals
+    arrivals: Arrivals
     calls: int
     keys: int
     waiting: RunQueueWait
 
     @property
     def calls_each(self) -> float:
-        """Not a number where few calls are no merit: not made, or few because others kept us from making them in time."""
-        return self.calls / self.came.consultations if self.sound else math.nan
+        """NaN if calls were not made, or if this process lacked the core to make them in time."""
+        return self.calls / self.arrivals.consultations if self.sound else math.nan
 
     @property
     def sound(self) -> bool:
@@ -71,14 +73,14 @@ class CashierRound(NamedTuple):
 
     @property
     def keys_a_batch(self) -> float:
-        """Nearly: the calls of the two that take none are few."""
+        """Approximate: includes the few calls of the two sources without batches."""
         return self.keys / max(1, self.calls)
 
     @property
     def incomplete_percent(self) -> float:
-        """Consultations that had to do without somebody, or without an answer."""
+        """Consultations without one of the sources, or without an answer."""
         missing = max(
-            1 - self.came.share(name, SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE)
+            1 - self.arrivals.share(name, SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE)
             for name in SOURCE_NAMES
         )
         return 100 * missing
@@ -103,22 +105,24 @@ def measure(lab: Lab) -> Finding:
     start_s = time.perf_counter()
     users = QUICK_USERS if lab.quick else USERS
     with pinned(PROGRAM_CORE), start_upstream(lab, users=users) as sources:
-        taken = uvloop.run(measure_rates(lab, sources, users))
-    return finding(taken, time.perf_counter() - start_s)
+        rounds_by_rate = uvloop.run(measure_rates(lab, sources, users))
+    return finding(rounds_by_rate, time.perf_counter() - start_s)
 
 
 async def measure_rates(lab: Lab, sources: LeanUpstream, users: int) -> BatchRounds:
     crowd = World().cast.crowd
-    requests = [msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + users)]
-    gc.freeze()  # as the service does once it is warm
+    requests = [
+        msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + users)
+    ]
+    gc.freeze()  # as in the service after its warm-up
     gc.set_threshold(GC_THRESHOLD, 10, 10)
-    taken = BatchRounds({rate: [] for rate in RATES}, {rate: [] for rate in RATES})
+    rounds_by_rate = BatchRounds({rate: [] for rate in RATES}, {rate: [] for rate in RATES})
     for turn in range(min(ROUNDS, lab.rounds)):
         lab.report(f"batch: round {turn + 1} of {min(ROUNDS, lab.rounds)}")
         for rate in RATES:
-            taken.cashier[rate].append(await cashier_round(lab, sources, requests, rate, Random(turn)))
-            taken.six_sources[rate].append(await six_sources_round(lab, sources, requests, rate, turn))
-    return taken
+            rounds_by_rate.cashier[rate].append(await cashier_round(lab, sources, requests, rate, Random(turn)))
+            rounds_by_rate.six_sources[rate].append(await six_sources_round(lab, sources, requests, rate, turn))
+    return rounds_by_rate
 
 
 def interval_s(lab: Lab) -> float:
@@ -126,25 +130,27 @@ def interval_s(lab: Lab) -> float:
 
 
 async def reset(sources: LeanUpstream) -> None:
-    """What the sources have seen is counted from now on."""
+    """Reset the counts of the sources."""
     await asyncio.to_thread(sources.behave, Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS)))
 
 
-async def cashier_round(lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, random: Random) -> CashierRound:
+async def cashier_round(
+    lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, random: Random
+) -> CashierRound:
     async with Cashier(config=batch_configuration(sources)) as cashier:
         warming = iter(requests[:WARMING])
-        await run_arrivals(cashier, warming, rate / 4, WARM_S, random)  # connections are opened
+        await run_arrivals(cashier, warming, rate / 4, WARM_S, random)  # opens the connections
         await run_arrivals(cashier, warming, rate, WARM_S / 2, random)
         await reset(sources)
         waiting = RunQueueWait()
         with waiting.of(os.getpid()):
-            came = await run_arrivals(cashier, iter(requests[WARMING:]), rate, interval_s(lab), random)
+            arrivals = await run_arrivals(cashier, iter(requests[WARMING:]), rate, interval_s(lab), random)
         seen = await asyncio.to_thread(sources.seen)
-    return CashierRound(came, sum(seen.calls.values()), sum(seen.keys.values()), waiting)
+    return CashierRound(arrivals, sum(seen.calls.values()), sum(seen.keys.values()), waiting)
 
 
 def batch_configuration(sources: LeanUpstream) -> dict[str, Any]:
-    """Batches where the upstream takes them, and more time than it needs: what is counted is calls, and not who was given up."""
+    """Batches where the upstream takes them, and generous time limits, so that all calls count."""
     batches = {name: {"batch": {"path": path}} for name, path in PATHS.items()}
     return {
         "sources": {
@@ -156,28 +162,30 @@ def batch_configuration(sources: LeanUpstream) -> dict[str, Any]:
     }
 
 
-async def six_sources_round(lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, seed: int) -> SixSourcesRound:
-    questions = [known_inputs(each) for each in requests]
+async def six_sources_round(
+    lab: Lab, sources: LeanUpstream, requests: Sequence[ConsultRequest], rate: float, seed: int
+) -> SixSourcesRound:
+    keys = [known_inputs(each) for each in requests]
     loads: list[KeyLoadResult] = []
-    for numbers in (None, BatchPolicy()):
-        async with upstreams(sources.urls, numbers) as those:
-            await run_interval(those, questions, rate, min(WARM_S, interval_s(lab)), Random(seed))
+    for policy in (None, BatchPolicy()):
+        async with upstreams(sources.urls, policy) as six:
+            await run_interval(six, keys, rate, min(WARM_S, interval_s(lab)), Random(seed))
             await reset(sources)
-            loads.append(await run_interval(those, questions, rate, interval_s(lab), Random(seed)))
+            loads.append(await run_interval(six, keys, rate, interval_s(lab), Random(seed)))
             calls = sum((await asyncio.to_thread(sources.seen)).calls.values())
     alone, gathered = loads
     return SixSourcesRound(alone, gathered, calls)
 
 
-def finding(taken: BatchRounds, seconds: float) -> Finding:
-    highest = taken.cashier[RATES[-1]]
-    calls = {rate: Figure.of(*(each.calls_each for each in rounds)) for rate, rounds in taken.cashier.items()}
+def finding(rounds_by_rate: BatchRounds, seconds: float) -> Finding:
+    highest = rounds_by_rate.cashier[RATES[-1]]
+    calls = {rate: Figure.of(*(each.calls_each for each in rounds)) for rate, rounds in rounds_by_rate.cashier.items()}
     drawing = LineChart(
-        "Calls that the sources see for a consultation, batching on",
-        "consultations a second",
+        "Calls to the sources per consultation, batching on",
+        "consultations per second",
         "calls per consultation",
         [Line("calls", list(calls.items()), ours=True)],
-        marks={"a call for each that is not cached": len(PATHS)},
+        marks={"a call for each source that is not cached": len(PATHS)},
     )
     return Finding(
         "batch",
@@ -186,21 +194,21 @@ def finding(taken: BatchRounds, seconds: float) -> Finding:
         seconds,
         key={
             "batch.calls_per_consultation": calls[RATES[-1]],
-            "batch.p99_ms": Figure.of(*(each.came.at(0.99) for each in highest)),
-            "batch.cpu_ratio": cpu_ratio(taken.six_sources[RATES[-1]]),
+            "batch.p99_ms": Figure.of(*(each.arrivals.at(0.99) for each in highest)),
+            "batch.cpu_ratio": cpu_ratio(rounds_by_rate.six_sources[RATES[-1]]),
         },
         tables=[
             Table(
-                "The whole engine, batching on, customers who have not been here before",
-                [cashier_row(rate, rounds) for rate, rounds in taken.cashier.items()],
+                "The whole cashier, batching on, customers without cached answers",
+                [cashier_row(rate, rounds) for rate, rounds in rounds_by_rate.cashier.items()],
             ),
             Table(
                 "Six sources alone: a call for each key, or batches",
-                [six_sources_row(rate, rounds) for rate, rounds in taken.six_sources.items()],
+                [six_sources_row(rate, rounds) for rate, rounds in rounds_by_rate.six_sources.items()],
             ),
         ],
         drawings=[drawing],
-        notes=list(notes(taken)),
+        notes=list(notes(rounds_by_rate)),
     )
 
 
@@ -209,9 +217,9 @@ def cashier_row(rate: float, rounds: Sequence[CashierRound]) -> Row:
         "calls per consultation": [each.calls_each for each in rounds],
         "keys per call": [each.keys_a_batch for each in rounds],
         "waited for a core %": [100 * each.waiting.share for each in rounds],
-        "p50 ms": [each.came.at(0.5) for each in rounds],
-        "p99 ms": [each.came.at(0.99) for each in rounds],
-        "CPU µs per consultation": [each.came.cpu_us for each in rounds],
+        "p50 ms": [each.arrivals.at(0.5) for each in rounds],
+        "p99 ms": [each.arrivals.at(0.99) for each in rounds],
+        "CPU µs per consultation": [each.arrivals.cpu_us for each in rounds],
         "incomplete %": [each.incomplete_percent for each in rounds],
     }
     return Row(f"{rate:,} consultations/s", {column: Figure.of(*values) for column, values in figures.items()})
@@ -231,27 +239,32 @@ def six_sources_row(rate: float, rounds: Sequence[SixSourcesRound]) -> Row:
 
 
 def cpu_ratio(rounds: Sequence[SixSourcesRound]) -> Figure:
-    """Of a key in a batch ÷ one alone."""
+    """CPU of a key in a batch ÷ CPU of a single call."""
     return Figure.of(*(each.gathered.cpu_us / each.alone.cpu_us for each in rounds))
 
 
-def notes(taken: BatchRounds) -> Iterator[str]:
-    for rate, rounds in taken.cashier.items():
-        if lost := sum(each.came.lost for each in rounds):
-            yield f"{rate:,}/s: {lost:,} of {sum(each.came.consultations for each in rounds):,} consultations had no answer."
+def notes(rounds_by_rate: BatchRounds) -> Iterator[str]:
+    for rate, rounds in rounds_by_rate.cashier.items():
+        if lost := sum(each.arrivals.lost for each in rounds):
+            yield (
+                f"{rate:,}/s: {lost:,} of {sum(each.arrivals.consultations for each in rounds):,} consultations had "
+                "no answer."
+            )
         if unsound := sum(not each.sound for each in rounds):
             yield (
-                f"{rate:,}/s: in {unsound} of {len(rounds)} rounds one consultation in a hundred lacked something, or this process waited "
-                f"for its core more than {LIMIT:.0%} of the time, which makes batches larger than they are. Of those no calls are told."
+                f"{rate:,}/s: in {unsound} of {len(rounds)} rounds over 1 % of the consultations were incomplete, or "
+                "this process waited "
+                f"for its core more than {LIMIT:.0%} of the time, which makes batches larger. Their calls are not "
+                "shown."
             )
-    for rate, pairs in taken.six_sources.items():
+    for rate, pairs in rounds_by_rate.six_sources.items():
         keys, failed = (
             sum(each.alone.asked + each.gathered.asked for each in pairs),
             sum(each.alone.failed + each.gathered.failed for each in pairs),
         )
         if failed:
-            yield f"{rate:,}/s: {failed:,} of {keys:,} keys came to nothing: this machine was too busy for the figures to mean anything."
-    busy = max(each.came.cpu_us for each in taken.cashier[RATES[-1]]) * RATES[-1] / 1e6
-    yield f"At {RATES[-1]:,}/s engine and arrivals need up to {busy:.0%} of their core" + (
-        ": latencies are those of an engine at its limit, and batches are the larger for it." if busy > 0.85 else "."
+            yield f"{rate:,}/s: {failed:,} of {keys:,} keys failed: the machine was too busy for meaningful figures."
+    busy = max(each.arrivals.cpu_us for each in rounds_by_rate.cashier[RATES[-1]]) * RATES[-1] / 1e6
+    yield f"At {RATES[-1]:,}/s cashier and arrivals need up to {busy:.0%} of their core" + (
+        ": latencies are six at the limit of capacity, and batches are larger for it." if busy > 0.85 else "."
     )

@@ -1,14 +1,13 @@
 """CPU per consultation, the working tree ÷ an older revision, pair by pair.
 
-Both run as `cashier serve` with one worker on core 0, on the same configuration and the same
-upstream, and one at a time has load. A pair starts both services anew, because two processes of the
-same code can differ for as long as they live (layout of memory, seed of the hash), and warms both.
-Then it measures 2.5 s of each in slices of a quarter second, in the order A B, B A, A B and so on,
-because the speed of a shared machine drifts within seconds; some slices before those do not count.
-The next pair begins with the other one. The ratio is taken within a pair. The load is the closed
-loop of 16 connections of `cost`, with the same requests in the same order for both. The groups are
-those of `cost` too: all eight sources live, and customers who come back to a service that caches as
-by default.
+Both run as `cashier serve` with one worker on core 0, with the same configuration and the same
+upstream; one at a time has load. A pair starts both services anew, because two processes of the
+same code can differ throughout their lives (memory layout, hash seed), and warms both. It then
+measures 2.5 s of each in slices of a quarter second, in the order A B, B A, A B and so on, because
+the speed of a shared machine drifts within seconds; a few slices before those do not count. The
+next pair starts with the other one. The ratio is taken within a pair. The load is the closed loop
+of 16 connections of `cost`, with the same requests in the same order for both. The groups are those
+of `cost` too: all eight sources live, and returning customers with the default caches.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.cpu_usage import CpuUsage, disturbance_note, incomplete_note, measure_cpu, combine, unanswered_note
+from benchmarks.lab.cpu_usage import CpuUsage, combine, disturbance_note, incomplete_note, measure_cpu, unanswered_note
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, exact_cpu_s, pinned
-from benchmarks.lab.requests import USERS, consultations, check_consultation
+from benchmarks.lab.requests import USERS, check_consultation, consultations
 from benchmarks.lab.revision_build import Build, BuildFailed, build_before, build_now, serving
 from benchmarks.lab.service import Served, configuration
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
@@ -40,7 +39,7 @@ SLICES = 10
 
 
 class Group(NamedTuple):
-    """`lead`: slices before the measured ones, in the same order, which refill the short-lived caches."""
+    """`lead`: slices before the measured ones, in the same order, to refill short-lived caches."""
 
     name: str
     title: str
@@ -55,7 +54,7 @@ GROUPS = (
 
 
 class Side(NamedTuple):
-    """One build in one pair. `cpu_s`: by the exact clock. `calls`: upstream, per consultation."""
+    """One build in one pair. `cpu_s`: from the exact clock. `calls`: upstream, per consultation."""
 
     usage: CpuUsage
     cpu_s: float
@@ -63,7 +62,7 @@ class Side(NamedTuple):
 
     @property
     def cpu_us(self) -> float:
-        """For each consultation answered."""
+        """For each answered consultation."""
         return self.cpu_s / self.usage.interval.answered * 1e6
 
 
@@ -78,7 +77,7 @@ class Pair(NamedTuple):
 
 def measure(lab: Lab) -> Finding:
     start_s = time.perf_counter()
-    assert lab.before is not None, "it takes a revision"
+    assert lab.before is not None, "no revision"
     users = lab.count(USERS)
     try:
         lab.report(f"preparing revision {lab.before}")
@@ -98,15 +97,15 @@ def measure_pairs(
     """Both groups in every pair, so that slow changes of the machine meet both."""
     pairs: dict[Group, list[Pair]] = {group: [] for group in GROUPS}
     for turn in range(lab.rounds):
-        for group, found in pairs.items():
-            found.append(measure_pair(lab, group, in_turn(now, before, turn), upstream, requests, now))
-        said = ", ".join(f"{group.name} {ratio_text(found[-1])}" for group, found in pairs.items())
-        lab.report(f"pair {turn + 1} of {lab.rounds}, now ÷ before: {said}")
+        for group, group_pairs in pairs.items():
+            group_pairs.append(measure_pair(lab, group, in_turn(now, before, turn), upstream, requests, now))
+        progress = ", ".join(f"{group.name} {ratio_text(group_pairs[-1])}" for group, group_pairs in pairs.items())
+        lab.report(f"pair {turn + 1} of {lab.rounds}, now ÷ before: {progress}")
     return pairs
 
 
 def in_turn(now: Build, before: Build, turn: int) -> tuple[Build, Build]:
-    """What the first one meets in one turn, the other one meets in the next."""
+    """Alternate the order, so that both builds start first equally often."""
     return (before, now) if turn % 2 == 0 else (now, before)
 
 
@@ -129,13 +128,16 @@ async def drive_pair(
     upstream: LeanUpstream,
     requests: Sequence[bytes],
 ) -> list[Side]:
-    """One service at a time. Raises BuildFailed where no answer of a warm service is whole."""
+    """Load one service at a time. Raises BuildFailed if a warm service has no complete answer."""
     async with AsyncExitStack() as open_loads:
-        loads = [await open_loads.enter_async_context(open_load(each.port, requests, check=check_consultation)) for each in served]
+        loads = [
+            await open_loads.enter_async_context(open_load(each.port, requests, check=check_consultation))
+            for each in served
+        ]
         for build, load in zip(order, loads, strict=True):
             warm = await load.closed(lab.seconds(WARM_S))
             if len(warm.wrong) == warm.looked_at:
-                why = f"its answers are not whole, such as one {warm.wrong[0]}" if warm.wrong else f"{warm!r}"
+                why = f"its answers are incomplete, for example one {warm.wrong[0]}" if warm.wrong else f"{warm!r}"
                 raise BuildFailed(f"{build.title} does not consult: {why}")
         slices: list[list[Side]] = [[] for _ in served]
         for turn in range(group.lead + SLICES):
@@ -145,17 +147,17 @@ async def drive_pair(
 
 
 async def measure_slice(lab: Lab, load: Load, served: Served, upstream: LeanUpstream) -> Side:
-    upstream.behave(Behaviour())  # starts the count of calls again; no request waits while this blocks
+    upstream.behave(Behaviour())  # resets its counts; blocks while no request waits
     start_s = exact_cpu_s(served.pid)
-    found = await measure_cpu(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, upstream.pid)
+    usage = await measure_cpu(load.closed(lab.seconds(ROUND_S) / SLICES), served.pid, upstream.pid)
     used_s = exact_cpu_s(served.pid) - start_s
-    return Side(found, used_s, sum(upstream.seen().calls.values()) / found.interval.answered)
+    return Side(usage, used_s, sum(upstream.seen().calls.values()) / usage.interval.answered)
 
 
 def join_slices(slices: Sequence[Side]) -> Side:
-    whole = combine([each.usage for each in slices])
+    total = combine([each.usage for each in slices])
     calls = sum(each.calls * each.usage.interval.answered for each in slices)
-    return Side(whole, sum(each.cpu_s for each in slices), calls / whole.interval.answered)
+    return Side(total, sum(each.cpu_s for each in slices), calls / total.interval.answered)
 
 
 def ratio_text(pair: Pair) -> str:
@@ -164,11 +166,11 @@ def ratio_text(pair: Pair) -> str:
 
 def finding(pairs: Mapping[Group, Sequence[Pair]], title: str, origin: str, seconds: float) -> Finding:
     key = {}
-    for group, found in pairs.items():
-        key[f"before.ratio.{group.name}"] = ratio(found)
-        key[f"before.now_us.{group.name}"] = cpu_us([pair.now for pair in found])
-        key[f"before.before_us.{group.name}"] = cpu_us([pair.before for pair in found])
-    note = "The ratio is taken pair by pair: median, lowest and highest. Below 1 a consultation costs less now."
+    for group, group_pairs in pairs.items():
+        key[f"before.ratio.{group.name}"] = ratio(group_pairs)
+        key[f"before.now_us.{group.name}"] = cpu_us([pair.now for pair in group_pairs])
+        key[f"before.before_us.{group.name}"] = cpu_us([pair.before for pair in group_pairs])
+    note = "The ratio is taken pair by pair: median, lowest, highest. Below 1 a consultation costs less now."
     return Finding(
         name=NAME,
         title=f"CPU per consultation, now ÷ {title}",
@@ -177,11 +179,13 @@ def finding(pairs: Mapping[Group, Sequence[Pair]], title: str, origin: str, seco
         key=key,
         tables=(
             Table(
-                "CPU per consultation, pair by pair", [row(group.title, found) for group, found in pairs.items()], note
+                "CPU per consultation, pair by pair",
+                [row(group.title, group_pairs) for group, group_pairs in pairs.items()],
+                note,
             ),
         ),
         drawings=(bars(pairs),),
-        notes=[origin, *(text for group, found in pairs.items() for text in notes(group.title, found))],
+        notes=[origin, *(text for group, group_pairs in pairs.items() for text in notes(group.title, group_pairs))],
     )
 
 
@@ -210,20 +214,24 @@ def cpu_us(sides: Sequence[Side]) -> Figure:
 
 def bars(pairs: Mapping[Group, Sequence[Pair]]) -> BarChart:
     groups = {
-        "now": [cpu_us([pair.now for pair in found]) for found in pairs.values()],
-        "before": [cpu_us([pair.before for pair in found]) for found in pairs.values()],
+        "now": [cpu_us([pair.now for pair in group_pairs]) for group_pairs in pairs.values()],
+        "before": [cpu_us([pair.before for pair in group_pairs]) for group_pairs in pairs.values()],
     }
     return BarChart("CPU per consultation, now and before", "CPU µs", [group.title for group in pairs], groups)
 
 
 def notes(title: str, pairs: Sequence[Pair]) -> list[str]:
     cheaper = sum(pair.ratio < 1 for pair in pairs)
-    found = [f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs."]
+    texts = [f"{title}: now is cheaper in {cheaper} of {len(pairs)} pairs."]
     for name, sides in (("now", [pair.now for pair in pairs]), ("before", [pair.before for pair in pairs])):
         intervals = [side.usage.interval for side in sides]
-        doubts = [unanswered_note(intervals), incomplete_note(intervals), disturbance_note([side.usage for side in sides])]
+        doubts = [
+            unanswered_note(intervals),
+            incomplete_note(intervals),
+            disturbance_note([side.usage for side in sides]),
+        ]
         most = max(side.usage.load_core_busy for side in sides)
         if most > CROWDED:
-            doubts.append(f"load and upstream took {most:.0%} of their core; CPU stands, but the rate is partly theirs")
-        found += [f"{title}, {name}: {doubt}." for doubt in doubts if doubt]
-    return found
+            doubts.append(f"load and upstream took {most:.0%} of their core; CPU is valid, the rate is limited by them")
+        texts += [f"{title}, {name}: {doubt}." for doubt in doubts if doubt]
+    return texts

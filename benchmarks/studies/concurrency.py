@@ -1,12 +1,14 @@
-"""What a consultation costs, and how long it takes, with more and more of them in flight: 1 to 2,000.
+"""Cost and latency of a consultation by concurrency: 1 to 2,000 in flight.
 
-The service on core 0, the lean upstream and a closed loop of as many connections on core 1; every connection asks again as soon as it is
-answered. All eight sources are live. CPU is the service's own, divided by consultations.
+The service runs on core 0, the lean upstream and a closed loop of that many connections on core 1;
+every connection sends its next request after its answer. All eight sources are live. CPU is the
+service's own, divided by consultations.
 
-A closed loop shows what concurrency costs in work. Its latency is mostly the wait for one's turn: with n in flight it is n times the time
-of one, whoever serves. By default the service would refuse most of these long before 2,000. So that all are served shedding, limiters and
-adaptive timeouts are off, deadline, grace and timeouts are a minute, and any number of calls may wait for one of the 64 connections to a
-source. Everything else is as it is by default.
+A closed loop shows the cost of concurrency in work. Its latency is mostly queueing: with n in
+flight it is n times the latency of one. By default the service would refuse most of these long
+before 2,000. So that all are served, load shedding, limiters and adaptive timeouts are off,
+deadline, grace and timeouts are a minute, and any number of calls may wait for one of the 64
+connections to a source. All else is as by default.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 
 WIDTHS = (1, 8, 64, 256, 1_000, 2_000)
 QUICK_WIDTHS = WIDTHS[:4]
-# What the widest is held against: enough in flight for the core to be busy, and no more.
+# Reference for the widest: enough in flight to keep the core busy.
 NARROW = 8
 USERS = 1_000
 WARM_S = 0.4
-# The wider, the longer a turn of all connections takes.
+# With more in flight each turn of all connections takes longer.
 INTERVAL_S, WIDE_INTERVAL_S, WIDE = 1.2, 2.5, 1_000
 QUICK_S = 0.2
 QUEUE = "\nhttp1 = { queue = 100000 }"
@@ -46,11 +48,13 @@ def measure(lab: Lab) -> Finding:
         start_upstream(lab, users=users) as upstream,
         start_service(lab, upstream.urls, each=EACH + QUEUE, other=CONSULT) as served,
     ):
-        spent_by_width = uvloop.run(measure_widths(lab, served, upstream, consultations(users)))
-    return finding(spent_by_width, time.perf_counter() - start_s)
+        usage_by_width = uvloop.run(measure_widths(lab, served, upstream, consultations(users)))
+    return finding(usage_by_width, time.perf_counter() - start_s)
 
 
-async def measure_widths(lab: Lab, served: Served, upstream: LeanUpstream, requests: list[bytes]) -> dict[int, list[CpuUsage]]:
+async def measure_widths(
+    lab: Lab, served: Served, upstream: LeanUpstream, requests: list[bytes]
+) -> dict[int, list[CpuUsage]]:
     widths = QUICK_WIDTHS if lab.quick else WIDTHS
     usages: dict[int, list[CpuUsage]] = {width: [] for width in widths}
     async with open_load(served.port, requests, connections=max(widths), check=check_consultation) as load:
@@ -59,7 +63,9 @@ async def measure_widths(lab: Lab, served: Served, upstream: LeanUpstream, reque
         for turn in range(lab.rounds):
             for width, rounds in usages.items():
                 lab.report(f"concurrency: round {turn + 1} of {lab.rounds}, {width:,} in flight")
-                rounds.append(await measure_cpu(load.closed(interval_s(lab, width), width=width), served.pid, upstream.pid))
+                rounds.append(
+                    await measure_cpu(load.closed(interval_s(lab, width), width=width), served.pid, upstream.pid)
+                )
     return usages
 
 
@@ -69,8 +75,8 @@ def interval_s(lab: Lab, width: int) -> float:
     return INTERVAL_S if width < WIDE else WIDE_INTERVAL_S
 
 
-def finding(spent_by_width: Mapping[int, list[CpuUsage]], seconds: float) -> Finding:
-    figures = {width: columns(rounds) for width, rounds in spent_by_width.items()}
+def finding(usage_by_width: Mapping[int, list[CpuUsage]], seconds: float) -> Finding:
+    figures = {width: columns(rounds) for width, rounds in usage_by_width.items()}
     key = {
         f"concurrency.{name}.{width}": each[column]
         for width, each in figures.items()
@@ -92,7 +98,7 @@ def finding(spent_by_width: Mapping[int, list[CpuUsage]], seconds: float) -> Fin
             Table(
                 "By consultations in flight",
                 [Row(f"{width:,} in flight", each) for width, each in figures.items()],
-                "Latency in a closed loop is mostly the wait for one's turn.",
+                "Latency in a closed loop is mostly queueing.",
             )
         ],
         drawings=[
@@ -108,7 +114,7 @@ def finding(spent_by_width: Mapping[int, list[CpuUsage]], seconds: float) -> Fin
                 logarithmic=True,
             ),
         ],
-        notes=list(notes(spent_by_width)),
+        notes=list(notes(usage_by_width)),
     )
 
 
@@ -144,12 +150,16 @@ def drawing(
     )
 
 
-def notes(spent_by_width: Mapping[int, list[CpuUsage]]) -> Iterator[str]:
-    for width, rounds in spent_by_width.items():
-        for said in (unanswered_note([each.interval for each in rounds]), incomplete_note([each.interval for each in rounds])):
-            if said:
-                yield f"{width:,} in flight: {said}. That row means little."
+def notes(usage_by_width: Mapping[int, list[CpuUsage]]) -> Iterator[str]:
+    for width, rounds in usage_by_width.items():
+        for note in (
+            unanswered_note([each.interval for each in rounds]),
+            incomplete_note([each.interval for each in rounds]),
+        ):
+            if note:
+                yield f"{width:,} in flight: {note}. This row means little."
     yield (
-        "A interval begins and ends with nobody in flight. At 1,000 and more a turn of all takes about a second, so the mean of what was in"
-        " flight is less than the row says."
+        "An interval starts and ends with nothing in flight. At 1,000 and more, one turn of all takes about a "
+        "second, so the mean in "
+        "flight is lower than the row says."
     )

@@ -1,10 +1,13 @@
-"""CPU per consultation, ours beside what others would use: user + system time of a program's process tree ÷ consultations answered.
+"""CPU per consultation, beside the peers: user + system time of a process tree ÷ answered
+consultations.
 
-All programs are started at once, each alone on core 0 while it is asked; idle ones cost nothing. Upstream and load are on core 1. A closed
-loop of 16 connections, since this is about CPU; latencies are those of the closed loop, and say nothing about load. Rounds interleave:
-the first of each program, then the second of each. Ours does all of its domain work, metrics and mechanisms included; the peers merge
-the eight bodies and do nothing else. The cached group is 2,000 customers who come back within seconds, so that what may be cached is:
-order, balance and quota are asked each time. How many calls upstream each consultation took is counted by the upstream.
+All programs are started at once, and each is alone on core 0 during its load; idle ones cost
+nothing. Upstream and load are on core 1. The load is a closed loop of 16 connections, because this
+is about CPU; its latencies say nothing about load. Rounds interleave: the first of each program,
+then the second of each. Cashier does all of its domain work, metrics and mechanisms included; the
+peers merge the eight bodies and do nothing else. The cached group is 2,000 customers who return
+within seconds, so that everything cacheable is cached: order, balance and quota are asked each
+time. The upstream counts the calls for each consultation.
 """
 
 from __future__ import annotations
@@ -32,19 +35,23 @@ from benchmarks.results import BarChart, Figure, Finding, Row, Table
 
 ROUND_S = 2.5
 WARM_S = 2.0
-# Before each round: what is short-lived in a cache, and in the processor's, is there again.
+# Before each round: refills short-lived caches and those of the processor.
 AGAIN_S, AGAIN_CACHED_S = 0.3, 1.5
-# Lura, the engine of KrakenD, cannot be installed from a package index. Measured apart, in paired rounds, it costs 4.0 × nginx + Lua that
-# asks by subrequests (`capture_multi`). The one here asks by cosockets, which is cheaper by a fifth.
+# Lura, the engine of KrakenD, cannot be installed from a package index. Measured separately in
+# paired rounds, it costs 4.0 × nginx + Lua with subrequests (`capture_multi`). The peer here uses
+# cosockets, which are cheaper by a fifth.
 LURA_IN_NGINX = 5.0
 PROFILE_S = 15.0
-# Our own fan-out without its domain.
+# cashier's fan-out without its domain.
 BARE = "own_fanout"
 CROWDED = 0.9
 
 
 class ProgramCost(NamedTuple):
-    """What was measured of one program. `calls`: that it made upstream for a consultation, round by round, as the upstream counts them."""
+    """Measurements of one program.
+
+    `calls`: upstream per consultation, by round, as it counts them.
+    """
 
     program: Program
     rounds: list[CpuUsage]
@@ -56,7 +63,7 @@ class ProgramCost(NamedTuple):
 
     @property
     def compared(self) -> bool:
-        """A peer whose answers lack something would win by it."""
+        """False for a peer with incomplete answers, which would have an advantage."""
         return self.program.ours or not incomplete_note(self.intervals)
 
     def figure(self, name: str) -> Figure:
@@ -80,8 +87,10 @@ def measure(lab: Lab) -> Finding:
     return finding(results, time.perf_counter() - start_s)
 
 
-async def measure_programs(lab: Lab, programs: Sequence[Program], upstream: LeanUpstream, requests: Sequence[bytes]) -> list[ProgramCost]:
-    """The live ones among each other, then the cached ones: both halves of a ratio have the same minute."""
+async def measure_programs(
+    lab: Lab, programs: Sequence[Program], upstream: LeanUpstream, requests: Sequence[bytes]
+) -> list[ProgramCost]:
+    """Interleave the live programs, then the cached ones, so that ratios compare one minute."""
     async with AsyncExitStack() as open_loads:
         loads = {
             program.name: await open_loads.enter_async_context(
@@ -106,10 +115,10 @@ async def measure_programs(lab: Lab, programs: Sequence[Program], upstream: Lean
 
 
 async def measure_round(lab: Lab, load: Load, result: ProgramCost, upstream: LeanUpstream) -> None:
-    upstream.behave(Behaviour())  # counts its calls anew; nobody waits while this one blocks
-    found = await measure_cpu(load.closed(lab.seconds(ROUND_S)), result.program.served.pid, upstream.pid)
-    result.rounds.append(found)
-    result.calls.append(sum(upstream.seen().calls.values()) / found.interval.answered)
+    upstream.behave(Behaviour())  # resets its counts; blocks while no request waits
+    usage = await measure_cpu(load.closed(lab.seconds(ROUND_S)), result.program.served.pid, upstream.pid)
+    result.rounds.append(usage)
+    result.calls.append(sum(upstream.seen().calls.values()) / usage.interval.answered)
 
 
 def last_cost(result: ProgramCost) -> str:
@@ -117,7 +126,9 @@ def last_cost(result: ProgramCost) -> str:
 
 
 async def record_profile(lab: Lab, program: Program, requests: Sequence[bytes]) -> None:
-    """A flame graph of ours under the same load, after all has been measured: watching costs."""
+    """Write a flame graph of cashier under the same load, after the measurements, because it costs
+    CPU.
+    """
     seconds = lab.seconds(PROFILE_S)
     words = [
         "py-spy",
@@ -150,38 +161,45 @@ def finding(results: Sequence[ProgramCost], seconds: float) -> Finding:
     cached = [result for result in results if result.program.caches]
     return Finding(
         name="cost",
-        title="CPU per consultation, beside what others would use",
+        title="CPU per consultation, beside the peers",
         about=__doc__ or "",
         seconds=seconds,
         key=key(by_name),
         tables=(
             table("All eight live", live, by_name["cashier"], by_name.get(BARE)),
-            table("Cached as by default, customers who come back", cached, by_name["cashier_cached"], None),
+            table("Cached as by default, returning customers", cached, by_name["cashier_cached"], None),
         ),
         drawings=(
             bars("CPU per consultation, all eight live", live),
             bars("CPU per consultation, cached as by default", cached),
-            user_and_system("Where it goes: the program's own time, and the kernel's for it", [*live, *cached]),
+            user_and_system("User and system time", [*live, *cached]),
         ),
         notes=notes(results),
     )
 
 
 def key(by_name: dict[str, ProgramCost]) -> dict[str, Figure]:
-    found = {f"cpu_us.{name}": result.figure("cpu_us") for name, result in by_name.items()}
+    figures = {f"cpu_us.{name}": result.figure("cpu_us") for name, result in by_name.items()}
     for name, result in by_name.items():
-        ours = found["cpu_us.cashier_cached" if result.program.caches else "cpu_us.cashier"]
+        ours = figures["cpu_us.cashier_cached" if result.program.caches else "cpu_us.cashier"]
         if not result.program.ours and result.compared:
-            found[f"{'ratio_cached' if result.program.caches else 'ratio'}.{name}"] = ours.over(found[f"cpu_us.{name}"])
+            figures[f"{'ratio_cached' if result.program.caches else 'ratio'}.{name}"] = ours.over(
+                figures[f"cpu_us.{name}"]
+            )
         if BARE in by_name and not result.program.ours and not result.program.caches and result.compared:
-            found[f"bare_ratio.{name}"] = found[f"cpu_us.{BARE}"].over(found[f"cpu_us.{name}"])
-    if "ratio.nginx_lua" in found:
-        found["ratio.lura_derived"] = Figure(tuple(each / LURA_IN_NGINX for each in found["ratio.nginx_lua"].rounds))
-    return found
+            figures[f"bare_ratio.{name}"] = figures[f"cpu_us.{BARE}"].over(figures[f"cpu_us.{name}"])
+    if "ratio.nginx_lua" in figures:
+        figures["ratio.lura_derived"] = Figure(
+            tuple(each / LURA_IN_NGINX for each in figures["ratio.nginx_lua"].rounds)
+        )
+    return figures
 
 
 def table(title: str, results: Sequence[ProgramCost], ours: ProgramCost, bare: ProgramCost | None) -> Table:
-    note = "Ours ÷ theirs is taken round by round; below 1 we cost less. Like for like is our fan-out with a bare merge ÷ theirs."
+    note = (
+        "Ours ÷ theirs is taken round by round; below 1 we cost less. Like for like: our fan-out with a bare merge ÷ "
+        "theirs."
+    )
     return Table(title, [row(result, ours, bare) for result in results], note)
 
 
@@ -227,32 +245,39 @@ def user_and_system(title: str, results: Sequence[ProgramCost]) -> BarChart:
 
 
 def notes(results: Sequence[ProgramCost]) -> list[str]:
-    found = [
-        "Lura, the engine of KrakenD, cannot be installed from a package index. Measured apart it costs "
-        f"{LURA_IN_NGINX:g} × nginx + Lua, so ratio.lura_derived is ours ÷ ({LURA_IN_NGINX:g} × nginx + Lua): derived, not measured here.",
-        "How time divides into user and system is sampled by the kernel every few ms; their sum is exact to 10 ms of a round.",
+    texts = [
+        "Lura, the engine of KrakenD, cannot be installed from a package index. Measured separately it costs "
+        f"{LURA_IN_NGINX:g} × nginx + Lua, so ratio.lura_derived is ours ÷ ({LURA_IN_NGINX:g} × nginx + Lua): "
+        "derived, not measured here.",
+        "The kernel samples the split of user and system time every few ms; their sum is exact to 10 ms of a round.",
     ]
     for result in results:
         title = result.program.title
-        found += [
+        texts += [
             f"{title}: {note}."
-            for note in (unanswered_note(result.intervals), incomplete_note(result.intervals), disturbance_note(result.rounds))
+            for note in (
+                unanswered_note(result.intervals),
+                incomplete_note(result.intervals),
+                disturbance_note(result.rounds),
+            )
             if note
         ]
         most = max(each.load_core_busy for each in result.rounds)
         if most > CROWDED:
-            found.append(
-                f"{title}: load and upstream took {most:.0%} of their core. CPU stands, but rate and latency are partly theirs."
+            texts.append(
+                f"{title}: load and upstream took {most:.0%} of their core. CPU is valid, rate and latency are "
+                "limited by them."
             )
-    return found + hit_rate_notes([result for result in results if result.program.caches])
+    return texts + hit_rate_notes([result for result in results if result.program.caches])
 
 
 def hit_rate_notes(cached: Sequence[ProgramCost]) -> list[str]:
-    """Of programs with caches, where one was asked by each customer so much sooner again that its caches did more."""
+    """A note if the hit rates of the programs with caches differ."""
     calls = {result.program.title: statistics.median(result.calls) for result in cached}
     if max(calls.values()) <= 1.1 * min(calls.values()):
         return []
     calls_text = ", ".join(f"{title} {each:.2f}" for title, each in calls.items())
     return [
-        f"Calls upstream for a consultation differ: {calls_text}. Who answers faster sees its customers again sooner, and hits more often."
+        f"Upstream calls per consultation differ: {calls_text}. A faster program has its customers back sooner and "
+        "hits more often."
     ]

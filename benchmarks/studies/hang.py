@@ -1,12 +1,14 @@
-"""A source hangs for good, and later comes back: what callers notice.
+"""A source hangs and later recovers: the effect on callers.
 
-`cashier serve` on core 0 as it ships, but that nothing is cached; its eight sources, 5 ms each, and the load on core 1: 200 consultations
-a second at random, latency from when each was meant to go out. First the quota service hangs, which may refuse money and is waited for;
-then, with a new service, marketing, which may only improve an offer. It hangs from second 0 to 3.2 and answers after that.
+`cashier serve` runs on core 0 with its defaults, except that nothing is cached. Its eight sources,
+5 ms each, and the load run on core 1: 200 consultations a second at random, latency from the due
+time. First the quota service hangs, which may refuse money and must be waited for; then, with a new
+service, marketing, which only improves an offer. The source hangs from second 0 to 3.2 and answers
+after that.
 
-Normal again: from the first fifth of a second that begins a whole second in which the middle consultation of every fifth takes at most
-1.2 × what it took before. Asked again: from the first fifth of a second in which the source sees half as many calls as there are
-consultations; until then its breaker lets one through now and then.
+Normal again: the first fifth of a second of a whole second in which the median of every fifth is at
+most 1.2 × the median before. Asked again: the first fifth of a second in which the source sees half
+as many calls as there are consultations; until then its breaker lets single calls through.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import OK, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import start_service
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
@@ -40,9 +42,9 @@ ROUNDS = 2
 WARM_S = 1.0
 BEFORE_S = 1.0
 HANGS_S = 3.2
-# By default a breaker stays open for 2 s, then for 3: that long it may take until somebody notices.
+# By default a breaker stays open for 2 s, then for 3, before it tries the source again.
 AFTER_S = 4.0
-# Quick: everything happens, and too soon to say anything.
+# A quick run: everything happens, too briefly for conclusions.
 QUICK_S = 0.3
 WINDOW_S = 0.2
 DRAWN_S = 0.1
@@ -51,15 +53,18 @@ TITLES = {"quota": "quota, gating", "marketing": "marketing, enriching"}
 
 
 class HangRound(NamedTuple):
-    """One round with one source. Seconds are counted from the moment at which it hung. `asked`: its calls so far, by when."""
+    """One round with one source.
+
+    Seconds count from the hang. `calls_seen`: (time, calls so far).
+    """
 
     interval: LoadInterval
     hung_at_s: float
     healed_s: float
-    asked: Sequence[tuple[float, int]]
+    calls_seen: Sequence[tuple[float, int]]
 
     def latencies(self, after_s: float, before_s: float) -> Histogram:
-        """Of those that were meant to go out then."""
+        """Of the requests due in this period after the hang."""
         histogram = Histogram()
         for outcome in self.interval.outcomes:
             if after_s <= outcome.due_s - self.hung_at_s < before_s and outcome.status == OK:
@@ -76,7 +81,7 @@ class HangRound(NamedTuple):
 
     @property
     def normal_after_s(self) -> float:
-        """Not a number where it is not normal before it heals."""
+        """NaN if it is not normal before the source recovers."""
         windows = [window * WINDOW_S for window in range(int(self.healed_s / WINDOW_S))]
         normal = [self.latencies(at_s, at_s + WINDOW_S).at(0.5) <= NORMAL * self.normal_ms for at_s in windows]
         enough = round(1 / WINDOW_S)
@@ -91,8 +96,8 @@ class HangRound(NamedTuple):
 
     @property
     def asked_again_s(self) -> float:
-        """From when it was well; not a number where it was not asked any more."""
-        for (at_s, calls), (then_s, more) in zip(self.asked, self.asked[1:], strict=False):
+        """Seconds after recovery; NaN if it was not calls_seen again."""
+        for (at_s, calls), (then_s, more) in zip(self.calls_seen, self.calls_seen[1:], strict=False):
             if at_s >= self.healed_s and more - calls >= 0.5 * PER_S * (then_s - at_s):
                 return at_s - self.healed_s
         return math.nan
@@ -118,7 +123,9 @@ def set_behaviour(sources: LeanUpstream, *, hanging: tuple[str, ...] = ()) -> No
     sources.behave(Behaviour(dict.fromkeys(SOURCE_NAMES, DELAY_MS), hanging=hanging))
 
 
-async def measure_round(lab: Lab, sources: LeanUpstream, port: int, requests: Sequence[bytes], source: str, seed: int) -> HangRound:
+async def measure_round(
+    lab: Lab, sources: LeanUpstream, port: int, requests: Sequence[bytes], source: str, seed: int
+) -> HangRound:
     before_s, hangs_s, after_s = (QUICK_S if lab.quick else full_s for full_s in (BEFORE_S, HANGS_S, AFTER_S))
     async with open_load(port, requests, connections=128, seed=seed, check=check_consultation) as load:
         await load.open(PER_S, lab.seconds(WARM_S))
@@ -130,12 +137,12 @@ async def measure_round(lab: Lab, sources: LeanUpstream, port: int, requests: Se
         await asyncio.sleep(hangs_s - (time.perf_counter() - hung_at_s))
         healed_s = time.perf_counter() - hung_at_s
         await asyncio.to_thread(set_behaviour, sources)
-        asked = [(healed_s, 0)]
+        calls_seen = [(healed_s, 0)]
         while time.perf_counter() + WINDOW_S < start_s + before_s + hangs_s + after_s:
             await asyncio.sleep(WINDOW_S)
             seen = await asyncio.to_thread(sources.seen)
-            asked.append((time.perf_counter() - hung_at_s, seen.calls[source]))
-        return HangRound(await arriving, hung_at_s, healed_s, asked)
+            calls_seen.append((time.perf_counter() - hung_at_s, seen.calls[source]))
+        return HangRound(await arriving, hung_at_s, healed_s, calls_seen)
 
 
 def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueueWait, seconds: float) -> Finding:
@@ -146,7 +153,7 @@ def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQue
         (__doc__ or "").strip(),
         seconds,
         key={
-            # The worse of the two sources.
+            # The worse of the two sources in each round.
             "hang.p99_over_deadline_ms": Figure.of(
                 *(worst(latencies_after_hang(each).at(0.99) for each in rounds) - DEADLINE_MS for rounds in by_turn)
             ),
@@ -158,7 +165,7 @@ def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQue
         },
         tables=[
             Table(
-                "Latency while a source hangs, and how soon it is over",
+                "Latency while a source hangs, and time to recovery",
                 [row(TITLES[source], rounds) for source, rounds in rounds_by_source.items()],
             )
         ],
@@ -168,13 +175,13 @@ def finding(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQue
 
 
 def worst(values: Iterable[float]) -> float:
-    """Not a number where one of them is none: what never came is worse than any."""
-    those = list(values)
-    return math.nan if any(math.isnan(value) for value in those) else max(those)
+    """The maximum, or NaN if one is NaN: something that never happened is worse than any value."""
+    numbers = list(values)
+    return math.nan if any(math.isnan(value) for value in numbers) else max(numbers)
 
 
 def latencies_after_hang(measured: HangRound) -> Histogram:
-    """From when it hung to the end."""
+    """From the hang to the end."""
     return measured.latencies(0, 60)
 
 
@@ -195,16 +202,19 @@ def row(label: str, rounds: Sequence[HangRound]) -> Row:
 
 
 def drawing(label: str, rounds: Sequence[HangRound]) -> LineChart:
-    """By tenths of a second that all rounds have."""
+    """Windows of a tenth of a second that all rounds have."""
     first = round(-BEFORE_S / DRAWN_S)
     last = int(min(each.lasted_s for each in rounds) / DRAWN_S)
     windows = [place * DRAWN_S for place in range(first, last)]
     by_window = {at_s: [each.latencies(at_s, at_s + DRAWN_S) for each in rounds] for at_s in windows}
-    whole = {at_s: those for at_s, those in by_window.items() if all(each.count for each in those)}
+    complete = {at_s: histograms for at_s, histograms in by_window.items() if all(each.count for each in histograms)}
     lines = [
         Line(
             name,
-            [(at_s + DRAWN_S / 2, Figure.of(*(each.at(quantile) for each in those))) for at_s, those in whole.items()],
+            [
+                (at_s + DRAWN_S / 2, Figure.of(*(each.at(quantile) for each in histograms)))
+                for at_s, histograms in complete.items()
+            ],
             ours=name == "p99",
         )
         for name, quantile in (("p99", 0.99), ("p50", 0.5))
@@ -217,8 +227,8 @@ def notes(rounds_by_source: Mapping[str, Sequence[HangRound]], waiting: RunQueue
     for source, rounds in rounds_by_source.items():
         arrived = sum(each.interval.statuses.total() for each in rounds)
         if lost := arrived - sum(each.interval.answered for each in rounds):
-            yield f"{source}: {lost:,} of {arrived:,} consultations were not answered, and are in no percentile."
+            yield f"{source}: {lost:,} of {arrived:,} consultations were not answered and are in no percentile."
     yield waiting.note("The service")
     busy = max(each.interval.load_busy for rounds in rounds_by_source.values() for each in rounds)
     yield f"The load's process was busy {busy:.0%} of its core at most."
-    yield "The 99th percentile of a tenth of a second is that of some 20 consultations, so their slowest: the dots above are single trials."
+    yield "A tenth of a second has some 20 consultations, so its 99th percentile is a single one: the slowest."

@@ -1,9 +1,11 @@
-"""Latency by offered load: what a program adds to its slowest source. One source takes 5 ms, the others 2; all eight live.
+"""Latency by offered load: what a program adds to its slowest source. One source takes 5 ms, the
+others 2; all eight are live.
 
-First the peak in terms of CPU: what a closed loop says that a consultation costs, as consultations that fill the program's core. Then open
-arrivals at random, seeded, at 10 to 90 % of each program's own peak, latency from when each was meant to go out. Added latency is latency
-less the median time for which the slowest source really held its answers back, taken by itself in the same interval. Rounds interleave.
-The lab's own share is measured in the same way, without any program: the load asks the slowest source itself.
+First the peak in terms of CPU: the consultations a second that would fill the program's core, by
+the cost in a closed loop. Then open arrivals at random, seeded, at 10 to 90 % of each program's own
+peak, latency from the due time. Added latency is latency less the median time for which the slowest
+source held its answers back in the same interval. Rounds interleave. The lab's own share is
+measured in the same way without a program: the load asks the slowest source directly.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ SHARES = (0.1, 0.25, 0.5, 0.75, 0.9)
 HALF = 0.5
 INTERVAL_S = 2.5
 CONNECTIONS = 256
-# In flight while the peak is looked for: with more, a busy machine lets consultations run out of time.
+# In flight while looking for the peak. With more, consultations time out on a busy machine.
 WIDTH = 16
 CROWDED = 0.8
 
 
 class Point(NamedTuple):
-    """One interval at one rate. `held`: by the slowest source."""
+    """One interval at one rate. `held`: delays of the slowest source."""
 
     usage: CpuUsage
     held: HoldTimes
@@ -51,7 +53,7 @@ class Point(NamedTuple):
 
 
 class ProgramLatency(NamedTuple):
-    """One program: its peak, and what was found at each share of it, round by round."""
+    """One program: its peak, and the points at each share of it, by round."""
 
     program: Program
     peak_per_s: float
@@ -83,7 +85,7 @@ def measure(lab: Lab) -> Finding:
 async def measure_programs(
     lab: Lab, programs: Sequence[Program], upstream: LeanUpstream, users: int
 ) -> tuple[list[ProgramLatency], list[Point]]:
-    """Every program, and the lab alone at half of our peak."""
+    """Measure every program, and the lab alone at half of our peak."""
     requests, results, floor = consultations(users), [], []
     async with AsyncExitStack() as opened:
         loads: dict[str, Load] = {}
@@ -92,17 +94,21 @@ async def measure_programs(
                 open_load(program.served.port, requests, connections=CONNECTIONS, check=program.check)
             )
             loads[program.name] = load
-            results.append(ProgramLatency(program, await find_peak(lab, load, program, upstream), {share: [] for share in SHARES}))
-        directly = await opened.enter_async_context(open_load(port(upstream), direct_requests(users), connections=CONNECTIONS))
+            results.append(
+                ProgramLatency(program, await find_peak(lab, load, program, upstream), {share: [] for share in SHARES})
+            )
+        directly = await opened.enter_async_context(
+            open_load(port(upstream), direct_requests(users), connections=CONNECTIONS)
+        )
         for turn in range(lab.rounds):
             lab.report(f"round {turn + 1} of {lab.rounds}: {', '.join(f'{share:.0%}' for share in SHARES)} of the peak")
             floor.append(await measure_point(lab, directly, HALF * results[0].peak_per_s, upstream.pid, upstream))
             for share in SHARES:
                 for result in results:
-                    found = await measure_point(
+                    point = await measure_point(
                         lab, loads[result.program.name], share * result.peak_per_s, result.program.served.pid, upstream
                     )
-                    result.points[share].append(found)
+                    result.points[share].append(point)
     return results, floor
 
 
@@ -111,24 +117,26 @@ def port(upstream: LeanUpstream) -> int:
 
 
 def direct_requests(users: int) -> list[bytes]:
-    """What a program asks the slowest source."""
-    return [b"GET /members/u_%d/balances HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(FIRST_USER, FIRST_USER + users)]
+    """The requests that a program sends to the slowest source."""
+    return [
+        b"GET /members/u_%d/balances HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(FIRST_USER, FIRST_USER + users)
+    ]
 
 
 async def find_peak(lab: Lab, load: Load, program: Program, upstream: LeanUpstream) -> float:
-    """Consultations a second that would fill the program's core."""
+    """Consultations per second that would fill the program's core."""
     await load.open(100, lab.seconds(0.5))
     await load.closed(lab.seconds(1.5), width=WIDTH)
-    found = await measure_cpu(load.closed(lab.seconds(2.0), width=WIDTH), program.served.pid, upstream.pid)
-    per_s = 1e6 / found.cpu_us
-    lab.report(f"{program.title}: {found.cpu_us:,.0f} µs a consultation, so at most {per_s:,.0f} a second")
+    usage = await measure_cpu(load.closed(lab.seconds(2.0), width=WIDTH), program.served.pid, upstream.pid)
+    per_s = 1e6 / usage.cpu_us
+    lab.report(f"{program.title}: {usage.cpu_us:,.0f} µs per consultation, so at most {per_s:,.0f}/s")
     return per_s
 
 
 async def measure_point(lab: Lab, load: Load, per_s: float, pid: int, upstream: LeanUpstream) -> Point:
-    upstream.behave(BEHAVIOUR)  # nothing is under way, so nobody waits while this one call blocks
-    found = await measure_cpu(load.open(per_s, lab.seconds(INTERVAL_S)), pid, upstream.pid)
-    return Point(found, upstream.seen().held[SLOWEST])
+    upstream.behave(BEHAVIOUR)  # blocks while no request waits
+    usage = await measure_cpu(load.open(per_s, lab.seconds(INTERVAL_S)), pid, upstream.pid)
+    return Point(usage, upstream.seen().held[SLOWEST])
 
 
 def finding(results: Sequence[ProgramLatency], floor: Sequence[Point], seconds: float) -> Finding:
@@ -151,15 +159,15 @@ def added(points: Sequence[Point], quantile: float) -> Figure:
 
 def lab_alone(ours: ProgramLatency, floor: Sequence[Point]) -> Table:
     row = Row(
-        f"{HALF * ours.peak_per_s:,.0f} a second",
+        f"{HALF * ours.peak_per_s:,.0f} per second",
         {
             "added p50 ms": added(floor, 0.5),
             "added p99 ms": added(floor, 0.99),
             "sent late p99 ms": Figure(tuple(point.usage.interval.late.at(0.99) for point in floor)),
         },
     )
-    note = "The slowest source asked directly: what the lab adds by itself. It is in every figure above, and is not taken off."
-    return Table("The lab alone, no program between", [row], note)
+    note = "The slowest source asked directly: the latency that the lab adds. It is included in every figure above."
+    return Table("The lab alone, without a program", [row], note)
 
 
 def key(ours: ProgramLatency) -> dict[str, Figure]:
@@ -171,8 +179,10 @@ def key(ours: ProgramLatency) -> dict[str, Figure]:
 
 
 def table(result: ProgramLatency) -> Table:
-    rows = [Row(f"{share:.0%}: {share * result.peak_per_s:,.0f} a second", columns(result, share)) for share in SHARES]
-    return Table(f"{result.program.title}, peak {result.peak_per_s:,.0f} a second", rows)
+    rows = [
+        Row(f"{share:.0%}: {share * result.peak_per_s:,.0f} per second", columns(result, share)) for share in SHARES
+    ]
+    return Table(f"{result.program.title}, peak {result.peak_per_s:,.0f} per second", rows)
 
 
 def columns(result: ProgramLatency, share: float) -> dict[str, Figure]:
@@ -200,7 +210,7 @@ def drawing(results: Sequence[ProgramLatency]) -> LineChart:
     ]
     return LineChart(
         "Latency by offered load, slowest source 5 ms",
-        "offered a second",
+        "offered per second",
         "ms",
         lines,
         x_logarithmic=True,
@@ -214,20 +224,25 @@ def line(result: ProgramLatency, quantile: float) -> list[tuple[float, Figure]]:
 
 
 def notes(results: Sequence[ProgramLatency]) -> list[str]:
-    found = []
+    texts = []
     for result in results:
         title = result.program.title
         intervals = [point.usage.interval for point in result.everything]
-        doubts = unanswered_note(intervals), incomplete_note(intervals), disturbance_note([point.usage for point in result.everything])
-        found += [f"{title}: {said}." for said in doubts if said]
+        doubts = (
+            unanswered_note(intervals),
+            incomplete_note(intervals),
+            disturbance_note([point.usage for point in result.everything]),
+        )
+        texts += [f"{title}: {doubt}." for doubt in doubts if doubt]
         crowded = [f"{share:.0%}" for share in SHARES if result.load_core_busy(share) > CROWDED]
         if crowded:
-            found.append(
-                f"{title}, at {', '.join(crowded)} of the peak: load and upstream took more than {CROWDED:.0%} of their core. "
-                "Latencies there are partly theirs."
+            texts.append(
+                f"{title}, at {', '.join(crowded)} of the peak: load and upstream took more than {CROWDED:.0%} of "
+                "their core. "
+                "Their latencies are limited by them."
             )
-    found += absent(results)
-    return found
+    texts += absent(results)
+    return texts
 
 
 def absent(results: Sequence[ProgramLatency]) -> list[str]:

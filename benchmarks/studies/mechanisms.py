@@ -1,7 +1,8 @@
-"""What each mechanism is put through, once off and once on, and by which figures one sees what it is for. Repeats and compares nothing.
+"""The scenario of each mechanism for the ablation, and the figures that show its effect.
 
-All else is as it ships, except: answers are not cached where a call has to be made to be measured, and where two mechanisms would do the
-same job, the other one is off both times, as each says. The first line of each function is its description in the report.
+All else has its defaults, except: answers are not cached where a call must be made to be measured,
+and if two mechanisms do the same job the other one is off in both columns, as each scenario says.
+The first line of each function is its description in the report.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ CALL_HEADERS = CallHeaders("ablation")
 
 
 async def cache(bench: InProcessBench, on: bool) -> Figures:
-    """Customers who come back within seconds, 400 a second; every source takes 3 ms"""
+    """Customers who return within seconds, 400/s; every source takes 3 ms"""
     await bench.behave(3)
     async with bench.cashier({} if on else {"cache": False}) as cashier:
         return await cost(bench, cashier, 400)
 
 
 async def batch(bench: InProcessBench, on: bool) -> Figures:
-    """1,000 a second, none cached; every source takes 5 ms, six of the eight take batches"""
+    """1,000/s, nothing cached; every source takes 5 ms, six of the eight take batches"""
     await bench.behave(5)
     other = {name: {"batch": {"path": path}} for name, path in PATHS.items()} if on else {}
     async with bench.cashier({"cache": False}, **other) as cashier:
@@ -41,38 +42,42 @@ async def batch(bench: InProcessBench, on: bool) -> Figures:
 
 
 async def cost(bench: InProcessBench, cashier: Cashier, per_s: float) -> Figures:
-    await bench.run(cashier, per_s / 4, 0.4)  # connections are opened, code is warm
+    await bench.run(cashier, per_s / 4, 0.4)  # opens connections and warms the code
     await bench.run(cashier, per_s, 0.5)
     calls = first_calls(cashier)
-    found = await bench.run(cashier, per_s, 1)
+    arrivals = await bench.run(cashier, per_s, 1)
     made = first_calls(cashier) - calls
     return {
-        "calls per consultation": made / found.consultations,
-        "CPU µs per consultation": found.cpu_us,
-        "p50 ms": found.at(0.5),
-        "p99 ms": found.at(0.99),
+        "calls per consultation": made / arrivals.consultations,
+        "CPU µs per consultation": arrivals.cpu_us,
+        "p50 ms": arrivals.at(0.5),
+        "p99 ms": arrivals.at(0.99),
     }
 
 
 def first_calls(cashier: Cashier) -> int:
-    """Of all sources. A batch is one."""
+    """First calls of all sources. A batch is one."""
     guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
-    return sum(guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first_calls for guard in guards)
+    return sum(
+        guard.upstream.calls if isinstance(guard.upstream, Batch) else guard.counts.first_calls for guard in guards
+    )
 
 
 async def stale(bench: InProcessBench, on: bool) -> Figures:
-    """Answers are fresh for half a second; then they serve on for two while new ones are fetched, or do not; sources take 30 ms, 300/s"""
+    """Answers are fresh for 0.5 s, then stale for 2 s or not at all; sources take 30 ms, 300/s"""
     await bench.behave(30)
     cached = {"fresh_s": 0.5, "stale_s": 2.5 if on else 0}
     async with bench.cashier({"cache": cached}) as cashier:
         hot = bench.of(40)
         await hot.run(cashier, 300, 1.2)
-        found = await hot.run(cashier, 300, 2)
-    return {"p50 ms": found.at(0.5), "p90 ms": found.at(0.9), "p99 ms": found.at(0.99)}
+        arrivals = await hot.run(cashier, 300, 2)
+    return {"p50 ms": arrivals.at(0.5), "p90 ms": arrivals.at(0.9), "p99 ms": arrivals.at(0.99)}
 
 
 async def single_flight(bench: InProcessBench, on: bool) -> Figures:
-    """1,000 at once ask for the same channels, which nobody has asked for yet (no limiter: a pool's queue is the bound)"""
+    """1,000 consultations at once ask for the same uncached channels (limiter off, bounded by the
+    pool)
+    """
     answered: Counter[bool] = Counter()
 
     def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
@@ -82,9 +87,9 @@ async def single_flight(bench: InProcessBench, on: bool) -> Figures:
     async with bench.cashier({"limiter": False, "timeout_ms": 900}, consult={"deadline_ms": 1_000}) as cashier:
         pipeline = cashier.pipelines["channel"]
         start = pipeline.cache.start if on else pipeline.guard.start
-        question = known_inputs(bench.requests[0])
+        known = known_inputs(bench.requests[0])
         for _ in range(1_000):
-            start(question, CALL_HEADERS, 900, done)
+            start(known, CALL_HEADERS, 900, done)
         while answered.total() < 1_000:  # noqa: ASYNC110 - callbacks count, on this loop
             await asyncio.sleep(0.01)
         calls = (await bench.seen()).calls["channel"]
@@ -92,123 +97,133 @@ async def single_flight(bench: InProcessBench, on: bool) -> Figures:
 
 
 async def hedge(bench: InProcessBench, on: bool) -> Figures:
-    """8 ms, one call in a hundred takes twelve times as long; 150 a second, none cached"""
+    """8 ms, one call in a hundred takes twelve times as long; 150/s, nothing cached"""
     await bench.behave(8, straggling_bps=100)
     async with bench.cashier({"cache": False, "hedge": on}) as cashier:
         await bench.run(cashier, 150, 1.2)
         before = (await bench.seen()).calls
-        found = await bench.run(cashier, 150, 2.2)
+        arrivals = await bench.run(cashier, 150, 2.2)
         calls = sum((await bench.seen()).calls.values()) - sum(before.values())
     return {
-        "p50 ms": found.at(0.5),
-        "p95 ms": found.at(0.95),
-        "p99 ms": found.at(0.99),
-        "extra calls %": 100 * (calls / found.consultations / len(SOURCE_NAMES) - 1),
+        "p50 ms": arrivals.at(0.5),
+        "p95 ms": arrivals.at(0.95),
+        "p99 ms": arrivals.at(0.99),
+        "extra calls %": 100 * (calls / arrivals.consultations / len(SOURCE_NAMES) - 1),
     }
 
 
 async def breaker(bench: InProcessBench, on: bool) -> Figures:
-    """The quota service hangs for good, 100 a second; from the second second on (the limiter is off)"""
+    """The quota service hangs for good, 100/s; from the second second on (limiter off)"""
     await bench.behave(3)
     async with bench.cashier({"limiter": False}, quota={"breaker": on}) as cashier:
         await bench.run(cashier, 100, 1)
         await bench.behave(3, hanging=("quota",))
         await bench.run(cashier, 100, 1.7)
         before = (await bench.seen()).calls["quota"]
-        found = await bench.run(cashier, 100, 1)
+        arrivals = await bench.run(cashier, 100, 1)
         calls = (await bench.seen()).calls["quota"] - before
-    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "calls to it %": 100 * calls / found.consultations}
+    return {
+        "p50 ms": arrivals.at(0.5),
+        "p99 ms": arrivals.at(0.99),
+        "calls to it %": 100 * calls / arrivals.consultations,
+    }
 
 
 async def adaptive_timeout(bench: InProcessBench, on: bool) -> Figures:
-    """After 3.6 s at 200 a second the quota service hangs: the first second, its ceiling is 100 ms (breaker and limiter are off)"""
+    """The quota service hangs after 3.6 s at 200/s: the first second; ceiling 100 ms (breaker,
+    limiter off)
+    """
     await bench.behave(3, straggling_bps=20)
     async with bench.cashier({"cache": False, "breaker": False, "limiter": False, "adaptive_timeout": on}) as cashier:
         before = await bench.run(cashier, 200, 3.6)
         await bench.behave(3, hanging=("quota",))
-        found = await bench.run(cashier, 200, 0.8)
+        arrivals = await bench.run(cashier, 200, 0.8)
     judged = [
-        pipeline.name
-        for pipeline in cashier.pipelines.values()
-        if pipeline.question.importance is not Importance.REQUIRED
+        pipeline.name for pipeline in cashier.pipelines.values() if pipeline.spec.importance is not Importance.REQUIRED
     ]
     given_up = sum(before.share(name, SourceStatus.TIMEOUT) for name in judged) / len(judged)
-    return {"p50 ms": found.at(0.5), "p99 ms": found.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
+    return {"p50 ms": arrivals.at(0.5), "p99 ms": arrivals.at(0.99), "given up wrongly, of 10,000": 10_000 * given_up}
 
 
 async def grace(bench: InProcessBench, on: bool) -> Figures:
-    """Marketing takes 50 ms where the others take 3, none cached: it is waited for 15 ms after the others, or as long as it takes; 100/s"""
+    """Marketing takes 50 ms, the others 3, nothing cached: waits 15 ms longer for it, or 100 ms;
+    100/s
+    """
     await bench.behave(3, marketing=50)
     consult = {"grace_ms": 15 if on else 100}
-    # Otherwise the breaker ends the wait for it as well, or does not, and nobody could say who it was.
+    # The breaker would end the wait as well and hide the effect of the grace.
     async with bench.cashier(
         {"cache": False}, consult=consult, marketing={"breaker": False, "timeout_ms": 100}
     ) as cashier:
         await bench.run(cashier, 100, 0.5)
-        found = await bench.run(cashier, 100, 1)
+        arrivals = await bench.run(cashier, 100, 1)
     return {
-        "p50 ms": found.at(0.5),
-        "p99 ms": found.at(0.99),
-        "with promotions %": 100 * found.share("marketing", SourceStatus.FRESH),
+        "p50 ms": arrivals.at(0.5),
+        "p99 ms": arrivals.at(0.99),
+        "with promotions %": 100 * arrivals.share("marketing", SourceStatus.FRESH),
     }
 
 
 async def limiter(bench: InProcessBench, on: bool) -> Figures:
-    """The quota service takes 300 ms all of a sudden, three times its ceiling; 300 a second (the breaker is off)"""
+    """The quota service suddenly takes 300 ms, three times its ceiling; 300/s (breaker off)"""
     await bench.behave(3)
     async with bench.cashier({"cache": False, "breaker": False}, quota={"limiter": on}) as cashier:
         (endpoint,) = cashier.pipelines["quota"].guard.endpoints
         await bench.run(cashier, 300, 0.8)
         await bench.behave(3, quota=300)
-        first, _ = await asyncio.gather(peak_of(lambda: endpoint.in_flight, bench.scale * 2), bench.run(cashier, 300, 2))
-        later, found = await asyncio.gather(peak_of(lambda: endpoint.in_flight, bench.scale), bench.run(cashier, 300, 1))
-    return {"calls at once, first 2 s": first, "calls at once, later": later, "p50 ms": found.at(0.5)}
+        first, _ = await asyncio.gather(
+            peak_of(lambda: endpoint.in_flight, bench.scale * 2), bench.run(cashier, 300, 2)
+        )
+        later, arrivals = await asyncio.gather(
+            peak_of(lambda: endpoint.in_flight, bench.scale), bench.run(cashier, 300, 1)
+        )
+    return {"calls at once, first 2 s": first, "calls at once, later": later, "p50 ms": arrivals.at(0.5)}
 
 
 async def peak_of(count: Callable[[], int], seconds: float) -> int:
-    """The largest that was seen, looking every few ms."""
+    """The largest count seen in samples every few ms."""
     loop = asyncio.get_running_loop()
-    found, until_s = 0, loop.time() + seconds
+    peak, until_s = 0, loop.time() + seconds
     while loop.time() < until_s:
-        found = max(found, count())
+        peak = max(peak, count())
         await asyncio.sleep(0.003)
-    return found
+    return peak
 
 
 async def late(bench: InProcessBench, on: bool) -> Figures:
-    """Marketing takes 60 ms where the others take 3: all wait the grace of 15 ms for it, in vain; 100 a second"""
+    """Marketing takes 60 ms, the others 3: all wait the grace of 15 ms for it in vain; 100/s"""
     await bench.behave(3, marketing=60)
     async with bench.cashier(marketing={"late": on}) as cashier:
         await bench.run(cashier, 100, 0.5)
         opened, harvested = (await bench.seen()).opened, cashier.pipelines["marketing"].guard.counts.late_answers
-        found = await bench.run(cashier, 100, 1.2)
-        opened = (await bench.seen()).opened - opened - 1  # but for the one that asks
+        arrivals = await bench.run(cashier, 100, 1.2)
+        opened = (await bench.seen()).opened - opened - 1  # without the control connection
         harvested = cashier.pipelines["marketing"].guard.counts.late_answers - harvested
     return {
-        "connections per 1,000": 1_000 * opened / found.consultations,
-        "answers kept per 1,000": 1_000 * harvested / found.consultations,
+        "connections per 1,000": 1_000 * opened / arrivals.consultations,
+        "answers kept per 1,000": 1_000 * harvested / arrivals.consultations,
         "with promotions %": 100
-        * found.share("marketing", SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE),
+        * arrivals.share("marketing", SourceStatus.FRESH, SourceStatus.CACHED, SourceStatus.STALE),
     }
 
 
 async def retry(bench: InProcessBench, on: bool) -> Figures:
-    """Weather `stormy` from the sandbox: one call in ten goes wrong, in every way; 50 a second, none cached"""
+    """Weather `stormy` of the sandbox: one call in ten fails in some way; 50/s, nothing cached"""
     words = python("cashier", "sandbox", "--port", "0", "--weather", "stormy")
     with process(LOAD_CORE, *words, log=bench.lab.directory / "sandbox.log") as sandbox:
         stormy = bench._replace(urls=dict.fromkeys(SOURCE_NAMES, sandbox.first_line.rpartition(" ")[2]))
         async with stormy.cashier({"cache": False, "retry": on}) as cashier:
             await bench.run(cashier, 50, 0.4, stormy=True)
-            found = await bench.run(cashier, 50, 2.4, stormy=True)
+            arrivals = await bench.run(cashier, 50, 2.4, stormy=True)
             counts = [pipeline.guard.counts for pipeline in cashier.pipelines.values()]
     return {
-        "without an answer %": 100 * found.lost / found.consultations,
+        "without an answer %": 100 * arrivals.lost / arrivals.consultations,
         "retries per 100 calls": 100 * sum(each.retries for each in counts) / sum(each.first_calls for each in counts),
     }
 
 
 class Mechanism(NamedTuple):
-    """`shown`: the figure that is drawn, of which less is better."""
+    """`shown`: the figure in the chart, of which less is better."""
 
     name: str
     shown: str

@@ -1,17 +1,21 @@
-"""What the service holds in memory: for a consultation in flight, for an idle connection, for a cached answer.
+"""Memory of the service: for a consultation in flight, an idle connection, a cached answer.
 
-Consultations are held in flight by a source that hangs: the balance service never answers, all others have. Up to 2,000 are begun, and at
-each step, once the hanging source has all their calls, the private memory of the service is read from /proc. Before that the same
-connections are opened and not used yet. What one of them takes is the slope of the least-squares line through the steps. In the end all
-callers go away at once, and it is read again: Python keeps much of a heap that has grown once, for the next time.
+Consultations are held in flight by a source that hangs: the balance service never answers, all
+others have answered. Up to 2,000 are started in steps. At each step, once the hanging source has
+all their calls, the private memory of the service is read from /proc. Before that the same
+connections are opened without a request. The figure for one is the slope of the least-squares line
+through the steps. At the end all callers disconnect at once, and memory is read again: Python keeps
+much of a heap that has grown.
 
-So that 2,000 can wait: shedding, limiters, hedges and adaptive timeouts are off, deadline and timeouts are a minute, calls may wait for a
-connection in any number, and to the balance service there are up to 4,000, one for each that hangs. A consultation in flight is thus the
-caller's request, seven answers, and one call with its connection. The buffers of sockets are the kernel's, and not in the figures.
+So that 2,000 can wait, load shedding, limiters, hedges and adaptive timeouts are off, deadline and
+timeouts are a minute, any number of calls may wait for a connection, and the balance service may
+have up to 4,000 connections. A consultation in flight is thus the caller's request, seven answers,
+and one call with its connection. Socket buffers are the kernel's and not included.
 
-The cache: as by default, filled by users who come for the first time; each leaves three answers (member, cards, promotions).
+The cache: as by default, filled by new users; each leaves three answers (member, cards,
+promotions).
 
-Each round has services of its own, because a heap that has grown once does not show what fits into it the second time.
+Each round starts new services, because a heap that has grown once hides later growth.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.plan import SOURCE_NAMES
 
-# Held in flight, step by step; each step is a group of connections of its own.
+# Held in flight, step by step. Each step is a group of connections.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)
 ROUNDS = 3
 USERS = 3_000
@@ -47,10 +51,10 @@ WARM_S, QUICK_WARM_S = 0.6, 0.2
 # The longest that a step may take.
 STEP_S = 15.0
 CACHE_INTERVAL_S, CACHE_INTERVALS = 0.4, 4
-# Answers that a new user leaves in the cache.
+# Answers of a new user in the cache.
 ENTRIES = 3
 HANGING = "balance"
-# A burst of so many connects takes its time.
+# Many connects at once take time.
 POOLS = {
     **dict.fromkeys(SOURCE_NAMES, "queue = 4000"),
     HANGING: "connections = 4000\nqueue = 4000\nconnect_timeout_ms = 50000",
@@ -61,9 +65,9 @@ Points = list[tuple[float, float]]
 
 
 class InFlightMemory(NamedTuple):
-    """One round: kB by how many there are. `early`: so many of those that were held ended before the last step was read.
+    """One round: kB by count. `early`: consultations that ended before the last step was read.
 
-    `after_kb`: when all have gone.
+    `after_kb`: after all callers have disconnected.
     """
 
     connections: Points
@@ -73,7 +77,7 @@ class InFlightMemory(NamedTuple):
 
 
 class MemoryRound(NamedTuple):
-    """`cached`: kB by answers in the cache."""
+    """`cached`: kB by cached answers."""
 
     held: InFlightMemory
     cached: Points
@@ -106,32 +110,33 @@ async def hold_in_flight(lab: Lab, served: Served, upstream: LeanUpstream, reque
         ]
         connections = [(0.0, await settled_kb(served.pid))]
         for load, count in zip(loads, accumulate(steps), strict=True):
-            await load.arrive(1.0, 0.0)  # nobody arrives, but they are connected
+            await load.arrive(1.0, 0.0)  # connects without requests
             connections.append((float(count), await settled_kb(served.pid)))
         upstream.behave(Behaviour(hanging=(HANGING,)))
         in_flight = [(0.0, connections[-1][1])]
         waiting = []
         for load, count in zip(loads, accumulate(steps), strict=True):
-            waiting.append(asyncio.create_task(load.closed(0.0)))  # one request on each, that nobody answers
+            # One request on each connection, never answered.
+            waiting.append(asyncio.create_task(load.closed(0.0)))
             await await_hanging(upstream, loads, count)
             in_flight.append((float(count), await settled_kb(served.pid)))
         early = count_ended(loads)
         for each in waiting:
             each.cancel()
     upstream.behave(Behaviour())
-    await asyncio.sleep(0.2)  # until the service has seen that they have gone
+    await asyncio.sleep(0.2)  # until the service has seen the disconnects
     return InFlightMemory(connections, in_flight, early, await settled_kb(served.pid))
 
 
 async def fill_cache(lab: Lab, served: Served, warm: Sequence[bytes], fresh: Sequence[bytes]) -> Points:
-    """By answers in the cache beyond those of the warm-up."""
+    """Memory by answers in the cache beyond those of the warm-up."""
     await warm_up(lab, served, warm)
     points = [(0.0, await settled_kb(served.pid))]
     users = 0
     async with open_load(served.port, fresh) as load:
         for _ in range(CACHE_INTERVALS):
             users += (await load.closed(lab.seconds(CACHE_INTERVAL_S) / (10 if lab.quick else 1))).answered
-            if users > len(fresh):  # they come back, and leave nothing new
+            if users > len(fresh):  # returning users add no answers
                 break
             points.append((float(users * ENTRIES), await settled_kb(served.pid)))
     return points
@@ -140,16 +145,16 @@ async def fill_cache(lab: Lab, served: Served, warm: Sequence[bytes], fresh: Seq
 async def warm_up(lab: Lab, served: Served, requests: Sequence[bytes]) -> None:
     async with open_load(served.port, requests) as load:
         await load.closed(QUICK_WARM_S if lab.quick else WARM_S)
-    await asyncio.sleep(0.3)  # until what the warm-up alone needed has been given back
+    await asyncio.sleep(0.3)  # until temporary memory of the warm-up is released
 
 
 async def await_hanging(upstream: LeanUpstream, loads: Sequence[Load], count: int) -> None:
-    """Until so many calls hang, or their consultations have ended without. Raises `TimeoutError` where they do neither."""
+    """Wait until `count` calls hang or their consultations have ended. Raises `TimeoutError`."""
     until_s = time.perf_counter() + STEP_S
     while (calls := upstream.seen().calls.get(HANGING, 0)) + count_ended(loads) < count:
         if time.perf_counter() > until_s:
             raise TimeoutError(
-                f"{calls:,} of {count:,} consultations had come as far as the source that hangs after {STEP_S:.0f} s"
+                f"{calls:,} of {count:,} consultations had reached the hanging source after {STEP_S:.0f} s"
             )
         await asyncio.sleep(0.05)
 
@@ -159,7 +164,7 @@ def count_ended(loads: Sequence[Load]) -> int:
 
 
 async def settled_kb(pid: int) -> float:
-    """Once it has nothing to do any more."""
+    """Private memory once the service is idle."""
     before_s = -1.0
     until_s = time.perf_counter() + 1.0
     while (now_s := cpu_s(pid)) != before_s and time.perf_counter() < until_s:
@@ -186,13 +191,13 @@ def finding(rounds: Sequence[MemoryRound], seconds: float) -> Finding:
             "memory.mb_at_rest": at_rest,
         },
         tables=[
-            Table("Memory of one more", [Row(name, {"kB": each}) for name, each in kb.items() if each.rounds]),
+            Table("Memory of one", [Row(name, {"kB": each}) for name, each in kb.items() if each.rounds]),
             Table("Private memory of the service", list(rows([each.held for each in rounds]))),
         ],
         drawings=[
             LineChart(
                 "Private memory of the service",
-                "how many",
+                "count",
                 "MB",
                 [
                     Line("consultations in flight", megabytes([each.held.in_flight for each in rounds]), ours=True),
@@ -210,16 +215,19 @@ def megabytes(rounds: Sequence[Points]) -> list[tuple[float, Figure]]:
 
 def rows(rounds: Sequence[InFlightMemory]) -> Iterator[Row]:
     (_, at_rest), *connected = megabytes([each.connections for each in rounds])
-    yield Row("after its warm-up", {"MB": at_rest})
+    yield Row("after the warm-up", {"MB": at_rest})
     for count, figure in connected:
         yield Row(f"{count:,.0f} connections, idle", {"MB": figure})
     for count, figure in megabytes([each.in_flight for each in rounds])[1:]:
         yield Row(f"the same, with {count:,.0f} consultations in flight", {"MB": figure})
-    yield Row("when all have gone", {"MB": Figure.of(*(each.after_kb / 1_000 for each in rounds))})
+    yield Row("after all callers have disconnected", {"MB": Figure.of(*(each.after_kb / 1_000 for each in rounds))})
 
 
 def notes(rounds: Sequence[MemoryRound]) -> Iterator[str]:
     if early := sum(each.held.early for each in rounds):
-        yield f"{early:,} ended before the last step was read, because their call failed: less was in flight than the rows say."
+        yield (
+            f"{early:,} ended before the last step was read because their call failed: the rows overstate what was "
+            "in flight."
+        )
     if few := sum(len(each.cached) < 2 for each in rounds):
-        yield f"The cache: no figure in {few} of {len(rounds)} rounds, users came back too soon."
+        yield f"The cache: no figure in {few} of {len(rounds)} rounds, because users returned too soon."

@@ -1,11 +1,13 @@
-"""What more methods to pay cost, and what more promotions cost: the payment logic of one consultation, in this process, without any I/O.
+"""Cost of more payment methods and more promotions: the payment logic of one consultation, without
+I/O.
 
-Prepared facts are assembled into methods to pay, ranked, and the whole answer is encoded, as `benchmarks/test_domain.py` does for thirty methods.
-10 to 300 methods with five promotions, then 0 to 60 promotions with thirty methods. Preparing the facts (channels and quotas indexed for use)
-is apart: with the caches on, which is the default, it is done once an answer and not once a consultation.
+Prepared facts are assembled into payment methods and ranked, and the whole answer is encoded, as in
+`benchmarks/test_domain.py` for thirty methods. 10 to 300 methods with five promotions, then 0 to 60
+promotions with thirty methods. Preparing the facts (indexing channels and quotas) is separate: with
+the caches on, as by default, it happens once per answer and not once per consultation.
 
-A figure of a round is the minimum of many single runs, because a mean would measure the neighbours; rounds take turns, their median
-counts.
+A figure of a round is the minimum of many single runs, because a mean includes the load of
+neighbours. Rounds interleave, and their median counts.
 """
 
 from __future__ import annotations
@@ -33,10 +35,10 @@ from tests.domain.facts import NOW, World, account, agreement, card, channel, me
 METHOD_COUNTS = (10, 30, 100, 300)
 PROMOTIONS = (0, 5, 20, 60)
 USUAL_METHODS, USUAL_PROMOTIONS = 30, 5
-# One work of one world in one round.
+# Of one work of one world in one round.
 INTERVAL_S, QUICK_INTERVAL_S = 0.2, 0.05
 LEAST_RUNS = 30
-# A consult token with thirty methods takes about so much.
+# The approximate size of a consult token with thirty methods.
 TOKEN = "x" * 1_500
 
 Sizes = tuple[int, int]
@@ -44,7 +46,7 @@ Works = Mapping[str, Callable[[], Any]]
 
 
 class WorkTimes(NamedTuple):
-    """µs by work, one figure a round, and how large the answer was."""
+    """µs by work, one figure per round, and the size of the answer."""
 
     us: dict[str, list[float]]
     answer_bytes: int
@@ -53,15 +55,20 @@ class WorkTimes(NamedTuple):
 def measure(lab: Lab) -> Finding:
     start_s = time.perf_counter()
     sizes = list(
-        dict.fromkeys([*((methods, USUAL_PROMOTIONS) for methods in METHOD_COUNTS), *((USUAL_METHODS, count) for count in PROMOTIONS)])
+        dict.fromkeys(
+            [
+                *((methods, USUAL_PROMOTIONS) for methods in METHOD_COUNTS),
+                *((USUAL_METHODS, count) for count in PROMOTIONS),
+            ]
+        )
     )
     with pinned(PROGRAM_CORE):
-        spent = measure_works(lab, {each: works_of(world(*each)) for each in sizes})
-    usual = figures(spent[USUAL_METHODS, USUAL_PROMOTIONS])
-    by_ways = {float(methods): figures(spent[methods, USUAL_PROMOTIONS]) for methods in METHOD_COUNTS}
+        times_by_sizes = measure_works(lab, {each: works_of(world(*each)) for each in sizes})
+    usual = figures(times_by_sizes[USUAL_METHODS, USUAL_PROMOTIONS])
+    by_ways = {float(methods): figures(times_by_sizes[methods, USUAL_PROMOTIONS]) for methods in METHOD_COUNTS}
     return Finding(
         "methods",
-        "What more methods to pay and more promotions cost",
+        "Cost of more payment methods and more promotions",
         (__doc__ or "").strip(),
         time.perf_counter() - start_s,
         key={
@@ -71,25 +78,30 @@ def measure(lab: Lab) -> Finding:
             "methods.us_per_way": growth(by_ways, "assemble and rank µs"),
             "methods.encode_us_per_way": growth(by_ways, "encode µs"),
         },
-        tables=[table(spent)],
+        tables=[table(times_by_sizes)],
         drawings=[
-            drawing("Time by methods to pay", "methods to pay", by_ways),
+            drawing("Time by payment methods", "payment methods", by_ways),
             drawing(
-                f"Time by promotions, {USUAL_METHODS} methods to pay",
+                f"Time by promotions, {USUAL_METHODS} payment methods",
                 "promotions offered to the customer",
-                {float(count): figures(spent[USUAL_METHODS, count]) for count in PROMOTIONS},
+                {float(count): figures(times_by_sizes[USUAL_METHODS, count]) for count in PROMOTIONS},
             ),
         ],
         notes=[
-            "In this process and in one thread: no sockets, no other work. In a service the same code finds colder processor caches."
+            "In this process and in one thread, without sockets or other work. In a service the same code finds "
+            "colder processor caches."
         ],
     )
 
 
 def world(methods: int, promotions: int) -> World:
-    """One that gives so many methods: a sixth of them cards with quotas, an agreement, accounts, lists and codes, the rest wallets."""
+    """A world with the given number of payment methods and promotions.
+
+    A sixth of the methods are cards with quotas, an agreement, accounts, lists and codes; the rest
+    are wallets.
+    """
     banks = [f"B{number}" for number in range(max(1, methods // 6))]
-    found = World(
+    base = World(
         order=order(12_800),
         member=member((Kind.QUICK_PAY, 12), (Kind.WALLET, 3), last_used=(Kind.QUICK_PAY, "c_B0")),
         cards=tuple(card(bank) for bank in banks),
@@ -117,14 +129,15 @@ def world(methods: int, promotions: int) -> World:
         ),
         promotions=tuple(offered_promotion(number) for number in range(promotions)),
     )
-    wallets = tuple(channel(Kind.WALLET, f"W{number}") for number in range(methods - len(found.methods())))
-    return found.but(channels=(*found.channels, *wallets))
+    wallets = tuple(channel(Kind.WALLET, f"W{number}") for number in range(methods - len(base.methods())))
+    return base.but(channels=(*base.channels, *wallets))
 
 
 def offered_promotion(number: int) -> Promotion:
-    """Of every five one for all, one for a bank, two that exclude each other, of which one stands alone, and one that is over.
+    """Of every five: one for all, one for a bank, two that exclude each other, one of them not
+    stackable, and one that has expired.
 
-    Worth less and less, so that sixty of them do not make the order free.
+    Their values fall, so that sixty of them do not make the order free.
     """
     turn, sort = divmod(number, 5)
     match sort:
@@ -155,8 +168,12 @@ def works_of(of: World) -> Works:
     def prepared() -> tuple[Channels, Quotas]:
         return Channels.prepared(of.channels), Quotas.prepared(of.quotas)
 
-    whole = answer(facts, consulted())
-    return {"prepare µs": prepared, "assemble and rank µs": consulted, "encode µs": lambda: msgspec.json.encode(whole)}
+    consultation = answer(facts, consulted())
+    return {
+        "prepare µs": prepared,
+        "assemble and rank µs": consulted,
+        "encode µs": lambda: msgspec.json.encode(consultation),
+    }
 
 
 def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
@@ -174,19 +191,22 @@ def answer(facts: Facts, methods: tuple[PayMethod, ...]) -> Consultation:
     )
 
 
-def measure_works(lab: Lab, those: Mapping[Sizes, Works]) -> dict[Sizes, WorkTimes]:
-    spent = {sizes: WorkTimes({name: [] for name in those[sizes]}, len(those[sizes]["encode µs"]())) for sizes in those}
+def measure_works(lab: Lab, works_by_sizes: Mapping[Sizes, Works]) -> dict[Sizes, WorkTimes]:
+    times_by_sizes = {
+        sizes: WorkTimes({name: [] for name in works_by_sizes[sizes]}, len(works_by_sizes[sizes]["encode µs"]()))
+        for sizes in works_by_sizes
+    }
     interval_s = QUICK_INTERVAL_S if lab.quick else INTERVAL_S
     for turn in range(lab.rounds):
         lab.report(f"methods: round {turn + 1} of {lab.rounds}")
-        for sizes, todo in those.items():
-            for name, work in todo.items():
-                spent[sizes].us[name].append(least_us(work, interval_s))
-    return spent
+        for sizes, works in works_by_sizes.items():
+            for name, work in works.items():
+                times_by_sizes[sizes].us[name].append(least_us(work, interval_s))
+    return times_by_sizes
 
 
 def least_us(work: Callable[[], Any], seconds: float) -> float:
-    """The shortest of the single runs that fit."""
+    """The shortest single run within the time."""
     clock_ns = time.perf_counter_ns
     until_ns = clock_ns() + int(seconds * 1e9)
     best_ns = 1 << 62
@@ -199,30 +219,34 @@ def least_us(work: Callable[[], Any], seconds: float) -> float:
     return best_ns / 1_000
 
 
-def figures(spent: WorkTimes) -> dict[str, Figure]:
-    return {name: Figure.of(*rounds) for name, rounds in spent.us.items()}
+def figures(times_by_sizes: WorkTimes) -> dict[str, Figure]:
+    return {name: Figure.of(*rounds) for name, rounds in times_by_sizes.us.items()}
 
 
-def growth(found: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
-    """What one more costs, round by round."""
-    rounds = zip(*(each[name].rounds for each in found.values()), strict=True)
-    return Figure.of(*(slope(list(zip(found, those, strict=True))) for those in rounds))
+def growth(by_count: Mapping[float, Mapping[str, Figure]], name: str) -> Figure:
+    """The cost of one more, by round."""
+    rounds = zip(*(each[name].rounds for each in by_count.values()), strict=True)
+    return Figure.of(*(slope(list(zip(by_count, times, strict=True))) for times in rounds))
 
 
-def table(spent: Mapping[Sizes, WorkTimes]) -> Table:
+def table(times_by_sizes: Mapping[Sizes, WorkTimes]) -> Table:
     rows = [
         Row(
             f"{methods} methods, {promotions} promotions",
             {**figures(each), "answer kB": Figure.of(each.answer_bytes / 1_000)},
         )
-        for (methods, promotions), each in sorted(spent.items())
+        for (methods, promotions), each in sorted(times_by_sizes.items())
     ]
     return Table("Time of one consultation's payment logic", rows)
 
 
-def drawing(title: str, x_title: str, found: Mapping[float, Mapping[str, Figure]]) -> LineChart:
+def drawing(title: str, x_title: str, by_count: Mapping[float, Mapping[str, Figure]]) -> LineChart:
     lines = [
-        Line(name.removesuffix(" µs"), [(x, each[name]) for x, each in found.items()], ours=name.startswith("assemble"))
-        for name in next(iter(found.values()))
+        Line(
+            name.removesuffix(" µs"),
+            [(x, each[name]) for x, each in by_count.items()],
+            ours=name.startswith("assemble"),
+        )
+        for name in next(iter(by_count.values()))
     ]
     return LineChart(title, x_title, "µs", lines)

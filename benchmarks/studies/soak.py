@@ -1,16 +1,18 @@
-"""Ten minutes at half of the peak, with weather: whether anything grows.
+"""Ten minutes at half of the peak, with disturbances: does anything grow?
 
-The service as it is by default, all mechanisms, caches and shedding on, on core 0; the lean upstream and open arrivals on core 1, at half
-of what a short closed loop reached. Each source takes 2 ms, the balance service 5. Every minute another source stutters for fifteen
-seconds: one call in ten takes twelve times as long; all of them do before the first look, so that pools and heap have been as large as they
-get. Every twenty seconds a user's cards are said to have changed, every two minutes all answers of a source, by `POST /v1/invalidate`.
+The service runs on core 0 with its defaults, all mechanisms, caches and load shedding on; the lean
+upstream and open arrivals run on core 1, at half of the rate of a short closed loop. Each source
+takes 2 ms, the balance service 5. Every minute another source stutters for fifteen seconds: one
+call in ten takes twelve times as long. All sources do so before the first sample, so that pools and
+heap have reached their full size. Every twenty seconds a user's cards are invalidated, every two
+minutes all answers of a source, by `POST /v1/invalidate`.
 
-Every ten seconds the service is looked at from outside: its private memory, open sockets by state, threads, and what came of the requests.
-The timers of its loop cannot be seen from there.
+Every ten seconds a sample is taken from outside: private memory, open sockets by state, threads,
+and the outcomes of the requests. The timers of the event loop are not visible.
 
-Flat means: through the samples of the last eight minutes goes a least-squares line, and what it gains in an hour is below 2 % of the level;
-or its slope is within twice its standard error, which is to say that no growth can be interval from the noise. Memory, open sockets and threads
-have to be flat. What shrinks counts as flat.
+Flat means: the least-squares line through the samples of the last eight minutes gains less than 2 %
+of the level in an hour; or its slope is within twice its standard error, so that growth cannot be
+distinguished from noise. Memory, open sockets and threads must be flat. Shrinking counts as flat.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import uvloop
@@ -39,13 +42,13 @@ USERS = 2_000
 CONNECTIONS = 128
 SAMPLES, SAMPLE_S = 60, 10.0
 QUICK_SAMPLES, QUICK_SAMPLE_S = 15, 0.4
-# The last so many count: by then the caches are full and everything has been learned.
+# The share of samples that counts, the last ones: by then caches are full and statistics learned.
 SETTLED = 0.8
 PEAK_S, HALF = 3.0, 0.5
 
 
 class Sample(NamedTuple):
-    """`at_s`: since the beginning. What the service holds at that moment, and what came of the requests since the last one."""
+    """`at_s`: since the start. Resources at this moment, and outcomes since the last sample."""
 
     at_s: float
     memory_mb: float
@@ -68,14 +71,19 @@ def measure(lab: Lab) -> Finding:
     return finding(lab, per_s, samples, weather.invalidations, time.perf_counter() - start_s)
 
 
-async def measure_samples(lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]) -> tuple[float, list[Sample]]:
+async def measure_samples(
+    lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]
+) -> tuple[float, list[Sample]]:
     await weather.clear()
     async with open_load(served.port, requests) as load:
         await load.closed(lab.seconds(PEAK_S))
         per_s = HALF * (await load.closed(lab.seconds(PEAK_S))).per_s
     count, sample_s = (QUICK_SAMPLES, QUICK_SAMPLE_S) if lab.quick else (SAMPLES, SAMPLE_S)
     samples: list[Sample] = []
-    async with open_load(served.port, requests, connections=CONNECTIONS, seed=2) as load, asyncio.TaskGroup() as passing:
+    async with (
+        open_load(served.port, requests, connections=CONNECTIONS, seed=2) as load,
+        asyncio.TaskGroup() as passing,
+    ):
         await weather.everywhere()
         await load.arrive(per_s, 2 * sample_s)
         await weather.clear()
@@ -108,7 +116,7 @@ def not_200(interval: LoadInterval) -> int:
     return interval.statuses.total() - interval.answered
 
 
-# What has to be flat, by name and unit.
+# The levels that must be flat, by name and unit.
 LEVELS: Mapping[str, Callable[[Sample], float]] = {
     "memory MB": lambda sample: sample.memory_mb,
     "sockets": lambda sample: sample.sockets.total(),
@@ -137,7 +145,7 @@ def finding(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: in
         tables=[trend_table(trends), request_table(per_s, samples)],
         drawings=list(drawings(samples)),
         notes=[
-            *(["Too short to say whether anything is flat."] if lab.quick else []),
+            *(["Too short for a statement about growth."] if lab.quick else []),
             *notes(samples, settled, trends, invalidations),
         ],
     )
@@ -156,7 +164,7 @@ def trend_table(trends: Mapping[str, Trend]) -> Table:
         )
         for name, each in trends.items()
     ]
-    return Table("What grows", rows, "Over the last four fifths of the time. ±: the standard error of the slope.")
+    return Table("Growth", rows, "Over the last four fifths of the time. ±: the standard error of the slope.")
 
 
 def request_table(per_s: float, samples: Sequence[Sample]) -> Table:
@@ -171,7 +179,11 @@ def request_table(per_s: float, samples: Sequence[Sample]) -> Table:
         "failed": Figure.of(sum(each.interval.failed for each in samples)),
         "load busy": Figure.of(*(each.interval.load_busy for each in samples)),
     }
-    return Table("What came of the requests", [Row("all", figures)])
+    return Table("Outcomes of the requests", [Row("all", figures)])
+
+
+def sockets_in(state: str, sample: Sample) -> float:
+    return sample.sockets[state]
 
 
 def drawings(samples: Sequence[Sample]) -> Iterator[LineChart]:
@@ -183,10 +195,10 @@ def drawings(samples: Sequence[Sample]) -> Iterator[LineChart]:
     yield LineChart(
         "Sockets and threads over time",
         "minutes",
-        "how many",
+        "count",
         [
             over_time("open sockets", LEVELS["sockets"], ours=True),
-            *(over_time(f"sockets {state}", lambda each, state=state: each.sockets[state]) for state in ending),  # type: ignore[misc]  # state is bound
+            *(over_time(f"sockets {state}", partial(sockets_in, state)) for state in ending),
             over_time("threads", LEVELS["threads"]),
         ],
     )
@@ -210,9 +222,12 @@ def notes(
 ) -> Iterator[str]:
     for name, trend in trends.items():
         if not trend.flat:
-            yield f"{name}: grows by {trend.per_h:,.3g} an hour, at a level of {trend.level:,.3g}."
+            yield f"{name}: grows by {trend.per_h:,.3g} per hour, at a level of {trend.level:,.3g}."
         elif trend.per_h > FLAT_SHARE * trend.level:
-            yield f"{name}: {trend.per_h:,.3g} an hour cannot be interval from noise (± {trend.error_per_h:,.3g}); a longer run would."
+            yield (
+                f"{name}: {trend.per_h:,.3g} per hour is within the noise (± {trend.error_per_h:,.3g}); a longer run "
+                "would decide."
+            )
     if failed := sum(not_200(each.interval) for each in samples):
         yield f"{failed:,} of {sum(each.interval.statuses.total() for each in samples):,} were not answered with 200."
     stutters = ", ".join(
@@ -220,8 +235,8 @@ def notes(
         for each in range(1, len(samples))
         if (name := stuttering(each))
     )
-    yield f"Weather: {stutters} began to stutter; {invalidations} invalidations."
+    yield f"Weather: {stutters} stuttered; {invalidations} invalidations."
     if len({each.sockets[LEFT] for each in settled}) > 1:
-        yield "Sockets that the other side had closed were seen; none of them may stay."
+        yield "Some samples had sockets closed by the other side; none of them may remain."
     if max(each.interval.load_busy for each in samples) > 0.8:
-        yield "The load's own core was busy above 80 % in some sample: latencies of that one are not the service's alone."
+        yield "The load's own core was busy above 80 % in some sample: its latencies are not the service's alone."

@@ -1,4 +1,4 @@
-"""What goes wrong during a soak, and when: sources that stutter, answers that are said to have changed. Measures nothing."""
+"""Disturbances of a soak and their schedule: sources that stutter, answers that are invalidated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.lean_upstream import FIRST_USER
 from cashier.consultation.plan import SOURCE_NAMES
 
 DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}
-# So many of 10,000 calls take twelve times as long.
+# Share of calls, in basis points, that take twelve times as long.
 STUTTER_BPS = 1_000
 # In samples.
 STUTTER_EVERY, STUTTER_FOR = 6, 1.5
@@ -23,7 +23,7 @@ CARDS_EVERY, ALL_EVERY = 2, 12
 
 
 class Weather:
-    """Each source stutters in its turn. The upstream and the service are told from a thread: telling them waits for their answer."""
+    """Makes each source stutter in turn. Control calls run in a thread, because they block."""
 
     def __init__(self, upstream: LeanUpstream, port: int, users: int) -> None:
         self.invalidations = 0
@@ -36,12 +36,12 @@ class Weather:
         await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS))
 
     async def everywhere(self) -> None:
-        """All of them stutter at once."""
+        """Make all sources stutter at once."""
         every = dict.fromkeys(SOURCE_NAMES, STUTTER_BPS)
         await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
 
     async def pass_by(self, sample: int, sample_s: float) -> None:
-        """What is due while this sample is taken; returns when it is over."""
+        """Run the disturbances of this sample; return when they are over."""
         if sample % CARDS_EVERY == 1:
             await self._invalidate({"source": "card", "key": f"u_{FIRST_USER + self._random.randrange(self._users)}"})
         if sample % ALL_EVERY == ALL_EVERY - 1:
@@ -62,15 +62,15 @@ class Weather:
         try:
             connection.request("POST", "/v1/invalidate", body, {"Content-Type": "application/json"})
             answer = connection.getresponse()
-            said = answer.read()
+            response_body = answer.read()
         finally:
             connection.close()
         if answer.status != 200:
-            raise ValueError(f"the service said {answer.status}: {said.decode()}")
+            raise ValueError(f"the service answered {answer.status}: {response_body.decode()}")
 
 
 def stuttering(sample: int) -> str:
-    """Which source begins to stutter with this sample; empty where none does."""
+    """The source that starts to stutter with this sample, or an empty string."""
     return (
         SOURCE_NAMES[sample // STUTTER_EVERY % len(SOURCE_NAMES)] if sample % STUTTER_EVERY == STUTTER_EVERY - 1 else ""
     )

@@ -1,15 +1,17 @@
-"""What one more source costs: consultations of 1 to 32 sources, in CPU, over real sockets.
+"""Cost of one more source: CPU of consultations of 1 to 32 sources over real sockets.
 
-The fan-out as a service puts it together, without domain and door: a plan, the scatter, for each source a stack of its own with every
-mechanism on but the cache (breaker, limiter, hedge, retry, adaptive timeout, late answers), its own connections, and each answer decoded
-and checked. Every source is a card centre whose answers have about 1 kB; which user is asked about changes with every consultation. Sixteen
-consultations are under way at any time, in this process on core 0; one lean upstream answers for all sources, on core 1. CPU is user and
-system time of this process divided by consultations; what makes the consultations go round is in it.
+The fan-out as the service builds it, without domain and HTTP server: a plan, the scatter, and for
+each source its own pipeline with every mechanism but the cache (breaker, limiter, hedge, retry,
+adaptive timeout, late answers), its own connections, and each answer decoded and checked. Every
+source is a card centre with answers of about 1 kB; each consultation asks about another user.
+Sixteen consultations are in flight at any time, in this process on core 0; one lean upstream on
+core 1 answers for all sources. CPU is user and system time of this process divided by
+consultations, including the loop that starts them.
 
-Beside it, in turns, what one would write by hand: a tuned aiohttp session, one `gather` of as many requests, the same decoding, one
-timeout around all. It has none of the mechanisms.
+Interleaved with it runs the simplest code for the same: a tuned aiohttp session, one `gather` of
+the requests, the same decoding, one timeout around all. It has none of the mechanisms.
 
-The cost of one more source is the slope of the least-squares line through the six sizes, one for each round.
+The cost of one more source is the slope of the least-squares line through the six sizes, by round.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ AT_ONCE = 16
 USERS = 1_000
 INTERVAL_S, WARM_S = 0.6, 0.4
 QUICK_S = 0.12
-# Patient enough that nothing is cut off: what is measured is work, not waiting.
+# Long enough that nothing times out: the study measures work, not waiting.
 TIMEOUT_MS = 1_000
 DEADLINE_NS = 2_000_000_000
 TIMING = Timing(grace_ns=15_000_000, reserve_ns=3_000_000)
@@ -63,12 +65,12 @@ HEADERS = {
     "X-Deadline-Ms": str(TIMEOUT_MS),
 }
 
-# Asks all sources about one user; whether all have answered.
+# Asks all sources about one user. Returns whether all have answered.
 Consult = Callable[[str], Awaitable[bool]]
 
 
 class FanoutVariant(NamedTuple):
-    """One way to ask so many sources. `extra`: calls so far beyond one a source, by hedges and retries."""
+    """One implementation with `sources` sources. `extra`: hedged and retried calls so far."""
 
     name: str
     sources: int
@@ -77,7 +79,7 @@ class FanoutVariant(NamedTuple):
 
 
 class VariantRound(NamedTuple):
-    """One interval. `extra`: of all its calls, those beyond the first."""
+    """One interval. `extra`: share of calls beyond the first to each source."""
 
     cpu_us: float
     consultations: int
@@ -87,7 +89,7 @@ class VariantRound(NamedTuple):
 
 
 class Chains:
-    """So many consultations under way, each followed by the next."""
+    """A fixed number of consultations in flight, each followed by the next."""
 
     def __init__(self, consult: Consult, seed: int) -> None:
         self.consultations = self.failed = 0
@@ -109,67 +111,70 @@ class Chains:
 def measure(lab: Lab) -> Finding:
     start_s = time.perf_counter()
     with pinned(PROGRAM_CORE), start_upstream(lab, users=USERS) as upstream:
-        spent = uvloop.run(measure_variants(lab, upstream.urls["card"], upstream.pid))
-    return finding(spent, time.perf_counter() - start_s)
+        rounds_by_variant = uvloop.run(measure_variants(lab, upstream.urls["card"], upstream.pid))
+    return finding(rounds_by_variant, time.perf_counter() - start_s)
 
 
 async def measure_variants(lab: Lab, url: str, upstream_pid: int) -> dict[str, dict[int, list[VariantRound]]]:
-    spent: dict[str, dict[int, list[VariantRound]]] = {}
+    rounds_by_variant: dict[str, dict[int, list[VariantRound]]] = {}
     async with AsyncExitStack() as opened:
-        ways = [await opened.enter_async_context(way(url, sources)) for sources in SIZES for way in (cashier_fanout, aiohttp_gather)]
+        variants = [
+            await opened.enter_async_context(variant(url, sources))
+            for sources in SIZES
+            for variant in (cashier_fanout, aiohttp_gather)
+        ]
         with service_gc_settings():
-            for way in ways:
-                await measure_interval(way, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
+            for variant in variants:
+                await measure_interval(variant, QUICK_S if lab.quick else WARM_S, 0.0, upstream_pid)
             for turn in range(lab.rounds):
                 lab.report(f"sources: round {turn + 1} of {lab.rounds}")
-                for way in ways:
-                    result = await measure_interval(way, 0.02, QUICK_S if lab.quick else INTERVAL_S, upstream_pid)
-                    spent.setdefault(way.name, {}).setdefault(way.sources, []).append(result)
-    return spent
+                for variant in variants:
+                    result = await measure_interval(variant, 0.02, QUICK_S if lab.quick else INTERVAL_S, upstream_pid)
+                    rounds_by_variant.setdefault(variant.name, {}).setdefault(variant.sources, []).append(result)
+    return rounds_by_variant
 
 
-async def measure_interval(way: FanoutVariant, warm_s: float, seconds: float, upstream_pid: int) -> VariantRound:
-    """Counted between two moments at which all chains are under way."""
-    chains = Chains(way.consult, seed=way.sources)
+async def measure_interval(variant: FanoutVariant, warm_s: float, seconds: float, upstream_pid: int) -> VariantRound:
+    """Measure between two moments at which all chains are running."""
+    chains = Chains(variant.consult, seed=variant.sources)
     await asyncio.sleep(warm_s)
     start_s, upstream_s = time.perf_counter(), cpu_s(upstream_pid)
-    mine_s, consultations, failed, extra = time.process_time(), chains.consultations, chains.failed, way.extra()
+    mine_s, consultations, failed, extra = time.process_time(), chains.consultations, chains.failed, variant.extra()
     await asyncio.sleep(seconds)
     mine_s = time.process_time() - mine_s
     lasted_s, upstream_s = time.perf_counter() - start_s, cpu_s(upstream_pid) - upstream_s
     consultations = chains.consultations - consultations
-    failed, extra = chains.failed - failed, way.extra() - extra
+    failed, extra = chains.failed - failed, variant.extra() - extra
     await chains.end()
     count = max(1, consultations)
     return VariantRound(
-        mine_s / count * 1e6, consultations, failed, extra / (count * way.sources), upstream_s / max(lasted_s, 1e-9)
+        mine_s / count * 1e6, consultations, failed, extra / (count * variant.sources), upstream_s / max(lasted_s, 1e-9)
     )
 
 
 @asynccontextmanager
 async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]:
-    """Each source with its own connections, breaker, limiter and statistics, built by what a service builds its own with."""
-    [question] = [question for question in SOURCE_SPECS if question.source is CARD]
+    """Each source with its own connections and pipeline, built as in a service."""
+    [spec] = [spec for spec in SOURCE_SPECS if spec.source is CARD]
     settings = Settings(sources=SourcesSettings(card=SourceSettings(url, timeout_ms=TIMEOUT_MS, cache=False)))
     wires = [Http1Client([url]) for _ in range(sources)]
-    stacks = [
-        SourcePipeline(question, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1))
-        for wire in wires
+    pipelines = [
+        SourcePipeline(spec, WireUpstream(CARD, wire), settings, DegradationLadder(), S3FifoStore(1)) for wire in wires
     ]
-    ways = [pipeline.binding() for pipeline in stacks]
+    bindings = [pipeline.binding() for pipeline in pipelines]
     asks = [
         Ask(
             f"card_{index}",
-            question.importance,
-            question.needs,
+            spec.importance,
+            spec.needs,
             TIMEOUT_MS,
-            way.start,
-            instead=way.instead,
-            pace=way.pace,
+            binding.start,
+            fallback=binding.fallback,
+            current_timeout=binding.current_timeout,
         )
-        for index, way in enumerate(ways)
+        for index, binding in enumerate(bindings)
     ]
-    plan = Plan(asks, inputs=question.needs)
+    plan = Plan(asks, inputs=spec.needs)
 
     async def consult(user_id: str) -> bool:
         deadline_ns = time.perf_counter_ns() + DEADLINE_NS
@@ -183,10 +188,10 @@ async def cashier_fanout(url: str, sources: int) -> AsyncIterator[FanoutVariant]
             "cashier",
             sources,
             consult,
-            lambda: sum(pipeline.guard.counts.hedges + pipeline.guard.counts.retries for pipeline in stacks),
+            lambda: sum(pipeline.guard.counts.hedges + pipeline.guard.counts.retries for pipeline in pipelines),
         )
     finally:
-        for pipeline in stacks:
+        for pipeline in pipelines:
             pipeline.close()
         for wire in wires:
             await wire.close()
@@ -213,7 +218,7 @@ async def aiohttp_gather(url: str, sources: int) -> AsyncIterator[FanoutVariant]
 
 @contextmanager
 def service_gc_settings() -> Iterator[None]:
-    """The garbage collector as a service sets it, for both ways alike."""
+    """Garbage collector settings of the service, for both variants."""
     usual = gc.get_threshold()
     gc.collect()
     gc.freeze()
@@ -225,22 +230,26 @@ def service_gc_settings() -> Iterator[None]:
         gc.unfreeze()
 
 
-def finding(spent: Mapping[str, Mapping[int, list[VariantRound]]], seconds: float) -> Finding:
-    cost = {name: per_source(sizes) for name, sizes in spent.items()}
-    one, other = cost.values()
+def finding(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]], seconds: float) -> Finding:
+    cost = {name: per_source(sizes) for name, sizes in rounds_by_variant.items()}
+    ours, aiohttp_cost = cost.values()
     cpu = {
         name: {size: Figure.of(*(each.cpu_us for each in rounds)) for size, rounds in sizes.items()}
-        for name, sizes in spent.items()
+        for name, sizes in rounds_by_variant.items()
     }
     return Finding(
         "sources",
-        "What one more source costs",
+        "Cost of one more source",
         (__doc__ or "").strip(),
         seconds,
-        key={"sources.cost_us": one, "sources.cost_us_aiohttp": other, "sources.cost_ratio_aiohttp": one.over(other)},
+        key={
+            "sources.cost_us": ours,
+            "sources.cost_us_aiohttp": aiohttp_cost,
+            "sources.cost_ratio_aiohttp": ours.over(aiohttp_cost),
+        },
         tables=[
             Table("CPU of one more source", [Row(name, {"CPU µs": each}) for name, each in cost.items()]),
-            Table("CPU of one consultation", [row(size, spent) for size in SIZES]),
+            Table("CPU of one consultation", [row(size, rounds_by_variant) for size in SIZES]),
         ],
         drawings=[
             LineChart(
@@ -253,31 +262,38 @@ def finding(spent: Mapping[str, Mapping[int, list[VariantRound]]], seconds: floa
                 ],
             )
         ],
-        notes=list(notes(spent)),
+        notes=list(notes(rounds_by_variant)),
     )
 
 
 def per_source(sizes: Mapping[int, list[VariantRound]]) -> Figure:
-    """One slope a round."""
+    """One slope per round."""
     rounds = zip(*sizes.values(), strict=True)
     return Figure.of(
-        *(slope([(float(size), each.cpu_us) for size, each in zip(sizes, those, strict=True)]) for those in rounds)
+        *(slope([(float(size), each.cpu_us) for size, each in zip(sizes, usages, strict=True)]) for usages in rounds)
     )
 
 
-def row(size: int, spent: Mapping[str, Mapping[int, list[VariantRound]]]) -> Row:
-    figures = {f"{name} CPU µs": Figure.of(*(each.cpu_us for each in sizes[size])) for name, sizes in spent.items()}
-    busy = Figure.of(*(each.upstream_busy for each in spent["cashier"][size]))
+def row(size: int, rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]]) -> Row:
+    figures = {
+        f"{name} CPU µs": Figure.of(*(each.cpu_us for each in sizes[size])) for name, sizes in rounds_by_variant.items()
+    }
+    busy = Figure.of(*(each.upstream_busy for each in rounds_by_variant["cashier"][size]))
     return Row(f"{size} source{'s' * (size > 1)}", {**figures, "upstream busy": busy})
 
 
-def notes(spent: Mapping[str, Mapping[int, list[VariantRound]]]) -> Iterator[str]:
-    for name, sizes in spent.items():
+def notes(rounds_by_variant: Mapping[str, Mapping[int, list[VariantRound]]]) -> Iterator[str]:
+    for name, sizes in rounds_by_variant.items():
         everything = [each for rounds in sizes.values() for each in rounds]
         failed, consultations = sum(each.failed for each in everything), sum(each.consultations for each in everything)
         if failed:
-            yield f"{name}: {failed:,} of {consultations:,} consultations lacked an answer, and cost less for it."
-    extra = max(each.extra for rounds in spent["cashier"].values() for each in rounds)
-    yield f"Hedges and retries are in our figures: in the interval with most of them {extra:.1%} more calls."
-    if any(each.upstream_busy > 0.9 for sizes in spent.values() for rounds in sizes.values() for each in rounds):
-        yield "The upstream was busy above 90 % in some interval. CPU for each consultation is ours all the same; only the rate was its."
+            yield f"{name}: {failed:,} of {consultations:,} consultations lacked an answer, which makes them cheaper."
+    extra = max(each.extra for rounds in rounds_by_variant["cashier"].values() for each in rounds)
+    yield f"Hedges and retries are in our figures: at most {extra:.1%} more calls in an interval."
+    if any(
+        each.upstream_busy > 0.9 for sizes in rounds_by_variant.values() for rounds in sizes.values() for each in rounds
+    ):
+        yield (
+            "The upstream was busy above 90 % in some interval. The CPU figures are valid; only the rate was limited "
+            "by it."
+        )

@@ -1,9 +1,11 @@
-"""One call in a hundred takes twelve times as long: what hedging makes of it.
+"""One call in a hundred takes twelve times as long: the effect of hedging.
 
-`cashier serve` on core 0, its eight sources and the load on core 1. Every source takes 8 ms, each with dice of its own that make one
-call in a hundred take 96; so one consultation in thirteen meets a straggler. Nothing is cached. Two services, one with hedging and one
-without, all else as it ships, take turns: 250 consultations a second at random, latency from when each was meant to go out. Calls are
-counted by the sources. Percentiles of a round are of some 800 consultations; the 99.9th is of all rounds together, for one has too few.
+`cashier serve` runs on core 0, its eight sources and the load on core 1. Every source takes 8 ms,
+with independent random numbers that make one call in a hundred take 96; so one consultation in
+thirteen meets a straggler. Nothing is cached. Two services, one with hedging and one without, all
+else by default, alternate: 250 consultations a second at random, latency from the due time. The
+sources count the calls. Percentiles of a round are of some 800 consultations; the 99.9th is of all
+rounds together.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
-from benchmarks.lab.requests import consultations, check_consultation
+from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
@@ -31,7 +33,7 @@ from cashier.consultation.plan import SOURCE_NAMES
 DELAY_MS = 8
 STRAGGLING_BPS = 100
 PER_S = 250
-# The sketch behind the hedge is looked at once a second, and has to have seen some hundred calls.
+# The hedge reads its latency statistics once a second and needs some hundred calls in them.
 LEARN_S = 2.5
 INTERVAL_S = 3.2
 USERS = 1_000
@@ -41,7 +43,7 @@ SERVICES = ("without hedges", "with hedges")
 
 
 class StragglerRound(NamedTuple):
-    """One interval. `calls`: that the sources saw."""
+    """One interval. `calls`: as counted by the sources."""
 
     interval: LoadInterval
     calls: int
@@ -57,7 +59,7 @@ class StragglerRound(NamedTuple):
 
 
 class ServiceRounds(NamedTuple):
-    """One name, over all rounds."""
+    """One service over all rounds."""
 
     rounds: Sequence[StragglerRound]
 
@@ -68,10 +70,10 @@ class ServiceRounds(NamedTuple):
     def at(self, percentile: float) -> Figure:
         if percentile < RARE:
             return Figure.of(*(each.interval.at(percentile / 100) for each in self.rounds))
-        together = Histogram()
+        total = Histogram()
         for each in self.rounds:
-            together.add(each.interval.histogram)
-        return Figure.of(together.at(percentile / 100))
+            total.add(each.interval.histogram)
+        return Figure.of(total.at(percentile / 100))
 
 
 def measure(lab: Lab) -> Finding:
@@ -82,7 +84,8 @@ def measure(lab: Lab) -> Finding:
         opened.enter_context(pinned(LOAD_CORE))
         sources = opened.enter_context(start_upstream(lab, users=users, behaviour=behaviour))
         served = [
-            opened.enter_context(start_service(lab, sources.urls, each=f"hedge = {hedge}")) for hedge in ("false", "true")
+            opened.enter_context(start_service(lab, sources.urls, each=f"hedge = {hedge}"))
+            for hedge in ("false", "true")
         ]
         waiting = RunQueueWait()
         services = uvloop.run(measure_services(lab, sources, served, consultations(users), waiting))
@@ -92,9 +95,9 @@ def measure(lab: Lab) -> Finding:
 async def measure_services(
     lab: Lab, sources: LeanUpstream, served: Sequence[Served], requests: Sequence[bytes], waiting: RunQueueWait
 ) -> dict[str, ServiceRounds]:
-    kept: dict[str, list[StragglerRound]] = {name: [] for name in SERVICES}
+    rounds_by_service: dict[str, list[StragglerRound]] = {name: [] for name in SERVICES}
     async with AsyncExitStack() as opened:
-        # More connections than are ever busy at once, and the same arrivals for both.
+        # More connections than are ever busy, and the same arrivals for both services.
         loads = [
             await opened.enter_async_context(open_load(one.port, requests, connections=64, check=check_consultation))
             for one in served
@@ -104,14 +107,14 @@ async def measure_services(
         for turn in range(lab.rounds):
             lab.report(f"stragglers: round {turn + 1} of {lab.rounds}")
             for name, load, one in zip(SERVICES, loads, served, strict=True):
-                await load.open(PER_S, lab.seconds(0.3))  # it had a rest while the other one was asked
+                await load.open(PER_S, lab.seconds(0.3))  # it was idle during the other's interval
                 with waiting.of(one.pid):
-                    kept[name].append(await measure_round(load, sources, lab.seconds(INTERVAL_S)))
-    return {name: ServiceRounds(rounds) for name, rounds in kept.items()}
+                    rounds_by_service[name].append(await measure_round(load, sources, lab.seconds(INTERVAL_S)))
+    return {name: ServiceRounds(rounds) for name, rounds in rounds_by_service.items()}
 
 
 async def measure_round(load: Load, sources: LeanUpstream, seconds: float) -> StragglerRound:
-    # Asked while no load runs: it blocks this loop.
+    # Read while no load runs, because it blocks this loop.
     calls, used_s = sum(sources.seen().calls.values()), cpu_s(sources.pid)
     interval = await load.open(PER_S, seconds)
     busy = (cpu_s(sources.pid) - used_s) / interval.seconds
@@ -121,7 +124,8 @@ async def measure_round(load: Load, sources: LeanUpstream, seconds: float) -> St
 def finding(services: Mapping[str, ServiceRounds], waiting: RunQueueWait, seconds: float) -> Finding:
     without, hedged = (services[name] for name in SERVICES)
     lines = [
-        Line(name, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged) for name, each in services.items()
+        Line(name, [(x, each.at(x)) for x in (*PERCENTILES, RARE)], ours=each is hedged)
+        for name, each in services.items()
     ]
     return Finding(
         "stragglers",
@@ -162,11 +166,15 @@ def notes(services: Mapping[str, ServiceRounds], waiting: RunQueueWait) -> Itera
             sum(each.arrived - each.interval.answered for each in one.rounds),
         )
         if failed:
-            yield f"{name}: {failed:,} of {arrived:,} consultations were not answered, and are in no percentile."
+            yield f"{name}: {failed:,} of {arrived:,} consultations were not answered and are in no percentile."
     yield waiting.note("The service")
     late = max(each.interval.load_busy for each in everything)
-    yield f"The load's process was busy {late:.0%} of its core at most, the sources' {max(each.upstream_busy for each in everything):.0%}."
     yield (
-        "Marketing may only improve an offer: where it straggles the answer goes out 15 ms after the others, with hedges and without, so "
-        "its stragglers count for little in either figure."
+        f"The load's process was busy {late:.0%} of its core at most, the sources' "
+        f"{max(each.upstream_busy for each in everything):.0%}."
+    )
+    yield (
+        "Marketing only improves an offer: if it straggles, the answer goes out 15 ms after the others, with and "
+        "without hedges, so its "
+        "stragglers hardly affect either figure."
     )

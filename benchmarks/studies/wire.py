@@ -1,8 +1,10 @@
-"""What one upstream call costs in CPU: `http1`, our own client, over TCP and over a Unix socket; aiohttp's beside it; and the floor.
+"""CPU of one upstream call: `http1`, our own client, over TCP and a Unix socket; aiohttp; and the
+floor.
 
-A lean server runs on core 1; this process is the client, on core 0, so that the figures are the client's alone, kernel included: user and
-system time of this process ÷ calls. The floor writes the same request and counts the bytes of the answer, without parsing and without a
-pool: what asyncio, uvloop and the kernel take, whatever a client does. Rounds of all interleave.
+A lean server runs on core 1; this process is the client, on core 0, so that the figures are the
+client's alone, kernel included: user and system time of this process ÷ calls. The floor writes the
+same request and counts the bytes of the answer, without a parser or a pool: the minimum of asyncio,
+uvloop and the kernel. Rounds interleave.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ CallTimes: TypeAlias = dict[tuple[int, int], dict[str, list[float]]]
 
 
 class Volley:
-    """`width` chains of calls, each starting its next one from the callback of the last."""
+    """Chains of calls, each starting its next one from the callback of the last."""
 
     def __init__(self, transport: Transport, request: Request, count: int) -> None:
         self.transport = transport
@@ -73,17 +75,18 @@ def through(transport: Transport) -> Run:
 
 
 class FloorConnection(asyncio.Protocol):
-    """The floor: one connection that asks again when as many bytes have come as an answer has."""
+    """The floor: one connection that sends again after as many bytes as an answer has."""
 
-    def __init__(self, question: bytes, answer_bytes: int, count: int) -> None:
-        self.question = question
+    def __init__(self, request: bytes, answer_bytes: int, count: int) -> None:
+        self.request = request
         self.answer_bytes = self.missing = answer_bytes
         self.count = count
         self.done = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so
-        self.transport.write(self.question)
+        # uvloop's transport does not subclass asyncio.Transport
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
         self.missing -= len(data)
@@ -92,7 +95,7 @@ class FloorConnection(asyncio.Protocol):
         self.missing = self.answer_bytes
         self.count -= 1
         if self.count:
-            self.transport.write(self.question)
+            self.transport.write(self.request)
         else:
             self.transport.close()
             self.done.set_result(None)
@@ -100,16 +103,18 @@ class FloorConnection(asyncio.Protocol):
 
 def floor(port: int) -> Run:
     async def run(count: int, width: int, size: int) -> None:
-        question = (
+        request = (
             f"GET /{size} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-Caller: cashier\r\nAccept: application/json\r\n"
             f"Accept-Encoding: identity\r\nX-Request-Id: {CALL_HEADERS.request_id}\r\nX-Deadline-Ms: 150\r\n\r\n"
         ).encode()
         loop = asyncio.get_running_loop()
-        made = [
-            await loop.create_connection(lambda: FloorConnection(question, len(answer(size)), count // width), "127.0.0.1", port)
+        connections = [
+            await loop.create_connection(
+                lambda: FloorConnection(request, len(answer(size)), count // width), "127.0.0.1", port
+            )
             for _ in range(width)
         ]
-        await asyncio.gather(*(protocol.done for _, protocol in made))
+        await asyncio.gather(*(protocol.done for _, protocol in connections))
 
     return run
 
@@ -131,32 +136,32 @@ async def open_runs(port: int, socket_path: Path) -> AsyncIterator[dict[str, Run
 
 async def measure_clients(lab: Lab, port: int, socket_path: Path) -> CallTimes:
     calls = lab.count(CALLS) // max(WIDTHS) * max(WIDTHS)
-    found: CallTimes = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
-    async with open_runs(port, socket_path) as ways:
-        for turn in range(lab.rounds + 1):  # the first warms up
-            for (size, width), spent in found.items():
-                for name, run in ways.items():
+    times_by_case: CallTimes = {(size, width): {name: [] for name in TITLES} for size in SIZES for width in WIDTHS}
+    async with open_runs(port, socket_path) as clients:
+        for turn in range(lab.rounds + 1):  # the first is the warm-up
+            for (size, width), times in times_by_case.items():
+                for name, run in clients.items():
                     before_s = time.process_time()
                     await run(calls, width, size)
                     if turn:
-                        spent[name].append((time.process_time() - before_s) / calls * 1e6)
+                        times[name].append((time.process_time() - before_s) / calls * 1e6)
             lab.report(f"round {turn} of {lab.rounds}" if turn else "warm")
-    return found
+    return times_by_case
 
 
 def measure(lab: Lab) -> Finding:
     start_s = time.perf_counter()
     socket_path = lab.directory / "sized.sock"
     with pinned(PROGRAM_CORE), process(LOAD_CORE, *python("benchmarks.lab.sized_server", str(socket_path))) as child:
-        found = uvloop.run(measure_clients(lab, int(child.first_line), socket_path))
-    return finding(found, time.perf_counter() - start_s)
+        times_by_case = uvloop.run(measure_clients(lab, int(child.first_line), socket_path))
+    return finding(times_by_case, time.perf_counter() - start_s)
 
 
-def finding(found: CallTimes, seconds: float) -> Finding:
+def finding(times_by_case: CallTimes, seconds: float) -> Finding:
     rows, key = [], {}
     groups: dict[str, list[Figure | None]] = {title: [] for title in TITLES.values()}
-    for (size, width), spent in found.items():
-        figures = {name: Figure(tuple(rounds)) for name, rounds in spent.items()}
+    for (size, width), times in times_by_case.items():
+        figures = {name: Figure(tuple(rounds)) for name, rounds in times.items()}
         ratio = figures["aiohttp"].over(figures["http1"])
         over_unix = figures["unix"].over(figures["http1"])
         ratios = {"aiohttp ÷ http1": ratio, "unix: ÷ TCP": over_unix}
@@ -166,7 +171,7 @@ def finding(found: CallTimes, seconds: float) -> Finding:
         key[f"wire.ratio_aiohttp_{size}_{width}"] = ratio
         for name, each in figures.items():
             groups[TITLES[name]].append(each)
-    labels = [label(*case) for case in found]
+    labels = [label(*case) for case in times_by_case]
     return Finding(
         name="wire",
         title="CPU of one upstream call",

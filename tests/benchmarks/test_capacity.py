@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from benchmarks.capacity.batching import SimulatedBatch, keys_a_call
+from benchmarks.capacity.batching import SimulatedBatch, keys_per_call
 from benchmarks.capacity.cost_model import PARTS, cost_us, fit_prices
 from benchmarks.capacity.fleet import fleet_need, simulate_worker
 from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
 from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
-from benchmarks.capacity.simulated_worker import SimulatedCache, Mechanisms
-from benchmarks.capacity.traffic import TrafficStream, Traffic, Zipf
+from benchmarks.capacity.simulated_worker import Mechanisms, SimulatedCache
+from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
 from cashier.fanout.batch import BatchPolicy
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
@@ -113,10 +113,10 @@ def test_no_price_is_below_nothing_and_what_cannot_be_told_apart_is_refused() ->
 
 
 def test_keys_share_calls_only_where_there_is_load() -> None:
-    lonely, busy, crowded = (keys_a_call(per_s, 1.0, 200.0, 5.0) for per_s in (5, 1_000, 4_500))
+    lonely, busy, crowded = (keys_per_call(per_s, 1.0, 200.0, 5.0) for per_s in (5, 1_000, 4_500))
     assert lonely == pytest.approx(1.0, abs=0.02)
     assert lonely < busy < crowded <= BatchPolicy().max
-    assert keys_a_call(1_000, 0.1, 200.0, 5.0) < busy
+    assert keys_per_call(1_000, 0.1, 200.0, 5.0) < busy
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.01), st.integers(0, 120)), max_size=60))

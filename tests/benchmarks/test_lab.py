@@ -19,7 +19,7 @@ from benchmarks.lab.load import SAMPLES, open_load
 from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, RequestOutcome
 from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, process, python, tree
-from benchmarks.lab.requests import check_consultation, check_bare_merge
+from benchmarks.lab.requests import check_bare_merge, check_consultation
 from benchmarks.lab.response_reader import ResponseReader
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour

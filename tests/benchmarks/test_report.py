@@ -15,7 +15,7 @@ from rich.console import Console
 
 import benchmarks.__main__ as command
 from benchmarks import isolated_study, suite
-from benchmarks.bars import BARS, Bar, BarResult, Verdict, round_against_us, summary, judge, limit_text
+from benchmarks.bars import BARS, Bar, BarResult, Verdict, judge, limit_text, round_against_us, summary
 from benchmarks.machine import describe as this_machine
 from benchmarks.peers import versions
 from benchmarks.report import headline, page, terminal

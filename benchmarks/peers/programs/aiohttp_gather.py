@@ -1,4 +1,5 @@
-"""A gateway in aiohttp: one session without limits, cookies or timeouts of its own, `gather`, the bodies joined without being decoded.
+"""A gateway in aiohttp: one session without limits, cookies and timeouts, `gather`, bodies joined
+undecoded.
 
 `python -m benchmarks.peers.programs.aiohttp_gather PORT '{"order": "http://127.0.0.1:1234", …}'`
 """
@@ -61,7 +62,7 @@ async def serve(port: int, upstreams: Mapping[str, str]) -> None:
     ) as session:
         server = web.Server(Gateway(session, upstreams).consult, access_log=None, keepalive_timeout=3600)
         listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port, backlog=1024)
-        # What lives for ever need not be looked at, and the rest seldom: a seventh of its cost.
+        # Permanent objects are frozen and the rest is collected seldom: a seventh of the cost.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)

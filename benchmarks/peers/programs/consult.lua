@@ -1,4 +1,4 @@
--- What a consultation asks of whom, and the bare merge: the bodies joined into one object without being decoded.
+-- The eight requests of a consultation, and the bare merge: bodies joined without being decoded.
 
 local decode = require("cjson.safe").decode
 local req, header, print = ngx.req, ngx.header, ngx.print
@@ -6,7 +6,7 @@ local concat = table.concat
 
 local consult = {}
 
--- The target at each of the eight, in the order of `consult.answer`; nothing where the request is not one.
+-- The eight targets in the order of `consult.answer`; ends with 400 if the request is not JSON.
 function consult.targets()
     req.read_body()
     local asked = decode(req.get_body_data())
@@ -25,7 +25,7 @@ function consult.targets()
         member .. "/promotions?merchant_id=" .. merchant .. "&currency=" .. currency .. "&value=" .. amount.value
 end
 
--- Bodies; nil where there is none.
+-- Bodies; nil if absent.
 function consult.answer(order, merchant, member, card, balance, channel, quota, marketing)
     local merged = concat({
         '{"order":', order or "null",

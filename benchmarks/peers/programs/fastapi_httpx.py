@@ -1,6 +1,7 @@
-"""A gateway in FastAPI and httpx, as most people write it: a client a service, `gather`, `.json()` and a dict.
+"""A gateway in FastAPI and httpx as usually written: a client per service, `gather`, `.json()`, a
+dict.
 
-`python -m benchmarks.peers.fastapi_httpx PORT '{"order": "http://127.0.0.1:1234", …}'`
+`python -m benchmarks.peers.programs.fastapi_httpx PORT '{"order": "http://127.0.0.1:1234", …}'`
 """
 
 from __future__ import annotations
@@ -44,12 +45,13 @@ def urls(upstreams: Mapping[str, str], asked: Consultation) -> list[str]:
         f"{upstreams['balance']}/members/{user}/balances",
         f"{upstreams['channel']}/channels?currency={amount.currency}&country={asked.country}",
         f"{upstreams['quota']}/members/{user}/quotas?currency={amount.currency}",
-        f"{upstreams['marketing']}/members/{user}/promotions?merchant_id={merchant}&currency={amount.currency}&value={amount.value}",
+        f"{upstreams['marketing']}/members/{user}/promotions"
+        f"?merchant_id={merchant}&currency={amount.currency}&value={amount.value}",
     ]
 
 
 def gateway(upstreams: Mapping[str, str]) -> FastAPI:
-    # A client for all would look through all its connections for each call: with many, that is most of its work.
+    # A shared client searches all its connections for each call, which would be most of its work.
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         limits = Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=3600)

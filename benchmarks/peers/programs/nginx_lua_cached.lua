@@ -1,4 +1,4 @@
--- The same with a cache in nginx's shared memory: an answer serves for as long as it is fresh, and only the others are asked.
+-- The same with a cache in nginx's shared memory: a fresh answer is served, the others are requested.
 
 local consult = require("consult")
 local upstream = require("upstream")
@@ -6,7 +6,7 @@ local settings = require("settings")
 local kept = ngx.shared.kept
 local ports, fresh_s = settings.ports, settings.fresh_s
 
--- The body where it is known, else the connection that it will come on.
+-- The cached body, or the connection on which it will arrive.
 local function ask(source, target)
     return kept:get(target) or upstream.ask(ports[source], target)
 end

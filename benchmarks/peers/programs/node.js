@@ -1,13 +1,13 @@
-// A gateway in Node's own http: an agent that keeps its connections, Promise.all, the bodies joined without being decoded.
+// A gateway in Node's http: an agent with kept connections, Promise.all, bodies joined undecoded.
 //
-// node server.js PORT '{"order": "http://127.0.0.1:1234", ...}'
+// node node.js PORT '{"order": "http://127.0.0.1:1234", ...}'
 "use strict";
 
 const http = require("node:http");
 
 const SOURCES = ["order", "merchant", "member", "card", "balance", "channel", "quota", "marketing"];
 
-// One character a byte, both ways: cheaper than buffers, and than UTF-8, which nobody here looks into.
+// One character per byte, both ways: cheaper than buffers and than UTF-8.
 const BYTES = "latin1";
 
 const agent = new http.Agent({ keepAlive: true, maxSockets: Infinity, maxFreeSockets: 4096 });

@@ -1,7 +1,8 @@
-"""Cashier's own fan-out and wire, with a bare merge in the place of its domain: like for like beside the gateways.
+"""Cashier's own fan-out and wire with a bare merge instead of its domain, as a like-for-like
+gateway.
 
-All of what stands between a consultation and its sources is in it, guards and all, and none of what it knows of payments: the bodies are
-joined without being decoded, as the others do.
+Includes the whole pipeline of each source, guards included, and nothing of payments: the bodies are
+joined without being decoded, as in the other gateways.
 
 `python -m benchmarks.peers.programs.own_fanout PORT '{"order": "http://127.0.0.1:1234", …}'`
 """
@@ -32,7 +33,7 @@ from cashier.web.server import GC_THRESHOLD
 from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders, Request
 
-# As patient as the others, which have no time limits of their own.
+# As long as the others, which have no time limits of their own.
 PATIENCE_MS = 10_000
 DEADLINE_NS = PATIENCE_MS * 1_000_000
 TIMING = Timing(grace_ns=DEADLINE_NS, reserve_ns=0)
@@ -40,8 +41,8 @@ KEYS = tuple(f'"{name}":'.encode() for name in SOURCE_NAMES)
 _decode = msgspec.json.Decoder(ConsultRequest).decode
 
 
-class Bare:
-    """An adapter that asks as the source does, and takes the body for the answer."""
+class BareAdapter:
+    """Sends the source's request and returns the body undecoded."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -54,7 +55,7 @@ class Bare:
 
 
 class Gateway:
-    """An ASGI application, and what it asks by; open as long as the server lives."""
+    """An ASGI application with its sources, open during the server's lifespan."""
 
     def __init__(self, upstreams: Mapping[str, str]) -> None:
         self._wires = {name: Http1Client([url]) for name, url in upstreams.items()}
@@ -62,17 +63,17 @@ class Gateway:
             name: SourceSettings(url, cache=False, timeout_ms=PATIENCE_MS) for name, url in upstreams.items()
         }
         settings = Settings(sources=SourcesSettings(**sources))
-        self._stacks = [
+        self._pipelines = [
             SourcePipeline(
-                question,
-                WireUpstream(Bare(question.source), self._wires[question.source.name]),
+                spec,
+                WireUpstream(BareAdapter(spec.source), self._wires[spec.source.name]),
                 settings,
                 DegradationLadder(),
                 S3FifoStore(1),
             )
-            for question in SOURCE_SPECS
+            for spec in SOURCE_SPECS
         ]
-        self._plan = consultation_plan({pipeline.name: pipeline.binding() for pipeline in self._stacks})
+        self._plan = consultation_plan({pipeline.name: pipeline.binding() for pipeline in self._pipelines})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -98,10 +99,10 @@ class Gateway:
             await wire.open()
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 10, 10)  # as the service does
+        gc.set_threshold(GC_THRESHOLD, 10, 10)  # as in the service
         await send(_done("startup"))
         await receive()
-        for pipeline in self._stacks:
+        for pipeline in self._pipelines:
             pipeline.close()
         for wire in self._wires.values():
             await wire.close()

@@ -1,4 +1,4 @@
--- One GET over a connection that is kept, in two halves: whoever asks all and then reads all has them work at the same time.
+-- One GET over a kept connection in two halves, so that all requests are sent before the first read.
 
 local tcp = ngx.socket.tcp
 local find, match, sub = string.find, string.match, string.sub
@@ -9,7 +9,7 @@ local POOL = {pool_size = 1024}
 
 local upstream = {}
 
--- nil where it cannot be reached.
+-- nil if it cannot be reached.
 function upstream.ask(port, target)
     local socket = tcp()
     socket:settimeout(TIMEOUT_MS)
@@ -18,7 +18,7 @@ function upstream.ask(port, target)
     end
 end
 
--- The body, or nil. Head and body mostly come in one piece.
+-- The body, or nil. Head and body mostly arrive in one piece.
 function upstream.answer(socket)
     local whole = socket and socket:receiveany(16384)
     local stop

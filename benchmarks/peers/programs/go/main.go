@@ -1,4 +1,4 @@
-// A gateway in Go's own net/http: a goroutine a source, one transport that keeps its connections, the bodies joined without being decoded.
+// A gateway in Go's net/http: a goroutine per source, one transport, bodies joined undecoded.
 //
 // gateway PORT '{"order": "http://127.0.0.1:1234", ...}'
 package main
@@ -75,10 +75,10 @@ func (g *gateway) consult(w http.ResponseWriter, r *http.Request) {
 
 var (
 	null   = []byte("null")
-	header = http.Header{"User-Agent": nil} // none is sent
+	header = http.Header{"User-Agent": nil} // sends none
 )
 
-// The transport itself, and a request made by hand: a client would parse the address, and look for redirects and cookies.
+// Uses the transport directly: a client would parse the address, and handle redirects and cookies.
 func (g *gateway) get(host string, t target) []byte {
 	address := &url.URL{Scheme: "http", Host: host, Path: t.path, RawQuery: t.query}
 	found, err := g.transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: address, Header: header})
@@ -87,7 +87,7 @@ func (g *gateway) get(host string, t target) []byte {
 	}
 	defer found.Body.Close()
 	if found.StatusCode != http.StatusOK || found.ContentLength < 0 {
-		io.Copy(io.Discard, found.Body) // so that the connection is kept
+		io.Copy(io.Discard, found.Body) // keeps the connection
 		return null
 	}
 	body := make([]byte, found.ContentLength)
@@ -119,7 +119,7 @@ func main() {
 	g := gateway{transport: &http.Transport{
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     time.Hour,
-		DisableCompression:  true,
+		ReadBufferSize:      16 << 10, // the longest answer in one read
 		ReadBufferSize:      16 << 10, // the longest answer comes in one read
 	}}
 	var upstreams map[string]string
