@@ -1,4 +1,4 @@
-"""The consult flow, on one screen: ask everything, see what came, say which ways to pay there are; once, or as it unfolds."""
+"""The consultation flow: scatter, checks, assembly, ranking; as one answer or as a stream."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, MissingCause
 
 _MS_NS = 1_000_000
-_GAP = Missing("", MissingCause.SKIPPED)
+_NOT_IN_YET = Missing("", MissingCause.SKIPPED)
 
 
 class ConsultSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[consult]`. `grace_ms`: how long enriching sources are waited for once all others are in. `reserve_ms`: kept of the deadline for
-    our own work after the last answer. `locale`: where the caller names none that we know. `extra_calls_bps`: how many calls more than one
-    a question hedges and retries together may make, of each source."""
+    """`[consult]`.
+
+    `grace_ms`: how long to wait for enriching sources after all others answered.
+    `reserve_ms`: the part of the deadline kept for our own work after the last answer.
+    `locale`: for callers that name none, or an unknown one.
+    `extra_calls_bps`: calls that hedges and retries together may add, per source.
+    """
 
     deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 150
     max_deadline_ms: Annotated[int, Meta(ge=5, le=60_000)] = 1_000
@@ -49,12 +53,18 @@ class OrderSummary(Struct, frozen=True):
 
 
 class Blockage(Struct, frozen=True):
+    """Why the order cannot be paid."""
+
     code: Blocked
     message: str
 
 
 class Consultation(Struct, frozen=True):
-    """The whole answer, in the shape of the wire. `payable`: the order may be paid; `methods` say how. `degraded`: a source is missing."""
+    """The answer, in the shape of the wire.
+
+    `payable`: the order may be paid, by one of `methods`. `degraded`: an answer of at least one
+    source is missing.
+    """
 
     consult_token: str
     consulted_at: datetime
@@ -68,7 +78,10 @@ class Consultation(Struct, frozen=True):
 
 
 class ConsultationWithCase(Struct, frozen=True):
-    """A consultation and the matter behind it. `case`: None where the order cannot be paid. `silent`: the sources without an answer."""
+    """A consultation and the case it was assembled from, for acceptance.
+
+    `case`: None if the order cannot be paid. `silent`: the sources without an answer.
+    """
 
     consultation: Consultation
     case: ConsultationCase | None
@@ -76,7 +89,10 @@ class ConsultationWithCase(Struct, frozen=True):
 
 
 class ConsultError(Exception):
-    """A consultation that has no answer. Everything about the order itself, even that it is paid, is an answer."""
+    """A consultation without an answer.
+
+    An order that cannot be paid is an answer, see `Blockage`.
+    """
 
 
 class OrderUnknown(ConsultError):
@@ -88,16 +104,16 @@ class OrderUnknown(ConsultError):
 
 
 class RequiredSourceUnavailable(ConsultError):
-    """A source without which nothing can be said did not answer. `sources` are the reports of all that were asked."""
+    """A required source did not answer. `sources`: the reports of all sources that were called."""
 
     def __init__(self, sources: tuple[SourceReport, ...], failed: tuple[str, ...]) -> None:
-        super().__init__(f"No answer from {', '.join(failed)}, without which nothing can be said about the order.")
+        super().__init__(f"No answer from {', '.join(failed)}, which every consultation requires.")
         self.sources = sources
         self.failed = failed
 
 
 class Sign(Protocol):
-    """Make the consult token: what acceptance will compare, signed."""
+    """Makes the consult token: the signed offer that acceptance compares with."""
 
     def __call__(
         self, request: ConsultRequest, amount: Money, methods: Sequence[PayMethod], now_s: int, ttl_s: int
@@ -106,12 +122,12 @@ class Sign(Protocol):
 
 
 class ConsultFlow:
-    """The consult flow with what it works by. Holds no state between consultations."""
+    """The consultation flow over one plan. Stateless between consultations."""
 
     def __init__(
         self,
         plan: Plan,
-        known: Callable[[ConsultRequest], Mapping[str, Any]],
+        known_inputs: Callable[[ConsultRequest], Mapping[str, Any]],
         catalog: Catalog,
         weights: Weights,
         sign: Sign,
@@ -121,7 +137,7 @@ class ConsultFlow:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._plan = plan
-        self._known = known
+        self._known_inputs = known_inputs
         self._catalog = catalog
         self._weights = weights
         self._sign = sign
@@ -132,88 +148,94 @@ class ConsultFlow:
         self._clock_ns = clock_ns
 
     async def __call__(self, request: ConsultRequest, call_headers: Any, since_ns: int | None = None) -> Consultation:
-        now = self._now()
-        return self._answer(request, await self._gathered(request, call_headers, now, since_ns), now)
+        """Return the payment methods by the deadline, which counts from `since_ns` or from now.
 
-    async def weighed(self, request: ConsultRequest, call_headers: Any) -> ConsultationWithCase:
-        """The same with the matter behind it, for whoever goes on from here. Raises what a call does."""
+        Raises `ConsultError`.
+        """
         now = self._now()
-        gathered = await self._gathered(request, call_headers, now, None)
-        blocked = self._blockage(request, gathered.answers, now)
+        return self._consultation(request, await self._scatter(request, call_headers, now, since_ns), now)
+
+    async def with_case(self, request: ConsultRequest, call_headers: Any) -> ConsultationWithCase:
+        """The same, with the case behind it. Raises `ConsultError`."""
+        now = self._now()
+        gathered = await self._scatter(request, call_headers, now, None)
+        blocked = self._block(request, gathered.answers, now)
         if blocked is not None:
             return ConsultationWithCase(
                 self._blocked(request, gathered.answers["order"], blocked, gathered, now), None, ()
             )
         case = self._case(request, gathered, now)
         silent = tuple(name for name, answer in gathered.answers.items() if isinstance(answer, Missing))
-        return ConsultationWithCase(self._offer(case, gathered), case, silent)
+        return ConsultationWithCase(self._payable(case, gathered), case, silent)
 
     async def stream(self, request: ConsultRequest, call_headers: Any) -> AsyncGenerator[Consultation, None]:
-        """A first answer as soon as it is usable, a better one whenever there is one; the last is what a call would return.
+        """Yield the first usable answer, then each better one.
 
-        Ends by the same deadline, or as soon as nothing can change any more; there is no grace, because nobody waits for the slow. To be
-        closed by who does not take all. Raises what a call would, before the first answer and never after it.
+        The last equals the result of a call.
+
+        Ends by the same deadline, or as soon as nothing can change. Applies no grace: slow sources
+        delay no answer here. Raises what a call does, before the first answer only. Close the
+        generator (`contextlib.aclosing`) if you stop early.
         """
-        began_ns = self._clock_ns()
+        started_ns = self._clock_ns()
         now = self._now()
-        patience_ns = self._patience_ns(request)
-        unfolding = StreamingScatter(
+        budget_ns = self._budget_ns(request)
+        streaming = StreamingScatter(
             self._plan,
             call_headers,
-            deadline_ns=began_ns + patience_ns,
-            timing=Timing(grace_ns=patience_ns, reserve_ns=self._timing.reserve_ns),
-            conclusive=_concluding(request, now),
+            deadline_ns=started_ns + budget_ns,
+            timing=Timing(grace_ns=budget_ns, reserve_ns=self._timing.reserve_ns),
+            conclusive=_conclusive(request, now),
             clock_ns=self._clock_ns,
         )
-        told: Consultation | None = None
+        sent: Consultation | None = None
         try:
-            unfolding.start(self._known(request))
+            streaming.start(self._known_inputs(request))
             while True:
-                last = (
-                    unfolding.over
-                )  # read first: it may be over by the time that whoever takes the answers comes back
-                gathered = unfolding.so_far()
+                # Read before the yield: the scatter may end while the consumer handles the answer.
+                last = streaming.ended
+                gathered = streaming.snapshot()
                 if last or _usable(gathered):
-                    found = self._answer(request, gathered, now)
-                    if told is None or _shows(told, found, last=last):
-                        told = found
-                        yield found
+                    consultation = self._consultation(request, gathered, now)
+                    if sent is None or _visibly_different(sent, consultation, last=last):
+                        sent = consultation
+                        yield consultation
                 if last:
                     return
-                await unfolding.change()
+                await streaming.change()
         finally:
-            unfolding.close()
+            streaming.close()
 
-    def _patience_ns(self, request: ConsultRequest) -> int:
+    def _budget_ns(self, request: ConsultRequest) -> int:
         return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
 
-    def _gathered(
+    def _scatter(
         self, request: ConsultRequest, call_headers: Any, now: datetime, since_ns: int | None
     ) -> Coroutine[Any, Any, ScatterResult]:
-        began_ns = self._clock_ns() if since_ns is None else since_ns
+        started_ns = self._clock_ns() if since_ns is None else since_ns
         return scatter(
             self._plan,
-            self._known(request),
+            self._known_inputs(request),
             call_headers,
-            deadline_ns=began_ns + self._patience_ns(request),
+            deadline_ns=started_ns + self._budget_ns(request),
             timing=self._timing,
-            conclusive=_concluding(request, now),
+            conclusive=_conclusive(request, now),
             clock_ns=self._clock_ns,
         )
 
-    def _answer(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> Consultation:
-        blocked = self._blockage(request, gathered.answers, now)
+    def _consultation(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> Consultation:
+        blocked = self._block(request, gathered.answers, now)
         if blocked is not None:
             return self._blocked(request, gathered.answers["order"], blocked, gathered, now)
-        return self._offer(self._case(request, gathered, now), gathered)
+        return self._payable(self._case(request, gathered, now), gathered)
 
-    def _blockage(self, request: ConsultRequest, answers: Mapping[str, Any], now: datetime) -> Blocked | None:
+    def _block(self, request: ConsultRequest, answers: Mapping[str, Any], now: datetime) -> Blocked | None:
         order = answers["order"]
         if order is None:
             raise OrderUnknown(request.order_id)
-        return (
-            None if isinstance(order, Missing) else first_block(request, order, answers["merchant"], answers["member"], now)
-        )
+        if isinstance(order, Missing):
+            return None
+        return first_block(request, order, answers["merchant"], answers["member"], now)
 
     def _case(self, request: ConsultRequest, gathered: ScatterResult, now: datetime) -> ConsultationCase:
         answers = gathered.answers
@@ -225,7 +247,7 @@ class ConsultFlow:
             raise RequiredSourceUnavailable(gathered.reports, gathered.failed_required)
         return ConsultationCase(request, Facts(**answers), self._catalog, now)
 
-    def _offer(self, case: ConsultationCase, gathered: ScatterResult) -> Consultation:
+    def _payable(self, case: ConsultationCase, gathered: ScatterResult) -> Consultation:
         request, now, order = case.request, case.now, case.facts.order
         methods = rank_offers(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
@@ -244,7 +266,10 @@ class ConsultFlow:
     def _blocked(
         self, request: ConsultRequest, order: Order, blocked: Blocked, gathered: ScatterResult, now: datetime
     ) -> Consultation:
-        """An order that cannot be paid is an answer. Of somebody else's order nothing is told."""
+        """The answer for an order that cannot be paid.
+
+        Hides the title and amount of another party's order.
+        """
         message = self._catalog.texts[self._catalog.locale(request.locale)].blocked[blocked]
         hidden = blocked in OWNERSHIP_BLOCKS
         summary = OrderSummary(
@@ -253,14 +278,13 @@ class ConsultFlow:
             Money(order.amount.currency, 0) if hidden else order.amount,
             order.expires_at,
         )
-        token = self._sign(
-            request, summary.amount, (), int(now.timestamp()), 0
-        )  # its payload can be read by whoever has it
+        # The token's payload is readable, so it carries the hidden amount too.
+        token = self._sign(request, summary.amount, (), int(now.timestamp()), 0)
         return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
 
 
-def _concluding(request: ConsultRequest, now: datetime) -> Conclusive:
-    """Whether nothing that is still to come could change the answer: there is no such order, or it cannot be paid."""
+def _conclusive(request: ConsultRequest, now: datetime) -> Conclusive:
+    """Build the test for an early end: the order is unknown, or no answer can unblock it."""
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
         if "order" not in answers:
@@ -268,26 +292,30 @@ def _concluding(request: ConsultRequest, now: datetime) -> Conclusive:
         order = answers["order"]
         if order is None or isinstance(order, Missing):
             return True
-        return first_block(request, order, answers.get("merchant", _GAP), answers.get("member", _GAP), now) is not None
+        merchant, member = answers.get("merchant", _NOT_IN_YET), answers.get("member", _NOT_IN_YET)
+        return first_block(request, order, merchant, member, now) is not None
 
     return conclusive
 
 
 def _usable(gathered: ScatterResult) -> bool:
-    """Whether it is known what is paid and by whom, and, as far as it ever will be, which roads are open. Less would name nothing."""
+    """Whether the required sources and the channels have settled.
+
+    Without them an answer would list no method.
+    """
     return not any(
         report.status is SourceStatus.PENDING and (report.importance is Importance.REQUIRED or report.name == "channel")
         for report in gathered.reports
     )
 
 
-def _shows(told: Consultation, found: Consultation, *, last: bool) -> bool:
-    """Whether what has changed since is worth telling: more than times, the token, and that somebody came who had nothing to add.
+def _visibly_different(sent: Consultation, latest: Consultation, *, last: bool) -> bool:
+    """Compare what a client shows: methods and `degraded`, but not times and token.
 
-    The last answer says what became of everybody, so there that counts too.
+    The last answer reports the final status of every source, so there a status counts too.
     """
-    if told.methods != found.methods or told.degraded != found.degraded:
+    if sent.methods != latest.methods or sent.degraded != latest.degraded:
         return True
     return last and any(
-        before.status is not after.status for before, after in zip(told.sources, found.sources, strict=True)
+        before.status is not after.status for before, after in zip(sent.sources, latest.sources, strict=True)
     )

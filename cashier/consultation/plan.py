@@ -1,7 +1,7 @@
-"""The consultation's questions, as one table: what each is called, what its silence costs, what it needs, what it makes known.
+"""The table of sources: importance, inputs, timeout, cache key and lifetime, and outputs of each.
 
-Concurrency follows from the needs, not from stages: with the caller's claims of amount and country all eight are asked at once; without
-them what needs them waits for the order, and nothing else does.
+Concurrency follows from the inputs, not from stages. If the caller claims amount and country, all
+sources start at once. Otherwise the sources that need them wait for the order; the others do not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.domain.order import ConsultRequest, Order
-from cashier.fanout.ask import Ask, Fallback, Importance, Known, Start, TimeoutSource
+from cashier.fanout.ask import Ask, CurrentTimeout, Fallback, Importance, Known, Start
 from cashier.fanout.plan import Plan
 from cashier.fanout.ttl import CacheSettings
 from cashier.sources.balance import BALANCE
@@ -27,7 +27,10 @@ from cashier.sources.source import Source
 
 
 class SourceSpec(Struct, frozen=True):
-    """`key`: the texts that make its answer this one and no other. `cache`: how old an answer may be where nothing else is configured."""
+    """One row of the table.
+
+    `key`: the cache key of an answer. `timeout_ms` and `cache`: defaults.
+    """
 
     source: Source
     importance: Importance
@@ -39,27 +42,27 @@ class SourceSpec(Struct, frozen=True):
 
 
 class SourceBinding(Struct, frozen=True):
-    """How a question is started, and what is known of its source. `timeout_ms`: where it is not the plan's own."""
+    """How to start one source. `timeout_ms` replaces the table's."""
 
     start: Start
     timeout_ms: int | None = None
-    instead: Fallback | None = None
-    pace: TimeoutSource | None = None
+    fallback: Fallback | None = None
+    current_timeout: CurrentTimeout | None = None
 
 
 def _order(known: Known) -> str:
-    found: str = known["order_id"]
-    return found
+    order_id: str = known["order_id"]
+    return order_id
 
 
 def _merchant(known: Known) -> str:
-    found: str = known["merchant_id"]
-    return found
+    merchant_id: str = known["merchant_id"]
+    return merchant_id
 
 
 def _user(known: Known) -> str:
-    found: str = known["user_id"]
-    return found
+    user_id: str = known["user_id"]
+    return user_id
 
 
 def _market(known: Known) -> tuple[str, ...]:
@@ -88,49 +91,47 @@ SOURCE_SPECS = (
     SourceSpec(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency),
     SourceSpec(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, CacheSettings(2, 10, _MINUTE, 2)),
 )
-SOURCE_NAMES = tuple(question.source.name for question in SOURCE_SPECS)
+SOURCE_NAMES = tuple(spec.source.name for spec in SOURCE_SPECS)
 ALWAYS_GIVEN = ("order_id", "user_id", "merchant_id")
 CLAIMED = (*ALWAYS_GIVEN, "amount", "currency", "country")
 
 
 def known_inputs(request: ConsultRequest) -> dict[str, Any]:
-    """What the caller says, by the names that questions need."""
-    found: dict[str, Any] = {
+    """The inputs in the request, by the names in `SourceSpec.needs`."""
+    inputs: dict[str, Any] = {
         "order_id": request.order_id,
         "user_id": request.user_id,
         "merchant_id": request.merchant_id,
     }
     if request.amount is not None:
-        found["amount"] = request.amount
-        found["currency"] = request.amount.currency
+        inputs["amount"] = request.amount
+        inputs["currency"] = request.amount.currency
     if request.country is not None:
-        found["country"] = request.country
-    return found
+        inputs["country"] = request.country
+    return inputs
 
 
-def reveal(order: Order | None) -> dict[str, Any]:
-    """What an order makes known; nothing where there is none."""
-    return (
-        {} if order is None else {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
-    )
+def order_inputs(order: Order | None) -> dict[str, Any]:
+    """The inputs that the order's answer gives; none if there is no such order."""
+    if order is None:
+        return {}
+    return {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
 
 
-def consultation_plan(ways: Mapping[str, SourceBinding]) -> Plan:
-    """The plan, with a way to start each question, by name."""
-    return Plan([_ask(question, ways[question.source.name]) for question in SOURCE_SPECS], inputs=CLAIMED)
+def consultation_plan(bindings: Mapping[str, SourceBinding]) -> Plan:
+    """The plan of a consultation, with a binding for each source by name."""
+    return Plan([_ask(spec, bindings[spec.source.name]) for spec in SOURCE_SPECS], inputs=CLAIMED)
 
 
-def _ask(question: SourceSpec, way: SourceBinding) -> Ask:
-    timeout_ms = question.timeout_ms if way.timeout_ms is None else way.timeout_ms
-    given = reveal if question.gives else None
+def _ask(spec: SourceSpec, binding: SourceBinding) -> Ask:
     return Ask(
-        question.source.name,
-        question.importance,
-        question.needs,
-        timeout_ms,
-        way.start,
-        question.gives,
-        given,
-        way.instead,
-        way.pace,
+        spec.source.name,
+        spec.importance,
+        spec.needs,
+        spec.timeout_ms if binding.timeout_ms is None else binding.timeout_ms,
+        binding.start,
+        spec.gives,
+        order_inputs if spec.gives else None,
+        binding.fallback,
+        binding.current_timeout,
     )

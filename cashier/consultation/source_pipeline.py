@@ -1,6 +1,7 @@
-"""The stack of one source, from its transport up to what a consultation starts: batch, guard, cache, each where it is wanted.
+"""The mechanisms of one source, from its transport up to the start of an ask: batch, guard, cache.
 
-Outermost first, as a question meets them: the cache answers it; the guard says whether a call is made; the batch gathers it with others.
+In the order in which an ask meets them: the cache answers it; the guard decides whether to call;
+the batch merges calls.
 """
 
 from __future__ import annotations
@@ -21,88 +22,95 @@ from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
 from cashier.settings.schema import Settings, SourceSettings
 
-_AS_IT_IS = SourceSettings(url="")
+# For a source that is a function of the embedding program and has no section in the configuration.
+_DEFAULTS = SourceSettings(url="")
 
 
 class SourcePipeline:
-    """One source. `whole`: the settings, of which it takes its own; a function that was handed in is guarded as it is by default."""
+    """One source with its mechanisms, configured from its own section of `settings`."""
 
     def __init__(
         self,
-        question: SourceSpec,
+        spec: SourceSpec,
         upstream: Upstream,
-        whole: Settings,
+        settings: Settings,
         ladder: DegradationLadder,
         store: S3FifoStore,
-        second: SecondLevel | None = None,
+        l2: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
-        self.question = question
-        self.name = question.source.name
-        found = settings_of(whole, self.name)
-        timeout_ms, importance = timeout_of(question, whole), question.importance
+        self.spec = spec
+        self.name = spec.source.name
+        own = source_settings(settings, self.name)
         self.guard = Guard(
-            self.name, upstream, timeout_ms, mechanisms(found, whole), ladder, importance, clock_ns=clock_ns
+            self.name,
+            upstream,
+            timeout_ms(spec, settings),
+            mechanisms(own, settings),
+            ladder,
+            spec.importance,
+            clock_ns=clock_ns,
         )
-        self.cache = Cache(
-            self.guard, question.key, freshness(question, found), store, second=second, clock_ns=clock_ns
-        )
+        self.cache = Cache(self.guard, spec.key, cache_settings(spec, own), store, l2=l2, clock_ns=clock_ns)
 
     def binding(self) -> SourceBinding:
-        ceiling_ms = self.guard.patience.ceiling_ms
+        ceiling_ms = self.guard.adaptive_timeout.ceiling_ms
         if self.cache.settings.on:
-            return SourceBinding(self.cache.start, ceiling_ms, self.cache.instead, self.cache)
-        return SourceBinding(self.guard.start, ceiling_ms, None, self.guard.patience)
+            return SourceBinding(self.cache.start, ceiling_ms, self.cache.fallback, self.cache)
+        return SourceBinding(self.guard.start, ceiling_ms, None, self.guard.adaptive_timeout)
 
-    def uncached_binding(self, timeout_ms: int) -> SourceBinding:
-        """No cache, and as long as the payer can wait: what is learned about its usual pace saves no sale here."""
-        return SourceBinding(self.guard.start_unsheddable, timeout_ms)
+    def uncached_binding(self, longest_ms: int) -> SourceBinding:
+        """For the recheck: no cache, no load shedding, and a fixed timeout.
 
-    def reconfigure(self, whole: Settings) -> None:
-        """Other numbers, with what was learned and what is cached left as it is."""
-        found = settings_of(whole, self.name)
-        self.guard.reconfigure(timeout_of(self.question, whole), mechanisms(found, whole))
-        self.cache.settings = freshness(self.question, found)
+        The payer waits, so giving up early would only lose the sale.
+        """
+        return SourceBinding(self.guard.start_unsheddable, longest_ms)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Apply new numbers. Keeps everything learned and cached."""
+        own = source_settings(settings, self.name)
+        self.guard.reconfigure(timeout_ms(self.spec, settings), mechanisms(own, settings))
+        self.cache.settings = cache_settings(self.spec, own)
 
     def close(self) -> None:
         self.guard.close()
 
     def __repr__(self) -> str:
-        return f"<Stack {self.guard!r} {self.cache!r}>"
+        return f"<SourcePipeline {self.guard!r} {self.cache!r}>"
 
 
-def settings_of(whole: Settings, name: str) -> SourceSettings:
-    """Those of one source; all as it is by default where it has none."""
-    return whole.sources[name] or _AS_IT_IS
+def source_settings(settings: Settings, name: str) -> SourceSettings:
+    return settings.sources[name] or _DEFAULTS
 
 
-def mechanisms(settings: SourceSettings, whole: Settings) -> Mechanisms:
-    """As configured, with defaults in the place of `true`. By default no more is hedged than the budget of extra calls can pay for."""
-    extra_bps = whole.consult.extra_calls_bps
-    hedge: HedgeSettings | None = settings.hedge if isinstance(settings.hedge, HedgeSettings) else None
-    if settings.hedge is True and extra_bps:
-        usual = HedgeSettings()
-        hedge = usual if 10_000 - usual.quantile_bps <= extra_bps else HedgeSettings(10_000 - extra_bps)
+def mechanisms(own: SourceSettings, settings: Settings) -> Mechanisms:
+    """The configured mechanisms, with defaults for `true`.
+
+    The default hedge never exceeds the budget of extra calls.
+    """
+    extra_bps = settings.consult.extra_calls_bps
+    hedge: HedgeSettings | None = own.hedge if isinstance(own.hedge, HedgeSettings) else None
+    if own.hedge is True and extra_bps:
+        default = HedgeSettings()
+        hedge = default if 10_000 - default.quantile_bps <= extra_bps else HedgeSettings(10_000 - extra_bps)
     return Mechanisms(
         hedge,
-        settings.retry,
-        BreakerSettings() if settings.breaker is True else settings.breaker or None,
-        LimiterSettings() if settings.limiter is True else settings.limiter or None,
-        settings.late,
-        settings.adaptive_timeout,
+        own.retry,
+        BreakerSettings() if own.breaker is True else own.breaker or None,
+        LimiterSettings() if own.limiter is True else own.limiter or None,
+        own.late,
+        own.adaptive_timeout,
         extra_bps,
     )
 
 
-def freshness(question: SourceSpec, settings: SourceSettings) -> CacheSettings:
-    """How old an answer may be: as configured, or the plan's own."""
-    return question.cache if settings.cache is True else settings.cache or CacheSettings()
+def cache_settings(spec: SourceSpec, own: SourceSettings) -> CacheSettings:
+    return spec.cache if own.cache is True else own.cache or CacheSettings()
 
 
-def timeout_of(question: SourceSpec, whole: Settings) -> int:
-    """As configured, or the plan's own as far as the deadline allows it."""
-    configured = settings_of(whole, question.source.name).timeout_ms
-    consult = whole.consult
-    return (
-        min(question.timeout_ms, max(1, consult.deadline_ms - consult.reserve_ms)) if configured is None else configured
-    )
+def timeout_ms(spec: SourceSpec, settings: Settings) -> int:
+    """The configured timeout, or the table's, cut to what the deadline leaves."""
+    configured_ms = source_settings(settings, spec.source.name).timeout_ms
+    if configured_ms is not None:
+        return configured_ms
+    return min(spec.timeout_ms, max(1, settings.consult.deadline_ms - settings.consult.reserve_ms))

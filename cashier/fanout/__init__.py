@@ -1,1 +1,1 @@
-"""Questions, needs and time. Payment-blind: nothing here knows what is asked, only who waits for whom and until when."""
+"""Payment-blind scatter over the sources of a plan, and its resilience mechanisms."""

@@ -1,4 +1,4 @@
-"""Ask: one question of a plan, what it needs to be known, and how it ends."""
+"""The ask (one request of a plan to one source), its callbacks, and the report of how it ended."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-# What is known by name: the caller's inputs at first, later also what answers reveal.
+# Values known by name: the caller's inputs at first, later also values that answers reveal.
 Known = Mapping[str, Any]
 
 
 class Importance(StrEnum):
-    """What a silent source costs. REQUIRED: there is no answer without it. GATING: it may refuse. ENRICHING: it may only improve."""
+    """The effect of a missing answer.
+
+    REQUIRED: no result without it. GATING: it may refuse. ENRICHING: it may only improve.
+    """
 
     REQUIRED = "REQUIRED"
     GATING = "GATING"
@@ -21,7 +24,7 @@ class Importance(StrEnum):
 
 
 class SourceStatus(StrEnum):
-    """How a source did in one consultation. PENDING is never the last word: it may still answer, and another answer will say so."""
+    """How a source fared in one consultation. PENDING appears only in snapshots before the end."""
 
     FRESH = "FRESH"
     CACHED = "CACHED"
@@ -37,38 +40,38 @@ class SourceStatus(StrEnum):
 
 
 class PendingCall(Protocol):
-    """A call under way."""
+    """A call in progress."""
 
     def abandon(self) -> None:
-        """Nobody waits any more: `done` will not be called. Idempotent, also after `done`."""
+        """Stop waiting: `done` will not be called. Idempotent, also after `done`."""
 
 
 class OnOutcome(Protocol):
-    """Where an outcome goes. Called at most once per start, possibly before `start` returns."""
+    """Receives an outcome. Called at most once per start, possibly before `start` returns."""
 
     def __call__(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
-        """`outcome` is the answer, or the `SourceError` in its place."""
+        """`outcome`: the answer, or the `SourceError` in its place."""
 
 
 class Start(Protocol):
-    """Begin asking one source. Does not raise for what an upstream does."""
+    """Starts a request to one source. Does not raise for upstream or network faults."""
 
     def __call__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-        """`budget_ms`: how long the asker will wait, at least 1. `call_headers` is handed through to the wire, unread here.
+        """Return the call to abandon, or None if `done` was called already.
 
-        None where nothing is left to abandon, because `done` was called.
+        `budget_ms`, at least 1: how long the ask waits. `call_headers` go to the wire unread.
         """
 
 
 class Fallback(Protocol):
-    """What can be said in the place of an answer that does not come."""
+    """Looks up a substitute for an answer that did not come."""
 
     def __call__(self, known: Known) -> tuple[Any, int] | None:
-        """An older answer to the same question and its age in ms; None where there is none, or none young enough."""
+        """Return an older answer to the same request and its age in ms; None if none is young enough."""
 
 
-class TimeoutSource(Protocol):
-    """How long an answer is waited for now. It may change from one consultation to the next."""
+class CurrentTimeout(Protocol):
+    """A timeout that may change from one consultation to the next."""
 
     @property
     def timeout_ms(self) -> int:
@@ -76,11 +79,11 @@ class TimeoutSource(Protocol):
 
 
 class Ask(Struct, frozen=True):
-    """One question: what must be known before it can be asked, and what its answer makes known for others.
+    """One request of a plan: the names it needs, how it starts, and the names its answer gives.
 
-    `reveal` takes the answer and returns what it makes known, by the names in `gives`. `timeout_ms` is the longest it may take, `pace`
-    what is learned below that. `instead` is asked when it comes to nothing: failed, timed out, cut off by the end or never put for lack
-    of time.
+    `reveal` maps the answer to values for the names in `gives`. `timeout_ms` is the upper bound,
+    `current_timeout` the learned value below it. `fallback` applies if the ask fails, times out,
+    or is skipped for lack of time.
     """
 
     name: str
@@ -90,12 +93,12 @@ class Ask(Struct, frozen=True):
     start: Start
     gives: tuple[str, ...] = ()
     reveal: Callable[[Any], dict[str, Any]] | None = None
-    instead: Fallback | None = None
-    pace: TimeoutSource | None = None
+    fallback: Fallback | None = None
+    current_timeout: CurrentTimeout | None = None
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):
-    """What became of one ask. `started_ms` counts from the beginning of the consultation, `elapsed_ms` from the start of this call."""
+    """How one ask ended. `started_ms` counts from the start of the consultation, `elapsed_ms` from the ask's start."""
 
     name: str
     importance: Importance

@@ -1,10 +1,11 @@
-"""Batch: one call for the keys of many askers, made from a source that can be asked for many at once.
+"""Batching: one upstream call for the keys of several asks, for sources that accept many keys at once.
 
-Keys leave at the end of the loop turn in which they came while the source has room; only while it is busy do they gather, for a bounded
-while. So an idle source is asked as soon as ever, and a batch grows by itself where there is load. One timer per call, none per key.
-Each asker has a leg of its own: leaving disturbs nobody else, and only when all have left is their call abandoned.
+While the source is idle, keys leave at the end of the loop turn in which they came; while it is
+busy, they gather for a bounded time. An idle source is therefore called without delay, and batches
+grow with the load. One timer per call, none per key.
 
-Nobody's time is kept here: who waits abandons. Equal keys are not joined here: that is the cache's.
+Abandoning a key disturbs no other; when all keys of a call are abandoned, so is the call. Batching
+enforces no timeout: a caller abandons its key. Equal keys are not joined here; the cache does that.
 """
 
 from __future__ import annotations
@@ -24,228 +25,233 @@ from cashier.source_errors import SourceError, Unreachable
 
 _MS_NS = 1_000_000
 
-# What `OnAnswer` takes, for one key: the answer or the `SourceError` in its place, whether it is that there is none, and its body.
+# The arguments of `OnAnswer` for one key: the answer or the `SourceError` in its place, `not_found`, and the body.
 Outcome: TypeAlias = tuple[Any, bool, bytes | None]
 
 
 class OnBatchOutcomes(Protocol):
-    """Where the outcomes of a call for many go."""
+    """Receives the outcomes of a batched call."""
 
     def __call__(self, outcomes: Sequence[Outcome] | SourceError, /) -> None:
-        """One outcome per key, in the order of the keys, or what became of all of them."""
+        """One outcome per key, in the order of the keys, or one error for all of them."""
 
 
 class BatchUpstream(Protocol):
-    """A source that can be asked for many keys in one call. Never raises for what it or a network does."""
+    """A source that accepts many keys in one call. Never raises for upstream or network faults."""
 
     @property
-    def places(self) -> tuple[str, ...]: ...
+    def addresses(self) -> tuple[str, ...]: ...
 
     def call_many(
-        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, keys: Sequence[Known], call_headers: Any, budget_ms: int, on_outcomes: OnBatchOutcomes, avoid: int = 0
     ) -> UpstreamCall:
         """As `Upstream.call`, for at least one key."""
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        """As `Upstream.read`."""
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        """As `Upstream.parse_stored`."""
 
 
 class BatchPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How keys gather. `room`: the source is busy while so many calls are under way. `wait_ms`: no key waits for others longer than this,
-    room or not: it bounds the wait, and not the calls. `max`: so many keys fill a call.
+    """How keys gather.
+
+    `room`: the source is busy while this number of calls is in progress. `wait_ms`: no key waits
+    longer for others, even if the source is busy: it bounds the wait, not the number of calls.
+    `max`: the number of keys that fills a call.
     """
 
     max: Annotated[int, Meta(ge=1, le=500)] = 50
     wait_ms: Annotated[int, Meta(ge=0, le=100)] = 2
-    # With 2, a source that answers within 2 ms hardly ever looks busy: at 2,000 keys a second 2.4 shared a call, with 1 it were 4.3.
+    # With 2, a source that answers within 2 ms hardly ever looks busy: at 2,000 keys a second 2.4 keys shared a call,
+    # with 1 it was 4.3.
     room: Annotated[int, Meta(ge=1)] = 1
 
 
 class Departure(Enum):
-    """When a call leaves: now, with the end of this loop turn, or when there is room, or at last after the wait."""
+    """When a call leaves: now, at the end of this loop turn, or when there is room but at the latest after `wait_ms`."""
 
     NOW = auto()
-    WITH_THE_TURN = auto()
+    END_OF_TURN = auto()
     WITH_ROOM = auto()
 
 
-def departure(keys: int, under_way: int, numbers: BatchPolicy) -> Departure:
-    """For a call with `keys` gathered, while `under_way` others are."""
-    if keys >= numbers.max:
+def departure(keys: int, in_flight: int, policy: BatchPolicy) -> Departure:
+    """Decide for a call of `keys` keys while `in_flight` others are in progress."""
+    if keys >= policy.max:
         return Departure.NOW
-    return Departure.WITH_THE_TURN if under_way < numbers.room else Departure.WITH_ROOM
+    return Departure.END_OF_TURN if in_flight < policy.room else Departure.WITH_ROOM
 
 
 class Batch:
-    """An `Upstream` made from a `BatchUpstream`. `calls` and `keys` count what has gone out since it was made.
+    """An `Upstream` made from a `BatchUpstream`. `calls` and `keys` count what was sent.
 
-    What differs in `avoid` gathers apart: a hedge is asked elsewhere, and nobody else is on its account. A call goes out with the `call_headers`
-    of its first key, and with the longest time that one of its keys has left.
+    Keys with different `avoid` gather apart: a hedge goes to another address, and only for the keys
+    that need it. A call has the `call_headers` of its first key and the longest remaining budget.
     """
 
-    __slots__ = ("_clock_ns", "_gathering", "_many", "_numbers", "_under_way", "calls", "keys", "places")
+    __slots__ = ("_clock_ns", "_gathering", "_in_flight", "_policy", "_upstream", "addresses", "calls", "keys")
 
     def __init__(
-        self, many: BatchUpstream, numbers: BatchPolicy, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self, upstream: BatchUpstream, policy: BatchPolicy, clock_ns: Callable[[], int] = time.perf_counter_ns
     ) -> None:
-        self.places = many.places
+        self.addresses = upstream.addresses
         self.calls = 0
         self.keys = 0
-        self._many = many
-        self._numbers = numbers
+        self._upstream = upstream
+        self._policy = policy
         self._clock_ns = clock_ns
         self._gathering: dict[int, BatchLoad] = {}  # by `avoid`, the oldest first
-        self._under_way = 0
+        self._in_flight = 0
 
     def __repr__(self) -> str:
         gathered = sum(load.waiting for load in self._gathering.values())
-        return f"Batch({', '.join(self.places)}; {self._under_way} calls under way, {gathered} keys gathered)"
+        return f"Batch({', '.join(self.addresses)}; {self._in_flight} calls in flight, {gathered} keys gathered)"
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> UpstreamCall:
         load = self._gathering.get(avoid)
         if load is None:
             load = self._gathering[avoid] = BatchLoad(self, avoid)
-        waiter = BatchWaiter(load, known, call_headers, self._clock_ns() + budget_ms * _MS_NS, heard)
+        waiter = BatchWaiter(load, known, call_headers, self._clock_ns() + budget_ms * _MS_NS, on_answer)
         load.waiters.append(waiter)
         load.waiting += 1
-        leaves = departure(load.waiting, self._under_way, self._numbers)
+        leaves = departure(load.waiting, self._in_flight, self._policy)
         if leaves is Departure.NOW:
             self._send(load)
-        elif load.due is None:
+        elif load.departure_handle is None:
             loop = asyncio.get_running_loop()
-            at_once = leaves is Departure.WITH_THE_TURN
-            load.due = (
+            load.departure_handle = (
                 loop.call_soon(self._send, load)
-                if at_once
-                else loop.call_later(self._numbers.wait_ms / 1000, self._send, load)
+                if leaves is Departure.END_OF_TURN
+                else loop.call_later(self._policy.wait_ms / 1000, self._send, load)
             )
         return waiter
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return self._many.read(none, body, known)
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        return self._upstream.parse_stored(not_found, body, known)
 
-    def left(self, load: BatchLoad) -> None:
-        """Nobody waits for this load any more."""
-        if load.flight is not None:
-            flight = load.over()
-            flight.abandon()
-            self._came_back()
+    def abandoned(self, load: BatchLoad) -> None:
+        """All keys of the load are abandoned."""
+        if load.call is not None:
+            call = load.release()
+            call.abandon()
+            self._call_ended()
         elif self._gathering.get(load.avoid) is load:
             self._close(load)
 
     def _close(self, load: BatchLoad) -> None:
-        """Gather into it no longer."""
+        """Stop gathering keys into the load."""
         del self._gathering[load.avoid]
-        if load.due is not None:
-            load.due.cancel()
-            load.due = None
+        if load.departure_handle is not None:
+            load.departure_handle.cancel()
+            load.departure_handle = None
 
     def _send(self, load: BatchLoad) -> None:
         self._close(load)
-        self._ask(load)
+        self._call_upstream(load)
 
-    def _ask(self, load: BatchLoad) -> None:
-        load.waiters = waiters = [waiter for waiter in load.waiters if waiter.heard is not None]
-        left_ms = (max(waiter.until_ns for waiter in waiters) - self._clock_ns()) // _MS_NS
-        many = [waiter.known for waiter in waiters]
+    def _call_upstream(self, load: BatchLoad) -> None:
+        load.waiters = waiters = [waiter for waiter in load.waiters if waiter.on_answer is not None]
+        left_ms = (max(waiter.expires_ns for waiter in waiters) - self._clock_ns()) // _MS_NS
+        keys = [waiter.known for waiter in waiters]
         try:
-            load.flight = self._many.call_many(
-                many, waiters[0].call_headers, max(1, left_ms), partial(self._heard, load), load.avoid
+            load.call = self._upstream.call_many(
+                keys, waiters[0].call_headers, max(1, left_ms), partial(self._on_outcomes, load), load.avoid
             )
-        except Exception as bug:  # noqa: BLE001 - of whoever makes the call from the keys; one key's must not be the others' trouble
-            self._ask_apart(load, bug)
+        except Exception as bug:  # noqa: BLE001 - of the adapter that encodes the keys; one key must not fail the others
+            self._call_one_by_one(load, bug)
             return
-        self._under_way += 1
+        self._in_flight += 1
         self.calls += 1
         self.keys += len(waiters)
 
-    def _ask_apart(self, load: BatchLoad, bug: Exception) -> None:
-        """The call could not be made. Each key is tried alone, and one that fails alone is reported and hears that it was not asked."""
+    def _call_one_by_one(self, load: BatchLoad, bug: Exception) -> None:
+        """Retry each key alone after a bug prevented the call. Report the bug of a key that fails alone."""
         if len(load.waiters) > 1:
             for waiter in load.waiters:
                 waiter.load = BatchLoad(self, load.avoid, [waiter])
-                self._ask(waiter.load)
+                self._call_upstream(waiter.load)
             return
-        unasked = Unreachable(f"could not be asked: {type(bug).__name__}")
-        asyncio.get_running_loop().call_soon(load.waiters[0].hear, (unasked, False, None))
+        not_sent = Unreachable(f"the call could not be made: {type(bug).__name__}")
+        asyncio.get_running_loop().call_soon(load.waiters[0].deliver, (not_sent, False, None))
         _report("a batched call could not be made", bug)
 
-    def _heard(self, load: BatchLoad, outcomes: Sequence[Outcome] | SourceError) -> None:
+    def _on_outcomes(self, load: BatchLoad, outcomes: Sequence[Outcome] | SourceError) -> None:
         waiters = load.waiters
-        load.over()
-        self._came_back()  # first of all: the source need not wait until all have been told
+        load.release()
+        self._call_ended()  # before delivery: the next call must not wait for the callbacks
         if isinstance(outcomes, SourceError):
             outcomes = [(outcomes, False, None)] * len(waiters)
         for waiter, outcome in zip(waiters, outcomes, strict=True):
-            waiter.hear(outcome)
+            waiter.deliver(outcome)
 
-    def _came_back(self) -> None:
-        self._under_way -= 1
+    def _call_ended(self) -> None:
+        self._in_flight -= 1
         for load in tuple(self._gathering.values()):
-            if departure(load.waiting, self._under_way, self._numbers) is not Departure.WITH_ROOM:
+            if departure(load.waiting, self._in_flight, self._policy) is not Departure.WITH_ROOM:
                 self._send(load)
 
 
 class BatchLoad:
-    """The keys of one call. It gathers until it is sent, then has a `flight`, and is over when that is."""
+    """The keys of one call. It gathers keys until it is sent, then has a `call` until that ends."""
 
-    __slots__ = ("_place", "avoid", "batch", "due", "flight", "waiters", "waiting")
+    __slots__ = ("_address_index", "avoid", "batch", "call", "departure_handle", "waiters", "waiting")
 
     def __init__(self, batch: Batch, avoid: int, waiters: Sequence[BatchWaiter] = ()) -> None:
         self.batch = batch
         self.avoid = avoid
         self.waiters = list(waiters)
         self.waiting = len(waiters)
-        self.due: asyncio.Handle | None = None
-        self.flight: UpstreamCall | None = None
-        self._place = 0
+        self.departure_handle: asyncio.Handle | None = None
+        self.call: UpstreamCall | None = None
+        self._address_index = 0
 
     @property
-    def place(self) -> int:
-        return self._place if self.flight is None else self.flight.place
+    def address_index(self) -> int:
+        return self._address_index if self.call is None else self.call.address_index
 
-    def over(self) -> UpstreamCall:
-        """Lets go of everything, so that a leg that is kept for long holds nothing and no cycle is left. Returns the flight."""
-        flight = self.flight
-        assert flight is not None, "a call was over before it was made"  # noqa: S101 - the contract of `BatchUpstream`, which a type cannot say
-        self._place = flight.place
-        self.flight = None
+    def release(self) -> UpstreamCall:
+        """Drop all references, so that a waiter that a caller keeps holds nothing and no cycle remains. Returns the call."""
+        call = self.call
+        assert call is not None, "a call ended before it was made"  # noqa: S101 - contract of `BatchUpstream`, beyond its types
+        self._address_index = call.address_index
+        self.call = None
         self.waiters = []
-        return flight
+        return call
 
 
 class BatchWaiter:
-    """One key of a load, and the leg of who asked for it. `until_ns`: when its time is over."""
+    """One key of a load, as the `UpstreamCall` of its caller. `expires_ns`: the end of its budget."""
 
-    __slots__ = ("heard", "known", "load", "call_headers", "until_ns")
+    __slots__ = ("call_headers", "expires_ns", "known", "load", "on_answer")
 
-    def __init__(self, load: BatchLoad, known: Known, call_headers: Any, until_ns: int, heard: OnAnswer) -> None:
+    def __init__(self, load: BatchLoad, known: Known, call_headers: Any, expires_ns: int, on_answer: OnAnswer) -> None:
         self.load = load
         self.known = known
         self.call_headers = call_headers
-        self.until_ns = until_ns
-        self.heard: OnAnswer | None = heard  # None: heard, or abandoned
+        self.expires_ns = expires_ns
+        self.on_answer: OnAnswer | None = on_answer  # None: delivered, or abandoned
 
     @property
-    def place(self) -> int:
-        return self.load.place
+    def address_index(self) -> int:
+        return self.load.address_index
 
-    def hear(self, outcome: Outcome) -> None:
-        heard, self.heard = self.heard, None
-        if heard is None:
+    def deliver(self, outcome: Outcome) -> None:
+        on_answer, self.on_answer = self.on_answer, None
+        if on_answer is None:
             return
         try:
-            heard(*outcome)
-        except Exception as bug:  # noqa: BLE001 - a bug of one asker; raised on, it would keep the others from being told
-            _report("an asker of a batched call raised", bug)
+            on_answer(*outcome)
+        except Exception as bug:  # noqa: BLE001 - of one caller; raised on, it would cost the others their outcomes
+            _report("a callback of a batched call raised", bug)
 
     def abandon(self) -> None:
-        if self.heard is not None:
-            self.heard = None
+        if self.on_answer is not None:
+            self.on_answer = None
             self.load.waiting -= 1
             if not self.load.waiting:
-                self.load.batch.left(self.load)
+                self.load.batch.abandoned(self.load)
 
 
-def _report(what: str, bug: Exception) -> None:
-    asyncio.get_running_loop().call_exception_handler({"message": f"cashier: {what}", "exception": bug})
+def _report(message: str, bug: Exception) -> None:
+    asyncio.get_running_loop().call_exception_handler({"message": f"cashier: {message}", "exception": bug})

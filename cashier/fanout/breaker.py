@@ -1,7 +1,7 @@
-"""Breaker: leaves an address alone that fails or is slow too often, and tries it again with one call at a time. Pure: time is told.
+"""The circuit breaker of one address: opens on too many failures or slow calls, recovers by probes. Pure: the caller passes the time.
 
-Hystrix's window, with what its users missed: slow calls count as failures, also while they are still under way, and a trial call has a
-lease, so that one that never ends cannot keep the breaker open for ever.
+Hystrix's window with two additions: slow calls count as failures, even while still in progress; and
+a probe has a lease, so that a probe that never ends cannot keep the breaker open for ever.
 """
 
 from __future__ import annotations
@@ -14,17 +14,22 @@ from msgspec import Meta, Struct
 
 _SECOND_NS = 1_000_000_000
 _BUCKETS = 10
-# Opened again after so long closed, it begins with the short pause again.
+# After this long closed, the next opening starts with the short pause again.
 _FORGIVEN_NS = 30 * _SECOND_NS
 _GROWTH = 1.5
-_GROWS = 100  # so often at most: beyond any pause, and a power that a float still holds however long an address is dead
+# Bounds the exponent: beyond any pause, and the power still fits into a float.
+_MAX_GROWTHS = 100
 _JITTER = 0.1
 _STOPPED_BPS = 9_000
 
 
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`breaker`. It opens when of at least `calls` in ten seconds `failed_bps` failed or were slow, or nine in ten of so many within the
-    last two: first for `open_s`, then 1.5 times as long, at most `open_max_s`."""
+    """`breaker`: when to open, and for how long.
+
+    It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine in
+    ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time, at
+    most `open_max_s`.
+    """
 
     calls: Annotated[int, Meta(ge=1)] = 20
     failed_bps: Annotated[int, Meta(ge=1, le=10_000)] = 5_000
@@ -33,11 +38,11 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Breaker:
-    """`closed`, the usual state, may be read instead of asking `admits`. `good` is counted up by whoever hears of a call that was."""
+    """Callers on the hot path read `closed` before `admits`, and increment `successes` directly while it is closed."""
 
     __slots__ = (
-        "_bads", "_closed_ns", "_goods", "_lease_ns", "_openings", "_random", "_second", "_since_ns", "_trial_ns", "_until_ns", "bad",
-        "closed", "good", "settings",
+        "_closed_ns", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns", "_random", "_second", "_since_ns",
+        "_successes_by_second", "closed", "failures", "settings", "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -46,101 +51,103 @@ class Breaker:
         self._random = random
         self._openings = 0
         self._closed_ns = 0
-        self._until_ns = 0
+        self._open_until_ns = 0
         self._lease_ns = 0
-        self._trial_ns = 0
-        self._since_ns = 0  # calls that began before are of the time when it was open
+        self._probe_ns = 0
+        self._since_ns = 0  # calls that started earlier belong to the open period
         self.closed = True
         self._forget()
 
     def _forget(self) -> None:
-        self._goods: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
-        self._bads: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
+        self._successes_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
+        self._failures_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._second = 0
-        self.good = 0
-        self.bad = 0
+        self.successes = 0
+        self.failures = 0
 
     def reconfigure(self, settings: BreakerSettings | None) -> None:
-        """Other numbers from now on. Turned off, it is closed."""
+        """Apply other settings. Turned off, it closes."""
         self.settings = settings
         if settings is None and not self.closed:
             self.closed = True
             self._forget()
 
     def roll(self, now_ns: int) -> None:
-        """Begin a new second where one has begun. To be called at least once a second while calls end."""
+        """Start a new second if one has begun. Call it at least once a second while calls end."""
         second = now_ns // _SECOND_NS
         for _ in range(min(second - self._second, _BUCKETS)):
-            self._goods.append(self.good)
-            self._bads.append(self.bad)
-            self.good = self.bad = 0
+            self._successes_by_second.append(self.successes)
+            self._failures_by_second.append(self.failures)
+            self.successes = self.failures = 0
         self._second = second
 
     def admits(self, now_ns: int, lease_ns: int) -> bool:
-        """Whether a call may be made now. While it is open, one trial call after the pause; another when `lease_ns` brought no outcome."""
+        """Whether a call may start now.
+
+        While open: one probe after the pause, another if the probe has no outcome within `lease_ns`.
+        """
         if self.closed:
             return True
-        if now_ns < self._until_ns or now_ns < self._lease_ns:
+        if now_ns < self._open_until_ns or now_ns < self._lease_ns:
             return False
         self._lease_ns = now_ns + lease_ns
-        self._trial_ns = now_ns
+        self._probe_ns = now_ns
         return True
 
     @property
-    def trial_due_ns(self) -> int:
-        """When, while it is open, the next trial call may be made."""
-        return max(self._until_ns, self._lease_ns)
+    def probe_due_ns(self) -> int:
+        """When the next probe may start, while open."""
+        return max(self._open_until_ns, self._lease_ns)
 
-    def worked(self, began_ns: int, now_ns: int) -> bool:
-        """A call that began then was answered well. To be called while it is open; else count `good` up. Whether that has closed it."""
-        if self.closed or not self._is_trial(began_ns):
+    def record_success(self, started_ns: int, now_ns: int) -> bool:
+        """Record a success while open; increment `successes` otherwise. Returns whether this closed the breaker."""
+        if self.closed or not self._is_probe(started_ns):
             return False
         self.closed = True
         self._closed_ns = now_ns
-        self._since_ns = self._trial_ns
+        self._since_ns = self._probe_ns
         self._forget()
         self.roll(now_ns)
         return True
 
-    def failed(self, began_ns: int, now_ns: int) -> None:
-        """A call that began then failed, or was slow, or is slow while still under way."""
+    def record_failure(self, started_ns: int, now_ns: int) -> None:
+        """Record a call that failed, was slow, or is slow while still in progress."""
         if self.settings is None:
             return
         if not self.closed:
-            if self._is_trial(began_ns):
+            if self._is_probe(started_ns):
                 self._open(now_ns, self.settings)
             return
-        if began_ns < self._since_ns:
+        if started_ns < self._since_ns:
             return
         self.roll(now_ns)
-        self.bad += 1
+        self.failures += 1
         if self._too_many(self.settings):
             if now_ns - self._closed_ns > _FORGIVEN_NS:
                 self._openings = 0
             self._open(now_ns, self.settings)
 
     def _too_many(self, settings: BreakerSettings) -> bool:
-        """In ten seconds, or nearly all of this second and the one before: what has stopped altogether need not outweigh its good past."""
-        good, bad = self.good + self._goods[-1], self.bad + self._bads[-1]
+        """Too many in ten seconds, or nearly all calls of this second and the last: an outage need not outweigh a good past."""
+        good, bad = self.successes + self._successes_by_second[-1], self.failures + self._failures_by_second[-1]
         if good + bad >= settings.calls and bad * 10_000 >= (good + bad) * _STOPPED_BPS:
             return True
-        good, bad = self.good + sum(self._goods), self.bad + sum(self._bads)
+        good, bad = self.successes + sum(self._successes_by_second), self.failures + sum(self._failures_by_second)
         return good + bad >= settings.calls and bad * 10_000 >= (good + bad) * settings.failed_bps
 
-    def _is_trial(self, began_ns: int) -> bool:
-        """Calls from before it opened say nothing new."""
-        return self._trial_ns > 0 and began_ns >= self._trial_ns
+    def _is_probe(self, started_ns: int) -> bool:
+        """False for calls from before it opened: their outcomes are no news."""
+        return self._probe_ns > 0 and started_ns >= self._probe_ns
 
     def _open(self, now_ns: int, settings: BreakerSettings) -> None:
-        pause_s = (
-            settings.open_s * _GROWTH ** min(self._openings, _GROWS) * (1 + self._random.uniform(-_JITTER, _JITTER))
-        )
-        pause_s = min(settings.open_max_s, pause_s)
+        growth = _GROWTH ** min(self._openings, _MAX_GROWTHS)
+        pause_s = min(settings.open_max_s, settings.open_s * growth * (1 + self._random.uniform(-_JITTER, _JITTER)))
         self._openings += 1
-        self._until_ns = now_ns + round(pause_s * _SECOND_NS)
-        self._lease_ns = self._trial_ns = 0
+        self._open_until_ns = now_ns + round(pause_s * _SECOND_NS)
+        self._lease_ns = self._probe_ns = 0
         self.closed = False
 
     def __repr__(self) -> str:
-        count = f"{self.bad + sum(self._bads)} bad, {self.good + sum(self._goods)} good"
-        return f"<Breaker {'closed' if self.closed else f'open, opened {self._openings} times'}: {count}>"
+        good, bad = self.successes + sum(self._successes_by_second), self.failures + sum(self._failures_by_second)
+        state = "closed" if self.closed else f"open, opened {self._openings} times"
+        return f"<Breaker {state}: {bad} bad, {good} good>"

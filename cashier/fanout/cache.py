@@ -1,7 +1,8 @@
-"""Cache: the answers of one source, for a while. A hit is a look-up in a dict: no coroutine, no task, no timer, nothing to decode.
+"""The cache of one source, with single-flight fetches and an optional second level (L2).
 
-On a miss one fetch serves all who ask meanwhile; a first-level miss asks the second level first, where there is one. What an answer may be
-used for, and how long, is decided in `freshness`; which are kept when there are too many, in `store`.
+A hit is a dict look-up: no coroutine, task, timer or decoding. On a miss one fetch serves all
+concurrent asks for the key: from the second level first, else by the guard. `ttl` decides how long
+an answer may be used and for what; `s3fifo` decides which answers stay when the store is full.
 """
 
 from __future__ import annotations
@@ -12,52 +13,64 @@ from random import Random
 from typing import Any
 
 from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
-from cashier.fanout.fetch import Fetch, key_of_text, text
 from cashier.fanout.guard import Guard
+from cashier.fanout.hedged_call import HedgedCall
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings, lifetime
+from cashier.source_errors import NotAsked, SourceError
 
 _MS_NS = 1_000_000
-# The longest that a look into the second level takes (`shared.client.ValkeySettings.get_ms`).
-_LOOK_MS = 20
-# What another worker has is newer than what we have where it is younger by more than this.
-_SKEW_NS = 100 * _MS_NS
+# The longest read of the second level (`l2.valkey_client.ValkeySettings.get_ms`).
+_L2_READ_MS = 20
+# Another worker's answer counts as newer only if it is younger by more than this: clocks differ a little.
+_CLOCK_SKEW_NS = 100 * _MS_NS
+_SEPARATOR = "/"
 
-# The texts that make a question's key, from what is known: one, or several as a tuple. Ids hold no "/".
+# The texts that make a request's key: one, or several as a tuple. Ids contain no "/".
 KeyOf = Callable[[Known], str | tuple[str, ...]]
 
 
+def key_text(key: Hashable) -> str:
+    """A key as operators and the second level write it: `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`."""
+    return _SEPARATOR.join(key) if isinstance(key, tuple) else str(key)
+
+
+def parse_key_text(text: str) -> Hashable:
+    parts = text.split(_SEPARATOR)
+    return text if len(parts) == 1 else tuple(parts)
+
+
 class CacheEntry:
-    """One answer. It is changed in place when a newer one comes, so that a hot entry keeps its place in the store."""
+    """One answer. A newer answer changes the entry in place, so a hot entry keeps its position in the store."""
 
-    __slots__ = ("_home", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used")
+    __slots__ = ("_entries", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used")
 
-    def __init__(self, home: dict[Hashable, CacheEntry], key: Hashable) -> None:
-        self._home = home
+    def __init__(self, entries: dict[Hashable, CacheEntry], key: Hashable) -> None:
+        self._entries = entries
         self.key = key
         self.used = False
         self.answer: Any = None
         self.born_ns = self.early_ns = self.fresh_ns = self.stale_ns = self.error_ns = 0
 
-    def trace(self) -> Hashable:
-        return id(self._home), self.key
+    def ghost_key(self) -> Hashable:
+        return id(self._entries), self.key
 
     def evicted(self) -> None:
-        del self._home[self.key]
+        del self._entries[self.key]
 
     def __repr__(self) -> str:
-        return f"<Entry {self.key!r}>"
+        return f"<CacheEntry {self.key!r}>"
 
 
 class Cache:
-    """The cache of one source, in front of its guard. `start` is what a scatter starts, `instead` what it falls back on.
+    """The cache of one source, in front of its guard. `start` is a `Start`, `fallback` a `Fallback`.
 
-    `hits`, `misses`, `joined` and `served_stale` count.
+    `hits`, `misses`, `joined` and `served_stale` count asks.
     """
 
     __slots__ = (
-        "_clock_ns", "_entries", "_fetches", "_guard", "_key_of", "_live", "_random", "_store", "hits", "joined", "misses", "second",
+        "_clock_ns", "_entries", "_fetches", "_guard", "_joinable", "_key_of", "_random", "_store", "hits", "joined", "l2", "misses",
         "served_stale", "settings",
     )  # fmt: skip
 
@@ -68,7 +81,7 @@ class Cache:
         settings: CacheSettings,
         store: S3FifoStore,
         *,
-        second: SecondLevel | None = None,
+        l2: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
     ) -> None:
@@ -76,12 +89,12 @@ class Cache:
         self._key_of = key_of
         self.settings = settings
         self._store = store
-        self.second = second
+        self.l2 = l2
         self._clock_ns = clock_ns
         self._random = random or Random()
         self._entries: dict[Hashable, CacheEntry] = {}
-        self._fetches: dict[Hashable, Fetch] = {}  # those that may be joined
-        self._live: set[Fetch] = set()  # those that may still bring an answer
+        self._joinable: dict[Hashable, Fetch] = {}
+        self._fetches: set[Fetch] = set()  # all that may still bring an answer
         self.hits = 0
         self.misses = 0
         self.joined = 0
@@ -101,17 +114,17 @@ class Cache:
             if self._serve_older(entry, known, call_headers, now_ns, done):
                 return None
         self.misses += 1
-        fetch = self._fetches.get(key)
-        if fetch is not None and fetch.promising:
+        fetch = self._joinable.get(key)
+        if fetch is not None and fetch.worth_joining:
             self.joined += 1
             return fetch.join(budget_ms, done)
         fetch = Fetch(self, key, known, call_headers)
         waiter = fetch.join(budget_ms, done)
-        fetch.begin()
+        fetch.start()
         return waiter
 
-    def instead(self, known: Known) -> tuple[Any, int] | None:
-        """See `Instead`: an answer that is old enough to need an excuse, and young enough to have one."""
+    def fallback(self, known: Known) -> tuple[Any, int] | None:
+        """See `Fallback`: an answer that is still within `error_s`."""
         entry = self._entries.get(self._key_of(known))
         if entry is None:
             return None
@@ -123,15 +136,15 @@ class Cache:
         return entry.answer, (now_ns - entry.born_ns) // _MS_NS
 
     def _serve_older(self, entry: CacheEntry, known: Known, call_headers: Any, now_ns: int, done: OnOutcome) -> bool:
-        """Where one may be served that is about to end, or has: serve it, and fetch a new one in the background.
+        """Serve an answer that is stale, or about to be, and refresh it in the background. False if it is too old.
 
-        While we ourselves have too much to do, what may serve on an error serves too, and nothing is fetched.
+        Under load, serve whatever is within `error_s` and fetch nothing.
         """
-        strained = self._guard.ladder.stale
-        if now_ns >= (entry.error_ns if strained else entry.stale_ns):
+        overloaded = self._guard.ladder.serve_stale
+        if now_ns >= (entry.error_ns if overloaded else entry.stale_ns):
             return False
-        if not strained and entry.key not in self._fetches:
-            Fetch(self, entry.key, known, call_headers).begin()
+        if not overloaded and entry.key not in self._joinable:
+            Fetch(self, entry.key, known, call_headers).start()
         entry.used = True
         fresh = now_ns < entry.fresh_ns
         if fresh:
@@ -141,35 +154,35 @@ class Cache:
         done(entry.answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, (now_ns - entry.born_ns) // _MS_NS)
         return True
 
-    # What fetches need
+    # Used by fetches
 
     def opened(self, fetch: Fetch) -> None:
-        self._fetches[fetch.key] = fetch
-        self._live.add(fetch)
+        self._joinable[fetch.key] = fetch
+        self._fetches.add(fetch)
 
-    def left(self, fetch: Fetch) -> None:
-        """Nobody waits for it: whoever asks now is better served by a call of their own."""
-        if self._fetches.get(fetch.key) is fetch:
-            del self._fetches[fetch.key]
+    def stop_joining(self, fetch: Fetch) -> None:
+        """Let no further ask join this fetch: a call of its own serves it better."""
+        if self._joinable.get(fetch.key) is fetch:
+            del self._joinable[fetch.key]
 
     def closed(self, fetch: Fetch) -> None:
-        self.left(fetch)
-        self._live.discard(fetch)
+        self.stop_joining(fetch)
+        self._fetches.discard(fetch)
 
-    def knows_as_young(self, fetch: Fetch, born_ns: int) -> bool:
-        """Whether the answer is there, from a call that began at `born_ns` or later; clocks of other machines differ a little."""
+    def has_as_young(self, fetch: Fetch, born_ns: int) -> bool:
+        """Whether the cache holds an answer about as young as one from a call that started at `born_ns`."""
         entry = self._entries.get(fetch.key)
-        return entry is not None and born_ns - entry.born_ns < _SKEW_NS
+        return entry is not None and born_ns - entry.born_ns < _CLOCK_SKEW_NS
 
-    def put(self, fetch: Fetch, answer: Any, born_ns: int, took_ns: int, *, none: bool) -> CacheEntry | None:
-        """Keep an answer, unless what it was asked about has changed meanwhile, or a younger one is there. None: it is not kept.
+    def put(self, fetch: Fetch, answer: Any, born_ns: int, took_ns: int, *, not_found: bool) -> CacheEntry | None:
+        """Store an answer, unless it was invalidated meanwhile or a younger one is present. None: not stored.
 
-        One that may not be kept still takes the place of an older one: what is known to be otherwise now serves nobody.
+        An uncacheable answer still evicts the older entry, which is now known to be stale.
         """
         entry = self._entries.get(fetch.key)
         if fetch.outdated or (entry is not None and entry.born_ns > born_ns):
             return None
-        until = lifetime(self.settings, born_ns, took_ns, none=none, random=self._random)
+        until = lifetime(self.settings, born_ns, took_ns, not_found=not_found, random=self._random)
         if until.error_ns <= self._clock_ns():
             if entry is not None:
                 del self._entries[fetch.key]
@@ -189,57 +202,205 @@ class Cache:
         )
         return entry
 
-    def call(self, fetch: Fetch, budget_ms: int, left_ms: int) -> Any:
-        return self._guard.call(fetch.known, fetch.call_headers, budget_ms, left_ms, fetch.heard, keep=True)
+    def call(self, fetch: Fetch, budget_ms: int, left_ms: int) -> HedgedCall | NotAsked:
+        return self._guard.call(fetch.known, fetch.call_headers, budget_ms, left_ms, fetch.on_answer, deliver_late=True)
 
     def now_ns(self) -> int:
         return self._clock_ns()
 
     @property
-    def call_ms(self) -> int:
-        """How long a call is waited for now."""
-        return self._guard.patience.timeout_ms
+    def call_timeout_ms(self) -> int:
+        """The current timeout of a call."""
+        return self._guard.adaptive_timeout.timeout_ms
 
     @property
     def timeout_ms(self) -> int:
-        """See `Pace`: a look into the second level comes before the call, and is not what the source's figures are about."""
-        patience = self._guard.patience
-        return patience.timeout_ms if self.second is None else min(patience.ceiling_ms, patience.timeout_ms + _LOOK_MS)
+        """See `CurrentTimeout`. A read of the second level comes before the call and needs time of its own."""
+        timeout = self._guard.adaptive_timeout
+        return timeout.timeout_ms if self.l2 is None else min(timeout.ceiling_ms, timeout.timeout_ms + _L2_READ_MS)
 
     @property
     def source(self) -> str:
         return self._guard.name
 
-    def read(self, kept: CachedAnswer, known: Known) -> Any:
-        """What the second level has kept, checked as if it had just come. A `SourceError` where it is of no use."""
-        return self._guard.upstream.read(kept.none, kept.body, known)
+    def parse_stored(self, stored: CachedAnswer, known: Known) -> Any:
+        """Parse what the second level returned, with all checks of a new answer. A `SourceError` if it is unusable."""
+        return self._guard.upstream.parse_stored(stored.not_found, stored.body, known)
 
     # Invalidation
 
     def drop(self, *, key: str | None = None, prefix: str | None = None) -> int:
-        """Forget the answer to one question, or to all whose key begins so; and whatever is on its way, which may be the old answer.
+        """Drop one key, all keys with a prefix, or everything. Fetches in progress for them are not stored.
 
-        `key` and `prefix` as in `text`. Returns how many answers were forgotten.
+        `key` and `prefix` as in `key_text`. Returns the number of dropped answers.
         """
         prefix = prefix or ""
         if key is not None:
-            keys: Iterable[Hashable] = (key_of_text(key),)
+            keys: Iterable[Hashable] = (parse_key_text(key),)
         elif prefix:
-            keys = [each for each in self._entries if text(each).startswith(prefix)]
+            keys = [cached for cached in self._entries if key_text(cached).startswith(prefix)]
         else:
             keys = tuple(self._entries)
-        found = [entry for each in keys if (entry := self._entries.pop(each, None)) is not None]
-        for entry in found:
+        dropped = [entry for dropped_key in keys if (entry := self._entries.pop(dropped_key, None)) is not None]
+        for entry in dropped:
             self._store.remove(entry)
-        for fetch in self._live:
-            written = text(fetch.key)
-            if written == key if key is not None else written.startswith(prefix):
+        for fetch in self._fetches:
+            text = key_text(fetch.key)
+            if text == key if key is not None else text.startswith(prefix):
                 fetch.outdated = True
-                self.left(fetch)
-        return len(found)
+                self.stop_joining(fetch)
+        return len(dropped)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return f"<Cache of {self.source}: {len(self)} answers, {len(self._live)} on their way, {self.hits} hits, {self.misses} misses>"
+        return (
+            f"<Cache of {self.source}: {len(self)} answers, {len(self._fetches)} fetches,"
+            f" {self.hits} hits, {self.misses} misses>"
+        )
+
+
+class FetchWaiter:
+    """One ask that waits for a fetch: a `PendingCall`."""
+
+    __slots__ = ("done", "fetch", "joined_ns")
+
+    def __init__(self, fetch: Fetch, done: OnOutcome, joined_ns: int) -> None:
+        self.fetch: Fetch | None = fetch
+        self.done = done
+        self.joined_ns = joined_ns
+
+    def abandon(self) -> None:
+        fetch, self.fetch = self.fetch, None
+        if fetch is not None:
+            fetch.leave(self)
+
+
+class Fetch:
+    """One request in progress, shared by all asks for its key.
+
+    A waiter that leaves does not disturb the others. When all have left, the call may run on as a
+    late call, and its answer still fills the cache. `outdated`: the key was invalidated meanwhile,
+    so the answer goes to the present waiters and is not stored.
+    """
+
+    __slots__ = (
+        "_cache",
+        "_pending",
+        "_reading_l2",
+        "_started_ns",
+        "_waiters",
+        "_wanted_until_ns",
+        "call_headers",
+        "key",
+        "known",
+        "outdated",
+    )  # fmt: skip
+
+    def __init__(self, cache: Cache, key: Hashable, known: Known, call_headers: Any) -> None:
+        self._cache = cache
+        self.key = key
+        self.known = known
+        self.call_headers = call_headers
+        self.outdated = False
+        self._started_ns = cache.now_ns()
+        self._waiters: dict[FetchWaiter, None] = {}
+        self._pending: PendingCall | None = None
+        self._wanted_until_ns = 0  # the latest moment until which a waiter waits
+        self._reading_l2 = False
+
+    @property
+    def worth_joining(self) -> bool:
+        """False for a fetch that is older than its timeout."""
+        return self._cache.now_ns() - self._started_ns < self._cache.call_timeout_ms * _MS_NS
+
+    def join(self, budget_ms: int, done: OnOutcome) -> FetchWaiter:
+        now_ns = self._cache.now_ns()
+        self._wanted_until_ns = max(self._wanted_until_ns, now_ns + budget_ms * _MS_NS)
+        waiter = FetchWaiter(self, done, now_ns)
+        self._waiters[waiter] = None
+        return waiter
+
+    def leave(self, waiter: FetchWaiter) -> None:
+        self._waiters.pop(waiter, None)  # absent during delivery
+        if self._waiters:
+            return
+        self._cache.stop_joining(self)
+        if self._reading_l2:  # no call that could run on
+            self._cache.closed(self)
+        if self._pending is not None:
+            self._pending.abandon()
+
+    def start(self) -> None:
+        cache = self._cache
+        cache.opened(self)
+        if cache.l2 is not None:
+            self._reading_l2 = True
+            self._pending = cache.l2.get(cache.source, key_text(self.key), self._on_stored)
+        else:
+            self._call()
+
+    def _call(self) -> None:
+        """Call the source with the full timeout, not the first waiter's: later waiters and the cache profit too."""
+        cache = self._cache
+        now_ns = self._started_ns = cache.now_ns()
+        budget_ms = cache.call_timeout_ms
+        try:
+            call = cache.call(
+                self, budget_ms, (self._wanted_until_ns - now_ns) // _MS_NS if self._waiters else budget_ms
+            )
+        except BaseException:
+            cache.closed(self)  # a bug in building the call: no ask may join a fetch that never ends
+            raise
+        if isinstance(call, SourceError):
+            self.on_answer(call)
+            return
+        if not self._waiters:
+            call.no_extra = True  # the retry budget is for calls that have waiters
+        self._pending = call
+
+    def _on_stored(self, stored: CachedAnswer | None) -> None:
+        """Deliver what the second level returned, if it is young enough; unless it is fresh, call the source too.
+
+        An answer past `stale_s` stays in the cache as the fallback.
+        """
+        self._pending = None
+        self._reading_l2 = False
+        cache = self._cache
+        answer = None if stored is None else cache.parse_stored(stored, self.known)
+        if stored is not None and not isinstance(answer, SourceError):
+            now_ns = cache.now_ns()
+            born_ns = now_ns - stored.age_ms * _MS_NS
+            present = cache.has_as_young(self, born_ns)
+            entry = None if present else cache.put(self, answer, born_ns, 0, not_found=stored.not_found)
+            if entry is not None and now_ns < entry.stale_ns:
+                fresh = now_ns < entry.fresh_ns
+                if fresh:
+                    cache.closed(self)
+                self._deliver(answer, SourceStatus.CACHED if fresh else SourceStatus.STALE, stored.age_ms)
+                if fresh:
+                    return
+        self._call()
+
+    def on_answer(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        cache = self._cache
+        self._pending = None
+        cache.closed(self)
+        if not isinstance(outcome, SourceError):
+            now_ns = cache.now_ns()
+            entry = cache.put(self, outcome, self._started_ns, now_ns - self._started_ns, not_found=not_found)
+            if entry is not None and body is not None and cache.l2 is not None:
+                age_ms = (now_ns - self._started_ns) // _MS_NS
+                ttl_s = cache.settings.negative_s if not_found else cache.settings.longest_s
+                cache.l2.put(cache.source, key_text(self.key), CachedAnswer(not_found, body, age_ms), ttl_s)
+        self._deliver(outcome, SourceStatus.FRESH)
+
+    def _deliver(self, outcome: Any, status: SourceStatus, age_ms: int | None = None) -> None:
+        """Call all waiters. Without `age_ms`, the age is the time by which the call started before the waiter joined."""
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            if waiter.fetch is not None:  # an earlier waiter's callback may have abandoned this one
+                waiter.fetch = None
+                older_ms = max(0, waiter.joined_ns - self._started_ns) // _MS_NS
+                waiter.done(outcome, status, older_ms if age_ms is None else age_ms)

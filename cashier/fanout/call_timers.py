@@ -1,7 +1,8 @@
-"""Watch: what is to happen to calls that take long, by one timer for all calls of a source.
+"""The marks that slow calls pass, watched by one timer for all calls of a source.
 
-Every call passes three marks, each the same time after its start for all of them, so three queues in order of start are enough: the hedge,
-the moment from which it counts as slow, and the end of what runs on unawaited. Calls that end sooner are dropped when their turn comes.
+Each call has three marks at the same distance from its start: the hedge, the moment at which it
+counts as slow, and the end of a late call. Three queues in order of start are therefore enough.
+Calls that end earlier leave a queue when they reach its head.
 """
 
 from __future__ import annotations
@@ -18,34 +19,36 @@ if TYPE_CHECKING:
     from cashier.fanout.hedged_call import HedgedCall
 
 _MS_NS = 1_000_000
-# Beyond so many times the ceiling nothing is waited for, however useful it would be.
+# A late call ends at this multiple of the ceiling.
 _LATE_FACTOR = 2
 
 
 class CallTimers:
-    """`late` counts the flights that run on unawaited."""
+    """`late_calls`: calls in progress that nobody awaits."""
 
-    __slots__ = ("_due_ns", "_guard", "_hedged", "_loop", "_new", "_slow", "_stalled", "_timer", "late")
+    __slots__ = (
+        "_due_ns", "_guard", "_loop", "_past_hedge", "_past_slow", "_timer", "_waited_for_stall", "_young", "late_calls",
+    )  # fmt: skip
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._new: deque[HedgedCall] = deque()
-        self._hedged: deque[HedgedCall] = deque()
-        self._slow: deque[HedgedCall] = deque()
+        self._young: deque[HedgedCall] = deque()
+        self._past_hedge: deque[HedgedCall] = deque()
+        self._past_slow: deque[HedgedCall] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = NEVER_NS
-        self._stalled = False
+        self._waited_for_stall = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.late = 0
+        self.late_calls = 0
 
-    def over(self, flight: HedgedCall) -> None:
-        """Watch over one that departs. Those before it that have ended are let go of: a mark may be far off."""
-        new = self._new
-        while new and new[0].over:
-            new.popleft()
-        new.append(flight)
-        if len(new) == 1:
-            self._arm(flight.began_ns)
+    def watch(self, call: HedgedCall) -> None:
+        """Watch a new call, and drop ended calls before it: their marks may be far off."""
+        young = self._young
+        while young and young[0].ended:
+            young.popleft()
+        young.append(call)
+        if len(young) == 1:
+            self._arm(call.started_ns)
 
     def _arm(self, now_ns: int) -> None:
         due_ns = min(self._hedge_due_ns(), self._slow_due_ns(), self._late_due_ns())
@@ -53,72 +56,73 @@ class CallTimers:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # Whole milliseconds, rounded up: uvloop rounds to them, and what fires too early would only be armed again.
+        # Whole milliseconds, rounded up: uvloop rounds to them, and an early timer would only be armed again.
         left_ms = max(1, -((now_ns - due_ns) // _MS_NS))
-        self._timer = self._running_loop().call_later(left_ms / 1000, self._tick)
+        self._timer = self._running_loop().call_later(left_ms / 1000, self._on_timer)
         self._due_ns = due_ns
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """Looked up once: before Python 3.12 every look asks the kernel for the process's id."""
+        """Looked up once: before Python 3.12 each look-up asks the kernel for the process id."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
 
     def _hedge_due_ns(self) -> int:
-        if not self._new:
+        if not self._young:
             return NEVER_NS
-        flight = self._new[0]
-        return flight.began_ns + min(self._guard.hedge.after_ns, flight.place.slow_ns)
+        call = self._young[0]
+        return call.started_ns + min(self._guard.hedge.delay_ns, call.endpoint.slow_ns)
 
     def _slow_due_ns(self) -> int:
-        return self._hedged[0].began_ns + self._hedged[0].place.slow_ns if self._hedged else NEVER_NS
+        return self._past_hedge[0].started_ns + self._past_hedge[0].endpoint.slow_ns if self._past_hedge else NEVER_NS
 
     def _late_due_ns(self) -> int:
-        return self._slow[0].began_ns + _LATE_FACTOR * self._guard.ceiling_ns if self._slow else NEVER_NS
+        return self._past_slow[0].started_ns + _LATE_FACTOR * self._guard.ceiling_ns if self._past_slow else NEVER_NS
 
-    def _tick(self) -> None:
+    def _on_timer(self) -> None:
         due_ns = self._due_ns
         self._timer = None
         self._due_ns = NEVER_NS
         now_ns = self._guard.clock_ns()
-        if not self._stalled and stalled(due_ns, now_ns):
-            self._stalled = True
-            self._timer = self._running_loop().call_later(TURN_S, self._tick)
+        if not self._waited_for_stall and stalled(due_ns, now_ns):
+            self._waited_for_stall = True
+            self._timer = self._running_loop().call_later(TURN_S, self._on_timer)
             self._due_ns = now_ns
             return
-        self._stalled = False
+        self._waited_for_stall = False
         try:
             self._pass_marks(now_ns)
-        finally:  # a bug in one call must not leave all others unwatched for ever
+        finally:  # a bug in one call must not leave all others unwatched
             self._arm(now_ns)
 
     def _pass_marks(self, now_ns: int) -> None:
         guard = self._guard
-        while self._new and (self._new[0].over or self._hedge_due_ns() <= now_ns):
-            flight = self._new.popleft()
-            if not flight.over:
-                self._hedged.append(flight)
-                if guard.hedge.after_ns != NEVER_NS:
-                    flight.hedge(now_ns)
-        while self._hedged and (self._hedged[0].over or self._slow_due_ns() <= now_ns):
-            flight = self._hedged.popleft()
-            if not flight.over:
-                self._slow.append(flight)
-                flight.drag(now_ns, lost=now_ns - flight.began_ns >= guard.ceiling_ns)
-        while self._slow and (self._slow[0].over or self._late_due_ns() <= now_ns):
-            flight = self._slow.popleft()
-            if not flight.over:
-                flight.cut_off()
+        while self._young and (self._young[0].ended or self._hedge_due_ns() <= now_ns):
+            call = self._young.popleft()
+            if not call.ended:
+                self._past_hedge.append(call)
+                if guard.hedge.delay_ns != NEVER_NS:
+                    call.hedge(now_ns)
+        while self._past_hedge and (self._past_hedge[0].ended or self._slow_due_ns() <= now_ns):
+            call = self._past_hedge.popleft()
+            if not call.ended:
+                self._past_slow.append(call)
+                call.count_as_slow(now_ns, overload=now_ns - call.started_ns >= guard.ceiling_ns)
+        while self._past_slow and (self._past_slow[0].ended or self._late_due_ns() <= now_ns):
+            call = self._past_slow.popleft()
+            if not call.ended:
+                call.cancel_attempts()
 
     def close(self) -> None:
-        """End all of them, at once."""
+        """Cancel all calls now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._due_ns = NEVER_NS
-        for queue in (self._new, self._hedged, self._slow):
+        for queue in (self._young, self._past_hedge, self._past_slow):
             while queue:
-                queue.popleft().cut_off()
+                queue.popleft().cancel_attempts()
 
     def __repr__(self) -> str:
-        return f"<Watch over {len(self._new)} + {len(self._hedged)} + {len(self._slow)} calls, {self.late} late>"
+        watched = f"{len(self._young)} + {len(self._past_hedge)} + {len(self._past_slow)}"
+        return f"<CallTimers of {watched} calls, {self.late_calls} late>"

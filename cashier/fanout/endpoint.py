@@ -1,7 +1,7 @@
-"""Place: one address of a source, and what is known of it: how many calls it has, whether it fails, how fast it is beside its siblings.
+"""One address of a source and its health: concurrent calls, failures, latency compared with its siblings.
 
-The breaker and the limiter of a source are those of its places: it is left alone when all of them are, so that one sick replica is left
-out while its siblings serve.
+Breaker and limiter are per address: one sick replica is left out while its siblings serve, and the
+source as a whole is left out when all of its addresses are.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from cashier.fanout.breaker import Breaker, BreakerSettings
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import Limiter, LimiterSettings
 
-# A replica is slow when it takes three times as long as its siblings usually do, and five milliseconds longer: below that, leaving it out
-# would cost more than it saves.
+# A replica is slow at three times the usual latency of its siblings and at least 5 ms more: below that, leaving it
+# out costs more than it saves.
 _SLOW_FACTOR = 3
 _SLOW_MARGIN_NS = 5_000_000
-_SETTLES = 16
+# Weight of one call in the mean latency: 1/16.
+_SMOOTHING = 16
 
 
 class Endpoint:
-    """`in_flight` counts calls under way. `slow_ns`: a call that takes so long counts against it."""
+    """`in_flight`: calls in progress. `slow_ns`: a call of this duration counts against the address."""
 
     __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
 
@@ -35,76 +36,78 @@ class Endpoint:
         self.breaker = Breaker(breaker, random)
         self.limiter = Limiter(limiter)
 
-    def answered(self, began_ns: int, now_ns: int, *, slow: bool) -> None:
-        """A call that began then, and is under way no more, was answered. `slow`: that has been counted already."""
-        took_ns = now_ns - began_ns
-        self.latency_ns += (took_ns - self.latency_ns) // _SETTLES if self.latency_ns else took_ns
-        if slow:
+    def record_answer(self, started_ns: int, now_ns: int, *, counted: bool) -> None:
+        """Record an answered call that is no longer in flight. `counted`: it counted as slow already."""
+        took_ns = now_ns - started_ns
+        self.latency_ns += (took_ns - self.latency_ns) // _SMOOTHING if self.latency_ns else took_ns
+        if counted:
             return
         breaker = self.breaker
         if took_ns >= self.slow_ns:
-            breaker.failed(began_ns, now_ns)
+            breaker.record_failure(started_ns, now_ns)
         elif breaker.closed:
-            breaker.good += 1
-        elif breaker.worked(began_ns, now_ns):
+            breaker.successes += 1
+        elif breaker.record_success(started_ns, now_ns):
             self.limiter.restart()
         limiter = self.limiter
         if (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()
 
-    def failed(self, began_ns: int, now_ns: int, *, slow: bool, lost: bool) -> None:
-        """A call that began then failed, or takes longer than it should. `slow`: that has been counted already.
+    def record_failure(self, started_ns: int, now_ns: int, *, counted: bool, overload: bool) -> None:
+        """Record a call that failed or is slow. `counted`: it counted as slow already.
 
-        `lost`: it is a sign of too much load, and not merely slow. While the place is left alone, a trial's loss is none.
+        `overload`: the failure shows too much load, not mere slowness. A failed probe does not: the
+        limit stays as it is while the breaker is open.
         """
-        if lost and self.breaker.closed:
-            self.limiter.lost(began_ns, now_ns)
-        if not slow:
-            self.breaker.failed(began_ns, now_ns)
+        if overload and self.breaker.closed:
+            self.limiter.shrink(started_ns, now_ns)
+        if not counted:
+            self.breaker.record_failure(started_ns, now_ns)
 
     def __repr__(self) -> str:
         return f"<{self.name}: {self.in_flight} in flight, {self.breaker!r}, {self.limiter!r}>"
 
 
-def admitting(places: Sequence[Endpoint], now_ns: int, lease_ns: int) -> tuple[int, bool]:
-    """Which of several places to avoid, a bit each, and whether any of those left out is merely full.
+def unavailable(endpoints: Sequence[Endpoint], now_ns: int, lease_ns: int) -> tuple[int, bool]:
+    """Return the endpoints to avoid, one bit each, and whether one of them is merely at its limit.
 
-    A place whose trial is due gets the call alone: a trial that goes elsewhere proves nothing.
+    An endpoint whose probe is due gets this call alone: a probe sent elsewhere proves nothing.
     """
     avoid = 0
-    full = False
-    for index, place in enumerate(places):
-        if not place.breaker.closed:
-            if place.breaker.admits(now_ns, lease_ns):
-                return ((1 << len(places)) - 1) & ~(1 << index), False
+    at_limit = False
+    for index, endpoint in enumerate(endpoints):
+        if not endpoint.breaker.closed:
+            if endpoint.breaker.admits(now_ns, lease_ns):
+                return ((1 << len(endpoints)) - 1) & ~(1 << index), False
             avoid |= 1 << index
-        elif place.in_flight >= place.limiter.limit:
+        elif endpoint.in_flight >= endpoint.limiter.limit:
             avoid |= 1 << index
-            full = True
-    return avoid, full
+            at_limit = True
+    return avoid, at_limit
 
 
-def elsewhere(places: Sequence[Endpoint], first: Endpoint) -> int | None:
-    """Which places a second call should avoid, a bit each: the first one's, and those that are sick or full. None: it may not be made.
+def avoid_for_second_call(endpoints: Sequence[Endpoint], first: Endpoint) -> int | None:
+    """Return the endpoints that a second call must avoid, one bit each; None if it may not be made.
 
-    Where there is only one place, it goes there on another connection.
+    These are the first call's, and those that are open or at their limit. A sole endpoint may get
+    both calls, on different connections.
     """
     avoid = 0
-    for index, place in enumerate(places):
-        sick = not place.breaker.closed or place.in_flight >= place.limiter.limit
-        if sick or (place is first and len(places) > 1):
+    for index, endpoint in enumerate(endpoints):
+        sick = not endpoint.breaker.closed or endpoint.in_flight >= endpoint.limiter.limit
+        if sick or (endpoint is first and len(endpoints) > 1):
             avoid |= 1 << index
-    return None if avoid == (1 << len(places)) - 1 else avoid
+    return None if avoid == (1 << len(endpoints)) - 1 else avoid
 
 
-def mark_slow(places: Sequence[Endpoint], ceiling_ns: int) -> None:
-    """What is slow for each place: the ceiling, or what it is beside its siblings.
+def update_slow_marks(endpoints: Sequence[Endpoint], ceiling_ns: int) -> None:
+    """Set each `slow_ns`: the ceiling, or less if the siblings are much faster.
 
-    Beside the middle one, the faster of two: one that happens to be quick must not make all the others slow.
+    The reference is the median latency, of two the faster: one quick endpoint must not make all others slow.
     """
-    known = sorted(place.latency_ns for place in places if place.latency_ns and place.breaker.closed)
-    usual_ns = known[(len(known) - 1) // 2] if known and len(places) > 1 else NEVER_NS
-    for place in places:
-        place.slow_ns = ceiling_ns
+    latencies = sorted(endpoint.latency_ns for endpoint in endpoints if endpoint.latency_ns and endpoint.breaker.closed)
+    usual_ns = latencies[(len(latencies) - 1) // 2] if latencies and len(endpoints) > 1 else NEVER_NS
+    for endpoint in endpoints:
+        endpoint.slow_ns = ceiling_ns
         if usual_ns != NEVER_NS:
-            place.slow_ns = min(ceiling_ns, max(_SLOW_FACTOR * usual_ns, usual_ns + _SLOW_MARGIN_NS))
+            endpoint.slow_ns = min(ceiling_ns, max(_SLOW_FACTOR * usual_ns, usual_ns + _SLOW_MARGIN_NS))

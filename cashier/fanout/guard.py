@@ -1,7 +1,8 @@
-"""Guard: what stands between a consultation and one source. Whether a call is made at all, and what is learned from those that were.
+"""The guard of one source: decides whether a call is made, and learns from the calls that were.
 
-Outermost first: enough time left for an answer (p10), our own load (ladder), the source's health (breaker) and its load (limiter), then
-the call itself with its hedge or retry (`flight`), all fed by one sketch. No timer per call: one for the source, kept by `watch`.
+Outermost first: the deadline check (p10), load shedding (ladder), the source's health (breaker) and
+capacity (limiter), then the call with its hedge or retry (`hedged_call`). One latency histogram
+feeds them all. No timer per call: `call_timers` keeps one per source.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from cashier.fanout.adaptive_timeout import SHARE, AdaptiveTimeout
+from cashier.fanout.adaptive_timeout import QUANTILE, AdaptiveTimeout
 from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.call_timers import CallTimers
-from cashier.fanout.endpoint import Endpoint, admitting, mark_slow
+from cashier.fanout.endpoint import Endpoint, unavailable, update_slow_marks
 from cashier.fanout.hedge import Hedge, HedgeSettings
 from cashier.fanout.hedged_call import HedgedCall
 from cashier.fanout.latency_histogram import NEVER_NS, LatencyHistogram
@@ -29,17 +30,17 @@ from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
 
 _MS_NS = 1_000_000
 _LEARN_NS = 1_000_000_000
-# Longer than anybody waits.
+# Passes every deadline check.
 NEVER_MS = 10**9
-_ENOUGH = 100
-_SKIPPED = Skipped("too little time was left")
-_OPEN = BreakerOpen("its breaker is open")
-_FULL = Shed("it has as many calls as it bears")
-_DIMMED = Shed("left out to save our own time")
+_MIN_CALLS = 100
+_SKIPPED = Skipped("too little time left for an answer")
+_BREAKER_OPEN = BreakerOpen("the breaker is open")
+_AT_LIMIT = Shed("the concurrency limit is reached")
+_DIMMED = Shed("left out under our own load")
 
 
 class Mechanisms(Struct, frozen=True):
-    """What guards a source; None or False turns one off. `extra_bps`: how many calls more hedges and retries may make together."""
+    """The mechanisms of a source; None or False turns one off. `extra_bps`: the budget of hedges and retries together."""
 
     hedge: HedgeSettings | None = HedgeSettings()
     retry: bool = True
@@ -51,31 +52,57 @@ class Mechanisms(Struct, frozen=True):
 
 
 class GuardCounts(Struct):
-    """What a guard has done since it was made. Plain integers, read by whoever wants to know."""
+    """What a guard has done since it was created.
 
-    first: int = 0
+    Calls made: `first_calls`, `hedges`, `retries`. Of these, `hedges_won` answered before the first
+    call, `late_calls` ran on without a waiter and `late_answers` of them filled the cache.
+    Calls not made: `skipped` for lack of time, `breaker_open`, `at_limit`, and `dimmed` under load.
+    """
+
+    first_calls: int = 0
     hedges: int = 0
     hedges_won: int = 0
     retries: int = 0
-    late: int = 0
-    harvested: int = 0
+    late_calls: int = 0
+    late_answers: int = 0
     skipped: int = 0
-    broken_off: int = 0
-    full: int = 0
+    breaker_open: int = 0
+    at_limit: int = 0
     dimmed: int = 0
 
 
 class Guard:
-    """One source with its mechanisms. `ceiling_ms`: the longest that it is waited for; `patience` says how long now.
+    """One source with its mechanisms. Belongs to one event loop.
 
-    Of a REQUIRED source nothing is given up before its ceiling: without it there is no answer at all. ENRICHING ones are the first to be
-    left out when we ourselves have too much to do. Belongs to one event loop.
+    `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
+    keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
+    first to be left out under load.
     """
 
     __slots__ = (
-        "_asked_ns", "_dimmable", "_everywhere", "_learn_ns", "_learned_first", "_learning", "_least_ns", "_sole", "budget", "ceiling_ns",
-        "clock_ns", "counts", "hedge", "ladder", "mechanisms", "name", "patience", "places", "several", "sketch", "upstream", "watch",
-    )  # fmt: skip
+        "_all_addresses",
+        "_first_calls_learned",
+        "_last_call_ns",
+        "_learning",
+        "_min_left_ns",
+        "_next_learn_ns",
+        "_optional",
+        "_sole_endpoint",
+        "adaptive_timeout",
+        "ceiling_ns",
+        "clock_ns",
+        "counts",
+        "endpoints",
+        "hedge",
+        "ladder",
+        "latencies",
+        "mechanisms",
+        "multi_address",
+        "name",
+        "retry_budget",
+        "timers",
+        "upstream",
+    )
 
     def __init__(
         self,
@@ -94,41 +121,42 @@ class Guard:
         self.upstream = upstream
         self.mechanisms = mechanisms
         self.ladder = ladder
-        self._dimmable = importance is Importance.ENRICHING
+        self._optional = importance is Importance.ENRICHING
         self._learning = importance is not Importance.REQUIRED
         self.clock_ns = clock_ns
         self.ceiling_ns = ceiling_ms * _MS_NS
-        self.patience = AdaptiveTimeout(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
+        self.adaptive_timeout = AdaptiveTimeout(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
         self.hedge = Hedge(mechanisms.hedge)
-        self.budget = RetryBudget(mechanisms.extra_bps)
-        self.sketch = LatencyHistogram()
+        self.retry_budget = RetryBudget(mechanisms.extra_bps)
+        self.latencies = LatencyHistogram()
         self.counts = GuardCounts()
-        self.places = tuple(
-            Endpoint(each, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random) for each in upstream.places
+        self.endpoints = tuple(
+            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random)
+            for address in upstream.addresses
         )
-        self.watch = CallTimers(self)
-        self._sole = self.places[0] if len(self.places) == 1 else None
-        self.several = len(self.places) > 1
-        self._everywhere = (1 << len(self.places)) - 1
-        self._least_ns = 0  # less time left than this, and it is not asked
-        self._asked_ns = 0
-        self._learned_first = 0  # so many first calls had been made at the last lesson
+        self.timers = CallTimers(self)
+        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
+        self.multi_address = len(self.endpoints) > 1
+        self._all_addresses = (1 << len(self.endpoints)) - 1
+        self._min_left_ns = 0  # with less time left, no call is made
+        self._last_call_ns = 0
+        self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
         self.learn(clock_ns())
 
     def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-        """See `Start`. An answer after its asker has gone is learned from, and heard by nobody."""
-        refusal = self.call(known, call_headers, budget_ms, budget_ms, done, keep=False)
-        if isinstance(refusal, HedgedCall):
-            return refusal
-        done(refusal)
+        """See `Start`. An answer after `abandon` updates the statistics and goes nowhere."""
+        call = self.call(known, call_headers, budget_ms, budget_ms, done, deliver_late=False)
+        if isinstance(call, HedgedCall):
+            return call
+        done(call)
         return None
 
     def start_unsheddable(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
-        """As `start`, but never left out to save our own time, or for lack of time: somebody pays on what it says."""
-        refusal = self.call(known, call_headers, budget_ms, NEVER_MS, done, keep=False, dims=False)
-        if isinstance(refusal, HedgedCall):
-            return refusal
-        done(refusal)
+        """As `start`, without load shedding and deadline check: a payment depends on the answer."""
+        call = self.call(known, call_headers, budget_ms, NEVER_MS, done, deliver_late=False, sheddable=False)
+        if isinstance(call, HedgedCall):
+            return call
+        done(call)
         return None
 
     def call(
@@ -137,87 +165,94 @@ class Guard:
         call_headers: Any,
         budget_ms: int,
         left_ms: int,
-        heard: OnAnswer | OnOutcome,
+        on_answer: OnAnswer | OnOutcome,
         *,
-        keep: bool,
-        dims: bool = True,
+        deliver_late: bool,
+        sheddable: bool = True,
     ) -> HedgedCall | NotAsked:
-        """Make the call, or say why it is not made. `dims`: it may be left out to save our own time.
+        """Make the call, or return the reason why not. `sheddable`: the call may be left out under load.
 
-        `left_ms`: how long the asker waits. `budget_ms`: how long an answer is of use, and what the upstream is told. With `keep` an
-        abandoned flight still tells `heard`, exactly once, whatever becomes of it; without, `heard` is a `OnOutcome` and hears only what it
-        waits for.
+        `left_ms`: how long the caller waits. `budget_ms`: how long an answer is useful; sent to the
+        upstream. With `deliver_late`, `on_answer` is called exactly once, also after `abandon`;
+        without, it is an `OnOutcome` and not called after `abandon`.
         """
         now_ns = self.clock_ns()
-        if now_ns >= self._learn_ns:
+        if now_ns >= self._next_learn_ns:
             self.learn(now_ns)
-        # Where all are in a hurry one call a second is made all the same: nobody else would find out that it has become faster.
-        if left_ms * _MS_NS < self._least_ns and now_ns - self._asked_ns < _LEARN_NS:
+        # One call a second is made even if all callers lack time: only a call can show that the source has become faster.
+        if left_ms * _MS_NS < self._min_left_ns and now_ns - self._last_call_ns < _LEARN_NS:
             self.counts.skipped += 1
             return _SKIPPED
-        if self._dimmable and dims and self.ladder.dims():
+        if self._optional and sheddable and self.ladder.dims_call():
             self.counts.dimmed += 1
             return _DIMMED
         avoid = 0
-        place = self._sole
-        if place is None:
-            avoid, full = admitting(self.places, now_ns, 2 * self.ceiling_ns)
-            if avoid == self._everywhere:
-                return self._refused(full=full)
-        elif place.breaker.closed:
-            if place.in_flight >= place.limiter.limit:
-                return self._refused(full=True)
-        elif not place.breaker.admits(now_ns, 2 * self.ceiling_ns):
-            return self._refused(full=False)
-        self._asked_ns = now_ns
-        self.counts.first += 1
-        self.budget.first += 1
-        flight = HedgedCall(self, known, call_headers, budget_ms, heard, now_ns, keep=keep)
-        flight.send(flight, budget_ms, avoid)
-        self.watch.over(flight)
-        return flight
+        endpoint = self._sole_endpoint
+        if endpoint is None:
+            avoid, at_limit = unavailable(self.endpoints, now_ns, 2 * self.ceiling_ns)
+            if avoid == self._all_addresses:
+                return self._refused(at_limit=at_limit)
+        elif endpoint.breaker.closed:
+            if endpoint.in_flight >= endpoint.limiter.limit:
+                return self._refused(at_limit=True)
+        elif not endpoint.breaker.admits(now_ns, 2 * self.ceiling_ns):
+            return self._refused(at_limit=False)
+        self._last_call_ns = now_ns
+        self.counts.first_calls += 1
+        self.retry_budget.first_calls += 1
+        call = HedgedCall(self, known, call_headers, budget_ms, on_answer, now_ns, deliver_late=deliver_late)
+        call.send(call, budget_ms, avoid)
+        self.timers.watch(call)
+        return call
 
     def learn(self, now_ns: int) -> None:
-        """Once a second: from what the sketch and the counts say to the figures that calls are made by."""
-        self._learn_ns = now_ns + _LEARN_NS
-        calls, self._learned_first = self.counts.first - self._learned_first, self.counts.first
-        self.budget.roll(now_ns)
-        for place in self.places:
-            place.breaker.roll(now_ns)
-        mark_slow(self.places, self.ceiling_ns)
-        count, (p10_ns, p50_ns, hedge_ns, patience_ns) = self.sketch.quantiles(
-            (0.1, 0.5, self.hedge.share, SHARE), now_ns
+        """Update the mechanisms from the histogram and the counts, once a second."""
+        self._next_learn_ns = now_ns + _LEARN_NS
+        calls = self.counts.first_calls - self._first_calls_learned
+        self._first_calls_learned = self.counts.first_calls
+        self.retry_budget.roll(now_ns)
+        for endpoint in self.endpoints:
+            endpoint.breaker.roll(now_ns)
+        update_slow_marks(self.endpoints, self.ceiling_ns)
+        count, (p10_ns, p50_ns, hedge_ns, timeout_ns) = self.latencies.quantiles(
+            (0.1, 0.5, self.hedge.quantile, QUANTILE), now_ns
         )
-        room = any(place.breaker.closed and place.in_flight < place.limiter.limit for place in self.places)
+        room = any(
+            endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in self.endpoints
+        )
         self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
-        self.patience.learn(count, patience_ns, calls)
-        # One that takes longer than anybody waits is the breaker's business: its trials find out when it has become better. Nobody would
-        # if it were not asked because of what it once took.
-        self._least_ns = p10_ns if count >= _ENOUGH and p10_ns <= self.patience.timeout_ms * _MS_NS else 0
+        self.adaptive_timeout.learn(count, timeout_ns, calls)
+        # A source slower than every timeout is left to the breaker: its probes notice the recovery, while a source that is
+        # skipped for its past latency would never be called again.
+        slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
+        self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
 
     def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
-        """Other numbers from now on. What was learned stays; what is under way keeps what it began with."""
+        """Apply other settings. Learned state stays; calls in progress keep the settings they started with."""
         self.mechanisms = mechanisms
         self.ceiling_ns = ceiling_ms * _MS_NS
-        self.patience.reconfigure(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
+        self.adaptive_timeout.reconfigure(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
         self.hedge.settings = mechanisms.hedge
-        self.budget.share_bps = mechanisms.extra_bps
-        for place in self.places:
-            place.breaker.reconfigure(mechanisms.breaker)
-            place.limiter.reconfigure(mechanisms.limiter)
+        self.retry_budget.share_bps = mechanisms.extra_bps
+        for endpoint in self.endpoints:
+            endpoint.breaker.reconfigure(mechanisms.breaker)
+            endpoint.limiter.reconfigure(mechanisms.limiter)
         self.learn(self.clock_ns())
 
     def close(self) -> None:
-        """End what is under way, whether or not somebody waits for it. No call is made any more: there is never time enough for one."""
-        self._least_ns = self._learn_ns = self._asked_ns = NEVER_NS
-        self.watch.close()
+        """Cancel all calls in progress. Later calls are skipped: they never have enough time."""
+        self._min_left_ns = self._next_learn_ns = self._last_call_ns = NEVER_NS
+        self.timers.close()
 
-    def _refused(self, *, full: bool) -> NotAsked:
-        if full:
-            self.counts.full += 1
-            return _FULL
-        self.counts.broken_off += 1
-        return _OPEN
+    def _refused(self, *, at_limit: bool) -> NotAsked:
+        if at_limit:
+            self.counts.at_limit += 1
+            return _AT_LIMIT
+        self.counts.breaker_open += 1
+        return _BREAKER_OPEN
 
     def __repr__(self) -> str:
-        return f"<Guard of {self.name}: {self.patience!r}, {self.hedge!r}, {self.budget!r}, {', '.join(map(repr, self.places))}>"
+        return (
+            f"<Guard of {self.name}: {self.adaptive_timeout!r}, {self.hedge!r}, {self.retry_budget!r},"
+            f" {', '.join(map(repr, self.endpoints))}>"
+        )

@@ -1,7 +1,8 @@
-"""Flight: one question on its way to a source, by one leg or, where that is slow or has failed, by a second one beside it.
+"""A guarded call in progress: a first attempt and, if that is slow or has failed, a second one.
 
-Whoever comes first answers. What is under way when nobody waits any more runs on for a bounded while: its answer warms a cache, its
-latency trains the sketch, its connection goes back to its pool, and cutting it would cost a reconnect just when the source is sick.
+The first answer wins. An attempt that nobody awaits any more runs on for a bounded time as a late
+call: its answer fills the cache, its latency trains the histogram, and its connection returns to the
+pool. Cancelling it would cost a reconnect just when the source is sick.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from cashier.fanout.ask import Known, OnOutcome
-from cashier.fanout.endpoint import Endpoint, elsewhere
+from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.upstream import OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
 
@@ -18,99 +19,102 @@ if TYPE_CHECKING:
     from cashier.fanout.guard import Guard
 
 _MS_NS = 1_000_000
-# So many calls of a source may run on unawaited.
-MOST_LATE = 32
-_GIVEN_UP = Unreachable("no answer in twice its time")
+# The largest number of late calls per source.
+MAX_LATE_CALLS = 32
+_CANCELLED = Unreachable("no answer within twice the timeout")
 
 
 class CallAttempt(ABC):
-    """One leg of a flight: where it went and when. `slow`: that has been counted against its place already."""
+    """One attempt of a hedged call: its endpoint and start. `counted`: it counted against its endpoint as slow."""
 
-    __slots__ = ("began_ns", "leg", "place", "slow")
+    __slots__ = ("call", "counted", "endpoint", "started_ns")
 
-    place: Endpoint
+    endpoint: Endpoint
 
-    def __init__(self, began_ns: int) -> None:
-        self.began_ns = began_ns
-        self.leg: UpstreamCall | None = None
-        self.slow = False
+    def __init__(self, started_ns: int) -> None:
+        self.started_ns = started_ns
+        self.call: UpstreamCall | None = None
+        self.counted = False
 
     @property
     @abstractmethod
-    def flight(self) -> HedgedCall:
-        """Whose leg it is."""
+    def hedged_call(self) -> HedgedCall:
+        """The call that this attempt is part of."""
 
-    def heard(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
-        """Where the upstream's outcome goes."""
-        flight = self.flight
-        guard = flight.guard
-        if guard.several:
-            self.follow()
-        self.place.in_flight -= 1
-        self.leg = None
+    def on_answer(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        """Receive the upstream's outcome."""
+        hedged_call = self.hedged_call
+        guard = hedged_call.guard
+        if guard.multi_address:
+            self.update_endpoint()
+        self.endpoint.in_flight -= 1
+        self.call = None
         now_ns = guard.clock_ns()
         if isinstance(outcome, SourceError):
-            if not isinstance(outcome, NotAsked):  # it has not heard of us, so it has not failed
-                self.place.failed(self.began_ns, now_ns, slow=self.slow, lost=isinstance(outcome, Overloaded))
-            flight.failed(self, outcome, now_ns)
+            if not isinstance(outcome, NotAsked):  # the request never reached the endpoint, so that did not fail
+                overload = isinstance(outcome, Overloaded)
+                self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+            hedged_call.attempt_failed(self, outcome, now_ns)
         else:
-            guard.sketch.took(now_ns - self.began_ns)
-            self.place.answered(self.began_ns, now_ns, slow=self.slow)
-            flight.answered(self, outcome, none, body)
+            guard.latencies.record(now_ns - self.started_ns)
+            self.endpoint.record_answer(self.started_ns, now_ns, counted=self.counted)
+            hedged_call.attempt_answered(self, outcome, not_found, body)
 
-    def follow(self) -> None:
-        """Charge it to where it went after all: a wire tries another place where one refuses, a batch leaves later than its keys."""
-        if self.leg is not None:
-            place = self.flight.guard.places[self.leg.place]
-            self.place.in_flight -= 1
-            place.in_flight += 1
-            self.place = place
+    def update_endpoint(self) -> None:
+        """Charge the attempt to its actual address: a wire moves on if one refuses, a batch leaves after its keys came."""
+        if self.call is not None:
+            endpoint = self.hedged_call.guard.endpoints[self.call.address_index]
+            self.endpoint.in_flight -= 1
+            endpoint.in_flight += 1
+            self.endpoint = endpoint
 
-    def drag(self, now_ns: int, *, lost: bool) -> None:
-        """It takes too long, `lost` as in `Endpoint.failed`: that is said now, and not only when it ends."""
-        if self.leg is not None and (lost or not self.slow):
-            self.follow()
-            self.place.failed(self.began_ns, now_ns, slow=self.slow, lost=lost)
-            self.slow = True
+    def count_as_slow(self, now_ns: int, *, overload: bool) -> None:
+        """Count the attempt against its endpoint before it ends. `overload` as in `Endpoint.record_failure`."""
+        if self.call is not None and (overload or not self.counted):
+            self.update_endpoint()
+            self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+            self.counted = True
 
-    def cut(self) -> None:
-        leg, self.leg = self.leg, None
-        if leg is not None:
-            self.place.in_flight -= 1
-            leg.abandon()
+    def cancel(self) -> None:
+        call, self.call = self.call, None
+        if call is not None:
+            self.endpoint.in_flight -= 1
+            call.abandon()
 
 
 class HedgeAttempt(CallAttempt):
-    """The second leg: beside the first one, or `instead` of it where that had failed."""
+    """The second attempt: a hedge beside the first one, or a retry after it failed."""
 
-    __slots__ = ("_flight", "instead")
+    __slots__ = ("_hedged_call", "is_retry")
 
-    def __init__(self, flight: HedgedCall, began_ns: int) -> None:
-        super().__init__(began_ns)
-        self._flight = flight
-        self.instead = flight.leg is None
+    def __init__(self, hedged_call: HedgedCall, started_ns: int) -> None:
+        super().__init__(started_ns)
+        self._hedged_call = hedged_call
+        self.is_retry = hedged_call.call is None
 
     @property
-    def flight(self) -> HedgedCall:
-        return self._flight
+    def hedged_call(self) -> HedgedCall:
+        return self._hedged_call
 
 
 class HedgedCall(CallAttempt):
-    """The first leg is the flight itself, because most have no other. `heard_by` is who waits, or would still like to know (`keep`);
-    None when they have been told or want no more."""
+    """The call is its own first attempt, because most have no second.
+
+    `callback`: the waiter's, kept after `abandon` if `deliver_late`; None after delivery.
+    """
 
     __slots__ = (
         "awaited",
         "budget_ms",
-        "error",
+        "call_headers",
+        "callback",
+        "deliver_late",
         "extra",
+        "first_error",
         "guard",
-        "heard_by",
-        "keep",
         "known",
         "late",
-        "spent",
-        "call_headers",
+        "no_extra",
     )
 
     def __init__(
@@ -119,144 +123,142 @@ class HedgedCall(CallAttempt):
         known: Known,
         call_headers: Any,
         budget_ms: int,
-        heard_by: OnAnswer | OnOutcome,
-        began_ns: int,
+        callback: OnAnswer | OnOutcome,
+        started_ns: int,
         *,
-        keep: bool,
+        deliver_late: bool,
     ) -> None:
-        self.began_ns = began_ns  # not by `super`: this is the hot path
-        self.leg = None
-        self.slow = False
+        self.started_ns = started_ns  # not by `super`: this is the hot path
+        self.call = None
+        self.counted = False
         self.guard = guard
         self.known = known
         self.call_headers = call_headers
         self.budget_ms = budget_ms
-        self.heard_by: OnAnswer | OnOutcome | None = heard_by
-        self.keep = keep
+        self.callback: OnAnswer | OnOutcome | None = callback
+        self.deliver_late = deliver_late
         self.awaited = True
         self.late = False
-        self.spent = False  # the one extra call has been made, or may not be
+        self.no_extra = False  # the one extra attempt was made, or is not allowed
         self.extra: HedgeAttempt | None = None
-        self.error: SourceError | None = None
+        self.first_error: SourceError | None = None
 
     @property
-    def flight(self) -> HedgedCall:
+    def hedged_call(self) -> HedgedCall:
         return self
 
     def send(self, attempt: CallAttempt, budget_ms: int, avoid: int) -> None:
-        """Make a call: the first is the flight's own, a second one an `HedgeAttempt`."""
+        """Call the upstream for an attempt: this call itself, or its `HedgeAttempt`."""
         guard = self.guard
-        attempt.leg = leg = guard.upstream.call(self.known, self.call_headers, budget_ms, attempt.heard, avoid)
-        attempt.place = place = guard.places[leg.place]
-        place.in_flight += 1
+        attempt.call = call = guard.upstream.call(self.known, self.call_headers, budget_ms, attempt.on_answer, avoid)
+        attempt.endpoint = endpoint = guard.endpoints[call.address_index]
+        endpoint.in_flight += 1
 
     @property
-    def over(self) -> bool:
-        return self.leg is None and (self.extra is None or self.extra.leg is None)
+    def ended(self) -> bool:
+        return self.call is None and (self.extra is None or self.extra.call is None)
 
     def hedge(self, now_ns: int) -> None:
-        """It has taken longer than most: send another beside it, where one may be sent."""
-        if self._second(now_ns):
+        """Send a second attempt beside the slow first one, if allowed."""
+        if self._send_extra(now_ns):
             self.guard.counts.hedges += 1
 
-    def _second(self, now_ns: int) -> bool:
+    def _send_extra(self, now_ns: int) -> bool:
         guard = self.guard
-        if self.spent or not self.awaited:
+        if self.no_extra or not self.awaited:
             return False
-        self.follow()
-        left_ms = self.budget_ms - (now_ns - self.began_ns) // _MS_NS
-        avoid = elsewhere(guard.places, self.place)
-        if avoid is None or left_ms < 1 or not guard.ladder.hedging or not guard.budget.take(now_ns):
+        self.update_endpoint()
+        left_ms = self.budget_ms - (now_ns - self.started_ns) // _MS_NS
+        avoid = avoid_for_second_call(guard.endpoints, self.endpoint)
+        if avoid is None or left_ms < 1 or not guard.ladder.hedging or not guard.retry_budget.take(now_ns):
             return False
-        self.spent = True
+        self.no_extra = True
         self.extra = HedgeAttempt(self, now_ns)
         self.send(self.extra, left_ms, avoid)
         return True
 
-    def answered(self, attempt: CallAttempt, outcome: Any, none: bool, body: bytes | None) -> None:
-        if self.heard_by is not None:
-            if attempt is self.extra and not self.extra.instead:
+    def attempt_answered(self, attempt: CallAttempt, outcome: Any, not_found: bool, body: bytes | None) -> None:
+        if self.callback is not None:
+            if attempt is self.extra and not self.extra.is_retry:
                 self.guard.counts.hedges_won += 1
             if self.late:
-                self.guard.counts.harvested += 1
-            self._tell(outcome, none, body)
-        if self.late or not self.over:  # most have nothing to settle
+                self.guard.counts.late_answers += 1
+            self._deliver(outcome, not_found, body)
+        if self.late or not self.ended:  # most calls have nothing to settle
             self._settle()
 
-    def failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
-        """Another attempt where that may help; else, when the other leg has nothing to say either, it is the answer."""
-        self.error = self.error or error
-        if self._retryable(error) and self._second(now_ns):
+    def attempt_failed(self, attempt: CallAttempt, error: SourceError, now_ns: int) -> None:
+        """Retry if that may help; else, once both attempts have failed, deliver the first error."""
+        self.first_error = self.first_error or error
+        if self._retryable(error) and self._send_extra(now_ns):
             self.guard.counts.retries += 1
             return
-        if self.over and self.heard_by is not None:
-            self._tell(self.error)
+        if self.ended and self.callback is not None:
+            self._deliver(self.first_error)
         self._settle()
 
     def _retryable(self, error: SourceError) -> bool:
-        """What a place refuses or garbles is tried elsewhere, never there again."""
+        """A refused or garbled answer is retried on another address only."""
         if not self.guard.mechanisms.retry or isinstance(error, NotAsked):
             return False
-        return isinstance(error, Unreachable) or len(self.guard.places) > 1
+        return isinstance(error, Unreachable) or len(self.guard.endpoints) > 1
 
-    def _tell(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
-        heard_by, self.heard_by = self.heard_by, None
+    def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        callback, self.callback = self.callback, None
         self.awaited = False
-        if self.keep:
-            heard_by(outcome, none, body)  # type: ignore[misc,arg-type]  # a `OnAnswer`, and told once; a cast is a call
+        if self.deliver_late:
+            callback(outcome, not_found, body)  # type: ignore[misc,arg-type]  # an `OnAnswer`, called once; `cast` is a call
         else:
-            heard_by(outcome)  # type: ignore[misc]
+            callback(outcome)  # type: ignore[misc]
 
     def abandon(self) -> None:
-        """Nobody waits any more. It runs on if it may."""
+        """Stop waiting. Attempts in progress become late calls, if allowed."""
         if not self.awaited:
             return
         self.awaited = False
-        if not self.keep:
-            self.heard_by = None
+        if not self.deliver_late:
+            self.callback = None
         guard = self.guard
         now_ns = guard.clock_ns()
-        waited_ns = now_ns - self.began_ns
-        if (
-            waited_ns >= guard.patience.timeout_ms * _MS_NS - _MS_NS
-            and guard.patience.timeout_ms < guard.patience.ceiling_ms
-        ):
-            guard.patience.gave_up()
+        waited_ns = now_ns - self.started_ns
+        timeout = guard.adaptive_timeout
+        if waited_ns >= timeout.timeout_ms * _MS_NS - _MS_NS and timeout.timeout_ms < timeout.ceiling_ms:
+            timeout.count_timeout()
         if waited_ns >= guard.ceiling_ns - _MS_NS:
-            self.drag(now_ns, lost=True)
+            self.count_as_slow(now_ns, overload=True)
         self._settle()
 
     def _settle(self) -> None:
-        """What is still under way, awaited by nobody, becomes late, or is cut where too many are late already."""
-        if self.awaited or (self.late and not self.over):
+        """Turn attempts that nobody awaits into late calls; cancel them if there are too many already."""
+        if self.awaited or (self.late and not self.ended):
             return
         guard = self.guard
-        if self.over:
-            self.extra = None  # it refers back
+        if self.ended:
+            self.extra = None  # breaks the reference cycle
             if self.late:
                 self.late = False
-                guard.watch.late -= 1
-        elif guard.mechanisms.late and guard.watch.late < MOST_LATE:
+                guard.timers.late_calls -= 1
+        elif guard.mechanisms.late and guard.timers.late_calls < MAX_LATE_CALLS:
             self.late = True
-            guard.watch.late += 1
-            guard.counts.late += 1
+            guard.timers.late_calls += 1
+            guard.counts.late_calls += 1
         else:
-            self.cut_off()
+            self.cancel_attempts()
 
-    def cut_off(self) -> None:
-        """End it now. Whoever would still have liked to know is told that there is no answer."""
+    def cancel_attempts(self) -> None:
+        """Cancel the call now, and deliver an error to a callback that is still set."""
         guard = self.guard
         now_ns = guard.clock_ns()
-        enough_ns = guard.patience.timeout_ms * _MS_NS - _MS_NS
+        slow_after_ns = guard.adaptive_timeout.timeout_ms * _MS_NS - _MS_NS
         for attempt in (self, self.extra):
-            if attempt is not None and attempt.leg is not None:
-                guard.sketch.cut()
-                if now_ns - attempt.began_ns >= enough_ns:  # what does not run on will not be heard of again
-                    attempt.drag(now_ns, lost=True)
-                attempt.cut()
+            if attempt is not None and attempt.call is not None:
+                guard.latencies.record_timeout()
+                if now_ns - attempt.started_ns >= slow_after_ns:  # a cancelled attempt cannot count as slow later
+                    attempt.count_as_slow(now_ns, overload=True)
+                attempt.cancel()
         self.extra = None
         if self.late:
             self.late = False
-            guard.watch.late -= 1
-        if self.heard_by is not None:
-            self._tell(_GIVEN_UP)
+            guard.timers.late_calls -= 1
+        if self.callback is not None:
+            self._deliver(_CANCELLED)

@@ -1,7 +1,8 @@
-"""Sketch: how long the calls of a source have taken of late, as counts in buckets. One feeds timeout, hedge, deadline sense and metrics.
+"""The recent latencies of a source as counts in buckets. Feeds timeout, hedge, deadline check and metrics.
 
-Buckets are a sixteenth of an octave wide, so a quantile is at most 6.3 % or 1 µs too high, never too low. Three windows of ten seconds:
-the last twenty to thirty seconds count (Finagle's WindowedPercentileHistogram). No clock is read here.
+A bucket is a sixteenth of an octave wide: a quantile is at most 6.3 % or 1 µs too high, never too
+low. Three windows of ten seconds cover the last twenty to thirty seconds (Finagle's
+WindowedPercentileHistogram). The caller passes the time.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from itertools import accumulate
 NEVER_NS = sys.maxsize
 WINDOW_NS = 10_000_000_000
 _WINDOWS = 3
-_LONGEST_US = (1 << 26) - 1  # 67 s: no call of a consultation is waited for so long
+_LONGEST_US = (1 << 26) - 1  # 67 s, beyond any wait of a consultation
 _SIZE = 369
-_CUT = _SIZE - 1  # the last bucket: longer than we waited
+_TIMEOUTS = _SIZE - 1  # the last bucket: longer than the wait
 
 
-def bucket(us: int) -> int:
-    """The index of the bucket for a latency in µs."""
+def bucket_index(us: int) -> int:
+    """Return the bucket of a latency in µs."""
     if us < 32:
         return max(us, 0)
     us = min(us, _LONGEST_US)
@@ -28,9 +29,9 @@ def bucket(us: int) -> int:
     return (shift << 4) + (us >> shift)
 
 
-def longest_ns(index: int) -> int:
-    """The upper bound of a bucket; NEVER_NS for that of the calls that were not waited for."""
-    if index >= _CUT:
+def bucket_bound_ns(index: int) -> int:
+    """Return the upper bound of a bucket; NEVER_NS for the bucket of timeouts."""
+    if index >= _TIMEOUTS:
         return NEVER_NS
     if index < 32:
         return (index + 1) * 1_000
@@ -38,45 +39,45 @@ def longest_ns(index: int) -> int:
 
 
 class LatencyHistogram:
-    """Counts of one source. `took` and `cut` while calls end, `quantiles` once a second."""
+    """The counts of one source. Record each call, read `quantiles` once a second."""
 
-    __slots__ = ("_counts", "_turn_ns", "_windows")
+    __slots__ = ("_counts", "_rotate_ns", "_windows")
 
     def __init__(self) -> None:
         self._windows = [[0] * _SIZE for _ in range(_WINDOWS)]
         self._counts = self._windows[0]
-        self._turn_ns = 0
+        self._rotate_ns = 0
 
-    def took(self, ns: int) -> None:
-        """A call was answered after so long, however late, and also where another answer had been faster."""
-        self._counts[bucket(ns // 1_000)] += 1
+    def record(self, ns: int) -> None:
+        """Count an answered call, including late answers and those that a faster attempt superseded."""
+        self._counts[bucket_index(ns // 1_000)] += 1
 
-    def cut(self) -> None:
-        """A call was given up: it would have taken longer than we waited."""
-        self._counts[_CUT] += 1
+    def record_timeout(self) -> None:
+        """Count a call that was cancelled: its latency exceeds the wait."""
+        self._counts[_TIMEOUTS] += 1
 
     def quantiles(self, shares: Iterable[float], now_ns: int) -> tuple[int, tuple[int, ...]]:
-        """How many calls count now, and for each share the ns within which so many of them ended. NEVER_NS where that is not known."""
-        self._turn(now_ns)
+        """Return the number of calls, and per share the ns within which that share ended; NEVER_NS if unknown."""
+        self._rotate(now_ns)
         sums = list(accumulate(map(sum, zip(*self._windows, strict=True))))
         count = sums[-1]
         if not count:
             return 0, tuple(NEVER_NS for _ in shares)
-        return count, tuple(longest_ns(bisect_left(sums, share * count)) for share in shares)
+        return count, tuple(bucket_bound_ns(bisect_left(sums, share * count)) for share in shares)
 
-    def _turn(self, now_ns: int) -> None:
-        """Forget the oldest window once the newest is full; after a long silence all of them."""
-        if not self._turn_ns:
-            self._turn_ns = now_ns + WINDOW_NS
+    def _rotate(self, now_ns: int) -> None:
+        """Drop the oldest window once the newest is full; after a long silence drop all of them."""
+        if not self._rotate_ns:
+            self._rotate_ns = now_ns + WINDOW_NS
         turns = 0
-        while now_ns >= self._turn_ns and turns < _WINDOWS:
+        while now_ns >= self._rotate_ns and turns < _WINDOWS:
             self._windows.insert(0, [0] * _SIZE)
             self._windows.pop()
-            self._turn_ns += WINDOW_NS
+            self._rotate_ns += WINDOW_NS
             turns += 1
         self._counts = self._windows[0]
-        if now_ns >= self._turn_ns:
-            self._turn_ns = now_ns + WINDOW_NS
+        if now_ns >= self._rotate_ns:
+            self._rotate_ns = now_ns + WINDOW_NS
 
     def __repr__(self) -> str:
-        return f"<Sketch of {sum(map(sum, self._windows))} calls>"
+        return f"<LatencyHistogram of {sum(map(sum, self._windows))} calls>"

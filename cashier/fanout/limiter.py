@@ -1,7 +1,7 @@
-"""Limiter: how many calls an address may have under way. It grows while it is used and nothing is lost, and shrinks on loss. Pure.
+"""The concurrency limit of an address: grows while it is used without loss, shrinks on loss. Pure.
 
-Additive increase, multiplicative decrease on timeouts and refusals: what a client can see of a server's queue is loss, not delay (the
-advice of Netflix's concurrency-limits for clients).
+Additive increase, multiplicative decrease on timeouts and refusals: the sign of a server's queue
+that a client can see is loss, not delay (Netflix concurrency-limits' advice for clients).
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ UNLIMITED = 1 << 30
 
 
 class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`limiter`. How many calls may be under way to one address: `start` at first, then between `least` and `most`.
+    """`limiter`: concurrent calls to one address, `start` at first, then between `least` and `most`.
 
-    It starts at what a pool has by default, 64 connections and 256 that may wait for one, and not at concurrency-limits' 20: the first
-    burst after a start would lose sales to a guess, and a sick address costs so many calls once.
+    `start` is the default capacity of a pool, 64 connections and 256 queued calls, instead of
+    concurrency-limits' 20: with a low guess the first burst after a start would lose sales, and a
+    sick address costs these calls only once.
     """
 
     start: Annotated[int, Meta(ge=1)] = 320
@@ -33,7 +34,7 @@ class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Limiter:
-    """`limit` is read before each call: no more than so many under way."""
+    """`limit`: the largest number of concurrent calls; callers read it before each call."""
 
     __slots__ = ("_credit", "_cut_ns", "limit", "settings")
 
@@ -45,7 +46,7 @@ class Limiter:
         self._cut_ns = 0
 
     def reconfigure(self, settings: LimiterSettings | None) -> None:
-        """Other bounds from now on; what was learned stays, within them."""
+        """Apply other bounds; the learned limit stays, within them."""
         if settings is None:
             self.limit = UNLIMITED
         elif self.settings is None:
@@ -55,12 +56,12 @@ class Limiter:
         self.settings = settings
 
     def restart(self) -> None:
-        """It has been left alone, and answers again: what it could not bear when it was sick says nothing of now."""
+        """The address has recovered: forget the limit that it had while it was sick."""
         if self.settings is not None:
             self.limit = max(self.limit, self.settings.within(self.settings.start))
 
     def grow(self) -> None:
-        """A call succeeded while at least half of the limit was in use; unused, it would grow without having been tried."""
+        """Count a success at half of the limit or more. A limit that is not used must not grow: it is untested."""
         if self.settings is None or self.limit >= self.settings.most:
             return
         self._credit += 1
@@ -68,9 +69,12 @@ class Limiter:
             self._credit = 0
             self.limit += 1
 
-    def lost(self, began_ns: int, now_ns: int) -> None:
-        """A call that began then timed out or was refused. Those that were under way at the last cut are the same loss, told again."""
-        if self.settings is None or began_ns < self._cut_ns:
+    def shrink(self, started_ns: int, now_ns: int) -> None:
+        """Count a loss: a timeout or a refusal of a call that started at `started_ns`.
+
+        Calls that were in progress at the last cut belong to the same loss and do not count again.
+        """
+        if self.settings is None or started_ns < self._cut_ns:
             return
         self.limit = max(self.settings.least, self.limit * 9 // 10)
         self._credit = 0

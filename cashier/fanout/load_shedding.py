@@ -1,6 +1,6 @@
-"""Shedding: how late the loop is, and what is left undone because of it. Cheap things go first, callers last and by priority.
+"""Load shedding by event loop lag: optional work goes first, then callers, lowest priority first.
 
-Decides only. Whoever calls a source or opens the door reads the rungs here and acts; nothing here knows what a call or a caller is.
+This module only decides. The guard and the HTTP server side read the decisions and act on them.
 """
 
 from __future__ import annotations
@@ -16,54 +16,60 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 LOWEST, HIGHEST = 0, 3
-# Often enough to see a turn that is too long, seldom enough to cost a thousandth of a core.
+# Often enough to notice a long loop turn; costs a thousandth of a core.
 TICK_MS = 5
-# The middle of so many ticks counts. One slow callback, a garbage collection say, makes one tick late, or two until what waited for it is
-# done; a standing queue makes all of them late.
-_TICKS = 5
+# The lag is the median of this number of ticks. One slow callback, such as a garbage collection, delays one tick, or two
+# until its backlog is done; a standing queue delays all of them.
+_LAG_TICKS = 5
 
-# The share that is left out moves by so much a second for each multiple of the mark: in full within a quarter of a second, back within two.
+# Change of the dimmed share per second, per multiple of the mark: full within 0.25 s, back to none within 2 s.
 _DIM_PER_S = 4.0
 _UNDIM_PER_S = 0.5
 
-# How admission is steered, found with `python -m benchmarks overload` and the simulation in the tests. The flow changes at once, in
-# proportion to the error; the rate behind it is learned. The aim is a share of the lowest mark: refusals wait for a turn's end like
-# everybody, and a loop that is kept evenly busy loses no more than a hundredth by so short a queue. Downwards slowly, because lag is a
-# sum of what was let in, and more often a stall of the machine than a lasting loss; upwards fast while the loop is all but idle, and the
-# more carefully the nearer the lag is to its aim. Where the loop is late without having had its core to itself others have it, and
-# refusing does not help: then the aim gives way, by so much a second and up to a share of the upper mark.
-_AIM = 0.3
-_ALONE = 0.85
-_AIM_UP_PER_S = 2.0
-_AIM_DOWN_PER_S = 0.5
-_AIM_MOST = 0.5
+# Control of the admission rate, tuned with `python -m benchmarks overload` and the simulation in the tests. A
+# proportional term changes the fill rate at once; an integral term learns the rate behind it.
+#
+# The target lag is a fraction of the lower mark: refusals too wait for the end of a loop turn, and an evenly loaded loop
+# loses no more than a hundredth to so short a queue. The rate falls slowly, because lag accumulates over what was
+# admitted, and is more often a stall of the machine than a lasting loss of capacity. It rises fast while the loop is
+# nearly idle, and more slowly the closer the lag is to its target.
+#
+# If the loop is late although this thread did not have its core to itself, other processes use it, and refusing callers
+# does not help: then the target rises, up to a fraction of the upper mark.
+_TARGET = 0.3
+_OWN_CORE_BUSY = 0.85
+_TARGET_UP_PER_S = 2.0
+_TARGET_DOWN_PER_S = 0.5
+_MAX_TARGET = 0.5
 _BUSY_WEIGHT = 0.2
-_AT_ONCE = 0.1
-_WORST_ERROR = -8.0
-_DOWN_PER_S = 0.5
-_UP_PER_S = 1.5
+_PROPORTIONAL_GAIN = 0.1
+_MIN_ERROR = -8.0
+_RATE_DOWN_PER_S = 0.5
+_RATE_UP_PER_S = 1.5
 _LIMITING_S = 0.05
-# Each priority leaves what comes in so long, or so many, for those above it: trunk reservation. More than one turn of the loop brings.
+# Trunk reservation: each priority leaves this many seconds of admissions, or this number, to the priorities above it.
+# More than one loop turn brings.
 _RESERVE_S = 0.008
-_RESERVE_LEAST = 3.0
-# So many are always let in, or such a share of what was lately answered: else it would not show when things have become better.
-_LEAST_PER_S = 20.0
-_LEAST_SHARE = 0.25
-# What is answered is counted over so many ticks; of the best count so much is forgotten a second.
-_COUNTED_TICKS = 20
-_FORGOTTEN_PER_S = 0.1
-# How long a wait may be foretold to somebody of the lowest priority, in upper marks; one more for each priority above.
-_MARKS_IN_LINE = 2
-# Refusing has ended when nobody had to be refused for so long.
+_MIN_RESERVE = 3.0
+# Always admitted: this rate, or this share of the recent throughput. Without it a recovery would not show.
+_MIN_PER_S = 20.0
+_MIN_SHARE = 0.25
+# The throughput is measured over this number of ticks; its maximum decays by this share a second.
+_THROUGHPUT_TICKS = 20
+_THROUGHPUT_DECAY_PER_S = 0.1
+# The longest acceptable queue wait at the lowest priority, in upper marks; one more for each priority above.
+_MAX_WAIT_MARKS = 2
+# Admission control ends after this time without a refusal.
 _QUIET_S = 0.5
 
 
 class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[shed]`. Marks of how late the event loop is, in ms.
+    """`[shed]`: marks of event loop lag, in ms.
 
-    From `dim_lag_ms` on there are no hedges and enriching sources are left out, as large a share of their calls as it takes; between the
-    marks what is stale is served without asking anew; from `refuse_lag_ms` on callers are refused, those of low priority first. Whoever
-    would wait in line for twice that (low priority) to five times (critical) is refused at once.
+    From `dim_lag_ms` on: no hedges, and a growing share of calls to ENRICHING sources is left out.
+    Between the marks: stale answers are served without a refresh. From `refuse_lag_ms` on: callers
+    are refused, low priorities first. A caller whose queue wait would exceed two (low priority) to
+    five (critical) times `refuse_lag_ms` is refused at once.
     """
 
     enabled: bool = True
@@ -72,37 +78,38 @@ class ShedSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def shed_faults(settings: ShedSettings) -> tuple[str, ...]:
-    """What is wrong with the settings, each with its remedy. Empty: nothing."""
+    """Return what is wrong with the settings, each with its remedy."""
     if settings.refuse_lag_ms < 2 * settings.dim_lag_ms:
-        return ("[shed] refuse_lag_ms must be at least twice dim_lag_ms: what is optional goes before any caller does",)
+        return ("[shed] refuse_lag_ms must be at least twice dim_lag_ms: optional work is shed before any caller",)
     return ()
 
 
 class AdmissionRate:
-    """Lets in as much as the loop bears: a bucket that fills at a rate steered by lag, and that each priority may empty to its own depth.
+    """A token bucket whose fill rate follows the loop lag. Each priority may empty it to a depth of its own.
 
-    A bucket and not dice: what it lets through is even, so the loop can be nearly full and its queue still short; and as soon as less
-    comes than it lets through nobody is refused.
+    A bucket instead of random drops: its output is even, so the loop can run nearly full with a short
+    queue, and no caller is refused once fewer arrive than the rate admits.
     """
 
     def __init__(self, per_s: float, settings: ShedSettings, now_ns: int) -> None:
-        self.per_s = max(_LEAST_PER_S, per_s)
+        self.per_s = max(_MIN_PER_S, per_s)
         self.refused_at_ns = now_ns
-        self._least_aim_ms = self._aim_ms = settings.dim_lag_ms * _AIM
-        self._most_aim_ms = settings.refuse_lag_ms * _AIM_MOST
+        self._min_target_ms = self._target_ms = settings.dim_lag_ms * _TARGET
+        self._max_target_ms = settings.refuse_lag_ms * _MAX_TARGET
         self._steered_ns = self._filled_ns = now_ns
-        self._flow_per_ns = 0.0
+        self._fill_per_ns = 0.0
         self._reserve = 0.0
         self._tokens = 0.0
-        self._flow(1.0)
+        self._set_fill(1.0)
 
     def __repr__(self) -> str:
-        return f"<Admission {self.per_s:.0f}/s tokens={self._tokens:.1f} reserve={self._reserve:.1f} aim={self._aim_ms:.1f}ms>"
+        tokens, target = f"tokens={self._tokens:.1f} reserve={self._reserve:.1f}", f"target={self._target_ms:.1f}ms"
+        return f"<AdmissionRate {self.per_s:.0f}/s {tokens} {target}>"
 
     def admits(self, priority: int, now_ns: int) -> bool:
         """`priority` from LOWEST to HIGHEST."""
         full = 1 + (HIGHEST - LOWEST + 1) * self._reserve
-        self._tokens = min(full, self._tokens + (now_ns - self._filled_ns) * self._flow_per_ns)
+        self._tokens = min(full, self._tokens + (now_ns - self._filled_ns) * self._fill_per_ns)
         self._filled_ns = now_ns
         if self._tokens >= 1 + (HIGHEST - priority) * self._reserve:
             self._tokens -= 1
@@ -110,65 +117,69 @@ class AdmissionRate:
         self.refused_at_ns = now_ns
         return False
 
-    def steer(self, lag_ms: float, busy: float, proven_per_s: float, now_ns: int) -> None:
-        """Learn from how late the loop is. The rate grows only while it is what holds callers back."""
-        error = max(_WORST_ERROR, 1 - lag_ms / self._aim_ms)
+    def steer(self, lag_ms: float, busy: float, throughput_per_s: float, now_ns: int) -> None:
+        """Adjust the rate to the lag. It grows only while it is what limits the callers."""
+        error = max(_MIN_ERROR, 1 - lag_ms / self._target_ms)
         passed_s = min(0.1, (now_ns - self._steered_ns) / 1e9)
         self._steered_ns = now_ns
         if error < 0:
-            fallen = self.per_s * (1 - _DOWN_PER_S * min(1.0, -error) * passed_s)
-            self.per_s = max(_LEAST_PER_S, proven_per_s * _LEAST_SHARE, fallen)
+            lowered = self.per_s * (1 - _RATE_DOWN_PER_S * min(1.0, -error) * passed_s)
+            self.per_s = max(_MIN_PER_S, throughput_per_s * _MIN_SHARE, lowered)
         elif now_ns - self.refused_at_ns < _LIMITING_S * 1e9:
-            self.per_s *= 1 + _UP_PER_S * error * error * passed_s
-        self._take_aim(error, busy < _ALONE, passed_s)
-        self._flow(1 + _AT_ONCE * error)
+            self.per_s *= 1 + _RATE_UP_PER_S * error * error * passed_s
+        self._adjust_target(error, busy < _OWN_CORE_BUSY, passed_s)
+        self._set_fill(1 + _PROPORTIONAL_GAIN * error)
 
-    def _take_aim(self, error: float, disturbed: bool, passed_s: float) -> None:
+    def _adjust_target(self, error: float, disturbed: bool, passed_s: float) -> None:
         if error < 0 and disturbed:
-            self._aim_ms = min(self._most_aim_ms, self._aim_ms * (1 + _AIM_UP_PER_S * passed_s))
+            self._target_ms = min(self._max_target_ms, self._target_ms * (1 + _TARGET_UP_PER_S * passed_s))
         elif error > 0:
-            self._aim_ms = max(self._least_aim_ms, self._aim_ms * (1 - _AIM_DOWN_PER_S * error * passed_s))
+            self._target_ms = max(self._min_target_ms, self._target_ms * (1 - _TARGET_DOWN_PER_S * error * passed_s))
 
-    def _flow(self, factor: float) -> None:
-        self._flow_per_ns = self.per_s * factor / 1e9
-        self._reserve = max(_RESERVE_LEAST, self.per_s * _RESERVE_S)
+    def _set_fill(self, factor: float) -> None:
+        self._fill_per_ns = self.per_s * factor / 1e9
+        self._reserve = max(_MIN_RESERVE, self.per_s * _RESERVE_S)
 
 
 class DegradationLadder:
-    """What is left undone now. The plain attributes are for reading on the hot path.
+    """The current degree of degradation. The plain attributes are for reading on the hot path.
 
-    `hedging`: a second call may be made for a slow one. `stale`: what may be served stale is, without asking anew. `refusing`: callers
-    must be admitted one by one. `answered` is counted up by whoever answers a caller that was let in. `waiting_ms`: how long those who were
-    let in have been waiting to begin, told by whoever keeps them in line; it counts like lateness of the loop.
+    `hedging`: extra calls are allowed. `serve_stale`: stale answers are served without a refresh.
+    `refusing`: each caller needs `admits`. The server side increments `answered` for each admitted
+    caller that it answers, and sets `queue_wait_ms`, the wait of the longest queued one, which counts
+    like loop lag.
     """
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
         self.settings = settings or ShedSettings()
         self.hedging = True
-        self.stale = False
+        self.serve_stale = False
         self.refusing = False
         self.answered = 0
-        self.waiting_ms = 0.0
+        self.queue_wait_ms = 0.0
         self.dimmed = 0
         self.refused = [0] * (HIGHEST + 1)
         self.dim_share = 0.0
         self.lag_ms = 0.0
-        self._lags_ms = deque([0.0] * _TICKS, maxlen=_TICKS)
-        self._counts: deque[tuple[int, int]] = deque(maxlen=_COUNTED_TICKS)
+        self._lags_ms = deque([0.0] * _LAG_TICKS, maxlen=_LAG_TICKS)
+        self._answered_at: deque[tuple[int, int]] = deque(maxlen=_THROUGHPUT_TICKS)
         self._dim_owed = 0.0
         self._ticked_ns = 0
-        self._proven_per_s = 0.0
+        self._throughput_per_s = 0.0
         self._busy = 1.0
         self._admission: AdmissionRate | None = None
-        # Where dimming has had its chance, and nobody is refused yet.
+        # Between the marks: dimming has had its chance, and no caller is refused yet.
         self._stale_lag_ms = math.sqrt(self.settings.dim_lag_ms * self.settings.refuse_lag_ms)
 
     def __repr__(self) -> str:
-        rung = "refusing" if self.refusing else "stale" if self.stale else "dimming" if self.dim_share else "clear"
-        return f"<Ladder {rung} lag={self.lag_ms:.1f}ms dim={self.dim_share:.2f} refused={self.refused} {self._admission or ''}>"
+        rung = (
+            "refusing" if self.refusing else "stale" if self.serve_stale else "dimming" if self.dim_share else "clear"
+        )
+        load = f"lag={self.lag_ms:.1f}ms dim={self.dim_share:.2f} refused={self.refused}"
+        return f"<DegradationLadder {rung} {load} {self._admission or ''}>"
 
-    def dims(self) -> bool:
-        """Whether this call of an enriching source is left out. Evenly spread: of ten calls in a row a share of 0.3 leaves out three."""
+    def dims_call(self) -> bool:
+        """Whether to leave out this call to an ENRICHING source. Spread evenly: at a share of 0.3, three of ten in a row."""
         if not self.dim_share:
             return False
         self._dim_owed += self.dim_share
@@ -179,73 +190,76 @@ class DegradationLadder:
         return True
 
     def admits(self, priority: int, now_ns: int) -> bool:
-        """Whether a caller is let in; to be asked once for each. `priority` from LOWEST to HIGHEST, `now_ns` on the clock of `tick`."""
+        """Whether to admit a caller; call it once per caller.
+
+        `priority` from LOWEST to HIGHEST, `now_ns` on the clock of `tick`.
+        """
         if self._admission is None or self._admission.admits(priority, now_ns):
             return True
         self.refused[priority] += 1
         return False
 
-    def too_late(self, wait_ms: float, priority: int) -> bool:
-        """Whether a caller of that priority who would wait so long is refused at once, whatever lateness says: it says so later.
+    def refuses_wait(self, wait_ms: float, priority: int) -> bool:
+        """Whether to refuse a caller for its expected queue wait, before the lag shows it; call it once per caller.
 
-        Several times the upper mark, because a burst that is over soon should lose nobody who can still be served in time. Asked once
-        for each, who is counted where it says yes.
+        The bound is several upper marks: a short burst should lose no caller that can still be served in time.
         """
-        if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MARKS_IN_LINE + priority - LOWEST):
+        if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST):
             return False
         self.refused[priority] += 1
         return True
 
     def tick(self, lag_ms: float, now_ns: int, busy: float = 1.0) -> None:
-        """The loop was `lag_ms` late just now. To be told every `TICK_MS`, or as soon after as the loop can.
+        """Take the current loop lag. Call it every `TICK_MS`, or as soon after as the loop allows.
 
-        `busy`: which share of the time since then the loop had a core, from 0 to 1.
+        `busy`: the share of the time since the last tick in which the thread had a core, 0 to 1.
         """
-        self._lags_ms.append(max(lag_ms, self.waiting_ms))
+        self._lags_ms.append(max(lag_ms, self.queue_wait_ms))
         passed_s = min(0.1, (now_ns - self._ticked_ns) / 1e9)
         self._ticked_ns = now_ns
         self.lag_ms = lag = median(self._lags_ms)
         self._busy += _BUSY_WEIGHT * (busy - self._busy)
-        self._count(now_ns, passed_s)
-        self._refuse(lag, now_ns)
+        self._measure_throughput(now_ns, passed_s)
+        self._steer_admission(lag, now_ns)
         self.hedging = not self.refusing and lag < self.settings.dim_lag_ms
-        self.stale = self.refusing or lag >= self._stale_lag_ms
-        self._dim(lag, passed_s)
+        self.serve_stale = self.refusing or lag >= self._stale_lag_ms
+        self._adjust_dimming(lag, passed_s)
 
-    def _dim(self, lag_ms: float, passed_s: float) -> None:
-        over = 1.0 if self.refusing else lag_ms / self.settings.dim_lag_ms - 1
-        step = min(over, 1.0) * passed_s * (_DIM_PER_S if over > 0 else _UNDIM_PER_S)
+    def _adjust_dimming(self, lag_ms: float, passed_s: float) -> None:
+        excess = 1.0 if self.refusing else lag_ms / self.settings.dim_lag_ms - 1
+        step = min(excess, 1.0) * passed_s * (_DIM_PER_S if excess > 0 else _UNDIM_PER_S)
         self.dim_share = min(1.0, max(0.0, self.dim_share + step))
         if not self.dim_share:
             self._dim_owed = 0.0
 
-    def _refuse(self, lag_ms: float, now_ns: int) -> None:
+    def _steer_admission(self, lag_ms: float, now_ns: int) -> None:
         admission = self._admission
         if admission is None:
             if lag_ms >= self.settings.refuse_lag_ms or self._growing():
-                self._admission = AdmissionRate(self._proven_per_s, self.settings, now_ns)
+                self._admission = AdmissionRate(self._throughput_per_s, self.settings, now_ns)
         elif lag_ms < self.settings.refuse_lag_ms and now_ns - admission.refused_at_ns > _QUIET_S * 1e9:
             self._admission = None
         else:
-            admission.steer(lag_ms, self._busy, self._proven_per_s, now_ns)
+            admission.steer(lag_ms, self._busy, self._throughput_per_s, now_ns)
         self.refusing = self._admission is not None
 
     def _growing(self) -> bool:
-        """Twice in a row past the mark, and not for the better. What a single stall leaves behind becomes less from tick to tick."""
+        """Two ticks past the upper mark, and not falling. The backlog of a single stall shrinks from tick to tick."""
         last_ms, before_ms = self._lags_ms[-1], self._lags_ms[-2]
         return last_ms >= before_ms >= self.settings.refuse_lag_ms
 
-    def _count(self, now_ns: int, passed_s: float) -> None:
-        """What was answered of late at best is what the loop was seen to do: a rate to begin with, better than none."""
-        self._counts.append((now_ns, self.answered))
-        since_ns, before = self._counts[0]
-        if len(self._counts) == _COUNTED_TICKS:
+    def _measure_throughput(self, now_ns: int, passed_s: float) -> None:
+        """Track the best recent throughput: the initial rate of admission control."""
+        self._answered_at.append((now_ns, self.answered))
+        since_ns, before = self._answered_at[0]
+        if len(self._answered_at) == _THROUGHPUT_TICKS:
             per_s = (self.answered - before) / max(1, now_ns - since_ns) * 1e9
-            self._proven_per_s = max(per_s, self._proven_per_s * (1 - _FORGOTTEN_PER_S * passed_s))
+            decayed_per_s = self._throughput_per_s * (1 - _THROUGHPUT_DECAY_PER_S * passed_s)
+            self._throughput_per_s = max(per_s, decayed_per_s)
 
 
 class LoopLagMonitor:
-    """Measures how late the running loop is and tells the ladder. One a process; it costs a timer every `TICK_MS`."""
+    """Measures the lag of the running loop for the ladder. One per process; costs a timer every `TICK_MS`."""
 
     def __init__(
         self,
@@ -253,36 +267,36 @@ class LoopLagMonitor:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         busy_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
-        """`busy_ns`: how long this thread has had a core so far."""
+        """`busy_ns`: the CPU time of this thread so far."""
         self._ladder = ladder
         self._clock_ns = clock_ns
         self._busy_ns = busy_ns
-        self._beaten = (0, 0)
+        self._last_tick = (0, 0)
         self._due_ns = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<Pulse {'beating' if self._timer else 'still'} of {self._ladder!r}>"
+        return f"<LoopLagMonitor {'running' if self._timer else 'stopped'} of {self._ladder!r}>"
 
     def start(self) -> None:
-        """In the loop that is to be watched. Nothing happens where shedding is turned off."""
+        """Start in the loop to monitor. Does nothing if shedding is turned off."""
         if self._ladder.settings.enabled and self._timer is None:
-            self._beaten = (self._clock_ns(), self._busy_ns())
-            self._next(asyncio.get_running_loop())
+            self._last_tick = (self._clock_ns(), self._busy_ns())
+            self._schedule(asyncio.get_running_loop())
 
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now_ns = self._clock_ns()
-        # uvloop counts whole ms from the beginning of its turn, so a timer may also be up to 1 ms early.
-        (then_ns, had_ns), self._beaten = self._beaten, (now_ns, self._busy_ns())
-        busy = (self._beaten[1] - had_ns) / max(1, now_ns - then_ns)
+        # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms early.
+        (last_ns, last_busy_ns), self._last_tick = self._last_tick, (now_ns, self._busy_ns())
+        busy = (self._last_tick[1] - last_busy_ns) / max(1, now_ns - last_ns)
         self._ladder.tick(max(0.0, (now_ns - self._due_ns) / 1e6), now_ns, min(1.0, busy))
-        self._next(loop)
+        self._schedule(loop)
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due_ns = self._clock_ns() + TICK_MS * 1_000_000
-        self._timer = loop.call_later(TICK_MS / 1000, self._beat, loop)
+        self._timer = loop.call_later(TICK_MS / 1000, self._tick, loop)

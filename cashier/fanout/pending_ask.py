@@ -1,4 +1,4 @@
-"""Slot: the place of one ask in a scatter, and the `done` that its source is given. Decides nothing; that is `scatter`."""
+"""The state of one ask within a scatter, and the callback that its source receives. `scatter` decides."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ NEVER_NS = sys.maxsize
 
 
 class OutcomeCollector(Protocol):
-    """Where the outcomes of slots go, until it is over."""
+    """Collects the outcomes of asks until it has ended."""
 
-    over: bool
+    ended: bool
 
-    def arrived(self, slot: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
+    def collect(self, pending: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
         """Take the outcome of one ask."""
 
 
 class PendingAsk:
-    """The place of one ask.
+    """The state of one ask.
 
-    Once settled it lets go of the scatter and of the call, so that a late `done`, or one kept for long, reaches and holds nothing.
+    Once settled it drops its references to the scatter and to the call: a late `done`, or one that
+    a source keeps, has no effect and keeps nothing alive.
     """
 
-    __slots__ = ("age_ms", "ask", "ended_ns", "expires_ns", "flight", "lacking", "scatter", "started_ns", "status")
+    __slots__ = ("age_ms", "ask", "call", "ended_ns", "expires_ns", "scatter", "started_ns", "status", "unmet_needs")
 
     def __init__(self, ask: Ask, scatter: OutcomeCollector) -> None:
         self.ask = ask
         self.scatter: OutcomeCollector | None = scatter
-        self.lacking = 0
-        self.flight: PendingCall | None = None
+        self.unmet_needs = 0
+        self.call: PendingCall | None = None
         self.started_ns = 0
-        self.expires_ns = NEVER_NS  # also: not asked yet
+        self.expires_ns = NEVER_NS  # NEVER_NS also means: not started
         self.ended_ns = 0
         self.status: SourceStatus | None = None  # None: not settled
         self.age_ms = 0
@@ -42,15 +43,14 @@ class PendingAsk:
         scatter = self.scatter
         if scatter is None:
             return
-        self.flight = None
-        if not scatter.over:
-            scatter.arrived(self, outcome, status, age_ms)
+        self.call = None
+        if not scatter.ended:
+            scatter.collect(self, outcome, status, age_ms)
 
-    def let_go(self) -> None:
-        """Abandon the call, if one is under way."""
-        flight, self.flight = self.flight, None
-        if flight is not None:
-            flight.abandon()
+    def abandon_call(self) -> None:
+        call, self.call = self.call, None
+        if call is not None:
+            call.abandon()
 
     def __repr__(self) -> str:
         unsettled = "waiting" if self.expires_ns == NEVER_NS else "asked"

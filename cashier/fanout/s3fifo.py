@@ -1,7 +1,8 @@
-"""Store: which of many cached answers are kept when there is no room for all. Bounded in number, without a timer or a clock.
+"""A bounded store of cached answers with S3-FIFO eviction. No timer, no clock.
 
-S3-FIFO (Yang et al., SOSP 2023): what comes anew waits in a small queue, and only what is asked for again there, or comes back soon after
-it was thrown out, gets into the large one. Its hit ratio is W-TinyLFU's class, and a hit costs the setting of one flag.
+S3-FIFO (Yang et al., SOSP 2023): a new entry waits in a small queue; it enters the main queue if it
+is hit there, or comes back soon after its eviction. The hit ratio is that of W-TinyLFU's class, and
+a hit costs one flag.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ _SMALL_SHARE = 10
 
 
 class StoreEntry(Protocol):
-    """Something that is kept. `used` is set at each hit."""
+    """A stored entry. `used` is set at each hit."""
 
     used: bool
 
-    def trace(self) -> Hashable:
-        """What it is known by when it comes back after it was thrown out: its cache, and its key there."""
+    def ghost_key(self) -> Hashable:
+        """Identify the entry if it comes back after its eviction: its cache, and its key there."""
 
     def evicted(self) -> None:
-        """There was no room. Called by the store, which has let go of it already."""
+        """Called by the store after it has removed the entry for lack of room."""
 
 
 class S3FifoStore:
-    """At most `capacity` entries, of any number of caches. Keys need to be unique for each cache only."""
+    """At most `capacity` entries of any number of caches. Keys are unique within each cache only."""
 
     __slots__ = ("_ghosts", "_main", "_small", "capacity", "evictions")
 
@@ -38,18 +39,18 @@ class S3FifoStore:
         self._ghosts: OrderedDict[Hashable, None] = OrderedDict()
 
     def add(self, entry: StoreEntry) -> None:
-        """Keep it, at the cost of another where there is no room."""
+        """Store the entry, and evict another if the store is full."""
         while len(self) >= self.capacity:
             self._evict()
-        trace = entry.trace()
-        if trace in self._ghosts:
-            del self._ghosts[trace]
+        ghost_key = entry.ghost_key()
+        if ghost_key in self._ghosts:
+            del self._ghosts[ghost_key]
             self._main[entry] = None
         else:
             self._small[entry] = None
 
     def remove(self, entry: StoreEntry) -> None:
-        """It is of no use any more. Nothing happens where it is not kept."""
+        """Remove the entry, if it is stored."""
         self._small.pop(entry, None)
         self._main.pop(entry, None)
 
@@ -60,7 +61,7 @@ class S3FifoStore:
                 entry.used = False
                 self._main[entry] = None
                 return
-            self._ghosts[entry.trace()] = None
+            self._ghosts[entry.ghost_key()] = None
             if len(self._ghosts) > self.capacity:
                 self._ghosts.popitem(last=False)
         else:
@@ -76,4 +77,4 @@ class S3FifoStore:
         return len(self._small) + len(self._main)
 
     def __repr__(self) -> str:
-        return f"<Store {len(self)} of {self.capacity} entries, {self.evictions} evicted>"
+        return f"<S3FifoStore {len(self)} of {self.capacity} entries, {self.evictions} evicted>"

@@ -1,7 +1,8 @@
-"""Scatter: put all the asks of a plan at once, and come back by the deadline with what was answered.
+"""The scatter: start all asks of a plan concurrently and return by the deadline with the answers so far.
 
-No task per ask and one timer per consultation: an ask under way is a slot with a callback. What is asked, and what the answers mean,
-is not known here. Nothing of a consultation is left behind when it ends, however it ends: no call, timer, future or reference cycle.
+No task per ask and one timer per consultation: an ask in progress is an object with a callback. This
+module knows neither what is asked nor what the answers mean. However a consultation ends, it leaves
+nothing behind: no call, timer, future or reference cycle.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.source_errors import Missing, MissingCause, SourceError
 
-# Looks at the answers so far, by name (those that failed as Missing); True when no other could change what will be said.
+# Takes the answers so far, by name (failures as Missing); True if no further answer can change the result.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 _MS_NS = 1_000_000
@@ -34,19 +35,21 @@ _STATUS = {
 
 
 class Timing(Struct, frozen=True):
-    """`grace_ns`: how long ENRICHING asks are waited for once all others are in. `reserve_ns`: kept of the deadline for the caller."""
+    """`grace_ns`: how long to wait for ENRICHING asks after all others. `reserve_ns`: kept of the deadline for the caller."""
 
     grace_ns: int
     reserve_ns: int
 
 
 class ScatterResult(Struct, frozen=True):
-    """What a scatter brought: every ask of the plan, in the plan's order, whatever the order of arrival.
+    """Answers and reports of every ask, in the plan's order whatever the order of arrival.
 
-    `answers`: by name, what was answered or the Missing in its place. TIMEOUT: it was asked and silent for too long. SKIPPED: it was
-    never asked, or cut off because its answer could change nothing any more. `failed_required`: the REQUIRED asks that came to nothing
-    by themselves; one that was merely cut off is not among them. What was never asked is reported with the moment that this was decided
-    and no time elapsed.
+    `answers`: by name, the answer or the Missing in its place. `failed_required`: the REQUIRED asks
+    that failed, without those that were merely cut off.
+
+    Statuses: TIMEOUT was started and gave no answer in time. SKIPPED was never started, or cut off
+    because its answer could change nothing any more. The report of an ask that never started has
+    the moment of that decision and no elapsed time.
     """
 
     answers: dict[str, Any]
@@ -64,39 +67,60 @@ async def scatter(
     conclusive: Conclusive | None = None,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> ScatterResult:
-    """Ask everything in `plan` that `known` allows, then what the answers allow, until nothing more is worth waiting for.
+    """Start every ask that `known` allows, then those that the answers allow, until the result is final.
 
-    It ends when all are in; or all REQUIRED and GATING, and the grace for the ENRICHING is over; or at `deadline_ns` (by `clock_ns`)
-    less the reserve; or when a REQUIRED ask has failed; or when `conclusive`, called after each REQUIRED answer, says so. A name in
-    `known` stands: no answer replaces it. An ask with less than 1 ms left is not put, and so SKIPPED. When all is answered while being
-    asked, it does not suspend.
+    It ends when all asks have ended; when all REQUIRED and GATING asks have ended and the grace for
+    ENRICHING ones is over; at `deadline_ns` (by `clock_ns`) less the reserve; when a REQUIRED ask has
+    failed; or when `conclusive`, called after each REQUIRED answer, returns True. A name in `known`
+    is final: no answer replaces it. An ask with less than 1 ms left is SKIPPED. If all asks end
+    while they start, this coroutine does not suspend.
 
-    Never raises for what a source does. What `start`, `reveal` or `conclusive` raise is a bug and comes out of here; then, and when
-    cancelled, all calls are abandoned.
+    Never raises for source faults. What `start`, `reveal` or `conclusive` raise is a bug and is
+    raised here; then, and on cancellation, all calls are abandoned.
     """
     consultation = Scatter(
         plan, call_headers, deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock_ns
     )
     try:
         consultation.start(known)
-        if not consultation.over:
-            await consultation.end()
-        return consultation.gathered()
+        if not consultation.ended:
+            await consultation.end_future()
+        return consultation.result()
     finally:
         consultation.close()
 
 
 class Scatter:
-    """One consultation on its way: `start` it, await its `end` unless it is `over`, take what was `gathered`, and `close` it always.
+    """One scatter in progress: `start`, await `end_future` unless it has `ended`, take the `result`, always `close`.
 
-    `scatter` is these four in a row. What is wanted before the end is in `unfolding`.
+    `scatter` is these four in a row; `streaming_scatter` adds snapshots before the end.
     """
 
     __slots__ = (
-        "_answers", "_armed_ns", "_began_ns", "_bug", "_clock_ns", "_conclusive", "_end_ns", "_failed", "_grace_ns", "_hard",
-        "_hard_in_ns", "_known", "_next_ns", "_pending", "_plan", "_ready", "_slots", "_stalled", "_starting", "_timer", "_call_headers", "_waiter",
-        "over",
-    )  # fmt: skip
+        "_answers",
+        "_bug",
+        "_call_headers",
+        "_clock_ns",
+        "_conclusive",
+        "_end_ns",
+        "_essential_left",
+        "_essentials_settled_ns",
+        "_failed_required",
+        "_grace_ns",
+        "_known",
+        "_left",
+        "_next_expiry_ns",
+        "_pending_asks",
+        "_plan",
+        "_ready",
+        "_started_ns",
+        "_starting",
+        "_timer",
+        "_timer_due_ns",
+        "_waited_for_stall",
+        "_waiter",
+        "ended",
+    )
 
     def __init__(
         self,
@@ -112,145 +136,145 @@ class Scatter:
         self._call_headers = call_headers
         self._conclusive = conclusive
         self._clock_ns = clock_ns
-        self._began_ns = self._hard_in_ns = clock_ns()
+        self._started_ns = self._essentials_settled_ns = clock_ns()
         self._end_ns = deadline_ns - timing.reserve_ns
         self._grace_ns = timing.grace_ns
         self._known: Known = {}
         self._answers: dict[str, Any] = {}
-        self._slots = [PendingAsk(ask, self) for ask in plan.asks]
+        self._pending_asks = [PendingAsk(ask, self) for ask in plan.asks]
         self._ready: list[PendingAsk] = []
         self._starting = False
-        self._pending = len(self._slots)
-        self._hard = plan.hard
-        self._failed: list[str] = []
-        self._next_ns = NEVER_NS  # no ask under way expires before
-        self._armed_ns = NEVER_NS
-        self._stalled = False
+        self._left = len(self._pending_asks)  # not settled
+        self._essential_left = plan.essential_count
+        self._failed_required: list[str] = []
+        self._next_expiry_ns = NEVER_NS  # no later than the first expiry of a started ask
+        self._timer_due_ns = NEVER_NS
+        self._waited_for_stall = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._bug: Exception | None = None
-        self.over = False
+        self.ended = False
 
     def __repr__(self) -> str:
-        return f"Scatter({'over' if self.over else 'under way'}; {', '.join(map(repr, self._slots))})"
+        return f"Scatter({'ended' if self.ended else 'in progress'}; {', '.join(map(repr, self._pending_asks))})"
 
     def start(self, known: Known) -> None:
-        """Put all asks whose needs are `known`, in the plan's order."""
+        """Start all asks whose needs are `known`, in the plan's order."""
         self._known = known
         if known.keys() >= self._plan.needs:
-            self._ready += self._slots
+            self._ready += self._pending_asks
         else:
-            self._sort_out(known)
+            self._sort_by_needs(known)
         self._start_ready()
 
-    def _sort_out(self, known: Known) -> None:
-        """Which can be asked, which have to wait for what others reveal, and which wait for what nobody will."""
-        hopeless: list[PendingAsk] = []
-        for slot in self._slots:
-            for need in slot.ask.needs:
+    def _sort_by_needs(self, known: Known) -> None:
+        """Find the asks that can start, and skip those that need a name which neither caller nor ask gives."""
+        impossible: list[PendingAsk] = []
+        for pending in self._pending_asks:
+            for need in pending.ask.needs:
                 if need not in known:
-                    slot.lacking += 1
-                    if need not in self._plan.givers:
-                        hopeless.append(slot)
-            if not slot.lacking:
-                self._ready.append(slot)
-        for slot in hopeless:
-            self._skip(slot, self._began_ns)
+                    pending.unmet_needs += 1
+                    if need not in self._plan.giver_of:
+                        impossible.append(pending)
+            if not pending.unmet_needs:
+                self._ready.append(pending)
+        for pending in impossible:
+            self._skip(pending, self._started_ns)
 
-    def end(self) -> asyncio.Future[None]:
-        """What to await, once, while it is not over."""
+    def end_future(self) -> asyncio.Future[None]:
+        """Return a future for the end. Call it once, and not after the end."""
         self._waiter = asyncio.get_running_loop().create_future()
         return self._waiter
 
-    def gathered(self) -> ScatterResult:
-        """The whole result, once it is over; what has not ended by itself is cut off. Raises the bug that ended it, if one did."""
+    def result(self) -> ScatterResult:
+        """Return the result after the end; cut off asks that are still in progress. Raises the bug that ended it, if any."""
         if self._bug is not None:
             raise self._bug
         answers: dict[str, Any] = {}
         reports: list[SourceReport] = []
-        began_ns = self._began_ns
-        for slot in self._slots:
-            status = slot.status or self._unsettled(slot)
-            ask = slot.ask
-            started_ns = slot.started_ns
+        scatter_started_ns = self._started_ns
+        for pending in self._pending_asks:
+            status = pending.status or self._unsettled(pending)
+            ask = pending.ask
+            started_ns = pending.started_ns
             answers[ask.name] = self._answers[ask.name]
             # To hundredths of a millisecond, by integers: `round` costs five times as much.
-            started_ms = (started_ns - began_ns + 5_000) // 10_000 / 100
-            elapsed_ms = (slot.ended_ns - started_ns + 5_000) // 10_000 / 100
-            reports.append(SourceReport(ask.name, ask.importance, status, started_ms, elapsed_ms, slot.age_ms))
-        failed = tuple(name for name in answers if name in self._failed) if self._failed else ()
+            started_ms = (started_ns - scatter_started_ns + 5_000) // 10_000 / 100
+            elapsed_ms = (pending.ended_ns - started_ns + 5_000) // 10_000 / 100
+            reports.append(SourceReport(ask.name, ask.importance, status, started_ms, elapsed_ms, pending.age_ms))
+        failed = tuple(name for name in answers if name in self._failed_required) if self._failed_required else ()
         return ScatterResult(answers, tuple(reports), failed)
 
     def close(self) -> None:
-        """Abandon what is still under way and let go of everything. Idempotent."""
-        self.over = True
-        self._bug = None  # its traceback leads back here
+        """Abandon all calls in progress and drop all references. Idempotent."""
+        self.ended = True
+        self._bug = None  # its traceback refers back to this object
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        flights = []
-        for slot in self._slots:
-            slot.scatter = None
-            if slot.flight is not None:
-                flights.append(slot.flight)
-                slot.flight = None
-        for flight in flights:
-            flight.abandon()
+        calls = []
+        for pending in self._pending_asks:
+            pending.scatter = None
+            if pending.call is not None:
+                calls.append(pending.call)
+                pending.call = None
+        for call in calls:
+            call.abandon()
 
-    def arrived(self, slot: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
-        """Take the outcome of one ask, start those that waited for it, and see whether that was all."""
+    def collect(self, pending: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
+        """Take the outcome of one ask, start the asks that it makes possible, and check for the end."""
         try:
             now_ns = self._clock_ns()
             if isinstance(outcome, SourceError):
-                self._fail(slot, outcome.cause, now_ns)
+                self._fail(pending, outcome.cause, now_ns)
             else:
-                slot.age_ms = age_ms
-                self._settle(slot, outcome, status, now_ns)
-                self._learn(slot.ask, outcome, now_ns)
-            if self._starting or self.over:
+                pending.age_ms = age_ms
+                self._settle(pending, outcome, status, now_ns)
+                self._use_answer(pending.ask, outcome, now_ns)
+            if self._starting or self.ended:
                 return
             if self._ready:
                 self._start_ready()
-            elif not self._hard or self._failed:
-                self._weigh()
-        except Exception as bug:  # noqa: BLE001 - it must come out of `scatter`, not end in the callback of some wire
-            self._break_off(bug)
+            elif not self._essential_left or self._failed_required:
+                self._check_end()
+        except Exception as bug:  # noqa: BLE001 - `scatter` must raise it; here it would end in the callback of a wire
+            self._end_by_bug(bug)
 
     def _start_ready(self) -> None:
-        """Put what can be put now. Sources that answer at once add to the list while it is worked off, so that nothing nests."""
+        """Start all ready asks. Sources that answer at once extend the list during the loop, so nothing recurses."""
         self._starting = True
-        for slot in self._ready:
-            self._put(slot)
-            if self._failed or self.over:
+        for pending in self._ready:
+            self._start_ask(pending)
+            if self._failed_required or self.ended:
                 break
         self._ready.clear()
         self._starting = False
-        if not self.over:
-            self._weigh()
+        if not self.ended:
+            self._check_end()
 
-    def _put(self, slot: PendingAsk) -> None:
-        ask = slot.ask
-        budget_ms = ask.timeout_ms if ask.pace is None else ask.pace.timeout_ms
-        now_ns = slot.started_ns = self._clock_ns()
+    def _start_ask(self, pending: PendingAsk) -> None:
+        ask = pending.ask
+        budget_ms = ask.timeout_ms if ask.current_timeout is None else ask.current_timeout.timeout_ms
+        now_ns = pending.started_ns = self._clock_ns()
         expires_ns = now_ns + budget_ms * _MS_NS
         if expires_ns > self._end_ns:
             budget_ms = (self._end_ns - now_ns) // _MS_NS
             if budget_ms < 1:
-                self._skip(slot, now_ns)
+                self._skip(pending, now_ns)
                 return
-        slot.expires_ns = expires_ns
-        self._next_ns = expires_ns if expires_ns < self._next_ns else self._next_ns
-        flight = ask.start(self._known, self._call_headers, budget_ms, slot.done)
-        if flight is None:
+        pending.expires_ns = expires_ns
+        self._next_expiry_ns = expires_ns if expires_ns < self._next_expiry_ns else self._next_expiry_ns
+        call = ask.start(self._known, self._call_headers, budget_ms, pending.done)
+        if call is None:
             return
-        if slot.status is None:
-            slot.flight = flight
-        else:  # it was answered while being asked
-            flight.abandon()
+        if pending.status is None:
+            pending.call = call
+        else:  # answered during `start`
+            call.abandon()
 
-    def _learn(self, ask: Ask, answer: Any, now_ns: int) -> None:
+    def _use_answer(self, ask: Ask, answer: Any, now_ns: int) -> None:
         if ask.importance is _REQUIRED and self._conclusive is not None and self._conclusive(self._answers):
-            self._finish()
+            self._end()
         elif ask.reveal is not None:
             self._reveal(ask, ask.reveal, answer, now_ns)
 
@@ -259,134 +283,134 @@ class Scatter:
         if not wanted:
             return
         revealed = reveal(answer)
-        if strange := revealed.keys() - set(ask.gives):
-            raise ValueError(f"{ask.name} revealed {', '.join(sorted(strange))}, which it does not give")
-        # A new mapping: what an ask was told does not change under it, and the caller's mapping is the caller's.
+        if undeclared := revealed.keys() - set(ask.gives):
+            raise ValueError(f"{ask.name} revealed {', '.join(sorted(undeclared))}, which it does not give")
+        # A new mapping: started asks and the caller hold the present one.
         self._known = {**self._known, **{name: revealed[name] for name in wanted if name in revealed}}
         for name in wanted:
-            for waiting in self._waiting_for(name):
+            for waiting in self._asks_needing(name):
                 if name in revealed:
-                    waiting.lacking -= 1
-                    if not waiting.lacking:
+                    waiting.unmet_needs -= 1
+                    if not waiting.unmet_needs:
                         self._ready.append(waiting)
                 else:
                     self._skip(waiting, now_ns)
 
-    def _waiting_for(self, name: str) -> list[PendingAsk]:
-        """Those that need it. One that was skipped may be among them: it lacks for ever what it was skipped for."""
-        return [self._slots[index] for index in self._plan.waiters[name]]
+    def _asks_needing(self, name: str) -> list[PendingAsk]:
+        """May include skipped asks; these never become ready, because the need they were skipped for stays unmet."""
+        return [self._pending_asks[index] for index in self._plan.needed_by[name]]
 
-    def _settle(self, slot: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
-        ask = slot.ask
-        slot.scatter = None
-        slot.status = status
-        slot.ended_ns = now_ns
+    def _settle(self, pending: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
+        ask = pending.ask
+        pending.scatter = None
+        pending.status = status
+        pending.ended_ns = now_ns
         self._answers[ask.name] = outcome
-        self._pending -= 1
+        self._left -= 1
         if ask.importance is not _ENRICHING:
-            self._hard -= 1
-            self._hard_in_ns = now_ns
+            self._essential_left -= 1
+            self._essentials_settled_ns = now_ns
 
-    def _fail(self, slot: PendingAsk, cause: MissingCause, now_ns: int) -> None:
-        """Put an older answer in its place, or a Missing, and that too in the places of those that wait for what only it could give."""
-        ask = slot.ask
-        if ask.instead is not None and not slot.lacking and self._stand_in(slot, ask.instead, now_ns):
+    def _fail(self, pending: PendingAsk, cause: MissingCause, now_ns: int) -> None:
+        """Use the fallback, else settle as Missing, and skip the asks that need what only this one could give."""
+        ask = pending.ask
+        if ask.fallback is not None and not pending.unmet_needs and self._use_fallback(pending, ask.fallback, now_ns):
             return
-        self._settle(slot, Missing(ask.name, cause), _STATUS[cause], now_ns)
+        self._settle(pending, Missing(ask.name, cause), _STATUS[cause], now_ns)
         if ask.importance is _REQUIRED:
-            self._failed.append(ask.name)
+            self._failed_required.append(ask.name)
         for name in ask.gives:
             if name not in self._known:
-                for waiting in self._waiting_for(name):
+                for waiting in self._asks_needing(name):
                     self._skip(waiting, now_ns)
-        slot.let_go()
+        pending.abandon_call()
 
-    def _stand_in(self, slot: PendingAsk, instead: Fallback, now_ns: int) -> bool:
-        found = instead(self._known)
-        if found is None:
+    def _use_fallback(self, pending: PendingAsk, fallback: Fallback, now_ns: int) -> bool:
+        substitute = fallback(self._known)
+        if substitute is None:
             return False
-        answer, slot.age_ms = found
-        self._settle(slot, answer, SourceStatus.STALE, now_ns)
-        slot.let_go()
-        self._learn(slot.ask, answer, now_ns)
+        answer, pending.age_ms = substitute
+        self._settle(pending, answer, SourceStatus.STALE, now_ns)
+        pending.abandon_call()
+        self._use_answer(pending.ask, answer, now_ns)
         return True
 
-    def _skip(self, slot: PendingAsk, now_ns: int) -> None:
-        if slot.status is None:
-            slot.started_ns = now_ns
-            self._fail(slot, MissingCause.SKIPPED, now_ns)
+    def _skip(self, pending: PendingAsk, now_ns: int) -> None:
+        if pending.status is None:
+            pending.started_ns = now_ns
+            self._fail(pending, MissingCause.SKIPPED, now_ns)
 
-    def _unsettled(self, slot: PendingAsk) -> SourceStatus:
-        """What to report of an ask that has not ended by itself: it is cut off."""
+    def _unsettled(self, pending: PendingAsk) -> SourceStatus:
+        """Cut off an ask that has not ended by itself, and return the status to report."""
         now_ns = self._clock_ns()
-        if slot.expires_ns == NEVER_NS:
-            slot.started_ns = now_ns
-        self._settle(slot, Missing(slot.ask.name, MissingCause.SKIPPED), SourceStatus.SKIPPED, now_ns)
+        if pending.expires_ns == NEVER_NS:
+            pending.started_ns = now_ns
+        self._settle(pending, Missing(pending.ask.name, MissingCause.SKIPPED), SourceStatus.SKIPPED, now_ns)
         return SourceStatus.SKIPPED
 
-    def _weigh(self) -> None:
-        """End where nothing more is worth waiting for; where only ENRICHING asks are left, wait for no more than the grace."""
-        if self._failed or not self._pending:
-            self._finish()
+    def _check_end(self) -> None:
+        """End if the result is final; once only ENRICHING asks are left, bound the wait by the grace."""
+        if self._failed_required or not self._left:
+            self._end()
             return
-        if not self._hard:
-            self._end_ns = min(self._end_ns, self._hard_in_ns + self._grace_ns)
-        self._keep_time()
+        if not self._essential_left:
+            self._end_ns = min(self._end_ns, self._essentials_settled_ns + self._grace_ns)
+        self._arm_timer()
 
-    def _keep_time(self) -> None:
-        """Have the timer fire when the next thing runs out of time. One that will fire before that is left as it is."""
-        due_ns = min(self._next_ns, self._end_ns)
-        if due_ns >= self._armed_ns:
+    def _arm_timer(self) -> None:
+        """Set the timer to the next expiry. An armed timer that fires earlier stays."""
+        due_ns = min(self._next_expiry_ns, self._end_ns)
+        if due_ns >= self._timer_due_ns:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # Whole milliseconds, because uvloop rounds to them. An ask's own time is rounded up (what rounds to none is "at once", and would
-        # spin); the end is rounded down, and `_give_up` takes the last millisecond as the end: it is the caller's reserve that pays for
-        # being late.
+        # Whole milliseconds, because uvloop rounds to them. An ask's expiry is rounded up: a timer of zero would spin.
+        # The end is rounded down, and `_expire` takes the last millisecond as the end: lateness would cost the
+        # caller's reserve.
         left_ns = due_ns - self._clock_ns()
         left_ms = max(0, left_ns // _MS_NS) if due_ns == self._end_ns else -(-left_ns // _MS_NS)
-        self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._tick)
-        self._armed_ns = due_ns
+        self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._on_timer)
+        self._timer_due_ns = due_ns
 
-    def _tick(self) -> None:
-        """A timer is a hint: early (libuv), late (see `stall`), or for an ask that has been answered since. The clock decides."""
-        due_ns = self._armed_ns
+    def _on_timer(self) -> None:
+        """A timer is a hint: early (libuv), late (`loop_stall`), or for an ask that has ended. The clock decides."""
+        due_ns = self._timer_due_ns
         self._timer = None
-        self._armed_ns = NEVER_NS
-        if self.over:
+        self._timer_due_ns = NEVER_NS
+        if self.ended:
             return
         now_ns = self._clock_ns()
-        if not self._stalled and stalled(due_ns, now_ns):
-            self._stalled = True
-            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._tick)
-            self._armed_ns = now_ns
+        if not self._waited_for_stall and stalled(due_ns, now_ns):
+            self._waited_for_stall = True
+            self._timer = asyncio.get_running_loop().call_later(TURN_S, self._on_timer)
+            self._timer_due_ns = now_ns
             return
         try:
-            self._give_up(now_ns)
-        except Exception as bug:  # noqa: BLE001 - here too: the loop would only log it, and `scatter` would wait for ever
-            self._break_off(bug)
+            self._expire(now_ns)
+        except Exception as bug:  # noqa: BLE001 - `scatter` must raise it; the loop would only log it
+            self._end_by_bug(bug)
 
-    def _give_up(self, now_ns: int) -> None:
-        """Do without what was asked and is out of time; at the end that is all of it, and with it goes what waits for it."""
-        ended = now_ns > self._end_ns - _MS_NS
-        self._next_ns = NEVER_NS
-        for slot in self._slots:
-            if slot.status is not None or slot.expires_ns == NEVER_NS:
+    def _expire(self, now_ns: int) -> None:
+        """Time out the started asks that have expired; at the end of the scatter that is all of them."""
+        at_end = now_ns > self._end_ns - _MS_NS
+        self._next_expiry_ns = NEVER_NS
+        for pending in self._pending_asks:
+            if pending.status is not None or pending.expires_ns == NEVER_NS:
                 continue
-            if ended or slot.expires_ns <= now_ns:
-                self._fail(slot, MissingCause.TIMEOUT, now_ns)
+            if at_end or pending.expires_ns <= now_ns:
+                self._fail(pending, MissingCause.TIMEOUT, now_ns)
             else:
-                self._next_ns = min(self._next_ns, slot.expires_ns)
+                self._next_expiry_ns = min(self._next_expiry_ns, pending.expires_ns)
         if self._ready:
             self._start_ready()
         else:
-            self._weigh()
+            self._check_end()
 
-    def _break_off(self, bug: Exception) -> None:
+    def _end_by_bug(self, bug: Exception) -> None:
         self._bug = bug
-        self._finish()
+        self._end()
 
-    def _finish(self) -> None:
-        self.over = True
+    def _end(self) -> None:
+        self.ended = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

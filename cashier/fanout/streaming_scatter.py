@@ -1,7 +1,4 @@
-"""Unfolding: a scatter of which more is wanted than its end, namely what is in so far, as often as something has come.
-
-Apart from `scatter`, so that those who want the end only do not pay for it.
-"""
+"""A scatter with snapshots of its intermediate results. Apart from `scatter`, so that plain scatters do not pay for it."""
 
 from __future__ import annotations
 
@@ -16,51 +13,51 @@ from cashier.source_errors import Missing, MissingCause
 
 
 class StreamingScatter(Scatter):
-    """One consultation on its way: `start` it, take what is in `so_far` after each `change` until it is `over`, and `close` it always.
+    """One scatter in progress: `start`, take a `snapshot` after each `change` until it has `ended`, always `close`.
 
-    It ends as any scatter does, whether or not somebody is waiting for a change just then.
+    It ends like any scatter, whether or not a caller awaits a change at that moment.
     """
 
-    __slots__ = ("_news",)
+    __slots__ = ("_changed",)
 
-    _news: bool
+    _changed: bool
 
     def start(self, known: Mapping[str, Any]) -> None:
-        self._news = False
+        self._changed = False
         super().start(known)
 
     async def change(self) -> None:
-        """Return when something has ended since what was last taken, at once if something has; when it is over, always at once.
+        """Wait until an ask has ended since the last snapshot. Returns at once after the end.
 
-        What arrives in one turn of the loop is one change.
+        All outcomes of one loop turn are one change.
         """
-        if not self._news and not self.over:
+        if not self._changed and not self.ended:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
-    def so_far(self) -> ScatterResult:
-        """As `gathered`, now. What may still come is Missing(PENDING); what was not asked yet is reported as beginning now.
+    def snapshot(self) -> ScatterResult:
+        """Return the result so far. Asks in progress are Missing(PENDING); those not started report the present as their start.
 
-        Once it is over nothing is PENDING any more, and this is what was gathered. Raises the bug that ended it, if one did.
+        After the end nothing is PENDING, and this equals `result`. Raises the bug that ended it, if any.
         """
-        self._news = False
+        self._changed = False
         settled = self._answers.copy()
-        found = self.gathered()
-        if not self.over:
-            self._answers = settled  # `conclusive` is shown what has ended, and this has not
-        return found
+        result = self.result()
+        if not self.ended:
+            self._answers = settled  # without the PENDING entries: `conclusive` takes settled answers only
+        return result
 
-    def _settle(self, slot: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
-        super()._settle(slot, outcome, status, now_ns)
-        self._news = True
+    def _settle(self, pending: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
+        super()._settle(pending, outcome, status, now_ns)
+        self._changed = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _unsettled(self, slot: PendingAsk) -> SourceStatus:
-        if self.over:
-            return super()._unsettled(slot)
-        slot.ended_ns = self._clock_ns()
-        if slot.expires_ns == NEVER_NS:
-            slot.started_ns = slot.ended_ns
-        self._answers[slot.ask.name] = Missing(slot.ask.name, MissingCause.PENDING)
+    def _unsettled(self, pending: PendingAsk) -> SourceStatus:
+        if self.ended:
+            return super()._unsettled(pending)
+        pending.ended_ns = self._clock_ns()
+        if pending.expires_ns == NEVER_NS:
+            pending.started_ns = pending.ended_ns
+        self._answers[pending.ask.name] = Missing(pending.ask.name, MissingCause.PENDING)
         return SourceStatus.PENDING

@@ -1,4 +1,4 @@
-"""Freshness: how long an answer may be used, and how. Pure: the decisions of the cache, and nothing of where answers are kept."""
+"""How long a cached answer may be used, and for what. Pure decisions of the cache; storage is elsewhere."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 _S_NS = 1_000_000_000
-# So that what was fetched together is not fetched anew together.
+# Spreads the refreshes of answers that were fetched together.
 _JITTER = 0.1
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 
 
 class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`cache`: how old an answer may be. All from the moment at which its call began; 0 is not at all.
+    """`cache`: how old an answer may be, counted from the start of its call; 0 turns a use off.
 
-    `fresh_s`: it serves as if it were new. `stale_s`: it serves while a new one is fetched in the background. `error_s`: it serves where a
-    new one cannot be had. `negative_s`: how long "there is none" serves.
+    `fresh_s`: served as new. `stale_s`: served while a new answer is fetched in the background.
+    `error_s`: served if no new answer can be had. `negative_s`: how long a "not found" is served.
     """
 
     fresh_s: Seconds = 0
@@ -28,14 +28,16 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
     negative_s: Seconds = 0
 
     def faults(self) -> tuple[str, ...]:
-        """What is wrong, each with its remedy."""
+        """Return what is wrong, each with its remedy."""
         if self.stale_s and self.stale_s < self.fresh_s:
             return (
-                f"stale_s = {self.stale_s:g} is below fresh_s = {self.fresh_s:g}; all are counted from the call, so stale_s is the longer",
+                f"stale_s = {self.stale_s:g} is below fresh_s = {self.fresh_s:g};"
+                " all count from the start of the call, so stale_s must be the longer",
             )
         if self.error_s and self.error_s < max(self.stale_s, self.fresh_s):
             return (
-                f"error_s = {self.error_s:g} is below stale_s or fresh_s; all are counted from the call, so error_s is the longest",
+                f"error_s = {self.error_s:g} is below stale_s or fresh_s;"
+                " all count from the start of the call, so error_s must be the longest",
             )
         return ()
 
@@ -45,14 +47,14 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def longest_s(self) -> float:
-        """The longest that an answer serves for anything."""
+        """The longest that an answer serves for any use."""
         return max(self.fresh_s, self.stale_s, self.error_s)
 
 
 class Lifetime(Struct, frozen=True, gc=False):
     """Until when an answer serves, by the caller's clock: `early_ns` ≤ `fresh_ns` ≤ `stale_ns` ≤ `error_ns`.
 
-    From `early_ns` on it is worth fetching anew in the background although it is still fresh.
+    From `early_ns` on, a background refresh is worthwhile although the answer is still fresh.
     """
 
     early_ns: int
@@ -61,13 +63,14 @@ class Lifetime(Struct, frozen=True, gc=False):
     error_ns: int
 
 
-def lifetime(settings: CacheSettings, born_ns: int, took_ns: int, *, none: bool, random: Random) -> Lifetime:
-    """For an answer whose call began at `born_ns` and took so long. `none`: it says that there is none.
+def lifetime(settings: CacheSettings, born_ns: int, took_ns: int, *, not_found: bool, random: Random) -> Lifetime:
+    """Return the lifetime of an answer whose call started at `born_ns` and took `took_ns`.
 
-    Early refresh is XFetch (Vattani, VLDB 2015): now − took · ln(random) ≥ expiry. Drawn once for each entry and not at each hit: within a
-    process one refresh is enough, and between processes the moments spread in the same way.
+    Early refresh is XFetch (Vattani, VLDB 2015): now − took · ln(random) ≥ expiry. Drawn once per
+    entry, not at each hit: within a process one refresh is enough, and between processes the
+    moments spread in the same way.
     """
-    if none:
+    if not_found:
         until_ns = born_ns + round(settings.negative_s * _S_NS)
         return Lifetime(until_ns, until_ns, until_ns, until_ns)
     fresh_ns = born_ns + round(settings.fresh_s * _S_NS * random.uniform(1 - _JITTER, 1.0))

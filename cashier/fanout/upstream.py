@@ -1,4 +1,4 @@
-"""Upstream: one source as the mechanisms see it. It may have several places, its addresses, of which one call is made to one."""
+"""The upstream protocol: one source as the mechanisms see it, with one or more addresses."""
 
 from __future__ import annotations
 
@@ -8,48 +8,50 @@ from cashier.fanout.ask import Known, OnOutcome, PendingCall, Start
 
 
 class OnAnswer(Protocol):
-    """Where the outcome of a call goes."""
+    """Receives the outcome of an upstream call."""
 
-    def __call__(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
-        """`outcome`: the answer, or the `SourceError` in its place. `none`: the answer is that there is none.
+    def __call__(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        """`outcome`: the answer, or the `SourceError` in its place. `not_found`: the answer is that there is none.
 
-        `body`: the answer as `Upstream.read` takes it; None where it cannot be kept outside of this process.
+        `body`: the answer as `Upstream.parse_stored` takes it; None if it cannot be stored outside of this process.
         """
 
 
 class UpstreamCall(PendingCall, Protocol):
-    """One call under way."""
+    """One call in progress."""
 
     @property
-    def place(self) -> int:
-        """Where it was sent, or waits to be: an index into `Upstream.places`."""
+    def address_index(self) -> int:
+        """The address it was sent to, or is queued for: an index into `Upstream.addresses`."""
 
 
 class Upstream(Protocol):
-    """One source. Never raises for what it or a network does."""
+    """One source. Never raises for upstream or network faults."""
 
     @property
-    def places(self) -> tuple[str, ...]:
+    def addresses(self) -> tuple[str, ...]:
         """The names of its addresses, for operators."""
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> UpstreamCall:
-        """Ask. `heard` is called exactly once, later than this returns, unless the leg is abandoned first.
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> UpstreamCall:
+        """Start a call. `on_answer` is called exactly once, after this returns, unless the call is abandoned first.
 
-        `avoid` has a bit for each place that should be left out; where that would leave none, it is not heeded.
+        `avoid` has one bit per address to leave out; it is ignored if it excludes all of them.
         """
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        """The outcome of a body that was kept, checked again as if it had just come: an answer, or the `SourceError` in its place."""
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        """Parse a stored body with all checks of a new answer. Returns the answer, or a `SourceError`."""
 
 
 def unguarded(upstream: Upstream) -> Start:
-    """Ask it as it is, without any mechanism."""
+    """Call the upstream without any mechanism."""
     call = upstream.call
 
     def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
-        def heard(outcome: Any, none: bool = False, body: bytes | None = None) -> None:
+        def on_answer(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
             done(outcome)
 
-        return call(known, call_headers, budget_ms, heard)
+        return call(known, call_headers, budget_ms, on_answer)
 
     return start

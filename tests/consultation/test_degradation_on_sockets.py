@@ -139,7 +139,7 @@ async def ended(cashier: Cashier) -> None:
 
 def idle(cashier: Cashier) -> bool:
     guards = [pipeline.guard for pipeline in cashier.pipelines.values()]
-    return not any(guard.watch.late or any(place.in_flight for place in guard.places) for guard in guards)
+    return not any(guard.timers.late_calls or any(endpoint.in_flight for endpoint in guard.endpoints) for guard in guards)
 
 
 def middle_ms(found: Sequence[Told]) -> float:
@@ -222,7 +222,7 @@ async def test_hedging_halves_the_slowest_consultations_where_one_call_in_a_hund
     assert slowest(alone) >= 240  # there were stragglers to be helped against
     consultations = 320
     counts = [pipeline.guard.counts for pipeline in hedging.pipelines.values()]
-    assert sum(each.first for each in counts) == len(SOURCE_NAMES) * consultations == sum(plain.weather.calls.values())
+    assert sum(each.first_calls for each in counts) == len(SOURCE_NAMES) * consultations == sum(plain.weather.calls.values())
     extra = sum(each.hedges + each.retries for each in counts)
     assert 0 < extra <= len(SOURCE_NAMES) * consultations * 0.05
     assert sum(helped.weather.calls.values()) == len(SOURCE_NAMES) * consultations + extra
@@ -273,7 +273,7 @@ async def test_a_dead_replica_costs_no_consultation_its_cards_and_is_asked_again
         with running("sandbox", "--port", str(port), "--weather", "fixed") as first:
             await asyncio.to_thread(first.address, "Sandbox on")
             async with engine(second, card=card) as cashier:
-                first_place = cashier.pipelines["card"].guard.places[0]
+                first_place = cashier.pipelines["card"].guard.endpoints[0]
                 await several(cashier, 60, at_once=4)
                 assert first_place.latency_ns  # it has answered
                 running_on = asyncio.create_task(several(cashier, 120, at_once=4))
@@ -326,7 +326,7 @@ async def test_a_source_slower_than_the_grace_keeps_its_connections_only_where_l
         else:
             assert len(slow.peers) - opened >= 45
         await ended(cashier)
-        assert cashier.pipelines["marketing"].guard.counts.harvested == 0  # nobody would keep it
+        assert cashier.pipelines["marketing"].guard.counts.late_answers == 0  # nobody would keep it
 
 
 async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
@@ -343,7 +343,7 @@ async def test_an_answer_that_was_late_serves_the_next_who_asks() -> None:
         second = await consult(cashier, customer)
         assert second.status("marketing") is SourceStatus.CACHED
         assert slow.weather.calls["marketing"] == 1
-        assert cashier.pipelines["marketing"].guard.counts.harvested == 1
+        assert cashier.pipelines["marketing"].guard.counts.late_answers == 1
         assert discounted(second) > discounted(first) == 0
 
 

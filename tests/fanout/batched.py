@@ -25,7 +25,7 @@ class Call:
         self.budget_ms = budget_ms
         self.avoid = avoid
         self.heard = heard
-        self.place = 1
+        self.address_index = 1
         self.began_ms = now_ms()
         self.ended_ms: float | None = None
         self.abandoned = False
@@ -46,7 +46,7 @@ class Call:
 class Scripted:
     """A `Many` that answers each key after `after_ms`; None is never. Of `unaskable` it makes no call."""
 
-    places = ("first", "second")
+    addresses = ("first", "second")
 
     def __init__(self, after_ms: float | None = 10, unaskable: str = "") -> None:
         self.after_ms = after_ms
@@ -66,8 +66,8 @@ class Scripted:
             call.timer = loop.call_at(loop.time() + self.after_ms / 1000, call.answer)
         return call
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
-        return none, body, known
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
+        return not_found, body, known
 
     @property
     def sent(self) -> list[tuple[float, str]]:
@@ -82,7 +82,7 @@ class Heard:
         self.key = key
         self.told = told
 
-    def __call__(self, outcome: Any, none: bool = False, body: bytes | None = None) -> None:
+    def __call__(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
         assert self.key not in self.told, "told twice"
         self.told[self.key] = outcome
 

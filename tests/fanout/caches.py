@@ -9,7 +9,7 @@ from typing import Any
 
 from cashier.fanout.ask import PendingCall, SourceStatus
 from cashier.fanout.cache import Cache
-from cashier.fanout.fetch import key_of_text
+from cashier.fanout.cache import parse_key_text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.load_shedding import DegradationLadder
@@ -79,7 +79,7 @@ class Rig:
         self.upstream = Scripted(fate or numbered())
         self.guard: Guard = guarded(self.upstream, mechanisms, ladder=self.ladder)
         self.store = S3FifoStore(capacity)
-        self.cache = Cache(self.guard, key_of, policy, self.store, second=second, clock_ns=clock_ns, random=Random(1))
+        self.cache = Cache(self.guard, key_of, policy, self.store, l2=second, clock_ns=clock_ns, random=Random(1))
 
     def ask(self, key: str = "u_1", waits_ms: int = 100) -> Asker:
         return ask(self.cache.start, {"key": key}, waits_ms=waits_ms)
@@ -96,7 +96,7 @@ class Rig:
 
 
 def key_of(known: Any) -> str | tuple[str, ...]:
-    key = key_of_text(known["key"])
+    key = parse_key_text(known["key"])
     assert isinstance(key, str | tuple)
     return key
 

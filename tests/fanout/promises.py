@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall, SourceReport, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.guard import Guard
-from cashier.fanout.hedged_call import MOST_LATE
+from cashier.fanout.hedged_call import MAX_LATE_CALLS
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import ScatterResult
 from cashier.fanout.ttl import CacheSettings
@@ -123,7 +123,7 @@ class Promises:
         if fact.version < self.truth.oldest(rig.name, key, started_ns - _ROUNDED_NS):
             self.broke(f"{report} tells of {fact}, which was invalidated before it was asked")
         self._of_its_order(report, fact, rig, started_ns, told_ns)
-        rounded_ns = _ROUNDED_NS + (_KEPT_NS if rig.cache.second is not None else 0)
+        rounded_ns = _ROUNDED_NS + (_KEPT_NS if rig.cache.l2 is not None else 0)
         behind_ns = report.age_ms * MS_NS - (
             (started_ns if report.status is SourceStatus.FRESH else told_ns) - fact.called_ns
         )
@@ -139,7 +139,7 @@ class Promises:
 
     def _of_its_order(self, report: SourceReport, fact: Fact, rig: Watched, started_ns: int, told_ns: int) -> None:
         """Who asks after somebody was told is told nothing older, unless what is younger had to make room, or there is a second level."""
-        if rig.cache.second is not None or self.store.evictions:
+        if rig.cache.l2 is not None or self.store.evictions:
             return
         before = self._told.get((rig.name, fact.key))
         if before is not None and before[0] < started_ns - _ROUNDED_NS and fact.called_ns < before[1]:
@@ -159,15 +159,15 @@ class Promises:
 
     def nobody_waits(self, rigs: Sequence[Watched]) -> None:
         for rig in rigs:
-            if rig.meter.waiting or rig.cache._live or rig.cache._fetches:
+            if rig.meter.waiting or rig.cache._fetches or rig.cache._joinable:
                 self.broke(f"{rig.name}: {rig.cache!r} with {len(rig.meter.waiting)} who wait")
 
     def nothing_is_left(self, rigs: Sequence[Watched], timers: Sequence[asyncio.TimerHandle]) -> None:
         for rig in rigs:
             rig.meter.look()
-            places = [place.in_flight for place in rig.guard.places]
-            if rig.meter.open or any(places) or rig.guard.watch.late:
-                self.broke(f"{rig.name} has {len(rig.meter.open)} calls left, in flight {places}, {rig.guard.watch!r}")
+            places = [endpoint.in_flight for endpoint in rig.guard.endpoints]
+            if rig.meter.open or any(places) or rig.guard.timers.late_calls:
+                self.broke(f"{rig.name} has {len(rig.meter.open)} calls left, in flight {places}, {rig.guard.timers!r}")
         if timers:
             self.broke(f"timers are left: {timers}")
         if len(asyncio.all_tasks()) > 1:
@@ -207,7 +207,7 @@ class Meter:
         promises: Promises,
         clock_ns: Callable[[], int],
     ) -> None:
-        self.places = upstream.places
+        self.addresses = upstream.addresses
         self.name = name
         self.key_of = key_of
         self.clock_ns = clock_ns
@@ -232,7 +232,7 @@ class Meter:
 
     def reconfigured(self) -> None:
         """The widest of all that has been in force is what counts."""
-        self.ceiling_ms = max(self.ceiling_ms, self._guard.patience.ceiling_ms)
+        self.ceiling_ms = max(self.ceiling_ms, self._guard.adaptive_timeout.ceiling_ms)
         mechanisms = self._guard.mechanisms
         self._share_bps = max(self._share_bps, mechanisms.extra_bps)
         pause_s = 0.0 if mechanisms.breaker is None else mechanisms.breaker.open_max_s * 1.1
@@ -263,7 +263,7 @@ class Meter:
         if not 1 <= budget_ms <= self.ceiling_ms:
             self.promises.broke(f"{self.name} is called with {budget_ms} ms of {self.ceiling_ms}")
         key = self.key_of(known)
-        first, self._seen = self._guard.counts.first - self._seen, self._guard.counts.first
+        first, self._seen = self._guard.counts.first_calls - self._seen, self._guard.counts.first_calls
         second = self.clock_ns() // 1_000_000_000
         if first:
             self._firsts[second] += 1
@@ -297,20 +297,20 @@ class Meter:
 
     def _borne(self) -> None:
         """Where there is a choice of places only who chooses knows which one has to bear it."""
-        place = self._guard.places[0]
-        if len(self.places) == 1 and place.breaker.closed and place.in_flight >= place.limiter.limit:
-            self.promises.broke(f"{place!r} is called once more")
+        endpoint = self._guard.endpoints[0]
+        if len(self.addresses) == 1 and endpoint.breaker.closed and endpoint.in_flight >= endpoint.limiter.limit:
+            self.promises.broke(f"{endpoint!r} is called once more")
 
     def _joined(self, key: str) -> None:
         """Of what is cached nobody asks while somebody waits for it who came since the last call, unless that has taken too long.
 
         With a second level they wait before there is a call.
         """
-        if self._cache is None or self._cache.second is not None:
+        if self._cache is None or self._cache.l2 is not None:
             return
         now_ns = self.clock_ns()
         epoch = self.promises.truth.epoch(self.name, key)
-        too_long_ago_ns = now_ns - self._guard.patience.timeout_ms * MS_NS
+        too_long_ago_ns = now_ns - self._guard.adaptive_timeout.timeout_ms * MS_NS
         last_ns, self._lasts[key] = self._lasts.get(key, 0), now_ns
         waiting = [each for each in self.waiting if each.key == key and each.epoch == epoch and not each.starting]
         if last_ns > too_long_ago_ns and any(each.began_ns >= last_ns for each in waiting):
@@ -321,11 +321,11 @@ class Meter:
 
     def look(self) -> None:
         """What the guard believes of its calls, compared with what there is."""
-        in_flight = sum(place.in_flight for place in self._guard.places)
+        in_flight = sum(endpoint.in_flight for endpoint in self._guard.endpoints)
         if in_flight != len(self.open):
             self.promises.broke(f"{self.name} has {len(self.open)} calls under way, and believes in {in_flight}")
-        if not 0 <= self._guard.watch.late <= min(MOST_LATE, len(self.open)):
-            self.promises.broke(f"{self.name} has {self._guard.watch.late} late calls of {len(self.open)}")
+        if not 0 <= self._guard.timers.late_calls <= min(MAX_LATE_CALLS, len(self.open)):
+            self.promises.broke(f"{self.name} has {self._guard.timers.late_calls} late calls of {len(self.open)}")
 
     # Between a consultation and what it starts
 
@@ -387,9 +387,9 @@ class Call:
         self._heard = heard
 
     @property
-    def place(self) -> int:
+    def address_index(self) -> int:
         assert self.leg is not None, "asked for its place before it had one"
-        return self.leg.place
+        return self.leg.address_index
 
     def heard(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
         if self not in self.meter.open:

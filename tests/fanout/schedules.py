@@ -15,7 +15,7 @@ from cashier.fanout.ask import Ask, Importance, Known
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
-from cashier.fanout.fetch import text
+from cashier.fanout.cache import key_text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
@@ -108,7 +108,7 @@ class Schedule:
             return known[needs[0]] if len(needs) == 1 else tuple(known[need] for need in needs)
 
         weather = self._weather(shape, numbers)
-        meter = self._meter(shape, weather, lambda known: text(key_of(known)))
+        meter = self._meter(shape, weather, lambda known: key_text(key_of(known)))
         guard = Guard(
             shape.name,
             meter,
@@ -125,7 +125,7 @@ class Schedule:
             key_of,
             numbers.cache or CacheSettings(),
             self.store,
-            second=self.shelf if cached else None,
+            l2=self.shelf if cached else None,
             clock_ns=self.clock_ns,
             random=self._random_of(f"{shape.name} cache"),
         )
@@ -157,7 +157,7 @@ class Schedule:
     def _as_if_it_had_run(self, guard: Guard, usual_ms: float) -> None:
         """For long enough to know when to hedge and how long to wait."""
         for _ in range(200):
-            guard.sketch.took(round(usual_ms * self.random.lognormvariate(0, 0.3) * MS_NS))
+            guard.latencies.record(round(usual_ms * self.random.lognormvariate(0, 0.3) * MS_NS))
         guard.learn(self.clock_ns())
 
     def _spells(self, places: int) -> list[Spell]:
@@ -177,13 +177,23 @@ class Schedule:
     def _ask(self, rig: Watched) -> Ask:
         """As `Stack.way` and `plan.consultation` put it together."""
         guard, cache = rig.guard, rig.cache
-        ceiling_ms = guard.patience.ceiling_ms
+        ceiling_ms = guard.adaptive_timeout.ceiling_ms
         if rig.cached:
-            way = SourceBinding(rig.meter.watching(cache.start), ceiling_ms, cache.instead, guard.patience)
+            way = SourceBinding(rig.meter.watching(cache.start), ceiling_ms, cache.fallback, guard.adaptive_timeout)
         else:
-            way = SourceBinding(rig.meter.watching(guard.start), ceiling_ms, None, guard.patience)
+            way = SourceBinding(rig.meter.watching(guard.start), ceiling_ms, None, guard.adaptive_timeout)
         reveal = revealing(rig.gives) if rig.gives else None
-        return Ask(rig.name, rig.importance, rig.needs, ceiling_ms, way.start, rig.gives, reveal, way.instead, way.pace)
+        return Ask(
+            rig.name,
+            rig.importance,
+            rig.needs,
+            ceiling_ms,
+            way.start,
+            rig.gives,
+            reveal,
+            way.fallback,
+            way.current_timeout,
+        )
 
     # What happens
 
@@ -281,7 +291,7 @@ class Schedule:
         """Another rung of the ladder."""
         random = self.random
         self.ladder.hedging = random.random() < 0.6
-        self.ladder.stale = random.random() < 0.3
+        self.ladder.serve_stale = random.random() < 0.3
         self.ladder.dim_share = random.choice((0.0, 0.0, 0.3, 1.0))
 
     def _reload(self) -> None:
@@ -300,7 +310,7 @@ class Schedule:
             rig.weather.healed = True
         if self.shelf is not None:
             self.shelf.healed = True
-        self.ladder.hedging, self.ladder.stale, self.ladder.dim_share = True, False, 0.0
+        self.ladder.hedging, self.ladder.serve_stale, self.ladder.dim_share = True, False, 0.0
         healed_ns = self.clock_ns()
         claims = {name: f"{name[0]}0" for name in INPUTS}
         while self.clock_ns() < healed_ns + max(rig.meter.heals_ns for rig in self.rigs):
@@ -380,7 +390,7 @@ def revealing(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     """What an answer reveals depends on what was asked alone, and nothing where there is none."""
 
     def reveal(fact: Fact) -> dict[str, str]:
-        return {} if fact.none else {name: f"{name[0]}{len(fact.key) % 3}" for name in gives}
+        return {} if fact.not_found else {name: f"{name[0]}{len(fact.key) % 3}" for name in gives}
 
     return reveal
 

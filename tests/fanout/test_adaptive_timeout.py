@@ -63,7 +63,7 @@ def test_where_the_quantile_was_not_waited_for_it_grows_towards_the_ceiling() ->
 def test_it_gives_way_at_once_where_more_than_one_in_a_hundred_was_cut(calls: int, cut: int, gives_way: bool) -> None:
     patience = learned()
     for _ in range(cut):
-        patience.gave_up()
+        patience.count_timeout()
     patience.learn(1_000, 10 * MS_NS, calls)
     assert patience.timeout_ms == (100 if gives_way else 11)
     patience.learn(1_000, 10 * MS_NS, calls)
@@ -84,7 +84,7 @@ def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
     assert patience.timeout_ms == 15
     patience.reconfigure(200, learning=False)
     assert patience.timeout_ms == 200
-    assert repr(patience) == "<Patience 200 of 200 ms>"
+    assert repr(patience) == "<AdaptiveTimeout 200 of 200 ms>"
 
 
 @settings(deadline=None)
@@ -98,6 +98,6 @@ def test_it_is_whole_and_within_its_bounds_whatever_it_learns(
     patience = AdaptiveTimeout(ceiling_ms, learning=True)
     for count, share_ns, cut in lessons:
         for _ in range(cut):
-            patience.gave_up()
+            patience.count_timeout()
         patience.learn(count, share_ns, 100)
         assert min(5, ceiling_ms) <= patience.timeout_ms <= ceiling_ms

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.looptime
 @pytest.mark.parametrize(
     ("keys", "under_way", "leaves"),
     [
-        (1, 0, Departure.WITH_THE_TURN),
-        (1, 1, Departure.WITH_THE_TURN),
+        (1, 0, Departure.END_OF_TURN),
+        (1, 1, Departure.END_OF_TURN),
         (1, 2, Departure.WITH_ROOM),
         (49, 2, Departure.WITH_ROOM),
         (50, 2, Departure.NOW),
@@ -105,17 +105,17 @@ async def test_one_timer_is_set_however_many_keys_gather() -> None:
     for key in "bcdef":
         asking.ask(key)
     assert len(timers_set()) == 1
-    assert repr(asking.batch) == "Batch(first, second; 1 calls under way, 5 keys gathered)"
+    assert repr(asking.batch) == "Batch(first, second; 1 calls in flight, 5 keys gathered)"
 
 
 async def test_a_second_ask_for_a_key_under_way_avoids_where_the_first_one_went() -> None:
     asking = Asking(Scripted(after_ms=50))
     first = asking.ask("a")
-    assert first.place == 0
+    assert first.address_index == 0
     await until_ms(5)
-    assert first.place == 1
+    assert first.address_index == 1
     hedged = Heard("hedged a", asking.told)
-    asking.batch.call({"key": "a"}, "trip", 100, hedged, 1 << first.place)
+    asking.batch.call({"key": "a"}, "trip", 100, hedged, 1 << first.address_index)
     asking.ask("b")
     await until_ms(20)
     assert [(call.began_ms, call.keys, call.avoid) for call in asking.many.calls[1:]] == [(7, ["a"], 2), (7, ["b"], 0)]
@@ -295,7 +295,7 @@ async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_ask
         askers.clear()
         await until_ms(20)
         assert [one() for one in gone] == [None, None, None]
-        assert [leg.place for leg in legs] == [1, 1]
+        assert [leg.address_index for leg in legs] == [1, 1]
         legs.clear()
         assert seen() is None
     finally:
@@ -303,7 +303,7 @@ async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_ask
 
 
 def test_what_was_kept_is_read_by_the_source() -> None:
-    assert Batch(Scripted(), BatchPolicy()).read(True, b"x", {"key": "a"}) == (True, b"x", {"key": "a"})
+    assert Batch(Scripted(), BatchPolicy()).parse_stored(True, b"x", {"key": "a"}) == (True, b"x", {"key": "a"})
 
 
 # Whatever is asked and left, whenever
@@ -370,4 +370,4 @@ async def stays_and_leaves(
             assert call.ended_ms == max(left[key] for key in call.keys)
     assert timers_set() == []
     hanging = sum(call.ended_ms is None for call in calls)
-    assert repr(asking.batch) == f"Batch(first, second; {hanging} calls under way, 0 keys gathered)"
+    assert repr(asking.batch) == f"Batch(first, second; {hanging} calls in flight, 0 keys gathered)"

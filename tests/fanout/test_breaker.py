@@ -45,26 +45,26 @@ def break_it(breaker: Breaker, now_ns: int) -> None:
     for _ in range(1_000):
         if not breaker.closed:
             return
-        breaker.failed(now_ns, now_ns)
+        breaker.record_failure(now_ns, now_ns)
     raise AssertionError("it does not open")
 
 
 def pause_s(breaker: Breaker, now_ns: int) -> float:
-    return (breaker.trial_due_ns - now_ns) / SECOND_NS
+    return (breaker.probe_due_ns - now_ns) / SECOND_NS
 
 
 def fail_a_trial(breaker: Breaker) -> int:
     """As soon as one may be made. Returns when."""
-    now_ns = breaker.trial_due_ns
+    now_ns = breaker.probe_due_ns
     assert breaker.admits(now_ns, LEASE_NS)
-    breaker.failed(now_ns, now_ns)
+    breaker.record_failure(now_ns, now_ns)
     return now_ns
 
 
 def pass_a_trial(breaker: Breaker) -> int:
-    now_ns = breaker.trial_due_ns
+    now_ns = breaker.probe_due_ns
     assert breaker.admits(now_ns, LEASE_NS)
-    breaker.worked(now_ns, now_ns)
+    breaker.record_success(now_ns, now_ns)
     assert breaker.closed
     return now_ns
 
@@ -73,21 +73,21 @@ def test_what_stops_altogether_need_not_outweigh_ten_good_seconds() -> None:
     breaker = closed_breaker()
     for second in range(10):
         breaker.roll(BEGAN_NS + second * SECOND_NS)
-        breaker.good += 500
+        breaker.successes += 500
     stopped_ns = BEGAN_NS + 10 * SECOND_NS
     now_ns = stopped_ns
     while breaker.closed:
         now_ns += 2_000_000
-        breaker.failed(now_ns, now_ns)
+        breaker.record_failure(now_ns, now_ns)
     assert now_ns - stopped_ns <= 2 * SECOND_NS
 
 
 def test_a_stall_of_a_busy_source_is_no_stop() -> None:
     breaker = closed_breaker()
-    breaker.good += 500
+    breaker.successes += 500
     breaker.roll(BEGAN_NS + SECOND_NS)
     for _ in range(75):  # 150 ms of 500 a second
-        breaker.failed(BEGAN_NS + SECOND_NS, BEGAN_NS + SECOND_NS)
+        breaker.record_failure(BEGAN_NS + SECOND_NS, BEGAN_NS + SECOND_NS)
     assert breaker.closed
 
 
@@ -96,18 +96,18 @@ def test_a_stall_of_a_busy_source_is_no_stop() -> None:
 )
 def test_it_opens_when_half_of_at_least_twenty_calls_failed(good: int, bad: int, opens: bool) -> None:
     breaker = closed_breaker()
-    breaker.good += good
+    breaker.successes += good
     for _ in range(bad):
         assert breaker.closed
-        breaker.failed(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(BEGAN_NS, BEGAN_NS)
     assert breaker.closed is not opens
 
 
 def test_calls_of_more_than_ten_seconds_ago_do_not_count() -> None:
     breaker = closed_breaker()
-    breaker.good += 100
+    breaker.successes += 100
     for _ in range(19):
-        breaker.failed(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(BEGAN_NS, BEGAN_NS)
     assert repr(breaker) == "<Breaker closed: 19 bad, 100 good>"
     breaker.roll(BEGAN_NS + 9 * SECOND_NS)
     assert repr(breaker) == "<Breaker closed: 19 bad, 100 good>"
@@ -128,9 +128,9 @@ def test_a_trial_that_never_ends_has_a_lease_and_then_another_may_try() -> None:
     first_ns = BEGAN_NS + 2 * SECOND_NS
     assert breaker.admits(first_ns, LEASE_NS)
     assert breaker.admits(first_ns + LEASE_NS, LEASE_NS)
-    breaker.worked(first_ns, first_ns + LEASE_NS + 1)
+    breaker.record_success(first_ns, first_ns + LEASE_NS + 1)
     assert not is_closed(breaker), "the trial whose lease is over says nothing any more"
-    breaker.worked(first_ns + LEASE_NS, first_ns + LEASE_NS + 2)
+    breaker.record_success(first_ns + LEASE_NS, first_ns + LEASE_NS + 2)
     assert is_closed(breaker)
 
 
@@ -139,23 +139,23 @@ def test_a_trial_that_works_closes_it_and_what_was_counted_before_is_forgotten()
     now_ns = pass_a_trial(breaker)
     assert breaker.admits(now_ns, LEASE_NS)
     for _ in range(19):
-        breaker.failed(now_ns, now_ns)
+        breaker.record_failure(now_ns, now_ns)
     assert is_closed(breaker)
 
 
 def test_calls_from_before_the_opening_say_nothing_while_it_is_open_nor_after() -> None:
     breaker = open_breaker()
-    breaker.worked(BEGAN_NS, BEGAN_NS + 1)
+    breaker.record_success(BEGAN_NS, BEGAN_NS + 1)
     assert not is_closed(breaker)
-    assert breaker.admits(breaker.trial_due_ns, LEASE_NS)
+    assert breaker.admits(breaker.probe_due_ns, LEASE_NS)
     trial_ns = BEGAN_NS + 2 * SECOND_NS
-    breaker.worked(BEGAN_NS, trial_ns + 1)
+    breaker.record_success(BEGAN_NS, trial_ns + 1)
     assert not is_closed(breaker), "it was closed by a call from before its opening"
-    breaker.failed(BEGAN_NS, trial_ns + 1)
-    breaker.worked(trial_ns, trial_ns + 2)
+    breaker.record_failure(BEGAN_NS, trial_ns + 1)
+    breaker.record_success(trial_ns, trial_ns + 2)
     assert is_closed(breaker), "its trial was ended by a call from before its opening"
     for _ in range(100):
-        breaker.failed(BEGAN_NS, trial_ns + 3)
+        breaker.record_failure(BEGAN_NS, trial_ns + 3)
     assert is_closed(breaker), "it was opened again by calls from before its opening"
 
 
@@ -200,7 +200,7 @@ def test_after_half_a_minute_closed_it_begins_with_the_short_pause_again(closed_
 def test_without_settings_it_never_opens() -> None:
     breaker = Breaker(None, Steady())
     for _ in range(100):
-        breaker.failed(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(BEGAN_NS, BEGAN_NS)
     assert breaker.closed
 
 
@@ -241,14 +241,14 @@ def test_whatever_happens_one_call_at_a_time_tries_and_it_never_stays_open_for_g
             assert now_ns >= trial_ns + LEASE_NS, "two trials at a time"
             trial_ns = now_ns
         elif what == "work":
-            breaker.worked(trial_ns, now_ns)
+            breaker.record_success(trial_ns, now_ns)
         elif what == "fail":
-            breaker.failed(trial_ns, now_ns)
+            breaker.record_failure(trial_ns, now_ns)
             trial_ns = trial_ns if breaker.closed else -LEASE_NS
         elif what.startswith("old"):
             was_closed = breaker.closed
-            (breaker.failed if what == "old failure" else breaker.worked)(BEGAN_NS - 1, now_ns)
+            (breaker.record_failure if what == "old failure" else breaker.record_success)(BEGAN_NS - 1, now_ns)
             assert breaker.closed is was_closed
     if not breaker.closed:
-        assert breaker.trial_due_ns <= now_ns + 30 * SECOND_NS
+        assert breaker.probe_due_ns <= now_ns + 30 * SECOND_NS
         pass_a_trial(breaker)

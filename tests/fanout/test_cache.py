@@ -55,21 +55,21 @@ def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had()
     async def main() -> None:
         rig = Rig()
         known = {"key": "u_1"}
-        assert rig.cache.instead(known) is None
+        assert rig.cache.fallback(known) is None
         await rig.answer()
         await pass_ms(61_000)
         rig.upstream.does(REFUSES)
         assert isinstance((await rig.answer())[0], Unreachable)
-        assert rig.cache.instead(known) == ("u_1 #1", 61_200)
+        assert rig.cache.fallback(known) == ("u_1 #1", 61_200)
         await pass_ms(540_000)
-        assert rig.cache.instead(known) is None
+        assert rig.cache.fallback(known) is None
 
     play(main)
 
 
 def test_that_there_is_none_is_believed_for_its_own_while() -> None:
     async def main() -> None:
-        rig = Rig(Fate(10, None, none=True))
+        rig = Rig(Fate(10, None, not_found=True))
         assert await rig.answer() == (None, SourceStatus.FRESH, 0)
         await pass_ms(1_800)
         assert (await rig.answer())[1] is SourceStatus.CACHED
@@ -126,7 +126,7 @@ def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_
     async def main() -> None:
         rig = Rig()
         await rig.answer()
-        rig.ladder.stale = True
+        rig.ladder.serve_stale = True
         await pass_ms(300_000)
         asker = rig.ask()
         assert (asker.outcome, asker.status, rig.calls) == ("u_1 #1", SourceStatus.STALE, 1)
@@ -193,7 +193,7 @@ def test_when_all_have_left_the_answer_still_comes_in() -> None:
         await pass_ms(60)
         assert all(asker.gone for asker in askers)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
-        assert rig.guard.counts.harvested == 1
+        assert rig.guard.counts.late_answers == 1
 
     play(main)
 
@@ -261,11 +261,11 @@ def test_nobody_joins_a_call_that_could_not_be_made() -> None:
 def test_what_the_guard_refuses_everybody_hears_at_once() -> None:
     async def main() -> None:
         rig = Rig(mechanisms=Mechanisms())
-        breaker = rig.guard.places[0].breaker
+        breaker = rig.guard.endpoints[0].breaker
         while breaker.closed:
-            breaker.failed(clock_ns(), clock_ns())
+            breaker.record_failure(clock_ns(), clock_ns())
         assert [rig.ask().refused for _ in range(2)] == [BreakerOpen] * 2
-        assert "0 answers, 0 on their way" in repr(rig.cache)
+        assert "0 answers, 0 fetches" in repr(rig.cache)
 
     play(main)
 

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.endpoint import Endpoint, admitting, elsewhere, mark_slow
+from cashier.fanout.endpoint import Endpoint, unavailable, avoid_for_second_call, update_slow_marks
 from cashier.fanout.limiter import LimiterSettings
 
 MS_NS = 1_000_000
@@ -28,7 +28,7 @@ def places(count: int) -> tuple[Endpoint, ...]:
 
 def break_it(sick: Endpoint) -> None:
     while sick.breaker.closed:
-        sick.failed(NOW_NS, NOW_NS, slow=False, lost=False)
+        sick.record_failure(NOW_NS, NOW_NS, counted=False, overload=False)
 
 
 def fill(full: Endpoint) -> None:
@@ -36,53 +36,53 @@ def fill(full: Endpoint) -> None:
 
 
 def test_all_well_nothing_is_avoided() -> None:
-    assert admitting(places(3), NOW_NS, LEASE_NS) == (0, False)
+    assert unavailable(places(3), NOW_NS, LEASE_NS) == (0, False)
 
 
 def test_the_sick_and_the_full_are_avoided() -> None:
     three = places(3)
     break_it(three[0])
-    assert admitting(three, NOW_NS, LEASE_NS) == (0b001, False)
+    assert unavailable(three, NOW_NS, LEASE_NS) == (0b001, False)
     fill(three[2])
-    assert admitting(three, NOW_NS, LEASE_NS) == (0b101, True)
+    assert unavailable(three, NOW_NS, LEASE_NS) == (0b101, True)
     break_it(three[1])
-    assert admitting(three, NOW_NS, LEASE_NS) == (0b111, True)
+    assert unavailable(three, NOW_NS, LEASE_NS) == (0b111, True)
 
 
 def test_a_place_whose_trial_is_due_gets_one_call_alone() -> None:
     three = places(3)
     break_it(three[1])
-    due_ns = three[1].breaker.trial_due_ns
-    assert admitting(three, due_ns - 1, LEASE_NS) == (0b010, False)
-    assert admitting(three, due_ns, LEASE_NS) == (0b101, False)
-    assert admitting(three, due_ns, LEASE_NS) == (0b010, False)
+    due_ns = three[1].breaker.probe_due_ns
+    assert unavailable(three, due_ns - 1, LEASE_NS) == (0b010, False)
+    assert unavailable(three, due_ns, LEASE_NS) == (0b101, False)
+    assert unavailable(three, due_ns, LEASE_NS) == (0b010, False)
 
 
 def test_two_trials_that_are_due_go_out_one_after_the_other() -> None:
     three = places(3)
     break_it(three[0])
     break_it(three[2])
-    due_ns = max(three[0].breaker.trial_due_ns, three[2].breaker.trial_due_ns)
-    assert [admitting(three, due_ns, LEASE_NS)[0] for _ in range(3)] == [0b110, 0b011, 0b101]
+    due_ns = max(three[0].breaker.probe_due_ns, three[2].breaker.probe_due_ns)
+    assert [unavailable(three, due_ns, LEASE_NS)[0] for _ in range(3)] == [0b110, 0b011, 0b101]
 
 
 def test_a_second_call_goes_elsewhere_and_never_to_the_sick_or_full() -> None:
     three = places(3)
-    assert elsewhere(three, three[1]) == 0b010
+    assert avoid_for_second_call(three, three[1]) == 0b010
     break_it(three[0])
-    assert elsewhere(three, three[1]) == 0b011
+    assert avoid_for_second_call(three, three[1]) == 0b011
     fill(three[2])
-    assert elsewhere(three, three[1]) is None
+    assert avoid_for_second_call(three, three[1]) is None
 
 
 def test_where_there_is_one_place_a_second_call_goes_there_unless_it_is_sick_or_full() -> None:
     [sole] = places(1)
-    assert elsewhere([sole], sole) == 0
+    assert avoid_for_second_call([sole], sole) == 0
     fill(sole)
-    assert elsewhere([sole], sole) is None
+    assert avoid_for_second_call([sole], sole) is None
     sole.in_flight = 0
     break_it(sole)
-    assert elsewhere([sole], sole) is None
+    assert avoid_for_second_call([sole], sole) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_slow_is_three_times_the_usual_and_five_ms_more_and_never_beyond_the_cei
     three = places(3)
     for each, latency_ms in zip(three, latencies_ms, strict=True):
         each.latency_ns = latency_ms * MS_NS
-    mark_slow(three, CEILING_NS)
+    update_slow_marks(three, CEILING_NS)
     assert [each.slow_ns for each in three] == [slow_ms * MS_NS] * 3
 
 
@@ -112,30 +112,30 @@ def test_a_place_that_is_left_alone_is_no_measure_for_its_siblings() -> None:
     for each, latency_ms in zip(three, (1, 20, 30), strict=True):
         each.latency_ns = latency_ms * MS_NS
     break_it(three[0])
-    mark_slow(three, CEILING_NS)
+    update_slow_marks(three, CEILING_NS)
     assert three[1].slow_ns == 60 * MS_NS
 
 
 def test_alone_it_is_slow_at_the_ceiling_only() -> None:
     [sole] = places(1)
     sole.latency_ns = MS_NS
-    mark_slow([sole], CEILING_NS)
+    update_slow_marks([sole], CEILING_NS)
     assert sole.slow_ns == CEILING_NS
 
 
 def test_an_answer_at_the_mark_counts_as_a_failure_and_one_before_as_a_success() -> None:
     one = place()
-    one.answered(NOW_NS, NOW_NS + CEILING_NS - 1, slow=False)
-    one.answered(NOW_NS, NOW_NS + CEILING_NS, slow=False)
-    one.answered(NOW_NS, NOW_NS + CEILING_NS, slow=True)
+    one.record_answer(NOW_NS, NOW_NS + CEILING_NS - 1, counted=False)
+    one.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=False)
+    one.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=True)
     assert repr(one) == "<a place: 0 in flight, <Breaker closed: 1 bad, 1 good>, <Limiter 10>>"
 
 
 def test_its_latency_follows_its_calls_by_a_sixteenth() -> None:
     one = place()
-    one.answered(NOW_NS, NOW_NS + 16 * MS_NS, slow=False)
+    one.record_answer(NOW_NS, NOW_NS + 16 * MS_NS, counted=False)
     assert one.latency_ns == 16 * MS_NS
-    one.answered(NOW_NS, NOW_NS + 32 * MS_NS, slow=False)
+    one.record_answer(NOW_NS, NOW_NS + 32 * MS_NS, counted=False)
     assert one.latency_ns == 17 * MS_NS
 
 
@@ -148,35 +148,35 @@ def test_its_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, 
     one = place(limit=limit)
     one.in_flight = others
     for _ in range(limit):
-        one.answered(NOW_NS, NOW_NS + MS_NS, slow=False)
+        one.record_answer(NOW_NS, NOW_NS + MS_NS, counted=False)
     assert (one.limiter.limit > limit) is grows
 
 
 def test_what_is_lost_cuts_its_limit_and_what_is_merely_slow_does_not() -> None:
     one = place()
-    one.failed(NOW_NS, NOW_NS, slow=False, lost=False)
+    one.record_failure(NOW_NS, NOW_NS, counted=False, overload=False)
     assert one.limiter.limit == 10
-    one.failed(NOW_NS, NOW_NS, slow=True, lost=True)
+    one.record_failure(NOW_NS, NOW_NS, counted=True, overload=True)
     assert one.limiter.limit == 9
-    assert one.breaker.bad == 1, "counted twice"
+    assert one.breaker.failures == 1, "counted twice"
 
 
 def test_while_it_is_left_alone_its_limit_stays() -> None:
     one = place()
     break_it(one)
     for _ in range(20):
-        one.failed(NOW_NS, NOW_NS, slow=False, lost=True)
+        one.record_failure(NOW_NS, NOW_NS, counted=False, overload=True)
     assert one.limiter.limit == 10
 
 
 def test_healed_it_may_have_as_many_calls_as_at_the_start() -> None:
     sick = place(limit=10)
     for moment_ns in range(NOW_NS, NOW_NS + 4):
-        sick.failed(moment_ns, moment_ns, slow=True, lost=True)
+        sick.record_failure(moment_ns, moment_ns, counted=True, overload=True)
     assert sick.limiter.limit < 10
     break_it(sick)
-    trial_ns = sick.breaker.trial_due_ns
+    trial_ns = sick.breaker.probe_due_ns
     assert sick.breaker.admits(trial_ns, LEASE_NS)
-    sick.answered(trial_ns, trial_ns + MS_NS, slow=False)
+    sick.record_answer(trial_ns, trial_ns + MS_NS, counted=False)
     assert sick.breaker.closed
     assert sick.limiter.limit == 10

@@ -36,23 +36,23 @@ REFUSES = Fate(1, Unreachable("refused"))
 
 
 def by_place(*fates: Fate) -> Script:
-    return lambda leg: fates[leg.place]
+    return lambda leg: fates[leg.address_index]
 
 
 def share_to(upstream: Scripted, place: int, since: int) -> float:
     legs = upstream.legs[since:]
-    return sum(leg.place == place for leg in legs) / len(legs)
+    return sum(leg.address_index == place for leg in legs) / len(legs)
 
 
 def broken(guard: Guard) -> None:
     """All its places have failed."""
-    for place in guard.places:
-        while place.breaker.closed:
-            place.failed(clock_ns(), clock_ns(), slow=False, lost=False)
+    for endpoint in guard.endpoints:
+        while endpoint.breaker.closed:
+            endpoint.record_failure(clock_ns(), clock_ns(), counted=False, overload=False)
 
 
 def well(guard: Guard) -> list[bool]:
-    return [place.breaker.closed for place in guard.places]
+    return [endpoint.breaker.closed for endpoint in guard.endpoints]
 
 
 def test_with_less_time_left_than_one_call_in_ten_needs_it_is_not_asked() -> None:
@@ -88,7 +88,7 @@ def test_before_a_hundred_calls_every_question_is_asked() -> None:
         guard = guarded(Scripted(Fate(20)))
         await ask_steadily(guard.start, every_ms=50, for_ms=4_900)
         assert ask(guard.start, waits_ms=1).refused is None
-        assert guard.hedge.after_ns == NEVER_NS
+        assert guard.hedge.delay_ns == NEVER_NS
 
     play(main)
 
@@ -124,7 +124,7 @@ def test_where_all_places_are_sick_it_says_so_at_once() -> None:
         broken(guard)
         asker = ask(guard.start)
         assert asker.refused is BreakerOpen
-        assert (upstream.legs, guard.counts.broken_off) == ([], 1)
+        assert (upstream.legs, guard.counts.breaker_open) == ([], 1)
 
     play(main)
 
@@ -137,7 +137,7 @@ def test_where_all_places_are_full_the_call_is_shed_at_once(places: int) -> None
         for _ in range(3 * places):
             assert not ask(guard.start).heard
         assert ask(guard.start).refused is Shed
-        assert guard.counts.full == 1
+        assert guard.counts.at_limit == 1
         await pass_ms(55)
         assert not ask(guard.start).heard
 
@@ -155,14 +155,14 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
         for _ in range(3):
             ask(guard.start)
         await pass_ms(102)
-        assert not guard.places[0].breaker.closed
-        assert guard.places[0].in_flight >= guard.places[0].limiter.limit
+        assert not guard.endpoints[0].breaker.closed
+        assert guard.endpoints[0].in_flight >= guard.endpoints[0].limiter.limit
         upstream.does(Fate(5, "well"))
         await pass_ms(60)
         asker = ask(guard.start)
         await pass_ms(10)
         assert asker.outcome == "well"
-        assert guard.places[0].breaker.closed
+        assert guard.endpoints[0].breaker.closed
 
     play(main)
 
@@ -185,9 +185,9 @@ def test_a_required_source_is_never_given_up_before_its_ceiling(importance: Impo
     async def main() -> None:
         guard = guarded(Scripted(Fate(10)), importance=importance)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
-        assert guard.patience.timeout_ms == (100 if importance is Importance.REQUIRED else 11)
+        assert guard.adaptive_timeout.timeout_ms == (100 if importance is Importance.REQUIRED else 11)
         guard.reconfigure(120, Mechanisms())
-        assert guard.patience.timeout_ms == (120 if importance is Importance.REQUIRED else 11)
+        assert guard.adaptive_timeout.timeout_ms == (120 if importance is Importance.REQUIRED else 11)
 
     play(main)
 
@@ -200,7 +200,7 @@ def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left
         upstream.does(SILENT)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=8_000)
         assert quantile_ms(askers[:50], 0.9) > 10
-        assert not guard.places[0].breaker.closed
+        assert not guard.endpoints[0].breaker.closed
         asked = len(upstream.legs)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
         assert len(upstream.legs) - asked < 10
@@ -224,7 +224,7 @@ def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(ste
         guard = guarded(upstream, Mechanisms(hedge=None))
 
         def timeout_ms() -> int:
-            return guard.patience.timeout_ms
+            return guard.adaptive_timeout.timeout_ms
 
         await ask_steadily(guard.start, every_ms=4, for_ms=20_000, waits_ms=timeout_ms)
         assert timeout_ms() < 50
@@ -242,14 +242,14 @@ def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> Non
     async def main() -> None:
         guard = guarded(Scripted(Fate(1)), Mechanisms(hedge=None))
         await ask_steadily(guard.start, every_ms=2, for_ms=20_000, waits_ms=lambda: 50)
-        assert guard.patience.timeout_ms == 5
+        assert guard.adaptive_timeout.timeout_ms == 5
         guard.learn(clock_ns())
         await ask_steadily(guard.start, every_ms=2, for_ms=900, waits_ms=lambda: 50)
         for _ in range(3):
-            guard.patience.gave_up()
-        guard.budget.first = 0
+            guard.adaptive_timeout.count_timeout()
+        guard.retry_budget.first_calls = 0
         guard.learn(clock_ns())
-        assert guard.patience.timeout_ms == 5
+        assert guard.adaptive_timeout.timeout_ms == 5
 
     play(main)
 
@@ -261,8 +261,8 @@ def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
         await ask_steadily(guard.start, every_ms=2, for_ms=100)
         upstream.does(REFUSES)
         await ask_steadily(guard.start, every_ms=2, for_ms=60)
-        assert guard.places[0].breaker.closed
-        assert guard.budget.first > 0
+        assert guard.endpoints[0].breaker.closed
+        assert guard.retry_budget.first_calls > 0
 
     play(main)
 
@@ -272,19 +272,19 @@ def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
         upstream = Scripted(lognormal(1))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
-        after_ns, timeout_ms, sketch = guard.hedge.after_ns, guard.patience.timeout_ms, repr(guard.sketch)
+        after_ns, timeout_ms, sketch = guard.hedge.delay_ns, guard.adaptive_timeout.timeout_ms, repr(guard.latencies)
         under_way = ask(guard.start)
         guard.reconfigure(300, Mechanisms(extra_bps=1_000, limiter=LimiterSettings(start=7, most=50)))
-        assert abs(guard.patience.timeout_ms - timeout_ms) <= 1
-        assert guard.hedge.after_ns == pytest.approx(after_ns, rel=0.1)
-        assert repr(guard.sketch) == sketch
-        assert not repr(guard.places[0].breaker).endswith(" 0 good>")
-        assert guard.places[0].limiter.limit == 50
-        assert guard.places[0].slow_ns == 300 * MS_NS
+        assert abs(guard.adaptive_timeout.timeout_ms - timeout_ms) <= 1
+        assert guard.hedge.delay_ns == pytest.approx(after_ns, rel=0.1)
+        assert repr(guard.latencies) == sketch
+        assert not repr(guard.endpoints[0].breaker).endswith(" 0 good>")
+        assert guard.endpoints[0].limiter.limit == 50
+        assert guard.endpoints[0].slow_ns == 300 * MS_NS
         await pass_ms(50)
         assert under_way.heard
         guard.reconfigure(300, Mechanisms(hedge=None))
-        assert guard.hedge.after_ns == NEVER_NS
+        assert guard.hedge.delay_ns == NEVER_NS
 
     play(main)
 
@@ -304,7 +304,7 @@ def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
     async def main() -> None:
         upstream = Scripted(SILENT, places=2)
         guard = guarded(upstream)
-        guard.hedge.after_ns = 5 * MS_NS
+        guard.hedge.delay_ns = 5 * MS_NS
         waiting = [ask(guard.start, waits_ms=1_000) for _ in range(5)]
         gone = ask(guard.start, waits_ms=20)
         await pass_ms(30)
@@ -345,7 +345,7 @@ def test_quiet_it_leaves_no_timer() -> None:
         assert sum("CallTimers" in repr(timer) for timer in timers()) == 1
         await pass_ms(150)
         assert timers() == []
-        assert "0 + 0 + 0 calls, 0 late" in repr(guard.watch)
-        assert repr(guard).startswith("<Guard of source: <Patience 100 of 100 ms>")
+        assert "0 + 0 + 0 calls, 0 late" in repr(guard.timers)
+        assert repr(guard).startswith("<Guard of source: <AdaptiveTimeout 100 of 100 ms>")
 
     play(main)

@@ -15,7 +15,7 @@ def learn(
 ) -> bool:
     for _ in range(times):
         hedge.learn(count, round(p50_ms * MS_NS), round(share_ms * MS_NS), allowed=allowed)
-    return hedge.after_ns != NEVER_NS
+    return hedge.delay_ns != NEVER_NS
 
 
 def learned() -> Hedge:
@@ -26,22 +26,22 @@ def learned() -> Hedge:
 
 def test_there_is_none_before_a_hundred_calls() -> None:
     hedge = Hedge(HedgeSettings())
-    assert hedge.after_ns == NEVER_NS
+    assert hedge.delay_ns == NEVER_NS
     assert not learn(hedge, count=99)
     assert learn(hedge, count=100)
-    assert hedge.after_ns == 30 * MS_NS
+    assert hedge.delay_ns == 30 * MS_NS
     assert repr(hedge) == "<Hedge after 30.0 ms>"
 
 
 def test_it_is_never_earlier_than_two_ms() -> None:
     hedge = Hedge(HedgeSettings())
     assert learn(hedge, p50_ms=0.1, share_ms=0.2)
-    assert hedge.after_ns == 2 * MS_NS
+    assert hedge.delay_ns == 2 * MS_NS
 
 
 def test_there_is_none_without_settings_and_none_where_there_is_no_room() -> None:
     assert not learn(Hedge(None))
-    assert Hedge(None).share == 1.0
+    assert Hedge(None).quantile == 1.0
     assert not learn(Hedge(HedgeSettings()), allowed=False)
 
 

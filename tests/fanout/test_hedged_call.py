@@ -33,12 +33,17 @@ def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothin
         asker = ask(guard.start)
         await pass_ms(30)
         assert (asker.outcome, round(asker.took_ms)) == ("fast", 25)
-        assert (guard.counts.hedges, guard.counts.hedges_won, guard.counts.late, guard.watch.late) == (1, 1, 1, 1)
-        assert repr(guard.sketch) == "<Sketch of 1 calls>"
+        assert (guard.counts.hedges, guard.counts.hedges_won, guard.counts.late_calls, guard.timers.late_calls) == (
+            1,
+            1,
+            1,
+            1,
+        )
+        assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
         await pass_ms(40)
         assert [leg.answered for leg in upstream.legs] == [True, True], "the loser was cut"
-        assert repr(guard.sketch) == "<Sketch of 2 calls>"
-        assert (guard.watch.late, guard.counts.harvested) == (0, 0)
+        assert repr(guard.latencies) == "<LatencyHistogram of 2 calls>"
+        assert (guard.timers.late_calls, guard.counts.late_answers) == (0, 0)
         assert_tidy(guard, upstream)
         guard.close()
         assert_nothing_left(guard, upstream)
@@ -68,8 +73,8 @@ def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
         await pass_ms(25)
         first, second = upstream.legs
         assert (first.budget_ms, second.budget_ms) == (90, 70)
-        assert second.place != first.place
-        assert second.avoid == 1 << first.place
+        assert second.address_index != first.address_index
+        assert second.avoid == 1 << first.address_index
 
     play(main)
 
@@ -84,7 +89,7 @@ def test_when_both_fail_there_is_one_error_told_once() -> None:
         assert not asker.heard, "the hedge may still answer"
         await pass_ms(10)
         assert asker.outcome.detail == "first"
-        assert guard.places[0].breaker.bad == 2
+        assert guard.endpoints[0].breaker.failures == 2
         assert_tidy(guard, upstream)
 
     play(main)
@@ -109,7 +114,7 @@ def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
         await pass_ms(10)
         assert round(asker.took_ms) == 6
         assert (guard.counts.retries, guard.counts.hedges, guard.counts.hedges_won) == (1, 0, 0)
-        assert [leg.place for leg in upstream.legs] in ([0, 1], [1, 0])
+        assert [leg.address_index for leg in upstream.legs] in ([0, 1], [1, 0])
 
     play(main)
 
@@ -156,7 +161,7 @@ def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
         ladder = DegradationLadder()
         guard = guarded(upstream, Mechanisms(retry=off != "retry"), ladder=ladder)
         if off == "budget":
-            while guard.budget.take(clock_ns()):
+            while guard.retry_budget.take(clock_ns()):
                 pass
         ladder.hedging = off != "ladder"
         asker = ask(guard.start, waits_ms=30 if off == "time" else 100)

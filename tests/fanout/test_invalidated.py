@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.fetch import key_of_text, text
+from cashier.fanout.cache import key_text, parse_key_text
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import SourceError, Unreachable
 
@@ -147,7 +147,7 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
                 if asker.status is not SourceStatus.FRESH:
                     assert abs(asker.age_ms - old_ns / 1e6) <= 1
         assert len(rig.cache) == len(rig.store) <= 3
-        assert "0 on their way" in repr(rig.cache)
+        assert "0 fetches" in repr(rig.cache)
         assert_nothing_left(rig.guard, rig.upstream)
 
     play(main)
@@ -157,4 +157,4 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
 @given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))
 def test_a_key_is_written_and_read_again(parts: list[str]) -> None:
     key = parts[0] if len(parts) == 1 else tuple(parts)
-    assert key_of_text(text(key)) == key
+    assert parse_key_text(key_text(key)) == key

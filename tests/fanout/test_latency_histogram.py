@@ -8,7 +8,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket, longest_ns
+from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket_index, bucket_bound_ns
 
 LONGEST_NS = ((1 << 26) - 1) * 1_000
 SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)
@@ -17,14 +17,14 @@ SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)
 def sketch_of(*took_ns: int) -> LatencyHistogram:
     sketch = LatencyHistogram()
     for ns in took_ns:
-        sketch.took(ns)
+        sketch.record(ns)
     return sketch
 
 
 @settings(deadline=None)
 @given(st.integers(0, LONGEST_NS))
 def test_a_bucket_ends_above_what_is_in_it_and_less_than_a_sixteenth_above(ns: int) -> None:
-    bound_ns = longest_ns(bucket(ns // 1_000))
+    bound_ns = bucket_bound_ns(bucket_index(ns // 1_000))
     assert ns < bound_ns <= max(ns * 1.0625, ns + 1_000) + 1_000
 
 
@@ -38,14 +38,14 @@ def test_a_quantile_is_never_below_the_true_one_and_a_sixteenth_above_at_most(to
 
 
 def test_buckets_follow_each_other_without_gap() -> None:
-    indices = [bucket(us) for us in range(1 << 14)]
+    indices = [bucket_index(us) for us in range(1 << 14)]
     assert all(after - before in (0, 1) for before, after in itertools.pairwise(indices))
-    assert all(longest_ns(index) < longest_ns(index + 1) for index in range(bucket(1 << 25)))
+    assert all(bucket_bound_ns(index) < bucket_bound_ns(index + 1) for index in range(bucket_index(1 << 25)))
 
 
 def test_what_takes_longer_than_any_bucket_is_in_the_last_one_and_still_ended() -> None:
     count, (found_ns,) = sketch_of(10**15).quantiles((1.0,), 1)
-    assert (count, found_ns) == (1, longest_ns(bucket(10**9)))
+    assert (count, found_ns) == (1, bucket_bound_ns(bucket_index(10**9)))
     assert found_ns < NEVER_NS
 
 
@@ -59,9 +59,9 @@ def test_nothing_is_known_of_no_calls() -> None:
 
 def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> None:
     sketch = sketch_of(*[1_000_000] * 98)
-    sketch.cut()
-    sketch.cut()
-    assert sketch.quantiles((0.98, 0.99), 1) == (100, (longest_ns(bucket(1_000)), NEVER_NS))
+    sketch.record_timeout()
+    sketch.record_timeout()
+    assert sketch.quantiles((0.98, 0.99), 1) == (100, (bucket_bound_ns(bucket_index(1_000)), NEVER_NS))
 
 
 @settings(deadline=None)
@@ -72,7 +72,7 @@ def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: in
     began_ns = 7 * WINDOW_NS
     for now_ns in range(began_ns, began_ns + called_ns, 1_000_000_000):
         sketch.quantiles((), now_ns)
-    sketch.took(1)
+    sketch.record(1)
     for now_ns in range(began_ns + called_ns, began_ns + called_ns + later_ns, 1_000_000_000):
         sketch.quantiles((), now_ns)
     count, _ = sketch.quantiles((), began_ns + called_ns + later_ns)
@@ -86,8 +86,8 @@ def test_after_a_long_silence_all_is_forgotten_and_a_whole_window_begins() -> No
     sketch = sketch_of(1, 2, 3)
     sketch.quantiles((), 5)
     assert sketch.quantiles((), 100 * WINDOW_NS)[0] == 0
-    sketch.took(1)
+    sketch.record(1)
     second_ns = WINDOW_NS // 10
     counts = [sketch.quantiles((), 100 * WINDOW_NS + seconds * second_ns)[0] for seconds in range(31)]
     assert counts == [1] * 30 + [0]
-    assert repr(sketch) == "<Sketch of 0 calls>"
+    assert repr(sketch) == "<LatencyHistogram of 0 calls>"

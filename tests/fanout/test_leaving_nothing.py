@@ -310,8 +310,8 @@ async def test_a_scatter_shows_where_everybody_is() -> None:
         plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns
     )
     course.start({})
-    assert repr(course) == "Scatter(under way; order: asked, channel: waiting, card: FRESH)"
-    await course.end()
-    course.gathered()
+    assert repr(course) == "Scatter(in progress; order: asked, channel: waiting, card: FRESH)"
+    await course.end_future()
+    course.result()
     course.close()
-    assert repr(course) == "Scatter(over; order: FRESH, channel: FRESH, card: FRESH)"
+    assert repr(course) == "Scatter(ended; order: FRESH, channel: FRESH, card: FRESH)"

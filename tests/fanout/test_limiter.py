@@ -12,7 +12,7 @@ from cashier.fanout.limiter import UNLIMITED, Limiter, LimiterSettings
 
 def test_without_settings_there_is_no_limit() -> None:
     limiter = Limiter(None)
-    limiter.lost(1, 2)
+    limiter.shrink(1, 2)
     limiter.grow()
     assert limiter.limit == UNLIMITED
     assert repr(limiter) == "<Limiter off>"
@@ -21,9 +21,9 @@ def test_without_settings_there_is_no_limit() -> None:
 def test_it_is_cut_by_a_tenth_once_for_all_that_were_under_way_together() -> None:
     limiter = Limiter(LimiterSettings(start=100))
     for began in range(100):
-        limiter.lost(began, 100 + began)
+        limiter.shrink(began, 100 + began)
     assert limiter.limit == 90
-    limiter.lost(100, 200)
+    limiter.shrink(100, 200)
     assert limiter.limit == 81
     assert repr(limiter) == "<Limiter 81>"
 
@@ -41,7 +41,7 @@ def test_a_cut_takes_back_what_was_earned_towards_the_next_step() -> None:
     limiter = Limiter(LimiterSettings(start=10))
     for _ in range(9):
         limiter.grow()
-    limiter.lost(1, 2)
+    limiter.shrink(1, 2)
     limiter.grow()
     assert limiter.limit == 9
 
@@ -70,7 +70,7 @@ def test_it_stays_within_its_bounds_whatever_happens(
     assert numbers.least <= limiter.limit <= numbers.most
     for now, loss in enumerate(losses):
         if loss:
-            limiter.lost(now, now)
+            limiter.shrink(now, now)
         else:
             for _ in range(50):
                 limiter.grow()

@@ -87,19 +87,19 @@ def overloaded(
 
 def test_a_loop_in_time_leaves_nothing_undone() -> None:
     ladder = Told().ticks(1_000, 1.0)
-    assert (ladder.hedging, ladder.stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
-    assert not ladder.dims()
+    assert (ladder.hedging, ladder.serve_stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
+    assert not ladder.dims_call()
 
 
 def test_the_rungs_are_climbed_in_their_order() -> None:
     settings = ShedSettings(dim_lag_ms=5, refuse_lag_ms=20)
     mild = Told(settings).ticks(200, 6)
-    assert (mild.hedging, mild.stale, mild.refusing) == (False, False, False)
+    assert (mild.hedging, mild.serve_stale, mild.refusing) == (False, False, False)
     assert mild.dim_share > 0
     more = Told(settings).ticks(200, 11)
-    assert (more.hedging, more.dim_share, more.stale, more.refusing) == (False, 1.0, True, False)
+    assert (more.hedging, more.dim_share, more.serve_stale, more.refusing) == (False, 1.0, True, False)
     most = Told(settings).ticks(200, 21)
-    assert (most.hedging, most.dim_share, most.stale, most.refusing) == (False, 1.0, True, True)
+    assert (most.hedging, most.dim_share, most.serve_stale, most.refusing) == (False, 1.0, True, True)
 
 
 @pytest.mark.parametrize("stall_ms", [30, 300, 3_000])
@@ -126,7 +126,7 @@ def test_two_late_ticks_in_a_row_refuse_where_it_does_not_get_better_and_three_d
 def test_dimming_leaves_out_just_its_share_and_spreads_it() -> None:
     ladder = DegradationLadder()
     ladder.dim_share = 0.3
-    left_out = [ladder.dims() for _ in range(1_000)]
+    left_out = [ladder.dims_call() for _ in range(1_000)]
     assert sum(left_out) == ladder.dimmed == pytest.approx(300, abs=1)
     assert all(sum(left_out[at : at + 10]) in (2, 3, 4) for at in range(990))
 
@@ -151,7 +151,7 @@ def test_while_callers_are_refused_nothing_optional_is_done_however_short_the_qu
     told.ticks(5, 30)
     ladder = told.ticks(5, 0.0)
     assert ladder.refusing
-    assert (ladder.hedging, ladder.stale) == (False, True)
+    assert (ladder.hedging, ladder.serve_stale) == (False, True)
 
 
 def test_refusing_is_over_half_a_second_after_the_last_refusal() -> None:
@@ -230,7 +230,7 @@ def test_refusing_ends_with_the_overload(times: float, seed: int) -> None:
     assert quantile(waits_ms(after, admitted=True), 0.99) < 30
     assert not loop.ladder.refusing
     assert loop.ladder.hedging
-    assert not loop.ladder.stale
+    assert not loop.ladder.serve_stale
 
 
 def test_hardly_anybody_is_refused_who_could_have_been_served() -> None:

@@ -34,8 +34,8 @@ def test_a_timer_is_believed_unless_it_fires_much_later_than_it_was_due(late_ms:
 class Wire:
     """A real socket. Its answer comes while the loop stands still in the callback of another socket, and timers have run out since."""
 
-    places = ("somewhere",)
-    place = 0
+    addresses = ("somewhere",)
+    address_index = 0
 
     def __init__(self) -> None:
         self._ours, self._theirs = socket.socketpair()
@@ -55,7 +55,7 @@ class Wire:
         self._ask(done)
         return self
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         raise AssertionError("nothing is kept")
 
     def abandon(self) -> None:
@@ -102,7 +102,7 @@ def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wi
 
     async def ask() -> Guard:
         guard = Guard("card", wire, TIMEOUT_MS, Mechanisms(), DegradationLadder(), Importance.GATING)
-        guard.hedge.after_ns = 2_000_000
+        guard.hedge.delay_ns = 2_000_000
         guard.start({}, None, TIMEOUT_MS, done)
         for _ in range(100):
             await asyncio.sleep(0.001)

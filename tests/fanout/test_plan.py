@@ -47,17 +47,17 @@ def test_asks_start_required_first_then_gating_then_enriching_as_given_within() 
 
 def test_who_waits_for_which_name_is_known_ahead() -> None:
     plan = Plan(cashiers(), INPUTS)
-    assert {name: [plan.asks[index].name for index in waiting] for name, waiting in plan.waiters.items()} == {
+    assert {name: [plan.asks[index].name for index in waiting] for name, waiting in plan.needed_by.items()} == {
         "amount": ["marketing"],
         "currency": ["channel"],
         "fees": ["tariff"],
     }
-    assert {name: giver.name for name, giver in plan.givers.items()} == {
+    assert {name: giver.name for name, giver in plan.giver_of.items()} == {
         "amount": "order",
         "currency": "order",
         "fees": "channel",
     }
-    assert plan.hard == 4
+    assert plan.essential_count == 4
 
 
 def test_a_plan_tells_itself_in_words() -> None:
@@ -82,7 +82,7 @@ def test_a_plan_tells_itself_in_words() -> None:
         ),
         pytest.param(
             [Ask("order", REQUIRED, (), 100, never_started, (), dict)],
-            "order has a reveal but does not say",
+            "order has a reveal but gives no names",
             id="reveals, gives not",
         ),
         pytest.param(
@@ -90,10 +90,10 @@ def test_a_plan_tells_itself_in_words() -> None:
             "order and cart both give amount",
             id="two give it",
         ),
-        pytest.param([ask("order", REQUIRED, "id", "id")], "circle: order (id) → order", id="its own answer"),
+        pytest.param([ask("order", REQUIRED, "id", "id")], "cycle: order (id) → order", id="its own answer"),
         pytest.param(
             [ask("z", GATING, "c"), ask("a", GATING, "y", "x"), ask("b", GATING, "x", "y c")],
-            "circle: b (x) → a (y) → b",
+            "cycle: b (x) → a (y) → b",
             id="circle",
         ),
         pytest.param(
@@ -116,8 +116,8 @@ def test_a_broken_plan_is_refused_naming_ask_and_need(asks: list[Ask], says: str
 
 def test_a_gating_ask_may_need_an_enriching_one_and_a_required_one_a_gating_one() -> None:
     plan = Plan([ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint")], [])
-    assert plan.hard == 1
-    assert Plan([ask("card", GATING, "", "bank"), ask("order", REQUIRED, "bank")], []).hard == 2
+    assert plan.essential_count == 1
+    assert Plan([ask("card", GATING, "", "bank"), ask("order", REQUIRED, "bank")], []).essential_count == 2
 
 
 def test_the_latest_end_of_an_ask_is_its_longest_chain() -> None:

@@ -32,7 +32,7 @@ def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_firs
     for passed_ns, firsts, wanted in steps:
         now_ns += passed_ns
         budget.roll(now_ns)
-        budget.first += firsts
+        budget.first_calls += firsts
         first_ns += [now_ns] * firsts
         for _ in range(wanted):
             if budget.take(now_ns):
@@ -51,14 +51,14 @@ def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> 
 
 def test_a_busy_source_has_its_share_and_no_more() -> None:
     budget = RetryBudget(500)
-    budget.first += 1_000
+    budget.first_calls += 1_000
     assert sum(budget.take(0) for _ in range(100)) == 50
-    assert repr(budget) == "<Budget 50 extra for 1000 first calls>"
+    assert repr(budget) == "<RetryBudget 50 extra for 1000 first calls>"
 
 
 def test_first_calls_are_remembered_for_less_than_ten_seconds() -> None:
     budget = RetryBudget(500)
-    budget.first += 1_000
+    budget.first_calls += 1_000
     budget.roll(9 * SECOND_NS)
     assert sum(budget.take(9 * SECOND_NS) for _ in range(100)) == 50
     budget.roll(10 * SECOND_NS)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
-from cashier.fanout.hedged_call import MOST_LATE, HedgedCall
+from cashier.fanout.hedged_call import MAX_LATE_CALLS, HedgedCall
 from cashier.fanout.limiter import LimiterSettings
 from cashier.source_errors import Garbled, Overloaded, Unreachable
 
@@ -51,11 +51,11 @@ def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
         asker = ask(guard.start, waits_ms=50)
         await pass_ms(60)
         assert asker.gone
-        assert guard.watch.late == 1
+        assert guard.timers.late_calls == 1
         await pass_ms(70)
         assert upstream.abandoned == []
-        assert (guard.watch.late, guard.counts.late, guard.counts.harvested) == (0, 1, 0)
-        assert repr(guard.sketch) == "<Sketch of 1 calls>"
+        assert (guard.timers.late_calls, guard.counts.late_calls, guard.counts.late_answers) == (0, 1, 0)
+        assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
         await pass_ms(100)
         assert timers() == []
 
@@ -66,7 +66,12 @@ def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
     """A call whose answer is of use also to nobody in particular, abandoned after so long."""
     heard: list[Any] = []
     flight = guard.call(
-        {}, "trip", 100, waits_ms, lambda outcome, none=False, body=None: heard.append((outcome, none, body)), keep=True
+        {},
+        "trip",
+        100,
+        waits_ms,
+        lambda outcome, not_found=False, body=None: heard.append((outcome, not_found, body)),
+        deliver_late=True,
     )
     assert isinstance(flight, HedgedCall)
     asyncio.get_running_loop().call_later(waits_ms / 1000, flight.abandon)
@@ -89,13 +94,13 @@ def test_for_nobody_no_second_call_is_made(fate: Fate) -> None:
 @pytest.mark.parametrize("outcome", ["an answer", Garbled("")])
 def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(120, outcome, none=True, body=b"a body")))
+        guard = guarded(Scripted(Fate(120, outcome, not_found=True, body=b"a body")))
         heard, flight = kept(guard)
         await pass_ms(300)
         flight.abandon()
         assert heard == [(outcome, True, b"a body")] if outcome == "an answer" else heard == [(outcome, False, None)]
-        assert guard.counts.harvested == (outcome == "an answer")
-        assert guard.watch.late == 0
+        assert guard.counts.late_answers == (outcome == "an answer")
+        assert guard.timers.late_calls == 0
 
     play(main)
 
@@ -132,10 +137,10 @@ def test_no_more_than_so_many_run_on_and_the_next_is_cut_at_once() -> None:
     async def main() -> None:
         upstream = Scripted(SILENT)
         guard = guarded(upstream, Mechanisms(breaker=None, limiter=None))
-        for _ in range(MOST_LATE + 3):
+        for _ in range(MAX_LATE_CALLS + 3):
             ask(guard.start, waits_ms=100)
         await pass_ms(101)
-        assert guard.watch.late == MOST_LATE
+        assert guard.timers.late_calls == MAX_LATE_CALLS
         assert len(upstream.abandoned) == 3
         assert_tidy(guard, upstream)
         await pass_ms(105)
@@ -148,12 +153,12 @@ def test_a_hedges_loser_is_among_those_that_run_on() -> None:
     async def main() -> None:
         upstream = Scripted(first_then(SILENT, Fate(5)))
         guard = guarded(upstream, Mechanisms(breaker=None))
-        guard.budget.first = 10_000
+        guard.retry_budget.first_calls = 10_000
         hedging(guard)
         askers = [ask(guard.start) for _ in range(1)]
         await pass_ms(30)
         assert all(asker.heard for asker in askers)
-        assert guard.watch.late == 1
+        assert guard.timers.late_calls == 1
         await pass_ms(180)
         assert_nothing_left(guard, upstream)
 
@@ -169,8 +174,8 @@ def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_o
         for _ in range(60):
             ask(guard.start)
         await pass_ms(110)
-        assert not guard.places[0].breaker.closed
-        assert guard.places[0].limiter.limit == 900
+        assert not guard.endpoints[0].breaker.closed
+        assert guard.endpoints[0].limiter.limit == 900
 
     play(main)
 
@@ -178,11 +183,11 @@ def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_o
 def test_a_source_that_hangs_is_counted_as_failed_also_where_less_than_the_ceiling_is_waited() -> None:
     async def main() -> None:
         guard = guarded(Scripted(SILENT), Mechanisms(late=False, limiter=WIDE))
-        guard.patience.timeout_ms = 30
+        guard.adaptive_timeout.timeout_ms = 30
         for _ in range(60):
             ask(guard.start, waits_ms=30)
         await pass_ms(40)
-        assert not guard.places[0].breaker.closed
+        assert not guard.endpoints[0].breaker.closed
 
     play(main)
 
@@ -192,7 +197,7 @@ def test_what_has_failed_already_does_not_count_as_slow_while_its_retry_is_under
         guard = guarded(Scripted(first_then(Fate(1, Unreachable("")), SILENT), places=2))
         ask(guard.start)
         await pass_ms(150)
-        assert sorted(place.breaker.bad for place in guard.places) == [0, 1]
+        assert sorted(endpoint.breaker.failures for endpoint in guard.endpoints) == [0, 1]
 
     play(main)
 
@@ -203,8 +208,8 @@ def test_leaving_early_is_no_failure_of_the_source() -> None:
         for _ in range(60):
             ask(guard.start, waits_ms=20)
         await pass_ms(110)
-        assert guard.places[0].breaker.bad == 0
-        assert guard.places[0].limiter.limit == LimiterSettings().start
+        assert guard.endpoints[0].breaker.failures == 0
+        assert guard.endpoints[0].limiter.limit == LimiterSettings().start
 
     play(main)
 
@@ -214,7 +219,7 @@ def test_a_call_that_is_slow_and_then_fails_is_one_failure() -> None:
         guard = guarded(Scripted(Fate(150, Unreachable(""))))
         ask(guard.start)
         await pass_ms(160)
-        assert guard.places[0].breaker.bad == 1
+        assert guard.endpoints[0].breaker.failures == 1
 
     play(main)
 
@@ -224,7 +229,7 @@ def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success(
         guard = guarded(Scripted(Fate(150)))
         ask(guard.start)
         await pass_ms(160)
-        assert (guard.places[0].breaker.bad, guard.places[0].breaker.good) == (1, 0)
+        assert (guard.endpoints[0].breaker.failures, guard.endpoints[0].breaker.successes) == (1, 0)
 
     play(main)
 
@@ -232,15 +237,15 @@ def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success(
 def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss() -> None:
     async def main() -> None:
         guard = guarded(Scripted(SILENT, places=2))
-        for place in guard.places:
-            place.latency_ns = MS_NS
+        for endpoint in guard.endpoints:
+            endpoint.latency_ns = MS_NS
         guard.learn(clock_ns())
         ask(guard.start)
         await pass_ms(50)
-        slow = next(place for place in guard.places if place.in_flight)
-        assert (slow.breaker.bad, slow.limiter.limit) == (1, LimiterSettings().start)
+        slow = next(endpoint for endpoint in guard.endpoints if endpoint.in_flight)
+        assert (slow.breaker.failures, slow.limiter.limit) == (1, LimiterSettings().start)
         await pass_ms(55)
-        assert (slow.breaker.bad, slow.limiter.limit) == (1, LimiterSettings().start * 9 // 10)
+        assert (slow.breaker.failures, slow.limiter.limit) == (1, LimiterSettings().start * 9 // 10)
 
     play(main)
 
@@ -251,10 +256,10 @@ def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
         guard = guarded(upstream)
         ask(guard.start)
         [leg] = upstream.legs
-        first, leg.place = leg.place, 1 - leg.place
+        first, leg.address_index = leg.address_index, 1 - leg.address_index
         await pass_ms(40)
-        assert [place.in_flight for place in guard.places] == [0, 0]
-        assert (guard.places[first].breaker.good, guard.places[1 - first].breaker.good) == (0, 1)
+        assert [endpoint.in_flight for endpoint in guard.endpoints] == [0, 0]
+        assert (guard.endpoints[first].breaker.successes, guard.endpoints[1 - first].breaker.successes) == (0, 1)
 
     play(main)
 
@@ -266,9 +271,9 @@ def test_a_hedge_goes_elsewhere_than_where_its_call_went_in_the_end() -> None:
         hedging(guard)
         ask(guard.start)
         [leg] = upstream.legs
-        leg.place = 1 - leg.place
+        leg.address_index = 1 - leg.address_index
         await pass_ms(22)
-        assert upstream.legs[1].place != leg.place
+        assert upstream.legs[1].address_index != leg.address_index
         assert_tidy(guard, upstream)
         await pass_ms(50)
         assert_tidy(guard, upstream)
@@ -345,7 +350,7 @@ def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
 
     def script(leg: Leg) -> Fate:
         if random.random() < 0.5:
-            leg.place = random.randrange(places)
+            leg.address_index = random.randrange(places)
         _, after_ms, outcome, _ = random.choice(calls)
         return Fate(after_ms, outcome)
 
@@ -359,11 +364,13 @@ def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
             hedging(guard, random.choice([5, 20, 50]))
             if random.random() < 0.7:
                 askers.append((ask(guard.start, waits_ms=waits_ms), waits_ms))
-            elif any(place.breaker.closed and place.in_flight < place.limiter.limit for place in guard.places):
+            elif any(
+                endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in guard.endpoints
+            ):
                 heard, _ = kept(guard, waits_ms)
                 kept_ones.append(heard)
-            assert guard.watch.late <= MOST_LATE
-            assert sum(place.in_flight for place in guard.places) == len(upstream.under_way)
+            assert guard.timers.late_calls <= MAX_LATE_CALLS
+            assert sum(endpoint.in_flight for endpoint in guard.endpoints) == len(upstream.under_way)
         await pass_ms(250)
         assert all(asker.heard or asker.gone for asker, _ in askers)
         assert all(asker.took_ms <= waits_ms + 1 for asker, waits_ms in askers if asker.heard)

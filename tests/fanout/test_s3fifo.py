@@ -21,7 +21,7 @@ class Item:
         self.key = key
         self.used = False
 
-    def trace(self) -> Hashable:
+    def ghost_key(self) -> Hashable:
         return id(self.home), self.key
 
     def evicted(self) -> None:
@@ -73,7 +73,7 @@ def test_caches_that_share_it_lose_their_own_entries_only() -> None:
         look_up(store, cards, key)
         look_up(store, members, key)
         assert len(cards) + len(members) == len(store) <= 4
-    assert repr(store) == "<Store 4 of 4 entries, 36 evicted>"
+    assert repr(store) == "<S3FifoStore 4 of 4 entries, 36 evicted>"
 
 
 def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue() -> None:

@@ -21,7 +21,18 @@ PART = 100
 # What is to come to pass in any hundred schedules, so that a promise is not kept for want of occasion.
 OCCASIONS = (
     *("FRESH", "CACHED", "STALE", "TIMEOUT", "ERROR", "GARBLED", "WRONG_IDENTITY", "SHED", "BREAKER_OPEN", "SKIPPED"),
-    *("first", "hedges", "hedges_won", "retries", "late", "harvested", "skipped", "broken_off", "full", "dimmed"),
+    *(
+        "first_calls",
+        "hedges",
+        "hedges_won",
+        "retries",
+        "late_calls",
+        "late_answers",
+        "skipped",
+        "breaker_open",
+        "at_limit",
+        "dimmed",
+    ),
     *("hits", "misses", "joined", "served_stale", "evictions", "shelf_hits", "shelf_lies"),
 )
 

@@ -20,7 +20,7 @@ def test_what_comes_is_put_on_the_shelf_with_its_age_and_for_its_time() -> None:
         await rig.answer()
         assert shelf.looks == ["u_1"]
         assert shelf.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
-        rig.upstream.does(Fate(10, None, none=True, body=b""))
+        rig.upstream.does(Fate(10, None, not_found=True, body=b""))
         await rig.answer("u_2")
         assert shelf.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
         rig.upstream.does(Fate(10, "without a body"))
@@ -68,7 +68,7 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
         shelf.kept["u_2"] = CachedAnswer(False, b"from the shelf", 400_000)
         rig.upstream.does(REFUSES)
         assert isinstance((await rig.answer("u_2"))[0], Unreachable)
-        assert rig.cache.instead({"key": "u_2"}) == ("from the shelf", 400_099)
+        assert rig.cache.fallback({"key": "u_2"}) == ("from the shelf", 400_099)
 
     play(main)
 
@@ -102,7 +102,7 @@ def test_a_shelf_that_hangs_costs_who_waits_their_own_time_and_leaves_nothing() 
         askers = [rig.ask(waits_ms=ms) for ms in (20, 40)]
         await pass_ms(50)
         assert all(asker.gone for asker in askers)
-        assert "0 answers, 0 on their way" in repr(rig.cache)
+        assert "0 answers, 0 fetches" in repr(rig.cache)
         assert rig.calls == 0
 
     play(main)
@@ -187,8 +187,8 @@ def test_a_look_at_the_shelf_is_not_taken_from_the_time_that_the_source_usually_
         rig = Rig(second=Shelf(after_ms=15), mechanisms=Mechanisms(hedge=None))
         for index in range(400):
             await rig.answer(f"u_{index}", 30)
-        assert rig.guard.patience.timeout_ms < 30
-        assert rig.cache.timeout_ms == rig.guard.patience.timeout_ms + 20
+        assert rig.guard.adaptive_timeout.timeout_ms < 30
+        assert rig.cache.timeout_ms == rig.guard.adaptive_timeout.timeout_ms + 20
         outcome, _, _ = await rig.answer("another", rig.cache.timeout_ms)
         assert outcome == "another #1"
 

@@ -53,8 +53,8 @@ async def told(
     try:
         course.start(known or {})
         while True:
-            last = course.over
-            yield now_ms(), course.so_far()
+            last = course.ended
+            yield now_ms(), course.snapshot()
             if last:
                 return
             await course.change()
@@ -87,9 +87,9 @@ async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_
         order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",)
     )
     course.start({})
-    assert statuses(course.so_far()) == "PENDING PENDING SKIPPED"
+    assert statuses(course.snapshot()) == "PENDING PENDING SKIPPED"
     await course.change()
-    gathered = course.so_far()
+    gathered = course.snapshot()
     assert gathered.answers == {
         "order": "order",
         "card": Missing("card", MissingCause.PENDING),
@@ -105,7 +105,7 @@ async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
     course = unfolding(order, required("merchant", after_ms=5), gating("channel", needs=("currency",)))
     course.start({})
     await course.change()
-    channel = course.so_far().reports[2]
+    channel = course.snapshot().reports[2]
     assert (channel.status, channel.started_ms, channel.elapsed_ms) == (SourceStatus.PENDING, 5, 0)
     course.close()
 
@@ -130,7 +130,7 @@ async def test_what_came_while_nobody_waited_is_a_change_at_once_and_only_once()
     await asyncio.sleep(0.05)
     await course.change()
     assert now_ms() == 50
-    assert statuses(course.so_far()) == "FRESH FRESH PENDING"
+    assert statuses(course.snapshot()) == "FRESH FRESH PENDING"
     await course.change()
     assert now_ms() == 90
     course.close()
@@ -141,10 +141,10 @@ async def test_it_ends_by_its_deadline_though_nobody_waits_for_it() -> None:
     course = unfolding(required("order", after_ms=10), card, deadline_ms=50, reserve_ms=5)
     course.start({})
     await asyncio.sleep(0.2)
-    assert course.over
+    assert course.ended
     assert card.calls[0].abandons == 1
     await course.change()
-    assert statuses(course.so_far()) == "FRESH TIMEOUT"
+    assert statuses(course.snapshot()) == "FRESH TIMEOUT"
     assert now_ms() == 200
     course.close()
 

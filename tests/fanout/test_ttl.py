@@ -24,12 +24,12 @@ BORN_NS = 5_000 * SECOND_NS
     st.integers(0, 1 << 32),
 )
 def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
-    fresh_s: float, stale_s: float, error_s: float, took_ns: int, none: bool, seed: int
+    fresh_s: float, stale_s: float, error_s: float, took_ns: int, not_found: bool, seed: int
 ) -> None:
     policy = CacheSettings(fresh_s, stale_s, error_s, 7.0)
-    until = lifetime(policy, BORN_NS, took_ns, none=none, random=Random(seed))
+    until = lifetime(policy, BORN_NS, took_ns, not_found=not_found, random=Random(seed))
     assert BORN_NS <= until.early_ns <= until.fresh_ns <= until.stale_ns <= until.error_ns
-    if none:
+    if not_found:
         assert until.early_ns == until.error_ns == BORN_NS + 7 * SECOND_NS
     else:
         assert until.fresh_ns <= BORN_NS + round(fresh_s * SECOND_NS)
@@ -40,7 +40,7 @@ def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
 def test_what_was_fetched_together_ends_apart_by_up_to_a_tenth() -> None:
     random = Random(1)
     ends_s = [
-        (lifetime(CacheSettings(100), BORN_NS, 0, none=False, random=random).fresh_ns - BORN_NS) / SECOND_NS
+        (lifetime(CacheSettings(100), BORN_NS, 0, not_found=False, random=random).fresh_ns - BORN_NS) / SECOND_NS
         for _ in range(500)
     ]
     assert 90 <= min(ends_s) < 91
@@ -52,7 +52,8 @@ def test_what_takes_long_to_fetch_is_fetched_anew_earlier() -> None:
 
     def earlier_ms(took_ms: int) -> float:
         spans = [
-            lifetime(CacheSettings(100), BORN_NS, took_ms * 1_000_000, none=False, random=random) for _ in range(2_000)
+            lifetime(CacheSettings(100), BORN_NS, took_ms * 1_000_000, not_found=False, random=random)
+            for _ in range(2_000)
         ]
         return sum(each.fresh_ns - each.early_ns for each in spans) / len(spans) / 1e6
 
@@ -64,8 +65,8 @@ def test_what_takes_long_to_fetch_is_fetched_anew_earlier() -> None:
 def test_what_is_not_configured_is_not_kept() -> None:
     policy = CacheSettings()
     assert not policy.on
-    assert lifetime(policy, BORN_NS, 10, none=False, random=Random(1)).error_ns == BORN_NS
-    assert lifetime(policy, BORN_NS, 10, none=True, random=Random(1)).error_ns == BORN_NS
+    assert lifetime(policy, BORN_NS, 10, not_found=False, random=Random(1)).error_ns == BORN_NS
+    assert lifetime(policy, BORN_NS, 10, not_found=True, random=Random(1)).error_ns == BORN_NS
 
 
 @pytest.mark.parametrize(

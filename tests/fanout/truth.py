@@ -29,7 +29,7 @@ class Fact(Struct, frozen=True):
     key: str
     version: int
     called_ns: int
-    none: bool
+    not_found: bool
 
 
 _encode = msgspec.json.Encoder().encode
@@ -141,7 +141,7 @@ class Leg:
     """A call under way. It may move to another place, as a wire's does that is refused at the first."""
 
     def __init__(self, place: int, after_ms: float | None, answer: Callable[[], None]) -> None:
-        self.place = place
+        self.address_index = place
         self._answer: Callable[[], None] | None = answer
         loop = asyncio.get_running_loop()
         self._timer = None if after_ms is None else loop.call_at(loop.time() + after_ms / 1000, self._end)
@@ -170,7 +170,7 @@ class Troubled:
         random: Random,
         clock_ns: Callable[[], int],
     ) -> None:
-        self.places = tuple(f"{name}{index}" for index in range(places))
+        self.addresses = tuple(f"{name}{index}" for index in range(places))
         self._name = name
         self._key_of = key_of
         self._truth = truth
@@ -203,7 +203,7 @@ class Troubled:
 
         return self._send(answer, avoid)
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         try:
             fact = _decode(body)
         except msgspec.DecodeError:
@@ -218,30 +218,30 @@ class Troubled:
         """One question in seven is answered by "there is none", and may be answered otherwise after it has changed."""
         key = self._key_of(known)
         version = self._truth.version(self._name, key)
-        none = (sum(key.encode()) + version) % 7 == 0
-        fact = Fact(self._name, key, version, self._clock_ns(), none)
-        return fact, none, _encode(fact)
+        not_found = (sum(key.encode()) + version) % 7 == 0
+        fact = Fact(self._name, key, version, self._clock_ns(), not_found)
+        return fact, not_found, _encode(fact)
 
     def _error(self, error: SourceError, known: Known) -> Any:
         """An answer about somebody else is read as any other, and found out by that."""
         if not isinstance(error, WrongIdentity):
             return error
-        return self.read(False, _encode(Fact(self._name, error.detail, 0, 0, False)), known)
+        return self.parse_stored(False, _encode(Fact(self._name, error.detail, 0, 0, False)), known)
 
     def _send(self, answer: Callable[[SourceError | None], None], avoid: int) -> Leg:
-        allowed = [index for index in range(len(self.places)) if not avoid >> index & 1] or list(
-            range(len(self.places))
+        allowed = [index for index in range(len(self.addresses)) if not avoid >> index & 1] or list(
+            range(len(self.addresses))
         )
         self._turn += 1
         place = allowed[self._turn % len(allowed)]
         after_ms, error = self._weather.draw(place, self._clock_ns())
         leg = Leg(place, after_ms, lambda: answer(error))
-        if self._random.random() < 0.03 and len(self.places) > 1:
+        if self._random.random() < 0.03 and len(self.addresses) > 1:
             asyncio.get_running_loop().call_later(0.001, self._move, leg)
         return leg
 
     def _move(self, leg: Leg) -> None:
-        leg.place = (leg.place + 1) % len(self.places)
+        leg.address_index = (leg.address_index + 1) % len(self.addresses)
 
 
 class Shelf:
@@ -280,7 +280,7 @@ class Shelf:
         if kept is None or self._clock_ns() >= kept[2] or self._buried(source, key, kept[1]):
             return None
         self.hits += 1
-        return CachedAnswer(kept[0].none, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
+        return CachedAnswer(kept[0].not_found, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
 
     def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
         born_ns = self._clock_ns() - kept.age_ms * MS_NS

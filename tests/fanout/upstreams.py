@@ -56,7 +56,7 @@ class Fate(NamedTuple):
 
     after_ms: float | None = 10
     outcome: Any = "an answer"
-    none: bool = False
+    not_found: bool = False
     body: bytes | None = None
 
 
@@ -70,7 +70,7 @@ class Leg:
         self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.heard = heard
-        self.place = place
+        self.address_index = place
         self.avoid = avoid
         self.began_ns = clock_ns()
         self.answered = False
@@ -85,7 +85,7 @@ class Leg:
         assert self.under_way, "a call was answered after its end"
         self.answered = True
         self.timer = None
-        self.heard(fate.outcome, fate.none, fate.body)
+        self.heard(fate.outcome, fate.not_found, fate.body)
 
     def abandon(self) -> None:
         if self.timer is not None:
@@ -96,7 +96,7 @@ class Leg:
 
     def __repr__(self) -> str:
         end = "answered" if self.answered else "abandoned" if self.abandoned else "under way"
-        return f"<Leg to {self.place}, {end}>"
+        return f"<Leg to {self.address_index}, {end}>"
 
 
 Script = Callable[[Leg], Fate]
@@ -106,7 +106,7 @@ class Scripted:
     """An `Upstream`. Each call does what `script` says, which may be exchanged at any time; where it goes as a wire chooses it."""
 
     def __init__(self, script: Script | Fate | None = None, places: int = 1) -> None:
-        self.places = tuple(f"place {index}" for index in range(places))
+        self.addresses = tuple(f"place {index}" for index in range(places))
         self.legs: list[Leg] = []
         self._turn = 0
         self.does(script or Fate())
@@ -125,20 +125,20 @@ class Scripted:
             leg.timer = asyncio.get_running_loop().call_later(fate.after_ms / 1000, leg.answer, fate)
         return leg
 
-    def read(self, none: bool, body: bytes, known: Known) -> Any:
+    def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         if body == b"a lie":
             return Garbled("not of the agreed shape")
-        return None if none else body.decode()
+        return None if not_found else body.decode()
 
     def _next(self, avoid: int) -> int:
         """The least loaded of those that are not to be avoided; ties rotate."""
-        count = len(self.places)
+        count = len(self.addresses)
         if avoid == (1 << count) - 1:
             avoid = 0
         self._turn += 1
         loads = [0] * count
         for leg in self.under_way:
-            loads[leg.place] += 1
+            loads[leg.address_index] += 1
         free = [index for index in range(count) if not avoid >> index & 1]
         return min(free, key=lambda index: (loads[index], (index - self._turn) % count))
 
@@ -240,18 +240,18 @@ def guarded(
 
 def assert_tidy(guard: Guard, upstream: Scripted) -> None:
     """What is counted as under way is what is under way, by place, and late is what nobody waits for."""
-    loads = [0] * len(upstream.places)
+    loads = [0] * len(upstream.addresses)
     for leg in upstream.under_way:
-        loads[leg.place] += 1
-    assert [place.in_flight for place in guard.places] == loads
-    assert guard.watch.late >= 0
+        loads[leg.address_index] += 1
+    assert [endpoint.in_flight for endpoint in guard.endpoints] == loads
+    assert guard.timers.late_calls >= 0
 
 
 def assert_nothing_left(guard: Guard, upstream: Scripted) -> None:
     """After its close."""
     assert upstream.under_way == []
-    assert [place.in_flight for place in guard.places] == [0] * len(upstream.places)
-    assert guard.watch.late == 0
+    assert [endpoint.in_flight for endpoint in guard.endpoints] == [0] * len(upstream.addresses)
+    assert guard.timers.late_calls == 0
     assert timers() == []
 
 
@@ -268,7 +268,7 @@ def first_then(first: Fate, second: Fate) -> Script:
 
 def hedging(guard: Guard, after_ms: int = 20) -> None:
     """As if it had learned so."""
-    guard.hedge.after_ns = after_ms * MS_NS
+    guard.hedge.delay_ns = after_ms * MS_NS
 
 
 def lognormal(seed: int, *, median_ms: float = 8, spread: float = 0.3, factor: float = 1) -> Script:

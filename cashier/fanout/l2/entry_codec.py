@@ -29,7 +29,7 @@ _LONGEST_MS = 0xFFFFFFFF
 class StoredAnswer(Struct, frozen=True):
     """An answer with the moment that its call began, and for how long from then it may be used."""
 
-    none: bool
+    not_found: bool
     body: bytes
     born_ms: int
     ttl_ms: int
@@ -39,11 +39,11 @@ class StoredAnswer(Struct, frozen=True):
         age_ms = now_ms - self.born_ms
         if not -SKEW_MS <= age_ms < self.ttl_ms:
             return None
-        return CachedAnswer(self.none, self.body, max(age_ms, 0))
+        return CachedAnswer(self.not_found, self.body, max(age_ms, 0))
 
 
 def pack(stored: StoredAnswer) -> bytes:
-    body, flags = stored.body, _NONE if stored.none else 0
+    body, flags = stored.body, _NONE if stored.not_found else 0
     if len(body) > _WORTH_DEFLATING_BYTES:
         deflated = zlib.compress(body, 1)
         if len(deflated) < len(body):

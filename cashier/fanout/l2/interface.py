@@ -15,9 +15,9 @@ from cashier.fanout.ask import PendingCall
 
 
 class CachedAnswer(Struct, frozen=True):
-    """An upstream's answer as it came. `none`: it said that there is none. `age_ms`: since the call began that brought it."""
+    """An upstream's answer as it came. `not_found`: it said that there is none. `age_ms`: since the call began that brought it."""
 
-    none: bool
+    not_found: bool
     body: bytes
     age_ms: int
 

@@ -56,16 +56,16 @@ class Tombstones:
             born_ms <= until_ms.get((source, True, key[:length]), -1) for length in lengths if length <= len(key)
         )
 
-    def _set(self, place: Place, now_ms: int) -> bool:
+    def _set(self, endpoint: Place, now_ms: int) -> bool:
         """Whether it is a new one. A clock that was put back does not shorten what was said before."""
-        last_ms = self._until_ms.pop(place, None)
-        self._until_ms[place] = max(now_ms + self._tolerance_ms, last_ms or 0)
+        last_ms = self._until_ms.pop(endpoint, None)
+        self._until_ms[endpoint] = max(now_ms + self._tolerance_ms, last_ms or 0)
         return last_ms is None
 
     def _forget_oldest(self) -> None:
-        place = next(iter(self._until_ms))
-        self._floor_ms = max(self._floor_ms, self._until_ms.pop(place))
-        source, of_prefix, text = place
+        endpoint = next(iter(self._until_ms))
+        self._floor_ms = max(self._floor_ms, self._until_ms.pop(endpoint))
+        source, of_prefix, text = endpoint
         if of_prefix:
             lengths = self._lengths[source]
             lengths[len(text)] -= 1

@@ -121,7 +121,7 @@ class ValkeyCache:
         return look
 
     def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
-        stored = StoredAnswer(kept.none, kept.body, self._now_ms() - kept.age_ms, round(ttl_s * 1000))
+        stored = StoredAnswer(kept.not_found, kept.body, self._now_ms() - kept.age_ms, round(ttl_s * 1000))
         if self._worth_writing(source, key, stored) and self._queue.put(Put(source, key, stored)):
             self._begin_work()
         else:

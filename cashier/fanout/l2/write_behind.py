@@ -53,32 +53,32 @@ class WriteBehind:
 
     def put(self, put: Put) -> bool:
         """Whether it is queued, it or a younger one of the same key."""
-        place = (False, put.source, put.key, None)
-        queued = self._queue.get(place)
+        endpoint = (False, put.source, put.key, None)
+        queued = self._queue.get(endpoint)
         if queued is None and len(self._queue) - self._drops >= self._capacity:
             return False
         if not isinstance(queued, Put) or queued.stored.born_ms <= put.stored.born_ms:
-            self._queue[place] = put
-            self._queue.move_to_end(place)
+            self._queue[endpoint] = put
+            self._queue.move_to_end(endpoint)
         return True
 
     def drop(self, drop: Drop) -> None:
-        place = (True, drop.source, drop.key, drop.prefix)
-        queued = self._queue.get(place)
+        endpoint = (True, drop.source, drop.key, drop.prefix)
+        queued = self._queue.get(endpoint)
         if queued is None:
             self._make_room()
             self._drops += 1
-        self._queue[place] = _either(drop, queued)
-        self._queue.move_to_end(place)
+        self._queue[endpoint] = _either(drop, queued)
+        self._queue.move_to_end(endpoint)
 
     def back(self, drop: Drop) -> None:
         """One that was taken and not carried out: it is the first again, unless the same has been queued since."""
-        place = (True, drop.source, drop.key, drop.prefix)
-        queued = self._queue.get(place)
-        self._queue[place] = _either(drop, queued)
+        endpoint = (True, drop.source, drop.key, drop.prefix)
+        queued = self._queue.get(endpoint)
+        self._queue[endpoint] = _either(drop, queued)
         if queued is None:
             self._drops += 1
-            self._queue.move_to_end(place, last=False)
+            self._queue.move_to_end(endpoint, last=False)
 
     def take(self) -> Put | Drop | None:
         """The first, which is off the queue then; None where there is none."""
@@ -90,19 +90,19 @@ class WriteBehind:
 
     def forget_puts(self) -> int:
         """How many there were."""
-        puts = [place for place, queued in self._queue.items() if isinstance(queued, Put)]
-        for place in puts:
-            del self._queue[place]
+        puts = [endpoint for endpoint, queued in self._queue.items() if isinstance(queued, Put)]
+        for endpoint in puts:
+            del self._queue[endpoint]
         return len(puts)
 
     def _make_room(self) -> None:
         if self._drops < self._capacity:
             return
         wide: dict[str, Drop] = {}
-        for place, queued in list(self._queue.items()):
+        for endpoint, queued in list(self._queue.items()):
             if isinstance(queued, Drop):
                 wide[queued.source] = _either(Drop(queued.source, None, "", queued.tell), wide.get(queued.source))
-                del self._queue[place]
+                del self._queue[endpoint]
         for drop in wide.values():
             self._queue[True, drop.source, None, ""] = drop
         self._drops = len(wide)

@@ -16,8 +16,8 @@ from cashier.fanout.l2.interface import CachedAnswer
 NOW = 1_700_000_000_000
 
 
-def stored(body: bytes = b'{"user_id": "u_1"}', none: bool = False, ttl_ms: int = 30_000) -> StoredAnswer:
-    return StoredAnswer(none, body, NOW, ttl_ms)
+def stored(body: bytes = b'{"user_id": "u_1"}', not_found: bool = False, ttl_ms: int = 30_000) -> StoredAnswer:
+    return StoredAnswer(not_found, body, NOW, ttl_ms)
 
 
 def forged(version: int, flags: int, body: bytes) -> bytes:
@@ -26,8 +26,8 @@ def forged(version: int, flags: int, body: bytes) -> bytes:
 
 
 @given(st.binary(max_size=2000), st.booleans(), st.integers(0, 2**40), st.integers(0, 2**32 - 1))
-def test_what_was_packed_is_unpacked(body: bytes, none: bool, born_ms: int, ttl_ms: int) -> None:
-    packed = StoredAnswer(none, body, born_ms, ttl_ms)
+def test_what_was_packed_is_unpacked(body: bytes, not_found: bool, born_ms: int, ttl_ms: int) -> None:
+    packed = StoredAnswer(not_found, body, born_ms, ttl_ms)
     assert unpack(pack(packed)) == packed
 
 
@@ -74,7 +74,7 @@ def test_what_does_not_inflate_to_its_end_and_no_further_is_a_miss() -> None:
 
 
 def test_an_entry_is_as_old_as_the_call_that_brought_it() -> None:
-    kept = stored(none=True).at(NOW + 700)
+    kept = stored(not_found=True).at(NOW + 700)
     assert kept == CachedAnswer(True, b'{"user_id": "u_1"}', 700)
 
 

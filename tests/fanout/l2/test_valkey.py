@@ -53,7 +53,7 @@ async def test_what_one_worker_put_another_gets_with_its_age(worker: Worker, oth
     await worker.put("u_1", body, age_ms=5000)
     kept = await other.get("u_1")
     assert kept is not None
-    assert (kept.none, kept.body) == (False, body)
+    assert (kept.not_found, kept.body) == (False, body)
     assert kept.age_ms >= 5000
     level: SecondLevel = other.level
     assert level.reachable
@@ -65,7 +65,7 @@ async def test_that_there_is_none_is_kept_too(worker: Worker) -> None:
     await worker.written()
     kept = await worker.get("u_1", "member")
     assert kept is not None
-    assert kept.none
+    assert kept.not_found
     assert await worker.get("u_1", "card") is None, "of another source"
 
 
