@@ -1,1 +1,1 @@
-"""Tests of the acceptance flow. They pay as a shop would, in virtual time, and ask the ledger what became of it."""
+"""Tests of acceptance, in virtual time over the sandbox's world. Its ledger is the oracle."""

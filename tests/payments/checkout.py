@@ -1,6 +1,6 @@
-"""A checkout in virtual time: the whole service over the sandbox's world in one process, and what its upstreams saw of it.
+"""A checkout in virtual time: the service over the sandbox's world, in one process, with its calls recorded.
 
-Nobody asserts here, but for one thing: whatever a test has done, the ledger is right in the end and nothing is left under way.
+`checkout` asserts at its end that the ledger passes its audit and that nothing is under way.
 """
 
 from __future__ import annotations
@@ -33,93 +33,101 @@ from tests.support.sandbox_payments import loop_clock, sandbox_call
 OTP = "246810"
 REQUIRED = ("order", "merchant", "member")
 GATING = ("card", "balance", "channel", "quota")
-Says = Callable[[Request], Awaitable[Response]]
+Reply = Callable[[Request], Awaitable[Response]]
 
 
 class Checkout:
-    """`asked`: every call that an upstream got, by what it was, in order. `bodies`: what was posted with those that have a body.
+    """One shop with its workers, upstreams and faults.
 
-    `silent`: sources of the consultation that do not answer. `held`: calls that wait, before anything is done. `says`: who answers a call
-    in the sandbox's place. `workers`: the services, of which most tests have one.
+    `calls`: every upstream call by name, in order. `bodies`: the request bodies by call name.
+    `silent`: sources that do not answer. `held`: calls that wait for an event before they start.
+    `replies`: functions that replace the sandbox's answer, by call name.
     """
 
     def __init__(self, order_cny: dict[str, int]) -> None:
         self.world = World(clock=loop_clock())
         self.weather = weather_named("still")
-        self.asked: list[str] = []
-        self.asked_at_s: list[tuple[str, float]] = []
+        self.calls: list[str] = []
+        self.call_times_s: list[tuple[str, float]] = []
         self.bodies: list[tuple[str, dict[str, Any]]] = []
         self.silent: set[str] = set()
         self.held: dict[str, asyncio.Event] = {}
-        self.says: dict[str, Says] = {}
+        self.replies: dict[str, Reply] = {}
         self.workers: list[Cashier] = []
         self._sandbox = sandbox_call(self.world, self.weather)
         self._sources = LocalUpstreams(self.world, self.weather)
-        self._began_s = asyncio.get_running_loop().time()
+        self._counted_since_s = asyncio.get_running_loop().time()
         self._repriced = frozenset(order_cny)
         for order_id, value in order_cny.items():
             self.reprice(order_id, value)
 
-    def worker(self, config: Configuration, store: ScriptStore | None = None) -> Cashier:
+    def add_worker(self, config: Configuration, store: ScriptStore | None = None) -> Cashier:
         sources = {name: self._source(name) for name in self._sources}
         services = dict.fromkeys(("risk", "engine", "acquirer"), self._service)
         cashier = Cashier(sources={**sources, **services}, config=config, clock=self.world.clock)
         if store is not None:
-            self.of(cashier)._attempt_guard._live_attempts = LiveAttempts(store)
+            self.payments_of(cashier)._attempt_guard._live_attempts = LiveAttempts(store)
         self.workers.append(cashier)
         return cashier
 
-    def of(self, cashier: Cashier) -> PaymentFlow:
+    def payments_of(self, cashier: Cashier) -> PaymentFlow:
         assert cashier.payments is not None
         return cashier.payments
 
     @property
     def payments(self) -> PaymentFlow:
-        return self.of(self.workers[0])
+        return self.payments_of(self.workers[0])
 
-    # What a client does
+    # Requests of a client
 
-    async def consult(self, case: str, **other: Any) -> Consultation:
-        """Without a claim of the amount where the order has another one than in the case."""
-        told = {**CASES[case].request, **other}
-        if told["order_id"] in self._repriced:
-            del told["amount"]
-        return await self.workers[0].consult(msgspec.convert(told, ConsultRequest))
+    async def consult(self, case: str, **fields: Any) -> Consultation:
+        """Consult for a sandbox case. Makes no claim about the amount of a repriced order."""
+        body = {**CASES[case].request, **fields}
+        if body["order_id"] in self._repriced:
+            del body["amount"]
+        return await self.workers[0].consult(msgspec.convert(body, ConsultRequest))
 
-    async def chosen(self, case: str, method_id: str, option_id: str | None = None, **other: Any) -> PaymentRequest:
-        """The submit of a way that a consultation of now offers. `other`: fields of the submit, and a terminal or a product."""
-        asked = {
-            name: other.pop(name) for name in ("terminal", "product", "user_id", "locale", "order_id") if name in other
-        }
-        return self.taking(case, await self.consult(case, **asked), method_id, option_id, **asked, **other)
-
-    def taking(
-        self, case: str, offer: Consultation, method_id: str, option_id: str | None = None, **other: Any
+    async def new_request(
+        self, case: str, method_id: str, option_id: str | None = None, **fields: Any
     ) -> PaymentRequest:
-        method = by_id(offer, method_id)
-        option = next((one for one in method.options if one.option_id == option_id), None)
+        """A submit of a method from a new consultation.
+
+        `fields`: other fields of either request.
+        """
+        consulted = {
+            name: fields.pop(name)
+            for name in ("terminal", "product", "user_id", "locale", "order_id")
+            if name in fields
+        }
+        consultation = await self.consult(case, **consulted)
+        return self.request_for(case, consultation, method_id, option_id, **consulted, **fields)
+
+    def request_for(
+        self, case: str, consultation: Consultation, method_id: str, option_id: str | None = None, **fields: Any
+    ) -> PaymentRequest:
+        """A submit of a method from this consultation."""
+        method = method_by_id(consultation, method_id)
+        option = next((option for option in method.options if option.option_id == option_id), None)
         amount = (option.amount if option is not None else None) or method.amount
         assert amount is not None
-        named = ("order_id", "user_id", "merchant_id", "product", "terminal", "locale")
-        told = {name: CASES[case].request[name] for name in named if name in CASES[case].request}
-        told |= {
+        names = ("order_id", "user_id", "merchant_id", "product", "terminal", "locale")
+        body = {name: CASES[case].request[name] for name in names if name in CASES[case].request}
+        body |= {
             "method_id": method_id,
             "option_id": option_id,
             "expected_payable": msgspec.to_builtins(amount.payable),
+            "promotion_ids": [discount.promotion_id for discount in amount.discounts],
+            "consult_token": consultation.consult_token,
         }
-        told |= {
-            "promotion_ids": [each.promotion_id for each in amount.discounts],
-            "consult_token": offer.consult_token,
-        }
-        return msgspec.convert({**told, **other}, PaymentRequest)
+        return msgspec.convert({**body, **fields}, PaymentRequest)
 
     async def submit(self, request: PaymentRequest, key: str = "k1", worker: int = 0) -> Payment:
-        return await self.of(self.workers[worker]).submit(request, key)
+        return await self.payments_of(self.workers[worker]).submit(request, key)
 
     async def pay(
-        self, case: str, method_id: str, option_id: str | None = None, *, key: str = "k1", **other: Any
+        self, case: str, method_id: str, option_id: str | None = None, *, key: str = "k1", **fields: Any
     ) -> Payment:
-        return await self.submit(await self.chosen(case, method_id, option_id, **other), key)
+        return await self.submit(await self.new_request(case, method_id, option_id, **fields), key)
 
     async def answer(self, payment: Payment, value: str = OTP) -> Payment:
         return await self.payments.answer(payment.payment_id, payment.payment_token, value)
@@ -130,27 +138,26 @@ class Checkout:
     async def look(self, payment: Payment, wait_ms: int = 0) -> Payment:
         return await self.payments.look(payment.payment_id, payment.payment_token, wait_ms=wait_ms)
 
-    async def ended(self, payment: Payment) -> Payment:
-        """Followed to its end."""
-        return [told async for told in self.payments.follow(payment.payment_id, payment.payment_token)][-1]
+    async def follow_to_end(self, payment: Payment) -> Payment:
+        return [latest async for latest in self.payments.follow(payment.payment_id, payment.payment_token)][-1]
 
-    # What happens elsewhere
+    # Faults and events outside
 
-    def befall(self, source: str, *faults: str, on: str | None = None, always: bool = False) -> None:
-        """The next calls go wrong so, each once; or all from now on."""
-        told: dict[str, Any] = {"next": [{"fault": fault, "on": on} for fault in faults]}
+    def inject(self, source: str, *faults: str, on: str | None = None, always: bool = False) -> None:
+        """Inject one fault into each of the next calls, or all faults into every call."""
+        forecast: dict[str, Any] = {"next": [{"fault": fault, "on": on} for fault in faults]}
         if always:
-            told = {"faults": dict.fromkeys(faults, 10_000)}
-        self.weather.change(source, read_forecast(source, told, self.weather.start(source)))
+            forecast = {"faults": dict.fromkeys(faults, 10_000)}
+        self.weather.change(source, read_forecast(source, forecast, self.weather.start(source)))
 
     def slow_engine(self, ms: int) -> None:
-        """Each of its answers takes so long from now on; what it does it does at once."""
+        """Delay the engine's answers, not its effects."""
         self.weather.change(
             "engine",
             read_forecast("engine", {"latency": {"shape": "constant", "ms": ms}}, self.weather.start("engine")),
         )
 
-    def clear(self) -> None:
+    def clear_faults(self) -> None:
         self.weather.restore()
         self.silent.clear()
 
@@ -167,65 +174,64 @@ class Checkout:
             assert channel is not None
             channel["status"] = "CLOSED"
 
-    # What is to be seen of it
+    # Observations
 
     def count(self, call: str) -> int:
-        return self.asked.count(call)
+        return self.calls.count(call)
 
     @property
-    def sent(self) -> list[dict[str, Any]]:
+    def submissions(self) -> list[dict[str, Any]]:
         return [body for name, body in self.bodies if name == "submit"]
 
     def times_s(self, call: str) -> list[int]:
-        return [round(at_s) for name, at_s in self.asked_at_s if name == call]
+        return [round(at_s) for name, at_s in self.call_times_s if name == call]
 
-    def forget(self) -> None:
-        """From here on is counted."""
-        self.asked.clear()
+    def reset_counts(self) -> None:
+        self.calls.clear()
         self.bodies.clear()
-        self.asked_at_s.clear()
-        self._began_s = asyncio.get_running_loop().time()
+        self.call_times_s.clear()
+        self._counted_since_s = asyncio.get_running_loop().time()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
         return self.world.ledger.entries
 
-    def kept(self) -> dict[str, int]:
+    def net_taken(self) -> dict[str, int]:
         """What left each source and did not come back, in minor units."""
-        found: dict[str, int] = {}
+        taken: dict[str, int] = {}
         for entry in self.entries:
             if entry.source:
-                found[entry.source] = found.get(entry.source, 0) + entry.moved
-        return {source: value for source, value in found.items() if value}
+                taken[entry.source] = taken.get(entry.source, 0) + entry.moved
+        return {source: value for source, value in taken.items() if value}
 
-    def paid_by(self, order_id: str) -> list[str]:
+    def payments_that_paid(self, order_id: str) -> list[str]:
         return [entry.payment_id for entry in self.entries if entry.what == "ORDER_PAID" and entry.order_id == order_id]
 
-    def note(self, name: str) -> None:
-        self.asked.append(name)
-        self.asked_at_s.append((name, asyncio.get_running_loop().time() - self._began_s))
+    def record_call(self, name: str) -> None:
+        self.calls.append(name)
+        self.call_times_s.append((name, asyncio.get_running_loop().time() - self._counted_since_s))
 
     def _source(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def answer(**asked: Any) -> Any:
-            self.note(name)
+        async def answer(**inputs: Any) -> Any:
+            self.record_call(name)
             if name in self.silent:
-                raise Unreachable("nobody there")
-            return await self._sources[name](**asked)
+                raise Unreachable("silent")
+            return await self._sources[name](**inputs)
 
         return answer
 
     async def _service(self, request: Request) -> Response:
-        name = called(request)
-        self.note(name)
+        name = call_name(request)
+        self.record_call(name)
         if request.body:
             self.bodies.append((name, msgspec.json.decode(request.body)))
         if name in self.held:
             await self.held[name].wait()
-        return await self.says.get(name, self._sandbox)(request)
+        return await self.replies.get(name, self._sandbox)(request)
 
 
-def called(request: Request) -> str:
-    """decide, verify, submit, look_up, reverse or result."""
+def call_name(request: Request) -> str:
+    """One of decide, verify, submit, look_up, reverse, result."""
     last = request.target.rpartition("/")[2]
     if last in ("verify", "reverse", "result"):
         return last
@@ -234,12 +240,12 @@ def called(request: Request) -> str:
     return "decide" if last == "decisions" else "submit"
 
 
-def by_id(offer: Consultation, method_id: str) -> PayMethod:
-    return next(method for method in offer.methods if method.method_id == method_id)
+def method_by_id(consultation: Consultation, method_id: str) -> PayMethod:
+    return next(method for method in consultation.methods if method.method_id == method_id)
 
 
-def first_available(offer: Consultation) -> str:
-    return next(method.method_id for method in offer.methods if method.availability is Availability.AVAILABLE)
+def first_available(consultation: Consultation) -> str:
+    return next(method.method_id for method in consultation.methods if method.availability is Availability.AVAILABLE)
 
 
 async def connection_refused(request: Request) -> Response:
@@ -247,11 +253,16 @@ async def connection_refused(request: Request) -> Response:
 
 
 @cache
-def configured(secrets: tuple[str, ...] = (), **accept: Any) -> Configuration:
-    """Read once for all tests: reading takes longer than most of them. Consultations go by the machine's clock, which has no say here."""
-    patient = {"deadline_ms": 20_000, "max_deadline_ms": 20_000}
-    told = {"tokens": {"secrets": secrets or ("s" * 32,)}, "consult": patient, "accept": {"check_ms": 20_000, **accept}}
-    return configuration(told, "the configuration of a test")
+def cached_configuration(secrets: tuple[str, ...] = (), **accept: Any) -> Configuration:
+    """One configuration for all tests: reading it takes longer than most of them."""
+    # Consultations run on the machine's clock, so a slow machine must not cut them short.
+    deadlines = {"deadline_ms": 20_000, "max_deadline_ms": 20_000}
+    settings = {
+        "tokens": {"secrets": secrets or ("s" * 32,)},
+        "consult": deadlines,
+        "accept": {"check_ms": 20_000, **accept},
+    }
+    return configuration(settings, "the configuration of a test")
 
 
 @asynccontextmanager
@@ -263,26 +274,29 @@ async def checkout(
     secrets: tuple[str, ...] = (),
     **accept: Any,
 ) -> AsyncIterator[Checkout]:
-    """`accept`: what of `[accept]` differs. `order_cny`: orders of another amount."""
-    found = Checkout(order_cny or {})
-    config = configured(secrets, **accept)
+    """`accept`: settings of `[accept]` that differ. `order_cny`: orders with another amount."""
+    shop = Checkout(order_cny or {})
+    config = cached_configuration(secrets, **accept)
     tasks = asyncio.all_tasks()
-    async with AsyncExitStack() as open_:
+    async with AsyncExitStack() as stack:
         for _ in range(workers):
-            await open_.enter_async_context(found.worker(config, store))
-        yield found
-        for cashier in found.workers:
-            assert not found.of(cashier)._runs, "something is still under way"
-            assert not found.of(cashier)._presenter._polls._polls, "somebody still waits"
+            await stack.enter_async_context(shop.add_worker(config, store))
+        yield shop
+        for cashier in shop.workers:
+            assert not shop.payments_of(cashier)._runs, "a run is still under way"
+            assert not shop.payments_of(cashier)._presenter._polls._polls, "a poll is still pending"
     for _ in range(3):
         await asyncio.sleep(0)
     assert not timers_set()
     assert asyncio.all_tasks() == tasks
-    assert found.world.audit() == []
+    assert shop.world.audit() == []
 
 
 class SharedStore:
-    """What workers share, in memory. `lost`: it answers nobody. `holders`: by key, who lives there."""
+    """An in-memory store for several workers.
+
+    `lost`: it does not answer. `holders`: holder and expiry by key.
+    """
 
     def __init__(self) -> None:
         self.holders: dict[bytes, tuple[str, float]] = {}
@@ -292,20 +306,20 @@ class SharedStore:
         return next((holder for key, (holder, _) in self.holders.items() if part.encode() in key), None)
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
-        """Told by its arguments: with a time to live it is about living, without one about an end."""
+        """A script with a time to live claims the key, one without releases it."""
         await asyncio.sleep(0)
         if self.lost:
             return None
         now_s, holder = asyncio.get_running_loop().time(), str(arguments[0])
-        found = self.holders.get(key)
-        if found is not None and found[1] <= now_s:
-            found = None
+        current = self.holders.get(key)
+        if current is not None and current[1] <= now_s:
+            current = None
         if len(arguments) == 1:
-            ours = found is not None and found[0] == holder
-            if ours:
+            own = current is not None and current[0] == holder
+            if own:
                 del self.holders[key]
-            return int(ours)
+            return int(own)
         ends_s = now_s + int(arguments[1]) / 1_000
-        if found is None or found[0] == holder:
-            self.holders[key] = (holder, max(ends_s, found[1] if found else ends_s))
-        return self.holders[key][0].encode() if found is None else found[0].encode()
+        if current is None or current[0] == holder:
+            self.holders[key] = (holder, max(ends_s, current[1] if current else ends_s))
+        return self.holders[key][0].encode() if current is None else current[0].encode()

@@ -20,16 +20,16 @@ CASE = "chinese_shop"
 async def test_a_second_attempt_is_told_of_the_first_before_risk_is_asked(shared: bool) -> None:
     store = SharedStore() if shared else None
     async with checkout(workers=2, store=store) as shop:
-        second = await shop.chosen(CASE, "WALLET:WECHAT_PAY")
+        second = await shop.new_request(CASE, "WALLET:WECHAT_PAY")
         first = await shop.pay(CASE, "WALLET:ALIPAY")
         assert first.status is PaymentStatus.ACTION_REQUIRED
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(OrderBusy) as busy:
             await shop.submit(second, "k2", worker=1)
         assert busy.value.payment_id == first.payment_id
         assert shop.count("decide") == shop.count("submit") == 0
         if shared:
-            assert shop.asked == ["look_up", "look_up"], "the guard knows, and the engine has said that it lives"
+            assert shop.calls == ["look_up", "look_up"], "the guard knows, and the engine has said that it lives"
         else:
             assert shop.count("order") == 1, "the order knows"
         assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
@@ -40,7 +40,7 @@ async def test_a_second_attempt_is_told_of_the_first_before_risk_is_asked(shared
 
 async def test_one_that_slips_through_every_check_is_told_by_the_engine() -> None:
     async with checkout() as shop:
-        one, other = await shop.chosen(CASE, "WALLET:ALIPAY"), await shop.chosen(CASE, "WALLET:WECHAT_PAY")
+        one, other = await shop.new_request(CASE, "WALLET:ALIPAY"), await shop.new_request(CASE, "WALLET:WECHAT_PAY")
         held = shop.held["decide"] = asyncio.Event()
         late = asyncio.create_task(shop.submit(other, "k2"))
         await asyncio.sleep(0.1)
@@ -56,7 +56,7 @@ async def test_one_that_slips_through_every_check_is_told_by_the_engine() -> Non
 
 async def test_of_many_with_a_key_each_one_lives_and_all_others_hear_of_it() -> None:
     async with checkout(workers=2) as shop:
-        request = await shop.chosen(CASE, "WALLET:ALIPAY")
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
         found = await asyncio.gather(
             *(shop.submit(request, f"k{n}", worker=n % 2) for n in range(50)), return_exceptions=True
         )
@@ -70,7 +70,7 @@ async def test_of_many_with_a_key_each_one_lives_and_all_others_hear_of_it() -> 
 
 async def test_an_order_that_somebody_else_is_paying_names_that_payment() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, "WALLET:ALIPAY")
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
         shop.world.cast._orders["o_1001"] |= {"status": "PAYING", "payment_id": "pay_elsewhere"}
         with pytest.raises(OrderBusy) as busy:
             await shop.submit(request)
@@ -80,7 +80,7 @@ async def test_an_order_that_somebody_else_is_paying_names_that_payment() -> Non
 
 async def test_one_in_progress_of_which_nobody_says_whose_it_is_has_changed_its_state() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, "WALLET:ALIPAY")
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
         shop.world.cast._orders["o_1001"] |= {"status": "PAYING"}
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
@@ -91,8 +91,8 @@ async def test_one_in_progress_of_which_nobody_says_whose_it_is_has_changed_its_
 async def test_an_order_that_waits_for_this_very_attempt_is_its_own_and_not_busy() -> None:
     """The engine got it between the look and the checks: an earlier submit was on its way."""
     async with checkout() as shop:
-        request = await shop.chosen(CASE, "WALLET:ALIPAY")
-        shop.befall("engine", "arrives_late", on="submit")
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
+        shop.inject("engine", "arrives_late", on="submit")
         first = await shop.submit(request)
         assert first.status is PaymentStatus.PROCESSING
         await asyncio.sleep(4.9)
@@ -118,7 +118,7 @@ async def test_what_the_guard_still_names_though_it_is_over_keeps_nobody_out(end
         paid = await shop.pay(CASE, "WALLET:WECHAT_PAY", key="k2")
         assert paid.status is PaymentStatus.ACTION_REQUIRED
         shop.settle(paid)
-        assert (await shop.ended(paid)).status is PaymentStatus.SUCCEEDED
+        assert (await shop.follow_to_end(paid)).status is PaymentStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("holder", ["pay_aaaaaaaaaaaaaaaaaaaaaaaaaa", "nobody", "../orders/o_1001/result"])
@@ -126,8 +126,8 @@ async def test_a_holder_that_nobody_knows_keeps_nobody_out_and_only_ids_of_ours_
     store = SharedStore()
     async with checkout(store=store) as shop:
         store.holders[live_attempts._store_key("m_1/o_1001")] = (holder, float("inf"))
-        request = await shop.chosen(CASE, "WALLET:ALIPAY")
-        shop.forget()
+        request = await shop.new_request(CASE, "WALLET:ALIPAY")
+        shop.reset_counts()
         payment = await shop.submit(request)
         assert payment.status is PaymentStatus.ACTION_REQUIRED
         assert shop.count("look_up") == (2 if holder.startswith("pay_") else 1)
@@ -137,7 +137,7 @@ async def test_a_holder_that_nobody_knows_keeps_nobody_out_and_only_ids_of_ours_
 async def test_a_store_that_is_lost_changes_nothing_but_how_early_one_hears() -> None:
     store = SharedStore()
     async with checkout(workers=2, store=store) as shop:
-        second = await shop.chosen(CASE, "WALLET:WECHAT_PAY")
+        second = await shop.new_request(CASE, "WALLET:WECHAT_PAY")
         first = await shop.pay(CASE, "WALLET:ALIPAY")
         store.lost = True
         with pytest.raises(OrderBusy) as busy:
@@ -160,5 +160,5 @@ async def test_a_payer_who_walks_away_from_a_challenge_keeps_no_other_attempt_ou
         with pytest.raises(ConsultChanged) as changed:
             await shop.answer(left)
         assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
-        assert shop.paid_by("o_1001") == [paid.payment_id]
+        assert shop.payments_that_paid("o_1001") == [paid.payment_id]
         assert (await shop.look(left)).status is PaymentStatus.CLOSED

@@ -12,7 +12,7 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import CheckUnavailable, RiskRejected
 from cashier.wire.transport import Request, Response
-from tests.payments.checkout import OTP, Checkout, Says, checkout
+from tests.payments.checkout import OTP, Checkout, Reply, checkout
 
 pytestmark = pytest.mark.looptime
 
@@ -48,7 +48,7 @@ async def test_a_challenge_of_each_type_continues_the_same_payment(
         paid = await shop.answer(payment)
         assert (paid.payment_id, paid.status, paid.challenge) == (payment.payment_id, PaymentStatus.SUCCEEDED, None)
         assert shop.count("decide") == shop.count("verify") == shop.count("submit") == 1
-        assert shop.paid_by("o_1001") == [payment.payment_id]
+        assert shop.payments_that_paid("o_1001") == [payment.payment_id]
 
 
 async def test_who_is_listed_is_rejected_and_nothing_is_sent() -> None:
@@ -90,7 +90,7 @@ async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_h
 async def test_a_risk_service_that_never_counts_is_counted_for() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        shop.says["verify"] = _verified("FAILED", 3)
+        shop.replies["verify"] = _verified("FAILED", 3)
         for left in (2, 1):
             payment = await shop.answer(payment, "000000")
             assert payment.challenge is not None
@@ -115,7 +115,7 @@ async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile
         assert payment.challenge is not None
         assert payment.challenge.expires_at == until
         await asyncio.sleep(101)
-        shop.forget()
+        shop.reset_counts()
         over = await shop.answer(payment)
         assert over.status is PaymentStatus.CLOSED
         assert shop.count("verify") == 0, "risk is not asked about what is over"
@@ -130,13 +130,13 @@ async def test_one_that_nobody_answers_is_closed_by_whoever_looks() -> None:
         assert (await shop.look(payment)).status is PaymentStatus.CHALLENGE
         await asyncio.sleep(2)
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert (await shop.ended(payment)).status is PaymentStatus.CLOSED
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.CLOSED
 
 
 async def test_risk_calling_it_expired_ends_it_though_our_clock_does_not() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        shop.says["verify"] = _verified("EXPIRED", 0)
+        shop.replies["verify"] = _verified("EXPIRED", 0)
         assert (await shop.answer(payment)).status is PaymentStatus.CLOSED
         assert shop.entries == ()
 
@@ -145,7 +145,7 @@ async def test_it_is_passed_in_another_tab_and_this_one_sees_it() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         paid = await shop.answer(payment)
-        shop.forget()
+        shop.reset_counts()
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         late = await shop.answer(payment, "000000")
         assert (late.payment_id, late.status) == (paid.payment_id, PaymentStatus.SUCCEEDED)
@@ -170,12 +170,12 @@ async def test_a_right_and_a_wrong_answer_at_once_pay_once() -> None:
             PaymentStatus.SUCCEEDED,
             PaymentStatus.PROCESSING,
         }
-        assert shop.paid_by("o_1001") == [payment.payment_id]
+        assert shop.payments_that_paid("o_1001") == [payment.payment_id]
 
 
 async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         first = await shop.submit(request)
         await shop.answer(first, "000000")
         await asyncio.sleep(100)
@@ -192,13 +192,13 @@ async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> No
 async def test_the_token_alone_carries_the_challenge_to_another_worker() -> None:
     async with checkout(workers=2) as shop:
         payment = await challenged(shop)
-        answered = await shop.of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, OTP)
+        answered = await shop.payments_of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, OTP)
         assert answered.status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_there() -> None:
     async with checkout() as shop:
-        shop.says["decide"] = _challenging("ch_1")
+        shop.replies["decide"] = _challenging("ch_1")
         with pytest.raises(RiskRejected) as rejected:
             await shop.pay("chinese_shop", "AGREEMENT:ag_1")
         assert rejected.value.code == "CHALLENGE_WITHOUT_PAYER"
@@ -210,8 +210,8 @@ async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_t
 )
 async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sent(fault: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
-        shop.befall("risk", fault, on="decide")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
+        shop.inject("risk", fault, on="decide")
         with pytest.raises(CheckUnavailable) as unavailable:
             await shop.submit(request)
         assert unavailable.value.silent == ("risk",)
@@ -226,7 +226,7 @@ async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sen
 async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may_be_given_again(fault: str) -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        shop.befall("risk", fault, on="verify")
+        shop.inject("risk", fault, on="verify")
         with pytest.raises(CheckUnavailable) as unavailable:
             await shop.answer(payment)
         assert unavailable.value.silent == ("risk",)
@@ -267,14 +267,14 @@ async def test_the_engine_is_sent_the_decision_that_was_passed() -> None:
         decided = next(body for name, body in shop.bodies if name == "decide")
         assert decided["amount"] == {"currency": "CNY", "value": 10_872}
         assert (decided["kind"], decided["instrument_id"]) == ("QUICK_PAY", "c_2")
-        assert [body["decision_id"] for body in shop.sent] == ["d_1"]
+        assert [body["decision_id"] for body in shop.submissions] == ["d_1"]
 
 
-def _verified(status: str, attempts_left: int) -> Says:
+def _verified(status: str, attempts_left: int) -> Reply:
     return _saying({"status": status, "attempts_left": attempts_left})
 
 
-def _challenging(challenge_id: str) -> Says:
+def _challenging(challenge_id: str) -> Reply:
     challenge = {
         "challenge_id": challenge_id,
         "type": "SMS_OTP",
@@ -285,7 +285,7 @@ def _challenging(challenge_id: str) -> Says:
     return _saying({"decision": "CHALLENGE", "decision_id": "d_1", "challenge": challenge})
 
 
-def _saying(body: object) -> Says:
+def _saying(body: object) -> Reply:
     async def says(request: Request) -> Response:
         return Response(200, msgspec.json.encode(body))
 

@@ -44,9 +44,9 @@ async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option
             payment = await shop.answer(payment)
         if payment.status is PaymentStatus.ACTION_REQUIRED:
             shop.settle(payment)
-            payment = await shop.ended(payment)
+            payment = await shop.follow_to_end(payment)
         assert payment.status is PaymentStatus.SUCCEEDED
-        kept = shop.kept()
+        kept = shop.net_taken()
         assert kept == EXACT[case, method_id, option_id]
         order = CASES[case].request["amount"]["value"]
         discounts = sum(value for source, value in kept.items() if source.startswith("PROMOTION"))
@@ -71,8 +71,8 @@ async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whate
             assert (payment.status, payment.amount.value, payment.route) == (PaymentStatus.SUCCEEDED, 0, None), (
                 method_id
             )
-            assert shop.kept() == {"PROMOTION:p_3": 288}
-            assert shop.paid_by("o_1011") == [payment.payment_id]
+            assert shop.net_taken() == {"PROMOTION:p_3": 288}
+            assert shop.payments_that_paid("o_1011") == [payment.payment_id]
 
 
 async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() -> None:
@@ -82,12 +82,12 @@ async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() ->
             payment = await shop.answer(payment)
         assert payment.status is PaymentStatus.SUCCEEDED
     async with checkout() as shop:
-        shop.befall("engine", "decline", on="submit")
+        shop.inject("engine", "decline", on="submit")
         payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
         if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
         assert payment.status is PaymentStatus.FAILED
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
         assert {entry.source for entry in shop.entries if entry.what == "RETURNED"} == {
             "PROMOTION:p_4",
             "BALANCE:acc_1",
@@ -101,6 +101,6 @@ async def test_a_coupon_is_used_once_and_offered_again_after_a_payment_that_fail
         assert (await shop.look(payment)).status is PaymentStatus.FAILED
         again = await shop.pay("balance_is_enough", "BALANCE:acc_1", key="k2")
         assert again.status is PaymentStatus.SUCCEEDED
-        assert shop.kept()["PROMOTION:p_3"] == 288
-        other = await shop.chosen("guest_order", "BALANCE:acc_1")
+        assert shop.net_taken()["PROMOTION:p_3"] == 288
+        other = await shop.new_request("guest_order", "BALANCE:acc_1")
         assert "p_3" not in other.promotion_ids

@@ -39,10 +39,10 @@ async def test_an_external_card_is_routed_and_the_answer_names_rule_channel_and_
         assert payment.route is not None
         assert payment.route.rule == "cheapest_healthy"
         assert {payment.route.channel_id, *payment.route.alternatives} == {"ch_card_adyen", "ch_card_worldpay"}
-        sent = shop.sent[0]
+        sent = shop.submissions[0]
         assert next(leg for leg in sent["legs"] if leg["type"] == "CHANNEL")["id"] == payment.route.channel_id
         assert tuple(sent["alternatives"]) == payment.route.alternatives
-        assert f"CHANNEL:{payment.route.channel_id}" in shop.kept()
+        assert f"CHANNEL:{payment.route.channel_id}" in shop.net_taken()
 
 
 async def test_money_that_needs_no_channel_has_no_route() -> None:
@@ -68,7 +68,7 @@ async def test_a_success_is_learned_from_once_however_often_it_is_heard(monkeypa
         shop.settle(payment)
         for _ in range(3):
             assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
         assert found == ["WORKED"]
         assert list(shop.payments._channel_health.records) == ["ch_wallet_alipay"]
 
@@ -87,13 +87,13 @@ async def test_a_channel_that_fails_is_learned_from_once_and_a_payer_who_does_no
         refused = await shop.look(payment)
         assert (refused.status, refused.message.code) == (PaymentStatus.FAILED, MessageCode.DECLINED)
         assert len(found) == 1
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
     async with checkout() as shop:
         found = learned(monkeypatch)
-        shop.befall("engine", "swallow", on="submit")
+        shop.inject("engine", "swallow", on="submit")
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k1")
         assert payment.status is PaymentStatus.PROCESSING
         await asyncio.sleep(60)
@@ -118,7 +118,7 @@ async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str
         assert payment.status is PaymentStatus.SUCCEEDED
         assert payment.route is not None
         assert (payment.route.channel_id, payment.route.alternatives) == (channel_id, ())
-        assert f"CHANNEL:{channel_id}" in shop.kept()
+        assert f"CHANNEL:{channel_id}" in shop.net_taken()
 
 
 async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
@@ -131,7 +131,7 @@ async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
 
 async def test_the_code_of_a_wallet_that_is_closed_is_not_taken_to_another() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("scan_to_pay", "CONSUMER_QR", auth_code="130123456789012340")
+        request = await shop.new_request("scan_to_pay", "CONSUMER_QR", auth_code="130123456789012340")
         shop.close_channels("ch_cqr_wechat")
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
@@ -144,13 +144,13 @@ async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next()
         held = shop.held["submit"] = asyncio.Event()
         paying = asyncio.create_task(_answered(shop))
         await asyncio.sleep(1)
-        first = next(leg for leg in shop.sent[0]["legs"] if leg["type"] == "CHANNEL")["id"]
+        first = next(leg for leg in shop.submissions[0]["legs"] if leg["type"] == "CHANNEL")["id"]
         shop.close_channels(first)
         held.set()
         payment = await paying
         assert payment.status is PaymentStatus.SUCCEEDED
-        assert [source for source in shop.kept() if source.startswith("CHANNEL")] == [
-            f"CHANNEL:{shop.sent[0]['alternatives'][0]}"
+        assert [source for source in shop.net_taken() if source.startswith("CHANNEL")] == [
+            f"CHANNEL:{shop.submissions[0]['alternatives'][0]}"
         ]
 
 

@@ -91,7 +91,7 @@ async def test_a_kind_goes_through_to_the_acquirers_final_word(way: Way) -> None
             await asyncio.sleep(30)
             assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
             shop.settle(payment)
-        last = await shop.ended(payment)
+        last = await shop.follow_to_end(payment)
         assert (last.payment_id, last.status, last.message.code) == (
             payment_id,
             PaymentStatus.SUCCEEDED,
@@ -127,7 +127,7 @@ async def test_too_little_by_transfer_goes_back_and_it_is_still_to_be_paid(
         assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED
         shop.settle(payment, paid=asked)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == asked
+        assert sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL")) == asked
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,10 @@ async def test_too_much_by_transfer_pays_and_the_rest_goes_back(case: str, metho
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id)
         shop.settle(payment, paid=payment.amount.value + 50_000)
-        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
         assert (
-            sum(value for source, value in shop.kept().items() if source.startswith("CHANNEL")) == payment.amount.value
+            sum(value for source, value in shop.net_taken().items() if source.startswith("CHANNEL"))
+            == payment.amount.value
         )
 
 
@@ -157,8 +158,8 @@ async def test_a_code_that_has_expired_is_closed_and_money_that_comes_late_goes_
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         shop.settle(payment)
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert shop.kept() == {}
-        assert shop.paid_by(payment.order_id) == []
+        assert shop.net_taken() == {}
+        assert shop.payments_that_paid(payment.order_id) == []
 
 
 async def test_money_that_comes_after_a_wallets_page_ran_out_takes_nothing() -> None:
@@ -169,4 +170,4 @@ async def test_money_that_comes_after_a_wallets_page_ran_out_takes_nothing() -> 
         await asyncio.sleep(2)
         closed = await shop.look(payment)
         assert (closed.status, closed.message.code) == (PaymentStatus.CLOSED, MessageCode.CLOSED)
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}

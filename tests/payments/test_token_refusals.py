@@ -11,7 +11,7 @@ import pytest
 
 from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.jws import TokenRefused
-from tests.payments.checkout import Checkout, checkout, configured
+from tests.payments.checkout import Checkout, cached_configuration, checkout
 
 pytestmark = pytest.mark.looptime
 
@@ -34,12 +34,12 @@ TOKENS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("code", TOKENS)
 async def test_a_consult_token_that_was_changed_is_refused_and_nobody_is_asked(code: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
-        shop.forget()
+        request = await shop.new_request(CASE, METHOD)
+        shop.reset_counts()
         with pytest.raises(TokenRefused) as refused:
             await shop.submit(msgspec.structs.replace(request, consult_token=TOKENS[code](request.consult_token)))
         assert refused.value.code == code
-        assert shop.asked == []
+        assert shop.calls == []
 
 
 @pytest.mark.parametrize(
@@ -54,28 +54,28 @@ async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is
     other: dict[str, str], code: str
 ) -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
-        shop.forget()
+        request = await shop.new_request(CASE, METHOD)
+        shop.reset_counts()
         with pytest.raises(TokenRefused) as refused:
             await shop.submit(msgspec.structs.replace(request, **other))
         assert refused.value.code == code
-        assert shop.asked == []
+        assert shop.calls == []
 
 
 async def test_an_expired_consult_token_is_refused_after_the_look_and_before_anything_else() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
+        request = await shop.new_request(CASE, METHOD)
         await asyncio.sleep(901)
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(TokenRefused) as refused:
             await shop.submit(request)
         assert refused.value.code == "TOKEN_EXPIRED"
-        assert shop.asked == ["look_up"]
+        assert shop.calls == ["look_up"]
 
 
 async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expired() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
+        request = await shop.new_request(CASE, METHOD)
         await shop.submit(request)
         await asyncio.sleep(901)
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
@@ -83,7 +83,7 @@ async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expi
 
 async def test_a_consult_token_of_an_order_that_cannot_be_paid_opens_nothing() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
+        request = await shop.new_request(CASE, METHOD)
         blocked = await shop.consult("order_closed")
         closed = msgspec.structs.replace(request, order_id="o_1004", consult_token=blocked.consult_token)
         with pytest.raises(TokenRefused) as refused:
@@ -93,19 +93,19 @@ async def test_a_consult_token_of_an_order_that_cannot_be_paid_opens_nothing() -
 
 async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
     async with checkout(secrets=(OLD,)) as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         payment = await shop.submit(request)
-        rotated = shop.worker(configured((NEW, OLD)))
-        retired = shop.worker(configured((NEW,)))
+        rotated = shop.add_worker(cached_configuration((NEW, OLD)))
+        retired = shop.add_worker(cached_configuration((NEW,)))
         async with rotated, retired:
             assert (
-                await shop.of(rotated).look(payment.payment_id, payment.payment_token)
+                await shop.payments_of(rotated).look(payment.payment_id, payment.payment_token)
             ).status is PaymentStatus.CHALLENGE
             with pytest.raises(TokenRefused) as refused:
-                await shop.of(retired).submit(request, "k1")
+                await shop.payments_of(retired).submit(request, "k1")
             assert refused.value.code == "TOKEN_UNKNOWN_KEY"
             with pytest.raises(TokenRefused) as refused:
-                await shop.of(retired).answer(payment.payment_id, payment.payment_token, "246810")
+                await shop.payments_of(retired).answer(payment.payment_id, payment.payment_token, "246810")
             assert refused.value.code == "TOKEN_UNKNOWN_KEY"
         assert shop.count("verify") == shop.count("submit") == 0
 
@@ -116,7 +116,7 @@ async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
 )
 async def test_no_call_takes_a_payment_token_that_is_not_good(call: str, code: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         one = await shop.submit(request)
         other = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         tokens = {
@@ -128,16 +128,16 @@ async def test_no_call_takes_a_payment_token_that_is_not_good(call: str, code: s
         }
         if code == "TOKEN_EXPIRED":
             await asyncio.sleep(8 * 86_400)
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(TokenRefused) as refused:
             await _called(shop, call, one.payment_id, tokens[code])
         assert refused.value.code == code
-        assert shop.asked == []
+        assert shop.calls == []
 
 
 async def test_a_payment_token_is_no_consult_token() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         payment = await shop.submit(request)
         with pytest.raises(TokenRefused) as refused:
             await shop.submit(msgspec.structs.replace(request, consult_token=payment.payment_token), "k2")
@@ -162,8 +162,11 @@ async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> N
         assert b"tok_secret_1" not in readable
         assert b"session-7" not in readable
         assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
-        assert next(leg for leg in shop.sent[0]["legs"] if leg["type"] == "CHANNEL")["instrument_id"] == "tok_secret_1"
-        assert shop.sent[0]["return_url"] == "https://shop.example/session-7"
+        assert (
+            next(leg for leg in shop.submissions[0]["legs"] if leg["type"] == "CHANNEL")["instrument_id"]
+            == "tok_secret_1"
+        )
+        assert shop.submissions[0]["return_url"] == "https://shop.example/session-7"
 
 
 def _decoded(part: str) -> bytes:

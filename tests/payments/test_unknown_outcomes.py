@@ -21,28 +21,28 @@ CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 @pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late"])
 async def test_a_submit_without_a_readable_answer_is_processing_and_is_not_sent_again(fault: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", fault, on="submit")
+        shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
         assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.OUTCOME_UNKNOWN)
         assert payment.poll_after_ms is not None
         assert shop.count("submit") == 1
-        assert await shop.ended(payment)
+        assert await shop.follow_to_end(payment)
         assert shop.count("submit") == 1
 
 
 @pytest.mark.parametrize("fault", AFTER)
 async def test_where_the_money_was_taken_the_next_look_says_so(fault: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", fault, on="submit")
+        shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert shop.paid_by("o_1002") == [payment.payment_id]
+        assert shop.payments_that_paid("o_1002") == [payment.payment_id]
 
 
 @pytest.mark.parametrize("fault", BEFORE)
 async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it_is_called_closed(fault: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", fault, on="submit")
+        shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
         for _ in range(10):
             assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
@@ -56,102 +56,102 @@ async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it
 
 async def test_one_that_arrives_late_is_found_and_paid() -> None:
     async with checkout() as shop:
-        shop.befall("engine", "arrives_late", on="submit")
+        shop.inject("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
         assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
         await asyncio.sleep(6)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
-        assert shop.paid_by("o_1002") == [payment.payment_id]
+        assert shop.payments_that_paid("o_1002") == [payment.payment_id]
 
 
 async def test_one_that_was_sealed_and_arrives_after_all_takes_nothing() -> None:
     async with checkout() as shop:
-        shop.befall("engine", "arrives_late", on="submit")
+        shop.inject("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
         assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
         await asyncio.sleep(6)
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 @pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late", "duplicate", "slow_body"])
 async def test_the_client_that_submits_again_with_its_key_is_charged_once(fault: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", fault, on="submit")
-        request = await shop.chosen(CASE, METHOD)
+        shop.inject("engine", fault, on="submit")
+        request = await shop.new_request(CASE, METHOD)
         first = await shop.submit(request)
         again = await shop.submit(request)
         assert again.payment_id == first.payment_id
         assert again.status is PaymentStatus.SUCCEEDED
         await asyncio.sleep(10)
         assert (await shop.look(first)).status is PaymentStatus.SUCCEEDED
-        assert shop.paid_by("o_1002") == [first.payment_id]
+        assert shop.payments_that_paid("o_1002") == [first.payment_id]
 
 
 @pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
 async def test_an_engine_that_stays_silent_leaves_it_processing_for_days_and_never_failed(fault: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", "reset", on="submit")
+        shop.inject("engine", "reset", on="submit")
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        shop.befall("engine", fault, always=True)
+        shop.inject("engine", fault, always=True)
         for hours in (0, 1, 24, 48):
             await asyncio.sleep(hours * 3_600)
             found = await shop.look(payment)
             assert found.status is PaymentStatus.PROCESSING
             assert found.poll_after_ms is not None
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 async def test_the_acquirers_word_on_this_payment_is_enough_though_the_engine_is_silent() -> None:
     async with checkout() as shop:
-        shop.befall("engine", "reset", on="submit")
+        shop.inject("engine", "reset", on="submit")
         payment = await shop.pay(CASE, METHOD)
-        shop.befall("engine", "hang", always=True)
+        shop.inject("engine", "hang", always=True)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_acquirer_that_is_silent_leaves_a_success_to_be_confirmed() -> None:
     async with checkout() as shop:
-        shop.befall("acquirer", "error", always=True)
+        shop.inject("acquirer", "error", always=True)
         payment = await shop.pay(CASE, METHOD)
         assert (payment.status, payment.message.code) == (PaymentStatus.PROCESSING, MessageCode.CONFIRMING)
         await asyncio.sleep(7_200)
         assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        shop.befall("acquirer", "error", always=True)
+        shop.inject("acquirer", "error", always=True)
         shop.settle(payment, "FAILED")
         assert (await shop.look(payment)).status is PaymentStatus.PROCESSING
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.look(payment)).status is PaymentStatus.FAILED
 
 
 async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
-        shop.says["submit"] = connection_refused
+        request = await shop.new_request(CASE, METHOD)
+        shop.replies["submit"] = connection_refused
         with pytest.raises(EngineUnavailable):
             await shop.submit(request)
         assert shop.count("submit") == 1
         assert shop.entries == ()
-        del shop.says["submit"]
+        del shop.replies["submit"]
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_another_way_after_one_that_was_never_made_is_free() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
-        shop.says["submit"] = connection_refused
+        request = await shop.new_request(CASE, METHOD)
+        shop.replies["submit"] = connection_refused
         with pytest.raises(EngineUnavailable):
             await shop.submit(request)
-        del shop.says["submit"]
+        del shop.replies["submit"]
         assert (await shop.pay(CASE, "BALANCE:acc_2", key="k2")).status is PaymentStatus.SUCCEEDED
 
 
@@ -159,8 +159,8 @@ async def test_a_poll_that_fails_once_is_made_again_before_it_counts_as_silence(
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.settle(payment)
-        shop.befall("engine", "reset", on="look_up")
-        shop.befall("acquirer", "error")
-        shop.forget()
+        shop.inject("engine", "reset", on="look_up")
+        shop.inject("acquirer", "error")
+        shop.reset_counts()
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.count("look_up") == shop.count("result") == 2

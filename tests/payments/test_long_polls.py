@@ -20,7 +20,7 @@ async def waiting(shop: Checkout) -> Payment:
     """Looked at every two seconds."""
     payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
     assert payment.poll_after_ms == 2_000
-    shop.forget()
+    shop.reset_counts()
     return payment
 
 
@@ -121,9 +121,9 @@ async def test_who_is_cancelled_leaves_neither_task_nor_timer() -> None:
         assert shop.payments._presenter._polls.waiters == 0
         assert asyncio.all_tasks() == tasks
         assert timers_set() == []
-        shop.forget()
+        shop.reset_counts()
         await asyncio.sleep(10)
-        assert shop.asked == [], "nobody looks for nobody"
+        assert shop.calls == [], "nobody looks for nobody"
         await shop.cancel(payment)
 
 
@@ -174,9 +174,9 @@ async def test_a_follower_sees_each_thing_that_shows() -> None:
         payment = await waiting(shop)
         followed = asyncio.create_task(_followed(shop, payment))
         await asyncio.sleep(3)
-        shop.befall("engine", "error", always=True)
+        shop.inject("engine", "error", always=True)
         await asyncio.sleep(10)
-        shop.clear()
+        shop.clear_faults()
         await asyncio.sleep(10)
         shop.settle(payment)
         expected = [

@@ -12,7 +12,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import Invalid, KeyReused
 from cashier.wire.transport import Request, Response
-from tests.payments.checkout import Checkout, Says, by_id, checkout
+from tests.payments.checkout import Checkout, Reply, checkout, method_by_id
 
 pytestmark = pytest.mark.looptime
 
@@ -37,7 +37,7 @@ async def test_who_follows_by_the_token_of_a_challenge_that_was_passed_elsewhere
 
 async def test_a_long_poll_comes_back_at_once_with_what_is_news_to_its_caller() -> None:
     async with checkout() as shop:
-        shop.befall("engine", "reset", on="submit")
+        shop.inject("engine", "reset", on="submit")
         told = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         assert told.status is PaymentStatus.PROCESSING
         began_s = now_s()
@@ -55,7 +55,7 @@ async def test_a_long_poll_comes_back_at_once_with_what_is_news_to_its_caller() 
 async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_before_it_comes_back() -> None:
     async with checkout() as shop:
         offer = await shop.consult("indonesian_shop")
-        option_id = by_id(offer, "OTC").options[0].option_id
+        option_id = method_by_id(offer, "OTC").options[0].option_id
         told = await shop.pay("indonesian_shop", "OTC", option_id)
         assert told.poll_after_ms == 60_000
         waiting = asyncio.create_task(shop.look(told, 20_000))
@@ -67,23 +67,23 @@ async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_be
 async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> None:
     async with checkout() as shop:
         paid = await shop.pay("balance_is_enough", "BALANCE:acc_1")
-        shop.befall("engine", "error", always=True)
-        shop.befall("acquirer", "error", always=True)
+        shop.inject("engine", "error", always=True)
+        shop.inject("acquirer", "error", always=True)
         assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_silent() -> None:
     async with checkout(workers=2) as shop:  # two without a store: nobody knows of the other's body
         ours = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
-        theirs = await shop.submit(await shop.chosen("chinese_shop", "CARD", card_token="tok_3ds_2"), worker=1)
+        theirs = await shop.submit(await shop.new_request("chinese_shop", "CARD", card_token="tok_3ds_2"), worker=1)
         assert ours.payment_id == theirs.payment_id
-        live = await shop.submit(await shop.chosen("chinese_shop", "CARD", card_token="tok_3ds_1"))
+        live = await shop.submit(await shop.new_request("chinese_shop", "CARD", card_token="tok_3ds_1"))
         live = await shop.answer(live)
         assert live.status is PaymentStatus.ACTION_REQUIRED
-        shop.befall("engine", "error", on="look_up")
-        shop.befall("engine", "error", "error", "error", on="look_up")
+        shop.inject("engine", "error", on="look_up")
+        shop.inject("engine", "error", "error", "error", on="look_up")
         assert (await shop.cancel(theirs)).status is PaymentStatus.PROCESSING
         assert shop.count("reverse") == 0
         with pytest.raises(KeyReused):
@@ -94,9 +94,9 @@ async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_
 
 async def test_a_retry_and_the_answer_to_its_challenge_at_once_are_one_submit() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         challenged = await shop.submit(request)
-        shop.forget()
+        shop.reset_counts()
         found = await asyncio.gather(shop.answer(challenged), shop.submit(request))
         assert {payment.status for payment in found} == {PaymentStatus.SUCCEEDED}
         assert shop.count("submit") == 1
@@ -111,32 +111,32 @@ async def test_a_wrong_answer_is_called_wrong() -> None:
 
 async def test_an_engine_that_does_not_say_which_body_it_has_is_known_by_what_was_sent_to_it() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         first = await shop.submit(request)
-        shop.says["look_up"] = _without_fingerprint(shop)
+        shop.replies["look_up"] = _without_fingerprint(shop)
         assert (await shop.submit(request)).status is PaymentStatus.ACTION_REQUIRED
         with pytest.raises(KeyReused):
             await shop.submit(msgspec.structs.replace(request, return_url="https://shop.example/back"))
-        shop.says.clear()
+        shop.replies.clear()
         assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
 async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         payment_id = (await shop.submit(request)).payment_id
         told = {"payment_id": payment_id, "status": "PROCESSING", "fingerprint": "f" * 64}
-        other = await shop.chosen("balance_is_enough", "WALLET:ALIPAY")
+        other = await shop.new_request("balance_is_enough", "WALLET:ALIPAY")
 
         async def lying(sent: Request) -> Response:
             return Response(
                 200, msgspec.json.encode(told | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]})
             )
 
-        shop.says["submit"] = lying
+        shop.replies["submit"] = lying
         with pytest.raises(KeyReused):
             await shop.submit(other, "k2")
-        shop.says.clear()
+        shop.replies.clear()
         assert (await shop.cancel(await shop.submit(request))).status is PaymentStatus.CLOSED
 
 
@@ -146,24 +146,24 @@ async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
         payment = await shop.pay("chinese_shop", "CARD", card_token="tok_1", auth_code=code)
         payment = await shop.answer(payment)
         assert payment.status is PaymentStatus.SUCCEEDED
-        assert all("auth_code" not in body for body in shop.sent)
+        assert all("auth_code" not in body for body in shop.submissions)
         assert payment.route is not None
 
 
 @pytest.mark.parametrize("key", ["", "bad key!", "k" * 65, "4111111111111111"])
 async def test_an_embedded_caller_is_held_to_the_same_keys(key: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
-        shop.forget()
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+        shop.reset_counts()
         with pytest.raises(Invalid):
             await shop.submit(request, key)
-        assert shop.asked == []
+        assert shop.calls == []
 
 
 async def test_an_embedded_caller_gets_no_card_number_in() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "CARD", card_token="4111111111111111")
-        shop.forget()
+        request = await shop.new_request("chinese_shop", "CARD", card_token="4111111111111111")
+        shop.reset_counts()
         with pytest.raises(Invalid) as refused:
             await shop.submit(request)
         assert [fault.code for fault in refused.value.faults] == ["LOOKS_LIKE_PAN"]
@@ -174,7 +174,7 @@ async def test_an_embedded_caller_gets_no_card_number_in() -> None:
         assert shop.count("verify") == 0
 
 
-def _without_fingerprint(shop: Checkout) -> Says:
+def _without_fingerprint(shop: Checkout) -> Reply:
     async def answer(request: Request) -> Response:
         found = await shop._sandbox(request)
         told = msgspec.json.decode(found.body)

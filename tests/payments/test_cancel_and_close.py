@@ -12,7 +12,7 @@ from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.wire.transport import Request, Response
-from tests.payments.checkout import Checkout, Says, checkout
+from tests.payments.checkout import Checkout, Reply, checkout
 
 pytestmark = pytest.mark.looptime
 
@@ -29,13 +29,13 @@ pytestmark = pytest.mark.looptime
 )
 async def test_paid_but_closed_is_refunding_and_the_payer_is_told_of_15_working_days(locale: str, text: str) -> None:
     async with checkout() as shop:
-        shop.befall("engine", "close_first", on="submit")
+        shop.inject("engine", "close_first", on="submit")
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1", locale=locale)
         assert payment.status is PaymentStatus.CLOSED_REFUNDING
         assert (payment.message.code, payment.message.text) == (MessageCode.CLOSED_REFUNDING, text)
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED_REFUNDING
-        assert shop.kept() == {}
-        assert shop.paid_by("o_1002") == []
+        assert shop.net_taken() == {}
+        assert shop.payments_that_paid("o_1002") == []
 
 
 async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() -> None:
@@ -44,7 +44,7 @@ async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() 
         shop.world.acquirer.close("o_1001")
         shop.settle(payment)
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED_REFUNDING
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 async def test_an_order_that_closes_while_the_payer_is_away_is_ended_at_the_next_look() -> None:
@@ -74,12 +74,12 @@ async def _action_required(shop: Checkout) -> Payment:
 
 
 async def _processing(shop: Checkout) -> Payment:
-    shop.befall("engine", "stall", on="submit")
+    shop.inject("engine", "stall", on="submit")
     return await shop.pay("balance_is_enough", "BALANCE:acc_1")
 
 
 async def _never_arrived(shop: Checkout) -> Payment:
-    shop.befall("engine", "cut", on="submit")
+    shop.inject("engine", "cut", on="submit")
     return await shop.pay("balance_is_enough", "BALANCE:acc_1")
 
 
@@ -92,12 +92,12 @@ async def _succeeded(shop: Checkout) -> Payment:
 
 
 async def _failed(shop: Checkout) -> Payment:
-    shop.befall("engine", "decline", on="submit")
+    shop.inject("engine", "decline", on="submit")
     return await shop.pay("balance_is_enough", "WALLET:ALIPAY")
 
 
 async def _closed_refunding(shop: Checkout) -> Payment:
-    shop.befall("engine", "close_first", on="submit")
+    shop.inject("engine", "close_first", on="submit")
     return await shop.pay("balance_is_enough", "BALANCE:acc_1")
 
 
@@ -126,13 +126,13 @@ async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(
     async with checkout() as shop:
         payment = await state(shop)
         assert payment.status is before
-        kept = shop.kept()
+        kept = shop.net_taken()
         cancelled = await shop.cancel(payment)
         assert cancelled.status is after
         assert (await shop.look(cancelled)).status is after
         assert (await shop.look(payment)).status in (before, after), "an older token says what it said"
-        assert (await shop.ended(payment)).status is after, "and comes to the same end"
-        assert shop.kept() == (kept if after is PaymentStatus.SUCCEEDED else {})
+        assert (await shop.follow_to_end(payment)).status is after, "and comes to the same end"
+        assert shop.net_taken() == (kept if after is PaymentStatus.SUCCEEDED else {})
 
 
 async def test_a_cancel_of_what_was_paid_meanwhile_says_paid() -> None:
@@ -145,19 +145,19 @@ async def test_a_cancel_of_what_was_paid_meanwhile_says_paid() -> None:
 async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        shop.befall("engine", "swallow", always=True)
+        shop.inject("engine", "swallow", always=True)
         cancelled = await shop.cancel(payment)
         assert (cancelled.status, cancelled.message.code) == (PaymentStatus.PROCESSING, MessageCode.CLOSING)
         assert cancelled.poll_after_ms is not None
         await asyncio.sleep(5)
         assert (await shop.look(cancelled)).status is PaymentStatus.PROCESSING
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED, (
             "who has the older token has not cancelled"
         )
-        assert (await shop.ended(cancelled)).status is PaymentStatus.CLOSED
+        assert (await shop.follow_to_end(cancelled)).status is PaymentStatus.CLOSED
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() -> None:
@@ -165,20 +165,20 @@ async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() ->
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         cancelled = await shop.cancel(payment)
         assert cancelled.status is PaymentStatus.CLOSED
-        shop.forget()
+        shop.reset_counts()
         assert (await shop.answer(cancelled)).status is PaymentStatus.CLOSED
         assert shop.count("verify") == 0
         assert (await shop.answer(payment)).status is PaymentStatus.CLOSED, (
             "the engine refuses what was reversed before it arrived"
         )
-        assert shop.kept() == {}
+        assert shop.net_taken() == {}
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_money(end: str) -> None:
     """Nobody can know that it was: neither engine nor risk tells of it. The engine refuses it all the same."""
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "QUICK_PAY:c_2")
+        request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         payment = await shop.submit(request)
         if end == "expired":
             await asyncio.sleep(301)
@@ -187,9 +187,9 @@ async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_
         assert again.payment_id == payment.payment_id
         last = await shop.answer(again)
         assert last.status is PaymentStatus.CLOSED
-        assert (await shop.ended(again)).status is PaymentStatus.CLOSED
-        assert shop.kept() == {}
-        assert shop.paid_by("o_1001") == []
+        assert (await shop.follow_to_end(again)).status is PaymentStatus.CLOSED
+        assert shop.net_taken() == {}
+        assert shop.payments_that_paid("o_1001") == []
 
 
 async def test_nothing_is_asked_of_the_engine_to_end_what_is_over() -> None:
@@ -226,12 +226,12 @@ async def test_the_acquirers_word_is_the_payers_truth_whatever_the_engine_calls_
     result: dict[str, str], status: PaymentStatus, code: MessageCode
 ) -> None:
     async with checkout() as shop:
-        shop.says["result"] = _result(result)
+        shop.replies["result"] = _result(result)
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         assert (payment.status, payment.message.code) == (status, code)
 
 
-def _result(told: dict[str, str]) -> Says:
+def _result(told: dict[str, str]) -> Reply:
     async def says(request: Request) -> Response:
         return Response(200, msgspec.json.encode({"order_id": "o_1002", **told}))
 

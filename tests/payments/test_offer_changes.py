@@ -98,27 +98,27 @@ KINDS: dict[str, tuple[str, str, Happening, set[ChangeType]]] = {
 async def test_a_change_is_told_by_its_kind_and_the_fresh_consultation_can_be_paid_with(kind: str) -> None:
     case, method_id, happens, told = KINDS[kind]
     async with checkout() as shop:
-        request = await shop.chosen(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
+        request = await shop.new_request(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
         await happens(shop)
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         assert {change.what for change in changed.value.changes} == told
         assert shop.count("decide") == shop.count("submit") == 0
         fresh = changed.value.consultation
         assert fresh.payable
-        payment = await shop.submit(shop.taking(case, fresh, first_available(fresh)), "k2")
+        payment = await shop.submit(shop.request_for(case, fresh, first_available(fresh)), "k2")
         if payment.status is PaymentStatus.CHALLENGE:
             payment = await shop.answer(payment)
         if payment.status is PaymentStatus.ACTION_REQUIRED:
             shop.settle(payment)
-        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
-        assert shop.paid_by(request.order_id) == [payment.payment_id]
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
+        assert shop.payments_that_paid(request.order_id) == [payment.payment_id]
 
 
 async def test_a_fee_that_rises_is_named_with_what_it_was_and_what_it_is() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "CARD", card_token="tok_1")
+        request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
         await _fee_rises(shop)
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
@@ -129,7 +129,7 @@ async def test_a_fee_that_rises_is_named_with_what_it_was_and_what_it_is() -> No
 
 async def test_a_price_that_is_made_up_differently_has_changed_though_its_total_has_not() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "CARD", card_token="tok_1")
+        request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
         await _fee_rises(shop)
         shop.reprice("o_1001", 12_744)
         with pytest.raises(ConsultChanged) as changed:
@@ -146,21 +146,21 @@ async def test_every_kind_of_change_is_shown_here() -> None:
 async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() -> None:
     """Nothing was sent under it, so it belongs to nobody yet."""
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.close_channels("ch_wallet_alipay")
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        payment = await shop.submit(shop.taking("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
+        payment = await shop.submit(shop.request_for("chinese_shop", changed.value.consultation, "WALLET:WECHAT_PAY"))
         assert payment.status is PaymentStatus.ACTION_REQUIRED
         shop.settle(payment)
-        assert (await shop.ended(payment)).status is PaymentStatus.SUCCEEDED
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.reprice("o_1001", 12_900)
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         order = next(change for change in changed.value.changes if change.subject == "order")
@@ -182,7 +182,7 @@ async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
     expected: int, promotions: tuple[str, ...], what: ChangeType
 ) -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         claimed = msgspec.structs.replace(request, expected_payable=Money("CNY", expected), promotion_ids=promotions)
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(claimed)
@@ -192,7 +192,7 @@ async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
 
 async def test_a_method_that_was_never_offered_is_not_taken() -> None:
     async with checkout() as shop:
-        request = await shop.chosen("chinese_shop", "WALLET:ALIPAY")
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(other)
@@ -205,14 +205,14 @@ async def test_a_method_that_was_never_offered_is_not_taken() -> None:
 @pytest.mark.parametrize("state", ["closed", "paid", "expired"])
 async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent(state: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen("balance_is_enough", "BALANCE:acc_1")
+        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         if state == "closed":
             shop.world.acquirer.close("o_1002")
         elif state == "paid":
             assert (await shop.pay("balance_is_enough", "BALANCE:acc_2", key="other")).status in FINAL
         else:
             shop.world.cast._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
-        shop.forget()
+        shop.reset_counts()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]
@@ -241,5 +241,5 @@ async def test_after_a_challenge_too_everybody_must_be_heard() -> None:
         with pytest.raises(CheckUnavailable):
             await shop.answer(payment)
         assert shop.count("submit") == 0
-        shop.clear()
+        shop.clear_faults()
         assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer had passed, and still counts"

@@ -18,7 +18,7 @@ CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 @pytest.mark.parametrize("step", ["look_up", "decide", "submit", "result"])
 async def test_a_submit_under_way_ends_and_its_caller_gets_the_outcome(step: str) -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
+        request = await shop.new_request(CASE, METHOD)
         held = shop.held[step] = asyncio.Event()
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
@@ -29,18 +29,20 @@ async def test_a_submit_under_way_ends_and_its_caller_gets_the_outcome(step: str
         held.set()
         assert (await submitted).status is PaymentStatus.SUCCEEDED
         await closing
-        assert shop.paid_by("o_1002") == [submitted.result().payment_id]
+        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id]
 
 
 async def test_one_whose_engine_never_answers_is_told_as_processing_within_the_time_of_a_submit() -> None:
     async with checkout() as shop:
-        request = await shop.chosen(CASE, METHOD)
-        shop.befall("engine", "hang", on="submit")
+        request = await shop.new_request(CASE, METHOD)
+        shop.inject("engine", "hang", on="submit")
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
         await shop.workers[0].__aexit__(None, None, None)
         assert (await submitted).status is PaymentStatus.PROCESSING
-        assert shop.paid_by("o_1002") == [submitted.result().payment_id], "as whoever looks is told by the next worker"
+        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id], (
+            "as whoever looks is told by the next worker"
+        )
 
 
 async def test_who_waits_is_sent_home_at_once_and_does_not_hold_it_up() -> None:
@@ -58,14 +60,14 @@ async def test_a_challenge_outlives_the_worker_that_asked_it() -> None:
     async with checkout(workers=2) as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         await shop.workers[0].__aexit__(None, None, None)
-        answered = await shop.of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, "246810")
+        answered = await shop.payments_of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, "246810")
         assert answered.status is PaymentStatus.SUCCEEDED
 
 
 async def test_a_submit_that_is_cut_off_is_met_again_by_its_key_at_another_worker() -> None:
     """As in a crash: all that this worker had under way is gone."""
     async with checkout(workers=2) as shop:
-        request = await shop.chosen(CASE, METHOD)
+        request = await shop.new_request(CASE, METHOD)
         held = shop.held["result"] = asyncio.Event()
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
