@@ -10,11 +10,11 @@ from cashier.domain.challenge_progress import (
     MAX_CHALLENGES,
     MAX_LIFETIME_S,
     ChallengeProgress,
-    RiskChallengeTerms,
     ChallengeState,
-    answered,
-    carried,
+    RiskChallengeTerms,
+    after_wrong_answer,
     challenge_state,
+    next_challenge,
 )
 
 NOW_S = 1_700_000_000
@@ -24,7 +24,7 @@ ASKED = RiskChallengeTerms("ch_1", "SMS_OTP", "138****1234", 3, NOW_S + 300)
 def begun(
     asked: RiskChallengeTerms = ASKED, now_s: int = NOW_S, before: ChallengeProgress | None = None
 ) -> ChallengeProgress:
-    found = carried(asked, "d_1", now_s, before)
+    found = next_challenge(asked, "d_1", now_s, before)
     assert found is not None
     return found
 
@@ -33,7 +33,7 @@ def test_it_has_as_many_answers_as_risk_allows_and_no_more() -> None:
     now = begun()
     for left in (2, 1, 0):
         assert challenge_state(now, NOW_S) is ChallengeState.OPEN
-        now = answered(now, left)
+        now = after_wrong_answer(now, left)
         assert now.attempts_left == left
     assert challenge_state(now, NOW_S) is ChallengeState.SPENT
 
@@ -42,18 +42,18 @@ def test_risk_that_never_counts_down_is_not_asked_for_ever() -> None:
     now = begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1_000, NOW_S + 300))
     for _ in range(MAX_ANSWERS):
         assert challenge_state(now, NOW_S) is ChallengeState.OPEN
-        now = answered(now, 1_000)
+        now = after_wrong_answer(now, 1_000)
     assert challenge_state(now, NOW_S) is ChallengeState.SPENT
 
 
 def test_risk_that_counts_answers_given_elsewhere_is_believed() -> None:
-    now = answered(begun(), 0)
+    now = after_wrong_answer(begun(), 0)
     assert challenge_state(now, NOW_S) is ChallengeState.SPENT
     assert begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 1, NOW_S + 300), before=begun()).attempts_left == 1
 
 
 def test_its_end_is_counted_from_its_start_and_no_answer_moves_it() -> None:
-    now = answered(answered(begun(), 2), 1)
+    now = after_wrong_answer(after_wrong_answer(begun(), 2), 1)
     assert (now.started_at, now.expires_at) == (NOW_S, NOW_S + 300)
     assert challenge_state(now, NOW_S + 299.9) is ChallengeState.OPEN
     assert challenge_state(now, NOW_S + 300) is ChallengeState.EXPIRED
@@ -64,7 +64,7 @@ def test_risk_that_allows_a_day_is_not_given_one() -> None:
 
 
 def test_the_same_challenge_told_again_gains_neither_time_nor_answers() -> None:
-    before = answered(begun(), 2)
+    before = after_wrong_answer(begun(), 2)
     again = begun(RiskChallengeTerms("ch_1", "SMS_OTP", "", 9, NOW_S + 9_000), NOW_S + 100, before)
     assert (again.started_at, again.expires_at, again.attempts_left, again.number) == (NOW_S, NOW_S + 300, 2, 1)
 
@@ -72,9 +72,9 @@ def test_the_same_challenge_told_again_gains_neither_time_nor_answers() -> None:
 def test_another_challenge_starts_anew_and_a_fourth_does_not() -> None:
     now = begun()
     for number in range(2, MAX_CHALLENGES + 1):
-        now = begun(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", 3, NOW_S + 900), NOW_S + 300, answered(now, 2))
+        now = begun(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", 3, NOW_S + 900), NOW_S + 300, after_wrong_answer(now, 2))
         assert (now.number, now.attempts_left, now.started_at) == (number, 3, NOW_S + 300)
-    assert carried(RiskChallengeTerms("ch_9", "SMS_OTP", "", 3, NOW_S + 900), "d_1", NOW_S + 300, now) is None
+    assert next_challenge(RiskChallengeTerms("ch_9", "SMS_OTP", "", 3, NOW_S + 900), "d_1", NOW_S + 300, now) is None
 
 
 SAID = st.tuples(st.sampled_from(["answer", "told"]), st.integers(0, 9), st.integers(-60, 2_000), st.integers(1, 4))
@@ -89,8 +89,8 @@ def test_whatever_risk_says_a_payment_has_an_end(said: list[tuple[str, int, int,
         if now is None:
             break
         if what == "told":
-            now = carried(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", left, at_s + life_s), "d_1", at_s, now)
+            now = next_challenge(RiskChallengeTerms(f"ch_{number}", "SMS_OTP", "", left, at_s + life_s), "d_1", at_s, now)
         elif challenge_state(now, at_s) is ChallengeState.OPEN:
-            now, answers = answered(now, left), answers + 1
+            now, answers = after_wrong_answer(now, left), answers + 1
         assert now is None or (now.expires_at - now.started_at <= MAX_LIFETIME_S and now.number <= MAX_CHALLENGES)
     assert answers <= MAX_CHALLENGES * MAX_ANSWERS

@@ -13,12 +13,12 @@ from cashier.domain.channel_health import (
     LearningSettings,
     SicknessSettings,
     SuccessRate,
-    ceiling_bps,
-    passed_over,
     probe_due,
-    probed,
+    share_ceiling_bps,
     success_rate,
     with_outcome,
+    with_probe,
+    with_skip,
 )
 
 WORKED, FAILED, UNSURE = ChannelOutcome.WORKED, ChannelOutcome.FAILED, ChannelOutcome.UNSURE
@@ -45,7 +45,7 @@ def fallen(now_s: int = 0) -> ChannelRecord:
 
 
 def recovered(record: ChannelRecord, now_s: int) -> ChannelRecord:
-    return after([WORKED] * SICK.well_after * record.falls, record, now_s)
+    return after([WORKED] * SICK.well_after * record.sick_count, record, now_s)
 
 
 def test_a_cold_start_is_what_the_gateway_says() -> None:
@@ -101,8 +101,8 @@ def test_what_began_before_it_fell_sick_or_was_well_again_changes_nothing() -> N
 
 def test_it_gets_its_share_back_bit_by_bit() -> None:
     well = recovered(fallen(100), 200)
-    assert ceiling_bps(fallen(100), 10_000, SICK) == 0
-    assert [ceiling_bps(well, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
+    assert share_ceiling_bps(fallen(100), 10_000, SICK) == 0
+    assert [share_ceiling_bps(well, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
         500,
         500,
         1_000,
@@ -112,32 +112,32 @@ def test_it_gets_its_share_back_bit_by_bit() -> None:
         10_000,
         10_000,
     ]
-    assert ceiling_bps(ChannelRecord(), 0, SICK) == 10_000
+    assert share_ceiling_bps(ChannelRecord(), 0, SICK) == 10_000
 
 
 def test_each_further_fall_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
     again = after([FAILED] * 6, recovered(fallen(100), 200), 300)
-    assert again.falls == 2
+    assert again.sick_count == 2
     assert after([WORKED] * 5, again, 400).sick
     well = recovered(again, 400)
     assert not well.sick
-    assert [ceiling_bps(well, 400 + at, SICK) for at in (59, 60, 120)] == [500, 1_000, 2_000]
-    assert after([FAILED] * 6, well, 4_000).falls == 1
-    assert after([FAILED] * 6, well, 1_000).falls == 3
+    assert [share_ceiling_bps(well, 400 + at, SICK) for at in (59, 60, 120)] == [500, 1_000, 2_000]
+    assert after([FAILED] * 6, well, 4_000).sick_count == 1
+    assert after([FAILED] * 6, well, 1_000).sick_count == 3
 
 
 def test_a_sick_one_is_probed_by_one_payment_in_fifty_and_never_two_in_a_second() -> None:
     record = fallen(100)
     assert sum(probe_due(record, die, 110, SICK) for die in range(1_000)) == 20
-    assert not probe_due(probed(record, 110), 0, 110, SICK)
-    assert probe_due(probed(record, 110), 0, 111, SICK)
+    assert not probe_due(with_probe(record, 110), 0, 110, SICK)
+    assert probe_due(with_probe(record, 110), 0, 111, SICK)
 
 
 def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every_tenth_payment() -> None:
     record = fallen(100)
     for number in range(1, 11):
         assert not probe_due(record, 1, 100 + number * 60, SICK)
-        record = passed_over(record)
+        record = with_skip(record)
     assert probe_due(record, 1, 700, SICK)
     assert not probe_due(record, 1, 159, SICK)
 
@@ -151,8 +151,8 @@ def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Ch
         record = with_outcome(record, outcome, now_s, now_s, LEARNING, SICK)
         assert 0 <= record.good + record.bad <= LEARNING.memory_payments * 1_000_000
         assert 0 <= bps(record, now_s) <= 10_000
-        assert 0 <= ceiling_bps(record, now_s, SICK) <= 10_000
-        assert record.falls <= 6
+        assert 0 <= share_ceiling_bps(record, now_s, SICK) <= 10_000
+        assert record.sick_count <= 6
 
 
 @settings(max_examples=50)
@@ -177,7 +177,7 @@ def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_b
     for _ in range(60):
         record = with_outcome(record, WORKED, now_s, now_s, LEARNING, SICK)
     assert not record.sick
-    assert ceiling_bps(record, now_s + 86_400, SICK) == 10_000
+    assert share_ceiling_bps(record, now_s + 86_400, SICK) == 10_000
 
 
 def test_a_clock_that_is_told_an_earlier_time_makes_nothing_younger() -> None:

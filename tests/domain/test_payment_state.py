@@ -7,7 +7,16 @@ from itertools import product
 
 import pytest
 
-from cashier.domain.payment_state import FINAL, STATUS_AFTER, NEXT, START, IllegalTransition, PaymentEvent, PaymentStatus, next_status
+from cashier.domain.payment_state import (
+    FINAL,
+    NEXT,
+    START,
+    STATUS_AFTER,
+    IllegalTransition,
+    PaymentEvent,
+    PaymentStatus,
+    next_status,
+)
 from tests.domain.payment_diagram import BEGIN, END, block, diagram
 
 LIVE = frozenset(PaymentStatus) - FINAL

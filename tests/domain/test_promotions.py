@@ -15,7 +15,7 @@ from cashier.domain.facts import CardType, Promotion
 from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Kind
-from cashier.domain.promotion import MAX_COUNTED, OrderPromotions, Discounts
+from cashier.domain.promotion import MAX_COUNTED, Discounts, OrderPromotions
 
 from .facts import NOW, World, account, card, channel, cny, order, promotion
 

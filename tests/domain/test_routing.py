@@ -39,7 +39,7 @@ def seen(good: int, bad: int, **changes: Any) -> ChannelRecord:
 
 CHEAP, DEAR, SAFE = road("cheap", 20), road("dear", 40), road("safe", 60, 9_900)
 ALL = (CHEAP, DEAR, SAFE)
-SICK = seen(0, 30, sick=True, falls=1, since_s=NOW_S - 100, probed_s=NOW_S - 10)
+SICK = seen(0, 30, sick=True, sick_count=1, state_since_s=NOW_S - 100, probed_at_s=NOW_S - 10)
 
 
 def routed(
@@ -158,9 +158,9 @@ def test_where_all_are_sick_none_is_tried_in_the_place_of_the_best() -> None:
 
 
 def test_one_that_is_just_well_again_gets_a_little() -> None:
-    well = seen(3, 0, falls=1, since_s=NOW_S)
+    well = seen(3, 0, sick_count=1, state_since_s=NOW_S)
     assert 25 <= spread(channels=(CHEAP, DEAR), cheap=well)["cheap"] <= 75
-    assert spread(channels=(CHEAP, DEAR), cheap=structs.replace(well, since_s=NOW_S - 90))["cheap"] > 350
+    assert spread(channels=(CHEAP, DEAR), cheap=structs.replace(well, state_since_s=NOW_S - 90))["cheap"] > 350
 
 
 def test_the_rule_that_matches_is_named() -> None:
@@ -179,12 +179,12 @@ RECORDS = st.builds(
     ChannelRecord,
     good=st.integers(0, 400).map(PAYMENT.__mul__),
     bad=st.integers(0, 400).map(PAYMENT.__mul__),
-    aged_s=st.integers(NOW_S - 2_000, NOW_S),
+    decayed_at_s=st.integers(NOW_S - 2_000, NOW_S),
     sick=st.booleans(),
-    falls=st.integers(1, 6),
-    since_s=st.integers(NOW_S - 3_000, NOW_S),
-    passed=st.integers(0, 20),
-    probed_s=st.integers(NOW_S - 200, NOW_S),
+    sick_count=st.integers(1, 6),
+    state_since_s=st.integers(NOW_S - 3_000, NOW_S),
+    skipped=st.integers(0, 20),
+    probed_at_s=st.integers(NOW_S - 200, NOW_S),
 )
 RULES = st.builds(
     RoutingRule,

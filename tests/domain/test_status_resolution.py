@@ -9,7 +9,13 @@ from cashier.domain.next_action import Await, DisplayVa
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_state import FINAL, IllegalTransition, PaymentEvent, PaymentStatus
-from cashier.domain.status_resolution import EngineReport, EngineReportStatus, PaymentProgress, ResolvedStatus, resolve_status
+from cashier.domain.status_resolution import (
+    EngineReport,
+    EngineReportStatus,
+    PaymentProgress,
+    ResolvedStatus,
+    resolve_status,
+)
 from tests.domain.histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
 
 

@@ -17,7 +17,7 @@ from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
 from cashier.domain.ranking import Weights, rank_offers
-from cashier.domain.storefront import MAX_VIEWS
+from cashier.domain.storefront import MAX_STOREFRONTS
 from tests.domain.facts import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
 from tests.domain.worlds import CURRENCIES, worlds
 
@@ -115,10 +115,10 @@ def test_how_much_is_kept_is_bounded() -> None:
     world = World(channels=(channel(Kind.WALLET, "A"),))
     facts = world.facts()
     assert isinstance(facts.channel, Channels)
-    for number in range(3 * MAX_VIEWS):
+    for number in range(3 * MAX_STOREFRONTS):
         country = f"{chr(65 + number // 26)}{chr(65 + number % 26)}"
         answered(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
-        assert 0 < len(facts.channel.views) <= MAX_VIEWS
+        assert 0 < len(facts.channel.views) <= MAX_STOREFRONTS
 
 
 @pytest.mark.parametrize(
