@@ -32,6 +32,8 @@ from cashier.sandbox.weather import BPS, NO_STRAGGLERS, Constant, Forecast, Stra
 
 from .running import running
 
+pytestmark = pytest.mark.timing
+
 WORLD = World()
 # Above all that a slow machine may need; what hangs or is late on purpose gets less.
 PATIENT_MS = 900

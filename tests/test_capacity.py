@@ -37,7 +37,6 @@ def cached(sight: Sight | None = None, *, single_flight: bool = True) -> Cached:
     return Cached(BRIEFLY, Store(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     st.builds(
         lambda shared, single_flight, sticky, entries: replace(
@@ -86,7 +85,8 @@ def test_a_sample_hits_as_often_as_the_whole() -> None:
     assert sample == pytest.approx(whole, abs=0.04)
 
 
-@settings(max_examples=6, deadline=None)
+@pytest.mark.proof
+@settings(max_examples=6)  # each is a fleet of its own
 @given(st.floats(80, 2_000), st.floats(5, 200), st.floats(0, 300), st.sampled_from([300.0, 5_000.0, 100_000.0]))
 def test_the_number_of_workers_settles(base_us: float, call_us: float, shared_us: float, per_s: float) -> None:
     prices = {**PRICES, "base": base_us, "call": call_us, "get": shared_us, "put": shared_us}
@@ -96,7 +96,6 @@ def test_the_number_of_workers_settles(base_us: float, call_us: float, shared_us
     assert abs(found.workers - found.cores) <= 1
 
 
-@settings(max_examples=30)
 @given(st.lists(st.floats(5, 2_000), min_size=len(PARTS), max_size=len(PARTS)), st.integers(0, 99))
 def test_prices_are_found_again_from_what_they_make(values: list[float], seed: int) -> None:
     random = Random(seed)

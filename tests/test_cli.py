@@ -52,6 +52,7 @@ def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.processes
 def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: Run, number: int) -> None:
     with running("demo", "--weather", "still") as command:
         url = command.address("service")
@@ -61,6 +62,7 @@ def test_the_demonstration_stays_until_it_is_told_to_go_and_leaves_nothing(run: 
         assert status in (0, -number, 128 + number)
 
 
+@pytest.mark.processes
 def test_what_the_demonstration_says_to_try_next_can_be_tried(run: Run) -> None:
     with running("demo", "--weather", "still") as command:
         sandbox = command.address("sandbox")
@@ -209,7 +211,7 @@ def test_the_cases_are_listed(run: Run) -> None:
     assert "order_user_mismatch" in out
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.processes)])
 def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None:
     with running("serve", "--config", str(config), "--workers", workers) as command:
         url = command.address("Serving on")
@@ -219,6 +221,7 @@ def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+@pytest.mark.processes
 def test_workers_end_with_the_supervisor_that_was_killed(run: Run, config: Path) -> None:
     with running("serve", "--config", str(config), "--workers", "2") as command:
         url = command.address("Serving on")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import uvloop
 
 from cashier import Cashier
@@ -19,6 +20,8 @@ from cashier.sandbox.crowd import FIRST
 
 from .running import ROOT
 from .test_bad_days_on_sockets import DEADLINE_MS, PATIENT_MS, request
+
+pytestmark = pytest.mark.timing
 
 BATCHES = {
     "order": "/batch/orders",

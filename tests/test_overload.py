@@ -23,6 +23,8 @@ from benchmarks.lab.visits import REFUSED, Visit
 from .running import ROOT
 from .web.offers import BODY
 
+pytestmark = pytest.mark.timing
+
 COST_MS = 4.0
 CAPACITY_PER_S = 1000 / COST_MS
 CONNECTIONS = 100

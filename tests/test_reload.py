@@ -16,6 +16,8 @@ from cashier.sandbox import CASES
 from .running import configured, eventually, running
 from .test_service import exchange
 
+pytestmark = pytest.mark.processes
+
 REQUEST = CASES["chinese_shop"].request
 
 

@@ -17,6 +17,8 @@ from .fanout.shared.valkeys import Server, served
 from .running import configured, eventually, running
 from .test_service import exchange
 
+pytestmark = pytest.mark.processes
+
 REQUEST = {**CASES["chinese_shop"].request, "deadline_ms": 1000}
 WORKERS = 2
 # Each exchange has a connection of its own, and either worker may accept it: one of so many is missed once in a million.

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.blame import Blame
@@ -166,7 +166,6 @@ PLACES = [
 ]
 
 
-@settings(max_examples=60)
 @given(WHENS, WHENS)
 def test_one_that_covers_another_holds_wherever_that_does(one: When, other: When) -> None:
     its = [place for place in PLACES if other.holds(place)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.payment import FINAL, NEXT, Event, Status
@@ -13,11 +13,8 @@ from cashier.domain.standing import EngineWord, Underway
 
 from .histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 
-THOROUGH = settings(max_examples=250, deadline=None)
-
 
 @given(PAYMENTS, EVENTS)
-@THOROUGH
 def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
     payment: Underway, events: list[tuple[str, int, str]]
 ) -> None:
@@ -31,7 +28,6 @@ def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
 
 
 @given(PAYMENTS, EVENTS, st.integers(0, 1))
-@THOROUGH
 def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_is_true(
     payment: Underway, events: list[tuple[str, int, str]], dice: int
 ) -> None:
@@ -50,7 +46,6 @@ def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_
 
 
 @given(PAYMENTS, EVENTS)
-@THOROUGH
 def test_where_everybody_answers_even_without_memory_what_is_final_stays(
     payment: Underway, events: list[tuple[str, int, str]]
 ) -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from ..fanout.shared.valkeys import served as valkey_served
 from .conftest import Start
 from .payer import ELSEWHERE, Payer, Told
 from .upstreams import Call, Moment, Upstreams
+
+pytestmark = pytest.mark.processes
 
 TABS = 20
 
