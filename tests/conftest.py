@@ -27,10 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    settings.register_profile("default", derandomize=True, database=None, deadline=None, max_examples=FEW)
     times: int = config.getoption("proof")
-    settings.register_profile("proof", deadline=None, print_blob=True, max_examples=MANY * max(1, times))
-    settings.load_profile("proof" if times else "default")
+    drawn = settings(deadline=None, database=None, print_blob=True)
+    settings.register_profile("few", drawn, derandomize=True, max_examples=FEW)
+    settings.register_profile("many", drawn, derandomize=False, max_examples=MANY * max(1, times))
+    settings.load_profile("many" if times else "few")
     compile_once(config)
 
 

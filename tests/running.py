@@ -82,7 +82,7 @@ def kill_group(leader: int) -> None:
 
 def eventually(true: Callable[[], bool], what: str) -> None:
     """Within a generous while, by looking again and again: there is no event that another process could set."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not true():
         assert time.monotonic() < until, what
         time.sleep(0.02)

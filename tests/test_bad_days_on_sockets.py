@@ -39,7 +39,7 @@ WORLD = World()
 PATIENT_MS = 900
 DEADLINE_MS = 1_000
 # For what comes by itself, sooner or later.
-SOON_S = 20.0
+SOON_S = 60.0
 HANGING = Forecast(Constant(0), faults={Fault.HANG: BPS})
 users = count(FIRST)
 

@@ -67,6 +67,7 @@ def test_without_any_mechanism_a_consultation_makes_eight_calls() -> None:
     assert found.workers == math.ceil(found.cores)
 
 
+@pytest.mark.proof
 def test_more_workers_never_hit_more_often() -> None:
     rates = [served(AS_SHIPPED, workers) for workers in (1, 3, 10, 40)]
     for fewer, more in itertools.pairwise(rates):
@@ -78,6 +79,7 @@ def test_a_worker_that_owns_its_users_hits_more_often() -> None:
     assert served(replace(AS_SHIPPED, sticky=True), 40) > served(AS_SHIPPED, 40) + 0.1
 
 
+@pytest.mark.proof
 def test_a_sample_hits_as_often_as_the_whole() -> None:
     whole, sample = (
         served(replace(ON, sticky=True, entries=500), 20, per_worker_s=20, consultations=n) for n in (18_000, 3_000)

@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each transport on each loop, each to every kind of address, and each kind of address on each loop: by default not all three."""
     for item in items:
         if isinstance(item, pytest.Function) and "wired" in item.fixturenames:
-            client, place = item.callspec.params["wired"].split()
+            client, place = str(item.callspec.params["wired"]).split()
             on_asyncio = "asyncio" in item.callspec.id.split("-")
             if place != "http" and on_asyncio is (client == "http1"):
                 item.add_marker(pytest.mark.proof)
