@@ -88,7 +88,7 @@ class Payer:
     async def consult(self, way: Way) -> dict[str, Any]:
         """The body of the submit that pays so."""
         asked = CASES[way.case].request
-        told = await self.insist("POST", "/v1/consult", {**asked, "deadline_ms": 1_000})
+        told = await self.insist("POST", "/v1/consult", {**asked, "deadline_ms": 4_000})
         assert told.status == 200, told
         method = next(method for method in told.body["methods"] if method["method_id"] == way.method_id)
         self.secrets.add(_signature(told.body["consult_token"]))
