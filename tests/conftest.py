@@ -9,10 +9,34 @@ import sys
 from contextlib import suppress
 
 import pytest
+from hypothesis import settings
+
+# How many examples of every property. Each rule is met by the few; the many are for what only chance finds.
+FEW = 25
+MANY = 400
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--proof",
+        type=int,
+        default=0,
+        metavar="TIMES",
+        help="draw many and fresh cases instead of few that are always the same: properties, histories, schedules; TIMES as many",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile once what a hundred started processes import, also where Python was told to leave no bytecode beside the sources."""
+    times: int = config.getoption("proof")
+    drawn = settings(deadline=None, database=None, print_blob=True)
+    settings.register_profile("few", drawn, derandomize=True, max_examples=FEW)
+    settings.register_profile("many", drawn, derandomize=False, max_examples=MANY * max(1, times))
+    settings.load_profile("many" if times else "few")
+    compile_once(config)
+
+
+def compile_once(config: pytest.Config) -> None:
+    """Compile once what many started processes import, also where Python was told to leave no bytecode beside the sources."""
     cache = getattr(config, "cache", None)  # it can be switched off
     if not sys.dont_write_bytecode or cache is None:
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import re
 import runpy
 import shutil
@@ -72,11 +71,9 @@ def test_the_example_that_pays_pays(
     assert capsys.readouterr().out.strip() == "SUCCEEDED 108.72 CNY"
 
 
-MISSING = [name for name in ("bash", "curl", "jq") if shutil.which(name) is None]
-
-
-@pytest.mark.skipif(bool(MISSING) and "REQUIRE_PEERS" not in os.environ, reason=f"not installed: {', '.join(MISSING)}")
+@pytest.mark.peers
 def test_a_payment_by_hand_goes_through_as_it_is_written_down(tmp_path: Path) -> None:
+    assert [name for name in ("bash", "curl", "jq") if shutil.which(name) is None] == [], "not installed"
     by_hand = README[README.index("url=http://127.0.0.1:8080") :].partition("```")[0]
     with running("sandbox", "--port", "0", "--weather", "still") as upstreams:
         path = configured(tmp_path, upstreams.address("Sandbox on"), "")

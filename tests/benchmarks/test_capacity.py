@@ -37,7 +37,6 @@ def cached(sight: SharedCacheModel | None = None, *, single_flight: bool = True)
     return SimulatedCache(BRIEFLY, S3FifoStore(100), sight, TOOK_NS, Random(1), single_flight=single_flight)
 
 
-@settings(max_examples=15, deadline=None)
 @given(
     st.builds(
         lambda shared, single_flight, sticky, entries: replace(
@@ -68,6 +67,7 @@ def test_without_any_mechanism_a_consultation_makes_eight_calls() -> None:
     assert found.workers == math.ceil(found.cores)
 
 
+@pytest.mark.proof
 def test_more_workers_never_hit_more_often() -> None:
     rates = [served(AS_SHIPPED, workers) for workers in (1, 3, 10, 40)]
     for fewer, more in itertools.pairwise(rates):
@@ -79,6 +79,7 @@ def test_a_worker_that_owns_its_users_hits_more_often() -> None:
     assert served(replace(AS_SHIPPED, sticky=True), 40) > served(AS_SHIPPED, 40) + 0.1
 
 
+@pytest.mark.proof
 def test_a_sample_hits_as_often_as_the_whole() -> None:
     whole, sample = (
         served(replace(ON, sticky=True, entries=500), 20, per_worker_s=20, consultations=n) for n in (18_000, 3_000)
@@ -86,7 +87,8 @@ def test_a_sample_hits_as_often_as_the_whole() -> None:
     assert sample == pytest.approx(whole, abs=0.04)
 
 
-@settings(max_examples=6, deadline=None)
+@pytest.mark.proof
+@settings(max_examples=6)  # each is a fleet of its own
 @given(st.floats(80, 2_000), st.floats(5, 200), st.floats(0, 300), st.sampled_from([300.0, 5_000.0, 100_000.0]))
 def test_the_number_of_workers_settles(base_us: float, call_us: float, shared_us: float, per_s: float) -> None:
     prices = {**PRICES, "base": base_us, "call": call_us, "get": shared_us, "put": shared_us}
@@ -96,7 +98,6 @@ def test_the_number_of_workers_settles(base_us: float, call_us: float, shared_us
     assert abs(found.workers - found.cores) <= 1
 
 
-@settings(max_examples=30)
 @given(st.lists(st.floats(5, 2_000), min_size=len(PARTS), max_size=len(PARTS)), st.integers(0, 99))
 def test_prices_are_found_again_from_what_they_make(values: list[float], seed: int) -> None:
     random = Random(seed)

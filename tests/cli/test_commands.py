@@ -54,6 +54,7 @@ def test_the_demonstration_shows_a_consultation_and_a_payment_and_ends(run: Run)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.processes
 def test_the_demonstration_serves_until_a_signal_and_leaves_nothing(run: Run, number: int) -> None:
     with running("demo", "--weather", "still") as command:
         url = command.address("service")
@@ -63,6 +64,7 @@ def test_the_demonstration_serves_until_a_signal_and_leaves_nothing(run: Run, nu
         assert status in (0, -number, 128 + number)
 
 
+@pytest.mark.processes
 def test_the_commands_that_the_demonstration_suggests_work(run: Run) -> None:
     with running("demo", "--weather", "still") as command:
         sandbox = command.address("sandbox")
@@ -222,7 +224,7 @@ def test_the_version_is_that_of_the_package(run: Run) -> None:
     assert cashier.__version__ == importlib.metadata.version("cashier")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.processes)])
 def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None:
     with running("serve", "--config", str(config), "--workers", workers) as command:
         url = command.address("Serving on")
@@ -232,6 +234,7 @@ def test_a_service_ends_on_sigterm(run: Run, config: Path, workers: str) -> None
         assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
+@pytest.mark.processes
 def test_workers_end_with_the_supervisor_that_was_killed(run: Run, config: Path) -> None:
     with running("serve", "--config", str(config), "--workers", "2") as command:
         url = command.address("Serving on")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import uvloop
 
 from cashier import Cashier
@@ -18,6 +19,8 @@ from cashier.fanout.batch import Batch
 from cashier.sandbox.generated_users import FIRST
 from tests.consultation.test_degradation_on_sockets import DEADLINE_MS, PATIENT_MS, request
 from tests.support.command_processes import ROOT
+
+pytestmark = pytest.mark.timing
 
 BATCHES = {
     "order": "/batch/orders",

@@ -31,12 +31,14 @@ from cashier.sandbox.generated_users import FIRST
 from cashier.sandbox.weather import BPS, NO_STRAGGLERS, Constant, Forecast, Stragglers
 from tests.support.command_processes import running
 
+pytestmark = pytest.mark.timing
+
 WORLD = World()
 # Above all that a slow machine may need; what hangs or is late on purpose gets less.
 PATIENT_MS = 900
 DEADLINE_MS = 1_000
 # For what comes by itself, sooner or later.
-SOON_S = 20.0
+SOON_S = 60.0
 HANGING = Forecast(Constant(0), faults={Fault.HANG: BPS})
 users = count(FIRST)
 

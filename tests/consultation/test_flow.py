@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.consultation.flow import Consultation, ConsultSettings, OrderUnknown, RequiredSourceUnavailable
@@ -180,7 +180,6 @@ cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name 
 
 
 @given(worlds, st.fixed_dictionaries(dict.fromkeys(healthy, fates)), cases, st.sampled_from([5, 20, 90, 150, 300]))
-@settings(max_examples=150, deadline=None)
 def test_every_answer_comes_by_the_deadline(
     some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int
 ) -> None:
@@ -191,7 +190,6 @@ def test_every_answer_comes_by_the_deadline(
 
 
 @given(worlds, cases)
-@settings(max_examples=150, deadline=None)
 def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str, Fate], case: str) -> None:
     found = in_virtual_time(ask(some, request(case))).consultation
     assert isinstance(found, Consultation)
@@ -205,7 +203,6 @@ def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str
 
 
 @given(worlds, cases)
-@settings(max_examples=100, deadline=None)
 def test_sums_add_up(some: dict[str, Fate], case: str) -> None:
     found = in_virtual_time(ask(some, request(case))).consultation
     assert isinstance(found, Consultation)
@@ -224,7 +221,6 @@ def test_sums_add_up(some: dict[str, Fate], case: str) -> None:
     st.sets(st.sampled_from(["card", "balance", "channel", "quota", "marketing"])),
     cases,
 )
-@settings(max_examples=80, deadline=None)
 def test_any_order_of_arrival_gives_the_same_answer(delays: list[int], broken: set[str], case: str) -> None:
     names = (*healthy, "card", "balance", "channel", "quota", "marketing")
     fault = dict.fromkeys(broken, "unreachable")

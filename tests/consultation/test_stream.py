@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.consultation.flow import (
@@ -214,7 +214,6 @@ async def both(some: dict[str, Fate], case: str, deadline_ms: int) -> tuple[Told
 
 
 @given(worlds, many, cases, st.sampled_from([5, 20, 90, 150, 300]))
-@settings(max_examples=150, deadline=None)
 def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
     some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int
 ) -> None:
@@ -236,7 +235,6 @@ def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
 
 
 @given(worlds, cases)
-@settings(max_examples=100, deadline=None)
 def test_no_answer_offers_what_a_silent_source_could_refuse_and_each_is_news(some: dict[str, Fate], case: str) -> None:
     found = [each for _, each in streamed(some, case).answers]
     for each in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, given
 
 from cashier.domain import refusal
 from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
@@ -48,7 +48,6 @@ def ways(method: PayMethod) -> list[tuple[str | None, Availability]]:
 
 
 @given(worlds())
-@settings(max_examples=25)
 def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at_the_price_that_was_offered(
     world: World,
 ) -> None:
@@ -67,7 +66,6 @@ def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at
 
 
 @given(worlds())
-@settings(max_examples=25)
 def test_every_candidate_would_carry_it_alone_at_the_same_price(world: World) -> None:
     for method in world.methods():
         for option_id, _ in ways(method):

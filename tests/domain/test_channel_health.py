@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.channel_health import (
@@ -142,7 +142,6 @@ def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every
     assert not probe_due(record, 1, 159, SICK)
 
 
-@settings(max_examples=50)
 @given(STEPS)
 def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[ChannelOutcome, int]]) -> None:
     record, now_s = ChannelRecord(), 0
@@ -155,7 +154,6 @@ def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Ch
         assert record.sick_count <= 6
 
 
-@settings(max_examples=50)
 @given(STEPS, STEPS.filter(bool))
 def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
     before: list[tuple[ChannelOutcome, int]], last: list[tuple[ChannelOutcome, int]]
@@ -165,7 +163,6 @@ def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
         assert bps(after([FAILED], record)) <= bps(after([UNSURE], record)) <= bps(after([WORKED], record))
 
 
-@settings(max_examples=50)
 @given(STEPS)
 def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(
     steps: list[tuple[ChannelOutcome, int]],

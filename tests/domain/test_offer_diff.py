@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -25,7 +25,6 @@ from tests.domain.facts import World, account, agreement, card, channel, cny, or
 from tests.domain.worlds import worlds
 
 TOKENS = ConsultTokens(Keyring(["s" * 32]))
-THOROUGH = settings(max_examples=25, deadline=None)
 
 
 def offered(world: World) -> ConsultClaims:
@@ -338,7 +337,6 @@ def every_choice(world: World) -> Iterator[tuple[PayMethod, str | None]]:
 
 
 @given(worlds(), st.randoms(use_true_random=False))
-@THOROUGH
 def test_an_equal_consultation_in_any_order_has_no_change(world: World, dice: Random) -> None:
     shuffled = world.but(
         cards=tuple(dice.sample(world.cards, len(world.cards))),
@@ -356,7 +354,6 @@ def test_an_equal_consultation_in_any_order_has_no_change(world: World, dice: Ra
 
 
 @given(worlds(), worlds(), st.integers(0, 400))
-@THOROUGH
 def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offered_at_the_price_expected(
     then: World, after: World, expected: int
 ) -> None:

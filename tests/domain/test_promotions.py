@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.facts import CardType, Promotion
@@ -261,7 +261,6 @@ def sequence(one: Promotion) -> tuple[Any, ...]:
 
 
 @given(OFFERED, st.integers(1, 120), st.integers(0, 60))
-@settings(max_examples=400, deadline=None)
 def test_the_best_set_is_the_best_of_all_legal_sets(
     rows: list[tuple[int, str, bool, int | None]], amount: int, floor: int
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import Phase, given, seed, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -20,7 +21,6 @@ from .worlds import promotions, silences, worlds
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 STANDINGS = list(Availability)
 LISTS = ("cards", "agreements", "accounts", "channels", "quotas", "promotions", "boosts")
-THOROUGH = settings(max_examples=120, deadline=None)
 # Country is one of the catalog's narrowings and no different from currency; the last three are about silence, of which there is none there.
 REFUSALS = set(ReasonCode) - {ReasonCode.COUNTRY_NOT_SUPPORTED, *list(ReasonCode)[-4:]}
 
@@ -38,7 +38,6 @@ def available(world: World) -> dict[str, PayMethod]:
 
 
 @given(worlds(), silences())
-@THOROUGH
 def test_sums_add_up_for_every_way_every_option_and_every_leg(world: World, silent: Any) -> None:
     for method in world.but(silent=silent).methods():
         for price in prices(method):
@@ -54,7 +53,6 @@ def test_sums_add_up_for_every_way_every_option_and_every_leg(world: World, sile
 
 
 @given(worlds(), silences())
-@THOROUGH
 def test_nothing_is_available_that_a_silent_source_could_refuse(world: World, silent: Any) -> None:
     for method in available(world.but(silent=silent)).values():
         refusers = REFUSERS[method.kind] | (REFUSERS[Kind.QUICK_PAY] if method.legs else set())
@@ -69,7 +67,6 @@ def test_nothing_is_available_that_a_silent_source_could_refuse(world: World, si
 
 
 @given(worlds(), silences(), st.randoms(use_true_random=False))
-@THOROUGH
 def test_the_answer_does_not_depend_on_the_order_of_anything(world: World, silent: Any, random: Any) -> None:
     world = world.but(silent=silent)
     shuffled = {name: tuple(random.sample(getattr(world, name), len(getattr(world, name)))) for name in LISTS}
@@ -80,7 +77,6 @@ def test_the_answer_does_not_depend_on_the_order_of_anything(world: World, silen
 
 
 @given(worlds(), silences())
-@THOROUGH
 def test_ranks_count_from_one_and_the_usable_come_first(world: World, silent: Any) -> None:
     methods = world.but(silent=silent).methods()
     assert [method.rank for method in methods] == list(range(1, len(methods) + 1))
@@ -93,7 +89,6 @@ def test_ranks_count_from_one_and_the_usable_come_first(world: World, silent: An
 
 
 @given(worlds(), silences())
-@THOROUGH
 def test_silence_never_makes_a_refused_way_available(world: World, silent: Any) -> None:
     everything = available(world)
     for method_id, method in available(world.but(silent=silent)).items():
@@ -102,7 +97,6 @@ def test_silence_never_makes_a_refused_way_available(world: World, silent: Any) 
 
 
 @given(worlds(), st.data())
-@THOROUGH
 def test_one_more_promotion_never_costs_anybody_a_way_or_money(world: World, data: st.DataObject) -> None:
     more = data.draw(promotions(world.order.amount.currency, least=1, most=1, prefix="more"))
     with_more = available(world.but(promotions=(*world.promotions, *more)))
@@ -185,7 +179,6 @@ def fee_of(world: World, channel: Channel, value: int) -> int:
 
 
 @given(worlds())
-@THOROUGH
 def test_whatever_is_available_is_within_every_limit_of_a_channel_at_that_channels_fee(world: World) -> None:
     for method in available(world).values():
         assert method.amount is not None
@@ -199,7 +192,6 @@ def test_whatever_is_available_is_within_every_limit_of_a_channel_at_that_channe
 
 
 @given(worlds())
-@THOROUGH
 def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_limits(world: World) -> None:
     for method in available(world).values():
         if method.kind is not Kind.BALANCE:
@@ -231,7 +223,6 @@ def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_lim
 
 
 @given(worlds())
-@THOROUGH
 def test_every_available_option_can_be_carried_by_its_provider(world: World) -> None:
     for method in world.methods():
         usable = [option for option in method.options if option.availability is AVAILABLE]
@@ -269,6 +260,7 @@ def remarkable(world: World) -> Iterator[str]:
             yield method.reason.code
 
 
+@pytest.mark.proof
 def test_the_worlds_have_what_the_properties_are_about() -> None:
     """A property over worlds in which nothing can be paid with would hold for any code. The rarest thing is in one world of 600."""
     wanted = {f"{kind} is available" for kind in Kind} | set(REFUSALS)

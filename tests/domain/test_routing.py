@@ -8,7 +8,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -199,7 +199,6 @@ LEARNED = st.dictionaries(st.sampled_from(["cheap", "dear", "safe"]), RECORDS)
 TRIED = st.sampled_from([frozenset(), frozenset({"cheap"}), frozenset({"dear", "safe"})])
 
 
-@settings(max_examples=60)
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
 def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depend_on_their_order(
     channels: tuple[Channel, ...],
@@ -216,7 +215,6 @@ def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depe
         assert routed(shuffled, rule, seed=f"pay_{number}", tried=tried, records=learned) == found
 
 
-@settings(max_examples=60)
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
 def test_whatever_was_learned_only_a_probe_takes_a_sick_one_where_another_is_well(
     channels: tuple[Channel, ...],

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.channel_health import ChannelOutcome
@@ -193,7 +193,6 @@ PLACES = [
 ]
 
 
-@settings(max_examples=60)
 @given(WHENS, WHENS)
 def test_one_that_covers_another_holds_wherever_that_does(one: RuleCondition, other: RuleCondition) -> None:
     its = [place for place in PLACES if other.holds(place)]

@@ -23,6 +23,8 @@ from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, Routing
 from cashier.payments.channel_health import ChannelHealth
 from tests.domain.facts import channel, cny
 
+pytestmark = pytest.mark.proof
+
 PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 CHEAP = channel(Kind.CARD, "CHEAP", "cheap", cost_bps=20, success_bps=9_700)
 DEAR = channel(Kind.CARD, "DEAR", "dear", cost_bps=25, success_bps=9_700)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
 from cashier.domain.status_resolution import EngineReportStatus, PaymentProgress
 from tests.domain.histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 
-THOROUGH = settings(max_examples=250, deadline=None)
-
 
 @given(PAYMENTS, EVENTS)
-@THOROUGH
 def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
@@ -30,7 +27,6 @@ def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
 
 
 @given(PAYMENTS, EVENTS, st.integers(0, 1))
-@THOROUGH
 def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_is_true(
     payment: PaymentProgress, events: list[tuple[str, int, str]], dice: int
 ) -> None:
@@ -49,7 +45,6 @@ def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_
 
 
 @given(PAYMENTS, EVENTS)
-@THOROUGH
 def test_where_everybody_answers_even_without_memory_what_is_final_stays(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -57,7 +57,6 @@ def circumstances() -> st.SearchStrategy[dict[str, Any]]:
         st.tuples(circumstances(), st.sampled_from(CURRENCIES), st.sampled_from(["CN", "ID"])), min_size=1, max_size=6
     ),
 )
-@settings(max_examples=120, deadline=None)
 def test_channels_that_were_asked_about_before_answer_as_new_ones(world: World, others: list[Any]) -> None:
     kept = Channels.prepared(world.channels)
     for changes, currency, country in (*others, ({}, world.order.amount.currency, "CN"), others[0]):

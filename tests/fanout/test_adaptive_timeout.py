@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.adaptive_timeout import AdaptiveTimeout
 from cashier.fanout.latency_histogram import NEVER_NS
@@ -87,7 +87,6 @@ def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
     assert repr(patience) == "<AdaptiveTimeout 200 of 200 ms>"
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 2_000),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**10) | st.just(NEVER_NS), st.integers(0, 5))),

@@ -9,7 +9,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
 from cashier.fanout.upstream import UpstreamCall
@@ -315,7 +315,6 @@ ASKS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     asks=ASKS,
     after_ms=st.none() | st.integers(1, 15),

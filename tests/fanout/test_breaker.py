@@ -6,7 +6,7 @@ from random import Random
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.breaker import Breaker, BreakerSettings
 
@@ -177,7 +177,6 @@ def test_an_address_may_be_dead_for_weeks() -> None:
     pass_a_trial(breaker)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 1 << 32))
 def test_its_pause_varies_by_a_tenth_and_never_beyond_its_bound(failures: int, seed: int) -> None:
     breaker = open_breaker(random=Random(seed))
@@ -227,7 +226,6 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(EVENTS, st.integers(0, 1 << 32))
 def test_whatever_happens_one_call_at_a_time_tries_and_it_never_stays_open_for_good(
     events: list[tuple[str, int]], seed: int

@@ -8,7 +8,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.guard import Mechanisms
@@ -165,7 +165,6 @@ def test_a_thousand_who_ask_a_cold_key_make_one_call() -> None:
     play(main)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.data())
 def test_whoever_leaves_changes_nothing_for_those_who_stay(leave_after_ms: list[int], data: st.DataObject) -> None:
     stays = data.draw(st.integers(0, len(leave_after_ms) - 1))

@@ -93,7 +93,14 @@ def test_before_a_hundred_calls_every_question_is_asked() -> None:
     play(main)
 
 
-@pytest.mark.parametrize("sick", [Fate(60), REFUSES, SILENT], ids=["slow", "dead", "silent"])
+@pytest.mark.parametrize(
+    "sick",
+    [
+        pytest.param(Fate(60), id="slow", marks=pytest.mark.proof),
+        pytest.param(REFUSES, id="dead"),
+        pytest.param(SILENT, id="silent", marks=pytest.mark.proof),
+    ],
+)
 def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_it_is_well(sick: Fate) -> None:
     async def main() -> None:
         upstream = Scripted(by_place(Fate(5), sick, Fate(5)), places=3)
@@ -215,7 +222,7 @@ def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left
     play(main)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.proof)])
 def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(steps: int) -> None:
     """A slower source must not stay cut off for as long as it takes to learn anew."""
 

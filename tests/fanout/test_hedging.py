@@ -46,6 +46,7 @@ def stragglers(mechanisms: Mechanisms) -> tuple[list[Asker], Guard, int]:
     return play(main)
 
 
+@pytest.mark.proof
 def test_against_one_straggler_in_a_hundred_a_hedge_halves_the_tail_for_a_twentieth_more_calls() -> None:
     plain, _, _ = stragglers(BARE)
     hedged, guard, legs = stragglers(Mechanisms(adaptive_timeout=False))
@@ -55,6 +56,7 @@ def test_against_one_straggler_in_a_hundred_a_hedge_halves_the_tail_for_a_twenti
     assert quantile_ms(hedged, 0.5) == pytest.approx(quantile_ms(plain, 0.5), rel=0.05)
 
 
+@pytest.mark.proof
 def test_when_the_whole_source_slows_hedging_stops_by_itself_and_begins_again() -> None:
     async def main() -> None:
         upstream = Scripted(lognormal(3))

@@ -6,7 +6,7 @@ from random import Random
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache import key_text, parse_key_text
@@ -103,7 +103,6 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(STEPS, st.booleans(), st.integers(0, 1 << 32))
 def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_old(
     steps: list[tuple[str, str, int, int]], shared: bool, seed: int
@@ -153,7 +152,6 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
     play(main)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))
 def test_a_key_is_written_and_read_again(parts: list[str]) -> None:
     key = parts[0] if len(parts) == 1 else tuple(parts)

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import hypothesis.strategies as st
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket_index, bucket_bound_ns
 
@@ -21,14 +21,12 @@ def sketch_of(*took_ns: int) -> LatencyHistogram:
     return sketch
 
 
-@settings(deadline=None)
 @given(st.integers(0, LONGEST_NS))
 def test_a_bucket_ends_above_what_is_in_it_and_less_than_a_sixteenth_above(ns: int) -> None:
     bound_ns = bucket_bound_ns(bucket_index(ns // 1_000))
     assert ns < bound_ns <= max(ns * 1.0625, ns + 1_000) + 1_000
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, LONGEST_NS), min_size=1, max_size=300), st.sampled_from(SHARES))
 def test_a_quantile_is_never_below_the_true_one_and_a_sixteenth_above_at_most(took_ns: list[int], share: float) -> None:
     count, (found_ns,) = sketch_of(*took_ns).quantiles((share,), 1)
@@ -64,7 +62,6 @@ def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> N
     assert sketch.quantiles((0.98, 0.99), 1) == (100, (bucket_bound_ns(bucket_index(1_000)), NEVER_NS))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 3 * WINDOW_NS), st.integers(0, 5 * WINDOW_NS))
 def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: int) -> None:
     """Quantiles are asked for once a second, as a guard does it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.limiter import UNLIMITED, Limiter, LimiterSettings
 
@@ -61,7 +61,6 @@ SETTINGS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(SETTINGS, st.lists(st.booleans(), max_size=200), SETTINGS)
 def test_it_stays_within_its_bounds_whatever_happens(
     numbers: LimiterSettings, losses: list[bool], others: LimiterSettings

@@ -94,6 +94,7 @@ def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
     assert gathered.answers == {"card": b"an answer"}
 
 
+@pytest.mark.timing
 def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wire) -> None:
     told: list[Any] = []
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from cashier.fanout.ask import Importance, SourceStatus
@@ -108,7 +108,6 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
     )
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_it_comes_to_what_was_foretold(world: World) -> None:
     foretold = foretell(
@@ -123,7 +122,6 @@ def test_it_comes_to_what_was_foretold(world: World) -> None:
     assert abs(ended_ms - max(0.0, foretold.ended_ms)) < SLACK_MS
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(world: World) -> None:
     gathered, ended_ms = in_virtual_time(world.run())  # which looks for what was left, and for asks put twice
@@ -143,7 +141,6 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
             )
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_there_is(world: World) -> None:
     gathered, _ = in_virtual_time(world.run())
@@ -159,7 +156,6 @@ def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_
             assert gathered.answers[source.name] == Missing(source.name, MissingCause.SKIPPED)
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_a_required_failure_ends_it_and_nothing_else_is_called_one(world: World) -> None:
     gathered, ended_ms = in_virtual_time(world.run())
@@ -172,7 +168,6 @@ def test_a_required_failure_ends_it_and_nothing_else_is_called_one(world: World)
     assert all(abs(end_ms - ended_ms) < 0.02 for end_ms in ends)
 
 
-@settings(deadline=None)
 @given(worlds(faults=False), st.randoms(use_true_random=False))
 def test_the_order_of_arrival_changes_nothing_but_the_times(world: World, shuffled: random.Random) -> None:
     first, _ = in_virtual_time(world.run())
@@ -189,7 +184,6 @@ def test_the_order_of_arrival_changes_nothing_but_the_times(world: World, shuffl
     assert all(not isinstance(answer, Missing) for answer in first.answers.values())
 
 
-@settings(deadline=None)
 @given(worlds(most=5))
 def test_cancelled_at_any_of_its_moments_it_leaves_nothing(world: World) -> None:
     """Once through to learn when anything happens; then again for each of these moments and those between, cancelled there."""

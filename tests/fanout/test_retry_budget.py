@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.retry_budget import RetryBudget
 
@@ -19,7 +19,6 @@ def lately(moments_ns: Sequence[int], now_ns: int) -> int:
     return sum(now_ns - TEN_NS < each <= now_ns for each in moments_ns)
 
 
-@settings(deadline=None)
 @given(STEPS, st.integers(0, 10_000), st.integers(0, 10**15))
 def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_first_calls(
     steps: list[tuple[int, int, int]], share_bps: int, began_ns: int

@@ -10,7 +10,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
@@ -341,7 +341,6 @@ CALLS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(CALLS, st.integers(1, 3), st.booleans(), st.booleans(), st.integers(0, 1 << 32))
 def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
     calls: list[tuple[int, int | None, Any, int]], places: int, late: bool, coarse: bool, seed: int

@@ -10,7 +10,7 @@ from random import Random
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.s3fifo import S3FifoStore
 
@@ -40,7 +40,6 @@ def look_up(store: S3FifoStore, home: dict[Hashable, Item], key: Hashable) -> bo
     return False
 
 
-@settings(deadline=None)
 @given(
     st.integers(1, 12), st.lists(st.tuples(st.sampled_from(["look up", "remove"]), st.integers(0, 20)), max_size=300)
 )

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.pending_ask import PendingAsk
@@ -215,7 +215,6 @@ def forgetful(world: World) -> World:
     return world
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_it_comes_to_what_a_scatter_with_a_grace_as_long_comes_to(world: World) -> None:
     at_once, ended_ms = in_virtual_time(world._replace(grace_ms=world.deadline_ms).run())
@@ -226,7 +225,6 @@ def test_it_comes_to_what_a_scatter_with_a_grace_as_long_comes_to(world: World) 
     assert last_ms == ended_ms
 
 
-@settings(deadline=None)
 @given(worlds())
 def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) -> None:
     found = [gathered for _, gathered in in_virtual_time(unfolded(world))]

@@ -6,7 +6,7 @@ from random import Random
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from cashier.fanout.ttl import CacheSettings, lifetime
 
@@ -14,7 +14,6 @@ SECOND_NS = 1_000_000_000
 BORN_NS = 5_000 * SECOND_NS
 
 
-@settings(deadline=None)
 @given(
     st.floats(0, 1_000),
     st.floats(0, 1_000),

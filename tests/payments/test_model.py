@@ -1,17 +1,17 @@
 """The proof: random payers, tabs, retries, faults, crashes and clock jumps against two workers and the sandbox, audited at every step.
 
-`PROOF=1000` in the environment plays so many histories; a few by default.
+A few histories by default, always the same; hundreds of fresh ones with `--proof`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextvars import Context
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -37,7 +37,6 @@ from tests.payments.model_told import REFUSALS, Book, Story, Told
 from tests.payments.model_workers import Outside, Trace, Worker, owned
 
 Thing = TypeVar("Thing")
-HISTORIES = int(os.environ.get("PROOF", "200"))
 # Each throw begins anew: within one, histories are much alike.
 DICE = 8
 SEEN: Counter[str] = Counter()
@@ -419,15 +418,15 @@ class Paying(RuleBasedStateMachine):
         return these[-1 - which % len(these)]
 
 
-def test_no_history_breaks_a_promise() -> None:
-    few = settings(
-        max_examples=max(1, HISTORIES // DICE),
+@pytest.mark.hypothesis
+def test_no_history_breaks_a_promise(pytestconfig: pytest.Config) -> None:
+    times: int = pytestconfig.getoption("proof")
+    histories = settings(
+        max_examples=25 * times or 4,
         stateful_step_count=40,
-        deadline=None,
-        database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     for dice in range(DICE):
-        run_state_machine_as_test(Paying if "PROOF" in os.environ else seed(dice)(Paying), settings=few)
+        run_state_machine_as_test(Paying if times else seed(dice)(Paying), settings=histories)
     # A proof in which nothing happens proves nothing.
     assert {status for status in PaymentStatus if SEEN[status]} == set(PaymentStatus), SEEN

@@ -88,7 +88,7 @@ class Payer:
     async def consult(self, way: Way) -> dict[str, Any]:
         """The body of the submit that pays so."""
         asked = CASES[way.case].request
-        told = await self.start_unsheddable("POST", "/v1/consult", {**asked, "deadline_ms": 1_000})
+        told = await self.request_until_answered("POST", "/v1/consult", {**asked, "deadline_ms": 4_000})
         assert told.status == 200, told
         method = next(method for method in told.body["methods"] if method["method_id"] == way.method_id)
         self.secrets.add(_signature(told.body["consult_token"]))
@@ -106,7 +106,7 @@ class Payer:
 
     async def submit(self, body: dict[str, Any], key: str) -> Told:
         """Until it is answered, by a payment or by a refusal that is meant."""
-        return self._heard(await self.start_unsheddable("POST", "/v1/payments", body, {"Idempotency-Key": key}))
+        return self._heard(await self.request_until_answered("POST", "/v1/payments", body, {"Idempotency-Key": key}))
 
     async def go_on(self, payment: Any) -> Any:
         for _ in range(_ASKED_AT_MOST):
@@ -121,13 +121,13 @@ class Payer:
         self.secrets.add(value)
         body = {"payment_token": payment["payment_token"], "value": value}
         return self._heard(
-            await self.start_unsheddable("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
+            await self.request_until_answered("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
         )
 
     async def look(self, payment: Any, wait_ms: int = 0) -> Told:
         headers = {"X-Payment-Token": payment["payment_token"]}
         return self._heard(
-            await self.start_unsheddable(
+            await self.request_until_answered(
                 "GET", f"/v1/payments/{payment['payment_id']}?wait_ms={wait_ms}", None, headers
             )
         )
@@ -141,7 +141,7 @@ class Payer:
             lines = (await response.text()).splitlines()
         return [(name[7:], data[6:]) for name, data in _pairs(lines)]
 
-    async def start_unsheddable(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Told:
+    async def request_until_answered(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Told:
         """Again where the connection is lost, or where it is said to be worth while."""
         for _ in range(_ASKED_AT_MOST):
             try:

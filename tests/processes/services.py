@@ -35,11 +35,11 @@ def configured(
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
     told = [
         f"[server]\nport = 0\nworkers = {workers}\ndrain_s = {DRAIN_S}\n",
-        "[consult]\ndeadline_ms = 1000\n[shed]\nenabled = false\n",
+        "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
         f'[cache]\nshared = "{shared}"\n',
         f"[tokens]\nsecrets = {msgspec.json.encode(secrets).decode()}\n",
-        *(f"[sources.{name}]\n{url}timeout_ms = 990\n{PLAIN}" for name in NAMES),
+        *(f"[sources.{name}]\n{url}timeout_ms = 3990\n{PLAIN}" for name in NAMES),
         *(f"[sources.{name}]\n{url}" for name in ("risk", "engine", "acquirer")),
     ]
     path.write_text("".join(told))

@@ -14,6 +14,8 @@ from .payer import CHALLENGED, UNCHALLENGED, Payer, Way
 from .services import Fleet
 from .upstreams import READS, Call, Moment, Upstreams
 
+pytestmark = pytest.mark.processes
+
 _CHECKS = (Call.LOOK_UP, *[Call.READ] * READS)
 _SENDING = (Call.SUBMIT, Call.RESULT)
 # Every call that a payment makes, in order; the eight reads of a check come in any.

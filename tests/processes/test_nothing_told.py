@@ -16,6 +16,8 @@ from .payer import CHALLENGED, UNCHALLENGED, Payer, Way
 from .services import Fleet, Service
 from .upstreams import Call, Upstreams
 
+pytestmark = pytest.mark.processes
+
 PAN = "4111111111111111"
 CARD = Way(UNCHALLENGED.case, "CARD")
 SCANNED = Way("scan_to_pay", "CONSUMER_QR")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from .conftest import Start
 from .payer import CHALLENGED, Payer
 from .upstreams import Call, Upstreams
+
+pytestmark = pytest.mark.processes
 
 OLD, NEW = "o" * 32, "n" * 32
 

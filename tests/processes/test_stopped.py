@@ -13,6 +13,8 @@ from .payer import ELSEWHERE, Payer, Way
 from .services import DRAIN_S, Fleet
 from .upstreams import Call, Moment, Upstreams
 
+pytestmark = pytest.mark.processes
+
 POLLS, STREAMS = 50, 10
 AT_ONCE = Way("scan_to_pay", "BALANCE:acc_1")
 

@@ -12,6 +12,8 @@ from .payer import ELSEWHERE, UNCHALLENGED, Payer, Told
 from .services import Fleet, Service
 from .upstreams import FOREVER_S, Call, Moment, Upstreams
 
+pytestmark = pytest.mark.processes
+
 MANY = 200
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.fanout.l2.valkeys import served as valkey_served
 
 from .conftest import Start
 from .payer import ELSEWHERE, Payer, Told
 from .upstreams import Call, Moment, Upstreams
+
+pytestmark = pytest.mark.processes
 
 TABS = 20
 

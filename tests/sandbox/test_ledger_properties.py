@@ -196,4 +196,4 @@ class Truth(RuleBasedStateMachine):
 
 
 TestTruth = Truth.TestCase
-TestTruth.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestTruth.settings = settings(stateful_step_count=40)

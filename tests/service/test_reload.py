@@ -15,6 +15,8 @@ from cashier.sandbox import CASES
 from tests.service.test_service import exchange
 from tests.support.command_processes import configured, eventually, running
 
+pytestmark = pytest.mark.processes
+
 REQUEST = CASES["chinese_shop"].request
 
 
@@ -25,7 +27,7 @@ def sandbox() -> Iterator[str]:
 
 
 def ask(service: str) -> Any:
-    status, answer = exchange("POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000})
+    status, answer = exchange("POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 2500})
     assert status == 200, answer
     return answer
 
@@ -57,7 +59,7 @@ def test_a_file_that_is_wrong_changes_nothing_and_says_so(sandbox: str, tmp_path
         ask(service)
         for wrong, said in (
             (good.replace("[consult]", "[consult]\nspeed = 11"), "unknown key 'speed'"),
-            (good.replace("timeout_ms = 990", "timeout_ms = 9990"), "cannot be kept"),
+            (good.replace("timeout_ms = 2490", "timeout_ms = 9990"), "cannot be kept"),
             ("][", "is not TOML"),
         ):
             path.write_text(wrong)
@@ -100,7 +102,7 @@ def test_no_request_is_lost_and_every_worker_hears_of_it(sandbox: str, tmp_path:
         def keep_asking() -> None:
             while not over.is_set():
                 status, answer = exchange(
-                    "POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 1000}
+                    "POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 2500}
                 )
                 if status != 200:
                     failed.append(answer)

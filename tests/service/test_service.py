@@ -99,7 +99,8 @@ def test_every_fault_of_every_source_ends_as_it_must(
     service: str, document: Any, weather: Any, name: str, fault: str
 ) -> None:
     weather(name, {"faults": {fault: 10_000}})
-    status, answer = consult(service, "chinese_shop", deadline_ms=60)
+    # What ends by itself does so long before; what does not is waited for, and the others come in the meantime.
+    status, answer = consult(service, "chinese_shop", deadline_ms=250 if fault in ("hang", "slow_body") else 2_500)
     assert_described(document, status, answer)
     if status == 503:
         assert name not in (*GATING, "marketing")

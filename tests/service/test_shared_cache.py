@@ -16,7 +16,9 @@ from tests.fanout.l2.valkeys import Server, served
 from tests.service.test_service import exchange
 from tests.support.command_processes import configured, eventually, running
 
-REQUEST = {**CASES["chinese_shop"].request, "deadline_ms": 1000}
+pytestmark = pytest.mark.processes
+
+REQUEST = {**CASES["chinese_shop"].request, "deadline_ms": 2500}
 WORKERS = 2
 # Each exchange has a connection of its own, and either worker may accept it: one of so many is missed once in a million.
 BOTH = 20
@@ -86,7 +88,7 @@ def test_what_one_worker_has_fetched_another_finds(service: str) -> None:
 
     def fetched_once() -> bool:
         """Cards of somebody whom no worker has seen. Each worker would fetch them once if it did not find them."""
-        request = {**World().cast.crowd.consult_request(next(strangers)), "deadline_ms": 1000}
+        request = {**World().cast.crowd.consult_request(next(strangers)), "deadline_ms": 2500}
         return [ask(service, request)["card"]["status"] for _ in range(BOTH)].count("FRESH") == 1
 
     # The second worker may ask before what the first has fetched is written.

@@ -366,7 +366,7 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
         assert engine_report(EngineAnswered(payment)) == EngineReport(EngineReportStatus(status), code, payment.next_action)
     silent = Unreachable("reset")
     assert engine_report(OutcomeUnknown(silent)) == engine_report(Unanswered(silent)) == EngineReport(EngineReportStatus.SILENT)
-    assert [engine_report(NeverArrived()).word, engine_report(Sealed()).word] == [
+    assert [engine_report(NeverArrived()).status, engine_report(Sealed()).status] == [
         EngineReportStatus.NEVER_ARRIVED,
         EngineReportStatus.SEALED,
     ]

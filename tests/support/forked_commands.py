@@ -6,6 +6,7 @@ status, and what the interpreter has to say at its end. Servers start from nothi
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -65,6 +66,9 @@ def commands() -> Iterator[Run]:
 def serve() -> None:
     """For every line of standard input a process, and for every one that has ended a line with its exit status."""
     importlib.import_module("cashier.cli.commands")
+    # What a child's collector does not look at stays shared with its parent: otherwise most of a command is copying it.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         words, out, err = json.loads(line)
         child = os.fork()

@@ -17,7 +17,7 @@ from .offers import BODY
 
 POST = b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 GET = b"GET %s HTTP/1.1\r\nHost: shop\r\n\r\n"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def asking(body: bytes = BODY) -> bytes:

@@ -74,7 +74,7 @@ class Answers:
                 if len(self._come) >= size:
                     answer, self._come = self._come[:size], self._come[size:]
                     return answer
-            piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._theirs, 65_536), 5)
+            piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._theirs, 65_536), 30)
             if not piece:
                 assert not self._come
                 return b""
@@ -199,7 +199,7 @@ async def test_a_client_that_goes_away_ends_the_consultation() -> None:
         ours.data_received(with_headers(JSON))
         tasks = set(ours.tasks)
         theirs.close()
-        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*tasks), 30)
         assert engine.cancelled.is_set()
 
 

@@ -23,6 +23,8 @@ from cashier.web.openapi import document
 
 from .process import Served, Talk, asking
 
+pytestmark = pytest.mark.proof
+
 ONE = "/v1/payments/{payment_id}"
 CHECKS = [
     not_a_server_error,

@@ -12,7 +12,7 @@ from cashier.web.listener_close import refuse_new_connections
 def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        socket.create_connection(listening.getsockname(), timeout=5) as waiting,
+        socket.create_connection(listening.getsockname(), timeout=30) as waiting,
     ):
         assert refuse_new_connections([listening])
         with pytest.raises(TimeoutError):

@@ -80,7 +80,7 @@ async def connected(
 
 
 async def said_to(theirs: socket.socket) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65_536), 5)
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65_536), 30)
 
 
 def with_header(line: bytes, body: bytes = BODY) -> bytes:
@@ -166,7 +166,7 @@ async def test_no_refusal_overtakes_an_answer_that_is_being_made() -> None:
     engine.open.clear()
     async with connected(ladder, engine) as (ours, theirs):
         theirs.send(REQUEST)
-        await asyncio.wait_for(engine.entered.wait(), 5)
+        await asyncio.wait_for(engine.entered.wait(), 30)
         ladder.least = NOBODY
         ours.data_received(REQUEST)
         engine.open.set()

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import jwt
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -550,7 +550,6 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(value=JSON_VALUES, name=st.sampled_from(["submit", "answer", "cancel"]), merged=st.booleans())
 async def test_whatever_json_comes_it_is_taken_or_refused_in_words(value: Any, name: str, merged: bool) -> None:
     payments = FakePayments()
@@ -564,7 +563,6 @@ async def test_whatever_json_comes_it_is_taken_or_refused_in_words(value: Any, n
     assert VISA.encode() not in got.body
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     headers=st.dictionaries(
         st.sampled_from(["authorization", "x-payment-token", "idempotency-key", "content-type", "x-request-id"]),

@@ -15,6 +15,8 @@ from uvicorn.config import STARTUP_FAILURE
 from .offers import BODY
 from .process import GET, PATIENCE_S, Served, Talk, asking, served
 
+pytestmark = pytest.mark.processes
+
 ENDED = (asyncio.IncompleteReadError, ConnectionError)
 
 

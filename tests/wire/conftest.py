@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +25,17 @@ Loops = dict[str, Callable[[], asyncio.AbstractEventLoop]]
 
 def pytest_asyncio_loop_factories() -> Loops:
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each transport on each loop, each to every kind of address, and each kind of address on each loop: by default not all three."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "wired" in item.fixturenames:
+            client, place = str(item.callspec.params["wired"]).split()
+            on_asyncio = "asyncio" in item.callspec.id.split("-")
+            if place != "http" and on_asyncio is (client == "http1"):
+                item.add_marker(pytest.mark.proof)
 
 
 class Authority(NamedTuple):
@@ -48,6 +59,11 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(ca, str(ca_file), ca.issue_cert("127.0.0.1"))
 
 
+@pytest.fixture(scope="session")
+def server_tls(authority: Authority) -> ssl.SSLContext:
+    return authority.server_tls()
+
+
 class Wired(NamedTuple):
     """A transport and the upstream at its other end. `client` is `http1` or `aiohttp`."""
 
@@ -67,20 +83,23 @@ def make_wire(client: str, url: str, ca_file: str | None) -> Transport:
 
 
 @contextlib.asynccontextmanager
-async def upstream_at(place: str, authority: Authority, folder: Path) -> AsyncIterator[tuple[Upstream, str]]:
+async def upstream_at(place: str, tls: ssl.SSLContext) -> AsyncIterator[tuple[Upstream, str]]:
     if place == "unix":
-        path = f"{folder}/s"
-        async with unix_upstream(path) as upstream:
-            yield upstream, f"unix:{path}"
+        with TemporaryDirectory() as folder:
+            path = f"{folder}/s"
+            async with unix_upstream(path) as upstream:
+                yield upstream, f"unix:{path}"
     else:
-        async with tcp_upstream(authority.server_tls() if place == "https" else None) as upstream:
+        async with tcp_upstream(tls if place == "https" else None) as upstream:
             yield upstream, f"{place}://127.0.0.1:{upstream.port}"
 
 
 @pytest.fixture(params=[f"{client} {place}" for client in ("http1", "aiohttp") for place in ("http", "unix", "https")])
-async def wired(request: pytest.FixtureRequest, authority: Authority, tmp_path: Path) -> AsyncIterator[Wired]:
+async def wired(
+    request: pytest.FixtureRequest, authority: Authority, server_tls: ssl.SSLContext
+) -> AsyncIterator[Wired]:
     client, place = request.param.split()
-    async with nothing_left(), upstream_at(place, authority, tmp_path) as (upstream, url):
+    async with nothing_left(), upstream_at(place, server_tls) as (upstream, url):
         wire = make_wire(client, url, authority.ca_file)
         await wire.open()
         yield Wired(wire, upstream, client)

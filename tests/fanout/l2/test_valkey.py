@@ -201,7 +201,7 @@ async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_lat
         await listening.subscribe(CHANNEL)
         other.level.drop("card", key="u_1")
         while not sent:
-            message = await listening.get_message(timeout=10)
+            message = await listening.get_message(timeout=30)
             if message is not None and message["type"] == "message":
                 sent.append(message["data"])
     await worker.hears(("card", "u_1", None))
