@@ -1,5 +1,4 @@
-"""`python -m benchmarks`: run the studies, compare them with the bars, write results.json and
-report.html."""
+"""`python -m benchmarks`: run the studies and write results.json and report.html."""
 
 from __future__ import annotations
 

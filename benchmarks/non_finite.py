@@ -1,5 +1,4 @@
-"""Remove non-finite figures (a percentile of nothing, a division by zero), and note where they
-were.
+"""Remove non-finite figures (a percentile of nothing, a division by zero), with a note.
 
 JSON cannot carry them, and a chart has no place for them. One such round removes a whole key
 figure, so that a bar is not judged by the remaining rounds.

@@ -1,5 +1,4 @@
-"""Cost of the payment logic of one consultation: thirty payment methods from prepared facts,
-encoding, and the promotion solver.
+"""Cost of the payment logic of one consultation, of its encoding, and of the promotion solver.
 
 Every round is a single run. Read `min`: means include the load of neighbours. `test_the_machine` is
 a fixed piece of interpreter work for comparison, because the speed of the machine changes. Budgets

@@ -1,3 +1,1 @@
-"""Capacity model: a simulation of the cores, upstream calls and Valkey operations that a rate
-needs.
-"""
+"""Capacity model: simulates cores, upstream calls and Valkey operations for a rate."""

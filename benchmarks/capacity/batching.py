@@ -1,5 +1,4 @@
-"""Keys per call by cashier's own batch rule, in one worker of a given load. Simulated, without
-sockets.
+"""Keys per call by cashier's own batch rule, simulated for one worker of a given load.
 
 A turn of the loop takes all consultations that arrived during the turn before, and lasts as long as
 their work. Keys of one turn leave together even if the source has room, so a busy worker shares

@@ -1,5 +1,6 @@
-"""Measurements for the cost model: the service with one mechanism after another, at the utilisation
-of the model.
+"""Measurements for the cost model: the service with one mechanism after another.
+
+The service runs at the utilisation of the model.
 
 Every setting has its own service; they are measured in turns, so that drift of the machine affects
 all.

@@ -1,5 +1,4 @@
-"""One worker's caches on a simulated clock: cashier's store, lifetimes and early refresh, without
-answers.
+"""One worker's caches on a simulated clock: cashier's store, lifetimes and early refresh.
 
 A look-up works as in `cashier.fanout.cache`. Hits, calls and operations on the shared cache are
 counted.

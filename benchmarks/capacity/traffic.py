@@ -20,7 +20,7 @@ from msgspec import Struct
 class Traffic(Struct, frozen=True):
     """The assumptions and their reasons.
 
-    `users_each`: users for each consultation/s. A billion people who pay once or twice a day, with
+    `users_each`: users for each consultation/s. A billion people paying once or twice a day, with
     a peak of three times the mean, are 35,000 to 70,000 checkouts/s: some ten thousand users for
     each consultation/s. Half of that errs towards users who return sooner. `users_exponent`,
     `users_head`: activity is Zipf-like, (rank + head) ^ -exponent, the head a share of all users:

@@ -1,6 +1,4 @@
-"""nginx with its Lua module, one worker, with and without a cache: the cheapest gateway in wide
-use.
-"""
+"""nginx with its Lua module, with and without a cache: the cheapest gateway in wide use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""CPU per consultation, beside the peers: user + system time of a process tree ÷ answered
-consultations.
+"""CPU per consultation, beside the peers.
 
+The figure is the user and system time of a process tree ÷ answered consultations.
 All programs are started at once, and each is alone on core 0 during its load; idle ones cost
 nothing. Upstream and load are on core 1. The load is a closed loop of 16 connections, because this
 is about CPU; its latencies say nothing about load. Rounds interleave: the first of each program,

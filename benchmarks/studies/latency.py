@@ -1,5 +1,6 @@
-"""Latency by offered load: what a program adds to its slowest source. One source takes 5 ms, the
-others 2; all eight are live.
+"""Latency by offered load: what a program adds to its slowest source.
+
+One source takes 5 ms, the others 2; all eight are live.
 
 First the peak in terms of CPU: the consultations a second that would fill the program's core, by
 the cost in a closed loop. Then open arrivals at random, seeded, at 10 to 90 % of each program's own

@@ -1,10 +1,10 @@
-"""Cost of more payment methods and more promotions: the payment logic of one consultation, without
-I/O.
+"""Cost of more payment methods and promotions in the payment logic of one consultation.
 
-Prepared facts are assembled into payment methods and ranked, and the whole answer is encoded, as in
-`benchmarks/test_domain.py` for thirty methods. 10 to 300 methods with five promotions, then 0 to 60
-promotions with thirty methods. Preparing the facts (indexing channels and quotas) is separate: with
-the caches on, as by default, it happens once per answer and not once per consultation.
+No I/O. Prepared facts are assembled into payment methods and ranked, and the whole answer is
+encoded, as in `benchmarks/test_domain.py` for thirty methods. 10 to 300 methods with five
+promotions, then 0 to 60 promotions with thirty methods. Preparing the facts (indexing channels and
+quotas) is separate: with the caches on, as by default, it happens once per answer and not once per
+consultation.
 
 A figure of a round is the minimum of many single runs, because a mean includes the load of
 neighbours. Rounds interleave, and their median counts.

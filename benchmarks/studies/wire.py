@@ -1,6 +1,6 @@
-"""CPU of one upstream call: `http1`, our own client, over TCP and a Unix socket; aiohttp; and the
-floor.
+"""CPU of one upstream call: our client `http1`, aiohttp, and the floor.
 
+`http1` is measured over TCP and over a Unix socket.
 A lean server runs on core 1; this process is the client, on core 0, so that the figures are the
 client's alone, kernel included: user and system time of this process ÷ calls. The floor writes the
 same request and counts the bytes of the answer, without a parser or a pool: the minimum of asyncio,

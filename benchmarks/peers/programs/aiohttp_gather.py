@@ -1,5 +1,4 @@
-"""A gateway in aiohttp: one session without limits, cookies and timeouts, `gather`, bodies joined
-undecoded.
+"""A gateway in aiohttp: one session without limits, `gather`, bodies joined undecoded.
 
 `python -m benchmarks.peers.programs.aiohttp_gather PORT '{"order": "http://127.0.0.1:1234", …}'`
 """

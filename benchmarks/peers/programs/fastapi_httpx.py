@@ -1,5 +1,4 @@
-"""A gateway in FastAPI and httpx as usually written: a client per service, `gather`, `.json()`, a
-dict.
+"""A gateway in FastAPI and httpx as usually written: `gather`, `.json()`, a dict.
 
 `python -m benchmarks.peers.programs.fastapi_httpx PORT '{"order": "http://127.0.0.1:1234", …}'`
 """

@@ -1,5 +1,4 @@
-"""Cashier's own fan-out and wire with a bare merge instead of its domain, as a like-for-like
-gateway.
+"""Cashier's own fan-out and wire with a bare merge, as a like-for-like gateway.
 
 Includes the whole pipeline of each source, guards included, and nothing of payments: the bodies are
 joined without being decoded, as in the other gateways.

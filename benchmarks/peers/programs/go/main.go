@@ -119,8 +119,8 @@ func main() {
 	g := gateway{transport: &http.Transport{
 		MaxIdleConnsPerHost: 4096,
 		IdleConnTimeout:     time.Hour,
+		DisableCompression:  true,
 		ReadBufferSize:      16 << 10, // the longest answer in one read
-		ReadBufferSize:      16 << 10, // the longest answer comes in one read
 	}}
 	var upstreams map[string]string
 	if err := json.Unmarshal([]byte(os.Args[2]), &upstreams); err != nil {
