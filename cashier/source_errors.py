@@ -1,8 +1,8 @@
 """Outcomes of an upstream call that brought no usable answer.
 
 A leaf: any module may import it, and it imports nothing of the project. `Missing` is a value: the
-domain sees it in the place of a fact and shapes the answer with it. `SourceError` is what `wire` and
-`sources` report; the fan-out turns it into a `Missing`, and it goes no further.
+domain sees it in the place of a fact and shapes the answer with it. `SourceError` is what `wire`
+and `sources` report; the fan-out turns it into a `Missing`, and it goes no further.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Missing(Struct, frozen=True):
 
 
 class SourceError(Exception):
-    """An upstream call without a usable answer. Raised or passed on as a value; ends in the fan-out.
+    """An upstream call without a usable answer. Raised or passed as a value; ends in the fan-out.
 
-    `detail` is for operators. It never holds a body, an amount or any data of the payer.
-    `sent`: the upstream may have received the request and acted on it. False only if that is certain
-    not to have happened.
+    `detail` is for operators. It never holds a body, an amount or any data of the payer. `sent`:
+    the upstream may have received the request and acted on it. False only if that is certain not to
+    have happened.
     """
 
     cause: ClassVar[MissingCause]
@@ -69,7 +69,7 @@ class TimedOut(Unreachable):
 
 
 class Overloaded(SourceError):
-    """The upstream asked for less load: 429 or 503. `retry_after_s`: from its header, if present."""
+    """The upstream asked for less load: 429 or 503. `retry_after_s`: from its header, if set."""
 
     cause = MissingCause.OVERLOADED
 
@@ -79,7 +79,7 @@ class Overloaded(SourceError):
 
 
 class Garbled(SourceError):
-    """An answer that breaks the protocol or the contract: framing, bounds, JSON, types or status."""
+    """An answer that breaks protocol or contract: framing, bounds, JSON, types or status."""
 
     cause = MissingCause.GARBLED
 
@@ -115,6 +115,6 @@ class Skipped(NotAsked):
 
 
 class Unanswered(Struct, frozen=True):
-    """A request without a credible answer. It says nothing about the subject, least of all failure."""
+    """A request without a credible answer. It does not mean that the request failed."""
 
     error: SourceError
