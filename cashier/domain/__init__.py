@@ -1,1 +1,1 @@
-"""What a payment person would want to read. Pure: no async, no clock, no I/O, no logging."""
+"""The payment rules. Pure: no I/O, no clock, no asyncio, no logging."""

@@ -1,4 +1,7 @@
-"""What became of an order, as the acquirer says: its word is what the payer is told. How it is asked is in `sources.acquirer`."""
+"""Contract of the acquirer's result: the state of an order, which is authoritative for the payer.
+
+`sources.acquirer` makes the call.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class ResultStatus(StrEnum):
 
 
 class OrderResult(Struct, frozen=True, kw_only=True):
-    """`payment_id`: the attempt that lives or that paid, which need not be the one that somebody asks for."""
+    """`payment_id`: the attempt that is live or that paid, not necessarily the caller's."""
 
     order_id: str
     status: ResultStatus
@@ -32,7 +35,7 @@ class OrderResult(Struct, frozen=True, kw_only=True):
 
 
 class NoOrder(Struct, frozen=True):
-    """The acquirer knows no such order."""
+    """The acquirer does not know the order."""
 
 
 AcquirerResult: TypeAlias = OrderResult | NoOrder | Unanswered

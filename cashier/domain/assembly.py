@@ -1,11 +1,13 @@
-"""Assembly: from facts to ways to pay. One small function per sort of kind; what may refuse each is in its words.
+"""Assembly: build the payment methods of one consultation from its facts.
 
-By instrument: QUICK_PAY (a bound card over its bank's channel), AGREEMENT, BALANCE (alone, or with one card that completes it).
-By provider: WALLET and MERCHANT_QR, one way each. By option: NET_BANKING, VA and OTC, one way with the banks or chains in it.
-By kind: CARD and CONSUMER_QR, one way whatever the number of channels; which of them carries it is decided at acceptance.
+- Per instrument: QUICK_PAY (a bound card over its bank's channels), AGREEMENT, BALANCE (alone, or
+  with one card that completes it).
+- Per provider: WALLET, MERCHANT_QR.
+- One method with an option per bank or chain: NET_BANKING, VA, OTC.
+- One method per kind over all its channels: CARD, CONSUMER_QR. Acceptance chooses the channel.
 
-A source that is silent leaves its ways undetermined where they can be named (a card without its channel), and one undetermined way for
-the whole kind where they cannot (no card centre, no cards to name).
+A silent source leaves its methods undetermined if they can be listed (a card without its channels).
+If they cannot (no card centre, no cards), one undetermined method stands for the whole kind.
 """
 
 from __future__ import annotations
@@ -13,18 +15,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from operator import attrgetter
 
-from cashier.domain import card_offers, presentation, split_payment
-from cashier.domain.card_offers import BoundCard
+from cashier.domain import split_payment
+from cashier.domain.card_offers import BoundCard, bound_cards, card_offer
 from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import ACTIVE, Account, Agreement
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import beyond, tightest
+from cashier.domain.limits import over_limit, tightest_limits
 from cashier.domain.money import Money
-from cashier.domain.offer import Offer, by_carrier, over
+from cashier.domain.offer import Offer, best_quote_over, quotes_by_provider
 from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
+from cashier.domain.presentation import account_title_and_icon, icon, provider_presentation
 from cashier.domain.quote import Quote, best_quote
-from cashier.domain.reason_text import option, ordered
-from cashier.domain.refusal import Refusal, silence
+from cashier.domain.reason_text import option, sorted_options
+from cashier.domain.refusal import Refusal, silence_refusal
 from cashier.source_errors import Missing
 
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
@@ -43,127 +46,145 @@ _agreement_id = attrgetter("agreement_id")
 
 
 def assemble(case: ConsultationCase) -> list[Offer]:
-    """Every way that somebody could ask about, usable or not, in no order that matters."""
-    line = KindAssessment(case, Kind.QUICK_PAY)
-    held = [] if isinstance(case.facts.card, Missing) else card_offers.bound(line, case.facts.card.cards)
-    found = [
-        *quick_pay(line, held),
-        *agreements(KindAssessment(case, _AGREEMENT)),
-        *balances(KindAssessment(case, Kind.BALANCE), line, held),
+    """Every method of the case, usable or not. The order has no meaning."""
+    quick_pay = KindAssessment(case, Kind.QUICK_PAY)
+    cards = [] if isinstance(case.facts.card, Missing) else bound_cards(quick_pay, case.facts.card.cards)
+    offers = [
+        *quick_pay_offers(quick_pay, cards),
+        *agreement_offers(KindAssessment(case, _AGREEMENT)),
+        *balance_offers(KindAssessment(case, Kind.BALANCE), quick_pay, cards),
     ]
-    for kinds, offers in ((BY_PROVIDER, by_provider), (BY_OPTION, by_option), (BY_KIND, by_kind)):
+    for kinds, kind_offers in (
+        (BY_PROVIDER, offers_by_provider),
+        (BY_OPTION, offer_by_option),
+        (BY_KIND, offer_by_kind),
+    ):
         for kind in kinds:
             if case.channel_gap is not None:
-                found.append(unnamed(KindAssessment(case, kind), case.channel_gap))
+                offers.append(refused_kind(KindAssessment(case, kind), case.channel_gap))
             elif case.channels is not None and kind in case.channels.by_kind:
-                found += offers(KindAssessment(case, kind))
-    return found
+                offers += kind_offers(KindAssessment(case, kind))
+    return offers
 
 
-def quick_pay(line: KindAssessment, held: list[BoundCard]) -> list[Offer]:
-    """Silent: the card centre leaves the kind undetermined, the channel gateway and the quotas each card."""
-    missing = line.case.facts.card
-    if isinstance(missing, Missing):
-        return [unnamed(line, silence(missing))]
-    if held:
-        return [card_offers.offer(line, card) for card in held]
-    return [unnamed(line, NO_CARD)] if line.carriers or line.case.channel_gap else []
-
-
-def agreements(line: KindAssessment) -> list[Offer]:
-    """Those signed with this order's merchant. Silent: as with cards."""
-    held, merchant_id = line.case.facts.card, line.case.facts.order.merchant_id
+def quick_pay_offers(assessment: KindAssessment, cards: list[BoundCard]) -> list[Offer]:
+    """Silence of the card centre leaves the kind undetermined, of channels or quotas each card."""
+    held = assessment.case.facts.card
     if isinstance(held, Missing):
-        return [unnamed(line, silence(held))]
-    its = [agreement for agreement in held.agreements if agreement.merchant_id == merchant_id]
-    return [agreement_offer(line, agreement) for agreement in sorted(its, key=_agreement_id)]
+        return [refused_kind(assessment, silence_refusal(held))]
+    if cards:
+        return [card_offer(assessment, card) for card in cards]
+    return [refused_kind(assessment, NO_CARD)] if assessment.providers or assessment.case.channel_gap else []
 
 
-def agreement_offer(line: KindAssessment, agreement: Agreement) -> Offer:
-    """A limit in another currency than the order's is one that this order cannot be held to, so it refuses."""
-    gateway, most = line.case.facts.channel, agreement.single_max
-    refusal = line.refusal or (None if agreement.status == ACTIVE else AGREEMENT_TERMINATED)
-    if most is not None and most.currency != line.case.currency:
-        refusal, most = refusal or AGREEMENT_CURRENCY, None
+def agreement_offers(assessment: KindAssessment) -> list[Offer]:
+    """The agreements with this order's merchant. Silent sources: as for cards."""
+    held, merchant_id = assessment.case.facts.card, assessment.case.facts.order.merchant_id
+    if isinstance(held, Missing):
+        return [refused_kind(assessment, silence_refusal(held))]
+    signed = [agreement for agreement in held.agreements if agreement.merchant_id == merchant_id]
+    return [agreement_offer(assessment, agreement) for agreement in sorted(signed, key=_agreement_id)]
+
+
+def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
+    """A limit in another currency than the order's cannot be tested, so it refuses."""
+    gateway, ceiling = assessment.case.facts.channel, agreement.single_max
+    refusal = assessment.refusal or (None if agreement.status == ACTIVE else AGREEMENT_TERMINATED)
+    if ceiling is not None and ceiling.currency != assessment.case.currency:
+        refusal, ceiling = refusal or AGREEMENT_CURRENCY, None
     channel = None if isinstance(gateway, Missing) else gateway.by_id.get(agreement.channel_id)
     method_id, instrument = f"AGREEMENT:{agreement.agreement_id}", Instrument(agreement.agreement_id)
+    terms = assessment.terms
     if channel is None or channel.kind != _AGREEMENT:
-        return Offer(
-            method_id, line, line.name, presentation.icon(line.terms.icon), instrument, over(line, (), None, refusal)
-        )
-    found = over(line, (line.case.storefront.channel(channel, line.terms),), channel.provider, refusal, None, most)
-    seen = presentation.of_provider(line.kind, line.title, line.terms.icon, channel.provider, channel.provider_name)
-    return Offer(method_id, line, seen.title, seen.icon, instrument, found)
+        no_quote = best_quote_over(assessment, (), None, refusal)
+        return Offer(method_id, assessment, assessment.name, icon(terms.icon), instrument, no_quote)
+    offered = (assessment.case.storefront.channel(channel, terms),)
+    quote = best_quote_over(assessment, offered, channel.provider, refusal, None, ceiling)
+    shown = provider_presentation(
+        assessment.kind, assessment.title, terms.icon, channel.provider, channel.provider_name
+    )
+    return Offer(method_id, assessment, shown.title, shown.icon, instrument, quote)
 
 
-def balances(line: KindAssessment, cards_line: KindAssessment, held: list[BoundCard]) -> Iterator[Offer]:
-    """Silent: the balance service leaves the kind undetermined, the quotas each account. No channel is in it, so none can refuse it."""
-    accounts = line.case.facts.balance
-    if isinstance(accounts, Missing):
-        yield unnamed(line, silence(accounts))
+def balance_offers(assessment: KindAssessment, quick_pay: KindAssessment, cards: list[BoundCard]) -> Iterator[Offer]:
+    """A silent balance service leaves the kind undetermined; silent quotas, each account.
+
+    No channel takes part.
+    """
+    balances = assessment.case.facts.balance
+    if isinstance(balances, Missing):
+        yield refused_kind(assessment, silence_refusal(balances))
         return
-    amounts, (left, _) = line.amounts(None, 0, 0), tightest(line.covering(None), None, None, None, "quota")
-    for account in accounts.accounts:
-        alone = balance_offer(line, account, amounts, left)
+    amounts = assessment.amounts(None, 0, 0)
+    limits, _ = tightest_limits(assessment.quotas_for(None), None, None, None, "quota")
+    for account in balances.accounts:
+        alone = balance_offer(assessment, account, amounts, limits)
         yield alone
         if alone.quote.refusal is not None and alone.quote.refusal.code is _INSUFFICIENT:
-            yield from split_payment.offers(line, cards_line, account, alone, held)
+            yield from split_payment.offers(assessment, quick_pay, account, alone, cards)
 
 
-def balance_offer(line: KindAssessment, account: Account, amounts: Amounts, left: Limits) -> Offer:
-    case, payable = line.case, amounts.payable.value
-    refusal = line.refusal
+def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts, limits: Limits) -> Offer:
+    case, payable = assessment.case, amounts.payable.value
+    refusal = assessment.refusal
     if refusal is None and account.status != ACTIVE:
         refusal = ACCOUNT_FROZEN
     if refusal is None and account.available.currency != case.currency:
         refusal = CURRENCY_NOT_HELD
     if refusal is None:
-        refusal = beyond(left, payable) or short_of(account, payable) or case.quota_gap
-    title, icon = presentation.of_account(
-        line.title, line.terms.icon, account.type, case.wording.accounts[account.type]
+        refusal = over_limit(limits, payable) or insufficient_balance(account, payable) or case.quota_gap
+    title, account_icon = account_title_and_icon(
+        assessment.title, assessment.terms.icon, account.type, case.wording.accounts[account.type]
     )
     instrument = Instrument(account.account_id, type=account.type, available=account.available)
-    return Offer(f"BALANCE:{account.account_id}", line, title, icon, instrument, Quote(refusal, amounts, left))
+    quote = Quote(refusal, amounts, limits)
+    return Offer(f"BALANCE:{account.account_id}", assessment, title, account_icon, instrument, quote)
 
 
-def short_of(account: Account, payable: int) -> Refusal | None:
-    missing = payable - account.available.value
-    if missing <= 0:
+def insufficient_balance(account: Account, payable: int) -> Refusal | None:
+    shortfall = payable - account.available.value
+    if shortfall <= 0:
         return None
-    remedy = Remedy(RemedyType.TOP_UP, Money(account.available.currency, missing))
+    remedy = Remedy(RemedyType.TOP_UP, Money(account.available.currency, shortfall))
     return Refusal(_INSUFFICIENT, "balance", remedy, account.available)
 
 
-def by_provider(line: KindAssessment) -> list[Offer]:
-    """Silent: the channel gateway leaves the kind undetermined, the quotas each provider."""
-    found = []
-    for carrier, quote in zip(line.carriers.values(), by_carrier(line), strict=True):
-        seen = carrier.face
-        found.append(Offer(seen.method_id, line, seen.title, seen.icon, seen.instrument, quote))
-    return found
+def offers_by_provider(assessment: KindAssessment) -> list[Offer]:
+    """Silent quotas leave each provider undetermined."""
+    offers = []
+    for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True):
+        shown = provider.presentation
+        offers.append(Offer(shown.method_id, assessment, shown.title, shown.icon, shown.instrument, quote))
+    return offers
 
 
-def by_option(line: KindAssessment) -> list[Offer]:
-    """Silent: the channel gateway leaves the kind undetermined, the quotas each option. The best option's figures are the way's."""
-    carriers, quotes = line.carriers.values(), by_carrier(line)
-    second = [
-        option(line.case, carrier.provider, carrier.provider_name, quote)
-        for carrier, quote in zip(carriers, quotes, strict=True)
+def offer_by_option(assessment: KindAssessment) -> list[Offer]:
+    """One method with the figures of its best option.
+
+    Silent quotas leave each option undetermined.
+    """
+    providers, quotes = assessment.providers.values(), quotes_by_provider(assessment)
+    options = [
+        option(assessment.case, provider.provider, provider.provider_name, quote)
+        for provider, quote in zip(providers, quotes, strict=True)
     ]
-    return [named(line, best_quote(quotes), ordered(second))]
+    return [whole_kind(assessment, best_quote(quotes), sorted_options(options))]
 
 
-def by_kind(line: KindAssessment) -> list[Offer]:
-    """Silent: the channel gateway and the quotas leave it undetermined."""
-    roads = [road for carrier in line.carriers.values() for road in carrier.roads]
-    return [named(line, over(line, roads, None, line.refusal))]
+def offer_by_kind(assessment: KindAssessment) -> list[Offer]:
+    """One method over all channels of the kind. Silent quotas leave it undetermined."""
+    channels = [channel for provider in assessment.providers.values() for channel in provider.channels]
+    return [whole_kind(assessment, best_quote_over(assessment, channels, None, assessment.refusal))]
 
 
-def named(line: KindAssessment, found: Quote, second: tuple[Option, ...] = ()) -> Offer:
-    """One way for a whole kind, under the kind's own name."""
-    return Offer(line.kind, line, line.name, presentation.icon(line.terms.icon), None, found, second)
+def whole_kind(assessment: KindAssessment, quote: Quote, options: tuple[Option, ...] = ()) -> Offer:
+    """One method for the whole kind, with the kind's own name and icon."""
+    return Offer(assessment.kind, assessment, assessment.name, icon(assessment.terms.icon), None, quote, options)
 
 
-def unnamed(line: KindAssessment, refusal: Refusal) -> Offer:
-    """The kind as a whole stands for ways that cannot be named. What refuses the kind refuses them all, whatever they are."""
-    return named(line, Quote(line.refusal or refusal))
+def refused_kind(assessment: KindAssessment, refusal: Refusal) -> Offer:
+    """One refused method for those that cannot be listed.
+
+    A refusal of the kind itself comes first.
+    """
+    return whole_kind(assessment, Quote(assessment.refusal or refusal))

@@ -1,4 +1,4 @@
-"""A bound card as a way to pay: what it is called, what speaks against it, and which channels take it."""
+"""Bound cards as payment methods: title, refusal and the channels that accept each card."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.domain import presentation
 from cashier.domain.facts import Card, CardStatus, Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.offer import Offer, over
+from cashier.domain.offer import Offer, best_quote_over
 from cashier.domain.pay_method import Instrument, ReasonCode, Remedy, RemedyType
+from cashier.domain.presentation import card_title, icon
 from cashier.domain.refusal import Refusal
 from cashier.domain.storefront_channel import StorefrontChannel
 
@@ -22,53 +22,63 @@ _card_id = attrgetter("card_id")
 
 
 class BoundCard(Struct, frozen=True, gc=False):
-    """A card with what is needed of it more than once. `roads`: those of its bank that take its brand and type."""
+    """A card in one consultation. `channels`: those of its bank that accept its brand and type."""
 
     card: Card
     title: str
     refusal: Refusal | None
-    roads: list[StorefrontChannel]
+    channels: list[StorefrontChannel]
 
 
-def bound(line: KindAssessment, cards: tuple[Card, ...]) -> list[BoundCard]:
-    """By id, so that nothing below depends on the order in which the card centre has them. `line` is that of QUICK_PAY."""
-    case = line.case
+def bound_cards(assessment: KindAssessment, cards: tuple[Card, ...]) -> list[BoundCard]:
+    """Sorted by id, so that no result depends on the card centre's order.
+
+    `assessment`: of QUICK_PAY.
+    """
+    case = assessment.case
     types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
     return [
         BoundCard(
             card,
-            presentation.card_title(line.title, card.bank_name, types[card.type], card.last4),
-            refusal(card, month),
-            _roads(line, card),
+            card_title(assessment.title, card.bank_name, types[card.type], card.last4),
+            card_refusal(card, month),
+            _accepting_channels(assessment, card),
         )
         for card in sorted(cards, key=_card_id)
     ]
 
 
-def offer(line: KindAssessment, held: BoundCard) -> Offer:
-    card = held.card
+def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
+    card = bound.card
     instrument = Instrument(card.card_id, card.bank, card.bank_name, card.last4, card.type, card.brand)
-    quote = over(line, held.roads, card.bank, line.refusal or held.refusal, card.card_id)
+    quote = best_quote_over(assessment, bound.channels, card.bank, assessment.refusal or bound.refusal, card.card_id)
     return Offer(
-        f"QUICK_PAY:{card.card_id}", line, held.title, presentation.icon(line.terms.icon, card.bank), instrument, quote
+        f"QUICK_PAY:{card.card_id}",
+        assessment,
+        bound.title,
+        icon(assessment.terms.icon, card.bank),
+        instrument,
+        quote,
     )
 
 
-def _roads(line: KindAssessment, card: Card) -> list[StorefrontChannel]:
-    bank = line.carriers.get(card.bank)
+def _accepting_channels(assessment: KindAssessment, card: Card) -> list[StorefrontChannel]:
+    bank = assessment.providers.get(card.bank)
     if bank is None:
         return []
-    return [road for road in bank.roads if _takes(road.channel, card)] if bank.choosy else bank.roads
+    if not bank.has_card_filters:
+        return bank.channels
+    return [channel for channel in bank.channels if _accepts(channel.channel, card)]
 
 
-def _takes(channel: Channel, card: Card) -> bool:
+def _accepts(channel: Channel, card: Card) -> bool:
     return (channel.brands is None or card.brand in channel.brands) and (
         channel.card_types is None or card.type in channel.card_types
     )
 
 
-def refusal(card: Card, month: str) -> Refusal | None:
-    """`month` as in `expiry`: a card is good to the end of its last one, by the clock of UTC."""
+def card_refusal(card: Card, month: str) -> Refusal | None:
+    """`month`: the current one in UTC, `2031-05`. A card is valid to the end of its last month."""
     if card.status is not _ACTIVE:
         return CARD_UNBOUND if card.status is _UNBOUND else CARD_FROZEN
     return CARD_EXPIRED if card.expiry < month else None

@@ -1,7 +1,4 @@
-"""Case: one consultation's matter, as the rules see it. What all kinds of pay method share is computed once.
-
-It lives as long as one assembly. Everything here follows from the question, the facts and the catalog; nothing is remembered longer.
-"""
+"""Consultation case: the input of one assembly, and what all kinds share."""
 
 from __future__ import annotations
 
@@ -12,22 +9,23 @@ from cashier.domain.facts import Facts, Quota
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
-from cashier.domain.promotion import OrderPromotions, Discounts
-from cashier.domain.refusal import silence
+from cashier.domain.promotion import Discounts, OrderPromotions
+from cashier.domain.refusal import silence_refusal
 from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing
 
 
 class ConsultationCase:
-    """The question, the facts, and what follows from them for every kind.
+    """The input of one assembly, and what follows from it for every kind.
 
-    While the gateway or the quotas are silent there are no `channels` or `quotas`; `channel_gap` and `quota_gap` say what that silence
-    means for each way that they could refuse.
+    Lives as long as that assembly. `channels` is None and `quotas` is empty while their source is
+    silent. `channel_gap` and `quota_gap` are then the refusals, undetermined ones, of every method
+    that this source could refuse.
     """
 
     __slots__ = (
-        "amount", "catalog", "channel_gap", "channels", "coupons", "currency", "facts", "locale", "now", "quota_gap",
-        "quotas", "request", "storefront", "wording", "zero",
+        "amount", "catalog", "channel_gap", "channels", "currency", "facts", "locale", "now", "promotions",
+        "quota_gap", "quotas", "request", "storefront", "wording", "zero",
     )  # fmt: skip
 
     def __init__(self, request: ConsultRequest, facts: Facts, catalog: Catalog, now: datetime) -> None:
@@ -45,12 +43,15 @@ class ConsultationCase:
         self.storefront = storefront(
             self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
         )
-        self.channel_gap = silence(channels) if isinstance(channels, Missing) else None
+        self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
-        self.quota_gap = silence(quotas) if isinstance(quotas, Missing) else None
-        self.coupons = OrderPromotions(() if isinstance(marketing, Missing) else marketing.promotions, facts.order, now)
+        self.quota_gap = silence_refusal(quotas) if isinstance(quotas, Missing) else None
+        self.promotions = OrderPromotions(
+            () if isinstance(marketing, Missing) else marketing.promotions, facts.order, now
+        )
 
-    def priced(self, discounts: Discounts, fee: int) -> Amounts:
+    def price(self, discounts: Discounts, fee: int) -> Amounts:
+        """`fee` in minor units."""
         payable = self.amount.value - discounts.total + fee
         return Amounts(
             self.amount,

@@ -1,6 +1,7 @@
-"""Catalog: what we offer and on which terms, and the words for it. The shapes of `methods.toml` and `texts.toml`.
+"""Catalog: the kinds on offer, their terms and their texts.
 
-Loaded and checked once at start. Every kind has its terms and every locale all its words: a missing text is found then, not by a payer.
+The shapes of `methods.toml` and `texts.toml`. Loaded and checked once at start: every kind has its
+terms, every locale all its texts.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ Text = Annotated[str, Meta(min_length=1)]
 
 
 class Terms(Struct, frozen=True, forbid_unknown_fields=True):
-    """One kind of pay method, as the house offers it.
+    """The terms of one kind of payment method.
 
-    `name` is the kind's own name by locale; `title` is how one of it is called, with `{bank_name} {type} {last4} {provider_name}
-    {account}` where it has them. What is not narrowed (`products`, `terminals`, …) is open to all. `fee_bps` is what the payer
-    pays where the channel does not say. `kinds` without a rank of their own come in the order of `position`.
+    `name`: of the kind, by locale. `title`: template for one method of it, with any of `{bank_name}
+    {type} {last4} {provider_name} {account}`. A filter that is None (`products`, `terminals`, …)
+    allows all. `fee_bps`: the payer's fee where the channel names none. `position`: breaks ties in
+    the ranking.
     """
 
     position: int
@@ -44,10 +46,10 @@ class Terms(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Wording(Struct, frozen=True, forbid_unknown_fields=True):
-    """All words of one locale that do not belong to a kind.
+    """The texts of one locale that do not belong to a kind.
 
-    `reasons` may speak of `{amount}`, `{until}` and `{source}`; `combined` is the title of a balance that a card completes; `payments` are
-    told as they are.
+    `reasons` may contain `{amount}`, `{until}` and `{source}`. `combined`: the title of a split
+    payment, with `{account}` and `{card}`. `payments` have no placeholders.
     """
 
     reasons: dict[ReasonCode, Text]
@@ -68,18 +70,21 @@ class Catalog(Struct, frozen=True):
     default_locale: str
 
     def locale(self, wanted: str | None) -> str:
-        """The locale that serves `wanted` best: the same, then the same language, then the default."""
+        """The best match: the same locale, then the same language, then the default."""
         if wanted is None or wanted in self.texts:
             return wanted or self.default_locale
         tag = _tag(wanted)
-        for near in (tag, tag[:1]):
+        for prefix in (tag, tag[:1]):
             for known in self.texts:
-                if _tag(known)[: len(near)] == near:
+                if _tag(known)[: len(prefix)] == prefix:
                     return known
         return self.default_locale
 
     def faults(self) -> list[str]:
-        """What is missing or cannot be rendered, one sentence each. Empty when all is well."""
+        """One sentence per text or table that is missing or cannot be rendered.
+
+        Empty if there is none.
+        """
         found = [f"methods: {kind} has no table" for kind in Kind if kind not in self.methods]
         if self.default_locale not in self.texts:
             found.append(f"texts: there is no [{self.default_locale}], which is the default locale")
@@ -99,7 +104,8 @@ class Catalog(Struct, frozen=True):
             found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
         if Kind.BALANCE in self.methods and self.methods[Kind.BALANCE].fee_bps:
             found.append(
-                "methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has none"
+                "methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has no"
+                " channel"
             )
         for kind, terms in self.methods.items():
             found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
@@ -108,7 +114,7 @@ class Catalog(Struct, frozen=True):
 
 
 def _tag(locale: str) -> list[str]:
-    """Its parts; case and the sort of dash mean nothing (BCP 47)."""
+    """The subtags. Case and kind of dash are not significant (BCP 47)."""
     return locale.replace("_", "-").lower().split("-")
 
 

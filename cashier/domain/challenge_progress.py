@@ -1,7 +1,8 @@
-"""A challenge under way: how many answers and challenges a payment has, and until when. Pure; times in seconds since 1970 are handed in.
+"""Progress of a challenge: the answers and challenges that a payment has left, and until when.
 
-This is carried by the payer's token, so it bounds one line of tokens. Who presents an older token starts from what that one says, and
-nothing here can know. The risk service counts too, over all of them, and its count is the truth: what it says can only lower ours.
+Times are seconds since 1970. The state travels in the payment token, so it bounds one chain of
+tokens; a caller with an older token starts from the older state. The risk service counts over all
+of them. Its count is authoritative: it can lower ours, never raise it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,17 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
-# As many as GOV.UK Pay allows of 3-D Secure; a payment that needs a fourth is not going to be proven.
+# Per payment, as in GOV.UK Pay for 3-D Secure.
 MAX_CHALLENGES = 3
-# Of one challenge. The risk service usually allows fewer.
+# Per challenge. The risk service usually allows fewer.
 MAX_ANSWERS = 5
-# From its start, whatever the risk service allows: a code that is longer on its way is not the payer's any more.
+# Per challenge, from its start, even if the risk service allows more: an older code may be in other
+# hands.
 MAX_LIFETIME_S = 600
 
 
 class RiskChallengeTerms(Struct, frozen=True):
-    """A challenge as the risk service tells it. `expires_at` in seconds since 1970."""
+    """A challenge as the risk service reports it. `expires_at`: in seconds since 1970."""
 
     challenge_id: str
     type: str
@@ -30,7 +32,10 @@ class RiskChallengeTerms(Struct, frozen=True):
 
 
 class ChallengeProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`attempts` answers were given, of `of`. `number`: the how many-th challenge of this payment it is."""
+    """The challenge as the token carries it: `attempts` answers of `of` are used.
+
+    `number`: 1 for the payment's first.
+    """
 
     challenge_id: str
     type: str
@@ -49,45 +54,49 @@ class ChallengeProgress(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ChallengeState(StrEnum):
-    """Whether an answer may still be given. What is over is over for this challenge, never for the payment's fate."""
+    """Whether another answer is allowed. The end of a challenge does not decide the payment."""
 
     OPEN = "OPEN"
     EXPIRED = "EXPIRED"
     SPENT = "SPENT"
 
 
-def challenge_state(challenged: ChallengeProgress, now_s: float) -> ChallengeState:
-    if challenged.expires_at <= now_s:
+def challenge_state(progress: ChallengeProgress, now_s: float) -> ChallengeState:
+    if progress.expires_at <= now_s:
         return ChallengeState.EXPIRED
-    return ChallengeState.OPEN if challenged.attempts_left else ChallengeState.SPENT
+    return ChallengeState.OPEN if progress.attempts_left else ChallengeState.SPENT
 
 
-def carried(
-    asked: RiskChallengeTerms, decision_id: str, now_s: int, before: ChallengeProgress | None = None
+def next_challenge(
+    requested: RiskChallengeTerms, decision_id: str, now_s: int, previous: ChallengeProgress | None = None
 ) -> ChallengeProgress | None:
-    """The challenge that the risk service asks for now, after the one `before`; None where there were enough.
+    """The challenge that the risk service requests now; None beyond `MAX_CHALLENGES`.
 
-    The same one again keeps its start, its end and its count, whatever is said of it now beyond less.
+    The same challenge again keeps start and count. Its end and its attempts can only shrink.
     """
-    if before is not None and before.challenge_id == asked.challenge_id:
-        of = min(before.of, before.attempts + asked.attempts_left)
-        return replace(before, expires_at=min(before.expires_at, asked.expires_at), of=of, decision_id=decision_id)
-    number = 1 if before is None else before.number + 1
+    if previous is not None and previous.challenge_id == requested.challenge_id:
+        of = min(previous.of, previous.attempts + requested.attempts_left)
+        expires_at = min(previous.expires_at, requested.expires_at)
+        return replace(previous, expires_at=expires_at, of=of, decision_id=decision_id)
+    number = 1 if previous is None else previous.number + 1
     if number > MAX_CHALLENGES:
         return None
     return ChallengeProgress(
-        challenge_id=asked.challenge_id,
-        type=asked.type,
-        render_value=asked.render_value,
+        challenge_id=requested.challenge_id,
+        type=requested.type,
+        render_value=requested.render_value,
         decision_id=decision_id,
         started_at=now_s,
-        expires_at=min(asked.expires_at, now_s + MAX_LIFETIME_S),
-        of=min(asked.attempts_left, MAX_ANSWERS),
+        expires_at=min(requested.expires_at, now_s + MAX_LIFETIME_S),
+        of=min(requested.attempts_left, MAX_ANSWERS),
         number=number,
     )
 
 
-def answered(before: ChallengeProgress, attempts_left: int) -> ChallengeProgress:
-    """After an answer that did not pass, of which the risk service said how many are left. Neither start nor end moves."""
-    attempts = before.attempts + 1
-    return replace(before, attempts=attempts, of=min(before.of, attempts + attempts_left))
+def after_wrong_answer(progress: ChallengeProgress, attempts_left: int) -> ChallengeProgress:
+    """Count a wrong answer.
+
+    `attempts_left`: as the risk service reports it. Start and end do not move.
+    """
+    attempts = progress.attempts + 1
+    return replace(progress, attempts=attempts, of=min(progress.of, attempts + attempts_left))

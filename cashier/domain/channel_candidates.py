@@ -1,7 +1,8 @@
-"""Candidates: the channels that could carry a chosen way to pay, at the price that was named. Which of them does is in `routing`.
+"""Candidate channels: all channels that could carry a chosen payment method at its price.
 
-Each road is quoted by the rules of assembly, one by one, where assembly keeps only the best. A channel that would cost the payer anything
-else, or split the payment otherwise, is not a candidate: the payer has agreed to one price.
+Assembly keeps the best quote; here each channel is quoted by the same rules. A channel with another
+price or another split is no candidate, because the payer has agreed to one price. `routing` chooses
+among the candidates.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from cashier.domain import assembly
-from cashier.domain.card_offers import BoundCard, bound
+from cashier.domain.card_offers import BoundCard, bound_cards
 from cashier.domain.case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import NO_CHANNEL, quote
 from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
-from cashier.domain.refusal import Refusal, silence
+from cashier.domain.refusal import Refusal, silence_refusal
 from cashier.domain.routing_rules import RoutedPayment
 from cashier.domain.split_payment import SplitCandidate
 from cashier.domain.storefront_channel import StorefrontChannel
@@ -29,8 +30,12 @@ _KINDS = frozenset(Kind)
 
 
 class ChosenMethod(Struct, frozen=True):
-    """What the payer chose. `option_id`: a bank, a chain, or the card that completes a balance. `card`: of an external card what the
-    vault or the caller knows (`bank`, `brand`, `type`). `provider`: of a scanned code, whose it is. What is None narrows nothing."""
+    """The payer's choice. A field that is None narrows nothing.
+
+    `option_id`: a bank, a chain, or the card that completes a balance. `card`: of an external card,
+    what the vault or the caller knows (`bank`, `brand`, `type`). `provider`: the issuer of a
+    scanned code.
+    """
 
     method_id: str
     option_id: str | None = None
@@ -39,16 +44,22 @@ class ChosenMethod(Struct, frozen=True):
 
 
 class Candidates(Struct, frozen=True):
-    """`quote` is the price that all `channels` share, or why there is none: then there are no channels. None are needed, and there are
-    none, where nothing is to pay. `passage`: what is to be carried, for `routing.route`; None where there is nothing to route."""
+    """`quote`: the price that all `channels` share, or the refusal; then there are no channels.
+
+    `channels` is also empty if nothing is to pay or no channel is needed (a balance alone).
+    `routed_payment`: the input of `routing.route`; None if there is nothing to route.
+    """
 
     quote: Quote
     channels: tuple[Channel, ...] = ()
-    passage: RoutedPayment | None = None
+    routed_payment: RoutedPayment | None = None
 
 
-class _Way(Struct, frozen=True):
-    """The quotes of one chosen way, a road each, and what routing may ask of it. `refusal`: what refuses it whatever the channels say."""
+class _ChosenQuotes(Struct, frozen=True):
+    """The quotes of the chosen method, one per channel, and what routing rules may test.
+
+    `refusal`: overrides the quotes.
+    """
 
     kind: Kind
     quotes: list[Quote]
@@ -58,33 +69,40 @@ class _Way(Struct, frozen=True):
 
 
 def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
-    """By channel id. A way without a channel, a balance alone, has none; one that this case does not have is refused."""
-    way = _way(case, choice)
-    if way is None or not way.quotes:
-        return Candidates(Quote((way and way.refusal) or _absence(case, choice.method_id)))
-    best = best_quote(way.quotes)
-    if way.refusal is not None:
-        return Candidates(Quote(way.refusal, best.amounts, best.limits, best.channel))
+    """The candidates, sorted by channel id. A method that the case does not have is refused."""
+    chosen = _chosen_quotes(case, choice)
+    if chosen is None or not chosen.quotes:
+        return Candidates(Quote((chosen and chosen.refusal) or _absence(case, choice.method_id)))
+    best = best_quote(chosen.quotes)
+    if chosen.refusal is not None:
+        return Candidates(Quote(chosen.refusal, best.amounts, best.limits, best.channel))
     if best.refusal is not None or best.amounts is None or not best.amounts.payable.value:
         return Candidates(best)
-    same = [
-        found
-        for found in way.quotes
-        if found.refusal is None and (found.amounts, found.legs) == (best.amounts, best.legs)
+    equal = [
+        quote
+        for quote in chosen.quotes
+        if quote.refusal is None and (quote.amounts, quote.legs) == (best.amounts, best.legs)
     ]
-    channels = [found.channel for found in same if found.channel is not None]
+    channels = [quote.channel for quote in equal if quote.channel is not None]
     carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
-    order, view = case.facts.order, case.storefront
-    passage = RoutedPayment(
-        way.kind, carried, order.country, view.terminal, view.product, order.merchant_id, way.bank, way.brand
+    order, storefront = case.facts.order, case.storefront
+    routed_payment = RoutedPayment(
+        chosen.kind,
+        carried,
+        order.country,
+        storefront.terminal,
+        storefront.product,
+        order.merchant_id,
+        chosen.bank,
+        chosen.brand,
     )
     return Candidates(
-        best, tuple(sorted(channels, key=lambda channel: channel.channel_id)), passage if channels else None
+        best, tuple(sorted(channels, key=lambda channel: channel.channel_id)), routed_payment if channels else None
     )
 
 
-def _way(case: ConsultationCase, choice: ChosenMethod) -> _Way | None:
-    """None for one that this case does not have."""
+def _chosen_quotes(case: ConsultationCase, choice: ChosenMethod) -> _ChosenQuotes | None:
+    """None for a method that the case does not have."""
     name, _, instrument_id = choice.method_id.partition(":")
     if name not in _KINDS:
         return None
@@ -103,7 +121,7 @@ def _way(case: ConsultationCase, choice: ChosenMethod) -> _Way | None:
 
 
 def _absence(case: ConsultationCase, method_id: str) -> Refusal:
-    """Why a way is not there: somebody who would know of it is silent, or nobody carries it."""
+    """Why a method is absent: a source that would list it is silent, or no channel carries it."""
     balance = (case.facts.balance,) if method_id.startswith(Kind.BALANCE) else ()
     card = (
         (case.facts.card,)
@@ -111,72 +129,78 @@ def _absence(case: ConsultationCase, method_id: str) -> Refusal:
         else ()
     )
     silent = next((fact for fact in (*balance, *card) if isinstance(fact, Missing)), None)
-    return case.channel_gap or NO_CHANNEL if silent is None else silence(silent)
+    return case.channel_gap or NO_CHANNEL if silent is None else silence_refusal(silent)
 
 
-def _quick_pay(case: ConsultationCase, card_id: str) -> _Way | None:
-    line = KindAssessment(case, Kind.QUICK_PAY)
-    held = next((one for one in _held(line) if one.card.card_id == card_id), None)
-    if held is None:
+def _quick_pay(case: ConsultationCase, card_id: str) -> _ChosenQuotes | None:
+    assessment = KindAssessment(case, Kind.QUICK_PAY)
+    bound = next((bound for bound in _bound_cards(assessment) if bound.card.card_id == card_id), None)
+    if bound is None:
         return None
-    return _Way(
-        line.kind,
-        _quotes(line, held.roads, held.card.bank, card_id),
-        line.refusal or held.refusal,
-        held.card.bank,
-        held.card.brand,
+    return _ChosenQuotes(
+        assessment.kind,
+        _quotes(assessment, bound.channels, bound.card.bank, card_id),
+        assessment.refusal or bound.refusal,
+        bound.card.bank,
+        bound.card.brand,
     )
 
 
-def _agreement(case: ConsultationCase, method_id: str) -> _Way | None:
-    """An agreement names its channel: there is one candidate at most."""
-    offers = assembly.agreements(KindAssessment(case, Kind.AGREEMENT))
+def _agreement(case: ConsultationCase, method_id: str) -> _ChosenQuotes | None:
+    """At most one candidate: an agreement names its channel."""
+    offers = assembly.agreement_offers(KindAssessment(case, Kind.AGREEMENT))
     found = next((offer.quote for offer in offers if offer.method_id == method_id), None)
     if found is None:
         return None
-    return _Way(Kind.AGREEMENT, [found], None, None if found.channel is None else found.channel.provider)
+    return _ChosenQuotes(Kind.AGREEMENT, [found], None, None if found.channel is None else found.channel.provider)
 
 
-def _balance(case: ConsultationCase, choice: ChosenMethod, instrument_id: str) -> _Way | None:
-    """Alone it needs no channel. With a card: the one that was chosen, or the one that its offer names."""
-    alone, line = KindAssessment(case, Kind.BALANCE), KindAssessment(case, Kind.QUICK_PAY)
-    cards = _held(line)
-    offer = next(
-        (found for found in assembly.balances(alone, line, cards) if found.method_id == choice.method_id), None
-    )
+def _balance(case: ConsultationCase, choice: ChosenMethod, instrument_id: str) -> _ChosenQuotes | None:
+    """Alone it needs no channel.
+
+    Completed by a card: the chosen one, or else the one that the offer names.
+    """
+    balance, quick_pay = KindAssessment(case, Kind.BALANCE), KindAssessment(case, Kind.QUICK_PAY)
+    cards = _bound_cards(quick_pay)
+    offers = assembly.balance_offers(balance, quick_pay, cards)
+    offer = next((offer for offer in offers if offer.method_id == choice.method_id), None)
     if offer is None:
         return None
-    # Where promotions leave nothing to pay, there is no card to be named either.
+    # Where promotions leave nothing to pay, the offer names no card.
     if not choice.method_id.endswith(_COMPLETED) or (choice.option_id is None and not offer.quote.legs):
-        return _Way(Kind.BALANCE, [offer.quote])
+        return _ChosenQuotes(Kind.BALANCE, [offer.quote])
     card_id = choice.option_id or next((leg.id for leg in offer.quote.legs if leg.type is LegType.CHANNEL), None)
     account = _account(case, instrument_id.removesuffix(_COMPLETED))
-    held = next((one for one in cards if one.card.card_id == card_id and one.refusal is None), None)
-    if held is None or account is None:
+    bound = next((bound for bound in cards if bound.card.card_id == card_id and bound.refusal is None), None)
+    if bound is None or account is None:
         return None
-    completion = SplitCandidate(line, account)
-    single = [BoundCard(held.card, held.title, None, [road]) for road in held.roads]
-    quotes = [completion.with_legs(one, completion.over(one)) for one in single]
-    return _Way(line.kind, quotes, None, held.card.bank, held.card.brand)
+    split = SplitCandidate(quick_pay, account)
+    over_one_channel = [BoundCard(bound.card, bound.title, None, [channel]) for channel in bound.channels]
+    quotes = [split.with_legs(single, split.quote(single)) for single in over_one_channel]
+    return _ChosenQuotes(quick_pay.kind, quotes, None, bound.card.bank, bound.card.brand)
 
 
-def _by_provider(line: KindAssessment, provider: str | None) -> _Way | None:
-    carrier = None if provider is None else line.carriers.get(provider)
-    return None if carrier is None else _Way(line.kind, _quotes(line, carrier.roads, provider), line.refusal, provider)
+def _by_provider(assessment: KindAssessment, provider_id: str | None) -> _ChosenQuotes | None:
+    provider = None if provider_id is None else assessment.providers.get(provider_id)
+    if provider is None:
+        return None
+    quotes = _quotes(assessment, provider.channels, provider_id)
+    return _ChosenQuotes(assessment.kind, quotes, assessment.refusal, provider_id)
 
 
-def _by_kind(line: KindAssessment, choice: ChosenMethod) -> _Way:
+def _by_kind(assessment: KindAssessment, choice: ChosenMethod) -> _ChosenQuotes:
     card = choice.card or Instrument("")
-    roads = [
-        road
-        for carrier in line.carriers.values()
-        for road in carrier.roads
-        if _takes(road.channel, choice.provider, card)
+    channels = [
+        channel
+        for provider in assessment.providers.values()
+        for channel in provider.channels
+        if _accepts(channel.channel, choice.provider, card)
     ]
-    return _Way(line.kind, _quotes(line, roads, None), line.refusal, card.bank or choice.provider, card.brand)
+    bank = card.bank or choice.provider
+    return _ChosenQuotes(assessment.kind, _quotes(assessment, channels, None), assessment.refusal, bank, card.brand)
 
 
-def _takes(channel: Channel, provider: str | None, card: Instrument) -> bool:
+def _accepts(channel: Channel, provider: str | None, card: Instrument) -> bool:
     if provider is not None and channel.provider != provider:
         return False
     brand_fits = channel.brands is None or card.brand is None or card.brand in channel.brands
@@ -184,17 +208,17 @@ def _takes(channel: Channel, provider: str | None, card: Instrument) -> bool:
 
 
 def _quotes(
-    line: KindAssessment, roads: Iterable[StorefrontChannel], bank: str | None, card_id: str | None = None
+    assessment: KindAssessment, channels: Iterable[StorefrontChannel], bank: str | None, card_id: str | None = None
 ) -> list[Quote]:
-    return [quote(line, road, bank, card_id, None) for road in roads]
+    return [quote(assessment, channel, bank, card_id, None) for channel in channels]
 
 
-def _held(line: KindAssessment) -> list[BoundCard]:
-    cards = line.case.facts.card
-    return [] if isinstance(cards, Missing) else bound(line, cards.cards)
+def _bound_cards(assessment: KindAssessment) -> list[BoundCard]:
+    held = assessment.case.facts.card
+    return [] if isinstance(held, Missing) else bound_cards(assessment, held.cards)
 
 
 def _account(case: ConsultationCase, account_id: str) -> Account | None:
-    accounts = case.facts.balance
-    held = () if isinstance(accounts, Missing) else accounts.accounts
-    return next((account for account in held if account.account_id == account_id), None)
+    balances = case.facts.balance
+    accounts = () if isinstance(balances, Missing) else balances.accounts
+    return next((account for account in accounts if account.account_id == account_id), None)

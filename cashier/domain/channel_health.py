@@ -1,7 +1,8 @@
-"""Track record: what a channel has done lately, and whether it is sick. Pure: an outcome and the time in, a new record out.
+"""Live health of a channel: success rate, sickness, probes and recovery.
 
-Here is what is learned of one channel; which channel to take is in `routing`, whose fault a failure was in `blame`. Weights are integers,
-a payment being a million of them, so that the same outcomes give the same record on every machine.
+Pure: an outcome and the time in, a new record out. `failure_attribution` decides which failures
+count, `routing` chooses the channel. Weights are integers, a payment being a million, so that the
+same outcomes give the same record on every machine.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from msgspec import Meta, Struct, structs
 from cashier.domain.facts import Bps
 from cashier.domain.money import BPS
 
-_PAYMENT = 1_000_000
-_PARTS = 1_000_000_000
-# Each fall doubles how long a recovery takes, up to 32 times: a channel that cannot stand its full load is not thrown at it all day.
-_MOST_FALLS = 6
-# A probe that is sent because one is due takes no more than every tenth payment, however few there are.
-_LEAST_PASSED = 10
-_SPACING_S = 1
+_PAYMENT_WEIGHT = 1_000_000
+_DECAY_SCALE = 1_000_000_000
+# Each sickness doubles the recovery time, up to 32 times: a channel that cannot stand its full load
+# does not get it again and again all day.
+_MAX_SICK_COUNT = 6
+# A probe that is due by time takes at most every tenth payment, however few there are.
+_MIN_SKIPPED_PER_PROBE = 10
+_MIN_PROBE_INTERVAL_S = 1
 
 
 class ChannelOutcome(Enum):
-    """What a payment said of its channel. `UNSURE`: it failed, and nobody can say whose fault it was."""
+    """What a payment shows about its channel.
+
+    `UNSURE`: it failed for a cause that cannot be attributed.
+    """
 
     WORKED = "WORKED"
     FAILED = "FAILED"
@@ -33,8 +38,11 @@ class ChannelOutcome(Enum):
 
 
 class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[learning]`. An outcome counts half after `half_life_s`. `memory_payments`: no more than so many count at all. `prior_payments`:
-    what the channel gateway's own figure is worth beside them."""
+    """`[learning]`.
+
+    `half_life_s`: the age at which an outcome counts half. `memory_payments`: the most that count.
+    `prior_payments`: the weight of the channel gateway's own figure, in payments.
+    """
 
     half_life_s: Annotated[int, Meta(ge=10, le=86_400)] = 600
     memory_payments: Annotated[int, Meta(ge=20, le=10_000)] = 400
@@ -42,11 +50,14 @@ class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SicknessSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sick]`. A channel is sick after `failures_in_a_row`, or when of `least_payments` or more surely fewer than `below_bps` succeeded.
+    """`[sick]`. When a channel is sick, and how it gets its traffic back.
 
-    It then gets one payment in `probe_one_in`, and one every `probe_every_s` if that is more. After `well_after` probes that worked in a
-    row (as many again for each further fall) it gets `first_share_bps` of what it would, twice that after `step_s`, and so on. With each
-    further fall the steps are twice as long, until it has stood its full share for `forgiven_after_s`.
+    A channel is sick after `failures_in_a_row`, or if of at least `least_payments` significantly
+    fewer than `below_bps` succeeded. It then gets one payment in `probe_one_in`, and one every
+    `probe_every_s` if that is more. After `well_after` successful probes in a row (times the number
+    of its sicknesses) it gets `first_share_bps` of its normal share, and twice as much after each
+    `step_s`. Each further sickness doubles the steps, until it has held its full share for
+    `forgiven_after_s`.
     """
 
     failures_in_a_row: Annotated[int, Meta(ge=2, le=100)] = 6
@@ -61,130 +72,167 @@ class SicknessSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SuccessRate(Struct, frozen=True, gc=False):
-    """A live success rate, and how far off it may be by chance alone (one standard deviation)."""
+    """A live success rate and its standard deviation."""
 
     bps: int
     noise_bps: int
 
 
 class ChannelRecord(Struct, frozen=True, gc=False):
-    """`good` and `bad` are weights as of `aged_s`. `failing`: failures in a row, in halves. `falls`: how often it fell sick and was not
-    forgiven. `since_s`: when it last fell sick or was well again. `wins`: probes in a row that worked. `passed`: payments that went
-    elsewhere since the last probe, which was at `probed_s`. All times are whole seconds of one clock that only goes forward."""
+    """What is known about one channel. Times are whole seconds of one monotonic clock.
+
+    `good`, `bad`: weights of successes and failures as of `decayed_at_s`. `failure_streak_halves`:
+    failures in a row, in halves. `sick_count`: sicknesses not yet forgiven. `state_since_s`: the
+    last time it became sick or recovered. `success_streak`: successful payments in a row, probes
+    while sick. `skipped`: payments routed elsewhere since the last probe, at `probed_at_s`.
+    """
 
     good: int = 0
     bad: int = 0
-    aged_s: int = 0
-    failing: int = 0
+    decayed_at_s: int = 0
+    failure_streak_halves: int = 0
     sick: bool = False
-    falls: int = 0
-    since_s: int = 0
-    wins: int = 0
-    passed: int = 0
-    probed_s: int = 0
+    sick_count: int = 0
+    state_since_s: int = 0
+    success_streak: int = 0
+    skipped: int = 0
+    probed_at_s: int = 0
 
 
 def success_rate(record: ChannelRecord, stated_bps: Bps, now_s: int, learning: LearningSettings) -> SuccessRate:
-    """The live rate. `stated_bps` is the gateway's figure, which is all there is at a cold start and again when nothing was heard long."""
-    good, bad = _aged(record, now_s, learning)
+    """The live rate.
+
+    `stated_bps`: the gateway's figure, which decides alone without recent outcomes.
+    """
+    good, bad = _decayed(record, now_s, learning)
     return _rate(good, bad, stated_bps, learning.prior_payments)
 
 
 def with_outcome(
     record: ChannelRecord,
     outcome: ChannelOutcome,
-    began_s: int,
+    started_s: int,
     now_s: int,
     learning: LearningSettings,
     sickness: SicknessSettings,
 ) -> ChannelRecord:
-    """The record after a payment ended that had begun at `began_s`. What began before the channel fell sick, or was well again, says
-    nothing of how it is now, and changes nothing."""
-    if began_s < record.since_s:
+    """The record after a payment that started at `started_s` ended.
+
+    Ignores a payment that started before the channel became sick or recovered: its outcome is about
+    the state before.
+    """
+    if started_s < record.state_since_s:
         return record
-    good, bad = _aged(record, now_s, learning)
-    failing, wins = record.failing, record.wins
+    good, bad = _decayed(record, now_s, learning)
+    failure_halves, successes = record.failure_streak_halves, record.success_streak
     if outcome is ChannelOutcome.WORKED:
-        good, failing, wins = good + _PAYMENT, 0, wins + 1
+        good, failure_halves, successes = good + _PAYMENT_WEIGHT, 0, successes + 1
     else:
-        weight = 2 if outcome is ChannelOutcome.FAILED else 1
-        bad, failing, wins = bad + weight * _PAYMENT // 2, failing + weight, 0
-    good, bad = _remembered(good, bad, learning)
-    told = structs.replace(record, good=good, bad=bad, aged_s=max(now_s, record.aged_s), failing=failing, wins=wins)
-    if told.sick:
-        return _well(told, now_s) if wins >= sickness.well_after * told.falls else told
-    return _fallen(told, now_s, sickness) if _is_sick(told, sickness) else told
+        halves = 2 if outcome is ChannelOutcome.FAILED else 1
+        bad, failure_halves, successes = bad + halves * _PAYMENT_WEIGHT // 2, failure_halves + halves, 0
+    good, bad = _capped(good, bad, learning)
+    updated = structs.replace(
+        record,
+        good=good,
+        bad=bad,
+        decayed_at_s=max(now_s, record.decayed_at_s),
+        failure_streak_halves=failure_halves,
+        success_streak=successes,
+    )
+    if updated.sick:
+        return _recovered(updated, now_s) if successes >= sickness.well_after * updated.sick_count else updated
+    return _sickened(updated, now_s, sickness) if _is_sick(updated, sickness) else updated
 
 
-def probe_due(record: ChannelRecord, die: int, now_s: int, sickness: SicknessSettings) -> bool:
-    """Whether a sick channel may have this payment. `die` is drawn from the payment: any integer. Never two within a second."""
-    since_s = now_s - record.probed_s
-    if since_s >= _SPACING_S and die % sickness.probe_one_in == 0:
+def probe_due(record: ChannelRecord, draw: int, now_s: int, sickness: SicknessSettings) -> bool:
+    """Whether a sick channel may get this payment, at most one per second.
+
+    `draw`: any integer drawn from the payment.
+    """
+    since_probe_s = now_s - record.probed_at_s
+    if since_probe_s >= _MIN_PROBE_INTERVAL_S and draw % sickness.probe_one_in == 0:
         return True
-    return since_s >= sickness.probe_every_s and record.passed >= _LEAST_PASSED
+    return since_probe_s >= sickness.probe_every_s and record.skipped >= _MIN_SKIPPED_PER_PROBE
 
 
-def probed(record: ChannelRecord, now_s: int) -> ChannelRecord:
-    return structs.replace(record, passed=0, probed_s=now_s)
+def with_probe(record: ChannelRecord, now_s: int) -> ChannelRecord:
+    return structs.replace(record, skipped=0, probed_at_s=now_s)
 
 
-def passed_over(record: ChannelRecord) -> ChannelRecord:
-    return structs.replace(record, passed=record.passed + 1)
+def with_skip(record: ChannelRecord) -> ChannelRecord:
+    return structs.replace(record, skipped=record.skipped + 1)
 
 
-def ceiling_bps(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> int:
-    """How much of the traffic that it would get a channel may have: none while it is sick, all of it if it never was, and in between."""
+def share_ceiling_bps(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> int:
+    """The cap on a channel's normal share: 0 while sick, then rising to `BPS`."""
     if record.sick:
         return 0
-    if not record.falls:
+    if not record.sick_count:
         return BPS
-    steps = max(0, now_s - record.since_s) // _step_s(record, sickness)
+    steps = max(0, now_s - record.state_since_s) // _step_s(record, sickness)
     return min(BPS, sickness.first_share_bps << min(steps, 16))
 
 
 def _step_s(record: ChannelRecord, sickness: SicknessSettings) -> int:
-    return sickness.step_s << (record.falls - 1)
+    return sickness.step_s << (record.sick_count - 1)
 
 
-def _aged(record: ChannelRecord, now_s: int, learning: LearningSettings) -> tuple[int, int]:
-    """The weights as of now. In whole seconds, so that many outcomes within one cannot round the ageing away."""
-    elapsed_s = now_s - record.aged_s
+def _decayed(record: ChannelRecord, now_s: int, learning: LearningSettings) -> tuple[int, int]:
+    """The weights as of now.
+
+    In whole seconds, so that many outcomes within one cannot round the decay away.
+    """
+    elapsed_s = now_s - record.decayed_at_s
     if elapsed_s <= 0:
         return record.good, record.bad
-    kept = round(0.5 ** min(64.0, elapsed_s / learning.half_life_s) * _PARTS)
-    return record.good * kept // _PARTS, record.bad * kept // _PARTS
+    factor = round(0.5 ** min(64.0, elapsed_s / learning.half_life_s) * _DECAY_SCALE)
+    return record.good * factor // _DECAY_SCALE, record.bad * factor // _DECAY_SCALE
 
 
-def _remembered(good: int, bad: int, learning: LearningSettings) -> tuple[int, int]:
-    """No more than the memory holds: of much traffic the last few hundred say enough, and a change shows sooner."""
-    total, most = good + bad, learning.memory_payments * _PAYMENT
-    return (good, bad) if total <= most else (good * most // total, bad * most // total)
+def _capped(good: int, bad: int, learning: LearningSettings) -> tuple[int, int]:
+    """Scale down to the memory: a few hundred payments suffice, and a change shows sooner."""
+    total, cap = good + bad, learning.memory_payments * _PAYMENT_WEIGHT
+    return (good, bad) if total <= cap else (good * cap // total, bad * cap // total)
 
 
 def _rate(good: int, bad: int, stated_bps: int, prior_payments: int) -> SuccessRate:
-    prior = prior_payments * _PAYMENT
+    prior = prior_payments * _PAYMENT_WEIGHT
     total = good + bad + prior
     bps = (good * BPS + prior * stated_bps) // total
-    # Of what was seen; the gateway's figure is taken at its word, or a channel that nobody uses would be too uncertain to be better.
-    return SuccessRate(bps, isqrt(bps * (BPS - bps) * _PAYMENT * (good + bad) // total**2))
+    # The noise is of the observed payments only. With the prior in it, a channel without traffic
+    # would be too uncertain ever to be better.
+    return SuccessRate(bps, isqrt(bps * (BPS - bps) * _PAYMENT_WEIGHT * (good + bad) // total**2))
 
 
 def _is_sick(record: ChannelRecord, sickness: SicknessSettings) -> bool:
-    if record.failing >= 2 * sickness.failures_in_a_row:
+    if record.failure_streak_halves >= 2 * sickness.failures_in_a_row:
         return True
-    if record.good + record.bad < sickness.least_payments * _PAYMENT:
+    if record.good + record.bad < sickness.least_payments * _PAYMENT_WEIGHT:
         return False
     rate = _rate(record.good, record.bad, BPS // 2, 2)
     return rate.bps + rate.noise_bps < sickness.below_bps
 
 
-def _fallen(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> ChannelRecord:
-    full = (BPS // sickness.first_share_bps).bit_length() * _step_s(record, sickness) if record.falls else 0
-    forgiven = now_s - record.since_s >= full + sickness.forgiven_after_s
-    falls = 1 if forgiven else min(record.falls + 1, _MOST_FALLS)
-    return structs.replace(record, sick=True, falls=falls, since_s=now_s, wins=0, passed=0, probed_s=now_s)
+def _sickened(record: ChannelRecord, now_s: int, sickness: SicknessSettings) -> ChannelRecord:
+    recovery_s = (BPS // sickness.first_share_bps).bit_length() * _step_s(record, sickness) if record.sick_count else 0
+    forgiven = now_s - record.state_since_s >= recovery_s + sickness.forgiven_after_s
+    sick_count = 1 if forgiven else min(record.sick_count + 1, _MAX_SICK_COUNT)
+    return structs.replace(
+        record, sick=True, sick_count=sick_count, state_since_s=now_s, success_streak=0, skipped=0, probed_at_s=now_s
+    )
 
 
-def _well(record: ChannelRecord, now_s: int) -> ChannelRecord:
-    """Forgets what it did while it was sick: but for its own figure only the probes count that made it well."""
-    return structs.replace(record, sick=False, good=record.wins * _PAYMENT, bad=0, failing=0, wins=0, since_s=now_s)
+def _recovered(record: ChannelRecord, now_s: int) -> ChannelRecord:
+    """Drop the outcomes of the sickness.
+
+    Only the probes that ended it count, with the gateway's figure.
+    """
+    return structs.replace(
+        record,
+        sick=False,
+        good=record.success_streak * _PAYMENT_WEIGHT,
+        bad=0,
+        failure_streak_halves=0,
+        success_streak=0,
+        state_since_s=now_s,
+    )

@@ -1,6 +1,7 @@
-"""The submit and how the payment engine may answer for a payment, each a closed set. How it is asked is in `sources.engine`.
+"""Contract of the payment engine: the submission, and a closed set of outcomes per call.
 
-Above all what no answer means: what came of a submit and cannot be read is `OutcomeUnknown`. The payment may exist, and only looking it up tells.
+A submit without a readable answer is `OutcomeUnknown`: the payment may exist, and only a look-up
+can decide. `sources.engine` makes the calls.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from cashier.source_errors import SourceError, Unanswered
 
 
 class Submission(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of a submit. `alternatives`: channels to try where the leg's own is closed. `auth_code` is the payer's, and not shown."""
+    """The body of a submit. `alternatives`: channels to try if the leg's own is closed.
+
+    `auth_code` is the payer's secret, so the repr omits it.
+    """
 
     payment_id: str
     order_id: str
@@ -50,9 +54,9 @@ class EngineFailure(Struct, frozen=True):
 
 
 class EnginePayment(Struct, frozen=True, kw_only=True):
-    """A payment as the engine has it. ValueError for one that contradicts itself: such an answer tells nothing.
+    """A payment as the engine reports it. Raises ValueError if it contradicts itself.
 
-    `fingerprint` and `submitted_at`: as it was sent, and when, where the engine says so.
+    `fingerprint` and `submitted_at`: of the accepted submit, if reported.
     """
 
     payment_id: str
@@ -65,45 +69,51 @@ class EnginePayment(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.failure is not None and self.status is not EngineStatus.FAILED:
-            raise ValueError("a failure of what has not failed")
+            raise ValueError("a failure code without the status FAILED")
         if self.next_action is None and self.status is EngineStatus.ACTION_REQUIRED:
-            raise ValueError("an action is required and not named")
+            raise ValueError("ACTION_REQUIRED without an action")
 
 
 class EngineAnswered(Struct, frozen=True):
-    """The engine has the payment; `payment.status` says how it stands."""
+    """The engine has the payment, in `payment.status`."""
 
     payment: EnginePayment
 
 
 class OrderHasLiveAttempt(Struct, frozen=True):
-    """Another attempt on the order lives, and this one was not taken."""
+    """Refused: another attempt on the order is live."""
 
     payment_id: str
 
 
 class EngineKeyReused(Struct, frozen=True):
-    """The engine has a payment of this id with another fingerprint, and this one was not taken."""
+    """Refused: the engine has a payment with this id and another fingerprint."""
 
 
 class NotSent(Struct, frozen=True):
-    """The request certainly never left: there is no payment, and none will come of it."""
+    """The request certainly never left: no payment exists, and none will follow from it."""
 
     error: SourceError
 
 
 class OutcomeUnknown(Struct, frozen=True):
-    """The engine may have the payment, or may yet get it. Look it up; never send it under another id, never call it failed."""
+    """The engine may have the payment or may yet receive it.
+
+    Look it up. Never send it under another id, and never report it as failed.
+    """
 
     error: SourceError
 
 
 class NeverArrived(Struct, frozen=True):
-    """A look-up found no such payment. One that is still on its way may yet arrive."""
+    """A look-up found no such payment. A submit that is still on its way may yet arrive."""
 
 
 class Sealed(Struct, frozen=True):
-    """A reverse found no such payment: should it arrive later, the engine refuses it. Nothing was taken, and nothing will be."""
+    """A reversal found no such payment, and the engine refuses it from now on.
+
+    No money was or will be taken.
+    """
 
 
 SubmitOutcome: TypeAlias = EngineAnswered | OrderHasLiveAttempt | EngineKeyReused | NotSent | OutcomeUnknown

@@ -1,10 +1,11 @@
-"""What the upstreams say, as typed structs, and `Facts`: one field per source, each an answer or the `Missing` in its place.
+"""Upstream answers as typed structs, and `Facts`: per source an answer or a `Missing`.
 
-The structs are what the wire is decoded into: a field that is absent or of another type does not become a default, it garbles the
-answer. Fields that we do not use are not listed and cost nothing.
+Upstream JSON is decoded into these structs. A required field that is absent or has another type
+makes the answer invalid. Unused fields are not listed.
 
-Where an upstream lists or counts kinds, products or terminals they are texts here: it may know some that we do not, and what we do not know
-we cannot offer, so it is passed over like an unknown field. A state that we do not know garbles the answer: it may mean anything.
+Lists of kinds, products and terminals hold plain strings: an upstream may know values that we do
+not, and these are ignored like unknown fields. An unknown status makes the answer invalid, because
+its meaning is unknown.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class CardStatus(StrEnum):
 
 
 class Card(Struct, frozen=True):
-    """A bound card. `expiry` is the last month in which it is good, `2031-05`."""
+    """A bound card. `expiry`: the last month in which it is valid, `2031-05`."""
 
     card_id: str
     bank: str
@@ -87,7 +88,7 @@ class Card(Struct, frozen=True):
     status: CardStatus
 
 
-# What agreements and accounts call their good state. The contract leaves the others open: whatever is not this cannot be used.
+# The usable status of agreements and accounts. The contract leaves the other values open.
 ACTIVE = "ACTIVE"
 
 
@@ -100,9 +101,9 @@ class Agreement(Struct, frozen=True):
 
 
 class Cards(Struct, frozen=True):
-    """What the card centre holds for a user: bound cards and signed agreements.
+    """A user's bound cards and signed agreements.
 
-    Every card may be combined with every account, so how many there may be is bounded: more than anybody has, or something is wrong.
+    Bounded far above real numbers, because every card is combined with every account.
     """
 
     user_id: str
@@ -129,7 +130,7 @@ class Balances(Struct, frozen=True):
 
 
 class Promotion(Struct, frozen=True):
-    """A discount on offer. Of one `group` one may be used; one that is not `stackable` is used alone. No `kinds` means any kind."""
+    """A discount on offer; `promotion` has the rules. Empty `kinds`: any kind."""
 
     promotion_id: str
     type: str
@@ -164,7 +165,10 @@ class ChannelStatus(StrEnum):
 
 
 class Channel(Struct, frozen=True):
-    """A road that money can take. `min` and `max` bound what it carries; `cost_bps` and `fixed_cost` are ours, `fee_bps` the payer's."""
+    """A payment channel. `min` and `max` bound the amount that it carries, fee included.
+
+    `cost_bps` and `fixed_cost` are ours, `fee_bps` is the payer's.
+    """
 
     channel_id: str
     kind: str
@@ -186,15 +190,18 @@ class Channel(Struct, frozen=True):
 
 
 class Channels(Struct, frozen=True):
-    """The channel gateway's answer, prepared: by kind and provider, and by id. `views` is the memory of `view`, which bounds it."""
+    """The channel gateway's answer, indexed by kind and provider, and by id.
+
+    `storefronts`: cache of `storefront.storefront`, which also bounds it.
+    """
 
     by_kind: dict[str, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
-    views: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    storefronts: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     @staticmethod
     def prepared(channels: Iterable[Channel]) -> Channels:
-        """Index a list of channels. Their order does not matter: everything below is sorted by id."""
+        """Index channels in any order. All lists are sorted by id."""
         by_kind: dict[str, dict[str, list[Channel]]] = {}
         by_id: dict[str, Channel] = {}
         for channel in sorted(channels, key=_channel_id):
@@ -207,7 +214,7 @@ _channel_id = attrgetter("channel_id")
 
 
 class Scope(Struct, frozen=True):
-    """What a quota is about. What is not named is not narrowed."""
+    """The payments that a quota covers. A field that is None narrows nothing."""
 
     kind: str
     bank: str | None = None
@@ -228,7 +235,10 @@ class Quota(Struct, frozen=True):
 
 
 class Quotas(Struct, frozen=True):
-    """The quotas of one user in one currency, prepared: by the kind and the bank that their scope names, None being every bank."""
+    """The quotas of one user in one currency, indexed by kind and bank of their scope.
+
+    Bank None: every bank.
+    """
 
     by_kind: dict[str, dict[str | None, list[Quota]]]
 
@@ -241,7 +251,10 @@ class Quotas(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """All that is known for one consultation. Order, merchant and member are required: without them there is no consultation."""
+    """The facts of one consultation.
+
+    Order, merchant and member are required: without them there is none.
+    """
 
     order: Order
     merchant: Merchant

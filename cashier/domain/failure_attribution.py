@@ -1,5 +1,8 @@
-"""Blame: whose fault a failed payment was. A payer without money says nothing of the channel that found it out. The codes are in
-`routing.toml`; which channel is then taken less is in `track_record`."""
+"""Attribution of payment failures to their channel, by the engine's failure code.
+
+A payer without money says nothing about the channel. The codes are in `routing.toml`;
+`channel_health` takes a channel out of service.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,22 @@ from cashier.domain.channel_health import ChannelOutcome
 
 
 class FailureAttribution(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[blame]`. The engine's failure codes: the `channel`'s fault, or that of others (the payer, his bank's verdict on him, ourselves).
+    """`[blame]`.
 
-    A code that is in neither list counts half. As a whole failure, one new code for "the payer closed the page" would make every channel
-    sick; as none, a new code for an outage would never make one sick.
+    Failure codes by cause: the channel, or others (payer, issuer's decision, ourselves). A code in
+    neither list counts as half a failure. Counted whole, one new code for "the payer closed the
+    page" would make every channel sick; ignored, a new code for an outage would never make one
+    sick.
     """
 
     channel: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
 
     def outcome(self, code: str) -> ChannelOutcome | None:
-        """What a failure with this code says of its channel; None for nothing."""
+        """What a failure with this code says about its channel; None for nothing."""
         if code in self.others:
             return None
         return ChannelOutcome.FAILED if code in self.channel else ChannelOutcome.UNSURE
 
     def faults(self) -> list[str]:
-        return [
-            f"routing: [blame] {code} is both the channel's fault and others'"
-            for code in sorted(self.channel & self.others)
-        ]
+        return [f"routing: [blame] {code} is in both channel and others" for code in sorted(self.channel & self.others)]

@@ -1,6 +1,7 @@
-"""Line: one kind of pay method in a case. What its ways to pay share is computed once.
+"""Assessment of one kind of payment method in one consultation.
 
-A line knows its case and not the other way round, so that what is made per answer is freed without the collector.
+An assessment refers to its case, never the reverse. Without a reference cycle, reference counting
+frees both after each answer.
 """
 
 from __future__ import annotations
@@ -18,20 +19,24 @@ from cashier.domain.storefront import KindOnOffer
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
 KYC_REQUIRED = Refusal(ReasonCode.KYC_REQUIRED, "member")
-_ALONE = {kind: frozenset((kind,)) for kind in Kind}
+_KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
 
 
 class KindAssessment:
-    """One kind: its terms, its carriers by provider and its quotas by bank, and what refuses it as a whole."""
+    """All that the offers of one kind share: terms, providers, quotas by bank, promotions, refusal.
+
+    `limits_cache`: `Limits` and the source of the single limit, by provider, channel and card; see
+    `offer.channel_limits`.
+    """
 
     __slots__ = (
-        "bounds",
-        "carriers",
         "case",
-        "coupons",
         "kind",
+        "limits_cache",
         "name",
         "next_action",
+        "promotions",
+        "providers",
         "quotas",
         "refusal",
         "terms",
@@ -39,44 +44,52 @@ class KindAssessment:
     )
 
     def __init__(self, case: ConsultationCase, kind: Kind) -> None:
-        shelf = case.storefront.shelf(kind, case.channels)
+        on_offer = case.storefront.kind_on_offer(kind, case.channels)
         self.case = case
         self.kind = kind
-        self.terms = shelf.terms
-        self.name = shelf.name
-        self.title = shelf.title
-        self.next_action = shelf.next_action
-        self.carriers = shelf.carriers
+        self.terms = on_offer.terms
+        self.name = on_offer.name
+        self.title = on_offer.title
+        self.next_action = on_offer.next_action
+        self.providers = on_offer.providers
         self.quotas = case.quotas.get(kind)
-        self.coupons = case.coupons.of(_ALONE[kind])
-        self.refusal = _refusal(case, kind, shelf)
-        # What quotas and a channel allow together, and who is the tightest, by provider, channel and card: see `offer.within`.
-        self.bounds: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
+        self.promotions = case.promotions.usable_with(_KIND_SETS[kind])
+        self.refusal = _refusal(case, kind, on_offer)
+        self.limits_cache: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
 
-    def amounts(self, bank: str | None, least: int, fee_bps: int) -> Amounts:
-        """What a payment costs through a channel that carries `least` or more. The fee is on what it carries: the order less discounts."""
-        coupons = self.coupons
-        key = (bank if bank in coupons.banks else None, least, fee_bps)
-        found = coupons.prices.get(key)
-        if found is None:
-            discounts = coupons.best(bank, smallest_carried(least, fee_bps))
-            found = coupons.prices[key] = self.case.priced(
+    def amounts(self, bank: str | None, channel_min: int, fee_bps: int) -> Amounts:
+        """Price a payment through a channel.
+
+        The fee is on what the channel carries: order less discounts.
+        """
+        promotions = self.promotions
+        key = (bank if bank in promotions.banks else None, channel_min, fee_bps)
+        amounts = promotions.prices.get(key)
+        if amounts is None:
+            discounts = promotions.best(bank, smallest_carried(channel_min, fee_bps))
+            amounts = promotions.prices[key] = self.case.price(
                 discounts, share_half_up(self.case.amount.value - discounts.total, fee_bps)
             )
-        return found
+        return amounts
 
-    def covering(self, bank: str | None) -> Sequence[Quota]:
-        """The quotas on payments with this bank (or other provider), whatever else narrows them."""
+    def quotas_for(self, bank: str | None) -> Sequence[Quota]:
+        """The quotas on payments with this bank or other provider.
+
+        Channel and card scopes are not applied yet.
+        """
         if self.quotas is None:
             return ()
-        every, its = self.quotas.get(None, ()), self.quotas.get(bank, ()) if bank is not None else ()
-        return [*every, *its] if every and its else every or its
+        general, own = self.quotas.get(None, ()), self.quotas.get(bank, ()) if bank is not None else ()
+        return [*general, *own] if general and own else general or own
 
 
-def _refusal(case: ConsultationCase, kind: Kind, shelf: KindOnOffer) -> Refusal | None:
-    """What refuses a whole kind, whatever instrument or channel. Every fact it needs is required, so it is never undetermined."""
-    if not shelf.terms.offered:
+def _refusal(case: ConsultationCase, kind: Kind, on_offer: KindOnOffer) -> Refusal | None:
+    """Why the whole kind is refused.
+
+    All facts used here are required ones, so it is never undetermined.
+    """
+    if not on_offer.terms.offered:
         return NOT_OFFERED
     if kind not in case.facts.merchant.kinds:
         return MERCHANT_NOT_PERMITTED
-    return shelf.refusal or (None if case.facts.member.kyc_level >= shelf.terms.kyc_level else KYC_REQUIRED)
+    return on_offer.refusal or (None if case.facts.member.kyc_level >= on_offer.terms.kyc_level else KYC_REQUIRED)

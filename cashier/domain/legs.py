@@ -1,7 +1,7 @@
-"""Legs: a payment as the engine takes it. What promotions give, what a balance gives, what a channel carries; together order and fee.
+"""Legs of a payment for the engine: promotions, balance and channel, together order plus fee.
 
-Nothing is computed here but sums that must come out. What is to be paid was found by assembly, at the price that the payer has agreed to,
-and which channel carries it by routing; a leg that would have to be guessed is refused.
+Assembly has set the price and routing the channel; this module only checks the sums. It refuses
+rather than guess a leg.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class EngineLegType(StrEnum):
 
 
 class EngineLeg(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`id`: the promotion, the account or the channel. `instrument_id`: the card, the agreement or the vault's card token behind a channel;
-    it does not show itself."""
+    """`id`: the promotion, the account or the channel.
+
+    `instrument_id`: the card, agreement or vault token behind a channel. The repr omits it.
+    """
 
     type: EngineLegType
     id: str
@@ -35,11 +37,11 @@ class EngineLeg(Struct, frozen=True, kw_only=True, omit_defaults=True):
     instrument_id: str | None = None
 
     def __repr__(self) -> str:
-        return f"<Leg {self.type} {self.id} {self.amount}>"
+        return f"<EngineLeg {self.type} {self.id} {self.amount}>"
 
 
 class LegsRefusedCode(StrEnum):
-    """`REFUSED`: the method itself is; see `reason`. The others: what is missing to make legs of it."""
+    """`REFUSED`: the method itself is refused, see `reason`. The others name what is missing."""
 
     REFUSED = "REFUSED"
     PRICE_UNKNOWN = "PRICE_UNKNOWN"
@@ -49,49 +51,55 @@ class LegsRefusedCode(StrEnum):
 
 
 class LegsRefused(Struct, frozen=True):
-    """No legs, and nothing to send. `reason`: why the method is refused, or that a source was silent about it."""
+    """No legs, nothing to send.
+
+    `reason`: of the method's refusal, which a silent source may have caused.
+    """
 
     code: LegsRefusedCode
     reason: ReasonCode | None = None
 
 
-Paid: TypeAlias = tuple[EngineLeg, ...] | LegsRefused
+LegsResult: TypeAlias = tuple[EngineLeg, ...] | LegsRefused
 
 _INSTRUMENT_MISSING = LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
-# What the channel takes the money from is named. Elsewhere the payer names it to the channel: by logging in, by paying there, by a code.
-_BEHIND_A_CHANNEL = frozenset({Kind.QUICK_PAY, Kind.AGREEMENT, Kind.CARD})
+# Kinds whose channel leg names the instrument. For the others the payer identifies it to the
+# channel: by logging in, by paying there, or by a code.
+_NAMES_INSTRUMENT = frozenset({Kind.QUICK_PAY, Kind.AGREEMENT, Kind.CARD})
 
 
 class LegsDoNotAddUp(Exception):
-    """The parts of a price are not the price. Our bug, whatever was heard; nothing may be sent."""
+    """The legs do not add up to the price. Our bug; nothing may be sent."""
 
 
-def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: str | None = None) -> Paid:
-    """The legs of a method at a price, promotions first.
+def legs(chosen: PayMethod, quote: Quote, channel_id: str | None, card_token: str | None = None) -> LegsResult:
+    """The legs of a method at a price, promotions first. Raises `LegsDoNotAddUp`.
 
-    `quote`: of the chosen option, and of the channels in question: see `candidates`. `channel_id`: the one that routing took, None where
-    none is needed. `card_token`: of an external card. Nothing to pay needs neither. Raises `LegsDoNotAddUp`.
+    `quote`: of the chosen option, see `channel_candidates`. `channel_id`: from routing, None if no
+    channel is needed. `card_token`: of an external card. If nothing is to pay, neither is needed.
     """
     amounts = quote.amounts
     if quote.refusal is not None:
         return LegsRefused(LegsRefusedCode.REFUSED, quote.refusal.code)
     if amounts is None:
         return LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
-    paid = _paid(chosen, amounts.payable, quote.legs, channel_id, card_token) if amounts.payable.value else ()
+    paid = _payer_legs(chosen, amounts.payable, quote.legs, channel_id, card_token) if amounts.payable.value else ()
     if isinstance(paid, LegsRefused):
         return paid
-    found = (*map(_promotion, amounts.discounts), *paid)
-    return _adding_up(found, amounts) if found else LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+    all_legs = (*map(_promotion, amounts.discounts), *paid)
+    return _checked_sums(all_legs, amounts) if all_legs else LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
 
 
-def _paid(
+def _payer_legs(
     chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_id: str | None, card_token: str | None
-) -> Paid:
-    """What the payer gives: by one instrument, or by a balance and the card that completes it."""
-    held = None if chosen.instrument is None else chosen.instrument.id
+) -> LegsResult:
+    """The payer's part: one instrument, or a balance and the card that completes it."""
+    instrument_id = None if chosen.instrument is None else chosen.instrument.id
     if chosen.kind is Kind.BALANCE and not split:
-        # One with options is to be completed by a card, so it never gives it all.
-        return _INSTRUMENT_MISSING if held is None or chosen.options else (_balance(held, payable),)
+        # A balance with options needs a card, so it never pays the whole.
+        if instrument_id is None or chosen.options:
+            return _INSTRUMENT_MISSING
+        return (_balance(instrument_id, payable),)
     if channel_id is None:
         return LegsRefused(LegsRefusedCode.CHANNEL_MISSING)
     if split:
@@ -101,10 +109,10 @@ def _paid(
             else _channel(channel_id, share.id, share.amount)
             for share in split
         )
-    if chosen.kind not in _BEHIND_A_CHANNEL:
+    if chosen.kind not in _NAMES_INSTRUMENT:
         return (_channel(channel_id, None, payable),)
-    behind = card_token if chosen.kind is Kind.CARD else held
-    return _INSTRUMENT_MISSING if behind is None else (_channel(channel_id, behind, payable),)
+    charged_id = card_token if chosen.kind is Kind.CARD else instrument_id
+    return _INSTRUMENT_MISSING if charged_id is None else (_channel(channel_id, charged_id, payable),)
 
 
 def _promotion(discount: Discount) -> EngineLeg:
@@ -121,16 +129,16 @@ def _channel(channel_id: str, instrument_id: str | None, amount: Money) -> Engin
     )
 
 
-def _adding_up(found: tuple[EngineLeg, ...], amounts: Amounts) -> tuple[EngineLeg, ...]:
-    """The legs, once it is certain that they are the payment: promotions the discounts, the rest the payable amount, all order and fee."""
-    currencies = {leg.amount.currency for leg in found} | {
+def _checked_sums(legs: tuple[EngineLeg, ...], amounts: Amounts) -> tuple[EngineLeg, ...]:
+    """Return the legs if the payer's part is the payable amount and all legs are order plus fee."""
+    currencies = {leg.amount.currency for leg in legs} | {
         amounts.order.currency,
         amounts.payable.currency,
         amounts.fee.currency,
     }
-    given = sum(leg.amount.value for leg in found if leg.type is EngineLegType.PROMOTION)
-    paid = sum(leg.amount.value for leg in found if leg.type is not EngineLegType.PROMOTION)
-    exact = paid == amounts.payable.value and given + paid == amounts.order.value + amounts.fee.value
+    discounted = sum(leg.amount.value for leg in legs if leg.type is EngineLegType.PROMOTION)
+    paid = sum(leg.amount.value for leg in legs if leg.type is not EngineLegType.PROMOTION)
+    exact = paid == amounts.payable.value and discounted + paid == amounts.order.value + amounts.fee.value
     if len(currencies) != 1 or not exact:
-        raise LegsDoNotAddUp(f"{given} off and {paid} paid in {len(currencies)} currencies are not the price")
-    return found
+        raise LegsDoNotAddUp(f"{discounted} off and {paid} paid in {len(currencies)} currencies are not the price")
+    return legs

@@ -1,4 +1,7 @@
-"""Limits: what an instrument may carry, tested on what it will really pay. Of all that apply the tightest wins."""
+"""Limits on one payment, tested on the amount that the instrument really pays.
+
+The tightest limit wins.
+"""
 
 from __future__ import annotations
 
@@ -10,51 +13,59 @@ from cashier.domain.pay_method import Limits, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
 
 
-def tightest(
-    quotas: Sequence[Quota], channel_id: str | None, card_id: str | None, single: Money | None, setter: str
+def tightest_limits(
+    quotas: Sequence[Quota], channel_id: str | None, card_id: str | None, single: Money | None, limit_source: str
 ) -> tuple[Limits, str]:
-    """What the quotas whose scope covers this channel and card leave, where `setter` allows `single` at once; and who is the tightest
-    there. A scope covers whatever it does not narrow."""
+    """Combine quotas in scope with `single`, the limit of `limit_source` on a single payment.
+
+    Returns the limits and the source of the single one. A scope covers every channel or card that
+    it does not narrow.
+    """
     daily: Money | None = None
     monthly: Money | None = None
     for quota in quotas:
-        scope, its = quota.scope, quota.single
+        scope, quota_single = quota.scope, quota.single
         if (scope.card_id is None or scope.card_id == card_id) and (
             scope.channel_id is None or scope.channel_id == channel_id
         ):
-            if its is not None and (
-                single is None or its.value < single.value or (its.value == single.value and setter != "quota")
+            if quota_single is not None and (
+                single is None
+                or quota_single.value < single.value
+                or (quota_single.value == single.value and limit_source != "quota")
             ):
-                single, setter = its, "quota"
+                single, limit_source = quota_single, "quota"
             if quota.daily is not None:
                 daily = _tighter(daily, quota.daily)
             if quota.monthly is not None:
                 monthly = _tighter(monthly, quota.monthly)
-    return Limits(single, daily, monthly), setter
+    return Limits(single, daily, monthly), limit_source
 
 
-def _tighter(left: Money | None, period: Period) -> Money:
+def _tighter(limit: Money | None, period: Period) -> Money:
     remaining = max(0, period.limit.value - period.used.value)
-    return left if left is not None and left.value <= remaining else Money(period.limit.currency, remaining)
+    return limit if limit is not None and limit.value <= remaining else Money(period.limit.currency, remaining)
 
 
-def beyond(limits: Limits, payable: int, setter: str = "quota") -> Refusal | None:
-    """More than may pass? Single first, then the day, then the month. `setter`: the source of the limit on a single payment."""
+def over_limit(limits: Limits, payable: int, limit_source: str = "quota") -> Refusal | None:
+    """Test the single limit, then the day's, then the month's.
+
+    `limit_source`: of the single limit.
+    """
     single, daily, monthly = limits.single, limits.daily_remaining, limits.monthly_remaining
     if single is not None and payable > single.value:
-        return _too_much(ReasonCode.ABOVE_SINGLE_LIMIT, setter, single)
+        return _exceeded(ReasonCode.ABOVE_SINGLE_LIMIT, limit_source, single)
     if daily is not None and payable > daily.value:
-        return _too_much(ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", daily)
+        return _exceeded(ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", daily)
     if monthly is not None and payable > monthly.value:
-        return _too_much(ReasonCode.MONTHLY_LIMIT_EXCEEDED, "quota", monthly)
+        return _exceeded(ReasonCode.MONTHLY_LIMIT_EXCEEDED, "quota", monthly)
     return None
 
 
-def _too_much(code: ReasonCode, source: str, limit: Money) -> Refusal:
+def _exceeded(code: ReasonCode, source: str, limit: Money) -> Refusal:
     return Refusal(code, source, Remedy(RemedyType.REDUCE_AMOUNT, limit) if limit.value else None, limit)
 
 
-def too_little(channel: Channel) -> Refusal:
+def below_minimum(channel: Channel) -> Refusal:
     return Refusal(ReasonCode.BELOW_MIN, "channel", None, channel.min)
 
 

@@ -1,6 +1,7 @@
-"""Money: a currency and an integer of its ISO 4217 minor units. Every rounding of the project is named here.
+"""Money: a currency and an integer number of its ISO 4217 minor units. Every rounding rule is here.
 
-Never negative, never a float. What could be negative (what is left of a quota that was overdrawn) is clamped where it is computed.
+Never negative, never a float. A difference that could be negative (the rest of an overdrawn quota)
+is clamped where it is computed.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from msgspec import Meta, Struct
 
-# ISO 4217 active codes by number of minor digits (list one, 2026). A currency that is not here is refused at the door and garbles an
-# upstream answer: without its digits an amount means nothing. The funds codes with four digits (CLF, UYW) are not ways to pay.
+# ISO 4217 active codes by number of minor digits (list one, 2026). Another currency is refused in a
+# request and makes an upstream answer invalid: without its digits an amount has no meaning. Funds
+# codes with four digits (CLF, UYW) are not payment currencies.
 _Digits0 = Literal[
     "BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF",
 ]  # fmt: skip
@@ -38,13 +40,13 @@ BPS = 10_000
 
 
 class Money(Struct, frozen=True, gc=False):
-    """`value` minor units of `currency`: `Money("JPY", 500)` is 500 yen, `Money("KWD", 500)` half a dinar."""
+    """Minor units of a currency: `Money("JPY", 500)` is 500 yen, `Money("KWD", 500)` 0.5 dinars."""
 
     currency: Currency
     value: Annotated[int, Meta(ge=0, le=MAX_VALUE)]
 
     def __str__(self) -> str:
-        """In major units with all digits, for people: `128.00 CNY`, `500 JPY`, `1.250 KWD`."""
+        """In major units, for people: `128.00 CNY`, `500 JPY`, `1.250 KWD`."""
         return f"{major_units(self)} {self.currency}"
 
 
@@ -63,5 +65,5 @@ def share_down(value: int, bps: int) -> int:
 
 
 def share_half_up(value: int, bps: int) -> int:
-    """`bps` of `value`, halves rounded up: how fees are usually printed on a tariff."""
+    """`bps` of `value`, halves rounded up: the usual rule of fee tariffs."""
     return (value * bps + BPS // 2) // BPS

@@ -1,4 +1,7 @@
-"""What the payer has to do next, or the caller: the wire's `next_action`, one struct a sort. Told by the engine, handed on as it came."""
+"""The next action of the payer or the caller: `next_action` on the wire, one struct per type.
+
+The engine supplies it, except `Await`, which `status_resolution` adds.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ from msgspec import Meta, Struct
 from cashier.domain.money import Money
 from cashier.domain.order import Instant
 
-# A page of the web, and nothing that a browser or a terminal would take for a command.
+# An http or https URL without characters that a browser or a terminal would interpret.
 Page = Annotated[str, Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])")]
-# What opens an app: a scheme of its own, none that runs what follows.
+# A URL with an app's own scheme. Schemes that execute or embed their content are excluded.
 AppLink = Annotated[
     str,
     Meta(
-        pattern=r"^(?!(?:[jJ][aA][vV][aA]|[vV][bB])[sS][cC][rR][iI][pP][tT]:|[dD][aA][tT][aA]:|[fF][iI][lL][eE]:|[bB][lL][oO][bB]:)[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2040}(?![\s\S])"
+        pattern=r"^(?!(?:[jJ][aA][vV][aA]|[vV][bB])[sS][cC][rR][iI][pP][tT]:|[dD][aA][tT][aA]:|[fF][iI][lL][eE]:"
+        r"|[bB][lL][oO][bB]:)[A-Za-z][A-Za-z0-9+.-]*:[!-~]{1,2040}(?![\s\S])"
     ),
 ]
 
 
 class Redirect(Struct, frozen=True, kw_only=True, tag_field="type", tag="REDIRECT", omit_defaults=True):
-    """Send the browser to `url`; with POST, `fields` are the form. `applink` opens the wallet's app instead, where there is one."""
+    """Send the browser to `url`; with POST, `fields` are the form.
+
+    `applink` opens the wallet's app instead.
+    """
 
     method: Literal["GET", "POST"]
     url: Page
@@ -30,7 +37,7 @@ class Redirect(Struct, frozen=True, kw_only=True, tag_field="type", tag="REDIREC
 
 
 class DisplayQr(Struct, frozen=True, kw_only=True, tag_field="type", tag="DISPLAY_QR"):
-    """`data` is what the code says, not its picture."""
+    """`data`: the content of the QR code, not an image."""
 
     data: str
     expires_at: Instant
@@ -53,13 +60,13 @@ class DisplayVa(Struct, frozen=True, kw_only=True, tag_field="type", tag="DISPLA
 
 
 class Sdk(Struct, frozen=True, kw_only=True, tag_field="type", tag="SDK"):
-    """What the provider's own SDK takes; it means nothing to us."""
+    """The opaque input of the provider's own SDK."""
 
     payload: dict[str, Any]
 
 
 class Await(Struct, frozen=True, kw_only=True, tag_field="type", tag="AWAIT"):
-    """Nothing to do but to look again after `poll_after_ms`, and to stop by `until`."""
+    """Look again after `poll_after_ms`; stop at `until`."""
 
     poll_after_ms: Annotated[int, Meta(ge=0, le=86_400_000)]
     until: Instant
@@ -69,7 +76,7 @@ Action: TypeAlias = Redirect | DisplayQr | DisplayCode | DisplayVa | Sdk | Await
 
 
 def expiry(action: Action | None) -> Instant | None:
-    """When there is nothing left to be done by it; None where it does not say."""
+    """The time after which the action is useless; None if unknown."""
     match action:
         case DisplayQr() | DisplayCode() | DisplayVa():
             return action.expires_at

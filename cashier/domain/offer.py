@@ -1,4 +1,4 @@
-"""Offer: one way to pay under consideration, and how the roads that could carry it are quoted."""
+"""Offer: one payment method before ranking, and the quotes of the channels that could carry it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import beyond, tightest, too_little
+from cashier.domain.limits import below_minimum, over_limit, tightest_limits
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
@@ -19,10 +19,10 @@ NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 
 
 class Offer(Struct, frozen=True, gc=False):
-    """One way to pay, complete but for its rank and its words."""
+    """One payment method without its rank and its reason text."""
 
     method_id: str
-    line: KindAssessment
+    assessment: KindAssessment
     title: str
     icon: str
     instrument: Instrument | None
@@ -30,80 +30,100 @@ class Offer(Struct, frozen=True, gc=False):
     options: tuple[Option, ...] = ()
 
 
-def over(
-    line: KindAssessment,
-    roads: Sequence[StorefrontChannel],
+def best_quote_over(
+    assessment: KindAssessment,
+    channels: Sequence[StorefrontChannel],
     bank: str | None,
     refusal: Refusal | None,
     card_id: str | None = None,
     ceiling: Money | None = None,
 ) -> Quote:
-    """The best quote over these roads. A `refusal` found before stands, whatever the channels say; the figures are shown."""
-    if len(roads) == 1:
-        found = quote(line, roads[0], bank, card_id, ceiling)
-    elif roads:
-        found = best_quote([quote(line, road, bank, card_id, ceiling) for road in roads])
+    """The best quote over these channels.
+
+    A given `refusal` replaces the quote's own and keeps its figures.
+    """
+    if len(channels) == 1:
+        best = quote(assessment, channels[0], bank, card_id, ceiling)
+    elif channels:
+        best = best_quote([quote(assessment, channel, bank, card_id, ceiling) for channel in channels])
     else:
-        return Quote(refusal or line.case.channel_gap or NO_CHANNEL)
-    return found if refusal is None else Quote(refusal, found.amounts, found.limits, found.channel)
+        return Quote(refusal or assessment.case.channel_gap or NO_CHANNEL)
+    return best if refusal is None else Quote(refusal, best.amounts, best.limits, best.channel)
 
 
-def by_carrier(line: KindAssessment) -> list[Quote]:
-    """The best quote of each carrier, whoever pays with whatever."""
-    if line.quotas is not None or line.refusal is not None:
-        return [over(line, carrier.roads, carrier.provider, line.refusal) for carrier in line.carriers.values()]
-    # Nobody sets a limit but the channel itself, and then open roads of the same figures have the same verdict: mostly there is one.
-    verdicts: dict[tuple[object, ...], Quote] = {}
-    named_banks = line.coupons.banks
+def quotes_by_provider(assessment: KindAssessment) -> list[Quote]:
+    """The best quote of each provider, for any instrument."""
+    if assessment.quotas is not None or assessment.refusal is not None:
+        return [
+            best_quote_over(assessment, provider.channels, provider.provider, assessment.refusal)
+            for provider in assessment.providers.values()
+        ]
+    # The channels alone set limits here. Open channels of one price key then share a quote, and
+    # most kinds have a single price key.
+    shared: dict[tuple[object, ...], Quote] = {}
+    promotion_banks = assessment.promotions.banks
     quotes = []
-    for provider, carrier in line.carriers.items():
-        road = carrier.sole
-        if road is None:
-            quotes.append(over(line, carrier.roads, provider, None))
+    for provider_id, provider in assessment.providers.items():
+        channel = provider.sole_open_channel
+        if channel is None:
+            quotes.append(best_quote_over(assessment, provider.channels, provider_id, None))
             continue
-        key = (provider, road.figures) if provider in named_banks else road.figures
-        verdict = verdicts.get(key)
-        if verdict is None:
-            verdict = verdicts[key] = quote(line, road, provider, None, None)
-        quotes.append(Quote(verdict.refusal, verdict.amounts, verdict.limits, road.channel))
+        key = (provider_id, channel.price_key) if provider_id in promotion_banks else channel.price_key
+        found = shared.get(key)
+        if found is None:
+            found = shared[key] = quote(assessment, channel, provider_id, None, None)
+        quotes.append(Quote(found.refusal, found.amounts, found.limits, channel.channel))
     return quotes
 
 
 def quote(
-    line: KindAssessment, road: StorefrontChannel, bank: str | None, card_id: str | None, ceiling: Money | None
+    assessment: KindAssessment,
+    storefront_channel: StorefrontChannel,
+    bank: str | None,
+    card_id: str | None,
+    ceiling: Money | None,
 ) -> Quote:
-    """One road's quote. `bank` decides promotions; None where it shows only in paying. `ceiling`: what an agreement allows at once."""
-    channel = road.channel
-    refusal = None if road.refusal is None else road.refused(line.case.now)
-    if not road.bounded:
+    """Quote one channel.
+
+    `bank` decides which promotions apply; None if it becomes known only during the payment.
+    `ceiling`: an agreement's limit on a single payment.
+    """
+    channel = storefront_channel.channel
+    refusal = None if storefront_channel.refusal is None else storefront_channel.refusal_at(assessment.case.now)
+    if not storefront_channel.limits_in_currency:
         return Quote(refusal, None, None, channel)
-    amounts = line.amounts(bank, channel.min.value, road.fee_bps)
-    limits, setter = within(line, channel, card_id) if ceiling is None else _under(ceiling, line, channel)
+    amounts = assessment.amounts(bank, channel.min.value, storefront_channel.fee_bps)
+    limits, limit_source = (
+        channel_limits(assessment, channel, card_id)
+        if ceiling is None
+        else _limits_under_ceiling(assessment, channel, ceiling)
+    )
     if refusal is None:
         payable = amounts.payable.value
         refusal = (
-            too_little(channel)
+            below_minimum(channel)
             if 0 < payable < channel.min.value
-            else beyond(limits, payable, setter) or line.case.quota_gap
+            else over_limit(limits, payable, limit_source) or assessment.case.quota_gap
         )
     return Quote(refusal, amounts, limits, channel)
 
 
-def within(line: KindAssessment, channel: Channel, card_id: str | None) -> tuple[Limits, str]:
-    """What may pass over this channel, and who set the limit on a single payment. Found once: a card is asked for itself, and again to
-    complete a balance."""
-    if line.quotas is None:
+def channel_limits(assessment: KindAssessment, channel: Channel, card_id: str | None) -> tuple[Limits, str]:
+    """The limits of a payment over this channel, and the source of the limit on a single payment.
+
+    Cached in the assessment: a card is quoted by itself and again as part of a split payment.
+    """
+    if assessment.quotas is None:
         return Limits(channel.max, None, None), "channel"
     key = (channel.provider, channel.channel_id, card_id)
-    found = line.bounds.get(key)
-    if found is None:
-        found = line.bounds[key] = tightest(
-            line.covering(channel.provider), channel.channel_id, card_id, channel.max, "channel"
+    limits = assessment.limits_cache.get(key)
+    if limits is None:
+        limits = assessment.limits_cache[key] = tightest_limits(
+            assessment.quotas_for(channel.provider), channel.channel_id, card_id, channel.max, "channel"
         )
-    return found
+    return limits
 
 
-def _under(ceiling: Money, line: KindAssessment, channel: Channel) -> tuple[Limits, str]:
-    """The same where an agreement allows no more than `ceiling` at once."""
-    single, setter = (ceiling, "card") if ceiling.value < channel.max.value else (channel.max, "channel")
-    return tightest(line.covering(channel.provider), channel.channel_id, None, single, setter)
+def _limits_under_ceiling(assessment: KindAssessment, channel: Channel, ceiling: Money) -> tuple[Limits, str]:
+    single, limit_source = (ceiling, "card") if ceiling.value < channel.max.value else (channel.max, "channel")
+    return tightest_limits(assessment.quotas_for(channel.provider), channel.channel_id, None, single, limit_source)

@@ -1,4 +1,4 @@
-"""The question: what a caller asks for, and the order that the acquirer knows under that id."""
+"""The consultation request and the acquirer's order."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from msgspec import Meta, Struct
 
 from cashier.domain.money import MAX_VALUE, Money
 
-# Ids travel in paths, headers and logs of ten services, so their alphabet is narrow on purpose. `(?![\s\S])` is the end of the text in
-# Python and in JavaScript alike, where `$` would let a line feed through in the one and `\Z` means nothing in the other.
+# Ids go into paths, headers and logs of ten services, so their alphabet is narrow. `(?![\s\S])` is
+# the end of the text in Python and in JavaScript: `$` accepts a line feed in Python, and JavaScript
+# has no `\Z`.
 Id = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}(?![\s\S])", description="1 to 64 of A-Za-z0-9_.:@~-")
 ]
 Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}(?![\s\S])", description="ISO 3166-1 alpha-2")]
 Locale = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]{2,8}){0,3}(?![\s\S])", description="BCP 47")]
-# An instant, always with its offset; decoding refuses one without.
+# Always with an offset; decoding refuses a time without one.
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
@@ -37,10 +38,10 @@ class Terminal(StrEnum):
 
 
 class ConsultRequest(Struct, frozen=True, kw_only=True):
-    """One question: which ways to pay are there, now, for this order?
+    """A request for the payment methods of an order.
 
-    `amount` and `country` are claims. With them every source can be asked at once; they are verified against the order when it comes.
-    `deadline_ms` is the caller's patience in whole milliseconds; the configuration's maximum caps it.
+    `amount` and `country` are claims: with them every source can be called at once. They are
+    verified against the order. `deadline_ms` is capped by the configured maximum.
     """
 
     order_id: Id
@@ -62,12 +63,12 @@ class OrderStatus(StrEnum):
     REFUNDED = "REFUNDED"
 
 
-# A fee is at most as much as it is on, so that no sum of the two passes what every JSON reader keeps exact.
+# A fee is at most the amount that it is on, so the sum of both stays exact in every JSON reader.
 MAX_ORDER_VALUE = MAX_VALUE // 2
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """The order as the acquirer, who owns it, tells it. Raises ValueError for an amount above MAX_ORDER_VALUE."""
+    """The order, owned by the acquirer. Raises ValueError for an amount above `MAX_ORDER_VALUE`."""
 
     order_id: str
     merchant_id: str
@@ -82,11 +83,11 @@ class Order(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.amount.value > MAX_ORDER_VALUE:
-            raise ValueError(f"an amount of more than {MAX_ORDER_VALUE} minor units leaves no room for a fee")
+            raise ValueError(f"an amount above {MAX_ORDER_VALUE} minor units leaves no room for a fee")
 
 
 class Blocked(StrEnum):
-    """Why nothing can be paid."""
+    """Why the order cannot be paid by any method."""
 
     ORDER_PAID = "ORDER_PAID"
     ORDER_CLOSED = "ORDER_CLOSED"

@@ -1,6 +1,7 @@
-"""The basic checks: may anything be paid at all? In a fixed order, so that the answer does not depend on who answered first.
+"""Basic checks: whether the order may be paid at all.
 
-The order comes first, and in it whose it is: nobody learns the state of somebody else's order.
+The result never depends on the order of the answers. The order's parties are checked first, so no
+caller learns the state of a foreign order.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ OWNERSHIP_BLOCKS = frozenset({Blocked.ORDER_MERCHANT_MISMATCH, Blocked.ORDER_USE
 
 
 def order_block(request: ConsultRequest, order: Order, now: datetime) -> Blocked | None:
-    """Whose it is, its state, then what the caller claimed about it."""
+    """Check the parties, the state, then the caller's claims."""
     if order.merchant_id != request.merchant_id:
         return Blocked.ORDER_MERCHANT_MISMATCH
     if order.user_id is not None and order.user_id != request.user_id:
@@ -61,15 +62,14 @@ def first_block(
     member: Member | Missing | None,
     now: datetime,
 ) -> Blocked | None:
-    """The first check that fails, of those that can be made already.
+    """The first failed check. Stops at the first missing fact, so that arrival order has no effect.
 
-    A check after one whose fact is still missing is not made: whether something blocks, and what, never depends on who was first.
-    None for `merchant` or `member` means that there is none of that id.
+    None for `merchant` or `member`: the id is unknown.
     """
-    found = order_block(request, order, now)
-    if found is not None or isinstance(merchant, Missing):
-        return found
-    found = merchant_block(request, merchant)
-    if found is not None or isinstance(member, Missing):
-        return found
+    blocked = order_block(request, order, now)
+    if blocked is not None or isinstance(merchant, Missing):
+        return blocked
+    blocked = merchant_block(request, merchant)
+    if blocked is not None or isinstance(member, Missing):
+        return blocked
     return member_block(member)

@@ -1,11 +1,12 @@
-"""Card numbers where none may be: this core takes vault tokens, and a number that slips in is refused before anything is logged. Pure.
+"""Detection of card numbers: the core takes vault tokens only, and refuses before logging.
 
-Two strengths. `looks_like_pan` takes whatever has the length and the check digit of a card number: right for what is free text or a
-token, where digits have no business. One number in ten passes that check by chance, and order ids, a wallet's payment codes and times in
-milliseconds are such numbers; `looks_issued` therefore asks as well that it stands alone and that an issuer gives out numbers that begin
-so and are as long. An id of 16 digits that begins with 1, 20 or 28, as most do, never is; one that begins with 4, 5 or 6 still is one
-time in ten, so what is the acquirer's or the shop's own to name (`order_id`, `merchant_id`, `user_id`) should be masked in logs rather
-than refused.
+Two strengths. `looks_like_pan` accepts any number with the length and the check digit of a card
+number: for free text and tokens, which should hold no such digits. One number in ten passes by
+chance, and order ids, payment codes and millisecond times are such numbers. `looks_issued`
+therefore also requires that the number stands alone and that issuers use its prefix with its
+length. An id of 16 digits that begins with 1, 20 or 28, like most, never passes. One that begins
+with 4, 5 or 6 still passes one time in ten, so ids named by the acquirer or the shop (`order_id`,
+`merchant_id`, `user_id`) should be masked in logs rather than refused.
 """
 
 from __future__ import annotations
@@ -15,26 +16,28 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any, TypeAlias
 
-# ISO/IEC 7812-1: at most 19 digits. The shortest that are in use have 13.
+# ISO/IEC 7812-1: at most 19 digits. The shortest in use have 13.
 SHORTEST, LONGEST = 13, 19
-# Groups of digits with spaces or dashes between them, of every alphabet: fullwidth digits come out of Chinese keyboards. Digits and
-# separators have no character in common, so there is only one way to match.
+# Digit groups with spaces or dashes between them. `\d` includes fullwidth digits, which Chinese
+# keyboards produce. Digits and separators share no character, so matching never backtracks.
 _SEPARATOR = r"[ \u00a0\u2007\u202f\u3000\u2010-\u2015\u2212\uff0d-]"
 _RUN = re.compile(rf"\d+(?:{_SEPARATOR}{{1,3}}\d+)*")
 _GROUP = re.compile(r"\d+")
-# Between groups of the length that is printed on cards, and the same everywhere, also what elsewhere separates versions and addresses.
+# Separators of versions and addresses count only between groups as printed on cards, and all the
+# same.
 _ODD = r"[._/+\t\u00ad\u200b-\u200d\u2060\ufeff]"
 _PRINTED = re.compile(rf"(?<!\d)(?:\d{{4}}({_ODD})\d{{4}}\1\d{{4}}\1\d{{1,7}}|\d{{4}}({_ODD})\d{{6}}\2\d{{5}})(?!\d)")
-# What two times a digit comes to, its own digits added up.
+# The digit sum of twice a digit.
 _DOUBLED = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
 
-# A caller who sends more than so many has a mistake to find, not a list to go through.
+# A caller with more than this has one mistake to find, not a list to work through.
 MAX_REPORTED_FIELDS = 16
-# Where a value is: the place that it is in, and how it is called there. Paths are put together only for what is found, because those of all
-# values of a deep body, or of one below a long name, would be many times the body.
-_Place: TypeAlias = "tuple[_Place, str] | None"
+# A value's parent location and its own step. Paths are built only for hits: the paths of all values
+# of a deep body, or below a long name, would be many times its size.
+_Location: TypeAlias = "tuple[_Location, str] | None"
 
-# Of what a caller of payments sends: ids, which may well be numbers. A device names itself, and a url to return to often names an order.
+# Fields of a payment request that hold ids, which may be numbers. A return URL often contains an
+# order id.
 _PAYMENT_IDS = frozenset(
     {
         "order_id",
@@ -48,11 +51,11 @@ _PAYMENT_IDS = frozenset(
         "Idempotency-Key",
     }
 )
-# A wallet's payment code is 16 to 24 digits, and one of UnionPay's looks like a card of theirs. Tokens are signed by us, in an alphabet
-# with digits and dashes: chance writes a number into one now and then, and nobody else's number gets into one.
+# A wallet's payment code has 16 to 24 digits, and UnionPay's look like its cards. Our signed tokens
+# use an alphabet with digits and dashes: a number appears by chance, a foreign one cannot.
 _PAYMENT_EXEMPT = frozenset({"auth_code", "consult_token", "payment_token"})
 
-# First four digits from and to, and how many there are in all; as the networks publish them.
+# The first four digits, from and to, and the possible lengths, as the networks publish them.
 _ISSUED: tuple[tuple[int, int, frozenset[int]], ...] = (
     (2200, 2204, frozenset(range(16, 20))),  # Mir
     (2221, 2720, frozenset((16,))),  # Mastercard
@@ -73,86 +76,96 @@ _ISSUED: tuple[tuple[int, int, frozenset[int]], ...] = (
 
 
 def looks_like_pan(text: str) -> bool:
-    """13 to 19 digits that pass Luhn, with single to threefold spaces or dashes between, anywhere in the text.
+    """True if the text holds 13 to 19 digits that pass Luhn.
 
-    Digits that go on without a separator are one number: a card number that is glued to other digits is not looked for in them.
+    Up to three spaces or dashes may stand between groups.
+
+    A run without separators is one number: a card number joined to other digits is not found.
     """
-    return any(True for _ in _numbers(text))
+    return any(True for _ in _card_numbers(text))
 
 
 def looks_issued(text: str) -> bool:
-    """The same for a number that stands alone, no letter or digit beside it, and that an issuer may have given out."""
-    return any(alone and _is_issued(digits) for digits, alone in _numbers(text))
+    """Like `looks_like_pan`, for a number that stands alone with an issuer's prefix and length."""
+    return any(standalone and _is_issued(digits) for digits, standalone in _card_numbers(text))
 
 
-def pan_fields(body: Any, ids: frozenset[str] = frozenset(), most: int | None = None) -> tuple[str, ...]:
-    """Where card numbers are in a decoded JSON value: paths such as `device.note` or `legs[0].id`; `?` for a name that is one itself.
+def pan_fields(body: Any, ids: frozenset[str] = frozenset(), max_paths: int | None = None) -> tuple[str, ...]:
+    """The paths of card numbers in a decoded JSON value, such as `device.note` or `legs[0].id`.
 
-    Text under a name in `ids` is judged by `looks_issued`, and so are numbers; all other text, names included, by `looks_like_pan`.
-    Not all that there are, but some, where there are more than `most`.
+    `?` stands for a name that is a card number itself. `looks_issued` tests numbers and the text
+    under names in `ids`; `looks_like_pan` tests all other text, names included. At most
+    `max_paths`.
     """
-    found: list[str] = []
-    left: list[tuple[_Place, str, Any]] = [(None, "", body)]
-    while left and (most is None or len(found) < most):
-        place, name, value = left.pop()
+    paths: list[str] = []
+    pending: list[tuple[_Location, str, Any]] = [(None, "", body)]
+    while pending and (max_paths is None or len(paths) < max_paths):
+        location, name, value = pending.pop()
         match value:
             case dict():
-                found += [_path((place, ".?")) for key in value if looks_like_pan(str(key))][:most]
-                left += [
-                    ((place, f".{key}"), str(key), part) for key, part in value.items() if not looks_like_pan(str(key))
+                paths += [_path((location, ".?")) for key in value if looks_like_pan(str(key))][:max_paths]
+                pending += [
+                    ((location, f".{key}"), str(key), member)
+                    for key, member in value.items()
+                    if not looks_like_pan(str(key))
                 ]
             case list() | tuple():
-                left += [((place, f"[{index}]"), name, part) for index, part in enumerate(value)]
+                pending += [((location, f"[{index}]"), name, element) for index, element in enumerate(value)]
             case str() if looks_issued(value) if name in ids else looks_like_pan(value):
-                found.append(_path(place))
+                paths.append(_path(location))
             case int() | float() if (
                 abs(value) < 10**LONGEST and value == int(value) and looks_issued(str(abs(int(value))))
             ):
-                found.append(_path(place))
-    return tuple(sorted(found[:most]))
+                paths.append(_path(location))
+    return tuple(sorted(paths[:max_paths]))
 
 
 def payment_pan_fields(body: Any) -> tuple[str, ...]:
-    """Where card numbers are in what a caller of payments sent, decoded and as it came: unknown fields too.
+    """The paths of card numbers in the decoded body of a payment request, unknown fields included.
 
-    Paths as of `pan_fields`, of at most `MAX_REPORTED_FIELDS`.
+    At most `MAX_REPORTED_FIELDS`.
     """
     if isinstance(body, dict):
-        # Only as the text that it should be: what is put inside of it by mistake is no token.
+        # Exempt only as text: any other value in these fields is no token.
         body = {name: value for name, value in body.items() if not (name in _PAYMENT_EXEMPT and isinstance(value, str))}
     return pan_fields(body, _PAYMENT_IDS, MAX_REPORTED_FIELDS)
 
 
-def _path(place: _Place) -> str:
-    pieces: list[str] = []
-    while place is not None:
-        place, piece = place
-        pieces.append(piece)
-    return "".join(reversed(pieces)).lstrip(".")
+def _path(location: _Location) -> str:
+    steps: list[str] = []
+    while location is not None:
+        location, step = location
+        steps.append(step)
+    return "".join(reversed(steps)).lstrip(".")
 
 
-def _numbers(text: str) -> Iterator[tuple[str, bool]]:
-    """Every number of 13 to 19 digits that whole groups come to and that passes Luhn, and whether nothing but groups is beside it."""
+def _card_numbers(text: str) -> Iterator[tuple[str, bool]]:
+    """Numbers of whole digit groups that pass Luhn, and whether each stands alone.
+
+    Alone: without a letter or digit next to the groups."""
     if len(text) < SHORTEST:
         return
     for run in _RUN.finditer(text):
-        alone = not text[run.start() - 1 : run.start()].isalnum() and not text[run.end() : run.end() + 1].isalnum()
-        yield from ((digits, alone) for digits in _passing(_GROUP.findall(run.group())))
+        standalone = not text[run.start() - 1 : run.start()].isalnum() and not text[run.end() : run.end() + 1].isalnum()
+        yield from ((digits, standalone) for digits in _passing_luhn(_GROUP.findall(run.group())))
     for printed in _PRINTED.finditer(text):
-        alone = (
+        standalone = (
             not text[printed.start() - 1 : printed.start()].isalnum()
             and not text[printed.end() : printed.end() + 1].isalnum()
         )
-        yield from ((digits, alone) for digits in _passing(["".join(_GROUP.findall(printed.group()))]))
+        yield from ((digits, standalone) for digits in _passing_luhn(["".join(_GROUP.findall(printed.group()))]))
 
 
-def _passing(groups: list[str]) -> Iterator[str]:
-    """The groups put together to what passes Luhn (ISO/IEC 7812-1, annex B: of the digits before the last every second counts twice)."""
+def _passing_luhn(groups: list[str]) -> Iterator[str]:
+    """Concatenations of adjacent groups that pass Luhn.
+
+    ISO/IEC 7812-1, annex B: of the digits before the last, every second counts twice.
+    """
     digits = "".join(groups)
     if len(digits) < SHORTEST:
         return
     ends = list(accumulate(map(len, groups)))
-    sums = _sums(digits, 0), _sums(digits, 1)
+    sums = _luhn_sums(digits, 0), _luhn_sums(digits, 1)
     first = 0
     for start in (0, *ends[:-1]):
         while first < len(ends) and ends[first] < start + SHORTEST:
@@ -160,16 +173,19 @@ def _passing(groups: list[str]) -> Iterator[str]:
         for end in ends[first : first + LONGEST - SHORTEST + 1]:
             if end > start + LONGEST:
                 break
-            side = sums[end % 2]
-            if (side[end] - side[start]) % 10 == 0:
+            prefix_sums = sums[end % 2]
+            if (prefix_sums[end] - prefix_sums[start]) % 10 == 0:
                 yield digits[start:end]
 
 
-def _sums(digits: str, side: int) -> list[int]:
-    """Of the first n digits, by n, where those at places of the other parity than `side` count twice: a number that ends there passes."""
+def _luhn_sums(digits: str, parity: int) -> list[int]:
+    """Prefix sums with the digits at indices of `parity` doubled.
+
+    For numbers whose exclusive end index has this parity."""
     return list(
         accumulate(
-            (_DOUBLED[int(digit)] if place % 2 == side else int(digit) for place, digit in enumerate(digits)), initial=0
+            (_DOUBLED[int(digit)] if index % 2 == parity else int(digit) for index, digit in enumerate(digits)),
+            initial=0,
         )
     )
 

@@ -1,6 +1,7 @@
-"""The answer: ways to pay, what each would cost and why it can or cannot be used. Shapes are those of the wire.
+"""Payment methods of an answer, in the wire's shape: price, limits, availability and rank of each.
 
-None of them can be part of a cycle, so none is tracked by the collector: thirty methods of a dozen objects each come and go per answer.
+`gc=False`: none can be part of a cycle, and each answer creates some thirty methods of a dozen
+objects.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from cashier.domain.money import Money
 
 
 class Kind(StrEnum):
-    """The ten kinds of pay method."""
+    """The ten kinds of payment method."""
 
     QUICK_PAY = "QUICK_PAY"
     AGREEMENT = "AGREEMENT"
@@ -35,7 +36,7 @@ class Availability(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Business refusals first; the last four say that it could not be determined, never that it was refused."""
+    """Business refusals in the order of checks. The last four mean undetermined, never refused."""
 
     NOT_OFFERED = "NOT_OFFERED"
     MERCHANT_NOT_PERMITTED = "MERCHANT_NOT_PERMITTED"
@@ -74,7 +75,10 @@ class RemedyType(StrEnum):
 
 
 class Remedy(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What would help: how much to add or to bring the payable amount down to, or until when to wait."""
+    """What would help.
+
+    `amount`: to add, or to reduce the payable amount to. `until`: when to try again.
+    """
 
     type: RemedyType
     amount: Money | None = None
@@ -82,7 +86,10 @@ class Remedy(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Reason(Struct, frozen=True, gc=False):
-    """Why a method is not available. `code` for machines, `message` for people; `source` is who said so or who was silent."""
+    """Why a method is not available. `code` is for machines, `message` for people.
+
+    `source`: the source that refused or was silent.
+    """
 
     code: ReasonCode
     message: str
@@ -106,7 +113,7 @@ class Amounts(Struct, frozen=True, gc=False):
 
 
 class Limits(Struct, frozen=True, gc=False):
-    """The tightest of all that apply; null where nobody set one."""
+    """The tightest limits that apply; null where there is none."""
 
     single: Money | None
     daily_remaining: Money | None
@@ -114,7 +121,7 @@ class Limits(Struct, frozen=True, gc=False):
 
 
 class Instrument(Struct, frozen=True, omit_defaults=True, gc=False):
-    """What pays: a card, an account, an agreement, a wallet. Fields that its sort does not have are absent."""
+    """A card, an account, an agreement or a wallet. Fields that do not apply to it are absent."""
 
     id: str
     bank: str | None = None
@@ -126,7 +133,10 @@ class Instrument(Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 class Option(Struct, frozen=True, gc=False):
-    """The second level: a bank, a chain of stores, a card that completes a balance. `amount` is what it would cost this way."""
+    """A choice within a method: a bank, a store chain, or a card that completes a balance.
+
+    `amount`: the price with this option.
+    """
 
     option_id: str
     title: str
@@ -141,7 +151,10 @@ class LegType(StrEnum):
 
 
 class Leg(Struct, frozen=True, gc=False):
-    """One part of a payment that several instruments share. The legs of a method add up to its payable amount."""
+    """One instrument's part of a split payment.
+
+    The legs of a method add up to its payable amount.
+    """
 
     type: LegType
     id: str
@@ -156,7 +169,7 @@ class Health(StrEnum):
 
 
 class NextAction(StrEnum):
-    """What follows a submit."""
+    """The action that follows a submit."""
 
     NONE = "NONE"
     CHALLENGE = "CHALLENGE"
@@ -169,7 +182,10 @@ class NextAction(StrEnum):
 
 
 class PayMethod(Struct, frozen=True, gc=False):
-    """One way to pay. `amount` is null where it cannot be known, because what would set its fee is missing."""
+    """One payment method.
+
+    `amount` is null if the fee cannot be known, for example without a channel.
+    """
 
     method_id: str
     kind: Kind

@@ -1,7 +1,8 @@
-"""Who a payment is: its id, and the fingerprint by which two submits are the same. Pure, and the same on every worker for ever.
+"""Payment id, and the fingerprint that tells whether two submits are the same.
 
-Neither is keyed: secrets rotate, and a payment keeps its id. So an id proves nothing; whoever knows merchant, order and key can compute it.
-What may be done with a payment is for its token to say.
+Stable on every worker, forever. Neither uses a secret key, because keys rotate and a payment keeps
+its id. So an id authorizes nothing: anyone with merchant, order and idempotency key can compute it.
+The payment token authorizes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import TypeAlias
 
 from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 
-# Another way to compute either gets another number. Then the same submit is another one, so never without need.
+# Change the number with the algorithm. A retry of an older submit is then a different payment.
 _ID_DOMAIN = "cashier payment id 1"
 _FINGERPRINT_DOMAIN = "cashier payment fingerprint 1"
-# 128 bits: nobody meets another's id by chance, and with `pay_` it is 30 characters.
+# 128 bits: no accidental collision, and with `pay_` 30 characters.
 _ID_BYTES = 16
-# As a regular expression, without its ends.
+# A regular expression without anchors.
 PAYMENT_ID = "pay_[a-z2-7]{26}"
 
 Part: TypeAlias = "str | int | tuple[Part, ...] | None"
@@ -25,18 +26,19 @@ Part: TypeAlias = "str | int | tuple[Part, ...] | None"
 
 def payment_id(merchant_id: str, order_id: str, idempotency_key: str) -> str:
     """`pay_` and 26 of a-z2-7."""
-    digest = hashlib.sha256(_written((_ID_DOMAIN, merchant_id, order_id, idempotency_key))).digest()
+    digest = hashlib.sha256(_encoded((_ID_DOMAIN, merchant_id, order_id, idempotency_key))).digest()
     return "pay_" + b32encode(digest[:_ID_BYTES]).rstrip(b"=").decode("ascii").lower()
 
 
 def fingerprint(chosen: PaymentChoice, means: PaymentMeans) -> str:
-    """SHA-256 in hexadecimal over what decides who pays what, with what, and where they are sent afterwards.
+    """Hexadecimal SHA-256 over payer, order, choice, price, means and return URL.
 
-    Not in it: device (a retry may come over another network, and has to meet the same payment), locale (the language of a text), country
-    (a claim that is verified each time), and the consult token (evidence of what was offered; what was taken of it is among the chosen).
-    The order of promotions says nothing. Do not show it: it is computed from secrets, and a short one could be guessed by it.
+    Leaves out: device (a retry over another network is the same payment), locale (only the language
+    of texts), country (a claim that is verified each time), consult token (evidence of the offer;
+    the choice itself is included). The order of promotions has no effect. Never show it: it is
+    computed from secrets, and a short secret could be guessed from it.
     """
-    told: tuple[Part, ...] = (
+    parts: tuple[Part, ...] = (
         _FINGERPRINT_DOMAIN,
         chosen.order_id,
         chosen.user_id,
@@ -52,21 +54,21 @@ def fingerprint(chosen: PaymentChoice, means: PaymentMeans) -> str:
         means.auth_code,
         means.return_url,
     )
-    return hashlib.sha256(_written(told)).hexdigest()
+    return hashlib.sha256(_encoded(parts)).hexdigest()
 
 
-def _written(part: Part) -> bytes:
-    """Each part with its type and length, so that no two different ones are written the same."""
+def _encoded(part: Part) -> bytes:
+    """Injective: each part has its type and length in front."""
     match part:
         case None:
             return b"n"
         case int():
-            return _measured(b"i", str(part).encode())
+            return _tagged(b"i", str(part).encode())
         case str():
-            return _measured(b"s", part.encode())
+            return _tagged(b"s", part.encode())
         case tuple():
-            return _measured(b"t", b"".join(_written(each) for each in part))
+            return _tagged(b"t", b"".join(_encoded(element) for element in part))
 
 
-def _measured(mark: bytes, octets: bytes) -> bytes:
-    return mark + len(octets).to_bytes(4, "big") + octets
+def _tagged(tag: bytes, octets: bytes) -> bytes:
+    return tag + len(octets).to_bytes(4, "big") + octets

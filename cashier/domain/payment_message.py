@@ -1,4 +1,4 @@
-"""Message: what a payer is told of a payment. The words are in `texts.toml`, under `[locale.payments]`; the code is for machines."""
+"""The message of a payment to its payer. Texts: `texts.toml`, under `[locale.payments]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Struct
 
 
 class MessageCode(StrEnum):
-    """While it goes on, how it ended well, why it did not, and what becomes of money that came for nothing."""
+    """In the order in progress, succeeded, failed, closed (and what happens to money taken)."""
 
     CHALLENGE = "CHALLENGE"
     CHALLENGE_WRONG = "CHALLENGE_WRONG"
@@ -36,7 +36,7 @@ class MessageCode(StrEnum):
 
 
 class Message(Struct, frozen=True):
-    """`text` is in the payer's locale, and never parsed."""
+    """`text`: in the payer's locale, never to be parsed."""
 
     code: MessageCode
     text: str

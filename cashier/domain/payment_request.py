@@ -1,4 +1,4 @@
-"""The submit: who pays which order, by which method, for how much. Shapes and bounds only; whether it may be is judged elsewhere."""
+"""The payment request: shapes and bounds only, no checks against facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from cashier.domain.money import Money
 from cashier.domain.order import Country, Id, Locale, Product, Terminal
 
-# What upstreams named may be in any alphabet; the bounds keep all of it within a header.
+# Upstream names may use any alphabet. The length keeps all of them within a header.
 Named = Annotated[
     str,
     Meta(pattern=r"^[^\u0000-\u001f\u007f]{1,128}(?![\s\S])", description="1 to 128 characters, none of them control"),
@@ -20,17 +20,17 @@ Url = Annotated[
     Meta(pattern=r"^https?://[!-~]{1,2040}(?![\s\S])", description="an http or https url of at most 2048 characters"),
 ]
 Promotions = Annotated[tuple[Named, ...], Meta(max_length=16)]
-# The header `Idempotency-Key`, as a regular expression without its ends.
+# The header `Idempotency-Key`: a regular expression without anchors.
 IDEMPOTENCY_KEY = "[A-Za-z0-9_-]{1,64}"
 IdempotencyKey = Annotated[str, Meta(pattern=rf"^{IDEMPOTENCY_KEY}(?![\s\S])", description="1 to 64 of A-Za-z0-9_-")]
 
 
 class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the payer chose, and what they were told it costs; nothing of it is secret.
+    """The payer's choice and the price that they saw. Holds no secrets.
 
-    `expected_payable`: `amount.payable` of the method in the consultation, or of its option. `promotion_ids`: those that the payer was
-    shown; each must still hold. What is applied is always the best legal set: naming fewer takes none away. `country` is a claim, as in a
-    consultation.
+    `expected_payable`: `amount.payable` of the method in the consultation, or of its option.
+    `promotion_ids`: those that the payer saw; each must still apply. Naming fewer removes none: the
+    best legal set is always applied. `country`: a claim, as in a consultation.
     """
 
     order_id: Id
@@ -47,9 +47,10 @@ class PaymentChoice(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PaymentMeans(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the caller handed over for this one payment. `return_url` is here because it may carry a session of theirs.
+    """Secrets of this one payment. `return_url` may contain a session of the caller.
 
-    It does not show itself: what is printed or logged by mistake says only what there is. The same of those below.
+    The repr shows only which fields are present, in case it is printed or logged by mistake. The
+    same holds for the structs below.
     """
 
     card_token: Secret | None = None
@@ -57,17 +58,17 @@ class PaymentMeans(Struct, frozen=True, kw_only=True, omit_defaults=True):
     return_url: Url | None = None
 
     def __repr__(self) -> str:
-        return f"<PaymentMeans {' '.join(self._given()) or 'none'}>"
+        return f"<PaymentMeans {' '.join(self._present()) or 'none'}>"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        return [(name, ...) for name in self._given()]
+        return [(name, ...) for name in self._present()]
 
-    def _given(self) -> list[str]:
+    def _present(self) -> list[str]:
         return [name for name in self.__struct_fields__ if getattr(self, name) is not None]
 
 
 class Device(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """For risk alone; it goes nowhere else and into no token."""
+    """The payer's device, for the risk service only. Never in a token."""
 
     ip: Annotated[str, Meta(max_length=64)] | None = None
     device_id: Annotated[str, Meta(max_length=128)] | None = None

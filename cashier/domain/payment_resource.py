@@ -1,4 +1,4 @@
-"""The answer to a submit and to every look at a payment, in the shape of the wire. Where it stands is found in `standing`."""
+"""The payment resource: the answer to every request on a payment, in the wire's shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from cashier.domain.payment_state import PaymentStatus
 
 
 class Challenge(Struct, frozen=True, kw_only=True):
-    """What the payer has to prove, and how often and until when they may try. `render_value` is masked."""
+    """The challenge that the payer has to pass, with the attempts left and its end.
+
+    `render_value` is masked.
+    """
 
     challenge_id: str
     type: str
@@ -27,7 +30,7 @@ class Challenge(Struct, frozen=True, kw_only=True):
 
 
 class RouteTaken(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The rule of `routing.toml` that decided, the channel it chose, and the alternatives in order."""
+    """The rule of `routing.toml` that applied, its channel, and the alternatives, best first."""
 
     rule: str
     channel_id: str | None = None
@@ -35,7 +38,10 @@ class RouteTaken(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Payment(Struct, frozen=True, kw_only=True):
-    """`amount` is what the payer pays. `challenge` with CHALLENGE only. `poll_after_ms`: when to look again, while it is not over."""
+    """`amount`: what the payer pays.
+
+    `challenge`: only with CHALLENGE. `poll_after_ms`: None once final.
+    """
 
     payment_id: str
     order_id: str
@@ -50,14 +56,14 @@ class Payment(Struct, frozen=True, kw_only=True):
     expires_at: Instant
 
 
-def challenge(challenged: ChallengeProgress) -> Challenge:
+def challenge(progress: ChallengeProgress) -> Challenge:
     return Challenge(
-        challenge_id=challenged.challenge_id,
-        type=challenged.type,
-        render_value=challenged.render_value,
-        trigger=challenged.trigger,
-        attempts_left=challenged.attempts_left,
-        expires_at=datetime.fromtimestamp(challenged.expires_at, UTC),
+        challenge_id=progress.challenge_id,
+        type=progress.type,
+        render_value=progress.render_value,
+        trigger=progress.trigger,
+        attempts_left=progress.attempts_left,
+        expires_at=datetime.fromtimestamp(progress.expires_at, UTC),
     )
 
 

@@ -1,8 +1,9 @@
-"""The whole life of a payment, as a table. A move that is not in it does not happen; a final status has no way out.
+"""The life of a payment, as a transition table. A transition that is not in it is illegal.
 
-An event is the one fact that decides: what risk, engine, acquirer, caller or clock said. Which of all that was heard decides is found in
-`standing`; here is only where it leads. An event leads to the same status wherever it is heard. Silence, time and a caller's wish to cancel
-lead to PROCESSING and nowhere else: only what engine and acquirer say ends a payment that may have been sent.
+An event is the one fact that decides, from risk, engine, acquirer, caller or clock;
+`status_resolution` chooses it. An event leads to the same status from everywhere, and a final
+status has no successor. Silence, time and a cancellation lead to PROCESSING only: a payment that
+may have been sent ends only by what engine or acquirer report.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class PaymentStatus(StrEnum):
 
 
 class PaymentEvent(StrEnum):
-    """Values are as the README's diagram words them."""
+    """The values are the labels of the README's diagram."""
 
     RISK_ACCEPTED = "risk accepts"
     RISK_CHALLENGED = "risk challenges"
@@ -53,15 +54,16 @@ class PaymentEvent(StrEnum):
 
 FINAL = frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED, PaymentStatus.CLOSED, PaymentStatus.CLOSED_REFUNDING})
 
-# Risk is asked before there is anything to tell. A rejection is told at once: nothing was sent.
+# Risk decides before the payment has a status. A rejection is final: nothing was sent.
 START: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.RISK_ACCEPTED: PaymentStatus.PROCESSING,
     PaymentEvent.RISK_CHALLENGED: PaymentStatus.CHALLENGE,
     PaymentEvent.RISK_REJECTED: PaymentStatus.FAILED,
 }
 
-# What any look may find of a payment that the engine may have: also while a challenge is open here, for it may be passed elsewhere.
-_FOUND: Mapping[PaymentEvent, PaymentStatus] = {
+# Possible for a payment that the engine may have, also while a challenge is open here: it may have
+# been passed elsewhere.
+_POSSIBLY_SENT: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.ENGINE_SILENT: PaymentStatus.PROCESSING,
     PaymentEvent.ENGINE_NEVER_ARRIVED: PaymentStatus.PROCESSING,
     PaymentEvent.ENGINE_PROCESSING: PaymentStatus.PROCESSING,
@@ -80,7 +82,8 @@ _FOUND: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.ORDER_CLOSED_REFUNDED: PaymentStatus.CLOSED_REFUNDING,
     PaymentEvent.PAID_TWICE: PaymentStatus.CLOSED_REFUNDING,
 }
-# And of one that the engine may never have had. Once it has asked for an action, it cannot be one of these.
+# Possible for a payment that the engine may not have. Excluded once the engine has required an
+# action.
 _UNSENT: Mapping[PaymentEvent, PaymentStatus] = {
     PaymentEvent.CHALLENGE_OPEN: PaymentStatus.CHALLENGE,
     PaymentEvent.CHALLENGE_PASSED: PaymentStatus.PROCESSING,
@@ -90,19 +93,19 @@ _UNSENT: Mapping[PaymentEvent, PaymentStatus] = {
 }
 
 NEXT: Mapping[PaymentStatus, Mapping[PaymentEvent, PaymentStatus]] = {
-    PaymentStatus.CHALLENGE: {**_UNSENT, **_FOUND},
-    PaymentStatus.PROCESSING: {**_UNSENT, **_FOUND},
-    PaymentStatus.ACTION_REQUIRED: _FOUND,
+    PaymentStatus.CHALLENGE: {**_UNSENT, **_POSSIBLY_SENT},
+    PaymentStatus.PROCESSING: {**_UNSENT, **_POSSIBLY_SENT},
+    PaymentStatus.ACTION_REQUIRED: _POSSIBLY_SENT,
     PaymentStatus.SUCCEEDED: {},
     PaymentStatus.FAILED: {},
     PaymentStatus.CLOSED: {},
     PaymentStatus.CLOSED_REFUNDING: {},
 }
-STATUS_AFTER: Mapping[PaymentEvent, PaymentStatus] = {**START, **_UNSENT, **_FOUND}
+STATUS_AFTER: Mapping[PaymentEvent, PaymentStatus] = {**START, **_UNSENT, **_POSSIBLY_SENT}
 
 
 class IllegalTransition(Exception):
-    """An event that cannot be heard there. Either we have a bug, or an upstream has taken back what it said for good."""
+    """An event that the status excludes: our bug, or an upstream has revoked a final result."""
 
     def __init__(self, status: PaymentStatus | None, event: PaymentEvent) -> None:
         super().__init__(f"{event.name} leads nowhere from {'the start' if status is None else status}")
@@ -111,8 +114,8 @@ class IllegalTransition(Exception):
 
 
 def next_status(status: PaymentStatus | None, event: PaymentEvent) -> PaymentStatus:
-    """Where an event leads from a status; None is the start. Raises `IllegalTransition`."""
-    found = (START if status is None else NEXT[status]).get(event)
-    if found is None:
+    """The status after an event; `status` None is the start. Raises `IllegalTransition`."""
+    successor = (START if status is None else NEXT[status]).get(event)
+    if successor is None:
         raise IllegalTransition(status, event)
-    return found
+    return successor

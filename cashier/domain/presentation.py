@@ -1,6 +1,7 @@
-"""Face: how a way to pay presents itself, where that is the same for every payer.
+"""Titles, icons and display instruments of payment methods.
 
-Providers are few and come again with every consultation, so their faces are kept; nothing of a payer's is.
+Providers are few and recur in every consultation, so their presentations are cached. Nothing that
+belongs to a payer is cached.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from msgspec import Struct
 from cashier.domain.catalog import TITLE_PARTS
 from cashier.domain.pay_method import Instrument, Kind
 
-_WITHOUT = dict.fromkeys(TITLE_PARTS, "")
+_EMPTY_PARTS = dict.fromkeys(TITLE_PARTS, "")
 
 
 class Presentation(Struct, frozen=True, gc=False):
+    """How a payment method of one provider is shown, the same for every payer."""
+
     method_id: str
     title: str
     icon: str
@@ -24,35 +27,39 @@ class Presentation(Struct, frozen=True, gc=False):
 
 
 @lru_cache(maxsize=4096)
-def of_provider(kind: Kind, title: str, icon_template: str, provider: str, provider_name: str) -> Presentation:
-    """`title` and `icon_template` as the catalog has them."""
+def provider_presentation(
+    kind: Kind, title_template: str, icon_template: str, provider: str, provider_name: str
+) -> Presentation:
+    """Templates are the catalog's."""
     return Presentation(
         f"{kind}:{provider}",
-        _filled(title, bank_name=provider_name, provider_name=provider_name),
+        _fill(title_template, bank_name=provider_name, provider_name=provider_name),
         icon(icon_template, provider),
         Instrument(provider),
     )
 
 
 @lru_cache(maxsize=1024)
-def of_account(title: str, icon_template: str, account_type: str, account_name: str) -> tuple[str, str]:
-    """Title and icon of every account of a type."""
-    return _filled(title, account=account_name), icon(icon_template, account_type)
+def account_title_and_icon(
+    title_template: str, icon_template: str, account_type: str, account_name: str
+) -> tuple[str, str]:
+    """The same for every account of a type."""
+    return _fill(title_template, account=account_name), icon(icon_template, account_type)
 
 
-def card_title(title: str, bank_name: str, type_name: str, last4: str) -> str:
-    """What of it is the payer's is filled in last and not kept."""
-    pieces = _around_last4(title, bank_name, type_name)
+def card_title(title_template: str, bank_name: str, type_name: str, last4: str) -> str:
+    """Insert `last4` last: it is the payer's, and must stay out of the cache."""
+    pieces = _around_last4(title_template, bank_name, type_name)
     if pieces is None:
-        return _filled(title, bank_name=bank_name, provider_name=bank_name, type=type_name, last4=last4)
+        return _fill(title_template, bank_name=bank_name, provider_name=bank_name, type=type_name, last4=last4)
     return last4.join(pieces)
 
 
 @lru_cache(maxsize=4096)
-def _around_last4(title: str, bank_name: str, type_name: str) -> tuple[str, ...] | None:
-    """The pieces between which `{last4}` stands; None where the catalog wants it in a format of its own."""
+def _around_last4(title_template: str, bank_name: str, type_name: str) -> tuple[str, ...] | None:
+    """The pieces around each `{last4}`; None if the template gives it a format or a conversion."""
     pieces = [""]
-    for literal, field, spec, conversion in Formatter().parse(title):
+    for literal, field, spec, conversion in Formatter().parse(title_template):
         pieces[-1] += literal
         if field == "last4" and not spec and conversion is None:
             pieces.append("")
@@ -60,15 +67,15 @@ def _around_last4(title: str, bank_name: str, type_name: str) -> tuple[str, ...]
             return None
         elif field is not None:
             part = f"{{{field}{'' if conversion is None else '!' + conversion}:{spec}}}"
-            pieces[-1] += _filled(part, bank_name=bank_name, provider_name=bank_name, type=type_name)
+            pieces[-1] += _fill(part, bank_name=bank_name, provider_name=bank_name, type=type_name)
     return tuple(pieces)
 
 
-def _filled(title: str, **parts: str) -> str:
-    return title.format(**(_WITHOUT | parts))
+def _fill(template: str, **parts: str) -> str:
+    return template.format(**(_EMPTY_PARTS | parts))
 
 
 @lru_cache(maxsize=4096)
-def icon(template: str, of: str = "") -> str:
-    """`of`: the bank, the provider or the type of account that it is the icon of."""
-    return template.format(provider=of.lower())
+def icon(template: str, name: str = "") -> str:
+    """`name`: the bank, the provider or the account type that the icon stands for."""
+    return template.format(provider=name.lower())

@@ -1,12 +1,14 @@
-"""The best legal set of discounts for one way to pay.
+"""The best legal set of discounts for one payment method.
 
-The law: a promotion counts when its currency is the order's, it has not expired, the order reaches its threshold, and the kind and
-the bank are among those it names. Of a group one may be used. One that is not stackable is used alone. Each is computed on the order's
-amount, not on what others left of it, so a set has one value whatever its sequence. Together they never exceed the order.
+A promotion applies if its currency is the order's, it has not expired, the order reaches its
+threshold, and it allows the kind and the bank. At most one promotion per group is used; one that is
+not stackable is used alone. Each is computed on the order's amount without other discounts, so
+the value of a set does not depend on its order. Together they never exceed the order.
 
-The best: saves most, then uses fewest promotions, then has the more valuable ones, those that expire first, the smaller ids. One thing
-makes it more than taking the best of each group: a channel has a minimum. A set that leaves something, but less than that minimum, makes
-the way unusable, so it must leave more (or bring the order to zero), and then the best set is a knapsack: `knapsack`.
+The best set saves most, then uses the fewest promotions, then prefers higher values, earlier
+expiries and smaller ids. The best of each group is that set, except near a channel's minimum: a
+remainder below the minimum makes the method unusable. The set must then leave nothing or at least
+the minimum, and finding the best one is a knapsack problem: see `knapsack`.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ from cashier.domain.money import Money, share_down
 from cashier.domain.order import Order
 from cashier.domain.pay_method import Amounts, Discount, Kind
 
-# Of more promotions than this the least valuable are not looked at: a bound on the time, far above what anybody is offered.
-MAX_COUNTED = 1_000
+# Bounds the time. Beyond this number the least valuable are dropped; real users have far fewer.
+MAX_APPLICABLE = 1_000
 _NO_KINDS: frozenset[Kind] = frozenset()
-_NOTHING: frozenset[str] = frozenset()
+_NO_NAMES: frozenset[str] = frozenset()
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class ApplicablePromotion(Struct, frozen=True, gc=False):
-    """A promotion that this order reaches, and what it takes off, in minor units and as the payer sees it."""
+    """A promotion that applies to this order, and its value: in minor units, and for display."""
 
     promotion: Promotion
     value: int
@@ -38,14 +40,14 @@ class ApplicablePromotion(Struct, frozen=True, gc=False):
 
 
 class Discounts(Struct, frozen=True, gc=False):
-    """A legal set, and what it takes off in all."""
+    """A legal set of discounts and their sum in minor units."""
 
     discounts: tuple[Discount, ...]
     total: int
 
 
 class SearchBudget:
-    """How many steps of search are left for an order."""
+    """The search steps that are left for an order."""
 
     __slots__ = ("steps",)
 
@@ -57,10 +59,10 @@ NO_DISCOUNTS = Discounts((), 0)
 
 
 def applicable_promotions(promotions: Iterable[Promotion], order: Order, now: datetime) -> list[ApplicablePromotion]:
-    """The promotions that count for this order, most valuable first."""
+    """The promotions that apply to this order with some kind and bank, most valuable first."""
     amount = order.amount
     currency, total = amount.currency, amount.value
-    coupons = []
+    applicable = []
     for promotion in promotions:
         threshold = promotion.threshold
         if threshold.currency != currency or threshold.value > total:
@@ -69,11 +71,10 @@ def applicable_promotions(promotions: Iterable[Promotion], order: Order, now: da
             continue
         value = min(_value(promotion, amount), total)
         if value > 0:
-            coupons.append(
-                ApplicablePromotion(promotion, value, Discount(promotion.promotion_id, promotion.title, Money(currency, value)))
-            )
-    coupons.sort(key=_most_valuable_first)
-    return coupons[:MAX_COUNTED]
+            discount = Discount(promotion.promotion_id, promotion.title, Money(currency, value))
+            applicable.append(ApplicablePromotion(promotion, value, discount))
+    applicable.sort(key=_most_valuable_first)
+    return applicable[:MAX_APPLICABLE]
 
 
 def _value(promotion: Promotion, amount: Money) -> int:
@@ -87,124 +88,138 @@ def _value(promotion: Promotion, amount: Money) -> int:
     return min(value, promotion.cap.value) if promotion.cap.currency == amount.currency else 0
 
 
-def _most_valuable_first(coupon: ApplicablePromotion) -> tuple[int, datetime, str]:
-    return (-coupon.value, coupon.promotion.expires_at or _NEVER, coupon.promotion.promotion_id)
+def _most_valuable_first(applicable: ApplicablePromotion) -> tuple[int, datetime, str]:
+    promotion = applicable.promotion
+    return (-applicable.value, promotion.expires_at or _NEVER, promotion.promotion_id)
 
 
 class UsablePromotions:
-    """The promotions that a payment of certain kinds could use, most valuable first, and `banks`, those that they name. Remembers what
-    it found, and by `prices` what that comes to: ways that differ only in a bank that none of them names cost the same, and most do."""
+    """The promotions for a payment of certain kinds, most valuable first.
 
-    __slots__ = ("_allowance", "_amount", "_coupons", "_narrowed", "_unbounded", "banks", "prices")
+    `banks`: those that the promotions name. Most methods have none of them and share one price, so
+    results are cached. `prices`: `Amounts` by bank, channel minimum and fee in basis points.
+    """
 
-    def __init__(self, coupons: list[ApplicablePromotion], amount: Money, allowance: SearchBudget) -> None:
-        self._coupons = coupons
+    __slots__ = ("_amount", "_best_of_bank", "_budget", "_has_bank_filters", "_promotions", "banks", "prices")
+
+    def __init__(self, promotions: list[ApplicablePromotion], amount: Money, budget: SearchBudget) -> None:
+        self._promotions = promotions
         self._amount = amount
-        self._allowance = allowance
-        self._unbounded: dict[str | None, Discounts] = {}
-        self._narrowed = False
-        self.banks = _NOTHING
-        for coupon in coupons:
-            if coupon.promotion.banks is not None:
-                self._narrowed, self.banks = True, self.banks | coupon.promotion.banks
-        # By bank, what the channel carries at least, and the fee in basis points.
+        self._budget = budget
+        self._best_of_bank: dict[str | None, Discounts] = {}
+        self._has_bank_filters = False
+        self.banks = _NO_NAMES
+        for applicable in promotions:
+            if applicable.promotion.banks is not None:
+                self._has_bank_filters, self.banks = True, self.banks | applicable.promotion.banks
         self.prices: dict[tuple[str | None, int, int], Amounts] = {}
 
     def best(self, bank: str | None, floor: int) -> Discounts:
-        """The best legal set for a payment with this bank that leaves nothing, or at least `floor`."""
-        if not self._coupons:
+        """The best legal set with this bank that leaves 0, or at least `floor` minor units."""
+        if not self._promotions:
             return NO_DISCOUNTS
         if bank not in self.banks:
             bank = None
-        discounts = self._unbounded.get(bank)
+        discounts = self._best_of_bank.get(bank)
         if discounts is None:
-            discounts = self._unbounded[bank] = _best_unbounded(self._with(bank), self._amount)
-        left = self._amount.value - discounts.total
-        if 0 < left < floor:
-            return _best_within(self._with(bank), self._amount.value - floor, self._allowance)
+            discounts = self._best_of_bank[bank] = _best_without_floor(self._usable_with_bank(bank), self._amount)
+        rest = self._amount.value - discounts.total
+        if 0 < rest < floor:
+            return _best_within(self._usable_with_bank(bank), self._amount.value - floor, self._budget)
         return discounts
 
-    def _with(self, bank: str | None) -> list[ApplicablePromotion]:
-        if not self._narrowed:
-            return self._coupons
-        return [coupon for coupon in self._coupons if coupon.promotion.banks is None or bank in coupon.promotion.banks]
+    def _usable_with_bank(self, bank: str | None) -> list[ApplicablePromotion]:
+        if not self._has_bank_filters:
+            return self._promotions
+        return [
+            applicable
+            for applicable in self._promotions
+            if applicable.promotion.banks is None or bank in applicable.promotion.banks
+        ]
 
 
 class OrderPromotions:
-    """The promotions that count for one order, by the kinds that they may be used with. Most kinds are named by none.
+    """The promotions that apply to one order, by the kinds that allow them.
 
-    One allowance of search steps serves all ways of an order, so that no answer of marketing's, however strange, takes long. Past it a
-    set is still legal, only perhaps not the best.
+    All methods of an order share one search budget, so no marketing answer can take long. When it
+    is used up, a set is still legal, but perhaps not the best.
     """
 
-    __slots__ = ("_all", "_allowance", "_amount", "_kinds", "_usable")
+    __slots__ = ("_amount", "_applicable", "_budget", "_named_kinds", "_usable")
 
     def __init__(self, promotions: Iterable[Promotion], order: Order, now: datetime) -> None:
         self._amount = order.amount
-        self._all = applicable_promotions(promotions, order, now)
-        self._allowance = SearchBudget()
-        self._kinds = _NOTHING
-        for coupon in self._all:
-            if coupon.promotion.kinds:
-                self._kinds |= coupon.promotion.kinds
+        self._applicable = applicable_promotions(promotions, order, now)
+        self._budget = SearchBudget()
+        self._named_kinds = _NO_NAMES
+        for applicable in self._applicable:
+            if applicable.promotion.kinds:
+                self._named_kinds |= applicable.promotion.kinds
         self._usable: dict[frozenset[Kind], UsablePromotions] = {}
 
-    def of(self, kinds: frozenset[Kind]) -> UsablePromotions:
-        """Those for a payment of these kinds: a combined payment has two, and needs both."""
-        key = _NO_KINDS if kinds.isdisjoint(self._kinds) else kinds
-        found = self._usable.get(key)
-        if found is None:
-            its = [coupon for coupon in self._all if not coupon.promotion.kinds or kinds <= coupon.promotion.kinds]
-            found = self._usable[key] = UsablePromotions(its, self._amount, self._allowance)
-        return found
+    def usable_with(self, kinds: frozenset[Kind]) -> UsablePromotions:
+        """The promotions that allow all of `kinds`: a split payment has two."""
+        key = _NO_KINDS if kinds.isdisjoint(self._named_kinds) else kinds
+        usable = self._usable.get(key)
+        if usable is None:
+            allowed = [
+                applicable
+                for applicable in self._applicable
+                if not applicable.promotion.kinds or kinds <= applicable.promotion.kinds
+            ]
+            usable = self._usable[key] = UsablePromotions(allowed, self._amount, self._budget)
+        return usable
 
     @property
     def steps_left(self) -> int:
-        return self._allowance.steps
+        return self._budget.steps
 
     def best(self, kinds: frozenset[Kind], bank: str | None, floor: int) -> Discounts:
-        return self.of(kinds).best(bank, floor)
+        return self.usable_with(kinds).best(bank, floor)
 
 
-def _best_unbounded(coupons: list[ApplicablePromotion], amount: Money) -> Discounts:
-    """With independent values this is exact: the best of each group, or the best one alone."""
-    if not coupons:
+def _best_without_floor(promotions: list[ApplicablePromotion], amount: Money) -> Discounts:
+    """The best of each group, or the best one alone. Exact, because values are independent."""
+    if not promotions:
         return NO_DISCOUNTS
     stack: list[Discount] = []
     groups: set[str] = set()
-    total, most = 0, amount.value
-    for coupon in coupons:
-        promotion = coupon.promotion
+    total, order_value = 0, amount.value
+    for applicable in promotions:
+        promotion = applicable.promotion
         if promotion.stackable and promotion.group not in groups:
             groups.add(promotion.group)
-            stack.append(coupon.discount)
-            total += coupon.value
-            if total >= most:
-                stack[-1] = _reduced(coupon.discount, total - most)
-                total = most
+            stack.append(applicable.discount)
+            total += applicable.value
+            if total >= order_value:
+                stack[-1] = _reduced(applicable.discount, total - order_value)
+                total = order_value
                 break
-    alone = coupons[0]
+    alone = promotions[0]
     return Discounts((alone.discount,), alone.value) if alone.value >= total else Discounts(tuple(stack), total)
 
 
-def _best_within(coupons: list[ApplicablePromotion], limit: int, allowance: SearchBudget) -> Discounts:
+def _best_within(promotions: list[ApplicablePromotion], limit: int, budget: SearchBudget) -> Discounts:
     """The best legal set worth at most `limit`."""
     if limit <= 0:
         return NO_DISCOUNTS
-    fitting = [coupon for coupon in coupons if coupon.value <= limit]
-    stackable = [coupon for coupon in fitting if coupon.promotion.stackable]
+    fitting = [applicable for applicable in promotions if applicable.value <= limit]
+    stackable = [applicable for applicable in fitting if applicable.promotion.stackable]
     search = KnapsackSearch(
-        [coupon.value for coupon in stackable], [coupon.promotion.group for coupon in stackable], limit, allowance.steps
+        [applicable.value for applicable in stackable],
+        [applicable.promotion.group for applicable in stackable],
+        limit,
+        budget.steps,
     )
-    allowance.steps = max(0, search.steps)
-    # One alone that saves as much is better than several, and `fitting` begins with the most valuable.
+    budget.steps = max(0, search.steps)
+    # At equal savings one promotion is better than several. `fitting` is sorted by value.
     if fitting and fitting[0].value >= search.value:
         return Discounts((fitting[0].discount,), fitting[0].value)
     return Discounts(tuple([stackable[index].discount for index in search.chosen]), search.value)
 
 
 def _reduced(discount: Discount, by: int) -> Discount:
-    """What is left of the order is less than the last one promises."""
+    """The last discount of a set, cut to what is left of the order."""
     if not by:
         return discount
     return Discount(discount.promotion_id, discount.title, Money(discount.amount.currency, discount.amount.value - by))

@@ -1,4 +1,4 @@
-"""Quote: what one road for the money would cost, may carry and is refused for; and which of several to take."""
+"""Quote: price, limits and refusal of a payment through one channel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from cashier.domain.refusal import Refusal
 
 
 class Quote(Struct, frozen=True, gc=False):
-    """What one road would cost and may carry, and what speaks against it. Without a channel nothing of it may be known."""
+    """`amounts` and `limits` are None where they cannot be known, for example without a channel.
+
+    `legs`: only for a split payment.
+    """
 
     refusal: Refusal | None
     amounts: Amounts | None = None
@@ -21,29 +24,36 @@ class Quote(Struct, frozen=True, gc=False):
 
 
 def best_quote(quotes: list[Quote]) -> Quote:
-    """The road to take: usable, then undetermined, then the one that got furthest. Among equals the cheapest for the payer, then one
-    that loses hardly any payments, then the cheapest for us."""
+    """Prefer usable, then undetermined, then the latest refusal in the order of checks.
+
+    Ties: lowest price for the payer, then fewest lost payments (in tenths), then lowest cost to us.
+    """
     return quotes[0] if len(quotes) == 1 else min(quotes, key=_preference)
 
 
 def _preference(quote: Quote) -> tuple[int, int, int, int, int, int, str]:
     refusal, channel, amounts = quote.refusal, quote.channel, quote.amounts
-    standing = hope = 0
+    availability_rank = check_order = 0
     if refusal is not None:
-        standing, hope = (1, 0) if refusal.undetermined else (2, -refusal.hope)
+        availability_rank, check_order = (1, 0) if refusal.undetermined else (2, -refusal.check_order)
     payable = 0 if amounts is None else amounts.payable.value
     if channel is None:
-        return (standing, hope, payable, 0, 0, 0, "")
-    # By tenths: no difference in cost makes up for every tenth payment lost, any does for a single one in a hundred.
+        return (availability_rank, check_order, payable, 0, 0, 0, "")
+    # In tenths: no cost advantage outweighs one lost payment in ten, any outweighs one in a
+    # hundred.
     success_bps, cost = (
         channel.success_bps,
         channel.cost_bps if channel.fixed_cost is None else cost_bps(channel, payable),
     )
-    return (standing, hope, payable, (BPS - success_bps) // 1_000, cost, -success_bps, channel.channel_id)
+    lost_tenths = (BPS - success_bps) // 1_000
+    return (availability_rank, check_order, payable, lost_tenths, cost, -success_bps, channel.channel_id)
 
 
 def cost_bps(channel: Channel, payable: int) -> int:
-    """What the channel costs us, in basis points of what it carries; at most all of that. A fixed cost in another currency is not known."""
+    """Our cost in basis points of what the channel carries, at most `BPS`.
+
+    Ignores a fixed cost in another currency than the channel's limits.
+    """
     fixed = channel.fixed_cost
     if fixed is None or not payable or fixed.currency != channel.max.currency:
         return channel.cost_bps

@@ -1,8 +1,9 @@
-"""Ranking: which way first, and why. Integers only, so that the same facts give the same order on every machine.
+"""Ranking: the order of payment methods, explained and deterministic.
 
-A score is a sum of shares in basis points, each times its weight; what counted is named in `rank_reasons`. Usable ways come before
-undetermined ones and those before unusable ones, whatever their score. Equal scores fall back on what the payer pays, the kind's position,
-the id.
+A score is a sum of shares in basis points, each times its weight, in integers, so that the same
+facts give the same order on every machine. `rank_reasons` names what counted. Usable methods come
+before undetermined ones, and those before unusable ones. Ties: payable amount, the kind's position,
+id.
 """
 
 from __future__ import annotations
@@ -18,20 +19,22 @@ from cashier.domain.offer import Offer
 from cashier.domain.pay_method import Amounts, Health, Kind, NextAction, PayMethod
 from cashier.domain.quote import cost_bps
 from cashier.domain.reason_text import reason
-from cashier.domain.refusal import AVAILABILITIES, STANDING, availability
+from cashier.domain.refusal import AVAILABILITIES, AVAILABILITY_RANK, availability
 from cashier.source_errors import Missing
 
-# See `refusal`: named once.
+# Enum members for the hot path: see `refusal`.
 _UP, _DOWN, _FLUCTUATING, _UNKNOWN = Health.UP, Health.DOWN, Health.FLUCTUATING, Health.UNKNOWN
 _OPEN, _BALANCE, _NO_ACTION = ChannelStatus.OPEN, Kind.BALANCE, NextAction.NONE
 
 
 class Weights(Struct, frozen=True, forbid_unknown_fields=True):
-    """`ranking.toml`. How much a full share (10,000 bps) of each is worth, and from which success rate on a channel counts as well.
+    """`ranking.toml`.
 
-    Habit: `last_used` (the same instrument as last time), `last_kind` (another of the same kind), `usage` (the kind's share of all
-    payments). `saving`: of the order's amount. `fee`: what the payer adds, `cost`: what we pay, both of the payable amount and counted
-    against. `boost`: marketing's wish. `failure`: the share of payments that the channel loses, counted against.
+    The weight of a full share (10,000 bps) of each term, and thresholds of channel health. Habit:
+    `last_used` (the instrument of the last payment), `last_kind` (another instrument of its kind),
+    `usage` (the kind's share of all payments). `saving`: of the order's amount. `fee` (the payer's)
+    and `cost` (ours): of the payable amount, subtracted. `boost`: requested by marketing.
+    `failure`: the channel's share of lost payments, subtracted.
     """
 
     last_used: int = 3_000
@@ -47,7 +50,7 @@ class Weights(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreShare(Struct, frozen=True, gc=False):
-    """What counts for several ways alike: every one of a kind, or every one of a kind at one price. `payable`: that price."""
+    """The part of the score that methods of a kind, or of a kind at one price, have in common."""
 
     score: int
     reasons: tuple[str, ...]
@@ -55,18 +58,22 @@ class ScoreShare(Struct, frozen=True, gc=False):
 
 
 class UsageHabit(Struct, frozen=True):
-    """What counts for every way of a kind, and with it `priced`, for those at one price, by the identity of the price: comparing figures
-    would cost more than it saves. `last_id`: of the kind that was used last, the instrument."""
+    """The habit score of one kind.
+
+    `last_id`: the instrument of the last payment, if it was of this kind. `by_price`: the share
+    with a price added, by the identity of its `Amounts`. Comparing the figures would cost more than
+    the cache saves.
+    """
 
     share: ScoreShare
     is_last: bool
     last_id: str | None
-    priced: dict[int, ScoreShare]
+    by_price: dict[int, ScoreShare]
 
 
-_NOTHING = ScoreShare(0, ())
-# A way's place: standing, score (the highest first), what the payer pays, the kind's position, the id, and which of the offers it is.
-# What follows comes along and is never compared: the offer, its reasons and its health.
+_NO_SHARE = ScoreShare(0, ())
+# Sort key: availability rank, negative score, payable amount, the kind's position, method id,
+# index. The index is unique, so the rest (offer, reasons, health) is never compared.
 RankingRow = tuple[int, int, int, int, str, int, Offer, tuple[str, ...], Health]
 
 
@@ -74,29 +81,29 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
     """The offers as methods, best first."""
     methods = []
     preferred = True
-    for rank, (standing, _, payable, _, method_id, _, offer, reasons, health) in enumerate(
+    for rank, (availability_rank, _, payable, _, method_id, _, offer, reasons, health) in enumerate(
         sorted(_rows(case, offers, weights)), 1
     ):
-        line, quote = offer.line, offer.quote
+        assessment, quote = offer.assessment, offer.quote
         methods.append(
             PayMethod(
                 method_id,
-                line.kind,
+                assessment.kind,
                 offer.title,
                 offer.icon,
                 offer.instrument,
-                AVAILABILITIES[standing],
+                AVAILABILITIES[availability_rank],
                 None if quote.refusal is None else reason(case, quote.refusal),
                 quote.amounts,
                 quote.limits,
                 offer.options,
                 health,
-                preferred and not standing,
+                preferred and not availability_rank,
                 rank,
                 reasons,
-                line.next_action if payable or quote.amounts is None else _NO_ACTION,
-                line.terms.required_fields,
-                line.terms.expires_in_s,
+                assessment.next_action if payable or quote.amounts is None else _NO_ACTION,
+                assessment.terms.required_fields,
+                assessment.terms.expires_in_s,
                 quote.legs,
             )
         )
@@ -105,45 +112,48 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
 
 
 def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list[RankingRow]:
-    """Ways of one kind come one after the other and mostly at one price, so what they share is looked up when it changes."""
-    habits, nothing, order_value = _habits(case, weights), UsageHabit(_NOTHING, False, None, {}), case.amount.value
+    """Offers of one kind are adjacent, mostly at one price: look up what they share on a change."""
+    habits, no_habit, order_value = _habits(case, weights), UsageHabit(_NO_SHARE, False, None, {}), case.amount.value
     failure, cost, steady_bps = (
         weights.failure,
         weights.cost,
         max(weights.fluctuating_below_bps, weights.down_below_bps),
     )
     rows: list[RankingRow] = []
-    line, habit, price, share = None, nothing, None, _NOTHING
+    assessment, habit, amounts, share = None, no_habit, None, _NO_SHARE
     for index, offer in enumerate(offers):
         quote = offer.quote
-        if offer.line is not line or quote.amounts is not price:
-            line, price = offer.line, quote.amounts
-            habit = habits.get(line.kind, nothing)
-            share = habit.priced.get(id(price)) or _priced(habit, price, order_value, weights)
-            position, last_id = line.terms.position, habit.last_id
+        if offer.assessment is not assessment or quote.amounts is not amounts:
+            assessment, amounts = offer.assessment, quote.amounts
+            habit = habits.get(assessment.kind, no_habit)
+            share = habit.by_price.get(id(amounts)) or _add_price(habit, amounts, order_value, weights)
+            position, last_id = assessment.terms.position, habit.last_id
         score, reasons, health = share.score, share.reasons, _UP
         if last_id is not None and offer.instrument is not None and offer.instrument.id == last_id:
             score += (weights.last_used - weights.last_kind) * BPS
             reasons = ("LAST_USED", *reasons[1:])
         channel = quote.channel
         if channel is not None:
-            # What it costs us counts but is not named: it is nobody's business outside.
-            success_bps, its_cost_bps = (
+            # Our cost counts, but is confidential: it gives no reason.
+            success_bps, our_cost_bps = (
                 channel.success_bps,
-                channel.cost_bps if channel.fixed_cost is None else _cost(channel, price),
+                channel.cost_bps if channel.fixed_cost is None else _cost(channel, amounts),
             )
-            score -= failure * (BPS - success_bps) + cost * its_cost_bps
+            score -= failure * (BPS - success_bps) + cost * our_cost_bps
             if success_bps < steady_bps or channel.status is not _OPEN:
                 health, reasons = _unsteady(channel, reasons, weights)
-        elif price is None or line.kind is not _BALANCE:
-            health = _UNKNOWN  # there should be a channel, and nobody told
-        standing = 0 if quote.refusal is None else STANDING[availability(quote.refusal)]
-        rows.append((standing, -score, share.payable, position, offer.method_id, index, offer, reasons, health))
+        elif amounts is None or assessment.kind is not _BALANCE:
+            # The method needs a channel, and none is known.
+            health = _UNKNOWN
+        availability_rank = 0 if quote.refusal is None else AVAILABILITY_RANK[availability(quote.refusal)]
+        rows.append(
+            (availability_rank, -score, share.payable, position, offer.method_id, index, offer, reasons, health)
+        )
     return rows
 
 
 def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
-    """By kind, its share of what the member paid with, marketing's wish, and whether it was the last."""
+    """By kind: share of the member's payments, marketing's boosts, and the last use."""
     member, marketing = case.facts.member, case.facts.marketing
     counts: dict[str, int] = {}
     total = 0
@@ -156,24 +166,27 @@ def _habits(case: ConsultationCase, weights: Weights) -> dict[str, UsageHabit]:
             shares[kind] = ScoreShare(weights.usage * (count * BPS // total), (f"USED:{count}",))
     if not isinstance(marketing, Missing):
         for boost in sorted(marketing.boosts, key=_label):
-            so_far = shares.get(boost.kind, _NOTHING)
+            share = shares.get(boost.kind, _NO_SHARE)
             shares[boost.kind] = ScoreShare(
-                so_far.score + weights.boost * boost.weight_bps, (*so_far.reasons, f"BOOST:{boost.label}")
+                share.score + weights.boost * boost.weight_bps, (*share.reasons, f"BOOST:{boost.label}")
             )
     habits: dict[str, UsageHabit] = {}
     for kind, share in shares.items():
         habits[kind] = UsageHabit(share, False, None, {})
     last = member.last_used
     if last is not None:
-        habits[last.kind] = UsageHabit(shares.get(last.kind, _NOTHING), True, last.instrument_id, {})
+        habits[last.kind] = UsageHabit(shares.get(last.kind, _NO_SHARE), True, last.instrument_id, {})
     return habits
 
 
 _label = attrgetter("label")
 
 
-def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> ScoreShare:
-    """Habit, with what is saved and what the fee is. Of the kind that was used last, another than the very same is taken to be meant."""
+def _add_price(habit: UsageHabit, amounts: Amounts | None, order_value: int, weights: Weights) -> ScoreShare:
+    """Add saving, fee and `LAST_KIND` to the habit.
+
+    `_rows` replaces `LAST_KIND` for the very instrument.
+    """
     score, reasons, payable = habit.share.score, habit.share.reasons, order_value
     if amounts is not None:
         payable, fee = amounts.payable.value, amounts.fee.value
@@ -187,8 +200,8 @@ def _priced(habit: UsageHabit, amounts: Amounts | None, order_value: int, weight
     if habit.is_last:
         score += weights.last_kind * BPS
         reasons = ("LAST_KIND", *reasons)
-    found = habit.priced[id(amounts)] = ScoreShare(score, reasons, payable)
-    return found
+    share = habit.by_price[id(amounts)] = ScoreShare(score, reasons, payable)
+    return share
 
 
 def _cost(channel: Channel, amounts: Amounts | None) -> int:
@@ -196,7 +209,7 @@ def _cost(channel: Channel, amounts: Amounts | None) -> int:
 
 
 def _unsteady(channel: Channel, reasons: tuple[str, ...], weights: Weights) -> tuple[Health, tuple[str, ...]]:
-    """A channel that is not simply UP, and `reasons` with what it loses."""
+    """Health of a channel that is not simply UP, and `reasons` with its share of lost payments."""
     success_bps = channel.success_bps
     if success_bps < weights.fluctuating_below_bps:
         reasons = (*reasons, f"FAILS:{BPS - success_bps}")

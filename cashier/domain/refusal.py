@@ -1,4 +1,7 @@
-"""Refusal: why a way to pay cannot be used, before it is put into anybody's words. Rules return one, or nothing."""
+"""Refusal: why a payment method cannot be used, before its text.
+
+A rule returns a refusal or None.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from cashier.source_errors import Missing, MissingCause
 _SILENT = frozenset(
     (ReasonCode.SOURCE_TIMEOUT, ReasonCode.SOURCE_ERROR, ReasonCode.SOURCE_OVERLOADED, ReasonCode.SOURCE_PENDING)
 )
-_PRECEDENCE = {code: index for index, code in enumerate(ReasonCode)}
+_CHECK_ORDER = {code: index for index, code in enumerate(ReasonCode)}
 _UNDETERMINED = {
     MissingCause.TIMEOUT: ReasonCode.SOURCE_TIMEOUT,
     MissingCause.OVERLOADED: ReasonCode.SOURCE_OVERLOADED,
@@ -19,15 +22,18 @@ _UNDETERMINED = {
     MissingCause.PENDING: ReasonCode.SOURCE_PENDING,
 }
 _RETRY = Remedy(RemedyType.RETRY)
-# Members that the hot path names are named once: before Python 3.12 each look-up on an enum class costs a call.
+# Enum members for the hot path: before Python 3.12 each look-up on an enum class costs a call.
 AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
-# Which comes first, of whatever has an availability.
+# Best first.
 AVAILABILITIES = (AVAILABLE, UNDETERMINED, UNAVAILABLE)
-STANDING = {availability: standing for standing, availability in enumerate(AVAILABILITIES)}
+AVAILABILITY_RANK = {availability: rank for rank, availability in enumerate(AVAILABILITIES)}
 
 
 class Refusal(Struct, frozen=True, gc=False):
-    """`amount` is what the text speaks of: the minimum, the limit, what is left. `source` is who said so, or who was silent."""
+    """`source` refused or was silent.
+
+    `amount`: the minimum, the limit or the rest that the text names.
+    """
 
     code: ReasonCode
     source: str | None = None
@@ -36,23 +42,26 @@ class Refusal(Struct, frozen=True, gc=False):
 
     @property
     def undetermined(self) -> bool:
-        """True where nobody refused and somebody who could did not answer."""
+        """True if no source refused and one that could refuse is silent."""
         return self.code in _SILENT
 
     @property
-    def hope(self) -> int:
-        """How near to usable: of several roads to one method, the one that got furthest says why it cannot be used."""
-        return _PRECEDENCE[self.code]
+    def check_order(self) -> int:
+        """The position of this check. Of several refusals, the highest is the nearest to usable."""
+        return _CHECK_ORDER[self.code]
 
 
-def silence(missing: Missing) -> Refusal:
-    """What a silent source means for a way that it could refuse. While its answer may still come there is nothing to be done about it."""
+def silence_refusal(missing: Missing) -> Refusal:
+    """The refusal of a method that a silent source could refuse.
+
+    No remedy while the answer is pending.
+    """
     remedy = None if missing.cause is MissingCause.PENDING else _RETRY
     return Refusal(_UNDETERMINED.get(missing.cause, ReasonCode.SOURCE_ERROR), missing.source, remedy)
 
 
 def availability(refusal: Refusal | None) -> Availability:
-    """Never AVAILABLE where somebody who could refuse is silent: that silence is a refusal too, of its own sort."""
+    """Never AVAILABLE while a source that could refuse is silent: its silence is a refusal too."""
     if refusal is None:
         return AVAILABLE
     return UNDETERMINED if refusal.undetermined else UNAVAILABLE

@@ -1,4 +1,7 @@
-"""What the risk service is asked about a payment, and how it may answer, each a closed set. How it is asked is in `sources.risk`."""
+"""Contract of the risk service: the inquiry, and closed sets of decisions and challenge results.
+
+`sources.risk` makes the calls.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from cashier.source_errors import Unanswered
 
 
 class Inquiry(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is to be decided. `instrument_id` may be a vault token, so it is not shown."""
+    """A request for a decision. `instrument_id` may be a vault token, so the repr omits it."""
 
     payment_id: str
     order_id: str
@@ -41,7 +44,7 @@ AttemptsLeft = Annotated[int, Meta(ge=0, le=100)]
 
 
 class RiskChallenge(Struct, frozen=True, kw_only=True):
-    """`render_value` is for the payer to see: part of a telephone number, a bank's name."""
+    """`render_value`: what the payer sees, such as part of a telephone number or a bank's name."""
 
     challenge_id: Id
     type: ChallengeType
@@ -55,7 +58,10 @@ class Accepted(Struct, frozen=True):
 
 
 class Rejected(Struct, frozen=True):
-    """`code` is the risk service's reason; it is for operators, not for the payer, who would learn how to get round it."""
+    """`code`: the reason, for operators only.
+
+    Shown to a payer, it would help to evade the rules.
+    """
 
     decision_id: str
     code: str | None
@@ -67,21 +73,21 @@ class Challenged(Struct, frozen=True):
 
 
 class Passed(Struct, frozen=True):
-    """The payer is who they say. The engine wants the decision that the challenge belongs to."""
+    """The payer is authenticated. The engine needs the decision that the challenge belongs to."""
 
 
 class WrongAnswer(Struct, frozen=True):
-    """`attempts_left` 0: this challenge is failed for good."""
+    """`attempts_left` 0: this challenge has failed for good."""
 
     attempts_left: int
 
 
 class Expired(Struct, frozen=True):
-    """Too late for this challenge; deciding again may bring another one."""
+    """Too late for this challenge. Another decision may bring a new one."""
 
 
 class NoChallenge(Struct, frozen=True):
-    """The risk service knows no such challenge of this payment."""
+    """The risk service does not know this challenge of the payment."""
 
 
 RiskDecision: TypeAlias = Accepted | Rejected | Challenged | Unanswered

@@ -1,15 +1,16 @@
-"""Routing: which of several channels carries a payment, and in which order the others stand by.
+"""Routing: which channel carries a payment, and the order of the alternatives.
 
-Pure and deterministic: the dice are drawn from the payment's own seed, so that the same payment and the same figures give the same route,
-and no worker has to know what another one did. What is learned of a channel is in `track_record`; which channels come into question at
-all, in `candidates`.
+Pure and deterministic: random draws come from the payment's own seed, so the same payment and the
+same figures give the same route without coordination between workers. `channel_health` holds what
+is learned about a channel, `channel_candidates` finds the channels to choose from.
 
-Why traffic does not swing. A choice that jumps from one channel to another as a figure crosses a mark will cross it back: the channel that
-got the load gets worse, the one that lost it is forgotten and looks good again. Here a share follows from the figures on a slope that has
-no edge. The first channel in the rule's order, which does not depend on anything learned, has it all while no other is better by more than
-a tolerance and what chance explains; then less and less of it. So a channel that cannot stand the whole load keeps the share at which it
-can, and one that is worse keeps the trickle that shows whether it still is. Only sickness acts at once, and there the ways in and out are
-far apart.
+Why traffic does not oscillate: a choice that flips when a figure crosses a threshold flips back.
+The channel under load gets worse, the idle one is forgotten and looks good again. Here shares
+follow the figures on a slope. The first channel in the rule's static order has all traffic while no
+other is better by more than a tolerance and the statistical noise; beyond that its share falls
+gradually. A channel that cannot stand the whole load keeps the share that it can stand, and a worse
+one keeps the trickle that shows a change. Only sickness acts at once, and its entry and exit
+thresholds are far apart.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from cashier.domain.channel_health import ChannelRecord, ceiling_bps, probe_due, success_rate
+from cashier.domain.channel_health import ChannelRecord, probe_due, share_ceiling_bps, success_rate
 from cashier.domain.facts import Channel
 from cashier.domain.money import BPS
 from cashier.domain.quote import cost_bps
 from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
 
-_UNHEARD = ChannelRecord()
+_NO_RECORD = ChannelRecord()
 
 
 class RouteReason(StrEnum):
-    """Why this channel. `SHARED`: it is not the rule's first, but that one has only a part of the traffic now."""
+    """Why this channel. `SHARED`: the rule's first channel has only a part of the traffic now."""
 
     ONLY = "ONLY"
     PREFERRED = "PREFERRED"
@@ -43,7 +44,10 @@ class RouteReason(StrEnum):
 
 
 class RatedChannel(Struct, frozen=True):
-    """One candidate as it was seen. `share_bps`: how much of such payments it gets now, probes apart."""
+    """One candidate with its figures.
+
+    `share_bps`: its share of such payments now, without probes.
+    """
 
     channel_id: str
     success_bps: int
@@ -53,7 +57,10 @@ class RatedChannel(Struct, frozen=True):
 
 
 class RoutingDecision(Struct, frozen=True):
-    """`alternatives` by id, the best first; none of them costs the payer anything else. `rated`: for operators, in the rule's order."""
+    """`alternatives`: channel ids, best first, all at the same price for the payer.
+
+    `rated`: for operators, in the rule's order.
+    """
 
     channel_id: str
     rule: str
@@ -63,52 +70,60 @@ class RoutingDecision(Struct, frozen=True):
     rated: tuple[RatedChannel, ...]
 
 
-class _Runner(Struct, frozen=True):
-    """One candidate under a rule. `group`: sick, tried, avoided; the lowest group carries. `place`: the rule's order, which nothing that
-    is learned changes. `score` is live, `noise` what chance may make of it; both in basis points, times the weight of success."""
+class _Candidate(Struct, frozen=True):
+    """One channel under a rule.
+
+    `group`: sick, tried, avoided; the lowest group carries. `static_order`: the rule's order, free
+    of learned figures. `score` is live, `noise` its standard deviation; both in basis points times
+    the weight of success.
+    """
 
     channel: Channel
     group: tuple[bool, bool, bool]
-    place: tuple[int, int, int, str]
+    static_order: tuple[int, int, int, str]
     preferred: bool
     success_bps: int
     cost_bps: int
     score: int
     noise: int
-    ceiling_bps: int
+    share_ceiling_bps: int
 
 
 def route(
     routing: Routing,
-    passage: RoutedPayment,
+    payment: RoutedPayment,
     channels: Sequence[Channel],
     records: Mapping[str, ChannelRecord],
     now_s: int,
     seed: str,
     tried: Set[str] = frozenset(),
 ) -> RoutingDecision:
-    """Which of `channels` takes it; there must be one. `seed`: the payment's id. `tried`: channels on which this payment has failed: they
-    come after all that are well, and such a payment is no probe. `now_s` is of the clock that `records` were kept by."""
+    """Choose one of `channels`. ValueError if there is none.
+
+    `seed`: the payment's id. `tried`: channels on which this payment has failed; they come after
+    all healthy ones, and such a payment is no probe. `now_s`: of the clock of `records`.
+    """
     if not channels:
-        raise ValueError("a payment cannot be routed without a channel: its method should not have been available")
-    rule = routing.rule_for(passage)
-    runners = sorted(
-        (_runner(routing, rule, passage, channel, records, now_s, tried) for channel in channels), key=_place
+        raise ValueError("cannot route a payment without a channel: its method should not have been available")
+    rule = routing.rule_for(payment)
+    candidates = sorted(
+        (_candidate(routing, rule, payment, channel, records, now_s, tried) for channel in channels),
+        key=_static_order,
     )
-    group = min(runner.group for runner in runners)
-    leading = [runner for runner in runners if runner.group == group]
-    best_score = max(runner.score for runner in leading)
+    group = min(candidate.group for candidate in candidates)
+    leading = [candidate for candidate in candidates if candidate.group == group]
+    best_score = max(candidate.score for candidate in leading)
     shares = _shares(leading, best_score, rule)
-    ordered = sorted(runners, key=lambda runner: (runner.group, *_standing(runner, best_score, rule)))
+    ordered = sorted(candidates, key=lambda candidate: (candidate.group, *_live_order(candidate, best_score, rule)))
     probe = None if tried else _probe(routing, ordered, records, now_s, seed)
     chosen = probe or _drawn(leading, shares, seed)
     return RoutingDecision(
         chosen.channel.channel_id,
         rule.name,
-        tuple(runner.channel.channel_id for runner in ordered if runner is not chosen),
+        tuple(candidate.channel.channel_id for candidate in ordered if candidate is not chosen),
         probe is not None,
-        RouteReason.PROBE if probe else _why(chosen, runners, leading, rule),
-        tuple(_rated(runner, shares) for runner in runners),
+        RouteReason.PROBE if probe else _reason(chosen, candidates, leading, rule),
+        tuple(_rated(candidate, shares) for candidate in candidates),
     )
 
 
@@ -117,92 +132,104 @@ def draw(seed: str, purpose: str, sides: int) -> int:
     return int.from_bytes(blake2b(f"{purpose}\n{seed}".encode(), digest_size=8).digest()) % sides
 
 
-def _runner(
+def _candidate(
     routing: Routing,
     rule: RoutingRule,
-    passage: RoutedPayment,
+    payment: RoutedPayment,
     channel: Channel,
     records: Mapping[str, ChannelRecord],
     now_s: int,
     tried: Set[str],
-) -> _Runner:
-    record, ids = records.get(channel.channel_id, _UNHEARD), (channel.channel_id, channel.provider)
+) -> _Candidate:
+    record, names = records.get(channel.channel_id, _NO_RECORD), (channel.channel_id, channel.provider)
     live, cost = (
         success_rate(record, channel.success_bps, now_s, routing.learning),
-        cost_bps(channel, passage.amount.value),
+        cost_bps(channel, payment.amount.value),
     )
-    weight, against = rule.weights if rule.by is RankBy.BALANCED else (1, 0)
-    stated = weight * channel.success_bps - against * cost
-    listed = [index for index, name in enumerate(rule.prefer) if name in ids]
-    order = (cost, -channel.success_bps) if rule.by is RankBy.COST else (-stated, cost)
-    return _Runner(
+    success_weight, cost_weight = rule.weights if rule.by is RankBy.BALANCED else (1, 0)
+    stated_score = success_weight * channel.success_bps - cost_weight * cost
+    preferences = [index for index, name in enumerate(rule.prefer) if name in names]
+    order = (cost, -channel.success_bps) if rule.by is RankBy.COST else (-stated_score, cost)
+    return _Candidate(
         channel,
-        (record.sick, channel.channel_id in tried, any(name in rule.avoid for name in ids)),
-        (listed[0] if listed else len(rule.prefer), *order, channel.channel_id),
-        bool(listed),
+        (record.sick, channel.channel_id in tried, any(name in rule.avoid for name in names)),
+        (preferences[0] if preferences else len(rule.prefer), *order, channel.channel_id),
+        bool(preferences),
         live.bps,
         cost,
-        weight * live.bps - against * cost,
-        weight * live.noise_bps,
-        ceiling_bps(record, now_s, routing.sick),
+        success_weight * live.bps - cost_weight * cost,
+        success_weight * live.noise_bps,
+        share_ceiling_bps(record, now_s, routing.sick),
     )
 
 
-def _place(runner: _Runner) -> tuple[int, int, int, str]:
-    return runner.place
+def _static_order(candidate: _Candidate) -> tuple[int, int, int, str]:
+    return candidate.static_order
 
 
-def _behind(runner: _Runner, best_score: int, rule: RoutingRule) -> int:
-    """By how much more than chance explains it is behind the best, beyond what the rule tolerates; 0 for one that is as good as any."""
-    return max(0, best_score - runner.score - runner.noise - rule.within_bps * _scale(rule))
+def _deficit(candidate: _Candidate, best_score: int, rule: RoutingRule) -> int:
+    """How far it is behind the best, less the noise and the rule's tolerance; at least 0."""
+    return max(0, best_score - candidate.score - candidate.noise - rule.within_bps * _scale(rule))
 
 
 def _scale(rule: RoutingRule) -> int:
     return rule.weights[0] if rule.by is RankBy.BALANCED else 1
 
 
-def _shares(leading: list[_Runner], best_score: int, rule: RoutingRule) -> dict[str, int]:
-    """In basis points, which add up to all. Each in the rule's order takes what it is fit for of what those before it left."""
+def _shares(leading: list[_Candidate], best_score: int, rule: RoutingRule) -> dict[str, int]:
+    """In basis points, with the sum `BPS`.
+
+    In the rule's order each takes its part of what is left.
+    """
     shares, left, slope = {}, BPS, rule.within_bps * _scale(rule)
-    for runner in leading:
-        fit = BPS if runner.preferred else max(0, BPS - _behind(runner, best_score, rule) * BPS // slope)
-        shares[runner.channel.channel_id] = taken = left * (fit * runner.ceiling_bps // BPS) // BPS
-        left -= taken
-    # What is left over is that of the steadiest: one that is not only just well again, and of those the best.
-    last = max(leading, key=lambda runner: (runner.ceiling_bps, runner.score))
-    shares[last.channel.channel_id] += left
+    for candidate in leading:
+        fitness_bps = BPS if candidate.preferred else max(0, BPS - _deficit(candidate, best_score, rule) * BPS // slope)
+        share = left * (fitness_bps * candidate.share_ceiling_bps // BPS) // BPS
+        shares[candidate.channel.channel_id] = share
+        left -= share
+    # The rest goes to a channel that is not in recovery; of those, to the best.
+    steadiest = max(leading, key=lambda candidate: (candidate.share_ceiling_bps, candidate.score))
+    shares[steadiest.channel.channel_id] += left
     return shares
 
 
-def _standing(runner: _Runner, best_score: int, rule: RoutingRule) -> tuple[bool, int, tuple[int, int, int, str]]:
-    """The order of those that stand by: as the rule has it, but for what is clearly worse now."""
-    return (not runner.preferred, 0 if runner.preferred else _behind(runner, best_score, rule), runner.place)
+def _live_order(
+    candidate: _Candidate, best_score: int, rule: RoutingRule
+) -> tuple[bool, int, tuple[int, int, int, str]]:
+    """The rule's order, except that clearly worse channels come later."""
+    deficit = 0 if candidate.preferred else _deficit(candidate, best_score, rule)
+    return (not candidate.preferred, deficit, candidate.static_order)
 
 
-def _drawn(leading: list[_Runner], shares: dict[str, int], seed: str) -> _Runner:
-    fell = draw(seed, "share", BPS)
-    for runner in leading:
-        fell -= shares[runner.channel.channel_id]
-        if fell < 0:
-            return runner
-    raise AssertionError("the shares do not add up to all")
+def _drawn(leading: list[_Candidate], shares: dict[str, int], seed: str) -> _Candidate:
+    rest = draw(seed, "share", BPS)
+    for candidate in leading:
+        rest -= shares[candidate.channel.channel_id]
+        if rest < 0:
+            return candidate
+    raise AssertionError("the shares do not add up to BPS")
 
 
 def _probe(
-    routing: Routing, ordered: list[_Runner], records: Mapping[str, ChannelRecord], now_s: int, seed: str
-) -> _Runner | None:
-    """The sick channel that this payment tries, if any. Where all are sick there is nobody to stand by, and every payment is a trial."""
+    routing: Routing, ordered: list[_Candidate], records: Mapping[str, ChannelRecord], now_s: int, seed: str
+) -> _Candidate | None:
+    """The sick channel that this payment probes.
+
+    None if all are sick: no healthy channel could then take over.
+    """
     if ordered[0].group[0]:
         return None
-    for runner in ordered:
-        channel_id, sick = runner.channel.channel_id, runner.group[0]
+    for candidate in ordered:
+        channel_id, sick = candidate.channel.channel_id, candidate.group[0]
         if sick and probe_due(records[channel_id], draw(seed, f"probe {channel_id}", 1 << 32), now_s, routing.sick):
-            return runner
+            return candidate
     return None
 
 
-def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: RoutingRule) -> RouteReason:
-    if len(runners) == 1:
+def _reason(
+    chosen: _Candidate, candidates: list[_Candidate], leading: list[_Candidate], rule: RoutingRule
+) -> RouteReason:
+    if len(candidates) == 1:
         return RouteReason.ONLY
     if chosen.group[0]:
         return RouteReason.ALL_SICK
@@ -217,6 +244,7 @@ def _why(chosen: _Runner, runners: list[_Runner], leading: list[_Runner], rule: 
     }[rule.by]
 
 
-def _rated(runner: _Runner, shares: dict[str, int]) -> RatedChannel:
-    channel_id = runner.channel.channel_id
-    return RatedChannel(channel_id, runner.success_bps, runner.cost_bps, shares.get(channel_id, 0), runner.group[0])
+def _rated(candidate: _Candidate, shares: dict[str, int]) -> RatedChannel:
+    channel_id = candidate.channel.channel_id
+    share_bps = shares.get(channel_id, 0)
+    return RatedChannel(channel_id, candidate.success_bps, candidate.cost_bps, share_bps, candidate.group[0])

@@ -1,8 +1,8 @@
-"""Balance and one card together (组合支付): the balance gives what it has, the card the rest.
+"""Split payment (组合支付): a balance gives what it has, one card pays the rest.
 
-Which card is the second level: each that could complete it is an option. A promotion counts when it allows both kinds. The fee is on what
-the card's channel carries. Where the rest would be less than that channel carries, the balance gives less. Each of the two gives something,
-or a promotion for paying by a card could be had without paying by it.
+Each card that could complete the balance is an option. A promotion applies if it allows both kinds.
+The fee is on what the card's channel carries. If the rest is below that channel's minimum, the
+balance gives less. Both give something: otherwise a promotion for cards would apply without a card.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from msgspec import Struct
 from cashier.domain.card_offers import BoundCard
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import beyond, smallest_carried, too_little
+from cashier.domain.limits import below_minimum, over_limit, smallest_carried
 from cashier.domain.money import Money, share_half_up
-from cashier.domain.offer import NO_CHANNEL, Offer, within
+from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits
 from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
-from cashier.domain.reason_text import option, ordered
+from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal
 from cashier.domain.storefront_channel import StorefrontChannel
 
@@ -27,7 +27,7 @@ KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 
 
 class SplitAmounts(Struct, frozen=True, gc=False):
-    """What it costs in all, and who gives what of that. The balance nothing where that cannot be: then it is no combined payment."""
+    """The price and its shares. `from_balance` is 0 where no split is possible."""
 
     amounts: Amounts
     from_balance: Money
@@ -35,98 +35,101 @@ class SplitAmounts(Struct, frozen=True, gc=False):
 
 
 class SplitCandidate:
-    """One account that falls short, and what a card would have to add.
+    """An account that is too low, and its quotes with each card.
 
-    The account's own quotas are not asked again: alone it would have had to carry more, and was only found to hold too little.
+    The account's own quotas are not tested again: the account passed them for a larger amount, and
+    was refused only because its balance is too low.
     """
 
-    __slots__ = ("_coupons", "_splits", "account", "line")
+    __slots__ = ("_promotions", "_splits", "account", "assessment")
 
-    def __init__(self, line: KindAssessment, account: Account) -> None:
-        self.line = line
+    def __init__(self, quick_pay: KindAssessment, account: Account) -> None:
+        self.assessment = quick_pay
         self.account = account
-        self._coupons = line.case.coupons.of(KINDS)
+        self._promotions = quick_pay.case.promotions.usable_with(KINDS)
         self._splits: dict[tuple[str | None, int, int], SplitAmounts] = {}
 
-    def over(self, held: BoundCard) -> Quote:
-        """The best quote with this card, without its legs: most cards are only options."""
-        if len(held.roads) == 1:
-            return self._quote(held, held.roads[0])
-        if not held.roads:
-            return Quote(self.line.case.channel_gap or NO_CHANNEL)
-        return best_quote([self._quote(held, road) for road in held.roads])
+    def quote(self, bound: BoundCard) -> Quote:
+        """The best quote with this card, without legs: most cards remain options."""
+        if len(bound.channels) == 1:
+            return self._quote_channel(bound, bound.channels[0])
+        if not bound.channels:
+            return Quote(self.assessment.case.channel_gap or NO_CHANNEL)
+        return best_quote([self._quote_channel(bound, channel) for channel in bound.channels])
 
-    def with_legs(self, held: BoundCard, quote: Quote) -> Quote:
-        """And what each of the two gives. Nobody gives anything where nothing is to pay or the balance can have no part."""
+    def with_legs(self, bound: BoundCard, quote: Quote) -> Quote:
+        """Add the legs. There are none if nothing is to pay or the balance can give nothing."""
         channel = quote.channel
         if channel is None or quote.amounts is None:
             return quote
-        split = self._split(
-            held.card.bank, channel.min.value, self.line.terms.fee_bps if channel.fee_bps is None else channel.fee_bps
-        )
+        fee_bps = self.assessment.terms.fee_bps if channel.fee_bps is None else channel.fee_bps
+        split = self._split(bound.card.bank, channel.min.value, fee_bps)
         if not split.from_balance.value:
             return quote
         legs = (
             Leg(LegType.BALANCE, self.account.account_id, split.from_balance),
-            Leg(LegType.CHANNEL, held.card.card_id, split.from_card),
+            Leg(LegType.CHANNEL, bound.card.card_id, split.from_card),
         )
         return Quote(quote.refusal, quote.amounts, None, channel, legs)
 
-    def _quote(self, held: BoundCard, road: StorefrontChannel) -> Quote:
-        case, channel = self.line.case, road.channel
-        refusal = None if road.refusal is None else road.refused(case.now)
-        if not road.bounded:
+    def _quote_channel(self, bound: BoundCard, storefront_channel: StorefrontChannel) -> Quote:
+        case, channel = self.assessment.case, storefront_channel.channel
+        refusal = None if storefront_channel.refusal is None else storefront_channel.refusal_at(case.now)
+        if not storefront_channel.limits_in_currency:
             return Quote(refusal, channel=channel)
-        split = self._split(held.card.bank, channel.min.value, road.fee_bps)
+        split = self._split(bound.card.bank, channel.min.value, storefront_channel.fee_bps)
         if refusal is None:
-            refusal = self._refusal(held, channel, split) or case.quota_gap
+            refusal = self._refusal(bound, channel, split) or case.quota_gap
         return Quote(refusal, split.amounts, None, channel)
 
-    def _refusal(self, held: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
+    def _refusal(self, bound: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:
         if not split.from_balance.value:
-            return too_little(channel) if split.amounts.payable.value else None
+            return below_minimum(channel) if split.amounts.payable.value else None
         carried = split.from_card.value
-        limits, setter = within(self.line, channel, held.card.card_id)
-        return _together(beyond(limits, carried, setter), split)
+        limits, limit_source = channel_limits(self.assessment, channel, bound.card.card_id)
+        return _for_whole_payment(over_limit(limits, carried, limit_source), split)
 
     def _split(self, bank: str, channel_min: int, fee_bps: int) -> SplitAmounts:
-        case = self.line.case
-        key = (bank if bank in self._coupons.banks else None, channel_min, fee_bps)
-        found = self._splits.get(key)
-        if found is None:
-            least = smallest_carried(max(1, channel_min), fee_bps)
-            discounts = self._coupons.best(bank, least + 1)
+        case = self.assessment.case
+        key = (bank if bank in self._promotions.banks else None, channel_min, fee_bps)
+        split = self._splits.get(key)
+        if split is None:
+            card_min = smallest_carried(max(1, channel_min), fee_bps)
+            discounts = self._promotions.best(bank, card_min + 1)
             rest = case.amount.value - discounts.total
-            carried = min(rest, max(rest - self.account.available.value, least))
+            carried = min(rest, max(rest - self.account.available.value, card_min))
             fee = share_half_up(carried, fee_bps)
-            found = self._splits[key] = SplitAmounts(
-                case.priced(discounts, fee), Money(case.currency, rest - carried), Money(case.currency, carried + fee)
+            split = self._splits[key] = SplitAmounts(
+                case.price(discounts, fee), Money(case.currency, rest - carried), Money(case.currency, carried + fee)
             )
-        return found
+        return split
 
 
-def _together(refusal: Refusal | None, split: SplitAmounts) -> Refusal | None:
-    """The card may carry so much: the payment may be that and what the balance gives."""
+def _for_whole_payment(refusal: Refusal | None, split: SplitAmounts) -> Refusal | None:
+    """Raise the remedy by the balance's share: the limit is the card's, the remedy the whole's."""
     if refusal is None or refusal.amount is None:
         return refusal
-    most = Money(refusal.amount.currency, refusal.amount.value + split.from_balance.value)
-    return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, most), refusal.amount)
+    payable_max = Money(refusal.amount.currency, refusal.amount.value + split.from_balance.value)
+    return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, payable_max), refusal.amount)
 
 
 def offers(
-    balance: KindAssessment, line: KindAssessment, account: Account, alone: Offer, cards: list[BoundCard]
+    balance: KindAssessment, quick_pay: KindAssessment, account: Account, alone: Offer, cards: list[BoundCard]
 ) -> Iterator[Offer]:
-    """At most one: the account with the best of the cards. Nothing where no card is good of itself. `line` is that of QUICK_PAY."""
-    good = [held for held in cards if held.refusal is None]
-    if not good or not account.available.value or line.refusal is not None:
+    """At most one: the account with the best card.
+
+    None if every card is refused. `alone`: the account's own offer.
+    """
+    usable = [bound for bound in cards if bound.refusal is None]
+    if not usable or not account.available.value or quick_pay.refusal is not None:
         return
-    case, completion = line.case, SplitCandidate(line, account)
-    quotes = [completion.over(held) for held in good]
+    case, candidate = quick_pay.case, SplitCandidate(quick_pay, account)
+    quotes = [candidate.quote(bound) for bound in usable]
     best = best_quote(quotes)
-    chosen = good[next(index for index, quote in enumerate(quotes) if quote is best)]
-    options = ordered(
-        [option(case, held.card.card_id, held.title, quote) for held, quote in zip(good, quotes, strict=True)]
+    chosen = usable[next(index for index, quote in enumerate(quotes) if quote is best)]
+    options = sorted_options(
+        [option(case, bound.card.card_id, bound.title, quote) for bound, quote in zip(usable, quotes, strict=True)]
     )
     title = case.wording.combined.format(account=alone.title, card=chosen.title)
-    quote = completion.with_legs(chosen, best)
+    quote = candidate.with_legs(chosen, best)
     yield Offer(f"{alone.method_id}+QUICK_PAY", balance, title, alone.icon, alone.instrument, quote, options)

@@ -1,10 +1,13 @@
-"""What engine and acquirer said, in the domain's words. A submit that is busy, reused or not sent has none: there is no payment."""
+"""Mapping of engine and acquirer outcomes to the reports of `status_resolution`.
+
+A submit that was refused or not sent has no report: there is no payment.
+"""
 
 from __future__ import annotations
 
 from typing import TypeAlias
 
-from cashier.domain.acquirer_contract import NoOrder, OrderResult, AcquirerResult
+from cashier.domain.acquirer_contract import AcquirerResult, NoOrder, OrderResult
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived, OutcomeUnknown, Sealed
 from cashier.domain.status_resolution import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.source_errors import Unanswered
@@ -26,9 +29,11 @@ def engine_report(outcome: EngineOutcome) -> EngineReport:
 
 
 def acquirer_report(result: AcquirerResult) -> AcquirerReport:
-    """An acquirer that does not know an order for which money was asked is no better than a silent one: it says nothing of the money."""
+    """An acquirer that does not know the order counts as silent: the money's state is open."""
     match result:
         case OrderResult():
-            return AcquirerReport(AcquirerReportStatus(result.status), result.payment_id, result.closed_reason, result.paid)
+            return AcquirerReport(
+                AcquirerReportStatus(result.status), result.payment_id, result.closed_reason, result.paid
+            )
         case NoOrder() | Unanswered():
             return AcquirerReport(AcquirerReportStatus.SILENT)

@@ -1,17 +1,21 @@
-"""Where a payment stands, from what its token, the engine and the acquirer say now. Nothing is remembered here, no clock is read.
+"""Status of a payment, from its token and the present reports of engine and acquirer.
 
-The law, in the order in which it is applied:
-  1. What was told as final stays.
-  2. The acquirer's word on this payment's money is the payer's truth, whatever the engine says.
-  3. The engine's end counts once the acquirer has answered too. Failed is failed; reversed, or refused because the order was over, is
-     closed. Succeeded waits for the acquirer to say paid, and is money for nothing where the order is closed or was paid by another.
-  4. Nothing ends because nobody knows it. A payment that the engine has never seen may still arrive: only a reverse that the engine answers
-     with "never arrived" ends it (`SEALED`), because the engine refuses it from then on. Nor does anything end because time is up, or the
-     order is over, or the caller wants it: the engine is asked to reverse (`to_reverse`), and what it says then decides.
-  5. Whoever is silent leaves PROCESSING, and is asked again.
+No memory, no clock. The rules, in this order:
 
-That a final status stays so although nothing is remembered rests on two promises: what the engine or the acquirer calls final is; and an
-engine that was asked to reverse what it does not know refuses it for good.
+1. A reported final status stays.
+2. The acquirer's report on this payment's money is the payer's truth and overrides the engine.
+3. The engine's result counts once the acquirer has answered too. FAILED is failed; reversed, or
+   refused because the order was over, is closed. SUCCEEDED waits for the acquirer to report PAID,
+   and is refunded if the order is closed or was paid by another payment.
+4. Absence ends nothing. A payment that the engine does not know may still arrive; only a reversal
+   that the engine answers with "never arrived" ends it (`SEALED`), because the engine refuses it
+   from then on. The same holds when time is up, the order is over or the caller cancels: the engine
+   is asked to reverse (`to_reverse`), and its answer decides.
+5. A silent engine or acquirer leaves PROCESSING, and is asked again.
+
+A final status stays without memory because of two promises: a result that the engine or the
+acquirer calls final is final, and an engine refuses for good what it was asked to reverse and did
+not know.
 """
 
 from __future__ import annotations
@@ -32,7 +36,10 @@ from cashier.domain.poll_schedule import PollSchedule
 
 
 class EngineReportStatus(StrEnum):
-    """What the engine says of a payment. `SEALED`: it never arrived, and we had asked to reverse it. `SILENT`: nothing that can be read."""
+    """`SEALED`: the payment never arrived, and the engine was asked to reverse it.
+
+    `SILENT`: no readable answer.
+    """
 
     PROCESSING = "PROCESSING"
     ACTION_REQUIRED = "ACTION_REQUIRED"
@@ -45,7 +52,7 @@ class EngineReportStatus(StrEnum):
 
 
 class AcquirerReportStatus(StrEnum):
-    """What the acquirer says of the order."""
+    """The status of the order. `SILENT`: no readable answer."""
 
     PENDING = "PENDING"
     PAYING = "PAYING"
@@ -59,27 +66,30 @@ class AcquirerReportStatus(StrEnum):
 class EngineReport(Struct, frozen=True):
     """`failure_code` with FAILED, `next_action` with ACTION_REQUIRED."""
 
-    word: EngineReportStatus
+    status: EngineReportStatus
     failure_code: str | None = None
     next_action: Action | None = None
 
 
 class AcquirerReport(Struct, frozen=True):
-    """`payment_id`: whose money it is that the word is about, where it says. `closed_reason`: the order was closed at some time. `paid`:
-    how much, where it says; the word decides, whatever that is."""
+    """`payment_id`: the payment whose money the status is about, if reported.
 
-    word: AcquirerReportStatus
+    `closed_reason`: set if the order was ever closed. `paid`: the amount, if reported; it decides
+    nothing.
+    """
+
+    status: AcquirerReportStatus
     payment_id: str | None = None
     closed_reason: str | None = None
     paid: Money | None = None
 
 
 class PaymentProgress(Struct, frozen=True, kw_only=True):
-    """What the payment's token says. Times in seconds since 1970.
+    """The payment's state in its token. Times in seconds since 1970.
 
-    `sent_at`: when the engine was first asked to take the money; None: never, and then there is a `challenge` that it waits for.
-    `expires_at`: until when the payer may act. `cancelled`: the caller wants no more of it. `told`: the status that was told last, as the
-    token has it.
+    `sent_at`: the first submit to the engine; None before it, and then there is a `challenge` to
+    pass. `expires_at`: the end of the payer's time to act. `last_status`: the status that the token
+    reported.
     """
 
     payment_id: str
@@ -88,25 +98,31 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
     sent_at: int | None = None
     challenge: ChallengeProgress | None = None
     cancelled: bool = False
-    told: PaymentStatus | None = None
+    last_status: PaymentStatus | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for one that was neither sent nor waits for a challenge: nothing would ever become of it."""
+        """Raise ValueError for a payment neither sent nor challenged: it could never end."""
         if self.sent_at is None and self.challenge is None:
             raise ValueError(f"{self.payment_id} was neither sent nor challenged")
 
     @property
-    def unsent(self) -> ChallengeProgress | None:
-        """The challenge that it waits for, as far as is known here. It may have been passed elsewhere, and has been where an engine that
-        is now silent, or behind, was heard to ask for an action."""
-        return self.challenge if self.sent_at is None and self.told is not PaymentStatus.ACTION_REQUIRED else None
+    def pending_challenge(self) -> ChallengeProgress | None:
+        """The challenge that the submit waits for, as far as this token knows.
+
+        It may have been passed with another token. It has been if the engine once required an
+        action.
+        """
+        sent = self.sent_at is not None or self.last_status is PaymentStatus.ACTION_REQUIRED
+        return None if sent else self.challenge
 
 
 class ResolvedStatus(Struct, frozen=True):
-    """`event`: what decided; None where nothing had to be asked any more. `next_action` and `poll_after_ms` only while it is not over.
+    """`event`: the deciding one; None if an earlier final status decided.
 
-    `to_reverse`: the engine should be asked to reverse. Whoever looks does so once, and derives again from its answer and a fresh look at
-    the order before anything is told. Where that is still not the end it is told so, and the next look asks again: it may be asked often.
+    `next_action`, `poll_after_ms`: only before the end. `to_reverse`: ask the engine to reverse,
+    once per query, then resolve again from its answer and a fresh acquirer's result before
+    reporting. If that is not final either, report it; the next query asks again. Reversals may be
+    repeated.
     """
 
     status: PaymentStatus
@@ -121,9 +137,17 @@ class ResolvedStatus(Struct, frozen=True):
         return self.status in FINAL
 
 
-# The order or its code is over, or the engine was asked to reverse, so that it took nothing. Not the payer's failure.
+# Failure codes without money taken and without fault of the payer: the order or its code is over,
+# or the engine was asked to reverse.
 _CLOSED_CODES = frozenset({"REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED", "ORDER_REFUNDED"})
-_OVER = frozenset({AcquirerReportStatus.PAID, AcquirerReportStatus.CLOSED, AcquirerReportStatus.CLOSED_REFUNDING, AcquirerReportStatus.REFUNDED})
+_OVER = frozenset(
+    {
+        AcquirerReportStatus.PAID,
+        AcquirerReportStatus.CLOSED,
+        AcquirerReportStatus.CLOSED_REFUNDING,
+        AcquirerReportStatus.REFUNDED,
+    }
+)
 _CLOSED = frozenset({AcquirerReportStatus.CLOSED, AcquirerReportStatus.CLOSED_REFUNDING})
 _LIVE = {
     EngineReportStatus.PROCESSING: PaymentEvent.ENGINE_PROCESSING,
@@ -134,8 +158,8 @@ _LIVE = {
 }
 _PAYER_ACTS = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _NOTHING_TO_POLL = FINAL | {PaymentStatus.CHALLENGE}
-# After one of these, what is not over should be brought to an end.
-_ENDING = frozenset(
+# Events that call for a reversal of a payment that is not final.
+_REVERSING = frozenset(
     {PaymentEvent.ORDER_OVER, PaymentEvent.CANCELLED, PaymentEvent.EXPIRED, PaymentEvent.CHALLENGE_OVER}
 )
 
@@ -143,143 +167,166 @@ _ENDING = frozenset(
 def resolve_status(
     payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
 ) -> ResolvedStatus:
-    """Raises `IllegalMove` where what is heard now contradicts what was told last."""
+    """Raises `IllegalTransition` if the reports contradict the last reported status."""
     event = deciding_event(payment, engine, acquirer, now)
     status = STATUS_AFTER[event]
-    message = _words(engine, event)
-    if payment.told in FINAL:
-        same = status is payment.told
-        return ResolvedStatus(payment.told, event if same else None, message if same else _BY_STATUS[payment.told])
-    if payment.told is not None:
-        next_status(payment.told, event)
+    message = _message(engine, event)
+    if payment.last_status in FINAL:
+        if status is payment.last_status:
+            return ResolvedStatus(status, event, message)
+        return ResolvedStatus(payment.last_status, None, _BY_STATUS[payment.last_status])
+    if payment.last_status is not None:
+        next_status(payment.last_status, event)
     return (
-        ResolvedStatus(status, event, message) if status in _NOTHING_TO_POLL else _waiting(payment, engine, event, now)
+        ResolvedStatus(status, event, message)
+        if status in _NOTHING_TO_POLL
+        else _unresolved(payment, engine, event, now)
     )
 
 
-def deciding_event(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime) -> PaymentEvent:
-    """The one fact that decides."""
-    found = _own_money(payment, engine, acquirer) or _ended(payment, engine, acquirer)
-    return found or _ending(payment, engine, acquirer, now) or _going_on(payment, engine)
+def deciding_event(
+    payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
+) -> PaymentEvent:
+    final_event = _money_event(payment, engine, acquirer) or _engine_final_event(payment, engine, acquirer)
+    return final_event or _reversing_event(payment, engine, acquirer, now) or _live_event(payment, engine)
 
 
-def _own_money(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
-    """What the acquirer says of this payment's money. Where it does not say whose it is, it is of the one that the engine made succeed."""
+def _money_event(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
+    """The acquirer's report on this payment's money.
+
+    Without an id, it is about the payment that succeeded.
+    """
     owner = acquirer.payment_id
-    if owner != payment.payment_id and (owner is not None or engine.word is not EngineReportStatus.SUCCEEDED):
+    if owner != payment.payment_id and (owner is not None or engine.status is not EngineReportStatus.SUCCEEDED):
         return None
-    match acquirer.word:
+    match acquirer.status:
         case AcquirerReportStatus.PAID:
             return PaymentEvent.ORDER_PAID
         case AcquirerReportStatus.CLOSED_REFUNDING:
             return PaymentEvent.ORDER_CLOSED_REFUNDING
         case AcquirerReportStatus.REFUNDED:
-            # The word is the same for an order that was paid and then refunded, and for one that was closed before the money came.
+            # Reported both for an order that was paid and refunded, and for one that closed before
+            # the money came.
             return PaymentEvent.ORDER_REFUNDED if acquirer.closed_reason is None else PaymentEvent.ORDER_CLOSED_REFUNDED
         case _:
             return None
 
 
-def _ended(payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport) -> PaymentEvent | None:
-    """What the engine says for good, and the acquirer does not contradict."""
-    silent = acquirer.word is AcquirerReportStatus.SILENT
-    match engine.word:
+def _engine_final_event(
+    payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport
+) -> PaymentEvent | None:
+    """The engine's final result, unless the acquirer contradicts it."""
+    silent = acquirer.status is AcquirerReportStatus.SILENT
+    match engine.status:
         case EngineReportStatus.SUCCEEDED:
-            if acquirer.word not in _OVER:
+            if acquirer.status not in _OVER:
                 return PaymentEvent.ENGINE_SUCCEEDED
-            return PaymentEvent.ORDER_CLOSED_REFUNDING if acquirer.word in _CLOSED else PaymentEvent.PAID_TWICE
+            return PaymentEvent.ORDER_CLOSED_REFUNDING if acquirer.status in _CLOSED else PaymentEvent.PAID_TWICE
         case EngineReportStatus.FAILED if not silent:
             if engine.failure_code not in _CLOSED_CODES:
                 return PaymentEvent.ENGINE_FAILED
-            return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_REVERSED
+            return PaymentEvent.CHALLENGE_FAILED if _challenge_spent(payment) else PaymentEvent.ENGINE_REVERSED
         case EngineReportStatus.SEALED if not silent:
-            return PaymentEvent.CHALLENGE_FAILED if _spent(payment) else PaymentEvent.ENGINE_SEALED
+            return PaymentEvent.CHALLENGE_FAILED if _challenge_spent(payment) else PaymentEvent.ENGINE_SEALED
         case EngineReportStatus.FAILED | EngineReportStatus.SEALED:
             return PaymentEvent.ACQUIRER_SILENT
         case _:
             return None
 
 
-def _ending(
+def _reversing_event(
     payment: PaymentProgress, engine: EngineReport, acquirer: AcquirerReport, now: datetime
 ) -> PaymentEvent | None:
-    """Why what may still live should be brought to an end. A challenge's end says nothing of a payment that the engine knows."""
-    if acquirer.word in _OVER:
+    """Why a live payment should be reversed.
+
+    The end of a challenge is no reason once the engine knows the payment.
+    """
+    if acquirer.status in _OVER:
         return PaymentEvent.ORDER_OVER
     if payment.cancelled:
         return PaymentEvent.CANCELLED
     if (
-        engine.word is EngineReportStatus.NEVER_ARRIVED
-        and payment.unsent is not None
-        and challenge_state(payment.unsent, now.timestamp()) is not ChallengeState.OPEN
+        engine.status is EngineReportStatus.NEVER_ARRIVED
+        and payment.pending_challenge is not None
+        and challenge_state(payment.pending_challenge, now.timestamp()) is not ChallengeState.OPEN
     ):
         return PaymentEvent.CHALLENGE_OVER
     return PaymentEvent.EXPIRED if _time_is_up(payment, engine, now.timestamp()) else None
 
 
 def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) -> bool:
-    """Somebody at a counter is not kept waiting; a code or a page that has run out is withdrawn; what has not arrived is not waited for
-    much longer than any call takes. What the engine is working on by itself, and what it does not answer about, time does not end."""
+    """Time ends a payment at a counter, an expired code or page, and an overdue submit.
+
+    It does not end a payment that the engine is processing, or about which it is silent.
+    """
     sent_at = payment.sent_at
     if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + poll_schedule.ATTENDED_S:
         return True
-    match engine.word:
+    match engine.status:
         case EngineReportStatus.NEVER_ARRIVED:
             return sent_at is not None and now_s >= sent_at + poll_schedule.ARRIVAL_S
         case EngineReportStatus.ACTION_REQUIRED:
-            told = expiry(engine.next_action)
-            return now_s >= payment.expires_at or (told is not None and now_s >= told.timestamp())
+            action_expiry = expiry(engine.next_action)
+            return now_s >= payment.expires_at or (action_expiry is not None and now_s >= action_expiry.timestamp())
         case EngineReportStatus.USER_PAYING:
             return now_s >= payment.expires_at
         case _:
             return False
 
 
-def _going_on(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
-    unsent = engine.word is EngineReportStatus.NEVER_ARRIVED and payment.unsent is not None
-    return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.word]
+def _live_event(payment: PaymentProgress, engine: EngineReport) -> PaymentEvent:
+    unsent = engine.status is EngineReportStatus.NEVER_ARRIVED and payment.pending_challenge is not None
+    return PaymentEvent.CHALLENGE_OPEN if unsent else _LIVE[engine.status]
 
 
-def _spent(payment: PaymentProgress) -> bool:
-    return payment.unsent is not None and not payment.unsent.attempts_left
+def _challenge_spent(payment: PaymentProgress) -> bool:
+    return payment.pending_challenge is not None and not payment.pending_challenge.attempts_left
 
 
-def _waiting(payment: PaymentProgress, engine: EngineReport, event: PaymentEvent, now: datetime) -> ResolvedStatus:
-    until_s = _until_s(payment, event)
-    over = now.timestamp() >= until_s
-    pace = poll_schedule.LATE if over else _pace(payment, event)
-    after_ms = poll_schedule.poll_after_ms(pace, now.timestamp() - _since_s(payment, event, now.timestamp()))
+def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEvent, now: datetime) -> ResolvedStatus:
+    until_s = _poll_until_s(payment, event)
+    late = now.timestamp() >= until_s
+    schedule = poll_schedule.LATE if late else _schedule(payment, event)
+    elapsed_s = now.timestamp() - _poll_start_s(payment, event, now.timestamp())
+    after_ms = poll_schedule.poll_after_ms(schedule, elapsed_s)
     action: Action | None = None
     if event is PaymentEvent.ENGINE_ACTION_REQUIRED:
         action = engine.next_action
-    elif not over:
+    elif not late:
         action = Await(poll_after_ms=after_ms, until=datetime.fromtimestamp(until_s, UTC))
-    return ResolvedStatus(STATUS_AFTER[event], event, _MESSAGES[event], action, after_ms, event in _ENDING)
+    return ResolvedStatus(STATUS_AFTER[event], event, _MESSAGES[event], action, after_ms, event in _REVERSING)
 
 
-def _pace(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:
+def _schedule(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:
     if event is PaymentEvent.ENGINE_SUCCEEDED:
         return poll_schedule.CONFIRMING
-    return poll_schedule.of_kind(payment.kind) if event in _PAYER_ACTS else poll_schedule.PROMPT
+    return poll_schedule.schedule_for(payment.kind) if event in _PAYER_ACTS else poll_schedule.PROMPT
 
 
-def _since_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -> int:
-    """The start of what is waited for. What is being ended begins anew as the payer's time runs out."""
-    if event in _ENDING and now_s >= payment.expires_at:
+def _poll_start_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -> int:
+    """The start of the poll schedule.
+
+    A reversal after the payer's time starts it anew at `expires_at`.
+    """
+    if event in _REVERSING and now_s >= payment.expires_at:
         return payment.expires_at
-    return payment.sent_at or (payment.unsent.started_at if payment.unsent else payment.expires_at)
+    pending = payment.pending_challenge
+    return payment.sent_at or (pending.started_at if pending else payment.expires_at)
 
 
-def _until_s(payment: PaymentProgress, event: PaymentEvent) -> int:
-    """When to stop asking: at a counter with the reversal, else some time after the payer could last do something."""
+def _poll_until_s(payment: PaymentProgress, event: PaymentEvent) -> int:
+    """The end of polling: at a counter the reversal, otherwise some time after `expires_at`."""
     if event is PaymentEvent.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
         return payment.sent_at + poll_schedule.ATTENDED_S
     return payment.expires_at + poll_schedule.AFTERMATH_S
 
 
-def _words(engine: EngineReport, event: PaymentEvent) -> MessageCode:
-    """The engine's codes are its own; those that a payer can do something about have words of their own. Of what was reversed it says that
-    nothing was taken; of what ran out or was refused because the order is over, money may still be on its way."""
+def _message(engine: EngineReport, event: PaymentEvent) -> MessageCode:
+    """Failure codes that a payer can act on have their own message.
+
+    Only after a reversal is it certain that no money was taken. After an expiry, or a refusal
+    because the order is over, money may still be on its way.
+    """
     if event is PaymentEvent.ENGINE_FAILED:
         return _BY_FAILURE.get(engine.failure_code or "", MessageCode.FAILED)
     reversed_ = event is PaymentEvent.ENGINE_REVERSED and engine.failure_code == "REVERSED"

@@ -1,20 +1,21 @@
-"""View: what one sort of checkout sees of the catalog and of the channels, kind by kind.
+"""Storefront: the kinds and channels on offer at one place of sale.
 
-All of it follows from the catalog, the gateway's answer and where the payer stands (product, terminal, country, currency, locale). The
-gateway's answer is the same for all payers for a while, so what is found is kept with it. Nothing here may depend on the order's amount,
-on who pays or on the time of day.
+A place of sale is a combination of product, terminal, country, currency and locale. A storefront
+follows from it, the catalog and the channel gateway's answer. The answer is the same for all payers
+for a while, so storefronts are cached with it. Nothing here may depend on the order's amount, the
+payer or the time of day.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain import presentation
 from cashier.domain.catalog import Catalog, Terms
 from cashier.domain.facts import Channel, Channels
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction, ReasonCode
+from cashier.domain.presentation import provider_presentation
 from cashier.domain.refusal import Refusal
 from cashier.domain.storefront_channel import (
     CURRENCY_NOT_SUPPORTED,
@@ -26,25 +27,25 @@ from cashier.domain.storefront_channel import (
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
 COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
-# Of one gateway's answer. Far more than there are products, terminals and languages in one country; a bound all the same.
-MAX_VIEWS = 64
+# Per answer of the channel gateway. Far above the combinations in one country.
+MAX_STOREFRONTS = 64
 
 
 class KindOnOffer(Struct, frozen=True, gc=False):
-    """One kind: its terms and its words, what refuses it to everybody here, and who carries it, by provider."""
+    """One kind at a storefront: terms, texts, a refusal for every payer, providers by id."""
 
     terms: Terms
     name: str
     title: str
     next_action: NextAction
     refusal: Refusal | None
-    carriers: dict[str, StorefrontProvider]
+    providers: dict[str, StorefrontProvider]
 
 
 class Storefront:
-    """Shelves are put up as they are asked for."""
+    """The kinds of one storefront, each built on first use."""
 
-    __slots__ = ("_shelves", "catalog", "country", "currency", "locale", "product", "terminal")
+    __slots__ = ("_kinds", "catalog", "country", "currency", "locale", "product", "terminal")
 
     def __init__(
         self, catalog: Catalog, product: Product, terminal: Terminal, country: str, currency: Currency, locale: str
@@ -55,34 +56,36 @@ class Storefront:
         self.country = country
         self.currency = currency
         self.locale = locale
-        self._shelves: dict[Kind, KindOnOffer] = {}
+        self._kinds: dict[Kind, KindOnOffer] = {}
 
-    def shelf(self, kind: Kind, channels: Channels | None) -> KindOnOffer:
-        """`channels`: always those that the view is kept with; None while they are not known."""
-        found = self._shelves.get(kind)
-        if found is None:
-            found = self._shelves[kind] = self._put_up(kind, {} if channels is None else channels.by_kind.get(kind, {}))
-        return found
+    def kind_on_offer(self, kind: Kind, channels: Channels | None) -> KindOnOffer:
+        """`channels`: always those that this storefront is cached with, or None."""
+        on_offer = self._kinds.get(kind)
+        if on_offer is None:
+            by_provider = {} if channels is None else channels.by_kind.get(kind, {})
+            on_offer = self._kinds[kind] = self._build(kind, by_provider)
+        return on_offer
 
     def channel(self, channel: Channel, terms: Terms) -> StorefrontChannel:
         return storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps)
 
-    def _put_up(self, kind: Kind, by_provider: dict[str, list[Channel]]) -> KindOnOffer:
+    def _build(self, kind: Kind, by_provider: dict[str, list[Channel]]) -> KindOnOffer:
         terms = self.catalog.methods[kind]
         title = terms.title[self.locale]
-        carriers = {}
+        providers = {}
         for provider, channels in by_provider.items():
             name = channels[0].provider_name
-            roads, choosy = [], False
+            offered, has_card_filters = [], False
             for channel in channels:
-                roads.append(storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps))
-                choosy = choosy or channel.brands is not None or channel.card_types is not None
-            sole = roads[0] if len(roads) == 1 and roads[0].refusal is None else None
-            carriers[provider] = StorefrontProvider(
-                provider, name, presentation.of_provider(kind, title, terms.icon, provider, name), roads, sole, choosy
+                offered.append(storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps))
+                has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
+            sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
+            presentation = provider_presentation(kind, title, terms.icon, provider, name)
+            providers[provider] = StorefrontProvider(
+                provider, name, presentation, offered, sole_open_channel, has_card_filters
             )
         next_action = terms.terminal_actions.get(self.terminal, terms.next_action)
-        return KindOnOffer(terms, terms.name[self.locale], title, next_action, self._refusal(terms), carriers)
+        return KindOnOffer(terms, terms.name[self.locale], title, next_action, self._refusal(terms), providers)
 
     def _refusal(self, terms: Terms) -> Refusal | None:
         if terms.products is not None and self.product not in terms.products:
@@ -105,13 +108,13 @@ def storefront(
     currency: Currency,
     locale: str,
 ) -> Storefront:
-    """The same one for the same channels, as long as the catalog is the same."""
+    """Return the storefront cached with `channels`; build it if there is none for this catalog."""
     if channels is None:
         return Storefront(catalog, product, terminal, country, currency, locale)
-    views, key = channels.views, (product, terminal, country, currency, locale)
-    found = views.get(key)
-    if found is None or found.catalog is not catalog:
-        if len(views) >= MAX_VIEWS:
-            views.clear()
-        found = views[key] = Storefront(catalog, product, terminal, country, currency, locale)
-    return found
+    cache, key = channels.storefronts, (product, terminal, country, currency, locale)
+    cached = cache.get(key)
+    if cached is None or cached.catalog is not catalog:
+        if len(cache) >= MAX_STOREFRONTS:
+            cache.clear()
+        cached = cache[key] = Storefront(catalog, product, terminal, country, currency, locale)
+    return cached

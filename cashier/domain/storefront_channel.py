@@ -1,6 +1,6 @@
-"""Road: a channel as one checkout sees it. Carrier: a provider of one kind, with its face and its roads.
+"""A channel, and a provider with its channels, as one storefront sees them.
 
-Nothing here may depend on the order's amount, on who pays or on the time of day: see `view`, which remembers it.
+Nothing here may depend on the order's amount, the payer or the time of day: `Storefront` caches it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,21 @@ _OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
 
 
 class StorefrontChannel(Struct, frozen=True, gc=False):
-    """`refusal`: what the channel refuses whatever the amount; see `refused`. `bounded`: whether its limits speak the order's currency;
-    one without bounds is not one to send money through. `figures`: minimum, maximum and fee, which a price and a verdict depend on."""
+    """A channel at a storefront.
+
+    `refusal`: holds for any amount; `refusal_at` adds the time. `limits_in_currency`: the channel's
+    limits are in the order's currency; without this no money may go through it. `price_key`:
+    minimum, maximum and fee. Channels with equal keys give equal prices and limits.
+    """
 
     channel: Channel
     refusal: Refusal | None
-    bounded: bool
+    limits_in_currency: bool
     fee_bps: int
-    figures: tuple[int, int, int]
+    price_key: tuple[int, int, int]
 
-    def refused(self, now: datetime) -> Refusal | None:
-        """`refusal` as of now: a maintenance may have an end."""
+    def refusal_at(self, now: datetime) -> Refusal | None:
+        """The refusal with the end of a maintenance, if that is known and ahead."""
         until = self.channel.until
         if self.refusal is not CHANNEL_MAINTENANCE or until is None or until <= now:
             return self.refusal
@@ -43,34 +47,39 @@ class StorefrontChannel(Struct, frozen=True, gc=False):
 
 
 class StorefrontProvider(Struct, frozen=True, gc=False):
-    """`provider_name` is its name for people. `roads` by channel id. `sole`: its only road, where it has one and that is open. `choosy`:
-    whether one of its roads takes only some cards."""
+    """A provider of one kind at a storefront.
+
+    `provider_name` is for display. `channels` are sorted by id. `sole_open_channel`: the only
+    channel, if there is one and it is open. `has_card_filters`: a channel accepts only some brands
+    or types.
+    """
 
     provider: str
     provider_name: str
-    face: Presentation
-    roads: list[StorefrontChannel]
-    sole: StorefrontChannel | None
-    choosy: bool
+    presentation: Presentation
+    channels: list[StorefrontChannel]
+    sole_open_channel: StorefrontChannel | None
+    has_card_filters: bool
 
 
 def storefront_channel(
     channel: Channel, product: Product, terminal: Terminal, currency: Currency, kind_fee_bps: int
 ) -> StorefrontChannel:
-    """`kind_fee_bps`: what the payer pays where the channel does not say."""
-    bounded = channel.min.currency == currency == channel.max.currency
+    """`kind_fee_bps`: the payer's fee where the channel names none."""
+    limits_in_currency = channel.min.currency == currency == channel.max.currency
     fee_bps = kind_fee_bps if channel.fee_bps is None else channel.fee_bps
-    refusal = _refusal(channel, product, terminal, bounded and currency in channel.currencies)
-    return StorefrontChannel(channel, refusal, bounded, fee_bps, (channel.min.value, channel.max.value, fee_bps))
+    refusal = _refusal(channel, product, terminal, limits_in_currency and currency in channel.currencies)
+    return StorefrontChannel(
+        channel, refusal, limits_in_currency, fee_bps, (channel.min.value, channel.max.value, fee_bps)
+    )
 
 
-def _refusal(channel: Channel, product: Product, terminal: Terminal, speaks: bool) -> Refusal | None:
-    """`speaks`: whether it takes the order's currency and has its limits in it."""
+def _refusal(channel: Channel, product: Product, terminal: Terminal, currency_supported: bool) -> Refusal | None:
     if channel.products is not None and product not in channel.products:
         return _CHANNEL_PRODUCT
     if terminal not in channel.terminals:
         return _CHANNEL_TERMINAL
-    if not speaks:
+    if not currency_supported:
         return CURRENCY_NOT_SUPPORTED
     if channel.status is _OPEN:
         return None

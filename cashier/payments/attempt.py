@@ -173,7 +173,7 @@ def payment_progress(claims: PaymentClaims, catalog: Catalog) -> PaymentProgress
         sent_at=claims.sent_at,
         challenge=claims.challenge,
         cancelled=claims.cancelled,
-        told=claims.told,
+        last_status=claims.told,
     )
 
 

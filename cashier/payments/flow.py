@@ -25,9 +25,9 @@ from cashier.domain.challenge_progress import (
     ChallengeProgress,
     ChallengeState,
     RiskChallengeTerms,
-    answered,
-    carried,
+    after_wrong_answer,
     challenge_state,
+    next_challenge,
 )
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.pay_method import Kind
@@ -268,7 +268,7 @@ class PaymentFlow:
                 _log.warning("no answer from risk to a verification", payment_id=claims.payment_id, why=error.detail)
                 raise CheckUnavailable(("risk",))
             case WrongAnswer(attempts_left):
-                return await self._not_passed(claims, answered(challenge, attempts_left), call_headers)
+                return await self._not_passed(claims, after_wrong_answer(challenge, attempts_left), call_headers)
             case Expired():
                 expired = replace(challenge, expires_at=min(challenge.expires_at, self._now_s()))
                 return await self._not_passed(claims, expired, call_headers)
@@ -299,11 +299,11 @@ class PaymentFlow:
                 return await proceed(rechecked)
 
     async def _decide(
-        self, attempt: Attempt, rechecked: RecheckedOffer, before: ChallengeProgress | None = None
+        self, attempt: Attempt, rechecked: RecheckedOffer, previous: ChallengeProgress | None = None
     ) -> Payment:
         """Ask risk: on to the engine, or first a challenge.
 
-        `before`: the challenge that risk no longer knows.
+        `previous`: the challenge that risk no longer knows.
         """
         decision = await self._ports.risk.decide(
             _inquiry(attempt, rechecked), attempt.call_headers, self._settings.decide_ms
@@ -322,7 +322,7 @@ class PaymentFlow:
             case Accepted(decision_id):
                 return await self._send(attempt, rechecked, decision_id)
             case Challenged(decision_id, asked):
-                challenge = self._next_challenge(attempt, asked, decision_id, before)
+                challenge = self._next_challenge(attempt, asked, decision_id, previous)
                 await self._attempt_guard.bind_key(attempt, challenge.expires_at - self._now_s())
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
                 # A payer who abandons a challenge must not keep other attempts out.
@@ -330,7 +330,7 @@ class PaymentFlow:
                 return self._presenter.present(claims, _CHALLENGE_OPEN)
 
     def _next_challenge(
-        self, attempt: Attempt, asked: RiskChallenge, decision_id: str, before: ChallengeProgress | None
+        self, attempt: Attempt, asked: RiskChallenge, decision_id: str, previous: ChallengeProgress | None
     ) -> ChallengeProgress:
         """Raises `RiskRejected` if no payer is present to answer, or after too many challenges."""
         if attempt.kind is Kind.AGREEMENT:
@@ -338,7 +338,7 @@ class PaymentFlow:
         terms = RiskChallengeTerms(
             asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
         )
-        challenge = carried(terms, decision_id, self._now_s(), before)
+        challenge = next_challenge(terms, decision_id, self._now_s(), previous)
         if challenge is None or not self._is_open(challenge):
             raise RiskRejected("CHALLENGES_SPENT")
         return challenge
@@ -358,7 +358,7 @@ class PaymentFlow:
         expires_at = payer_deadline_s(attempt.kind, self._catalog, self._now(), rechecked.consultation.order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._submitter.submit(attempt, prepared)
-        if engine.word is not EngineReportStatus.SILENT:
+        if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, attempt.call_headers)
         return await self._presenter.current(claims, attempt.call_headers, upstream)
@@ -384,7 +384,7 @@ class PaymentFlow:
         upstream = await self._status_query.with_acquirer(
             engine_report(looked_up), chosen.order_id, attempt.call_headers
         )
-        if claims is None or (claims.sent_at is None and upstream.engine.word is not EngineReportStatus.FAILED):
+        if claims is None or (claims.sent_at is None and upstream.engine.status is not EngineReportStatus.FAILED):
             claims = self._sent_claims(attempt, looked_up.payment)
         return await self._presenter.current(claims, attempt.call_headers, upstream)
 

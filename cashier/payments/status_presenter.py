@@ -200,9 +200,9 @@ class StatusPresenter:
             return
         monotonic_s = self._monotonic()
         sent_s = monotonic_s - max(0.0, now_s - claims.sent_at)
-        if engine.word is EngineReportStatus.SUCCEEDED:
+        if engine.status is EngineReportStatus.SUCCEEDED:
             self._channel_health.record_success(claims.payment_id, route.channel_id, sent_s, monotonic_s)
-        elif engine.word is EngineReportStatus.FAILED:
+        elif engine.status is EngineReportStatus.FAILED:
             self._channel_health.record_failure(
                 claims.payment_id, route.channel_id, engine.failure_code or "", sent_s, monotonic_s
             )

@@ -103,7 +103,7 @@ class StatusQuery:
         resolution = self._resolve(payment, upstream)
         # While the engine is silent its body is unknown. A token without a submit then has nothing
         # to end.
-        body_unknown = upstream.engine.word is EngineReportStatus.SILENT and payment.sent_at is None
+        body_unknown = upstream.engine.status is EngineReportStatus.SILENT and payment.sent_at is None
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
         upstream = await self._run_shared(
@@ -113,7 +113,7 @@ class StatusQuery:
 
     async def with_acquirer(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
         """Add the acquirer's report if the engine reported an end: the acquirer must confirm it."""
-        if engine.word not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
+        if engine.status not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
             return UpstreamStatus(engine, _NOT_ASKED)
         return UpstreamStatus(engine, acquirer_report(await self._order_result(order_id, call_headers)))
 
@@ -131,7 +131,7 @@ class StatusQuery:
                 payment_id=payment.payment_id,
                 why=str(contradiction),
             )
-            return resolve_status(replace(payment, told=None), upstream.engine, upstream.acquirer, self._now())
+            return resolve_status(replace(payment, last_status=None), upstream.engine, upstream.acquirer, self._now())
 
     async def _query_both(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
         looked_up, result = await asyncio.gather(

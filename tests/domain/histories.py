@@ -185,7 +185,7 @@ class History:
         return found
 
     def derived(self, money: EngineReport, order: AcquirerReport, last_told: PaymentStatus | None) -> ResolvedStatus:
-        payment = structs.replace(self.payment, told=last_told)
+        payment = structs.replace(self.payment, last_status=last_told)
         return resolve_status(payment, money, order, datetime.fromtimestamp(self.now_s, UTC))
 
     def ends(self, dice: int) -> ResolvedStatus:

@@ -91,7 +91,7 @@ def test_each_kind_says_what_is_to_be_carried() -> None:
         (Kind.VA, "BCA"),
         (Kind.OTC, "ALFAMART"),
     ]:
-        passage = found(world, kind, bank).passage
+        passage = found(world, kind, bank).routed_payment
         assert passage is not None
         assert (passage.kind, passage.bank, passage.amount, passage.merchant_id) == (kind, bank, cny(7_000), "m_1")
     for method_id, bank in [
@@ -99,16 +99,16 @@ def test_each_kind_says_what_is_to_be_carried() -> None:
         ("MERCHANT_QR:WECHAT", "WECHAT"),
         ("AGREEMENT:a_1", "UNIONPAY"),
     ]:
-        passage = found(world, method_id).passage
+        passage = found(world, method_id).routed_payment
         assert passage is not None
         assert passage.bank == bank
-    quick = found(world, "QUICK_PAY:c_CMB").passage
+    quick = found(world, "QUICK_PAY:c_CMB").routed_payment
     assert quick is not None
     assert (quick.bank, quick.brand, quick.country, quick.terminal) == ("CMB", "UNIONPAY", "CN", Terminal.APP)
 
 
 def test_what_is_carried_is_what_is_really_paid() -> None:
-    passage = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").passage
+    passage = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").routed_payment
     assert passage is not None
     assert passage.amount == cny(9_090)  # 100.00 less 10.00, and one in a hundred of that as the fee
 
@@ -119,7 +119,7 @@ def test_an_external_card_goes_only_to_channels_that_take_its_brand_and_type() -
     assert ids(found(world, "CARD", card=Instrument("", brand="JCB"))) == ["ch_adyen"]
     assert ids(found(world, "CARD", card=Instrument("", brand="VISA", type=CardType.DEBIT))) == ["ch_adyen"]
     unknown = found(world, "CARD", card=Instrument("", brand="AMEX"))
-    assert (ids(unknown), unknown.passage) == ([], None)
+    assert (ids(unknown), unknown.routed_payment) == ([], None)
     assert unknown.quote.refusal is not None
     assert unknown.quote.refusal.code is ReasonCode.NO_CHANNEL
 
@@ -158,8 +158,8 @@ def test_of_a_balance_and_a_card_the_channel_carries_only_its_part() -> None:
     two = (channel(Kind.QUICK_PAY, "CMB", "ch_1"), channel(Kind.QUICK_PAY, "CMB", "ch_2", cost_bps=10))
     its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY", "c_CMB")
     assert ids(its) == ["ch_1", "ch_2"]
-    assert its.passage is not None
-    assert (its.passage.kind, its.passage.amount) == (Kind.QUICK_PAY, cny(6_000))
+    assert its.routed_payment is not None
+    assert (its.routed_payment.kind, its.routed_payment.amount) == (Kind.QUICK_PAY, cny(6_000))
     assert {leg.type: leg.amount.value for leg in its.quote.legs} == {
         LegType.BALANCE: 4_000,
         LegType.CHANNEL: 6_000,
@@ -177,7 +177,7 @@ def test_what_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
     paid_by_balance = found(World(accounts=(account(50_000),)), "BALANCE:b_1")
     free = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
     for its in (paid_by_balance, free):
-        assert (its.quote.refusal, its.channels, its.passage) == (None, (), None)
+        assert (its.quote.refusal, its.channels, its.routed_payment) == (None, (), None)
     assert free.quote.amounts is not None
     assert free.quote.amounts.payable.value == 0
 

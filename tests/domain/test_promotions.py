@@ -15,7 +15,7 @@ from cashier.domain.facts import CardType, Promotion
 from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Kind
-from cashier.domain.promotion import MAX_COUNTED, Discounts, OrderPromotions
+from cashier.domain.promotion import MAX_APPLICABLE, Discounts, OrderPromotions
 
 from .facts import NOW, World, account, card, channel, cny, order, promotion
 
@@ -320,8 +320,8 @@ def test_thousands_of_promotions_take_bounded_steps_for_any_number_of_minimums()
 
 
 def test_the_most_valuable_promotions_are_the_ones_that_are_looked_at() -> None:
-    many = [promotion(f"p_{index:05d}", index + 1, group="g") for index in range(MAX_COUNTED + 500)]
-    assert [discount.promotion_id for discount in best(many).discounts] == [f"p_{MAX_COUNTED + 499:05d}"]
+    many = [promotion(f"p_{index:05d}", index + 1, group="g") for index in range(MAX_APPLICABLE + 500)]
+    assert [discount.promotion_id for discount in best(many).discounts] == [f"p_{MAX_APPLICABLE + 499:05d}"]
 
 
 def test_a_dozen_promotions_are_searched_to_the_end() -> None:

@@ -66,8 +66,8 @@ def test_the_first_rule_that_matches_holds() -> None:
     ],
 )
 def test_all_that_is_named_must_hold(when: RuleCondition, other: dict[str, Any]) -> None:
-    assert when.holds(passage())
-    assert not when.holds(passage(**other))
+    assert when.matches(passage())
+    assert not when.matches(passage(**other))
 
 
 def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
@@ -123,7 +123,7 @@ def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
             '"b" can never match',
         ),
         ((RoutingRule("a", RuleCondition(kind="CARD")),), '"a" is the last and has a `when`'),
-        ((RoutingRule("a", RuleCondition(kind="CARD")), RoutingRule("a")), 'number 2 is called "a" like number 1'),
+        ((RoutingRule("a", RuleCondition(kind="CARD")), RoutingRule("a")), 'number 2 is named "a" like number 1'),
         (
             (RoutingRule("a", RuleCondition(kind="QUIK_PAY")), REST),
             "when.kind = 'QUIK_PAY' is unknown; did you mean 'QUICK_PAY'?",
@@ -141,8 +141,8 @@ def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
         ),
         ((RoutingRule("a", RuleCondition(amount_from=9)), REST), "name it in when.currency"),
         ((RoutingRule("a", RuleCondition(currency=("CNY", "JPY"), amount_below=9)), REST), "name it in when.currency"),
-        ((RoutingRule("a", RuleCondition(bank=())), REST), "when.bank is an empty list, which nothing matches"),
-        ((RoutingRule("a", prefer=("x", "y"), avoid=("y",)),), "y is preferred and avoided"),
+        ((RoutingRule("a", RuleCondition(bank=())), REST), "when.bank is an empty list, so nothing matches"),
+        ((RoutingRule("a", prefer=("x", "y"), avoid=("y",)),), "y is both preferred and avoided"),
         ((RoutingRule("a", success_weight=3),), 'are for by = "balanced", but this rule has by = "cost"'),
         ((RoutingRule("a", by=RankBy.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
     ],
@@ -195,11 +195,11 @@ PLACES = [
 
 @given(WHENS, WHENS)
 def test_one_that_covers_another_holds_wherever_that_does(one: RuleCondition, other: RuleCondition) -> None:
-    its = [place for place in PLACES if other.holds(place)]
+    its = [place for place in PLACES if other.matches(place)]
     if one.covers(other):
-        assert all(one.holds(place) for place in its)
+        assert all(one.matches(place) for place in its)
     elif its:
-        assert not all(one.holds(place) for place in its)
+        assert not all(one.matches(place) for place in its)
 
 
 def configured(tmp_path: Path, text: str) -> str:
@@ -229,8 +229,8 @@ def configured(tmp_path: Path, text: str) -> str:
             "routing.toml: [[rule]] \"a\": when.kind = 'KARD' is unknown",
         ),
         ("rule = []", "routing.toml: rule: expected `array` of length >= 1"),
-        ('[blame]\nchannel = ["DECLINED"]', "routing.toml: [blame] DECLINED is both the channel's fault and others'"),
-        ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 is of two providers"),
+        ('[blame]\nchannel = ["DECLINED"]', "routing.toml: [blame] DECLINED is in both channel and others"),
+        ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 belongs to two providers"),
     ],
 )
 def test_a_wrong_file_refuses_to_start_and_says_why(tmp_path: Path, text: str, said: str) -> None:

@@ -207,12 +207,12 @@ def test_a_payment_that_was_neither_sent_nor_challenged_cannot_be() -> None:
 def test_what_was_told_as_final_stays_whatever_is_heard() -> None:
     for status in FINAL:
         for word in EngineReportStatus:
-            found = told(word, "SILENT", payment=sent(told=status))
+            found = told(word, "SILENT", payment=sent(last_status=status))
             assert (found.status, found.event, found.next_action) == (status, None, None)
 
 
 def test_an_engine_that_forgets_what_it_has_asked_for_is_a_loud_error_and_one_that_lags_is_not() -> None:
-    shown = challenged(told=PaymentStatus.ACTION_REQUIRED)
+    shown = challenged(last_status=PaymentStatus.ACTION_REQUIRED)
     assert told("NEVER_ARRIVED", "PAYING", MINE, payment=shown).event is PaymentEvent.ENGINE_NEVER_ARRIVED
     with pytest.raises(IllegalTransition, match="ENGINE_SEALED leads nowhere from ACTION_REQUIRED"):
         told("SEALED", "PENDING", payment=shown)

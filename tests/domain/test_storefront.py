@@ -117,7 +117,7 @@ def test_how_much_is_kept_is_bounded() -> None:
     for number in range(3 * MAX_STOREFRONTS):
         country = f"{chr(65 + number // 26)}{chr(65 + number % 26)}"
         answered(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
-        assert 0 < len(facts.channel.views) <= MAX_STOREFRONTS
+        assert 0 < len(facts.channel.storefronts) <= MAX_STOREFRONTS
 
 
 @pytest.mark.parametrize(
