@@ -13,7 +13,7 @@ from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, co
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.fanout.batch import Batch
-from cashier.fanout.l2.valkey_cache import Dropped, ValkeyCache
+from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
@@ -57,7 +57,7 @@ def build(
     config: Configuration,
     functions: Mapping[str, UpstreamFunction],
     ladder: DegradationLadder,
-    drop_cached: Dropped,
+    drop_cached: OnInvalidation,
     drop_all_cached: Callable[[], None],
 ) -> Parts:
     """`functions` replace configured sources and services of the same name. Raises `ConfigurationError`."""
@@ -250,7 +250,7 @@ class _Builder:
         return transport
 
 
-def _valkey(config: Configuration, dropped: Dropped, missed: Callable[[], None]) -> ValkeyCache | None:
+def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None

@@ -8,8 +8,7 @@ from random import Random
 from typing import Any
 
 from cashier.fanout.ask import PendingCall, SourceStatus
-from cashier.fanout.cache import Cache
-from cashier.fanout.cache import parse_key_text
+from cashier.fanout.cache import Cache, parse_key_text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.load_shedding import DegradationLadder

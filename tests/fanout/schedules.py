@@ -14,8 +14,7 @@ from cashier.consultation.plan import CLAIMED, SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask, Importance, Known
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.cache import Cache
-from cashier.fanout.cache import key_text
+from cashier.fanout.cache import Cache, key_text
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.endpoint import Endpoint, unavailable, avoid_for_second_call, update_slow_marks
+from cashier.fanout.endpoint import Endpoint, avoid_for_second_call, unavailable, update_slow_marks
 from cashier.fanout.limiter import LimiterSettings
 
 MS_NS = 1_000_000

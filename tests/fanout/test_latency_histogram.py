@@ -8,7 +8,7 @@ import math
 import hypothesis.strategies as st
 from hypothesis import given
 
-from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket_index, bucket_bound_ns
+from cashier.fanout.latency_histogram import NEVER_NS, WINDOW_NS, LatencyHistogram, bucket_bound_ns, bucket_index
 
 LONGEST_NS = ((1 << 26) - 1) * 1_000
 SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)

@@ -1,1 +1,1 @@
-"""What all workers share, in Valkey or Redis. `valkey` is the whole, `live_attempts` goes through it, the rest are its parts."""
+"""The second cache level (L2), shared by all workers in Valkey or Redis. `valkey_cache` is the entry point."""

@@ -1,6 +1,6 @@
-"""What is asked of a second level: a store of upstreams' answers that all workers share. Values and a protocol; no store, no network.
+"""The protocol of a second level, a store of upstream answers shared by all workers, and its values. No network.
 
-An answer is kept as it came, so whoever takes it reads and checks it again: nothing is believed because a store said so.
+A store keeps answers as they came. The reader parses and checks them again: a store is not trusted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cashier.fanout.ask import PendingCall
 
 
 class CachedAnswer(Struct, frozen=True):
-    """An upstream's answer as it came. `not_found`: it said that there is none. `age_ms`: since the call began that brought it."""
+    """An upstream's answer as it came. `not_found`: it said that there is none. `age_ms`: since the start of its call."""
 
     not_found: bool
     body: bytes
@@ -27,27 +27,27 @@ class SecondLevel(Protocol):
 
     @property
     def reachable(self) -> bool:
-        """Whether it answers now, and other workers hear of what is dropped."""
+        """Whether it answers now, and invalidations reach other workers."""
 
-    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> PendingCall:
-        """`found` is called exactly once, later than this returns, unless abandoned first: None for a miss and for any trouble."""
+    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
+        """`on_read` is called exactly once, after this returns, unless abandoned; with None for a miss or a fault."""
 
-    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
-        """Returns at once; written behind, or not at all. `ttl_s` counts like `CachedAnswer.age_ms`, from the beginning of the call."""
+    def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float) -> None:
+        """Queue a write and return at once. It may be dropped. `ttl_s` counts from the start of the call, like `age_ms`."""
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
-        """Delete there, and tell every worker: one key, or all that begin with `prefix`. Returns at once; done as soon as it can be."""
+        """Queue the deletion of one key, or of all keys with a prefix, here and in every worker. Returns at once."""
 
 
 class Reach(StrEnum):
-    """Who is told of an invalidation: every worker that shares a second level, or nobody but the worker that was asked."""
+    """The workers that an invalidation reached: all that share a second level, or the called one only."""
 
     ALL_WORKERS = "ALL_WORKERS"
     THIS_WORKER = "THIS_WORKER"
 
 
 class Invalidated(Struct, frozen=True):
-    """What an invalidation did. `dropped`: how many entries went in the worker that was asked; what others had is not counted."""
+    """The result of an invalidation. `dropped`: the number of entries dropped in the called worker."""
 
     source: str
     dropped: int
@@ -55,7 +55,7 @@ class Invalidated(Struct, frozen=True):
 
 
 class SourceUnknown(LookupError):
-    """Nothing is asked, and nothing kept, under this name. `known`: the names that there are."""
+    """No source has this name. `known`: the existing names."""
 
     def __init__(self, source: str, known: tuple[str, ...]) -> None:
         super().__init__(f"there is no source {source!r}; known are {', '.join(known)}")

@@ -1,42 +1,43 @@
-"""Standing: whether something that we can do without is worth asking now. Pure: times are handed in. The looking for it is elsewhere."""
+"""Whether an optional server is worth calling now. Pure: the caller passes the time and probes a lost server."""
 
 from __future__ import annotations
 
-# One slow answer is chance, and a pause of our own looks the same.
+# One slow answer is chance, or a pause of our own process.
 SLOW_IN_A_ROW = 3
 
 
 class ServerHealth:
-    """Lost after one failure, or after three slow answers in a row; good again when it was found.
+    """`available` until one failure or three slow answers in a row; again after a recovery.
 
-    Slow answers count as in a row where each was asked for after the one before had come: a hundred calls held up together are one.
+    Slow answers are in a row if each was requested after the previous one came: a hundred concurrent
+    calls that are held up together count as one.
     """
 
-    __slots__ = ("_slow", "_slow_s", "good")
+    __slots__ = ("_last_slow_s", "_slow", "available")
 
     def __init__(self) -> None:
-        self.good = False
+        self.available = False
         self._slow = 0
-        self._slow_s = float("-inf")
+        self._last_slow_s = float("-inf")
 
     def __repr__(self) -> str:
-        return f"<Standing {'good' if self.good else 'lost'} slow={self._slow}>"
+        return f"<ServerHealth {'available' if self.available else 'lost'} slow={self._slow}>"
 
-    def quick(self) -> None:
+    def record_fast(self) -> None:
         self._slow = 0
 
-    def slow(self, began_s: float, ended_s: float) -> bool:
-        """Whether this is what loses it."""
-        if began_s >= self._slow_s:
+    def record_slow(self, started_s: float, ended_s: float) -> bool:
+        """Record a slow answer. Returns whether the server is lost by it."""
+        if started_s >= self._last_slow_s:
             self._slow += 1
-            self._slow_s = ended_s
-        return self._slow >= SLOW_IN_A_ROW and self.failed()
+            self._last_slow_s = ended_s
+        return self._slow >= SLOW_IN_A_ROW and self.record_failure()
 
-    def failed(self) -> bool:
-        """Whether this is what loses it: False where it was lost already."""
-        was_good, self.good = self.good, False
-        return was_good
+    def record_failure(self) -> bool:
+        """Record a failure. Returns whether the server is lost by it; False if it was lost already."""
+        was_available, self.available = self.available, False
+        return was_available
 
-    def found(self) -> None:
-        self.good = True
+    def record_recovery(self) -> None:
+        self.available = True
         self._slow = 0

@@ -1,4 +1,4 @@
-"""How a Valkey or Redis server is spoken to: the client, its bounds and its names of keys. When it is spoken to is decided elsewhere."""
+"""The client of a Valkey or Redis server: its bounds and its key names. `valkey_cache` decides when to call it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from redis.exceptions import RedisError
 
 from cashier.fanout.l2.valkey_url import ValkeyAddress
 
-# Another form of entries or messages gets another number, and then neither sees the other's.
+# Increment the number when the format of entries or messages changes: versions then ignore each other.
 NAMESPACE = "cashier:1"
 CHANNEL = f"{NAMESPACE}:dropped"
-# What a server or a network does. Anything else is a bug.
-TROUBLE = (RedisError, OSError, EOFError, TimeoutError)
+# Faults of a server or a network. Anything else is a bug.
+FAULTS = (RedisError, OSError, EOFError, TimeoutError)
 _SCAN_KEYS = 500
 
 
 class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`get_ms`: a read that takes longer is a miss, and slow. `command_ms`: the same for what nobody waits for.
+    """`get_ms`: a read that takes longer is a miss, and slow. `command_ms`: the same for background commands.
 
-    `gets` under way at a time, and as many scripts, over at most `connections`; `writes` queued; `alone_ms` for which a lost server is
-    left alone, at least; `silence_ms` after which a quiet subscription is asked whether it lives.
+    `gets`: concurrent reads, and as many scripts, over at most `connections`. `writes`: queued
+    writes. `alone_ms`: the least time before a lost server is probed. `silence_ms`: after this time
+    without a message the subscription is checked.
     """
 
     get_ms: int = 20
@@ -40,27 +41,28 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     silence_ms: int = 5000
 
 
-def back_end(where: ValkeyAddress, settings: ValkeySettings) -> Any:
-    """aiocache's, which has no types; its `client` is redis.asyncio's. Nothing is connected yet."""
+def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
+    """Return aiocache's untyped back end, with redis.asyncio's client in `client`. It does not connect yet."""
     return RedisBackend(
         serializer=NullSerializer(encoding=None),
-        timeout=0,  # bounded by who calls: what aiocache would use makes a task of each call
-        endpoint=where.host,
-        port=where.port,
-        db=where.database,
-        password=where.password,
-        ssl=where.tls,
+        timeout=0,  # callers set timeouts: aiocache's own makes a task of each call
+        endpoint=address.host,
+        port=address.port,
+        db=address.database,
+        password=address.password,
+        ssl=address.tls,
         pool_max_size=settings.connections + 2,  # and the writer, and the subscription
         create_connection_timeout=settings.command_ms / 1000,
         connection_pool_class=BlockingConnectionPool,
         connection_pool_kwargs={
-            "username": where.user,
+            "username": address.user,
             "timeout": settings.command_ms / 1000,
-            # Bounded by who calls: redis makes a task of each send that it bounds, and Python 3.11's wait_for may swallow a cancellation.
+            # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of Python 3.11 may
+            # swallow a cancellation.
             "socket_timeout": None,
-            # A subscription that reconnects by itself hides what was missed, and a read has no time for a second try.
+            # A subscription that reconnects by itself hides lost messages, and a read has no time for a second try.
             "retry": Retry(NoBackoff(), 0),
-            "protocol": 2,  # nothing of 3 is needed, and every server has it
+            "protocol": 2,  # every server supports it, and nothing of 3 is needed
             "driver_info": None,
         },
     )
@@ -70,8 +72,8 @@ def key_of(source: str, key: str) -> bytes:
     return f"{NAMESPACE}:{source}:{key}".encode("utf-8", "surrogatepass")
 
 
-async def keys_beginning(client: Any, source: str, prefix: str) -> AsyncIterator[list[bytes]]:
-    """In batches, some of them empty. What is there from the beginning to the end of this is among them."""
+async def keys_with_prefix(client: Any, source: str, prefix: str) -> AsyncIterator[list[bytes]]:
+    """Yield keys in batches, some of them empty. Includes every key that exists during the whole scan."""
     pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", key_of(source, prefix)) + b"*"
     cursor = 0
     while True:

@@ -1,4 +1,4 @@
-"""Where a Valkey or Redis server is, from its url. What is wrong with one is said without repeating it: it may hold a password."""
+"""The address of a Valkey or Redis server, parsed from its URL. Errors never repeat the URL: it may hold a password."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ class ValkeyAddress(Struct, frozen=True):
 
 
 def parse_valkey_url(url: str) -> ValkeyAddress:
-    """Raises ValueError, which says what is wrong."""
+    """Raises ValueError with the reason."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _wrong("its host or port cannot be read") from None
+        raise _invalid("its host or port cannot be parsed") from None
     if parts.scheme not in ("redis", "rediss"):
-        raise _wrong("it begins with neither redis:// nor rediss://")
+        raise _invalid("it starts with neither redis:// nor rediss://")
     if not parts.hostname:
-        raise _wrong("it has no host")
+        raise _invalid("it has no host")
     if port == 0:
-        raise _wrong("its port is 0")
+        raise _invalid("its port is 0")
     if parts.query or parts.fragment:
-        raise _wrong("it has a part behind ? or #, which nothing here reads")
+        raise _invalid("a part after ? or # is not supported")
     database = parts.path.removeprefix("/")
     if re.fullmatch(r"[0-9]{0,4}", database) is None:
-        raise _wrong("its database is no number")
+        raise _invalid("its database is not a number")
     user, password = (unquote(part) if part else None for part in (parts.username, parts.password))
     if user and not password:
-        raise _wrong("it has a user without a password; a password alone is written :password@")
+        raise _invalid("it has a user without a password; a password alone is written :password@")
     return ValkeyAddress(parts.hostname, port or 6379, int(database or 0), user, password, parts.scheme == "rediss")
 
 
-def _wrong(what: str) -> ValueError:
-    return ValueError(f"the url of a shared cache is wrong: {what}. It must be {_SHAPE}")
+def _invalid(reason: str) -> ValueError:
+    return ValueError(f"the URL of the shared cache is invalid: {reason}. It must be {_SHAPE}")

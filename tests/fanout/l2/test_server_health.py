@@ -7,49 +7,49 @@ from cashier.fanout.l2.server_health import ServerHealth
 
 def good() -> ServerHealth:
     standing = ServerHealth()
-    standing.found()
+    standing.record_recovery()
     return standing
 
 
 def test_it_is_not_trusted_before_it_was_found() -> None:
     standing = ServerHealth()
-    assert not standing.good
-    standing.found()
-    assert standing.good
+    assert not standing.available
+    standing.record_recovery()
+    assert standing.available
 
 
 def test_one_failure_loses_it_and_only_the_first_is_news() -> None:
     standing = good()
-    assert standing.failed()
-    assert not standing.failed()
-    assert not standing.good
+    assert standing.record_failure()
+    assert not standing.record_failure()
+    assert not standing.available
     assert "lost" in repr(standing)
 
 
 def test_three_slow_answers_in_a_row_lose_it() -> None:
     standing = good()
-    assert [standing.slow(began, began + 1) for began in range(3)] == [False, False, True]
-    assert not standing.slow(3, 4), "it is lost already"
+    assert [standing.record_slow(began, began + 1) for began in range(3)] == [False, False, True]
+    assert not standing.record_slow(3, 4), "it is lost already"
 
 
 def test_a_quick_answer_ends_the_row() -> None:
     standing = good()
     for began in range(10):
-        assert not standing.slow(began, began + 0.5)
-        standing.quick()
-    assert standing.good
+        assert not standing.record_slow(began, began + 0.5)
+        standing.record_fast()
+    assert standing.available
 
 
 def test_answers_that_were_held_up_together_count_once() -> None:
     standing = good()
-    assert not any(standing.slow(began / 100, 1) for began in range(100))
-    assert not standing.slow(1, 2)
-    assert standing.slow(2, 3)
+    assert not any(standing.record_slow(began / 100, 1) for began in range(100))
+    assert not standing.record_slow(1, 2)
+    assert standing.record_slow(2, 3)
 
 
 def test_what_was_slow_is_forgotten_when_it_is_found_again() -> None:
     standing = good()
     for began in range(3):
-        standing.slow(began, began + 1)
-    standing.found()
-    assert not standing.slow(10, 11)
+        standing.record_slow(began, began + 1)
+    standing.record_recovery()
+    assert not standing.record_slow(10, 11)

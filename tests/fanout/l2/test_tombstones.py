@@ -13,60 +13,60 @@ TEXT = st.text(alphabet="ab", max_size=3)
 
 def test_what_was_asked_for_before_its_invalidation_is_buried_and_what_came_later_is_not() -> None:
     tombstones = Tombstones()
-    tombstones.bury("card", key="u_1", now_ms=NOW)
-    assert tombstones.buried("card", "u_1", NOW - 1)
-    assert tombstones.buried("card", "u_1", NOW + TOLERANCE_MS), "the clock of who asked may be ahead"
-    assert not tombstones.buried("card", "u_1", NOW + TOLERANCE_MS + 1)
+    tombstones.add("card", key="u_1", now_ms=NOW)
+    assert tombstones.covers("card", "u_1", NOW - 1)
+    assert tombstones.covers("card", "u_1", NOW + TOLERANCE_MS), "the clock of who asked may be ahead"
+    assert not tombstones.covers("card", "u_1", NOW + TOLERANCE_MS + 1)
 
 
 def test_other_keys_and_other_sources_are_left_alone() -> None:
     tombstones = Tombstones()
-    tombstones.bury("card", key="u_1", now_ms=NOW)
-    tombstones.bury("card", prefix="m_", now_ms=NOW)
-    assert not tombstones.buried("card", "u_12", NOW)
-    assert not tombstones.buried("member", "u_1", NOW)
-    assert not tombstones.buried("member", "m_1", NOW)
-    assert not tombstones.buried("card", "m", NOW)
+    tombstones.add("card", key="u_1", now_ms=NOW)
+    tombstones.add("card", prefix="m_", now_ms=NOW)
+    assert not tombstones.covers("card", "u_12", NOW)
+    assert not tombstones.covers("member", "u_1", NOW)
+    assert not tombstones.covers("member", "m_1", NOW)
+    assert not tombstones.covers("card", "m", NOW)
 
 
 def test_a_prefix_buries_all_that_begin_with_it_and_an_empty_one_the_whole_source() -> None:
     tombstones = Tombstones()
-    tombstones.bury("card", prefix="u_", now_ms=NOW)
-    tombstones.bury("member", prefix="", now_ms=NOW)
-    assert tombstones.buried("card", "u_", NOW)
-    assert tombstones.buried("card", "u_1", NOW)
-    assert tombstones.buried("member", "anybody", NOW)
-    assert not tombstones.buried("card", "v_1", NOW)
+    tombstones.add("card", prefix="u_", now_ms=NOW)
+    tombstones.add("member", prefix="", now_ms=NOW)
+    assert tombstones.covers("card", "u_", NOW)
+    assert tombstones.covers("card", "u_1", NOW)
+    assert tombstones.covers("member", "anybody", NOW)
+    assert not tombstones.covers("card", "v_1", NOW)
 
 
 def test_a_clock_that_was_put_back_brings_nothing_back() -> None:
     tombstones = Tombstones()
-    tombstones.bury("card", key="u_1", now_ms=NOW)
-    tombstones.bury("card", key="u_1", now_ms=NOW - 60_000)
-    assert tombstones.buried("card", "u_1", NOW)
+    tombstones.add("card", key="u_1", now_ms=NOW)
+    tombstones.add("card", key="u_1", now_ms=NOW - 60_000)
+    assert tombstones.covers("card", "u_1", NOW)
 
 
 def test_when_there_are_too_many_the_oldest_goes_and_all_that_was_born_before_it() -> None:
     tombstones = Tombstones(capacity=2, tolerance_ms=0)
-    tombstones.bury("card", prefix="a", now_ms=NOW)
-    tombstones.bury("card", key="b", now_ms=NOW + 1)
-    assert not tombstones.buried("order", "x", NOW)
-    tombstones.bury("card", key="c", now_ms=NOW + 2)
+    tombstones.add("card", prefix="a", now_ms=NOW)
+    tombstones.add("card", key="b", now_ms=NOW + 1)
+    assert not tombstones.covers("order", "x", NOW)
+    tombstones.add("card", key="c", now_ms=NOW + 2)
     assert len(tombstones) == 2
-    assert tombstones.buried("card", "a", NOW)
-    assert tombstones.buried("order", "x", NOW), "nobody knows any more whether this was it"
-    assert not tombstones.buried("order", "x", NOW + 1)
-    assert not tombstones.buried("card", "a", NOW + 1)
+    assert tombstones.covers("card", "a", NOW)
+    assert tombstones.covers("order", "x", NOW), "nobody knows any more whether this was it"
+    assert not tombstones.covers("order", "x", NOW + 1)
+    assert not tombstones.covers("card", "a", NOW + 1)
 
 
 def test_burying_again_makes_a_tombstone_the_youngest() -> None:
     tombstones = Tombstones(capacity=2, tolerance_ms=0)
-    tombstones.bury("card", key="a", now_ms=NOW)
-    tombstones.bury("card", key="b", now_ms=NOW + 1)
-    tombstones.bury("card", key="a", now_ms=NOW + 5)
-    tombstones.bury("card", key="c", now_ms=NOW + 6)
-    assert tombstones.buried("card", "a", NOW + 5)
-    assert not tombstones.buried("card", "b", NOW + 2), "this one went"
+    tombstones.add("card", key="a", now_ms=NOW)
+    tombstones.add("card", key="b", now_ms=NOW + 1)
+    tombstones.add("card", key="a", now_ms=NOW + 5)
+    tombstones.add("card", key="c", now_ms=NOW + 6)
+    assert tombstones.covers("card", "a", NOW + 5)
+    assert not tombstones.covers("card", "b", NOW + 2), "this one went"
     assert "2 of 2" in repr(tombstones)
 
 
@@ -83,11 +83,11 @@ def test_nothing_that_may_be_older_than_its_invalidation_is_ever_let_through(
     tombstones = Tombstones(capacity, tolerance_ms=0)
     last_ms = -1
     for at_ms, (of_prefix, of, text) in enumerate(said):
-        tombstones.bury(of, key=None if of_prefix else text, prefix=text if of_prefix else None, now_ms=at_ms)
+        tombstones.add(of, key=None if of_prefix else text, prefix=text if of_prefix else None, now_ms=at_ms)
         if of == source and (key.startswith(text) if of_prefix else key == text):
             last_ms = at_ms
     assert len(tombstones) <= capacity
     if born_ms <= last_ms:
-        assert tombstones.buried(source, key, born_ms)
+        assert tombstones.covers(source, key, born_ms)
     elif len(set(said)) <= capacity:
-        assert not tombstones.buried(source, key, born_ms)
+        assert not tombstones.covers(source, key, born_ms)

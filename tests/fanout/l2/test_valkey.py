@@ -240,7 +240,7 @@ async def test_deletes_that_wait_are_made_before_it_closes(server: Server, clien
 
 async def test_it_looks_like_what_it_is(worker: Worker) -> None:
     await worker.get("u_1")
-    assert "good" in repr(worker.level)
+    assert "available" in repr(worker.level)
     assert "misses=1" in repr(worker.level)
 
 

@@ -74,7 +74,7 @@ async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_a
     events = [log["event"] for log in logs]
     assert (
         events.count("shared cache lost")
-        == events.count("shared cache back")
+        == events.count("shared cache recovered")
         == worker.level.losses + other.level.losses
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import SSLConnection
 
-from cashier.fanout.l2.valkey_client import ValkeySettings, back_end
+from cashier.fanout.l2.valkey_client import ValkeySettings, backend_for
 from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
 
 
@@ -33,13 +33,13 @@ def test_a_url_says_where_the_server_is(url: str, expected: ValkeyAddress) -> No
         ("redis://:secret@cache:port", "host or port"),
         ("redis://:secret@cache:70000", "host or port"),
         ("redis://cache:0", "port is 0"),
-        ("redis://:secret@cache/name", "database is no number"),
-        ("redis://cache/0?db=1", "behind ? or #"),
+        ("redis://:secret@cache/name", "database is not a number"),
+        ("redis://cache/0?db=1", "after ? or #"),
         ("redis://secret@cache", "user without a password"),
     ],
 )
 def test_what_is_wrong_with_a_url_is_named_and_its_password_is_not(url: str, wrong: str) -> None:
-    with pytest.raises(ValueError, match="the url of a shared cache is wrong") as raised:
+    with pytest.raises(ValueError, match="the URL of the shared cache is invalid") as raised:
         parse_valkey_url(url)
     assert wrong in str(raised.value)
     assert "secret" not in str(raised.value)
@@ -51,7 +51,7 @@ def test_a_password_is_not_shown() -> None:
 
 def test_an_s_means_tls() -> None:
     pools = [
-        back_end(parse_valkey_url(url), ValkeySettings()).client.connection_pool
+        backend_for(parse_valkey_url(url), ValkeySettings()).client.connection_pool
         for url in ("rediss://cache", "redis://cache")
     ]
     assert [pool.connection_class is SSLConnection for pool in pools] == [True, False]

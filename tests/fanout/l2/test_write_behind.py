@@ -10,8 +10,8 @@ def put(key: str, born_ms: int = 0) -> Put:
     return Put("card", key, StoredAnswer(False, b"{}", born_ms, 1000))
 
 
-def drop(key: str, source: str = "card", *, tell: bool = True) -> Drop:
-    return Drop(source, key, None, tell)
+def drop(key: str, source: str = "card", *, publish: bool = True) -> Drop:
+    return Drop(source, key, None, publish)
 
 
 def all_of(queue: WriteBehind) -> list[Put | Drop]:
@@ -46,7 +46,7 @@ def test_two_deletes_of_one_key_are_one_that_is_told_if_either_is() -> None:
     queue = WriteBehind(10)
     queue.drop(drop("a"))
     queue.put(put("a", 1))
-    queue.drop(drop("a", tell=False))
+    queue.drop(drop("a", publish=False))
     assert all_of(queue) == [put("a", 1), drop("a")]
 
 
@@ -63,14 +63,14 @@ def test_too_many_deletes_become_one_for_the_whole_of_a_source() -> None:
     queue = WriteBehind(3)
     queue.put(put("a"))
     for key in "abc":
-        queue.drop(drop(key, tell=key == "b"))
-    queue.drop(drop("u", "member", tell=False))
-    queue.drop(drop("v", "member", tell=False))
+        queue.drop(drop(key, publish=key == "b"))
+    queue.drop(drop("u", "member", publish=False))
+    queue.drop(drop("v", "member", publish=False))
     assert all_of(queue) == [
         put("a"),
-        Drop("card", None, "", tell=True),
-        drop("u", "member", tell=False),
-        drop("v", "member", tell=False),
+        Drop("card", None, "", publish=True),
+        drop("u", "member", publish=False),
+        drop("v", "member", publish=False),
     ]
     assert len(queue) == 0
 
@@ -81,15 +81,15 @@ def test_a_delete_that_failed_is_the_first_again() -> None:
     queue.put(put("b"))
     failed = queue.take()
     assert isinstance(failed, Drop)
-    queue.back(failed)
+    queue.requeue(failed)
     assert all_of(queue) == [drop("a"), put("b")]
 
 
 def test_a_delete_that_failed_and_was_asked_for_again_is_not_made_twice() -> None:
     queue = WriteBehind(10)
     queue.put(put("b"))
-    queue.drop(drop("a", tell=False))
-    queue.back(drop("a"))
+    queue.drop(drop("a", publish=False))
+    queue.requeue(drop("a"))
     assert all_of(queue) == [put("b"), drop("a")]
 
 
