@@ -23,7 +23,7 @@ from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.promotion import OrderPromotions
 from cashier.domain.ranking import rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
-from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
+from tests.domain.builders import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
 BANKS = ("ICBC", "CMB", "BOC", "ABC", "CCB")
 WALLETS = 18

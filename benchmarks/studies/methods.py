@@ -30,7 +30,7 @@ from cashier.domain.facts import Channels, Facts, Promotion, Quotas
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import rank_offers
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
-from tests.domain.facts import NOW, World, account, agreement, card, channel, member, order, promotion, quota
+from tests.domain.builders import NOW, World, account, agreement, card, channel, member, order, promotion, quota
 
 METHOD_COUNTS = (10, 30, 100, 300)
 PROMOTIONS = (0, 5, 20, 60)

@@ -13,8 +13,19 @@ from cashier.domain.money import MAX_VALUE
 from cashier.domain.order import MAX_ORDER_VALUE
 from cashier.domain.pay_method import Availability, Kind
 from cashier.source_errors import MissingCause
-
-from .facts import OPTIONAL, World, account, agreement, card, channel, cny, one_of_each, order, promotion, quota
+from tests.domain.builders import (
+    OPTIONAL,
+    World,
+    account,
+    agreement,
+    card,
+    channel,
+    cny,
+    one_of_each,
+    order,
+    promotion,
+    quota,
+)
 
 
 def of_everything() -> World:

@@ -13,7 +13,7 @@ from cashier.domain.facts import CardType, Channel, ChannelStatus
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Availability, Instrument, Kind, LegType, PayMethod, ReasonCode
 from cashier.source_errors import MissingCause
-from tests.domain.facts import (
+from tests.domain.builders import (
     World,
     account,
     agreement,
@@ -26,7 +26,7 @@ from tests.domain.facts import (
     quota,
     request,
 )
-from tests.domain.worlds import worlds
+from tests.domain.world_strategies import worlds
 
 ADYEN = channel(Kind.CARD, "ADYEN", "ch_adyen", brands=frozenset({"VISA", "JCB"}), fee_bps=100)
 WORLDPAY = channel(

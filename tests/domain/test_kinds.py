@@ -22,8 +22,7 @@ from cashier.domain.pay_method import (
     RemedyType,
 )
 from cashier.source_errors import MissingCause
-
-from .facts import (
+from tests.domain.builders import (
     NOW,
     World,
     account,

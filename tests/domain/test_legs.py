@@ -17,9 +17,8 @@ from cashier.domain.money import Money
 from cashier.domain.pay_method import Availability, Kind, PayMethod, ReasonCode
 from cashier.domain.quote import Quote
 from cashier.source_errors import MissingCause
-
-from .facts import World, account, card, channel, cny, one_of_each, order, promotion
-from .worlds import worlds
+from tests.domain.builders import World, account, card, channel, cny, one_of_each, order, promotion
+from tests.domain.world_strategies import worlds
 
 TOKEN = "tok_1"
 

@@ -9,8 +9,7 @@ import pytest
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Availability, Kind, Limits, PayMethod, ReasonCode, Remedy, RemedyType
-
-from .facts import World, account, agreement, card, channel, cny, order, promotion, quota, with_terms
+from tests.domain.builders import World, account, agreement, card, channel, cny, order, promotion, quota, with_terms
 
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 

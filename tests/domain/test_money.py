@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from cashier.domain.money import DIGITS, MAX_VALUE, Money, share_down, share_half_up
 from cashier.domain.order import MAX_ORDER_VALUE
-
-from .facts import order
+from tests.domain.builders import order
 
 VALUES = st.integers(0, MAX_VALUE)
 RATES = st.integers(0, 10_000)

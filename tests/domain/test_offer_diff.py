@@ -21,8 +21,8 @@ from cashier.domain.payment_request import PaymentChoice
 from cashier.source_errors import MissingCause
 from cashier.tokens.consult_token import ConsultClaims, ConsultTokens, OfferedPrice
 from cashier.tokens.jws import Keyring
-from tests.domain.facts import World, account, agreement, card, channel, cny, order, promotion, quota
-from tests.domain.worlds import worlds
+from tests.domain.builders import World, account, agreement, card, channel, cny, order, promotion, quota
+from tests.domain.world_strategies import worlds
 
 TOKENS = ConsultTokens(Keyring(["s" * 32]))
 

@@ -12,7 +12,7 @@ from cashier.domain.facts import Member, MemberStatus, Merchant, MerchantStatus
 from cashier.domain.order import Blocked, ConsultRequest, Order, OrderStatus, Product
 from cashier.domain.order_checks import first_block
 from cashier.source_errors import Missing, MissingCause
-from tests.domain.facts import NOW, cny, member, merchant, order, request
+from tests.domain.builders import NOW, cny, member, merchant, order, request
 
 SILENT = Missing("merchant", MissingCause.TIMEOUT)
 

@@ -14,7 +14,7 @@ from cashier.domain.next_action import Action, Await, DisplayCode, DisplayQr, Di
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
-from tests.domain.facts import CATALOG, cny
+from tests.domain.builders import CATALOG, cny
 
 LATER = "2026-05-15T13:00:00Z"
 AT = datetime(2026, 5, 15, 13, 0, tzinfo=UTC)

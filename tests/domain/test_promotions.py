@@ -16,8 +16,7 @@ from cashier.domain.knapsack import MAX_SEARCHED, MAX_STEPS, KnapsackSearch
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Amounts, Kind
 from cashier.domain.promotion import MAX_APPLICABLE, Discounts, OrderPromotions
-
-from .facts import NOW, World, account, card, channel, cny, order, promotion
+from tests.domain.builders import NOW, World, account, card, channel, cny, order, promotion
 
 WALLET = frozenset((Kind.WALLET,))
 

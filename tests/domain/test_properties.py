@@ -13,10 +13,10 @@ from msgspec import structs
 from cashier.domain.facts import Card, Channel, ChannelStatus, Quota
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Amounts, Availability, Kind, LegType, PayMethod, ReasonCode
+from tests.domain.builders import World
+from tests.domain.world_strategies import promotions, silences, worlds
 
-from .facts import World
 from .test_silence import REFUSERS
-from .worlds import promotions, silences, worlds
 
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 STANDINGS = list(Availability)

@@ -10,8 +10,7 @@ from cashier.domain.facts import Boost, CardStatus, ChannelStatus
 from cashier.domain.money import Money
 from cashier.domain.pay_method import Health, Kind
 from cashier.source_errors import MissingCause
-
-from .facts import World, account, agreement, card, channel, cny, member, one_of_each, order, promotion
+from tests.domain.builders import World, account, agreement, card, channel, cny, member, one_of_each, order, promotion
 
 
 def two_wallets(one: dict[str, Any], other: dict[str, Any], **changes: Any) -> World:

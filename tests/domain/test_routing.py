@@ -19,8 +19,7 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing import RouteReason, RoutingDecision, draw, route
 from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
-
-from .facts import channel, cny
+from tests.domain.builders import channel, cny
 
 NOW_S = 10_000
 PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")

@@ -19,8 +19,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import ConfigurationError
-
-from .facts import cny, packaged
+from tests.domain.builders import cny, packaged
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGED = msgspec.convert(packaged("routing.toml"), Routing)

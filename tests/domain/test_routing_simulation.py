@@ -21,7 +21,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.routing import RoutingDecision
 from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
 from cashier.payments.channel_health import ChannelHealth
-from tests.domain.facts import channel, cny
+from tests.domain.builders import channel, cny
 
 pytestmark = pytest.mark.proof
 

@@ -7,8 +7,7 @@ import pytest
 from cashier.domain.facts import CardStatus, ChannelStatus
 from cashier.domain.pay_method import Availability, Health, Kind, ReasonCode, Remedy, RemedyType
 from cashier.source_errors import MissingCause
-
-from .facts import OPTIONAL, World, account, card, channel, member, one_of_each, quota
+from tests.domain.builders import OPTIONAL, World, account, card, channel, member, one_of_each, quota
 
 AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
 

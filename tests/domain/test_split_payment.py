@@ -15,7 +15,7 @@ from cashier.domain.pay_method import (
     Remedy,
     RemedyType,
 )
-from tests.domain.facts import World, account, card, channel, cny, member, merchant, order, promotion, quota
+from tests.domain.builders import World, account, card, channel, cny, member, merchant, order, promotion, quota
 
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
 COMBINED = "BALANCE:b_1+QUICK_PAY"

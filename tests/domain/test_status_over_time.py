@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
 from cashier.domain.status_resolution import EngineReportStatus, PaymentProgress
-from tests.domain.histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
+from tests.domain.payment_histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
 
 
 @given(PAYMENTS, EVENTS)

@@ -16,7 +16,7 @@ from cashier.domain.status_resolution import (
     ResolvedStatus,
     resolve_status,
 )
-from tests.domain.histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
+from tests.domain.payment_histories import MINE, OTHER, START_S, acquirer, at, challenged, engine, sent
 
 
 def told(

@@ -18,8 +18,8 @@ from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
 from cashier.domain.ranking import Weights, rank_offers
 from cashier.domain.storefront import MAX_STOREFRONTS
-from tests.domain.facts import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
-from tests.domain.worlds import CURRENCIES, worlds
+from tests.domain.builders import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
+from tests.domain.world_strategies import CURRENCIES, worlds
 
 CATALOGS = (
     CATALOG,

@@ -30,8 +30,7 @@ from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest, Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.source_errors import MissingCause
-
-from .facts import (
+from tests.domain.builders import (
     CATALOG,
     NOW,
     OPTIONAL,
