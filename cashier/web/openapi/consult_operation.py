@@ -26,6 +26,7 @@ _PROBLEMS = (
     ProblemCode.UNSUPPORTED_MEDIA_TYPE,
     ProblemCode.INVALID,
     ProblemCode.INTERNAL,
+    ProblemCode.NOT_READY,
     ProblemCode.OVERLOADED,
     ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
 )
