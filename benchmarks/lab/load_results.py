@@ -50,7 +50,7 @@ class LoadInterval:
         self._keep = keep
 
     def __repr__(self) -> str:
-        return f"Stretch({self.per_s:.0f}/s, {dict(self.statuses)}, {self.histogram!r}, load {self.load_busy:.0%})"
+        return f"LoadInterval({self.per_s:.0f}/s, {dict(self.statuses)}, {self.histogram!r}, load {self.load_busy:.0%})"
 
     @property
     def answered(self) -> int:

@@ -1,4 +1,4 @@
-"""The comparison with an older revision: its arguments, its order, its arithmetic, its proof."""
+"""The comparison with an older revision: arguments, order, arithmetic, and proof of what runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,12 +35,13 @@ from benchmarks.studies import before
 from benchmarks.studies.before import GROUPS, Pair, Side, in_turn
 
 CONFIGURATION = configuration("http://127.0.0.1:9", cached=False, shed=False, each="", other="")
-LATER = "raise SystemExit('no shop today')\n"
+EXIT_ON_START = "raise SystemExit('no shop today')\n"
 
 
 def git(directory: Path, *words: str) -> str:
     settings = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    done = subprocess.run(["git", "-C", directory, *settings, *words], capture_output=True, text=True, check=True)  # noqa: S607
+    command = ["git", "-C", directory, *settings, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -54,7 +56,7 @@ def commit(project: Path, files: dict[str, str]) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository in the place of this one. Its package ends at once when it is run."""
+    """A repository in place of this one. Its package exits at once."""
     directory = tmp_path / "project"
     directory.mkdir()
     git(directory, "init", "--quiet")
@@ -63,7 +65,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {
             "pyproject.toml": "[project]\ndependencies = ['msgspec']\n",
             "cashier/__init__.py": "FIRST = True\n",
-            "cashier/__main__.py": LATER,
+            "cashier/__main__.py": EXIT_ON_START,
         },
     )
     monkeypatch.setattr(revision, "ROOT", directory)
@@ -72,7 +74,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command makes its temporary directories."""
+    """The directory for the temporary directories of the command."""
     directory = tmp_path / "scratch"
     directory.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(directory))
@@ -84,11 +86,11 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("it was measured"))
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The error line of a command that ends with the status for wrong usage."""
-    with pytest.raises(SystemExit) as left:
+def usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that ends with the status for wrong usage, and return its error line."""
+    with pytest.raises(SystemExit) as stopped:
         command.main(words)
-    assert left.value.code == 2
+    assert stopped.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(lines) == 1
     return lines[0]
@@ -105,14 +107,15 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ],
 )
 @pytest.mark.usefixtures("project", "unmeasured")
-def test_an_older_revision_goes_with_the_study_cost_alone(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--before goes with the study `cost` alone" in refused(words, capsys)
+def test_before_is_only_for_the_study_cost(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--before needs the study `cost` alone" in usage_error(words, capsys)
 
 
 @pytest.mark.parametrize("name", ["no_such_branch", "", "--all", "-q", "0123456789"])
 @pytest.mark.usefixtures("project", "unmeasured")
 def test_an_unknown_revision_is_refused_by_name(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"no revision {name!r}: git knows no commit of this name" in refused(["cost", f"--before={name}"], capsys)
+    error = usage_error(["cost", f"--before={name}"], capsys)
+    assert f"no revision {name!r}: git has no commit of this name" in error
 
 
 @pytest.mark.usefixtures("unmeasured")
@@ -121,7 +124,7 @@ def test_a_directory_without_a_repository_is_refused(
 ) -> None:
     monkeypatch.setattr(revision, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert "not a git repository" in refused(["cost", "--before", "HEAD"], capsys)
+    assert "not a git repository" in usage_error(["cost", "--before", "HEAD"], capsys)
 
 
 @pytest.mark.usefixtures("project", "unmeasured")
@@ -129,26 +132,26 @@ def test_a_machine_without_git_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "git is not installed" in refused(["cost", "--before", "HEAD"], capsys)
+    assert "git is not installed" in usage_error(["cost", "--before", "HEAD"], capsys)
 
 
-def test_a_revision_is_any_name_of_a_commit_and_stays_when_a_branch_moves(project: Path) -> None:
+def test_a_revision_is_any_commit_name_and_does_not_move_with_a_branch(project: Path) -> None:
     first = git(project, "rev-parse", "HEAD")
     git(project, "tag", "--annotate", "--message", "x", "v1")
-    found = [revision.find(name) for name in ("HEAD", "v1", first[:7], first)]
+    revisions = [revision.find(name) for name in ("HEAD", "v1", first[:7], first)]
     commit(project, {"cashier/__init__.py": "FIRST = False\n"})
-    assert {each.commit for each in found} == {first}
+    assert {each.commit for each in revisions} == {first}
     assert revision.find("HEAD^") == Revision("HEAD^", first)
-    assert str(found[0]) == f"HEAD ({first[:10]})"
-    assert str(found[2]) == first[:10]
+    assert str(revisions[0]) == f"HEAD ({first[:10]})"
+    assert str(revisions[2]) == first[:10]
 
 
-def test_before_is_the_commit_and_now_is_the_working_tree_as_of_the_start(project: Path, tmp_path: Path) -> None:
-    found = revision.find("HEAD")
+def test_before_is_the_commit_and_now_is_the_working_tree_at_the_start(project: Path, tmp_path: Path) -> None:
+    first = revision.find("HEAD")
     commit(project, {"cashier/__init__.py": "SECOND = True\n"})
     (project / "cashier" / "__init__.py").write_text("UNCOMMITTED = True\n")
     (project / "cashier" / "untracked.py").write_text("")
-    now, older = build_now(tmp_path), build_before(found, tmp_path)
+    now, older = build_now(tmp_path), build_before(first, tmp_path)
     (project / "cashier" / "__init__.py").write_text("EDITED = True\n")
     assert (now.directory / "cashier" / "__init__.py").read_text() == "UNCOMMITTED = True\n"
     assert (now.directory / "cashier" / "untracked.py").exists()
@@ -176,7 +179,7 @@ def test_a_revision_without_the_package_cannot_be_installed(project: Path, tmp_p
         ("[project]\ndependencies = ['a b c']\n", "a b c"),
     ],
 )
-def test_a_project_file_of_no_use_is_a_revision_that_cannot_be_installed(
+def test_a_revision_with_a_broken_project_file_cannot_be_installed(
     project: Path, tmp_path: Path, text: str, why: str
 ) -> None:
     commit(project, {"pyproject.toml": text})
@@ -192,12 +195,12 @@ def test_the_present_environment_satisfies_the_present_dependencies() -> None:
     assert unmet(dependencies_in(project)) == []
 
 
-def test_a_dependency_is_unmet_where_it_is_absent_or_of_another_version() -> None:
+def test_a_dependency_is_unmet_if_it_is_absent_or_has_another_version() -> None:
     met = ["msgspec>=0.1", "pyjwt[crypto]", "no-such-package; python_version < '3'"]
     assert unmet([*met, "msgspec>=999", "no-such-package"]) == ["msgspec>=999", "no-such-package"]
 
 
-def test_an_extra_of_a_dependency_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extras_of_a_dependency_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     class Installed:
         version = "1.0"
         requires = ("absent; extra == 'redis'", "absent-too; extra == 'other'")
@@ -226,26 +229,26 @@ def a_build(directory: Path) -> Build:
     ],
 )
 def test_the_import_log_proves_which_package_runs(line: str, tmp_path: Path) -> None:
-    of = a_build(tmp_path)
+    build = a_build(tmp_path)
     own = f"# code object from /usr/lib/python3/json/__init__.py\n{line.format(tmp_path)}\nimport 'cashier' # <x>\n"
-    check_imports(of, own)
-    check_imports(of, own + own)
+    check_imports(build, own)
+    check_imports(build, own + own)
     with pytest.raises(BuildFailed, match=r"revision abc runs /elsewhere/cashier instead of"):
-        check_imports(of, line.format("/elsewhere"))
+        check_imports(build, line.format("/elsewhere"))
     with pytest.raises(BuildFailed, match="/elsewhere/cashier"):
-        check_imports(of, own + line.format("/elsewhere"))
+        check_imports(build, own + line.format("/elsewhere"))
     with pytest.raises(BuildFailed, match="no package that its import log names"):
-        check_imports(of, own.replace("code object", "x"))
+        check_imports(build, own.replace("code object", "x"))
 
 
-def test_the_last_words_of_a_service_are_free_of_its_import_log() -> None:
+def test_the_last_error_of_a_service_excludes_its_import_log() -> None:
     log = "import 'x' # <y>\nTraceback (most recent call last):\n  at\nKeyError: 'shop'\n# cleanup[2] removing x\n"
     assert last_error(log) == "KeyError: 'shop'"
     assert last_error("# x\ncashier.toml:\n  no shop\n") == "cashier.toml: no shop"
     assert last_error("# only imports\n") == ""
 
 
-def test_each_build_is_first_in_every_other_pair() -> None:
+def test_each_build_is_first_in_every_second_pair() -> None:
     now, older = a_build(Path("/now")), a_build(Path("/before"))
     firsts = [in_turn(now, older, turn)[0] for turn in range(4)]
     assert firsts == [older, now, older, now]
@@ -253,7 +256,7 @@ def test_each_build_is_first_in_every_other_pair() -> None:
     assert in_turn(now, older, 1) == (now, older)
 
 
-class Answering:
+class FakeUpstream:
     urls = "http://127.0.0.1:9"
 
 
@@ -264,9 +267,7 @@ def side(cpu_us: float, calls: float = 8.0) -> Side:
     return Side(CpuUsage(interval, CpuTime(cpu_us * 0.0008, cpu_us * 0.0002), 0.9, 0.3, 0.0), cpu_us / 1_000, calls)
 
 
-def test_a_pair_is_measured_in_its_order_and_stays_sorted_by_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pair_is_measured_in_its_order_and_sorted_by_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, older = a_build(Path("/now")), a_build(Path("/before"))
     started: list[tuple[Build, bool]] = []
 
@@ -277,43 +278,44 @@ def test_a_pair_is_measured_in_its_order_and_stays_sorted_by_build(
         def __enter__(self) -> None: ...
         def __exit__(self, *_: object) -> None: ...
 
-    async def driven(lab: Lab, group: object, order: tuple[Build, Build], *_: object) -> list[Side]:
+    async def drive_pair(lab: Lab, group: object, order: tuple[Build, Build], *_: object) -> list[Side]:
         return [side(90.0 if build is now else 100.0) for build in order]
 
-    said: list[str] = []
+    progress: list[str] = []
     monkeypatch.setattr(before, "serving", Started)
-    monkeypatch.setattr(before, "driven", driven)
-    found = before.measure_pairs(Lab(tmp_path, rounds=2, on_progress=said.append), now, older, Answering(), [])  # type: ignore[arg-type]
-    assert [pair.ratio for pairs in found.values() for pair in pairs] == [pytest.approx(0.9)] * 4
+    monkeypatch.setattr(before, "drive_pair", drive_pair)
+    lab = Lab(tmp_path, rounds=2, on_progress=progress.append)
+    pairs_by_group = before.measure_pairs(lab, now, older, FakeUpstream(), [])  # type: ignore[arg-type]
+    assert [pair.ratio for pairs in pairs_by_group.values() for pair in pairs] == [pytest.approx(0.9)] * 4
     live, cached = True, False
     first, second = [(older, live), (now, live)], [(older, cached), (now, cached)]
     assert started == [*first, *second, *reversed(first), *reversed(second)]
-    assert said[0] == "pair 1 of 2, now ÷ before: live 0.900 (90 ÷ 100 µs), cached 0.900 (90 ÷ 100 µs)"
+    assert progress[0] == "pair 1 of 2, now ÷ before: live 0.900 (90 ÷ 100 µs), cached 0.900 (90 ÷ 100 µs)"
 
 
 def test_the_ratio_is_taken_within_each_pair() -> None:
-    # The machine slows down by half meanwhile; within a pair both meet the same machine.
+    # The machine slows down by half in between; the two sides of a pair see the same speed.
     pairs = [Pair(side(90), side(100)), Pair(side(190), side(200)), Pair(side(300), side(200))]
-    found = before.finding(dict.fromkeys(GROUPS, pairs), "revision abc", "From here.", 1.0)
+    finding = before.finding(dict.fromkeys(GROUPS, pairs), "revision abc", "From here.", 1.0)
     for name in ("live", "cached"):
-        ratio = found.key[f"before.ratio.{name}"]
+        ratio = finding.key[f"before.ratio.{name}"]
         assert [ratio.median, ratio.low, ratio.high] == pytest.approx([0.95, 0.9, 1.5])
-        assert found.key[f"before.now_us.{name}"].median == pytest.approx(190)
-        assert found.key[f"before.before_us.{name}"].median == pytest.approx(200)
-    [table] = found.tables
-    assert table.rows[0].figures["now ÷ before"] == found.key["before.ratio.live"]
-    assert found.notes[:2] == ["From here.", "All eight live: now is cheaper in 2 of 3 pairs."]
+        assert finding.key[f"before.now_us.{name}"].median == pytest.approx(190)
+        assert finding.key[f"before.before_us.{name}"].median == pytest.approx(200)
+    [table] = finding.tables
+    assert table.rows[0].figures["now ÷ before"] == finding.key["before.ratio.live"]
+    assert finding.notes[:2] == ["From here.", "All eight live: now is cheaper in 2 of 3 pairs."]
 
 
 async def test_slices_alternate_within_a_pair_and_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[int] = []
 
-    class Loaded:
+    class FakeLoad:
         looked_at = 0
 
         def __init__(self, *_: object, **__: object) -> None: ...
 
-        async def __aenter__(self) -> Loaded:
+        async def __aenter__(self) -> FakeLoad:
             return self
 
         async def __aexit__(self, *_: object) -> None: ...
@@ -323,33 +325,34 @@ async def test_slices_alternate_within_a_pair_and_add_up(tmp_path: Path, monkeyp
             interval.looked_at = self.looked_at
             return interval
 
-    async def one_slice(_: Lab, __: Loaded, served: Served, ___: object) -> Side:
+    async def measure_slice(_: Lab, __: FakeLoad, served: Served, ___: object) -> Side:
         order.append(served.port)
         return side(100.0 * len(order), calls=float(served.port))
 
-    monkeypatch.setattr(before, "loaded", Loaded)
-    monkeypatch.setattr(before, "one_slice", one_slice)
+    monkeypatch.setattr(before, "open_load", FakeLoad)
+    monkeypatch.setattr(before, "measure_slice", measure_slice)
     builds, served = [a_build(tmp_path)] * 2, [Served(0, 1), Served(0, 2)]
-    with pytest.raises(BuildFailed, match="revision abc does not consult: Stretch"):
-        await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
-    Loaded.looked_at = 16
-    found = await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, Answering(), [])  # type: ignore[arg-type]
-    assert order == [1, 2, 2, 1] * 6  # two slices of each come before those that count
-    assert [each.calls for each in found] == [1.0, 2.0]
+    with pytest.raises(BuildFailed, match="revision abc does not consult: LoadInterval"):
+        await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, FakeUpstream(), [])  # type: ignore[arg-type]
+    FakeLoad.looked_at = 16
+    upstream: Any = FakeUpstream()
+    sides = await before.drive_pair(Lab(tmp_path), GROUPS[0], builds, served, upstream, [])
+    assert order == [1, 2, 2, 1] * 6  # two slices of each before those that count
+    assert [each.calls for each in sides] == [1.0, 2.0]
     first = [100.0 * (at + 1) for at, which in enumerate(order) if which == 1][2:]
-    assert found[0].cpu_us == pytest.approx(sum(first) / 10)
-    assert found[0].usage.interval.answered == 10_000
+    assert sides[0].cpu_us == pytest.approx(sum(first) / 10)
+    assert sides[0].usage.interval.answered == 10_000
 
 
-def test_it_takes_more_rounds_beside_an_older_revision_unless_told(tmp_path: Path) -> None:
-    of = Revision("abc", "abc")
-    assert Lab(tmp_path, before=of).rounds == 10
-    assert Lab(tmp_path, before=of, rounds=3).rounds == 3
-    assert Lab(tmp_path, before=of, quick=True).rounds == 1
+def test_a_comparison_with_an_older_revision_has_more_rounds_by_default(tmp_path: Path) -> None:
+    older = Revision("abc", "abc")
+    assert Lab(tmp_path, before=older).rounds == 10
+    assert Lab(tmp_path, before=older, rounds=3).rounds == 3
+    assert Lab(tmp_path, before=older, quick=True).rounds == 1
     assert Lab(tmp_path).rounds == 5
 
 
-def test_what_fails_beside_an_older_revision_is_not_published(
+def test_a_failed_comparison_is_not_published(
     project: Path, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[tuple[str, suite.Run]] = []
@@ -368,7 +371,7 @@ def test_what_fails_beside_an_older_revision_is_not_published(
 
 
 @pytest.mark.processes
-def test_a_revision_that_does_not_start_says_why_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
+def test_a_revision_that_does_not_start_gives_the_reason_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
     older = build_before(revision.find("HEAD"), tmp_path)
     with (
         pytest.raises(BuildFailed, match=r"^revision HEAD \(\w{10}\) does not start: no shop today$"),
@@ -389,41 +392,42 @@ def test_a_dependency_that_cannot_be_installed_is_named(
 
 
 @pytest.mark.processes
-def test_a_service_of_another_package_than_its_own_is_refused(tmp_path: Path) -> None:
-    # A directory without the package: the interpreter finds the installed one, and the service starts.
+def test_a_service_that_runs_another_package_is_refused(tmp_path: Path) -> None:
+    # Without the package in the directory the interpreter imports the installed one, and the
+    # service starts.
     (tmp_path / "empty").mkdir()
-    of = build_now(tmp_path)._replace(title="revision abc", directory=tmp_path / "empty")
+    build = build_now(tmp_path)._replace(title="revision abc", directory=tmp_path / "empty")
     with (
         pytest.raises(BuildFailed, match=r"revision abc runs .*cashier instead of"),
-        serving(of, CONFIGURATION, tmp_path),
+        serving(build, CONFIGURATION, tmp_path),
     ):
         pass
 
 
 @pytest.mark.processes
-def test_the_present_revision_is_measured_beside_itself(
+def test_the_present_revision_compares_with_itself(
     scratch: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert command.main(["cost", "--before", "HEAD", "--quick", "--out", str(out)]) == 0
-    [found] = suite.read(out / "results.json").findings
-    assert found.name == "before"
-    assert all(len(found.key[f"before.ratio.{group.name}"].rounds) == 1 for group in GROUPS)
+    [finding] = suite.read(out / "results.json").findings
+    assert finding.name == "before"
+    assert all(len(finding.key[f"before.ratio.{group.name}"].rounds) == 1 for group in GROUPS)
     assert "now ÷ before" in capsys.readouterr().out
     assert "CPU per consultation, now and before" in (out / "report.html").read_text("utf-8")
     assert not list(scratch.iterdir())
 
 
-def test_slices_together_are_as_one_stretch() -> None:
-    one, other = side(100).usage, side(300).usage._replace(others_busy=0.2, program_busy=0.5)
-    other.interval.seconds, other.interval.load_busy, other.interval.wrong = 3.0, 0.4, ["without card"]
-    other.interval.statuses[503] += 5
-    whole = combine([one, other])
-    assert whole.interval.answered == 2_000
-    assert whole.interval.failed == 5
-    assert whole.interval.wrong == ["without card"]
-    assert [whole.interval.seconds, whole.cpu_us] == pytest.approx([4.0, 200.0])
-    assert [whole.interval.load_busy, whole.others_busy, whole.program_busy] == pytest.approx([0.3, 0.15, 0.6])
+def test_slices_combine_into_one_interval() -> None:
+    first, second = side(100).usage, side(300).usage._replace(others_busy=0.2, program_busy=0.5)
+    second.interval.seconds, second.interval.load_busy, second.interval.wrong = 3.0, 0.4, ["without card"]
+    second.interval.statuses[503] += 5
+    total = combine([first, second])
+    assert total.interval.answered == 2_000
+    assert total.interval.failed == 5
+    assert total.interval.wrong == ["without card"]
+    assert [total.interval.seconds, total.cpu_us] == pytest.approx([4.0, 200.0])
+    assert [total.interval.load_busy, total.others_busy, total.program_busy] == pytest.approx([0.3, 0.15, 0.6])
 
 
 @pytest.mark.processes

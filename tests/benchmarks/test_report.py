@@ -1,4 +1,4 @@
-"""The benchmarks' report: bars are judged, results travel as JSON, the page says all that was found. Nothing is measured here."""
+"""The benchmark report: bars are judged, results survive JSON, the page shows all findings."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ FAILED = suite.failed_finding("hang", "RuntimeError: <no> nginx")
 
 
 @pytest.mark.parametrize(
-    ("bar", "rounds", "verdict", "crosses"),
+    ("bar", "rounds", "verdict", "spans_bar"),
     [
         (LOWER, (4.0,), Verdict.MET, False),
         (LOWER, (4.0001,), Verdict.MISSED, False),
@@ -99,27 +99,29 @@ FAILED = suite.failed_finding("hang", "RuntimeError: <no> nginx")
         (LOWER._replace(now=5.0, every_round=True), (-40.0, -3.0, 4.9), Verdict.MET, False),
     ],
 )
-def test_a_bar_is_met_by_the_median_or_where_it_says_so_by_the_worst_round(
-    bar: Bar, rounds: tuple[float, ...], verdict: Verdict, crosses: bool
+def test_a_bar_is_judged_by_the_median_or_by_the_worst_round(
+    bar: Bar, rounds: tuple[float, ...], verdict: Verdict, spans_bar: bool
 ) -> None:
     judged = BarResult(bar, Figure(rounds))
-    assert (judged.verdict, judged.spans_bar) == (verdict, crosses)
+    assert (judged.verdict, judged.spans_bar) == (verdict, spans_bar)
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed_and_says_why() -> None:
+def test_an_unmeasured_bar_is_neither_met_nor_missed_and_has_a_reason() -> None:
     judged = {each.bar.key: each for each in judge(results(COST, FAILED))}
     assert judged["ratio.nginx_lua"].verdict is Verdict.MET
     assert judged["ratio.go"].verdict is Verdict.MISSED
     assert (judged["ratio.node"].verdict, judged["ratio.node"].why) == (
         Verdict.NOT_MEASURED,
-        "not found: see its notes",
+        "absent: see the notes of its study",
     )
     assert judged["hang.normal_after_s"].why == "its study failed"
-    assert (judged["soak.flat"].why, judged["soak.flat"].value_text, judged["soak.flat"].distance) == ("not run", "", "")
-    told = summary(list(judged.values()))
-    assert (
-        told == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; in 1 not every round says the same"
+    assert (judged["soak.flat"].why, judged["soak.flat"].value_text, judged["soak.flat"].distance) == (
+        "not run",
+        "",
+        "",
     )
+    text = summary(list(judged.values()))
+    assert text == f"1 of {len(BARS)} bars met, 1 missed, {len(BARS) - 2} not measured; 1 differ between rounds"
 
 
 def test_rounding_is_against_us() -> None:
@@ -128,11 +130,14 @@ def test_rounding_is_against_us() -> None:
     assert round_against_us(-45.04, higher_is_better=False) == "−45.0"
     assert round_against_us(12_345.2, higher_is_better=False) == "12,346"
     assert round_against_us(0.0, higher_is_better=True) == "0"
-    # What is exact stays exact, though 0.9 is none of the floats.
-    assert (round_against_us(0.9, higher_is_better=True), round_against_us(0.3, higher_is_better=False)) == ("0.900", "0.300")
+    # Exact values stay exact, although 0.9 is not a float.
+    assert (round_against_us(0.9, higher_is_better=True), round_against_us(0.3, higher_is_better=False)) == (
+        "0.900",
+        "0.300",
+    )
 
 
-def test_the_distance_from_the_goal_is_told() -> None:
+def test_the_distance_from_the_goal_is_shown() -> None:
     assert BarResult(LOWER, Figure.of(2.0)).distance == "2.00 × the goal"
     assert BarResult(LOWER, Figure.of(1.0)).distance == "reached"
     assert BarResult(HIGHER, Figure.of(0.93)).distance == "0.958 × the goal"
@@ -143,16 +148,19 @@ def test_the_distance_from_the_goal_is_told() -> None:
 def test_every_bar_belongs_to_a_study_of_the_suite() -> None:
     assert {bar.study for bar in BARS} <= {study.name for study in suite.STUDIES}
     assert len({bar.key for bar in BARS}) == len(BARS)
-    # Whoever is as good as the goal has met the bar.
+    # A goal must lie on the good side of its bar.
     assert all(BarResult(bar, Figure.of(bar.goal)).verdict is Verdict.MET for bar in BARS if bar.goal is not None)
 
 
-def test_in_a_strip_better_is_to_the_left_whichever_way_is_better() -> None:
+def test_in_a_strip_better_is_to_the_left_for_both_directions() -> None:
     def at(judged: BarResult) -> float:
         return float(re.findall(r'cx="([\d.]+)"', strip_svg(judged))[0])
 
     assert (
-        at(BarResult(LOWER, Figure.of(2.0))) < at(BarResult(LOWER, Figure.of(4.0))) == 75 < at(BarResult(LOWER, Figure.of(8.0)))
+        at(BarResult(LOWER, Figure.of(2.0)))
+        < at(BarResult(LOWER, Figure.of(4.0)))
+        == 75
+        < at(BarResult(LOWER, Figure.of(8.0)))
     )
     assert at(BarResult(HIGHER, Figure.of(0.95))) < 75 < at(BarResult(HIGHER, Figure.of(0.5)))
     assert strip_svg(BarResult(LOWER, Figure.of(-1.0, 2.0, 3.0))) == strip_svg(BarResult(LOWER, None)) == ""
@@ -161,19 +169,22 @@ def test_in_a_strip_better_is_to_the_left_whichever_way_is_better() -> None:
 # As data
 
 
-def test_results_travel_as_json(tmp_path: Path) -> None:
+def test_results_survive_json(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "results.json"
     suite.write(results(COST, FAILED), file)
-    found = suite.read(file)
-    assert msgspec.json.encode(found) == msgspec.json.encode(results(COST, FAILED))
+    read = suite.read(file)
+    assert msgspec.json.encode(read) == msgspec.json.encode(results(COST, FAILED))
     suite.write(results(FAILED), file)
-    assert suite.read(file.with_name("results.previous.json")) == found
+    assert suite.read(file.with_name("results.previous.json")) == read
 
 
 def test_older_findings_stand_beside_new_ones_with_their_own_date(tmp_path: Path) -> None:
-    then = Machine(MACHINE.processor, 2, "Linux", {"Python": "3.11.1"})
+    older_machine = Machine(MACHINE.processor, 2, "Linux", {"Python": "3.11.1"})
     old = results(
-        COST, msgspec.structs.replace(FAILED, failed="", about="fine"), at="2025-12-01T00:00:00+00:00", machine=then
+        COST,
+        msgspec.structs.replace(FAILED, failed="", about="fine"),
+        at="2025-12-01T00:00:00+00:00",
+        machine=older_machine,
     )
     merged = suite.merge(results(FAILED), old)
     assert [(finding.name, finding.at, bool(finding.failed)) for finding in merged.findings] == [
@@ -187,7 +198,7 @@ def test_older_findings_stand_beside_new_ones_with_their_own_date(tmp_path: Path
         suite.merge(results(quick=True), old)
 
 
-# What a person sees
+# The presentation
 
 
 class Elements(HTMLParser):
@@ -217,15 +228,15 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    found = results(COST, FAILED)
-    return page.page(found, judge(found))
+    shown = results(COST, FAILED)
+    return page.page(shown, judge(shown))
 
 
-def test_the_page_says_all_that_was_found(html: str) -> None:
+def test_the_page_shows_all_findings(html: str) -> None:
     seen = Elements(html)
     assert seen.open == []
     assert len(set(seen.ids)) == len(seen.ids)
-    for told in (
+    for text in (
         COST.title,
         "Eight sources & a merge.",
         "one <thing> more of it",
@@ -235,8 +246,8 @@ def test_the_page_says_all_that_was_found(html: str) -> None:
         MACHINE.processor,
         "python -m benchmarks cost --out '<here>'",
     ):
-        assert told in seen.text
-    for told in (
+        assert text in seen.text
+    for text in (
         "By <program>",
         "under the <table>",
         "us & them",
@@ -246,27 +257,27 @@ def test_the_page_says_all_that_was_found(html: str) -> None:
         "560 to 570",
         "565.1",
     ):
-        assert told in seen.text
+        assert text in seen.text
     for bar in BARS:
         assert bar.what in seen.text
-    for told in (
+    for text in (
         "1.45",
         "1.40 to 1.60",
         "not in every round",
         "its study failed",
         "deadline: 150",
         "not measured",
-        "2 of the points",
+        "2 points",
     ):
-        assert told in seen.text
+        assert text in seen.text
 
 
-def test_every_further_nine_of_a_percentile_has_its_room(html: str) -> None:
+def test_each_further_nine_of_a_percentile_gets_the_same_room(html: str) -> None:
     drawn = html.partition("the tail")[2].partition("</figure>")[0]
     assert [drawn.count(f">{tick}</text>") for tick in ("50", "99", "99.9")] == [2, 2, 2]
 
 
-def test_the_page_needs_nothing_from_anywhere_and_hides_no_markup(html: str) -> None:
+def test_the_page_is_self_contained_and_escapes_markup(html: str) -> None:
     seen = Elements(html)
     assert all(reference.startswith("#") for reference in seen.references)
     assert not re.search(r"https?://|@import|url\((?!#)|<script|<link", html)
@@ -275,9 +286,9 @@ def test_the_page_needs_nothing_from_anywhere_and_hides_no_markup(html: str) -> 
     assert "nan" not in re.sub(r"[^ \d.a-z-]", " ", html.lower()).split()
 
 
-def test_the_headline_is_only_of_what_was_measured() -> None:
+def test_the_headline_shows_only_what_was_measured() -> None:
     assert headline.sentence(results(COST)) == (
-        "One consultation of eight live sources costs 561 µs of CPU",
+        "One consultation with eight live sources costs 561 µs of CPU",
         "That is 1.45 × nginx + Lua and 0.710 × Go, which make the same eight calls on the same core "
         "and merge the answers without any domain work.",
     )
@@ -286,7 +297,13 @@ def test_the_headline_is_only_of_what_was_measured() -> None:
 
 
 def test_figures_in_tables_have_no_exponents() -> None:
-    assert (format_number(36_293.4), format_number(1_149.3), format_number(0.90974), format_number(-44.0), format_number(99.96)) == (
+    assert (
+        format_number(36_293.4),
+        format_number(1_149.3),
+        format_number(0.90974),
+        format_number(-44.0),
+        format_number(99.96),
+    ) == (
         "36,293",
         "1,149",
         "0.9097",
@@ -297,11 +314,12 @@ def test_figures_in_tables_have_no_exponents() -> None:
 
 
 def test_the_terminal_shows_tables_notes_and_bars() -> None:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115 - rich writes to it until the end
-    found = results(COST, FAILED, quick=True)
-    terminal.show(found, judge(found), console)
+    # rich writes to the file until the end.
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    shown = results(COST, FAILED, quick=True)
+    terminal.show(shown, judge(shown), console)
     console.file.close()
-    told = console.export_text()
+    text = console.export_text()
     for each in (
         "By <program>",
         "us & them",
@@ -312,7 +330,7 @@ def test_the_terminal_shows_tables_notes_and_bars() -> None:
         "1.40 to 1.60",
         "mean nothing",
     ):
-        assert each in told
+        assert each in text
 
 
 # The command
@@ -320,11 +338,14 @@ def test_the_terminal_shows_tables_notes_and_bars() -> None:
 
 @pytest.fixture
 def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A package of two studies, one of which fails, that another process can import too."""
+    """A package of two studies, one of which fails, that another process can import."""
     package = tmp_path / "some_studies"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    body = "from benchmarks.results import Figure, Finding\ndef measure(lab):\n lab.report('measuring')\n lab.skip('no nginx here')\n"
+    body = (
+        "from benchmarks.results import Figure, Finding\n"
+        "def measure(lab):\n lab.report('measuring')\n lab.skip('no nginx here')\n"
+    )
     (package / "wire.py").write_text(
         body + " return Finding('wire', 'The wire', 'about', 0, {'x': Figure.of(1.0)}, notes=['a note'])\n"
     )
@@ -335,18 +356,20 @@ def studies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         del sys.modules[name]
 
 
-def test_a_study_that_fails_is_in_the_report_and_the_others_still_run(
+def test_a_failed_study_is_in_the_report_and_the_others_still_run(
     studies: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "measure", lambda name, run, say: isolated_study.measure(name, run, say, package=studies))
+    monkeypatch.setattr(
+        command, "measure", lambda name, run, say: isolated_study.measure(name, run, say, package=studies)
+    )
     old = tmp_path / "old.json"
     at = "2020-01-01T00:00:00+00:00"
     older = results(Finding("batch", "An older study", "", 1.0), quick=True, machine=this_machine(versions()), at=at)
     suite.write(older, old)
     assert command.main(["hang", "wire", "--quick", "--out", str(tmp_path / "out"), "--merge", str(old)]) == 1
-    told = suite.read(tmp_path / "out" / "results.json")
-    assert [finding.name for finding in told.findings] == ["wire", "hang", "batch"]
-    wire, hang, batch = told.findings
+    written = suite.read(tmp_path / "out" / "results.json")
+    assert [finding.name for finding in written.findings] == ["wire", "hang", "batch"]
+    wire, hang, batch = written.findings
     assert (wire.failed, wire.notes, batch.at) == ("", ["a note", "no nginx here"], at)
     assert hang.failed == "RuntimeError: the service is gone (hang.py:5)"
     assert hang.failed in (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -355,23 +378,23 @@ def test_a_study_that_fails_is_in_the_report_and_the_others_still_run(
         assert each in shown
 
 
-def test_whoever_interrupts_keeps_what_was_found_before(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_keeps_earlier_findings(capsys: pytest.CaptureFixture[str]) -> None:
     def measure(name: str, say: object) -> Finding:
         if name == "latency":
             raise KeyboardInterrupt
         return COST
 
     studies = suite.select_studies(["cost", "latency", "wire"])
-    with ProgressLine(Console(), studies, quick=True) as shown:
-        found = suite.run(studies, shown, measure)
-    assert [(finding.name, finding.failed) for finding in found] == [("cost", ""), ("latency", suite.INTERRUPTED)]
+    with ProgressLine(Console(), studies, quick=True) as progress:
+        findings = suite.run(studies, progress, measure)
+    assert [(finding.name, finding.failed) for finding in findings] == [("cost", ""), ("latency", suite.INTERRUPTED)]
     assert "interrupted" in capsys.readouterr().out
 
 
-def test_a_study_whose_process_dies_is_a_finding(studies: str, tmp_path: Path) -> None:
+def test_a_study_whose_process_dies_becomes_a_finding(studies: str, tmp_path: Path) -> None:
     (tmp_path / studies / "hang.py").write_text("import os\ndef measure(lab):\n os._exit(3)\n")
-    found = isolated_study.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), print, package=studies)
-    assert found.failed == "Its process ended with code 3 and said nothing."
+    finding = isolated_study.measure("hang", suite.Run(True, 0, tmp_path / "scratch"), print, package=studies)
+    assert finding.failed == "Its process ended with code 3 and without a result."
 
 
 def test_a_report_is_drawn_again_without_measuring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -383,9 +406,7 @@ def test_a_report_is_drawn_again_without_measuring(tmp_path: Path, capsys: pytes
     assert "not measured" in capsys.readouterr().out
 
 
-def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_picture_needs_both_cost_and_latency(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, drawn = tmp_path / "kept.json", tmp_path / "deep" / "picture.svg"
     lines = LineChart("by load", "load", "ms", [Line("us", [(1.0, Figure.of(2.0)), (2.0, Figure.of(3.0))], ours=True)])
     bars = BarChart("by peer", "µs", ["us"], {"CPU": [Figure.of(1.0)]}, ours=["us"])
@@ -400,7 +421,7 @@ def test_the_picture_is_drawn_of_cost_and_latency_or_not_at_all(
     assert not (tmp_path / "none.png").exists()
 
 
-def test_the_soak_runs_only_when_it_is_named() -> None:
+def test_the_soak_runs_only_if_named() -> None:
     assert "soak" not in [study.name for study in suite.select_studies([])]
     assert [study.name for study in suite.select_studies(["soak", "cost"])] == ["cost", "soak"]
 
@@ -415,16 +436,16 @@ def test_the_soak_runs_only_when_it_is_named() -> None:
         ["--report", "no_such_file"],
     ],
 )
-def test_a_wrong_command_is_refused_before_anything_is_measured(
+def test_a_wrong_command_is_refused_before_any_measurement(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stopped:
         command.main(words)
-    assert left.value.code == 2
+    assert stopped.value.code == 2
     assert "error:" in capsys.readouterr().err
 
 
-def test_older_results_that_do_not_fit_are_refused_before_anything_is_measured(
+def test_older_results_that_do_not_fit_are_refused_before_any_measurement(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "measure", lambda *_: pytest.fail("it was measured"))
@@ -435,7 +456,7 @@ def test_older_results_that_do_not_fit_are_refused_before_anything_is_measured(
     assert "another machine" in capsys.readouterr().err
 
 
-def test_a_file_that_is_no_results_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_results_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "x.json"
     file.write_text(json.dumps({"at": 1}))
     with pytest.raises(SystemExit):

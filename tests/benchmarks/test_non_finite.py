@@ -1,4 +1,4 @@
-"""What is no number is taken out of a finding before it is written or judged."""
+"""Non-finite figures are removed from a finding before it is written or judged."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks.non_finite import without_non_finite
 from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Row, Table
 
 
-def test_what_is_no_number_is_taken_out_and_noted() -> None:
+def test_non_finite_figures_are_removed_and_noted() -> None:
     nan = float("nan")
     broken = Finding(
         "x",
@@ -22,10 +22,10 @@ def test_what_is_no_number_is_taken_out_and_noted() -> None:
             BarChart("b", "y", ["p", "q", "r"], {"g": [Figure.of(nan), None, Figure.of(1.0)]}),
         ],
     )
-    found = without_non_finite(broken)
-    assert found.key == {"good": Figure.of(1.0)}
-    assert found.tables[0].rows[0].figures == {"a": Figure.of(1.0)}
-    lines, bars = found.drawings
+    cleaned = without_non_finite(broken)
+    assert cleaned.key == {"good": Figure.of(1.0)}
+    assert cleaned.tables[0].rows[0].figures == {"a": Figure.of(1.0)}
+    lines, bars = cleaned.drawings
     assert isinstance(lines, LineChart)
     assert isinstance(bars, BarChart)
     assert (lines.lines[0].points, lines.marks, bars.groups) == (
@@ -33,6 +33,6 @@ def test_what_is_no_number_is_taken_out_and_noted() -> None:
         {},
         {"g": [None, None, Figure.of(1.0)]},
     )
-    assert len(found.notes) == 7
-    assert "t, r, a: no number in 1 of 2 rounds." in found.notes
-    assert "null" not in msgspec.json.encode(found.key).decode()
+    assert len(cleaned.notes) == 7
+    assert "t, r, a: no number in 1 of 2 rounds." in cleaned.notes
+    assert "null" not in msgspec.json.encode(cleaned.key).decode()
