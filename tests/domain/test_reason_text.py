@@ -58,7 +58,7 @@ def test_every_block_every_kind_every_card_and_every_account_has_its_words(local
     [
         (ReasonCode.ABOVE_SINGLE_LIMIT, "At most 123.45 CNY in one payment.", "单笔限额 123.45 CNY"),
         (ReasonCode.DAILY_LIMIT_EXCEEDED, "123.45 CNY left of today's limit.", "今日剩余额度 123.45 CNY"),
-        (ReasonCode.BELOW_MIN, "From 123.45 CNY on.", "最低支付金额为 123.45 CNY"),
+        (ReasonCode.BELOW_MIN, "At least 123.45 CNY.", "最低支付金额为 123.45 CNY"),
     ],
 )
 def test_amounts_are_told_in_the_words_of_the_locale(code: ReasonCode, english: str, chinese: str) -> None:
