@@ -1,4 +1,4 @@
-"""A checkout in virtual time: the service over the sandbox's world, in one process, with its calls recorded.
+"""A checkout in virtual time: the service over the sandbox's world, with its calls recorded.
 
 `checkout` asserts at its end that the ledger passes its audit and that nothing is under way.
 """

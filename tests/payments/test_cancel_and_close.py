@@ -1,4 +1,4 @@
-"""After the close: money for a closed order goes back and the payer is told; a cancel and an expiry end what has not ended otherwise."""
+"""Cancels and closed orders: unpaid payments end, and late money goes back."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ pytestmark = pytest.mark.looptime
     [
         (
             "en",
-            "The order is closed. The money that was taken will be returned to where it came from, expected within 15 working days.",
+            "The order is closed. The money that was taken will be returned to where it came from,"
+            " expected within 15 working days.",
         ),
         ("zh-CN", "订单已关闭，已扣款项将原路退回，预计15个工作日内到账"),
     ],
 )
-async def test_paid_but_closed_is_refunding_and_the_payer_is_told_of_15_working_days(locale: str, text: str) -> None:
+async def test_money_for_a_closed_order_is_refunding_with_the_15_day_notice(locale: str, text: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", "close_first", on="submit")
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1", locale=locale)
@@ -38,7 +39,7 @@ async def test_paid_but_closed_is_refunding_and_the_payer_is_told_of_15_working_
         assert shop.payments_that_paid("o_1002") == []
 
 
-async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() -> None:
+async def test_money_that_arrives_after_the_shop_closed_the_order_goes_back() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.world.acquirer.close("o_1001")
@@ -47,7 +48,7 @@ async def test_money_that_comes_after_the_shop_has_closed_the_order_goes_back() 
         assert shop.net_taken() == {}
 
 
-async def test_an_order_that_closes_while_the_payer_is_away_is_ended_at_the_next_look() -> None:
+async def test_an_order_closed_while_the_payer_acts_elsewhere_ends_the_payment_at_the_next_query() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.world.acquirer.close("o_1001")
@@ -57,7 +58,7 @@ async def test_an_order_that_closes_while_the_payer_is_away_is_ended_at_the_next
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_an_order_that_closes_during_a_challenge_ends_it_and_nothing_was_sent() -> None:
+async def test_an_order_closed_during_a_challenge_ends_the_payment() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         shop.world.acquirer.close("o_1001")
@@ -119,30 +120,30 @@ BEFORE_AND_AFTER: dict[Callable[[Checkout], Awaitable[Payment]], tuple[PaymentSt
 
 
 @pytest.mark.parametrize("state", BEFORE_AND_AFTER, ids=lambda state: state.__name__)
-async def test_a_cancel_ends_what_has_not_ended_and_leaves_what_has(
+async def test_a_cancel_ends_live_payments_and_leaves_final_ones(
     state: Callable[[Checkout], Awaitable[Payment]],
 ) -> None:
     before, after = BEFORE_AND_AFTER[state]
     async with checkout() as shop:
         payment = await state(shop)
         assert payment.status is before
-        kept = shop.net_taken()
+        taken = shop.net_taken()
         cancelled = await shop.cancel(payment)
         assert cancelled.status is after
         assert (await shop.look(cancelled)).status is after
-        assert (await shop.look(payment)).status in (before, after), "an older token says what it said"
-        assert (await shop.follow_to_end(payment)).status is after, "and comes to the same end"
-        assert shop.net_taken() == (kept if after is PaymentStatus.SUCCEEDED else {})
+        assert (await shop.look(payment)).status in (before, after), "an older token repeats its status"
+        assert (await shop.follow_to_end(payment)).status is after, "and reaches the same end"
+        assert shop.net_taken() == (taken if after is PaymentStatus.SUCCEEDED else {})
 
 
-async def test_a_cancel_of_what_was_paid_meanwhile_says_paid() -> None:
+async def test_a_cancel_after_the_payer_paid_reports_paid() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.settle(payment)
         assert (await shop.cancel(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -> None:
+async def test_a_cancel_that_the_engine_missed_is_repeated_by_a_later_query() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.inject("engine", "swallow", always=True)
@@ -152,15 +153,13 @@ async def test_a_cancel_that_the_engine_does_not_hear_ends_with_a_later_look() -
         await asyncio.sleep(5)
         assert (await shop.look(cancelled)).status is PaymentStatus.PROCESSING
         shop.clear_faults()
-        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED, (
-            "who has the older token has not cancelled"
-        )
+        assert (await shop.look(payment)).status is PaymentStatus.ACTION_REQUIRED, "the older token is not cancelled"
         assert (await shop.follow_to_end(cancelled)).status is PaymentStatus.CLOSED
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.net_taken() == {}
 
 
-async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() -> None:
+async def test_no_token_can_pass_a_cancelled_challenge() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         cancelled = await shop.cancel(payment)
@@ -169,14 +168,14 @@ async def test_a_cancelled_challenge_cannot_be_passed_any_more_by_any_token() ->
         assert (await shop.answer(cancelled)).status is PaymentStatus.CLOSED
         assert shop.count("verify") == 0
         assert (await shop.answer(payment)).status is PaymentStatus.CLOSED, (
-            "the engine refuses what was reversed before it arrived"
+            "the engine refuses a payment that was reversed before arrival"
         )
         assert shop.net_taken() == {}
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
-async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_money(end: str) -> None:
-    """Nobody can know that it was: neither engine nor risk tells of it. The engine refuses it all the same."""
+async def test_a_submit_with_the_key_of_a_closed_challenge_takes_no_money(end: str) -> None:
+    """Neither engine nor risk reports that the payment was closed, but the engine refuses it."""
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         payment = await shop.submit(request)
@@ -192,7 +191,7 @@ async def test_a_submit_with_the_key_of_a_challenge_that_was_closed_never_takes_
         assert shop.payments_that_paid("o_1001") == []
 
 
-async def test_nothing_is_asked_of_the_engine_to_end_what_is_over() -> None:
+async def test_a_cancel_of_a_paid_payment_reverses_nothing() -> None:
     async with checkout() as shop:
         payment = await _succeeded(shop)
         await shop.cancel(payment)
@@ -222,7 +221,7 @@ async def test_nothing_is_asked_of_the_engine_to_end_what_is_over() -> None:
         ),
     ],
 )
-async def test_the_acquirers_word_is_the_payers_truth_whatever_the_engine_calls_a_success(
+async def test_the_acquirers_result_decides_after_a_success_at_the_engine(
     result: dict[str, str], status: PaymentStatus, code: MessageCode
 ) -> None:
     async with checkout() as shop:
@@ -231,8 +230,8 @@ async def test_the_acquirers_word_is_the_payers_truth_whatever_the_engine_calls_
         assert (payment.status, payment.message.code) == (status, code)
 
 
-def _result(told: dict[str, str]) -> Reply:
-    async def says(request: Request) -> Response:
-        return Response(200, msgspec.json.encode({"order_id": "o_1002", **told}))
+def _result(fields: dict[str, str]) -> Reply:
+    async def reply(request: Request) -> Response:
+        return Response(200, msgspec.json.encode({"order_id": "o_1002", **fields}))
 
-    return says
+    return reply

@@ -1,4 +1,4 @@
-"""Risk accepts, rejects or asks the payer first. A challenge continues the same payment, however it is taken up, and has an end."""
+"""Risk accepts, rejects or challenges. A challenge continues the same payment and always ends."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ async def test_a_challenge_of_each_type_continues_the_same_payment(
             3,
         )
         assert payment.message.code is MessageCode.CHALLENGE
-        assert shop.entries == (), "nothing is taken before the payer has answered"
+        assert shop.entries == (), "no money moves before the answer"
         paid = await shop.answer(payment)
         assert (paid.payment_id, paid.status, paid.challenge) == (payment.payment_id, PaymentStatus.SUCCEEDED, None)
         assert shop.count("decide") == shop.count("verify") == shop.count("submit") == 1
         assert shop.payments_that_paid("o_1001") == [payment.payment_id]
 
 
-async def test_who_is_listed_is_rejected_and_nothing_is_sent() -> None:
+async def test_a_payer_rejected_by_risk_sends_nothing() -> None:
     async with checkout() as shop:
         with pytest.raises(RiskRejected) as rejected:
             await shop.pay("listed_by_risk", "WALLET:ALIPAY")
@@ -60,14 +60,14 @@ async def test_who_is_listed_is_rejected_and_nothing_is_sent() -> None:
         assert shop.entries == ()
 
 
-async def test_what_risk_accepts_goes_straight_on() -> None:
+async def test_a_payment_accepted_by_risk_needs_no_challenge() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         assert (payment.status, payment.challenge) == (PaymentStatus.SUCCEEDED, None)
         assert shop.count("verify") == 0
 
 
-async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_has_failed_for_good() -> None:
+async def test_wrong_answers_are_counted_until_the_payment_fails_for_good() -> None:
     async with checkout() as shop:
         payment = first = await challenged(shop)
         for left in (2, 1):
@@ -79,7 +79,7 @@ async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_h
         assert spent.message.code is MessageCode.CHALLENGE_FAILED
         for token in (first, payment, spent):
             assert (await shop.answer(token)).status in (PaymentStatus.FAILED, PaymentStatus.CLOSED), (
-                "the right answer is too late, by any token"
+                "the right answer comes too late, with any token"
             )
         assert (await shop.answer(spent)).status is PaymentStatus.FAILED
         assert (await shop.pay("chinese_shop", "QUICK_PAY:c_2")).status is PaymentStatus.CLOSED
@@ -87,7 +87,7 @@ async def test_wrong_answers_are_counted_down_until_they_are_spent_and_then_it_h
         assert shop.entries == ()
 
 
-async def test_a_risk_service_that_never_counts_is_counted_for() -> None:
+async def test_wrong_answers_are_counted_although_risk_never_counts() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.replies["verify"] = _verified("FAILED", 3)
@@ -105,7 +105,7 @@ async def test_a_right_answer_after_wrong_ones_passes() -> None:
         assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile() -> None:
+async def test_a_challenge_expires_counted_from_its_start_despite_answers() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         assert payment.challenge is not None
@@ -118,12 +118,12 @@ async def test_it_expires_counted_from_its_start_whatever_was_answered_meanwhile
         shop.reset_counts()
         over = await shop.answer(payment)
         assert over.status is PaymentStatus.CLOSED
-        assert shop.count("verify") == 0, "risk is not asked about what is over"
+        assert shop.count("verify") == 0, "risk is not called for an expired challenge"
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.entries == ()
 
 
-async def test_one_that_nobody_answers_is_closed_by_whoever_looks() -> None:
+async def test_an_unanswered_challenge_is_closed_by_the_next_query() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         await asyncio.sleep(299)
@@ -133,7 +133,7 @@ async def test_one_that_nobody_answers_is_closed_by_whoever_looks() -> None:
         assert (await shop.follow_to_end(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_risk_calling_it_expired_ends_it_though_our_clock_does_not() -> None:
+async def test_a_challenge_that_risk_calls_expired_is_over_before_its_own_expiry() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.replies["verify"] = _verified("EXPIRED", 0)
@@ -141,7 +141,7 @@ async def test_risk_calling_it_expired_ends_it_though_our_clock_does_not() -> No
         assert shop.entries == ()
 
 
-async def test_it_is_passed_in_another_tab_and_this_one_sees_it() -> None:
+async def test_a_challenge_passed_in_another_tab_shows_as_paid_here() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         paid = await shop.answer(payment)
@@ -152,20 +152,20 @@ async def test_it_is_passed_in_another_tab_and_this_one_sees_it() -> None:
         assert shop.count("verify") == shop.count("submit") == 0
 
 
-async def test_two_tabs_with_the_same_answer_at_once_are_one() -> None:
+async def test_the_same_answer_from_two_tabs_runs_once() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        one, other = await asyncio.gather(shop.answer(payment), shop.answer(payment))
-        assert one == other
-        assert one.status is PaymentStatus.SUCCEEDED
+        first, second = await asyncio.gather(shop.answer(payment), shop.answer(payment))
+        assert first == second
+        assert first.status is PaymentStatus.SUCCEEDED
         assert shop.count("verify") == shop.count("submit") == 1
 
 
-async def test_a_right_and_a_wrong_answer_at_once_pay_once() -> None:
+async def test_concurrent_right_and_wrong_answers_pay_once() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        found = await asyncio.gather(shop.answer(payment, "000000"), shop.answer(payment))
-        assert {one.status for one in found} <= {
+        answered = await asyncio.gather(shop.answer(payment, "000000"), shop.answer(payment))
+        assert {payment.status for payment in answered} <= {
             PaymentStatus.CHALLENGE,
             PaymentStatus.SUCCEEDED,
             PaymentStatus.PROCESSING,
@@ -173,7 +173,7 @@ async def test_a_right_and_a_wrong_answer_at_once_pay_once() -> None:
         assert shop.payments_that_paid("o_1001") == [payment.payment_id]
 
 
-async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> None:
+async def test_a_retry_with_the_same_key_meets_the_same_challenge() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         first = await shop.submit(request)
@@ -189,14 +189,14 @@ async def test_a_submit_again_with_the_same_key_meets_the_same_challenge() -> No
         assert (await shop.answer(again)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_the_token_alone_carries_the_challenge_to_another_worker() -> None:
+async def test_another_worker_continues_a_challenge_from_its_token() -> None:
     async with checkout(workers=2) as shop:
         payment = await challenged(shop)
         answered = await shop.payments_of(shop.workers[1]).answer(payment.payment_id, payment.payment_token, OTP)
         assert answered.status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_there() -> None:
+async def test_a_challenged_agreement_is_rejected_because_no_payer_is_present() -> None:
     async with checkout() as shop:
         shop.replies["decide"] = _challenging("ch_1")
         with pytest.raises(RiskRejected) as rejected:
@@ -208,7 +208,7 @@ async def test_an_agreement_that_is_challenged_is_rejected_because_no_payer_is_t
 @pytest.mark.parametrize(
     "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
 )
-async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sent(fault: str) -> None:
+async def test_without_a_decision_from_risk_nothing_is_sent(fault: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         shop.inject("risk", fault, on="decide")
@@ -223,7 +223,7 @@ async def test_a_risk_service_that_does_not_decide_is_silence_and_nothing_is_sen
 @pytest.mark.parametrize(
     "fault", ["hang", "error", "overload", "garbage", "truncate", "reset", "cut", "swallow", "arrives_late"]
 )
-async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may_be_given_again(fault: str) -> None:
+async def test_without_a_verification_from_risk_the_answer_may_be_repeated(fault: str) -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.inject("risk", fault, on="verify")
@@ -235,7 +235,7 @@ async def test_a_risk_service_that_does_not_verify_is_silence_and_the_answer_may
         assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_challenge_that_risk_has_lost_is_asked_for_anew_of_the_same_payment_and_not_for_ever() -> None:
+async def test_a_challenge_lost_by_risk_is_replaced_for_the_same_payment_at_most_twice() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         seen = {payment.challenge.challenge_id} if payment.challenge else set()
@@ -253,7 +253,7 @@ async def test_a_challenge_that_risk_has_lost_is_asked_for_anew_of_the_same_paym
         assert shop.count("submit") == 0
 
 
-async def test_one_that_was_asked_for_anew_is_passed_like_the_first() -> None:
+async def test_a_replacement_challenge_is_passed_like_the_first() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
         shop.world.risk._cases.clear()
@@ -261,7 +261,7 @@ async def test_one_that_was_asked_for_anew_is_passed_like_the_first() -> None:
         assert shop.count("submit") == 1
 
 
-async def test_the_engine_is_sent_the_decision_that_was_passed() -> None:
+async def test_the_engine_gets_the_decision_of_the_passed_challenge() -> None:
     async with checkout() as shop:
         await shop.answer(await challenged(shop))
         decided = next(body for name, body in shop.bodies if name == "decide")
@@ -271,7 +271,7 @@ async def test_the_engine_is_sent_the_decision_that_was_passed() -> None:
 
 
 def _verified(status: str, attempts_left: int) -> Reply:
-    return _saying({"status": status, "attempts_left": attempts_left})
+    return _reply({"status": status, "attempts_left": attempts_left})
 
 
 def _challenging(challenge_id: str) -> Reply:
@@ -282,11 +282,11 @@ def _challenging(challenge_id: str) -> Reply:
         "attempts_left": 3,
         "expires_at": "2026-11-02T12:05:00+00:00",
     }
-    return _saying({"decision": "CHALLENGE", "decision_id": "d_1", "challenge": challenge})
+    return _reply({"decision": "CHALLENGE", "decision_id": "d_1", "challenge": challenge})
 
 
-def _saying(body: object) -> Reply:
-    async def says(request: Request) -> Response:
+def _reply(body: object) -> Reply:
+    async def reply(request: Request) -> Response:
         return Response(200, msgspec.json.encode(body))
 
-    return says
+    return reply

@@ -1,4 +1,4 @@
-"""Channel health of a worker: each payment counts once, probes are counted, and memory is bounded."""
+"""Channel health of a worker: payments count once, probes are counted, memory is bounded."""
 
 from __future__ import annotations
 

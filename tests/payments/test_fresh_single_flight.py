@@ -1,4 +1,4 @@
-"""Fresh work: shared by all who ask before it begins, and by nobody who asks later."""
+"""`FreshSingleFlight`: callers share a run that has not begun, and never one that has."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from cashier.payments.coalescing import FreshSingleFlight, TooManyRuns
 
 
 class Work:
-    """Counts its beginnings; each is held until it is let go."""
+    """Counts its runs; each waits for `go`."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.runs = 0
         self.go = asyncio.Event()
         self.error: Exception | None = None
 
     async def __call__(self) -> int:
-        self.begun += 1
-        number = self.begun
+        self.runs += 1
+        run = self.runs
         await self.go.wait()
         if self.error is not None:
             raise self.error
-        return number
+        return run
 
 
 @pytest.fixture
@@ -36,20 +36,20 @@ async def turn(times: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-async def test_all_who_ask_before_it_begins_share_it(work: Work) -> None:
+async def test_callers_before_the_start_share_one_run(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     work.go.set()
     assert await asyncio.gather(*(fresh.run("a", work) for _ in range(50))) == [1] * 50
     assert len(fresh) == 0
 
 
-async def test_who_asks_while_it_is_under_way_gets_the_next_and_shares_that(work: Work) -> None:
+async def test_callers_during_a_run_share_the_next_one(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     first = asyncio.create_task(fresh.run("a", work))
     await turn()
     later = [asyncio.create_task(fresh.run("a", work)) for _ in range(20)]
     await turn()
-    assert work.begun == 1, "one at a time"
+    assert work.runs == 1, "one run at a time"
     work.go.set()
     assert await first == 1
     assert await asyncio.gather(*later) == [2] * 20
@@ -57,7 +57,7 @@ async def test_who_asks_while_it_is_under_way_gets_the_next_and_shares_that(work
     assert len(fresh) == 0
 
 
-async def test_who_is_cancelled_goes_away_alone(work: Work) -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_run(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     leaving, staying = (asyncio.create_task(fresh.run("a", work)) for _ in range(2))
     await turn()
@@ -68,20 +68,20 @@ async def test_who_is_cancelled_goes_away_alone(work: Work) -> None:
     assert leaving.cancelled()
 
 
-async def test_what_it_raises_is_raised_to_everybody_and_the_next_begins_all_the_same(work: Work) -> None:
+async def test_an_error_reaches_every_caller_and_the_next_run_starts(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(10)
     work.error = ValueError("no")
-    both = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
+    callers = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
     await turn()
     after = asyncio.create_task(fresh.run("a", work))
     await turn()
     work.go.set()
-    found = await asyncio.gather(*both, after, return_exceptions=True)
-    assert [type(one) for one in found] == [ValueError] * 3
-    assert work.begun == 2
+    results = await asyncio.gather(*callers, after, return_exceptions=True)
+    assert [type(result) for result in results] == [ValueError] * 3
+    assert work.runs == 2
 
 
-async def test_as_many_keys_as_there_may_be_and_no_more(work: Work) -> None:
+async def test_the_number_of_keys_is_bounded(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
     first = asyncio.create_task(fresh.run("a", work))
     await turn()
@@ -92,36 +92,34 @@ async def test_as_many_keys_as_there_may_be_and_no_more(work: Work) -> None:
     assert (await first, await joined) == (1, 2)
 
 
-async def test_a_failure_that_nobody_is_left_to_hear_is_no_alarm(work: Work) -> None:
+async def test_an_error_without_a_caller_is_not_reported(work: Work) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
-    alarms: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, told: alarms.append(told))
+    reports: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
     work.error = ValueError("no")
-    alone = asyncio.create_task(fresh.run("a", work))
+    caller = asyncio.create_task(fresh.run("a", work))
     await turn()
-    alone.cancel()
+    caller.cancel()
     work.go.set()
     await fresh.drain()
     await turn()
-    assert alarms == []
+    assert reports == []
 
 
 @pytest.mark.parametrize("turns", [0, 5])
-async def test_work_that_is_cancelled_takes_those_who_wait_along_and_nothing_more_is_begun(
-    work: Work, turns: int
-) -> None:
+async def test_cancelled_work_cancels_its_callers_and_starts_nothing_more(work: Work, turns: int) -> None:
     fresh: FreshSingleFlight[int] = FreshSingleFlight(1)
     before = asyncio.all_tasks()
     waiting = [asyncio.create_task(fresh.run("a", work)) for _ in range(2)]
     await asyncio.sleep(0)
-    doing = asyncio.all_tasks() - before - set(waiting)
+    running = asyncio.all_tasks() - before - set(waiting)
     if turns:
         await turn(turns)
         waiting.append(asyncio.create_task(fresh.run("a", work)))
         await turn()
-    for task in doing:
+    for task in running:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
     assert all(task.cancelled() for task in waiting)
-    assert work.begun == (1 if turns else 0)
+    assert work.runs == (1 if turns else 0)
     assert len(fresh) == 0

@@ -1,4 +1,4 @@
-"""Coupons, balance and card in one payment: what leaves each source is exact to the fen, and the order is paid with just that."""
+"""Legs: coupons, balance and card each give an exact share, and the shares add up."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EXACT: dict[tuple[str, str, str | None], dict[str, int]] = {
 
 
 @pytest.mark.parametrize(("case", "method_id", "option_id"), EXACT)
-async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option_id: str | None) -> None:
+async def test_each_leg_takes_exactly_its_share(case: str, method_id: str, option_id: str | None) -> None:
     async with checkout() as shop:
         payment = await shop.pay(case, method_id, option_id, card_token="tok_1" if method_id == "CARD" else None)
         if payment.status is PaymentStatus.CHALLENGE:
@@ -46,12 +46,12 @@ async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option
             shop.settle(payment)
             payment = await shop.follow_to_end(payment)
         assert payment.status is PaymentStatus.SUCCEEDED
-        kept = shop.net_taken()
-        assert kept == EXACT[case, method_id, option_id]
+        taken = shop.net_taken()
+        assert taken == EXACT[case, method_id, option_id]
         order = CASES[case].request["amount"]["value"]
-        discounts = sum(value for source, value in kept.items() if source.startswith("PROMOTION"))
-        money = sum(kept.values()) - discounts
-        assert payment.amount.value == money, "what is told is what is taken"
+        discounts = sum(value for source, value in taken.items() if source.startswith("PROMOTION"))
+        money = sum(taken.values()) - discounts
+        assert payment.amount.value == money, "the reported amount is the amount taken"
         paid = next(entry for entry in shop.entries if entry.what == "ORDER_PAID")
         assert paid.amount.value == money
         fee = money - (order - discounts)
@@ -60,12 +60,14 @@ async def test_each_leg_takes_exactly_its_part(case: str, method_id: str, option
         )
 
 
-async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whatever_way_is_chosen() -> None:
+async def test_an_order_discounted_to_zero_is_paid_by_promotions_alone_with_any_method() -> None:
     async with checkout() as shop:
-        offer = await shop.consult("discounted_to_zero")
-        ways = [method.method_id for method in offer.methods if method.availability is Availability.AVAILABLE]
-    assert len(ways) > 8
-    for method_id in ways:
+        consultation = await shop.consult("discounted_to_zero")
+        method_ids = [
+            method.method_id for method in consultation.methods if method.availability is Availability.AVAILABLE
+        ]
+    assert len(method_ids) > 8
+    for method_id in method_ids:
         async with checkout() as shop:
             payment = await shop.pay("discounted_to_zero", method_id)
             assert (payment.status, payment.amount.value, payment.route) == (PaymentStatus.SUCCEEDED, 0, None), (
@@ -75,7 +77,7 @@ async def test_an_order_that_discounts_bring_to_zero_is_paid_by_them_alone_whate
             assert shop.payments_that_paid("o_1011") == [payment.payment_id]
 
 
-async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() -> None:
+async def test_a_failed_payment_returns_every_leg() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "BALANCE:acc_1+QUICK_PAY")
         if payment.status is PaymentStatus.CHALLENGE:
@@ -94,7 +96,7 @@ async def test_of_a_payment_that_fails_every_part_goes_back_to_where_it_was() ->
         }
 
 
-async def test_a_coupon_is_used_once_and_offered_again_after_a_payment_that_failed() -> None:
+async def test_a_coupon_is_used_once_and_offered_again_after_a_failed_payment() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "WALLET:ALIPAY", key="k1")
         shop.settle(payment, "FAILED")

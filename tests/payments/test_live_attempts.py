@@ -1,4 +1,7 @@
-"""Who lives is told across workers, on a real Valkey. Without one, or with a bad one, nobody is blocked and nothing is raised."""
+"""Claims across workers, on a real Valkey.
+
+Without a store, or with a broken one, a claim blocks nothing and raises nothing.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ KEY = "cashier:1:@live:o_1"
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Server]:
-    """One for all tests that leave it alive, which is most of what they take."""
+    """One server for all tests that do not kill it: starting it takes most of their time."""
     with served() as server:
         yield server
 
@@ -36,31 +39,31 @@ async def clean(shared: Server) -> Server:
     return shared
 
 
-async def test_the_first_who_says_so_lives_and_others_hear_of_it(clean: Server) -> None:
-    async with working(clean) as one, working(clean) as other:
-        mine, others = LiveAttempts(one.level), LiveAttempts(other.level)
-        assert await mine.claim("o_1", "pay_1", 60_000) == OwnAttempt()
+async def test_the_first_claim_holds_and_others_get_its_holder(clean: Server) -> None:
+    async with working(clean) as first, working(clean) as second:
+        own, others = LiveAttempts(first.level), LiveAttempts(second.level)
+        assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         assert await others.claim("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
         assert await others.claim("o_2", "pay_2", 60_000) == OwnAttempt()
         assert await others.claim("o_1", "pay_1", 60_000) == OwnAttempt(), (
-            "the same attempt, met again by another worker"
+            "the same attempt, claimed again by another worker"
         )
     assert (others.own, others.other, others.unknown) == (2, 1, 0)
 
 
-async def test_of_many_who_race_exactly_one_lives(clean: Server) -> None:
-    assert PATIENT.gets >= 20, "so many may ask at once of each"
-    async with working(clean) as one, working(clean) as other:
-        workers = [LiveAttempts(one.level), LiveAttempts(other.level)]
-        found = await asyncio.gather(
+async def test_of_many_concurrent_claims_exactly_one_holds(clean: Server) -> None:
+    assert PATIENT.gets >= 20, "each worker may send 20 at once"
+    async with working(clean) as first, working(clean) as second:
+        workers = [LiveAttempts(first.level), LiveAttempts(second.level)]
+        results = await asyncio.gather(
             *(workers[number % 2].claim("o_1", f"pay_{number}", 60_000) for number in range(40))
         )
-        winners = [number for number, standing in enumerate(found) if standing == OwnAttempt()]
+        winners = [number for number, result in enumerate(results) if result == OwnAttempt()]
         assert len(winners) == 1
-        assert set(map(str, found)) == {str(OwnAttempt()), str(OtherAttempt(f"pay_{winners[0]}"))}
+        assert set(map(str, results)) == {str(OwnAttempt()), str(OtherAttempt(f"pay_{winners[0]}"))}
 
 
-async def test_only_the_owner_ends_it(clean: Server) -> None:
+async def test_only_the_holder_can_release(clean: Server) -> None:
     async with working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
@@ -71,18 +74,18 @@ async def test_only_the_owner_ends_it(clean: Server) -> None:
         assert await attempts.claim("o_1", "pay_2", 60_000) == OwnAttempt()
 
 
-async def test_it_ends_by_itself_and_then_another_lives(clean: Server) -> None:
+async def test_a_claim_expires_and_another_can_hold(clean: Server) -> None:
     async with raw(clean) as client, working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 1)
         while await client.exists(KEY):  # noqa: ASYNC110 - time passes in another process
             await asyncio.sleep(0)
         assert await attempts.claim("o_1", "pay_2", 60_000) == OwnAttempt()
-        assert not await attempts.release("o_1", "pay_1"), "it is another's by now"
+        assert not await attempts.release("o_1", "pay_1"), "another holder has it now"
         assert await client.get(KEY) == b"pay_2"
 
 
-async def test_saying_it_again_renews_it_and_never_cuts_it_short(clean: Server) -> None:
+async def test_a_repeated_claim_renews_and_never_shortens(clean: Server) -> None:
     async with raw(clean) as client, working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
@@ -91,39 +94,39 @@ async def test_saying_it_again_renews_it_and_never_cuts_it_short(clean: Server) 
         await attempts.claim("o_1", "pay_1", 1_000)
         assert await client.pttl(KEY) > 500_000
         await attempts.claim("o_1", "pay_2", 1_200_000)
-        assert await client.pttl(KEY) <= 600_000, "another's wish renews nothing"
+        assert await client.pttl(KEY) <= 600_000, "another holder's claim renews nothing"
         await attempts.claim("o_1", "pay_1", 10 * LONGEST_MS)
         assert await client.pttl(KEY) <= LONGEST_MS
 
 
-async def test_what_was_evicted_is_nobody_s(clean: Server) -> None:
+async def test_an_evicted_claim_is_free(clean: Server) -> None:
     async with raw(clean) as client, working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         await client.delete(KEY)
         assert not await attempts.release("o_1", "pay_1")
-        assert await attempts.claim("o_1", "pay_2", 60_000) == OwnAttempt(), "the engine's own rule is what is left"
+        assert await attempts.claim("o_1", "pay_2", 60_000) == OwnAttempt(), "only the engine's rule is left"
 
 
-@pytest.mark.parametrize("lie", [b"", b"\x00" * 12, b"\xff\xfe", b"two words", b"x" * 129])
-async def test_a_holder_that_nobody_can_be_is_not_believed(clean: Server, lie: bytes) -> None:
+@pytest.mark.parametrize("stored", [b"", b"\x00" * 12, b"\xff\xfe", b"two words", b"x" * 129])
+async def test_an_impossible_holder_in_the_store_counts_as_unknown(clean: Server, stored: bytes) -> None:
     async with raw(clean) as client, working(clean) as worker:
-        await client.set(KEY, lie)
+        await client.set(KEY, stored)
         assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert worker.level.reachable
 
 
-async def test_a_key_of_another_shape_costs_an_unknown_and_nothing_else(clean: Server) -> None:
+async def test_a_key_of_another_type_counts_as_unknown(clean: Server) -> None:
     async with raw(clean) as client, working(clean) as worker:
         await client.rpush(KEY, "a list")
         attempts = LiveAttempts(worker.level)
         assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert not await attempts.release("o_1", "pay_1")
-        assert await attempts.claim("o_2", "pay_1", 60_000) == OwnAttempt(), "the server is not lost for it"
+        assert await attempts.claim("o_2", "pay_1", 60_000) == OwnAttempt(), "the server is still in use"
 
 
-async def test_a_server_that_may_only_be_read_costs_an_unknown(clean: Server) -> None:
-    """As after a fail-over, while we still speak to the old one."""
+async def test_a_read_only_server_counts_as_unknown(clean: Server) -> None:
+    """As after a failover, while the connection goes to the old primary."""
     async with raw(clean) as client, working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await client.config_set("min-replicas-to-write", 1)
@@ -134,7 +137,7 @@ async def test_a_server_that_may_only_be_read_costs_an_unknown(clean: Server) ->
         assert await attempts.claim("o_1", "pay_1", 60_000) == OwnAttempt()
 
 
-async def test_invalidating_everything_of_every_source_ends_nobody(clean: Server) -> None:
+async def test_an_invalidation_of_every_source_releases_no_claim(clean: Server) -> None:
     async with working(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
@@ -151,86 +154,88 @@ async def test_a_key_may_be_any_text(clean: Server) -> None:
             assert await attempts.claim(key, f"pay_{number}", 60_000) == OwnAttempt()
 
 
-async def test_a_server_that_is_lost_in_between_is_unknown_and_then_nobody_lives_there(server: Server) -> None:
-    async with working(server) as one, working(server) as other:
-        mine, others = LiveAttempts(one.level), LiveAttempts(other.level)
-        assert await mine.claim("o_1", "pay_1", 60_000) == OwnAttempt()
+async def test_a_lost_server_counts_as_unknown_and_comes_back_without_claims(server: Server) -> None:
+    async with working(server) as first, working(server) as second:
+        own, others = LiveAttempts(first.level), LiveAttempts(second.level)
+        assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         server.kill()
-        for attempts in (mine, others):
+        for attempts in (own, others):
             assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
             assert not await attempts.release("o_1", "pay_1")
         server.start()
-        await until(lambda: one.level.reachable and other.level.reachable)
-        assert await others.claim("o_1", "pay_2", 60_000) == OwnAttempt(), "it has forgotten; the engine has not"
-        assert await mine.claim("o_1", "pay_1", 60_000) == OtherAttempt("pay_2")
-        assert not await mine.release("o_1", "pay_1")
+        await until(lambda: first.level.reachable and second.level.reachable)
+        assert await others.claim("o_1", "pay_2", 60_000) == OwnAttempt(), (
+            "the store has lost the claim; the engine has not"
+        )
+        assert await own.claim("o_1", "pay_1", 60_000) == OtherAttempt("pay_2")
+        assert not await own.release("o_1", "pay_1")
 
 
-async def test_a_server_that_stalls_is_waited_for_by_its_bound_alone(server: Server) -> None:
+async def test_a_stalled_server_is_waited_for_no_longer_than_a_read(server: Server) -> None:
     async with working(server, ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)) as worker:
         attempts = LiveAttempts(worker.level)
         while await attempts.claim("o_1", "pay_1", 60_000) != OwnAttempt():  # the first may be slow
             pass
         server.stall()
-        began = time.monotonic()
+        started_s = time.monotonic()
         for _ in range(4):
             assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
-        assert time.monotonic() - began < 30, "the bound of a read is what counts, not that of a command"
+        assert time.monotonic() - started_s < 30, "the bound of a read applies, not that of a command"
         assert not worker.level.reachable
         errors = worker.level.errors
         for _ in range(100):
             assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
-        assert worker.level.errors == errors, "it is left alone"
+        assert worker.level.errors == errors, "the server is not called"
         server.go_on()
         await until(lambda: worker.level.reachable)
         while await attempts.claim("o_1", "pay_1", 60_000) != OwnAttempt():
             pass
 
 
-async def test_without_a_server_nothing_is_known_and_nothing_awaited() -> None:
+async def test_without_a_store_every_claim_is_unknown_at_once() -> None:
     attempts = LiveAttempts(None)
     assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
     assert not await attempts.release("o_1", "pay_1")
     assert repr(attempts) == "<LiveAttempts own=0 other=0 unknown=1>"
 
 
-async def test_a_server_that_never_was_is_unknown_at_once() -> None:
+async def test_an_absent_server_counts_as_unknown_at_once() -> None:
     absent = Server()
     absent.port = 1
     async with working(absent) as worker:
         assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
 
 
-async def test_only_so_many_are_asked_at_once(clean: Server) -> None:
+async def test_the_number_of_concurrent_reads_is_bounded(clean: Server) -> None:
     async with working(clean, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         attempts = LiveAttempts(worker.level)
-        found = await asyncio.gather(*(attempts.claim(f"o_{number}", "pay_1", 60_000) for number in range(5)))
-        assert found.count(OwnAttempt()) == 2
-        assert found.count(AttemptUnknown()) == 3
-        assert await attempts.claim("o_9", "pay_1", 60_000) == OwnAttempt(), "nothing is left of those"
+        results = await asyncio.gather(*(attempts.claim(f"o_{number}", "pay_1", 60_000) for number in range(5)))
+        assert results.count(OwnAttempt()) == 2
+        assert results.count(AttemptUnknown()) == 3
+        assert await attempts.claim("o_9", "pay_1", 60_000) == OwnAttempt(), (
+            "the earlier reads have left nothing behind"
+        )
 
 
-async def test_who_is_cancelled_while_it_is_asked_is_cancelled(clean: Server) -> None:
+async def test_a_cancelled_claim_leaves_no_call_behind(clean: Server) -> None:
     async with working(clean) as worker:
-        asked = asyncio.create_task(LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000))
+        claiming = asyncio.create_task(LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000))
         await asyncio.sleep(0)
-        assert worker.level._scripts == 1, "it is under way"
-        asked.cancel()
+        assert worker.level._scripts == 1, "the call is under way"
+        claiming.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asked
+            await claiming
         assert worker.level._scripts == 0
-        assert worker.level.reachable, "that says nothing of the server"
+        assert worker.level.reachable, "a cancellation is no fault of the server"
 
 
 @pytest.mark.parametrize("holder", ["", "two words", "é", "x" * 129, "a\n"])
-async def test_a_holder_that_could_not_be_read_back_is_our_mistake(holder: str) -> None:
+async def test_a_holder_that_could_not_be_read_back_raises(holder: str) -> None:
     with pytest.raises(ValueError, match="visible ASCII"):
         await LiveAttempts(None).claim("o_1", holder, 60_000)
 
 
-class Liar:
-    """A store that answers whatever it likes."""
-
+class FixedReplyStore:
     def __init__(self, answer: Any) -> None:
         self._answer = answer
 
@@ -239,5 +244,5 @@ class Liar:
 
 
 @pytest.mark.parametrize("answer", [None, 1, True, [], [b"pay_1"], {b"a": b"b"}, "pay_1", b""])
-async def test_an_answer_of_another_shape_is_none(answer: Any) -> None:
-    assert await LiveAttempts(Liar(answer)).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
+async def test_a_reply_of_another_type_counts_as_unknown(answer: Any) -> None:
+    assert await LiveAttempts(FixedReplyStore(answer)).claim("o_1", "pay_1", 60_000) == AttemptUnknown()

@@ -1,4 +1,4 @@
-"""Long polls and followers: told when something shows, never later than they want to know; many share one look, and all leave no trace."""
+"""Long polls and streams return on a change or in time, and share their queries."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.payments.checkout import Checkout, checkout
 pytestmark = pytest.mark.looptime
 
 
-async def waiting(shop: Checkout) -> Payment:
-    """Looked at every two seconds."""
+async def pending(shop: Checkout) -> Payment:
+    """A payment that is polled every two seconds."""
     payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
     assert payment.poll_after_ms == 2_000
     shop.reset_counts()
@@ -28,94 +28,94 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_a_long_poll_comes_back_with_the_look_that_shows_a_change() -> None:
+async def test_a_long_poll_returns_with_the_query_that_shows_a_change() -> None:
     async with checkout() as shop:
-        payment, began_s = await waiting(shop), now_s()
+        payment, started_s = await pending(shop), now_s()
         polled = asyncio.create_task(shop.look(payment, 30_000))
         await asyncio.sleep(4.5)
         shop.settle(payment)
         assert (await polled).status is PaymentStatus.SUCCEEDED
-        assert now_s() - began_s == pytest.approx(6, abs=0.1)
+        assert now_s() - started_s == pytest.approx(6, abs=0.1)
         assert shop.times_s("look_up") == [0, 2, 4, 6]
 
 
-async def test_of_what_is_over_it_comes_back_at_once() -> None:
+async def test_a_long_poll_of_a_final_payment_returns_at_once() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
-        began_s = now_s()
+        started_s = now_s()
         assert (await shop.look(payment, 30_000)).status is PaymentStatus.SUCCEEDED
-        assert now_s() == began_s
+        assert now_s() == started_s
 
 
-@pytest.mark.parametrize(("wait_ms", "back_after_s"), [(0, 0), (1, 0), (5_000, 5), (30_000, 30), (60_000, 30)])
-async def test_of_what_does_not_change_it_comes_back_when_it_wanted_to_or_after_the_longest(
-    wait_ms: int, back_after_s: int
+@pytest.mark.parametrize(("wait_ms", "returns_after_s"), [(0, 0), (1, 0), (5_000, 5), (30_000, 30), (60_000, 30)])
+async def test_a_long_poll_without_a_change_returns_after_its_wait_or_the_longest(
+    wait_ms: int, returns_after_s: int
 ) -> None:
     async with checkout() as shop:
-        payment, began_s = await waiting(shop), now_s()
-        found = await shop.look(payment, wait_ms)
-        assert found.status is PaymentStatus.ACTION_REQUIRED
-        assert now_s() - began_s == pytest.approx(back_after_s, abs=0.1)
-        assert found.payment_token == payment.payment_token
+        payment, started_s = await pending(shop), now_s()
+        latest = await shop.look(payment, wait_ms)
+        assert latest.status is PaymentStatus.ACTION_REQUIRED
+        assert now_s() - started_s == pytest.approx(returns_after_s, abs=0.1)
+        assert latest.payment_token == payment.payment_token
 
 
-async def test_a_challenge_is_waited_for_until_another_tab_has_passed_it() -> None:
+async def test_a_long_poll_of_a_challenge_returns_when_another_tab_passes_it() -> None:
     async with checkout() as shop:
-        payment, began_s = await shop.pay("chinese_shop", "QUICK_PAY:c_2"), now_s()
+        payment, started_s = await shop.pay("chinese_shop", "QUICK_PAY:c_2"), now_s()
         polled = asyncio.create_task(shop.look(payment, 30_000))
         await asyncio.sleep(4)
         await shop.answer(payment)
         assert (await polled).status is PaymentStatus.SUCCEEDED
-        assert now_s() - began_s < 7
+        assert now_s() - started_s < 7
 
 
-async def test_two_hundred_who_wait_for_one_payment_share_one_look_a_step() -> None:
+async def test_two_hundred_long_polls_of_one_payment_share_each_query() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         polled = [asyncio.create_task(shop.look(payment, 19_000)) for _ in range(200)]
         await asyncio.sleep(0.5)
         assert shop.payments._presenter._polls.waiters == 200
-        assert len(timers_set()) < 410, "a deadline for each, and one timer for the look"
-        found = await asyncio.gather(*polled)
-        assert {one.status for one in found} == {PaymentStatus.ACTION_REQUIRED}
+        assert len(timers_set()) < 410, "one deadline for each, and one timer for the query"
+        payments = await asyncio.gather(*polled)
+        assert {payment.status for payment in payments} == {PaymentStatus.ACTION_REQUIRED}
         assert shop.times_s("look_up") == [0, *range(2, 20, 2)]
         assert shop.count("result") == shop.count("look_up")
         shop.settle(payment)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_two_hundred_who_begin_at_different_times_do_not_make_it_more_than_twice_as_many() -> None:
+async def test_two_hundred_staggered_long_polls_share_their_later_queries() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         polled = []
         for _ in range(200):
             polled.append(asyncio.create_task(shop.look(payment, 30_000)))
             await asyncio.sleep(0.001)
-        began = shop.count("look_up")
-        assert began <= 200, "each looks for itself when it comes"
+        first_queries = shop.count("look_up")
+        assert first_queries <= 200, "each queries at its start"
         await asyncio.sleep(20)
-        assert shop.count("look_up") - began <= 11
+        assert shop.count("look_up") - first_queries <= 11
         shop.settle(payment)
-        assert {(await one).status for one in polled} == {PaymentStatus.SUCCEEDED}
+        assert {(await poll).status for poll in polled} == {PaymentStatus.SUCCEEDED}
 
 
-async def test_all_who_wait_are_told_by_the_same_look() -> None:
+async def test_one_query_answers_all_long_polls() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(200)]
         await asyncio.sleep(1)
         shop.settle(payment)
-        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.SUCCEEDED}
+        assert {payment.status for payment in await asyncio.gather(*polled)} == {PaymentStatus.SUCCEEDED}
         assert shop.times_s("look_up") == [0, 2]
 
 
-async def test_who_is_cancelled_leaves_neither_task_nor_timer() -> None:
+async def test_cancelled_long_polls_leave_neither_task_nor_timer() -> None:
     async with checkout() as shop:
-        payment, tasks = await waiting(shop), asyncio.all_tasks()
+        payment, tasks = await pending(shop), asyncio.all_tasks()
         polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(10)]
         await asyncio.sleep(1)
-        for one in polled:
-            one.cancel()
+        for poll in polled:
+            poll.cancel()
         await asyncio.gather(*polled, return_exceptions=True)
         assert shop.payments._presenter._polls._polls == {}
         assert shop.payments._presenter._polls.waiters == 0
@@ -123,55 +123,54 @@ async def test_who_is_cancelled_leaves_neither_task_nor_timer() -> None:
         assert timers_set() == []
         shop.reset_counts()
         await asyncio.sleep(10)
-        assert shop.calls == [], "nobody looks for nobody"
+        assert shop.calls == [], "no caller, no query"
         await shop.cancel(payment)
 
 
-async def test_one_that_leaves_takes_nothing_from_those_who_stay() -> None:
+async def test_a_cancelled_long_poll_does_not_disturb_another() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
-        leaves, stays = (asyncio.create_task(shop.look(payment, 30_000)) for _ in range(2))
+        payment = await pending(shop)
+        leaving, staying = (asyncio.create_task(shop.look(payment, 30_000)) for _ in range(2))
         await asyncio.sleep(1)
-        leaves.cancel()
+        leaving.cancel()
         shop.settle(payment)
-        assert (await stays).status is PaymentStatus.SUCCEEDED
+        assert (await staying).status is PaymentStatus.SUCCEEDED
         assert shop.times_s("look_up") == [0, 2]
 
 
-async def test_when_nobody_shall_wait_any_more_polls_come_back_and_followers_end() -> None:
+async def test_stop_waiting_returns_long_polls_and_ends_streams() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(3)]
         followed = asyncio.create_task(_followed(shop, payment))
         await asyncio.sleep(1)
         stopped_s = now_s()
         shop.payments.stop_waiting()
-        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
-        assert [one.status for one, _ in await followed] == [PaymentStatus.ACTION_REQUIRED]
+        assert {payment.status for payment in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
+        assert [latest.status for latest, _ in await followed] == [PaymentStatus.ACTION_REQUIRED]
         assert now_s() == stopped_s
         assert (await shop.look(payment, 30_000)).status is PaymentStatus.ACTION_REQUIRED, (
-            "and who comes later is told at once"
+            "later long polls return at once"
         )
         assert now_s() == stopped_s
         assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_a_follower_is_told_at_once_then_what_changes_and_no_more_after_the_end() -> None:
+async def test_a_stream_yields_the_status_at_once_then_changes_until_the_end() -> None:
     async with checkout() as shop:
-        payment, began_s = await waiting(shop), now_s()
+        payment, started_s = await pending(shop), now_s()
         followed = asyncio.create_task(_followed(shop, payment))
         await asyncio.sleep(9)
         shop.settle(payment)
-        told = await followed
-        assert [(one.status, round(at_s - began_s)) for one, at_s in told] == [
+        assert [(latest.status, round(at_s - started_s)) for latest, at_s in await followed] == [
             (PaymentStatus.ACTION_REQUIRED, 0),
             (PaymentStatus.SUCCEEDED, 10),
         ]
 
 
-async def test_a_follower_sees_each_thing_that_shows() -> None:
+async def test_a_stream_yields_every_visible_change() -> None:
     async with checkout() as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         followed = asyncio.create_task(_followed(shop, payment))
         await asyncio.sleep(3)
         shop.inject("engine", "error", always=True)
@@ -185,23 +184,23 @@ async def test_a_follower_sees_each_thing_that_shows() -> None:
             PaymentStatus.ACTION_REQUIRED,
             PaymentStatus.SUCCEEDED,
         ]
-        assert [one.status for one, _ in await followed] == expected
+        assert [latest.status for latest, _ in await followed] == expected
 
 
-async def test_following_has_an_end_of_its_own() -> None:
+async def test_a_stream_ends_after_follow_s() -> None:
     async with checkout(follow_s=60) as shop:
-        payment, began_s = await waiting(shop), now_s()
-        assert [one.status for one, _ in await _followed(shop, payment)] == [PaymentStatus.ACTION_REQUIRED]
-        assert 58 <= now_s() - began_s <= 66
+        payment, started_s = await pending(shop), now_s()
+        assert [latest.status for latest, _ in await _followed(shop, payment)] == [PaymentStatus.ACTION_REQUIRED]
+        assert 58 <= now_s() - started_s <= 66
         assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_a_follower_that_goes_away_leaves_nothing() -> None:
+async def test_a_closed_stream_leaves_nothing_behind() -> None:
     async with checkout() as shop:
-        payment, tasks = await waiting(shop), asyncio.all_tasks()
-        async with aclosing(shop.payments.follow(payment.payment_id, payment.payment_token)) as told:
-            assert (await anext(told)).status is PaymentStatus.ACTION_REQUIRED
-            second = asyncio.ensure_future(anext(told))
+        payment, tasks = await pending(shop), asyncio.all_tasks()
+        async with aclosing(shop.payments.follow(payment.payment_id, payment.payment_token)) as payments:
+            assert (await anext(payments)).status is PaymentStatus.ACTION_REQUIRED
+            second = asyncio.ensure_future(anext(payments))
             await asyncio.sleep(1)
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)
@@ -211,38 +210,38 @@ async def test_a_follower_that_goes_away_leaves_nothing() -> None:
         await shop.cancel(payment)
 
 
-async def test_beyond_the_most_who_may_wait_a_poll_is_told_at_once_and_a_follower_is_refused() -> None:
+async def test_beyond_most_waiting_a_long_poll_returns_at_once_and_a_stream_is_refused() -> None:
     async with checkout(most_waiting=2) as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         polled = [asyncio.create_task(shop.look(payment, 10_000)) for _ in range(2)]
         await asyncio.sleep(0.5)
-        began_s = now_s()
+        started_s = now_s()
         assert (await shop.look(payment, 30_000)).status is PaymentStatus.ACTION_REQUIRED
-        assert now_s() == began_s
+        assert now_s() == started_s
         with pytest.raises(TooManyPayments):
             await anext(shop.payments.follow(payment.payment_id, payment.payment_token))
         await asyncio.gather(*polled)
         await shop.cancel(payment)
 
 
-async def test_a_look_that_is_crowded_out_is_made_up_for_by_the_next_and_ends_nobodys_waiting() -> None:
+async def test_a_query_that_finds_no_place_is_made_up_for_by_the_next() -> None:
     async with checkout(most_under_way=1) as shop:
-        payment = await waiting(shop)
+        payment = await pending(shop)
         other = await shop.pay("balance_is_enough", "WALLET:ALIPAY")
         waits = [asyncio.create_task(_followed(shop, payment)), asyncio.create_task(_polled(shop, payment))]
         await asyncio.sleep(1)
         held = shop.held["look_up"] = asyncio.Event()
-        in_the_way = asyncio.create_task(shop.look(other))
+        blocking = asyncio.create_task(shop.look(other))
         await asyncio.sleep(2.5)
         held.set()
         shop.settle(payment)
-        for told in await asyncio.gather(*waits):
-            assert told[-1][0].status is PaymentStatus.SUCCEEDED
-        assert (await shop.cancel(await in_the_way)).status is PaymentStatus.CLOSED
+        for payments in await asyncio.gather(*waits):
+            assert payments[-1][0].status is PaymentStatus.SUCCEEDED
+        assert (await shop.cancel(await blocking)).status is PaymentStatus.CLOSED
 
 
-async def test_the_pace_fits_the_kind() -> None:
-    """A wallet every two seconds, a transfer once a minute."""
+async def test_the_poll_interval_depends_on_the_kind() -> None:
+    """A wallet is polled every two seconds, a transfer once a minute."""
     async with checkout() as shop:
         wallet = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         transfer = await shop.pay("indonesian_shop", "VA", "BCA")
@@ -255,7 +254,7 @@ async def test_the_pace_fits_the_kind() -> None:
 
 
 async def _followed(shop: Checkout, payment: Payment) -> list[tuple[Payment, float]]:
-    return [(told, now_s()) async for told in shop.payments.follow(payment.payment_id, payment.payment_token)]
+    return [(latest, now_s()) async for latest in shop.payments.follow(payment.payment_id, payment.payment_token)]
 
 
 async def _polled(shop: Checkout, payment: Payment) -> list[tuple[Payment, float]]:

@@ -1,4 +1,4 @@
-"""Before anything else it is looked whether the payment is there; then everything is asked again, from nobody's memory."""
+"""A submit first looks the payment up, then rechecks everything without a cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.looptime
 SOURCES = {*REQUIRED, *GATING, "marketing"}
 
 
-async def test_a_submit_looks_up_then_asks_all_eight_then_risk_then_the_engine_then_the_acquirer() -> None:
+async def test_a_submit_looks_up_rechecks_asks_risk_sends_and_asks_the_acquirer() -> None:
     async with checkout() as shop:
         request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         shop.reset_counts()
@@ -29,7 +29,7 @@ async def test_a_submit_looks_up_then_asks_all_eight_then_risk_then_the_engine_t
         assert shop.calls[9:] == ["decide", "submit", "result"]
 
 
-async def test_a_payment_that_is_there_is_told_and_nothing_is_asked_again() -> None:
+async def test_a_retry_reports_the_existing_payment_without_a_recheck() -> None:
     async with checkout() as shop:
         request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         first = await shop.submit(request)
@@ -43,7 +43,7 @@ async def test_a_payment_that_is_there_is_told_and_nothing_is_asked_again() -> N
         )
 
 
-async def test_one_that_waits_for_the_payer_is_told_with_what_the_payer_has_to_do() -> None:
+async def test_a_retry_of_a_payment_that_waits_for_the_payer_repeats_its_action() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         first = await shop.submit(request)
@@ -56,7 +56,7 @@ async def test_one_that_waits_for_the_payer_is_told_with_what_the_payer_has_to_d
 
 
 @pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
-async def test_without_an_answer_to_the_first_look_nothing_at_all_is_sent(fault: str) -> None:
+async def test_without_an_answer_to_the_look_up_nothing_is_sent(fault: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         shop.inject("engine", fault, always=True)
@@ -68,7 +68,7 @@ async def test_without_an_answer_to_the_first_look_nothing_at_all_is_sent(fault:
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_the_first_look_is_made_again_before_it_is_given_up() -> None:
+async def test_the_look_up_is_retried() -> None:
     async with checkout() as shop:
         request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         shop.inject("engine", "reset", "error", on="look_up")
@@ -76,22 +76,22 @@ async def test_the_first_look_is_made_again_before_it_is_given_up() -> None:
         assert shop.count("look_up") == 3
 
 
-async def test_a_cache_that_is_behind_decides_nothing() -> None:
+async def test_a_stale_cache_decides_nothing() -> None:
     async with checkout() as shop:
-        offer = await shop.consult("chinese_shop")
+        consultation = await shop.consult("chinese_shop")
         shop.close_channels("ch_wallet_alipay")
-        behind = await shop.consult("chinese_shop")
-        assert method_by_id(behind, "WALLET:ALIPAY").availability is Availability.AVAILABLE, (
-            "the cache is warm, and behind"
+        stale = await shop.consult("chinese_shop")
+        assert method_by_id(stale, "WALLET:ALIPAY").availability is Availability.AVAILABLE, (
+            "the cache is warm and stale"
         )
         with pytest.raises(ConsultChanged) as changed:
-            await shop.submit(shop.request_for("chinese_shop", offer, "WALLET:ALIPAY"))
+            await shop.submit(shop.request_for("chinese_shop", consultation, "WALLET:ALIPAY"))
         assert [change.what for change in changed.value.changes] == [ChangeType.METHOD_CLOSED]
         assert method_by_id(changed.value.consultation, "WALLET:ALIPAY").availability is Availability.UNAVAILABLE
         assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_every_submit_asks_all_eight_anew_however_warm_the_cache_is() -> None:
+async def test_every_submit_calls_all_sources_despite_a_warm_cache() -> None:
     async with checkout() as shop:
         for key in ("k1", "k2", "k3"):
             request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
@@ -101,7 +101,7 @@ async def test_every_submit_asks_all_eight_anew_however_warm_the_cache_is() -> N
             assert (await shop.cancel(payment)).status is PaymentStatus.CLOSED
 
 
-async def test_an_order_that_is_gone_is_unknown_and_nothing_is_sent() -> None:
+async def test_a_submit_for_an_order_that_is_gone_sends_nothing() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         del shop.world.cast._orders["o_1001"]
@@ -119,7 +119,7 @@ async def test_an_order_that_is_gone_is_unknown_and_nothing_is_sent() -> None:
         ("chinese_shop", "CARD", "CASH", "method_id"),
     ],
 )
-async def test_a_submit_without_what_its_way_needs_is_invalid_and_nobody_is_asked(
+async def test_a_submit_without_a_required_field_is_invalid_and_calls_nothing(
     case: str, offered: str, method_id: str, field: str
 ) -> None:
     async with checkout() as shop:

@@ -1,4 +1,4 @@
-"""What has changed since the consultation is told by its kind, with a fresh one to pay with; and nothing is sent."""
+"""Changes since the consultation are reported by type, with a fresh one; nothing is sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.payments.checkout import Checkout, checkout, first_available
 
 pytestmark = pytest.mark.looptime
 
-Happening = Callable[[Checkout], Awaitable[None]]
+WorldChange = Callable[[Checkout], Awaitable[None]]
 
 
 async def _fee_rises(shop: Checkout) -> None:
@@ -32,7 +32,7 @@ async def _discount_shrinks(shop: Checkout) -> None:
     person.promotions[3]["amount_off"] = {"currency": "CNY", "value": 1_400}
 
 
-async def _order_gets_dearer(shop: Checkout) -> None:
+async def _order_amount_rises(shop: Checkout) -> None:
     shop.reprice("o_1001", 12_900)
 
 
@@ -66,10 +66,10 @@ async def _card_disappears(shop: Checkout) -> None:
     del person.cards[1]
 
 
-KINDS: dict[str, tuple[str, str, Happening, set[ChangeType]]] = {
+CHANGES: dict[str, tuple[str, str, WorldChange, set[ChangeType]]] = {
     "the fee rises": ("chinese_shop", "CARD", _fee_rises, {ChangeType.PRICE_CHANGED}),
     "a discount shrinks": ("chinese_shop", "WALLET:ALIPAY", _discount_shrinks, {ChangeType.PRICE_CHANGED}),
-    "the order gets dearer": ("chinese_shop", "WALLET:ALIPAY", _order_gets_dearer, {ChangeType.PRICE_CHANGED}),
+    "the order amount rises": ("chinese_shop", "WALLET:ALIPAY", _order_amount_rises, {ChangeType.PRICE_CHANGED}),
     "a promotion is used": (
         "chinese_shop",
         "QUICK_PAY:c_2",
@@ -94,16 +94,16 @@ KINDS: dict[str, tuple[str, str, Happening, set[ChangeType]]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_change_is_told_by_its_kind_and_the_fresh_consultation_can_be_paid_with(kind: str) -> None:
-    case, method_id, happens, told = KINDS[kind]
+@pytest.mark.parametrize("name", CHANGES)
+async def test_a_change_is_reported_by_type_with_a_fresh_consultation_that_can_be_paid(name: str) -> None:
+    case, method_id, change_world, expected = CHANGES[name]
     async with checkout() as shop:
         request = await shop.new_request(case, method_id, card_token="tok_1" if method_id == "CARD" else None)
-        await happens(shop)
+        await change_world(shop)
         shop.reset_counts()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        assert {change.what for change in changed.value.changes} == told
+        assert {change.what for change in changed.value.changes} == expected
         assert shop.count("decide") == shop.count("submit") == 0
         fresh = changed.value.consultation
         assert fresh.payable
@@ -116,18 +116,18 @@ async def test_a_change_is_told_by_its_kind_and_the_fresh_consultation_can_be_pa
         assert shop.payments_that_paid(request.order_id) == [payment.payment_id]
 
 
-async def test_a_fee_that_rises_is_named_with_what_it_was_and_what_it_is() -> None:
+async def test_a_risen_fee_is_reported_before_and_after() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
         await _fee_rises(shop)
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
-        told = {change.subject: (change.before, change.after) for change in changed.value.changes}
-        assert told["fee"] == (Money("CNY", 113), Money("CNY", 170))
-        assert told[None] == (Money("CNY", 11_413), Money("CNY", 11_470))
+        changes = {change.subject: (change.before, change.after) for change in changed.value.changes}
+        assert changes["fee"] == (Money("CNY", 113), Money("CNY", 170))
+        assert changes[None] == (Money("CNY", 11_413), Money("CNY", 11_470))
 
 
-async def test_a_price_that_is_made_up_differently_has_changed_though_its_total_has_not() -> None:
+async def test_a_price_with_other_parts_has_changed_although_its_total_has_not() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "CARD", card_token="tok_1")
         await _fee_rises(shop)
@@ -135,16 +135,16 @@ async def test_a_price_that_is_made_up_differently_has_changed_though_its_total_
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         assert {change.what for change in changed.value.changes} == {ChangeType.PRICE_CHANGED}
-        assert None not in {change.subject for change in changed.value.changes}, "the payer would pay the same"
+        assert None not in {change.subject for change in changed.value.changes}, "the total is the same"
         assert shop.count("submit") == 0
 
 
-async def test_every_kind_of_change_is_shown_here() -> None:
-    assert set().union(*(told for *_, told in KINDS.values())) | {ChangeType.ORDER_STATE} == set(ChangeType)
+async def test_every_type_of_change_is_covered() -> None:
+    assert set().union(*(types for *_, types in CHANGES.values())) | {ChangeType.ORDER_STATE} == set(ChangeType)
 
 
-async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() -> None:
-    """Nothing was sent under it, so it belongs to nobody yet."""
+async def test_the_same_key_can_pay_from_the_fresh_consultation() -> None:
+    """Nothing was sent under the key, so it is not bound to a body."""
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.close_channels("ch_wallet_alipay")
@@ -156,7 +156,7 @@ async def test_the_same_key_goes_on_with_what_the_fresh_consultation_offers() ->
         assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() -> None:
+async def test_an_order_with_another_amount_is_consulted_again_without_claims() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.reprice("o_1001", 12_900)
@@ -166,7 +166,7 @@ async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() ->
         order = next(change for change in changed.value.changes if change.subject == "order")
         assert (order.before, order.after) == (Money("CNY", 12_800), Money("CNY", 12_900))
         assert changed.value.consultation.order.amount == Money("CNY", 12_900)
-        assert shop.count("order") == 2, "once as it was, and once as it is"
+        assert shop.count("order") == 2, "with the old claim, and without claims"
         assert shop.count("marketing") >= 1
 
 
@@ -178,7 +178,7 @@ async def test_an_order_of_another_amount_is_consulted_again_for_what_it_is() ->
         (11_300, ("p_4", "p_5"), ChangeType.PROMOTION_GONE),
     ],
 )
-async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
+async def test_a_price_or_promotion_that_was_not_offered_is_refused(
     expected: int, promotions: tuple[str, ...], what: ChangeType
 ) -> None:
     async with checkout() as shop:
@@ -190,7 +190,7 @@ async def test_a_price_or_a_promotion_that_nobody_offered_is_not_taken(
         assert shop.count("submit") == 0
 
 
-async def test_a_method_that_was_never_offered_is_not_taken() -> None:
+async def test_a_method_that_was_not_offered_is_refused() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         other: PaymentRequest = msgspec.structs.replace(request, method_id="WALLET:PAYPAY")
@@ -203,7 +203,7 @@ async def test_a_method_that_was_never_offered_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("state", ["closed", "paid", "expired"])
-async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent(state: str) -> None:
+async def test_an_order_that_can_no_longer_be_paid_sends_nothing(state: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
         if state == "closed":
@@ -222,7 +222,7 @@ async def test_an_order_that_cannot_be_paid_any_more_says_so_and_nothing_is_sent
         assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_what_was_checked_before_a_challenge_is_checked_again_after_it() -> None:
+async def test_everything_is_rechecked_after_a_challenge() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         assert payment.status is PaymentStatus.CHALLENGE
@@ -234,7 +234,7 @@ async def test_what_was_checked_before_a_challenge_is_checked_again_after_it() -
         assert shop.entries == ()
 
 
-async def test_after_a_challenge_too_everybody_must_be_heard() -> None:
+async def test_after_a_challenge_every_source_must_answer() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         shop.silent.add("quota")
@@ -242,4 +242,4 @@ async def test_after_a_challenge_too_everybody_must_be_heard() -> None:
             await shop.answer(payment)
         assert shop.count("submit") == 0
         shop.clear_faults()
-        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer had passed, and still counts"
+        assert (await shop.answer(payment)).status is PaymentStatus.SUCCEEDED, "the answer has passed and still counts"

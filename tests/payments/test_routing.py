@@ -1,4 +1,4 @@
-"""Where a payment goes, by which rule, and what else there was; and that each is learned from once."""
+"""Routing: the reported rule, channel and alternatives, and learning once from each payment."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from tests.payments.checkout import Checkout, checkout
 pytestmark = pytest.mark.looptime
 
 
-def learned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the records are changed by, each time."""
-    found: list[str] = []
+def recorded_outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Collect each outcome that changes a channel record."""
+    outcomes: list[str] = []
     record = with_outcome
 
-    def noting(before: Any, outcome: ChannelOutcome, *rest: Any) -> Any:
-        found.append(outcome.value)
+    def collecting(before: Any, outcome: ChannelOutcome, *rest: Any) -> Any:
+        outcomes.append(outcome.value)
         return record(before, outcome, *rest)
 
-    monkeypatch.setattr(channel_health, "with_outcome", noting)
-    return found
+    monkeypatch.setattr(channel_health, "with_outcome", collecting)
+    return outcomes
 
 
-async def test_an_external_card_is_routed_and_the_answer_names_rule_channel_and_alternatives() -> None:
+async def test_a_routed_card_payment_names_rule_channel_and_alternatives() -> None:
     async with checkout() as shop:
         payment = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_1"))
         assert payment.status is PaymentStatus.SUCCEEDED
         assert payment.route is not None
         assert payment.route.rule == "cheapest_healthy"
         assert {payment.route.channel_id, *payment.route.alternatives} == {"ch_card_adyen", "ch_card_worldpay"}
-        sent = shop.submissions[0]
-        assert next(leg for leg in sent["legs"] if leg["type"] == "CHANNEL")["id"] == payment.route.channel_id
-        assert tuple(sent["alternatives"]) == payment.route.alternatives
+        submission = shop.submissions[0]
+        assert next(leg for leg in submission["legs"] if leg["type"] == "CHANNEL")["id"] == payment.route.channel_id
+        assert tuple(submission["alternatives"]) == payment.route.alternatives
         assert f"CHANNEL:{payment.route.channel_id}" in shop.net_taken()
 
 
-async def test_money_that_needs_no_channel_has_no_route() -> None:
+async def test_a_payment_without_a_channel_has_no_route() -> None:
     async with checkout() as shop:
         payment = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         assert (payment.status, payment.route) == (PaymentStatus.SUCCEEDED, None)
         assert shop.payments._channel_health.records == {}
 
 
-async def test_the_route_is_still_told_when_it_is_looked_at_later() -> None:
+async def test_a_later_query_still_reports_the_route() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         assert payment.route is not None
@@ -60,39 +60,39 @@ async def test_the_route_is_still_told_when_it_is_looked_at_later() -> None:
         assert (await shop.look(payment)).route == payment.route
 
 
-async def test_a_success_is_learned_from_once_however_often_it_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_success_counts_once_although_it_is_reported_often(monkeypatch: pytest.MonkeyPatch) -> None:
     async with checkout() as shop:
-        found = learned(monkeypatch)
+        outcomes = recorded_outcomes(monkeypatch)
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        assert found == [], "nothing is known yet"
+        assert outcomes == [], "the outcome is not known yet"
         shop.settle(payment)
         for _ in range(3):
             assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
         assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
-        assert found == ["WORKED"]
+        assert outcomes == ["WORKED"]
         assert list(shop.payments._channel_health.records) == ["ch_wallet_alipay"]
 
 
-async def test_a_channel_that_fails_is_learned_from_once_and_a_payer_who_does_not_pay_says_nothing_of_it(
+async def test_a_failed_channel_counts_once_and_a_declining_payer_does_not_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with checkout() as shop:
-        found = learned(monkeypatch)
+        outcomes = recorded_outcomes(monkeypatch)
         declined = await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_declined", key="k1"))
         assert (declined.status, declined.message.code) == (PaymentStatus.FAILED, MessageCode.FAILED)
         await shop.look(declined)
-        assert found == ["UNSURE"], "a code of which nobody knows whose fault it was"
+        assert outcomes == ["UNSURE"], "the code is attributed to neither side"
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2")
         shop.settle(payment, "FAILED")
         refused = await shop.look(payment)
         assert (refused.status, refused.message.code) == (PaymentStatus.FAILED, MessageCode.DECLINED)
-        assert len(found) == 1
+        assert len(outcomes) == 1
         assert shop.net_taken() == {}
 
 
-async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unknown_outcomes_and_cancels_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     async with checkout() as shop:
-        found = learned(monkeypatch)
+        outcomes = recorded_outcomes(monkeypatch)
         shop.inject("engine", "swallow", on="submit")
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k1")
         assert payment.status is PaymentStatus.PROCESSING
@@ -101,7 +101,7 @@ async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkey
         assert (
             await shop.cancel(await shop.pay("chinese_shop", "WALLET:ALIPAY", key="k2"))
         ).status is PaymentStatus.CLOSED
-        assert found == []
+        assert outcomes == []
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_neither_an_unknown_fate_nor_a_cancellation_is_learned_from(monkey
         ("6201234567890123450", "ch_cqr_unionpay"),
     ],
 )
-async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str, channel_id: str) -> None:
+async def test_a_wallets_code_is_routed_to_that_wallet_only(auth_code: str, channel_id: str) -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=auth_code)
         assert payment.status is PaymentStatus.SUCCEEDED
@@ -121,7 +121,7 @@ async def test_a_wallets_code_goes_to_that_wallet_and_to_no_other(auth_code: str
         assert f"CHANNEL:{channel_id}" in shop.net_taken()
 
 
-async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
+async def test_a_code_of_no_known_wallet_is_routed_among_all() -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code="990123456789012340")
         assert payment.status is PaymentStatus.SUCCEEDED
@@ -129,7 +129,7 @@ async def test_a_code_that_names_no_wallet_is_routed_among_all() -> None:
         assert len({payment.route.channel_id, *payment.route.alternatives}) == 3
 
 
-async def test_the_code_of_a_wallet_that_is_closed_is_not_taken_to_another() -> None:
+async def test_a_code_of_a_closed_wallet_is_not_routed_to_another() -> None:
     async with checkout() as shop:
         request = await shop.new_request("scan_to_pay", "CONSUMER_QR", auth_code="130123456789012340")
         shop.close_channels("ch_cqr_wechat")
@@ -139,10 +139,10 @@ async def test_the_code_of_a_wallet_that_is_closed_is_not_taken_to_another() -> 
         assert shop.count("submit") == 0
 
 
-async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next() -> None:
+async def test_a_channel_that_closes_after_routing_is_replaced_by_an_alternative() -> None:
     async with checkout() as shop:
         held = shop.held["submit"] = asyncio.Event()
-        paying = asyncio.create_task(_answered(shop))
+        paying = asyncio.create_task(_pay_challenged_card(shop))
         await asyncio.sleep(1)
         first = next(leg for leg in shop.submissions[0]["legs"] if leg["type"] == "CHANNEL")["id"]
         shop.close_channels(first)
@@ -154,5 +154,5 @@ async def test_a_channel_that_closes_after_it_was_chosen_gives_way_to_the_next()
         ]
 
 
-async def _answered(shop: Checkout) -> Payment:
+async def _pay_challenged_card(shop: Checkout) -> Payment:
     return await shop.answer(await shop.pay("chinese_shop", "CARD", card_token="tok_1"))

@@ -1,4 +1,4 @@
-"""Scan to pay: people stand and wait. A payer's code is used once, its payment is polled fast and ended; a shop's code makes way."""
+"""Scan to pay: scanned codes are polled fast and reversed after 45 s; shown codes are closed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.payments.checkout import checkout
 
 pytestmark = pytest.mark.looptime
 
-PAYS_AT_THE_THIRD_LOOK = "130123456789012348"
+PAYS_AT_THE_THIRD_QUERY = "130123456789012348"
 NEVER_PAYS = "130123456789012349"
 PAYS_AT_ONCE = "130123456789012340"
 
 
-async def test_while_the_user_is_paying_it_is_looked_at_after_1_2_3_seconds_and_then_every_5() -> None:
+async def test_a_payer_at_the_till_is_polled_after_1_2_3_and_then_every_5_seconds() -> None:
     async with checkout() as shop:
         request = await shop.new_request("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         shop.reset_counts()
@@ -35,15 +35,13 @@ async def test_while_the_user_is_paying_it_is_looked_at_after_1_2_3_seconds_and_
         shop.reset_counts()
         assert (await shop.follow_to_end(payment)).status is PaymentStatus.CLOSED
         assert shop.times_s("look_up") == [0, 1, 3, 6, 11, 16, 21, 26, 31, 36, 41, 46]
-        assert shop.times_s("reverse") == [46], "45 s are over"
+        assert shop.times_s("reverse") == [46], "after 45 s"
 
 
-async def test_people_stand_and_wait_so_it_is_reversed_too_where_the_engine_does_not_say_that_it_is_the_payer_who_takes_time() -> (
-    None
-):
+async def test_a_scanned_payment_is_reversed_after_45_s_also_while_the_engine_says_processing() -> None:
     async def processing(request: Request) -> Response:
-        told = {"payment_id": request.target.rpartition("/")[2], "status": "PROCESSING"}
-        return Response(200, msgspec.json.encode(told))
+        body = {"payment_id": request.target.rpartition("/")[2], "status": "PROCESSING"}
+        return Response(200, msgspec.json.encode(body))
 
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
@@ -56,7 +54,7 @@ async def test_people_stand_and_wait_so_it_is_reversed_too_where_the_engine_does
         assert shop.net_taken() == {}
 
 
-async def test_after_the_reversal_it_is_looked_at_again_before_anything_is_told() -> None:
+async def test_after_a_reversal_the_acquirer_is_asked_before_the_status_is_reported() -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         await asyncio.sleep(44)
@@ -68,7 +66,7 @@ async def test_after_the_reversal_it_is_looked_at_again_before_anything_is_told(
         assert shop.net_taken() == {}
 
 
-async def test_a_payer_who_is_done_just_before_the_reversal_has_paid() -> None:
+async def test_a_payment_made_just_before_the_reversal_succeeds() -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         shop.inject("engine", "pay_first", on="reverse")
@@ -78,27 +76,25 @@ async def test_a_payer_who_is_done_just_before_the_reversal_has_paid() -> None:
 
 
 @pytest.mark.parametrize("fault", ["hang", "error", "reset", "cut", "swallow", "garbage", "arrives_late"])
-async def test_a_reversal_of_which_nobody_knows_the_end_is_asked_for_again(fault: str) -> None:
+async def test_a_reversal_with_an_unknown_outcome_is_repeated(fault: str) -> None:
     async with checkout() as shop:
         payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=NEVER_PAYS)
         await asyncio.sleep(45)
         shop.inject("engine", fault, fault, fault, on="reverse")
-        found = await shop.look(payment)
-        assert found.status in (PaymentStatus.PROCESSING, PaymentStatus.CLOSED)
-        last = await shop.follow_to_end(payment)
-        assert last.status is PaymentStatus.CLOSED
+        assert (await shop.look(payment)).status in (PaymentStatus.PROCESSING, PaymentStatus.CLOSED)
+        assert (await shop.follow_to_end(payment)).status is PaymentStatus.CLOSED
         assert shop.net_taken() == {}
 
 
-async def test_a_payer_who_takes_a_moment_pays_at_the_third_look() -> None:
+async def test_a_slow_payer_has_paid_by_the_third_query() -> None:
     async with checkout() as shop:
-        payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_THE_THIRD_LOOK)
+        payment = await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_THE_THIRD_QUERY)
         assert payment.message.code is MessageCode.USER_PAYING
         assert (await shop.follow_to_end(payment)).status is PaymentStatus.SUCCEEDED
         assert shop.count("reverse") == 0
 
 
-async def test_a_code_is_used_once() -> None:
+async def test_an_auth_code_is_used_once() -> None:
     async with checkout() as shop:
         assert (await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE)).status is PaymentStatus.SUCCEEDED
         shop.world.cast._orders["o_1020"] = {**shop.world.cast._orders["o_1014"], "order_id": "o_1020"}
@@ -110,7 +106,7 @@ async def test_a_code_is_used_once() -> None:
         assert shop.payments_that_paid("o_1020") == []
 
 
-async def test_a_code_that_the_shop_shows_is_closed_before_another_way_is_tried() -> None:
+async def test_a_shown_code_is_closed_before_another_method_is_tried() -> None:
     async with checkout() as shop:
         scan = await shop.new_request("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE)
         shown = await shop.pay("scan_to_pay", "MERCHANT_QR:ALIPAY", key="k1")
@@ -126,11 +122,11 @@ async def test_a_code_that_the_shop_shows_is_closed_before_another_way_is_tried(
         paid = await shop.submit(scan, "k2")
         assert paid.status is PaymentStatus.SUCCEEDED
         shop.settle(shown)
-        assert (await shop.look(closed)).status is PaymentStatus.CLOSED, "who scans it now pays nothing"
+        assert (await shop.look(closed)).status is PaymentStatus.CLOSED, "a later scan takes nothing"
         assert shop.payments_that_paid("o_1014") == [paid.payment_id]
 
 
-async def test_a_code_that_was_scanned_just_before_it_is_closed_has_paid_and_no_other_way_is_taken() -> None:
+async def test_a_shown_code_that_is_scanned_just_before_its_reversal_has_paid() -> None:
     async with checkout() as shop:
         shown = await shop.pay("scan_to_pay", "MERCHANT_QR:ALIPAY")
         shop.inject("engine", "pay_first", on="reverse")
@@ -138,7 +134,7 @@ async def test_a_code_that_was_scanned_just_before_it_is_closed_has_paid_and_no_
         assert shop.payments_that_paid("o_1014") == [shown.payment_id]
 
 
-async def test_a_code_that_the_shop_shows_runs_out() -> None:
+async def test_a_shown_code_expires() -> None:
     async with checkout() as shop:
         shown = await shop.pay("scan_to_pay", "MERCHANT_QR:ALIPAY")
         await asyncio.sleep(7_199)

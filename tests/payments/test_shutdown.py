@@ -1,4 +1,4 @@
-"""A stop: what was begun ends and its caller is told, who only waits is sent home, and nothing is left behind."""
+"""Shutdown: running submits end with their result, waiting calls return, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 
 
 @pytest.mark.parametrize("step", ["look_up", "decide", "submit", "result"])
-async def test_a_submit_under_way_ends_and_its_caller_gets_the_outcome(step: str) -> None:
+async def test_a_running_submit_ends_with_its_result(step: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         held = shop.held[step] = asyncio.Event()
@@ -25,14 +25,14 @@ async def test_a_submit_under_way_ends_and_its_caller_gets_the_outcome(step: str
         assert shop.count(step) == 1
         closing = asyncio.create_task(shop.workers[0].__aexit__(None, None, None))
         await asyncio.sleep(0.5)
-        assert not closing.done(), "it may be money"
+        assert not closing.done(), "the submit may move money"
         held.set()
         assert (await submitted).status is PaymentStatus.SUCCEEDED
         await closing
         assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id]
 
 
-async def test_one_whose_engine_never_answers_is_told_as_processing_within_the_time_of_a_submit() -> None:
+async def test_a_submit_without_an_answer_is_processing_within_the_submit_timeout() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         shop.inject("engine", "hang", on="submit")
@@ -40,23 +40,21 @@ async def test_one_whose_engine_never_answers_is_told_as_processing_within_the_t
         await asyncio.sleep(0.1)
         await shop.workers[0].__aexit__(None, None, None)
         assert (await submitted).status is PaymentStatus.PROCESSING
-        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id], (
-            "as whoever looks is told by the next worker"
-        )
+        assert shop.payments_that_paid("o_1002") == [submitted.result().payment_id], "the next worker will report it"
 
 
-async def test_who_waits_is_sent_home_at_once_and_does_not_hold_it_up() -> None:
+async def test_waiting_calls_return_at_once_and_do_not_delay_the_stop() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         polled = [asyncio.create_task(shop.look(payment, 30_000)) for _ in range(50)]
         await asyncio.sleep(1)
-        began_s = asyncio.get_running_loop().time()
+        started_s = asyncio.get_running_loop().time()
         await shop.workers[0].__aexit__(None, None, None)
-        assert {one.status for one in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
-        assert asyncio.get_running_loop().time() == began_s
+        assert {payment.status for payment in await asyncio.gather(*polled)} == {PaymentStatus.ACTION_REQUIRED}
+        assert asyncio.get_running_loop().time() == started_s
 
 
-async def test_a_challenge_outlives_the_worker_that_asked_it() -> None:
+async def test_a_challenge_outlives_its_worker() -> None:
     async with checkout(workers=2) as shop:
         payment = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         await shop.workers[0].__aexit__(None, None, None)
@@ -64,15 +62,14 @@ async def test_a_challenge_outlives_the_worker_that_asked_it() -> None:
         assert answered.status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_submit_that_is_cut_off_is_met_again_by_its_key_at_another_worker() -> None:
-    """As in a crash: all that this worker had under way is gone."""
+async def test_a_submit_cut_off_by_a_crash_is_found_by_its_key_at_another_worker() -> None:
     async with checkout(workers=2) as shop:
         request = await shop.new_request(CASE, METHOD)
         held = shop.held["result"] = asyncio.Event()
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
-        for running in shop.payments._runs._runs.values():
-            running.task.cancel()
+        for run in shop.payments._runs._runs.values():
+            run.task.cancel()
         with pytest.raises(AcceptError):
             await submitted
         held.set()

@@ -1,11 +1,11 @@
-"""Who may refuse money must be heard. Silence is told by name, and nothing goes to risk or to the engine."""
+"""Every source that may refuse money must answer. A silent one is named, and nothing is sent."""
 
 from __future__ import annotations
 
 import pytest
 
 from cashier.domain.payment_state import PaymentStatus
-from cashier.fanout.ask import SourceStatus as Answered
+from cashier.fanout.ask import SourceStatus
 from cashier.payments.errors import CheckUnavailable
 from tests.payments.checkout import GATING, REQUIRED, checkout
 
@@ -22,17 +22,19 @@ async def test_a_silent_source_is_named_and_nothing_is_sent(source: str, method_
         with pytest.raises(CheckUnavailable) as unavailable:
             await shop.submit(request)
         assert unavailable.value.silent == (source,)
-        assert next(report for report in unavailable.value.sources if report.name == source).status is Answered.ERROR
+        assert (
+            next(report for report in unavailable.value.sources if report.name == source).status is SourceStatus.ERROR
+        )
         assert shop.count("decide") == shop.count("submit") == 0
         shop.clear_faults()
         payment = await shop.submit(request)
         assert payment.status in (PaymentStatus.ACTION_REQUIRED, PaymentStatus.CHALLENGE), (
-            "the same submit, a moment later"
+            "the same submit succeeds later"
         )
         await shop.cancel(payment)
 
 
-async def test_all_who_are_silent_are_named() -> None:
+async def test_all_silent_sources_are_named() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.silent |= {"quota", "card"}
@@ -41,8 +43,8 @@ async def test_all_who_are_silent_are_named() -> None:
         assert unavailable.value.silent == ("card", "quota")
 
 
-async def test_one_that_hangs_is_waited_for_and_then_silent() -> None:
-    """For the time of a check, by the machine's clock: the consultation has no other."""
+async def test_a_hanging_source_is_silent_after_its_timeout() -> None:
+    """In real time: consultations run on the machine's clock."""
     async with checkout(check_ms=100) as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.inject("quota", "hang", always=True)
@@ -52,7 +54,7 @@ async def test_one_that_hangs_is_waited_for_and_then_silent() -> None:
         assert shop.count("submit") == 0
 
 
-async def test_marketing_must_be_heard_where_the_payer_was_promised_a_discount() -> None:
+async def test_marketing_must_answer_if_the_offer_had_a_discount() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         assert request.promotion_ids
@@ -63,7 +65,7 @@ async def test_marketing_must_be_heard_where_the_payer_was_promised_a_discount()
         assert shop.count("decide") == shop.count("submit") == 0
 
 
-async def test_marketing_may_be_silent_where_nothing_was_promised() -> None:
+async def test_marketing_may_be_silent_if_the_offer_had_no_discount() -> None:
     async with checkout() as shop:
         request = await shop.new_request("without_cards", "BALANCE:acc_51")
         assert not request.promotion_ids
@@ -71,7 +73,7 @@ async def test_marketing_may_be_silent_where_nothing_was_promised() -> None:
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_every_gating_source_may_be_waived_for_those_that_cannot_refuse_the_chosen_way() -> None:
+async def test_without_every_gating_source_one_that_cannot_refuse_the_method_may_be_silent() -> None:
     async with checkout(every_gating_source=False) as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.silent.add("card")
@@ -85,7 +87,9 @@ async def test_every_gating_source_may_be_waived_for_those_that_cannot_refuse_th
     ("method_id", "source"),
     [("WALLET:ALIPAY", "channel"), ("WALLET:ALIPAY", "quota"), ("QUICK_PAY:c_2", "card"), ("BALANCE:acc_2", "balance")],
 )
-async def test_not_for_those_that_could(method_id: str, source: str) -> None:
+async def test_without_every_gating_source_one_that_could_refuse_the_method_must_answer(
+    method_id: str, source: str
+) -> None:
     async with checkout(every_gating_source=False) as shop:
         request = await shop.new_request("chinese_shop", method_id)
         shop.silent.add(source)

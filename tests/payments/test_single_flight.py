@@ -1,4 +1,4 @@
-"""Of those who ask for the same thing at flight one has it done, and all get what came of it. Order is forced by events."""
+"""`SingleFlight`: concurrent callers share one run. Order is forced by events."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, Singl
 
 
 class Work:
-    """Ends when it is told to, and counts how often it was begun."""
+    """Counts its runs; each waits for `go`."""
 
     def __init__(self) -> None:
-        self.begun = self.ended = 0
+        self.runs = self.ended = 0
         self.entered, self.go = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
 
     async def __call__(self) -> str:
-        self.begun += 1
+        self.runs += 1
         self.entered.set()
         await self.go.wait()
         self.ended += 1
         if self.error is not None:
             raise self.error
-        return f"result {self.begun}"
+        return f"result {self.runs}"
 
 
-def asking(*calls: Coroutine[Any, Any, str]) -> list[asyncio.Task[str]]:
+def started(*calls: Coroutine[Any, Any, str]) -> list[asyncio.Task[str]]:
     return [asyncio.create_task(call) for call in calls]
 
 
-def complaints() -> list[dict[str, Any]]:
-    """What the loop is told of from here on."""
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    return told
+def reported_errors() -> list[dict[str, Any]]:
+    """Collect what the loop's exception handler gets."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    return errors
 
 
-async def test_many_at_once_are_done_once_and_all_get_the_result() -> None:
+async def test_concurrent_callers_share_one_run_and_its_result() -> None:
     flight, work = SingleFlight[str](), Work()
-    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(50)))
+    tasks = started(*(flight.run("pay_1", "f", work) for _ in range(50)))
     await work.entered.wait()
-    tasks += asking(flight.run("pay_1", "f", work))
+    tasks += started(flight.run("pay_1", "f", work))
     work.go.set()
     assert set(await asyncio.gather(*tasks)) == {"result 1"}
-    assert work.begun == 1
+    assert work.runs == 1
 
 
-async def test_each_key_has_its_own() -> None:
-    flight, one, other = SingleFlight[str](), Work(), Work()
-    tasks = asking(flight.run("pay_1", "f", one), flight.run("pay_2", "f", other))
-    await one.entered.wait()
-    await other.entered.wait()
+async def test_each_key_has_its_own_run() -> None:
+    flight, first, second = SingleFlight[str](), Work(), Work()
+    tasks = started(flight.run("pay_1", "f", first), flight.run("pay_2", "f", second))
+    await first.entered.wait()
+    await second.entered.wait()
     assert len(flight) == 2
-    other.go.set()
+    second.go.set()
     assert await tasks[1] == "result 1"
     assert len(flight) == 1
-    one.go.set()
+    first.go.set()
     await tasks[0]
 
 
-async def test_an_error_is_everybody_s() -> None:
-    flight, work, told = SingleFlight[str](), Work(), complaints()
+async def test_an_error_reaches_every_caller() -> None:
+    flight, work, errors = SingleFlight[str](), Work(), reported_errors()
     work.error = ZeroDivisionError("ours")
-    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(3)))
+    tasks = started(*(flight.run("pay_1", "f", work) for _ in range(3)))
     await work.entered.wait()
     work.go.set()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert found == [work.error] * 3
-    assert told == []
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert results == [work.error] * 3
+    assert errors == []
 
 
-async def test_nothing_is_kept_when_it_is_done() -> None:
+async def test_no_result_is_kept_after_the_run() -> None:
     flight, work = SingleFlight[str](), Work()
     work.go.set()
     assert await flight.run("pay_1", "f", work) == "result 1"
@@ -83,31 +83,31 @@ async def test_nothing_is_kept_when_it_is_done() -> None:
     assert await flight.run("pay_1", "another", work) == "result 2"
 
 
-async def test_another_body_under_the_same_key_is_told_apart_and_disturbs_nobody() -> None:
+async def test_another_fingerprint_under_the_key_is_refused_and_disturbs_no_caller() -> None:
     flight, work, never = SingleFlight[str](), Work(), Work()
-    (first,) = asking(flight.run("pay_1", "f", work))
+    (first,) = started(flight.run("pay_1", "f", work))
     await work.entered.wait()
     with pytest.raises(FingerprintMismatch):
         await flight.run("pay_1", "another", never)
     work.go.set()
     assert await first == "result 1"
-    assert never.begun == 0
+    assert never.runs == 0
 
 
-async def test_one_who_goes_away_ends_nobody_s() -> None:
+async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
     flight, work = SingleFlight[str](), Work()
-    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(3)))
+    tasks = started(*(flight.run("pay_1", "f", work) for _ in range(3)))
     await work.entered.wait()
-    tasks[0].cancel()  # the one whose call began it
+    tasks[0].cancel()  # the caller that started the run
     with pytest.raises(asyncio.CancelledError):
         await tasks[0]
     work.go.set()
     assert await asyncio.gather(*tasks[1:]) == ["result 1"] * 2
 
 
-async def test_when_all_have_gone_it_still_runs_to_its_end() -> None:
+async def test_a_run_continues_after_all_callers_are_cancelled() -> None:
     flight, work = SingleFlight[str](), Work()
-    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(2)))
+    tasks = started(*(flight.run("pay_1", "f", work) for _ in range(2)))
     await work.entered.wait()
     for task in tasks:
         task.cancel()
@@ -118,39 +118,39 @@ async def test_when_all_have_gone_it_still_runs_to_its_end() -> None:
     await asyncio.sleep(0)
     work.go.set()
     assert await back == "result 1"
-    assert (work.begun, work.ended) == (1, 1)
+    assert (work.runs, work.ended) == (1, 1)
 
 
-async def test_an_error_that_nobody_waited_for_is_loud() -> None:
-    flight, work, told = SingleFlight[str](), Work(), complaints()
+async def test_an_error_without_a_caller_is_reported() -> None:
+    flight, work, errors = SingleFlight[str](), Work(), reported_errors()
     work.error = ZeroDivisionError("ours")
-    (task,) = asking(flight.run("pay_1", "f", work))
+    (task,) = started(flight.run("pay_1", "f", work))
     await work.entered.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     work.go.set()
     await flight.drain()
-    assert [context["exception"] for context in told] == [work.error]
+    assert [context["exception"] for context in errors] == [work.error]
     assert len(flight) == 0
 
 
-async def test_work_that_is_cut_off_from_outside_is_no_cancellation_of_who_waits() -> None:
+async def test_cancelling_the_work_does_not_cancel_its_callers() -> None:
     flight, work = SingleFlight[str](), Work()
-    tasks = asking(*(flight.run("pay_1", "f", work) for _ in range(2)))
+    tasks = started(*(flight.run("pay_1", "f", work) for _ in range(2)))
     await work.entered.wait()
     flight._runs["pay_1"].task.cancel()
-    found = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [type(each) for each in found] == [RunCancelled, RunCancelled]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(result) for result in results] == [RunCancelled, RunCancelled]
     assert len(flight) == 0
 
 
-async def test_there_are_only_so_many_at_a_time() -> None:
+async def test_the_number_of_runs_is_bounded() -> None:
     flight, work = SingleFlight[str](max_runs=1), Work()
-    (first,) = asking(flight.run("pay_1", "f", work))
+    (first,) = started(flight.run("pay_1", "f", work))
     await work.entered.wait()
     with pytest.raises(TooManyRuns):
         await flight.run("pay_2", "f", work)
-    (joined,) = asking(flight.run("pay_1", "f", work))
+    (joined,) = started(flight.run("pay_1", "f", work))
     await asyncio.sleep(0)
     assert "waiters=2" in repr(flight)
     work.go.set()
@@ -158,17 +158,17 @@ async def test_there_are_only_so_many_at_a_time() -> None:
     assert await flight.run("pay_2", "f", work) == "result 2"
 
 
-async def test_a_stop_can_wait_for_all_that_is_under_way() -> None:
+async def test_a_drain_waits_for_all_runs() -> None:
     flight, work, late = SingleFlight[str](), Work(), Work()
-    tasks = asking(flight.run("pay_1", "f", work))
+    tasks = started(flight.run("pay_1", "f", work))
     await work.entered.wait()
     stop = asyncio.create_task(flight.drain())
     await asyncio.sleep(0)
-    tasks += asking(flight.run("pay_2", "f", late))
+    tasks += started(flight.run("pay_2", "f", late))
     await late.entered.wait()
     work.go.set()
     await tasks[0]
-    assert not stop.done(), "what came meanwhile is waited for as well"
+    assert not stop.done(), "runs that started meanwhile count too"
     late.go.set()
     await stop
     assert late.ended == 1

@@ -1,4 +1,7 @@
-"""Several tabs hold tokens of several ages. An older one ends nothing that it does not know of, and the newest says what was told last."""
+"""Tabs hold tokens of different ages.
+
+An older token ends nothing that it does not know; the newest carries the last status.
+"""
 
 from __future__ import annotations
 
@@ -21,50 +24,50 @@ def now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_who_follows_by_the_token_of_a_challenge_that_was_passed_elsewhere_does_not_end_the_payment() -> None:
+async def test_following_with_the_token_of_a_challenge_passed_elsewhere_does_not_end_the_payment() -> None:
     async with checkout() as shop:
         challenged = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
         passed = await shop.answer(challenged)
         assert passed.status is PaymentStatus.ACTION_REQUIRED
         assert passed.expires_at > challenged.expires_at
-        async with aclosing(shop.payments.follow(challenged.payment_id, challenged.payment_token)) as seen:
-            assert (await anext(seen)).status is PaymentStatus.ACTION_REQUIRED
+        async with aclosing(shop.payments.follow(challenged.payment_id, challenged.payment_token)) as payments:
+            assert (await anext(payments)).status is PaymentStatus.ACTION_REQUIRED
             await asyncio.sleep((challenged.expires_at - shop.world.clock()).total_seconds() + 1)
             shop.settle(passed)
-            assert (await anext(seen)).status is PaymentStatus.SUCCEEDED
+            assert (await anext(payments)).status is PaymentStatus.SUCCEEDED
         assert shop.count("reverse") == 0
 
 
-async def test_a_long_poll_comes_back_at_once_with_what_is_news_to_its_caller() -> None:
+async def test_a_long_poll_returns_at_once_if_the_status_is_news_to_the_caller() -> None:
     async with checkout() as shop:
         shop.inject("engine", "reset", on="submit")
-        told = await shop.pay("chinese_shop", "WALLET:ALIPAY")
-        assert told.status is PaymentStatus.PROCESSING
-        began_s = now_s()
-        news = await shop.look(told, 30_000)
+        unknown = await shop.pay("chinese_shop", "WALLET:ALIPAY")
+        assert unknown.status is PaymentStatus.PROCESSING
+        started_s = now_s()
+        news = await shop.look(unknown, 30_000)
         assert news.status is PaymentStatus.ACTION_REQUIRED
-        assert now_s() - began_s == pytest.approx(0, abs=1)
-        assert news.payment_token != told.payment_token
+        assert now_s() - started_s == pytest.approx(0, abs=1)
+        assert news.payment_token != unknown.payment_token
         again = await shop.look(news, 5_000)
         assert again.status is PaymentStatus.ACTION_REQUIRED
-        assert now_s() - began_s == pytest.approx(5, abs=1)
-        assert again.payment_token == news.payment_token, "there is nothing else to say by it"
+        assert now_s() - started_s == pytest.approx(5, abs=1)
+        assert again.payment_token == news.payment_token, "the status has not changed"
         assert (await shop.cancel(again)).status is PaymentStatus.CLOSED
 
 
-async def test_a_long_poll_of_what_is_looked_at_once_a_minute_looks_once_more_before_it_comes_back() -> None:
+async def test_a_long_poll_shorter_than_the_poll_interval_queries_once_more_at_its_end() -> None:
     async with checkout() as shop:
-        offer = await shop.consult("indonesian_shop")
-        option_id = method_by_id(offer, "OTC").options[0].option_id
-        told = await shop.pay("indonesian_shop", "OTC", option_id)
-        assert told.poll_after_ms == 60_000
-        waiting = asyncio.create_task(shop.look(told, 20_000))
+        consultation = await shop.consult("indonesian_shop")
+        option_id = method_by_id(consultation, "OTC").options[0].option_id
+        payment = await shop.pay("indonesian_shop", "OTC", option_id)
+        assert payment.poll_after_ms == 60_000
+        waiting = asyncio.create_task(shop.look(payment, 20_000))
         await asyncio.sleep(3)
-        shop.settle(told)
+        shop.settle(payment)
         assert (await waiting).status is PaymentStatus.SUCCEEDED
 
 
-async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> None:
+async def test_a_final_status_stays_while_engine_and_acquirer_are_silent() -> None:
     async with checkout() as shop:
         paid = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         shop.inject("engine", "error", always=True)
@@ -74,11 +77,12 @@ async def test_what_was_told_as_final_stays_so_while_everybody_is_silent() -> No
         assert (await shop.look(paid)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_silent() -> None:
-    async with checkout(workers=2) as shop:  # two without a store: nobody knows of the other's body
-        ours = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
+async def test_a_token_from_before_the_submit_ends_nothing_while_the_engine_is_silent() -> None:
+    # Without a store neither worker knows the other's body.
+    async with checkout(workers=2) as shop:
+        own = await shop.pay("chinese_shop", "CARD", card_token="tok_3ds_1")
         theirs = await shop.submit(await shop.new_request("chinese_shop", "CARD", card_token="tok_3ds_2"), worker=1)
-        assert ours.payment_id == theirs.payment_id
+        assert own.payment_id == theirs.payment_id
         live = await shop.submit(await shop.new_request("chinese_shop", "CARD", card_token="tok_3ds_1"))
         live = await shop.answer(live)
         assert live.status is PaymentStatus.ACTION_REQUIRED
@@ -92,24 +96,24 @@ async def test_a_token_that_knows_of_no_submit_ends_nothing_while_the_engine_is_
         assert (await shop.cancel(live)).status is PaymentStatus.CLOSED
 
 
-async def test_a_retry_and_the_answer_to_its_challenge_at_once_are_one_submit() -> None:
+async def test_a_retry_concurrent_with_the_answer_to_its_challenge_is_one_submit() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         challenged = await shop.submit(request)
         shop.reset_counts()
-        found = await asyncio.gather(shop.answer(challenged), shop.submit(request))
-        assert {payment.status for payment in found} == {PaymentStatus.SUCCEEDED}
+        payments = await asyncio.gather(shop.answer(challenged), shop.submit(request))
+        assert {payment.status for payment in payments} == {PaymentStatus.SUCCEEDED}
         assert shop.count("submit") == 1
 
 
-async def test_a_wrong_answer_is_called_wrong() -> None:
+async def test_a_wrong_answer_has_its_own_message() -> None:
     async with checkout() as shop:
         challenged = await shop.pay("chinese_shop", "QUICK_PAY:c_2")
         assert challenged.message.code is MessageCode.CHALLENGE
         assert (await shop.answer(challenged, "000000")).message.code is MessageCode.CHALLENGE_WRONG
 
 
-async def test_an_engine_that_does_not_say_which_body_it_has_is_known_by_what_was_sent_to_it() -> None:
+async def test_another_body_is_detected_although_the_engine_reports_no_fingerprint() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         first = await shop.submit(request)
@@ -121,26 +125,26 @@ async def test_an_engine_that_does_not_say_which_body_it_has_is_known_by_what_wa
         assert (await shop.cancel(first)).status is PaymentStatus.CLOSED
 
 
-async def test_a_submit_that_is_answered_for_another_body_is_not_ours() -> None:
+async def test_a_submit_answered_with_another_fingerprint_is_refused() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         payment_id = (await shop.submit(request)).payment_id
-        told = {"payment_id": payment_id, "status": "PROCESSING", "fingerprint": "f" * 64}
+        body = {"payment_id": payment_id, "status": "PROCESSING", "fingerprint": "f" * 64}
         other = await shop.new_request("balance_is_enough", "WALLET:ALIPAY")
 
-        async def lying(sent: Request) -> Response:
+        async def other_fingerprint(sent: Request) -> Response:
             return Response(
-                200, msgspec.json.encode(told | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]})
+                200, msgspec.json.encode(body | {"payment_id": msgspec.json.decode(sent.body)["payment_id"]})
             )
 
-        shop.replies["submit"] = lying
+        shop.replies["submit"] = other_fingerprint
         with pytest.raises(KeyReused):
             await shop.submit(other, "k2")
         shop.replies.clear()
         assert (await shop.cancel(await shop.submit(request))).status is PaymentStatus.CLOSED
 
 
-async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
+async def test_a_field_that_the_chosen_kind_does_not_use_is_not_sent() -> None:
     async with checkout() as shop:
         code = "62" + "0" * 17
         payment = await shop.pay("chinese_shop", "CARD", card_token="tok_1", auth_code=code)
@@ -151,7 +155,7 @@ async def test_what_is_of_no_use_for_the_chosen_kind_goes_to_nobody() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "bad key!", "k" * 65, "4111111111111111"])
-async def test_an_embedded_caller_is_held_to_the_same_keys(key: str) -> None:
+async def test_an_embedding_program_has_the_same_bounds_on_keys(key: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
         shop.reset_counts()
@@ -160,7 +164,7 @@ async def test_an_embedded_caller_is_held_to_the_same_keys(key: str) -> None:
         assert shop.calls == []
 
 
-async def test_an_embedded_caller_gets_no_card_number_in() -> None:
+async def test_an_embedding_program_cannot_submit_a_card_number() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "CARD", card_token="4111111111111111")
         shop.reset_counts()
@@ -176,10 +180,9 @@ async def test_an_embedded_caller_gets_no_card_number_in() -> None:
 
 def _without_fingerprint(shop: Checkout) -> Reply:
     async def answer(request: Request) -> Response:
-        found = await shop._sandbox(request)
-        told = msgspec.json.decode(found.body)
-        return Response(
-            found.status, msgspec.json.encode({name: value for name, value in told.items() if name != "fingerprint"})
-        )
+        response = await shop._sandbox(request)
+        body = msgspec.json.decode(response.body)
+        body.pop("fingerprint", None)
+        return Response(response.status, msgspec.json.encode(body))
 
     return answer

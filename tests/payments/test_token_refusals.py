@@ -1,4 +1,4 @@
-"""A token that is tampered with, out of date, of somebody else, or signed by a retired key is refused with a code, and nothing is sent."""
+"""Tampered, expired, foreign and retired tokens are refused with a code, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TOKENS: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("code", TOKENS)
-async def test_a_consult_token_that_was_changed_is_refused_and_nobody_is_asked(code: str) -> None:
+async def test_a_tampered_consult_token_is_refused_without_a_call(code: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         shop.reset_counts()
@@ -50,7 +50,7 @@ async def test_a_consult_token_that_was_changed_is_refused_and_nobody_is_asked(c
         ({"user_id": "u_2"}, "TOKEN_OTHER_USER"),
     ],
 )
-async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is_asked(
+async def test_a_consult_token_of_another_order_or_user_is_refused_without_a_call(
     other: dict[str, str], code: str
 ) -> None:
     async with checkout() as shop:
@@ -62,7 +62,7 @@ async def test_a_consult_token_of_another_order_or_user_is_refused_and_nobody_is
         assert shop.calls == []
 
 
-async def test_an_expired_consult_token_is_refused_after_the_look_and_before_anything_else() -> None:
+async def test_an_expired_consult_token_is_refused_after_the_look_up_only() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         await asyncio.sleep(901)
@@ -73,7 +73,7 @@ async def test_an_expired_consult_token_is_refused_after_the_look_and_before_any
         assert shop.calls == ["look_up"]
 
 
-async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expired() -> None:
+async def test_an_existing_payment_is_reported_although_the_consult_token_has_expired() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         await shop.submit(request)
@@ -81,7 +81,7 @@ async def test_a_payment_that_is_there_is_told_though_the_consult_token_has_expi
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_consult_token_of_an_order_that_cannot_be_paid_opens_nothing() -> None:
+async def test_the_consult_token_of_a_blocked_order_is_expired() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         blocked = await shop.consult("order_closed")
@@ -114,28 +114,28 @@ async def test_a_retired_key_is_refused_for_both_kinds_of_token() -> None:
 @pytest.mark.parametrize(
     "code", ["TOKEN_OTHER_PAYMENT", "TOKEN_TAMPERED", "TOKEN_MALFORMED", "TOKEN_WRONG_TYPE", "TOKEN_EXPIRED"]
 )
-async def test_no_call_takes_a_payment_token_that_is_not_good(call: str, code: str) -> None:
+async def test_every_call_refuses_a_bad_payment_token(call: str, code: str) -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
-        one = await shop.submit(request)
+        payment = await shop.submit(request)
         other = await shop.pay("balance_is_enough", "BALANCE:acc_1")
         tokens = {
             "TOKEN_OTHER_PAYMENT": other.payment_token,
-            "TOKEN_TAMPERED": _tampered(one.payment_token),
+            "TOKEN_TAMPERED": _tampered(payment.payment_token),
             "TOKEN_MALFORMED": "a.b",
             "TOKEN_WRONG_TYPE": request.consult_token,
-            "TOKEN_EXPIRED": one.payment_token,
+            "TOKEN_EXPIRED": payment.payment_token,
         }
         if code == "TOKEN_EXPIRED":
             await asyncio.sleep(8 * 86_400)
         shop.reset_counts()
         with pytest.raises(TokenRefused) as refused:
-            await _called(shop, call, one.payment_id, tokens[code])
+            await _call(shop, call, payment.payment_id, tokens[code])
         assert refused.value.code == code
         assert shop.calls == []
 
 
-async def test_a_payment_token_is_no_consult_token() -> None:
+async def test_a_payment_token_is_not_a_consult_token() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "QUICK_PAY:c_2")
         payment = await shop.submit(request)
@@ -144,14 +144,14 @@ async def test_a_payment_token_is_no_consult_token() -> None:
         assert refused.value.code == "TOKEN_WRONG_TYPE"
 
 
-async def test_a_token_holds_while_looking_is_worth_while() -> None:
+async def test_a_payment_token_is_valid_for_seven_days() -> None:
     async with checkout() as shop:
         payment = await shop.pay(CASE, METHOD)
         await asyncio.sleep(7 * 86_400)
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_no_token_shows_what_was_handed_over_for_this_payment_alone() -> None:
+async def test_a_payment_token_hides_card_token_and_return_url() -> None:
     async with checkout() as shop:
         payment = await shop.pay(
             "chinese_shop", "CARD", card_token="tok_secret_1", return_url="https://shop.example/session-7"
@@ -173,7 +173,7 @@ def _decoded(part: str) -> bytes:
     return urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
-async def _called(shop: Checkout, call: str, payment_id: str, token: str) -> None:
+async def _call(shop: Checkout, call: str, payment_id: str, token: str) -> None:
     if call == "follow":
         await anext(shop.payments.follow(payment_id, token))
     elif call == "answer":

@@ -1,4 +1,4 @@
-"""What nobody knows is PROCESSING. Only looking leaves it: no second key, no failure by time, and no second submit by anybody's look."""
+"""An unknown outcome is PROCESSING until a query or a reversal settles it, never time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.payments.checkout import checkout, connection_refused
 
 pytestmark = pytest.mark.looptime
 
-BEFORE = ["cut", "swallow", "error", "overload"]
-AFTER = ["reset", "hang", "truncate", "garbage", "wrong_identity"]
+LOST_BEFORE_ARRIVAL = ["cut", "swallow", "error", "overload"]
+LOST_AFTER_ARRIVAL = ["reset", "hang", "truncate", "garbage", "wrong_identity"]
 CASE, METHOD = "balance_is_enough", "BALANCE:acc_1"
 
 
-@pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late"])
-async def test_a_submit_without_a_readable_answer_is_processing_and_is_not_sent_again(fault: str) -> None:
+@pytest.mark.parametrize("fault", [*LOST_BEFORE_ARRIVAL, *LOST_AFTER_ARRIVAL, "arrives_late"])
+async def test_a_submit_without_a_readable_answer_is_processing_and_not_repeated(fault: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -30,8 +30,8 @@ async def test_a_submit_without_a_readable_answer_is_processing_and_is_not_sent_
         assert shop.count("submit") == 1
 
 
-@pytest.mark.parametrize("fault", AFTER)
-async def test_where_the_money_was_taken_the_next_look_says_so(fault: str) -> None:
+@pytest.mark.parametrize("fault", LOST_AFTER_ARRIVAL)
+async def test_the_next_query_finds_a_payment_after_a_lost_answer(fault: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -39,8 +39,8 @@ async def test_where_the_money_was_taken_the_next_look_says_so(fault: str) -> No
         assert shop.payments_that_paid("o_1002") == [payment.payment_id]
 
 
-@pytest.mark.parametrize("fault", BEFORE)
-async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it_is_called_closed(fault: str) -> None:
+@pytest.mark.parametrize("fault", LOST_BEFORE_ARRIVAL)
+async def test_a_submit_that_never_arrived_is_reversed_after_its_arrival_time_and_closed(fault: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", fault, on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -54,7 +54,7 @@ async def test_where_it_never_arrived_it_is_waited_for_and_then_sealed_before_it
         assert shop.entries == ()
 
 
-async def test_one_that_arrives_late_is_found_and_paid() -> None:
+async def test_a_submit_that_arrives_late_is_found_and_paid() -> None:
     async with checkout() as shop:
         shop.inject("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -64,7 +64,7 @@ async def test_one_that_arrives_late_is_found_and_paid() -> None:
         assert shop.payments_that_paid("o_1002") == [payment.payment_id]
 
 
-async def test_one_that_was_sealed_and_arrives_after_all_takes_nothing() -> None:
+async def test_a_submit_that_arrives_after_its_reversal_takes_nothing() -> None:
     async with checkout() as shop:
         shop.inject("engine", "arrives_late", on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -74,8 +74,8 @@ async def test_one_that_was_sealed_and_arrives_after_all_takes_nothing() -> None
         assert shop.net_taken() == {}
 
 
-@pytest.mark.parametrize("fault", [*BEFORE, *AFTER, "arrives_late", "duplicate", "slow_body"])
-async def test_the_client_that_submits_again_with_its_key_is_charged_once(fault: str) -> None:
+@pytest.mark.parametrize("fault", [*LOST_BEFORE_ARRIVAL, *LOST_AFTER_ARRIVAL, "arrives_late", "duplicate", "slow_body"])
+async def test_a_retry_with_the_same_key_is_charged_once(fault: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", fault, on="submit")
         request = await shop.new_request(CASE, METHOD)
@@ -89,22 +89,22 @@ async def test_the_client_that_submits_again_with_its_key_is_charged_once(fault:
 
 
 @pytest.mark.parametrize("fault", ["hang", "error", "overload", "garbage", "truncate", "reset"])
-async def test_an_engine_that_stays_silent_leaves_it_processing_for_days_and_never_failed(fault: str) -> None:
+async def test_a_silent_engine_leaves_the_payment_processing_for_days(fault: str) -> None:
     async with checkout() as shop:
         shop.inject("engine", "reset", on="submit")
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.inject("engine", fault, always=True)
         for hours in (0, 1, 24, 48):
             await asyncio.sleep(hours * 3_600)
-            found = await shop.look(payment)
-            assert found.status is PaymentStatus.PROCESSING
-            assert found.poll_after_ms is not None
+            latest = await shop.look(payment)
+            assert latest.status is PaymentStatus.PROCESSING
+            assert latest.poll_after_ms is not None
         shop.clear_faults()
         assert (await shop.look(payment)).status is PaymentStatus.CLOSED
         assert shop.net_taken() == {}
 
 
-async def test_the_acquirers_word_on_this_payment_is_enough_though_the_engine_is_silent() -> None:
+async def test_the_acquirers_result_is_enough_while_the_engine_is_silent() -> None:
     async with checkout() as shop:
         shop.inject("engine", "reset", on="submit")
         payment = await shop.pay(CASE, METHOD)
@@ -112,7 +112,7 @@ async def test_the_acquirers_word_on_this_payment_is_enough_though_the_engine_is
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_acquirer_that_is_silent_leaves_a_success_to_be_confirmed() -> None:
+async def test_a_success_waits_for_a_silent_acquirer() -> None:
     async with checkout() as shop:
         shop.inject("acquirer", "error", always=True)
         payment = await shop.pay(CASE, METHOD)
@@ -123,7 +123,7 @@ async def test_an_acquirer_that_is_silent_leaves_a_success_to_be_confirmed() -> 
         assert (await shop.look(payment)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
+async def test_a_failure_waits_for_a_silent_acquirer() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.inject("acquirer", "error", always=True)
@@ -133,7 +133,7 @@ async def test_an_acquirer_that_is_silent_leaves_a_failure_open_too() -> None:
         assert (await shop.look(payment)).status is PaymentStatus.FAILED
 
 
-async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> None:
+async def test_a_refused_connection_is_an_unavailable_engine_and_sends_nothing() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         shop.replies["submit"] = connection_refused
@@ -145,7 +145,7 @@ async def test_a_connection_that_was_never_made_sends_nothing_and_says_so() -> N
         assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
-async def test_another_way_after_one_that_was_never_made_is_free() -> None:
+async def test_another_method_can_pay_after_a_refused_connection() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, METHOD)
         shop.replies["submit"] = connection_refused
@@ -155,7 +155,7 @@ async def test_another_way_after_one_that_was_never_made_is_free() -> None:
         assert (await shop.pay(CASE, "BALANCE:acc_2", key="k2")).status is PaymentStatus.SUCCEEDED
 
 
-async def test_a_poll_that_fails_once_is_made_again_before_it_counts_as_silence() -> None:
+async def test_a_failed_status_query_is_retried() -> None:
     async with checkout() as shop:
         payment = await shop.pay("chinese_shop", "WALLET:ALIPAY")
         shop.settle(payment)
