@@ -1,4 +1,6 @@
-"""The timeout of a source, learned below its ceiling. Pure: updated once a second from the latency histogram.
+"""The timeout of a source, learned below its ceiling.
+
+Pure: updated once a second from the latency histogram.
 
 The target is the 99.9th percentile of current latencies plus 10 %: one call in a thousand times out
 wrongly (Amazon's rule). A step lowers the timeout by at most 20 % and raises it by at most 10 %. If
@@ -20,7 +22,10 @@ QUANTILE = 0.999
 
 
 class AdaptiveTimeout:
-    """`timeout_ms`: whole, between the floor and the ceiling. With `learning` off it stays at the ceiling."""
+    """`timeout_ms`: whole, between the floor and the ceiling.
+
+    With `learning` off it stays at the ceiling.
+    """
 
     __slots__ = ("_ms", "_timeouts", "ceiling_ms", "learning", "timeout_ms")
 

@@ -67,7 +67,7 @@ class Fallback(Protocol):
     """Looks up a substitute for an answer that did not come."""
 
     def __call__(self, known: Known) -> tuple[Any, int] | None:
-        """Return an older answer to the same request and its age in ms; None if none is young enough."""
+        """Return an older answer to the same request and its age in ms; None if there is none."""
 
 
 class CurrentTimeout(Protocol):
@@ -98,7 +98,10 @@ class Ask(Struct, frozen=True):
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):
-    """How one ask ended. `started_ms` counts from the start of the consultation, `elapsed_ms` from the ask's start."""
+    """How one ask ended.
+
+    `started_ms` counts from the start of the consultation, `elapsed_ms` from the ask's start.
+    """
 
     name: str
     importance: Importance

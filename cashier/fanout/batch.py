@@ -1,4 +1,4 @@
-"""Batching: one upstream call for the keys of several asks, for sources that accept many keys at once.
+"""Batching: one upstream call for the keys of several asks, if the source accepts many keys.
 
 While the source is idle, keys leave at the end of the loop turn in which they came; while it is
 busy, they gather for a bounded time. An idle source is therefore called without delay, and batches
@@ -25,7 +25,8 @@ from cashier.source_errors import SourceError, Unreachable
 
 _MS_NS = 1_000_000
 
-# The arguments of `OnAnswer` for one key: the answer or the `SourceError` in its place, `not_found`, and the body.
+# The arguments of `OnAnswer` for one key: the answer or the `SourceError` in its place,
+# `not_found`, and the body.
 Outcome: TypeAlias = tuple[Any, bool, bytes | None]
 
 
@@ -61,13 +62,13 @@ class BatchPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     max: Annotated[int, Meta(ge=1, le=500)] = 50
     wait_ms: Annotated[int, Meta(ge=0, le=100)] = 2
-    # With 2, a source that answers within 2 ms hardly ever looks busy: at 2,000 keys a second 2.4 keys shared a call,
-    # with 1 it was 4.3.
+    # With 2, a source that answers within 2 ms hardly ever looks busy: at 2,000 keys a second 2.4
+    # keys shared a call, with 1 it was 4.3.
     room: Annotated[int, Meta(ge=1)] = 1
 
 
 class Departure(Enum):
-    """When a call leaves: now, at the end of this loop turn, or when there is room but at the latest after `wait_ms`."""
+    """When a call leaves. WITH_ROOM: once the source has room, at the latest after `wait_ms`."""
 
     NOW = auto()
     END_OF_TURN = auto()
@@ -158,7 +159,7 @@ class Batch:
             load.call = self._upstream.call_many(
                 keys, waiters[0].call_headers, max(1, left_ms), partial(self._on_outcomes, load), load.avoid
             )
-        except Exception as bug:  # noqa: BLE001 - of the adapter that encodes the keys; one key must not fail the others
+        except Exception as bug:  # noqa: BLE001 - of the adapter; one key must not fail the others
             self._call_one_by_one(load, bug)
             return
         self._in_flight += 1
@@ -166,7 +167,10 @@ class Batch:
         self.keys += len(waiters)
 
     def _call_one_by_one(self, load: BatchLoad, bug: Exception) -> None:
-        """Retry each key alone after a bug prevented the call. Report the bug of a key that fails alone."""
+        """Retry each key alone after a bug prevented the call.
+
+        Report the bug of a key that fails alone.
+        """
         if len(load.waiters) > 1:
             for waiter in load.waiters:
                 waiter.load = BatchLoad(self, load.avoid, [waiter])
@@ -211,9 +215,12 @@ class BatchLoad:
         return self._address_index if self.call is None else self.call.address_index
 
     def release(self) -> UpstreamCall:
-        """Drop all references, so that a waiter that a caller keeps holds nothing and no cycle remains. Returns the call."""
+        """Drop all references and return the call.
+
+        A waiter that a caller keeps then holds nothing, and no cycle remains.
+        """
         call = self.call
-        assert call is not None, "a call ended before it was made"  # noqa: S101 - contract of `BatchUpstream`, beyond its types
+        assert call is not None, "a call ended before it was made"  # noqa: S101 - a contract beyond types
         self._address_index = call.address_index
         self.call = None
         self.waiters = []
@@ -221,7 +228,10 @@ class BatchLoad:
 
 
 class BatchWaiter:
-    """One key of a load, as the `UpstreamCall` of its caller. `expires_ns`: the end of its budget."""
+    """One key of a load, as the `UpstreamCall` of its caller.
+
+    `expires_ns`: the end of its budget.
+    """
 
     __slots__ = ("call_headers", "expires_ns", "known", "load", "on_answer")
 

@@ -1,4 +1,6 @@
-"""The circuit breaker of one address: opens on too many failures or slow calls, recovers by probes. Pure: the caller passes the time.
+"""The circuit breaker of one address: opens on too many failures or slow calls, recovers by probes.
+
+Pure: the caller passes the time.
 
 Hystrix's window with two additions: slow calls count as failures, even while still in progress; and
 a probe has a lease, so that a probe that never ends cannot keep the breaker open for ever.
@@ -26,9 +28,9 @@ _STOPPED_BPS = 9_000
 class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`breaker`: when to open, and for how long.
 
-    It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine in
-    ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time, at
-    most `open_max_s`.
+    It opens if of at least `calls` calls in ten seconds `failed_bps` failed or were slow, or nine
+    in ten within the last two seconds. It stays open for `open_s`, then 1.5 times longer each time,
+    at most `open_max_s`.
     """
 
     calls: Annotated[int, Meta(ge=1)] = 20
@@ -38,11 +40,12 @@ class BreakerSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Breaker:
-    """Callers on the hot path read `closed` before `admits`, and increment `successes` directly while it is closed."""
+    """Hot-path callers read `closed` before `admits`, and increment `successes` while closed."""
 
     __slots__ = (
-        "_closed_ns", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns", "_random", "_second", "_since_ns",
-        "_successes_by_second", "closed", "failures", "settings", "successes",
+        "_closed_ns", "_failures_by_second", "_lease_ns", "_open_until_ns", "_openings", "_probe_ns",
+        "_random", "_second", "_since_ns", "_successes_by_second", "closed", "failures", "settings",
+        "successes",
     )  # fmt: skip
 
     def __init__(self, settings: BreakerSettings | None, random: Random) -> None:
@@ -84,7 +87,8 @@ class Breaker:
     def admits(self, now_ns: int, lease_ns: int) -> bool:
         """Whether a call may start now.
 
-        While open: one probe after the pause, another if the probe has no outcome within `lease_ns`.
+        While open: one probe after the pause, another if the probe has no outcome within
+        `lease_ns`.
         """
         if self.closed:
             return True
@@ -100,7 +104,10 @@ class Breaker:
         return max(self._open_until_ns, self._lease_ns)
 
     def record_success(self, started_ns: int, now_ns: int) -> bool:
-        """Record a success while open; increment `successes` otherwise. Returns whether this closed the breaker."""
+        """Record a success while open; increment `successes` otherwise.
+
+        Returns whether this closed the breaker.
+        """
         if self.closed or not self._is_probe(started_ns):
             return False
         self.closed = True
@@ -128,7 +135,10 @@ class Breaker:
             self._open(now_ns, self.settings)
 
     def _too_many(self, settings: BreakerSettings) -> bool:
-        """Too many in ten seconds, or nearly all calls of this second and the last: an outage need not outweigh a good past."""
+        """Too many in ten seconds, or nearly all calls of this second and the last.
+
+        The second rule finds an outage before it outweighs ten good seconds.
+        """
         good, bad = self.successes + self._successes_by_second[-1], self.failures + self._failures_by_second[-1]
         if good + bad >= settings.calls and bad * 10_000 >= (good + bad) * _STOPPED_BPS:
             return True

@@ -14,16 +14,15 @@ from typing import Any
 
 from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.guard import Guard
-from cashier.fanout.hedged_call import HedgedCall
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings, lifetime
-from cashier.source_errors import NotAsked, SourceError
+from cashier.source_errors import SourceError
 
 _MS_NS = 1_000_000
 # The longest read of the second level (`l2.valkey_client.ValkeySettings.get_ms`).
 _L2_READ_MS = 20
-# Another worker's answer counts as newer only if it is younger by more than this: clocks differ a little.
+# Clocks of workers differ: another worker's answer is newer only if younger by more than this.
 _CLOCK_SKEW_NS = 100 * _MS_NS
 _SEPARATOR = "/"
 
@@ -42,7 +41,7 @@ def parse_key_text(text: str) -> Hashable:
 
 
 class CacheEntry:
-    """One answer. A newer answer changes the entry in place, so a hot entry keeps its position in the store."""
+    """One answer. A newer one changes it in place: a hot entry keeps its position in the store."""
 
     __slots__ = ("_entries", "answer", "born_ns", "early_ns", "error_ns", "fresh_ns", "key", "stale_ns", "used")
 
@@ -64,14 +63,16 @@ class CacheEntry:
 
 
 class Cache:
-    """The cache of one source, in front of its guard. `start` is a `Start`, `fallback` a `Fallback`.
+    """The cache of one source, in front of its guard.
+
+    `start` is a `Start`, `fallback` a `Fallback`.
 
     `hits`, `misses`, `joined` and `served_stale` count asks.
     """
 
     __slots__ = (
-        "_clock_ns", "_entries", "_fetches", "_guard", "_joinable", "_key_of", "_random", "_store", "hits", "joined", "l2", "misses",
-        "served_stale", "settings",
+        "_entries", "_fetches", "_joinable", "_key_of", "_random", "_store",
+        "clock_ns", "guard", "hits", "joined", "l2", "misses", "served_stale", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -85,12 +86,12 @@ class Cache:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
     ) -> None:
-        self._guard = guard
+        self.guard = guard
         self._key_of = key_of
         self.settings = settings
         self._store = store
         self.l2 = l2
-        self._clock_ns = clock_ns
+        self.clock_ns = clock_ns
         self._random = random or Random()
         self._entries: dict[Hashable, CacheEntry] = {}
         self._joinable: dict[Hashable, Fetch] = {}
@@ -105,7 +106,7 @@ class Cache:
         key = self._key_of(known)
         entry = self._entries.get(key)
         if entry is not None:
-            now_ns = self._clock_ns()
+            now_ns = self.clock_ns()
             if now_ns < entry.early_ns:
                 entry.used = True
                 self.hits += 1
@@ -128,7 +129,7 @@ class Cache:
         entry = self._entries.get(self._key_of(known))
         if entry is None:
             return None
-        now_ns = self._clock_ns()
+        now_ns = self.clock_ns()
         if now_ns >= entry.error_ns:
             return None
         entry.used = True
@@ -136,11 +137,13 @@ class Cache:
         return entry.answer, (now_ns - entry.born_ns) // _MS_NS
 
     def _serve_older(self, entry: CacheEntry, known: Known, call_headers: Any, now_ns: int, done: OnOutcome) -> bool:
-        """Serve an answer that is stale, or about to be, and refresh it in the background. False if it is too old.
+        """Serve an answer that is stale, or about to be, and refresh it in the background.
 
-        Under load, serve whatever is within `error_s` and fetch nothing.
+        False if it is too old.
+
+        Under load, serve any answer within `error_s` and fetch nothing.
         """
-        overloaded = self._guard.ladder.serve_stale
+        overloaded = self.guard.ladder.serve_stale
         if now_ns >= (entry.error_ns if overloaded else entry.stale_ns):
             return False
         if not overloaded and entry.key not in self._joinable:
@@ -170,12 +173,14 @@ class Cache:
         self._fetches.discard(fetch)
 
     def has_as_young(self, fetch: Fetch, born_ns: int) -> bool:
-        """Whether the cache holds an answer about as young as one from a call that started at `born_ns`."""
+        """Compare the present answer, if any, with one born at `born_ns`."""
         entry = self._entries.get(fetch.key)
         return entry is not None and born_ns - entry.born_ns < _CLOCK_SKEW_NS
 
     def put(self, fetch: Fetch, answer: Any, born_ns: int, took_ns: int, *, not_found: bool) -> CacheEntry | None:
-        """Store an answer, unless it was invalidated meanwhile or a younger one is present. None: not stored.
+        """Store an answer, unless it was invalidated meanwhile or a younger one is present.
+
+        None: not stored.
 
         An uncacheable answer still evicts the older entry, which is now known to be stale.
         """
@@ -183,7 +188,7 @@ class Cache:
         if fetch.outdated or (entry is not None and entry.born_ns > born_ns):
             return None
         until = lifetime(self.settings, born_ns, took_ns, not_found=not_found, random=self._random)
-        if until.error_ns <= self._clock_ns():
+        if until.error_ns <= self.clock_ns():
             if entry is not None:
                 del self._entries[fetch.key]
                 self._store.remove(entry)
@@ -194,43 +199,26 @@ class Cache:
             self._entries[fetch.key] = entry
         entry.answer = answer
         entry.born_ns = born_ns
-        entry.early_ns, entry.fresh_ns, entry.stale_ns, entry.error_ns = (
-            until.early_ns,
-            until.fresh_ns,
-            until.stale_ns,
-            until.error_ns,
-        )
+        entry.early_ns, entry.fresh_ns = until.early_ns, until.fresh_ns
+        entry.stale_ns, entry.error_ns = until.stale_ns, until.error_ns
         return entry
-
-    def call(self, fetch: Fetch, budget_ms: int, left_ms: int) -> HedgedCall | NotAsked:
-        return self._guard.call(fetch.known, fetch.call_headers, budget_ms, left_ms, fetch.on_answer, deliver_late=True)
-
-    def now_ns(self) -> int:
-        return self._clock_ns()
 
     @property
     def call_timeout_ms(self) -> int:
-        """The current timeout of a call."""
-        return self._guard.adaptive_timeout.timeout_ms
+        return self.guard.adaptive_timeout.timeout_ms
 
     @property
     def timeout_ms(self) -> int:
-        """See `CurrentTimeout`. A read of the second level comes before the call and needs time of its own."""
-        timeout = self._guard.adaptive_timeout
+        """See `CurrentTimeout`. A read of the second level comes first and adds its own time."""
+        timeout = self.guard.adaptive_timeout
         return timeout.timeout_ms if self.l2 is None else min(timeout.ceiling_ms, timeout.timeout_ms + _L2_READ_MS)
-
-    @property
-    def source(self) -> str:
-        return self._guard.name
-
-    def parse_stored(self, stored: CachedAnswer, known: Known) -> Any:
-        """Parse what the second level returned, with all checks of a new answer. A `SourceError` if it is unusable."""
-        return self._guard.upstream.parse_stored(stored.not_found, stored.body, known)
 
     # Invalidation
 
     def drop(self, *, key: str | None = None, prefix: str | None = None) -> int:
-        """Drop one key, all keys with a prefix, or everything. Fetches in progress for them are not stored.
+        """Drop one key, all keys with a prefix, or everything.
+
+        Fetches in progress for them are not stored.
 
         `key` and `prefix` as in `key_text`. Returns the number of dropped answers.
         """
@@ -256,7 +244,7 @@ class Cache:
 
     def __repr__(self) -> str:
         return (
-            f"<Cache of {self.source}: {len(self)} answers, {len(self._fetches)} fetches,"
+            f"<Cache of {self.guard.name}: {len(self)} answers, {len(self._fetches)} fetches,"
             f" {self.hits} hits, {self.misses} misses>"
         )
 
@@ -304,7 +292,7 @@ class Fetch:
         self.known = known
         self.call_headers = call_headers
         self.outdated = False
-        self._started_ns = cache.now_ns()
+        self._started_ns = cache.clock_ns()
         self._waiters: dict[FetchWaiter, None] = {}
         self._pending: PendingCall | None = None
         self._wanted_until_ns = 0  # the latest moment until which a waiter waits
@@ -313,10 +301,10 @@ class Fetch:
     @property
     def worth_joining(self) -> bool:
         """False for a fetch that is older than its timeout."""
-        return self._cache.now_ns() - self._started_ns < self._cache.call_timeout_ms * _MS_NS
+        return self._cache.clock_ns() - self._started_ns < self._cache.call_timeout_ms * _MS_NS
 
     def join(self, budget_ms: int, done: OnOutcome) -> FetchWaiter:
-        now_ns = self._cache.now_ns()
+        now_ns = self._cache.clock_ns()
         self._wanted_until_ns = max(self._wanted_until_ns, now_ns + budget_ms * _MS_NS)
         waiter = FetchWaiter(self, done, now_ns)
         self._waiters[waiter] = None
@@ -337,21 +325,22 @@ class Fetch:
         cache.opened(self)
         if cache.l2 is not None:
             self._reading_l2 = True
-            self._pending = cache.l2.get(cache.source, key_text(self.key), self._on_stored)
+            self._pending = cache.l2.get(cache.guard.name, key_text(self.key), self._on_stored)
         else:
             self._call()
 
     def _call(self) -> None:
-        """Call the source with the full timeout, not the first waiter's: later waiters and the cache profit too."""
+        """Call the source, with the full timeout: later waiters and the cache profit too."""
         cache = self._cache
-        now_ns = self._started_ns = cache.now_ns()
+        now_ns = self._started_ns = cache.clock_ns()
         budget_ms = cache.call_timeout_ms
         try:
-            call = cache.call(
-                self, budget_ms, (self._wanted_until_ns - now_ns) // _MS_NS if self._waiters else budget_ms
+            left_ms = (self._wanted_until_ns - now_ns) // _MS_NS if self._waiters else budget_ms
+            call = cache.guard.call(
+                self.known, self.call_headers, budget_ms, left_ms, self.on_answer, deliver_late=True
             )
         except BaseException:
-            cache.closed(self)  # a bug in building the call: no ask may join a fetch that never ends
+            cache.closed(self)  # a bug in building the call: no ask may join a fetch without end
             raise
         if isinstance(call, SourceError):
             self.on_answer(call)
@@ -361,16 +350,18 @@ class Fetch:
         self._pending = call
 
     def _on_stored(self, stored: CachedAnswer | None) -> None:
-        """Deliver what the second level returned, if it is young enough; unless it is fresh, call the source too.
+        """Deliver a stored answer if it is young enough. Unless it is fresh, call the source too.
 
         An answer past `stale_s` stays in the cache as the fallback.
         """
         self._pending = None
         self._reading_l2 = False
         cache = self._cache
-        answer = None if stored is None else cache.parse_stored(stored, self.known)
+        answer = (
+            None if stored is None else cache.guard.upstream.parse_stored(stored.not_found, stored.body, self.known)
+        )
         if stored is not None and not isinstance(answer, SourceError):
-            now_ns = cache.now_ns()
+            now_ns = cache.clock_ns()
             born_ns = now_ns - stored.age_ms * _MS_NS
             present = cache.has_as_young(self, born_ns)
             entry = None if present else cache.put(self, answer, born_ns, 0, not_found=stored.not_found)
@@ -388,16 +379,19 @@ class Fetch:
         self._pending = None
         cache.closed(self)
         if not isinstance(outcome, SourceError):
-            now_ns = cache.now_ns()
+            now_ns = cache.clock_ns()
             entry = cache.put(self, outcome, self._started_ns, now_ns - self._started_ns, not_found=not_found)
             if entry is not None and body is not None and cache.l2 is not None:
                 age_ms = (now_ns - self._started_ns) // _MS_NS
                 ttl_s = cache.settings.negative_s if not_found else cache.settings.longest_s
-                cache.l2.put(cache.source, key_text(self.key), CachedAnswer(not_found, body, age_ms), ttl_s)
+                cache.l2.put(cache.guard.name, key_text(self.key), CachedAnswer(not_found, body, age_ms), ttl_s)
         self._deliver(outcome, SourceStatus.FRESH)
 
     def _deliver(self, outcome: Any, status: SourceStatus, age_ms: int | None = None) -> None:
-        """Call all waiters. Without `age_ms`, the age is the time by which the call started before the waiter joined."""
+        """Call all waiters.
+
+        By default the age is the time from the call's start to their joining.
+        """
         waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if waiter.fetch is not None:  # an earlier waiter's callback may have abandoned this one

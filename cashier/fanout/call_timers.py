@@ -24,10 +24,11 @@ _LATE_FACTOR = 2
 
 
 class CallTimers:
-    """`late_calls`: calls in progress that nobody awaits."""
+    """`late_calls`: calls in progress without a waiter."""
 
     __slots__ = (
-        "_due_ns", "_guard", "_loop", "_past_hedge", "_past_slow", "_timer", "_waited_for_stall", "_young", "late_calls",
+        "_due_ns", "_guard", "_loop", "_past_hedge", "_past_slow", "_timer", "_waited_for_stall",
+        "_young", "late_calls",
     )  # fmt: skip
 
     def __init__(self, guard: Guard) -> None:
@@ -56,7 +57,8 @@ class CallTimers:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # Whole milliseconds, rounded up: uvloop rounds to them, and an early timer would only be armed again.
+        # Whole milliseconds, rounded up: uvloop rounds to them, and an early timer would only be
+        # armed again.
         left_ms = max(1, -((now_ns - due_ns) // _MS_NS))
         self._timer = self._running_loop().call_later(left_ms / 1000, self._on_timer)
         self._due_ns = due_ns

@@ -1,4 +1,4 @@
-"""One address of a source and its health: concurrent calls, failures, latency compared with its siblings.
+"""One address of a source and its health: load, failures, latency relative to its siblings.
 
 Breaker and limiter are per address: one sick replica is left out while its siblings serve, and the
 source as a whole is left out when all of its addresses are.
@@ -13,8 +13,8 @@ from cashier.fanout.breaker import Breaker, BreakerSettings
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import Limiter, LimiterSettings
 
-# A replica is slow at three times the usual latency of its siblings and at least 5 ms more: below that, leaving it
-# out costs more than it saves.
+# A replica is slow at three times the usual latency of its siblings and at least 5 ms more: below
+# that, leaving it out costs more than it saves.
 _SLOW_FACTOR = 3
 _SLOW_MARGIN_NS = 5_000_000
 # Weight of one call in the mean latency: 1/16.
@@ -22,7 +22,10 @@ _SMOOTHING = 16
 
 
 class Endpoint:
-    """`in_flight`: calls in progress. `slow_ns`: a call of this duration counts against the address."""
+    """`in_flight`: calls in progress.
+
+    `slow_ns`: a call of this duration counts against the address.
+    """
 
     __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
 
@@ -37,7 +40,10 @@ class Endpoint:
         self.limiter = Limiter(limiter)
 
     def record_answer(self, started_ns: int, now_ns: int, *, counted: bool) -> None:
-        """Record an answered call that is no longer in flight. `counted`: it counted as slow already."""
+        """Record an answered call that is no longer in flight.
+
+        `counted`: it counted as slow already.
+        """
         took_ns = now_ns - started_ns
         self.latency_ns += (took_ns - self.latency_ns) // _SMOOTHING if self.latency_ns else took_ns
         if counted:
@@ -57,7 +63,7 @@ class Endpoint:
         """Record a call that failed or is slow. `counted`: it counted as slow already.
 
         `overload`: the failure shows too much load, not mere slowness. A failed probe does not: the
-        limit stays as it is while the breaker is open.
+        limit does not change while the breaker is open.
         """
         if overload and self.breaker.closed:
             self.limiter.shrink(started_ns, now_ns)
@@ -103,7 +109,8 @@ def avoid_for_second_call(endpoints: Sequence[Endpoint], first: Endpoint) -> int
 def update_slow_marks(endpoints: Sequence[Endpoint], ceiling_ns: int) -> None:
     """Set each `slow_ns`: the ceiling, or less if the siblings are much faster.
 
-    The reference is the median latency, of two the faster: one quick endpoint must not make all others slow.
+    The reference is the median latency, of two the faster: one quick endpoint must not make all
+    others slow.
     """
     latencies = sorted(endpoint.latency_ns for endpoint in endpoints if endpoint.latency_ns and endpoint.breaker.closed)
     usual_ns = latencies[(len(latencies) - 1) // 2] if latencies and len(endpoints) > 1 else NEVER_NS

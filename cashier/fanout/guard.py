@@ -40,7 +40,10 @@ _DIMMED = Shed("left out under our own load")
 
 
 class Mechanisms(Struct, frozen=True):
-    """The mechanisms of a source; None or False turns one off. `extra_bps`: the budget of hedges and retries together."""
+    """The mechanisms of a source; None or False turns one off.
+
+    `extra_bps`: the budget of hedges and retries together.
+    """
 
     hedge: HedgeSettings | None = HedgeSettings()
     retry: bool = True
@@ -52,7 +55,7 @@ class Mechanisms(Struct, frozen=True):
 
 
 class GuardCounts(Struct):
-    """What a guard has done since it was created.
+    """Counts of one guard since its creation.
 
     Calls made: `first_calls`, `hedges`, `retries`. Of these, `hedges_won` answered before the first
     call, `late_calls` ran on without a waiter and `late_answers` of them filled the cache.
@@ -80,29 +83,11 @@ class Guard:
     """
 
     __slots__ = (
-        "_all_addresses",
-        "_first_calls_learned",
-        "_last_call_ns",
-        "_learning",
-        "_min_left_ns",
-        "_next_learn_ns",
-        "_optional",
-        "_sole_endpoint",
-        "adaptive_timeout",
-        "ceiling_ns",
-        "clock_ns",
-        "counts",
-        "endpoints",
-        "hedge",
-        "ladder",
-        "latencies",
-        "mechanisms",
-        "multi_address",
-        "name",
-        "retry_budget",
-        "timers",
-        "upstream",
-    )
+        "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
+        "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
+        "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
+        "retry_budget", "timers", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -170,7 +155,9 @@ class Guard:
         deliver_late: bool,
         sheddable: bool = True,
     ) -> HedgedCall | NotAsked:
-        """Make the call, or return the reason why not. `sheddable`: the call may be left out under load.
+        """Make the call, or return the reason why not.
+
+        `sheddable`: the call may be left out under load.
 
         `left_ms`: how long the caller waits. `budget_ms`: how long an answer is useful; sent to the
         upstream. With `deliver_late`, `on_answer` is called exactly once, also after `abandon`;
@@ -179,7 +166,8 @@ class Guard:
         now_ns = self.clock_ns()
         if now_ns >= self._next_learn_ns:
             self.learn(now_ns)
-        # One call a second is made even if all callers lack time: only a call can show that the source has become faster.
+        # One call a second is made even if all callers lack time: only a call can show that the
+        # source has become faster.
         if left_ms * _MS_NS < self._min_left_ns and now_ns - self._last_call_ns < _LEARN_NS:
             self.counts.skipped += 1
             return _SKIPPED
@@ -222,13 +210,16 @@ class Guard:
         )
         self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
         self.adaptive_timeout.learn(count, timeout_ns, calls)
-        # A source slower than every timeout is left to the breaker: its probes notice the recovery, while a source that is
-        # skipped for its past latency would never be called again.
+        # A source slower than every timeout is left to the breaker: its probes notice the recovery,
+        # while a source that is skipped for its past latency would never be called again.
         slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
         self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
 
     def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
-        """Apply other settings. Learned state stays; calls in progress keep the settings they started with."""
+        """Apply other settings.
+
+        Learned state stays; calls in progress keep the settings they started with.
+        """
         self.mechanisms = mechanisms
         self.ceiling_ns = ceiling_ms * _MS_NS
         self.adaptive_timeout.reconfigure(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)

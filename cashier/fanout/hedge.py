@@ -14,8 +14,9 @@ from msgspec import Meta, Struct
 from cashier.fanout.latency_histogram import NEVER_NS
 
 _MIN_CALLS = 100
-# A source is slow as a whole if its median has doubled. The usual median rises slowly: an hour's load shift is
-# learned within minutes, a minute of trouble is not. It falls faster: a speed once reached is possible.
+# A source is slow as a whole if its median has doubled. The usual median rises slowly: an hour's
+# load shift is learned within minutes, a minute of trouble is not. It falls faster: a speed once
+# reached is possible.
 _SLOW_FACTOR = 2
 _SLOW_MARGIN_NS = 1_000_000
 _RISE = 0.003
@@ -23,7 +24,10 @@ _FALL = 0.1
 
 
 class HedgeSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`hedge`: start a second call once the first has taken longer than `quantile_bps` of calls, at least `least_ms`."""
+    """`hedge`: when to start a second call.
+
+    Once the first has taken longer than `quantile_bps` of calls, and at least `least_ms`.
+    """
 
     quantile_bps: Annotated[int, Meta(ge=5_000, le=9_999)] = 9_500
     least_ms: Annotated[int, Meta(ge=1)] = 2
@@ -46,7 +50,7 @@ class Hedge:
         return 1.0 if self.settings is None else self.settings.quantile_bps / 10_000
 
     def learn(self, count: int, p50_ns: int, quantile_ns: int, *, allowed: bool) -> None:
-        """Update from `count` latencies: their median, and the time within which the share `quantile` ended.
+        """Update from `count` latencies, of which the share `quantile` ended within `quantile_ns`.
 
         `allowed`: the source has room for more calls.
         """

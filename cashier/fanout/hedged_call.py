@@ -1,8 +1,8 @@
 """A guarded call in progress: a first attempt and, if that is slow or has failed, a second one.
 
-The first answer wins. An attempt that nobody awaits any more runs on for a bounded time as a late
-call: its answer fills the cache, its latency trains the histogram, and its connection returns to the
-pool. Cancelling it would cost a reconnect just when the source is sick.
+The first answer wins. An attempt without a waiter runs on for a bounded time as a late
+call: its answer fills the cache, its latency trains the histogram, and its connection returns to
+the pool. Cancelling it would cost a reconnect just when the source is sick.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _CANCELLED = Unreachable("no answer within twice the timeout")
 
 
 class CallAttempt(ABC):
-    """One attempt of a hedged call: its endpoint and start. `counted`: it counted against its endpoint as slow."""
+    """One attempt of a hedged call: its endpoint and start.
+
+    `counted`: it counted against its endpoint as slow.
+    """
 
     __slots__ = ("call", "counted", "endpoint", "started_ns")
 
@@ -51,7 +54,8 @@ class CallAttempt(ABC):
         self.call = None
         now_ns = guard.clock_ns()
         if isinstance(outcome, SourceError):
-            if not isinstance(outcome, NotAsked):  # the request never reached the endpoint, so that did not fail
+            # A call that was not sent is no failure of the endpoint.
+            if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
                 self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
             hedged_call.attempt_failed(self, outcome, now_ns)
@@ -61,7 +65,10 @@ class CallAttempt(ABC):
             hedged_call.attempt_answered(self, outcome, not_found, body)
 
     def update_endpoint(self) -> None:
-        """Charge the attempt to its actual address: a wire moves on if one refuses, a batch leaves after its keys came."""
+        """Charge the attempt to its actual address.
+
+        A wire moves on if an address refuses, and a batch leaves after its keys came.
+        """
         if self.call is not None:
             endpoint = self.hedged_call.guard.endpoints[self.call.address_index]
             self.endpoint.in_flight -= 1
@@ -69,7 +76,10 @@ class CallAttempt(ABC):
             self.endpoint = endpoint
 
     def count_as_slow(self, now_ns: int, *, overload: bool) -> None:
-        """Count the attempt against its endpoint before it ends. `overload` as in `Endpoint.record_failure`."""
+        """Count the attempt against its endpoint before it ends.
+
+        `overload` as in `Endpoint.record_failure`.
+        """
         if self.call is not None and (overload or not self.counted):
             self.update_endpoint()
             self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
@@ -207,7 +217,7 @@ class HedgedCall(CallAttempt):
         callback, self.callback = self.callback, None
         self.awaited = False
         if self.deliver_late:
-            callback(outcome, not_found, body)  # type: ignore[misc,arg-type]  # an `OnAnswer`, called once; `cast` is a call
+            callback(outcome, not_found, body)  # type: ignore[misc,arg-type] # `cast` costs a call
         else:
             callback(outcome)  # type: ignore[misc]
 
@@ -229,7 +239,7 @@ class HedgedCall(CallAttempt):
         self._settle()
 
     def _settle(self) -> None:
-        """Turn attempts that nobody awaits into late calls; cancel them if there are too many already."""
+        """Turn unawaited attempts into late calls; cancel them if there are too many."""
         if self.awaited or (self.late and not self.ended):
             return
         guard = self.guard
@@ -253,7 +263,8 @@ class HedgedCall(CallAttempt):
         for attempt in (self, self.extra):
             if attempt is not None and attempt.call is not None:
                 guard.latencies.record_timeout()
-                if now_ns - attempt.started_ns >= slow_after_ns:  # a cancelled attempt cannot count as slow later
+                # A cancelled attempt cannot count as slow later.
+                if now_ns - attempt.started_ns >= slow_after_ns:
                     attempt.count_as_slow(now_ns, overload=True)
                 attempt.cancel()
         self.extra = None

@@ -1,4 +1,6 @@
-"""The recent latencies of a source as counts in buckets. Feeds timeout, hedge, deadline check and metrics.
+"""The recent latencies of a source as counts in buckets.
+
+Feeds timeout, hedge, deadline check and metrics.
 
 A bucket is a sixteenth of an octave wide: a quantile is at most 6.3 % or 1 µs too high, never too
 low. Three windows of ten seconds cover the last twenty to thirty seconds (Finagle's
@@ -49,7 +51,7 @@ class LatencyHistogram:
         self._rotate_ns = 0
 
     def record(self, ns: int) -> None:
-        """Count an answered call, including late answers and those that a faster attempt superseded."""
+        """Count an answered call, also a late one and one that a faster attempt superseded."""
         self._counts[bucket_index(ns // 1_000)] += 1
 
     def record_timeout(self) -> None:
@@ -57,7 +59,10 @@ class LatencyHistogram:
         self._counts[_TIMEOUTS] += 1
 
     def quantiles(self, shares: Iterable[float], now_ns: int) -> tuple[int, tuple[int, ...]]:
-        """Return the number of calls, and per share the ns within which that share ended; NEVER_NS if unknown."""
+        """Return the number of calls, and for each share the ns within which it ended.
+
+        NEVER_NS if that is unknown.
+        """
         self._rotate(now_ns)
         sums = list(accumulate(map(sum, zip(*self._windows, strict=True))))
         count = sums[-1]

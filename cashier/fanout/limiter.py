@@ -14,7 +14,7 @@ UNLIMITED = 1 << 30
 
 
 class LimiterSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`limiter`: concurrent calls to one address, `start` at first, then between `least` and `most`.
+    """`limiter`: concurrent calls to one address; `start`, then between `least` and `most`.
 
     `start` is the default capacity of a pool, 64 connections and 256 queued calls, instead of
     concurrency-limits' 20: with a low guess the first burst after a start would lose sales, and a
@@ -61,7 +61,10 @@ class Limiter:
             self.limit = max(self.limit, self.settings.within(self.settings.start))
 
     def grow(self) -> None:
-        """Count a success at half of the limit or more. A limit that is not used must not grow: it is untested."""
+        """Count a success at half of the limit or more.
+
+        A limit that is not used must not grow: it is untested.
+        """
         if self.settings is None or self.limit >= self.settings.most:
             return
         self._credit += 1

@@ -18,24 +18,27 @@ from msgspec import Meta, Struct
 LOWEST, HIGHEST = 0, 3
 # Often enough to notice a long loop turn; costs a thousandth of a core.
 TICK_MS = 5
-# The lag is the median of this number of ticks. One slow callback, such as a garbage collection, delays one tick, or two
-# until its backlog is done; a standing queue delays all of them.
+# The lag is the median of this number of ticks. One slow callback, such as a garbage collection,
+# delays one tick, or two until its backlog is done; a standing queue delays all of them.
 _LAG_TICKS = 5
 
-# Change of the dimmed share per second, per multiple of the mark: full within 0.25 s, back to none within 2 s.
+# Change of the dimmed share per second, per multiple of the mark: full within 0.25 s, back to none
+# within 2 s.
 _DIM_PER_S = 4.0
 _UNDIM_PER_S = 0.5
 
-# Control of the admission rate, tuned with `python -m benchmarks overload` and the simulation in the tests. A
-# proportional term changes the fill rate at once; an integral term learns the rate behind it.
+# Control of the admission rate, tuned with `python -m benchmarks overload` and the simulation in
+# the tests. A proportional term changes the fill rate at once; an integral term learns the rate
+# behind it.
 #
-# The target lag is a fraction of the lower mark: refusals too wait for the end of a loop turn, and an evenly loaded loop
-# loses no more than a hundredth to so short a queue. The rate falls slowly, because lag accumulates over what was
-# admitted, and is more often a stall of the machine than a lasting loss of capacity. It rises fast while the loop is
-# nearly idle, and more slowly the closer the lag is to its target.
+# The target lag is a fraction of the lower mark: refusals too wait for the end of a loop turn, and
+# an evenly loaded loop loses no more than a hundredth to so short a queue. The rate falls slowly,
+# because lag accumulates over what was admitted, and is more often a stall of the machine than a
+# lasting loss of capacity. It rises fast while the loop is nearly idle, and more slowly the closer
+# the lag is to its target.
 #
-# If the loop is late although this thread did not have its core to itself, other processes use it, and refusing callers
-# does not help: then the target rises, up to a fraction of the upper mark.
+# If the loop is late although this thread did not have its core to itself, other processes use it,
+# and refusing callers does not help: then the target rises, up to a fraction of the upper mark.
 _TARGET = 0.3
 _OWN_CORE_BUSY = 0.85
 _TARGET_UP_PER_S = 2.0
@@ -47,17 +50,19 @@ _MIN_ERROR = -8.0
 _RATE_DOWN_PER_S = 0.5
 _RATE_UP_PER_S = 1.5
 _LIMITING_S = 0.05
-# Trunk reservation: each priority leaves this many seconds of admissions, or this number, to the priorities above it.
-# More than one loop turn brings.
+# Trunk reservation: each priority leaves this many seconds of admissions, or this number, to the
+# priorities above it. More than one loop turn brings.
 _RESERVE_S = 0.008
 _MIN_RESERVE = 3.0
-# Always admitted: this rate, or this share of the recent throughput. Without it a recovery would not show.
+# Always admitted: this rate, or this share of the recent throughput. Without it a recovery would
+# not show.
 _MIN_PER_S = 20.0
 _MIN_SHARE = 0.25
 # The throughput is measured over this number of ticks; its maximum decays by this share a second.
 _THROUGHPUT_TICKS = 20
 _THROUGHPUT_DECAY_PER_S = 0.1
-# The longest acceptable queue wait at the lowest priority, in upper marks; one more for each priority above.
+# The longest acceptable queue wait at the lowest priority, in upper marks; one more for each
+# priority above.
 _MAX_WAIT_MARKS = 2
 # Admission control ends after this time without a refusal.
 _QUIET_S = 0.5
@@ -85,10 +90,12 @@ def shed_faults(settings: ShedSettings) -> tuple[str, ...]:
 
 
 class AdmissionRate:
-    """A token bucket whose fill rate follows the loop lag. Each priority may empty it to a depth of its own.
+    """A token bucket whose fill rate follows the loop lag.
 
-    A bucket instead of random drops: its output is even, so the loop can run nearly full with a short
-    queue, and no caller is refused once fewer arrive than the rate admits.
+    Each priority may empty it to a depth of its own.
+
+    A bucket instead of random drops: its output is even, so the loop can run nearly full with a
+    short queue, and no caller is refused once fewer arrive than the rate admits.
     """
 
     def __init__(self, per_s: float, settings: ShedSettings, now_ns: int) -> None:
@@ -146,8 +153,8 @@ class DegradationLadder:
 
     `hedging`: extra calls are allowed. `serve_stale`: stale answers are served without a refresh.
     `refusing`: each caller needs `admits`. The server side increments `answered` for each admitted
-    caller that it answers, and sets `queue_wait_ms`, the wait of the longest queued one, which counts
-    like loop lag.
+    caller that it answers, and sets `queue_wait_ms`, the wait of the longest queued one, which
+    counts like loop lag.
     """
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
@@ -179,7 +186,10 @@ class DegradationLadder:
         return f"<DegradationLadder {rung} {load} {self._admission or ''}>"
 
     def dims_call(self) -> bool:
-        """Whether to leave out this call to an ENRICHING source. Spread evenly: at a share of 0.3, three of ten in a row."""
+        """Whether to leave out this call to an ENRICHING source.
+
+        Spread evenly: at a share of 0.3, three of ten in a row.
+        """
         if not self.dim_share:
             return False
         self._dim_owed += self.dim_share
@@ -200,9 +210,12 @@ class DegradationLadder:
         return False
 
     def refuses_wait(self, wait_ms: float, priority: int) -> bool:
-        """Whether to refuse a caller for its expected queue wait, before the lag shows it; call it once per caller.
+        """Whether to refuse a caller for its expected queue wait. Call it once per caller.
 
-        The bound is several upper marks: a short burst should lose no caller that can still be served in time.
+        The queue shows overload before the lag does.
+
+        The bound is several upper marks: a short burst should lose no caller that can still be
+        served in time.
         """
         if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST):
             return False
@@ -244,7 +257,10 @@ class DegradationLadder:
         self.refusing = self._admission is not None
 
     def _growing(self) -> bool:
-        """Two ticks past the upper mark, and not falling. The backlog of a single stall shrinks from tick to tick."""
+        """Two ticks past the upper mark, and not falling.
+
+        The backlog of a single stall shrinks from tick to tick.
+        """
         last_ms, before_ms = self._lags_ms[-1], self._lags_ms[-2]
         return last_ms >= before_ms >= self.settings.refuse_lag_ms
 
@@ -259,7 +275,10 @@ class DegradationLadder:
 
 
 class LoopLagMonitor:
-    """Measures the lag of the running loop for the ladder. One per process; costs a timer every `TICK_MS`."""
+    """Measures the lag of the running loop for the ladder.
+
+    One per process; costs a timer every `TICK_MS`.
+    """
 
     def __init__(
         self,
@@ -291,7 +310,8 @@ class LoopLagMonitor:
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         now_ns = self._clock_ns()
-        # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms early.
+        # uvloop counts whole ms from the start of its turn, so a timer may also be up to 1 ms
+        # early.
         (last_ns, last_busy_ns), self._last_tick = self._last_tick, (now_ns, self._busy_ns())
         busy = (self._last_tick[1] - last_busy_ns) / max(1, now_ns - last_ns)
         self._ladder.tick(max(0.0, (now_ns - self._due_ns) / 1e6), now_ns, min(1.0, busy))

@@ -1,4 +1,7 @@
-"""The state of one ask within a scatter, and the callback that its source receives. `scatter` decides."""
+"""The state of one ask within a scatter, and the callback that its source receives.
+
+`scatter` decides.
+"""
 
 from __future__ import annotations
 

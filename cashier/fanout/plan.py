@@ -13,7 +13,7 @@ _START_ORDER = (Importance.REQUIRED, Importance.GATING, Importance.ENRICHING)
 
 
 class Plan:
-    """Asks that can all start, given `inputs`: the names that the caller always or possibly provides.
+    """Asks that can all start, given `inputs`: the names that the caller always or sometimes has.
 
     `asks` is in start order, which is also the order of reports and answers: REQUIRED, GATING,
     ENRICHING, and as given within each. `needs`: all names that an ask needs. `giver_of`: the ask
@@ -47,10 +47,10 @@ class Plan:
 
 
 def latest_ends_ms(plan: Plan, provided: Iterable[str] = ()) -> dict[str, int]:
-    """Return the latest end of each ask, in ms from the start: its timeout after those of the asks it waits for.
+    """Return the latest end of each ask, in ms from the start, dependencies included.
 
-    `provided`: the inputs that the caller certainly gives. A name that is neither provided nor given
-    by an ask counts as provided: without it the ask ends at once. Deadline and grace are not
+    `provided`: the inputs that the caller certainly gives. A name that is neither provided nor
+    given by an ask counts as provided: without it the ask ends at once. Deadline and grace are not
     applied; an end beyond the deadline will be cut off by it.
     """
     certain = frozenset(provided)
@@ -64,8 +64,8 @@ def latest_ends_ms(plan: Plan, provided: Iterable[str] = ()) -> dict[str, int]:
 def worst_time_ms(plan: Plan, *, deadline_ms: int, grace_ms: int, reserve_ms: int, provided: Iterable[str] = ()) -> int:
     """Return the upper bound in ms on a scatter over this plan; the caller's reserve comes on top.
 
-    The first of: the end of all asks, the end of the essential ones plus the grace, and the deadline
-    less the reserve.
+    The first of: the end of all asks, the end of the essential ones plus the grace, and the
+    deadline less the reserve.
     """
     ends = latest_ends_ms(plan, provided)
     essential_ms = max((ends[ask.name] for ask in plan.asks if ask.importance is not Importance.ENRICHING), default=0)
@@ -73,7 +73,10 @@ def worst_time_ms(plan: Plan, *, deadline_ms: int, grace_ms: int, reserve_ms: in
 
 
 def worst_calls(plan: Plan, attempts: Mapping[str, int] | None = None) -> int:
-    """Return the largest number of calls of one consultation. `attempts`: calls per ask with hedges and retries, default 1."""
+    """Return the largest number of calls of one consultation.
+
+    `attempts`: calls per ask with hedges and retries, default 1.
+    """
     attempts_by_name = attempts or {}
     return sum(attempts_by_name.get(ask.name, 1) for ask in plan.asks)
 
@@ -123,7 +126,10 @@ def _check_order(asks: tuple[Ask, ...], giver_of: dict[str, Ask]) -> None:
 
 
 def _givers_first(asks: tuple[Ask, ...], giver_of: dict[str, Ask]) -> list[Ask]:
-    """Sort topologically: the ask that gives a name before those that need it. ValueError for a cycle."""
+    """Sort topologically: the ask that gives a name before those that need it.
+
+    ValueError for a cycle.
+    """
     ordered: list[Ask] = []
     placed: set[str] = set()
     waiting = list(asks)
@@ -141,7 +147,10 @@ def _givers_first(asks: tuple[Ask, ...], giver_of: dict[str, Ask]) -> list[Ask]:
 
 
 def _cycle(ask: Ask, giver_of: dict[str, Ask], placed: set[str]) -> list[str]:
-    """Return a cycle reachable from `ask`, as `a (x) → b (y) → a`: a needs x of b. Every ask not placed waits for another."""
+    """Return a cycle reachable from `ask`, as `a (x) → b (y) → a`: a needs x of b.
+
+    Every ask not placed waits for another.
+    """
     path: list[Ask] = []
     needs: list[str] = []
     while ask not in path:

@@ -31,7 +31,7 @@ class RetryBudget:
         self.extra_calls = 0
 
     def roll(self, now_ns: int) -> None:
-        """Start a new second if one has begun. Call it at least once a second while calls are made."""
+        """Start a new second if one has begun. Call it at least once a second during traffic."""
         second = now_ns // _SECOND_NS
         for _ in range(min(second - self._second, _MEMORY_S + 1)):
             self._first_by_second.append(self.first_calls)

@@ -27,7 +27,7 @@ class StoreEntry(Protocol):
 
 
 class S3FifoStore:
-    """At most `capacity` entries of any number of caches. Keys are unique within each cache only."""
+    """At most `capacity` entries of any number of caches. Keys are unique per cache only."""
 
     __slots__ = ("_ghosts", "_main", "_small", "capacity", "evictions")
 

@@ -1,8 +1,8 @@
-"""The scatter: start all asks of a plan concurrently and return by the deadline with the answers so far.
+"""The scatter: start all asks of a plan concurrently, return the answers by the deadline.
 
-No task per ask and one timer per consultation: an ask in progress is an object with a callback. This
-module knows neither what is asked nor what the answers mean. However a consultation ends, it leaves
-nothing behind: no call, timer, future or reference cycle.
+No task per ask and one timer per consultation: an ask in progress is an object with a callback.
+This module knows neither what is asked nor what the answers mean. However a consultation ends, it
+leaves nothing behind: no call, timer, future or reference cycle.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.source_errors import Missing, MissingCause, SourceError
 
-# Takes the answers so far, by name (failures as Missing); True if no further answer can change the result.
+# Takes the answers so far, by name (failures as Missing); True if no further answer can change the
+# result.
 Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
 _MS_NS = 1_000_000
@@ -35,14 +36,17 @@ _STATUS = {
 
 
 class Timing(Struct, frozen=True):
-    """`grace_ns`: how long to wait for ENRICHING asks after all others. `reserve_ns`: kept of the deadline for the caller."""
+    """`grace_ns`: how long to wait for ENRICHING asks after all others.
+
+    `reserve_ns`: kept of the deadline for the caller.
+    """
 
     grace_ns: int
     reserve_ns: int
 
 
 class ScatterResult(Struct, frozen=True):
-    """Answers and reports of every ask, in the plan's order whatever the order of arrival.
+    """Answers and reports of every ask, in the plan's order, not in order of arrival.
 
     `answers`: by name, the answer or the Missing in its place. `failed_required`: the REQUIRED asks
     that failed, without those that were merely cut off.
@@ -67,13 +71,13 @@ async def scatter(
     conclusive: Conclusive | None = None,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> ScatterResult:
-    """Start every ask that `known` allows, then those that the answers allow, until the result is final.
+    """Start the asks that `known` allows, then those that answers allow, until the result is final.
 
     It ends when all asks have ended; when all REQUIRED and GATING asks have ended and the grace for
-    ENRICHING ones is over; at `deadline_ns` (by `clock_ns`) less the reserve; when a REQUIRED ask has
-    failed; or when `conclusive`, called after each REQUIRED answer, returns True. A name in `known`
-    is final: no answer replaces it. An ask with less than 1 ms left is SKIPPED. If all asks end
-    while they start, this coroutine does not suspend.
+    ENRICHING ones is over; at `deadline_ns` (by `clock_ns`) less the reserve; when a REQUIRED ask
+    has failed; or when `conclusive`, called after each REQUIRED answer, returns True. A name in
+    `known` is final: no answer replaces it. An ask with less than 1 ms left is SKIPPED. If all asks
+    end while they start, this coroutine does not suspend.
 
     Never raises for source faults. What `start`, `reveal` or `conclusive` raise is a bug and is
     raised here; then, and on cancellation, all calls are abandoned.
@@ -91,36 +95,17 @@ async def scatter(
 
 
 class Scatter:
-    """One scatter in progress: `start`, await `end_future` unless it has `ended`, take the `result`, always `close`.
+    """One scatter: `start`, await `end_future` unless `ended`, take the `result`, always `close`.
 
     `scatter` is these four in a row; `streaming_scatter` adds snapshots before the end.
     """
 
     __slots__ = (
-        "_answers",
-        "_bug",
-        "_call_headers",
-        "_clock_ns",
-        "_conclusive",
-        "_end_ns",
-        "_essential_left",
-        "_essentials_settled_ns",
-        "_failed_required",
-        "_grace_ns",
-        "_known",
-        "_left",
-        "_next_expiry_ns",
-        "_pending_asks",
-        "_plan",
-        "_ready",
-        "_started_ns",
-        "_starting",
-        "_timer",
-        "_timer_due_ns",
-        "_waited_for_stall",
-        "_waiter",
-        "ended",
-    )
+        "_answers", "_bug", "_call_headers", "_clock_ns", "_conclusive", "_end_ns", "_essential_left",
+        "_essentials_settled_ns", "_failed_required", "_grace_ns", "_known", "_left",
+        "_next_expiry_ns", "_pending_asks", "_plan", "_ready", "_started_ns", "_starting", "_timer",
+        "_timer_due_ns", "_waited_for_stall", "_waiter", "ended",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -168,7 +153,7 @@ class Scatter:
         self._start_ready()
 
     def _sort_by_needs(self, known: Known) -> None:
-        """Find the asks that can start, and skip those that need a name which neither caller nor ask gives."""
+        """Find the asks that can start; skip those that need a name which nothing gives."""
         impossible: list[PendingAsk] = []
         for pending in self._pending_asks:
             for need in pending.ask.needs:
@@ -187,7 +172,10 @@ class Scatter:
         return self._waiter
 
     def result(self) -> ScatterResult:
-        """Return the result after the end; cut off asks that are still in progress. Raises the bug that ended it, if any."""
+        """Return the result after the end; cut off asks that are still in progress.
+
+        Raises the bug that ended it, if any.
+        """
         if self._bug is not None:
             raise self._bug
         answers: dict[str, Any] = {}
@@ -222,7 +210,7 @@ class Scatter:
             call.abandon()
 
     def collect(self, pending: PendingAsk, outcome: Any, status: SourceStatus, age_ms: int) -> None:
-        """Take the outcome of one ask, start the asks that it makes possible, and check for the end."""
+        """Take the outcome of one ask, start the asks that it unblocks, check for the end."""
         try:
             now_ns = self._clock_ns()
             if isinstance(outcome, SourceError):
@@ -241,7 +229,10 @@ class Scatter:
             self._end_by_bug(bug)
 
     def _start_ready(self) -> None:
-        """Start all ready asks. Sources that answer at once extend the list during the loop, so nothing recurses."""
+        """Start all ready asks.
+
+        Sources that answer at once extend the list during the loop, so nothing recurses.
+        """
         self._starting = True
         for pending in self._ready:
             self._start_ask(pending)
@@ -297,7 +288,7 @@ class Scatter:
                     self._skip(waiting, now_ns)
 
     def _asks_needing(self, name: str) -> list[PendingAsk]:
-        """May include skipped asks; these never become ready, because the need they were skipped for stays unmet."""
+        """May include skipped asks. They never become ready: their missing need stays unmet."""
         return [self._pending_asks[index] for index in self._plan.needed_by[name]]
 
     def _settle(self, pending: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:
@@ -312,7 +303,7 @@ class Scatter:
             self._essentials_settled_ns = now_ns
 
     def _fail(self, pending: PendingAsk, cause: MissingCause, now_ns: int) -> None:
-        """Use the fallback, else settle as Missing, and skip the asks that need what only this one could give."""
+        """Use the fallback, else settle as Missing and skip the asks that depend on this one."""
         ask = pending.ask
         if ask.fallback is not None and not pending.unmet_needs and self._use_fallback(pending, ask.fallback, now_ns):
             return
@@ -349,7 +340,7 @@ class Scatter:
         return SourceStatus.SKIPPED
 
     def _check_end(self) -> None:
-        """End if the result is final; once only ENRICHING asks are left, bound the wait by the grace."""
+        """End if the result is final. If only ENRICHING asks are left, wait for the grace only."""
         if self._failed_required or not self._left:
             self._end()
             return
@@ -364,16 +355,19 @@ class Scatter:
             return
         if self._timer is not None:
             self._timer.cancel()
-        # Whole milliseconds, because uvloop rounds to them. An ask's expiry is rounded up: a timer of zero would spin.
-        # The end is rounded down, and `_expire` takes the last millisecond as the end: lateness would cost the
-        # caller's reserve.
+        # Whole milliseconds, because uvloop rounds to them. An ask's expiry is rounded up: a timer
+        # of zero would spin. The end is rounded down, and `_expire` takes the last millisecond as
+        # the end: lateness would cost the caller's reserve.
         left_ns = due_ns - self._clock_ns()
         left_ms = max(0, left_ns // _MS_NS) if due_ns == self._end_ns else -(-left_ns // _MS_NS)
         self._timer = asyncio.get_running_loop().call_later(left_ms / 1000, self._on_timer)
         self._timer_due_ns = due_ns
 
     def _on_timer(self) -> None:
-        """A timer is a hint: early (libuv), late (`loop_stall`), or for an ask that has ended. The clock decides."""
+        """A timer is a hint: early (libuv), late (`loop_stall`), or for an ask that has ended.
+
+        The clock decides.
+        """
         due_ns = self._timer_due_ns
         self._timer = None
         self._timer_due_ns = NEVER_NS
@@ -391,7 +385,7 @@ class Scatter:
             self._end_by_bug(bug)
 
     def _expire(self, now_ns: int) -> None:
-        """Time out the started asks that have expired; at the end of the scatter that is all of them."""
+        """Time out the started asks that have expired; at the end, all that are started."""
         at_end = now_ns > self._end_ns - _MS_NS
         self._next_expiry_ns = NEVER_NS
         for pending in self._pending_asks:

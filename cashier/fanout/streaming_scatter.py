@@ -1,4 +1,7 @@
-"""A scatter with snapshots of its intermediate results. Apart from `scatter`, so that plain scatters do not pay for it."""
+"""A scatter with snapshots of its intermediate results.
+
+Apart from `scatter`, so that plain scatters do not pay for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cashier.source_errors import Missing, MissingCause
 
 
 class StreamingScatter(Scatter):
-    """One scatter in progress: `start`, take a `snapshot` after each `change` until it has `ended`, always `close`.
+    """One scatter: `start`, a `snapshot` after each `change` until `ended`, always `close`.
 
     It ends like any scatter, whether or not a caller awaits a change at that moment.
     """
@@ -36,15 +39,17 @@ class StreamingScatter(Scatter):
             await self._waiter
 
     def snapshot(self) -> ScatterResult:
-        """Return the result so far. Asks in progress are Missing(PENDING); those not started report the present as their start.
+        """Return the result so far; after the end, the `result`.
 
-        After the end nothing is PENDING, and this equals `result`. Raises the bug that ended it, if any.
+        Asks in progress are Missing(PENDING). Those not started report the present as their start.
+        Raises the bug that ended the scatter, if any.
         """
         self._changed = False
         settled = self._answers.copy()
         result = self.result()
         if not self.ended:
-            self._answers = settled  # without the PENDING entries: `conclusive` takes settled answers only
+            # Without the PENDING entries: `conclusive` takes settled answers only.
+            self._answers = settled
         return result
 
     def _settle(self, pending: PendingAsk, outcome: Any, status: SourceStatus, now_ns: int) -> None:

@@ -1,4 +1,7 @@
-"""The reports of a scatter as rows of a waterfall, scaled to a width in characters. Rendering is the caller's."""
+"""The reports of a scatter as rows of a waterfall, scaled to a width in characters.
+
+Rendering is the caller's.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 class TimelineRow(Struct, frozen=True):
     """One ask: start and end in ms, and as columns: leave `column` blank, then fill `length`.
 
-    A started ask fills at least one column, one that never started none. `column + length` is at most the width.
+    A started ask fills at least one column, one that never started none. `column + length` is at
+    most the width.
     """
 
     name: str
@@ -26,7 +30,9 @@ class TimelineRow(Struct, frozen=True):
 
 
 def timeline_rows(reports: Iterable[SourceReport], scale_ms: float, width: int) -> tuple[TimelineRow, ...]:
-    """Return one row per report, in order. `width` columns represent `scale_ms`: the deadline or the total.
+    """Return one row per report, in order.
+
+    `width` columns represent `scale_ms`: the deadline or the total.
 
     If a report ends later than `scale_ms`, the scale grows for all rows: no bar is cut.
     Raises ValueError for a width below 1.

@@ -1,4 +1,7 @@
-"""How long a cached answer may be used, and for what. Pure decisions of the cache; storage is elsewhere."""
+"""How long a cached answer may be used, and for what.
+
+Pure decisions of the cache; storage is elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,9 @@ class CacheSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Lifetime(Struct, frozen=True, gc=False):
-    """Until when an answer serves, by the caller's clock: `early_ns` ≤ `fresh_ns` ≤ `stale_ns` ≤ `error_ns`.
+    """Until when an answer serves, by the caller's clock:
+
+    `early_ns` ≤ `fresh_ns` ≤ `stale_ns` ≤ `error_ns`.
 
     From `early_ns` on, a background refresh is worthwhile although the answer is still fresh.
     """

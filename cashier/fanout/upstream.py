@@ -11,9 +11,12 @@ class OnAnswer(Protocol):
     """Receives the outcome of an upstream call."""
 
     def __call__(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-        """`outcome`: the answer, or the `SourceError` in its place. `not_found`: the answer is that there is none.
+        """`outcome`: the answer, or the `SourceError` in its place.
 
-        `body`: the answer as `Upstream.parse_stored` takes it; None if it cannot be stored outside of this process.
+        `not_found`: the answer is that there is none.
+
+        `body`: the answer as `Upstream.parse_stored` takes it; None if it cannot be stored outside
+        of this process.
         """
 
 
@@ -35,13 +38,18 @@ class Upstream(Protocol):
     def call(
         self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
     ) -> UpstreamCall:
-        """Start a call. `on_answer` is called exactly once, after this returns, unless the call is abandoned first.
+        """Start a call.
+
+        `on_answer` is called exactly once, after this returns, unless the call is abandoned first.
 
         `avoid` has one bit per address to leave out; it is ignored if it excludes all of them.
         """
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
-        """Parse a stored body with all checks of a new answer. Returns the answer, or a `SourceError`."""
+        """Parse a stored body with all checks of a new answer.
+
+        Returns the answer, or a `SourceError`.
+        """
 
 
 def unguarded(upstream: Upstream) -> Start:

@@ -1,1 +1,4 @@
-"""The second cache level (L2), shared by all workers in Valkey or Redis. `valkey_cache` is the entry point."""
+"""The second cache level (L2), shared by all workers in Valkey or Redis.
+
+`valkey_cache` is the entry point.
+"""

@@ -1,4 +1,6 @@
-"""The binary format of an answer in the shared store, with validation on reading. Pure; knows no store and no clock.
+"""The binary format of an answer in the shared store, validated on reading.
+
+Pure; knows no store and no clock.
 
 version, flags, born (ms since 1970), TTL (ms), CRC-32 of all else │ body, deflated if that helps
 """
@@ -14,7 +16,8 @@ from cashier.fanout.l2.interface import CachedAnswer
 
 VERSION = 1
 LARGEST_BYTES = 1 << 20
-# The largest clock difference between two machines. An answer from further in the future has no credible age.
+# The largest clock difference between two machines. An answer from further in the future has no
+# credible age.
 SKEW_MS = 1000
 # Below this size deflating saves less than a network packet.
 _WORTH_DEFLATING_BYTES = 512
@@ -53,7 +56,7 @@ def pack(stored: StoredAnswer) -> bytes:
 
 
 def unpack(value: bytes) -> StoredAnswer | None:
-    """None for anything that is not a complete `pack` of this version, or holds more than `LARGEST_BYTES`."""
+    """None for anything but a complete `pack` of this version of at most `LARGEST_BYTES`."""
     if not _BODY_AT <= len(value) <= LARGEST_BYTES + _BODY_AT or value[0] != VERSION:
         return None
     _, flags, born_ms, ttl_ms = _HEAD.unpack_from(value)
@@ -67,7 +70,10 @@ def unpack(value: bytes) -> StoredAnswer | None:
 
 
 def _inflate(deflated: bytes) -> bytes | None:
-    """Inflate at most `LARGEST_BYTES`, whatever size the data promises. None if it is invalid or larger."""
+    """Inflate at most `LARGEST_BYTES`, regardless of the size it claims.
+
+    None if it is invalid or larger.
+    """
     decompressor = zlib.decompressobj()
     try:
         body = decompressor.decompress(deflated, LARGEST_BYTES)

@@ -1,4 +1,6 @@
-"""The protocol of a second level, a store of upstream answers shared by all workers, and its values. No network.
+"""The protocol of a second level (a store of answers shared by all workers) and its values.
+
+No network.
 
 A store keeps answers as they came. The reader parses and checks them again: a store is not trusted.
 """
@@ -15,7 +17,10 @@ from cashier.fanout.ask import PendingCall
 
 
 class CachedAnswer(Struct, frozen=True):
-    """An upstream's answer as it came. `not_found`: it said that there is none. `age_ms`: since the start of its call."""
+    """An upstream's answer as it came. `not_found`: it said that there is none.
+
+    `age_ms`: since the start of its call.
+    """
 
     not_found: bool
     body: bytes
@@ -30,24 +35,33 @@ class SecondLevel(Protocol):
         """Whether it answers now, and invalidations reach other workers."""
 
     def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
-        """`on_read` is called exactly once, after this returns, unless abandoned; with None for a miss or a fault."""
+        """Read an answer. `on_read` takes None for a miss or a fault.
+
+        It is called exactly once, after this returns, unless the read is abandoned.
+        """
 
     def put(self, source: str, key: str, answer: CachedAnswer, ttl_s: float) -> None:
-        """Queue a write and return at once. It may be dropped. `ttl_s` counts from the start of the call, like `age_ms`."""
+        """Queue a write and return at once. It may be dropped.
+
+        `ttl_s` counts from the start of the call, like `age_ms`.
+        """
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
-        """Queue the deletion of one key, or of all keys with a prefix, here and in every worker. Returns at once."""
+        """Queue the deletion of one key, or of all keys with a prefix, here and in every worker.
+
+        Returns at once.
+        """
 
 
 class Reach(StrEnum):
-    """The workers that an invalidation reached: all that share a second level, or the called one only."""
+    """The workers that an invalidation reached: all that share a store, or the called one."""
 
     ALL_WORKERS = "ALL_WORKERS"
     THIS_WORKER = "THIS_WORKER"
 
 
 class Invalidated(Struct, frozen=True):
-    """The result of an invalidation. `dropped`: the number of entries dropped in the called worker."""
+    """The result of an invalidation. `dropped`: entries dropped in the called worker."""
 
     source: str
     dropped: int

@@ -1,7 +1,7 @@
-"""Tombstones: recent invalidations with their times, so that no late reader or writer restores an old value. Pure.
+"""Tombstones: recent invalidations, so that no late reader or writer restores an old value.
 
-An answer is as old as the start of its call. If the call started before the invalidation, the answer
-may be the invalidated one.
+An answer is as old as the start of its call. If the call started before the invalidation, the
+answer may be the invalidated one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ TombstoneKey: TypeAlias = tuple[str, bool, str]
 
 
 class Tombstones:
-    """At most `capacity` tombstones. The oldest goes first, and with it every answer born before it, of any source."""
+    """At most `capacity` tombstones.
+
+    The oldest goes first, and with it every answer born before it, of any source.
+    """
 
     __slots__ = ("_capacity", "_floor_ms", "_prefix_lengths", "_tolerance_ms", "_until_ms")
 
@@ -51,7 +54,7 @@ class Tombstones:
         until_ms = self._until_ms
         if born_ms <= self._floor_ms or born_ms <= until_ms.get((source, False, key), -1):
             return True
-        # One look-up per distinct prefix length of this source, whatever the number of prefixes.
+        # One look-up per distinct prefix length of this source, not per prefix.
         lengths = self._prefix_lengths.get(source, ())
         return any(
             born_ms <= until_ms.get((source, True, key[:length]), -1) for length in lengths if length <= len(key)

@@ -1,4 +1,4 @@
-"""The second level in Valkey or Redis, through aiocache's Redis back end: reads, writes behind, invalidations by pub/sub.
+"""The second level in Valkey or Redis: reads, writes behind, invalidations by pub/sub.
 
 Nothing here costs a consultation more than a miss. A lost server gets no requests but those of one
 task that probes it.
@@ -35,7 +35,10 @@ OnInvalidation = Callable[[str, str | None, str | None], None]
 
 
 class InvalidationMessage(Struct, frozen=True, array_like=True):
-    """A message between workers on the channel. `sender`: the worker's id, by which it ignores its own messages."""
+    """A message between workers on the channel.
+
+    `sender`: the worker's id, by which it ignores its own messages.
+    """
 
     sender: bytes
     source: str
@@ -46,9 +49,9 @@ class InvalidationMessage(Struct, frozen=True, array_like=True):
 class ValkeyCache:
     """A `SecondLevel`, usable between `open` and `close` on one event loop.
 
-    `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_gap()`: invalidations
-    may have been lost. Both are called on the loop. The counters are plain integers. Raises
-    ValueError for an invalid URL.
+    `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_gap()`:
+    invalidations may have been lost. Both are called on the loop. The counters are plain integers.
+    Raises ValueError for an invalid URL.
     """
 
     def __init__(
@@ -87,7 +90,10 @@ class ValkeyCache:
         return self._health.available
 
     async def open(self) -> None:
-        """Wait for the server as long as for any command, then continue without it. An absent server is no error."""
+        """Wait for the server as long as for any command, then continue without it.
+
+        An absent server is no error.
+        """
         self._backend = backend_for(self._address, self._settings)
         self._client = self._backend.client
         try:
@@ -97,7 +103,10 @@ class ValkeyCache:
         self._background = [self._spawn(self._probe_while_lost()), self._spawn(self._write())]
 
     async def close(self) -> None:
-        """Send queued deletes and their messages, within the time of one command. No callback runs afterwards."""
+        """Send queued deletes and their messages, within the time of one command.
+
+        No callback runs afterwards.
+        """
         self._queue.forget_puts()
         if self._health.available and len(self._queue):
             with suppress(TimeoutError):
@@ -142,7 +151,10 @@ class ValkeyCache:
         self._wake_writer()
 
     def _worth_writing(self, source: str, key: str, stored: StoredAnswer) -> bool:
-        """Skip values that may have been invalidated since their call started, including while the subscription was down."""
+        """Skip values that may have been invalidated since their call started.
+
+        This includes the time while the subscription was down.
+        """
         if (
             not self._health.available
             or len(stored.body) > LARGEST_BYTES
@@ -160,10 +172,10 @@ class ValkeyCache:
         read.deliver(answer)
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
-        """Run a script on one key and return its result; None if there is none within the time of a read.
+        """Run a script on one key. Returns None if there is no result in the time of a read.
 
-        Never raises. A script without a result may have been executed, unless the server was lost or
-        too many scripts were in progress.
+        Never raises. A script without a result may have been executed, unless the server was lost
+        or too many scripts were in progress.
         """
         if not self._health.available or self._scripts >= self._settings.gets:
             return None
@@ -181,7 +193,10 @@ class ValkeyCache:
         return stored.at(self._now_ms())
 
     async def _request(self, command: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the server's answer, or None if there is none within the time of a read. Records the server's health."""
+        """Return the server's answer, or None if there is none within the time of a read.
+
+        Records the server's health.
+        """
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         try:
@@ -279,7 +294,10 @@ class ValkeyCache:
             _log.info("shared cache recovered", server=repr(self._address))
 
     async def _connect(self) -> None:
-        """Raises the fault that prevents it. Two pings: the first may have to connect, the second shows the speed."""
+        """Raises the fault that prevents it.
+
+        Two pings: the first may have to connect, the second shows the speed.
+        """
         async with asyncio.timeout(self._settings.command_ms / 1000):
             await self._client.ping()
             listener = self._listener
@@ -304,13 +322,17 @@ class ValkeyCache:
             raise
         listener = self._spawn(self._listen(subscription))
         if self._background:  # not the first subscription, in `open`, when nothing is cached yet
-            # From here on no invalidation is lost; answers to earlier calls may have been invalidated meanwhile.
+            # From here on no invalidation is lost; answers to earlier calls may have been
+            # invalidated meanwhile.
             self._subscribed_since_ms = self._now_ms()
             self._on_gap()
         return listener
 
     async def _listen(self, subscription: Any) -> None:
-        """`subscription` is redis' PubSub. It must never reconnect by itself: that would hide lost messages."""
+        """`subscription` is redis' PubSub.
+
+        It must never reconnect by itself: that would hide lost messages.
+        """
         pinged = False
         try:
             while True:
@@ -348,7 +370,10 @@ class ValkeyCache:
 
 
 class _PendingRead:
-    """A read in progress. Abandoned, it runs on to its near timeout: cancelling it would cost its connection."""
+    """A read in progress.
+
+    Abandoned, it runs on to its near timeout: cancelling it would cost its connection.
+    """
 
     __slots__ = ("_on_read",)
 

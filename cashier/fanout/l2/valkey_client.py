@@ -1,4 +1,7 @@
-"""The client of a Valkey or Redis server: its bounds and its key names. `valkey_cache` decides when to call it."""
+"""The client of a Valkey or Redis server: its bounds and its key names.
+
+`valkey_cache` decides when to call it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ from redis.exceptions import RedisError
 
 from cashier.fanout.l2.valkey_url import ValkeyAddress
 
-# Increment the number when the format of entries or messages changes: versions then ignore each other.
+# Increment the number when the format of entries or messages changes: versions then ignore each
+# other.
 NAMESPACE = "cashier:1"
 CHANNEL = f"{NAMESPACE}:dropped"
 # Faults of a server or a network. Anything else is a bug.
@@ -25,7 +29,9 @@ _SCAN_KEYS = 500
 
 
 class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`get_ms`: a read that takes longer is a miss, and slow. `command_ms`: the same for background commands.
+    """`get_ms`: a read that takes longer is a miss, and slow.
+
+    `command_ms`: the same for background commands.
 
     `gets`: concurrent reads, and as many scripts, over at most `connections`. `writes`: queued
     writes. `alone_ms`: the least time before a lost server is probed. `silence_ms`: after this time
@@ -42,7 +48,10 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
-    """Return aiocache's untyped back end, with redis.asyncio's client in `client`. It does not connect yet."""
+    """Return aiocache's untyped back end, with redis.asyncio's client in `client`.
+
+    It does not connect yet.
+    """
     return RedisBackend(
         serializer=NullSerializer(encoding=None),
         timeout=0,  # callers set timeouts: aiocache's own makes a task of each call
@@ -57,10 +66,11 @@ def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
         connection_pool_kwargs={
             "username": address.user,
             "timeout": settings.command_ms / 1000,
-            # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of Python 3.11 may
-            # swallow a cancellation.
+            # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of
+            # Python 3.11 may swallow a cancellation.
             "socket_timeout": None,
-            # A subscription that reconnects by itself hides lost messages, and a read has no time for a second try.
+            # A subscription that reconnects by itself hides lost messages, and a read has no time
+            # for a second try.
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,  # every server supports it, and nothing of 3 is needed
             "driver_info": None,
@@ -73,7 +83,10 @@ def key_of(source: str, key: str) -> bytes:
 
 
 async def keys_with_prefix(client: Any, source: str, prefix: str) -> AsyncIterator[list[bytes]]:
-    """Yield keys in batches, some of them empty. Includes every key that exists during the whole scan."""
+    """Yield keys in batches, some of them empty.
+
+    Includes every key that exists during the whole scan.
+    """
     pattern = re.sub(rb"([*?\[\]\\^-])", rb"\\\1", key_of(source, prefix)) + b"*"
     cursor = 0
     while True:

@@ -1,4 +1,7 @@
-"""The address of a Valkey or Redis server, parsed from its URL. Errors never repeat the URL: it may hold a password."""
+"""The address of a Valkey or Redis server, parsed from its URL.
+
+Errors never repeat the URL: it may hold a password.
+"""
 
 from __future__ import annotations
 

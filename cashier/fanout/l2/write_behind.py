@@ -1,4 +1,7 @@
-"""The queue of writes to the shared store: bounded, in order, and never without its deletes. No I/O."""
+"""The queue of writes to the shared store: bounded, in order, and never without its deletes.
+
+No I/O.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ class WriteBehind:
         self._queue.move_to_end(queue_key)
 
     def requeue(self, drop: Drop) -> None:
-        """Put back a drop that was taken and not executed: at the front, unless the same was queued since."""
+        """Put back a drop that failed: at the front, unless the same was queued since."""
         queue_key = (True, drop.source, drop.key, drop.prefix)
         queued = self._queue.get(queue_key)
         self._queue[queue_key] = _merged(drop, queued)
