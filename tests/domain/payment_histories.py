@@ -82,7 +82,11 @@ class History:
 
     @property
     def live(self) -> bool:
-        return self.engine in (EngineReportStatus.PROCESSING, EngineReportStatus.ACTION_REQUIRED, EngineReportStatus.USER_PAYING)
+        return self.engine in (
+            EngineReportStatus.PROCESSING,
+            EngineReportStatus.ACTION_REQUIRED,
+            EngineReportStatus.USER_PAYING,
+        )
 
     @property
     def open(self) -> bool:
@@ -102,7 +106,11 @@ class History:
         self.on_its_way = False
         if self.sealed or not self.open:
             self._fails(
-                "REVERSED" if self.sealed else "ORDER_PAID" if self.order is AcquirerReportStatus.PAID else "ORDER_CLOSED"
+                "REVERSED"
+                if self.sealed
+                else "ORDER_PAID"
+                if self.order is AcquirerReportStatus.PAID
+                else "ORDER_CLOSED"
             )
             return
         self.order, self.owner = AcquirerReportStatus.PAYING, MINE
@@ -112,7 +120,11 @@ class History:
         if self.engine is EngineReportStatus.NEVER_ARRIVED and self.on_its_way:
             return
         if self.live or (self.owner == MINE and self.engine is EngineReportStatus.NEVER_ARRIVED):
-            self.engine = (EngineReportStatus.PROCESSING, EngineReportStatus.ACTION_REQUIRED, EngineReportStatus.USER_PAYING)[dice % 3]
+            self.engine = (
+                EngineReportStatus.PROCESSING,
+                EngineReportStatus.ACTION_REQUIRED,
+                EngineReportStatus.USER_PAYING,
+            )[dice % 3]
 
     def succeeds(self, dice: int) -> None:
         if self.live:
@@ -160,7 +172,9 @@ class History:
         return self.engine_heard(silent=dice % 6 == 0, reversing=True)
 
     def engine_heard(self, *, silent: bool, reversing: bool = False) -> EngineReport:
-        word = EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
+        word = (
+            EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
+        )
         return engine("SILENT") if silent else engine(word, self.code)
 
     def acquirer_heard(self, *, silent: bool) -> AcquirerReport:

@@ -45,7 +45,7 @@ def of_everything() -> World:
 
 
 @pytest.mark.parametrize("silent", [{}, dict.fromkeys(OPTIONAL, MissingCause.TIMEOUT)], ids=["all known", "all silent"])
-def test_nothing_that_a_consultation_makes_is_part_of_a_cycle(silent: dict[str, MissingCause]) -> None:
+def test_a_consultation_creates_no_reference_cycles(silent: dict[str, MissingCause]) -> None:
     world = of_everything().but(silent=silent)
     world.methods()
     gc.collect()
@@ -57,7 +57,7 @@ def test_nothing_that_a_consultation_makes_is_part_of_a_cycle(silent: dict[str, 
         gc.enable()
 
 
-def test_the_largest_order_with_the_largest_fee_is_still_a_number_that_json_keeps_exact() -> None:
+def test_the_largest_order_with_the_largest_fee_stays_exact_in_json() -> None:
     world = World(
         order=order(MAX_ORDER_VALUE),
         cards=(card("CMB"),),
@@ -84,9 +84,7 @@ def test_the_largest_order_with_the_largest_fee_is_still_a_number_that_json_keep
         (Balances, "accounts", account(1), 32),
     ],
 )
-def test_an_answer_with_more_of_something_than_anybody_has_is_not_understood(
-    wanted: Any, field: str, one: Any, most: int
-) -> None:
+def test_an_answer_with_too_many_elements_is_invalid(wanted: Any, field: str, one: Any, most: int) -> None:
     def decoded(count: int) -> Any:
         answer = {"user_id": "u_1", "cards": [], "agreements": [], "accounts": []} | {field: [one] * count}
         return msgspec.json.decode(msgspec.json.encode(answer), type=wanted)
@@ -96,7 +94,7 @@ def test_an_answer_with_more_of_something_than_anybody_has_is_not_understood(
         decoded(most + 1)
 
 
-def test_ten_thousand_promotions_and_thousands_of_channels_are_answered() -> None:
+def test_ten_thousand_promotions_and_thousands_of_channels_give_an_answer() -> None:
     """That it ends in reasonable time is seen by who runs it; the benchmarks say how long it takes."""
     world = World(
         order=order(10**7),

@@ -48,7 +48,7 @@ def ways(method: PayMethod) -> list[tuple[str | None, Availability]]:
 
 
 @given(worlds())
-def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at_the_price_that_was_offered(
+def test_a_method_has_candidates_at_its_offered_price_exactly_if_it_is_available_over_a_channel(
     world: World,
 ) -> None:
     for method in world.methods():
@@ -66,7 +66,7 @@ def test_a_way_has_candidates_exactly_when_it_is_available_over_a_channel_and_at
 
 
 @given(worlds())
-def test_every_candidate_would_carry_it_alone_at_the_same_price(world: World) -> None:
+def test_every_candidate_alone_would_carry_the_method_at_the_same_price(world: World) -> None:
     for method in world.methods():
         for option_id, _ in ways(method):
             its = found(world, method.method_id, option_id)
@@ -82,7 +82,7 @@ def test_every_candidate_would_carry_it_alone_at_the_same_price(world: World) ->
                 assert priced == its.quote.amounts
 
 
-def test_each_kind_says_what_is_to_be_carried() -> None:
+def test_each_kind_describes_the_payment_for_routing() -> None:
     world = one_of_each(order=order(7_000))
     for kind, bank in [
         (Kind.CARD, None),
@@ -107,13 +107,13 @@ def test_each_kind_says_what_is_to_be_carried() -> None:
     assert (quick.bank, quick.brand, quick.country, quick.terminal) == ("CMB", "UNIONPAY", "CN", Terminal.APP)
 
 
-def test_what_is_carried_is_what_is_really_paid() -> None:
+def test_the_routed_amount_is_the_payable_amount() -> None:
     passage = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").routed_payment
     assert passage is not None
     assert passage.amount == cny(9_090)  # 100.00 less 10.00, and one in a hundred of that as the fee
 
 
-def test_an_external_card_goes_only_to_channels_that_take_its_brand_and_type() -> None:
+def test_an_external_card_goes_only_to_channels_that_accept_its_brand_and_type() -> None:
     world = World(channels=(ADYEN, WORLDPAY))
     assert ids(found(world, "CARD")) == ["ch_adyen", "ch_worldpay"]
     assert ids(found(world, "CARD", card=Instrument("", brand="JCB"))) == ["ch_adyen"]
@@ -154,7 +154,7 @@ def test_a_scanned_code_goes_only_to_its_own_provider() -> None:
     assert ids(found(world, "CONSUMER_QR", provider="UNIONPAY")) == []
 
 
-def test_of_a_balance_and_a_card_the_channel_carries_only_its_part() -> None:
+def test_in_a_split_payment_the_channel_carries_only_its_part() -> None:
     two = (channel(Kind.QUICK_PAY, "CMB", "ch_1"), channel(Kind.QUICK_PAY, "CMB", "ch_2", cost_bps=10))
     its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY", "c_CMB")
     assert ids(its) == ["ch_1", "ch_2"]
@@ -173,7 +173,7 @@ def test_a_channel_that_would_split_the_payment_otherwise_is_no_candidate() -> N
     assert ids(its) == ["ch_1"]
 
 
-def test_what_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
+def test_a_payment_that_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
     paid_by_balance = found(World(accounts=(account(50_000),)), "BALANCE:b_1")
     free = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
     for its in (paid_by_balance, free):
@@ -182,7 +182,7 @@ def test_what_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
     assert free.quote.amounts.payable.value == 0
 
 
-def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
+def test_a_silent_source_leaves_no_candidates_and_is_named() -> None:
     for source in ("channel", "quota"):
         its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), "WALLET:ALIPAY")
         assert its.quote.refusal is not None
@@ -198,7 +198,7 @@ def test_a_silent_service_leaves_no_candidates_and_says_so() -> None:
         ("balance", "BALANCE:b_1"),
     ],
 )
-def test_what_a_silent_service_would_know_of_is_undetermined_and_not_absent(source: str, method_id: str) -> None:
+def test_a_method_that_a_silent_source_would_list_is_undetermined(source: str, method_id: str) -> None:
     its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), method_id)
     assert its.quote.refusal is not None
     assert (its.quote.refusal.undetermined, its.quote.refusal.source) == (True, source)
@@ -213,12 +213,12 @@ def test_a_quota_on_one_channel_leaves_the_other() -> None:
     "method_id",
     ["", "NONSENSE", "QUICK_PAY:c_9", "WALLET:NOBODY", "AGREEMENT:a_9", "BALANCE:b_9", "BALANCE:b_9+QUICK_PAY"],
 )
-def test_a_way_that_is_not_there_is_refused(method_id: str) -> None:
+def test_a_method_that_does_not_exist_is_refused(method_id: str) -> None:
     its = found(one_of_each(agreements=(agreement(),)), method_id)
     assert its.quote.refusal is not None
     assert (its.quote.refusal.code, its.channels) == (ReasonCode.NO_CHANNEL, ())
 
 
-def test_a_second_level_needs_its_option() -> None:
+def test_a_method_with_options_needs_an_option() -> None:
     assert ids(found(one_of_each(), "NET_BANKING")) == []
     assert ids(found(one_of_each(), "NET_BANKING", "ICBC")) == ["NET_BANKING:ICBC"]

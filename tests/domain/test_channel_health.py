@@ -48,11 +48,11 @@ def recovered(record: ChannelRecord, now_s: int) -> ChannelRecord:
     return after([WORKED] * SICK.well_after * record.sick_count, record, now_s)
 
 
-def test_a_cold_start_is_what_the_gateway_says() -> None:
+def test_a_cold_start_uses_the_gateways_figure() -> None:
     assert success_rate(ChannelRecord(), 9_300, 1_000, LEARNING) == SuccessRate(9_300, 0)
 
 
-def test_of_many_payments_the_gateways_figure_hardly_counts() -> None:
+def test_after_many_payments_the_gateways_figure_hardly_counts() -> None:
     record = after(([WORKED] * 3 + [FAILED]) * 100)
     assert 7_500 <= bps(record) <= 7_600
     assert 190 <= success_rate(record, 9_000, 0, LEARNING).noise_bps <= 230  # √(0.75 × 0.25 / 400) = 2.2 %
@@ -65,11 +65,11 @@ def test_after_its_half_life_an_outcome_counts_half() -> None:
     assert bps(record, 10 * 86_400) == 9_000
 
 
-def test_a_failure_that_may_be_anybodys_counts_half() -> None:
+def test_a_failure_without_attribution_counts_half() -> None:
     assert after([UNSURE] * 4).bad == after([FAILED] * 2).bad
 
 
-def test_it_is_sick_after_failures_in_a_row_and_not_one_before() -> None:
+def test_a_channel_is_sick_after_six_failures_in_a_row_and_not_before() -> None:
     assert not after([WORKED] * 200 + [FAILED] * 5).sick
     assert after([WORKED] * 200 + [FAILED] * 6).sick
     assert not after([WORKED] * 200 + [UNSURE] * 11).sick
@@ -77,14 +77,14 @@ def test_it_is_sick_after_failures_in_a_row_and_not_one_before() -> None:
     assert not after([*[FAILED] * 5, WORKED, *[FAILED] * 5]).sick
 
 
-def test_it_is_sick_when_surely_fewer_than_half_succeed_and_not_on_a_handful() -> None:
+def test_a_channel_is_sick_if_significantly_fewer_than_half_succeed() -> None:
     assert after([WORKED, FAILED, FAILED, FAILED] * 5).sick
     assert not after([FAILED, FAILED, FAILED, WORKED] * 4).sick  # fewer than twenty
     assert not after([WORKED, FAILED] * 100).sick
     assert not after([*[FAILED, WORKED] * 9, FAILED, FAILED]).sick  # nine of twenty may be chance
 
 
-def test_a_sick_one_is_well_after_probes_that_worked_in_a_row() -> None:
+def test_a_sick_channel_recovers_after_successful_probes_in_a_row() -> None:
     record = fallen(100)
     assert after([WORKED, WORKED, FAILED, WORKED, WORKED], record, 200).sick
     well = after([WORKED] * 3, record, 200)
@@ -92,14 +92,14 @@ def test_a_sick_one_is_well_after_probes_that_worked_in_a_row() -> None:
     assert bps(well, 200) > 9_000  # what it did while it was sick is forgotten
 
 
-def test_what_began_before_it_fell_sick_or_was_well_again_changes_nothing() -> None:
+def test_a_payment_started_before_the_last_change_of_state_has_no_effect() -> None:
     record = fallen(100)
     assert with_outcome(record, WORKED, 99, 130, LEARNING, SICK) == record
     well = recovered(record, 200)
     assert with_outcome(well, FAILED, 199, 230, LEARNING, SICK) == well
 
 
-def test_it_gets_its_share_back_bit_by_bit() -> None:
+def test_a_recovered_channel_gets_its_share_back_in_steps() -> None:
     well = recovered(fallen(100), 200)
     assert share_ceiling_bps(fallen(100), 10_000, SICK) == 0
     assert [share_ceiling_bps(well, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
@@ -115,7 +115,7 @@ def test_it_gets_its_share_back_bit_by_bit() -> None:
     assert share_ceiling_bps(ChannelRecord(), 0, SICK) == 10_000
 
 
-def test_each_further_fall_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
+def test_each_further_sickness_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
     again = after([FAILED] * 6, recovered(fallen(100), 200), 300)
     assert again.sick_count == 2
     assert after([WORKED] * 5, again, 400).sick
@@ -126,14 +126,14 @@ def test_each_further_fall_takes_longer_to_recover_from_until_it_is_forgiven() -
     assert after([FAILED] * 6, well, 1_000).sick_count == 3
 
 
-def test_a_sick_one_is_probed_by_one_payment_in_fifty_and_never_two_in_a_second() -> None:
+def test_a_sick_channel_is_probed_by_one_payment_in_fifty_and_at_most_once_a_second() -> None:
     record = fallen(100)
     assert sum(probe_due(record, die, 110, SICK) for die in range(1_000)) == 20
     assert not probe_due(with_probe(record, 110), 0, 110, SICK)
     assert probe_due(with_probe(record, 110), 0, 111, SICK)
 
 
-def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every_tenth_payment() -> None:
+def test_with_little_traffic_a_probe_comes_every_minute_and_at_most_every_tenth_payment() -> None:
     record = fallen(100)
     for number in range(1, 11):
         assert not probe_due(record, 1, 100 + number * 60, SICK)
@@ -143,7 +143,7 @@ def test_with_little_traffic_it_is_probed_every_minute_but_by_no_more_than_every
 
 
 @given(STEPS)
-def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[ChannelOutcome, int]]) -> None:
+def test_figures_stay_in_their_bounds_for_any_outcomes(steps: list[tuple[ChannelOutcome, int]]) -> None:
     record, now_s = ChannelRecord(), 0
     for outcome, wait_s in steps:
         now_s += wait_s
@@ -155,7 +155,7 @@ def test_whatever_it_hears_its_figures_stay_in_their_bounds(steps: list[tuple[Ch
 
 
 @given(STEPS, STEPS.filter(bool))
-def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
+def test_a_failure_instead_of_a_success_never_improves_the_rate(
     before: list[tuple[ChannelOutcome, int]], last: list[tuple[ChannelOutcome, int]]
 ) -> None:
     record = after([outcome for outcome, _ in before])
@@ -164,7 +164,7 @@ def test_a_failure_in_the_place_of_a_success_never_makes_the_rate_better(
 
 
 @given(STEPS)
-def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_back(
+def test_a_channel_that_works_again_gets_its_full_share_back_after_any_history(
     steps: list[tuple[ChannelOutcome, int]],
 ) -> None:
     record, now_s = ChannelRecord(), 0
@@ -177,7 +177,7 @@ def test_whatever_happened_to_it_a_channel_that_works_again_gets_all_its_share_b
     assert share_ceiling_bps(record, now_s + 86_400, SICK) == 10_000
 
 
-def test_a_clock_that_is_told_an_earlier_time_makes_nothing_younger() -> None:
+def test_an_earlier_time_does_not_make_outcomes_younger() -> None:
     record = after([WORKED] * 10, now_s=1_000)
     assert bps(with_outcome(record, WORKED, 900, 900, LEARNING, SICK), 1_000) >= bps(record, 1_000)
     assert bps(record, 500) == bps(record, 1_000)

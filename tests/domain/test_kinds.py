@@ -62,7 +62,7 @@ def cmb(**changes: Any) -> World:
     return World(cards=(card("CMB"),), channels=(channel(Kind.QUICK_PAY, "CMB"),)).but(**changes)
 
 
-def test_all_ten_kinds_have_their_way_and_can_be_paid_with() -> None:
+def test_all_ten_kinds_can_be_available() -> None:
     methods = one_of_each().methods()
     assert {method.kind: method.method_id for method in methods} == WAYS
     assert {method.availability for method in methods} == {AVAILABLE}
@@ -77,14 +77,14 @@ def test_a_card_is_shown_with_its_bank_its_type_and_its_last_four() -> None:
     assert method.next_action is NextAction.CHALLENGE
 
 
-def test_an_account_is_shown_with_what_is_in_it() -> None:
+def test_an_account_is_shown_with_its_balance() -> None:
     world = World(accounts=(account(20_000, "b_7", type=AccountType.MONEY_FUND),))
     method = world.method("BALANCE:b_7")
     assert (method.title, method.icon, method.health) == ("Money fund", "account/money_fund", Health.UP)
     assert method.instrument == Instrument("b_7", type="MONEY_FUND", available=cny(20_000))
 
 
-def test_each_wallet_is_a_way_of_its_own() -> None:
+def test_each_wallet_is_a_method_of_its_own() -> None:
     world = World(channels=(channel(Kind.WALLET, "ALIPAY"), channel(Kind.WALLET, "WECHAT")))
     assert world.ids() == ["WALLET:ALIPAY", "WALLET:WECHAT"]
     wallet = world.method("WALLET:WECHAT")
@@ -92,7 +92,7 @@ def test_each_wallet_is_a_way_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("kind", [Kind.NET_BANKING, Kind.VA, Kind.OTC])
-def test_banks_and_chains_are_options_of_one_way(kind: Kind) -> None:
+def test_banks_and_chains_are_options_of_one_method(kind: Kind) -> None:
     closed = channel(kind, "ABC", status=ChannelStatus.CLOSED)
     [method] = World(channels=(closed, channel(kind, "ICBC"), channel(kind, "BOC"))).methods()
     assert (method.method_id, method.availability, method.reason) == (kind, AVAILABLE, None)
@@ -104,7 +104,7 @@ def test_banks_and_chains_are_options_of_one_way(kind: Kind) -> None:
     assert last.reason.code is ReasonCode.CHANNEL_CLOSED
 
 
-def test_a_way_of_options_shows_the_price_of_its_best_option() -> None:
+def test_a_method_with_options_shows_the_price_of_its_best_option() -> None:
     world = World(channels=(channel(Kind.OTC, "A", fee_bps=100), channel(Kind.OTC, "B", fee_bps=50)))
     [method] = world.methods()
     assert method.amount is not None
@@ -113,14 +113,14 @@ def test_a_way_of_options_shows_the_price_of_its_best_option() -> None:
     assert prices == {"A": 100, "B": 50}
 
 
-def test_a_way_none_of_whose_options_can_be_used_cannot_be_used_and_says_what_the_best_of_them_says() -> None:
+def test_a_method_without_a_usable_option_is_unavailable_for_the_reason_of_the_best_option() -> None:
     world = World(channels=(channel(Kind.VA, "A", status=ChannelStatus.CLOSED), channel(Kind.VA, "B", least=20_000)))
     [method] = world.methods()
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.BELOW_MIN)
 
 
 @pytest.mark.parametrize("kind", [Kind.CARD, Kind.CONSUMER_QR])
-def test_however_many_channels_there_are_the_kind_is_one_way(kind: Kind) -> None:
+def test_a_kind_over_several_channels_is_one_method(kind: Kind) -> None:
     world = one_of_each(
         channels=(channel(kind, "A"), channel(kind, "B"), channel(kind, "A", "another")),
         cards=(),
@@ -131,7 +131,7 @@ def test_however_many_channels_there_are_the_kind_is_one_way(kind: Kind) -> None
     assert (method.method_id, method.availability, method.instrument) == (kind, AVAILABLE, None)
 
 
-def test_of_several_channels_the_one_that_is_cheapest_for_the_payer_sets_the_price() -> None:
+def test_the_channel_cheapest_for_the_payer_sets_the_price() -> None:
     dear = channel(Kind.WALLET, "ALIPAY", "w_1", fee_bps=100, cost_bps=0)
     cheap = channel(Kind.WALLET, "ALIPAY", "w_2", fee_bps=20, cost_bps=500)
     [method] = World(channels=(dear, cheap)).methods()
@@ -139,14 +139,14 @@ def test_of_several_channels_the_one_that_is_cheapest_for_the_payer_sets_the_pri
     assert method.amount.fee == cny(20)
 
 
-def test_of_channels_at_one_price_a_failing_one_is_not_taken_to_save_us_a_little() -> None:
+def test_of_channels_at_one_price_a_failing_one_is_not_preferred_for_a_lower_cost() -> None:
     failing = channel(Kind.WALLET, "ALIPAY", "w_1", cost_bps=10, success_bps=4_000)
     sound = channel(Kind.WALLET, "ALIPAY", "w_2", cost_bps=60)
     [method] = World(channels=(failing, sound)).methods()
     assert method.health is Health.UP
 
 
-def test_a_provider_whose_channels_call_it_differently_has_one_name_whatever_their_order() -> None:
+def test_a_provider_with_several_names_shows_one_independent_of_channel_order() -> None:
     channels = (
         channel(Kind.WALLET, "A", "w_1", provider_name="One"),
         channel(Kind.WALLET, "A", "w_2", provider_name="Two"),
@@ -164,7 +164,7 @@ def test_a_closed_channel_does_not_matter_while_another_is_open() -> None:
     assert method.availability is AVAILABLE
 
 
-def test_agreements_with_other_shops_are_not_shown() -> None:
+def test_agreements_with_other_merchants_are_not_shown() -> None:
     theirs = agreement(agreement_id="a_2", merchant_id="m_2")
     world = World(agreements=(agreement(), theirs), channels=(channel(Kind.AGREEMENT, "UNIONPAY"),))
     assert world.ids() == ["AGREEMENT:a_1"]
@@ -182,7 +182,7 @@ def test_an_agreement_does_not_go_over_a_channel_of_another_kind() -> None:
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.NO_CHANNEL)
 
 
-def test_an_agreement_whose_limit_is_in_another_currency_cannot_be_held_to_it_and_is_refused() -> None:
+def test_an_agreement_with_a_limit_in_another_currency_is_refused() -> None:
     world = World(agreements=(agreement(single_max=Money("JPY", 1)),), channels=(channel(Kind.AGREEMENT, "UNIONPAY"),))
     method = world.method("AGREEMENT:a_1")
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.CURRENCY_NOT_SUPPORTED)
@@ -190,7 +190,7 @@ def test_an_agreement_whose_limit_is_in_another_currency_cannot_be_held_to_it_an
     assert method.limits.single == cny(5_000_000)
 
 
-def test_who_has_no_card_is_asked_to_link_one_where_cards_are_taken() -> None:
+def test_a_payer_without_a_card_is_asked_to_bind_one_if_cards_are_accepted() -> None:
     method = cmb(cards=()).method("QUICK_PAY")
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.CARD_UNBOUND)
     assert method.reason is not None
@@ -198,7 +198,7 @@ def test_who_has_no_card_is_asked_to_link_one_where_cards_are_taken() -> None:
     assert World(channels=(channel(Kind.WALLET, "ALIPAY"),)).ids() == ["WALLET:ALIPAY"]
 
 
-def test_who_has_no_card_is_told_so_even_while_the_gateway_is_silent() -> None:
+def test_a_payer_without_a_card_is_asked_to_bind_one_while_the_gateway_is_silent() -> None:
     assert code(World(silent={"channel": MissingCause.TIMEOUT}).method("QUICK_PAY")) is ReasonCode.CARD_UNBOUND
 
 
@@ -212,7 +212,7 @@ def test_who_has_no_card_is_told_so_even_while_the_gateway_is_silent() -> None:
         ({"bank": "ICBC"}, ReasonCode.NO_CHANNEL, None),
     ],
 )
-def test_a_card_that_cannot_be_used_says_why(
+def test_an_unusable_card_has_a_reason_and_a_remedy(
     changes: dict[str, Any], reason: ReasonCode, remedy: Remedy | None
 ) -> None:
     method = cmb(cards=(card(card_id="c_CMB", **changes),)).method("QUICK_PAY:c_CMB")
@@ -224,7 +224,7 @@ def test_a_card_that_cannot_be_used_says_why(
 @pytest.mark.parametrize(
     ("expiry", "availability"), [("2026-05", AVAILABLE), ("2026-06", AVAILABLE), ("2026-04", UNAVAILABLE)]
 )
-def test_a_card_is_good_to_the_end_of_its_last_month(expiry: str, availability: Availability) -> None:
+def test_a_card_is_valid_to_the_end_of_its_last_month(expiry: str, availability: Availability) -> None:
     last_second = NOW.replace(day=31, hour=23, minute=59, second=59)
     world = cmb(
         cards=(card("CMB", expiry=expiry),), now=last_second, order=order(expires_at=last_second + timedelta(hours=1))
@@ -241,7 +241,7 @@ def test_a_card_is_good_to_the_end_of_its_last_month(expiry: str, availability: 
         ({"card_types": frozenset({CardType.DEBIT})}, AVAILABLE),
     ],
 )
-def test_a_card_needs_a_channel_that_takes_its_brand_and_type(
+def test_a_card_needs_a_channel_that_accepts_its_brand_and_type(
     narrowed: dict[str, Any], availability: Availability
 ) -> None:
     world = cmb(channels=(channel(Kind.QUICK_PAY, "CMB", **narrowed),))
@@ -267,7 +267,7 @@ def test_a_frozen_account_and_one_in_another_currency_cannot_be_used() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.BALANCE])
-def test_what_a_channel_refuses_is_refused_in_every_kind(
+def test_a_refusal_of_the_channel_applies_to_every_kind(
     kind: Kind, changes: dict[str, Any], reason: ReasonCode
 ) -> None:
     world = one_of_each()
@@ -276,7 +276,7 @@ def test_what_a_channel_refuses_is_refused_in_every_kind(
     assert (method.availability, code(method)) == (UNAVAILABLE, reason)
 
 
-def test_maintenance_says_until_when_if_it_is_known_and_lies_ahead() -> None:
+def test_maintenance_shows_its_end_if_that_is_known_and_ahead() -> None:
     def remedy(until: Any) -> Remedy | None:
         [method] = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.MAINTENANCE, until=until),)).methods()
         assert method.reason is not None
@@ -289,7 +289,7 @@ def test_maintenance_says_until_when_if_it_is_known_and_lies_ahead() -> None:
     assert remedy(None) == Remedy(RemedyType.RETRY)
 
 
-def test_the_text_of_a_maintenance_is_whole_with_and_without_its_end() -> None:
+def test_the_text_of_a_maintenance_is_complete_with_and_without_its_end() -> None:
     def message(until: Any) -> str:
         [method] = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.MAINTENANCE, until=until),)).methods()
         assert method.reason is not None
@@ -318,13 +318,13 @@ def test_a_kind_is_refused_as_a_whole(reason: ReasonCode, terms: dict[str, Any],
     assert (method.availability, code(method)) == (UNAVAILABLE, reason)
 
 
-def test_the_level_of_identity_that_a_kind_asks_for_is_enough() -> None:
+def test_the_kyc_level_that_a_kind_requires_is_enough() -> None:
     world = cmb(catalog=with_terms(Kind.QUICK_PAY, kyc_level=3))
     assert world.but(member=member(kyc_level=3)).method("QUICK_PAY:c_CMB").availability is AVAILABLE
     assert code(world.but(member=member(kyc_level=2)).method("QUICK_PAY:c_CMB")) is ReasonCode.KYC_REQUIRED
 
 
-def test_of_all_that_refuses_a_kind_the_first_speaks() -> None:
+def test_the_first_refusal_of_a_kind_is_shown() -> None:
     for index, (reason, _, _) in enumerate(KIND_REFUSALS):
         terms: dict[str, Any] = {}
         changes: dict[str, Any] = {}
@@ -334,7 +334,7 @@ def test_of_all_that_refuses_a_kind_the_first_speaks() -> None:
         assert code(cmb(catalog=with_terms(Kind.QUICK_PAY, **terms), **changes).method("QUICK_PAY:c_CMB")) is reason
 
 
-def test_what_refuses_the_kind_speaks_before_the_card_and_the_channel() -> None:
+def test_a_refusal_of_the_kind_comes_before_those_of_card_and_channel() -> None:
     world = cmb(
         member=member(kyc_level=0),
         cards=(card("CMB", status=CardStatus.FROZEN),),
@@ -345,15 +345,17 @@ def test_what_refuses_the_kind_speaks_before_the_card_and_the_channel() -> None:
     assert code(world.but(member=member(), cards=(card(),)).method("QUICK_PAY:c_CMB")) is ReasonCode.CHANNEL_CLOSED
 
 
-def test_a_refused_way_still_shows_what_it_would_cost_and_carry() -> None:
+def test_a_refused_method_still_shows_price_and_limits() -> None:
     method = cmb(cards=(card("CMB", status=CardStatus.FROZEN),)).method("QUICK_PAY:c_CMB")
     assert method.amount is not None
     assert method.amount.payable == cny(10_000)
     assert method.limits is not None
 
 
-def test_a_refused_kind_does_not_vanish_with_the_gateway() -> None:
-    method = World(silent={"channel": MissingCause.TIMEOUT}, merchant=merchant(kinds=frozenset({Kind.BALANCE}))).method("WALLET")
+def test_a_refused_kind_is_still_listed_while_the_gateway_is_silent() -> None:
+    method = World(silent={"channel": MissingCause.TIMEOUT}, merchant=merchant(kinds=frozenset({Kind.BALANCE}))).method(
+        "WALLET"
+    )
     assert (method.availability, code(method)) == (UNAVAILABLE, ReasonCode.MERCHANT_NOT_PERMITTED)
 
 
@@ -366,25 +368,25 @@ def test_scanning_needs_the_scan_product_and_a_terminal_with_a_scanner() -> None
     assert (pos.availability, pos.next_action, pos.required_fields) == (AVAILABLE, NextAction.AWAIT, ("auth_code",))
 
 
-def test_a_wallet_opens_by_its_sdk_where_the_terminal_has_one() -> None:
+def test_a_wallet_opens_by_its_sdk_on_a_terminal_that_has_one() -> None:
     world = World(channels=(channel(Kind.WALLET, "ALIPAY"),))
     assert world.methods()[0].next_action is NextAction.REDIRECT
     assert world.but(request=request(terminal=Terminal.SDK)).methods()[0].next_action is NextAction.SDK
 
 
-def test_where_nothing_is_to_pay_nothing_follows_a_submit() -> None:
+def test_without_anything_to_pay_no_action_follows_a_submit() -> None:
     methods = one_of_each(order=order(0)).methods()
     assert {method.availability for method in methods} == {AVAILABLE}
     assert {method.next_action for method in methods} == {NextAction.NONE}
     assert all(method.amount is not None and method.amount.payable == cny(0) for method in methods)
 
 
-def test_an_empty_world_has_no_way_to_pay() -> None:
+def test_an_empty_world_has_no_methods() -> None:
     assert World().methods() == ()
 
 
 @pytest.mark.parametrize("currency", ["JPY", "KWD"])
-def test_currencies_with_other_digits_are_carried_and_told_in_their_own(currency: Any) -> None:
+def test_currencies_with_other_digits_are_shown_with_their_own_digits(currency: Any) -> None:
     world = World(
         order=order(Money(currency, 5_000)),
         accounts=(account(Money(currency, 1_250)),),

@@ -75,7 +75,7 @@ def test_each_of_the_ten_kinds_names_what_the_engine_needs(
     assert made(one_of_each(), method_id, option_id) == (expected,)
 
 
-def test_coupons_balance_and_card_share_one_payment_exactly() -> None:
+def test_promotions_balance_and_card_add_up_to_one_payment() -> None:
     world = World(
         cards=(card("CMB"),),
         accounts=(account(4_000),),
@@ -106,7 +106,7 @@ def test_an_order_that_discounts_bring_to_zero_is_paid_by_promotions_alone(metho
     assert made(world, method_id, card_token=None) == (off("p_1", 7_000), off("p_2", 3_000))
 
 
-def test_a_balance_and_a_card_whose_promotion_leaves_nothing_need_no_choice_of_a_card() -> None:
+def test_a_split_payment_with_nothing_left_to_pay_needs_no_card() -> None:
     world = World(
         cards=(card("ICBC"),),
         accounts=(account(1),),
@@ -117,7 +117,7 @@ def test_a_balance_and_a_card_whose_promotion_leaves_nothing_need_no_choice_of_a
     assert made(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (off("p_1", 10_000),)
 
 
-def test_an_order_of_nothing_without_promotions_has_no_legs() -> None:
+def test_an_order_of_zero_without_promotions_has_no_legs() -> None:
     assert made(one_of_each(order=order(0)), "BALANCE:b_1") == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
 
 
@@ -135,7 +135,7 @@ def test_a_card_without_its_token_and_a_method_without_its_instrument_have_no_le
     )
 
 
-def test_money_that_needs_a_channel_has_no_legs_without_one() -> None:
+def test_a_method_that_needs_a_channel_has_no_legs_without_one() -> None:
     world = one_of_each()
     for method in world.methods():
         quote = carried(world, method, "ICBC").quote
@@ -143,14 +143,14 @@ def test_money_that_needs_a_channel_has_no_legs_without_one() -> None:
             assert legs(method, quote, None, "tok_1") == LegsRefused(LegsRefusedCode.CHANNEL_MISSING)
 
 
-def test_a_balance_that_a_card_has_to_complete_never_gives_it_all() -> None:
+def test_a_balance_that_needs_a_card_never_pays_the_whole() -> None:
     world = World(cards=(card("CMB"),), accounts=(account(4_000),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
     method = world.method("BALANCE:b_1+QUICK_PAY")
     whole = Quote(None, method.amount)
     assert legs(method, whole, "QUICK_PAY:CMB") == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
 
 
-def test_a_method_that_is_refused_or_undetermined_has_no_legs_and_says_why() -> None:
+def test_a_refused_or_undetermined_method_has_no_legs_but_a_reason() -> None:
     short = World(accounts=(account(1),))
     assert made(short, "BALANCE:b_1") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.BALANCE_INSUFFICIENT)
     silent = one_of_each(silent={"quota": MissingCause.TIMEOUT})
@@ -158,7 +158,7 @@ def test_a_method_that_is_refused_or_undetermined_has_no_legs_and_says_why() -> 
     assert legs(short.method("BALANCE:b_1"), Quote(None), None) == LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
 
 
-def test_a_price_whose_parts_are_not_its_sum_is_a_loud_error() -> None:
+def test_a_price_whose_parts_do_not_add_up_raises() -> None:
     world = one_of_each(promotions=(promotion("p_1", 500),))
     method = world.method("BALANCE:b_1")
     price = method.amount
@@ -174,7 +174,7 @@ def test_a_price_whose_parts_are_not_its_sum_is_a_loud_error() -> None:
             legs(method, Quote(None, structs.replace(price, **wrong)), None)
 
 
-def test_a_card_token_does_not_show_itself() -> None:
+def test_the_repr_omits_the_card_token() -> None:
     found = made(one_of_each(), "CARD", card_token="tok_secret")
     assert "tok_secret" not in repr(found)
     assert b"tok_secret" in msgspec.json.encode(found), "the engine gets it"
@@ -227,7 +227,7 @@ SHOPS = st.builds(
 
 
 @given(st.one_of(SHOPS, SHOPS, worlds()))
-def test_of_whatever_can_be_paid_with_the_legs_are_order_and_fee_exactly_as_told(world: World) -> None:
+def test_the_legs_of_every_available_method_are_order_and_fee_as_shown(world: World) -> None:
     for method, option_id in every_choice(world):
         found = made(world, method.method_id, option_id)
         option = next((option for option in method.options if option.option_id == option_id), None)
@@ -247,7 +247,7 @@ def test_of_whatever_can_be_paid_with_the_legs_are_order_and_fee_exactly_as_told
         assert sum(leg.type is EngineLegType.CHANNEL for leg in found) <= 1
 
 
-def test_the_shops_have_splits_zeroes_options_and_fees() -> None:
+def test_the_generated_shops_have_splits_zeroes_options_and_fees() -> None:
     """Else the property above would be about plain payments only."""
     seen: set[str] = set()
 

@@ -29,12 +29,12 @@ def reduce_to(value: int) -> Remedy:
     return Remedy(RemedyType.REDUCE_AMOUNT, cny(value))
 
 
-def test_a_channel_carries_its_minimum_and_not_a_unit_less() -> None:
+def test_a_channel_carries_its_minimum_and_not_one_unit_less() -> None:
     assert refused(wallet(500, least=500)) is None
     assert refused(wallet(499, least=500)) == (ReasonCode.BELOW_MIN, "channel", None)
 
 
-def test_a_channel_carries_its_maximum_and_not_a_unit_more() -> None:
+def test_a_channel_carries_its_maximum_and_not_one_unit_more() -> None:
     assert refused(wallet(500, most=500)) is None
     assert refused(wallet(501, most=500)) == (ReasonCode.ABOVE_SINGLE_LIMIT, "channel", reduce_to(500))
 
@@ -47,12 +47,12 @@ def test_a_channel_carries_its_maximum_and_not_a_unit_more() -> None:
         ({"monthly": (9_000, 8_500)}, ReasonCode.MONTHLY_LIMIT_EXCEEDED, 500),
     ],
 )
-def test_a_quota_allows_what_is_left_and_not_a_unit_more(limit: dict[str, Any], code: ReasonCode, left: int) -> None:
+def test_a_quota_allows_its_rest_and_not_one_unit_more(limit: dict[str, Any], code: ReasonCode, left: int) -> None:
     assert refused(wallet(left, quota(Kind.WALLET, **limit))) is None
     assert refused(wallet(left + 1, quota(Kind.WALLET, **limit))) == (code, "quota", reduce_to(left))
 
 
-def test_the_single_limit_speaks_before_the_day_and_the_day_before_the_month() -> None:
+def test_the_single_limit_is_tested_before_the_day_and_the_day_before_the_month() -> None:
     def speaks(**limits: Any) -> ReasonCode | None:
         reason = wallet(10, quota(Kind.WALLET, **limits)).reason
         return None if reason is None else reason.code
@@ -62,7 +62,7 @@ def test_the_single_limit_speaks_before_the_day_and_the_day_before_the_month() -
     assert speaks(monthly=(3, 0)) is ReasonCode.MONTHLY_LIMIT_EXCEEDED
 
 
-def test_of_all_limits_that_apply_the_tightest_wins_by_each_clock() -> None:
+def test_the_tightest_limit_wins_for_single_day_and_month() -> None:
     method = wallet(
         10,
         quota(Kind.WALLET, single=900, daily=(1_000, 600), monthly=(5_000, 0)),
@@ -87,7 +87,7 @@ def test_the_channels_own_maximum_is_one_of_the_limits_on_a_single_payment() -> 
     )
 
 
-def test_a_quota_that_is_used_up_or_overdrawn_leaves_nothing_and_no_amount_would_help() -> None:
+def test_a_used_up_or_overdrawn_quota_leaves_nothing_and_has_no_remedy() -> None:
     for used in (500, 501):
         method = wallet(1, quota(Kind.WALLET, daily=(500, used)))
         assert refused(method) == (ReasonCode.DAILY_LIMIT_EXCEEDED, "quota", None)
@@ -110,9 +110,7 @@ def test_a_quota_that_is_used_up_or_overdrawn_leaves_nothing_and_no_amount_would
         ({"bank": "CMB", "card_id": "c_CMB", "channel_id": "QUICK_PAY:CMB"}, True),
     ],
 )
-def test_a_quota_covers_what_its_scope_names_and_whatever_it_does_not_narrow(
-    scope: dict[str, Any], applies: bool
-) -> None:
+def test_a_quota_covers_all_that_its_scope_does_not_exclude(scope: dict[str, Any], applies: bool) -> None:
     world = World(
         cards=(card("CMB"),),
         channels=(channel(Kind.QUICK_PAY, "CMB"),),
@@ -156,7 +154,7 @@ def test_limits_are_tested_after_the_discount() -> None:
     assert refused(wallet(511, quota(Kind.WALLET, single=500), promotions=ten_off)) is not None
 
 
-def test_limits_are_tested_with_the_fee_in() -> None:
+def test_limits_are_tested_with_the_fee() -> None:
     assert refused(wallet(500, most=510, fee_bps=200)) is None
     assert refused(wallet(500, most=509, fee_bps=200)) == (ReasonCode.ABOVE_SINGLE_LIMIT, "channel", reduce_to(509))
     assert refused(wallet(490, least=500, fee_bps=200)) is None
@@ -167,7 +165,7 @@ def test_a_free_order_is_below_no_minimum() -> None:
     assert refused(wallet(0, least=500)) is None
 
 
-def test_the_channels_own_fee_stands_before_the_catalogs() -> None:
+def test_the_channels_own_fee_overrides_the_catalogs() -> None:
     def fee(fee_bps: int | None) -> int:
         world = World(
             channels=(channel(Kind.WALLET, "A", fee_bps=fee_bps),), catalog=with_terms(Kind.WALLET, fee_bps=70)
@@ -209,7 +207,7 @@ def test_an_agreement_has_a_limit_of_its_own() -> None:
     assert refused(method(501, most=400)) == (ReasonCode.ABOVE_SINGLE_LIMIT, "channel", reduce_to(400))
 
 
-def test_a_balance_that_is_short_says_by_how_much() -> None:
+def test_an_insufficient_balance_shows_the_shortfall() -> None:
     def method(available: int) -> PayMethod:
         return World(order=order(500), accounts=(account(available),)).method("BALANCE:b_1")
 
@@ -218,12 +216,12 @@ def test_a_balance_that_is_short_says_by_how_much() -> None:
     assert refused(method(0)) == (ReasonCode.BALANCE_INSUFFICIENT, "balance", Remedy(RemedyType.TOP_UP, cny(500)))
 
 
-def test_a_balance_may_have_quotas_and_they_speak_first() -> None:
+def test_quotas_on_a_balance_are_tested_before_its_amount() -> None:
     world = World(order=order(500), accounts=(account(100),), quotas=(quota(Kind.BALANCE, single=400),))
     assert refused(world.method("BALANCE:b_1")) == (ReasonCode.ABOVE_SINGLE_LIMIT, "quota", reduce_to(400))
 
 
-def test_a_reason_speaks_of_the_limit_in_the_orders_currency() -> None:
+def test_a_reason_names_the_limit_in_the_orders_currency() -> None:
     reason = wallet(200_000, most=123_456).reason
     assert reason is not None
     assert reason.message == "At most 1,234.56 CNY in one payment."

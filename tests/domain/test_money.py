@@ -51,7 +51,7 @@ def test_the_currencies_with_other_digits_than_two_are_known() -> None:
         b'{"currency":"CNY"}',
     ],
 )
-def test_what_is_not_an_amount_of_money_is_not_decoded(wire: bytes) -> None:
+def test_an_invalid_amount_of_money_is_not_decoded(wire: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(wire, type=Money)
 

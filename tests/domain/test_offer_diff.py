@@ -97,14 +97,14 @@ def but(**changed: Any) -> World:
     return SHOP.but(**changed)
 
 
-def test_nothing_has_changed_where_nothing_has() -> None:
+def test_an_unchanged_offer_has_no_changes() -> None:
     for method in SHOP.methods():
         for option_id in (None, *(option.option_id for option in method.options)):
             if method.availability is Availability.AVAILABLE:
                 assert found(SHOP, SHOP, method.method_id, option_id) == ()
 
 
-def test_a_price_that_rose_or_fell_is_told_from_and_to() -> None:
+def test_a_changed_price_is_reported_with_both_amounts() -> None:
     for off, payable in ((400, 9_600), (600, 9_400)):
         told = found(SHOP, but(promotions=(promotion("p_1", off),)), "WALLET:ALIPAY")
         assert told == (
@@ -113,14 +113,14 @@ def test_a_price_that_rose_or_fell_is_told_from_and_to() -> None:
         )
 
 
-def test_a_price_that_the_payer_never_saw_is_told_however_cheap() -> None:
+def test_a_price_that_the_payer_never_saw_is_reported_even_if_lower() -> None:
     for expected in (9_499, 9_501):
         told = found(SHOP, SHOP, "WALLET:ALIPAY", expected_payable=cny(expected))
         assert told == (Change(what=ChangeType.PRICE_CHANGED, before=cny(expected), after=cny(9_500)),)
     assert found(SHOP, SHOP, "WALLET:ALIPAY", expected_payable=Money("USD", 9_500))[0].before == Money("USD", 9_500)
 
 
-def test_a_fee_that_rose_is_told_as_the_fee_and_in_the_price() -> None:
+def test_a_higher_fee_is_reported_as_the_fee_and_in_the_price() -> None:
     dearer = but(channels=(*SHOP.channels[2:], channel(Kind.QUICK_PAY, "CMB", fee_bps=200)))
     assert found(SHOP, dearer, "QUICK_PAY:c_CMB") == (
         Change(what=ChangeType.PRICE_CHANGED, before=cny(9_500), after=cny(9_690)),
@@ -128,7 +128,7 @@ def test_a_fee_that_rose_is_told_as_the_fee_and_in_the_price() -> None:
     )
 
 
-def test_a_promotion_that_is_gone_is_told_with_what_it_was_worth() -> None:
+def test_a_promotion_that_is_gone_is_reported_with_its_value() -> None:
     told = found(SHOP, but(promotions=()), "WALLET:ALIPAY")
     assert told == (
         Change(what=ChangeType.PROMOTION_GONE, before=cny(500), after=None, subject="p_1"),
@@ -136,7 +136,7 @@ def test_a_promotion_that_is_gone_is_told_with_what_it_was_worth() -> None:
     )
 
 
-def test_one_promotion_in_the_place_of_another_is_told_even_at_the_same_price() -> None:
+def test_a_replaced_promotion_is_reported_even_at_the_same_price() -> None:
     told = found(SHOP, but(promotions=(promotion("p_9", 500),)), "WALLET:ALIPAY")
     assert told == (
         Change(what=ChangeType.PROMOTION_GONE, before=cny(500), after=None, subject="p_1"),
@@ -144,12 +144,12 @@ def test_one_promotion_in_the_place_of_another_is_told_even_at_the_same_price() 
     )
 
 
-def test_a_promotion_that_was_asked_for_and_never_offered_is_gone() -> None:
+def test_a_requested_promotion_that_was_never_offered_is_gone() -> None:
     told = found(SHOP, SHOP, "WALLET:ALIPAY", promotion_ids=("p_1", "p_7"))
     assert told == (Change(what=ChangeType.PROMOTION_GONE, before=None, after=None, subject="p_7"),)
 
 
-def test_a_balance_that_fell_short_is_told_with_what_it_was_to_pay_and_what_it_holds() -> None:
+def test_an_insufficient_balance_is_reported_with_its_part_and_its_amount() -> None:
     told = found(SHOP, but(accounts=(account(9_000),)), "BALANCE:b_1")
     short = ReasonCode.BALANCE_INSUFFICIENT
     assert told == (
@@ -158,7 +158,7 @@ def test_a_balance_that_fell_short_is_told_with_what_it_was_to_pay_and_what_it_h
 
 
 @pytest.mark.parametrize("option_id", [None, "c_CMB", "c_ICBC"])
-def test_a_balance_that_gives_less_beside_a_card_is_told_with_whatever_card(option_id: str | None) -> None:
+def test_a_smaller_part_of_the_balance_is_reported_with_any_card(option_id: str | None) -> None:
     told = found(SHOP, but(accounts=(account(3_000, "b_2"),)), COMBINED, option_id)
     assert Change(what=ChangeType.BALANCE_SHORT, before=cny(4_000), after=cny(3_000), subject="b_2") in told
     named = {change.subject for change in told} & {"b_2", "c_CMB", "c_ICBC"}
@@ -167,7 +167,7 @@ def test_a_balance_that_gives_less_beside_a_card_is_told_with_whatever_card(opti
     )
 
 
-def test_a_balance_that_ran_dry_and_one_that_holds_enough_now_are_told_apart() -> None:
+def test_an_empty_balance_and_a_sufficient_one_are_different_changes() -> None:
     [dry] = found(SHOP, but(accounts=(account(0, "b_2"),)), COMBINED)
     assert (dry.what, dry.before, dry.after) == (ChangeType.BALANCE_SHORT, cny(4_000), cny(0))
     [enough] = found(SHOP, but(accounts=(account(90_000, "b_2"),)), COMBINED)
@@ -184,9 +184,7 @@ def test_a_balance_that_ran_dry_and_one_that_holds_enough_now_are_told_apart() -
         ({"monthly": (10_000, 5_000)}, ReasonCode.MONTHLY_LIMIT_EXCEEDED, 5_000),
     ],
 )
-def test_a_limit_that_is_reached_is_told_with_what_is_left(
-    limit: dict[str, Any], reason: ReasonCode, left: int
-) -> None:
+def test_a_reached_limit_is_reported_with_its_rest(limit: dict[str, Any], reason: ReasonCode, left: int) -> None:
     told = found(SHOP, but(quotas=(quota(Kind.QUICK_PAY, **limit),)), "QUICK_PAY:c_CMB")
     assert told == (
         Change(
@@ -195,7 +193,7 @@ def test_a_limit_that_is_reached_is_told_with_what_is_left(
     )
 
 
-def test_a_minimum_that_is_not_reached_is_a_limit_too() -> None:
+def test_a_minimum_that_is_not_reached_is_reported_as_a_limit() -> None:
     [told] = found(
         SHOP, but(channels=(channel(Kind.WALLET, "ALIPAY", least=20_000),), promotions=SHOP.promotions), "WALLET:ALIPAY"
     )[:1]
@@ -203,7 +201,7 @@ def test_a_minimum_that_is_not_reached_is_a_limit_too() -> None:
 
 
 @pytest.mark.parametrize("cards", [(), (card("CMB", status=CardStatus.UNBOUND),)])
-def test_a_card_that_was_unbound_is_told_whether_the_card_centre_still_names_it_or_not(cards: tuple[Any, ...]) -> None:
+def test_an_unbound_card_is_reported_whether_or_not_it_is_still_listed(cards: tuple[Any, ...]) -> None:
     told = found(SHOP, but(cards=cards), "QUICK_PAY:c_CMB")
     assert [(change.what, change.subject) for change in told] == [(ChangeType.CARD_UNBOUND, "QUICK_PAY:c_CMB")]
     assert found(SHOP, but(cards=(card("ICBC"),)), COMBINED, "c_CMB")[0].what is ChangeType.CARD_UNBOUND
@@ -224,7 +222,7 @@ def test_a_card_that_was_unbound_is_told_whether_the_card_centre_still_names_it_
         ("WALLET:ALIPAY", {"channels": ()}, ReasonCode.NOT_OFFERED),
     ],
 )
-def test_a_method_that_cannot_be_used_any_more_is_closed_and_says_why(
+def test_a_method_that_became_unusable_is_closed_with_a_reason(
     method_id: str, changed: Any, reason: ReasonCode
 ) -> None:
     told = found(SHOP, but(**changed), method_id)
@@ -233,7 +231,7 @@ def test_a_method_that_cannot_be_used_any_more_is_closed_and_says_why(
     ]
 
 
-def test_an_option_speaks_for_itself_whatever_its_method_says() -> None:
+def test_the_chosen_option_decides_and_not_its_method() -> None:
     closed = channel(Kind.VA, "BNI", status=ChannelStatus.CLOSED, fee_bps=50)
     without = but(channels=(channel(Kind.VA, "BCA"), closed))
     assert found(SHOP, without, "VA", "BCA") == ()
@@ -248,19 +246,19 @@ def test_an_option_has_its_own_price() -> None:
     assert told[0] == Change(what=ChangeType.PRICE_CHANGED, before=cny(9_548), after=cny(9_557))
 
 
-def test_a_method_that_was_never_offered_is_a_change_whether_it_is_there_now_or_not() -> None:
+def test_a_method_that_was_never_offered_is_a_change_even_if_available_now() -> None:
     assert found(but(channels=()), SHOP, "WALLET:ALIPAY", expected_payable=cny(9_500))[0].before is None
     [told] = found(SHOP, SHOP, "WALLET:NOBODY")
     assert (told.what, told.before, told.after) == (ChangeType.METHOD_CLOSED, None, None)
 
 
-def test_an_order_that_cannot_be_paid_any_more_is_all_that_is_told() -> None:
+def test_a_blocked_order_is_the_only_change() -> None:
     choice = chosen(SHOP, "WALLET:ALIPAY")
     told = changes(choice, before(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID))
     assert told == (Change(what=ChangeType.ORDER_STATE, before="PENDING", after="ORDER_PAID"),)
 
 
-def test_an_order_of_another_amount_is_told_even_where_discounts_make_up_for_it() -> None:
+def test_another_order_amount_is_reported_even_if_discounts_make_up_for_it() -> None:
     told = found(SHOP, but(order=order(10_100), promotions=(promotion("p_1", 600),)), "WALLET:ALIPAY")
     assert Change(what=ChangeType.PRICE_CHANGED, before=cny(10_000), after=cny(10_100), subject="order") in told
 
@@ -279,9 +277,7 @@ def test_an_order_of_another_amount_is_told_even_where_discounts_make_up_for_it(
         ("marketing", "WALLET:ALIPAY", None),
     ],
 )
-def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
-    source: str, method_id: str, option_id: str | None
-) -> None:
+def test_a_silent_source_that_matters_is_unverified(source: str, method_id: str, option_id: str | None) -> None:
     quiet = but(silent={source: MissingCause.TIMEOUT})
     assert silent(SHOP, quiet, method_id, option_id) == (source,)
     if source != "marketing":
@@ -291,14 +287,14 @@ def test_what_a_silent_source_leaves_open_is_unverified_by_its_name(
         }
 
 
-def test_a_source_that_has_no_say_in_the_chosen_way_may_be_silent() -> None:
+def test_a_silent_source_without_say_in_the_chosen_method_is_no_obstacle() -> None:
     assert silent(SHOP, but(silent={"card": MissingCause.TIMEOUT}), "WALLET:ALIPAY") == ()
     assert silent(SHOP, but(silent={"balance": MissingCause.TIMEOUT}), "QUICK_PAY:c_CMB") == ()
     plain = but(promotions=())
     assert silent(plain, plain.but(silent={"marketing": MissingCause.TIMEOUT}), "WALLET:ALIPAY") == ()
 
 
-def test_an_option_that_is_closed_is_closed_whoever_is_silent_about_the_others() -> None:
+def test_a_closed_option_is_closed_even_if_a_source_is_silent_about_others() -> None:
     closed = channel(Kind.VA, "BNI", status=ChannelStatus.CLOSED, fee_bps=50)
     quiet = but(channels=(channel(Kind.VA, "BCA"), closed), silent={"quota": MissingCause.TIMEOUT})
     assert silent(SHOP, quiet, "VA", "BCA") == ("quota",)
@@ -306,14 +302,14 @@ def test_an_option_that_is_closed_is_closed_whoever_is_silent_about_the_others()
     assert found(SHOP, quiet, "VA", "BNI")[0].reason is ReasonCode.CHANNEL_CLOSED
 
 
-def test_a_price_that_could_not_be_told_with_the_offer_is_told_now() -> None:
+def test_a_price_that_was_unknown_with_the_offer_is_a_change() -> None:
     quiet = but(silent={"channel": MissingCause.TIMEOUT})
     assert found(quiet, SHOP, "QUICK_PAY:c_CMB", expected_payable=cny(9_500), promotion_ids=("p_1",)) == (
         Change(what=ChangeType.PRICE_CHANGED, before=None, after=cny(9_500)),
     )
 
 
-def test_an_order_that_is_blocked_leaves_nothing_open() -> None:
+def test_a_blocked_order_leaves_nothing_unverified() -> None:
     choice = chosen(SHOP, "WALLET:ALIPAY")
     assert unverified(choice, before(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID, ("quota",))) == ()
 
@@ -354,7 +350,7 @@ def test_an_equal_consultation_in_any_order_has_no_change(world: World, dice: Ra
 
 
 @given(worlds(), worlds(), st.integers(0, 400))
-def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offered_at_the_price_expected(
+def test_without_a_change_the_payment_is_the_offered_one_at_the_expected_price(
     then: World, after: World, expected: int
 ) -> None:
     fresh = now(after)
@@ -384,7 +380,7 @@ def test_whatever_happened_a_payment_without_a_change_is_the_one_that_was_offere
             )
 
 
-def test_every_way_to_differ_can_be_told() -> None:
+def test_every_type_of_change_occurs() -> None:
     """The seven that are changes; the eighth is `unverified`."""
     assert [what.name for what in ChangeType] == [
         "ORDER_STATE", "CARD_UNBOUND", "METHOD_CLOSED", "BALANCE_SHORT", "LIMIT_REACHED", "PROMOTION_GONE", "PRICE_CHANGED",

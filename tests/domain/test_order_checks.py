@@ -44,17 +44,17 @@ def blocked(*wrongs: dict[str, dict[str, Any]]) -> Blocked | None:
     )
 
 
-def test_a_sound_order_of_a_sound_user_with_a_sound_merchant_is_not_blocked() -> None:
+def test_a_valid_order_of_an_active_user_and_merchant_is_not_blocked() -> None:
     assert blocked() is None
     assert blocked({"request": {"amount": cny(10_000), "country": "CN"}}) is None
 
 
 @pytest.mark.parametrize(("code", "wrong"), WRONGS, ids=[code for code, _ in WRONGS])
-def test_each_thing_that_is_wrong_blocks_with_its_code(code: Blocked, wrong: dict[str, dict[str, Any]]) -> None:
+def test_each_fault_blocks_with_its_code(code: Blocked, wrong: dict[str, dict[str, Any]]) -> None:
     assert blocked(wrong) is code
 
 
-def test_of_any_two_things_that_are_wrong_the_earlier_check_speaks() -> None:
+def test_of_two_faults_the_earlier_check_decides() -> None:
     for (first, one), (_, other) in combinations(WRONGS, 2):
         assert blocked(one, other) is first
 
@@ -77,20 +77,20 @@ def test_an_order_expires_at_its_instant_and_not_before() -> None:
     assert blocked({"order": {"expires_at": NOW}}) is Blocked.ORDER_EXPIRED
 
 
-def test_an_order_that_names_no_user_is_anybodys() -> None:
+def test_an_order_without_a_user_can_be_paid_by_any_user() -> None:
     assert blocked({"order": {"user_id": None}}) is None
 
 
 @pytest.mark.parametrize("claim", [cny(10_001), cny(9_999)])
-def test_a_claim_that_is_off_by_one_minor_unit_is_a_mismatch(claim: Any) -> None:
+def test_a_claim_off_by_one_minor_unit_is_a_mismatch(claim: Any) -> None:
     assert blocked({"request": {"amount": claim}}) is Blocked.AMOUNT_MISMATCH
 
 
-def test_a_closed_user_is_told_apart_from_a_frozen_one() -> None:
+def test_closed_and_frozen_users_have_different_codes() -> None:
     assert blocked({"member": {"status": MemberStatus.CLOSED}}) is Blocked.USER_CLOSED
 
 
-def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
+def test_an_unknown_user_or_merchant_blocks() -> None:
     assert first_block(request(), order(), None, member(), NOW) is Blocked.MERCHANT_UNKNOWN
     assert first_block(request(), order(), merchant(), None, NOW) is Blocked.USER_UNKNOWN
 
@@ -99,13 +99,13 @@ def test_nobody_and_no_shop_of_that_id_is_an_answer() -> None:
     ("the_merchant", "the_member"),
     [(SILENT, None), (SILENT, member(status=MemberStatus.FROZEN)), (merchant(), SILENT), (SILENT, SILENT)],
 )
-def test_a_check_behind_a_missing_fact_is_not_made(
+def test_no_check_after_a_missing_fact_is_made(
     the_merchant: Merchant | Missing, the_member: Member | Missing | None
 ) -> None:
     assert first_block(request(), order(), the_merchant, the_member, NOW) is None
 
 
-def test_the_order_blocks_whatever_else_is_missing() -> None:
+def test_the_order_blocks_even_if_other_facts_are_missing() -> None:
     asked: ConsultRequest = request()
     paid: Order = order(status=OrderStatus.PAID)
     assert first_block(asked, paid, SILENT, SILENT, NOW) is Blocked.ORDER_PAID

@@ -53,17 +53,17 @@ def test_every_number_that_passes_is_found_in_any_text_and_any_grouping(
 
 
 @given(numbers, st.text(DIGITS, min_size=1, max_size=6), st.text(DIGITS, min_size=1, max_size=6))
-def test_digits_in_groups_of_their_own_beside_it_do_not_hide_it(number: str, before: str, after: str) -> None:
+def test_adjacent_digit_groups_do_not_hide_a_number(number: str, before: str, after: str) -> None:
     assert looks_like_pan(f"{before} {number} {after}")
 
 
 @given(st.text(DIGITS, min_size=SHORTEST, max_size=LONGEST))
-def test_digits_that_do_not_pass_are_let_be(digits: str) -> None:
+def test_digits_that_fail_luhn_are_accepted(digits: str) -> None:
     assert looks_like_pan(digits) is (luhn_sum(digits) % 10 == 0)
 
 
 @given(st.text(DIGITS, max_size=SHORTEST - 1) | st.text(DIGITS, min_size=LONGEST + 1, max_size=40))
-def test_what_is_shorter_or_longer_is_no_card_number(digits: str) -> None:
+def test_a_shorter_or_longer_number_is_no_card_number(digits: str) -> None:
     assert not looks_like_pan(digits)
 
 
@@ -85,32 +85,32 @@ def test_fullwidth_digits_are_digits(number: str) -> None:
         "6200000000000005",
     ],
 )
-def test_the_networks_own_test_numbers_are_found_by_both(number: str) -> None:
+def test_the_networks_test_numbers_are_found_by_both_checks(number: str) -> None:
     assert looks_like_pan(f"card {number}.")
     assert looks_issued(f"card {number}.")
 
 
 @pytest.mark.parametrize("prefix", ["1", "20261123", "28", "13", "0"])
-def test_ids_that_begin_as_no_card_does_are_let_be_though_they_pass(prefix: str) -> None:
+def test_ids_without_an_issuers_prefix_are_accepted_even_if_they_pass_luhn(prefix: str) -> None:
     number = completed(prefix.ljust(17, "7"))
     assert looks_like_pan(number)
     assert not looks_issued(number)
 
 
 @pytest.mark.parametrize("text", [f"x{VISA}", f"{VISA}x", f"tok{VISA}", "550e8400-e29b-41d4-a716-446655440000"])
-def test_a_number_within_a_word_is_no_issuers(text: str) -> None:
+def test_a_number_within_a_word_is_not_issued(text: str) -> None:
     assert not looks_issued(text)
 
 
 @given(st.text())
-def test_whatever_is_of_an_issuer_looks_like_one(text: str) -> None:
+def test_every_issued_number_looks_like_a_pan(text: str) -> None:
     assert looks_like_pan(text) or not looks_issued(text)
 
 
 @given(
     st.lists(words | st.integers() | st.none() | st.booleans()), st.sampled_from(["note", "device", "extra"]), written()
 )
-def test_it_is_found_however_deep_and_its_place_is_named_without_it(
+def test_a_number_is_found_at_any_depth_and_its_path_omits_it(
     others: list[Any], name: str, number: tuple[str, str]
 ) -> None:
     body = {"a": others, "b": [{name: [number[1]]}]}
@@ -119,7 +119,7 @@ def test_it_is_found_however_deep_and_its_place_is_named_without_it(
     assert number[0] not in json.dumps(found)
 
 
-def test_names_numbers_and_ids_are_judged_too() -> None:
+def test_names_numbers_and_ids_are_tested_too() -> None:
     body = {
         VISA: {"x": 1},
         "n": int(VISA),
@@ -134,7 +134,7 @@ def test_names_numbers_and_ids_are_judged_too() -> None:
 @pytest.mark.parametrize(
     "text", ["1 " * 6_000, "1" * 12_000, " " * 12_000, "1   " * 3_000, "12-" * 4_000, "1    " * 2_400]
 )
-def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_is_linear_in_the_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted, not timed: how often a digit is turned into a number."""
     turned = 0
 
@@ -151,12 +151,12 @@ def test_the_time_it_takes_grows_with_the_text_and_no_faster(text: str, monkeypa
 @pytest.mark.parametrize(
     "name", ["order_id", "user_id", "method_id", "promotion_ids", "device_id", "return_url", "Idempotency-Key"]
 )
-def test_an_id_of_a_payment_may_be_a_number_that_no_issuer_gives_out(name: str) -> None:
+def test_a_payment_id_field_may_hold_a_number_that_no_issuer_uses(name: str) -> None:
     assert payment_pan_fields({name: "2026050112000000007"}) == ()
     assert payment_pan_fields({name: VISA}) == (name,)
 
 
-def test_a_wallets_code_and_our_tokens_are_let_be_and_nothing_put_in_their_place_or_elsewhere() -> None:
+def test_payment_codes_and_tokens_are_exempt_only_as_text_in_their_own_field() -> None:
     unionpay = completed("622202123456789")
     for name in ("auth_code", "consult_token", "payment_token"):
         assert payment_pan_fields({name: unionpay}) == ()
@@ -165,7 +165,7 @@ def test_a_wallets_code_and_our_tokens_are_let_be_and_nothing_put_in_their_place
         assert payment_pan_fields({"device": {name: unionpay}}) == (f"device.{name}",)
 
 
-def test_all_else_of_a_payment_is_looked_through_unknown_fields_and_their_names_too() -> None:
+def test_all_other_fields_of_a_payment_are_searched_including_unknown_ones() -> None:
     body = {"card_token": f"tok {VISA}", "value": VISA, VISA: 1, "note": [{"x": f"no. {VISA[:4]}-{VISA[4:]}"}]}
     assert payment_pan_fields(body) == ("?", "card_token", "note[0].x", "value")
     assert payment_pan_fields([VISA]) == ("[0]",)
@@ -173,13 +173,13 @@ def test_all_else_of_a_payment_is_looked_through_unknown_fields_and_their_names_
     assert payment_pan_fields(None) == ()
 
 
-def test_a_number_is_one_however_it_is_written_as_a_number() -> None:
+def test_a_json_number_is_found_in_any_notation() -> None:
     assert pan_fields({"n": float(VISA)}) == pan_fields({"n": -int(VISA)}) == ("n",)
     for harmless in (float("inf"), float("nan"), 4111111111111111.5, 1e300, 0.0):
         assert pan_fields({"n": harmless}) == ()
 
 
-def test_a_body_costs_no_more_to_look_through_than_it_is_long() -> None:
+def test_the_cost_of_a_body_is_linear_in_its_size() -> None:
     deep: Any = [0] * 15_000
     for _ in range(400):
         deep = {"k" * 80: deep}
@@ -192,7 +192,7 @@ def test_a_body_costs_no_more_to_look_through_than_it_is_long() -> None:
         assert peak_bytes < 10_000_000
 
 
-def test_of_very_many_some_are_told() -> None:
+def test_at_most_the_maximum_of_fields_is_reported() -> None:
     many = {f"n{number}": VISA for number in range(40)} | {f"{VISA}{' ' * number}": 1 for number in range(40)}
     assert len(pan_fields(many)) == 80
     assert len(payment_pan_fields(many)) == 16
@@ -200,7 +200,7 @@ def test_of_very_many_some_are_told() -> None:
 
 
 @pytest.mark.parametrize("separator", [".", "_", "/", "+", "\t", "\u200b", "\u00ad"])
-def test_a_number_grouped_as_on_a_card_is_one_whatever_separates_the_groups(separator: str) -> None:
+def test_a_number_grouped_as_on_a_card_is_found_with_any_separator(separator: str) -> None:
     assert looks_like_pan(separator.join(("4111", "1111", "1111", "1111")))
     assert looks_issued(separator.join(("3782", "822463", "10005")))
     assert not looks_like_pan(separator.join(("4111", "1111", "1111", "1112")))

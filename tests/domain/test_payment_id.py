@@ -30,26 +30,26 @@ MEANS = PaymentMeans(card_token="tok_1", return_url="https://shop.example/back")
 TEXT = st.text(min_size=1, max_size=8)
 
 
-def test_an_id_is_the_same_for_ever() -> None:
+def test_ids_never_change() -> None:
     # Written down once. Should it ever differ, payments under way would be met by none of their retries.
     assert payment_id("m_1", "o_1001", "key-1") == "pay_ojsbpauo2sw3emeaczfqngf7du"
     assert fingerprint(CHOSEN, MEANS) == "9b9618c22df5b99b211ef931cf8dc0c5b56263f5f19a4f566eba00550dfed9a2"
 
 
 @given(TEXT, TEXT, TEXT)
-def test_an_id_is_fit_for_paths_headers_and_the_engine_s_key(merchant_id: str, order_id: str, key: str) -> None:
+def test_an_id_is_valid_in_paths_and_headers_and_as_the_engines_key(merchant_id: str, order_id: str, key: str) -> None:
     assert re.fullmatch(r"pay_[a-z2-7]{26}", payment_id(merchant_id, order_id, key))
 
 
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=2, max_size=6, unique=True))
-def test_other_parts_give_another_id_however_they_are_cut(parts: list[tuple[str, str, str]]) -> None:
+def test_different_parts_give_different_ids(parts: list[tuple[str, str, str]]) -> None:
     assert len({payment_id(*each) for each in parts}) == len(parts)
 
 
 @pytest.mark.parametrize(
     "cut", [("ab", "c", "d"), ("a", "bc", "d"), ("a", "b", "cd"), ("a", "b", "c:d"), ("a:b", "c", "d")]
 )
-def test_where_one_part_ends_and_the_next_begins_matters(cut: tuple[str, str, str]) -> None:
+def test_the_boundary_between_parts_matters(cut: tuple[str, str, str]) -> None:
     assert payment_id(*cut) != payment_id("a", "b", "c")
     assert payment_id(*cut) != payment_id("".join(cut), "", "")
 
@@ -79,7 +79,7 @@ OTHER_MEANS: list[PaymentMeans] = [
 ]
 
 
-def test_whatever_decides_what_is_paid_makes_another_submit() -> None:
+def test_every_field_that_decides_the_payment_changes_the_fingerprint() -> None:
     found = [fingerprint(CHOSEN, MEANS)]
     found += [fingerprint(replace(CHOSEN, **{name: value}), MEANS) for name, value in OTHERS]
     found += [fingerprint(CHOSEN, means) for means in OTHER_MEANS]
@@ -87,11 +87,11 @@ def test_whatever_decides_what_is_paid_makes_another_submit() -> None:
 
 
 @pytest.mark.parametrize("change", [{"locale": "zh-CN"}, {"country": "CN"}, {"promotion_ids": ("p_2", "p_1")}])
-def test_what_decides_nothing_makes_none(change: dict[str, Any]) -> None:
+def test_fields_that_decide_nothing_do_not_change_the_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint(replace(CHOSEN, **change), MEANS) == fingerprint(CHOSEN, MEANS)
 
 
-def test_every_field_was_thought_of() -> None:
+def test_every_field_is_covered_by_a_test() -> None:
     changed = {name for name, _ in OTHERS} | {"locale", "country"}
     assert changed == set(PaymentChoice.__struct_fields__)
     assert set(PaymentMeans.__struct_fields__) == {"card_token", "auth_code", "return_url"}

@@ -27,7 +27,7 @@ BODY = {
 REQUEST = msgspec.convert(BODY, PaymentRequest)
 
 
-def test_the_body_of_the_contract_is_a_choice_and_its_means() -> None:
+def test_the_request_body_is_a_choice_and_its_means() -> None:
     assert REQUEST.chosen == msgspec.convert(
         {name: BODY[name] for name in PaymentChoice.__struct_fields__ if name in BODY}, PaymentChoice
     )
@@ -38,7 +38,7 @@ def test_the_body_of_the_contract_is_a_choice_and_its_means() -> None:
 
 
 @pytest.mark.parametrize("show", [repr, str, pretty_repr])
-def test_what_was_handed_over_is_never_shown(show: object) -> None:
+def test_secrets_are_never_shown(show: object) -> None:
     assert callable(show)
     for part in (REQUEST, REQUEST.means, REQUEST.device):
         told = show(part)
@@ -66,6 +66,6 @@ def test_what_was_handed_over_is_never_shown(show: object) -> None:
         ("consult_token", ""),
     ],
 )
-def test_what_is_beyond_its_bounds_is_refused(field: str, value: object) -> None:
+def test_a_value_beyond_its_bounds_is_refused(field: str, value: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(BODY | {field: value}, PaymentRequest)

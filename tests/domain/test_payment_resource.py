@@ -45,7 +45,7 @@ ACTIONS: list[tuple[dict[str, Any], type, datetime | None]] = [
 
 
 @pytest.mark.parametrize(("written", "sort", "ends_at"), ACTIONS)
-def test_an_action_is_handed_on_as_it_came(written: dict[str, Any], sort: type, ends_at: datetime | None) -> None:
+def test_an_action_is_passed_on_unchanged(written: dict[str, Any], sort: type, ends_at: datetime | None) -> None:
     read: Action = msgspec.json.decode(msgspec.json.encode(written), type=Action)
     assert type(read) is sort
     assert msgspec.json.decode(msgspec.json.encode(read)) == written
@@ -56,7 +56,7 @@ def test_an_action_is_handed_on_as_it_came(written: dict[str, Any], sort: type, 
     "written",
     [{"type": "DANCE"}, {"type": "REDIRECT", "method": "PUT", "url": "x"}, {"type": "DISPLAY_QR", "data": "x"}],
 )
-def test_an_action_that_the_contract_does_not_have_is_not_read(written: dict[str, Any]) -> None:
+def test_an_action_outside_the_contract_is_not_decoded(written: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(written, Action)
 
@@ -108,7 +108,7 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("locale", CATALOG.texts)
-def test_every_message_has_its_words_in_every_locale(locale: str) -> None:
+def test_every_message_has_a_text_in_every_locale(locale: str) -> None:
     for code in MessageCode:
         found = message(code, CATALOG.texts[locale])
         assert found.code is code
@@ -117,7 +117,7 @@ def test_every_message_has_its_words_in_every_locale(locale: str) -> None:
 
 
 @pytest.mark.parametrize(("locale", "words"), [("en", "within 15 working days"), ("zh-CN", "预计15个工作日内到账")])
-def test_who_paid_for_a_closed_order_reads_when_the_money_comes_back(locale: str, words: str) -> None:
+def test_a_payer_of_a_closed_order_reads_when_the_money_comes_back(locale: str, words: str) -> None:
     for code in (MessageCode.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING, MessageCode.CLOSED):
         assert words in message(code, CATALOG.texts[locale]).text
 

@@ -22,14 +22,14 @@ from tests.domain.payment_diagram import BEGIN, END, block, diagram
 LIVE = frozenset(PaymentStatus) - FINAL
 
 
-def test_a_final_status_has_no_way_out() -> None:
+def test_a_final_status_has_no_successor() -> None:
     assert {status for status in PaymentStatus if not NEXT[status]} == FINAL
     for status, event in product(FINAL, PaymentEvent):
         with pytest.raises(IllegalTransition):
             next_status(status, event)
 
 
-def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> None:
+def test_every_transition_of_the_table_is_made_and_every_other_raises() -> None:
     for status, event in product((None, *PaymentStatus), PaymentEvent):
         moves = START if status is None else NEXT[status]
         if event in moves:
@@ -40,13 +40,13 @@ def test_every_move_of_the_table_is_made_and_every_other_is_refused_loudly() -> 
             assert (refused.value.status, refused.value.event) == (status, event)
 
 
-def test_an_event_leads_to_the_same_status_wherever_it_is_heard() -> None:
+def test_an_event_leads_to_the_same_status_from_everywhere() -> None:
     for moves in (START, *NEXT.values()):
         assert all(STATUS_AFTER[event] is status for event, status in moves.items())
     assert set(STATUS_AFTER) == set(PaymentEvent)
 
 
-def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer_can_say() -> None:
+def test_every_live_status_can_end_by_every_final_report_of_engine_and_acquirer() -> None:
     for status in LIVE:
         assert set(NEXT[status].values()) >= FINAL
 
@@ -64,11 +64,11 @@ def test_every_live_status_can_end_in_every_way_that_the_engine_and_the_acquirer
         PaymentEvent.ORDER_OVER,
     ],
 )
-def test_silence_time_a_wish_and_an_engine_alone_end_nothing(event: PaymentEvent) -> None:
+def test_silence_time_cancellation_and_the_engine_alone_end_nothing(event: PaymentEvent) -> None:
     assert STATUS_AFTER[event] is PaymentStatus.PROCESSING
 
 
-def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> None:
+def test_success_and_refund_come_from_the_acquirer_or_a_double_payment() -> None:
     assert {event for event, status in STATUS_AFTER.items() if status is PaymentStatus.SUCCEEDED} == {
         PaymentEvent.ORDER_PAID,
         PaymentEvent.ORDER_REFUNDED,
@@ -77,12 +77,12 @@ def test_success_and_refund_are_the_acquirers_to_say_or_a_double_payment() -> No
     assert {event for event, status in STATUS_AFTER.items() if status is PaymentStatus.CLOSED_REFUNDING} == refunding
 
 
-def test_nothing_leads_back_to_a_challenge_once_the_engine_has_asked_for_an_action() -> None:
+def test_nothing_leads_back_to_a_challenge_after_an_action_was_required() -> None:
     assert PaymentStatus.CHALLENGE not in NEXT[PaymentStatus.ACTION_REQUIRED].values()
     assert PaymentEvent.ENGINE_SEALED not in NEXT[PaymentStatus.ACTION_REQUIRED]
 
 
-def test_the_diagram_has_every_move_of_the_table_and_no_other() -> None:
+def test_the_diagram_has_every_transition_of_the_table_and_no_other() -> None:
     drawn: dict[tuple[str, str], set[str]] = {}
     for begin, told, end in re.findall(r'^    (\w+) -->\|"(.*)"\| (\w+)$', diagram(), re.MULTILINE):
         for each in LIVE if begin == "LIVE" else (begin,):

@@ -21,23 +21,23 @@ def steps(pace: PollSchedule, count: int) -> list[int]:
     return found
 
 
-def test_at_a_counter_it_is_looked_at_after_one_two_three_and_then_every_five_seconds() -> None:
+def test_at_a_counter_polls_come_after_one_two_three_and_then_every_five_seconds() -> None:
     assert steps(poll_schedule.schedule_for(Kind.CONSUMER_QR), 11) == [1_000, 2_000, 3_000] + [5_000] * 8
     assert sum(steps(poll_schedule.schedule_for(Kind.CONSUMER_QR), 10)) < poll_schedule.ATTENDED_S * 1_000
 
 
 @pytest.mark.parametrize("kind", [Kind.NET_BANKING, Kind.WALLET, Kind.CARD, Kind.MERCHANT_QR])
-def test_who_pays_on_another_page_is_looked_for_every_two_seconds_at_first(kind: Kind) -> None:
+def test_a_payment_on_another_page_is_polled_every_two_seconds_at_first(kind: Kind) -> None:
     assert steps(poll_schedule.schedule_for(kind), 3) == [2_000, 2_000, 2_000]
 
 
 @pytest.mark.parametrize("kind", [Kind.VA, Kind.OTC])
-def test_who_goes_to_a_bank_or_a_shop_is_looked_for_every_minute(kind: Kind) -> None:
+def test_a_payment_at_a_bank_or_a_shop_is_polled_every_minute(kind: Kind) -> None:
     assert steps(poll_schedule.schedule_for(kind), 2) == [60_000, 60_000]
     assert poll_after_ms(poll_schedule.schedule_for(kind), 86_400) == 180_000
 
 
 @given(st.sampled_from(PACES), st.floats(-10, 10**6), st.floats(0, 10**6))
-def test_a_pace_never_gets_faster_and_never_stands_still(pace: PollSchedule, elapsed_s: float, later_s: float) -> None:
+def test_a_schedule_never_gets_faster_and_never_stops(pace: PollSchedule, elapsed_s: float, later_s: float) -> None:
     sooner, later = poll_after_ms(pace, elapsed_s), poll_after_ms(pace, elapsed_s + later_s)
     assert 1_000 <= sooner <= later <= 180_000

@@ -34,12 +34,12 @@ def test_without_promotions_nothing_is_taken_off() -> None:
     assert taken() == {}
 
 
-def test_an_order_reaches_a_threshold_at_the_threshold() -> None:
+def test_a_threshold_is_inclusive() -> None:
     assert taken(promotion("p", 10, threshold=10_000)) == {"p": 10}
     assert taken(promotion("p", 10, threshold=10_001)) == {}
 
 
-def test_a_promotion_ends_at_its_instant() -> None:
+def test_a_promotion_ends_at_its_expiry() -> None:
     assert taken(promotion("p", 10, expires_at=NOW)) == {}
     assert taken(promotion("p", 10, expires_at=NOW + timedelta(microseconds=1))) == {"p": 10}
 
@@ -78,13 +78,13 @@ def test_a_promotion_without_a_value_takes_nothing_off() -> None:
     assert taken(promotion("p", 0)) == {}
 
 
-def test_a_promotion_counts_for_the_kinds_it_names_and_for_any_if_it_names_none() -> None:
+def test_a_promotion_applies_to_its_kinds_or_to_any_if_it_has_none() -> None:
     assert taken(promotion("p", 10, kinds=[Kind.QUICK_PAY])) == {}
     assert taken(promotion("p", 10, kinds=[Kind.QUICK_PAY, Kind.WALLET])) == {"p": 10}
     assert taken(promotion("p", 10)) == {"p": 10}
 
 
-def test_a_promotion_counts_for_the_banks_it_names() -> None:
+def test_a_promotion_applies_to_its_banks() -> None:
     cmb = promotion("p", 10, banks=frozenset({"CMB"}))
     assert taken(cmb, bank="CMB") == {"p": 10}
     assert taken(cmb, bank="ICBC") == {}
@@ -101,23 +101,23 @@ def test_promotions_of_different_groups_add_up() -> None:
     assert taken(promotion("p_1", 10), promotion("p_2", 30)) == {"p_2": 30, "p_1": 10}
 
 
-def test_one_that_is_not_stackable_is_used_alone_and_only_if_it_is_worth_it() -> None:
+def test_a_promotion_that_is_not_stackable_is_used_alone_and_only_if_it_saves_most() -> None:
     two = (promotion("p_1", 10), promotion("p_2", 30))
     assert taken(*two, promotion("alone", 39, stackable=False)) == {"p_2": 30, "p_1": 10}
     assert taken(*two, promotion("alone", 41, stackable=False)) == {"alone": 41}
 
 
-def test_of_sets_that_save_the_same_the_one_of_fewest_promotions_is_used() -> None:
+def test_of_sets_with_equal_savings_the_smallest_is_used() -> None:
     assert taken(promotion("p_1", 10), promotion("p_2", 30), promotion("alone", 40, stackable=False)) == {"alone": 40}
 
 
-def test_what_several_would_save_beyond_the_order_does_not_count_for_them() -> None:
+def test_savings_beyond_the_order_do_not_count() -> None:
     assert taken(promotion("p_1", 60), promotion("p_2", 60), promotion("alone", 100, stackable=False), amount=100) == {
         "alone": 100
     }
 
 
-def test_among_equals_the_one_that_expires_first_is_used_and_then_the_smaller_id() -> None:
+def test_ties_go_to_the_earlier_expiry_and_then_to_the_smaller_id() -> None:
     soon, late = NOW + timedelta(days=1), NOW + timedelta(days=2)
     assert taken(promotion("p_1", 10, group="g"), promotion("p_2", 10, group="g", expires_at=late)) == {"p_2": 10}
     assert taken(
@@ -126,20 +126,20 @@ def test_among_equals_the_one_that_expires_first_is_used_and_then_the_smaller_id
     assert taken(promotion("p_2", 10, group="g"), promotion("p_1", 10, group="g")) == {"p_1": 10}
 
 
-def test_together_they_take_off_the_order_and_no_more_and_the_last_gives_the_rest() -> None:
+def test_discounts_never_exceed_the_order_and_the_last_is_reduced() -> None:
     assert taken(promotion("p_1", 60), promotion("p_2", 50), amount=100) == {"p_1": 60, "p_2": 40}
     assert taken(promotion("p", 500), amount=100) == {"p": 100}
 
 
-def test_a_promotion_that_the_order_does_not_need_any_more_is_kept() -> None:
+def test_a_promotion_that_the_order_no_longer_needs_is_kept() -> None:
     assert taken(promotion("p_1", 60), promotion("p_2", 40), promotion("p_3", 5), amount=100) == {"p_1": 60, "p_2": 40}
 
 
-def test_of_an_order_of_nothing_nothing_is_taken_off() -> None:
+def test_an_order_of_zero_has_no_discounts() -> None:
     assert taken(promotion("p_1", 60), promotion("p_2", percent_bps=5_000), amount=0) == {}
 
 
-def test_what_is_left_reaches_the_channels_minimum_or_is_nothing() -> None:
+def test_the_rest_reaches_the_channels_minimum_or_is_zero() -> None:
     two = (promotion("p_1", 60), promotion("p_2", 35))
     assert taken(*two, amount=100, floor=5) == {"p_1": 60, "p_2": 35}
     assert taken(*two, amount=100, floor=6) == {"p_1": 60}
@@ -155,12 +155,12 @@ def test_a_minimum_may_make_two_smaller_promotions_better_than_the_greatest() ->
     assert taken(*offered, amount=150, floor=71) == {"p_1": 60}
 
 
-def test_of_sets_that_leave_just_the_minimum_the_one_of_fewest_promotions_is_used() -> None:
+def test_of_sets_that_leave_the_minimum_the_smallest_is_used() -> None:
     offered = [promotion(f"p_{off}", off) for off in (50, 45, 35, 20, 10)]
     assert taken(*offered, amount=200, floor=120) == {"p_45": 45, "p_35": 35}
 
 
-def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None:
+def test_a_channels_minimum_costs_a_discount_and_not_the_method() -> None:
     world = World(
         order=order(100),
         channels=(channel(Kind.WALLET, "A", least=50),),
@@ -172,7 +172,7 @@ def test_a_channels_minimum_costs_the_payer_a_discount_and_not_the_way() -> None
     assert method.amount.payable == cny(80)
 
 
-def test_a_minimum_is_reached_with_the_fee_so_that_a_discount_is_not_lost_to_it() -> None:
+def test_the_fee_counts_towards_the_channels_minimum() -> None:
     def saved(off: int) -> bool:
         world = World(
             order=order(500),
@@ -188,7 +188,7 @@ def test_a_minimum_is_reached_with_the_fee_so_that_a_discount_is_not_lost_to_it(
     assert not saved(11)
 
 
-def test_promotions_for_one_bank_are_for_its_cards_only() -> None:
+def test_promotions_of_a_bank_apply_to_its_cards_only() -> None:
     world = World(
         cards=(card("CMB", type=CardType.CREDIT), card("ICBC")),
         accounts=(account(50_000),),
@@ -204,7 +204,7 @@ def test_promotions_for_one_bank_are_for_its_cards_only() -> None:
     assert saved == {"QUICK_PAY:c_CMB"}
 
 
-def test_promotions_for_one_kind_do_not_leak_into_another() -> None:
+def test_promotions_for_one_kind_do_not_apply_to_another() -> None:
     world = World(
         cards=(card("CMB"),),
         accounts=(account(4_000),),
@@ -303,14 +303,14 @@ def test_a_search_stays_within_its_steps_and_its_limit(values: list[int], limit:
     assert len({names[index] for index in search.chosen}) == len(search.chosen)
 
 
-def test_a_search_without_allowance_still_takes_what_fits_from_the_greatest_down() -> None:
+def test_a_search_without_budget_still_takes_fitting_items_by_value() -> None:
     search = KnapsackSearch([50, 40, 30, 20, 10], ["a", "b", "a", "c", "d"], 75, 0)
     assert search.value == 70
     hard = KnapsackSearch(list(range(1_000, 936, -1)), [str(index) for index in range(64)], 5_003, 0)
     assert hard.value > 4_000
 
 
-def test_thousands_of_promotions_take_bounded_steps_for_any_number_of_minimums() -> None:
+def test_thousands_of_promotions_take_bounded_steps_for_many_minimums() -> None:
     many = [promotion(f"p_{index}", 1_000_003 + 7_919 * (index % 389), group=f"g_{index}") for index in range(10_000)]
     coupons = OrderPromotions(many, order(10**10), NOW)
     found = [coupons.best(WALLET, None, 10**10 - 5_000_000 - floor) for floor in range(50)]
@@ -318,12 +318,14 @@ def test_thousands_of_promotions_take_bounded_steps_for_any_number_of_minimums()
     assert all(0 < discounts.total <= 5_000_000 + floor for floor, discounts in enumerate(found))
 
 
-def test_the_most_valuable_promotions_are_the_ones_that_are_looked_at() -> None:
+def test_the_most_valuable_promotions_are_kept() -> None:
     many = [promotion(f"p_{index:05d}", index + 1, group="g") for index in range(MAX_APPLICABLE + 500)]
     assert [discount.promotion_id for discount in best(many).discounts] == [f"p_{MAX_APPLICABLE + 499:05d}"]
 
 
-def test_a_dozen_promotions_are_searched_to_the_end() -> None:
+def test_a_dozen_promotions_are_searched_completely() -> None:
     values = sorted((1_000_003 + 7_919 * (index * index % 389) for index in range(12)), reverse=True)
     groups = [str(index) for index in range(12)]
-    assert all(KnapsackSearch(values, groups, sum(values) * tenths // 10, MAX_STEPS).steps > 0 for tenths in range(1, 10))
+    assert all(
+        KnapsackSearch(values, groups, sum(values) * tenths // 10, MAX_STEPS).steps > 0 for tenths in range(1, 10)
+    )

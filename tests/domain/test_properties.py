@@ -38,7 +38,7 @@ def available(world: World) -> dict[str, PayMethod]:
 
 
 @given(worlds(), silences())
-def test_sums_add_up_for_every_way_every_option_and_every_leg(world: World, silent: Any) -> None:
+def test_sums_add_up_for_every_method_option_and_leg(world: World, silent: Any) -> None:
     for method in world.but(silent=silent).methods():
         for price in prices(method):
             off = sum(discount.amount.value for discount in price.discounts)
@@ -53,7 +53,7 @@ def test_sums_add_up_for_every_way_every_option_and_every_leg(world: World, sile
 
 
 @given(worlds(), silences())
-def test_nothing_is_available_that_a_silent_source_could_refuse(world: World, silent: Any) -> None:
+def test_no_method_is_available_that_a_silent_source_could_refuse(world: World, silent: Any) -> None:
     for method in available(world.but(silent=silent)).values():
         refusers = REFUSERS[method.kind] | (REFUSERS[Kind.QUICK_PAY] if method.legs else set())
         assert not refusers & set(silent)
@@ -89,7 +89,7 @@ def test_ranks_count_from_one_and_the_usable_come_first(world: World, silent: An
 
 
 @given(worlds(), silences())
-def test_silence_never_makes_a_refused_way_available(world: World, silent: Any) -> None:
+def test_silence_never_makes_a_refused_method_available(world: World, silent: Any) -> None:
     everything = available(world)
     for method_id, method in available(world.but(silent=silent)).items():
         # Discounts may make the balance alone enough; then it is not combined.
@@ -97,7 +97,7 @@ def test_silence_never_makes_a_refused_way_available(world: World, silent: Any) 
 
 
 @given(worlds(), st.data())
-def test_one_more_promotion_never_costs_anybody_a_way_or_money(world: World, data: st.DataObject) -> None:
+def test_one_more_promotion_never_costs_a_method_or_money(world: World, data: st.DataObject) -> None:
     more = data.draw(promotions(world.order.amount.currency, least=1, most=1, prefix="more"))
     with_more = available(world.but(promotions=(*world.promotions, *more)))
     for method_id, method in available(world).items():
@@ -179,7 +179,7 @@ def fee_of(world: World, channel: Channel, value: int) -> int:
 
 
 @given(worlds())
-def test_whatever_is_available_is_within_every_limit_of_a_channel_at_that_channels_fee(world: World) -> None:
+def test_every_available_method_is_within_all_limits_of_a_channel_at_its_fee(world: World) -> None:
     for method in available(world).values():
         assert method.amount is not None
         if method.kind is Kind.BALANCE:
@@ -192,7 +192,7 @@ def test_whatever_is_available_is_within_every_limit_of_a_channel_at_that_channe
 
 
 @given(worlds())
-def test_whatever_a_balance_pays_is_in_it_and_what_a_card_adds_is_within_its_limits(world: World) -> None:
+def test_a_balance_covers_its_part_and_the_cards_part_is_within_its_limits(world: World) -> None:
     for method in available(world).values():
         if method.kind is not Kind.BALANCE:
             continue
@@ -261,7 +261,7 @@ def remarkable(world: World) -> Iterator[str]:
 
 
 @pytest.mark.proof
-def test_the_worlds_have_what_the_properties_are_about() -> None:
+def test_the_worlds_cover_the_cases_of_the_properties() -> None:
     """A property over worlds in which nothing can be paid with would hold for any code. The rarest thing is in one world of 600."""
     wanted = {f"{kind} is available" for kind in Kind} | set(REFUSALS)
     wanted |= {"both a discount and a fee", "both a discount and a fee on a combined payment", "nothing to pay"}

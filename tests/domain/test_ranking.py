@@ -21,7 +21,7 @@ def reasons(world: World, method_id: str) -> tuple[str, ...]:
     return world.method(method_id).rank_reasons
 
 
-def test_usable_ways_come_first_then_undetermined_ones_then_the_rest_whatever_their_score() -> None:
+def test_usable_methods_come_first_then_undetermined_ones_for_any_score() -> None:
     world = World(
         cards=(card("CMB", status=CardStatus.FROZEN),),
         accounts=(account(50_000),),
@@ -30,22 +30,26 @@ def test_usable_ways_come_first_then_undetermined_ones_then_the_rest_whatever_th
         silent={"marketing": MissingCause.TIMEOUT},
     )
     assert world.ids() == ["BALANCE:b_1", "QUICK_PAY:c_CMB"]
-    silent = one_of_each(cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": MissingCause.TIMEOUT}).methods()
+    silent = one_of_each(
+        cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": MissingCause.TIMEOUT}
+    ).methods()
     assert silent[0].method_id == "BALANCE:b_1"
     assert silent[-1].method_id == "QUICK_PAY:c_CMB"
 
 
-def test_ranks_count_from_one_and_the_first_is_preferred_if_it_can_be_used() -> None:
+def test_ranks_count_from_one_and_the_first_is_preferred_if_usable() -> None:
     methods = one_of_each().methods()
     assert [method.rank for method in methods] == list(range(1, 11))
     assert [method.preferred for method in methods] == [True] + [False] * 9
     assert not any(method.preferred for method in one_of_each(silent={"quota": MissingCause.TIMEOUT}).methods())
 
 
-def test_without_any_reason_kinds_come_in_the_order_of_the_catalog() -> None:
+def test_without_other_reasons_kinds_come_in_the_order_of_the_catalog() -> None:
     positions = [
         method.kind
-        for method in one_of_each(channels=(), silent={"quota": MissingCause.TIMEOUT, "channel": MissingCause.TIMEOUT}).methods()
+        for method in one_of_each(
+            channels=(), silent={"quota": MissingCause.TIMEOUT, "channel": MissingCause.TIMEOUT}
+        ).methods()
     ]
     undetermined = [kind for kind in positions if kind not in (Kind.QUICK_PAY, Kind.BALANCE)]
     assert undetermined == [
@@ -72,7 +76,7 @@ def test_the_instrument_used_last_comes_first_and_its_kind_before_others() -> No
     assert reasons(world, "WALLET:A") == ()
 
 
-def test_what_is_used_more_comes_first() -> None:
+def test_a_kind_that_is_used_more_comes_first() -> None:
     world = World(
         cards=(card("CMB"),),
         channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.WALLET, "A")),
@@ -82,7 +86,7 @@ def test_what_is_used_more_comes_first() -> None:
     assert reasons(world, "WALLET:A") == ("USED:3",)
 
 
-def test_what_saves_more_comes_first() -> None:
+def test_a_method_that_saves_more_comes_first() -> None:
     world = World(
         cards=(card("CMB"), card("ICBC")),
         channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC")),
@@ -92,13 +96,13 @@ def test_what_saves_more_comes_first() -> None:
     assert reasons(world, "QUICK_PAY:c_ICBC") == ("SAVES:100",)
 
 
-def test_a_fee_counts_against_a_way_and_is_said() -> None:
+def test_a_fee_counts_against_a_method_and_is_a_reason() -> None:
     world = two_wallets({"fee_bps": 10}, {})
     assert world.ids() == ["WALLET:OTHER", "WALLET:ONE"]
     assert reasons(world, "WALLET:ONE") == ("FEE:10",)
 
 
-def test_at_equal_scores_what_costs_the_payer_less_comes_first() -> None:
+def test_at_equal_scores_the_lower_price_comes_first() -> None:
     hardly = World(
         order=order(1_000_000),
         cards=(card("CMB"),),
@@ -109,13 +113,13 @@ def test_at_equal_scores_what_costs_the_payer_less_comes_first() -> None:
     assert hardly.ids() == ["BALANCE:b_1", "QUICK_PAY:c_CMB"], "ten of a million is no share, but it is money"
 
 
-def test_what_costs_us_less_comes_first_at_the_same_price_and_is_nobodys_business() -> None:
+def test_at_equal_prices_the_lower_cost_comes_first_without_a_reason() -> None:
     world = two_wallets({"cost_bps": 60}, {"cost_bps": 20})
     assert world.ids() == ["WALLET:OTHER", "WALLET:ONE"]
     assert reasons(world, "WALLET:ONE") == reasons(world, "WALLET:OTHER") == ()
 
 
-def test_a_fixed_cost_is_a_share_of_what_is_paid_and_at_most_all_of_it() -> None:
+def test_a_fixed_cost_is_a_share_of_the_payable_amount_and_at_most_all_of_it() -> None:
     cheap = two_wallets({"cost_bps": 0, "fixed_cost": cny(50)}, {"cost_bps": 40})
     assert cheap.ids() == ["WALLET:OTHER", "WALLET:ONE"]
     assert cheap.but(order=order(1_000_000)).ids() == ["WALLET:ONE", "WALLET:OTHER"]
@@ -127,14 +131,14 @@ def test_a_fixed_cost_in_another_currency_is_not_counted() -> None:
     assert two_wallets({"fixed_cost": Money("JPY", 10**6)}, {}).ids() == ["WALLET:ONE", "WALLET:OTHER"]
 
 
-def test_what_loses_payments_comes_later_and_says_so_below_the_mark() -> None:
+def test_a_failing_channel_comes_later_with_a_reason_below_the_threshold() -> None:
     world = two_wallets({"success_bps": 8_999}, {"success_bps": 9_000})
     assert world.ids() == ["WALLET:OTHER", "WALLET:ONE"]
     assert reasons(world, "WALLET:ONE") == ("FAILS:1001",)
     assert reasons(world, "WALLET:OTHER") == ()
 
 
-def test_marketing_may_wish_for_a_kind_and_its_wishes_are_named_in_a_fixed_order() -> None:
+def test_marketing_can_boost_a_kind_and_boosts_are_named_in_a_fixed_order() -> None:
     boosts = (Boost(Kind.WALLET, 100, "spring"), Boost(Kind.WALLET, 50, "autumn"), Boost(Kind.VA, 900, "other"))
     world = World(accounts=(account(50_000),), channels=(channel(Kind.WALLET, "A", cost_bps=0, success_bps=10_000),))
     assert world.ids() == ["BALANCE:b_1", "WALLET:A"]
@@ -145,7 +149,7 @@ def test_marketing_may_wish_for_a_kind_and_its_wishes_are_named_in_a_fixed_order
     assert boosted.but(silent={"marketing": MissingCause.TIMEOUT}).ids() == world.ids()
 
 
-def test_all_reasons_stand_in_one_order() -> None:
+def test_reasons_have_a_fixed_order() -> None:
     world = World(
         channels=(channel(Kind.WALLET, "A", fee_bps=100, success_bps=5_000),),
         member=member((Kind.WALLET, 4), last_used=(Kind.WALLET, "A")),
@@ -155,7 +159,7 @@ def test_all_reasons_stand_in_one_order() -> None:
     assert reasons(world, "WALLET:A") == ("LAST_USED", "SAVES:1000", "USED:4", "BOOST:x", "FEE:90", "FAILS:5000")
 
 
-def test_ways_that_only_look_alike_do_not_share_each_others_price() -> None:
+def test_similar_methods_do_not_share_a_price() -> None:
     world = two_wallets({"fee_bps": 100}, {"fee_bps": 100}).but(
         agreements=(agreement("AGREEMENT:U"),),
         channels=(channel(Kind.WALLET, "A", fee_bps=100), channel(Kind.WALLET, "B"), channel(Kind.AGREEMENT, "U")),
@@ -177,7 +181,7 @@ def test_ways_that_only_look_alike_do_not_share_each_others_price() -> None:
         ({"status": ChannelStatus.MAINTENANCE}, Health.DOWN),
     ],
 )
-def test_a_ways_health_is_its_channels(changes: dict[str, Any], health: Health) -> None:
+def test_a_methods_health_is_its_channels(changes: dict[str, Any], health: Health) -> None:
     [method] = World(channels=(channel(Kind.WALLET, "A", **changes),)).methods()
     assert method.health is health
 

@@ -34,7 +34,7 @@ def test_the_packaged_catalog_has_both_locales_and_no_fault() -> None:
 
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("code", ReasonCode)
-def test_every_reason_can_be_told_in_every_locale(code: ReasonCode, locale: str) -> None:
+def test_every_reason_has_a_text_in_every_locale(code: ReasonCode, locale: str) -> None:
     case = World(request=request(locale=locale)).case()
     full = reason(case, Refusal(code, "quota", Remedy(RemedyType.WAIT_UNTIL, cny(1), NOW), cny(12_345)))
     bare = reason(case, Refusal(code))
@@ -45,7 +45,7 @@ def test_every_reason_can_be_told_in_every_locale(code: ReasonCode, locale: str)
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_every_block_every_kind_every_card_and_every_account_has_its_words(locale: str) -> None:
+def test_every_block_kind_card_type_and_account_type_has_a_text(locale: str) -> None:
     words = CATALOG.texts[locale]
     assert all(without_braces(words.blocked[code]) for code in Blocked)
     assert all(without_braces(words.card_types[sort]) for sort in CardType)
@@ -61,14 +61,14 @@ def test_every_block_every_kind_every_card_and_every_account_has_its_words(local
         (ReasonCode.BELOW_MIN, "At least 123.45 CNY.", "最低支付金额为 123.45 CNY"),
     ],
 )
-def test_amounts_are_told_in_the_words_of_the_locale(code: ReasonCode, english: str, chinese: str) -> None:
+def test_reasons_show_amounts_in_each_locale(code: ReasonCode, english: str, chinese: str) -> None:
     refusal = Refusal(code, "quota", None, cny(12_345))
     assert reason(World(request=request(locale="en")).case(), refusal).message == english
     assert reason(World(request=request(locale="zh-CN")).case(), refusal).message == chinese
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_every_way_is_titled_without_a_brace_left(locale: str) -> None:
+def test_every_title_is_rendered_without_placeholders(locale: str) -> None:
     world = one_of_each(request=request(locale=locale), accounts=(account(4_000), account(50_000, "b_2")))
     methods = world.methods()
     assert len(methods) == 12
@@ -84,7 +84,7 @@ def test_a_chinese_payer_reads_chinese() -> None:
     assert world.method("BALANCE:b_1+QUICK_PAY").title == "账户余额＋CMB Bank储蓄卡（1014）"
 
 
-def test_names_from_upstream_are_words_and_never_templates() -> None:
+def test_names_from_upstreams_are_never_templates() -> None:
     world = World(
         cards=(card("{x}", "c_1", bank_name="{last4.__class__}"),),
         channels=(
@@ -114,11 +114,11 @@ def test_names_from_upstream_are_words_and_never_templates() -> None:
         ("e", "en"),
     ],
 )
-def test_the_nearest_locale_serves(wanted: str | None, found: str) -> None:
+def test_the_best_matching_locale_is_used(wanted: str | None, found: str) -> None:
     assert CATALOG.locale(wanted) == found
 
 
-def test_the_same_region_is_nearer_than_the_same_language() -> None:
+def test_the_same_region_matches_better_than_the_same_language() -> None:
     texts = {"zh-CN": CATALOG.texts["zh-CN"], "zh-TW": CATALOG.texts["zh-CN"], "en": CATALOG.texts["en"]}
     assert structs.replace(CATALOG, texts=texts).locale("zh_tw") == "zh-TW"
 
@@ -151,12 +151,12 @@ def test_a_missing_text_is_a_fault(changes: dict[str, Any], said: str) -> None:
 @pytest.mark.parametrize(
     "text", ["{amuont}", "{", "}", "{0}", "{}", "{amount.x}", "{amount[0]}", "{amount[x]}", "{amount:d}", "{amount!x}"]
 )
-def test_a_text_that_cannot_be_filled_in_is_a_fault_and_no_failure(text: str) -> None:
+def test_a_text_that_cannot_be_rendered_is_a_fault_and_does_not_raise(text: str) -> None:
     reasons = {**CATALOG.texts["en"].reasons, ReasonCode.BELOW_MIN: text}
     assert "[en.reasons] BELOW_MIN" in faults(worded(reasons=reasons))
 
 
-def test_a_kind_needs_its_table_and_its_words_in_every_locale() -> None:
+def test_a_kind_needs_its_table_and_a_text_in_every_locale() -> None:
     without = {kind: terms for kind, terms in CATALOG.methods.items() if kind is not Kind.OTC}
     assert faults(structs.replace(CATALOG, methods=without)) == "methods: OTC has no table"
     assert faults(with_terms(Kind.OTC, name={"en": "x"})) == "methods: OTC.name has no text for zh-CN"

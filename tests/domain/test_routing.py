@@ -65,20 +65,20 @@ def order_of(found: RoutingDecision) -> list[str]:
     return [found.channel_id, *found.alternatives]
 
 
-def test_the_cheapest_takes_it_and_the_others_stand_by_in_order() -> None:
+def test_the_cheapest_channel_carries_and_the_others_are_alternatives_in_order() -> None:
     found = routed()
     assert order_of(found) == ["cheap", "dear", "safe"]
     assert (found.rule, found.why, found.probe) == ("cheapest_healthy", RouteReason.CHEAPEST, False)
     assert [(one.channel_id, one.share_bps) for one in found.rated] == [("cheap", 10_000), ("dear", 0), ("safe", 0)]
 
 
-def test_the_only_one_takes_it_however_it_does() -> None:
+def test_a_single_channel_carries_in_any_health() -> None:
     for record in (ChannelRecord(), SICK, seen(0, 50)):
         found = routed((CHEAP,), cheap=record)
         assert (found.channel_id, found.alternatives, found.probe, found.why) == ("cheap", (), False, RouteReason.ONLY)
 
 
-def test_a_payment_without_a_channel_is_a_bug_and_loud() -> None:
+def test_a_payment_without_a_channel_raises() -> None:
     with pytest.raises(ValueError, match="without a channel"):
         routed(())
 
@@ -89,21 +89,21 @@ def test_a_fixed_cost_makes_a_channel_dear_for_small_amounts_only() -> None:
     assert routed(fixed, passage=structs.replace(PASSAGE, amount=cny(500_000))).channel_id == "flat"
 
 
-def test_by_success_the_likeliest_takes_it_and_balanced_weighs_both() -> None:
+def test_by_success_the_likeliest_carries_and_balanced_weighs_both() -> None:
     assert routed(rule=RoutingRule("s", by=RankBy.SUCCESS)).channel_id == "safe"
     assert routed(rule=RoutingRule("b", by=RankBy.BALANCED)).channel_id == "safe"  # 9,840 to 9,680 of the cheap one
     assert routed(rule=RoutingRule("b", by=RankBy.BALANCED, cost_weight=6)).channel_id == "cheap"  # 9,580 to 9,540
     assert routed(rule=RoutingRule("b", by=RankBy.BALANCED, cost_weight=6)).why is RouteReason.BALANCED
 
 
-def test_what_is_preferred_comes_first_in_that_order_and_what_is_avoided_last() -> None:
+def test_preferred_channels_come_first_in_their_order_and_avoided_ones_last() -> None:
     assert order_of(routed(rule=RoutingRule("p", prefer=("safe", "DEAR")))) == ["safe", "dear", "cheap"]
     assert routed(rule=RoutingRule("p", prefer=("safe",))).why is RouteReason.PREFERRED
     assert order_of(routed(rule=RoutingRule("a", avoid=("CHEAP",)))) == ["dear", "safe", "cheap"]
     assert routed((CHEAP,), rule=RoutingRule("a", avoid=("cheap",))).channel_id == "cheap"
 
 
-def test_a_preferred_one_keeps_its_traffic_while_it_is_not_sick() -> None:
+def test_a_preferred_channel_keeps_its_traffic_while_not_sick() -> None:
     rule = RoutingRule("p", prefer=("dear",))
     assert spread(200, rule=rule, dear=seen(300, 100)) == {"dear": 200}
     assert spread(rule=rule, dear=SICK)["dear"] < 40
@@ -114,7 +114,7 @@ def test_a_difference_within_the_tolerance_costs_no_traffic() -> None:
     assert spread(200, channels=(CHEAP, DEAR), cheap=seen(382, 18), dear=seen(388, 12)) == {"cheap": 200}
 
 
-def test_one_that_is_worse_loses_its_traffic_bit_by_bit() -> None:
+def test_a_worse_channel_loses_its_traffic_gradually() -> None:
     shares = [
         spread(channels=(CHEAP, DEAR), cheap=seen(400 - bad, bad), dear=seen(388, 12))["cheap"]
         for bad in range(20, 40, 2)
@@ -124,12 +124,12 @@ def test_one_that_is_worse_loses_its_traffic_bit_by_bit() -> None:
     assert len(set(shares)) > 3
 
 
-def test_what_is_clearly_worse_stands_by_behind_what_is_better() -> None:
+def test_a_clearly_worse_channel_is_a_later_alternative() -> None:
     found = routed(cheap=seen(300, 100))
     assert (order_of(found), found.why) == (["dear", "safe", "cheap"], RouteReason.SHARED)
 
 
-def test_a_sick_one_gets_probes_only_and_is_last_of_those_that_stand_by() -> None:
+def test_a_sick_channel_gets_probes_only_and_is_the_last_alternative() -> None:
     routes = [routed(seed=f"pay_{number}", cheap=SICK) for number in range(2_000)]
     probes = [found for found in routes if found.probe]
     assert 20 <= len(probes) <= 60
@@ -140,35 +140,35 @@ def test_a_sick_one_gets_probes_only_and_is_last_of_those_that_stand_by() -> Non
     assert {tuple(order_of(found)) for found in routes if not found.probe} == {("dear", "safe", "cheap")}
 
 
-def test_a_payment_that_has_failed_is_no_probe_and_goes_to_one_that_is_well() -> None:
+def test_a_retried_payment_is_no_probe_and_goes_to_a_healthy_channel() -> None:
     for number in range(500):
         found = routed(seed=f"pay_{number}", tried=frozenset({"dear"}), cheap=SICK)
         assert (order_of(found), found.probe) == (["safe", "dear", "cheap"], False)
 
 
-def test_where_all_are_sick_the_one_that_does_best_takes_it() -> None:
+def test_if_all_are_sick_the_best_carries() -> None:
     found = routed((CHEAP, DEAR), cheap=SICK, dear=structs.replace(SICK, good=10 * PAYMENT))
     assert (found.channel_id, found.why, found.probe) == ("dear", RouteReason.ALL_SICK, False)
 
 
-def test_where_all_are_sick_none_is_tried_in_the_place_of_the_best() -> None:
+def test_if_all_are_sick_none_is_probed() -> None:
     better = structs.replace(SICK, good=10 * PAYMENT)
     assert spread(300, channels=(CHEAP, DEAR), cheap=SICK, dear=better) == {"dear": 300}
 
 
-def test_one_that_is_just_well_again_gets_a_little() -> None:
+def test_a_channel_that_just_recovered_gets_a_small_share() -> None:
     well = seen(3, 0, sick_count=1, state_since_s=NOW_S)
     assert 25 <= spread(channels=(CHEAP, DEAR), cheap=well)["cheap"] <= 75
     assert spread(channels=(CHEAP, DEAR), cheap=structs.replace(well, state_since_s=NOW_S - 90))["cheap"] > 350
 
 
-def test_the_rule_that_matches_is_named() -> None:
+def test_the_matching_rule_is_named() -> None:
     rules = Routing(rule=(RoutingRule("dollars", RuleCondition(currency="USD"), prefer=("dear",)), RoutingRule("rest")))
     dollars = structs.replace(PASSAGE, amount=Money("USD", 100))
     assert [route(rules, passage, ALL, {}, 0, "pay_1").rule for passage in (dollars, PASSAGE)] == ["dollars", "rest"]
 
 
-def test_dice_fall_evenly_and_the_same_everywhere() -> None:
+def test_draws_are_uniform_and_reproducible() -> None:
     assert draw("pay_1", "share", 10_000) == 2_188
     fell = Counter(draw(f"pay_{number}", "share", 4) for number in range(4_000))
     assert all(900 < count < 1_100 for count in fell.values())
@@ -199,7 +199,7 @@ TRIED = st.sampled_from([frozenset(), frozenset({"cheap"}), frozenset({"dear", "
 
 
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
-def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depend_on_their_order(
+def test_a_route_names_every_channel_once_and_does_not_depend_on_their_order(
     channels: tuple[Channel, ...],
     rule: RoutingRule,
     learned: dict[str, ChannelRecord],
@@ -215,7 +215,7 @@ def test_whatever_was_learned_a_route_names_every_channel_once_and_does_not_depe
 
 
 @given(SOME, RULES, LEARNED, TRIED, st.integers(0, 10**6))
-def test_whatever_was_learned_only_a_probe_takes_a_sick_one_where_another_is_well(
+def test_only_a_probe_goes_to_a_sick_channel_while_another_is_healthy(
     channels: tuple[Channel, ...],
     rule: RoutingRule,
     learned: dict[str, ChannelRecord],

@@ -39,7 +39,7 @@ def faults(*rules: RoutingRule) -> str:
     return "\n".join(routing(*rules).faults())
 
 
-def test_the_first_rule_that_matches_holds() -> None:
+def test_the_first_matching_rule_applies() -> None:
     rules = routing(
         RoutingRule("visa", RuleCondition(brand="VISA")), RoutingRule("cards", RuleCondition(kind="CARD")), REST
     )
@@ -64,12 +64,12 @@ def test_the_first_rule_that_matches_holds() -> None:
         (RuleCondition(kind="CARD", brand="VISA"), {"brand": "JCB"}),
     ],
 )
-def test_all_that_is_named_must_hold(when: RuleCondition, other: dict[str, Any]) -> None:
+def test_all_terms_of_a_condition_must_match(when: RuleCondition, other: dict[str, Any]) -> None:
     assert when.matches(passage())
     assert not when.matches(passage(**other))
 
 
-def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
+def test_the_packaged_rules_are_valid_and_equal_the_example() -> None:
     assert PACKAGED.faults() == []
     assert [(rule.name, rule.by, rule.when) for rule in PACKAGED.rule] == [("cheapest_healthy", RankBy.COST, None)]
     assert load(ROOT / "config/cashier.toml").routing == PACKAGED
@@ -79,7 +79,7 @@ def test_the_packaged_rules_are_good_and_the_example_says_the_same() -> None:
     )
 
 
-def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
+def test_the_commented_rules_of_the_example_are_valid() -> None:
     text = (ROOT / "config/routing.toml").read_text("utf-8")
     shown = text[text.index("# [[rule]]") :]
     uncommented = "\n".join(
@@ -146,7 +146,7 @@ def test_the_rules_that_the_example_shows_in_comments_are_good() -> None:
         ((RoutingRule("a", by=RankBy.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
     ],
 )
-def test_what_is_wrong_with_rules_is_said(rules: tuple[RoutingRule, ...], said: str) -> None:
+def test_faults_of_rules_are_reported(rules: tuple[RoutingRule, ...], said: str) -> None:
     assert said in faults(*rules)
 
 
@@ -171,7 +171,7 @@ def test_what_is_wrong_with_rules_is_said(rules: tuple[RoutingRule, ...], said: 
         ),
     ],
 )
-def test_rules_that_only_overlap_are_good(rules: tuple[RoutingRule, ...]) -> None:
+def test_overlapping_rules_are_valid(rules: tuple[RoutingRule, ...]) -> None:
     assert faults(*rules) == ""
 
 
@@ -193,7 +193,7 @@ PLACES = [
 
 
 @given(WHENS, WHENS)
-def test_one_that_covers_another_holds_wherever_that_does(one: RuleCondition, other: RuleCondition) -> None:
+def test_a_condition_that_covers_another_matches_all_its_payments(one: RuleCondition, other: RuleCondition) -> None:
     its = [place for place in PLACES if other.matches(place)]
     if one.covers(other):
         assert all(one.matches(place) for place in its)
@@ -232,25 +232,25 @@ def configured(tmp_path: Path, text: str) -> str:
         ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 belongs to two providers"),
     ],
 )
-def test_a_wrong_file_refuses_to_start_and_says_why(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_file_refuses_to_start_with_its_faults(tmp_path: Path, text: str, said: str) -> None:
     assert said in configured(tmp_path, text)
 
 
-def test_a_file_beside_replaces_single_values(tmp_path: Path) -> None:
+def test_a_user_file_replaces_single_values(tmp_path: Path) -> None:
     (tmp_path / "routing.toml").write_text("[learning]\nhalf_life_s = 60\n", "utf-8")
     found = configuration({}, "cashier.toml", tmp_path).routing
     assert found.learning.half_life_s == 60
     assert (found.learning.prior_payments, found.rule) == (PACKAGED.learning.prior_payments, PACKAGED.rule)
 
 
-def test_a_failure_is_whose_fault_the_code_says_and_half_the_channels_where_nobody_knows() -> None:
+def test_a_failure_is_attributed_by_its_code_and_an_unknown_code_counts_half() -> None:
     blame = FailureAttribution(channel=frozenset({"CHANNEL_ERROR"}), others=frozenset({"DECLINED"}))
     assert blame.outcome("CHANNEL_ERROR") is ChannelOutcome.FAILED
     assert blame.outcome("DECLINED") is None
     assert blame.outcome("SOMETHING_NEW") is ChannelOutcome.UNSURE
 
 
-def test_a_code_is_the_providers_whose_beginning_it_has() -> None:
+def test_a_codes_provider_is_found_by_its_prefix() -> None:
     assert [PACKAGED.provider_of(code) for code in ("2812", "1345", "6223", "99", "", "2")] == [
         "ALIPAY",
         "WECHAT_PAY",

@@ -138,14 +138,14 @@ def simulated(
     return told
 
 
-def test_of_two_equal_channels_the_cheaper_has_it_all_and_keeps_it() -> None:
+def test_of_two_equally_good_channels_the_cheaper_gets_and_keeps_all() -> None:
     told = simulated((CHEAP, DEAR), {"cheap": steady(9_700), "dear": steady(9_700)})
     assert told.share("cheap") > 0.97  # its first failures, when little is known, may cost it a few payments
     assert told.share("cheap", 10) > 0.99
     assert told.switches() == 0
 
 
-def test_of_two_that_cost_and_do_the_same_one_keeps_most_of_it() -> None:
+def test_of_two_identical_channels_one_keeps_most() -> None:
     twin = structs.replace(CHEAP, channel_id="twin", provider="TWIN")
     told = simulated(
         (CHEAP, twin),
@@ -156,12 +156,12 @@ def test_of_two_that_cost_and_do_the_same_one_keeps_most_of_it() -> None:
     assert told.switches() == 0
 
 
-def test_one_that_does_better_than_its_figure_loses_nothing_to_luck() -> None:
+def test_a_channel_better_than_its_figure_loses_nothing_to_noise() -> None:
     told = simulated((CHEAP, DEAR), {"cheap": steady(10_000), "dear": steady(9_500)})
     assert told.share("cheap") == 1.0
 
 
-def test_one_that_is_worse_than_its_figure_loses_its_traffic_and_does_not_get_it_back() -> None:
+def test_a_channel_worse_than_its_figure_loses_its_traffic_for_good() -> None:
     told = simulated((CHEAP, DEAR), {"cheap": steady(8_700), "dear": steady(9_700)})
     assert told.share("cheap", 15) < 0.15
     assert told.switches(5) == 0
@@ -169,7 +169,7 @@ def test_one_that_is_worse_than_its_figure_loses_its_traffic_and_does_not_get_it
     assert told.regret_bps(9_700) < 150
 
 
-def test_one_that_is_dead_from_the_start_gets_probes_only() -> None:
+def test_a_channel_dead_from_the_start_gets_probes_only() -> None:
     told = simulated((CHEAP, DEAR), {"cheap": steady(0), "dear": steady(9_600)})
     assert told.share("cheap") < 0.035
     assert told.switches() == 0
@@ -177,7 +177,7 @@ def test_one_that_is_dead_from_the_start_gets_probes_only() -> None:
     assert told.regret_bps(9_600) < 350
 
 
-def test_one_that_stops_for_a_quarter_of_an_hour_is_left_at_once_and_gets_it_all_back() -> None:
+def test_a_quarter_hour_outage_moves_the_traffic_at_once_and_fully_back() -> None:
     told = simulated(
         (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if 600 <= now_s < 1_500 else 9_700, "dear": steady(9_600)}
     )
@@ -188,7 +188,7 @@ def test_one_that_stops_for_a_quarter_of_an_hour_is_left_at_once_and_gets_it_all
     assert told.regret_bps(9_600) < 200
 
 
-def test_one_that_stops_every_five_minutes_does_not_take_the_traffic_along() -> None:
+def test_a_channel_with_an_outage_every_five_minutes_does_not_make_traffic_oscillate() -> None:
     told = simulated(
         (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if now_s // 300 % 2 else 9_700, "dear": steady(9_600)}
     )
@@ -198,7 +198,7 @@ def test_one_that_stops_every_five_minutes_does_not_take_the_traffic_along() -> 
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_one_that_gets_worse_with_its_load_keeps_the_share_that_it_can_carry(seed: int) -> None:
+def test_a_channel_that_degrades_under_load_keeps_the_share_that_it_can_carry(seed: int) -> None:
     """It carries 90 payments a minute of 180, and loses more of them for each one more."""
     lives = {
         "cheap": lambda now_s, load: 9_800 if load <= 90 else max(0, 9_800 - (load - 90) * 60),
@@ -211,7 +211,7 @@ def test_one_that_gets_worse_with_its_load_keeps_the_share_that_it_can_carry(see
     assert told.regret_bps(9_600) < 300
 
 
-def test_one_that_breaks_down_under_its_load_does_not_swing_between_all_and_nothing() -> None:
+def test_a_channel_that_collapses_under_load_does_not_oscillate() -> None:
     told = simulated((CHEAP, DEAR), {"cheap": lambda now_s, load: 9_800 if load <= 90 else 0, "dear": steady(9_600)})
     assert told.switches(5) == 0
     assert told.swing("cheap", 15) < 0.5
@@ -219,7 +219,7 @@ def test_one_that_breaks_down_under_its_load_does_not_swing_between_all_and_noth
     assert told.regret_bps(9_600) < 200
 
 
-def test_two_that_both_get_worse_with_their_load_share_it() -> None:
+def test_two_channels_that_degrade_under_load_share_it() -> None:
     """Neither could carry it alone: each would then succeed with half of the payments."""
     lives = dict.fromkeys(
         ("cheap", "dear"), lambda now_s, load: 9_800 if load <= 100 else max(0, 9_800 - (load - 100) * 60)
@@ -230,7 +230,7 @@ def test_two_that_both_get_worse_with_their_load_share_it() -> None:
     assert told.succeeded > told.payments * 0.92
 
 
-def test_of_three_that_decline_at_their_own_pace_the_traffic_moves_on_once() -> None:
+def test_with_three_channels_in_decline_the_traffic_moves_once() -> None:
     lives = {
         "cheap": lambda now_s, load: 9_700 - 2 * now_s,
         "dear": lambda now_s, load: 9_700 - now_s,
@@ -243,7 +243,7 @@ def test_of_three_that_decline_at_their_own_pace_the_traffic_moves_on_once() -> 
 
 
 @pytest.mark.parametrize("per_s", [1, 6])
-def test_with_less_traffic_or_more_it_settles_as_well(per_s: int) -> None:
+def test_routing_settles_at_any_rate_of_traffic(per_s: int) -> None:
     told = simulated((CHEAP, DEAR), {"cheap": steady(8_200), "dear": steady(9_700)}, per_s=per_s)
     assert told.share("cheap", 20) < 0.3
     assert told.switches(10) == 0

@@ -22,7 +22,9 @@ REFUSERS = {kind: {"channel", "quota"} for kind in Kind} | {
 @pytest.mark.parametrize("source", OPTIONAL)
 @pytest.mark.parametrize("kind", Kind)
 def test_a_kind_is_undetermined_exactly_when_a_source_that_could_refuse_it_is_silent(kind: Kind, source: str) -> None:
-    [method] = [method for method in one_of_each(silent={source: MissingCause.TIMEOUT}).methods() if method.kind is kind]
+    [method] = [
+        method for method in one_of_each(silent={source: MissingCause.TIMEOUT}).methods() if method.kind is kind
+    ]
     if source not in REFUSERS[kind]:
         assert method.availability is AVAILABLE
         assert method.reason is None
@@ -33,7 +35,7 @@ def test_a_kind_is_undetermined_exactly_when_a_source_that_could_refuse_it_is_si
     assert method.reason.remedy == Remedy(RemedyType.RETRY)
 
 
-def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
+def test_with_all_sources_silent_every_kind_is_still_listed() -> None:
     methods = one_of_each(silent=dict.fromkeys(OPTIONAL, MissingCause.TIMEOUT)).methods()
     assert {method.method_id for method in methods} == set(Kind)
     assert {method.availability for method in methods} == {UNDETERMINED}
@@ -54,34 +56,39 @@ def test_with_all_of_them_silent_every_kind_is_still_named() -> None:
         (MissingCause.PENDING, ReasonCode.SOURCE_PENDING),
     ],
 )
-def test_every_why_has_its_code(why: MissingCause, code: ReasonCode) -> None:
+def test_every_missing_cause_has_a_code(why: MissingCause, code: ReasonCode) -> None:
     reason = World(silent={"balance": why}).method("BALANCE").reason
     assert reason is not None
     assert reason.code is code
 
 
-def test_of_what_may_still_come_it_is_not_said_that_one_should_try_again() -> None:
+def test_a_pending_source_has_no_retry_remedy() -> None:
     method = World(silent={"balance": MissingCause.PENDING}).method("BALANCE")
     assert method.availability is UNDETERMINED
     assert method.reason is not None
     assert (method.reason.source, method.reason.remedy) == ("balance", None)
 
 
-def test_a_refusal_stands_though_another_source_is_silent() -> None:
+def test_a_refusal_stands_while_another_source_is_silent() -> None:
     frozen = World(
-        cards=(card("CMB", status=CardStatus.FROZEN),), silent={"channel": MissingCause.TIMEOUT, "quota": MissingCause.TIMEOUT}
+        cards=(card("CMB", status=CardStatus.FROZEN),),
+        silent={"channel": MissingCause.TIMEOUT, "quota": MissingCause.TIMEOUT},
     )
     assert frozen.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE
-    closed = World(channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": MissingCause.TIMEOUT})
+    closed = World(
+        channels=(channel(Kind.WALLET, "A", status=ChannelStatus.CLOSED),), silent={"quota": MissingCause.TIMEOUT}
+    )
     assert closed.method("WALLET:A").availability is UNAVAILABLE
     short = World(accounts=(account(1),), silent={"quota": MissingCause.TIMEOUT})
     assert short.method("BALANCE:b_1").availability is UNAVAILABLE
-    unverified = World(silent={"card": MissingCause.TIMEOUT, "balance": MissingCause.TIMEOUT}, member=member(kyc_level=0))
+    unverified = World(
+        silent={"card": MissingCause.TIMEOUT, "balance": MissingCause.TIMEOUT}, member=member(kyc_level=0)
+    )
     assert unverified.method("BALANCE").availability is UNAVAILABLE
     assert unverified.method("QUICK_PAY").availability is UNAVAILABLE
 
 
-def test_each_card_is_named_while_only_the_gateway_is_silent() -> None:
+def test_each_card_is_listed_while_only_the_gateway_is_silent() -> None:
     world = World(cards=(card("CMB"), card("ICBC")), silent={"channel": MissingCause.UNREACHABLE})
     found = {method.method_id: method for method in world.methods() if method.kind is Kind.QUICK_PAY}
     assert set(found) == {"QUICK_PAY:c_CMB", "QUICK_PAY:c_ICBC"}
@@ -106,7 +113,7 @@ def test_an_option_is_undetermined_while_the_quotas_are_silent() -> None:
     assert world.method("VA").availability is UNDETERMINED
 
 
-def test_a_combined_way_is_undetermined_while_the_gateway_or_the_quotas_are_silent() -> None:
+def test_a_split_payment_is_undetermined_while_the_gateway_or_the_quotas_are_silent() -> None:
     world = World(cards=(card("CMB"),), accounts=(account(4_000),), channels=(channel(Kind.QUICK_PAY, "CMB"),))
     assert world.method("BALANCE:b_1+QUICK_PAY").availability is AVAILABLE
     for source in ("channel", "quota"):
@@ -116,6 +123,6 @@ def test_a_combined_way_is_undetermined_while_the_gateway_or_the_quotas_are_sile
         assert method.reason.source == source
 
 
-def test_silent_marketing_takes_the_discounts_away_and_nothing_else() -> None:
+def test_silent_marketing_removes_the_discounts_and_nothing_else() -> None:
     world = one_of_each(quotas=(quota(Kind.WALLET, single=20_000),))
     assert world.but(silent={"marketing": MissingCause.TIMEOUT}).methods() == world.methods()

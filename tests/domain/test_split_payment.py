@@ -35,7 +35,7 @@ def legs(method: PayMethod) -> dict[LegType, int]:
     return {leg.type: leg.amount.value for leg in method.legs}
 
 
-def test_the_balance_gives_what_it_has_and_the_card_the_rest() -> None:
+def test_the_balance_pays_its_amount_and_the_card_the_rest() -> None:
     method = short().method(COMBINED)
     assert method.availability is AVAILABLE
     assert method.title == "Balance and CMB Bank debit card (1014)"
@@ -45,21 +45,21 @@ def test_the_balance_gives_what_it_has_and_the_card_the_rest() -> None:
     )
 
 
-def test_the_balance_alone_is_shown_too_and_says_what_is_missing() -> None:
+def test_the_balance_alone_is_listed_too_with_its_shortfall() -> None:
     method = short().method("BALANCE:b_1")
     assert method.availability is UNAVAILABLE
     assert method.reason is not None
     assert method.reason.remedy == Remedy(RemedyType.TOP_UP, cny(6_000))
 
 
-def test_an_account_that_holds_enough_or_nothing_is_not_combined() -> None:
+def test_a_sufficient_or_empty_account_is_not_split() -> None:
     assert COMBINED not in short(available=10_000).ids()
     assert COMBINED not in short(available=0).ids()
     assert COMBINED in short(available=1).ids()
     assert COMBINED in short(available=9_999).ids()
 
 
-def test_there_is_nothing_to_combine_with_where_no_card_is_good_or_either_kind_is_refused() -> None:
+def test_no_split_exists_without_a_usable_card_or_if_a_kind_is_refused() -> None:
     assert COMBINED not in short(cards=()).ids()
     assert COMBINED not in short(cards=(card("CMB", status=CardStatus.FROZEN),)).ids()
     assert COMBINED not in short(merchant=merchant(kinds=frozenset({Kind.BALANCE}))).ids()
@@ -67,7 +67,7 @@ def test_there_is_nothing_to_combine_with_where_no_card_is_good_or_either_kind_i
     assert COMBINED not in short(member=member(kyc_level=0)).ids()
 
 
-def test_an_account_that_its_own_limit_refuses_is_not_combined() -> None:
+def test_an_account_refused_by_its_own_limit_is_not_split() -> None:
     assert COMBINED not in short(quotas=(quota(Kind.BALANCE, single=9_999),)).ids()
     assert COMBINED in short(quotas=(quota(Kind.BALANCE, single=10_000),)).ids()
 
@@ -79,18 +79,18 @@ def test_the_fee_is_on_what_the_card_carries() -> None:
     assert legs(method) == {LegType.BALANCE: 4_000, LegType.CHANNEL: 6_060}
 
 
-def test_where_the_rest_is_less_than_the_channel_carries_the_balance_gives_less() -> None:
+def test_the_balance_pays_less_if_the_rest_is_below_the_channels_minimum() -> None:
     method = short(available=9_990, channels=(channel(Kind.QUICK_PAY, "CMB", least=100),)).method(COMBINED)
     assert method.availability is AVAILABLE
     assert legs(method) == {LegType.BALANCE: 9_900, LegType.CHANNEL: 100}
 
 
-def test_the_minimum_of_the_channel_is_reached_with_the_fee() -> None:
+def test_the_fee_counts_towards_the_minimum_of_the_cards_channel() -> None:
     method = short(available=9_990, channels=(channel(Kind.QUICK_PAY, "CMB", least=100, fee_bps=200),)).method(COMBINED)
     assert legs(method) == {LegType.BALANCE: 9_902, LegType.CHANNEL: 100}
 
 
-def test_where_the_card_would_have_to_carry_everything_it_is_below_the_channels_minimum() -> None:
+def test_a_split_in_which_the_card_would_carry_everything_is_below_the_minimum() -> None:
     for least, availability in ((9_999, AVAILABLE), (10_000, UNAVAILABLE), (10_001, UNAVAILABLE)):
         method = short(channels=(channel(Kind.QUICK_PAY, "CMB", least=least),)).method(COMBINED)
         assert method.availability is availability
@@ -99,7 +99,7 @@ def test_where_the_card_would_have_to_carry_everything_it_is_below_the_channels_
     assert method.legs == ()
 
 
-def test_the_card_is_held_to_its_limits_by_its_own_leg() -> None:
+def test_the_cards_limits_are_tested_on_its_own_leg() -> None:
     def method(single: int) -> PayMethod:
         return short(quotas=(quota(Kind.QUICK_PAY, bank="CMB", single=single),)).method(COMBINED)
 
@@ -111,7 +111,7 @@ def test_the_card_is_held_to_its_limits_by_its_own_leg() -> None:
     assert short(channels=(channel(Kind.QUICK_PAY, "CMB", most=5_999),)).method(COMBINED).availability is UNAVAILABLE
 
 
-def test_a_card_without_a_channel_is_an_option_that_says_so() -> None:
+def test_a_card_without_a_channel_is_a_refused_option() -> None:
     world = short(cards=(card("CMB"), card("ICBC")))
     option = world.option(COMBINED, "c_ICBC")
     assert option.reason is not None
@@ -119,7 +119,7 @@ def test_a_card_without_a_channel_is_an_option_that_says_so() -> None:
     assert world.method(COMBINED).availability is AVAILABLE
 
 
-def test_every_good_card_is_an_option_and_the_cheapest_is_chosen() -> None:
+def test_every_usable_card_is_an_option_and_the_cheapest_is_chosen() -> None:
     world = short(
         cards=(card("CMB"), card("ICBC"), card("BOC", status=CardStatus.FROZEN)),
         channels=(
@@ -134,7 +134,7 @@ def test_every_good_card_is_an_option_and_the_cheapest_is_chosen() -> None:
     assert [option.amount.payable for option in method.options if option.amount] == [cny(10_006), cny(10_000)]
 
 
-def test_of_cards_of_one_bank_the_choice_does_not_depend_on_their_order() -> None:
+def test_the_choice_among_cards_of_one_bank_does_not_depend_on_their_order() -> None:
     cards = (card("CMB", "c_1"), card("CMB", "c_2"))
     assert short(cards=cards).method(COMBINED).legs[1].id == "c_1"
     assert short(cards=cards[::-1]).method(COMBINED).legs[1].id == "c_1"
@@ -151,7 +151,7 @@ def test_a_card_whose_channel_is_closed_is_not_chosen() -> None:
     assert world.method(COMBINED).legs[1].id == "c_ICBC"
 
 
-def test_a_promotion_counts_where_it_allows_both_kinds() -> None:
+def test_a_promotion_applies_to_a_split_if_it_allows_both_kinds() -> None:
     def discounts(*kinds: Kind) -> list[str]:
         amount = short(promotions=(promotion("p", 100, kinds=kinds),)).method(COMBINED).amount
         assert amount is not None
@@ -163,7 +163,7 @@ def test_a_promotion_counts_where_it_allows_both_kinds() -> None:
     assert discounts(Kind.QUICK_PAY) == []
 
 
-def test_a_banks_promotion_is_for_the_combination_with_its_card_only() -> None:
+def test_a_banks_promotion_applies_only_to_a_split_with_its_card() -> None:
     world = short(
         cards=(card("CMB"), card("ICBC")),
         channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC")),
@@ -174,7 +174,7 @@ def test_a_banks_promotion_is_for_the_combination_with_its_card_only() -> None:
     assert legs(world.method(COMBINED)) == {LegType.BALANCE: 4_000, LegType.CHANNEL: 5_900}
 
 
-def test_a_promotion_for_paying_by_a_card_is_not_had_without_paying_by_it() -> None:
+def test_a_card_promotion_does_not_apply_without_a_card_payment() -> None:
     world = short(
         100,
         available=99,
@@ -186,7 +186,7 @@ def test_a_promotion_for_paying_by_a_card_is_not_had_without_paying_by_it() -> N
     assert legs(method) == {LegType.BALANCE: 89, LegType.CHANNEL: 1}
 
 
-def test_a_discount_does_not_leave_so_little_that_the_balance_has_no_part() -> None:
+def test_a_discount_always_leaves_a_part_for_the_balance() -> None:
     world = short(
         100,
         available=50,
@@ -198,7 +198,7 @@ def test_a_discount_does_not_leave_so_little_that_the_balance_has_no_part() -> N
     assert legs(method) == {LegType.BALANCE: 40, LegType.CHANNEL: 60}
 
 
-def test_where_promotions_pay_for_everything_nobody_gives_anything() -> None:
+def test_a_split_fully_paid_by_promotions_has_no_legs() -> None:
     world = short(100, available=50, promotions=(promotion("p_1", 100, banks=frozenset({"CMB"})),))
     method = world.method(COMBINED)
     assert method.availability is AVAILABLE
@@ -206,7 +206,7 @@ def test_where_promotions_pay_for_everything_nobody_gives_anything() -> None:
     assert (method.amount.payable, method.legs) == (cny(0), ())
 
 
-def test_each_account_that_is_short_is_combined_for_itself() -> None:
+def test_each_insufficient_account_has_its_own_split() -> None:
     world = short(accounts=(account(4_000, "b_1"), account(3_000, "b_2"), account(20_000, "b_3")))
     assert {method_id for method_id in world.ids() if "+" in method_id} == {COMBINED, "BALANCE:b_2+QUICK_PAY"}
     assert legs(world.method("BALANCE:b_2+QUICK_PAY")) == {

@@ -14,7 +14,7 @@ from tests.domain.payment_histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, 
 
 
 @given(PAYMENTS, EVENTS)
-def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
+def test_reported_statuses_are_a_path_in_the_table_and_final_ones_stay(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
     _, found = lived(payment, events, remembers=True)
@@ -27,7 +27,7 @@ def test_what_is_told_over_time_is_a_path_in_the_table_and_what_is_final_stays(
 
 
 @given(PAYMENTS, EVENTS, st.integers(0, 1))
-def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_is_true(
+def test_without_memory_final_statuses_are_true_and_never_contradict_each_other(
     payment: PaymentProgress, events: list[tuple[str, int, str]], dice: int
 ) -> None:
     history, found = lived(payment, events, remembers=False)
@@ -39,13 +39,15 @@ def test_without_any_memory_no_two_finals_contradict_each_other_and_every_final_
         history.engine is EngineReportStatus.SUCCEEDED and history.owner == MINE and not history.closed_reason
     )
     if last.status in (PaymentStatus.FAILED, PaymentStatus.CLOSED):
-        assert history.engine is EngineReportStatus.FAILED or (history.sealed and history.engine is EngineReportStatus.NEVER_ARRIVED)
+        assert history.engine is EngineReportStatus.FAILED or (
+            history.sealed and history.engine is EngineReportStatus.NEVER_ARRIVED
+        )
     if last.status is PaymentStatus.CLOSED_REFUNDING:
         assert history.engine is EngineReportStatus.SUCCEEDED
 
 
 @given(PAYMENTS, EVENTS)
-def test_where_everybody_answers_even_without_memory_what_is_final_stays(
+def test_without_memory_a_final_status_stays_if_every_service_answers(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
     """Reverses are answered, too, and orders looked at in one go: what remains is the truth itself."""
@@ -59,7 +61,7 @@ def test_where_everybody_answers_even_without_memory_what_is_final_stays(
         final = found if found in FINAL else None
 
 
-def test_the_histories_reach_every_status_and_every_event_that_a_look_can_find() -> None:
+def test_the_histories_reach_every_status_and_every_event_of_a_query() -> None:
     """A property over histories in which nothing happens would hold for any code."""
     statuses: set[PaymentStatus] = set()
     events: set[PaymentEvent] = set()

@@ -74,7 +74,7 @@ def told(
         ("ACTION_REQUIRED", "PAID", OTHER, PaymentStatus.PROCESSING),
     ],
 )
-def test_who_is_believed_where_engine_and_acquirer_differ(
+def test_the_acquirer_prevails_where_engine_and_acquirer_differ(
     engine_word: str, acquirer_word: str, of: str | None, status: PaymentStatus
 ) -> None:
     assert told(engine_word, acquirer_word, of).status is status
@@ -86,12 +86,12 @@ def test_no_combination_is_final_without_the_acquirer() -> None:
 
 
 @pytest.mark.parametrize("code", ["REVERSED", "EXPIRED", "ORDER_CLOSED", "ORDER_EXPIRED"])
-def test_what_was_reversed_or_came_too_late_is_closed_and_not_failed(code: str) -> None:
+def test_a_reversed_or_late_payment_is_closed_and_not_failed(code: str) -> None:
     assert told("FAILED", "PENDING", code=code).status is PaymentStatus.CLOSED
     assert told("FAILED", "CLOSED", code=code).status is PaymentStatus.CLOSED
 
 
-def test_money_that_came_for_a_closed_order_is_told_with_the_fifteen_working_days_and_then_as_returned() -> None:
+def test_money_for_a_closed_order_is_reported_as_refunding_and_then_as_refunded() -> None:
     assert told("SUCCEEDED", "CLOSED").message is MessageCode.CLOSED_REFUNDING
     assert told("SUCCEEDED", "PAID", OTHER).message is MessageCode.PAID_TWICE_REFUNDING
     returned = told("SUCCEEDED", "REFUNDED", MINE, closed_reason="EXPIRED")
@@ -102,13 +102,13 @@ def test_money_that_came_for_a_closed_order_is_told_with_the_fifteen_working_day
 @pytest.mark.parametrize(
     ("code", "message"), [("BALANCE_INSUFFICIENT", "BALANCE_INSUFFICIENT"), ("X-17", "FAILED"), (None, "FAILED")]
 )
-def test_a_failure_is_told_by_a_code_of_ours(code: str | None, message: str) -> None:
+def test_a_failure_has_one_of_our_codes(code: str | None, message: str) -> None:
     assert told("FAILED", "PENDING", code=code).message == message
 
 
 @pytest.mark.parametrize("acquirer_word", ["CLOSED", "CLOSED_REFUNDING", "PAID", "REFUNDED"])
 @pytest.mark.parametrize("engine_word", ["SILENT", "NEVER_ARRIVED", "PROCESSING", "USER_PAYING", "ACTION_REQUIRED"])
-def test_what_may_still_live_while_the_order_is_over_is_reversed_and_not_shown_any_more(
+def test_a_live_payment_of_an_order_that_is_over_is_reversed_and_its_action_withdrawn(
     engine_word: str, acquirer_word: str
 ) -> None:
     found = told(engine_word, acquirer_word, OTHER)
@@ -125,14 +125,14 @@ def test_a_cancelled_payment_is_reversed_but_not_one_that_succeeded_or_failed() 
     assert told("FAILED", "PENDING", payment=cancelled).status is PaymentStatus.FAILED
 
 
-def test_what_never_arrived_is_looked_for_a_while_and_then_reversed_so_that_it_never_will() -> None:
+def test_a_submit_that_has_not_arrived_is_polled_and_then_reversed() -> None:
     early, late = told("NEVER_ARRIVED", "PENDING", after_s=29), told("NEVER_ARRIVED", "PENDING", after_s=30)
     assert (early.status, early.to_reverse) == (PaymentStatus.PROCESSING, False)
     assert (late.status, late.to_reverse) == (PaymentStatus.PROCESSING, True)
     assert told("SEALED", "PENDING", after_s=30).status is PaymentStatus.CLOSED
 
 
-def test_a_consumers_code_is_reversed_after_forty_five_seconds_whatever_the_engine_says_meanwhile() -> None:
+def test_a_consumer_code_payment_is_reversed_after_45_seconds_in_any_live_state() -> None:
     scanned = sent(Kind.CONSUMER_QR)
     for word in ("USER_PAYING", "PROCESSING", "SILENT"):
         assert not told(word, "PAYING", MINE, payment=scanned, after_s=44).to_reverse
@@ -141,7 +141,7 @@ def test_a_consumers_code_is_reversed_after_forty_five_seconds_whatever_the_engi
     assert told("SUCCEEDED", "PAID", MINE, payment=scanned, after_s=46).status is PaymentStatus.SUCCEEDED
 
 
-def test_a_consumer_who_is_paying_is_polled_after_one_two_three_and_five_seconds_until_the_reversal() -> None:
+def test_a_paying_consumer_is_polled_after_one_two_three_and_five_seconds_until_the_reversal() -> None:
     scanned = sent(Kind.CONSUMER_QR)
     for after_s, step_ms in ((0, 1_000), (1, 2_000), (3, 3_000), (6, 5_000), (41, 5_000)):
         found = told("USER_PAYING", "PAYING", MINE, payment=scanned, after_s=after_s)
@@ -149,14 +149,14 @@ def test_a_consumer_who_is_paying_is_polled_after_one_two_three_and_five_seconds
         assert found.poll_after_ms == step_ms
 
 
-def test_time_alone_never_ends_what_the_engine_works_on_or_does_not_answer_about() -> None:
+def test_time_never_ends_a_payment_that_the_engine_processes_or_is_silent_about() -> None:
     for kind in set(Kind) - {Kind.CONSUMER_QR}:
         for word in ("PROCESSING", "SILENT", "SUCCEEDED"):
             found = told(word, "PAYING", MINE, payment=sent(kind), after_s=10**7)
             assert (found.status, found.to_reverse) == (PaymentStatus.PROCESSING, False)
 
 
-def test_an_action_that_has_run_out_is_withdrawn_and_ends_only_by_the_engines_word() -> None:
+def test_an_expired_action_is_withdrawn_and_ends_only_by_the_engines_report() -> None:
     account = DisplayVa(bank="BCA", account_no="88", account_name="x", amount=Money("IDR", 1), expires_at=at(600))
     heard, waiting = EngineReport(EngineReportStatus.ACTION_REQUIRED, None, account), acquirer("PAYING", MINE)
     before = resolve_status(sent(Kind.VA), heard, waiting, at(599))
@@ -169,13 +169,13 @@ def test_an_action_that_has_run_out_is_withdrawn_and_ends_only_by_the_engines_wo
     assert told("USER_PAYING", "PAYING", MINE, payment=sent(Kind.WALLET), after_s=840).to_reverse
 
 
-def test_a_challenge_is_open_while_nothing_was_sent_and_it_has_attempts_and_time() -> None:
+def test_an_unsent_challenge_is_open_while_it_has_attempts_and_time() -> None:
     found = told("NEVER_ARRIVED", "PENDING", payment=challenged(2), after_s=299)
     assert (found.status, found.poll_after_ms, found.next_action) == (PaymentStatus.CHALLENGE, None, None)
     assert told("NEVER_ARRIVED", "SILENT", payment=challenged()).status is PaymentStatus.CHALLENGE
 
 
-def test_a_challenge_that_is_spent_or_expired_ends_only_with_a_reverse_that_the_engine_answers() -> None:
+def test_a_spent_or_expired_challenge_ends_only_with_an_answered_reversal() -> None:
     for payment, after_s, status in (
         (challenged(3), 1, PaymentStatus.FAILED),
         (challenged(), 300, PaymentStatus.CLOSED),
@@ -186,46 +186,46 @@ def test_a_challenge_that_is_spent_or_expired_ends_only_with_a_reverse_that_the_
         assert told("FAILED", "PENDING", payment=payment, after_s=after_s, code="REVERSED").status is status
 
 
-def test_what_may_have_been_passed_elsewhere_is_not_reversed_while_the_engine_is_silent() -> None:
+def test_a_challenge_possibly_passed_elsewhere_is_not_reversed_while_the_engine_is_silent() -> None:
     for payment, after_s in ((challenged(3), 1), (challenged(), 300)):
         found = told("SILENT", "PENDING", payment=payment, after_s=after_s)
         assert (found.status, found.to_reverse) == (PaymentStatus.PROCESSING, False)
 
 
-def test_a_challenge_that_was_passed_elsewhere_is_none_any_more() -> None:
+def test_a_challenge_that_was_passed_elsewhere_is_no_longer_pending() -> None:
     for word in ("PROCESSING", "ACTION_REQUIRED", "SUCCEEDED", "FAILED", "USER_PAYING"):
         found = told(word, "PENDING", payment=challenged(3), after_s=301)
         assert found.status is not PaymentStatus.CHALLENGE
         assert found.event is not PaymentEvent.CHALLENGE_OVER
 
 
-def test_a_payment_that_was_neither_sent_nor_challenged_cannot_be() -> None:
+def test_a_payment_neither_sent_nor_challenged_is_rejected() -> None:
     with pytest.raises(ValueError, match="neither sent nor challenged"):
         PaymentProgress(payment_id=MINE, kind=Kind.CARD, expires_at=START_S)
 
 
-def test_what_was_told_as_final_stays_whatever_is_heard() -> None:
+def test_a_reported_final_status_stays_for_any_reports() -> None:
     for status in FINAL:
         for word in EngineReportStatus:
             found = told(word, "SILENT", payment=sent(last_status=status))
             assert (found.status, found.event, found.next_action) == (status, None, None)
 
 
-def test_an_engine_that_forgets_what_it_has_asked_for_is_a_loud_error_and_one_that_lags_is_not() -> None:
+def test_an_engine_that_reverts_a_required_action_raises_and_one_that_lags_does_not() -> None:
     shown = challenged(last_status=PaymentStatus.ACTION_REQUIRED)
     assert told("NEVER_ARRIVED", "PAYING", MINE, payment=shown).event is PaymentEvent.ENGINE_NEVER_ARRIVED
     with pytest.raises(IllegalTransition, match="ENGINE_SEALED leads nowhere from ACTION_REQUIRED"):
         told("SEALED", "PENDING", payment=shown)
 
 
-def test_waiting_has_an_end_and_after_it_only_whoever_asks_is_answered() -> None:
+def test_polling_has_an_end_after_which_each_query_is_still_answered() -> None:
     during, after = told("PROCESSING", "PAYING", MINE, after_s=1_439), told("PROCESSING", "PAYING", MINE, after_s=1_440)
     assert isinstance(during.next_action, Await)
     assert during.next_action.until == at(1_440)
     assert (after.status, after.next_action, after.poll_after_ms) == (PaymentStatus.PROCESSING, None, 60_000)
 
 
-def test_what_ends_after_the_payers_time_is_looked_at_promptly_again() -> None:
+def test_a_payment_in_reversal_after_the_payers_time_is_polled_promptly_again() -> None:
     virtual = sent(Kind.VA, expires_at=START_S + 86_400)
     assert told("ACTION_REQUIRED", "PAYING", MINE, payment=virtual, after_s=86_399).poll_after_ms == 180_000
     assert told("ACTION_REQUIRED", "PAYING", MINE, payment=virtual, after_s=86_400).poll_after_ms == 1_000
@@ -241,7 +241,7 @@ def test_what_ends_after_the_payers_time_is_looked_at_promptly_again() -> None:
         ("FAILED", "ORDER_CLOSED", MessageCode.CLOSED),
     ],
 )
-def test_of_what_was_reversed_it_is_said_that_nothing_was_taken_and_of_what_ran_out_that_it_would_come_back(
+def test_a_reversed_payment_says_no_money_was_taken_and_an_expired_one_that_it_would_return(
     word: str, code: str | None, said: MessageCode
 ) -> None:
     found = told(word, "PENDING", code=code)

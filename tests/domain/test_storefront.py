@@ -57,7 +57,7 @@ def circumstances() -> st.SearchStrategy[dict[str, Any]]:
         st.tuples(circumstances(), st.sampled_from(CURRENCIES), st.sampled_from(["CN", "ID"])), min_size=1, max_size=6
     ),
 )
-def test_channels_that_were_asked_about_before_answer_as_new_ones(world: World, others: list[Any]) -> None:
+def test_used_channels_give_the_same_answer_as_new_ones(world: World, others: list[Any]) -> None:
     kept = Channels.prepared(world.channels)
     for changes, currency, country in (*others, ({}, world.order.amount.currency, "CN"), others[0]):
         amount = Money(currency, world.order.amount.value)
@@ -89,7 +89,7 @@ NARROWED = structs.replace(
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_each_circumstance_counts_although_the_channels_are_kept(changes: dict[str, Any]) -> None:
+def test_each_part_of_the_storefront_key_counts_with_cached_channels(changes: dict[str, Any]) -> None:
     world = one_of_each(catalog=NARROWED)
     facts, other = world.facts(), world.but(**changes)
     before, after = answered(world, facts), answered(other, structs.replace(facts, order=other.order))
@@ -98,7 +98,7 @@ def test_each_circumstance_counts_although_the_channels_are_kept(changes: dict[s
     assert answered(world, facts) == before
 
 
-def test_the_end_of_a_maintenance_passes_while_its_channel_is_kept() -> None:
+def test_the_end_of_a_maintenance_takes_effect_with_cached_channels() -> None:
     ends = NOW + timedelta(hours=1)
     world = World(
         cards=(card(),), channels=(channel(Kind.QUICK_PAY, "CMB", status=ChannelStatus.MAINTENANCE, until=ends),)
@@ -110,7 +110,7 @@ def test_the_end_of_a_maintenance_passes_while_its_channel_is_kept() -> None:
         assert method.reason.remedy == remedy
 
 
-def test_how_much_is_kept_is_bounded() -> None:
+def test_the_number_of_cached_storefronts_is_bounded() -> None:
     world = World(channels=(channel(Kind.WALLET, "A"),))
     facts = world.facts()
     assert isinstance(facts.channel, Channels)
@@ -131,7 +131,7 @@ def test_how_much_is_kept_is_bounded() -> None:
         "x",
     ],
 )
-def test_a_card_is_titled_as_the_catalog_says_whatever_its_bank_is_called(title: str) -> None:
+def test_a_card_is_titled_by_the_catalogs_template_for_any_bank_name(title: str) -> None:
     catalog = with_terms(Kind.QUICK_PAY, title={"en": title, "zh-CN": title})
     assert catalog.faults() == []
     for bank_name in ("CMB", "{last4}", "{", ""):
