@@ -1,0 +1,96 @@
+"""Printed consultations: at every width each method shows its rank, mark, title, amount and reason."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from rich.cells import cell_len
+
+from cashier.cli.consultation_printer import consultation_lines, method_lines, money_text, waterfall_lines
+from cashier.consultation.flow import Consultation
+from cashier.sandbox import CASES
+from tests.support.virtual_consultation import NEVER_MS, Fate, ask, request
+
+MARKS = {"AVAILABLE": "●", "UNDETERMINED": "?", "UNAVAILABLE": "○"}
+WIDTHS = (40, 60, 80, 100, 120, 140)
+
+
+async def consulted(case: str, locale: str, **fates: Fate) -> dict[str, Any]:
+    """The JSON of a consultation that the sandbox's world answers."""
+    consultation = (await ask(fates, request(case, locale=locale))).consultation
+    assert isinstance(consultation, Consultation)
+    answer: dict[str, Any] = json.loads(msgspec.json.encode(consultation))
+    return answer
+
+
+def printed(answer: dict[str, Any], width: int) -> list[str]:
+    return [line.plain for line in consultation_lines(answer, 12.3, 150, width)]
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s", "", text)
+
+
+def rows(lines: list[str]) -> Iterator[tuple[str, str]]:
+    """The lines of each method: the one with its rank, and all as one text without spaces."""
+    starts = [place for place, line in enumerate(lines) if re.match(r" +\d+  [●?○]  ", line)]
+    for start, end in pairwise([*starts, len(lines)]):
+        yield lines[start], squeezed("".join(lines[start:end]))
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "order_unknown"])
+async def test_nothing_is_cut_at_any_width(case: str, locale: str) -> None:
+    answer = await consulted(case, locale)
+    for width in WIDTHS:
+        lines = printed(answer, width)
+        assert max(map(cell_len, lines)) <= width
+        assert all(line == line.rstrip() for line in lines)
+        found = list(rows(lines))
+        assert len(found) == len(answer["methods"])
+        for method, (first, whole) in zip(answer["methods"], found, strict=True):
+            assert re.match(rf" +{method['rank']}  {re.escape(MARKS[method['availability']])}  ", first)
+            amount = method["amount"]
+            assert (money_text(amount["payable"]) if amount else "unknown") in first
+            reason = method["reason"]
+            why = reason["message"].strip() if reason else " ".join(method["rank_reasons"])
+            assert squeezed(why) in whole or width > 100  # beside other columns a wrapped cell is not one text
+            assert not re.search("…", whole)
+
+
+@pytest.mark.looptime
+async def test_at_80_columns_a_method_has_its_reason_below() -> None:
+    lines = printed(await consulted("chinese_shop", "en"), 80)
+    card = next(place for place, line in enumerate(lines) if "ICBC debit card (6222)" in line and "○" in line)
+    assert lines[card].split("  ")[-1].strip() == "113.00 CNY"
+    assert lines[card + 1].strip() == "−15.00  50.00 CNY left of today's limit. → REDUCE_AMOUNT 50.00 CNY"
+
+
+@pytest.mark.looptime
+async def test_an_undetermined_method_names_the_silent_source() -> None:
+    answer = await consulted("chinese_shop", "en", quota=Fate(after_ms=NEVER_MS))
+    lines = [line.plain for line in method_lines(answer["methods"], 80)]
+    assert any(re.match(r"  1  \?  ", line) for line in lines)
+    assert any("Could not be checked in time. Please try again. (quota)" in line for line in lines)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 140])
+async def test_the_bars_of_the_waterfall_shrink_with_the_terminal(width: int) -> None:
+    answer = await consulted("chinese_shop", "en", quota=Fate(after_ms=NEVER_MS))
+    lines = [line.plain for line in waterfall_lines(answer["sources"], 147.0, 150, width)]
+    assert len(lines) == len(answer["sources"]) + 1
+    bars = {line.split()[0]: line.count("━") for line in lines[:-1]}
+    assert bars["quota"] == max(bars.values())
+    assert all(bars.values())
+    if width >= 60:
+        assert max(map(cell_len, lines)) <= width
+        assert all(source["class"].lower() in line for source, line in zip(answer["sources"], lines[:-1], strict=True))
+    assert lines[6].endswith("TIMEOUT")
