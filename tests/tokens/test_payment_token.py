@@ -23,8 +23,8 @@ from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims, TokenRoute
 from cashier.tokens.token_service import TokenService
 
-from ..web.offers import ASKED, METHODS, ORDER_AMOUNT
-from .forging import Forged, bit_flipped
+from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
+from tests.tokens.forgery import Forged, bit_flipped
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000

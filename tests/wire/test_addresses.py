@@ -1,4 +1,4 @@
-"""Addresses as a configuration may name them, and which of several is next."""
+"""Addresses in a configuration, and load balancing across them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, LoadBalancer
         ),
     ],
 )
-def test_an_address_is_taken_apart(url: str, address: UpstreamAddress, authority: str) -> None:
+def test_an_address_is_parsed(url: str, address: UpstreamAddress, authority: str) -> None:
     assert parse_address(url) == address
     assert parse_address(url).authority == authority
 
@@ -37,12 +37,13 @@ def test_an_address_is_taken_apart(url: str, address: UpstreamAddress, authority
 @pytest.mark.parametrize(
     "url",
     [
-        "", "card", "card:9100", "ftp://card", "http://", "http:///path", "http://card:0", "http://card:70000", "http://card:x", "//card",
-        "http://card?a=1", "http://card#a", "http://card/a b", "http://card/\r\nX: 1", "http://kärtchen", "http://a..b",
+        "", "card", "card:9100", "ftp://card", "http://", "http:///path", "http://card:0", "http://card:70000",
+        "http://card:x", "//card", "http://card?a=1",
+        "http://card#a", "http://card/a b", "http://card/\r\nX: 1", "http://kärtchen", "http://a..b",
         "unix:", "unix:relative.sock", "unix:/", "unix:/" + "x" * 107, "unix:/a\0b", "http://user:secret@card",
     ],
 )  # fmt: skip
-def test_an_address_that_is_not_understood_is_named_with_what_is(url: str) -> None:
+def test_an_invalid_address_is_named_with_the_supported_forms(url: str) -> None:
     with pytest.raises(ValueError, match="supported are http://host") as refused:
         parse_address(url)
     assert "secret" not in str(refused.value)
@@ -63,33 +64,33 @@ def test_addresses_keep_their_order() -> None:
     assert [address.host for address in parse_addresses(("http://b", "http://a"))] == ["b", "a"]
 
 
-class Lane:
+class Host:
     def __init__(self, load: int = 0) -> None:
         self.load = load
         self.back_off = BackOff()
 
 
 def test_the_least_load_wins() -> None:
-    lanes = [Lane(3), Lane(1), Lane(2)]
-    balancer = LoadBalancer(lanes)
-    assert {balancer.pick(0.0) for _ in range(6)} == {lanes[1]}
+    hosts = [Host(3), Host(1), Host(2)]
+    balancer = LoadBalancer(hosts)
+    assert {balancer.pick(0.0) for _ in range(6)} == {hosts[1]}
 
 
 def test_ties_rotate() -> None:
-    lanes = [Lane(), Lane(), Lane(1)]
-    balancer = LoadBalancer(lanes)
-    assert {balancer.pick(0.0) for _ in range(6)} == set(lanes[:2])
+    hosts = [Host(), Host(), Host(1)]
+    balancer = LoadBalancer(hosts)
+    assert {balancer.pick(0.0) for _ in range(6)} == set(hosts[:2])
 
 
-def test_an_address_that_failed_is_avoided_for_a_while_and_then_asked_again() -> None:
-    lanes = [Lane(), Lane(5)]
-    balancer = LoadBalancer(lanes)
-    lanes[0].back_off.record_failure(10.0)
-    assert balancer.pick(10.05) is lanes[1]
-    assert balancer.pick(10.1) is lanes[0]
+def test_a_failed_address_is_avoided_for_a_while_and_then_used_again() -> None:
+    hosts = [Host(), Host(5)]
+    balancer = LoadBalancer(hosts)
+    hosts[0].back_off.record_failure(10.0)
+    assert balancer.pick(10.05) is hosts[1]
+    assert balancer.pick(10.1) is hosts[0]
 
 
-def test_failing_again_and_again_is_avoided_longer_up_to_a_bound() -> None:
+def test_repeated_failures_lengthen_the_back_off_up_to_a_bound() -> None:
     back_off = BackOff()
     now_s, pauses = 0.0, []
     for _ in range(20):
@@ -99,43 +100,43 @@ def test_failing_again_and_again_is_avoided_longer_up_to_a_bound() -> None:
     assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, *[MAX_BACK_OFF_S] * 14])
 
 
-def test_connects_that_fail_together_are_one_failure() -> None:
-    together, once = BackOff(), BackOff()
+def test_connects_that_fail_together_count_as_one_failure() -> None:
+    together, single = BackOff(), BackOff()
     for _ in range(8):
         together.record_failure(1.0)
-    once.record_failure(1.0)
-    assert together.until_s == once.until_s
+    single.record_failure(1.0)
+    assert together.until_s == single.until_s
 
 
-def test_a_connect_that_works_ends_the_back_off() -> None:
-    lanes = [Lane(), Lane(5)]
-    balancer = LoadBalancer(lanes)
-    lanes[0].back_off.record_failure(10.0)
-    lanes[0].back_off.record_success()
-    assert balancer.pick(10.0) is lanes[0]
+def test_a_successful_connect_ends_the_back_off() -> None:
+    hosts = [Host(), Host(5)]
+    balancer = LoadBalancer(hosts)
+    hosts[0].back_off.record_failure(10.0)
+    hosts[0].back_off.record_success()
+    assert balancer.pick(10.0) is hosts[0]
 
 
-def test_where_all_are_avoided_the_one_avoided_shortest_is_asked() -> None:
-    lanes = [Lane(), Lane()]
-    balancer = LoadBalancer(lanes)
-    lanes[0].back_off.record_failure(10.0)
-    lanes[1].back_off.record_failure(10.05)
-    assert {balancer.pick(10.06) for _ in range(4)} == {lanes[0]}
+def test_if_all_are_in_back_off_the_one_that_ends_first_is_used() -> None:
+    hosts = [Host(), Host()]
+    balancer = LoadBalancer(hosts)
+    hosts[0].back_off.record_failure(10.0)
+    hosts[1].back_off.record_failure(10.05)
+    assert {balancer.pick(10.06) for _ in range(4)} == {hosts[0]}
 
 
-def test_a_lane_to_avoid_is_left_out_however_idle_it_is() -> None:
-    lanes = [Lane(), Lane(5), Lane(6)]
-    balancer = LoadBalancer(lanes)
-    assert {balancer.pick(0.0, avoid=0b001) for _ in range(6)} == {lanes[1]}
-    assert {balancer.pick(0.0, avoid=0b011) for _ in range(6)} == {lanes[2]}
+def test_an_excluded_host_is_left_out_even_if_idle() -> None:
+    hosts = [Host(), Host(5), Host(6)]
+    balancer = LoadBalancer(hosts)
+    assert {balancer.pick(0.0, avoid=0b001) for _ in range(6)} == {hosts[1]}
+    assert {balancer.pick(0.0, avoid=0b011) for _ in range(6)} == {hosts[2]}
 
 
-def test_where_all_lanes_are_to_be_avoided_the_best_is_asked_all_the_same() -> None:
-    lanes = [Lane(2), Lane(1)]
-    assert {LoadBalancer(lanes).pick(0.0, avoid=0b11) for _ in range(4)} == {lanes[1]}
+def test_if_all_hosts_are_excluded_the_best_is_used_anyway() -> None:
+    hosts = [Host(2), Host(1)]
+    assert {LoadBalancer(hosts).pick(0.0, avoid=0b11) for _ in range(4)} == {hosts[1]}
 
 
-def test_a_lane_to_avoid_is_not_asked_because_the_others_are_in_back_off() -> None:
-    lanes = [Lane(), Lane()]
-    lanes[1].back_off.record_failure(10.0)
-    assert LoadBalancer(lanes).pick(10.05, avoid=0b01) is lanes[1]
+def test_an_excluded_host_is_not_used_although_the_others_are_in_back_off() -> None:
+    hosts = [Host(), Host()]
+    hosts[1].back_off.record_failure(10.0)
+    assert LoadBalancer(hosts).pick(10.05, avoid=0b01) is hosts[1]

@@ -1,4 +1,4 @@
-"""What the guards around aiohttp do that no upstream can be made to show reliably."""
+"""Behaviour of the guards around aiohttp that no upstream can reproduce reliably."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import pytest
 from cashier.source_errors import Garbled, Shed
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.aiohttp_guards import fail_when_closed
+from tests.wire.client_side import no_leaks, send
+from tests.wire.scripted_upstream import tcp_upstream, unused_port
 
-from .asking import ask, nothing_left
-from .hostile import tcp_upstream, unused_port
 
-
-async def test_a_connection_that_breaks_after_its_answer_is_nobodys_bug() -> None:
+async def test_a_connection_that_breaks_after_its_answer_reports_no_bug() -> None:
     bugs: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: bugs.append(context))
@@ -34,36 +33,36 @@ async def test_a_connection_that_breaks_after_its_answer_is_nobodys_bug() -> Non
 
 
 async def test_calls_beyond_the_connections_and_the_queue_are_refused_at_once() -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
-        waiting = [ask(wire) for _ in range(3)]
-        assert isinstance(await ask(wire).outcome(), Shed)
-        assert not any(asked.outcomes for asked in waiting)
-        await wire.close()
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(connections=1, queue=2))
+        waiting = [send(transport) for _ in range(3)]
+        assert isinstance(await send(transport).outcome(), Shed)
+        assert not any(call.outcomes for call in waiting)
+        await transport.close()
 
 
-async def test_an_address_that_refuses_is_passed_over() -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = AiohttpClient([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
+async def test_an_address_that_refuses_is_skipped() -> None:
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = AiohttpClient([f"http://127.0.0.1:{unused_port()}", f"http://127.0.0.1:{upstream.port}"])
         for _ in range(4):
-            asked = ask(wire)
-            peer = await upstream.asked()
-            await peer.question()
-            peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
-            await asked.outcome()
-        assert wire._pools[0].back_off.failures >= 1
-        await wire.close()
+            call = send(transport)
+            peer = await upstream.peer_with_request()
+            await peer.read_request()
+            peer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await call.outcome()
+        assert transport._pools[0].back_off.failures >= 1
+        await transport.close()
 
 
-async def test_a_proxy_of_the_environment_is_used_only_where_it_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with nothing_left(), tcp_upstream() as upstream, tcp_upstream() as proxy:
+async def test_a_proxy_from_the_environment_is_used_only_if_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with no_leaks(), tcp_upstream() as upstream, tcp_upstream() as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
         monkeypatch.delenv("no_proxy", raising=False)
         for trusted, expected in ((False, upstream), (True, proxy)):
-            wire = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
-            asked = ask(wire)
+            transport = AiohttpClient([f"http://127.0.0.1:{upstream.port}"], AiohttpSettings(trust_env=trusted))
+            call = send(transport)
             peer = await expected.peer()
-            await peer.question()
-            peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
-            await asked.outcome()
-            await wire.close()
+            await peer.read_request()
+            peer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            await call.outcome()
+            await transport.close()

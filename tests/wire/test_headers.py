@@ -1,26 +1,27 @@
-"""Headers that a request brings: sent as they are by every wire, and refused where they could say more than they should."""
+"""Headers of a request: sent unchanged by every transport, and refused if they inject others."""
 
 from __future__ import annotations
 
 import pytest
 
 from cashier.wire.transport import Request
+from tests.wire.client_side import CALL_HEADERS, RecordedCall, answer
 
-from .asking import CALL_HEADERS, Asked, answer
-from .conftest import Wired, answered
+from .conftest import Wired, exchange
 
 
-async def test_a_header_of_the_requests_own_goes_out_once(wired: Wired) -> None:
-    asked = Asked(
-        wired.wire, Request("/payments", "POST", b"{}", headers=(("Idempotency-Key", "pay_1"), ("X-Other", "a,b;c")))
+async def test_a_header_of_the_request_is_sent_once(wired: Wired) -> None:
+    call = RecordedCall(
+        wired.transport,
+        Request("/payments", "POST", b"{}", headers=(("Idempotency-Key", "pay_1"), ("X-Other", "a,b;c"))),
     )
     peer = await wired.upstream.peer()
-    question = await peer.question()
-    peer.say(answer(b"hello"))
-    await asked.outcome()
-    assert question.headers["idempotency-key"] == "pay_1"
-    assert question.headers["x-other"] == "a,b;c"
-    assert question.body == b"{}"
+    request = await peer.read_request()
+    peer.write(answer(b"hello"))
+    await call.outcome()
+    assert request.headers["idempotency-key"] == "pay_1"
+    assert request.headers["x-other"] == "a,b;c"
+    assert request.body == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -43,11 +44,11 @@ async def test_a_header_of_the_requests_own_goes_out_once(wired: Wired) -> None:
     ],
     ids=repr,
 )
-async def test_a_header_that_could_begin_another_or_take_our_own_place_is_refused(
+async def test_a_header_that_injects_or_overrides_another_is_refused(
     wired: Wired, headers: tuple[tuple[str, str], ...]
 ) -> None:
     with pytest.raises(ValueError, match="header") as refused:
-        wired.wire.send(Request("/a", headers=headers), CALL_HEADERS, 100, lambda _outcome: None)
+        wired.transport.send(Request("/a", headers=headers), CALL_HEADERS, 100, lambda _outcome: None)
     assert "Injected: 1" not in str(refused.value) or headers[0][0].startswith("X-Injected")
-    await answered(wired)
-    assert wired.upstream.unseen == 0
+    await exchange(wired)
+    assert wired.upstream.untaken == 0

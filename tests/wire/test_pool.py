@@ -1,4 +1,4 @@
-"""The pool of `http1`: who gets which connection, who waits, what grows old. Its `repr` is the oracle."""
+"""The pool of `http1`: assignment, queueing and expiry of connections. Its `repr` is the oracle."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ import pytest
 from cashier.source_errors import Shed, Unreachable
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import Request, Response
-
-from .asking import CALL_HEADERS, Asked, answer, ask, nothing_left, until
-from .hostile import Peer, Upstream, tcp_upstream, unused_port
+from tests.wire.client_side import CALL_HEADERS, RecordedCall, answer, no_leaks, send, until
+from tests.wire.scripted_upstream import Peer, Upstream, tcp_upstream, unused_port
 
 HELLO = Response(200, b"hello")
 
@@ -29,29 +28,29 @@ class State(NamedTuple):
     connecting: int
 
 
-def state(wire: Http1Client, lane: int = 0) -> State:
-    counts = re.findall(r": (\d+) open, (\d+) idle, (\d+) outstanding, (\d+) connecting>", repr(wire))
-    queued = re.match(r"<Http1Client (\d+) queued, ", repr(wire))
+def state(transport: Http1Client, address_index: int = 0) -> State:
+    counts = re.findall(r": (\d+) open, (\d+) idle, (\d+) outstanding, (\d+) connecting>", repr(transport))
+    queued = re.match(r"<Http1Client (\d+) queued, ", repr(transport))
     assert queued is not None
-    return State(int(queued.group(1)), *map(int, counts[lane]))
+    return State(int(queued.group(1)), *map(int, counts[address_index]))
 
 
 @contextlib.asynccontextmanager
 async def pool(*upstreams: Upstream | int, **settings: Any) -> AsyncIterator[Http1Client]:
-    """A transport to these upstreams or ports, without connections ahead unless asked for."""
+    """A client of these upstreams or ports, without connections ahead unless requested."""
     urls = [f"http://127.0.0.1:{upstream if isinstance(upstream, int) else upstream.port}" for upstream in upstreams]
-    wire = Http1Client(urls, Http1Settings(**{"ahead": 0, **settings}))
-    await wire.open()
+    transport = Http1Client(urls, Http1Settings(**{"ahead": 0, **settings}))
+    await transport.open()
     try:
-        yield wire
+        yield transport
     finally:
-        await wire.close()
-    assert all(state(wire, lane) == (0, 0, 0, 0, 0) for lane in range(len(urls)))
+        await transport.close()
+    assert all(state(transport, index) == (0, 0, 0, 0, 0) for index in range(len(urls)))
 
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[Upstream]:
-    async with nothing_left(), tcp_upstream() as upstream:
+    async with no_leaks(), tcp_upstream() as upstream:
         yield upstream
 
 
@@ -61,198 +60,198 @@ async def other(upstream: Upstream) -> AsyncIterator[Upstream]:
         yield other
 
 
-async def finish(peer: Peer, asked: Asked) -> None:
-    await peer.question()
-    peer.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
+async def finish(peer: Peer, call: RecordedCall) -> None:
+    await peer.read_request()
+    peer.write(answer(b"hello"))
+    assert await call.outcome() == HELLO
 
 
-async def test_connections_are_opened_ahead_without_a_question(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=2) as wire:
-        assert state(wire) == State(queued=0, open=2, idle=2, outstanding=0, connecting=0)
-        asked = ask(wire)
-        assert state(wire) == State(queued=0, open=2, idle=1, outstanding=1, connecting=0)
-        asked.exchange.abandon()
+async def test_connections_are_opened_ahead_of_any_request(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=2) as transport:
+        assert state(transport) == State(queued=0, open=2, idle=2, outstanding=0, connecting=0)
+        call = send(transport)
+        assert state(transport) == State(queued=0, open=2, idle=1, outstanding=1, connecting=0)
+        call.abandon()
 
 
-async def test_no_more_are_opened_ahead_than_may_be_open(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=5, connections=3) as wire:
-        assert state(wire).open == 3
+async def test_no_more_connections_are_opened_ahead_than_allowed(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=5, connections=3) as transport:
+        assert state(transport).open == 3
 
 
-async def test_opening_ahead_to_nowhere_is_no_error() -> None:
-    async with nothing_left(), pool(unused_port(), ahead=2) as wire:
-        assert state(wire) == State(queued=0, open=0, idle=0, outstanding=0, connecting=0)
-        assert isinstance(await ask(wire).outcome(), Unreachable)
+async def test_opening_ahead_to_an_unreachable_address_is_no_error() -> None:
+    async with no_leaks(), pool(unused_port(), ahead=2) as transport:
+        assert state(transport) == State(queued=0, open=0, idle=0, outstanding=0, connecting=0)
+        assert isinstance(await send(transport).outcome(), Unreachable)
 
 
 async def test_the_connection_used_last_is_used_next(upstream: Upstream) -> None:
-    async with pool(upstream) as wire:
-        first, second = ask(wire), ask(wire)
+    async with pool(upstream) as transport:
+        first, second = send(transport), send(transport)
         early, late = await upstream.peer(), await upstream.peer()
         await finish(early, first)
         await finish(late, second)
-        third = ask(wire)
+        third = send(transport)
         await finish(late, third)
 
 
-async def test_small_packets_are_not_held_back(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=1) as wire:
-        (connection,) = wire._pools[0].idle
+async def test_nagles_algorithm_is_off(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as transport:
+        (connection,) = transport._pools[0].idle
         raw = connection._transport.get_extra_info("socket")
         assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_a_connection_less_than_calls_makes_one_wait_and_serves_it_when_it_is_free(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1) as wire:
-        first, second, third = ask(wire, "/1"), ask(wire, "/2"), ask(wire, "/3")
+async def test_calls_beyond_the_connections_wait_and_are_served_in_order(upstream: Upstream) -> None:
+    async with pool(upstream, connections=1) as transport:
+        first, second, third = send(transport, "/1"), send(transport, "/2"), send(transport, "/3")
         peer = await upstream.peer()
-        for number, asked in enumerate((first, second, third), 1):
-            assert (await peer.question()).line == f"GET /{number} HTTP/1.1"
-            assert state(wire) == State(queued=3 - number, open=1, idle=0, outstanding=1, connecting=0)
-            peer.say(answer(b"hello"))
-            assert await asked.outcome() == HELLO
-        assert upstream.unseen == 0
+        for number, call in enumerate((first, second, third), 1):
+            assert (await peer.read_request()).line == f"GET /{number} HTTP/1.1"
+            assert state(transport) == State(queued=3 - number, open=1, idle=0, outstanding=1, connecting=0)
+            peer.write(answer(b"hello"))
+            assert await call.outcome() == HELLO
+        assert upstream.untaken == 0
 
 
-async def test_a_queue_that_is_full_says_so_later_but_without_waiting(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1, queue=2, ahead=1) as wire:
-        under_way, *queued = [ask(wire) for _ in range(3)]
-        refused = ask(wire)
-        assert state(wire).queued == 2
+async def test_a_full_queue_refuses_without_waiting_but_after_send_returned(upstream: Upstream) -> None:
+    async with pool(upstream, connections=1, queue=2, ahead=1) as transport:
+        under_way, *queued = [send(transport) for _ in range(3)]
+        refused = send(transport)
+        assert state(transport).queued == 2
         assert isinstance(await refused.outcome(), Shed)
         assert not under_way.outcomes
-        assert not any(asked.outcomes for asked in queued)
-        queued[0].exchange.abandon()
-        assert state(wire).queued == 1
-        assert not ask(wire).outcomes
-        assert state(wire).queued == 2
+        assert not any(call.outcomes for call in queued)
+        queued[0].abandon()
+        assert state(transport).queued == 1
+        assert not send(transport).outcomes
+        assert state(transport).queued == 2
 
 
-async def test_who_was_refused_may_be_abandoned_before_hearing_it(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1, queue=1, ahead=1) as wire:
-        ask(wire)
-        ask(wire)
-        refused = ask(wire)
-        refused.exchange.abandon()
-        assert isinstance(await ask(wire).outcome(), Shed)
+async def test_a_refused_call_may_be_abandoned_before_its_outcome(upstream: Upstream) -> None:
+    async with pool(upstream, connections=1, queue=1, ahead=1) as transport:
+        send(transport)
+        send(transport)
+        refused = send(transport)
+        refused.abandon()
+        assert isinstance(await send(transport).outcome(), Shed)
         assert refused.outcomes == []
 
 
-async def test_an_abandoned_call_in_the_queue_is_passed_over(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1) as wire:
-        first, second, third = ask(wire, "/1"), ask(wire, "/2"), ask(wire, "/3")
-        second.exchange.abandon()
+async def test_an_abandoned_call_in_the_queue_is_skipped(upstream: Upstream) -> None:
+    async with pool(upstream, connections=1) as transport:
+        first, second, third = send(transport, "/1"), send(transport, "/2"), send(transport, "/3")
+        second.abandon()
         peer = await upstream.peer()
         await finish(peer, first)
-        assert (await peer.question()).line == "GET /3 HTTP/1.1"
-        peer.say(answer(b"hello"))
+        assert (await peer.read_request()).line == "GET /3 HTTP/1.1"
+        peer.write(answer(b"hello"))
         assert await third.outcome() == HELLO
         assert second.outcomes == []
 
 
-async def test_who_waited_sends_on_what_is_left_of_the_budget(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1, ahead=1) as wire:
-        ask(wire, "/1")
-        waiting = Asked(wire, Request("/2"), CALL_HEADERS, budget_ms=60_000)
-        waiting.exchange.started_s -= 59.0  # type: ignore[attr-defined]  # as if it had waited 59 seconds
+async def test_a_call_that_waited_sends_the_rest_of_its_budget(upstream: Upstream) -> None:
+    async with pool(upstream, connections=1, ahead=1) as transport:
+        send(transport, "/1")
+        waiting = RecordedCall(transport, Request("/2"), CALL_HEADERS, budget_ms=60_000)
+        waiting.call.started_s -= 59.0  # type: ignore[attr-defined]  # as if it had waited for 59 s
         peer = await upstream.peer()
-        await peer.question()
-        peer.say(answer(b"hello"))
-        assert int((await peer.question()).headers["x-deadline-ms"]) in range(1, 1001)
+        await peer.read_request()
+        peer.write(answer(b"hello"))
+        assert int((await peer.read_request()).headers["x-deadline-ms"]) in range(1, 1001)
 
 
 async def test_an_abandoned_call_makes_room_for_the_next(upstream: Upstream) -> None:
-    async with pool(upstream, connections=1) as wire:
-        first, second = ask(wire, "/1"), ask(wire, "/2")
+    async with pool(upstream, connections=1) as transport:
+        first, second = send(transport, "/1"), send(transport, "/2")
         peer = await upstream.peer()
-        await peer.question()
-        first.exchange.abandon()
-        await peer.gone()
+        await peer.read_request()
+        first.abandon()
+        await peer.wait_closed()
         fresh = await upstream.peer()
         await finish(fresh, second)
 
 
-async def test_a_call_gets_the_connection_that_is_free_first_and_the_one_opened_for_it_stays_spare(
+async def test_a_call_takes_the_first_free_connection_and_the_one_opened_for_it_stays_idle(
     upstream: Upstream,
 ) -> None:
-    async with pool(upstream, ahead=1) as wire:
-        first, second = ask(wire, "/1"), ask(wire, "/2")
+    async with pool(upstream, ahead=1) as transport:
+        first, second = send(transport, "/1"), send(transport, "/2")
         peer = await upstream.peer()
-        await peer.question()
-        peer.say(answer(b"hello"))
+        await peer.read_request()
+        peer.write(answer(b"hello"))
         assert await first.outcome() == HELLO
-        await finish(await upstream.asked(), second)
-        await until(lambda: state(wire).connecting == 0)
-        assert state(wire) == State(queued=0, open=2, idle=2, outstanding=0, connecting=0)
+        await finish(await upstream.peer_with_request(), second)
+        await until(lambda: state(transport).connecting == 0)
+        assert state(transport) == State(queued=0, open=2, idle=2, outstanding=0, connecting=0)
 
 
 async def test_an_idle_connection_is_closed_when_it_is_old(upstream: Upstream) -> None:
-    async with pool(upstream, idle_s=0.02) as wire:
-        asked = ask(wire)
+    async with pool(upstream, idle_s=0.02) as transport:
+        call = send(transport)
         peer = await upstream.peer()
-        await finish(peer, asked)
-        assert state(wire).idle == 1
-        await peer.gone()
-        await until(lambda: state(wire) == (0, 0, 0, 0, 0))
-        again = ask(wire)
+        await finish(peer, call)
+        assert state(transport).idle == 1
+        await peer.wait_closed()
+        await until(lambda: state(transport) == (0, 0, 0, 0, 0))
+        again = send(transport)
         await finish(await upstream.peer(), again)
 
 
-async def test_an_idle_connection_that_is_reset_is_no_longer_there(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=2) as wire:
+async def test_an_idle_connection_that_is_reset_leaves_the_pool(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=2) as transport:
         await upstream.peer()
         peer = await upstream.peer()
         peer.reset()
-        await until(lambda: state(wire) == (0, 1, 1, 0, 0))
+        await until(lambda: state(transport) == (0, 1, 1, 0, 0))
 
 
-async def test_a_connection_at_its_end_is_given_to_nobody_even_before_it_is_closed(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=1) as wire:
-        (connection,) = wire._pools[0].idle
+async def test_a_connection_after_eof_is_not_used_even_before_it_is_closed(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as transport:
+        (connection,) = transport._pools[0].idle
         connection.eof_received()
-        assert state(wire) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
-        await until(lambda: state(wire).open == 0)
+        assert state(transport) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
+        await until(lambda: state(transport).open == 0)
 
 
 async def test_a_connection_that_is_closing_is_not_used(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=1) as wire:
+    async with pool(upstream, ahead=1) as transport:
         await upstream.peer()
-        (connection,) = wire._pools[0].idle
+        (connection,) = transport._pools[0].idle
         connection._transport.close()
-        asked = ask(wire, "/pay", method="POST", safe=False)
-        await finish(await upstream.peer(), asked)
+        call = send(transport, "/pay", method="POST", safe=False)
+        await finish(await upstream.peer(), call)
 
 
-async def test_a_busy_connection_does_not_grow_old(upstream: Upstream) -> None:
-    async with pool(upstream, idle_s=0.02, ahead=2) as wire:
-        asked = ask(wire)
-        await until(lambda: state(wire).open == 1)
-        assert state(wire) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
-        await finish(await upstream.asked(), asked)
+async def test_a_busy_connection_does_not_expire(upstream: Upstream) -> None:
+    async with pool(upstream, idle_s=0.02, ahead=2) as transport:
+        call = send(transport)
+        await until(lambda: state(transport).open == 1)
+        assert state(transport) == State(queued=0, open=1, idle=0, outstanding=1, connecting=0)
+        await finish(await upstream.peer_with_request(), call)
 
 
-async def test_the_address_with_less_under_way_is_asked(upstream: Upstream, other: Upstream) -> None:
-    async with pool(upstream, other, ahead=3) as wire:
-        first, second = ask(wire), ask(wire)
-        assert [state(wire, lane).outstanding for lane in (0, 1)] == [1, 1]
-        peer = await upstream.asked()
-        await peer.question()
-        peer.say(answer(b"hello"))
+async def test_the_address_with_fewer_outstanding_calls_is_used(upstream: Upstream, other: Upstream) -> None:
+    async with pool(upstream, other, ahead=3) as transport:
+        first, second = send(transport), send(transport)
+        assert [state(transport, index).outstanding for index in (0, 1)] == [1, 1]
+        peer = await upstream.peer_with_request()
+        await peer.read_request()
+        peer.write(answer(b"hello"))
         await until(lambda: bool(first.outcomes or second.outcomes))
-        assert [state(wire, lane).outstanding for lane in (0, 1)] == [0, 1]
-        ask(wire)
-        assert [state(wire, lane).outstanding for lane in (0, 1)] == [1, 1]
+        assert [state(transport, index).outstanding for index in (0, 1)] == [0, 1]
+        send(transport)
+        assert [state(transport, index).outstanding for index in (0, 1)] == [1, 1]
 
 
 async def test_equal_addresses_take_turns(upstream: Upstream, other: Upstream) -> None:
-    async with pool(upstream, other, ahead=1) as wire:
-        lanes = []
+    async with pool(upstream, other, ahead=1) as transport:
+        indexes = []
         for _ in range(4):
-            asked = ask(wire)
-            lanes.append(state(wire, 0).outstanding)
-            await finish(await (upstream if lanes[-1] else other).asked(), asked)
-        assert lanes in ([0, 1, 0, 1], [1, 0, 1, 0])
+            call = send(transport)
+            indexes.append(state(transport, 0).outstanding)
+            await finish(await (upstream if indexes[-1] else other).peer_with_request(), call)
+        assert indexes in ([0, 1, 0, 1], [1, 0, 1, 0])
 
 
 async def test_an_address_that_refuses_is_avoided_while_another_works(
@@ -260,105 +259,105 @@ async def test_an_address_that_refuses_is_avoided_while_another_works(
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("cashier.wire.http1.monotonic", lambda: now_s)
-    async with pool(unused_port(), upstream) as wire:
+    async with pool(unused_port(), upstream) as transport:
         for _ in range(6):
-            asked = ask(wire)
-            await finish(await upstream.asked(), asked)
-        assert wire._pools[0].back_off.failures == 1
+            call = send(transport)
+            await finish(await upstream.peer_with_request(), call)
+        assert transport._pools[0].back_off.failures == 1
         now_s += 0.1
         for _ in range(6):
-            asked = ask(wire)
-            await finish(await upstream.asked(), asked)
-        assert wire._pools[0].back_off.failures == 2
+            call = send(transport)
+            await finish(await upstream.peer_with_request(), call)
+        assert transport._pools[0].back_off.failures == 2
 
 
 async def test_a_call_is_unreachable_only_when_every_address_has_refused() -> None:
-    async with nothing_left(), pool(unused_port(), unused_port(), unused_port()) as wire:
-        asked = [ask(wire) for _ in range(5)]
-        for each in asked:
-            assert isinstance(await each.outcome(), Unreachable)
-        assert all(pool.back_off.failures for pool in wire._pools)
-        assert isinstance(await ask(wire).outcome(), Unreachable)
+    async with no_leaks(), pool(unused_port(), unused_port(), unused_port()) as transport:
+        calls = [send(transport) for _ in range(5)]
+        for call in calls:
+            assert isinstance(await call.outcome(), Unreachable)
+        assert all(pool.back_off.failures for pool in transport._pools)
+        assert isinstance(await send(transport).outcome(), Unreachable)
 
 
 async def test_a_name_that_does_not_exist_is_unreachable() -> None:
-    async with nothing_left():
-        wire = Http1Client(["http://no-such-host.invalid:1"], Http1Settings(ahead=0))
-        outcome = await ask(wire).outcome()
+    async with no_leaks():
+        transport = Http1Client(["http://no-such-host.invalid:1"], Http1Settings(ahead=0))
+        outcome = await send(transport).outcome()
         assert isinstance(outcome, Unreachable)
         assert "no-such-host.invalid" in outcome.detail
-        await wire.close()
+        await transport.close()
 
 
-async def test_a_connect_that_nobody_answers_ends_in_time() -> None:
-    with socket.socket() as deaf:  # a backlog that is full: further SYNs are dropped
+async def test_an_unanswered_connect_times_out() -> None:
+    with socket.socket() as deaf:  # its backlog is full: further SYNs are dropped
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         port = deaf.getsockname()[1]
-        async with nothing_left():
+        async with no_leaks():
             fillers = [socket.socket() for _ in range(3)]
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
-            async with pool(port, connect_timeout_ms=30) as wire:
-                outcome = await ask(wire).outcome()
+            async with pool(port, connect_timeout_ms=30) as transport:
+                outcome = await send(transport).outcome()
                 assert isinstance(outcome, Unreachable)
                 assert "no connection within 30 ms" in outcome.detail
             for filler in fillers:
                 filler.close()
 
 
-async def test_closing_in_the_middle_of_a_connect_leaves_nothing(upstream: Upstream) -> None:
-    async with pool(upstream) as wire:
-        asked = [ask(wire) for _ in range(3)]
-        assert state(wire) == State(queued=3, open=0, idle=0, outstanding=0, connecting=3)
-        await wire.close()
-        for each in asked:
-            assert isinstance(await each.outcome(), Unreachable)
+async def test_closing_during_a_connect_leaves_nothing_behind(upstream: Upstream) -> None:
+    async with pool(upstream) as transport:
+        calls = [send(transport) for _ in range(3)]
+        assert state(transport) == State(queued=3, open=0, idle=0, outstanding=0, connecting=3)
+        await transport.close()
+        for call in calls:
+            assert isinstance(await call.outcome(), Unreachable)
 
 
-async def test_closing_with_calls_queued_and_under_way_tells_each_once(upstream: Upstream) -> None:
-    async with pool(upstream, connections=2, ahead=2) as wire:
-        asked = [ask(wire) for _ in range(5)]
-        assert state(wire) == State(queued=3, open=2, idle=0, outstanding=2, connecting=0)
-        await wire.close()
-        for each in asked:
-            assert isinstance(await each.outcome(), Unreachable)
+async def test_closing_ends_each_queued_and_outstanding_call_once(upstream: Upstream) -> None:
+    async with pool(upstream, connections=2, ahead=2) as transport:
+        calls = [send(transport) for _ in range(5)]
+        assert state(transport) == State(queued=3, open=2, idle=0, outstanding=2, connecting=0)
+        await transport.close()
+        for call in calls:
+            assert isinstance(await call.outcome(), Unreachable)
 
 
-async def test_a_retry_goes_to_a_fresh_connection_though_an_old_one_is_idle(upstream: Upstream) -> None:
-    async with pool(upstream) as wire:
-        first, second = ask(wire), ask(wire)
+async def test_a_retry_uses_a_new_connection_although_an_old_one_is_idle(upstream: Upstream) -> None:
+    async with pool(upstream) as transport:
+        first, second = send(transport), send(transport)
         early, late = await upstream.peer(), await upstream.peer()
         await finish(early, first)
         await finish(late, second)
-        asked = ask(wire)
-        await late.question()
-        late.hang_up()
+        call = send(transport)
+        await late.read_request()
+        late.close()
         fresh = await upstream.peer()
-        await finish(fresh, asked)
-        assert not early.asked
+        await finish(fresh, call)
+        assert not early.has_unread
 
 
-async def test_a_bug_in_a_reply_does_not_keep_the_others_from_hearing_of_the_close(upstream: Upstream) -> None:
+async def test_a_bug_in_a_callback_does_not_keep_other_calls_from_ending_at_close(upstream: Upstream) -> None:
     bugs: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
 
     def buggy(_outcome: Any) -> None:
         raise LookupError
 
-    async with pool(upstream, ahead=1, connections=1) as wire:
-        wire.send(Request("/a"), CALL_HEADERS, 100, buggy)
-        after = ask(wire)
-        await wire.close()
+    async with pool(upstream, ahead=1, connections=1) as transport:
+        transport.send(Request("/a"), CALL_HEADERS, 100, buggy)
+        after = send(transport)
+        await transport.close()
         assert isinstance(await after.outcome(), Unreachable)
     assert len(bugs) == 1
 
 
-async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(upstream: Upstream) -> None:
-    async with pool(upstream, ahead=1) as wire:
+async def test_a_call_on_an_open_connection_creates_no_task_and_no_timer(upstream: Upstream) -> None:
+    async with pool(upstream, ahead=1) as transport:
         peer = await upstream.peer()
-        await finish(peer, ask(wire))
+        await finish(peer, send(transport))
         loop = asyncio.get_running_loop()
         made: list[Any] = []
 
@@ -368,8 +367,8 @@ async def test_a_call_on_a_kept_connection_makes_no_task_and_no_timer(upstream: 
 
         loop.set_task_factory(make_task)
         timers = len(getattr(loop, "_scheduled", ()))
-        asked = [ask(wire)]
+        call = send(transport)
         assert not made
         assert len(getattr(loop, "_scheduled", ())) == timers
         loop.set_task_factory(None)
-        await finish(peer, asked[0])
+        await finish(peer, call)

@@ -1,4 +1,4 @@
-"""A call that is awaited: its end by answer, budget or cancellation, and what it then says of having been sent."""
+"""An awaited call: its end by answer, budget or cancellation, and whether it counts as sent."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cashier.source_errors import Missing, MissingCause, SourceError, TimedOut, 
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
-from tests.wire.asking import CALL_HEADERS, answer, arrival, nothing_left, until
+from tests.wire.client_side import CALL_HEADERS, answer, no_leaks, settle, until
 from tests.wire.conftest import Wired
-from tests.wire.hostile import tcp_upstream
+from tests.wire.scripted_upstream import tcp_upstream
 
 PAY = Request("/pay", "POST", b"{}", safe=False)
 HELLO = Response(200, b"hello")
@@ -21,8 +21,8 @@ HELLO = Response(200, b"hello")
 class Call:
     address_index = 0
 
-    def __init__(self, reply: OnResponse) -> None:
-        self.reply = reply
+    def __init__(self, on_response: OnResponse) -> None:
+        self.on_response = on_response
         self.sent = False
         self.abandoned = False
 
@@ -31,7 +31,7 @@ class Call:
 
 
 class Scripted:
-    """A transport that does what the test says."""
+    """A transport that the test controls."""
 
     addresses = ("scripted",)
 
@@ -43,105 +43,105 @@ class Scripted:
     async def close(self) -> None: ...
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:
-        self.calls.append(Call(reply))
+        self.calls.append(Call(on_response))
         return self.calls[-1]
 
 
 async def test_an_answer_is_returned(wired: Wired) -> None:
-    asking = asyncio.create_task(send_and_wait(wired.wire, PAY, CALL_HEADERS, 5000))
+    task = asyncio.create_task(send_and_wait(wired.transport, PAY, CALL_HEADERS, 5000))
     peer = await wired.upstream.peer()
-    assert (await peer.question()).headers["x-deadline-ms"].isdigit()
-    peer.say(answer(b"hello"))
-    assert await asking == HELLO
+    assert (await peer.read_request()).headers["x-deadline-ms"].isdigit()
+    peer.write(answer(b"hello"))
+    assert await task == HELLO
 
 
-async def test_silence_after_the_request_has_left_may_mean_anything(wired: Wired) -> None:
-    asking = asyncio.create_task(send_and_wait(wired.wire, PAY, CALL_HEADERS, 60))
+async def test_a_timeout_after_the_request_has_left_counts_as_sent(wired: Wired) -> None:
+    task = asyncio.create_task(send_and_wait(wired.transport, PAY, CALL_HEADERS, 60))
     peer = await wired.upstream.peer()
-    await peer.question()
-    outcome = await asking
+    await peer.read_request()
+    outcome = await task
     assert isinstance(outcome, TimedOut)
     assert outcome.sent
     assert outcome.missing("engine") == Missing("engine", MissingCause.TIMEOUT)
-    await peer.gone()
+    await peer.wait_closed()
 
 
-async def test_who_waits_for_a_connection_in_vain_has_sent_nothing_and_never_will() -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1))
-        first = asyncio.create_task(send_and_wait(wire, PAY, CALL_HEADERS, 5000))
+async def test_a_timeout_in_the_queue_has_sent_nothing_and_never_will() -> None:
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, connections=1))
+        first = asyncio.create_task(send_and_wait(transport, PAY, CALL_HEADERS, 5000))
         peer = await upstream.peer()
-        await peer.question()
-        outcome = await send_and_wait(wire, PAY, CALL_HEADERS, 1)
+        await peer.read_request()
+        outcome = await send_and_wait(transport, PAY, CALL_HEADERS, 1)
         assert isinstance(outcome, TimedOut)
         assert not outcome.sent
-        peer.say(answer(b"hello"))
+        peer.write(answer(b"hello"))
         assert await first == HELLO
-        await arrival()
-        assert not peer.asked
-        await wire.close()
+        await settle()
+        assert not peer.has_unread
+        await transport.close()
 
 
-async def test_what_the_network_does_is_returned_and_not_raised() -> None:
+async def test_a_network_fault_is_returned_not_raised() -> None:
     scripted = Scripted()
-    asking = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
+    task = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
     await until(lambda: bool(scripted.calls))
     lost = Unreachable("reset")
-    scripted.calls[0].reply(lost)
-    assert await asking is lost
+    scripted.calls[0].on_response(lost)
+    assert await task is lost
 
 
-async def test_it_is_abandoned_in_the_turn_in_which_it_was_said_to_be_unsent() -> None:
-    """Or it might be sent between the verdict and the waiter's waking."""
+async def test_a_call_reported_as_unsent_is_abandoned_in_the_same_loop_turn() -> None:
+    """Otherwise it might be sent before the waiter wakes."""
     scripted = Scripted()
-    asking = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 1))
+    task = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 1))
     await until(lambda: bool(scripted.calls) and scripted.calls[0].abandoned)
-    assert not asking.done()
+    assert not task.done()
     scripted.calls[0].sent = True
-    outcome = await asking
+    outcome = await task
     assert isinstance(outcome, TimedOut)
     assert not outcome.sent
 
 
-async def test_an_answer_that_comes_too_late_changes_nothing() -> None:
+async def test_a_late_answer_changes_nothing() -> None:
     scripted = Scripted()
     outcome = await send_and_wait(scripted, PAY, CALL_HEADERS, 1)
-    scripted.calls[0].reply(HELLO)
+    scripted.calls[0].on_response(HELLO)
     assert isinstance(outcome, TimedOut)
 
 
 async def test_cancelling_abandons_and_is_not_swallowed() -> None:
     scripted = Scripted()
-    asking = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
+    task = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
     await until(lambda: bool(scripted.calls))
-    asking.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await task
     assert scripted.calls[0].abandoned
-    scripted.calls[0].reply(HELLO)
+    scripted.calls[0].on_response(HELLO)
 
 
 async def test_an_answer_and_a_cancellation_in_one_turn_leave_nothing_behind() -> None:
     scripted = Scripted()
-    asking = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
+    task = asyncio.create_task(send_and_wait(scripted, PAY, CALL_HEADERS, 5000))
     await until(lambda: bool(scripted.calls))
-    asking.cancel()
-    scripted.calls[0].reply(HELLO)
+    task.cancel()
+    scripted.calls[0].on_response(HELLO)
     with pytest.raises(asyncio.CancelledError):
-        await asking
+        await task
     assert scripted.calls[0].abandoned
 
 
-def test_neither_requests_nor_answers_show_what_is_in_them() -> None:
-    shown = (
+def test_the_repr_of_requests_and_answers_omits_their_content() -> None:
+    texts = (
         f"{Request('/pay', 'POST', b'246810', headers=(('Idempotency-Key', 'pay_1'),))!r} {Response(200, b'246810')!r}"
     )
-    assert "246810" not in shown
+    assert "246810" not in texts
 
 
-def test_only_an_error_that_is_certain_says_not_sent() -> None:
+def test_an_error_counts_as_sent_unless_the_contrary_is_certain() -> None:
     assert SourceError("").sent
     assert Unreachable("").sent
     assert not Unreachable("", sent=False).sent

@@ -1,4 +1,4 @@
-"""Taking answers apart, without sockets: the same bytes are the same answer, however they are cut."""
+"""The response parser without sockets: equal bytes give equal answers, however they are split."""
 
 from __future__ import annotations
 
@@ -27,67 +27,67 @@ interims = st.lists(
 
 @st.composite
 def chunked(draw: st.DrawFn, body: bytes) -> bytes:
-    cuts = sorted({0, len(body), *draw(st.lists(st.integers(0, len(body)), max_size=5))})
+    edges = sorted({0, len(body), *draw(st.lists(st.integers(0, len(body)), max_size=5))})
     extension = draw(st.sampled_from([b"", b";a=b", b';a="b c"']))
-    chunks = [b"%x%s\r\n%s\r\n" % (end - start, extension, body[start:end]) for start, end in pairwise(cuts)]
+    chunks = [b"%x%s\r\n%s\r\n" % (end - start, extension, body[start:end]) for start, end in pairwise(edges)]
     return b"Transfer-Encoding: chunked\r\n\r\n" + b"".join(chunks) + b"0\r\n" + draw(fields) + b"\r\n"
 
 
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[bytes, Response]:
-    """What an upstream may say, and what it means."""
+    """The bytes of an answer, and the parsed answer."""
     status = draw(st.sampled_from([200, 201, 404, 429, 500, 503]))
     retry = draw(st.sampled_from([None, 0, 7]))
     body = draw(bodies)
-    told = b"Retry-After: %d\r\n" % retry if retry is not None else b""
+    retry_after = b"Retry-After: %d\r\n" % retry if retry is not None else b""
     framed = draw(st.one_of(st.just(b"Content-Length: %d\r\n\r\n%s" % (len(body), body)), chunked(body)))
-    said = draw(interims) + b"HTTP/1.1 %d Whatever\r\n" % status + draw(fields) + told + framed
-    return said, Response(status, body, None if retry is None else float(retry))
+    data = draw(interims) + b"HTTP/1.1 %d Reason\r\n" % status + draw(fields) + retry_after + framed
+    return data, Response(status, body, None if retry is None else float(retry))
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = sorted({0, len(data), *(position % (len(data) + 1) for position in cuts)})
     return [data[start:end] for start, end in pairwise(edges)]
 
 
 @given(st.lists(answers(), min_size=1, max_size=3), st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
-def test_an_answer_is_the_same_however_it_is_cut(
-    told: list[tuple[bytes, Response]], places: list[int], bytewise: bool
+def test_an_answer_parses_the_same_however_it_is_split(
+    drawn: list[tuple[bytes, Response]], cuts: list[int], bytewise: bool
 ) -> None:
-    reading = ResponseParser("somewhere", BOUNDS)
-    for said, meant in told:
-        pieces = [bytes((byte,)) for byte in said] if bytewise else cut(said, places)
-        *early, last = [reading.feed(piece) for piece in pieces]
+    parser = ResponseParser("somewhere", BOUNDS)
+    for data, expected in drawn:
+        pieces = [bytes((byte,)) for byte in data] if bytewise else split(data, cuts)
+        *early, last = [parser.feed(piece) for piece in pieces]
         assert not any(early)
-        assert last == meant
-        assert reading.reusable
-        assert not reading.started
+        assert last == expected
+        assert parser.reusable
+        assert not parser.started
 
 
 @given(answers(), st.binary(min_size=1, max_size=50), st.lists(st.integers(0, 10_000), max_size=5))
-def test_what_follows_an_answer_in_one_piece_changes_nothing_but_the_connection(
-    told: tuple[bytes, Response], more: bytes, places: list[int]
+def test_data_after_an_answer_only_makes_the_connection_unfit(
+    drawn: tuple[bytes, Response], surplus: bytes, cuts: list[int]
 ) -> None:
-    said, meant = told
-    reading = ResponseParser("somewhere", BOUNDS)
-    pieces = cut(said, places)
-    outcomes = [reading.feed(piece) for piece in [*pieces[:-1], pieces[-1] + more]]
-    assert outcomes[-1] == meant
-    # llhttp passes over blank lines between answers: they can be nobody's answer.
-    assert reading.reusable == (not more.strip(b"\r\n"))
+    data, expected = drawn
+    parser = ResponseParser("somewhere", BOUNDS)
+    pieces = split(data, cuts)
+    outcomes = [parser.feed(piece) for piece in [*pieces[:-1], pieces[-1] + surplus]]
+    assert outcomes[-1] == expected
+    # llhttp skips blank lines between answers, which can be no part of one.
+    assert parser.reusable == (not surplus.strip(b"\r\n"))
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(0, 10_000), max_size=5))
-def test_noise_is_an_answer_or_garbled_and_nothing_else(noise: bytes, places: list[int]) -> None:
-    reading = ResponseParser("somewhere", BOUNDS)
+def test_random_bytes_are_an_answer_or_garbled(noise: bytes, cuts: list[int]) -> None:
+    parser = ResponseParser("somewhere", BOUNDS)
     try:
-        outcomes = [reading.feed(piece) for piece in cut(b"HTTP/1.1 200 OK\r\n" + noise, places)]
+        outcomes = [parser.feed(piece) for piece in split(b"HTTP/1.1 200 OK\r\n" + noise, cuts)]
     except Garbled:
         return
     assert all(outcome is None or isinstance(outcome, Response) for outcome in outcomes)
 
 
-def test_a_bug_in_a_callback_is_not_blamed_on_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_a_callback_is_not_reported_as_garbled(monkeypatch: pytest.MonkeyPatch) -> None:
     def buggy(_self: ResponseParser) -> None:
         raise LookupError("ours")
 
@@ -97,9 +97,9 @@ def test_a_bug_in_a_callback_is_not_blamed_on_the_upstream(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("said", "meant"),
+    ("data", "expected"),
     [(b"0", 0.0), (b"120", 120.0), (b"-1", None), (b"1.5", None), (b"", None), (b"9" * 5000, None), (b"\xb2", None)],
     ids=repr,
 )
-def test_retry_after_is_whole_seconds_or_nothing(said: bytes, meant: float | None) -> None:
-    assert parse_retry_after(said) == meant
+def test_retry_after_is_whole_seconds_or_none(data: bytes, expected: float | None) -> None:
+    assert parse_retry_after(data) == expected

@@ -1,4 +1,7 @@
-"""Whether a request may have left: decisive for money. False has to be certain; and what is not safe leaves once."""
+"""Whether a request may have left, which decides about money.
+
+`sent` False must be certain, and an unsafe request leaves at most once.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from cashier.wire import http1
 from cashier.wire.aiohttp_client import AiohttpClient, AiohttpSettings
 from cashier.wire.http1 import Http1Client, Http1Settings
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response, Transport
+from tests.wire.client_side import OK, RecordedCall, answer, no_leaks, send, settle, until
+from tests.wire.scripted_upstream import Peer, tcp_upstream, unused_port
 
-from .asking import OK, Asked, answer, arrival, ask, nothing_left, until
-from .conftest import Authority, Wired, answered
-from .hostile import Peer, tcp_upstream, unused_port
+from .conftest import Authority, Wired, exchange
 
 HELLO = Response(200, b"hello")
-Make = Callable[..., Transport]
+MakeTransport = Callable[..., Transport]
 
 
 def over_http1(urls: list[str], **settings: Any) -> Transport:
@@ -35,307 +38,308 @@ def over_aiohttp(urls: list[str], **settings: Any) -> Transport:
 both = pytest.mark.parametrize("make", [over_http1, over_aiohttp], ids=["http1", "aiohttp"])
 
 
-def pay(wire: Transport) -> Asked:
-    return ask(wire, "/pay", method="POST", safe=False, body=b'{"legs": []}')
+def pay(transport: Transport) -> RecordedCall:
+    return send(transport, "/pay", method="POST", safe=False, body=b'{"legs": []}')
 
 
-async def error_of(asked: Asked) -> SourceError:
-    outcome = await asked.outcome()
+async def error_of(call: RecordedCall) -> SourceError:
+    outcome = await call.outcome()
     assert isinstance(outcome, SourceError)
     return outcome
 
 
-# What never left
+# Requests that never left
 
 
 @both
 @pytest.mark.parametrize("address", ["refused", "no such name", "no such socket"])
-async def test_what_has_no_connection_was_not_sent(make: Make, address: str) -> None:
+async def test_a_call_without_a_connection_was_not_sent(make: MakeTransport, address: str) -> None:
     urls = {
         "refused": f"http://127.0.0.1:{unused_port()}",
         "no such name": "http://no-such-host.invalid:1",
         "no such socket": "unix:/nowhere/s",
     }
-    async with nothing_left():
-        wire = make([urls[address]])
-        error = await error_of(pay(wire))
+    async with no_leaks():
+        transport = make([urls[address]])
+        error = await error_of(pay(transport))
         assert isinstance(error, Unreachable)
         assert not error.sent
-        await wire.close()
+        await transport.close()
 
 
 @both
-async def test_what_every_address_refuses_was_not_sent(make: Make) -> None:
-    async with nothing_left():
-        wire = make([f"http://127.0.0.1:{unused_port()}" for _ in range(3)])
-        assert not (await error_of(pay(wire))).sent
-        await wire.close()
+async def test_a_call_refused_by_every_address_was_not_sent(make: MakeTransport) -> None:
+    async with no_leaks():
+        transport = make([f"http://127.0.0.1:{unused_port()}" for _ in range(3)])
+        assert not (await error_of(pay(transport))).sent
+        await transport.close()
 
 
 @both
-async def test_a_certificate_that_is_not_trusted_keeps_the_request_from_leaving(
-    make: Make, authority: Authority
+async def test_an_untrusted_certificate_keeps_the_request_from_leaving(
+    make: MakeTransport, authority: Authority
 ) -> None:
-    async with nothing_left(), tcp_upstream(authority.server_tls()) as upstream:
+    async with no_leaks(), tcp_upstream(authority.server_tls()) as upstream:
         asyncio.get_running_loop().set_exception_handler(
             lambda _loop, _context: None
-        )  # the server's side of a failed handshake
-        wire = make([f"https://127.0.0.1:{upstream.port}"])
-        assert not (await error_of(pay(wire))).sent
-        await wire.close()
+        )  # of the server's side of the failed handshake
+        transport = make([f"https://127.0.0.1:{upstream.port}"])
+        assert not (await error_of(pay(transport))).sent
+        await transport.close()
 
 
 @both
-async def test_a_server_that_does_not_speak_tls_never_gets_the_request(make: Make) -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = make([f"https://127.0.0.1:{upstream.port}"])
-        asked = pay(wire)
+async def test_a_server_without_tls_never_gets_the_request(make: MakeTransport) -> None:
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = make([f"https://127.0.0.1:{upstream.port}"])
+        call = pay(transport)
         peer = await upstream.peer()
-        peer.say(answer(b"hello"))
-        assert not (await error_of(asked)).sent
-        await wire.close()
+        peer.write(answer(b"hello"))
+        assert not (await error_of(call)).sent
+        await transport.close()
 
 
 @both
-async def test_a_connect_that_nobody_answers_has_sent_nothing(make: Make) -> None:
-    with socket.socket() as deaf:  # a backlog that is full: further SYNs are dropped
+async def test_an_unanswered_connect_has_sent_nothing(make: MakeTransport) -> None:
+    with socket.socket() as deaf:  # its backlog is full: further SYNs are dropped
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         port = deaf.getsockname()[1]
-        async with nothing_left():
+        async with no_leaks():
             fillers = [socket.socket() for _ in range(3)]
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
-            wire = make([f"http://127.0.0.1:{port}"], connect_timeout_ms=30)
-            assert not (await error_of(pay(wire))).sent
-            await wire.close()
+            transport = make([f"http://127.0.0.1:{port}"], connect_timeout_ms=30)
+            assert not (await error_of(pay(transport))).sent
+            await transport.close()
             for filler in fillers:
                 filler.close()
 
 
 @both
-async def test_what_finds_the_queue_full_was_not_sent(make: Make) -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = make([f"http://127.0.0.1:{upstream.port}"], connections=1, queue=1)
-        filling = [pay(wire) for _ in range(4)]
+async def test_a_call_refused_by_a_full_queue_was_not_sent(make: MakeTransport) -> None:
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = make([f"http://127.0.0.1:{upstream.port}"], connections=1, queue=1)
+        filling = [pay(transport) for _ in range(4)]
         await upstream.peer()
         error = await error_of(filling[-1])
         assert isinstance(error, Shed)
         assert not error.sent
-        await wire.close()
+        await transport.close()
 
 
 async def test_after_close_nothing_is_sent(wired: Wired) -> None:
-    await wired.wire.close()
-    assert not (await error_of(pay(wired.wire))).sent
+    await wired.transport.close()
+    assert not (await error_of(pay(wired.transport))).sent
 
 
 @both
-async def test_closing_tells_who_was_sent_from_who_still_waited(make: Make) -> None:
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = make([f"http://127.0.0.1:{upstream.port}"], connections=1)
-        under_way = pay(wire)
-        await (await upstream.peer()).question()
-        waiting = pay(wire)
-        await arrival()
-        assert under_way.exchange.sent
-        assert not waiting.exchange.sent
-        await wire.close()
-        assert (await error_of(under_way)).sent
+async def test_closing_distinguishes_sent_calls_from_queued_ones(make: MakeTransport) -> None:
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = make([f"http://127.0.0.1:{upstream.port}"], connections=1)
+        outstanding = pay(transport)
+        await (await upstream.peer()).read_request()
+        waiting = pay(transport)
+        await settle()
+        assert outstanding.sent
+        assert not waiting.sent
+        await transport.close()
+        assert (await error_of(outstanding)).sent
         assert not (await error_of(waiting)).sent
 
 
 async def test_a_connection_that_ends_before_it_is_written_to_has_sent_nothing() -> None:
-    """It is open, its end has come, and its close is not through yet: the moment between two turns of the loop."""
-    async with nothing_left(), tcp_upstream() as upstream:
-        wire = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
-        asked = pay(wire)
-        (connecting,) = wire._connects
+    """Between two loop turns the connection has received EOF, but is not closed yet."""
+    async with no_leaks(), tcp_upstream() as upstream:
+        transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0))
+        call = pay(transport)
+        (connecting,) = transport._connects
 
         def end(_task: asyncio.Task[Any]) -> None:
             connecting.result().eof_received()
 
-        told = list(connecting._callbacks)  # to be told before the pool is
-        for callback, _context in told:
+        callbacks = list(connecting._callbacks)
+        for callback, _context in callbacks:
             connecting.remove_done_callback(callback)
-        connecting.add_done_callback(end)
-        for callback, _context in told:
+        connecting.add_done_callback(end)  # before the pool's own callback
+        for callback, _context in callbacks:
             connecting.add_done_callback(callback)
-        assert not (await error_of(asked)).sent
-        await wire.close()
+        assert not (await error_of(call)).sent
+        await transport.close()
 
 
-# What may have left
+# Requests that may have left
 
 
-def hang_up(peer: Peer) -> None:
-    peer.hang_up()
+def close(peer: Peer) -> None:
+    peer.close()
 
 
 def reset(peer: Peer) -> None:
     peer.reset()
 
 
-def break_off(peer: Peer) -> None:
-    peer.say(OK + b"Content-Length: 5\r\n\r\nhe")
-    peer.hang_up()
+def close_within_body(peer: Peer) -> None:
+    peer.write(OK + b"Content-Length: 5\r\n\r\nhe")
+    peer.close()
 
 
-def say_nonsense(peer: Peer) -> None:
-    peer.say(b"NONSENSE\r\n\r\n")
+def write_nonsense(peer: Peer) -> None:
+    peer.write(b"NONSENSE\r\n\r\n")
 
 
-@pytest.mark.parametrize("end", [hang_up, reset, break_off, say_nonsense])
-@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
-async def test_what_was_read_may_have_been_done_and_is_never_sent_again(
-    wired: Wired, kept: bool, end: Callable[[Peer], None]
+@pytest.mark.parametrize("end", [close, reset, close_within_body, write_nonsense])
+@pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
+async def test_an_unsafe_request_that_was_read_counts_as_sent_and_is_not_repeated(
+    wired: Wired, reused: bool, end: Callable[[Peer], None]
 ) -> None:
-    peer = await answered(wired, safe=False) if kept else None
-    asked = pay(wired.wire)
+    peer = await exchange(wired, safe=False) if reused else None
+    call = pay(wired.transport)
     peer = peer or await wired.upstream.peer()
-    await peer.question()
+    await peer.read_request()
     end(peer)
-    error = await error_of(asked)
+    error = await error_of(call)
     assert isinstance(error, Unreachable | Garbled)
     assert error.sent
-    await arrival()
-    assert wired.upstream.unseen == 0
-    assert not any(each.asked for each in wired.upstream.peers)
+    await settle()
+    assert wired.upstream.untaken == 0
+    assert not any(peer.has_unread for peer in wired.upstream.peers)
 
 
-@pytest.mark.parametrize("end", [hang_up, reset])
-@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
-async def test_a_connection_that_ends_unread_is_not_replaced_by_another(
-    wired: Wired, kept: bool, end: Callable[[Peer], None]
+@pytest.mark.parametrize("end", [close, reset])
+@pytest.mark.parametrize("reused", [False, True], ids=["new", "reused"])
+async def test_an_unsafe_request_on_a_connection_that_ends_unread_leaves_once(
+    wired: Wired, reused: bool, end: Callable[[Peer], None]
 ) -> None:
-    """The upstream closes when the request is on its way, or before. It goes out once, here or, where it certainly had not, elsewhere."""
-    peer = await answered(wired, safe=False) if kept else None
-    asked = pay(wired.wire)
+    """The upstream closes while the request is on its way, or before.
+
+    It leaves once: here, or elsewhere if it certainly had not left here.
+    """
+    peer = await exchange(wired, safe=False) if reused else None
+    call = pay(wired.transport)
     peer = peer or await wired.upstream.peer()
     end(peer)
-    await until(lambda: bool(asked.outcomes) or wired.upstream.unseen > 0)
-    if wired.upstream.unseen:  # aiohttp has noticed before it wrote
+    await until(lambda: bool(call.outcomes) or wired.upstream.untaken > 0)
+    if wired.upstream.untaken:  # aiohttp noticed before it wrote
         assert wired.client == "aiohttp"
-        assert kept
+        assert reused
         fresh = await wired.upstream.peer()
-        await fresh.question()
-        assert not peer.asked
-        fresh.say(answer(b"hello"))
-        assert await asked.outcome() == HELLO
+        await fresh.read_request()
+        assert not peer.has_unread
+        fresh.write(answer(b"hello"))
+        assert await call.outcome() == HELLO
     else:
-        assert isinstance(await error_of(asked), Unreachable)
+        assert isinstance(await error_of(call), Unreachable)
 
 
-async def test_a_retry_that_finds_nobody_has_sent_all_the_same() -> None:
+async def test_a_failed_retry_still_counts_as_sent() -> None:
     for make in (over_http1, over_aiohttp):
-        async with nothing_left(), tcp_upstream() as upstream:
-            wire = make([f"http://127.0.0.1:{upstream.port}"])
-            first = ask(wire)
+        async with no_leaks(), tcp_upstream() as upstream:
+            transport = make([f"http://127.0.0.1:{upstream.port}"])
+            first = send(transport)
             peer = await upstream.peer()
-            await peer.question()
-            peer.say(answer(b"hello"))
+            await peer.read_request()
+            peer.write(answer(b"hello"))
             assert await first.outcome() == HELLO
-            again = ask(wire)
-            await peer.question()
+            again = send(transport)
+            await peer.read_request()
             upstream.refuse()
-            peer.hang_up()
+            peer.close()
             error = await error_of(again)
             assert isinstance(error, Unreachable)
             assert error.sent
-            await wire.close()
+            await transport.close()
 
 
-async def test_a_call_says_that_it_may_have_been_sent_once_it_may(wired: Wired) -> None:
-    asked = pay(wired.wire)
-    said = [asked.exchange.sent]
-    await (await wired.upstream.peer()).question()
-    said.append(asked.exchange.sent)
-    asked.exchange.abandon()
-    assert said == [False, True]
+async def test_a_call_counts_as_sent_from_the_moment_it_may_have_left(wired: Wired) -> None:
+    call = pay(wired.transport)
+    observed = [call.sent]
+    await (await wired.upstream.peer()).read_request()
+    observed.append(call.sent)
+    call.abandon()
+    assert observed == [False, True]
 
 
-async def test_what_is_abandoned_unsent_never_leaves(wired: Wired) -> None:
-    asked = pay(wired.wire)
-    assert not asked.exchange.sent
-    asked.exchange.abandon()
-    await arrival()
-    assert not any(peer.asked for peer in wired.upstream.peers)
+async def test_a_call_abandoned_unsent_never_leaves(wired: Wired) -> None:
+    call = pay(wired.transport)
+    assert not call.sent
+    call.abandon()
+    await settle()
+    assert not any(peer.has_unread for peer in wired.upstream.peers)
 
 
-# Connections for what must not be sent twice
+# Connections for unsafe requests
 
 
 async def idle(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """The clocks that say how long a connection has been idle go forward."""
+    """Advance the clocks that measure the idle time of connections."""
     for module in (http1, aiohttp.connector):
         now = module.monotonic  # imported there by name
         monkeypatch.setattr(module, "monotonic", lambda now=now: now() + seconds)
 
 
 @pytest.mark.parametrize("safe", [True, False])
-async def test_only_what_is_safe_goes_out_on_a_connection_that_was_idle_for_long(
+async def test_only_a_safe_request_uses_a_connection_that_was_idle_for_long(
     wired: Wired, monkeypatch: pytest.MonkeyPatch, safe: bool
 ) -> None:
-    kept = await answered(wired, safe=safe)
+    reused = await exchange(wired, safe=safe)
     await idle(monkeypatch, MAX_UNSAFE_IDLE_S)
-    asked = ask(wired.wire, "/pay", method="POST", safe=safe)
-    peer = await wired.upstream.asked()
-    assert (peer is kept) is safe
-    await peer.question()
-    peer.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
+    call = send(wired.transport, "/pay", method="POST", safe=safe)
+    peer = await wired.upstream.peer_with_request()
+    assert (peer is reused) is safe
+    await peer.read_request()
+    peer.write(answer(b"hello"))
+    assert await call.outcome() == HELLO
 
 
-async def test_a_connection_used_a_moment_ago_serves_what_is_not_safe(
-    wired: Wired, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = await answered(wired, safe=False)
+async def test_an_unsafe_request_uses_a_recently_used_connection(wired: Wired, monkeypatch: pytest.MonkeyPatch) -> None:
+    reused = await exchange(wired, safe=False)
     await idle(monkeypatch, MAX_UNSAFE_IDLE_S * 0.5)
-    asked = pay(wired.wire)
-    await kept.question()
-    kept.say(answer(b"hello"))
-    assert await asked.outcome() == HELLO
-    assert wired.upstream.unseen == 0
+    call = pay(wired.transport)
+    await reused.read_request()
+    reused.write(answer(b"hello"))
+    assert await call.outcome() == HELLO
+    assert wired.upstream.untaken == 0
 
 
-async def test_where_every_connection_is_idle_for_long_one_is_closed_to_make_room(
+async def test_if_all_connections_were_idle_for_long_one_is_closed_to_make_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with nothing_left(), tcp_upstream() as upstream, tcp_upstream() as other:
-        urls = [f"http://127.0.0.1:{each.port}" for each in (upstream, other)]
+    async with no_leaks(), tcp_upstream() as upstream, tcp_upstream() as other:
+        urls = [f"http://127.0.0.1:{server.port}" for server in (upstream, other)]
         for several in (urls[:1], urls):
-            wire = Http1Client(several, Http1Settings(ahead=2, connections=2))
-            await wire.open()
+            transport = Http1Client(several, Http1Settings(ahead=2, connections=2))
+            await transport.open()
             await idle(monkeypatch, 2 * MAX_UNSAFE_IDLE_S)
-            asked = [pay(wire) for _ in range(3)]
-            for _ in asked:
-                await until(lambda: any(peer.asked for peer in (*upstream.peers, *other.peers)))
-                peer = next(peer for peer in (*upstream.peers, *other.peers) if peer.asked)
-                await peer.question()
-                peer.say(answer(b"hello"))
-            for each in asked:
-                assert await each.outcome() == HELLO
-            assert "0 queued" in repr(wire)
-            await wire.close()
+            calls = [pay(transport) for _ in range(3)]
+            for _ in calls:
+                await until(lambda: any(peer.has_unread for peer in (*upstream.peers, *other.peers)))
+                peer = next(peer for peer in (*upstream.peers, *other.peers) if peer.has_unread)
+                await peer.read_request()
+                peer.write(answer(b"hello"))
+            for call in calls:
+                assert await call.outcome() == HELLO
+            assert "0 queued" in repr(transport)
+            await transport.close()
 
 
-# What aiohttp does when it is left alone: why there are guards around it
+# aiohttp without guards
 
 
 @pytest.mark.parametrize(("method", "times"), [("POST", 1), ("PATCH", 1), ("GET", 2), ("PUT", 2), ("DELETE", 2)])
-async def test_aiohttp_by_itself_repeats_by_method_and_never_a_post(method: str, times: int) -> None:
+async def test_aiohttp_alone_repeats_by_method_and_never_a_post(method: str, times: int) -> None:
     async with tcp_upstream() as upstream, aiohttp.ClientSession() as session:
         url = f"http://127.0.0.1:{upstream.port}/"
 
-        async def asking() -> None:
+        async def request() -> None:
             with pytest.raises(aiohttp.ClientError):
                 await session.request(method, url, data=b"[]")
 
-        task = asyncio.create_task(asking())
+        task = asyncio.create_task(request())
         for _ in range(times):
             peer = await upstream.peer()
-            await peer.question()
-            peer.hang_up()
+            await peer.read_request()
+            peer.close()
         await task
-        assert upstream.unseen == 0
+        assert upstream.untaken == 0

@@ -1,4 +1,4 @@
-"""An upstream made of raw sockets: a test is its script, written in one line of events with the client's side of the story."""
+"""An upstream made of raw sockets. The test scripts both sides in one sequence of events."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 from math import inf
 from typing import NamedTuple
 
-# Only a watchdog: what takes as long has gone wrong.
+# A watchdog only: a test that takes this long has failed.
 WATCHDOG_S = 5.0
 
 
-class Question(NamedTuple):
-    """A request as it came. Header names in lower case; `head` is the raw head."""
+class ReceivedRequest(NamedTuple):
+    """A received request. Header names are in lower case; `head` is the raw head."""
 
     line: str
     headers: dict[str, str]
@@ -31,7 +31,7 @@ class Peer:
         self._reader = reader
         self._writer = writer
 
-    async def question(self) -> Question:
+    async def read_request(self) -> ReceivedRequest:
         async with asyncio.timeout(WATCHDOG_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
             line, *lines = head.decode("ascii").removesuffix("\r\n\r\n").split("\r\n")
@@ -39,25 +39,25 @@ class Peer:
             assert len({name.lower() for name, _ in pairs}) == len(pairs), "a header was sent twice"
             headers = {name.lower(): value for name, value in pairs}
             body = await self._reader.readexactly(int(headers.get("content-length", 0)))
-        return Question(line, headers, body, head)
+        return ReceivedRequest(line, headers, body, head)
 
     @property
-    def asked(self) -> bool:
-        """Something has come that was not read yet."""
-        return bool(self._reader._buffer)  # type: ignore[attr-defined]  # a reader has no public way to look without taking
+    def has_unread(self) -> bool:
+        """Data has arrived that was not read yet."""
+        return bool(self._reader._buffer)  # type: ignore[attr-defined]  # a reader has no public way to peek
 
-    def say(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         self._writer.write(data)
 
-    async def say_slowly(self, data: bytes) -> None:
-        """Byte by byte, the client's turn after each."""
+    async def write_slowly(self, data: bytes) -> None:
+        """Write byte by byte and let the client run after each."""
         for byte in data:
             self._writer.write(bytes((byte,)))
             await self._writer.drain()
             await asyncio.sleep(0)
 
     async def flood(self, data: bytes, times: float = inf) -> None:
-        """The same again and again, until the client has had enough and closes, or so many times."""
+        """Write the same data until the client closes, or the given number of times."""
         async with asyncio.timeout(WATCHDOG_S):
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 while not self._reader.at_eof() and not self._writer.transport.is_closing() and times > 0:
@@ -66,64 +66,66 @@ class Peer:
                     await self._writer.drain()
                     await asyncio.sleep(0)
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
         self._writer.close()
 
     def reset(self) -> None:
-        """RST instead of FIN, where the address has one."""
+        """Close with RST instead of FIN, if the address family has it."""
         raw = self._writer.get_extra_info("socket")
         if raw.family != socket.AF_UNIX:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
-    async def gone(self) -> None:
-        """Until the client has closed its end. What it says before that is a mistake of the test."""
+    async def wait_closed(self) -> None:
+        """Wait until the client has closed its end. Data before that is a mistake of the test."""
         async with asyncio.timeout(WATCHDOG_S):
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 assert await self._reader.read() == b""
         self._writer.transport.abort()
 
-    async def end(self) -> None:
+    async def abort(self) -> None:
         self._writer.transport.abort()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
 
 class Upstream:
-    """Accepts; what happens on a connection, the test says."""
+    """Accepts connections. The test does the rest."""
 
     def __init__(self) -> None:
         self.peers: list[Peer] = []
         self.port = 0
         self.server: asyncio.Server | None = None
-        self._unseen: asyncio.Queue[Peer] = asyncio.Queue()
+        self._untaken: asyncio.Queue[Peer] = asyncio.Queue()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
         self.peers.append(peer)
-        self._unseen.put_nowait(peer)
+        self._untaken.put_nowait(peer)
 
     async def peer(self) -> Peer:
         """The next new connection."""
         async with asyncio.timeout(WATCHDOG_S):
-            return await self._unseen.get()
+            return await self._untaken.get()
 
-    async def asked(self) -> Peer:
-        """The connection on which a question has come."""
+    async def peer_with_request(self) -> Peer:
+        """The connection on which a request has arrived."""
         async with asyncio.timeout(WATCHDOG_S):
-            while not (asked := [peer for peer in self.peers if peer.asked]):  # noqa: ASYNC110 — a reader tells nobody that it has read
+            # A reader signals no arrival.
+            while not (peers := [peer for peer in self.peers if peer.has_unread]):  # noqa: ASYNC110
                 await asyncio.sleep(0)
-        (peer,) = asked
+        (peer,) = peers
         return peer
 
     def refuse(self) -> None:
-        """No new connections from now on."""
+        """Accept no new connections from now on."""
         assert self.server is not None
         self.server.close()
 
     @property
-    def unseen(self) -> int:
-        return self._unseen.qsize()
+    def untaken(self) -> int:
+        """Connections that no test has taken with `peer`."""
+        return self._untaken.qsize()
 
 
 @contextlib.asynccontextmanager
@@ -149,12 +151,12 @@ async def _ending(upstream: Upstream, server: asyncio.Server) -> AsyncIterator[N
     finally:
         server.close()
         for peer in upstream.peers:
-            await peer.end()
+            await peer.abort()
         await server.wait_closed()
 
 
 def unused_port() -> int:
-    """Where nobody listens."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

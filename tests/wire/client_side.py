@@ -1,0 +1,95 @@
+"""The client's side of a wire test: sends requests, records outcomes, checks for leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+
+from cashier.source_errors import SourceError
+from cashier.wire.transport import CallHeaders, Request, Response, Transport
+
+from .scripted_upstream import WATCHDOG_S
+
+CALL_HEADERS = CallHeaders("r-1")
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+def answer(body: bytes) -> bytes:
+    return OK + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+class RecordedCall:
+    """One call. Records every callback, so that a second one shows."""
+
+    def __init__(
+        self, transport: Transport, request: Request, call_headers: CallHeaders = CALL_HEADERS, budget_ms: int = 150
+    ) -> None:
+        self.outcomes: list[Response | SourceError] = []
+        self._ended = asyncio.Event()
+        self.call = transport.send(request, call_headers, budget_ms, self._on_response)
+        assert not self.outcomes, "the callback was called before send returned"
+
+    def _on_response(self, outcome: Response | SourceError) -> None:
+        self.outcomes.append(outcome)
+        self._ended.set()
+
+    @property
+    def sent(self) -> bool:
+        return self.call.sent
+
+    @property
+    def address_index(self) -> int:
+        return self.call.address_index
+
+    def abandon(self) -> None:
+        self.call.abandon()
+
+    async def outcome(self) -> Response | SourceError:
+        async with asyncio.timeout(WATCHDOG_S):
+            await self._ended.wait()
+        assert len(self.outcomes) == 1
+        return self.outcomes[0]
+
+
+def send(
+    transport: Transport, target: str = "/thing", *, safe: bool = True, method: str = "GET", body: bytes = b""
+) -> RecordedCall:
+    return RecordedCall(transport, Request(target, method=method, body=body, safe=safe))
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Run the loop until a condition holds that has no event."""
+    async with asyncio.timeout(WATCHDOG_S):
+        while not holds():  # noqa: ASYNC110 — a closed socket sets no event
+            await asyncio.sleep(0)
+
+
+async def settle() -> None:
+    """Run the loop until written data has been read.
+
+    Loopback delivers at once and both ends share the loop, so a few turns suffice.
+    """
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def open_sockets() -> int:
+    """The sockets of this process. Other files do not count: libuv opens /dev/null once."""
+    links = []
+    for file in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the listing itself
+            links.append(os.readlink(f"/proc/self/fd/{file}"))
+    return sum(link.startswith("socket:") for link in links)
+
+
+@contextlib.asynccontextmanager
+async def no_leaks() -> AsyncIterator[None]:
+    """No more tasks, sockets or, if the loop shows them, timers than before."""
+    loop = asyncio.get_running_loop()
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    yield
+    await until(lambda: asyncio.all_tasks() - {asyncio.current_task()} <= tasks)
+    await until(lambda: open_sockets() <= sockets)
+    assert all(timer.cancelled() for timer in getattr(loop, "_scheduled", ()))
