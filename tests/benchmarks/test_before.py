@@ -40,7 +40,7 @@ EXIT_ON_START = "raise SystemExit('no shop today')\n"
 
 def git(directory: Path, *words: str) -> str:
     settings = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
-    command = ["git", "-C", directory, *settings, *words]
+    command = ["git", "-C", str(directory), *settings, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 

@@ -30,7 +30,7 @@ from cashier.sources.source_upstream import FunctionUpstream
 from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, by_id, could_refuse, statuses
-from tests.fanout.scripted import timers_set
+from tests.fanout.scripted_sources import timers_set
 from tests.support.virtual_consultation import CATALOG, FAULTS, Fate, request
 
 pytestmark = pytest.mark.looptime

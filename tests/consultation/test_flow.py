@@ -15,7 +15,7 @@ from cashier.domain.pay_method import Availability, Kind, PayMethod
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES
 from cashier.tokens.token_service import TokenService
-from tests.fanout.scripted import in_virtual_time
+from tests.fanout.scripted_sources import in_virtual_time
 from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request
 
 BLOCKED = [name for name in CASES if name.upper() in set(Blocked)]

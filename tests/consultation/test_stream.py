@@ -22,7 +22,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, by_id, cases, could_refuse, fates, healthy, statuses, worlds
-from tests.fanout.scripted import in_virtual_time, timers_set
+from tests.fanout.scripted_sources import in_virtual_time, timers_set
 from tests.support.virtual_consultation import Asked, Fate, ask, consulting, request
 
 AS_LONG = ConsultSettings(grace_ms=60_000)

@@ -14,9 +14,8 @@ from hypothesis import given
 from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
 from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
-
-from .batched import Asking, Heard, Scripted, end_of_turn, until_ms
-from .scripted import clock_ns, in_virtual_time, now_ms, timers_set
+from tests.fanout.batch_rig import BatchRig, OutcomeRecorder, ScriptedBatchUpstream, end_of_turn, until_ms
+from tests.fanout.scripted_sources import clock_ns, in_virtual_time, now_ms, timers_set
 
 pytestmark = pytest.mark.looptime
 
@@ -39,7 +38,7 @@ def test_keys_leave_at_once_while_there_is_room_gather_while_there_is_none_and_a
 
 
 async def test_an_idle_source_is_asked_at_once() -> None:
-    asking = Asking(Scripted())
+    asking = BatchRig(ScriptedBatchUpstream())
     asking.ask("a")
     await end_of_turn()
     assert asking.many.sent == [(0, "a")]
@@ -47,7 +46,7 @@ async def test_an_idle_source_is_asked_at_once() -> None:
 
 
 async def test_keys_of_one_loop_turn_leave_in_one_call_without_waiting() -> None:
-    asking = Asking(Scripted())
+    asking = BatchRig(ScriptedBatchUpstream())
     for key in "abc":
         asking.ask(key)
     await until_ms(20)
@@ -56,7 +55,7 @@ async def test_keys_of_one_loop_turn_leave_in_one_call_without_waiting() -> None
 
 
 async def test_while_the_source_is_busy_keys_gather_until_its_call_comes_back() -> None:
-    asking = Asking(Scripted(after_ms=4), wait_ms=100)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=4), wait_ms=100)
     asking.ask("a")
     await until_ms(1)
     asking.ask("b")
@@ -68,7 +67,7 @@ async def test_while_the_source_is_busy_keys_gather_until_its_call_comes_back() 
 
 
 async def test_no_key_waits_longer_for_others_than_it_may() -> None:
-    asking = Asking(Scripted(after_ms=50), wait_ms=2)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=2)
     asking.ask("a")
     for at_ms, key in [(1, "b"), (2, "c"), (4, "d"), (5, "e"), (7, "f")]:
         await until_ms(at_ms)
@@ -79,7 +78,7 @@ async def test_no_key_waits_longer_for_others_than_it_may() -> None:
 
 async def test_a_call_that_comes_back_while_others_are_under_way_sends_nobody_off() -> None:
     """Else each answer would send a call off, these would answer too, and in the end every key would be alone."""
-    asking = Asking(Scripted(after_ms=10), wait_ms=8)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=10), wait_ms=8)
     for at_ms, key in [(0, "a"), (1, "b"), (9.5, "c")]:
         await until_ms(at_ms)
         asking.ask(key)
@@ -88,7 +87,7 @@ async def test_a_call_that_comes_back_while_others_are_under_way_sends_nobody_of
 
 
 async def test_a_full_call_leaves_in_the_middle_of_a_turn() -> None:
-    asking = Asking(Scripted(after_ms=50), max=3, wait_ms=10)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), max=3, wait_ms=10)
     for key in "abcdefgh":
         asking.ask(key)
     assert asking.many.sent == [(0, "abc"), (0, "def")]
@@ -99,7 +98,7 @@ async def test_a_full_call_leaves_in_the_middle_of_a_turn() -> None:
 
 
 async def test_one_timer_is_set_however_many_keys_gather() -> None:
-    asking = Asking(Scripted(after_ms=None))
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
     asking.ask("a")
     await end_of_turn()
     for key in "bcdef":
@@ -109,12 +108,12 @@ async def test_one_timer_is_set_however_many_keys_gather() -> None:
 
 
 async def test_a_second_ask_for_a_key_under_way_avoids_where_the_first_one_went() -> None:
-    asking = Asking(Scripted(after_ms=50))
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=50))
     first = asking.ask("a")
     assert first.address_index == 0
     await until_ms(5)
     assert first.address_index == 1
-    hedged = Heard("hedged a", asking.told)
+    hedged = OutcomeRecorder("hedged a", asking.told)
     asking.batch.call({"key": "a"}, "trip", 100, hedged, 1 << first.address_index)
     asking.ask("b")
     await until_ms(20)
@@ -122,7 +121,7 @@ async def test_a_second_ask_for_a_key_under_way_avoids_where_the_first_one_went(
 
 
 async def test_a_call_goes_out_with_the_longest_time_that_is_left_and_the_trip_of_its_first_key() -> None:
-    asking = Asking(Scripted(after_ms=50), wait_ms=10)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
     asking.ask("a", budget_ms=1)
     await end_of_turn()
     asking.ask("b", budget_ms=60)
@@ -137,7 +136,7 @@ async def test_a_call_goes_out_with_the_longest_time_that_is_left_and_the_trip_o
 
 
 async def test_what_is_asked_without_time_left_says_one_millisecond() -> None:
-    asking = Asking(Scripted(after_ms=50), wait_ms=10)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
     asking.ask("a")
     await end_of_turn()
     asking.ask("b", budget_ms=3)
@@ -146,7 +145,7 @@ async def test_what_is_asked_without_time_left_says_one_millisecond() -> None:
 
 
 async def test_each_key_hears_its_own_outcome_with_its_body() -> None:
-    many = Scripted(after_ms=None)
+    many = ScriptedBatchUpstream(after_ms=None)
     batch = Batch(many, BatchPolicy(), clock_ns)
     heard: list[tuple[Any, ...]] = []
     for key in "ab":
@@ -158,7 +157,7 @@ async def test_each_key_hears_its_own_outcome_with_its_body() -> None:
 
 
 async def test_the_failure_of_a_call_is_that_of_all_its_keys() -> None:
-    asking = Asking(Scripted(after_ms=None))
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
     asking.ask("a")
     asking.ask("b")
     await end_of_turn()
@@ -168,7 +167,7 @@ async def test_the_failure_of_a_call_is_that_of_all_its_keys() -> None:
 
 
 async def test_a_hanging_call_holds_nobody_else_back() -> None:
-    asking = Asking(Scripted(after_ms=None))
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
     asking.ask("a")
     await until_ms(1)
     asking.many.after_ms = 5
@@ -178,7 +177,7 @@ async def test_a_hanging_call_holds_nobody_else_back() -> None:
 
 
 async def test_who_leaves_a_call_under_way_disturbs_nobody_and_hears_nothing() -> None:
-    asking = Asking(Scripted())
+    asking = BatchRig(ScriptedBatchUpstream())
     leg = asking.ask("a")
     asking.ask("b")
     await until_ms(5)
@@ -191,7 +190,7 @@ async def test_who_leaves_a_call_under_way_disturbs_nobody_and_hears_nothing() -
 
 
 async def test_when_all_have_left_the_call_is_abandoned_and_its_room_is_free() -> None:
-    asking = Asking(Scripted(after_ms=None), wait_ms=100)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=None), wait_ms=100)
     legs = [asking.ask("a"), asking.ask("b")]
     await until_ms(5)
     asking.ask("c")
@@ -205,7 +204,7 @@ async def test_when_all_have_left_the_call_is_abandoned_and_its_room_is_free() -
 
 
 async def test_who_leaves_while_gathering_is_not_asked_for() -> None:
-    asking = Asking(Scripted())
+    asking = BatchRig(ScriptedBatchUpstream())
     asking.ask("a").abandon()
     asking.ask("b")
     asking.ask("c").abandon()
@@ -214,7 +213,7 @@ async def test_who_leaves_while_gathering_is_not_asked_for() -> None:
 
 
 async def test_when_all_leave_while_gathering_there_is_no_call_and_no_timer() -> None:
-    asking = Asking(Scripted(after_ms=None))
+    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
     asking.ask("a")
     await end_of_turn()
     asking.ask("b").abandon()
@@ -227,7 +226,7 @@ async def test_when_all_leave_while_gathering_there_is_no_call_and_no_timer() ->
 async def test_an_asker_who_raises_is_reported_and_the_others_are_told() -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    asking = Asking(Scripted())
+    asking = BatchRig(ScriptedBatchUpstream())
     asking.told["a"] = "told already, so that being told again raises"
     asking.ask("a")
     asking.ask("b")
@@ -239,7 +238,7 @@ async def test_an_asker_who_raises_is_reported_and_the_others_are_told() -> None
 async def test_a_key_of_which_no_call_can_be_made_is_reported_and_the_others_are_asked() -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    asking = Asking(Scripted(unaskable="b"))
+    asking = BatchRig(ScriptedBatchUpstream(unaskable="b"))
     legs = [asking.ask(key, avoid=2) for key in "abc"]
     await until_ms(20)
     assert [call.avoid for call in asking.many.calls] == [2, 2]
@@ -256,7 +255,7 @@ async def test_a_key_of_which_no_call_can_be_made_is_reported_and_the_others_are
 
 async def test_that_no_call_can_be_made_is_heard_later_than_asking_returns() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    asking = Asking(Scripted(unaskable="a"), max=1)
+    asking = BatchRig(ScriptedBatchUpstream(unaskable="a"), max=1)
     asking.ask("a")
     assert asking.told == {}
     await end_of_turn()
@@ -269,7 +268,7 @@ class Kept:
 
 async def test_who_leaves_before_hearing_that_no_call_could_be_made_hears_nothing_and_disturbs_nobody() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    asking = Asking(Scripted(unaskable="d"), max=2)
+    asking = BatchRig(ScriptedBatchUpstream(unaskable="d"), max=2)
     for key in "abc":
         asking.ask(key)
     leg = asking.ask("d")  # with c, in a call that is full and cannot be made
@@ -280,9 +279,9 @@ async def test_who_leaves_before_hearing_that_no_call_could_be_made_hears_nothin
 
 
 async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_asker_and_no_cycle_is_left() -> None:
-    many = Scripted()
+    many = ScriptedBatchUpstream()
     batch, call_headers = Batch(many, BatchPolicy(), clock_ns), Kept()
-    askers = [Heard("a", {}), Heard("b", {})]
+    askers = [OutcomeRecorder("a", {}), OutcomeRecorder("b", {})]
     legs = [batch.call({"key": asker.key}, call_headers, 100, asker) for asker in askers]
     await until_ms(5)
     legs[1].abandon()
@@ -303,7 +302,11 @@ async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_ask
 
 
 def test_what_was_kept_is_read_by_the_source() -> None:
-    assert Batch(Scripted(), BatchPolicy()).parse_stored(True, b"x", {"key": "a"}) == (True, b"x", {"key": "a"})
+    assert Batch(ScriptedBatchUpstream(), BatchPolicy()).parse_stored(True, b"x", {"key": "a"}) == (
+        True,
+        b"x",
+        {"key": "a"},
+    )
 
 
 # Whatever is asked and left, whenever
@@ -330,7 +333,7 @@ def test_everybody_who_stays_hears_their_own_answer_once_whoever_else_leaves(
 async def stays_and_leaves(
     asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
 ) -> None:
-    asking = Asking(Scripted(after_ms), **numbers)
+    asking = BatchRig(ScriptedBatchUpstream(after_ms), **numbers)
     loop = asyncio.get_running_loop()
     left: dict[str, float] = {}
 

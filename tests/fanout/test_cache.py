@@ -14,9 +14,8 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import BreakerOpen, Unreachable
-
-from .caches import REFUSES, SILENT, Rig, numbered
-from .upstreams import Asker, Fate, Leg, clock_ns, pass_ms, play
+from tests.fanout.cache_rig import REFUSES, SILENT, Rig, numbered
+from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, clock_ns, pass_ms, run_in_virtual_time
 
 # How old an answer may be
 
@@ -31,7 +30,7 @@ def test_fresh_it_is_served_at_once_and_nobody_is_asked() -> None:
         assert asker.flight is None
         assert (rig.calls, rig.cache.hits, rig.cache.misses) == (1, 1, 1)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() -> None:
@@ -48,7 +47,7 @@ def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() ->
         assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)
         assert rig.calls == 2
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had() -> None:
@@ -64,12 +63,12 @@ def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had()
         await pass_ms(540_000)
         assert rig.cache.fallback(known) is None
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_that_there_is_none_is_believed_for_its_own_while() -> None:
     async def main() -> None:
-        rig = Rig(Fate(10, None, not_found=True))
+        rig = Rig(Reply(10, None, not_found=True))
         assert await rig.answer() == (None, SourceStatus.FRESH, 0)
         await pass_ms(1_800)
         assert (await rig.answer())[1] is SourceStatus.CACHED
@@ -77,7 +76,7 @@ def test_that_there_is_none_is_believed_for_its_own_while() -> None:
         assert (await rig.answer())[1] is SourceStatus.FRESH
         assert rig.calls == 2
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
@@ -93,7 +92,7 @@ def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
                 await pass_ms(10)
         assert early > 20
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_before() -> None:
@@ -109,7 +108,7 @@ def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_be
         await pass_ms(100)
         assert len(rig.cache) == len(rig.store) == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_failures_are_not_kept() -> None:
@@ -119,7 +118,7 @@ def test_failures_are_not_kept() -> None:
             assert isinstance((await rig.answer())[0], Unreachable)
         assert (rig.calls, len(rig.cache), len(rig.store)) == (2, 0, 0)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_fetched() -> None:
@@ -133,7 +132,7 @@ def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_
         await pass_ms(300_000)
         assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.FRESH)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
@@ -144,7 +143,7 @@ def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
         assert len(rig.cache) == len(rig.store) == 3
         assert (await rig.answer("u_0"))[:2] == ("u_0 #2", SourceStatus.FRESH)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 # Who shares a call
@@ -162,7 +161,7 @@ def test_a_thousand_who_ask_a_cold_key_make_one_call() -> None:
         assert (askers[0].age_ms, askers[-1].age_ms) == (0, 4)
         assert (rig.cache.misses, rig.cache.joined) == (1_001, 1_000)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.data())
@@ -182,7 +181,7 @@ def test_whoever_leaves_changes_nothing_for_those_who_stay(leave_after_ms: list[
         assert rig.calls == 1
         assert rig.upstream.abandoned == []
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_when_all_have_left_the_answer_still_comes_in() -> None:
@@ -194,7 +193,7 @@ def test_when_all_have_left_the_answer_still_comes_in() -> None:
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
         assert rig.guard.counts.late_answers == 1
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_who_comes_when_all_have_left_makes_a_call_of_their_own_and_the_younger_answer_stays() -> None:
@@ -202,13 +201,13 @@ def test_who_comes_when_all_have_left_makes_a_call_of_their_own_and_the_younger_
         rig = Rig(numbered(90))
         rig.ask(waits_ms=20)
         await pass_ms(30)
-        rig.upstream.does(Fate(5, "younger"))
+        rig.upstream.does(Reply(5, "younger"))
         assert (await rig.answer())[0] == "younger"
         await pass_ms(100)
         assert rig.upstream.under_way == []
         assert (await rig.answer())[0] == "younger"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_call_that_takes_too_long_already_is_not_joined() -> None:
@@ -219,13 +218,13 @@ def test_a_call_that_takes_too_long_already_is_not_joined() -> None:
         for _ in range(20):
             rig.ask()
             await pass_ms(5)
-        rig.upstream.does(Fate(5, "well"))
+        rig.upstream.does(Reply(5, "well"))
         late_comer = rig.ask()
         await pass_ms(10)
         assert late_comer.outcome == "well"
         assert rig.calls == 2
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_refresh_that_hangs_is_not_joined_for_ever_either() -> None:
@@ -235,26 +234,26 @@ def test_a_refresh_that_hangs_is_not_joined_for_ever_either() -> None:
         await pass_ms(59_800)
         rig.upstream.does(SILENT)
         assert rig.ask().status is SourceStatus.STALE
-        rig.upstream.does(Fate(5, "well"))
+        rig.upstream.does(Reply(5, "well"))
         await pass_ms(150)
         assert (await rig.answer())[0] == "well"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_nobody_joins_a_call_that_could_not_be_made() -> None:
     async def main() -> None:
-        def broken(leg: Leg) -> Fate:
+        def broken(leg: ScriptedCall) -> Reply:
             raise KeyError("user_id")
 
         rig = Rig(broken)
         for _ in range(2):
             with pytest.raises(KeyError):
                 rig.cache.start({"key": "u_1"}, "trip", 100, lambda *_: None)
-        rig.upstream.does(Fate(5, "well"))
+        rig.upstream.does(Reply(5, "well"))
         assert (await rig.answer())[0] == "well"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_what_the_guard_refuses_everybody_hears_at_once() -> None:
@@ -266,7 +265,7 @@ def test_what_the_guard_refuses_everybody_hears_at_once() -> None:
         assert [rig.ask().refused for _ in range(2)] == [BreakerOpen] * 2
         assert "0 answers, 0 fetches" in repr(rig.cache)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_one_who_is_told_may_end_another_who_waits() -> None:
@@ -285,4 +284,4 @@ def test_one_who_is_told_may_end_another_who_waits() -> None:
         await pass_ms(20)
         assert (first.heard, second[0].gone, third.heard) == (True, True, True)
 
-    play(main)
+    run_in_virtual_time(main)

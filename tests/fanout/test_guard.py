@@ -11,35 +11,34 @@ from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import BreakerOpen, Shed, Skipped, Unreachable
-
-from .upstreams import (
+from tests.fanout.scripted_upstream import (
     MS_NS,
     Asker,
-    Fate,
+    Reply,
     Script,
-    Scripted,
+    ScriptedUpstream,
     ask,
     ask_steadily,
+    assert_consistent,
     assert_nothing_left,
-    assert_tidy,
     clock_ns,
     guarded,
     lognormal,
     pass_ms,
-    play,
     quantile_ms,
-    timers,
+    run_in_virtual_time,
+    set_timers,
 )
 
-SILENT = Fate(None)
-REFUSES = Fate(1, Unreachable("refused"))
+SILENT = Reply(None)
+REFUSES = Reply(1, Unreachable("refused"))
 
 
-def by_place(*fates: Fate) -> Script:
+def by_place(*fates: Reply) -> Script:
     return lambda leg: fates[leg.address_index]
 
 
-def share_to(upstream: Scripted, place: int, since: int) -> float:
+def share_to(upstream: ScriptedUpstream, place: int, since: int) -> float:
     legs = upstream.legs[since:]
     return sum(leg.address_index == place for leg in legs) / len(legs)
 
@@ -57,7 +56,7 @@ def well(guard: Guard) -> list[bool]:
 
 def test_with_less_time_left_than_one_call_in_ten_needs_it_is_not_asked() -> None:
     async def main() -> None:
-        upstream = Scripted(lognormal(1, median_ms=20))
+        upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
         asked = len(upstream.legs)
@@ -68,42 +67,42 @@ def test_with_less_time_left_than_one_call_in_ten_needs_it_is_not_asked() -> Non
         await pass_ms(70)
         assert asker.refused is None
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_where_all_are_in_a_hurry_one_a_second_is_asked_so_that_it_is_found_out_when_it_has_become_faster() -> None:
     async def main() -> None:
-        upstream = Scripted(lognormal(1, median_ms=20))
+        upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
         asked = len(upstream.legs)
         await ask_steadily(guard.start, every_ms=50, for_ms=3_000, waits_ms=lambda: 8)
         assert 2 <= len(upstream.legs) - asked <= 3
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_before_a_hundred_calls_every_question_is_asked() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(20)))
+        guard = guarded(ScriptedUpstream(Reply(20)))
         await ask_steadily(guard.start, every_ms=50, for_ms=4_900)
         assert ask(guard.start, waits_ms=1).refused is None
         assert guard.hedge.delay_ns == NEVER_NS
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize(
     "sick",
     [
-        pytest.param(Fate(60), id="slow", marks=pytest.mark.proof),
+        pytest.param(Reply(60), id="slow", marks=pytest.mark.proof),
         pytest.param(REFUSES, id="dead"),
         pytest.param(SILENT, id="silent", marks=pytest.mark.proof),
     ],
 )
-def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_it_is_well(sick: Fate) -> None:
+def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_it_is_well(sick: Reply) -> None:
     async def main() -> None:
-        upstream = Scripted(by_place(Fate(5), sick, Fate(5)), places=3)
+        upstream = ScriptedUpstream(by_place(Reply(5), sick, Reply(5)), places=3)
         guard = guarded(upstream, Mechanisms(hedge=None))
         await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
         assert well(guard) == [True, False, True]
@@ -112,7 +111,7 @@ def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_i
         assert share_to(upstream, 1, since) < 0.01
         assert quantile_ms(askers, 0.99) < 10
         assert well(guard) == [True, False, True]
-        upstream.does(Fate(5))
+        upstream.does(Reply(5))
         await ask_steadily(guard.start, every_ms=10, for_ms=33_000)
         assert well(guard) == [True] * 3
         since = len(upstream.legs)
@@ -121,25 +120,25 @@ def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_i
         guard.close()
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_where_all_places_are_sick_it_says_so_at_once() -> None:
     async def main() -> None:
-        upstream = Scripted(places=3)
+        upstream = ScriptedUpstream(places=3)
         guard = guarded(upstream)
         broken(guard)
         asker = ask(guard.start)
         assert asker.refused is BreakerOpen
         assert (upstream.legs, guard.counts.breaker_open) == ([], 1)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("places", [1, 2])
 def test_where_all_places_are_full_the_call_is_shed_at_once(places: int) -> None:
     async def main() -> None:
-        upstream = Scripted(Fate(50), places)
+        upstream = ScriptedUpstream(Reply(50), places)
         guard = guarded(upstream, Mechanisms(limiter=LimiterSettings(start=3)))
         for _ in range(3 * places):
             assert not ask(guard.start).heard
@@ -148,12 +147,12 @@ def test_where_all_places_are_full_the_call_is_shed_at_once(places: int) -> None
         await pass_ms(55)
         assert not ask(guard.start).heard
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_fills_it() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(
             upstream,
             Mechanisms(breaker=BreakerSettings(calls=3, open_s=0.05), limiter=LimiterSettings(start=3)),
@@ -164,14 +163,14 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
         await pass_ms(102)
         assert not guard.endpoints[0].breaker.closed
         assert guard.endpoints[0].in_flight >= guard.endpoints[0].limiter.limit
-        upstream.does(Fate(5, "well"))
+        upstream.does(Reply(5, "well"))
         await pass_ms(60)
         asker = ask(guard.start)
         await pass_ms(10)
         assert asker.outcome == "well"
         assert guard.endpoints[0].breaker.closed
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_only_what_enriches_is_left_out_to_save_our_own_time() -> None:
@@ -179,29 +178,29 @@ def test_only_what_enriches_is_left_out_to_save_our_own_time() -> None:
         ladder = DegradationLadder()
         ladder.dim_share = 1.0
         for importance in Importance:
-            guard = guarded(Scripted(), importance=importance, ladder=ladder)
+            guard = guarded(ScriptedUpstream(), importance=importance, ladder=ladder)
             dimmed = importance is Importance.ENRICHING
             assert ask(guard.start).refused is (Shed if dimmed else None)
             assert guard.counts.dimmed == dimmed
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("importance", list(Importance))
 def test_a_required_source_is_never_given_up_before_its_ceiling(importance: Importance) -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(10)), importance=importance)
+        guard = guarded(ScriptedUpstream(Reply(10)), importance=importance)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
         assert guard.adaptive_timeout.timeout_ms == (100 if importance is Importance.REQUIRED else 11)
         guard.reconfigure(120, Mechanisms())
         assert guard.adaptive_timeout.timeout_ms == (120 if importance is Importance.REQUIRED else 11)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left_alone_and_comes_back() -> None:
     async def main() -> None:
-        upstream = Scripted(lognormal(1))
+        upstream = ScriptedUpstream(lognormal(1))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
         upstream.does(SILENT)
@@ -213,13 +212,13 @@ def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left
         assert len(upstream.legs) - asked < 10
         assert sum(asker.refused is BreakerOpen for asker in askers) > len(askers) - 10
         assert sum(not asker.heard or asker.took_ms > 1 for asker in askers) < 10
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
         upstream.does(lognormal(2))
         await ask_steadily(guard.start, every_ms=10, for_ms=31_000)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=2_000)
         assert sum(asker.refused is None and asker.heard for asker in askers) > 0.98 * len(askers)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.proof)])
@@ -227,7 +226,7 @@ def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(ste
     """A slower source must not stay cut off for as long as it takes to learn anew."""
 
     async def main() -> None:
-        upstream = Scripted(lognormal(6))
+        upstream = ScriptedUpstream(lognormal(6))
         guard = guarded(upstream, Mechanisms(hedge=None))
 
         def timeout_ms() -> int:
@@ -240,14 +239,14 @@ def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(ste
         askers = await ask_steadily(guard.start, every_ms=4, for_ms=1_000, waits_ms=timeout_ms)
         assert sum(asker.heard for asker in askers) > 0.9 * len(askers)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> None:
     """Also where the budget has begun a new second since."""
 
     async def main() -> None:
-        guard = guarded(Scripted(Fate(1)), Mechanisms(hedge=None))
+        guard = guarded(ScriptedUpstream(Reply(1)), Mechanisms(hedge=None))
         await ask_steadily(guard.start, every_ms=2, for_ms=20_000, waits_ms=lambda: 50)
         assert guard.adaptive_timeout.timeout_ms == 5
         guard.learn(clock_ns())
@@ -258,12 +257,12 @@ def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> Non
         guard.learn(clock_ns())
         assert guard.adaptive_timeout.timeout_ms == 5
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
     async def main() -> None:
-        upstream = Scripted(Fate(1))
+        upstream = ScriptedUpstream(Reply(1))
         guard = guarded(upstream, Mechanisms(retry=False))
         await ask_steadily(guard.start, every_ms=2, for_ms=100)
         upstream.does(REFUSES)
@@ -271,12 +270,12 @@ def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
         assert guard.endpoints[0].breaker.closed
         assert guard.retry_budget.first_calls > 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
     async def main() -> None:
-        upstream = Scripted(lognormal(1))
+        upstream = ScriptedUpstream(lognormal(1))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
         after_ns, timeout_ms, sketch = guard.hedge.delay_ns, guard.adaptive_timeout.timeout_ms, repr(guard.latencies)
@@ -293,23 +292,23 @@ def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
         guard.reconfigure(300, Mechanisms(hedge=None))
         assert guard.hedge.delay_ns == NEVER_NS
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_breaker_that_is_turned_off_while_it_is_open_lets_calls_through() -> None:
     async def main() -> None:
-        guard = guarded(Scripted())
+        guard = guarded(ScriptedUpstream())
         broken(guard)
         assert ask(guard.start).refused is BreakerOpen
         guard.reconfigure(100, Mechanisms(breaker=None))
         assert [ask(guard.start).refused for _ in range(3)] == [None] * 3
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT, places=2)
+        upstream = ScriptedUpstream(SILENT, places=2)
         guard = guarded(upstream)
         guard.hedge.delay_ns = 5 * MS_NS
         waiting = [ask(guard.start, waits_ms=1_000) for _ in range(5)]
@@ -321,12 +320,12 @@ def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
         assert gone.gone
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         again: list[Asker] = []
 
@@ -340,19 +339,19 @@ def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() 
         await pass_ms(5_000)
         assert [each.refused for each in [*again, asker, ask(guard.start)]] == [Skipped, Unreachable, Skipped]
         assert len(upstream.legs) == 2
-        assert timers() == []
+        assert set_timers() == []
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_quiet_it_leaves_no_timer() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(5)))
+        guard = guarded(ScriptedUpstream(Reply(5)))
         await ask_steadily(guard.start, every_ms=1, for_ms=50)
-        assert sum("CallTimers" in repr(timer) for timer in timers()) == 1
+        assert sum("CallTimers" in repr(timer) for timer in set_timers()) == 1
         await pass_ms(150)
-        assert timers() == []
+        assert set_timers() == []
         assert "0 + 0 + 0 calls, 0 late" in repr(guard.timers)
         assert repr(guard).startswith("<Guard of source: <AdaptiveTimeout 100 of 100 ms>")
 
-    play(main)
+    run_in_virtual_time(main)

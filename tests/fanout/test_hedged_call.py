@@ -7,29 +7,29 @@ import pytest
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
-from tests.fanout.upstreams import (
-    Fate,
-    Scripted,
+from tests.fanout.scripted_upstream import (
+    Reply,
+    ScriptedUpstream,
     ask,
+    assert_consistent,
     assert_nothing_left,
-    assert_tidy,
     clock_ns,
     first_then,
     guarded,
-    hedging,
     pass_ms,
-    play,
+    run_in_virtual_time,
+    set_hedge_delay,
 )
 
-DOWN = Fate(1, Unreachable("refused"))
-SILENT = Fate(None)
+DOWN = Reply(1, Unreachable("refused"))
+SILENT = Reply(None)
 
 
 def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothing_else() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(60, "slow"), Fate(5, "fast")))
+        upstream = ScriptedUpstream(first_then(Reply(60, "slow"), Reply(5, "fast")))
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         asker = ask(guard.start)
         await pass_ms(30)
         assert (asker.outcome, round(asker.took_ms)) == ("fast", 25)
@@ -44,31 +44,31 @@ def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothin
         assert [leg.answered for leg in upstream.legs] == [True, True], "the loser was cut"
         assert repr(guard.latencies) == "<LatencyHistogram of 2 calls>"
         assert (guard.timers.late_calls, guard.counts.late_answers) == (0, 0)
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
         guard.close()
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_the_first_leg_may_win_over_its_hedge() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(22, "first"), Fate(50, "second")))
+        upstream = ScriptedUpstream(first_then(Reply(22, "first"), Reply(50, "second")))
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         asker = ask(guard.start)
         await pass_ms(80)
         assert asker.outcome == "first"
         assert (guard.counts.hedges, guard.counts.hedges_won) == (1, 0)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(60), Fate(5)), places=3)
+        upstream = ScriptedUpstream(first_then(Reply(60), Reply(5)), places=3)
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         ask(guard.start, waits_ms=90)
         await pass_ms(25)
         first, second = upstream.legs
@@ -76,39 +76,39 @@ def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
         assert second.address_index != first.address_index
         assert second.avoid == 1 << first.address_index
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_when_both_fail_there_is_one_error_told_once() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(30, Garbled("first")), Fate(20, Garbled("second"))))
+        upstream = ScriptedUpstream(first_then(Reply(30, Garbled("first")), Reply(20, Garbled("second"))))
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         asker = ask(guard.start)
         await pass_ms(35)
         assert not asker.heard, "the hedge may still answer"
         await pass_ms(10)
         assert asker.outcome.detail == "first"
         assert guard.endpoints[0].breaker.failures == 2
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_hedge_that_fails_leaves_the_first_its_time() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(first_then(Fate(50, "first"), DOWN)))
-        hedging(guard)
+        guard = guarded(ScriptedUpstream(first_then(Reply(50, "first"), DOWN)))
+        set_hedge_delay(guard)
         asker = ask(guard.start)
         await pass_ms(60)
         assert (asker.outcome, guard.counts.hedges, guard.counts.retries) == ("first", 1, 0)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(DOWN, Fate(5)), places=2)
+        upstream = ScriptedUpstream(first_then(DOWN, Reply(5)), places=2)
         guard = guarded(upstream)
         asker = ask(guard.start)
         await pass_ms(10)
@@ -116,7 +116,7 @@ def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
         assert (guard.counts.retries, guard.counts.hedges, guard.counts.hedges_won) == (1, 0, 0)
         assert [leg.address_index for leg in upstream.legs] in ([0, 1], [1, 0])
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize(
@@ -134,30 +134,30 @@ def test_what_a_place_refuses_or_garbles_is_never_asked_of_it_again(
     error: SourceError, places: int, again: bool
 ) -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(1, error), Fate(1)), places)
+        upstream = ScriptedUpstream(first_then(Reply(1, error), Reply(1)), places)
         asker = ask(guarded(upstream).start)
         await pass_ms(10)
         assert len(upstream.legs) == 1 + again
         assert asker.refused is (None if again else type(error))
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_one_extra_call_is_all_there_is_however_it_fails() -> None:
     async def main() -> None:
-        upstream = Scripted(DOWN, places=3)
+        upstream = ScriptedUpstream(DOWN, places=3)
         asker = ask(guarded(upstream).start)
         await pass_ms(10)
         assert asker.refused is Unreachable
         assert len(upstream.legs) == 2
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("off", ["retry", "budget", "ladder", "time"])
 def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(30, Unreachable("")), Fate(1)))
+        upstream = ScriptedUpstream(first_then(Reply(30, Unreachable("")), Reply(1)))
         ladder = DegradationLadder()
         guard = guarded(upstream, Mechanisms(retry=off != "retry"), ladder=ladder)
         if off == "budget":
@@ -170,9 +170,9 @@ def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
         await pass_ms(40)
         assert asker.refused is Unreachable
         assert len(upstream.legs) == 1
-        upstream.does(Fate(1, "well"))
+        upstream.does(Reply(1, "well"))
         asker = ask(guard.start)
         await pass_ms(5)
         assert asker.outcome == "well"
 
-    play(main)
+    run_in_virtual_time(main)

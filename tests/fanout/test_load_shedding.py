@@ -17,8 +17,8 @@ from cashier.fanout.load_shedding import (
     ShedSettings,
     shed_faults,
 )
-from tests.fanout.busy_loop import BusyLoop, Called
-from tests.fanout.scripted import clock_ns, in_virtual_time
+from tests.fanout.scripted_sources import clock_ns, in_virtual_time
+from tests.fanout.simulated_event_loop import SimulatedCaller, SimulatedEventLoop
 
 MS_NS = 1_000_000
 COST_MS = 0.8
@@ -55,24 +55,24 @@ def quantile(found: Sequence[float], share: float) -> float:
     return sorted(found)[int(len(found) * share)]
 
 
-def waits_ms(called: Sequence[Called], *, admitted: bool) -> list[float]:
+def waits_ms(called: Sequence[SimulatedCaller], *, admitted: bool) -> list[float]:
     return [each.waited_ms for each in called if each.admitted is admitted]
 
 
-def served(called: Sequence[Called], priority: int) -> float:
+def served(called: Sequence[SimulatedCaller], priority: int) -> float:
     those = [each for each in called if each.priority == priority]
     return sum(each.admitted and each.waited_ms <= DEADLINE_MS for each in those) / len(those)
 
 
 def overloaded(
     times: float, *, settings: ShedSettings | None = None, stalls: Sequence[tuple[float, float]] = (), seed: int = 1
-) -> BusyLoop:
+) -> SimulatedEventLoop:
     """Half of what the loop can do, then so many times as much, then half of it again."""
 
     def per_s(now_ms: float) -> float:
         return CAPACITY_PER_S * (times if OVERLOAD_MS[0] <= now_ms < OVERLOAD_MS[1] else 0.5)
 
-    loop = BusyLoop(
+    loop = SimulatedEventLoop(
         DegradationLadder(settings),
         per_s,
         most_per_s=CAPACITY_PER_S * max(times, 0.5),
@@ -263,7 +263,9 @@ def test_a_stall_at_half_load_refuses_nobody() -> None:
 
 def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
     """It becomes three times as dear to serve one, and cheap again."""
-    loop = BusyLoop(DegradationLadder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS)
+    loop = SimulatedEventLoop(
+        DegradationLadder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS
+    )
     loop.run(2_000)
     loop.cost_ms = 3 * COST_MS
     loop.run(5_000)

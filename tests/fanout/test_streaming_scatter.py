@@ -16,12 +16,12 @@ from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.scatter import ScatterResult, Timing
 from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, MissingCause, Unreachable
-from tests.fanout.scripted import (
+from tests.fanout.scripted_sources import (
     MS_NS,
     NEVER,
+    AnswerMode,
     Call,
-    Source,
-    Way,
+    ScriptedSource,
     assert_nothing_is_left,
     clock_ns,
     enriching,
@@ -31,13 +31,13 @@ from tests.fanout.scripted import (
     plan_of,
     required,
 )
-from tests.fanout.test_properties import World, worlds
+from tests.fanout.test_scatter_properties import World, worlds
 
 pytestmark = pytest.mark.looptime
 
 
 def unfolding(
-    *sources: Source, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
+    *sources: ScriptedSource, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
 ) -> StreamingScatter:
     timing = Timing(grace_ns=round(deadline_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
     deadline_ns = clock_ns() + round(deadline_ms * MS_NS)
@@ -150,7 +150,7 @@ async def test_it_ends_by_its_deadline_though_nobody_waits_for_it() -> None:
 
 
 async def test_all_that_answers_while_being_asked_is_over_without_a_wait() -> None:
-    course = unfolding(required("order", way=Way.AT_ONCE), gating("card", way=Way.AT_ONCE))
+    course = unfolding(required("order", way=AnswerMode.AT_ONCE), gating("card", way=AnswerMode.AT_ONCE))
     assert [statuses(gathered) async for _, gathered in told(course)] == ["FRESH FRESH"]
 
 
@@ -235,13 +235,13 @@ def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) ->
     assert not any(report.status is SourceStatus.PENDING for report in found[-1].reports)
 
 
-def sources_of_every_kind() -> list[Source]:
+def sources_of_every_kind() -> list[ScriptedSource]:
     return [
         required("order", gives={"currency": "CNY"}, after_ms=8),
-        required("merchant", way=Way.TASK, after_ms=4),
-        gating("quota", way=Way.AT_ONCE),
+        required("merchant", way=AnswerMode.TASK, after_ms=4),
+        gating("quota", way=AnswerMode.AT_ONCE),
         gating("card", after_ms=NEVER, timeout_ms=11),
-        gating("channel", needs=("currency",), way=Way.TASK, after_ms=5),
+        gating("channel", needs=("currency",), way=AnswerMode.TASK, after_ms=5),
         enriching("coupon", needs=("currency",), after_ms=NEVER),
     ]
 
@@ -268,7 +268,7 @@ async def test_whenever_its_caller_leaves_nothing_is_left(leave_ms: float) -> No
 def forget_calls() -> None:
     """A source remembers its calls, which know where to answer: the one cycle here is the tests' own."""
     for each in gc.get_objects():
-        if isinstance(each, Source):
+        if isinstance(each, ScriptedSource):
             each.calls.clear()
 
 

@@ -27,7 +27,7 @@ from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
-from tests.fanout.scripted import timers_set
+from tests.fanout.scripted_sources import timers_set
 from tests.support.sandbox_payments import loop_clock, sandbox_call
 
 OTP = "246810"

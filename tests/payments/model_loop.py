@@ -1,4 +1,4 @@
-"""An event loop of selectors that never waits: when nothing is ready, its clock jumps to the next timer. One machine, many workers."""
+"""A selector event loop that never waits: its clock jumps to the next timer."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 START = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 
 
-class _Impatient(selectors.SelectSelector):
-    """What it is asked to wait for, it skips."""
+class _SkippingSelector(selectors.SelectSelector):
+    """Skips each wait."""
 
     def __init__(self, skip: Callable[[float], None]) -> None:
         super().__init__()
@@ -22,20 +22,20 @@ class _Impatient(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("everybody waits, and nothing will ever happen")
+            raise RuntimeError("deadlock: every task waits and no timer is set")
         if not ready and timeout is not None and timeout > 0:
             self._skip(timeout)
         return ready
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
-    """`told`: what reached the exception handler, which nobody heard otherwise."""
+    """`errors`: the contexts that the exception handler received."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
-        self.told: list[dict[str, Any]] = []
-        super().__init__(_Impatient(self._pass))
-        self.set_exception_handler(lambda _, context: self.told.append(context))
+        self.errors: list[dict[str, Any]] = []
+        super().__init__(_SkippingSelector(self._skip))
+        self.set_exception_handler(lambda _, context: self.errors.append(context))
 
     def time(self) -> float:
         return self._now_s
@@ -43,26 +43,25 @@ class SkippingLoop(asyncio.SelectorEventLoop):
     def time_ns(self) -> int:
         return round(self._now_s * 1e9)
 
-    def day(self) -> datetime:
-        """The time of day."""
+    def utc_now(self) -> datetime:
         return START + timedelta(seconds=self._now_s)
 
     def turn(self, turns: int) -> None:
-        """So many turns of the loop, in which time passes only where nothing else is to do."""
+        """Run this number of loop turns. Time passes only if nothing else is ready."""
 
-        async def turned() -> None:
+        async def take_turns() -> None:
             for _ in range(turns):
                 await asyncio.sleep(0)
 
-        self.run_until_complete(self.create_task(turned(), context=Context()))
+        self.run_until_complete(self.create_task(take_turns(), context=Context()))
 
-    def spend(self, seconds: float) -> None:
+    def advance(self, seconds: float) -> None:
         self.run_until_complete(self.create_task(asyncio.sleep(seconds), context=Context()))
 
     @property
-    def timers(self) -> int:
-        """Those that would still ring."""
-        return sum(not timer.cancelled() for timer in self._scheduled)  # type: ignore[attr-defined]  # typeshed has no private parts
+    def pending_timers(self) -> int:
+        timers = self._scheduled  # type: ignore[attr-defined]  # private in typeshed
+        return sum(not timer.cancelled() for timer in timers)
 
-    def _pass(self, seconds: float) -> None:
+    def _skip(self, seconds: float) -> None:
         self._now_s += seconds

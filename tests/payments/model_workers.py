@@ -1,7 +1,7 @@
-"""Workers over one world: each a whole `Cashier` of its own, that may be killed at any await, as by the machine's power switch.
+"""Workers over one world: each is a whole `Cashier` and may be killed at any await, like a process.
 
-Everything that a worker begins is known by the context in which it was begun. A killed worker does and says nothing more: its tasks are
-cancelled, and whatever their clean-up wants to ask of the shared store or of an upstream reaches nobody.
+A task belongs to the worker in whose context it was created. Killing a worker cancels its tasks and
+cuts it off: calls from their clean-up reach neither the shared store nor an upstream.
 """
 
 from __future__ import annotations
@@ -30,52 +30,55 @@ from tests.support.sandbox_payments import sandbox_call
 CONFIGURATION = configuration({"tokens": {"secrets": ["s" * 32], "ttl_s": 86_400}}, "the model's configuration")
 
 
-class Trace(msgspec.Struct):
-    """One call of a client: the payments that came to be at the engine by what it sent."""
+class CallTrace(msgspec.Struct):
+    """One call of a client. `accepted`: ids of the payments that the engine created from it."""
 
-    took: set[str]
+    accepted: set[str]
 
 
 WORKER: ContextVar[Worker | None] = ContextVar("WORKER", default=None)
-TRACE: ContextVar[Trace | None] = ContextVar("TRACE", default=None)
+TRACE: ContextVar[CallTrace | None] = ContextVar("TRACE", default=None)
 
 
-class Outside:
-    """All that outlives a worker. `refusing`: whose next call finds no connection, so that nothing is sent. `trouble` is told
-    when something may go wrong."""
+class Upstreams:
+    """What outlives a worker: the world and the store.
+
+    `refusing`: services whose next call finds no connection. `record_fault`: called when a fault
+    may take effect.
+    """
 
     def __init__(
-        self, loop: SkippingLoop, world: World, weather: Weather, guarded: bool, trouble: Callable[[], None]
+        self, loop: SkippingLoop, world: World, weather: Weather, with_store: bool, record_fault: Callable[[], None]
     ) -> None:
         self.loop = loop
         self.world = world
         self.weather = weather
         self.refusing: set[str] = set()
-        self.store = Store(loop) if guarded else None
-        self._trouble = trouble
+        self.store = Store(loop) if with_store else None
+        self._record_fault = record_fault
         self._payments = sandbox_call(world, weather)
         self._sources = LocalUpstreams(world, weather)
 
     def service(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def call(request: Request) -> Response:
-            _alive()
-            if any(one.on == _sort(name, request) for one in self.weather.forecast(name).next):
-                self._trouble()
+            _check_alive()
+            if any(fault.on == _call_name(name, request) for fault in self.weather.forecast(name).next):
+                self._record_fault()
             if name in self.refusing and (name != "engine" or request.target == "/payments"):
                 self.refusing.discard(name)
-                self._trouble()
+                self._record_fault()
                 raise Unreachable("refused", sent=False)
             if request.target != "/payments":
                 return await self._payments(request)
-            return await self._submitted(request)
+            return await self._submit(request)
 
         return call
 
     def source(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def answer(**asked: Any) -> Any:
-            _alive()
+        async def answer(**inputs: Any) -> Any:
+            _check_alive()
             try:
-                return await self._sources[name](**asked)
+                return await self._sources[name](**inputs)
             except UpstreamTrouble as trouble:
                 if trouble.fault is Fault.OVERLOAD:
                     raise Overloaded("503", trouble.retry_after_s) from None
@@ -83,67 +86,70 @@ class Outside:
 
         return answer
 
-    async def _submitted(self, request: Request) -> Response:
+    async def _submit(self, request: Request) -> Response:
         payment_id = msgspec.json.decode(request.body)["payment_id"]
         new, trace = self.world.engine.attempt(payment_id) is None, TRACE.get()
         try:
             return await self._payments(request)
         finally:
             if new and trace is not None and self.world.engine.attempt(payment_id) is not None:
-                trace.took.add(payment_id)
+                trace.accepted.add(payment_id)
 
 
 class Store:
-    """What a Valkey does with the two scripts of the early guard. `lost`: it does not answer."""
+    """Runs the two scripts of live attempts as Valkey would. `lost`: it does not answer."""
 
     def __init__(self, loop: SkippingLoop) -> None:
         self._loop = loop
-        self._held: dict[bytes, tuple[str, float]] = {}
+        self._claims: dict[bytes, tuple[str, float]] = {}
         self.lost = False
 
     def forget(self) -> None:
-        self._held.clear()
+        self._claims.clear()
 
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any:
         await asyncio.sleep(0.001)
         worker = WORKER.get()
         if self.lost or (worker is not None and not worker.alive):
             return None
-        holder, until_s = self._held.get(key, ("", 0.0))
+        holder, until_s = self._claims.get(key, ("", 0.0))
         if until_s <= self._loop.time():
             holder = ""
-        asking = str(arguments[0])
+        requester = str(arguments[0])
         if script == live_attempts._RELEASE:
-            return int(holder == asking and bool(self._held.pop(key)))
-        if holder in ("", asking):
-            self._held[key] = (asking, max(until_s if holder else 0.0, self._loop.time() + int(arguments[1]) / 1000))
-        return (holder or asking).encode()
+            return int(holder == requester and bool(self._claims.pop(key)))
+        if holder in ("", requester):
+            self._claims[key] = (
+                requester,
+                max(until_s if holder else 0.0, self._loop.time() + int(arguments[1]) / 1000),
+            )
+        return (holder or requester).encode()
 
 
 class Worker:
-    """One process. To be opened, and then closed or killed."""
+    """One process. Close it or kill it."""
 
-    def __init__(self, outside: Outside) -> None:
+    def __init__(self, upstreams: Upstreams) -> None:
         self.alive = True
         self.tasks: set[asyncio.Task[Any]] = set()
-        self._loop = loop = outside.loop
-        sources = {name: outside.source(name) for name in LocalUpstreams(outside.world, outside.weather)}
-        services = {name: outside.service(name) for name in ("risk", "engine", "acquirer")}
-        # The deadlines of a consultation are by another clock than its loop's, and both have to be the model's.
+        self._loop = loop = upstreams.loop
+        sources = {name: upstreams.source(name) for name in LocalUpstreams(upstreams.world, upstreams.weather)}
+        services = {name: upstreams.service(name) for name in ("risk", "engine", "acquirer")}
+        # Consultations use a clock of their own; it must be the model's too.
         with (
             patch.object(wiring, "SourcePipeline", partial(SourcePipeline, clock_ns=loop.time_ns)),
             patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
-            self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.day)
-        self.cashier._parts.live_attempts._store = outside.store
-        loop.run_until_complete(self.begin(self.cashier.__aenter__(), Trace(set())))
+            self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.utc_now)
+        self.cashier._parts.live_attempts._store = upstreams.store
+        loop.run_until_complete(self.begin(self.cashier.__aenter__(), CallTrace(set())))
 
     @property
     def payments(self) -> Any:
         return self.cashier.payments
 
-    def begin(self, work: Coroutine[Any, Any, Any], trace: Trace) -> asyncio.Task[Any]:
-        """A request that has arrived here."""
+    def begin(self, work: Coroutine[Any, Any, Any], trace: CallTrace) -> asyncio.Task[Any]:
+        """Start a request at this worker."""
         context = copy_context()
         context.run(WORKER.set, self)
         context.run(TRACE.set, trace)
@@ -155,14 +161,14 @@ class Worker:
             task.cancel()
 
     def close(self) -> None:
-        self._loop.run_until_complete(self.begin(self.cashier.__aexit__(None, None, None), Trace(set())))
+        self._loop.run_until_complete(self.begin(self.cashier.__aexit__(None, None, None), CallTrace(set())))
 
     @property
-    def left(self) -> list[str]:
-        """What is still under way; nothing, where all that there was has ended."""
-        shown = repr(self.payments)
-        empty = ("under_way=0", "queries=0 reversals=0", "keys=0 waiters=0")
-        return [shown] * (not all(each in shown for each in empty)) + [repr(task) for task in self.tasks]
+    def leftovers(self) -> list[str]:
+        """What is still under way."""
+        state = repr(self.payments)
+        idle = ("under_way=0", "queries=0 reversals=0", "keys=0 waiters=0")
+        return [state] * (not all(part in state for part in idle)) + [repr(task) for task in self.tasks]
 
     def own(self, task: asyncio.Task[Any]) -> None:
         self.tasks.add(task)
@@ -171,10 +177,10 @@ class Worker:
             task.cancel()
 
 
-def owned(
+def owning_task_factory(
     loop: asyncio.AbstractEventLoop, work: Any, *, context: Context | None = None, **named: Any
 ) -> asyncio.Task[Any]:
-    """The loop's task factory: whose context it is, is whose task it is."""
+    """Task factory of the loop: a task belongs to the worker of its context."""
     task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context, **named)
     worker = (context or copy_context()).get(WORKER)
     if worker is not None:
@@ -182,14 +188,14 @@ def owned(
     return task
 
 
-def _sort(service: str, request: Request) -> str:
-    """As the weather calls it."""
+def _call_name(service: str, request: Request) -> str:
+    """The call's name in a sandbox forecast."""
     if service == "engine":
         return "look_up" if request.method == "GET" else "submit" if request.target == "/payments" else "reverse"
     return "read" if service == "acquirer" else "verify" if request.target.endswith("/verify") else "decide"
 
 
-def _alive() -> None:
+def _check_alive() -> None:
     worker = WORKER.get()
     if worker is not None and not worker.alive:
         raise Unreachable("the process is gone", sent=False)

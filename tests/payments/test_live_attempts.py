@@ -14,7 +14,7 @@ import pytest
 
 from cashier.fanout.l2.valkey_client import ValkeySettings
 from cashier.payments.live_attempts import LONGEST_MS, AttemptUnknown, LiveAttempts, OtherAttempt, OwnAttempt
-from tests.fanout.l2.valkeys import PATIENT, Server, raw, served, until, working
+from tests.fanout.l2.valkey_server import PATIENT, Server, l2_worker, raw_client, until, valkey_server
 
 KEY = "cashier:1:@live:o_1"
 
@@ -22,25 +22,25 @@ KEY = "cashier:1:@live:o_1"
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Server]:
     """One server for all tests that do not kill it: starting it takes most of their time."""
-    with served() as server:
+    with valkey_server() as server:
         yield server
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with served() as server:
+    with valkey_server() as server:
         yield server
 
 
 @pytest.fixture
 async def clean(shared: Server) -> Server:
-    async with raw(shared) as client:
+    async with raw_client(shared) as client:
         await client.flushall()
     return shared
 
 
 async def test_the_first_claim_holds_and_others_get_its_holder(clean: Server) -> None:
-    async with working(clean) as first, working(clean) as second:
+    async with l2_worker(clean) as first, l2_worker(clean) as second:
         own, others = LiveAttempts(first.level), LiveAttempts(second.level)
         assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         assert await others.claim("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
@@ -53,7 +53,7 @@ async def test_the_first_claim_holds_and_others_get_its_holder(clean: Server) ->
 
 async def test_of_many_concurrent_claims_exactly_one_holds(clean: Server) -> None:
     assert PATIENT.gets >= 20, "each worker may send 20 at once"
-    async with working(clean) as first, working(clean) as second:
+    async with l2_worker(clean) as first, l2_worker(clean) as second:
         workers = [LiveAttempts(first.level), LiveAttempts(second.level)]
         results = await asyncio.gather(
             *(workers[number % 2].claim("o_1", f"pay_{number}", 60_000) for number in range(40))
@@ -64,7 +64,7 @@ async def test_of_many_concurrent_claims_exactly_one_holds(clean: Server) -> Non
 
 
 async def test_only_the_holder_can_release(clean: Server) -> None:
-    async with working(clean) as worker:
+    async with l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         assert not await attempts.release("o_1", "pay_2")
@@ -75,7 +75,7 @@ async def test_only_the_holder_can_release(clean: Server) -> None:
 
 
 async def test_a_claim_expires_and_another_can_hold(clean: Server) -> None:
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 1)
         while await client.exists(KEY):  # noqa: ASYNC110 - time passes in another process
@@ -86,7 +86,7 @@ async def test_a_claim_expires_and_another_can_hold(clean: Server) -> None:
 
 
 async def test_a_repeated_claim_renews_and_never_shortens(clean: Server) -> None:
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         await attempts.claim("o_1", "pay_1", 600_000)
@@ -100,7 +100,7 @@ async def test_a_repeated_claim_renews_and_never_shortens(clean: Server) -> None
 
 
 async def test_an_evicted_claim_is_free(clean: Server) -> None:
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         await client.delete(KEY)
@@ -110,14 +110,14 @@ async def test_an_evicted_claim_is_free(clean: Server) -> None:
 
 @pytest.mark.parametrize("stored", [b"", b"\x00" * 12, b"\xff\xfe", b"two words", b"x" * 129])
 async def test_an_impossible_holder_in_the_store_counts_as_unknown(clean: Server, stored: bytes) -> None:
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         await client.set(KEY, stored)
         assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert worker.level.reachable
 
 
 async def test_a_key_of_another_type_counts_as_unknown(clean: Server) -> None:
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         await client.rpush(KEY, "a list")
         attempts = LiveAttempts(worker.level)
         assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
@@ -127,7 +127,7 @@ async def test_a_key_of_another_type_counts_as_unknown(clean: Server) -> None:
 
 async def test_a_read_only_server_counts_as_unknown(clean: Server) -> None:
     """As after a failover, while the connection goes to the old primary."""
-    async with raw(clean) as client, working(clean) as worker:
+    async with raw_client(clean) as client, l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await client.config_set("min-replicas-to-write", 1)
         try:
@@ -138,7 +138,7 @@ async def test_a_read_only_server_counts_as_unknown(clean: Server) -> None:
 
 
 async def test_an_invalidation_of_every_source_releases_no_claim(clean: Server) -> None:
-    async with working(clean) as worker:
+    async with l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         for source in ("order", "card", "live", ""):
@@ -148,14 +148,14 @@ async def test_an_invalidation_of_every_source_releases_no_claim(clean: Server) 
 
 
 async def test_a_key_may_be_any_text(clean: Server) -> None:
-    async with working(clean) as worker:
+    async with l2_worker(clean) as worker:
         attempts = LiveAttempts(worker.level)
         for number, key in enumerate(("", "o_1*", "订单", "a b\r\nFLUSHALL\r\n", "\ud800", "k" * 10_000)):
             assert await attempts.claim(key, f"pay_{number}", 60_000) == OwnAttempt()
 
 
 async def test_a_lost_server_counts_as_unknown_and_comes_back_without_claims(server: Server) -> None:
-    async with working(server) as first, working(server) as second:
+    async with l2_worker(server) as first, l2_worker(server) as second:
         own, others = LiveAttempts(first.level), LiveAttempts(second.level)
         assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         server.kill()
@@ -172,7 +172,7 @@ async def test_a_lost_server_counts_as_unknown_and_comes_back_without_claims(ser
 
 
 async def test_a_stalled_server_is_waited_for_no_longer_than_a_read(server: Server) -> None:
-    async with working(server, ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)) as worker:
+    async with l2_worker(server, ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)) as worker:
         attempts = LiveAttempts(worker.level)
         while await attempts.claim("o_1", "pay_1", 60_000) != OwnAttempt():  # the first may be slow
             pass
@@ -202,12 +202,12 @@ async def test_without_a_store_every_claim_is_unknown_at_once() -> None:
 async def test_an_absent_server_counts_as_unknown_at_once() -> None:
     absent = Server()
     absent.port = 1
-    async with working(absent) as worker:
+    async with l2_worker(absent) as worker:
         assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
 
 
 async def test_the_number_of_concurrent_reads_is_bounded(clean: Server) -> None:
-    async with working(clean, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
+    async with l2_worker(clean, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         attempts = LiveAttempts(worker.level)
         results = await asyncio.gather(*(attempts.claim(f"o_{number}", "pay_1", 60_000) for number in range(5)))
         assert results.count(OwnAttempt()) == 2
@@ -218,7 +218,7 @@ async def test_the_number_of_concurrent_reads_is_bounded(clean: Server) -> None:
 
 
 async def test_a_cancelled_claim_leaves_no_call_behind(clean: Server) -> None:
-    async with working(clean) as worker:
+    async with l2_worker(clean) as worker:
         claiming = asyncio.create_task(LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000))
         await asyncio.sleep(0)
         assert worker.level._scripts == 1, "the call is under way"

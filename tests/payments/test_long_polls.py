@@ -10,7 +10,7 @@ import pytest
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import TooManyPayments
-from tests.fanout.scripted import timers_set
+from tests.fanout.scripted_sources import timers_set
 from tests.payments.checkout import Checkout, checkout
 
 pytestmark = pytest.mark.looptime

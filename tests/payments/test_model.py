@@ -1,6 +1,7 @@
-"""The proof: random payers, tabs, retries, faults, crashes and clock jumps against two workers and the sandbox, audited at every step.
+"""Model test: random payers, retries, faults, crashes and clock jumps against two workers.
 
-A few histories by default, always the same; hundreds of fresh ones with `--proof`.
+The ledger is audited after every step. By default a few fixed histories; `--proof` runs hundreds of
+new ones.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from cashier.sandbox import World, weather_named
 from cashier.sandbox.risk import ANSWER
 from cashier.sandbox.weather import CALLS, Next, possible_faults
 from tests.payments.model_loop import SkippingLoop
-from tests.payments.model_payer import ABROAD, CHINESE, ORDERS, Offer, Submit, Twist, question, submit
-from tests.payments.model_told import REFUSALS, Book, Story, Told
-from tests.payments.model_workers import Outside, Trace, Worker, owned
+from tests.payments.model_observations import REFUSALS, LedgerTotals, Observations, ObservedPayment
+from tests.payments.model_requests import ABROAD, CHINESE, ORDERS, Offer, Submit, Tampering, consult_request, new_submit
+from tests.payments.model_workers import CallTrace, Upstreams, Worker, owning_task_factory
 
-Thing = TypeVar("Thing")
-# Each throw begins anew: within one, histories are much alike.
-DICE = 8
-SEEN: Counter[str] = Counter()
+T = TypeVar("T")
+# Histories within one seed are much alike.
+SEEDS = 8
+OBSERVED: Counter[str] = Counter()
 
 ANY = st.integers(0, 11)
 METHODS = st.integers(1, 40)
 WORKERS = st.integers(0, 1)
-# Whoever asks waits for the answer, does something else meanwhile, or goes away after so many milliseconds.
+# A client waits for the result, continues meanwhile, or disconnects after 20 ms.
 WAITING = st.sampled_from(["waits", "meanwhile", "meanwhile", "leaves"])
-Trouble = list[tuple[str, str, Any, int]]
+Faults = list[tuple[str, str, Any, int]]
 
 
 def faults_of(*calls: tuple[str, str]) -> st.SearchStrategy[tuple[str, str, Any, int]]:
-    """A fault for the next of these calls, or for the next three: as often as a look-up is tried again."""
+    """A fault for the next of these calls, or for the next three: all tries of a look-up."""
     return st.sampled_from(
         [
             (source, call, fault, times)
@@ -65,26 +66,26 @@ PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call i
 FAULTS = faults_of(*[(source, call) for source, calls in CALLS.items() for call in calls])
 SUBMIT_FAULTS = faults_of(("engine", "submit"))
 PAYMENT_FAULTS = faults_of(*PAYING)
-TROUBLE = st.one_of(
+FAULTS_OF_A_CALL = st.one_of(
     st.just([]),
     SUBMIT_FAULTS.map(lambda fault: [fault]),
     st.lists(st.one_of(SUBMIT_FAULTS, PAYMENT_FAULTS), max_size=3),
 )
 RIGHT = st.sampled_from([True, True, False])
-# None is to cancel.
+# None: cancel instead.
 WAITS_MS = st.sampled_from([0, None, None, 900, 30_000])
-TWISTS = st.sampled_from([*Twist] + [Twist.HONEST] * 8)
+TAMPERINGS = st.sampled_from([*Tampering] + [Tampering.HONEST] * 8)
 
 
-class Paying(RuleBasedStateMachine):
-    """Payers and their shop, in front of two workers."""
+class PaymentMachine(RuleBasedStateMachine):
+    """Payers and a shop in front of two workers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = SkippingLoop()
-        self.loop.set_task_factory(owned)
-        self.world = World(seed=7, clock=self.loop.day)
-        self.told = Told(self.world, self.loop.time)
+        self.loop.set_task_factory(owning_task_factory)
+        self.world = World(seed=7, clock=self.loop.utc_now)
+        self.observations = Observations(self.world, self.loop.time)
         self.clients: set[asyncio.Task[None]] = set()
         self.offers: list[Offer] = []
         self.submits: list[Submit] = []
@@ -92,8 +93,8 @@ class Paying(RuleBasedStateMachine):
         self.keys = 0
 
     @initialize(
-        winds=st.integers(0, 99),
-        guarded=st.booleans(),
+        weather_seed=st.integers(0, 99),
+        with_store=st.booleans(),
         cases=st.one_of(
             st.lists(st.sampled_from(CHINESE[1:]), min_size=1, max_size=3, unique=True).map(
                 lambda others: [*others, CHINESE[0]]
@@ -102,147 +103,157 @@ class Paying(RuleBasedStateMachine):
             st.lists(st.sampled_from(ORDERS), min_size=2, max_size=4, unique=True),
         ),
     )
-    def begins(self, winds: int, guarded: bool, cases: list[str]) -> None:
-        self.weather = weather_named("calm", winds)
-        self.outside = Outside(self.loop, self.world, self.weather, guarded, self.told.trouble)
-        self.workers = [Worker(self.outside), Worker(self.outside)]
-        self.questions = [question(case) for case in cases]
-        for place in range(len(cases)):
-            self.consults(place, 0)
+    def begins(self, weather_seed: int, with_store: bool, cases: list[str]) -> None:
+        self.weather = weather_named("calm", weather_seed)
+        self.upstreams = Upstreams(self.loop, self.world, self.weather, with_store, self.observations.record_fault)
+        self.workers = [Worker(self.upstreams), Worker(self.upstreams)]
+        self.requests = [consult_request(case) for case in cases]
+        for order in range(len(cases)):
+            self.consults(order, 0)
 
-    # What payers do
+    # Payers
 
     @rule(order=ANY, worker=WORKERS)
     def consults(self, order: int, worker: int) -> None:
-        asked = self.questions[order % len(self.questions)]
-        task = self.workers[worker].begin(self.workers[worker].cashier.consult(asked), Trace(set()))
+        request = self.requests[order % len(self.requests)]
+        task = self.workers[worker].begin(self.workers[worker].cashier.consult(request), CallTrace(set()))
         try:
-            self.offers.append(Offer(asked, self.loop.run_until_complete(task)))
+            self.offers.append(Offer(request, self.loop.run_until_complete(task)))
         except ConsultError as error:
-            self.told.refused(error, Trace(set()))
+            self.observations.observe_refusal(error, CallTrace(set()))
 
     @precondition(lambda self: self.offers)
     @rule(
-        trouble=TROUBLE,
+        faults=FAULTS_OF_A_CALL,
         offer=ANY,
         method=METHODS,
         key=st.integers(0, 5),
         means=st.integers(0, 8),
-        twist=TWISTS,
+        tampering=TAMPERINGS,
         worker=WORKERS,
         how=WAITING,
     )
     def submits_new(
-        self, trouble: Trouble, offer: int, method: int, key: int, means: int, twist: Twist, worker: int, how: str
+        self, faults: Faults, offer: int, method: int, key: int, means: int, tampering: Tampering, worker: int, how: str
     ) -> None:
-        """Under a new key, or under one that was used before."""
-        self.befalls(trouble)
+        """With a new key, or one that was used before."""
+        self.calls_fail(faults)
         self.keys += 1
-        asked = submit(
-            self.offers[-1 - offer % len(self.offers)], method, f"k{key if key < 2 else self.keys + 10}", means, twist
+        submit = new_submit(
+            self.offers[-1 - offer % len(self.offers)],
+            method,
+            f"k{key if key < 2 else self.keys + 10}",
+            means,
+            tampering,
         )
-        if asked is not None:
-            self._submits(asked, worker, how)
+        if submit is not None:
+            self._submit(submit, worker, how)
 
     @precondition(lambda self: self.offers)
-    @rule(trouble=TROUBLE, offer=ANY, method=METHODS, means=st.integers(0, 8), worker=WORKERS)
-    def submits_and_waits(self, trouble: Trouble, offer: int, method: int, means: int, worker: int) -> None:
-        """As most payers do."""
-        self.submits_new(trouble, offer, method, 5, means, Twist.HONEST, worker, "waits")
+    @rule(faults=FAULTS_OF_A_CALL, offer=ANY, method=METHODS, means=st.integers(0, 8), worker=WORKERS)
+    def submits_and_waits(self, faults: Faults, offer: int, method: int, means: int, worker: int) -> None:
+        """The common case."""
+        self.submits_new(faults, offer, method, 5, means, Tampering.HONEST, worker, "waits")
 
     @precondition(lambda self: self.submits)
-    @rule(trouble=TROUBLE, which=ANY, worker=WORKERS, how=WAITING, other_tab=st.booleans())
-    def submits_again(self, trouble: Trouble, which: int, worker: int, how: str, other_tab: bool) -> None:
-        self.befalls(trouble)
-        asked = self._one(self.submits, which)
+    @rule(faults=FAULTS_OF_A_CALL, which=ANY, worker=WORKERS, how=WAITING, other_tab=st.booleans())
+    def submits_again(self, faults: Faults, which: int, worker: int, how: str, other_tab: bool) -> None:
+        self.calls_fail(faults)
+        submit = self._pick(self.submits, which)
         if other_tab:
-            self._submits(asked, 1 - worker, "meanwhile")
-        self._submits(asked, worker, how)
+            self._submit(submit, 1 - worker, "meanwhile")
+        self._submit(submit, worker, how)
 
-    @precondition(lambda self: self.told.stories)
-    @rule(trouble=TROUBLE, which=ANY, token=ANY, right=RIGHT, worker=WORKERS, how=WAITING, other_tab=st.booleans())
+    @precondition(lambda self: self.observations.payments)
+    @rule(
+        faults=FAULTS_OF_A_CALL, which=ANY, token=ANY, right=RIGHT, worker=WORKERS, how=WAITING, other_tab=st.booleans()
+    )
     def answers(
-        self, trouble: Trouble, which: int, token: int, right: bool, worker: int, how: str, other_tab: bool
+        self, faults: Faults, which: int, token: int, right: bool, worker: int, how: str, other_tab: bool
     ) -> None:
-        """The challenge, also where there is none any more; sometimes in two tabs at once."""
-        self.befalls(trouble)
-        story = self._story(which, PaymentStatus.CHALLENGE)
-        value, given = ANSWER if right else "000000", (story.payment_id, self._one(story.tokens, token))
+        """Answer the challenge, also if it is over; sometimes in two tabs at once."""
+        self.calls_fail(faults)
+        observed = self._pick_payment(which, PaymentStatus.CHALLENGE)
+        value, identity = ANSWER if right else "000000", (observed.payment_id, self._pick(observed.tokens, token))
         if other_tab:
-            self._asks(self.workers[1 - worker].payments.answer(*given, value), 1 - worker, "meanwhile")
-        self._asks(self.workers[worker].payments.answer(*given, value), worker, how)
+            self._call(self.workers[1 - worker].payments.answer(*identity, value), 1 - worker, "meanwhile")
+        self._call(self.workers[worker].payments.answer(*identity, value), worker, how)
 
-    @precondition(lambda self: self.told.stories)
-    @rule(trouble=TROUBLE, which=ANY, token=ANY, wait_ms=WAITS_MS, worker=WORKERS, how=WAITING)
+    @precondition(lambda self: self.observations.payments)
+    @rule(faults=FAULTS_OF_A_CALL, which=ANY, token=ANY, wait_ms=WAITS_MS, worker=WORKERS, how=WAITING)
     def looks_or_cancels(
-        self, trouble: Trouble, which: int, token: int, wait_ms: int | None, worker: int, how: str
+        self, faults: Faults, which: int, token: int, wait_ms: int | None, worker: int, how: str
     ) -> None:
-        self.befalls(trouble)
+        self.calls_fail(faults)
         payments = self.workers[worker].payments
-        story = self._story(which, PaymentStatus.ACTION_REQUIRED if wait_ms is None else None)
-        given = (story.payment_id, self._one(story.tokens, token))
-        began, refused = self.told.begins(), self.told.heard["TokenRefused"]
-        self._asks(payments.cancel(*given) if wait_ms is None else payments.look(*given, wait_ms=wait_ms), worker, how)
-        heard = how == "waits" and refused == self.told.heard["TokenRefused"]
-        if wait_ms is None and heard and not self.told.silence_since(began):
-            assert story.payment_id not in self.world.engine.live, f"{story.payment_id} was cancelled, and lives"
+        observed = self._pick_payment(which, PaymentStatus.ACTION_REQUIRED if wait_ms is None else None)
+        identity = (observed.payment_id, self._pick(observed.tokens, token))
+        started, refused = self.observations.mark(), self.observations.counts["TokenRefused"]
+        self._call(
+            payments.cancel(*identity) if wait_ms is None else payments.look(*identity, wait_ms=wait_ms), worker, how
+        )
+        answered = how == "waits" and refused == self.observations.counts["TokenRefused"]
+        if wait_ms is None and answered and not self.observations.may_be_silent_since(started):
+            assert observed.payment_id not in self.world.engine.live, (
+                f"{observed.payment_id} was cancelled, but is live"
+            )
 
-    @precondition(lambda self: self.told.stories)
+    @precondition(lambda self: self.observations.payments)
     @rule(which=ANY, token=ANY, worker=WORKERS)
     def follows(self, which: int, token: int, worker: int) -> None:
-        story = self._story(which)
-        self._client(self._follows(story.payment_id, self._one(story.tokens, token), worker))
+        observed = self._pick_payment(which)
+        self._client(self._follow(observed.payment_id, self._pick(observed.tokens, token), worker))
 
     @precondition(lambda self: self.world.engine.live)
     @rule(
         which=ANY,
         result=st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED"]),
-        brings=st.sampled_from([None, None, -1, 1]),
+        excess=st.sampled_from([None, None, -1, 1]),
     )
-    def acts_elsewhere(self, which: int, result: Any, brings: int | None) -> None:
-        """At a bank, in a wallet, at a counter: pays, declines, brings too little or too much."""
-        payment_id = self._one(sorted(self.world.engine.live), which)
+    def acts_elsewhere(self, which: int, result: Any, excess: int | None) -> None:
+        """At a bank, in a wallet, at a counter: the payer pays, declines, underpays or overpays."""
+        payment_id = self._pick(sorted(self.world.engine.live), which)
         attempt = self.world.engine.attempt(payment_id)
         assert attempt is not None
-        paid = None if brings is None else max(0, attempt.carried.value + brings * 100)
+        paid = None if excess is None else max(0, attempt.carried.value + excess * 100)
         self.world.catch_up()
         self.world.engine.settle(payment_id, result, paid)
 
     @precondition(lambda self: self.submits)
     @rule(which=ANY)
     def pays_too_late(self, which: int) -> None:
-        """What banks and counters take for a code that is over."""
+        """Banks and counters also take money for an expired code."""
         self.world.catch_up()
-        self.world.engine.settle(self._one(self.submits, which).payment_id, "SUCCEEDED")
+        self.world.engine.settle(self._pick(self.submits, which).payment_id, "SUCCEEDED")
 
-    # What the world does
+    # The world
 
     @precondition(lambda self: self.world.engine.live)
     @rule(which=ANY)
     def the_shop_closes_an_order(self, which: int) -> None:
-        attempt = self.world.engine.attempt(self._one(sorted(self.world.engine.live), which))
+        attempt = self.world.engine.attempt(self._pick(sorted(self.world.engine.live), which))
         assert attempt is not None
         self.world.acquirer.close(attempt.submission.order_id)
 
     @rule(seconds=st.sampled_from([0.01, 0.1, 1, 3, 6, 31, 50, 290, 901]))
     def time_passes(self, seconds: float) -> None:
-        self.loop.spend(seconds)
+        self.loop.advance(seconds)
 
-    @precondition(lambda self: self.told.stories)
+    @precondition(lambda self: self.observations.payments)
     @rule(hours=st.sampled_from([1, 2, 5, 25]))
     def hours_pass(self, hours: int) -> None:
-        self.loop.spend(3_600 * hours)
+        self.loop.advance(3_600 * hours)
 
     @rule(faults=st.lists(st.one_of(FAULTS, PAYMENT_FAULTS), min_size=1, max_size=3))
-    def befalls(self, faults: Trouble) -> None:
-        """Something goes wrong with the next call of this sort."""
+    def calls_fail(self, faults: Faults) -> None:
+        """Inject faults into the next calls."""
         for source, call, fault, times in faults:
             forecast = self.weather.forecast(source)
             self.weather.change(source, replace(forecast, next=(*forecast.next, *[Next(fault, call)] * times)))
 
     @rule(service=st.sampled_from(["risk", "engine", "engine", "acquirer"]))
     def refuses_the_connection(self, service: str) -> None:
-        self.outside.refusing.add(service)
+        self.upstreams.refusing.add(service)
 
     @rule()
     def the_weather_clears(self) -> None:
@@ -251,43 +262,43 @@ class Paying(RuleBasedStateMachine):
     @precondition(lambda self: self.clients)
     @rule(worker=WORKERS, after_ms=st.integers(0, 60), turns=st.integers(0, 12))
     def a_worker_is_killed(self, worker: int, after_ms: int, turns: int) -> None:
-        """In the middle of what it does. Another takes its place, and knows nothing."""
-        self.loop.spend(after_ms / 1000)
+        """Kill it at any await. Its replacement starts without state."""
+        self.loop.advance(after_ms / 1000)
         self.loop.turn(turns)
         self.workers[worker].kill()
-        self.workers[worker] = Worker(self.outside)
+        self.workers[worker] = Worker(self.upstreams)
 
-    @precondition(lambda self: self.workers and self.outside.store)
+    @precondition(lambda self: self.workers and self.upstreams.store)
     @rule(what=st.sampled_from(["forget", "lose", "find"]))
     def the_store_fails(self, what: str) -> None:
-        store = self.outside.store
+        store = self.upstreams.store
         assert store is not None
         if what == "forget":
             store.forget()
         else:
             store.lost = what == "lose"
 
-    # What must be true
+    # Invariants
 
     @invariant()
     def the_ledger_is_right(self) -> None:
         self.world.catch_up()
-        wrong = [*self.world.audit(), *self.told.against_the_ledger()]
-        assert not wrong, wrong
+        violations = [*self.world.audit(), *self.observations.ledger_violations()]
+        assert not violations, violations
 
     @invariant()
-    def nobody_was_told_anything_wrong(self) -> None:
-        assert not self.told.wrong, self.told.wrong
-        # Who goes away hears no refusal, so it is told there. Anything else is a bug.
-        loud = [one for one in self.loop.told if not isinstance(one.get("exception"), REFUSALS)]
-        assert not loud, loud
+    def every_report_is_right(self) -> None:
+        assert not self.observations.violations, self.observations.violations
+        # The exception handler gets the refusals of disconnected clients. Anything else is a bug.
+        bugs = [context for context in self.loop.errors if not isinstance(context.get("exception"), REFUSALS)]
+        assert not bugs, bugs
 
     def teardown(self) -> None:
         try:
             if self.workers:
                 self._end()
         finally:
-            SEEN.update(self.told.heard)
+            OBSERVED.update(self.observations.counts)
             for worker in self.workers:
                 worker.kill()
             for client in self.clients:
@@ -296,70 +307,73 @@ class Paying(RuleBasedStateMachine):
             self.loop.close()
 
     def _end(self) -> None:
-        """The weather clears, time passes, and everybody looks, or asks again, until everything is over."""
+        """Clear all faults, then retry and query until every payment is final."""
         self._clear()
-        self.loop.spend(0.5)
+        self.loop.advance(0.5)
         if self.clients:
             self.loop.run_until_complete(asyncio.wait(self.clients))
-        for asked in tuple(self.submits):
-            if asked.payment_id not in self.told.stories:
-                self._submits(asked, 0, "waits")
-            attempt = self.world.engine.attempt(asked.payment_id)
-            ours = attempt is not None and attempt.submission.fingerprint == asked.fingerprint
-            assert not ours or asked.payment_id in self.told.stories, (
-                f"the engine has {asked.payment_id}, and its client is told of none"
+        for submit in tuple(self.submits):
+            if submit.payment_id not in self.observations.payments:
+                self._submit(submit, 0, "waits")
+            attempt = self.world.engine.attempt(submit.payment_id)
+            accepted = attempt is not None and attempt.submission.fingerprint == submit.fingerprint
+            assert not accepted or submit.payment_id in self.observations.payments, (
+                f"the engine has {submit.payment_id}, but its client got no payment"
             )
-        for place, story in enumerate(tuple(self.told.stories.values())):
-            self._ends(story, place)
+        for number, observed in enumerate(tuple(self.observations.payments.values())):
+            self._query_until_final(observed, number)
         self._every_order_is_over()
-        self.nobody_was_told_anything_wrong()
+        self.every_report_is_right()
         self.the_ledger_is_right()
         self._nothing_is_left()
 
-    def _ends(self, story: Story, place: int) -> None:
-        """By looking, and nothing else. What the engine itself never finishes is finished there, or cancelled here."""
-        for look in range(24):
-            self._asks(self.workers[0].payments.look(story.payment_id, story.tokens[-1]), 0, "waits")
-            if story.told in FINAL:
+    def _query_until_final(self, observed: ObservedPayment, number: int) -> None:
+        """Query for ten days.
+
+        Payments that the engine never ends are settled there or cancelled here.
+        """
+        for query in range(24):
+            self._call(self.workers[0].payments.look(observed.payment_id, observed.tokens[-1]), 0, "waits")
+            if observed.status in FINAL:
                 return
-            self.loop.spend(min(60.0 * 2**look, 86_400))
-            if look == 12 and place % 2:
-                self.world.engine.settle(story.payment_id, "FAILED")
-            elif look == 12:
-                self._asks(self.workers[0].payments.cancel(story.payment_id, story.tokens[-1]), 0, "waits")
-        raise AssertionError(f"{story.payment_id} is {story.told} after 24 looks and more than ten days")
+            self.loop.advance(min(60.0 * 2**query, 86_400))
+            if query == 12 and number % 2:
+                self.world.engine.settle(observed.payment_id, "FAILED")
+            elif query == 12:
+                self._call(self.workers[0].payments.cancel(observed.payment_id, observed.tokens[-1]), 0, "waits")
+        raise AssertionError(f"{observed.payment_id} is {observed.status} after 24 queries and more than ten days")
 
     def _every_order_is_over(self) -> None:
-        book = Book(self.world)
-        for asked in self.questions:
-            paid = book.paid.get(asked.order_id, [])
-            for submitted in self.submits:
-                if submitted.request.order_id == asked.order_id and submitted.payment_id not in paid:
-                    assert book.kept[submitted.payment_id] == 0, submitted
+        totals = LedgerTotals(self.world)
+        for request in self.requests:
+            paid = totals.paid.get(request.order_id, [])
+            for submit in self.submits:
+                if submit.request.order_id == request.order_id and submit.payment_id not in paid:
+                    assert totals.net_taken[submit.payment_id] == 0, submit
 
     def _nothing_is_left(self) -> None:
         for worker in self.workers:
             worker.close()
-            assert worker.left == []
-        assert self.loop.timers == 0
+            assert worker.leftovers == []
+        assert self.loop.pending_timers == 0
 
     def _clear(self) -> None:
         self.weather.restore()
-        self.outside.refusing.clear()
-        if self.outside.store is not None:
-            self.outside.store.lost = False
+        self.upstreams.refusing.clear()
+        if self.upstreams.store is not None:
+            self.upstreams.store.lost = False
 
-    # How clients ask
+    # Clients
 
-    def _submits(self, asked: Submit, worker: int, how: str) -> None:
-        self.submits.append(asked)
-        self.told.bodies.setdefault(asked.payment_id, set()).add(asked.fingerprint)
-        if asked.request.device is not None:
-            self.told.with_device.add(asked.payment_id)
-        self._asks(self.workers[worker].payments.submit(asked.request, asked.key), worker, how, asked)
+    def _submit(self, submit: Submit, worker: int, how: str) -> None:
+        self.submits.append(submit)
+        self.observations.fingerprints.setdefault(submit.payment_id, set()).add(submit.fingerprint)
+        if submit.request.device is not None:
+            self.observations.with_device.add(submit.payment_id)
+        self._call(self.workers[worker].payments.submit(submit.request, submit.key), worker, how, submit)
 
-    def _asks(self, work: Coroutine[Any, Any, Payment], worker: int, how: str, asked: Submit | None = None) -> None:
-        client = self._client(self._hears(work, self.workers[worker], asked, 0.02 if how == "leaves" else None))
+    def _call(self, work: Coroutine[Any, Any, Payment], worker: int, how: str, submit: Submit | None = None) -> None:
+        client = self._client(self._await_result(work, self.workers[worker], submit, 0.02 if how == "leaves" else None))
         if how != "meanwhile":
             self.loop.run_until_complete(client)
 
@@ -369,64 +383,64 @@ class Paying(RuleBasedStateMachine):
         client.add_done_callback(self.clients.discard)
         return client
 
-    async def _hears(
-        self, work: Coroutine[Any, Any, Payment], worker: Worker, asked: Submit | None, patience_s: float | None
+    async def _await_result(
+        self, work: Coroutine[Any, Any, Payment], worker: Worker, submit: Submit | None, timeout_s: float | None
     ) -> None:
-        """A client knows nothing of what becomes of a connection that it leaves, or that is cut."""
-        began, trace = self.told.begins(), Trace(set())
+        """Record the result, unless the client disconnects or the connection breaks."""
+        started, trace = self.observations.mark(), CallTrace(set())
         task = worker.begin(work, trace)
-        await asyncio.wait([task], timeout=patience_s)
+        await asyncio.wait([task], timeout=timeout_s)
         if not task.done():
             task.cancel()
             await asyncio.wait([task])
         if task.cancelled():
-            self.told.heard["cut off"] += 1
+            self.observations.counts["cut off"] += 1
             return
         error = task.exception()
         if error is None:
-            self.told.payment(began, task.result(), asked)
+            self.observations.observe(started, task.result(), submit)
             return
-        self.told.refused(error, trace)
-        if isinstance(error, ConsultChanged) and asked is not None:
-            question = next(one for one in self.questions if one.order_id == asked.request.order_id)
-            self.offers.append(Offer(question, error.consultation))
+        self.observations.observe_refusal(error, trace)
+        if isinstance(error, ConsultChanged) and submit is not None:
+            request = next(request for request in self.requests if request.order_id == submit.request.order_id)
+            self.offers.append(Offer(request, error.consultation))
 
-    async def _follows(self, payment_id: str, payment_token: str, worker: int) -> None:
+    async def _follow(self, payment_id: str, payment_token: str, worker: int) -> None:
         payments = self.workers[worker].payments
 
-        async def followed() -> None:
-            began = self.told.begins()
+        async def follow() -> None:
+            started = self.observations.mark()
             async for payment in payments.follow(payment_id, payment_token):
-                self.told.payment(began, payment)
-                began = self.told.begins()
+                self.observations.observe(started, payment)
+                started = self.observations.mark()
 
-        task = self.workers[worker].begin(followed(), Trace(set()))
+        task = self.workers[worker].begin(follow(), CallTrace(set()))
         await asyncio.wait([task])
         if not task.cancelled() and isinstance(error := task.exception(), REFUSALS):
-            self.told.refused(error, Trace(set()))
+            self.observations.observe_refusal(error, CallTrace(set()))
         elif not task.cancelled():
             task.result()
 
-    def _story(self, which: int, told: PaymentStatus | None = None) -> Story:
-        """Of those that were told so last, where there are any."""
-        stories = list(self.told.stories.values())
-        return self._one([story for story in stories if story.told is told] or stories, which)
+    def _pick_payment(self, which: int, status: PaymentStatus | None = None) -> ObservedPayment:
+        """Prefer payments with this last reported status."""
+        payments = list(self.observations.payments.values())
+        return self._pick([observed for observed in payments if observed.status is status] or payments, which)
 
     @staticmethod
-    def _one(these: Sequence[Thing], which: int) -> Thing:
-        """Mostly the newest, as in life."""
-        return these[-1 - which % len(these)]
+    def _pick(items: Sequence[T], which: int) -> T:
+        """Mostly the newest."""
+        return items[-1 - which % len(items)]
 
 
 @pytest.mark.hypothesis
-def test_no_history_breaks_a_promise(pytestconfig: pytest.Config) -> None:
+def test_no_history_breaks_a_guarantee(pytestconfig: pytest.Config) -> None:
     times: int = pytestconfig.getoption("proof")
     histories = settings(
         max_examples=25 * times or 4,
         stateful_step_count=40,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
-    for dice in range(DICE):
-        run_state_machine_as_test(Paying if times else seed(dice)(Paying), settings=histories)
-    # A proof in which nothing happens proves nothing.
-    assert {status for status in PaymentStatus if SEEN[status]} == set(PaymentStatus), SEEN
+    for number in range(SEEDS):
+        run_state_machine_as_test(PaymentMachine if times else seed(number)(PaymentMachine), settings=histories)
+    # The histories must reach every status.
+    assert {status for status in PaymentStatus if OBSERVED[status]} == set(PaymentStatus), OBSERVED

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fanout.l2.valkeys import Server
-from tests.fanout.l2.valkeys import served as valkey_served
+from tests.fanout.l2.valkey_server import Server
+from tests.fanout.l2.valkey_server import valkey_server as valkey_served
 
 from .services import Fleet, Service, configured
 from .upstreams import Upstreams, listening, served

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.fanout.l2.valkeys import served as valkey_served
+from tests.fanout.l2.valkey_server import valkey_server as valkey_served
 
 from .conftest import Start
 from .payer import ELSEWHERE, Payer, Told

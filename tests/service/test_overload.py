@@ -20,7 +20,7 @@ import pytest
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import REFUSED, RequestOutcome
 from tests.support.command_processes import ROOT
-from tests.web.offers import BODY
+from tests.web.fake_service import BODY
 
 pytestmark = pytest.mark.timing
 

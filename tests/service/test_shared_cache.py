@@ -12,7 +12,7 @@ import pytest
 
 from cashier.sandbox import CASES, World
 from cashier.sandbox.generated_users import FIRST
-from tests.fanout.l2.valkeys import Server, served
+from tests.fanout.l2.valkey_server import Server, valkey_server
 from tests.service.test_service import exchange
 from tests.support.command_processes import configured, eventually, running
 
@@ -32,7 +32,7 @@ def sandbox() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[Server]:
-    with served() as server:
+    with valkey_server() as server:
         yield server
 
 

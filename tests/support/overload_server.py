@@ -17,10 +17,10 @@ from cashier.domain.order import ConsultRequest
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.web import CashierApp, owning_app
 from cashier.web.server import ServerSettings, serve
-from tests.web.offers import FakeEngine, consultation
+from tests.web.fake_service import FakeService, consultation
 
 
-class Dear(FakeEngine):
+class BusyService(FakeService):
     def __init__(self, cost_ms: float) -> None:
         super().__init__()
         self._part_s = cost_ms / 2000
@@ -40,11 +40,11 @@ class Dear(FakeEngine):
 
 
 @asynccontextmanager
-async def opened(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[Dear]:
+async def opened(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[BusyService]:
     pulse = LoopLagMonitor(ladder)
     pulse.start()
     try:
-        yield Dear(cost_ms)
+        yield BusyService(cost_ms)
     finally:
         pulse.stop()
 

@@ -13,18 +13,18 @@ from cashier.fanout.l2.entry_codec import StoredAnswer, pack
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import CHANNEL, ValkeySettings
-from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
+from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Server]:
-    with served() as server:
+    with valkey_server() as server:
         yield server
 
 
 @pytest.fixture
 async def client(running: Server) -> AsyncIterator[Any]:
-    async with raw(running) as client:
+    async with raw_client(running) as client:
         await client.flushall()
         yield client
 
@@ -36,18 +36,18 @@ async def server(running: Server, client: Any) -> Server:
 
 
 @pytest.fixture
-async def worker(server: Server) -> AsyncIterator[Worker]:
-    async with working(server) as worker:
+async def worker(server: Server) -> AsyncIterator[L2Worker]:
+    async with l2_worker(server) as worker:
         yield worker
 
 
 @pytest.fixture
-async def other(server: Server) -> AsyncIterator[Worker]:
-    async with working(server) as worker:
+async def other(server: Server) -> AsyncIterator[L2Worker]:
+    async with l2_worker(server) as worker:
         yield worker
 
 
-async def test_what_one_worker_put_another_gets_with_its_age(worker: Worker, other: Worker) -> None:
+async def test_what_one_worker_put_another_gets_with_its_age(worker: L2Worker, other: L2Worker) -> None:
     assert await other.get("u_1") is None
     body = b'{"user_id": "u_1"}' * 100
     await worker.put("u_1", body, age_ms=5000)
@@ -60,7 +60,7 @@ async def test_what_one_worker_put_another_gets_with_its_age(worker: Worker, oth
     assert (worker.level.puts, other.level.hits, other.level.misses) == (1, 1, 1)
 
 
-async def test_that_there_is_none_is_kept_too(worker: Worker) -> None:
+async def test_that_there_is_none_is_kept_too(worker: L2Worker) -> None:
     worker.level.put("member", "u_1", CachedAnswer(True, b"", 0), 60)
     await worker.written()
     kept = await worker.get("u_1", "member")
@@ -69,7 +69,7 @@ async def test_that_there_is_none_is_kept_too(worker: Worker) -> None:
     assert await worker.get("u_1", "card") is None, "of another source"
 
 
-async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(worker: Worker, client: Any) -> None:
+async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(worker: L2Worker, client: Any) -> None:
     await worker.put("u_1", age_ms=10_000, ttl_s=60)
     assert 0 < await client.pttl("cashier:1:card:u_1") <= 50_000
     await worker.put("u_2", age_ms=60_000, ttl_s=60)
@@ -77,10 +77,10 @@ async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(
     assert worker.level.dropped_puts == 1
 
 
-async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Server, worker: Worker) -> None:
+async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Server, worker: L2Worker) -> None:
     await worker.put("u_1", ttl_s=60)
     later = asyncio.get_running_loop().time
-    async with working(server, now_ms=lambda: 4_000_000_000_000 + round(later())) as late:
+    async with l2_worker(server, now_ms=lambda: 4_000_000_000_000 + round(later())) as late:
         assert await late.get("u_1") is None
 
 
@@ -88,7 +88,7 @@ async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Serv
     "value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(StoredAnswer(False, b"{}", 0, 1))[1:]]
 )
 async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
-    worker: Worker, client: Any, value: bytes
+    worker: L2Worker, client: Any, value: bytes
 ) -> None:
     await client.set("cashier:1:card:u_1", value)
     assert await worker.get("u_1") is None
@@ -96,14 +96,14 @@ async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
     assert await worker.get("u_1") is not None
 
 
-async def test_a_key_of_another_type_is_a_miss_and_loses_nothing(worker: Worker, client: Any) -> None:
+async def test_a_key_of_another_type_is_a_miss_and_loses_nothing(worker: L2Worker, client: Any) -> None:
     await client.lpush("cashier:1:card:u_1", "no string")
     assert await worker.get("u_1") is None
     assert worker.level.reachable
     assert worker.level.errors == 1
 
 
-async def test_any_text_may_be_a_key(worker: Worker) -> None:
+async def test_any_text_may_be_a_key(worker: L2Worker) -> None:
     for number, key in enumerate(("", "卡:1", "a b\r\nc", "\ud800", "*")):
         await worker.put(key, b"%d" % number)
         kept = await worker.get(key)
@@ -111,7 +111,7 @@ async def test_any_text_may_be_a_key(worker: Worker) -> None:
         assert kept.body == b"%d" % number
 
 
-async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_away(worker: Worker) -> None:
+async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_away(worker: L2Worker) -> None:
     await worker.put("u_1")
     got: list[CachedAnswer | None] = []
     flight = worker.level.get("card", "u_1", got.append)
@@ -124,7 +124,7 @@ async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_awa
 
 
 async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it(
-    worker: Worker, other: Worker, client: Any
+    worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     await worker.put("u_1")
     await worker.put("u_2")
@@ -137,7 +137,7 @@ async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it
     assert other.said == [("card", "u_1", None)]
 
 
-async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker: Worker, other: Worker) -> None:
+async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker: L2Worker, other: L2Worker) -> None:
     for key in ("u*1", "u*2", "u_1", "u[a]1", "u\\1"):
         await worker.put(key)
     await worker.put("u*1", source="member")
@@ -149,7 +149,7 @@ async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker:
     assert await other.get("u*1", "member") is not None
 
 
-async def test_a_prefix_of_very_many_is_dropped_whole(worker: Worker, client: Any) -> None:
+async def test_a_prefix_of_very_many_is_dropped_whole(worker: L2Worker, client: Any) -> None:
     await client.mset({f"cashier:1:card:u_{number}": b"x" for number in range(3000)} | {"cashier:1:card:v": b"x"})
     worker.level.drop("card", prefix="u_")
     await worker.written()
@@ -157,7 +157,7 @@ async def test_a_prefix_of_very_many_is_dropped_whole(worker: Worker, client: An
 
 
 async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
-    worker: Worker, other: Worker, client: Any
+    worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
@@ -167,14 +167,16 @@ async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
     assert (worker.level.dropped_puts, other.level.dropped_puts) == (1, 1)
 
 
-async def test_what_was_queued_before_an_invalidation_is_not_written_after_it(worker: Worker, client: Any) -> None:
+async def test_what_was_queued_before_an_invalidation_is_not_written_after_it(worker: L2Worker, client: Any) -> None:
     worker.level.put("card", "u_1", CachedAnswer(False, b"old", 500), 60)
     worker.level.drop("card", prefix="u_")
     await worker.written()
     assert await client.exists("cashier:1:card:u_1") == 0
 
 
-async def test_an_old_value_that_was_written_after_all_is_not_read(worker: Worker, other: Worker, client: Any) -> None:
+async def test_an_old_value_that_was_written_after_all_is_not_read(
+    worker: L2Worker, other: L2Worker, client: Any
+) -> None:
     old = pack(StoredAnswer(False, b"old", worker.level._now_ms() - 500, 60_000))
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
@@ -184,7 +186,7 @@ async def test_an_old_value_that_was_written_after_all_is_not_read(worker: Worke
     assert await other.get("u_1") is None
 
 
-async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: Worker) -> None:
+async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: L2Worker) -> None:
     await worker.put("u_1", b"old")
     got: list[CachedAnswer | None] = []
     worker.level.get("card", "u_1", got.append)
@@ -194,7 +196,7 @@ async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: W
 
 
 async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_late_itself(
-    worker: Worker, other: Worker, client: Any
+    worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     sent: list[bytes] = []
     async with client.pubsub() as listening:
@@ -214,7 +216,7 @@ async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_lat
     assert await client.exists("cashier:1:card:u_1") == 0
 
 
-async def test_noise_on_the_channel_is_not_heard(worker: Worker, other: Worker, client: Any) -> None:
+async def test_noise_on_the_channel_is_not_heard(worker: L2Worker, other: L2Worker, client: Any) -> None:
     for noise in (b"", b"noise", os.urandom(50), b"\x94\xc4\x01a\xa1s\xc0\xc0"):
         await client.publish(CHANNEL, noise)
     other.level.drop("card", key="u_1")
@@ -223,14 +225,14 @@ async def test_noise_on_the_channel_is_not_heard(worker: Worker, other: Worker, 
     assert worker.level.reachable
 
 
-async def test_either_a_key_or_a_prefix_is_dropped(worker: Worker) -> None:
+async def test_either_a_key_or_a_prefix_is_dropped(worker: L2Worker) -> None:
     for wrong in ({}, {"key": "u_1", "prefix": "u_"}):
         with pytest.raises(ValueError, match="either a key or a prefix"):
             worker.level.drop("card", **wrong)
 
 
 async def test_deletes_that_wait_are_made_before_it_closes(server: Server, client: Any) -> None:
-    async with working(server) as worker:
+    async with l2_worker(server) as worker:
         for number in range(50):
             await worker.put(f"u_{number}")
         for number in range(50):
@@ -238,7 +240,7 @@ async def test_deletes_that_wait_are_made_before_it_closes(server: Server, clien
     assert await client.keys("*") == []
 
 
-async def test_it_looks_like_what_it_is(worker: Worker) -> None:
+async def test_it_looks_like_what_it_is(worker: L2Worker) -> None:
     await worker.get("u_1")
     assert "available" in repr(worker.level)
     assert "misses=1" in repr(worker.level)
@@ -278,7 +280,7 @@ class Subscription:
 
 
 async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when_it_does_not_say(
-    worker: Worker,
+    worker: L2Worker,
 ) -> None:
     pong = {"type": "pong", "data": b""}
     living = Subscription([None, pong, None, pong, None, pong])
@@ -296,14 +298,14 @@ async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when
 
 async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> None:
     got: list[CachedAnswer | None] = []
-    async with working(server) as worker:
+    async with l2_worker(server) as worker:
         await worker.put("u_1")
         worker.level.get("card", "u_1", got.append)
     assert got == [None]
 
 
 async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> None:
-    async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
+    async with l2_worker(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         await worker.put("u_1")
         got: list[CachedAnswer | None] = []
         for _ in range(3):
@@ -316,7 +318,7 @@ async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> N
 
 
 async def test_no_more_is_queued_than_may_be(server: Server, client: Any) -> None:
-    async with working(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, writes=2)) as worker:
+    async with l2_worker(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, writes=2)) as worker:
         for key in ("a", "b", "c"):
             worker.level.put("card", key, CachedAnswer(False, b"{}", 0), 60)
         assert worker.level.dropped_puts == 1

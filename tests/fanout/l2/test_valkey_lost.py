@@ -13,18 +13,18 @@ from structlog.testing import capture_logs
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import ValkeySettings
-from tests.fanout.l2.valkeys import PATIENT, Server, Worker, raw, served, until, working
+from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
 
 IMPATIENT = ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with served() as server:
+    with valkey_server() as server:
         yield server
 
 
-async def hit(worker: Worker, key: str) -> CachedAnswer:
+async def hit(worker: L2Worker, key: str) -> CachedAnswer:
     """Ask until it is there: the first reads after a silence may be slow."""
     while True:
         worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
@@ -37,7 +37,7 @@ async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
     absent = Server()
     absent.port = 1
     with capture_logs() as logs:
-        async with working(absent) as worker:
+        async with l2_worker(absent) as worker:
             got: list[CachedAnswer | None] = []
             worker.level.get("card", "u_1", got.append)
             worker.level.get("card", "u_1", got.append).abandon()
@@ -54,7 +54,7 @@ async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
 
 async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_away(server: Server) -> None:
     with capture_logs() as logs:
-        async with working(server) as worker, working(server) as other:
+        async with l2_worker(server) as worker, l2_worker(server) as other:
             asking = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
             await until(lambda: worker.level.hits > 10 and other.level.hits > 10)
             server.kill()
@@ -79,14 +79,14 @@ async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_a
     )
 
 
-async def ask_on(worker: Worker) -> None:
+async def ask_on(worker: L2Worker) -> None:
     number = 0
     while True:
         number += 1
         await hit_or_miss(worker, f"u_{number % 7}")
 
 
-async def hit_or_miss(worker: Worker, key: str) -> None:
+async def hit_or_miss(worker: L2Worker, key: str) -> None:
     worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
     kept = await worker.get(key)
     assert kept is None or kept.body == key.encode(), "an answer to another question"
@@ -94,7 +94,7 @@ async def hit_or_miss(worker: Worker, key: str) -> None:
 
 
 async def test_a_server_that_stalls_is_waited_for_by_its_bound_and_then_no_more(server: Server) -> None:
-    async with working(server, IMPATIENT) as worker:
+    async with l2_worker(server, IMPATIENT) as worker:
         await hit(worker, "u_1")
         await until(lambda: worker.level.reachable)
         server.stall()
@@ -114,7 +114,7 @@ async def test_a_server_that_stalls_is_waited_for_by_its_bound_and_then_no_more(
 
 
 async def test_a_stall_is_found_out_by_the_silence_of_the_subscription_too(server: Server) -> None:
-    async with working(server, ValkeySettings(get_ms=60_000, command_ms=60_000, alone_ms=1, silence_ms=50)) as worker:
+    async with l2_worker(server, ValkeySettings(get_ms=60_000, command_ms=60_000, alone_ms=1, silence_ms=50)) as worker:
         server.stall()
         await until(lambda: not worker.level.reachable)
         server.go_on()
@@ -122,7 +122,7 @@ async def test_a_stall_is_found_out_by_the_silence_of_the_subscription_too(serve
 
 
 async def test_a_delete_that_could_not_be_made_is_made_and_told_when_the_server_is_back(server: Server) -> None:
-    async with raw(server) as client, working(server, IMPATIENT) as worker, working(server) as other:
+    async with raw_client(server) as client, l2_worker(server, IMPATIENT) as worker, l2_worker(server) as other:
         await client.set("cashier:1:card:u_1", b"old")
         server.stall()
         await until_lost(worker)
@@ -135,7 +135,7 @@ async def test_a_delete_that_could_not_be_made_is_made_and_told_when_the_server_
 
 
 async def test_a_delete_that_failed_is_made_again(server: Server) -> None:
-    async with raw(server) as client, working(server) as worker, working(server) as other:
+    async with raw_client(server) as client, l2_worker(server) as worker, l2_worker(server) as other:
         await client.set("cashier:1:card:u_1", b"old")
         tries: list[bytes] = []
         delete = worker.level._backend.delete
@@ -154,13 +154,13 @@ async def test_a_delete_that_failed_is_made_again(server: Server) -> None:
         assert await client.exists("cashier:1:card:u_1") == 0
 
 
-async def until_lost(worker: Worker) -> None:
+async def until_lost(worker: L2Worker) -> None:
     while worker.level.reachable:
         await worker.get("u_1")
 
 
 async def test_a_subscription_that_was_cut_is_made_again_and_what_it_missed_is_admitted(server: Server) -> None:
-    async with raw(server) as client, working(server) as worker, working(server) as other:
+    async with raw_client(server) as client, l2_worker(server) as worker, l2_worker(server) as other:
         assert await client.client_kill_filter(_type="pubsub") == 2
         await worker.hears(None)
         await other.hears(None)
@@ -171,7 +171,7 @@ async def test_a_subscription_that_was_cut_is_made_again_and_what_it_missed_is_a
 
 
 async def test_what_was_asked_while_nobody_listened_is_not_written(server: Server) -> None:
-    async with raw(server) as client, working(server) as worker:
+    async with raw_client(server) as client, l2_worker(server) as worker:
         await client.client_kill_filter(_type="pubsub")
         await worker.hears(None)
         await until(lambda: worker.level.reachable)
@@ -185,7 +185,7 @@ async def test_what_was_asked_while_nobody_listened_is_not_written(server: Serve
 
 
 async def test_a_server_that_has_no_room_is_still_read_from(server: Server) -> None:
-    async with raw(server) as client, working(server) as worker:
+    async with raw_client(server) as client, l2_worker(server) as worker:
         await worker.put("u_1")
         await client.config_set("maxmemory", 1)
         await worker.put("u_2")
@@ -203,7 +203,7 @@ async def test_a_bug_in_who_is_called_is_loud_and_the_subscription_is_made_again
         if len(calls) == 1:
             raise ZeroDivisionError
 
-    async with working(server) as other:
+    async with l2_worker(server) as other:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
         level = ValkeyCache(server.url, broken, lambda: None, PATIENT)
         await level.open()

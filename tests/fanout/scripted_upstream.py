@@ -12,8 +12,7 @@ from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.upstream import OnAnswer
 from cashier.source_errors import Garbled, SourceError
-
-from .jumping import JumpingLoop
+from tests.fanout.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
 MS_NS = 1_000_000
@@ -21,9 +20,9 @@ MS_NS = 1_000_000
 _ROUNDING_S = 1e-9
 
 
-def play(main: Callable[[], Coroutine[Any, Any, T]], *, coarse: bool = False) -> T:
+def run_in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], *, coarse: bool = False) -> T:
     """Run it on a loop of its own whose time jumps to whatever happens next, and see that no task outlives it."""
-    loop = JumpingLoop(1_000.0, coarse=coarse)
+    loop = VirtualLoop(1_000.0, coarse=coarse)
 
     async def alone() -> T:
         result = await main()
@@ -40,9 +39,9 @@ def clock_ns() -> int:
     return round(asyncio.get_running_loop().time() * 1e9)
 
 
-def timers() -> list[asyncio.TimerHandle]:
+def set_timers() -> list[asyncio.TimerHandle]:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, JumpingLoop)
+    assert isinstance(loop, VirtualLoop)
     return loop.timers()
 
 
@@ -51,7 +50,7 @@ async def pass_ms(ms: float) -> None:
     await asyncio.sleep(ms / 1000 + _ROUNDING_S)
 
 
-class Fate(NamedTuple):
+class Reply(NamedTuple):
     """What becomes of a call: after so many ms, None is never, this outcome."""
 
     after_ms: float | None = 10
@@ -60,7 +59,7 @@ class Fate(NamedTuple):
     body: bytes | None = None
 
 
-class Leg:
+class ScriptedCall:
     """One call, and how it ended."""
 
     def __init__(
@@ -81,7 +80,7 @@ class Leg:
     def under_way(self) -> bool:
         return not (self.answered or self.abandoned)
 
-    def answer(self, fate: Fate = Fate()) -> None:  # noqa: B008 - immutable
+    def answer(self, fate: Reply = Reply()) -> None:  # noqa: B008 - immutable
         assert self.under_way, "a call was answered after its end"
         self.answered = True
         self.timer = None
@@ -99,26 +98,26 @@ class Leg:
         return f"<Leg to {self.address_index}, {end}>"
 
 
-Script = Callable[[Leg], Fate]
+Script = Callable[[ScriptedCall], Reply]
 
 
-class Scripted:
+class ScriptedUpstream:
     """An `Upstream`. Each call does what `script` says, which may be exchanged at any time; where it goes as a wire chooses it."""
 
-    def __init__(self, script: Script | Fate | None = None, places: int = 1) -> None:
+    def __init__(self, script: Script | Reply | None = None, places: int = 1) -> None:
         self.addresses = tuple(f"place {index}" for index in range(places))
-        self.legs: list[Leg] = []
+        self.legs: list[ScriptedCall] = []
         self._turn = 0
-        self.does(script or Fate())
+        self.does(script or Reply())
 
-    def does(self, script: Script | Fate) -> None:
+    def does(self, script: Script | Reply) -> None:
         """From now on."""
         fate = script
-        self._script: Script = (lambda leg: fate) if isinstance(fate, Fate) else fate
+        self._script: Script = (lambda leg: fate) if isinstance(fate, Reply) else fate
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> ScriptedCall:
         assert budget_ms >= 1
-        leg = Leg(known, call_headers, budget_ms, heard, self._next(avoid), avoid)
+        leg = ScriptedCall(known, call_headers, budget_ms, heard, self._next(avoid), avoid)
         fate = self._script(leg)
         self.legs.append(leg)
         if fate.after_ms is not None:
@@ -143,12 +142,12 @@ class Scripted:
         return min(free, key=lambda index: (loads[index], (index - self._turn) % count))
 
     @property
-    def under_way(self) -> list[Leg]:
+    def under_way(self) -> list[ScriptedCall]:
         """Only of the latest calls: long simulations have many."""
         return [leg for leg in self.legs[-1_000:] if leg.under_way]
 
     @property
-    def abandoned(self) -> list[Leg]:
+    def abandoned(self) -> list[ScriptedCall]:
         return [leg for leg in self.legs if leg.abandoned]
 
 
@@ -218,7 +217,7 @@ async def ask_steadily(
 
 
 def guarded(
-    upstream: Scripted,
+    upstream: ScriptedUpstream,
     mechanisms: Mechanisms | None = None,
     *,
     ceiling_ms: int = 100,
@@ -238,7 +237,7 @@ def guarded(
     )
 
 
-def assert_tidy(guard: Guard, upstream: Scripted) -> None:
+def assert_consistent(guard: Guard, upstream: ScriptedUpstream) -> None:
     """What is counted as under way is what is under way, by place, and late is what nobody waits for."""
     loads = [0] * len(upstream.addresses)
     for leg in upstream.under_way:
@@ -247,33 +246,33 @@ def assert_tidy(guard: Guard, upstream: Scripted) -> None:
     assert guard.timers.late_calls >= 0
 
 
-def assert_nothing_left(guard: Guard, upstream: Scripted) -> None:
+def assert_nothing_left(guard: Guard, upstream: ScriptedUpstream) -> None:
     """After its close."""
     assert upstream.under_way == []
     assert [endpoint.in_flight for endpoint in guard.endpoints] == [0] * len(upstream.addresses)
     assert guard.timers.late_calls == 0
-    assert timers() == []
+    assert set_timers() == []
 
 
-def first_then(first: Fate, second: Fate) -> Script:
+def first_then(first: Reply, second: Reply) -> Script:
     """Told by `avoid` and by what is under way: whatever is sent while, or after, another was is a second one."""
-    seen: list[Leg] = []
+    seen: list[ScriptedCall] = []
 
-    def script(leg: Leg) -> Fate:
+    def script(leg: ScriptedCall) -> Reply:
         seen.append(leg)
         return first if len(seen) % 2 else second
 
     return script
 
 
-def hedging(guard: Guard, after_ms: int = 20) -> None:
+def set_hedge_delay(guard: Guard, after_ms: int = 20) -> None:
     """As if it had learned so."""
     guard.hedge.delay_ns = after_ms * MS_NS
 
 
 def lognormal(seed: int, *, median_ms: float = 8, spread: float = 0.3, factor: float = 1) -> Script:
     random = Random(seed)
-    return lambda leg: Fate(random.lognormvariate(0, spread) * median_ms * factor)
+    return lambda leg: Reply(random.lognormvariate(0, spread) * median_ms * factor)
 
 
 def quantile_ms(askers: list[Asker], share: float) -> float:

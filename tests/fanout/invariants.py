@@ -16,8 +16,7 @@ from cashier.fanout.scatter import ScatterResult
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import OnAnswer, Upstream, UpstreamCall
 from cashier.source_errors import Missing, MissingCause
-
-from .truth import MS_NS, Fact, Truth, Weather
+from tests.fanout.simulated_upstreams import MS_NS, Fact, FaultSchedule, Truth
 
 # Reports are told to hundredths of a ms.
 _ROUNDED_NS = 20_000
@@ -26,7 +25,7 @@ _KEPT_NS = 2 * MS_NS
 _SLACK_NS = MS_NS + _ROUNDED_NS
 
 
-class Asked(NamedTuple):
+class FinishedConsultation(NamedTuple):
     """One consultation. `end_ms`: its deadline less the reserve, from its beginning."""
 
     claims: Mapping[str, str]
@@ -37,7 +36,7 @@ class Asked(NamedTuple):
     gathered: ScatterResult
 
 
-class Watched(NamedTuple):
+class SourceRig(NamedTuple):
     """One source with everything around it."""
 
     name: str
@@ -46,14 +45,14 @@ class Watched(NamedTuple):
     gives: tuple[str, ...]
     places: int
     key_of: Callable[[Known], str | tuple[str, ...]]
-    weather: Weather
-    meter: Meter
+    weather: FaultSchedule
+    meter: MeteredUpstream
     guard: Guard
     cache: Cache
     cached: bool
 
 
-class Promises:
+class Invariants:
     """`broken`: a sentence for each that was. `statuses`: how often each has been reported."""
 
     def __init__(self, truth: Truth, store: S3FifoStore) -> None:
@@ -68,7 +67,7 @@ class Promises:
     def broke(self, sentence: str) -> None:
         self.broken.append(sentence)
 
-    def of_consultation(self, asked: Asked, rigs: Sequence[Watched], *, concluding: bool) -> None:
+    def of_consultation(self, asked: FinishedConsultation, rigs: Sequence[SourceRig], *, concluding: bool) -> None:
         reports = {report.name: report for report in asked.gathered.reports}
         if reports.keys() != {rig.name for rig in rigs} or reports.keys() != asked.gathered.answers.keys():
             self.broke(f"reports of {list(reports)} only")
@@ -85,7 +84,7 @@ class Promises:
                 self._of_answer(asked.began_ns, report, answer, rig, known)
             rig.meter.look()
 
-    def _of_its_end(self, asked: Asked, reports: Any, *, concluding: bool) -> None:
+    def _of_its_end(self, asked: FinishedConsultation, reports: Any, *, concluding: bool) -> None:
         took_ns = asked.ended_ns - asked.began_ns
         if took_ns > max(0, asked.end_ms) * MS_NS + MS_NS:
             self.broke(f"a consultation took {took_ns / MS_NS:.2f} ms of {asked.end_ms}")
@@ -114,7 +113,7 @@ class Promises:
         ):
             self.broke(f"{report} of {gap}")
 
-    def _of_answer(self, began_ns: int, report: SourceReport, fact: Fact, rig: Watched, known: Known) -> None:
+    def _of_answer(self, began_ns: int, report: SourceReport, fact: Fact, rig: SourceRig, known: Known) -> None:
         started_ns = began_ns + round(report.started_ms * MS_NS)
         told_ns = started_ns + round(report.elapsed_ms * MS_NS)
         key = rig.meter.key_of(known)
@@ -137,7 +136,7 @@ class Promises:
         if told_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
             self.broke(f"{report} is older than {most_ns / MS_NS:.0f} ms")
 
-    def _of_its_order(self, report: SourceReport, fact: Fact, rig: Watched, started_ns: int, told_ns: int) -> None:
+    def _of_its_order(self, report: SourceReport, fact: Fact, rig: SourceRig, started_ns: int, told_ns: int) -> None:
         """Who asks after somebody was told is told nothing older, unless what is younger had to make room, or there is a second level."""
         if rig.cache.l2 is not None or self.store.evictions:
             return
@@ -150,19 +149,19 @@ class Promises:
         if not outdated and (before is None or fact.called_ns > before[1]):
             self._told[rig.name, fact.key] = (told_ns, fact.called_ns)
 
-    def all_is_well(self, asked: Sequence[Asked], rigs: Sequence[Watched], healed_ns: int) -> None:
+    def all_is_well(self, asked: Sequence[FinishedConsultation], rigs: Sequence[SourceRig], healed_ns: int) -> None:
         """Every source answers of itself again. What is served stale while it is fetched anew is so the first time only."""
         for rig in rigs:
             if not any(_is_well(each, rig, rigs, healed_ns) for each in asked):
                 report = next(each for each in asked[-1].gathered.reports if each.name == rig.name)
                 self.broke(f"{report} although all has been well for long; {rig.guard!r}")
 
-    def nobody_waits(self, rigs: Sequence[Watched]) -> None:
+    def nobody_waits(self, rigs: Sequence[SourceRig]) -> None:
         for rig in rigs:
             if rig.meter.waiting or rig.cache._fetches or rig.cache._joinable:
                 self.broke(f"{rig.name}: {rig.cache!r} with {len(rig.meter.waiting)} who wait")
 
-    def nothing_is_left(self, rigs: Sequence[Watched], timers: Sequence[asyncio.TimerHandle]) -> None:
+    def nothing_is_left(self, rigs: Sequence[SourceRig], timers: Sequence[asyncio.TimerHandle]) -> None:
         for rig in rigs:
             rig.meter.look()
             places = [endpoint.in_flight for endpoint in rig.guard.endpoints]
@@ -174,7 +173,7 @@ class Promises:
             self.broke(f"tasks are left: {asyncio.all_tasks()}")
 
 
-def _is_well(asked: Asked, rig: Watched, rigs: Sequence[Watched], healed_ns: int) -> bool:
+def _is_well(asked: FinishedConsultation, rig: SourceRig, rigs: Sequence[SourceRig], healed_ns: int) -> bool:
     known = _known(asked, rigs)
     if not all(need in known for need in rig.needs):
         return True
@@ -185,7 +184,7 @@ def _is_well(asked: Asked, rig: Watched, rigs: Sequence[Watched], healed_ns: int
     )
 
 
-def _known(asked: Asked, rigs: Sequence[Watched]) -> dict[str, Any]:
+def _known(asked: FinishedConsultation, rigs: Sequence[SourceRig]) -> dict[str, Any]:
     """What each key is made of, in the end. What answers reveal depends on what was asked alone."""
     known: dict[str, Any] = dict(asked.claims)
     for name, answer in asked.gathered.answers.items():
@@ -196,7 +195,7 @@ def _known(asked: Asked, rigs: Sequence[Watched]) -> dict[str, Any]:
     return known
 
 
-class Meter:
+class MeteredUpstream:
     """An `Upstream` between a guard and what it guards, that counts what goes through and what is waited for."""
 
     def __init__(
@@ -204,7 +203,7 @@ class Meter:
         name: str,
         upstream: Upstream,
         key_of: Callable[[Known], str],
-        promises: Promises,
+        promises: Invariants,
         clock_ns: Callable[[], int],
     ) -> None:
         self.addresses = upstream.addresses
@@ -212,12 +211,12 @@ class Meter:
         self.key_of = key_of
         self.clock_ns = clock_ns
         self.promises = promises
-        self.open: dict[Call, None] = {}
-        self.waiting: dict[Waiting, None] = {}
+        self.open: dict[MeteredCall, None] = {}
+        self.waiting: dict[MeteredAsk, None] = {}
         self._upstream = upstream
         self._seen = 0
         self._lasts: dict[str, int] = {}
-        self._begun: list[Call] = []  # while somebody asks
+        self._begun: list[MeteredCall] = []  # while somebody asks
         self._firsts: Counter[int] = Counter()
         self._extras: Counter[int] = Counter()
         self._share_bps = 0
@@ -272,7 +271,7 @@ class Meter:
         else:
             self._extras[second] += 1
             self._allowed(second)
-        call = Call(self, key, heard)
+        call = MeteredCall(self, key, heard)
         self._begun.append(call)
         self.open[call] = None
         call.leg = self._upstream.call(known, call_headers, budget_ms, call.heard, avoid)
@@ -332,7 +331,7 @@ class Meter:
     def watching(self, start: Start) -> Start:
         def watched(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
             key = self.key_of(known)
-            waiting = Waiting(self, key, self.promises.truth.epoch(self.name, key), done)
+            waiting = MeteredAsk(self, key, self.promises.truth.epoch(self.name, key), done)
             self.waiting[waiting] = None
             self._begun.clear()
             waiting.flight = start(known, call_headers, budget_ms, waiting.told)
@@ -348,10 +347,10 @@ class Meter:
         return watched
 
 
-class Waiting:
+class MeteredAsk:
     """One who waits for an answer: `epoch` invalidations had been heard of when they asked."""
 
-    def __init__(self, meter: Meter, key: str, epoch: int, done: OnOutcome) -> None:
+    def __init__(self, meter: MeteredUpstream, key: str, epoch: int, done: OnOutcome) -> None:
         self.meter = meter
         self.key = key
         self.epoch = epoch
@@ -374,10 +373,10 @@ class Waiting:
             self.flight.abandon()
 
 
-class Call:
+class MeteredCall:
     """One leg, as long as it is open. `for_nobody`: an answer was there, and whoever asks next waits for this one."""
 
-    def __init__(self, meter: Meter, key: str, heard: OnAnswer) -> None:
+    def __init__(self, meter: MeteredUpstream, key: str, heard: OnAnswer) -> None:
         self.meter = meter
         self.key = key
         self.began_ns = meter.clock_ns()

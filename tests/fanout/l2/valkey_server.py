@@ -62,7 +62,7 @@ class Server:
         self._valkey._process.send_signal(what)
 
 
-class Worker:
+class L2Worker:
     """A second level, and what it was told. `said` holds the invalidations it heard of, and None for each time it may have missed some."""
 
     def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
@@ -105,7 +105,7 @@ class Worker:
 
 
 @contextmanager
-def served() -> Iterator[Server]:
+def valkey_server() -> Iterator[Server]:
     server = Server()
     server.start()
     try:
@@ -115,9 +115,9 @@ def served() -> Iterator[Server]:
 
 
 @asynccontextmanager
-async def working(server: Server, settings: ValkeySettings = PATIENT, **more: Any) -> AsyncIterator[Worker]:
+async def l2_worker(server: Server, settings: ValkeySettings = PATIENT, **more: Any) -> AsyncIterator[L2Worker]:
     """A worker whose tasks end without anything left to complain about."""
-    worker = Worker(server.url, settings, **more)
+    worker = L2Worker(server.url, settings, **more)
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     await worker.level.open()
@@ -129,7 +129,7 @@ async def working(server: Server, settings: ValkeySettings = PATIENT, **more: An
 
 
 @asynccontextmanager
-async def raw(server: Server) -> AsyncIterator[Any]:
+async def raw_client(server: Server) -> AsyncIterator[Any]:
     """The server as anybody may use it. Without a type: redis' own has each command both ways, to await and not."""
     client = Redis(host="127.0.0.1", port=server.port)
     try:

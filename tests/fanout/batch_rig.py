@@ -10,8 +10,7 @@ from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, BatchPolicy, OnBatchOutcomes
 from cashier.fanout.upstream import UpstreamCall
 from cashier.source_errors import SourceError
-
-from .scripted import clock_ns, now_ms
+from tests.fanout.scripted_sources import clock_ns, now_ms
 
 Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
 
@@ -43,7 +42,7 @@ class Call:
             self.timer.cancel()
 
 
-class Scripted:
+class ScriptedBatchUpstream:
     """A `Many` that answers each key after `after_ms`; None is never. Of `unaskable` it makes no call."""
 
     addresses = ("first", "second")
@@ -75,7 +74,7 @@ class Scripted:
         return [(call.began_ms, "".join(call.keys)) for call in self.calls]
 
 
-class Heard:
+class OutcomeRecorder:
     """An asker, of whom every test wants to know what they heard."""
 
     def __init__(self, key: str, told: dict[str, Any]) -> None:
@@ -87,16 +86,16 @@ class Heard:
         self.told[self.key] = outcome
 
 
-class Asking:
+class BatchRig:
     """A batch under test and what its askers heard, by key."""
 
-    def __init__(self, many: Scripted, **numbers: int) -> None:
+    def __init__(self, many: ScriptedBatchUpstream, **numbers: int) -> None:
         self.many = many
         self.batch = Batch(many, BatchPolicy(**numbers), clock_ns)
         self.told: dict[str, Any] = {}
 
     def ask(self, key: str, budget_ms: int = 100, avoid: int = 0) -> UpstreamCall:
-        return self.batch.call({"key": key}, f"trip of {key}", budget_ms, Heard(key, self.told), avoid)
+        return self.batch.call({"key": key}, f"trip of {key}", budget_ms, OutcomeRecorder(key, self.told), avoid)
 
 
 async def until_ms(at_ms: float) -> None:

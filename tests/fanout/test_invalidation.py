@@ -12,9 +12,16 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache import key_text, parse_key_text
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import SourceError, Unreachable
-
-from .caches import Rig, Shelf, numbered
-from .upstreams import Asker, Fate, Leg, assert_nothing_left, clock_ns, pass_ms, play
+from tests.fanout.cache_rig import Rig, ScriptedSecondLevel, numbered
+from tests.fanout.scripted_upstream import (
+    Asker,
+    Reply,
+    ScriptedCall,
+    assert_nothing_left,
+    clock_ns,
+    pass_ms,
+    run_in_virtual_time,
+)
 
 
 @pytest.mark.parametrize("drop", [{"key": "u_1/CNY"}, {"prefix": "u_1/"}, {"prefix": "u_1"}, {"prefix": ""}])
@@ -29,7 +36,7 @@ def test_what_is_dropped_is_asked_anew(drop: dict[str, str]) -> None:
         assert (await rig.answer("u_1/CNY"))[0] == "u_1/CNY #2"
         assert (await rig.answer("u_2/CNY"))[0] == ("u_2/CNY #2" if everything else "u_2/CNY #1")
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_without_a_key_all_is_dropped_also_what_is_on_its_way() -> None:
@@ -41,7 +48,7 @@ def test_without_a_key_all_is_dropped_also_what_is_on_its_way() -> None:
         await pass_ms(20)
         assert len(rig.cache) == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("drop", [{"key": "u_1"}, {"prefix": "u_"}, {"prefix": ""}])
@@ -51,7 +58,7 @@ def test_a_call_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_ba
     drop: dict[str, str], shared: bool, waits_ms: int
 ) -> None:
     async def main() -> None:
-        shelf = Shelf() if shared else None
+        shelf = ScriptedSecondLevel() if shared else None
         rig = Rig(numbered(50), second=shelf)
         asker = rig.ask(waits_ms=waits_ms)
         await pass_ms(30)
@@ -63,7 +70,7 @@ def test_a_call_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_ba
         assert shelf is None or shelf.puts == []
         assert (await rig.answer())[0] == "u_1 #2"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_who_asks_after_the_drop_does_not_join_the_call_from_before() -> None:
@@ -76,7 +83,7 @@ def test_who_asks_after_the_drop_does_not_join_the_call_from_before() -> None:
         assert (before.outcome, after.outcome) == ("u_1 #1", "u_1 #2")
         assert (await rig.answer())[0] == "u_1 #2"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_refresh_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_back() -> None:
@@ -89,7 +96,7 @@ def test_a_refresh_under_way_when_its_key_is_dropped_does_not_put_the_old_answer
         await pass_ms(20)
         assert len(rig.cache) == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 STEPS = st.lists(
@@ -110,14 +117,14 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
     random = Random(seed)
     policy = CacheSettings(0.5, 1.0, 1.5, 0.2)
 
-    def weather(leg: Leg) -> Fate:
+    def weather(leg: ScriptedCall) -> Reply:
         """The truth is when the call began; it can be read from the answer."""
         said = f"{leg.known['key']} {clock_ns()}"
         after_ms = random.choice([1, 5, 50, 95, 150, 195, None])
-        return Fate(after_ms, random.choice([said, said, Unreachable("")]), body=said.encode())
+        return Reply(after_ms, random.choice([said, said, Unreachable("")]), body=said.encode())
 
     async def main() -> None:
-        shelf = Shelf(random.choice([1, 30])) if shared else None
+        shelf = ScriptedSecondLevel(random.choice([1, 30])) if shared else None
         rig = Rig(weather, policy=policy, second=shelf, capacity=3)
         dropped_ns = dict.fromkeys(["u_1", "u_2", "u_1/CNY", "u_2/CNY"], 0)
         askers: list[tuple[str, Asker, int]] = []
@@ -149,7 +156,7 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
         assert "0 fetches" in repr(rig.cache)
         assert_nothing_left(rig.guard, rig.upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))

@@ -13,8 +13,19 @@ import uvloop
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
 from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, SourceError, Unreachable, WrongIdentity
-
-from .scripted import MS_NS, NEVER, Way, clock_ns, consult, enriching, gating, now_ms, plan_of, required, timers_set
+from tests.fanout.scripted_sources import (
+    MS_NS,
+    NEVER,
+    AnswerMode,
+    clock_ns,
+    consult,
+    enriching,
+    gating,
+    now_ms,
+    plan_of,
+    required,
+    timers_set,
+)
 
 pytestmark = pytest.mark.looptime
 
@@ -58,15 +69,15 @@ async def test_the_grace_does_not_begin_while_a_gating_ask_still_waits_for_an_en
 
 
 async def test_without_grace_an_enriching_answer_counts_only_if_it_is_already_there() -> None:
-    ready, late = enriching("ready", way=Way.AT_ONCE), enriching("late", after_ms=1)
-    gathered = await consult(required("order", way=Way.AT_ONCE), late, ready, grace_ms=0)
+    ready, late = enriching("ready", way=AnswerMode.AT_ONCE), enriching("late", after_ms=1)
+    gathered = await consult(required("order", way=AnswerMode.AT_ONCE), late, ready, grace_ms=0)
     assert now_ms() == 0
     assert gathered.answers == {"order": "order", "late": Missing("late", MissingCause.TIMEOUT), "ready": "ready"}
 
 
 async def test_enriching_asks_that_an_answer_makes_possible_are_put_before_the_grace_is_looked_at() -> None:
     order = required("order", gives={"amount": 1}, after_ms=10)
-    coupons = [enriching(f"coupon{i}", needs=("amount",), way=Way.AT_ONCE) for i in range(3)]
+    coupons = [enriching(f"coupon{i}", needs=("amount",), way=AnswerMode.AT_ONCE) for i in range(3)]
     gathered = await consult(order, *coupons, grace_ms=0)
     assert [gathered.answers[f"coupon{i}"] for i in range(3)] == ["coupon0", "coupon1", "coupon2"]
 
@@ -183,7 +194,7 @@ async def test_required_asks_that_fail_together_are_named_in_the_order_of_the_pl
 
 
 async def test_a_required_ask_that_fails_while_being_asked_keeps_the_rest_from_being_asked() -> None:
-    order = required("order", way=Way.AT_ONCE, outcome=Unreachable("breaker"))
+    order = required("order", way=AnswerMode.AT_ONCE, outcome=Unreachable("breaker"))
     card = gating("card")
     gathered = await consult(order, card)
     assert card.calls == []
@@ -214,7 +225,7 @@ async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> N
 
 
 async def test_a_conclusive_answer_given_while_being_asked_keeps_the_rest_from_being_asked() -> None:
-    order, card = required("order", way=Way.AT_ONCE), gating("card")
+    order, card = required("order", way=AnswerMode.AT_ONCE), gating("card")
     gathered = await consult(order, card, conclusive=lambda answers: True)
     assert card.calls == []
     assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
@@ -262,9 +273,9 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
         (WrongIdentity("u_2"), MissingCause.WRONG_IDENTITY, SourceStatus.WRONG_IDENTITY),
     ],
 )
-@pytest.mark.parametrize("way", Way)
+@pytest.mark.parametrize("way", AnswerMode)
 async def test_an_error_becomes_a_missing_and_its_status(
-    error: SourceError, why: MissingCause, status: SourceStatus, way: Way
+    error: SourceError, why: MissingCause, status: SourceStatus, way: AnswerMode
 ) -> None:
     gathered = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, way=way))
     assert gathered.answers["card"] == Missing("card", why)
@@ -276,7 +287,7 @@ async def test_an_error_becomes_a_missing_and_its_status(
 )
 async def test_a_guards_refusal_keeps_its_name_as_status(why: MissingCause) -> None:
     refusal = type("Refusal", (SourceError,), {"cause": why})("not called")
-    gathered = await consult(required("order"), gating("card", outcome=refusal, way=Way.AT_ONCE))
+    gathered = await consult(required("order"), gating("card", outcome=refusal, way=AnswerMode.AT_ONCE))
     assert gathered.answers["card"] == Missing("card", why)
     assert gathered.reports[1].status.value == why.value
 
@@ -310,7 +321,7 @@ async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_as
         return timer
 
     monkeypatch.setattr(loop, "call_later", counted)
-    await consult(required("order", way=Way.AT_ONCE), gating("card", way=Way.AT_ONCE))
+    await consult(required("order", way=AnswerMode.AT_ONCE), gating("card", way=AnswerMode.AT_ONCE))
     assert set_by_scatter == []
     order = required("order", gives={"currency": "CNY"}, after_ms=40)
     channel = gating("channel", needs=("currency",), after_ms=NEVER, timeout_ms=5)
@@ -338,7 +349,7 @@ async def test_a_timer_that_fires_before_its_time_by_the_clock_gives_nobody_up()
 def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before() -> None:
     """uvloop rounds its timers and libuv may fire them a millisecond early. Only what cannot be late on a busy machine is asserted."""
     card = gating("card", after_ms=NEVER, timeout_ms=7)
-    order = required("order", way=Way.AT_ONCE)
+    order = required("order", way=AnswerMode.AT_ONCE)
     plan = plan_of([order, card, gating("quota", after_ms=NEVER, timeout_ms=500)])
 
     async def ask() -> tuple[ScatterResult, int]:

@@ -3,7 +3,7 @@
 A hundred by default, five hundred where `proof` is among the markers, and more with `--proof=TIMES`. A failure names its schedule. To
 play that one again:
 
-    SCHEDULE=4711 pytest tests/fanout/test_schedules.py
+    SCHEDULE=4711 pytest tests/fanout/test_simulation.py
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 
 import pytest
 
-from .schedules import play
+from tests.fanout.simulation import run_simulation
 
 FROM = int(os.environ.get("SCHEDULE", "0"))
 COUNT = 500
@@ -48,10 +48,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_whatever_happens_every_promise_is_kept(first: int, count: int) -> None:
     found: Counter[str] = Counter()
     for seed in range(first, first + count):
-        found.update(play(seed))
+        found.update(run_simulation(seed))
     if count == PART:
         assert [name for name in OCCASIONS if not found[name]] == []
 
 
 def test_the_same_schedule_comes_to_the_same() -> None:
-    assert play(3) == play(3)
+    assert run_simulation(3) == run_simulation(3)

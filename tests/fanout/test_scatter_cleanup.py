@@ -14,12 +14,11 @@ from cashier.fanout.pending_ask import PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
 from cashier.source_errors import Missing, MissingCause, Unreachable
-
-from .scripted import (
+from tests.fanout.scripted_sources import (
     NEVER,
+    AnswerMode,
     Call,
-    Source,
-    Way,
+    ScriptedSource,
     assert_nothing_is_left,
     clock_ns,
     consult,
@@ -41,7 +40,7 @@ def fails(*_: Any) -> Any:
     raise Bug
 
 
-class Broken(Source):
+class Broken(ScriptedSource):
     """Its start raises instead of asking."""
 
     def start(self, *_: Any) -> PendingCall | None:
@@ -118,15 +117,15 @@ async def test_what_a_later_start_raises_comes_out_too() -> None:
     assert card.calls[0].abandons == 1
 
 
-@pytest.mark.parametrize("way", Way)
-async def test_what_a_reveal_raises_comes_out(way: Way) -> None:
+@pytest.mark.parametrize("way", AnswerMode)
+async def test_what_a_reveal_raises_comes_out(way: AnswerMode) -> None:
     order = required("order", gives={"currency": "CNY"}, reveal=fails, way=way)
     with pytest.raises(Bug):
         await consult(order, gating("channel", needs=("currency",)), gating("card", after_ms=NEVER))
 
 
-@pytest.mark.parametrize("way", Way)
-async def test_what_conclusive_raises_comes_out(way: Way) -> None:
+@pytest.mark.parametrize("way", AnswerMode)
+async def test_what_conclusive_raises_comes_out(way: AnswerMode) -> None:
     with pytest.raises(Bug):
         await consult(required("order", way=way), gating("card", after_ms=NEVER), conclusive=fails)
 
@@ -151,13 +150,13 @@ async def test_what_abandoning_raises_when_time_is_up_comes_out() -> None:
         await scatter(plan, {}, None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), clock_ns=clock_ns)
 
 
-def sources_of_every_kind() -> list[Source]:
+def sources_of_every_kind() -> list[ScriptedSource]:
     return [
         required("order", gives={"currency": "CNY"}, after_ms=8),
-        required("merchant", way=Way.TASK, after_ms=4),
-        gating("quota", way=Way.AT_ONCE),
+        required("merchant", way=AnswerMode.TASK, after_ms=4),
+        gating("quota", way=AnswerMode.AT_ONCE),
         gating("card", after_ms=NEVER, timeout_ms=11),
-        gating("channel", needs=("currency",), gives={"fee": 1}, way=Way.TASK, after_ms=5),
+        gating("channel", needs=("currency",), gives={"fee": 1}, way=AnswerMode.TASK, after_ms=5),
         gating("tariff", needs=("fee",), after_ms=4),
         enriching("coupon", needs=("currency",), after_ms=NEVER),
     ]
@@ -180,9 +179,9 @@ async def test_whenever_its_caller_leaves_nothing_is_left(cancel_ms: float) -> N
 async def test_in_whichever_turn_of_the_loop_its_caller_leaves_nothing_is_left(turns: int) -> None:
     """Everything is answered within a few turns of one moment: among them the one between the end and the return."""
     sources = [
-        required("order", gives={"currency": "CNY"}, way=Way.TASK, after_ms=0),
+        required("order", gives={"currency": "CNY"}, way=AnswerMode.TASK, after_ms=0),
         gating("channel", needs=("currency",), after_ms=0),
-        gating("card", way=Way.TASK, after_ms=0),
+        gating("card", way=AnswerMode.TASK, after_ms=0),
     ]
     task = asyncio.create_task(consult(*sources))
     for _ in range(turns):
@@ -246,13 +245,15 @@ async def bugged(**scripts: Any) -> None:
 async def start_bugged_after_a_bug() -> None:
     """A source that answers, so that the reveal raises, and then raises itself: two bugs, of which one is never told."""
 
-    class Twice(Source):
+    class Twice(ScriptedSource):
         def start(self, *args: Any) -> PendingCall | None:
             super().start(*args)
             raise Bug
 
     try:
-        await consult(Twice("order", Importance.REQUIRED, gives={"currency": "CNY"}, reveal=fails, way=Way.AT_ONCE))
+        await consult(
+            Twice("order", Importance.REQUIRED, gives={"currency": "CNY"}, reveal=fails, way=AnswerMode.AT_ONCE)
+        )
     except Bug:
         return
     raise AssertionError("the bug was swallowed")
@@ -271,10 +272,10 @@ async def start_bugged_after_a_bug() -> None:
             id="failed",
         ),
         pytest.param(lambda: consult(*sources_of_every_kind(), conclusive=lambda answers: True), id="conclusive"),
-        pytest.param(lambda: consult(required("order", way=Way.AT_ONCE)), id="at once"),
+        pytest.param(lambda: consult(required("order", way=AnswerMode.AT_ONCE)), id="at once"),
         pytest.param(abandoned_by_its_caller, id="cancelled"),
         pytest.param(lambda: bugged(reveal=fails), id="a bug"),
-        pytest.param(lambda: bugged(reveal=fails, way=Way.AT_ONCE), id="a bug while being asked"),
+        pytest.param(lambda: bugged(reveal=fails, way=AnswerMode.AT_ONCE), id="a bug while being asked"),
         pytest.param(start_bugged_after_a_bug, id="two bugs"),
     ],
 )
@@ -284,7 +285,7 @@ def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(cours
         for _ in range(3):
             await asyncio.sleep(0)
         for source in alive(
-            Source
+            ScriptedSource
         ):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
             source.calls.clear()
         return alive(Scatter, PendingAsk, Call)
@@ -304,7 +305,7 @@ async def test_a_scatter_shows_where_everybody_is() -> None:
     sources = [
         required("order", gives={"currency": "CNY"}, after_ms=10),
         gating("channel", needs=("currency",)),
-        gating("card", way=Way.AT_ONCE),
+        gating("card", way=AnswerMode.AT_ONCE),
     ]
     course = Scatter(
         plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns

@@ -27,7 +27,7 @@ def now_ms() -> float:
     return clock_ns() / MS_NS
 
 
-class Way(Enum):
+class AnswerMode(Enum):
     """How a source gets to its answer: while it is being asked, by a callback, or in a task of its own."""
 
     AT_ONCE = auto()
@@ -60,7 +60,7 @@ class Call:
             self.work = None
 
 
-class Source:
+class ScriptedSource:
     """A scripted source and its ask. It answers `outcome` (by default its own name) after `after_ms`; NEVER is never."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Source:
         status: SourceStatus = SourceStatus.FRESH,
         age_ms: int = 0,
         timeout_ms: int = 100,
-        way: Way = Way.CALLBACK,
+        way: AnswerMode = AnswerMode.CALLBACK,
     ) -> None:
         self.name = name
         self.after_ms = after_ms
@@ -102,11 +102,11 @@ class Source:
         call = Call(known, call_headers, budget_ms, done)
         self.calls.append(call)
         loop = asyncio.get_running_loop()
-        if self.way is Way.AT_ONCE:
+        if self.way is AnswerMode.AT_ONCE:
             call.answer(self.outcome, self.status, self.age_ms)
             return None
         if self.after_ms is not NEVER:
-            if self.way is Way.TASK:
+            if self.way is AnswerMode.TASK:
                 call.work = loop.create_task(self._work(call, self.after_ms))
             else:  # call_at, so that whoever counts call_later counts the scatter's own timers only
                 call.work = loop.call_at(
@@ -127,24 +127,24 @@ class Source:
         return isinstance(self.outcome, SourceError)
 
 
-def required(name: str, **script: Any) -> Source:
-    return Source(name, Importance.REQUIRED, **script)
+def required(name: str, **script: Any) -> ScriptedSource:
+    return ScriptedSource(name, Importance.REQUIRED, **script)
 
 
-def gating(name: str, **script: Any) -> Source:
-    return Source(name, Importance.GATING, **script)
+def gating(name: str, **script: Any) -> ScriptedSource:
+    return ScriptedSource(name, Importance.GATING, **script)
 
 
-def enriching(name: str, **script: Any) -> Source:
-    return Source(name, Importance.ENRICHING, **script)
+def enriching(name: str, **script: Any) -> ScriptedSource:
+    return ScriptedSource(name, Importance.ENRICHING, **script)
 
 
-def plan_of(sources: Iterable[Source], inputs: Iterable[str] = ()) -> Plan:
+def plan_of(sources: Iterable[ScriptedSource], inputs: Iterable[str] = ()) -> Plan:
     return Plan([source.ask for source in sources], inputs)
 
 
 async def consult(
-    *sources: Source,
+    *sources: ScriptedSource,
     known: Known | None = None,
     inputs: Iterable[str] = (),
     deadline_ms: float = 150,
@@ -166,7 +166,7 @@ async def consult(
         assert_nothing_is_left(sources)
 
 
-def assert_nothing_is_left(sources: Iterable[Source]) -> None:
+def assert_nothing_is_left(sources: Iterable[ScriptedSource]) -> None:
     """Every call ended once, by its answer or abandoned, and no timer is set: neither the scatter's nor that of a call."""
     for source in sources:
         assert len(source.calls) <= 1, f"{source.name} was asked {len(source.calls)} times"

@@ -15,16 +15,15 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import Unreachable
-
-from .upstreams import Asker, Fate, Leg, Scripted, ask, clock_ns, guarded, pass_ms
+from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, ScriptedUpstream, ask, clock_ns, guarded, pass_ms
 
 POLICY = CacheSettings(10, 60, 600, 2)
-REFUSES = Fate(1, Unreachable("refused"))
-SILENT = Fate(None)
+REFUSES = Reply(1, Unreachable("refused"))
+SILENT = Reply(None)
 BARE = Mechanisms(hedge=None, retry=False, breaker=None, limiter=None, adaptive_timeout=False)
 
 
-class Shelf:
+class ScriptedSecondLevel:
     """A scripted second level. `after_ms`: how long a look takes; None is for ever."""
 
     reachable = True
@@ -67,15 +66,15 @@ class Rig:
 
     def __init__(
         self,
-        fate: Callable[[Leg], Fate] | Fate | None = None,
+        fate: Callable[[ScriptedCall], Reply] | Reply | None = None,
         *,
         policy: CacheSettings = POLICY,
-        second: Shelf | None = None,
+        second: ScriptedSecondLevel | None = None,
         mechanisms: Mechanisms = BARE,
         capacity: int = 100,
     ) -> None:
         self.ladder = DegradationLadder()
-        self.upstream = Scripted(fate or numbered())
+        self.upstream = ScriptedUpstream(fate or numbered())
         self.guard: Guard = guarded(self.upstream, mechanisms, ladder=self.ladder)
         self.store = S3FifoStore(capacity)
         self.cache = Cache(self.guard, key_of, policy, self.store, l2=second, clock_ns=clock_ns, random=Random(1))
@@ -100,14 +99,14 @@ def key_of(known: Any) -> str | tuple[str, ...]:
     return key
 
 
-def numbered(after_ms: float | None = 10) -> Callable[[Leg], Fate]:
+def numbered(after_ms: float | None = 10) -> Callable[[ScriptedCall], Reply]:
     """The answers to each key, in the order of their calls: `u_1 #1`, `u_1 #2`, …"""
     counts: dict[str, int] = {}
 
-    def script(leg: Leg) -> Fate:
+    def script(leg: ScriptedCall) -> Reply:
         key = leg.known["key"]
         counts[key] = counts.get(key, 0) + 1
         said = f"{key} #{counts[key]}"
-        return Fate(after_ms, said, body=said.encode())
+        return Reply(after_ms, said, body=said.encode())
 
     return script

@@ -29,7 +29,7 @@ class _Clock(selectors.SelectSelector):
         return []
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
+class VirtualLoop(asyncio.SelectorEventLoop):
     """`coarse`: timers keep whole milliseconds from the beginning of the current one, as libuv's do, so that they fire early as well."""
 
     def __init__(self, began_s: float, *, coarse: bool) -> None:

@@ -8,31 +8,30 @@ from cashier.fanout.ask import SourceStatus
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.source_errors import Skipped, Unreachable
-
-from .caches import REFUSES, Rig, Shelf
-from .upstreams import Fate, pass_ms, play
+from tests.fanout.cache_rig import REFUSES, Rig, ScriptedSecondLevel
+from tests.fanout.scripted_upstream import Reply, pass_ms, run_in_virtual_time
 
 
 def test_what_comes_is_put_on_the_shelf_with_its_age_and_for_its_time() -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         rig = Rig(second=shelf)
         await rig.answer()
         assert shelf.looks == ["u_1"]
         assert shelf.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
-        rig.upstream.does(Fate(10, None, not_found=True, body=b""))
+        rig.upstream.does(Reply(10, None, not_found=True, body=b""))
         await rig.answer("u_2")
         assert shelf.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
-        rig.upstream.does(Fate(10, "without a body"))
+        rig.upstream.does(Reply(10, "without a body"))
         await rig.answer("u_3")
         assert len(shelf.puts) == 2
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_fresh_on_the_shelf_it_is_served_and_nobody_is_asked() -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 4_000)
         rig = Rig(second=shelf)
         assert await rig.answer() == ("from the shelf", SourceStatus.CACHED, 4_000)
@@ -41,12 +40,12 @@ def test_fresh_on_the_shelf_it_is_served_and_nobody_is_asked() -> None:
         asker = rig.ask()
         assert (asker.outcome, asker.age_ms) == ("from the shelf", 5_099)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_stale_on_the_shelf_it_is_served_and_fetched_anew_with_time_enough() -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 40_000)
         rig = Rig(second=shelf)
         asker = rig.ask(waits_ms=3)
@@ -56,12 +55,12 @@ def test_stale_on_the_shelf_it_is_served_and_fetched_anew_with_time_enough() -> 
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 400_000)
         rig = Rig(second=shelf)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.FRESH)
@@ -70,7 +69,7 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
         assert isinstance((await rig.answer("u_2"))[0], Unreachable)
         assert rig.cache.fallback({"key": "u_2"}) == ("from the shelf", 400_099)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +84,7 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
 )
 def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: CachedAnswer | None) -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         if kept is not None:
             shelf.kept["u_1"] = kept
         rig = Rig(second=shelf)
@@ -93,34 +92,34 @@ def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: CachedA
         await pass_ms(12)
         assert (asker.outcome, asker.status) == ("u_1 #1", SourceStatus.FRESH)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_shelf_that_hangs_costs_who_waits_their_own_time_and_leaves_nothing() -> None:
     async def main() -> None:
-        rig = Rig(second=Shelf(after_ms=None))
+        rig = Rig(second=ScriptedSecondLevel(after_ms=None))
         askers = [rig.ask(waits_ms=ms) for ms in (20, 40)]
         await pass_ms(50)
         assert all(asker.gone for asker in askers)
         assert "0 answers, 0 fetches" in repr(rig.cache)
         assert rig.calls == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_who_left_while_the_shelf_was_looked_at_makes_no_call() -> None:
     async def main() -> None:
-        rig = Rig(second=Shelf(after_ms=5))
+        rig = Rig(second=ScriptedSecondLevel(after_ms=5))
         rig.ask(waits_ms=3)
         await pass_ms(50)
         assert rig.calls == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_who_has_more_time_than_the_first_decides_whether_a_call_is_worth_making() -> None:
     async def main() -> None:
-        rig = Rig(second=Shelf(after_ms=2))
+        rig = Rig(second=ScriptedSecondLevel(after_ms=2))
         for index in range(150):
             await rig.answer(f"u_{index}", 20)
         await pass_ms(500)
@@ -132,14 +131,14 @@ def test_who_has_more_time_than_the_first_decides_whether_a_call_is_worth_making
         await pass_ms(100)
         assert patient.outcome == "new #1"
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_an_early_refresh_is_not_content_with_the_same_answer_from_the_shelf() -> None:
     """The shelf usually has the very answer that is to be refreshed: without care there would be no early refresh at all."""
 
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         rig = Rig(second=shelf)
         await rig.answer()
         _, kept, _ = shelf.puts[0]
@@ -149,12 +148,12 @@ def test_an_early_refresh_is_not_content_with_the_same_answer_from_the_shelf() -
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
     async def main() -> None:
-        shelf = Shelf()
+        shelf = ScriptedSecondLevel()
         rig = Rig(second=shelf)
         await rig.answer()
         await pass_ms(15_000)
@@ -164,12 +163,12 @@ def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
         assert (await rig.answer())[:2] == ("another worker's", SourceStatus.CACHED)
         assert rig.calls == 1
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_dropped_while_the_shelf_is_looked_at_what_it_has_is_not_believed() -> None:
     async def main() -> None:
-        shelf = Shelf(after_ms=5)
+        shelf = ScriptedSecondLevel(after_ms=5)
         shelf.kept["u_1"] = CachedAnswer(False, b"from before", 100)
         rig = Rig(second=shelf)
         asker = rig.ask()
@@ -179,12 +178,12 @@ def test_dropped_while_the_shelf_is_looked_at_what_it_has_is_not_believed() -> N
         assert asker.outcome == "u_1 #1"
         assert len(rig.cache) == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_look_at_the_shelf_is_not_taken_from_the_time_that_the_source_usually_needs() -> None:
     async def main() -> None:
-        rig = Rig(second=Shelf(after_ms=15), mechanisms=Mechanisms(hedge=None))
+        rig = Rig(second=ScriptedSecondLevel(after_ms=15), mechanisms=Mechanisms(hedge=None))
         for index in range(400):
             await rig.answer(f"u_{index}", 30)
         assert rig.guard.adaptive_timeout.timeout_ms < 30
@@ -192,4 +191,4 @@ def test_a_look_at_the_shelf_is_not_taken_from_the_time_that_the_source_usually_
         outcome, _, _ = await rig.answer("another", rig.cache.timeout_ms)
         assert outcome == "another #1"
 
-    play(main)
+    run_in_virtual_time(main)

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.scatter import ScatterResult
 from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, Unreachable
-
-from .foretold import SLACK_MS, foretell
-from .scripted import NEVER, Source, Way, assert_nothing_is_left, consult, in_virtual_time, now_ms
+from tests.fanout.expected_result import SLACK_MS, expected_result
+from tests.fanout.scripted_sources import (
+    NEVER,
+    AnswerMode,
+    ScriptedSource,
+    assert_nothing_is_left,
+    consult,
+    in_virtual_time,
+    now_ms,
+)
 
 RANK = {Importance.ENRICHING: 0, Importance.GATING: 1, Importance.REQUIRED: 2}
 
@@ -24,7 +31,7 @@ RANK = {Importance.ENRICHING: 0, Importance.GATING: 1, Importance.REQUIRED: 2}
 class World(NamedTuple):
     """A plan whose asks are given in an order in which givers come first, and what its caller says and allows."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[ScriptedSource, ...]
     known: dict[str, Any]
     inputs: tuple[str, ...]
     deadline_ms: int
@@ -58,7 +65,7 @@ class World(NamedTuple):
 @st.composite
 def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
     count = draw(st.integers(1, most))
-    sources: list[Source] = []
+    sources: list[ScriptedSource] = []
     through_enriching: set[str] = set()
     for index in range(count):
         importance = draw(st.sampled_from(Importance))
@@ -71,7 +78,7 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
         if importance is Importance.ENRICHING or any(each.name in through_enriching for each in needed):
             through_enriching.add(name)
         sources.append(
-            Source(
+            ScriptedSource(
                 name,
                 importance,
                 needs=(*(f"of_{each.name}" for each in needed), *claims),
@@ -84,7 +91,7 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
                 if faults
                 else None,
                 timeout_ms=draw(st.integers(5, 40).map(lambda n: 3 * n + 1)) if faults else 1_000,
-                way=draw(st.sampled_from(Way)),
+                way=draw(st.sampled_from(AnswerMode)),
             )
         )
     for index, source in enumerate(sources):
@@ -110,7 +117,7 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
 
 @given(worlds())
 def test_it_comes_to_what_was_foretold(world: World) -> None:
-    foretold = foretell(
+    foretold = expected_result(
         world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive
     )
     assume(foretold.certain)

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 from cashier.fanout.ask import Importance
 from cashier.source_errors import Missing, MissingCause, SourceError
-
-from .scripted import NEVER, Source, Way
+from tests.fanout.scripted_sources import NEVER, AnswerMode, ScriptedSource
 
 # How late a timer may be, whole milliseconds rounded up; and how early the end may come, whose last millisecond counts as the end.
 SLACK_MS = 1.001
 
 
-class Course(NamedTuple):
+class AskCourse(NamedTuple):
     """One ask left to itself: when it could be put (None: never), when it ended, and how."""
 
     began_ms: float | None
@@ -32,7 +31,7 @@ class Course(NamedTuple):
         return self.began_ms == self.ended_ms
 
 
-class Foretold(NamedTuple):
+class ExpectedResult(NamedTuple):
     ended_ms: float
     answers: dict[str, Any]
     failed_required: set[str]
@@ -40,11 +39,11 @@ class Foretold(NamedTuple):
     """False where the result turns on an order of events within the slack of a timer."""
 
 
-def foretell(
-    sources: Sequence[Source], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None
-) -> Foretold:
+def expected_result(
+    sources: Sequence[ScriptedSource], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None
+) -> ExpectedResult:
     """`sources` in an order in which givers come first. `end_ms`: the deadline less the reserve. `conclusive`: whose answer ends it."""
-    courses: dict[str, Course] = {}
+    courses: dict[str, AskCourse] = {}
     for source in sources:
         courses[source.name] = _course(source, sources, courses, known, end_ms)
     hard = [courses[source.name].ended_ms for source in sources if source.importance is not Importance.ENRICHING]
@@ -77,12 +76,16 @@ def foretell(
     # What is cut off at the moment at which others are put and answered: the order of the plan decides that, and no time.
     within = ended_ms in cuts and any(course.momentary and course.ended_ms == ended_ms for course in courses.values())
     certain = not within and _certain(courses, ended_ms, grace_end_ms)
-    return Foretold(ended_ms, answers, failed, certain)
+    return ExpectedResult(ended_ms, answers, failed, certain)
 
 
 def _course(
-    source: Source, sources: Sequence[Source], courses: dict[str, Course], known: Collection[str], end_ms: float
-) -> Course:
+    source: ScriptedSource,
+    sources: Sequence[ScriptedSource],
+    courses: dict[str, AskCourse],
+    known: Collection[str],
+    end_ms: float,
+) -> AskCourse:
     lacking = [need for need in source.needs if need not in known]
     givers = [each for each in sources if set(each.given) & set(lacking)]
     # A script with a reveal of its own reveals nothing here.
@@ -91,25 +94,25 @@ def _course(
     ]
     failed_ms += [0.0 for need in lacking if not any(need in each.given for each in givers)]
     if failed_ms:
-        return Course(None, min(failed_ms), Missing(source.name, MissingCause.SKIPPED))
+        return AskCourse(None, min(failed_ms), Missing(source.name, MissingCause.SKIPPED))
     began_ms = max((courses[each.name].ended_ms for each in givers), default=0.0)
     if end_ms - began_ms < 1:
-        return Course(began_ms, began_ms, Missing(source.name, MissingCause.SKIPPED))
-    takes_ms = 0.0 if source.way is Way.AT_ONCE else source.after_ms
+        return AskCourse(began_ms, began_ms, Missing(source.name, MissingCause.SKIPPED))
+    takes_ms = 0.0 if source.way is AnswerMode.AT_ONCE else source.after_ms
     limit_ms = min(began_ms + source.timeout_ms, end_ms)
     if takes_ms is NEVER or began_ms + takes_ms >= limit_ms:
-        return Course(began_ms, limit_ms, Missing(source.name, MissingCause.TIMEOUT))
+        return AskCourse(began_ms, limit_ms, Missing(source.name, MissingCause.TIMEOUT))
     outcome = source.outcome
-    return Course(
+    return AskCourse(
         began_ms, began_ms + takes_ms, outcome.missing(source.name) if isinstance(outcome, SourceError) else outcome
     )
 
 
-def _required(sources: Sequence[Source]) -> list[str]:
+def _required(sources: Sequence[ScriptedSource]) -> list[str]:
     return [source.name for source in sources if source.importance is Importance.REQUIRED]
 
 
-def _certain(courses: dict[str, Course], ended_ms: float, grace_end_ms: float) -> bool:
+def _certain(courses: dict[str, AskCourse], ended_ms: float, grace_end_ms: float) -> bool:
     timers = [course.ended_ms for course in courses.values() if course.timed] + [grace_end_ms]
     events = [ms for course in courses.values() for ms in (course.ended_ms, course.began_ms) if ms is not None]
     return not any(0 < abs(event - timer) < SLACK_MS for timer in timers for event in [*events, ended_ms, grace_end_ms])

@@ -24,15 +24,23 @@ from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
 from cashier.fanout.ttl import CacheSettings
 from cashier.fanout.upstream import Upstream
-
-from .jumping import JumpingLoop
-from .promises import Asked, Meter, Promises, Watched
-from .truth import MS_NS, Fact, Mode, Shelf, Spell, Troubled, Truth, Weather
+from tests.fanout.invariants import FinishedConsultation, Invariants, MeteredUpstream, SourceRig
+from tests.fanout.simulated_upstreams import (
+    MS_NS,
+    Fact,
+    FaultMode,
+    FaultSchedule,
+    FaultSpell,
+    SimulatedSecondLevel,
+    SimulatedUpstream,
+    Truth,
+)
+from tests.fanout.virtual_loop import VirtualLoop
 
 RESERVE_MS = 3
 
 
-class Shape(NamedTuple):
+class SourceShape(NamedTuple):
     """A question of a plan, without its source."""
 
     name: str
@@ -42,7 +50,7 @@ class Shape(NamedTuple):
     places: int
 
 
-class Numbers(NamedTuple):
+class SourceSettings(NamedTuple):
     """What one source is configured with. `cache` None: it has none."""
 
     ceiling_ms: int
@@ -50,11 +58,11 @@ class Numbers(NamedTuple):
     cache: CacheSettings | None
 
 
-def play(seed: int) -> dict[str, int]:
+def run_simulation(seed: int) -> dict[str, int]:
     """One schedule from its beginning to its end. AssertionError for a promise that it broke. Returns what came to pass, as counts."""
     random = Random(seed)
-    loop = JumpingLoop(1_000 + random.random(), coarse=random.random() < 0.5)
-    schedule = Schedule(seed, random, loop)
+    loop = VirtualLoop(1_000 + random.random(), coarse=random.random() < 0.5)
+    schedule = Simulation(seed, random, loop)
 
     def told(_: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
         schedule.promises.broke(f"the loop was told of {what.get('exception') or what['message']!r}")
@@ -64,17 +72,17 @@ def play(seed: int) -> dict[str, int]:
         loop.run_until_complete(schedule.run())
         assert not schedule.promises.broken, "\n".join(schedule.promises.broken[:10])
     except Exception as error:
-        error.add_note(f"Again: SCHEDULE={seed} pytest tests/fanout/test_schedules.py")
+        error.add_note(f"Again: SCHEDULE={seed} pytest tests/fanout/test_simulation.py")
         raise
     finally:
         loop.close()
     return schedule.tally()
 
 
-class Schedule:
+class Simulation:
     """One engine with its upstreams, and everything that will happen to it."""
 
-    def __init__(self, seed: int, random: Random, loop: JumpingLoop) -> None:
+    def __init__(self, seed: int, random: Random, loop: VirtualLoop) -> None:
         self.seed = seed
         self.random = random
         self.loop = loop
@@ -82,13 +90,13 @@ class Schedule:
         self.ladder = DegradationLadder()
         self.long_s = random.uniform(0.3, 4)
         self.store = S3FifoStore(random.choice((3, 20, 1_000)))
-        self.promises = Promises(self.truth, self.store)
-        self.shelf = Shelf(self._random_of("shelf"), self.clock_ns) if random.random() < 0.3 else None
+        self.promises = Invariants(self.truth, self.store)
+        self.shelf = SimulatedSecondLevel(self._random_of("shelf"), self.clock_ns) if random.random() < 0.3 else None
         shapes = the_default_shapes(random) if random.random() < 0.4 else random_shapes(random)
         self.crowd = random.randint(1, 6)
         self.rigs = [self._rig(shape) for shape in shapes]
         self._draw_plan()
-        self.running: list[asyncio.Task[Asked]] = []
+        self.running: list[asyncio.Task[FinishedConsultation]] = []
 
     def clock_ns(self) -> int:
         return round(self.loop.time() * 1e9)
@@ -98,7 +106,7 @@ class Schedule:
 
     # What is drawn
 
-    def _rig(self, shape: Shape) -> Watched:
+    def _rig(self, shape: SourceShape) -> SourceRig:
         random = self.random
         numbers = random_numbers(random)
         needs = shape.needs
@@ -131,19 +139,19 @@ class Schedule:
         meter.watch(guard, cache if cached else None)
         if random.random() < 0.5:
             self._as_if_it_had_run(guard, weather.usual_ms)
-        return Watched(*shape, key_of, weather, meter, guard, cache, cached)
+        return SourceRig(*shape, key_of, weather, meter, guard, cache, cached)
 
-    def _weather(self, shape: Shape, numbers: Numbers) -> Weather:
+    def _weather(self, shape: SourceShape, numbers: SourceSettings) -> FaultSchedule:
         random = self.random
         slow_ms = numbers.ceiling_ms * random.uniform(0.7, 1.8)
-        return Weather(
+        return FaultSchedule(
             random.uniform(1, 8), slow_ms, self._spells(shape.places), self._random_of(f"{shape.name} weather")
         )
 
-    def _meter(self, shape: Shape, weather: Weather, key_of: Callable[[Known], str]) -> Meter:
+    def _meter(self, shape: SourceShape, weather: FaultSchedule, key_of: Callable[[Known], str]) -> MeteredUpstream:
         random = self.random
         upstream: Upstream
-        upstream = troubled = Troubled(
+        upstream = troubled = SimulatedUpstream(
             shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns
         )
         if random.random() < 0.25:
@@ -151,7 +159,7 @@ class Schedule:
                 max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2))
             )
             upstream = Batch(troubled, gathering, self.clock_ns)
-        return Meter(shape.name, upstream, key_of, self.promises, self.clock_ns)
+        return MeteredUpstream(shape.name, upstream, key_of, self.promises, self.clock_ns)
 
     def _as_if_it_had_run(self, guard: Guard, usual_ms: float) -> None:
         """For long enough to know when to hedge and how long to wait."""
@@ -159,21 +167,23 @@ class Schedule:
             guard.latencies.record(round(usual_ms * self.random.lognormvariate(0, 0.3) * MS_NS))
         guard.learn(self.clock_ns())
 
-    def _spells(self, places: int) -> list[Spell]:
+    def _spells(self, places: int) -> list[FaultSpell]:
         random = self.random
         spells = []
         for _ in range(random.choice((0, 0, 1, 1, 2, 3))):
             from_ns = self.clock_ns() + round(random.uniform(0, self.long_s) * 1e9)
             where = (1 << places) - 1 if random.random() < 0.6 else 1 << random.randrange(places)
             spells.append(
-                Spell(from_ns, from_ns + round(random.uniform(0.05, 2) * 1e9), where, random.choice(list(Mode)[1:]))
+                FaultSpell(
+                    from_ns, from_ns + round(random.uniform(0.05, 2) * 1e9), where, random.choice(list(FaultMode)[1:])
+                )
             )
         return spells
 
     def _draw_plan(self) -> None:
         self.plan = Plan([self._ask(rig) for rig in self.rigs], INPUTS)
 
-    def _ask(self, rig: Watched) -> Ask:
+    def _ask(self, rig: SourceRig) -> Ask:
         """As `Stack.way` and `plan.consultation` put it together."""
         guard, cache = rig.guard, rig.cache
         ceiling_ms = guard.adaptive_timeout.ceiling_ms
@@ -243,7 +253,7 @@ class Schedule:
 
     async def _consult(
         self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False
-    ) -> Asked:
+    ) -> FinishedConsultation:
         began_ns = self.clock_ns()
         gathered = await scatter(
             self.plan,
@@ -254,7 +264,7 @@ class Schedule:
             conclusive=(lambda answers: True) if concluding else None,
             clock_ns=self.clock_ns,
         )
-        asked = Asked(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, gathered)
+        asked = FinishedConsultation(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, gathered)
         self.promises.of_consultation(asked, self.rigs, concluding=concluding)
         return asked
 
@@ -278,7 +288,7 @@ class Schedule:
             prefix if whole else None,
         )
 
-    def _invalidate(self, rig: Watched, key: str | None, prefix: str | None) -> None:
+    def _invalidate(self, rig: SourceRig, key: str | None, prefix: str | None) -> None:
         rig.cache.drop(key=key, prefix=prefix)
         if self.shelf is not None:
             self.shelf.drop(rig.name, key=key, prefix=prefix)
@@ -326,7 +336,7 @@ class Schedule:
         """The engine is closed while everything hangs."""
         for rig in self.rigs:
             rig.weather.healed = False
-            rig.weather.spells.append(Spell(0, 1 << 62, -1, Mode.HANGING))
+            rig.weather.spells.append(FaultSpell(0, 1 << 62, -1, FaultMode.HANGING))
         tasks = [
             self.loop.create_task(self._consult(self._claims(), 150, 15)) for _ in range(self.random.choice((1, 50)))
         ]
@@ -359,9 +369,10 @@ REVEALED = ("amount", "currency", "country", "of_s0", "of_s1")
 INPUTS = (*CLAIMED, "of_s0", "of_s1")
 
 
-def the_default_shapes(random: Random) -> list[Shape]:
+def the_default_shapes(random: Random) -> list[SourceShape]:
     return [
-        Shape(each.source.name, each.importance, each.needs, each.gives, random_places(random)) for each in SOURCE_SPECS
+        SourceShape(each.source.name, each.importance, each.needs, each.gives, random_places(random))
+        for each in SOURCE_SPECS
     ]
 
 
@@ -369,9 +380,9 @@ def random_places(random: Random) -> int:
     return random.choice((1, 1, 2, 3))
 
 
-def random_shapes(random: Random) -> list[Shape]:
+def random_shapes(random: Random) -> list[SourceShape]:
     """Two to five sources, of which the first two may be needed by those that follow."""
-    shapes: list[Shape] = []
+    shapes: list[SourceShape] = []
     for index in range(random.randint(2, 5)):
         importance = random.choice(list(Importance))
         needs = tuple(random.sample(("order_id", "user_id", "merchant_id"), random.randint(1, 2)))
@@ -380,7 +391,7 @@ def random_shapes(random: Random) -> list[Shape]:
         elif index > 0 and shapes[0].importance is not Importance.ENRICHING and random.random() < 0.3:
             needs += ("of_s0",)
         shapes.append(
-            Shape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random))
+            SourceShape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random))
         )
     return shapes
 
@@ -394,7 +405,7 @@ def revealing(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     return reveal
 
 
-def random_numbers(random: Random) -> Numbers:
+def random_numbers(random: Random) -> SourceSettings:
     def either(settings: Any) -> Any:
         return settings if random.random() < 0.7 else None
 
@@ -414,4 +425,4 @@ def random_numbers(random: Random) -> Numbers:
     )
     fresh_s, stale_s = sorted(random.choice((0.0, 0.005, 0.05, 0.5, 3.0)) for _ in range(2))
     cache = CacheSettings(fresh_s, stale_s, random.choice((0.0, 1.0, 2.0)) + stale_s, random.choice((0.0, 0.02, 1.0)))
-    return Numbers(random.randint(20, 100), mechanisms, cache if cache.on and random.random() < 0.6 else None)
+    return SourceSettings(random.randint(20, 100), mechanisms, cache if cache.on and random.random() < 0.6 else None)

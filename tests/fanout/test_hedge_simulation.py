@@ -8,42 +8,41 @@ import pytest
 
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
-
-from .caches import BARE
-from .upstreams import (
+from tests.fanout.cache_rig import BARE
+from tests.fanout.scripted_upstream import (
     MS_NS,
     Asker,
-    Fate,
-    Leg,
+    Reply,
     Script,
-    Scripted,
+    ScriptedCall,
+    ScriptedUpstream,
     ask,
     ask_steadily,
     guarded,
     lognormal,
     pass_ms,
-    play,
     quantile_ms,
+    run_in_virtual_time,
 )
 
-SILENT = Fate(None)
+SILENT = Reply(None)
 
 
 def straggling(seed: int, *, share: float, factor: float) -> Script:
     """Most calls take what they take, a share of them so many times as long."""
     random = Random(seed)
-    return lambda leg: Fate(random.lognormvariate(0, 0.3) * 8 * (factor if random.random() < share else 1))
+    return lambda leg: Reply(random.lognormvariate(0, 0.3) * 8 * (factor if random.random() < share else 1))
 
 
 def stragglers(mechanisms: Mechanisms) -> tuple[list[Asker], Guard, int]:
     async def main() -> tuple[list[Asker], Guard, int]:
-        upstream = Scripted(straggling(7, share=0.01, factor=12))
+        upstream = ScriptedUpstream(straggling(7, share=0.01, factor=12))
         guard = guarded(upstream, mechanisms, ceiling_ms=200)
         await ask_steadily(guard.start, every_ms=2, for_ms=3_000, waits_ms=lambda: 200)
         askers = await ask_steadily(guard.start, every_ms=2, for_ms=20_000, waits_ms=lambda: 200)
         return askers, guard, len(upstream.legs)
 
-    return play(main)
+    return run_in_virtual_time(main)
 
 
 @pytest.mark.proof
@@ -59,7 +58,7 @@ def test_against_one_straggler_in_a_hundred_a_hedge_halves_the_tail_for_a_twenti
 @pytest.mark.proof
 def test_when_the_whole_source_slows_hedging_stops_by_itself_and_begins_again() -> None:
     async def main() -> None:
-        upstream = Scripted(lognormal(3))
+        upstream = ScriptedUpstream(lognormal(3))
         guard = guarded(upstream, Mechanisms(adaptive_timeout=False), ceiling_ms=500)
         await ask_steadily(guard.start, every_ms=5, for_ms=5_000)
         assert guard.counts.hedges > 0
@@ -74,7 +73,7 @@ def test_when_the_whole_source_slows_hedging_stops_by_itself_and_begins_again() 
         await ask_steadily(guard.start, every_ms=5, for_ms=32_000)
         assert guard.counts.hedges > hedges
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("coarse", [False, True])
@@ -82,15 +81,15 @@ def test_a_hedge_goes_out_on_time_also_with_a_clock_of_whole_milliseconds(coarse
     async def main() -> None:
         sent: list[float] = []
 
-        def script(leg: Leg) -> Fate:
+        def script(leg: ScriptedCall) -> Reply:
             sent.append(leg.began_ns / MS_NS)
-            return SILENT if len(sent) % 2 else Fate(1)
+            return SILENT if len(sent) % 2 else Reply(1)
 
-        guard = guarded(Scripted(script), Mechanisms(breaker=None))
+        guard = guarded(ScriptedUpstream(script), Mechanisms(breaker=None))
         guard.hedge.delay_ns = 10 * MS_NS
         await pass_ms(0.4)
         ask(guard.start)
         await pass_ms(30)
         assert 10 <= sent[1] - sent[0] <= 12
 
-    play(main, coarse=coarse)
+    run_in_virtual_time(main, coarse=coarse)

@@ -12,13 +12,12 @@ from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Timing, scatter
 from cashier.source_errors import Missing, MissingCause, Unreachable
-
-from .scripted import NEVER, Source, Way, consult, enriching, gating, required
+from tests.fanout.scripted_sources import NEVER, AnswerMode, ScriptedSource, consult, enriching, gating, required
 
 pytestmark = pytest.mark.looptime
 
 
-def began_ms(source: Source) -> float:
+def began_ms(source: ScriptedSource) -> float:
     [call] = source.calls
     return call.began_ms
 
@@ -26,13 +25,13 @@ def began_ms(source: Source) -> float:
 async def test_all_whose_needs_are_known_start_in_one_turn_of_the_loop_required_first() -> None:
     log: list[str] = []
 
-    class Logged(Source):
+    class Logged(ScriptedSource):
         def start(self, *args: Any) -> Any:
             log.append(self.name)
             return super().start(*args)
 
     tips, card, order, member = (
-        Logged(source.name, source.importance, needs=("user",), way=Way.TASK)
+        Logged(source.name, source.importance, needs=("user",), way=AnswerMode.TASK)
         for source in (enriching("tips"), gating("card"), required("order"), required("member"))
     )
     asyncio.get_running_loop().call_soon(log.append, "the next turn")
@@ -77,7 +76,7 @@ async def test_a_claim_is_used_at_once_and_no_answer_replaces_it() -> None:
 async def test_what_an_ask_was_told_and_what_the_caller_gave_do_not_change_under_them() -> None:
     told: list[Any] = []
 
-    class Keeping(Source):
+    class Keeping(ScriptedSource):
         def start(self, known: Any, *args: Any) -> Any:
             told.append(known)
             return super().start(known, *args)
@@ -161,7 +160,7 @@ async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> Non
 
 
 async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
-    order, card = required("order", way=Way.AT_ONCE), gating("card")
+    order, card = required("order", way=AnswerMode.AT_ONCE), gating("card")
     gathered = await consult(order, card, deadline_ms=3, reserve_ms=5)
     assert order.calls == card.calls == []
     assert gathered.answers == {
@@ -172,8 +171,8 @@ async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
 
 
 async def test_answers_given_while_being_asked_start_those_that_waited_in_the_same_turn() -> None:
-    chain = [required("s0", gives={"n0": 0}, way=Way.AT_ONCE)]
-    chain += [gating(f"s{i}", needs=(f"n{i - 1}",), gives={f"n{i}": i}, way=Way.AT_ONCE) for i in range(1, 400)]
+    chain = [required("s0", gives={"n0": 0}, way=AnswerMode.AT_ONCE)]
+    chain += [gating(f"s{i}", needs=(f"n{i - 1}",), gives={f"n{i}": i}, way=AnswerMode.AT_ONCE) for i in range(1, 400)]
     gathered = await consult(*reversed(chain))
     assert list(gathered.answers.values()) == ["s0", *(f"s{i}" for i in range(399, 0, -1))]
 

@@ -17,26 +17,25 @@ from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.hedged_call import MAX_LATE_CALLS, HedgedCall
 from cashier.fanout.limiter import LimiterSettings
 from cashier.source_errors import Garbled, Overloaded, Unreachable
-
-from .upstreams import (
+from tests.fanout.scripted_upstream import (
     MS_NS,
     Asker,
-    Fate,
-    Leg,
-    Scripted,
+    Reply,
+    ScriptedCall,
+    ScriptedUpstream,
     ask,
+    assert_consistent,
     assert_nothing_left,
-    assert_tidy,
     clock_ns,
     first_then,
     guarded,
-    hedging,
     pass_ms,
-    play,
-    timers,
+    run_in_virtual_time,
+    set_hedge_delay,
+    set_timers,
 )
 
-SILENT = Fate(None)
+SILENT = Reply(None)
 WIDE = LimiterSettings(start=1_000, most=1_000)
 
 
@@ -46,7 +45,7 @@ class Marker:
 
 def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
     async def main() -> None:
-        upstream = Scripted(Fate(120))
+        upstream = ScriptedUpstream(Reply(120))
         guard = guarded(upstream)
         asker = ask(guard.start, waits_ms=50)
         await pass_ms(60)
@@ -57,9 +56,9 @@ def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
         assert (guard.timers.late_calls, guard.counts.late_calls, guard.counts.late_answers) == (0, 1, 0)
         assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
         await pass_ms(100)
-        assert timers() == []
+        assert set_timers() == []
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
@@ -78,23 +77,23 @@ def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
     return heard, flight
 
 
-@pytest.mark.parametrize("fate", [Fate(60), Fate(30, Unreachable(""))], ids=["slow", "failing"])
-def test_for_nobody_no_second_call_is_made(fate: Fate) -> None:
+@pytest.mark.parametrize("fate", [Reply(60), Reply(30, Unreachable(""))], ids=["slow", "failing"])
+def test_for_nobody_no_second_call_is_made(fate: Reply) -> None:
     async def main() -> None:
-        upstream = Scripted(fate)
+        upstream = ScriptedUpstream(fate)
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         kept(guard, waits_ms=10)
         await pass_ms(100)
         assert len(upstream.legs) == 1
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("outcome", ["an answer", Garbled("")])
 def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(120, outcome, not_found=True, body=b"a body")))
+        guard = guarded(ScriptedUpstream(Reply(120, outcome, not_found=True, body=b"a body")))
         heard, flight = kept(guard)
         await pass_ms(300)
         flight.abandon()
@@ -102,12 +101,12 @@ def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> Non
         assert guard.counts.late_answers == (outcome == "an answer")
         assert guard.timers.late_calls == 0
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_kept_one_that_never_ends_is_cut_at_twice_the_ceiling_and_told() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         heard, _ = kept(guard)
         await pass_ms(199)
@@ -118,43 +117,43 @@ def test_a_kept_one_that_never_ends_is_cut_at_twice_the_ceiling_and_told() -> No
         assert upstream.under_way == []
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_one_that_somebody_still_waits_for_is_cut_at_twice_the_ceiling_too() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         asker = ask(guard.start, waits_ms=1_000)
         await pass_ms(205)
         assert asker.refused is Unreachable
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_no_more_than_so_many_run_on_and_the_next_is_cut_at_once() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream, Mechanisms(breaker=None, limiter=None))
         for _ in range(MAX_LATE_CALLS + 3):
             ask(guard.start, waits_ms=100)
         await pass_ms(101)
         assert guard.timers.late_calls == MAX_LATE_CALLS
         assert len(upstream.abandoned) == 3
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
         await pass_ms(105)
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_hedges_loser_is_among_those_that_run_on() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(SILENT, Fate(5)))
+        upstream = ScriptedUpstream(first_then(SILENT, Reply(5)))
         guard = guarded(upstream, Mechanisms(breaker=None))
         guard.retry_budget.first_calls = 10_000
-        hedging(guard)
+        set_hedge_delay(guard)
         askers = [ask(guard.start) for _ in range(1)]
         await pass_ms(30)
         assert all(asker.heard for asker in askers)
@@ -162,7 +161,7 @@ def test_a_hedges_loser_is_among_those_that_run_on() -> None:
         await pass_ms(180)
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("runs_on", [True, False])
@@ -170,73 +169,73 @@ def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_o
     """Also those that are cut at once: of them nothing is heard afterwards."""
 
     async def main() -> None:
-        guard = guarded(Scripted(SILENT), Mechanisms(late=runs_on, limiter=WIDE))
+        guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=runs_on, limiter=WIDE))
         for _ in range(60):
             ask(guard.start)
         await pass_ms(110)
         assert not guard.endpoints[0].breaker.closed
         assert guard.endpoints[0].limiter.limit == 900
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_source_that_hangs_is_counted_as_failed_also_where_less_than_the_ceiling_is_waited() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(SILENT), Mechanisms(late=False, limiter=WIDE))
+        guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=False, limiter=WIDE))
         guard.adaptive_timeout.timeout_ms = 30
         for _ in range(60):
             ask(guard.start, waits_ms=30)
         await pass_ms(40)
         assert not guard.endpoints[0].breaker.closed
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_what_has_failed_already_does_not_count_as_slow_while_its_retry_is_under_way() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(first_then(Fate(1, Unreachable("")), SILENT), places=2))
+        guard = guarded(ScriptedUpstream(first_then(Reply(1, Unreachable("")), SILENT), places=2))
         ask(guard.start)
         await pass_ms(150)
         assert sorted(endpoint.breaker.failures for endpoint in guard.endpoints) == [0, 1]
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_leaving_early_is_no_failure_of_the_source() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(SILENT), Mechanisms(late=False))
+        guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=False))
         for _ in range(60):
             ask(guard.start, waits_ms=20)
         await pass_ms(110)
         assert guard.endpoints[0].breaker.failures == 0
         assert guard.endpoints[0].limiter.limit == LimiterSettings().start
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_call_that_is_slow_and_then_fails_is_one_failure() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(150, Unreachable(""))))
+        guard = guarded(ScriptedUpstream(Reply(150, Unreachable(""))))
         ask(guard.start)
         await pass_ms(160)
         assert guard.endpoints[0].breaker.failures == 1
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(Fate(150)))
+        guard = guarded(ScriptedUpstream(Reply(150)))
         ask(guard.start)
         await pass_ms(160)
         assert (guard.endpoints[0].breaker.failures, guard.endpoints[0].breaker.successes) == (1, 0)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss() -> None:
     async def main() -> None:
-        guard = guarded(Scripted(SILENT, places=2))
+        guard = guarded(ScriptedUpstream(SILENT, places=2))
         for endpoint in guard.endpoints:
             endpoint.latency_ns = MS_NS
         guard.learn(clock_ns())
@@ -247,12 +246,12 @@ def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss()
         await pass_ms(55)
         assert (slow.breaker.failures, slow.limiter.limit) == (1, LimiterSettings().start * 9 // 10)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
     async def main() -> None:
-        upstream = Scripted(Fate(30), places=2)
+        upstream = ScriptedUpstream(Reply(30), places=2)
         guard = guarded(upstream)
         ask(guard.start)
         [leg] = upstream.legs
@@ -261,58 +260,58 @@ def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
         assert [endpoint.in_flight for endpoint in guard.endpoints] == [0, 0]
         assert (guard.endpoints[first].breaker.successes, guard.endpoints[1 - first].breaker.successes) == (0, 1)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_hedge_goes_elsewhere_than_where_its_call_went_in_the_end() -> None:
     async def main() -> None:
-        upstream = Scripted(first_then(Fate(60), Fate(5)), places=2)
+        upstream = ScriptedUpstream(first_then(Reply(60), Reply(5)), places=2)
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         ask(guard.start)
         [leg] = upstream.legs
         leg.address_index = 1 - leg.address_index
         await pass_ms(22)
         assert upstream.legs[1].address_index != leg.address_index
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
         await pass_ms(50)
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
     async def main() -> None:
-        upstream = Scripted(SILENT)
+        upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         bugs: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, told: bugs.append(told["exception"]))
-        hedging(guard)
+        set_hedge_delay(guard)
         ask(guard.start)
         await pass_ms(5)
 
-        def broken(leg: Leg) -> Fate:
+        def broken(leg: ScriptedCall) -> Reply:
             raise KeyError("user_id")
 
         upstream.does(broken)
         await pass_ms(20)
         assert [type(bug) for bug in bugs] == [KeyError]
-        assert_tidy(guard, upstream)
+        assert_consistent(guard, upstream)
         await pass_ms(200)
         assert_nothing_left(guard, upstream)
 
-    play(main)
+    run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("way", ["answered", "hedged", "both fail", "late", "cut"])
 def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
     async def main() -> None:
-        fate = {"both fail": Fate(30, Garbled("")), "late": Fate(120), "cut": SILENT, "hedged": Fate(50)}.get(
-            way, Fate(1)
+        fate = {"both fail": Reply(30, Garbled("")), "late": Reply(120), "cut": SILENT, "hedged": Reply(50)}.get(
+            way, Reply(1)
         )
-        upstream = Scripted(fate)
+        upstream = ScriptedUpstream(fate)
         guard = guarded(upstream)
-        hedging(guard)
+        set_hedge_delay(guard)
         question = {"about": Marker()}
         held = weakref.ref(question["about"])
         ask(guard.start, question)
@@ -324,7 +323,7 @@ def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
     gc.collect()
     gc.disable()
     try:
-        play(main)
+        run_in_virtual_time(main)
     finally:
         gc.enable()
 
@@ -347,20 +346,20 @@ def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
 ) -> None:
     random = Random(seed)
 
-    def script(leg: Leg) -> Fate:
+    def script(leg: ScriptedCall) -> Reply:
         if random.random() < 0.5:
             leg.address_index = random.randrange(places)
         _, after_ms, outcome, _ = random.choice(calls)
-        return Fate(after_ms, outcome)
+        return Reply(after_ms, outcome)
 
     async def main() -> None:
-        upstream = Scripted(script, places)
+        upstream = ScriptedUpstream(script, places)
         guard = guarded(upstream, Mechanisms(late=late, hedge=HedgeSettings(), limiter=LimiterSettings(start=10)))
         askers: list[tuple[Asker, int]] = []
         kept_ones: list[list[Any]] = []
         for pause_ms, _, _, waits_ms in calls:
             await pass_ms(pause_ms)
-            hedging(guard, random.choice([5, 20, 50]))
+            set_hedge_delay(guard, random.choice([5, 20, 50]))
             if random.random() < 0.7:
                 askers.append((ask(guard.start, waits_ms=waits_ms), waits_ms))
             elif any(
@@ -376,4 +375,4 @@ def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
         assert [len(heard) for heard in kept_ones] == [1] * len(kept_ones)
         assert_nothing_left(guard, upstream)
 
-    play(main, coarse=coarse)
+    run_in_virtual_time(main, coarse=coarse)

@@ -17,7 +17,7 @@ PARTS = 4
 REFUSAL_MS = 0.02
 
 
-class Called(NamedTuple):
+class SimulatedCaller(NamedTuple):
     """When a caller came, with which priority, whether it was let in, and how long it waited for its answer."""
 
     at_ms: float
@@ -26,7 +26,7 @@ class Called(NamedTuple):
     waited_ms: float
 
 
-class BusyLoop:
+class SimulatedEventLoop:
     """`per_s(now_ms)`: how many come, at most `most_per_s`. `stalls`: when the loop stands still, and for how long."""
 
     def __init__(
@@ -42,7 +42,7 @@ class BusyLoop:
         seed: int = 1,
     ) -> None:
         self.ladder = ladder
-        self.called: list[Called] = []
+        self.called: list[SimulatedCaller] = []
         self.longest_turn_ms = 0.0
         self._per_s = per_s
         self._most_per_s = most_per_s
@@ -79,7 +79,7 @@ class BusyLoop:
                 self._now_ms = min(due_ms, self._coming[0][0])
             self.longest_turn_ms = max(self.longest_turn_ms, self._now_ms - began_ms)
 
-    def between(self, from_ms: float, to_ms: float) -> list[Called]:
+    def between(self, from_ms: float, to_ms: float) -> list[SimulatedCaller]:
         return [each for each in self.called if from_ms <= each.at_ms < to_ms]
 
     def _do(self, ready_ms: float, number: int, part: int, at_ms: float, priority: int) -> None:
@@ -87,12 +87,12 @@ class BusyLoop:
             self._next_arrival()
             if self.ladder.refusing and not self.ladder.admits(priority, round(self._now_ms * 1e6)):
                 self._now_ms += REFUSAL_MS
-                self.called.append(Called(at_ms, priority, False, self._now_ms - at_ms))
+                self.called.append(SimulatedCaller(at_ms, priority, False, self._now_ms - at_ms))
                 return
         self._now_ms += self.cost_ms / PARTS
         if part == PARTS - 1:
             self.ladder.answered += 1
-            self.called.append(Called(at_ms, priority, True, self._now_ms - at_ms))
+            self.called.append(SimulatedCaller(at_ms, priority, True, self._now_ms - at_ms))
         else:
             heapq.heappush(
                 self._coming, (self._now_ms + (self._wait_ms if part == 0 else 0.0), number, part + 1, at_ms, priority)

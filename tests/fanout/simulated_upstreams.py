@@ -66,7 +66,7 @@ class Truth:
         return len(self.heard_of.get((source, key), ()))
 
 
-class Mode(Enum):
+class FaultMode(Enum):
     FINE = auto()
     FLAKY = auto()
     SLOW = auto()
@@ -76,19 +76,19 @@ class Mode(Enum):
     GARBLED = auto()
 
 
-class Spell(NamedTuple):
+class FaultSpell(NamedTuple):
     """From when to when, at which places, a bit each."""
 
     from_ns: int
     to_ns: int
     places: int
-    mode: Mode
+    mode: FaultMode
 
 
-class Weather:
+class FaultSchedule:
     """What becomes of each call: after how many ms it is answered, None for never, and with which error. `usual_ms`: on a fine day."""
 
-    def __init__(self, usual_ms: float, slow_ms: float, spells: Sequence[Spell], random: Random) -> None:
+    def __init__(self, usual_ms: float, slow_ms: float, spells: Sequence[FaultSpell], random: Random) -> None:
         self.usual_ms = usual_ms
         self._slow_ms = slow_ms
         self.spells = list(spells)
@@ -100,11 +100,11 @@ class Weather:
         after_ms = self.usual_ms * math.exp(random.gauss(0, 0.3))
         if self.healed:
             return min(after_ms, 4.0), None
-        mode = Mode.FINE
+        mode = FaultMode.FINE
         for spell in self.spells:
             if spell.from_ns <= now_ns < spell.to_ns and spell.places >> place & 1:
                 mode = spell.mode
-        if mode is Mode.FINE:
+        if mode is FaultMode.FINE:
             return self._fine(after_ms)
         return self._bad(mode, after_ms)
 
@@ -116,28 +116,37 @@ class Weather:
             return None, None
         return after_ms, None
 
-    def _bad(self, mode: Mode, after_ms: float) -> tuple[float | None, SourceError | None]:
+    def _bad(self, mode: FaultMode, after_ms: float) -> tuple[float | None, SourceError | None]:
         random = self._random
-        if mode is Mode.FLAKY:
+        if mode is FaultMode.FLAKY:
             mode = random.choice(
-                (Mode.SLOW, Mode.HANGING, Mode.FAILING, Mode.OVERLOADED, Mode.GARBLED, Mode.FINE, Mode.FINE, Mode.FINE)
+                (
+                    FaultMode.SLOW,
+                    FaultMode.HANGING,
+                    FaultMode.FAILING,
+                    FaultMode.OVERLOADED,
+                    FaultMode.GARBLED,
+                    FaultMode.FINE,
+                    FaultMode.FINE,
+                    FaultMode.FINE,
+                )
             )
         match mode:
-            case Mode.SLOW:
+            case FaultMode.SLOW:
                 return self._slow_ms * random.uniform(0.5, 1.5), None
-            case Mode.HANGING:
+            case FaultMode.HANGING:
                 return None, None
-            case Mode.FAILING:
+            case FaultMode.FAILING:
                 return random.choice((0.0, 0.2)), Unreachable("refused")
-            case Mode.OVERLOADED:
+            case FaultMode.OVERLOADED:
                 return 1.0, Overloaded("503", 1.0)
-            case Mode.GARBLED:
+            case FaultMode.GARBLED:
                 return after_ms, random.choice((Garbled("not of the agreed shape"), WrongIdentity(_MISTAKEN)))
             case _:
                 return after_ms, None
 
 
-class Leg:
+class SimulatedCall:
     """A call under way. It may move to another place, as a wire's does that is refused at the first."""
 
     def __init__(self, place: int, after_ms: float | None, answer: Callable[[], None]) -> None:
@@ -157,7 +166,7 @@ class Leg:
             self._timer.cancel()
 
 
-class Troubled:
+class SimulatedUpstream:
     """An `Upstream`, and a `Many` for the same questions. It tells the truth as of the beginning of a call: the oldest that it could."""
 
     def __init__(
@@ -166,7 +175,7 @@ class Troubled:
         places: int,
         key_of: Callable[[Known], str],
         truth: Truth,
-        weather: Weather,
+        weather: FaultSchedule,
         random: Random,
         clock_ns: Callable[[], int],
     ) -> None:
@@ -179,7 +188,7 @@ class Troubled:
         self._clock_ns = clock_ns
         self._turn = 0
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Leg:
+    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> SimulatedCall:
         outcome = self._outcome(known)
 
         def answer(error: SourceError | None) -> None:
@@ -192,7 +201,7 @@ class Troubled:
 
     def call_many(
         self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
-    ) -> Leg:
+    ) -> SimulatedCall:
         outcomes = [self._outcome(known) for known in many]
 
         def answer(error: SourceError | None) -> None:
@@ -228,23 +237,23 @@ class Troubled:
             return error
         return self.parse_stored(False, _encode(Fact(self._name, error.detail, 0, 0, False)), known)
 
-    def _send(self, answer: Callable[[SourceError | None], None], avoid: int) -> Leg:
+    def _send(self, answer: Callable[[SourceError | None], None], avoid: int) -> SimulatedCall:
         allowed = [index for index in range(len(self.addresses)) if not avoid >> index & 1] or list(
             range(len(self.addresses))
         )
         self._turn += 1
         place = allowed[self._turn % len(allowed)]
         after_ms, error = self._weather.draw(place, self._clock_ns())
-        leg = Leg(place, after_ms, lambda: answer(error))
+        leg = SimulatedCall(place, after_ms, lambda: answer(error))
         if self._random.random() < 0.03 and len(self.addresses) > 1:
             asyncio.get_running_loop().call_later(0.001, self._move, leg)
         return leg
 
-    def _move(self, leg: Leg) -> None:
+    def _move(self, leg: SimulatedCall) -> None:
         leg.address_index = (leg.address_index + 1) % len(self.addresses)
 
 
-class Shelf:
+class SimulatedSecondLevel:
     """A second level. It is slow, forgetful, and now and then hands out what belongs to another key."""
 
     reachable = True
@@ -256,14 +265,14 @@ class Shelf:
             tuple[str, str], tuple[CachedAnswer, int, int]
         ] = {}  # with when it was born, and until when it is kept
         self._dropped: list[tuple[str, str | None, str | None, int]] = []
-        self._looks: list[Leg] = []
+        self._looks: list[SimulatedCall] = []
         self.healed = False
         self.hits = 0
         self.lies = 0
 
-    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> Leg:
+    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> SimulatedCall:
         after_ms = 0.5 if self.healed else 40 if self._random.random() < 0.01 else self._random.uniform(0.1, 8)
-        look = Leg(0, after_ms, lambda: found(self._found(source, key)))
+        look = SimulatedCall(0, after_ms, lambda: found(self._found(source, key)))
         self._looks.append(look)
         return look
 
