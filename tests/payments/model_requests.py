@@ -121,7 +121,7 @@ def _promotions(amounts: Amounts | None, tampering: Tampering) -> tuple[str, ...
 
 
 def _means(kind: Kind, number: int) -> dict[str, Any]:
-    """A card token that is accepted, challenged or declined; a code that pays now, later or never."""
+    """A card token: accepted, challenged or declined. A code: pays now, later or never."""
     match kind:
         case Kind.CARD:
             card_token = ("tok_1", "tok_3ds_1", "tok_declined_1")[number % 3]
