@@ -163,10 +163,9 @@ def _next_commands(url: str, sandbox_url: str, width: int) -> Iterator[Text]:
             ((consult, "--case japanese_shop"), (consult, "--case order_paid", "--json")),
         ),
     )
-    heading = Text.assemble(
-        "service ", (url, "bold"), "   sandbox ", (sandbox_url, "bold"), ("   Ctrl-C ends both", "dim")
-    )
-    yield from paragraph(heading, width, 1, 2)
+    addresses = Text.assemble("service ", (url, "bold"), "   sandbox ", (sandbox_url, "bold"))
+    yield from paragraph(addresses, width, 1, 2)
+    yield Text(" Ctrl-C ends both", style="dim")
     yield Text()
     yield Text.assemble((" Try next", "bold"), ", in another terminal:")
     for comment, commands in groups:
