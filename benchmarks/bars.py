@@ -206,5 +206,5 @@ def _reason(failed: str) -> str:
     return "its study failed" if failed else "absent: see the notes of its study"
 
 
-def _why(bar: Bar, found: Mapping[str, Figure], reasons: Mapping[str, str]) -> str:
-    return "" if bar.key in found else reasons.get(bar.study, "not run")
+def _why(bar: Bar, figures: Mapping[str, Figure], reasons: Mapping[str, str]) -> str:
+    return "" if bar.key in figures else reasons.get(bar.study, "not run")

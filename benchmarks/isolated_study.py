@@ -35,10 +35,10 @@ def measure(name: str, run: Run, report: Callable[[str], None], package: str = "
     child.start()
     sending.close()
     try:
-        found = _receive(receiving, report)
+        finding = _receive(receiving, report)
     finally:
         child.join()
-    return found or failed_finding(name, f"Its process ended with code {child.exitcode} and without a result.")
+    return finding or failed_finding(name, f"Its process ended with code {child.exitcode} and without a result.")
 
 
 def _receive(receiving: Connection, report: Callable[[str], None]) -> Finding | None:

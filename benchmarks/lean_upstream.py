@@ -104,10 +104,10 @@ class Sources:
         """Answer a batch."""
         requests = msgspec.json.decode(body)["requests"]
         self.by_name[source_of(target)].keys += len(requests)
-        found = (self.answers.get(BATCHES[target].format_map(fields).encode()) for fields in requests)
+        answers = (self.answers.get(BATCHES[target].format_map(fields).encode()) for fields in requests)
         parts = (
-            b'{"error":{"status":404}}' if item is None else b'{"ok":%b}' % item[1].partition(b"\r\n\r\n")[2]
-            for item in found
+            b'{"error":{"status":404}}' if answer is None else b'{"ok":%b}' % answer[1].partition(b"\r\n\r\n")[2]
+            for answer in answers
         )
         return with_head(b'{"answers":[%b]}' % b",".join(parts))
 
@@ -150,9 +150,9 @@ class SourceConnection(asyncio.Protocol):
         self._respond(target)
 
     def _respond(self, target: bytes) -> None:
-        found = self._sources.answers.get(target)
-        if found is not None:
-            self._answer_for(self._sources.by_name[found[0]], found[1])
+        answer = self._sources.answers.get(target)
+        if answer is not None:
+            self._answer_for(self._sources.by_name[answer[0]], answer[1])
             return
         body, self._body = self._body, b""
         if target in BATCHES:
@@ -200,7 +200,7 @@ async def encode_answers(users: int) -> dict[bytes, bytes]:
     target.
     """
     upstreams = LocalUpstreams(World(), weather_named("still"))
-    found = {
+    by_path = {
         b"/channels?currency=CNY&country=CN": encoded_response(await upstreams["channel"](currency="CNY", country="CN"))
     }
     for n in range(FIRST_USER, FIRST_USER + users):
@@ -217,8 +217,8 @@ async def encode_answers(users: int) -> dict[bytes, bytes]:
             f"/members/{user}/quotas?currency=CNY": await upstreams["quota"](user_id=user, currency="CNY"),
             promotions: await upstreams["marketing"](user_id=user, merchant_id=merchant, amount=amount),
         }
-        found.update({target.encode(): encoded_response(answer) for target, answer in by_target.items()})
-    return found
+        by_path.update({target.encode(): encoded_response(answer) for target, answer in by_target.items()})
+    return by_path
 
 
 def encoded_response(answer: Any) -> bytes:

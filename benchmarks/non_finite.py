@@ -15,14 +15,14 @@ from benchmarks.results import BarChart, Drawing, Figure, Finding, Line, Table
 
 
 def without_non_finite(finding: Finding) -> Finding:
-    sieve = _Filter()
+    filtering = _Filter()
     return msgspec.structs.replace(
         finding,
-        key={name: figure for name, figure in finding.key.items() if sieve.one(figure, name) is figure},
-        tables=[sieve.table(table) for table in finding.tables],
-        drawings=[sieve.drawing(drawing) for drawing in finding.drawings],
+        key={name: figure for name, figure in finding.key.items() if filtering.figure(figure, name) is figure},
+        tables=[filtering.table(table) for table in finding.tables],
+        drawings=[filtering.drawing(drawing) for drawing in finding.drawings],
         # Evaluated last, because the filter collects notes while it works.
-        notes=[*finding.notes, *sieve.notes],
+        notes=[*finding.notes, *filtering.notes],
     )
 
 
@@ -30,20 +30,20 @@ class _Filter:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def one(self, figure: Figure, where: str) -> Figure | None:
-        kept = tuple(value for value in figure.rounds if math.isfinite(value))
-        if kept and len(kept) == len(figure.rounds):
+    def figure(self, figure: Figure, where: str) -> Figure | None:
+        finite = tuple(value for value in figure.rounds if math.isfinite(value))
+        if finite and len(finite) == len(figure.rounds):
             return figure
-        self.notes.append(f"{where}: no number in {len(figure.rounds) - len(kept)} of {len(figure.rounds)} rounds.")
-        return Figure(kept) if kept else None
+        self.notes.append(f"{where}: no number in {len(figure.rounds) - len(finite)} of {len(figure.rounds)} rounds.")
+        return Figure(finite) if finite else None
 
-    def those(self, figures: Mapping[str, Figure], where: str) -> dict[str, Figure]:
-        found = {name: self.one(figure, f"{where}{name}") for name, figure in figures.items()}
-        return {name: figure for name, figure in found.items() if figure is not None}
+    def figures(self, by_name: Mapping[str, Figure], where: str) -> dict[str, Figure]:
+        filtered = {name: self.figure(figure, f"{where}{name}") for name, figure in by_name.items()}
+        return {name: figure for name, figure in filtered.items() if figure is not None}
 
     def table(self, table: Table) -> Table:
         rows = [
-            msgspec.structs.replace(row, figures=self.those(row.figures, f"{table.title}, {row.label}, "))
+            msgspec.structs.replace(row, figures=self.figures(row.figures, f"{table.title}, {row.label}, "))
             for row in table.rows
         ]
         return msgspec.structs.replace(table, rows=rows)
@@ -54,7 +54,7 @@ class _Filter:
         if isinstance(drawing, BarChart):
             groups = {
                 name: [
-                    figure and self.one(figure, f"{where}{label}, {name}")
+                    figure and self.figure(figure, f"{where}{label}, {name}")
                     for label, figure in zip(drawing.labels, group, strict=True)
                 ]
                 for name, group in drawing.groups.items()
@@ -63,7 +63,7 @@ class _Filter:
         return msgspec.structs.replace(drawing, lines=[self.line(line, where) for line in drawing.lines], marks=marks)
 
     def line(self, line: Line, where: str) -> Line:
-        points = ((x, self.one(figure, f"{where}{line.label} at {x:g}")) for x, figure in line.points)
+        points = ((x, self.figure(figure, f"{where}{line.label} at {x:g}")) for x, figure in line.points)
         return msgspec.structs.replace(
             line, points=[(x, figure) for x, figure in points if figure is not None and math.isfinite(x)]
         )

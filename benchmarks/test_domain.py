@@ -130,8 +130,8 @@ def test_encoding_thirty_methods(benchmark: BenchmarkFixture) -> None:
 
 def test_the_promotion_solver_without_a_minimum(benchmark: BenchmarkFixture) -> None:
     world, kinds = thirty(), frozenset((Kind.QUICK_PAY,))
-    found = single_runs(benchmark, lambda: OrderPromotions(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
-    assert found.total == 1_728
+    best = single_runs(benchmark, lambda: OrderPromotions(world.promotions, world.order, NOW).best(kinds, "CMB", 1))
+    assert best.total == 1_728
 
 
 @pytest.mark.parametrize("count", [4, 12, 64])

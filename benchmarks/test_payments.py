@@ -100,9 +100,9 @@ class Shop:
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    found = Shop()
-    yield found
-    found.close()
+    shop = Shop()
+    yield shop
+    shop.close()
 
 
 def rounds(benchmark: BenchmarkFixture, work: Callable[[], Any]) -> Any:

@@ -14,14 +14,14 @@ _PACKAGES = ("aiohttp", "fastapi", "httpx", "uvicorn", "uvloop", "httptools")
 
 def versions() -> dict[str, str]:
     """By name, without absent ones."""
-    found = {
+    by_program = {
         "nginx": _version_of([nginx.binary(), "-v"]),
         "nginx's Lua module": _version_of(["dpkg-query", "--show", "--showformat=${Version}", "libnginx-mod-http-lua"]),
         "Go": _version_of([go.binary(), "version"]),
         "Node": _version_of([node.binary(), "--version"]),
         **{package: _installed(package) for package in _PACKAGES},
     }
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in by_program.items() if text}
 
 
 def _version_of(words: Sequence[str | None]) -> str:

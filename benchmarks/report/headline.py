@@ -15,19 +15,19 @@ class Tile(NamedTuple):
     what: str
 
 
-class Peer(NamedTuple):
+class _PeerRatio(NamedTuple):
     """`key`: of our cost ÷ the peer's cost."""
 
     key: str
     name: str
 
 
-_PEERS: Sequence[Peer] = (
-    Peer("ratio.nginx_lua", "nginx + Lua"),
-    Peer("ratio.go", "Go"),
-    Peer("ratio.node", "Node"),
-    Peer("ratio.aiohttp", "aiohttp"),
-    Peer("ratio.fastapi_httpx", "FastAPI with httpx"),
+_PEERS: Sequence[_PeerRatio] = (
+    _PeerRatio("ratio.nginx_lua", "nginx + Lua"),
+    _PeerRatio("ratio.go", "Go"),
+    _PeerRatio("ratio.node", "Node"),
+    _PeerRatio("ratio.aiohttp", "aiohttp"),
+    _PeerRatio("ratio.fastapi_httpx", "FastAPI with httpx"),
 )
 _TILES: Sequence[tuple[str, str, str, bool]] = (
     ("cpu_us.cashier", "µs", "CPU per consultation, eight live sources", False),
@@ -46,27 +46,27 @@ def keys(results: Results) -> dict[str, Figure]:
 
 def sentence(results: Results) -> tuple[str, str]:
     """The cost of a consultation, and the comparison with the peers, which may be empty."""
-    found = keys(results)
-    if "cpu_us.cashier" not in found:
+    figures = keys(results)
+    if "cpu_us.cashier" not in figures:
         return "What one consultation costs, and how long it takes", ""
-    cost = round_against_us(found["cpu_us.cashier"].median, higher_is_better=False)
-    return f"One consultation with eight live sources costs {cost} µs of CPU", _compared(found)
+    cost = round_against_us(figures["cpu_us.cashier"].median, higher_is_better=False)
+    return f"One consultation with eight live sources costs {cost} µs of CPU", _compared(figures)
 
 
 def tiles(results: Results, most: int = 4) -> list[Tile]:
-    found = keys(results)
+    figures = keys(results)
     return [
-        Tile(round_against_us(found[key].median, higher_is_better=higher), unit, what)
+        Tile(round_against_us(figures[key].median, higher_is_better=higher), unit, what)
         for key, unit, what, higher in _TILES
-        if key in found
+        if key in figures
     ][:most]
 
 
-def _compared(found: Mapping[str, Figure]) -> str:
+def _compared(figures: Mapping[str, Figure]) -> str:
     ratios = [
-        f"{round_against_us(found[peer.key].median, higher_is_better=False)} × {peer.name}"
+        f"{round_against_us(figures[peer.key].median, higher_is_better=False)} × {peer.name}"
         for peer in _PEERS
-        if peer.key in found
+        if peer.key in figures
     ]
     if not ratios:
         return ""

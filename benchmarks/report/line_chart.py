@@ -178,15 +178,15 @@ def _measured_at(axes: Axes, lines: LineChart, size: Size) -> list[float]:
     box = axes.get_position()
     pixels = [x * box.width * size.width for x, _ in axes_shares(axes, [(x, 1.0) for x in at])]
     # From the ends inwards, because the range matters most.
-    kept = [0]
+    chosen = [0]
     for index in [len(at) - 1, *range(1, len(at) - 1)]:
         if all(
             abs(pixels[index] - pixels[other])
             > width_of(short_number(at[index]) + short_number(at[other]), SMALL) / 2 + 8
-            for other in kept
+            for other in chosen
         ):
-            kept.append(index)
-    return sorted(at[index] for index in kept)
+            chosen.append(index)
+    return sorted(at[index] for index in chosen)
 
 
 def _ends(lines: LineChart, palette: Palette) -> Iterator[End]:

@@ -27,8 +27,8 @@ class End(NamedTuple):
 
 def axes_shares(axes: Axes, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Positions of points as shares of the axes' width and height."""
-    found = axes.transAxes.inverted().transform(axes.transData.transform(points))
-    return [(float(x), float(y)) for x, y in found]
+    shares = axes.transAxes.inverted().transform(axes.transData.transform(points))
+    return [(float(x), float(y)) for x, y in shares]
 
 
 def label_ends(axes: Axes, ends: Sequence[End], size: Size) -> None:
@@ -38,9 +38,9 @@ def label_ends(axes: Axes, ends: Sequence[End], size: Size) -> None:
     by_x: dict[int, list[tuple[float, End]]] = defaultdict(list)
     for end, (x, y) in zip(ends, axes_shares(axes, [(end.x, end.y) for end in ends]), strict=True):
         by_x[round(x * width)].append((y * height, end))
-    for at_x, those in by_x.items():
-        those.sort(key=lambda each: each[0])
-        for (_, end), at_y in zip(those, _apart([y for y, _ in those], height), strict=True):
+    for at_x, entries in by_x.items():
+        entries.sort(key=lambda each: each[0])
+        for (_, end), at_y in zip(entries, _apart([y for y, _ in entries], height), strict=True):
             weight = "bold" if end.bold else "normal"
             at = ((at_x + _ASIDE) / width, at_y / height)
             axes.text(
@@ -79,11 +79,11 @@ def _apart(wanted: Sequence[float], height: float) -> list[float]:
         ):
             last = groups.pop()
             groups[-1] += last
-    found = [
+    positions = [
         _middle(group) + _APART * (place - (len(group) - 1) / 2) for group in groups for place in range(len(group))
     ]
-    over = max(0.0, found[-1] - height) if found else 0.0
-    return [at - over for at in found]
+    over = max(0.0, positions[-1] - height) if positions else 0.0
+    return [at - over for at in positions]
 
 
 def _middle(group: Sequence[float]) -> float:

@@ -27,13 +27,13 @@ def missing(results: Results) -> str:
 def draw(results: Results, file: Path) -> None:
     drawings = _drawings(results)
     with mpl.rc_context({**settings(LIGHT, "picture"), "svg.fonttype": "path"}):
-        whole = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="#ffffff")
-        each = WIDTH / len(drawings)
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72, facecolor="#ffffff")
+        panel_width = WIDTH / len(drawings)
         for place, drawing in enumerate(drawings):
-            _panel(whole, drawing, place * each + _MARGIN, each - 2 * _MARGIN)
+            _panel(figure, drawing, place * panel_width + _MARGIN, panel_width - 2 * _MARGIN)
         file.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if file.suffix == ".svg" else None
-        whole.savefig(file, dpi=144 if file.suffix == ".png" else 72, metadata=metadata)
+        figure.savefig(file, dpi=144 if file.suffix == ".png" else 72, metadata=metadata)
 
 
 def _drawings(results: Results) -> list[Drawing]:
@@ -48,9 +48,9 @@ def _drawings(results: Results) -> list[Drawing]:
     return [*bars[:1], *lines[:1]]
 
 
-def _panel(whole: Figure, drawing: Drawing, left: float, width: float) -> None:
-    whole.text(left / WIDTH, 1 - 30 / HEIGHT, drawing.title, fontsize=16, fontweight="bold", va="center")
-    axes = whole.add_axes((0, 0, 1, 1))
+def _panel(figure: Figure, drawing: Drawing, left: float, width: float) -> None:
+    figure.text(left / WIDTH, 1 - 30 / HEIGHT, drawing.title, fontsize=16, fontweight="bold", va="center")
+    axes = figure.add_axes((0, 0, 1, 1))
     height = HEIGHT - 52
     charts.draw(drawing, axes, LIGHT, Size(round(width), height, False))
     box = axes.get_position()

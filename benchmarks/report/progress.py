@@ -64,5 +64,5 @@ class ProgressLine:
 
 
 def _clock(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    return f"{whole // 60}:{whole % 60:02d} min" if whole >= 60 else f"{whole} s"
+    total_s = max(0, round(seconds))
+    return f"{total_s // 60}:{total_s % 60:02d} min" if total_s >= 60 else f"{total_s} s"

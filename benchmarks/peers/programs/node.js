@@ -30,10 +30,10 @@ function targets({ order_id, user_id, merchant_id, country, amount: { currency, 
 
 function read(stream, encoding) {
   return new Promise((resolve, reject) => {
-    let whole = "";
+    let text = "";
     stream.setEncoding(encoding);
-    stream.on("data", (part) => (whole += part));
-    stream.on("end", () => resolve(whole));
+    stream.on("data", (part) => (text += part));
+    stream.on("end", () => resolve(text));
     stream.on("error", reject);
   });
 }

@@ -81,17 +81,17 @@ var (
 // Uses the transport directly: a client would parse the address, and handle redirects and cookies.
 func (g *gateway) get(host string, t target) []byte {
 	address := &url.URL{Scheme: "http", Host: host, Path: t.path, RawQuery: t.query}
-	found, err := g.transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: address, Header: header})
+	response, err := g.transport.RoundTrip(&http.Request{Method: http.MethodGet, URL: address, Header: header})
 	if err != nil {
 		return null
 	}
-	defer found.Body.Close()
-	if found.StatusCode != http.StatusOK || found.ContentLength < 0 {
-		io.Copy(io.Discard, found.Body) // keeps the connection
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK || response.ContentLength < 0 {
+		io.Copy(io.Discard, response.Body) // keeps the connection
 		return null
 	}
-	body := make([]byte, found.ContentLength)
-	if _, err := io.ReadFull(found.Body, body); err != nil {
+	body := make([]byte, response.ContentLength)
+	if _, err := io.ReadFull(response.Body, body); err != nil {
 		return null
 	}
 	return body
