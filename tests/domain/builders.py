@@ -1,4 +1,7 @@
-"""Facts by hand: small builders with good defaults, so that a test says only what it is about. A `World` is all of them together."""
+"""Builders of facts with defaults, so that a test names only what matters.
+
+`World` combines them.
+"""
 
 from __future__ import annotations
 
@@ -112,7 +115,7 @@ def request(**changes: Any) -> ConsultRequest:
 
 
 def card(bank: str = "CMB", card_id: str | None = None, **changes: Any) -> Card:
-    """A debit card in good standing, `c_CMB` unless named otherwise."""
+    """An active debit card, by default `c_CMB`."""
     return structs.replace(
         Card(
             card_id or f"c_{bank}",
@@ -140,7 +143,7 @@ def account(available: Money | int, account_id: str = "b_1", **changes: Any) -> 
 def channel(
     kind: Kind, provider: str, channel_id: str | None = None, *, least: int = 1, most: int = 5_000_000, **changes: Any
 ) -> Channel:
-    """An open channel for `kind`, called `QUICK_PAY:CMB` unless named otherwise, that carries from `least` to `most`."""
+    """An open channel for `least` to `most` minor units, by default `QUICK_PAY:CMB` or alike."""
     currency: Currency = changes.pop("currency", "CNY")
     return structs.replace(
         Channel(
@@ -191,7 +194,7 @@ def quota(
     currency: Currency = "CNY",
     **scope: str,
 ) -> Quota:
-    """`daily` and `monthly`: the limit, and what is used of it."""
+    """`daily` and `monthly`: the limit and the used part."""
 
     def period(pair: tuple[int, int] | None) -> Period | None:
         return None if pair is None else Period(Money(currency, pair[0]), Money(currency, pair[1]))
@@ -202,7 +205,7 @@ def quota(
 
 
 class World(Struct, frozen=True, kw_only=True):
-    """Everything that one consultation is about. `silent`: which sources did not answer, and why."""
+    """The input of one consultation. `silent`: the sources without an answer, with the cause."""
 
     order: Order = order()
     merchant: Merchant = merchant()
@@ -221,7 +224,7 @@ class World(Struct, frozen=True, kw_only=True):
     now: datetime = NOW
 
     def __repr__(self) -> str:
-        """All but the catalog, to be read where a property fails."""
+        """All but the catalog, for the report of a failed property."""
         shown = (name for name in self.__struct_fields__ if name not in ("catalog", "weights", "now"))
         return f"World({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
@@ -249,7 +252,7 @@ class World(Struct, frozen=True, kw_only=True):
         return rank_offers(case, assemble(case), self.weights)
 
     def method(self, method_id: str) -> PayMethod:
-        """The only method of this id."""
+        """The only method with this id."""
         [found] = [method for method in self.methods() if method.method_id == method_id]
         return found
 
@@ -263,7 +266,7 @@ class World(Struct, frozen=True, kw_only=True):
 
 
 def one_of_each(**changes: Any) -> World:
-    """A world in which all ten kinds have a way, and every one of them could be paid with where it is offered."""
+    """A world with one available method of each of the ten kinds."""
     providers = {
         Kind.QUICK_PAY: "CMB",
         Kind.AGREEMENT: "UNIONPAY",

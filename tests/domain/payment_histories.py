@@ -1,6 +1,6 @@
-"""Histories of a payment: a small truth of its own, an engine, an acquirer, a clock and a payer who do as they like.
+"""Random histories of a payment: a model of engine, acquirer, clock and payer with free choices.
 
-Looks are made through silence, with things happening between one question and the next.
+Queries may meet silence, and events happen between the two calls of one query.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cashier.domain.status_resolution import (
 )
 
 START_S = 1_800_000_000
-BEGAN = datetime.fromtimestamp(START_S, UTC)
+STARTED_AT = datetime.fromtimestamp(START_S, UTC)
 PAGE = Redirect(method="GET", url="https://bank.example/pay")
 MINE, OTHER = "pay_mine", "pay_other"
 
@@ -37,7 +37,7 @@ def sent(kind: Kind = Kind.WALLET, **changes: Any) -> PaymentProgress:
     )
 
 
-def carried(attempts: int = 0) -> ChallengeProgress:
+def challenge_progress(attempts: int = 0) -> ChallengeProgress:
     return ChallengeProgress(
         challenge_id="ch_1",
         type="SMS_OTP",
@@ -51,23 +51,26 @@ def carried(attempts: int = 0) -> ChallengeProgress:
 
 
 def challenged(attempts: int = 0, **changes: Any) -> PaymentProgress:
-    return structs.replace(sent(Kind.QUICK_PAY, challenge=carried(attempts)), sent_at=None, **changes)
+    return structs.replace(sent(Kind.QUICK_PAY, challenge=challenge_progress(attempts)), sent_at=None, **changes)
 
 
 def at(after_s: float) -> datetime:
-    return BEGAN + timedelta(seconds=after_s)
+    return STARTED_AT + timedelta(seconds=after_s)
 
 
-def engine(word: str, code: str | None = None) -> EngineReport:
-    return EngineReport(EngineReportStatus(word), code, PAGE if word == "ACTION_REQUIRED" else None)
+def engine(status: str, code: str | None = None) -> EngineReport:
+    return EngineReport(EngineReportStatus(status), code, PAGE if status == "ACTION_REQUIRED" else None)
 
 
-def acquirer(word: str, of: str | None = None, closed_reason: str | None = None) -> AcquirerReport:
-    return AcquirerReport(AcquirerReportStatus(word), of, closed_reason)
+def acquirer(status: str, owner: str | None = None, closed_reason: str | None = None) -> AcquirerReport:
+    return AcquirerReport(AcquirerReportStatus(status), owner, closed_reason)
 
 
 class History:
-    """What truly happens. Its engine and its acquirer keep their promises: what is final stays, what was sealed is refused."""
+    """The true course of events.
+
+    Engine and acquirer keep their promises: a final result stays, and a sealed payment is refused.
+    """
 
     def __init__(self, payment: PaymentProgress) -> None:
         self.payment = payment
@@ -92,11 +95,14 @@ class History:
     def open(self) -> bool:
         return self.order in (AcquirerReportStatus.PENDING, AcquirerReportStatus.PAYING)
 
-    def happens(self, what: str, dice: int) -> None:
-        getattr(self, what)(dice)
+    def apply(self, event: str, dice: int) -> None:
+        getattr(self, event)(dice)
 
-    def passed_elsewhere(self, dice: int) -> None:
-        """The challenge, in another tab, whose submit is then under way. One that is spent here is spent there: risk counts them all."""
+    def passed_in_another_tab(self, dice: int) -> None:
+        """Pass the challenge in another tab, which then submits.
+
+        Risk counts answers over all tabs.
+        """
         unspent = self.payment.challenge is None or self.payment.challenge.attempts_left > 0
         self.on_its_way = self.on_its_way or (unspent and self.engine is EngineReportStatus.NEVER_ARRIVED)
 
@@ -139,7 +145,7 @@ class History:
         if self.order is AcquirerReportStatus.PAYING and self.owner == MINE:
             self.order, self.owner = AcquirerReportStatus.PENDING, None
 
-    def acquirer_hears(self, dice: int) -> None:
+    def acquirer_learns(self, dice: int) -> None:
         if self.engine is EngineReportStatus.SUCCEEDED and self.open:
             self.order, self.owner = AcquirerReportStatus.PAID, MINE
         elif self.engine is EngineReportStatus.SUCCEEDED and self.order is AcquirerReportStatus.CLOSED:
@@ -164,83 +170,88 @@ class History:
         self.payment = structs.replace(self.payment, cancelled=True)
 
     def reverse(self, dice: int) -> EngineReport:
-        """Unheard, or too late, or done. Also what is not heard may have been done."""
+        """Reverse if possible. The answer may be silence, also after a successful reversal."""
         if self.engine is EngineReportStatus.NEVER_ARRIVED:
             self.sealed = True
         elif self.live and dice & 8:
             self._fails("REVERSED")
-        return self.engine_heard(silent=dice % 6 == 0, reversing=True)
+        return self.report_engine(silent=dice % 6 == 0, reversing=True)
 
-    def engine_heard(self, *, silent: bool, reversing: bool = False) -> EngineReport:
-        word = (
+    def report_engine(self, *, silent: bool, reversing: bool = False) -> EngineReport:
+        status = (
             EngineReportStatus.SEALED if reversing and self.engine is EngineReportStatus.NEVER_ARRIVED else self.engine
         )
-        return engine("SILENT") if silent else engine(word, self.code)
+        return engine("SILENT") if silent else engine(status, self.code)
 
-    def acquirer_heard(self, *, silent: bool) -> AcquirerReport:
+    def report_acquirer(self, *, silent: bool) -> AcquirerReport:
         return acquirer("SILENT") if silent else AcquirerReport(self.order, self.owner, self.closed_reason)
 
-    def look(self, dice: int, between: str, last_told: PaymentStatus | None) -> ResolvedStatus:
-        """As it is looked at: the one, something happens, the other; then perhaps a reverse, something happens, and both once more."""
+    def query(self, dice: int, between: str, last_status: PaymentStatus | None) -> ResolvedStatus:
+        """One query: both reports and an event in between, perhaps a reversal and both again."""
         silent_engine, silent_acquirer = dice % 4 == 0, dice % 5 == 0
         if dice & 4:
-            order = self.acquirer_heard(silent=silent_acquirer)
-            self.happens(between, dice)
-            money = self.engine_heard(silent=silent_engine)
+            acquirer_report = self.report_acquirer(silent=silent_acquirer)
+            self.apply(between, dice)
+            engine_report = self.report_engine(silent=silent_engine)
         else:
-            money = self.engine_heard(silent=silent_engine)
-            self.happens(between, dice)
-            order = self.acquirer_heard(silent=silent_acquirer)
-        found = self.derived(money, order, last_told)
-        if found.to_reverse:
-            money = self.reverse(dice)
-            self.happens(between, dice >> 1)
-            found = self.derived(money, self.acquirer_heard(silent=dice % 7 == 0), last_told)
-        return found
+            engine_report = self.report_engine(silent=silent_engine)
+            self.apply(between, dice)
+            acquirer_report = self.report_acquirer(silent=silent_acquirer)
+        resolved = self.resolve(engine_report, acquirer_report, last_status)
+        if resolved.to_reverse:
+            engine_report = self.reverse(dice)
+            self.apply(between, dice >> 1)
+            resolved = self.resolve(engine_report, self.report_acquirer(silent=dice % 7 == 0), last_status)
+        return resolved
 
-    def derived(self, money: EngineReport, order: AcquirerReport, last_told: PaymentStatus | None) -> ResolvedStatus:
-        payment = structs.replace(self.payment, last_status=last_told)
-        return resolve_status(payment, money, order, datetime.fromtimestamp(self.now_s, UTC))
+    def resolve(
+        self, engine_report: EngineReport, acquirer_report: AcquirerReport, last_status: PaymentStatus | None
+    ) -> ResolvedStatus:
+        payment = structs.replace(self.payment, last_status=last_status)
+        return resolve_status(payment, engine_report, acquirer_report, datetime.fromtimestamp(self.now_s, UTC))
 
-    def ends(self, dice: int) -> ResolvedStatus:
-        """Everybody answers, does what is asked, and comes to an end."""
+    def finish(self, dice: int) -> ResolvedStatus:
+        """Let every service answer until the payment is final, and query it."""
         self.now_s += 10**5
-        for what in ("arrives", ("succeeds", "fails")[dice % 2], "acquirer_hears"):
-            self.happens(what, dice)
-        return self.look(CLEAR, "acquirer_hears", None)
+        for event in ("arrives", ("succeeds", "fails")[dice % 2], "acquirer_learns"):
+            self.apply(event, dice)
+        return self.query(RELIABLE_DICE, "acquirer_learns", None)
 
 
-HAPPENINGS = (
-    "arrives", "arrives", "succeeds", "succeeds", "acquirer_hears", "acquirer_hears", "passed_elsewhere", "goes_on", "fails", "refund",
-    "order_closes", "another_pays", "time_passes", "cancel",
+MODEL_EVENTS = (
+    "arrives", "arrives", "succeeds", "succeeds", "acquirer_learns", "acquirer_learns", "passed_in_another_tab",
+    "goes_on", "fails", "refund", "order_closes", "another_pays", "time_passes", "cancel",
 )  # fmt: skip
 DICE = 840
-# Nobody is silent, and a reverse is obeyed.
-CLEAR = 11 | 8
-WHATS = ("look",) * 6 + HAPPENINGS
+# Dice without silence and with effective reversals.
+RELIABLE_DICE = 11 | 8
+EVENT_NAMES = ("query",) * 6 + MODEL_EVENTS
 
 
-def read(number: int) -> tuple[str, int, str]:
-    """One number an event, because drawing three takes three times as long: what happens, its dice, and what happens in between."""
-    rest, what = divmod(number, len(WHATS))
+def decode_event(number: int) -> tuple[str, int, str]:
+    """Decode an event, its dice and the event in between.
+
+    Hypothesis draws one number per event; three would take three times as long.
+    """
+    rest, event = divmod(number, len(EVENT_NAMES))
     between, dice = divmod(rest, DICE)
-    return WHATS[what], dice, HAPPENINGS[between]
+    return EVENT_NAMES[event], dice, MODEL_EVENTS[between]
 
 
 POSSIBLE = (sent(), sent(Kind.CONSUMER_QR), sent(Kind.AGREEMENT), sent(Kind.VA), challenged(), challenged(3))
 PAYMENTS = st.sampled_from(POSSIBLE)
-MOST = len(WHATS) * DICE * len(HAPPENINGS)
-EVENTS = st.lists(st.integers(0, MOST - 1).map(read), min_size=6, max_size=24)
+EVENT_CODES = len(EVENT_NAMES) * DICE * len(MODEL_EVENTS)
+EVENTS = st.lists(st.integers(0, EVENT_CODES - 1).map(decode_event), min_size=6, max_size=24)
 
 
-def lived(
+def run_history(
     payment: PaymentProgress, events: list[tuple[str, int, str]], *, remembers: bool
 ) -> tuple[History, list[ResolvedStatus]]:
-    """A history, and what was told of it, look by look. `remembers`: whoever looks knows what was told last."""
-    history, found = History(payment), list[ResolvedStatus]()
-    for what, dice, between in events:
-        if what == "look":
-            found.append(history.look(dice, between, found[-1].status if remembers and found else None))
+    """Run a history; return it and the status of each query. `remembers`: queries know the last."""
+    history, resolved = History(payment), list[ResolvedStatus]()
+    for event, dice, between in events:
+        if event == "query":
+            resolved.append(history.query(dice, between, resolved[-1].status if remembers and resolved else None))
         else:
-            history.happens(what, dice)
-    return history, found
+            history.apply(event, dice)
+    return history, resolved

@@ -1,4 +1,4 @@
-"""What an answer of an upstream may cost us, however strange it is: bounded sizes, bounded steps, nothing for the collector."""
+"""The cost of any upstream answer is bounded: sizes, steps, and no garbage cycles."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.domain.builders import (
 
 
 def of_everything() -> World:
-    """Options, a combined payment, discounts that need a search, quotas, refusals: whatever makes an object."""
+    """Options, a split payment, discounts with a search, quotas, refusals: all object types."""
     world = one_of_each()
     return world.but(
         cards=(card("CMB"), card("CMB", "c_2", expiry="2020-01"), card("ICBC")),
@@ -95,7 +95,7 @@ def test_an_answer_with_too_many_elements_is_invalid(wanted: Any, field: str, on
 
 
 def test_ten_thousand_promotions_and_thousands_of_channels_give_an_answer() -> None:
-    """That it ends in reasonable time is seen by who runs it; the benchmarks say how long it takes."""
+    """The test must end in reasonable time. The benchmarks measure it."""
     world = World(
         order=order(10**7),
         channels=tuple(

@@ -1,4 +1,4 @@
-"""Which channels could carry a chosen way to pay: all that assembly would take, at the one price that was named, and no other."""
+"""Candidates are exactly the channels that assembly accepts for a method at its price."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ WORLDPAY = channel(
 )
 
 
-def found(world: World, method_id: str, option_id: str | None = None, **more: Any) -> Candidates:
+def find_candidates(world: World, method_id: str, option_id: str | None = None, **more: Any) -> Candidates:
     return candidates(world.case(), ChosenMethod(method_id, option_id, **more))
 
 
-def ids(of: Candidates) -> list[str]:
-    return [channel.channel_id for channel in of.channels]
+def ids(found: Candidates) -> list[str]:
+    return [channel.channel_id for channel in found.channels]
 
 
-def ways(method: PayMethod) -> list[tuple[str | None, Availability]]:
-    """Each way that a payer could choose: the method, or each of its options."""
+def choices(method: PayMethod) -> list[tuple[str | None, Availability]]:
+    """The payer's choices within a method: the method itself, or each of its options."""
     return [(option.option_id, option.availability) for option in method.options] or [(None, method.availability)]
 
 
@@ -52,34 +52,36 @@ def test_a_method_has_candidates_at_its_offered_price_exactly_if_it_is_available
     world: World,
 ) -> None:
     for method in world.methods():
-        for option_id, availability in ways(method):
-            its = found(world, method.method_id, option_id)
-            assert its.quote.amounts == next(
+        for option_id, availability in choices(method):
+            result = find_candidates(world, method.method_id, option_id)
+            assert result.quote.amounts == next(
                 (option.amount for option in method.options if option.option_id == option_id), method.amount
             )
             carried = (
-                its.quote.amounts is not None and its.quote.amounts.payable.value > 0 and its.quote.channel is not None
+                result.quote.amounts is not None
+                and result.quote.amounts.payable.value > 0
+                and result.quote.channel is not None
             )
-            assert bool(its.channels) == (availability is Availability.AVAILABLE and carried)
-            assert refusal.availability(its.quote.refusal) is availability
-            event(f"{len(its.channels)} candidates")
+            assert bool(result.channels) == (availability is Availability.AVAILABLE and carried)
+            assert refusal.availability(result.quote.refusal) is availability
+            event(f"{len(result.channels)} candidates")
 
 
 @given(worlds())
 def test_every_candidate_alone_would_carry_the_method_at_the_same_price(world: World) -> None:
     for method in world.methods():
-        for option_id, _ in ways(method):
-            its = found(world, method.method_id, option_id)
-            for one in its.channels:
+        for option_id, _ in choices(method):
+            result = find_candidates(world, method.method_id, option_id)
+            for candidate in result.channels:
                 others = tuple(
-                    other for other in world.channels if other.kind != one.kind or other.channel_id == one.channel_id
+                    other
+                    for other in world.channels
+                    if other.kind != candidate.kind or other.channel_id == candidate.channel_id
                 )
                 alone = world.but(channels=others).method(method.method_id)
-                priced = next(
-                    (option.amount for option in alone.options if option.option_id == option_id), alone.amount
-                )
+                price = next((option.amount for option in alone.options if option.option_id == option_id), alone.amount)
                 assert alone.availability is Availability.AVAILABLE
-                assert priced == its.quote.amounts
+                assert price == result.quote.amounts
 
 
 def test_each_kind_describes_the_payment_for_routing() -> None:
@@ -91,34 +93,40 @@ def test_each_kind_describes_the_payment_for_routing() -> None:
         (Kind.VA, "BCA"),
         (Kind.OTC, "ALFAMART"),
     ]:
-        passage = found(world, kind, bank).routed_payment
-        assert passage is not None
-        assert (passage.kind, passage.bank, passage.amount, passage.merchant_id) == (kind, bank, cny(7_000), "m_1")
+        routed = find_candidates(world, kind, bank).routed_payment
+        assert routed is not None
+        assert (routed.kind, routed.bank, routed.amount, routed.merchant_id) == (kind, bank, cny(7_000), "m_1")
     for method_id, bank in [
         ("WALLET:ALIPAY", "ALIPAY"),
         ("MERCHANT_QR:WECHAT", "WECHAT"),
         ("AGREEMENT:a_1", "UNIONPAY"),
     ]:
-        passage = found(world, method_id).routed_payment
-        assert passage is not None
-        assert passage.bank == bank
-    quick = found(world, "QUICK_PAY:c_CMB").routed_payment
-    assert quick is not None
-    assert (quick.bank, quick.brand, quick.country, quick.terminal) == ("CMB", "UNIONPAY", "CN", Terminal.APP)
+        routed = find_candidates(world, method_id).routed_payment
+        assert routed is not None
+        assert routed.bank == bank
+    quick_pay = find_candidates(world, "QUICK_PAY:c_CMB").routed_payment
+    assert quick_pay is not None
+    assert (quick_pay.bank, quick_pay.brand, quick_pay.country, quick_pay.terminal) == (
+        "CMB",
+        "UNIONPAY",
+        "CN",
+        Terminal.APP,
+    )
 
 
 def test_the_routed_amount_is_the_payable_amount() -> None:
-    passage = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").routed_payment
-    assert passage is not None
-    assert passage.amount == cny(9_090)  # 100.00 less 10.00, and one in a hundred of that as the fee
+    routed = find_candidates(World(channels=(ADYEN,), promotions=(promotion("p_1", 1_000),)), "CARD").routed_payment
+    assert routed is not None
+    # 100.00 less 10.00, plus 1 % of that as the fee.
+    assert routed.amount == cny(9_090)
 
 
 def test_an_external_card_goes_only_to_channels_that_accept_its_brand_and_type() -> None:
     world = World(channels=(ADYEN, WORLDPAY))
-    assert ids(found(world, "CARD")) == ["ch_adyen", "ch_worldpay"]
-    assert ids(found(world, "CARD", card=Instrument("", brand="JCB"))) == ["ch_adyen"]
-    assert ids(found(world, "CARD", card=Instrument("", brand="VISA", type=CardType.DEBIT))) == ["ch_adyen"]
-    unknown = found(world, "CARD", card=Instrument("", brand="AMEX"))
+    assert ids(find_candidates(world, "CARD")) == ["ch_adyen", "ch_worldpay"]
+    assert ids(find_candidates(world, "CARD", card=Instrument("", brand="JCB"))) == ["ch_adyen"]
+    assert ids(find_candidates(world, "CARD", card=Instrument("", brand="VISA", type=CardType.DEBIT))) == ["ch_adyen"]
+    unknown = find_candidates(world, "CARD", card=Instrument("", brand="AMEX"))
     assert (ids(unknown), unknown.routed_payment) == ([], None)
     assert unknown.quote.refusal is not None
     assert unknown.quote.refusal.code is ReasonCode.NO_CHANNEL
@@ -126,7 +134,7 @@ def test_an_external_card_goes_only_to_channels_that_accept_its_brand_and_type()
 
 def test_a_channel_with_another_fee_is_no_candidate() -> None:
     dearer = channel(Kind.CARD, "STRIPE", "ch_stripe", fee_bps=150)
-    assert ids(found(World(channels=(ADYEN, WORLDPAY, dearer)), "CARD")) == ["ch_adyen", "ch_worldpay"]
+    assert ids(find_candidates(World(channels=(ADYEN, WORLDPAY, dearer)), "CARD")) == ["ch_adyen", "ch_worldpay"]
 
 
 @pytest.mark.parametrize(
@@ -143,50 +151,52 @@ def test_a_channel_with_another_fee_is_no_candidate() -> None:
 )
 def test_a_channel_that_cannot_carry_this_payment_is_no_candidate(refused: Channel) -> None:
     good = channel(Kind.CARD, "GOOD", "ch_good")
-    assert ids(found(World(channels=(good, refused)), "CARD")) == ["ch_good"]
+    assert ids(find_candidates(World(channels=(good, refused)), "CARD")) == ["ch_good"]
 
 
 def test_a_scanned_code_goes_only_to_its_own_provider() -> None:
     both = (channel(Kind.CONSUMER_QR, "ALIPAY", "ch_a"), channel(Kind.CONSUMER_QR, "WECHAT_PAY", "ch_w"))
     world = World(channels=both, request=request(product=Product.SCAN, terminal=Terminal.POS))
-    assert ids(found(world, "CONSUMER_QR")) == ["ch_a", "ch_w"]
-    assert ids(found(world, "CONSUMER_QR", provider="WECHAT_PAY")) == ["ch_w"]
-    assert ids(found(world, "CONSUMER_QR", provider="UNIONPAY")) == []
+    assert ids(find_candidates(world, "CONSUMER_QR")) == ["ch_a", "ch_w"]
+    assert ids(find_candidates(world, "CONSUMER_QR", provider="WECHAT_PAY")) == ["ch_w"]
+    assert ids(find_candidates(world, "CONSUMER_QR", provider="UNIONPAY")) == []
 
 
 def test_in_a_split_payment_the_channel_carries_only_its_part() -> None:
     two = (channel(Kind.QUICK_PAY, "CMB", "ch_1"), channel(Kind.QUICK_PAY, "CMB", "ch_2", cost_bps=10))
-    its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY", "c_CMB")
-    assert ids(its) == ["ch_1", "ch_2"]
-    assert its.routed_payment is not None
-    assert (its.routed_payment.kind, its.routed_payment.amount) == (Kind.QUICK_PAY, cny(6_000))
-    assert {leg.type: leg.amount.value for leg in its.quote.legs} == {
+    result = find_candidates(
+        World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY", "c_CMB"
+    )
+    assert ids(result) == ["ch_1", "ch_2"]
+    assert result.routed_payment is not None
+    assert (result.routed_payment.kind, result.routed_payment.amount) == (Kind.QUICK_PAY, cny(6_000))
+    assert {leg.type: leg.amount.value for leg in result.quote.legs} == {
         LegType.BALANCE: 4_000,
         LegType.CHANNEL: 6_000,
     }
 
 
 def test_a_channel_that_would_split_the_payment_otherwise_is_no_candidate() -> None:
-    """Its least amount is above the rest, so that the balance would have to give less than the payer was told."""
+    """Its minimum is above the rest, so the balance would have to pay less than the payer saw."""
     two = (channel(Kind.QUICK_PAY, "CMB", "ch_1", cost_bps=10), channel(Kind.QUICK_PAY, "CMB", "ch_2", least=8_000))
-    its = found(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY")
-    assert ids(its) == ["ch_1"]
+    result = find_candidates(World(cards=(card(),), accounts=(account(4_000),), channels=two), "BALANCE:b_1+QUICK_PAY")
+    assert ids(result) == ["ch_1"]
 
 
 def test_a_payment_that_needs_no_channel_has_no_candidates_and_no_refusal() -> None:
-    paid_by_balance = found(World(accounts=(account(50_000),)), "BALANCE:b_1")
-    free = found(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
-    for its in (paid_by_balance, free):
-        assert (its.quote.refusal, its.channels, its.routed_payment) == (None, (), None)
+    paid_by_balance = find_candidates(World(accounts=(account(50_000),)), "BALANCE:b_1")
+    free = find_candidates(World(channels=(ADYEN,), promotions=(promotion("p_1", 10_000),)), "CARD")
+    for result in (paid_by_balance, free):
+        assert (result.quote.refusal, result.channels, result.routed_payment) == (None, (), None)
     assert free.quote.amounts is not None
     assert free.quote.amounts.payable.value == 0
 
 
 def test_a_silent_source_leaves_no_candidates_and_is_named() -> None:
     for source in ("channel", "quota"):
-        its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), "WALLET:ALIPAY")
-        assert its.quote.refusal is not None
-        assert (its.quote.refusal.undetermined, its.quote.refusal.source, its.channels) == (True, source, ())
+        result = find_candidates(one_of_each(silent={source: MissingCause.TIMEOUT}), "WALLET:ALIPAY")
+        assert result.quote.refusal is not None
+        assert (result.quote.refusal.undetermined, result.quote.refusal.source, result.channels) == (True, source, ())
 
 
 @pytest.mark.parametrize(
@@ -199,14 +209,14 @@ def test_a_silent_source_leaves_no_candidates_and_is_named() -> None:
     ],
 )
 def test_a_method_that_a_silent_source_would_list_is_undetermined(source: str, method_id: str) -> None:
-    its = found(one_of_each(silent={source: MissingCause.TIMEOUT}), method_id)
-    assert its.quote.refusal is not None
-    assert (its.quote.refusal.undetermined, its.quote.refusal.source) == (True, source)
+    result = find_candidates(one_of_each(silent={source: MissingCause.TIMEOUT}), method_id)
+    assert result.quote.refusal is not None
+    assert (result.quote.refusal.undetermined, result.quote.refusal.source) == (True, source)
 
 
 def test_a_quota_on_one_channel_leaves_the_other() -> None:
     world = World(channels=(ADYEN, WORLDPAY), quotas=(quota(Kind.CARD, daily=(10_000, 5_000), bank="ADYEN"),))
-    assert ids(found(world, "CARD")) == ["ch_worldpay"]
+    assert ids(find_candidates(world, "CARD")) == ["ch_worldpay"]
 
 
 @pytest.mark.parametrize(
@@ -214,11 +224,11 @@ def test_a_quota_on_one_channel_leaves_the_other() -> None:
     ["", "NONSENSE", "QUICK_PAY:c_9", "WALLET:NOBODY", "AGREEMENT:a_9", "BALANCE:b_9", "BALANCE:b_9+QUICK_PAY"],
 )
 def test_a_method_that_does_not_exist_is_refused(method_id: str) -> None:
-    its = found(one_of_each(agreements=(agreement(),)), method_id)
-    assert its.quote.refusal is not None
-    assert (its.quote.refusal.code, its.channels) == (ReasonCode.NO_CHANNEL, ())
+    result = find_candidates(one_of_each(agreements=(agreement(),)), method_id)
+    assert result.quote.refusal is not None
+    assert (result.quote.refusal.code, result.channels) == (ReasonCode.NO_CHANNEL, ())
 
 
 def test_a_method_with_options_needs_an_option() -> None:
-    assert ids(found(one_of_each(), "NET_BANKING")) == []
-    assert ids(found(one_of_each(), "NET_BANKING", "ICBC")) == ["NET_BANKING:ICBC"]
+    assert ids(find_candidates(one_of_each(), "NET_BANKING")) == []
+    assert ids(find_candidates(one_of_each(), "NET_BANKING", "ICBC")) == ["NET_BANKING:ICBC"]

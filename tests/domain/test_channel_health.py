@@ -1,4 +1,4 @@
-"""What a channel's outcomes teach: its live rate, when it is sick, and how it comes back."""
+"""Live rate, sickness, probes and recovery of a channel."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ STEPS = st.lists(st.tuples(st.sampled_from(ChannelOutcome), st.integers(0, 400))
 def after(
     outcomes: Iterable[ChannelOutcome], record: ChannelRecord | None = None, now_s: int = 0, every_s: int = 0
 ) -> ChannelRecord:
-    found = record or ChannelRecord()
+    result = record or ChannelRecord()
     for outcome in outcomes:
-        found = with_outcome(found, outcome, now_s, now_s, LEARNING, SICK)
+        result = with_outcome(result, outcome, now_s, now_s, LEARNING, SICK)
         now_s += every_s
-    return found
+    return result
 
 
 def bps(record: ChannelRecord, now_s: int = 0) -> int:
     return success_rate(record, 9_000, now_s, LEARNING).bps
 
 
-def fallen(now_s: int = 0) -> ChannelRecord:
+def sickened(now_s: int = 0) -> ChannelRecord:
     return after([FAILED] * SICK.failures_in_a_row, now_s=now_s)
 
 
@@ -55,13 +55,14 @@ def test_a_cold_start_uses_the_gateways_figure() -> None:
 def test_after_many_payments_the_gateways_figure_hardly_counts() -> None:
     record = after(([WORKED] * 3 + [FAILED]) * 100)
     assert 7_500 <= bps(record) <= 7_600
-    assert 190 <= success_rate(record, 9_000, 0, LEARNING).noise_bps <= 230  # √(0.75 × 0.25 / 400) = 2.2 %
+    # √(0.75 × 0.25 / 400) = 2.2 %
+    assert 190 <= success_rate(record, 9_000, 0, LEARNING).noise_bps <= 230
 
 
 def test_after_its_half_life_an_outcome_counts_half() -> None:
     record = after([WORKED, FAILED] * 10)
-    aged = ChannelRecord(good=record.good // 2, bad=record.bad // 2)
-    assert bps(record, 600) == bps(aged)
+    decayed = ChannelRecord(good=record.good // 2, bad=record.bad // 2)
+    assert bps(record, 600) == bps(decayed)
     assert bps(record, 10 * 86_400) == 9_000
 
 
@@ -81,28 +82,29 @@ def test_a_channel_is_sick_if_significantly_fewer_than_half_succeed() -> None:
     assert after([WORKED, FAILED, FAILED, FAILED] * 5).sick
     assert not after([FAILED, FAILED, FAILED, WORKED] * 4).sick  # fewer than twenty
     assert not after([WORKED, FAILED] * 100).sick
-    assert not after([*[FAILED, WORKED] * 9, FAILED, FAILED]).sick  # nine of twenty may be chance
+    assert not after([*[FAILED, WORKED] * 9, FAILED, FAILED]).sick  # nine of twenty may be noise
 
 
 def test_a_sick_channel_recovers_after_successful_probes_in_a_row() -> None:
-    record = fallen(100)
+    record = sickened(100)
     assert after([WORKED, WORKED, FAILED, WORKED, WORKED], record, 200).sick
-    well = after([WORKED] * 3, record, 200)
-    assert not well.sick
-    assert bps(well, 200) > 9_000  # what it did while it was sick is forgotten
+    healthy = after([WORKED] * 3, record, 200)
+    assert not healthy.sick
+    # The outcomes of the sickness are dropped.
+    assert bps(healthy, 200) > 9_000
 
 
 def test_a_payment_started_before_the_last_change_of_state_has_no_effect() -> None:
-    record = fallen(100)
+    record = sickened(100)
     assert with_outcome(record, WORKED, 99, 130, LEARNING, SICK) == record
-    well = recovered(record, 200)
-    assert with_outcome(well, FAILED, 199, 230, LEARNING, SICK) == well
+    healthy = recovered(record, 200)
+    assert with_outcome(healthy, FAILED, 199, 230, LEARNING, SICK) == healthy
 
 
 def test_a_recovered_channel_gets_its_share_back_in_steps() -> None:
-    well = recovered(fallen(100), 200)
-    assert share_ceiling_bps(fallen(100), 10_000, SICK) == 0
-    assert [share_ceiling_bps(well, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
+    healthy = recovered(sickened(100), 200)
+    assert share_ceiling_bps(sickened(100), 10_000, SICK) == 0
+    assert [share_ceiling_bps(healthy, 200 + at, SICK) for at in (0, 29, 30, 60, 90, 120, 150, 9_999)] == [
         500,
         500,
         1_000,
@@ -116,25 +118,25 @@ def test_a_recovered_channel_gets_its_share_back_in_steps() -> None:
 
 
 def test_each_further_sickness_takes_longer_to_recover_from_until_it_is_forgiven() -> None:
-    again = after([FAILED] * 6, recovered(fallen(100), 200), 300)
-    assert again.sick_count == 2
-    assert after([WORKED] * 5, again, 400).sick
-    well = recovered(again, 400)
-    assert not well.sick
-    assert [share_ceiling_bps(well, 400 + at, SICK) for at in (59, 60, 120)] == [500, 1_000, 2_000]
-    assert after([FAILED] * 6, well, 4_000).sick_count == 1
-    assert after([FAILED] * 6, well, 1_000).sick_count == 3
+    sick_again = after([FAILED] * 6, recovered(sickened(100), 200), 300)
+    assert sick_again.sick_count == 2
+    assert after([WORKED] * 5, sick_again, 400).sick
+    healthy = recovered(sick_again, 400)
+    assert not healthy.sick
+    assert [share_ceiling_bps(healthy, 400 + at, SICK) for at in (59, 60, 120)] == [500, 1_000, 2_000]
+    assert after([FAILED] * 6, healthy, 4_000).sick_count == 1
+    assert after([FAILED] * 6, healthy, 1_000).sick_count == 3
 
 
 def test_a_sick_channel_is_probed_by_one_payment_in_fifty_and_at_most_once_a_second() -> None:
-    record = fallen(100)
-    assert sum(probe_due(record, die, 110, SICK) for die in range(1_000)) == 20
+    record = sickened(100)
+    assert sum(probe_due(record, draw, 110, SICK) for draw in range(1_000)) == 20
     assert not probe_due(with_probe(record, 110), 0, 110, SICK)
     assert probe_due(with_probe(record, 110), 0, 111, SICK)
 
 
 def test_with_little_traffic_a_probe_comes_every_minute_and_at_most_every_tenth_payment() -> None:
-    record = fallen(100)
+    record = sickened(100)
     for number in range(1, 11):
         assert not probe_due(record, 1, 100 + number * 60, SICK)
         record = with_skip(record)

@@ -1,4 +1,4 @@
-"""The ten kinds as ways to pay: what names them, what is in them, and what refuses a kind, an instrument or a channel."""
+"""The ten kinds of payment method: titles, options, refusals of kind, instrument, channel."""
 
 from __future__ import annotations
 
@@ -300,7 +300,7 @@ def test_the_text_of_a_maintenance_is_complete_with_and_without_its_end() -> Non
     assert message(None) == "Under maintenance."
 
 
-# What refuses a kind as a whole, in the order in which it is asked: the world in which it does, and the code.
+# Refusals of a whole kind, in the order of checks: the code, and the world that causes it.
 KIND_REFUSALS: list[tuple[ReasonCode, dict[str, Any], dict[str, Any]]] = [
     (ReasonCode.NOT_OFFERED, {"offered": False}, {}),
     (ReasonCode.MERCHANT_NOT_PERMITTED, {}, {"merchant": merchant(kinds=frozenset({Kind.BALANCE}))}),

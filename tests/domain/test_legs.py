@@ -1,4 +1,4 @@
-"""Legs are the payment, to the last minor unit: promotions give the discounts, the payer the payable amount, together order and fee."""
+"""Legs add up exactly: promotions to the discounts, the others to the payable amount."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tests.domain.world_strategies import worlds
 TOKEN = "tok_1"
 
 
-def carried(world: World, method: PayMethod, option_id: str | None = None) -> Candidates:
+def find_candidates(world: World, method: PayMethod, option_id: str | None = None) -> Candidates:
     return candidates(world.case(), ChosenMethod(method.method_id, option_id))
 
 
-def made(
+def make_legs(
     world: World, method_id: str, option_id: str | None = None, card_token: str | None = TOKEN
 ) -> tuple[EngineLeg, ...] | LegsRefused:
-    """As it is made at acceptance: the candidates of the choice, the first of them, the legs."""
+    """The legs as in acceptance, over the first candidate channel."""
     method = world.method(method_id)
-    found = carried(world, method, option_id)
-    return legs(method, found.quote, found.channels[0].channel_id if found.channels else None, card_token)
+    result = find_candidates(world, method, option_id)
+    return legs(method, result.quote, result.channels[0].channel_id if result.channels else None, card_token)
 
 
-def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> EngineLeg:
+def channel_leg(amount: int, channel_id: str, instrument_id: str | None = None) -> EngineLeg:
     return EngineLeg(
         type=EngineLegType.CHANNEL,
         id=channel_id,
@@ -46,33 +46,33 @@ def paid(amount: int, channel_id: str, instrument_id: str | None = None) -> Engi
     )
 
 
-def off(promotion_id: str, amount: int) -> EngineLeg:
+def promotion_leg(promotion_id: str, amount: int) -> EngineLeg:
     return EngineLeg(type=EngineLegType.PROMOTION, id=promotion_id, amount=cny(amount))
 
 
-def held(amount: int, account_id: str = "b_1") -> EngineLeg:
+def balance_leg(amount: int, account_id: str = "b_1") -> EngineLeg:
     return EngineLeg(type=EngineLegType.BALANCE, id=account_id, amount=cny(amount))
 
 
 @pytest.mark.parametrize(
     ("method_id", "option_id", "expected"),
     [
-        ("QUICK_PAY:c_CMB", None, paid(10_000, "QUICK_PAY:CMB", "c_CMB")),
-        ("AGREEMENT:a_1", None, paid(10_000, "AGREEMENT:UNIONPAY", "a_1")),
-        ("CARD", None, paid(10_000, "CARD:ACQUIRER", "tok_1")),
-        ("NET_BANKING", "ICBC", paid(10_000, "NET_BANKING:ICBC")),
-        ("VA", "BCA", paid(10_000, "VA:BCA")),
-        ("OTC", "ALFAMART", paid(10_000, "OTC:ALFAMART")),
-        ("WALLET:ALIPAY", None, paid(10_000, "WALLET:ALIPAY")),
-        ("BALANCE:b_1", None, held(10_000)),
-        ("MERCHANT_QR:WECHAT", None, paid(10_000, "MERCHANT_QR:WECHAT")),
-        ("CONSUMER_QR", None, paid(10_000, "CONSUMER_QR:WECHAT")),
+        ("QUICK_PAY:c_CMB", None, channel_leg(10_000, "QUICK_PAY:CMB", "c_CMB")),
+        ("AGREEMENT:a_1", None, channel_leg(10_000, "AGREEMENT:UNIONPAY", "a_1")),
+        ("CARD", None, channel_leg(10_000, "CARD:ACQUIRER", "tok_1")),
+        ("NET_BANKING", "ICBC", channel_leg(10_000, "NET_BANKING:ICBC")),
+        ("VA", "BCA", channel_leg(10_000, "VA:BCA")),
+        ("OTC", "ALFAMART", channel_leg(10_000, "OTC:ALFAMART")),
+        ("WALLET:ALIPAY", None, channel_leg(10_000, "WALLET:ALIPAY")),
+        ("BALANCE:b_1", None, balance_leg(10_000)),
+        ("MERCHANT_QR:WECHAT", None, channel_leg(10_000, "MERCHANT_QR:WECHAT")),
+        ("CONSUMER_QR", None, channel_leg(10_000, "CONSUMER_QR:WECHAT")),
     ],
 )
 def test_each_of_the_ten_kinds_names_what_the_engine_needs(
     method_id: str, option_id: str | None, expected: EngineLeg
 ) -> None:
-    assert made(one_of_each(), method_id, option_id) == (expected,)
+    assert make_legs(one_of_each(), method_id, option_id) == (expected,)
 
 
 def test_promotions_balance_and_card_add_up_to_one_payment() -> None:
@@ -82,11 +82,11 @@ def test_promotions_balance_and_card_add_up_to_one_payment() -> None:
         channels=(channel(Kind.QUICK_PAY, "CMB", fee_bps=100),),
         promotions=(promotion("p_1", 500), promotion("p_2", 333)),
     )
-    assert made(world, "BALANCE:b_1+QUICK_PAY") == (
-        off("p_1", 500),
-        off("p_2", 333),
-        held(4_000),
-        paid(5_219, "QUICK_PAY:CMB", "c_CMB"),
+    assert make_legs(world, "BALANCE:b_1+QUICK_PAY") == (
+        promotion_leg("p_1", 500),
+        promotion_leg("p_2", 333),
+        balance_leg(4_000),
+        channel_leg(5_219, "QUICK_PAY:CMB", "c_CMB"),
     )
 
 
@@ -96,14 +96,17 @@ def test_another_card_than_the_cheapest_completes_the_balance_at_its_own_price()
         accounts=(account(9_990),),
         channels=(channel(Kind.QUICK_PAY, "CMB"), channel(Kind.QUICK_PAY, "ICBC", least=100, fee_bps=200)),
     )
-    assert made(world, "BALANCE:b_1+QUICK_PAY") == (held(9_990), paid(10, "QUICK_PAY:CMB", "c_CMB"))
-    assert made(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (held(9_902), paid(100, "QUICK_PAY:ICBC", "c_ICBC"))
+    assert make_legs(world, "BALANCE:b_1+QUICK_PAY") == (balance_leg(9_990), channel_leg(10, "QUICK_PAY:CMB", "c_CMB"))
+    assert make_legs(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (
+        balance_leg(9_902),
+        channel_leg(100, "QUICK_PAY:ICBC", "c_ICBC"),
+    )
 
 
 @pytest.mark.parametrize("method_id", ["QUICK_PAY:c_CMB", "BALANCE:b_1", "CARD", "WALLET:ALIPAY"])
 def test_an_order_that_discounts_bring_to_zero_is_paid_by_promotions_alone(method_id: str) -> None:
     world = one_of_each(promotions=(promotion("p_1", 7_000), promotion("p_2", 4_000)))
-    assert made(world, method_id, card_token=None) == (off("p_1", 7_000), off("p_2", 3_000))
+    assert make_legs(world, method_id, card_token=None) == (promotion_leg("p_1", 7_000), promotion_leg("p_2", 3_000))
 
 
 def test_a_split_payment_with_nothing_left_to_pay_needs_no_card() -> None:
@@ -113,24 +116,24 @@ def test_a_split_payment_with_nothing_left_to_pay_needs_no_card() -> None:
         channels=(channel(Kind.QUICK_PAY, "ICBC"),),
         promotions=(promotion("p_1", 10_000, banks=frozenset({"ICBC"})),),
     )
-    assert made(world, "BALANCE:b_1+QUICK_PAY") == (off("p_1", 10_000),)
-    assert made(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (off("p_1", 10_000),)
+    assert make_legs(world, "BALANCE:b_1+QUICK_PAY") == (promotion_leg("p_1", 10_000),)
+    assert make_legs(world, "BALANCE:b_1+QUICK_PAY", "c_ICBC") == (promotion_leg("p_1", 10_000),)
 
 
 def test_an_order_of_zero_without_promotions_has_no_legs() -> None:
-    assert made(one_of_each(order=order(0)), "BALANCE:b_1") == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+    assert make_legs(one_of_each(order=order(0)), "BALANCE:b_1") == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
 
 
 def test_the_fee_is_carried_by_the_channel() -> None:
     world = World(channels=(channel(Kind.CARD, "VISA", fee_bps=150),), promotions=(promotion("p_1", 1_000),))
-    assert made(world, "CARD") == (off("p_1", 1_000), paid(9_135, "CARD:VISA", "tok_1"))
+    assert make_legs(world, "CARD") == (promotion_leg("p_1", 1_000), channel_leg(9_135, "CARD:VISA", "tok_1"))
 
 
 def test_a_card_without_its_token_and_a_method_without_its_instrument_have_no_legs() -> None:
-    assert made(one_of_each(), "CARD", card_token=None) == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+    assert make_legs(one_of_each(), "CARD", card_token=None) == LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
     world = one_of_each()
     nameless = structs.replace(world.method("QUICK_PAY:c_CMB"), instrument=None)
-    assert legs(nameless, carried(world, nameless).quote, "QUICK_PAY:CMB") == LegsRefused(
+    assert legs(nameless, find_candidates(world, nameless).quote, "QUICK_PAY:CMB") == LegsRefused(
         LegsRefusedCode.INSTRUMENT_MISSING
     )
 
@@ -138,7 +141,7 @@ def test_a_card_without_its_token_and_a_method_without_its_instrument_have_no_le
 def test_a_method_that_needs_a_channel_has_no_legs_without_one() -> None:
     world = one_of_each()
     for method in world.methods():
-        quote = carried(world, method, "ICBC").quote
+        quote = find_candidates(world, method, "ICBC").quote
         if method.kind is not Kind.BALANCE and quote.refusal is None:
             assert legs(method, quote, None, "tok_1") == LegsRefused(LegsRefusedCode.CHANNEL_MISSING)
 
@@ -152,9 +155,9 @@ def test_a_balance_that_needs_a_card_never_pays_the_whole() -> None:
 
 def test_a_refused_or_undetermined_method_has_no_legs_but_a_reason() -> None:
     short = World(accounts=(account(1),))
-    assert made(short, "BALANCE:b_1") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.BALANCE_INSUFFICIENT)
+    assert make_legs(short, "BALANCE:b_1") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.BALANCE_INSUFFICIENT)
     silent = one_of_each(silent={"quota": MissingCause.TIMEOUT})
-    assert made(silent, "QUICK_PAY:c_CMB") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.SOURCE_TIMEOUT)
+    assert make_legs(silent, "QUICK_PAY:c_CMB") == LegsRefused(LegsRefusedCode.REFUSED, ReasonCode.SOURCE_TIMEOUT)
     assert legs(short.method("BALANCE:b_1"), Quote(None), None) == LegsRefused(LegsRefusedCode.PRICE_UNKNOWN)
 
 
@@ -175,45 +178,54 @@ def test_a_price_whose_parts_do_not_add_up_raises() -> None:
 
 
 def test_the_repr_omits_the_card_token() -> None:
-    found = made(one_of_each(), "CARD", card_token="tok_secret")
-    assert "tok_secret" not in repr(found)
-    assert b"tok_secret" in msgspec.json.encode(found), "the engine gets it"
+    result = make_legs(one_of_each(), "CARD", card_token="tok_secret")
+    assert "tok_secret" not in repr(result)
+    assert b"tok_secret" in msgspec.json.encode(result), "the engine gets it"
 
 
 def test_a_leg_has_the_shape_of_the_contract() -> None:
     written = {"type": "PROMOTION", "id": "p_1", "amount": {"currency": "CNY", "value": 5}}
-    assert msgspec.to_builtins(off("p_1", 5)) == written
-    assert set(msgspec.to_builtins(paid(5, "ch", "c_1"))) == {"type", "id", "amount", "channel_id", "instrument_id"}
+    assert msgspec.to_builtins(promotion_leg("p_1", 5)) == written
+    assert set(msgspec.to_builtins(channel_leg(5, "ch", "c_1"))) == {
+        "type",
+        "id",
+        "amount",
+        "channel_id",
+        "instrument_id",
+    }
 
 
 def every_choice(world: World) -> list[tuple[PayMethod, str | None]]:
-    """All that can be chosen and paid with: methods, and the options of those that have some."""
-    found: list[tuple[PayMethod, str | None]] = []
+    """All available choices: methods, and options of methods that have some."""
+    result: list[tuple[PayMethod, str | None]] = []
     for method in world.methods():
         if method.availability is not Availability.AVAILABLE:
             continue
-        combined = method.kind is Kind.BALANCE and bool(method.options)
-        found += [
+        split = method.kind is Kind.BALANCE and bool(method.options)
+        result += [
             (method, option.option_id) for option in method.options if option.availability is Availability.AVAILABLE
         ]
-        found += [(method, None)] if combined or not method.options else []
-    return found
+        result += [(method, None)] if split or not method.options else []
+    return result
 
 
-def sums(found: tuple[EngineLeg, ...], *sorts: EngineLegType) -> int:
-    return sum(leg.amount.value for leg in found if leg.type in sorts)
+def sums(result: tuple[EngineLeg, ...], *types: EngineLegType) -> int:
+    return sum(leg.amount.value for leg in result if leg.type in types)
 
 
 def shop(amount: int, balance: int, off_1: int, off_2: int, terms: int) -> World:
-    """A small shop where everything can happen to a price. `terms` are dice for fees and minimums."""
-    fees_bps, leasts = (0, 1, 150, 5_000), (1, 50, 100)
+    """A small shop with all effects on a price.
+
+    `terms`: a number that selects fees and minimums.
+    """
+    fees_bps, minimums = (0, 1, 150, 5_000), (1, 50, 100)
     return World(
         order=order(amount),
         cards=(card("CMB"), card("ICBC")),
         accounts=(account(balance),),
         channels=(
-            channel(Kind.QUICK_PAY, "CMB", least=leasts[terms % 3], fee_bps=fees_bps[terms % 4]),
-            channel(Kind.QUICK_PAY, "ICBC", least=leasts[terms // 3 % 3], fee_bps=fees_bps[terms // 4 % 4]),
+            channel(Kind.QUICK_PAY, "CMB", least=minimums[terms % 3], fee_bps=fees_bps[terms % 4]),
+            channel(Kind.QUICK_PAY, "ICBC", least=minimums[terms // 3 % 3], fee_bps=fees_bps[terms // 4 % 4]),
             channel(Kind.VA, "BCA", fee_bps=fees_bps[terms // 16 % 4]),
             channel(Kind.WALLET, "ALIPAY"),
         ),
@@ -229,36 +241,36 @@ SHOPS = st.builds(
 @given(st.one_of(SHOPS, SHOPS, worlds()))
 def test_the_legs_of_every_available_method_are_order_and_fee_as_shown(world: World) -> None:
     for method, option_id in every_choice(world):
-        found = made(world, method.method_id, option_id)
+        result = make_legs(world, method.method_id, option_id)
         option = next((option for option in method.options if option.option_id == option_id), None)
         amounts = method.amount if option is None else option.amount
         assert amounts is not None
         if not amounts.order.value:
-            assert found == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
+            assert result == LegsRefused(LegsRefusedCode.NOTHING_TO_PAY)
             continue
-        assert isinstance(found, tuple)
-        assert {leg.amount.currency for leg in found} == {world.order.amount.currency}
-        assert [(leg.id, leg.amount) for leg in found if leg.type is EngineLegType.PROMOTION] == [
+        assert isinstance(result, tuple)
+        assert {leg.amount.currency for leg in result} == {world.order.amount.currency}
+        assert [(leg.id, leg.amount) for leg in result if leg.type is EngineLegType.PROMOTION] == [
             (discount.promotion_id, discount.amount) for discount in amounts.discounts
         ]
-        assert sums(found, EngineLegType.BALANCE, EngineLegType.CHANNEL) == amounts.payable.value
-        assert sums(found, *EngineLegType) == world.order.amount.value + amounts.fee.value
-        assert all(leg.amount.value > 0 for leg in found)
-        assert sum(leg.type is EngineLegType.CHANNEL for leg in found) <= 1
+        assert sums(result, EngineLegType.BALANCE, EngineLegType.CHANNEL) == amounts.payable.value
+        assert sums(result, *EngineLegType) == world.order.amount.value + amounts.fee.value
+        assert all(leg.amount.value > 0 for leg in result)
+        assert sum(leg.type is EngineLegType.CHANNEL for leg in result) <= 1
 
 
 def test_the_generated_shops_have_splits_zeroes_options_and_fees() -> None:
-    """Else the property above would be about plain payments only."""
+    """Without these cases the property above would cover plain payments only."""
     seen: set[str] = set()
 
-    dice = Random(7)
+    random = Random(7)
     for _ in range(40):
-        world = shop(*(dice.randrange(most) for most in (300, 300, 150, 150, 144)))
+        world = shop(*(random.randrange(most) for most in (300, 300, 150, 150, 144)))
         for method, option_id in every_choice(world):
-            found: Any = made(world, method.method_id, option_id)
-            sorts = {leg.type for leg in found} if isinstance(found, tuple) else set()
-            seen.update({"split"} if {EngineLegType.BALANCE, EngineLegType.CHANNEL} <= sorts else set())
-            seen.update({"zero"} if sorts == {EngineLegType.PROMOTION} else set())
-            seen.update({"option"} if option_id is not None and sorts else set())
+            result: Any = make_legs(world, method.method_id, option_id)
+            types = {leg.type for leg in result} if isinstance(result, tuple) else set()
+            seen.update({"split"} if {EngineLegType.BALANCE, EngineLegType.CHANNEL} <= types else set())
+            seen.update({"zero"} if types == {EngineLegType.PROMOTION} else set())
+            seen.update({"option"} if option_id is not None and types else set())
             seen.update({"fee"} if method.amount is not None and method.amount.fee.value else set())
     assert seen == {"split", "zero", "option", "fee"}

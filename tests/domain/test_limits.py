@@ -1,4 +1,4 @@
-"""Limits, each one minor unit to either side, tested on what is really paid; and what would help."""
+"""Limits, one minor unit to either side, on the amount really paid; and their remedies."""
 
 from __future__ import annotations
 

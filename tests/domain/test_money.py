@@ -1,4 +1,4 @@
-"""Money as people read it, and the two roundings."""
+"""Money in its display form, and the two roundings."""
 
 from __future__ import annotations
 

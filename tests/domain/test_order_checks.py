@@ -1,4 +1,4 @@
-"""The basic checks: each of them, and which comes first."""
+"""The basic checks and their order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.domain.builders import NOW, cny, member, merchant, order, request
 
 SILENT = Missing("merchant", MissingCause.TIMEOUT)
 
-# In the order in which they are made. Each is one thing that is wrong, as changes to what is asked, the order, the merchant, the member.
+# In the order of checks. Each fault is one set of changes to request, order, merchant and member.
 WRONGS: list[tuple[Blocked, dict[str, dict[str, Any]]]] = [
     (Blocked.ORDER_MERCHANT_MISMATCH, {"order": {"merchant_id": "m_2"}}),
     (Blocked.ORDER_USER_MISMATCH, {"order": {"user_id": "u_2"}}),
@@ -55,8 +55,8 @@ def test_each_fault_blocks_with_its_code(code: Blocked, wrong: dict[str, dict[st
 
 
 def test_of_two_faults_the_earlier_check_decides() -> None:
-    for (first, one), (_, other) in combinations(WRONGS, 2):
-        assert blocked(one, other) is first
+    for (first, earlier), (_, later) in combinations(WRONGS, 2):
+        assert blocked(earlier, later) is first
 
 
 @pytest.mark.parametrize(

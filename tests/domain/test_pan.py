@@ -1,4 +1,4 @@
-"""Card numbers are found wherever they are, in one pass; what only looks like one by chance is let be where that matters."""
+"""Card numbers are found anywhere in one pass; ids that only look like one are accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEPARATORS = ["", " ", "-", " - ", "\u00a0", "–"]
 
 
 def luhn_sum(digits: str) -> int:
-    """The textbook's way, digit by digit."""
+    """The textbook algorithm, digit by digit."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         doubled = int(digit) * (1 + place % 2)
@@ -27,7 +27,7 @@ def luhn_sum(digits: str) -> int:
 
 
 def completed(digits: str) -> str:
-    """With the check digit that makes it pass."""
+    """Append the check digit."""
     return digits + str(-luhn_sum(digits + "0") % 10)
 
 
@@ -37,7 +37,7 @@ words = st.text(st.characters(exclude_categories=["Nd", "Cs"]), max_size=20)
 
 @st.composite
 def written(draw: st.DrawFn) -> tuple[str, str]:
-    """A number that passes, and the same in groups."""
+    """A number that passes Luhn, and its text with separators."""
     number = draw(numbers)
     text = number[0]
     for digit in number[1:]:
@@ -135,7 +135,7 @@ def test_names_numbers_and_ids_are_tested_too() -> None:
     "text", ["1 " * 6_000, "1" * 12_000, " " * 12_000, "1   " * 3_000, "12-" * 4_000, "1    " * 2_400]
 )
 def test_the_cost_is_linear_in_the_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: how often a digit is turned into a number."""
+    """Counts conversions of digits instead of time."""
     turned = 0
 
     def counting(digit: str) -> int:

@@ -1,4 +1,4 @@
-"""Two submits are the same payment, or they are not; and nothing else, now or later, decides it."""
+"""Payment ids and fingerprints: what decides that two submits are the same payment."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXT = st.text(min_size=1, max_size=8)
 
 
 def test_ids_never_change() -> None:
-    # Written down once. Should it ever differ, payments under way would be met by none of their retries.
+    # Fixed values: with any other, retries would no longer meet their payments.
     assert payment_id("m_1", "o_1001", "key-1") == "pay_ojsbpauo2sw3emeaczfqngf7du"
     assert fingerprint(CHOSEN, MEANS) == "9b9618c22df5b99b211ef931cf8dc0c5b56263f5f19a4f566eba00550dfed9a2"
 

@@ -1,4 +1,4 @@
-"""A submit shows nothing of what was handed over for it, and takes nothing beyond its bounds."""
+"""The payment request never shows its secrets and enforces its bounds."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_the_request_body_is_a_choice_and_its_means() -> None:
 def test_secrets_are_never_shown(show: object) -> None:
     assert callable(show)
     for part in (REQUEST, REQUEST.means, REQUEST.device):
-        told = show(part)
+        shown = show(part)
         for secret in ("secret", "2812345", "203.0.113.7", "signature"):
-            assert secret not in told
+            assert secret not in shown
     assert "card_token" in show(REQUEST.means)
     assert "o_1001" in show(REQUEST)
 

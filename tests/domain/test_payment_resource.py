@@ -1,4 +1,4 @@
-"""The answer about a payment, as it goes over the wire, and its words."""
+"""The payment resource on the wire, and its texts."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ ACTIONS: list[tuple[dict[str, Any], type, datetime | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("written", "sort", "ends_at"), ACTIONS)
-def test_an_action_is_passed_on_unchanged(written: dict[str, Any], sort: type, ends_at: datetime | None) -> None:
+@pytest.mark.parametrize(("written", "action_type", "ends_at"), ACTIONS)
+def test_an_action_is_passed_on_unchanged(written: dict[str, Any], action_type: type, ends_at: datetime | None) -> None:
     read: Action = msgspec.json.decode(msgspec.json.encode(written), type=Action)
-    assert type(read) is sort
+    assert type(read) is action_type
     assert msgspec.json.decode(msgspec.json.encode(read)) == written
     assert expiry(read) == ends_at
 
@@ -110,16 +110,16 @@ def test_a_payment_has_the_fields_of_the_contract() -> None:
 @pytest.mark.parametrize("locale", CATALOG.texts)
 def test_every_message_has_a_text_in_every_locale(locale: str) -> None:
     for code in MessageCode:
-        found = message(code, CATALOG.texts[locale])
-        assert found.code is code
-        assert found.text
-        assert "{" not in found.text
+        rendered = message(code, CATALOG.texts[locale])
+        assert rendered.code is code
+        assert rendered.text
+        assert "{" not in rendered.text
 
 
-@pytest.mark.parametrize(("locale", "words"), [("en", "within 15 working days"), ("zh-CN", "预计15个工作日内到账")])
-def test_a_payer_of_a_closed_order_reads_when_the_money_comes_back(locale: str, words: str) -> None:
+@pytest.mark.parametrize(("locale", "expected"), [("en", "within 15 working days"), ("zh-CN", "预计15个工作日内到账")])
+def test_a_payer_of_a_closed_order_reads_when_the_money_comes_back(locale: str, expected: str) -> None:
     for code in (MessageCode.CLOSED_REFUNDING, MessageCode.PAID_TWICE_REFUNDING, MessageCode.CLOSED):
-        assert words in message(code, CATALOG.texts[locale]).text
+        assert expected in message(code, CATALOG.texts[locale]).text
 
 
 def test_a_missing_message_is_a_fault_of_the_catalog() -> None:

@@ -1,4 +1,4 @@
-"""The life of a payment as a table: what is absent cannot happen, what is final stays, and what the README draws is the table."""
+"""The transition table of a payment: illegal transitions, final statuses, the diagram."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def test_a_final_status_has_no_successor() -> None:
 
 def test_every_transition_of_the_table_is_made_and_every_other_raises() -> None:
     for status, event in product((None, *PaymentStatus), PaymentEvent):
-        moves = START if status is None else NEXT[status]
-        if event in moves:
-            assert next_status(status, event) is moves[event]
+        transitions = START if status is None else NEXT[status]
+        if event in transitions:
+            assert next_status(status, event) is transitions[event]
         else:
             with pytest.raises(IllegalTransition, match=event.name) as refused:
                 next_status(status, event)
@@ -41,8 +41,8 @@ def test_every_transition_of_the_table_is_made_and_every_other_raises() -> None:
 
 
 def test_an_event_leads_to_the_same_status_from_everywhere() -> None:
-    for moves in (START, *NEXT.values()):
-        assert all(STATUS_AFTER[event] is status for event, status in moves.items())
+    for transitions in (START, *NEXT.values()):
+        assert all(STATUS_AFTER[event] is status for event, status in transitions.items())
     assert set(STATUS_AFTER) == set(PaymentEvent)
 
 
@@ -84,12 +84,12 @@ def test_nothing_leads_back_to_a_challenge_after_an_action_was_required() -> Non
 
 def test_the_diagram_has_every_transition_of_the_table_and_no_other() -> None:
     drawn: dict[tuple[str, str], set[str]] = {}
-    for begin, told, end in re.findall(r'^    (\w+) -->\|"(.*)"\| (\w+)$', diagram(), re.MULTILINE):
-        for each in LIVE if begin == "LIVE" else (begin,):
-            drawn.setdefault((str(each), end), set()).update(told.split("<br/>"))
+    for begin, labels, end in re.findall(r'^    (\w+) -->\|"(.*)"\| (\w+)$', diagram(), re.MULTILINE):
+        for source in LIVE if begin == "LIVE" else (begin,):
+            drawn.setdefault((str(source), end), set()).update(labels.split("<br/>"))
     table: dict[tuple[str, str], set[str]] = {}
-    for begin, moves in (("START", START), *NEXT.items()):
-        for event, end in moves.items():
+    for begin, transitions in (("START", START), *NEXT.items()):
+        for event, end in transitions.items():
             if begin != end:
                 table.setdefault((str(begin), str(end)), set()).add(event.value)
     assert drawn == table

@@ -1,4 +1,4 @@
-"""How soon a payment is looked at again."""
+"""Poll schedules of payments."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from cashier.domain import poll_schedule
 from cashier.domain.pay_method import Kind
 from cashier.domain.poll_schedule import PollSchedule, poll_after_ms
 
-PACES = [poll_schedule.PROMPT, poll_schedule.CONFIRMING, poll_schedule.LATE, *map(poll_schedule.schedule_for, Kind)]
+SCHEDULES = [poll_schedule.PROMPT, poll_schedule.CONFIRMING, poll_schedule.LATE, *map(poll_schedule.schedule_for, Kind)]
 
 
-def steps(pace: PollSchedule, count: int) -> list[int]:
-    """What is waited, look by look, by somebody who does as told."""
-    found: list[int] = []
+def steps(schedule: PollSchedule, count: int) -> list[int]:
+    """The waits of a caller that follows the schedule."""
+    waits_ms: list[int] = []
     for _ in range(count):
-        found.append(poll_after_ms(pace, sum(found) / 1_000))
-    return found
+        waits_ms.append(poll_after_ms(schedule, sum(waits_ms) / 1_000))
+    return waits_ms
 
 
 def test_at_a_counter_polls_come_after_one_two_three_and_then_every_five_seconds() -> None:
@@ -37,7 +37,7 @@ def test_a_payment_at_a_bank_or_a_shop_is_polled_every_minute(kind: Kind) -> Non
     assert poll_after_ms(poll_schedule.schedule_for(kind), 86_400) == 180_000
 
 
-@given(st.sampled_from(PACES), st.floats(-10, 10**6), st.floats(0, 10**6))
-def test_a_schedule_never_gets_faster_and_never_stops(pace: PollSchedule, elapsed_s: float, later_s: float) -> None:
-    sooner, later = poll_after_ms(pace, elapsed_s), poll_after_ms(pace, elapsed_s + later_s)
+@given(st.sampled_from(SCHEDULES), st.floats(-10, 10**6), st.floats(0, 10**6))
+def test_a_schedule_never_gets_faster_and_never_stops(schedule: PollSchedule, elapsed_s: float, later_s: float) -> None:
+    sooner, later = poll_after_ms(schedule, elapsed_s), poll_after_ms(schedule, elapsed_s + later_s)
     assert 1_000 <= sooner <= later <= 180_000

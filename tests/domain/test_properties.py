@@ -1,4 +1,4 @@
-"""What holds in every world, whatever the facts and whoever is silent."""
+"""Properties of every consultation, for any facts and any silent sources."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from tests.domain.world_strategies import promotions, silences, worlds
 from .test_silence import REFUSERS
 
 AVAILABLE, UNAVAILABLE = Availability.AVAILABLE, Availability.UNAVAILABLE
-STANDINGS = list(Availability)
+AVAILABILITIES = list(Availability)
 LISTS = ("cards", "agreements", "accounts", "channels", "quotas", "promotions", "boosts")
-# Country is one of the catalog's narrowings and no different from currency; the last three are about silence, of which there is none there.
+# Country is a filter of the catalog like currency. The last four codes are for silent sources, and
+# these worlds have none.
 REFUSALS = set(ReasonCode) - {ReasonCode.COUNTRY_NOT_SUPPORTED, *list(ReasonCode)[-4:]}
 
 
@@ -80,8 +81,8 @@ def test_the_answer_does_not_depend_on_the_order_of_anything(world: World, silen
 def test_ranks_count_from_one_and_the_usable_come_first(world: World, silent: Any) -> None:
     methods = world.but(silent=silent).methods()
     assert [method.rank for method in methods] == list(range(1, len(methods) + 1))
-    standings = [STANDINGS.index(method.availability) for method in methods]
-    assert standings == sorted(standings)
+    availability_ranks = [AVAILABILITIES.index(method.availability) for method in methods]
+    assert availability_ranks == sorted(availability_ranks)
     assert len({method.method_id for method in methods}) == len(methods)
     assert [method.preferred for method in methods] == [
         index == 0 and method.availability is AVAILABLE for index, method in enumerate(methods)
@@ -92,7 +93,7 @@ def test_ranks_count_from_one_and_the_usable_come_first(world: World, silent: An
 def test_silence_never_makes_a_refused_method_available(world: World, silent: Any) -> None:
     everything = available(world)
     for method_id, method in available(world.but(silent=silent)).items():
-        # Discounts may make the balance alone enough; then it is not combined.
+        # With discounts the balance alone may suffice; then there is no split payment.
         assert method_id in everything or (method.legs and method_id.removesuffix("+QUICK_PAY") in everything)
 
 
@@ -110,7 +111,7 @@ def test_one_more_promotion_never_costs_a_method_or_money(world: World, data: st
         assert better.payable.value <= method.amount.payable.value
 
 
-def room(world: World, quota: Quota, carried: int) -> bool:
+def has_room(world: World, quota: Quota, carried: int) -> bool:
     periods = [period for period in (quota.daily, quota.monthly) if period is not None]
     if quota.single is not None and carried > quota.single.value:
         return False
@@ -132,7 +133,7 @@ def carries(world: World, kind: Kind, channel: Channel, carried: int, card_id: s
         return False
     if carried > channel.max.value or (carried and carried < channel.min.value):
         return False
-    mine = [
+    own = [
         quota
         for quota in world.quotas
         if quota.scope.kind is kind
@@ -140,10 +141,10 @@ def carries(world: World, kind: Kind, channel: Channel, carried: int, card_id: s
         and quota.scope.channel_id in (None, channel.channel_id)
         and quota.scope.card_id in (None, card_id)
     ]
-    return all(room(world, quota, carried) for quota in mine)
+    return all(has_room(world, quota, carried) for quota in own)
 
 
-def takes(channel: Channel, card: Card) -> bool:
+def accepts(channel: Channel, card: Card) -> bool:
     return (
         channel.provider == card.bank
         and (channel.brands is None or card.brand in channel.brands)
@@ -151,22 +152,22 @@ def takes(channel: Channel, card: Card) -> bool:
     )
 
 
-def roads(world: World, method: PayMethod) -> list[tuple[Channel, str | None]]:
-    """The channels that may carry this way, each with the card if there is one."""
+def carrying_channels(world: World, method: PayMethod) -> list[tuple[Channel, str | None]]:
+    """The channels that may carry this method, each with its card, if any."""
     instrument = None if method.instrument is None else method.instrument.id
     by_kind = [channel for channel in world.channels if channel.kind is method.kind]
     match method.kind:
         case Kind.QUICK_PAY:
             [card] = [card for card in world.cards if card.card_id == instrument]
-            return [(channel, card.card_id) for channel in by_kind if takes(channel, card)]
+            return [(channel, card.card_id) for channel in by_kind if accepts(channel, card)]
         case Kind.AGREEMENT:
-            [mine] = [agreement for agreement in world.agreements if agreement.agreement_id == instrument]
-            assert mine.status == "ACTIVE"
-            assert mine.merchant_id == "m_1"
+            [own] = [agreement for agreement in world.agreements if agreement.agreement_id == instrument]
+            assert own.status == "ACTIVE"
+            assert own.merchant_id == "m_1"
             assert method.amount is not None
-            assert mine.single_max is None or mine.single_max.currency == world.order.amount.currency
-            assert mine.single_max is None or method.amount.payable.value <= mine.single_max.value
-            return [(channel, None) for channel in by_kind if channel.channel_id == mine.channel_id]
+            assert own.single_max is None or own.single_max.currency == world.order.amount.currency
+            assert own.single_max is None or method.amount.payable.value <= own.single_max.value
+            return [(channel, None) for channel in by_kind if channel.channel_id == own.channel_id]
         case Kind.WALLET | Kind.MERCHANT_QR:
             return [(channel, None) for channel in by_kind if channel.provider == instrument]
         case _:
@@ -187,7 +188,7 @@ def test_every_available_method_is_within_all_limits_of_a_channel_at_its_fee(wor
         carried, fee = method.amount.payable.value, method.amount.fee.value
         assert any(
             carries(world, method.kind, channel, carried, card_id) and fee_of(world, channel, carried - fee) == fee
-            for channel, card_id in roads(world, method)
+            for channel, card_id in carrying_channels(world, method)
         )
 
 
@@ -205,17 +206,17 @@ def test_a_balance_covers_its_part_and_the_cards_part_is_within_its_limits(world
         from_balance = given_by[LegType.BALANCE].amount if method.legs else payable
         assert from_balance.currency == account.available.currency
         assert from_balance.value <= account.available.value
-        mine = [
+        own = [
             q
             for q in world.quotas
             if q.scope.kind is Kind.BALANCE and (q.scope.bank, q.scope.channel_id, q.scope.card_id) == (None,) * 3
         ]
-        assert all(room(world, quota, from_balance.value) for quota in mine)
+        assert all(has_room(world, quota, from_balance.value) for quota in own)
         if method.legs:
             leg, fee = given_by[LegType.CHANNEL], method.amount.fee.value
             [card] = [card for card in world.cards if card.card_id == leg.id]
             assert any(
-                takes(channel, card)
+                accepts(channel, card)
                 and carries(world, Kind.QUICK_PAY, channel, leg.amount.value, card.card_id)
                 and fee_of(world, channel, leg.amount.value - fee) == fee
                 for channel in world.channels
@@ -241,8 +242,8 @@ def test_every_available_option_can_be_carried_by_its_provider(world: World) -> 
             )
 
 
-def remarkable(world: World) -> Iterator[str]:
-    """What the properties are about, as far as this world has it."""
+def covered_cases(world: World) -> Iterator[str]:
+    """The cases of the properties that occur in this world."""
     for method in available(world).values():
         price = method.amount
         assert price is not None
@@ -262,23 +263,25 @@ def remarkable(world: World) -> Iterator[str]:
 
 @pytest.mark.proof
 def test_the_worlds_cover_the_cases_of_the_properties() -> None:
-    """A property over worlds in which nothing can be paid with would hold for any code. The rarest thing is in one world of 600."""
-    wanted = {f"{kind} is available" for kind in Kind} | set(REFUSALS)
-    wanted |= {"both a discount and a fee", "both a discount and a fee on a combined payment", "nothing to pay"}
-    wanted |= {"a discount within a quota", "options of both sorts"}
+    """Over worlds without available methods any code would pass.
+
+    The rarest case is in one of 600.
+    """
+    expected = {f"{kind} is available" for kind in Kind} | set(REFUSALS)
+    expected |= {"both a discount and a fee", "both a discount and a fee on a combined payment", "nothing to pay"}
+    expected |= {"a discount within a quota", "options of both sorts"}
     seen: set[str] = set()
 
-    def look(world: World) -> None:
-        seen.update(remarkable(world))
+    def record_cases(world: World) -> None:
+        seen.update(covered_cases(world))
 
-    for number in (
-        2,
-        16,
-        *range(40),
-    ):  # the first two have it all today; the others are there for the day when they do not
+    # The first two seeds cover all cases today; the others are spares.
+    for number in (2, 16, *range(40)):
         seed(number)(
-            settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(given(worlds())(look))
+            settings(max_examples=200, deadline=None, database=None, phases=[Phase.generate])(
+                given(worlds())(record_cases)
+            )
         )()
-        if wanted <= seen:
+        if expected <= seen:
             break
-    assert wanted - seen == set()
+    assert expected - seen == set()

@@ -1,4 +1,4 @@
-"""Which way first, and why."""
+"""The order of methods and its reasons."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from cashier.source_errors import MissingCause
 from tests.domain.builders import World, account, agreement, card, channel, cny, member, one_of_each, order, promotion
 
 
-def two_wallets(one: dict[str, Any], other: dict[str, Any], **changes: Any) -> World:
-    return World(channels=(channel(Kind.WALLET, "ONE", **one), channel(Kind.WALLET, "OTHER", **other))).but(**changes)
+def two_wallets(first: dict[str, Any], second: dict[str, Any], **changes: Any) -> World:
+    return World(channels=(channel(Kind.WALLET, "ONE", **first), channel(Kind.WALLET, "OTHER", **second))).but(
+        **changes
+    )
 
 
 def reasons(world: World, method_id: str) -> tuple[str, ...]:

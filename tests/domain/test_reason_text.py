@@ -1,4 +1,4 @@
-"""Every code has its words in every locale, and a catalog with a fault says where it is."""
+"""Every code has a text in every locale, and the faults of a catalog are located."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def without_braces(text: str) -> bool:
     return bool(text) and "{" not in text and "}" not in text
 
 
-def worded(**changes: Any) -> Catalog:
-    """The packaged catalog with other words in English."""
+def with_wording(**changes: Any) -> Catalog:
+    """The packaged catalog with other English texts."""
     return structs.replace(CATALOG, texts={**CATALOG.texts, "en": structs.replace(CATALOG.texts["en"], **changes)})
 
 
@@ -38,18 +38,18 @@ def test_every_reason_has_a_text_in_every_locale(code: ReasonCode, locale: str) 
     case = World(request=request(locale=locale)).case()
     full = reason(case, Refusal(code, "quota", Remedy(RemedyType.WAIT_UNTIL, cny(1), NOW), cny(12_345)))
     bare = reason(case, Refusal(code))
-    for told in (full, bare):
-        assert told.code is code
-        assert without_braces(told.message)
-        assert told.message == told.message.strip()
+    for rendered in (full, bare):
+        assert rendered.code is code
+        assert without_braces(rendered.message)
+        assert rendered.message == rendered.message.strip()
 
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_every_block_kind_card_type_and_account_type_has_a_text(locale: str) -> None:
-    words = CATALOG.texts[locale]
-    assert all(without_braces(words.blocked[code]) for code in Blocked)
-    assert all(without_braces(words.card_types[sort]) for sort in CardType)
-    assert all(without_braces(words.accounts[sort]) for sort in AccountType)
+    wording = CATALOG.texts[locale]
+    assert all(without_braces(wording.blocked[code]) for code in Blocked)
+    assert all(without_braces(wording.card_types[member]) for member in CardType)
+    assert all(without_braces(wording.accounts[member]) for member in AccountType)
     assert all(without_braces(CATALOG.methods[kind].name[locale]) for kind in Kind)
 
 
@@ -98,7 +98,7 @@ def test_names_from_upstreams_are_never_templates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"),
+    ("wanted", "best_match"),
     [
         (None, "en"),
         ("en", "en"),
@@ -114,8 +114,8 @@ def test_names_from_upstreams_are_never_templates() -> None:
         ("e", "en"),
     ],
 )
-def test_the_best_matching_locale_is_used(wanted: str | None, found: str) -> None:
-    assert CATALOG.locale(wanted) == found
+def test_the_best_matching_locale_is_used(wanted: str | None, best_match: str) -> None:
+    assert CATALOG.locale(wanted) == best_match
 
 
 def test_the_same_region_matches_better_than_the_same_language() -> None:
@@ -129,7 +129,7 @@ def faults(catalog: Catalog) -> str:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         (
             {"reasons": {code: "x" for code in ReasonCode if code is not ReasonCode.CARD_FROZEN}},
@@ -144,8 +144,8 @@ def faults(catalog: Catalog) -> str:
         ({"combined": "{account} and {cards}"}, "combined"),
     ],
 )
-def test_a_missing_text_is_a_fault(changes: dict[str, Any], said: str) -> None:
-    assert said in faults(worded(**changes))
+def test_a_missing_text_is_a_fault(changes: dict[str, Any], expected: str) -> None:
+    assert expected in faults(with_wording(**changes))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_missing_text_is_a_fault(changes: dict[str, Any], said: str) -> None:
 )
 def test_a_text_that_cannot_be_rendered_is_a_fault_and_does_not_raise(text: str) -> None:
     reasons = {**CATALOG.texts["en"].reasons, ReasonCode.BELOW_MIN: text}
-    assert "[en.reasons] BELOW_MIN" in faults(worded(reasons=reasons))
+    assert "[en.reasons] BELOW_MIN" in faults(with_wording(reasons=reasons))
 
 
 def test_a_kind_needs_its_table_and_a_text_in_every_locale() -> None:

@@ -1,4 +1,4 @@
-"""Rules of routing: the first that matches holds, and what is wrong with them is said before a payment finds out."""
+"""Routing rules: the first match applies, and faults are reported at start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGED = msgspec.convert(packaged("routing.toml"), Routing)
 REST = RoutingRule("rest")
 
 
-def passage(**changes: Any) -> RoutedPayment:
+def payment(**changes: Any) -> RoutedPayment:
     plain = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1", "CMB", "VISA")
     return msgspec.structs.replace(plain, **changes)
 
@@ -43,9 +43,9 @@ def test_the_first_matching_rule_applies() -> None:
     rules = routing(
         RoutingRule("visa", RuleCondition(brand="VISA")), RoutingRule("cards", RuleCondition(kind="CARD")), REST
     )
-    assert rules.rule_for(passage()).name == "visa"
-    assert rules.rule_for(passage(brand="JCB")).name == "cards"
-    assert rules.rule_for(passage(kind=Kind.WALLET, brand=None)).name == "rest"
+    assert rules.rule_for(payment()).name == "visa"
+    assert rules.rule_for(payment(brand="JCB")).name == "cards"
+    assert rules.rule_for(payment(kind=Kind.WALLET, brand=None)).name == "rest"
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_the_first_matching_rule_applies() -> None:
     ],
 )
 def test_all_terms_of_a_condition_must_match(when: RuleCondition, other: dict[str, Any]) -> None:
-    assert when.matches(passage())
-    assert not when.matches(passage(**other))
+    assert when.matches(payment())
+    assert not when.matches(payment(**other))
 
 
 def test_the_packaged_rules_are_valid_and_equal_the_example() -> None:
@@ -98,7 +98,7 @@ def test_the_commented_rules_of_the_example_are_valid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "said"),
+    ("rules", "expected"),
     [
         ((RoutingRule("a"), RoutingRule("b")), '"b" can never match: "a" before it matches all of it'),
         (
@@ -146,8 +146,8 @@ def test_the_commented_rules_of_the_example_are_valid() -> None:
         ((RoutingRule("a", by=RankBy.BALANCED, cost_weight=0),), "a weight of 0 is not balanced"),
     ],
 )
-def test_faults_of_rules_are_reported(rules: tuple[RoutingRule, ...], said: str) -> None:
-    assert said in faults(*rules)
+def test_faults_of_rules_are_reported(rules: tuple[RoutingRule, ...], expected: str) -> None:
+    assert expected in faults(*rules)
 
 
 @pytest.mark.parametrize(
@@ -179,30 +179,32 @@ WORDS = st.one_of(
     st.none(), st.lists(st.sampled_from(["CARD", "VA", "OTC"]), min_size=1).map(tuple), st.sampled_from(["CARD", "VA"])
 )
 AMOUNTS = st.one_of(st.none(), st.integers(0, 6))
-WHENS = st.builds(
+CONDITIONS = st.builds(
     RuleCondition, kind=WORDS, amount_from=AMOUNTS, amount_below=AMOUNTS, brand=st.sampled_from([None, "VISA"])
 )
 
 
-PLACES = [
-    passage(kind=kind, brand=brand, amount=cny(value))
+PAYMENTS = [
+    payment(kind=kind, brand=brand, amount=cny(value))
     for kind in (Kind.CARD, Kind.VA, Kind.OTC, Kind.WALLET)
     for brand in ("VISA", None)
     for value in range(8)
 ]
 
 
-@given(WHENS, WHENS)
-def test_a_condition_that_covers_another_matches_all_its_payments(one: RuleCondition, other: RuleCondition) -> None:
-    its = [place for place in PLACES if other.matches(place)]
-    if one.covers(other):
-        assert all(one.matches(place) for place in its)
-    elif its:
-        assert not all(one.matches(place) for place in its)
+@given(CONDITIONS, CONDITIONS)
+def test_a_condition_that_covers_another_matches_all_its_payments(
+    condition: RuleCondition, other: RuleCondition
+) -> None:
+    matched = [candidate for candidate in PAYMENTS if other.matches(candidate)]
+    if condition.covers(other):
+        assert all(condition.matches(candidate) for candidate in matched)
+    elif matched:
+        assert not all(condition.matches(candidate) for candidate in matched)
 
 
 def configured(tmp_path: Path, text: str) -> str:
-    """What is said of this routing.toml, or nothing."""
+    """The faults of this routing.toml; empty if valid."""
     (tmp_path / "routing.toml").write_text(text, "utf-8")
     try:
         configuration({}, "cashier.toml", tmp_path)
@@ -212,7 +214,7 @@ def configured(tmp_path: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("[learnin]\nhalf_life_s = 60", "routing.toml: unknown key 'learnin'; did you mean 'learning'?"),
         ("[learning]\nhalf_life = 60", "routing.toml: [learning] unknown key 'half_life'; did you mean 'half_life_s'?"),
@@ -232,15 +234,15 @@ def configured(tmp_path: Path, text: str) -> str:
         ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 belongs to two providers"),
     ],
 )
-def test_an_invalid_file_refuses_to_start_with_its_faults(tmp_path: Path, text: str, said: str) -> None:
-    assert said in configured(tmp_path, text)
+def test_an_invalid_file_refuses_to_start_with_its_faults(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in configured(tmp_path, text)
 
 
 def test_a_user_file_replaces_single_values(tmp_path: Path) -> None:
     (tmp_path / "routing.toml").write_text("[learning]\nhalf_life_s = 60\n", "utf-8")
-    found = configuration({}, "cashier.toml", tmp_path).routing
-    assert found.learning.half_life_s == 60
-    assert (found.learning.prior_payments, found.rule) == (PACKAGED.learning.prior_payments, PACKAGED.rule)
+    loaded = configuration({}, "cashier.toml", tmp_path).routing
+    assert loaded.learning.half_life_s == 60
+    assert (loaded.learning.prior_payments, loaded.rule) == (PACKAGED.learning.prior_payments, PACKAGED.rule)
 
 
 def test_a_failure_is_attributed_by_its_code_and_an_unknown_code_counts_half() -> None:

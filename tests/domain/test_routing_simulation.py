@@ -1,6 +1,7 @@
-"""Routing over time: four workers that share nothing, channels that live a life of their own, and forty minutes of payments.
+"""Routing over time: four independent workers, changing channels, forty minutes of payments.
 
-Seeded, with a clock that is counted up: the same every time. What is asserted holds for every seed that was tried, with room to spare.
+Seeded and with a counted clock, so every run is the same. The assertions held with margin for every
+seed tried.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.domain.builders import channel, cny
 
 pytestmark = pytest.mark.proof
 
-PASSAGE = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
+ROUTED_PAYMENT = RoutedPayment(Kind.CARD, cny(10_000), "CN", Terminal.APP, Product.STANDARD_CASHIER, "m_1")
 CHEAP = channel(Kind.CARD, "CHEAP", "cheap", cost_bps=20, success_bps=9_700)
 DEAR = channel(Kind.CARD, "DEAR", "dear", cost_bps=25, success_bps=9_700)
 SAFE = channel(Kind.CARD, "SAFE", "safe", cost_bps=40, success_bps=9_900)
@@ -33,49 +34,56 @@ CHEAPEST_HEALTHY = RoutingRule("cheapest_healthy")
 WORKERS = 4
 LENGTH_S = 2_400
 MINUTE_S = 60
-# The chance that a payment succeeds, in basis points, by the second and by how many of the last minute's payments went the same way.
-Life = Callable[[int, int], int]
+# The success chance of a payment in basis points, by second and by the channel's load in the last
+# minute.
+SuccessChance = Callable[[int, int], int]
 
 
-class Told(Struct):
-    """What happened. `sent`: by minute and channel. `probes`: of all those. `leaps`: how often one worker moved half of its traffic or more
-    from one payment to the next, the first ten minutes apart."""
+class TrafficReport(Struct):
+    """The result of a simulation. `sent`: payments by minute and channel. `probes`: of these.
+
+    `jumps`: after the first ten minutes, how often a worker moved half of its traffic or more from
+    one payment to the next.
+    """
 
     sent: list[Counter[str]]
     probes: int = 0
-    leaps: int = 0
+    jumps: int = 0
     succeeded: int = 0
     payments: int = 0
 
     def regret_bps(self, best_bps: int) -> int:
-        """How much less succeeded than if `best_bps` had, which is what the best of the channels would have brought alone."""
+        """The loss against a success rate of `best_bps`, that of the best channel alone."""
         return best_bps - self.succeeded * 10_000 // self.payments
 
     def share(self, channel_id: str, since: int = 0, until: int | None = None) -> float:
-        """Of all payments from one minute to another."""
+        """The channel's share of all payments between two minutes."""
         minutes = self.sent[since:until]
         return sum(minute[channel_id] for minute in minutes) / sum(minute.total() for minute in minutes)
 
     def leaders(self, since: int = 0, width: int = 5) -> list[str]:
-        """Who carried most, every `width` minutes."""
+        """The channel with the most payments in each span of `width` minutes."""
         spans = [sum(self.sent[at : at + width], Counter()) for at in range(since, len(self.sent), width)]
         return [max(span, key=lambda name: (span[name], name)) for span in spans]
 
     def switches(self, since: int = 0) -> int:
-        return sum(one != other for one, other in pairwise(self.leaders(since)))
+        return sum(earlier != later for earlier, later in pairwise(self.leaders(since)))
 
     def swing(self, channel_id: str, since: int, width: int = 5) -> float:
-        """Between the most and the least that it carried, of spans of `width` minutes."""
+        """The difference between its highest and lowest share, over spans of `width` minutes."""
         shares = [self.share(channel_id, at, at + width) for at in range(since, len(self.sent) - width + 1, width)]
         return max(shares) - min(shares)
 
 
-def steady(bps: int) -> Life:
+def steady(bps: int) -> SuccessChance:
     return lambda now_s, load: bps
 
 
 class Workers:
-    """Four that share nothing. A payment comes to any of them and ends after 1 to 8 seconds; a worker hears of its own only."""
+    """Four workers without shared state.
+
+    A payment goes to a random one and ends after 1 to 8 seconds.
+    """
 
     def __init__(self, rule: RoutingRule, seed: int) -> None:
         routing = Routing(rule=(rule,), blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"})))
@@ -85,11 +93,11 @@ class Workers:
         self._sent: deque[tuple[int, str]] = deque()
         self._number = 0
         self._shares: dict[int, int] = {}
-        self.leapt = False
+        self.jumped = False
         self.load: Counter[str] = Counter()
 
     def end(self, now_s: int) -> None:
-        """What is due by now is heard of, and what was sent a minute ago is no load any more."""
+        """Report ended payments, and remove those older than a minute from the load."""
         while self._ending and self._ending[0][0] <= now_s:
             _, number, worker, channel_id, worked, started_s = heapq.heappop(self._ending)
             if worked:
@@ -100,150 +108,151 @@ class Workers:
             self.load[self._sent.popleft()[1]] -= 1
 
     def send(
-        self, channels: tuple[Channel, ...], lives: Mapping[str, Life], now_s: int
+        self, channels: tuple[Channel, ...], chances: Mapping[str, SuccessChance], now_s: int
     ) -> tuple[RoutingDecision, bool]:
-        """Where the next payment went, and whether it will have worked."""
+        """Send the next payment. Returns its route and whether it will succeed."""
         random, worker = self._random, self._random.choice(self._workers)
         self._number += 1
-        found = worker.route(PASSAGE, channels, f"pay_{self._number}", now_s)
-        name, share_bps = found.channel_id, found.rated[0].share_bps
-        self.leapt = abs(share_bps - self._shares.get(id(worker), share_bps)) >= 5_000
+        decision = worker.route(ROUTED_PAYMENT, channels, f"pay_{self._number}", now_s)
+        name, share_bps = decision.channel_id, decision.rated[0].share_bps
+        self.jumped = abs(share_bps - self._shares.get(id(worker), share_bps)) >= 5_000
         self._shares[id(worker)] = share_bps
-        worked = random.randrange(10_000) < lives[name](now_s, self.load[name])
+        worked = random.randrange(10_000) < chances[name](now_s, self.load[name])
         self.load[name] += 1
         self._sent.append((now_s, name))
         heapq.heappush(self._ending, (now_s + random.randint(1, 8), self._number, worker, name, worked, now_s))
-        return found, worked
+        return decision, worked
 
 
-def simulated(
+def simulate(
     channels: tuple[Channel, ...],
-    lives: Mapping[str, Life],
+    chances: Mapping[str, SuccessChance],
     rule: RoutingRule = CHEAPEST_HEALTHY,
     *,
     per_s: int = 3,
     seed: int = 1,
-) -> Told:
-    """Forty minutes of payments, `per_s` a second."""
-    workers, told = Workers(rule, seed), Told([Counter() for _ in range(LENGTH_S // MINUTE_S)])
+) -> TrafficReport:
+    """Simulate forty minutes with `per_s` payments a second."""
+    workers, report = Workers(rule, seed), TrafficReport([Counter() for _ in range(LENGTH_S // MINUTE_S)])
     for now_s in range(LENGTH_S):
         workers.end(now_s)
         for _ in range(per_s):
-            found, worked = workers.send(channels, lives, now_s)
-            told.payments += 1
-            told.succeeded += worked
-            told.probes += found.probe
-            told.leaps += workers.leapt and now_s >= 10 * MINUTE_S
-            told.sent[now_s // MINUTE_S][found.channel_id] += 1
-    return told
+            decision, worked = workers.send(channels, chances, now_s)
+            report.payments += 1
+            report.succeeded += worked
+            report.probes += decision.probe
+            report.jumps += workers.jumped and now_s >= 10 * MINUTE_S
+            report.sent[now_s // MINUTE_S][decision.channel_id] += 1
+    return report
 
 
 def test_of_two_equally_good_channels_the_cheaper_gets_and_keeps_all() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": steady(9_700), "dear": steady(9_700)})
-    assert told.share("cheap") > 0.97  # its first failures, when little is known, may cost it a few payments
-    assert told.share("cheap", 10) > 0.99
-    assert told.switches() == 0
+    report = simulate((CHEAP, DEAR), {"cheap": steady(9_700), "dear": steady(9_700)})
+    # Early failures, while little is known, may cost it a few payments.
+    assert report.share("cheap") > 0.97
+    assert report.share("cheap", 10) > 0.99
+    assert report.switches() == 0
 
 
 def test_of_two_identical_channels_one_keeps_most() -> None:
     twin = structs.replace(CHEAP, channel_id="twin", provider="TWIN")
-    told = simulated(
+    report = simulate(
         (CHEAP, twin),
         {"cheap": steady(9_700), "twin": steady(9_700)},
         RoutingRule("likeliest", by=RankBy.SUCCESS, within_bps=50),
     )
-    assert told.share("cheap") > 0.6
-    assert told.switches() == 0
+    assert report.share("cheap") > 0.6
+    assert report.switches() == 0
 
 
 def test_a_channel_better_than_its_figure_loses_nothing_to_noise() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": steady(10_000), "dear": steady(9_500)})
-    assert told.share("cheap") == 1.0
+    report = simulate((CHEAP, DEAR), {"cheap": steady(10_000), "dear": steady(9_500)})
+    assert report.share("cheap") == 1.0
 
 
 def test_a_channel_worse_than_its_figure_loses_its_traffic_for_good() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": steady(8_700), "dear": steady(9_700)})
-    assert told.share("cheap", 15) < 0.15
-    assert told.switches(5) == 0
-    assert told.leaps < 13
-    assert told.regret_bps(9_700) < 150
+    report = simulate((CHEAP, DEAR), {"cheap": steady(8_700), "dear": steady(9_700)})
+    assert report.share("cheap", 15) < 0.15
+    assert report.switches(5) == 0
+    assert report.jumps < 13
+    assert report.regret_bps(9_700) < 150
 
 
 def test_a_channel_dead_from_the_start_gets_probes_only() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": steady(0), "dear": steady(9_600)})
-    assert told.share("cheap") < 0.035
-    assert told.switches() == 0
-    assert told.probes < told.payments * 0.03
-    assert told.regret_bps(9_600) < 350
+    report = simulate((CHEAP, DEAR), {"cheap": steady(0), "dear": steady(9_600)})
+    assert report.share("cheap") < 0.035
+    assert report.switches() == 0
+    assert report.probes < report.payments * 0.03
+    assert report.regret_bps(9_600) < 350
 
 
 def test_a_quarter_hour_outage_moves_the_traffic_at_once_and_fully_back() -> None:
-    told = simulated(
+    report = simulate(
         (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if 600 <= now_s < 1_500 else 9_700, "dear": steady(9_600)}
     )
-    assert told.share("cheap", 0, 10) > 0.75
-    assert told.share("cheap", 11, 25) < 0.05
-    assert told.share("cheap", 32) > 0.98
-    assert told.switches() == 2
-    assert told.regret_bps(9_600) < 200
+    assert report.share("cheap", 0, 10) > 0.75
+    assert report.share("cheap", 11, 25) < 0.05
+    assert report.share("cheap", 32) > 0.98
+    assert report.switches() == 2
+    assert report.regret_bps(9_600) < 200
 
 
 def test_a_channel_with_an_outage_every_five_minutes_does_not_make_traffic_oscillate() -> None:
-    told = simulated(
+    report = simulate(
         (CHEAP, DEAR), {"cheap": lambda now_s, load: 0 if now_s // 300 % 2 else 9_700, "dear": steady(9_600)}
     )
-    assert told.switches() <= 2
-    assert told.share("cheap", 15) < 0.25
-    assert told.regret_bps(9_600) < 300
+    assert report.switches() <= 2
+    assert report.share("cheap", 15) < 0.25
+    assert report.regret_bps(9_600) < 300
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_channel_that_degrades_under_load_keeps_the_share_that_it_can_carry(seed: int) -> None:
-    """It carries 90 payments a minute of 180, and loses more of them for each one more."""
-    lives = {
+    """It can carry 90 of 180 payments a minute, and loses more with each one above that."""
+    chances = {
         "cheap": lambda now_s, load: 9_800 if load <= 90 else max(0, 9_800 - (load - 90) * 60),
         "dear": steady(9_600),
     }
-    told = simulated((CHEAP, DEAR), lives, seed=seed)
-    assert 0.4 < told.share("cheap", 15) < 0.65
-    assert told.swing("cheap", 15) < 0.3
-    assert told.leaps < 13
-    assert told.regret_bps(9_600) < 300
+    report = simulate((CHEAP, DEAR), chances, seed=seed)
+    assert 0.4 < report.share("cheap", 15) < 0.65
+    assert report.swing("cheap", 15) < 0.3
+    assert report.jumps < 13
+    assert report.regret_bps(9_600) < 300
 
 
 def test_a_channel_that_collapses_under_load_does_not_oscillate() -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": lambda now_s, load: 9_800 if load <= 90 else 0, "dear": steady(9_600)})
-    assert told.switches(5) == 0
-    assert told.swing("cheap", 15) < 0.5
-    assert told.probes < told.payments * 0.02
-    assert told.regret_bps(9_600) < 200
+    report = simulate((CHEAP, DEAR), {"cheap": lambda now_s, load: 9_800 if load <= 90 else 0, "dear": steady(9_600)})
+    assert report.switches(5) == 0
+    assert report.swing("cheap", 15) < 0.5
+    assert report.probes < report.payments * 0.02
+    assert report.regret_bps(9_600) < 200
 
 
 def test_two_channels_that_degrade_under_load_share_it() -> None:
-    """Neither could carry it alone: each would then succeed with half of the payments."""
-    lives = dict.fromkeys(
+    """Neither could carry it alone: each would then lose half of the payments."""
+    chances = dict.fromkeys(
         ("cheap", "dear"), lambda now_s, load: 9_800 if load <= 100 else max(0, 9_800 - (load - 100) * 60)
     )
-    told = simulated((CHEAP, DEAR), lives)
-    assert 0.4 < told.share("cheap", 15) < 0.7
-    assert told.swing("cheap", 15) < 0.25
-    assert told.succeeded > told.payments * 0.92
+    report = simulate((CHEAP, DEAR), chances)
+    assert 0.4 < report.share("cheap", 15) < 0.7
+    assert report.swing("cheap", 15) < 0.25
+    assert report.succeeded > report.payments * 0.92
 
 
 def test_with_three_channels_in_decline_the_traffic_moves_once() -> None:
-    lives = {
+    chances = {
         "cheap": lambda now_s, load: 9_700 - 2 * now_s,
         "dear": lambda now_s, load: 9_700 - now_s,
         "safe": steady(9_800),
     }
-    told = simulated((CHEAP, DEAR, SAFE), lives)
-    assert told.share("safe", 25) > 0.9
-    assert told.switches() <= 2
-    assert told.regret_bps(9_800) < 350
+    report = simulate((CHEAP, DEAR, SAFE), chances)
+    assert report.share("safe", 25) > 0.9
+    assert report.switches() <= 2
+    assert report.regret_bps(9_800) < 350
 
 
 @pytest.mark.parametrize("per_s", [1, 6])
 def test_routing_settles_at_any_rate_of_traffic(per_s: int) -> None:
-    told = simulated((CHEAP, DEAR), {"cheap": steady(8_200), "dear": steady(9_700)}, per_s=per_s)
-    assert told.share("cheap", 20) < 0.3
-    assert told.switches(10) == 0
+    report = simulate((CHEAP, DEAR), {"cheap": steady(8_200), "dear": steady(9_700)}, per_s=per_s)
+    assert report.share("cheap", 20) < 0.3
+    assert report.switches(10) == 0

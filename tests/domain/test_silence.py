@@ -1,4 +1,4 @@
-"""What a silent source means: the way is undetermined where it could have refused, untouched where it could not."""
+"""Silent sources: a method is undetermined exactly if a source that could refuse it is silent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.domain.builders import OPTIONAL, World, account, card, channel, membe
 
 AVAILABLE, UNDETERMINED, UNAVAILABLE = Availability.AVAILABLE, Availability.UNDETERMINED, Availability.UNAVAILABLE
 
-# By kind, the sources that could refuse it. Each other silence leaves it as it is.
+# By kind: the sources that could refuse it. Silence of any other source changes nothing.
 REFUSERS = {kind: {"channel", "quota"} for kind in Kind} | {
     Kind.QUICK_PAY: {"card", "channel", "quota"},
     Kind.AGREEMENT: {"card", "channel", "quota"},

@@ -1,4 +1,4 @@
-"""Balance and one card together: who gives what, which card, and that the legs are the payment."""
+"""Split payments: the parts of balance and card, the choice of the card, and the legs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMBINED = "BALANCE:b_1+QUICK_PAY"
 
 
 def short(amount: int = 10_000, available: int = 4_000, *, channels: Any = None, **changes: Any) -> World:
-    """An account that is short, and a CMB card."""
+    """An account with too little, and a CMB card."""
     return World(
         order=order(amount),
         cards=(card("CMB"),),

@@ -1,4 +1,4 @@
-"""No two looks at a payment contradict each other: what was told is held against the table, and against what became true."""
+"""Queries of a payment never contradict each other, the transition table or the true outcome."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ from hypothesis import strategies as st
 
 from cashier.domain.payment_state import FINAL, NEXT, PaymentEvent, PaymentStatus
 from cashier.domain.status_resolution import EngineReportStatus, PaymentProgress
-from tests.domain.payment_histories import CLEAR, EVENTS, MINE, MOST, PAYMENTS, POSSIBLE, History, lived, read
+from tests.domain.payment_histories import (
+    EVENT_CODES,
+    EVENTS,
+    MINE,
+    PAYMENTS,
+    POSSIBLE,
+    RELIABLE_DICE,
+    History,
+    decode_event,
+    run_history,
+)
 
 
 @given(PAYMENTS, EVENTS)
 def test_reported_statuses_are_a_path_in_the_table_and_final_ones_stay(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
-    _, found = lived(payment, events, remembers=True)
-    for before, after in pairwise(found):
+    _, resolved = run_history(payment, events, remembers=True)
+    for before, after in pairwise(resolved):
         if before.final:
             assert after.status is before.status
         else:
@@ -30,10 +40,10 @@ def test_reported_statuses_are_a_path_in_the_table_and_final_ones_stay(
 def test_without_memory_final_statuses_are_true_and_never_contradict_each_other(
     payment: PaymentProgress, events: list[tuple[str, int, str]], dice: int
 ) -> None:
-    history, found = lived(payment, events, remembers=False)
-    last = history.ends(dice)
-    finals = {standing.status for standing in (*found, last) if standing.final}
-    assert last.final, "everybody has answered"
+    history, resolved = run_history(payment, events, remembers=False)
+    last = history.finish(dice)
+    finals = {resolved_status.status for resolved_status in (*resolved, last) if resolved_status.final}
+    assert last.final, "every service has answered"
     assert finals == {last.status}
     assert (last.status is PaymentStatus.SUCCEEDED) == (
         history.engine is EngineReportStatus.SUCCEEDED and history.owner == MINE and not history.closed_reason
@@ -50,15 +60,15 @@ def test_without_memory_final_statuses_are_true_and_never_contradict_each_other(
 def test_without_memory_a_final_status_stays_if_every_service_answers(
     payment: PaymentProgress, events: list[tuple[str, int, str]]
 ) -> None:
-    """Reverses are answered, too, and orders looked at in one go: what remains is the truth itself."""
+    """Every call is answered, reversals included, so the result is the truth."""
     history, final = History(payment), None
-    for what, dice, _ in events:
-        if what != "look":
-            history.happens(what, dice)
+    for event, dice, _ in events:
+        if event != "query":
+            history.apply(event, dice)
             continue
-        found = history.look(CLEAR if dice % 2 else CLEAR & 3, "goes_on", None).status
-        assert final is None or found is final
-        final = found if found in FINAL else None
+        resolved = history.query(RELIABLE_DICE if dice % 2 else RELIABLE_DICE & 3, "goes_on", None).status
+        assert final is None or resolved is final
+        final = resolved if resolved in FINAL else None
 
 
 def test_the_histories_reach_every_status_and_every_event_of_a_query() -> None:
@@ -68,13 +78,13 @@ def test_the_histories_reach_every_status_and_every_event_of_a_query() -> None:
 
     dice = Random(7)
     for _ in range(2_000):
-        happened = [read(dice.randrange(MOST)) for _ in range(20)]
-        for found in lived(dice.choice(POSSIBLE), happened, remembers=False)[1]:
-            statuses.add(found.status)
-            if found.event is not None:
-                events.add(found.event)
+        history_events = [decode_event(dice.randrange(EVENT_CODES)) for _ in range(20)]
+        for resolved in run_history(dice.choice(POSSIBLE), history_events, remembers=False)[1]:
+            statuses.add(resolved.status)
+            if resolved.event is not None:
+                events.add(resolved.event)
     assert statuses == set(PaymentStatus)
-    # That a challenge is over is only ever why the engine is asked to reverse; what it says to that is found.
+    # The end of a challenge only causes a reversal; the status follows from the engine's answer.
     unseen = {
         PaymentEvent.RISK_ACCEPTED,
         PaymentEvent.RISK_CHALLENGED,

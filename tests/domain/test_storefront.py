@@ -1,4 +1,4 @@
-"""What is kept with the channels never shows: an answer from channels that others asked about before is the answer from new ones."""
+"""The storefront cache is transparent: used channels give the same answer as new ones."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CATALOGS = (
 WEIGHTS = (Weights(), Weights(failure=0, down_below_bps=9_950), Weights(fluctuating_below_bps=9_950))
 
 
-def answered(world: World, facts: Facts) -> tuple[PayMethod, ...]:
+def rank_methods(world: World, facts: Facts) -> tuple[PayMethod, ...]:
     case = ConsultationCase(world.request, facts, world.catalog, world.now)
     return rank_offers(case, assemble(case), world.weights)
 
 
 def circumstances() -> st.SearchStrategy[dict[str, Any]]:
-    """Where a payer may stand, other than in the world."""
+    """Requests, catalogs, weights and times other than the world's."""
     return st.fixed_dictionaries(
         {
             "request": st.builds(
@@ -63,7 +63,7 @@ def test_used_channels_give_the_same_answer_as_new_ones(world: World, others: li
         amount = Money(currency, world.order.amount.value)
         other = world.but(order=structs.replace(world.order, amount=amount, country=country), **changes)
         facts = other.facts()
-        assert answered(other, structs.replace(facts, channel=kept)) == answered(other, facts)
+        assert rank_methods(other, structs.replace(facts, channel=kept)) == rank_methods(other, facts)
 
 
 NARROWED = structs.replace(
@@ -92,10 +92,10 @@ NARROWED = structs.replace(
 def test_each_part_of_the_storefront_key_counts_with_cached_channels(changes: dict[str, Any]) -> None:
     world = one_of_each(catalog=NARROWED)
     facts, other = world.facts(), world.but(**changes)
-    before, after = answered(world, facts), answered(other, structs.replace(facts, order=other.order))
+    before, after = rank_methods(world, facts), rank_methods(other, structs.replace(facts, order=other.order))
     assert after == other.methods()
     assert after != before
-    assert answered(world, facts) == before
+    assert rank_methods(world, facts) == before
 
 
 def test_the_end_of_a_maintenance_takes_effect_with_cached_channels() -> None:
@@ -105,7 +105,7 @@ def test_the_end_of_a_maintenance_takes_effect_with_cached_channels() -> None:
     )
     facts = world.facts()
     for now, remedy in ((NOW, Remedy(RemedyType.WAIT_UNTIL, until=ends)), (ends, Remedy(RemedyType.RETRY))):
-        [method] = answered(world.but(now=now), facts)
+        [method] = rank_methods(world.but(now=now), facts)
         assert method.reason is not None
         assert method.reason.remedy == remedy
 
@@ -116,7 +116,7 @@ def test_the_number_of_cached_storefronts_is_bounded() -> None:
     assert isinstance(facts.channel, Channels)
     for number in range(3 * MAX_STOREFRONTS):
         country = f"{chr(65 + number // 26)}{chr(65 + number % 26)}"
-        answered(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
+        rank_methods(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
         assert 0 < len(facts.channel.storefronts) <= MAX_STOREFRONTS
 
 

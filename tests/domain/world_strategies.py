@@ -1,4 +1,7 @@
-"""Random worlds for properties. Values are small, so that bounds are met exactly as often as they are missed, and names come again."""
+"""Random worlds for properties.
+
+Values are small, so bounds are often met exactly and names recur.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ def optional(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def oddly(*oddities: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """As often as not nothing out of the ordinary, else one of these changes."""
+    """No change in half of the draws, otherwise one of these."""
     return st.sampled_from([{}] * len(oddities) + list(oddities))
 
 
