@@ -1,6 +1,7 @@
-"""A real server process that is easily overloaded: `python -m tests.support.overload_server COST_MS`. Prints its port when it has one.
+"""A server process of known capacity: `python -m tests.support.overload_server COST_MS`. Prints its
+port.
 
-Each consultation holds up the loop for `COST_MS`, whatever machine it is, so that what the service can do is known beforehand.
+Each consultation blocks the event loop for `COST_MS` on every machine.
 """
 
 from __future__ import annotations
@@ -23,35 +24,35 @@ from tests.web.fake_service import FakeService, consultation
 class BusyService(FakeService):
     def __init__(self, cost_ms: float) -> None:
         super().__init__()
-        self._part_s = cost_ms / 2000
+        self._half_s = cost_ms / 2000
 
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
     ) -> Consultation:
-        self._toil()
+        self._block()
         await asyncio.sleep(0.005)  # an upstream's answer
-        self._toil()
+        self._block()
         return consultation(request.order_id)
 
-    def _toil(self) -> None:
-        until_s = time.perf_counter() + self._part_s
+    def _block(self) -> None:
+        until_s = time.perf_counter() + self._half_s
         while time.perf_counter() < until_s:
             pass
 
 
 @asynccontextmanager
-async def opened(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[BusyService]:
-    pulse = LoopLagMonitor(ladder)
-    pulse.start()
+async def open_service(cost_ms: float, ladder: DegradationLadder) -> AsyncIterator[BusyService]:
+    monitor = LoopLagMonitor(ladder)
+    monitor.start()
     try:
         yield BusyService(cost_ms)
     finally:
-        pulse.stop()
+        monitor.stop()
 
 
 def build(cost_ms: float) -> CashierApp:
     ladder = DegradationLadder()
-    return owning_app(partial(opened, cost_ms, ladder), ladder=ladder)
+    return owning_app(partial(open_service, cost_ms, ladder), ladder=ladder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tests of the door share: one running server for all that do not stop it."""
+"""The fixture of one running server, shared by all tests that do not stop it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from .process import Served, served
+from tests.web.server_process import ServerProcess, running_server
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Served]:
-    with served() as running:
+def server() -> Iterator[ServerProcess]:
+    with running_server() as running:
         yield running

@@ -1,4 +1,4 @@
-"""Who is let in."""
+"""Bearer authentication: tokens, keys, scopes, the cache and the checks of the settings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth, KeysRefused, auth_faults
 from cashier.web.problem import RequestRefused
-
-from .calling import JSON, call
-from .offers import FakeEngine
+from tests.web.asgi_client import JSON, call
+from tests.web.fake_service import FakeService
 
 SECRET = "s" * 32
 NOW_S = 1_700_000_000.0
@@ -55,38 +54,38 @@ def bearer(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, 
     return b"Bearer " + jwt.encode(payload, key, algorithm=algorithm, headers={"kid": kid} if kid else None).encode()
 
 
-def refused(doorkeeper: BearerAuth, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
+def refused(bearer_auth: BearerAuth, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
     with pytest.raises(RequestRefused) as caught:
-        doorkeeper.admit(authorization, now)
+        bearer_auth.admit(authorization, now)
     return caught.value.problem.code.value, dict(caught.value.headers)[b"www-authenticate"].decode()
 
 
-def test_a_good_token_is_admitted_and_remembered() -> None:
-    doorkeeper = BearerAuth(BY_SECRET)
-    doorkeeper.admit(bearer(), NOW_S)
-    doorkeeper.admit(bearer(), NOW_S)
-    assert "cached=1" in repr(doorkeeper)
+def test_a_valid_token_is_admitted_and_cached() -> None:
+    bearer_auth = BearerAuth(BY_SECRET)
+    bearer_auth.admit(bearer(), NOW_S)
+    bearer_auth.admit(bearer(), NOW_S)
+    assert "cached=1" in repr(bearer_auth)
 
 
-def test_a_remembered_token_ends_when_it_said() -> None:
-    doorkeeper = BearerAuth(BY_SECRET)
-    doorkeeper.admit(bearer(), NOW_S)
-    doorkeeper.admit(bearer(), NOW_S + 59.9)
-    assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
-    assert "cached=0" in repr(doorkeeper)
-    assert refused(doorkeeper, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
+def test_a_cached_token_is_refused_after_its_expiry() -> None:
+    bearer_auth = BearerAuth(BY_SECRET)
+    bearer_auth.admit(bearer(), NOW_S)
+    bearer_auth.admit(bearer(), NOW_S + 59.9)
+    assert refused(bearer_auth, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
+    assert "cached=0" in repr(bearer_auth)
+    assert refused(bearer_auth, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.web.auth._MAX_CACHED", 3)
-    doorkeeper = BearerAuth(BY_SECRET)
+    bearer_auth = BearerAuth(BY_SECRET)
     for number in range(5):
-        doorkeeper.admit(bearer(jti=str(number)), NOW_S)
-    assert "cached=3" in repr(doorkeeper)
+        bearer_auth.admit(bearer(jti=str(number)), NOW_S)
+    assert "cached=3" in repr(bearer_auth)
 
 
 @pytest.mark.parametrize("authorization", [None, b"", b"Bearer", b"Bearer ", b"Basic dTpw", b"Bearer " + b"x" * 9000])
-def test_without_a_token_one_is_asked_for(authorization: bytes | None) -> None:
+def test_a_request_without_a_bearer_token_is_refused_with_a_challenge(authorization: bytes | None) -> None:
     assert refused(BearerAuth(BY_SECRET), authorization) == ("UNAUTHENTICATED", 'Bearer realm="cashier"')
 
 
@@ -102,7 +101,7 @@ def test_without_a_token_one_is_asked_for(authorization: bytes | None) -> None:
         {"nbf": NOW_S + 1},
     ],
 )
-def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any]) -> None:
+def test_a_token_of_another_issuer_audience_or_time_is_refused(claims: dict[str, Any]) -> None:
     code, challenge = refused(BearerAuth(BY_SECRET), bearer(**claims))
     assert code == "UNAUTHENTICATED"
     assert 'error="invalid_token"' in challenge
@@ -111,7 +110,7 @@ def test_a_token_for_others_or_for_another_time_is_refused(claims: dict[str, Any
 @pytest.mark.parametrize(
     "authorization", [b"Bearer x", b"Bearer a.b.c", b"Bearer \xff.\xff.\xff", bearer(key="t" * 32), bearer()[:-2]]
 )
-def test_what_is_not_signed_by_whom_we_trust_is_refused(authorization: bytes) -> None:
+def test_a_token_without_a_trusted_signature_is_refused(authorization: bytes) -> None:
     assert refused(BearerAuth(BY_SECRET), authorization)[0] == "UNAUTHENTICATED"
 
 
@@ -124,11 +123,11 @@ def test_an_unsigned_token_is_refused() -> None:
     ("key", "algorithm", "kid"),
     [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")],
 )
-def test_keys_of_a_set_verify_by_their_kid(key: Any, algorithm: str, kid: str) -> None:
+def test_keys_of_a_set_are_chosen_by_kid(key: Any, algorithm: str, kid: str) -> None:
     BearerAuth(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
 
 
-def test_a_public_key_is_never_taken_for_a_shared_secret() -> None:
+def test_a_public_key_is_never_used_as_a_shared_secret() -> None:
     pem = RSA_KEY.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     begin, payload = (part.split(b".")[number] for number, part in ((0, _hs256_header("rsa")), (1, bearer(key=SECRET))))
     signing_input = begin + b"." + payload
@@ -148,10 +147,10 @@ def test_a_token_of_another_key_is_refused(key: Any, algorithm: str, kid: str | 
     assert refused(BearerAuth(BY_KEYS, KEYS), bearer(key, algorithm, kid))[0] == "UNAUTHENTICATED"
 
 
-def test_a_key_with_an_alg_verifies_nothing_else() -> None:
-    doorkeeper = BearerAuth(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
-    doorkeeper.admit(bearer(RSA_KEY, "RS512", "rsa"), NOW_S)
-    assert refused(doorkeeper, bearer(RSA_KEY, "RS256", "rsa"))[0] == "UNAUTHENTICATED"
+def test_a_key_with_an_alg_verifies_no_other_algorithm() -> None:
+    bearer_auth = BearerAuth(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
+    bearer_auth.admit(bearer(RSA_KEY, "RS512", "rsa"), NOW_S)
+    assert refused(bearer_auth, bearer(RSA_KEY, "RS256", "rsa"))[0] == "UNAUTHENTICATED"
 
 
 def test_a_set_of_one_key_needs_no_kid() -> None:
@@ -178,21 +177,22 @@ def test_a_set_of_one_key_needs_no_kid() -> None:
             "a kid on each",
         ),
         (
-            jwks(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)),  # noqa: S505 - too weak on purpose
+            # Too weak on purpose.
+            jwks(RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)),  # noqa: S505
             "fewer than 2048",
         ),
     ],
 )
-def test_keys_that_prove_nothing_are_refused_at_the_start(text: str, why: str) -> None:
+def test_an_unsuitable_key_set_is_refused_at_start(text: str, why: str) -> None:
     with pytest.raises(KeysRefused, match=why):
         BearerAuth(BY_KEYS, text)
 
 
-def test_keys_for_encryption_are_passed_over() -> None:
+def test_encryption_keys_are_ignored() -> None:
     assert "keys=1" in repr(BearerAuth(BY_KEYS, jwks(public_members()[0] | {"use": "enc"}, public_members()[1])))
 
 
-def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
+def test_a_scope_is_required_only_if_configured() -> None:
     BearerAuth(BY_SECRET).admit(bearer(scope=None), NOW_S)
     scoped = BearerAuth(
         AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult")
@@ -204,7 +204,7 @@ def test_a_scope_is_asked_for_only_where_one_is_configured() -> None:
         assert 'error="insufficient_scope", scope="cashier:consult"' in challenge
 
 
-def test_leeway_forgives_clocks_that_differ() -> None:
+def test_leeway_tolerates_clock_skew() -> None:
     lenient = BearerAuth(
         AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5)
     )
@@ -213,17 +213,17 @@ def test_leeway_forgives_clocks_that_differ() -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost"])
-def test_no_authentication_is_fine_at_home(host: str) -> None:
+def test_mode_none_is_accepted_on_loopback(host: str) -> None:
     assert auth_faults(AuthSettings(), host) == ()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "shop.example", ""])
-def test_no_authentication_is_refused_in_the_open_with_the_remedy(host: str) -> None:
+def test_mode_none_is_refused_on_other_addresses_with_a_remedy(host: str) -> None:
     (fault,) = auth_faults(AuthSettings(), host)
     assert 'set mode = "jwt", or listen on 127.0.0.1' in fault
 
 
-def test_everything_that_is_wrong_with_jwt_is_said() -> None:
+def test_every_error_in_the_jwt_settings_is_reported() -> None:
     assert auth_faults(BY_SECRET, "0.0.0.0") == ()
     assert len(auth_faults(AuthSettings(mode="jwt"), "127.0.0.1")) == 3
     (both,) = auth_faults(AuthSettings(mode="jwt", issuer="i", audience="a", jwks_file="f", secret=SECRET), "::")
@@ -232,14 +232,14 @@ def test_everything_that_is_wrong_with_jwt_is_said() -> None:
     assert "32 bytes" in short
 
 
-async def test_the_hot_route_is_guarded_and_the_pages_are_open() -> None:
-    engine = FakeEngine()
-    door = app(engine, bearer_auth=BearerAuth(BY_SECRET))
-    got = await call(door)
-    assert got.problem() == (401, "UNAUTHENTICATED")
-    assert got.headers["www-authenticate"] == 'Bearer realm="cashier"'
-    assert not engine.asked
+async def test_consultations_need_a_token_and_health_checks_do_not() -> None:
+    service = FakeService()
+    application = app(service, bearer_auth=BearerAuth(BY_SECRET))
+    response = await call(application)
+    assert response.problem() == (401, "UNAUTHENTICATED")
+    assert response.headers["www-authenticate"] == 'Bearer realm="cashier"'
+    assert not service.calls
     token = bearer(exp=4_000_000_000).decode()
-    assert (await call(door, headers=JSON | {"Authorization": token})).status == 200
+    assert (await call(application, headers=JSON | {"Authorization": token})).status == 200
     for path in ("/healthz", "/readyz", "/openapi.json"):
-        assert (await call(door, b"", method="GET", path=path, headers={})).status == 200
+        assert (await call(application, b"", method="GET", path=path, headers={})).status == 200

@@ -1,4 +1,4 @@
-"""Bodies that are not what they should be: what they are called, that every fault is named, and that nothing of them is repeated."""
+"""Decoding: malformed and invalid bodies, every invalid field reported, no value repeated."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.web.codec import decode_request, encode_consultation, server_timing
 from cashier.web.problem import Problem, RequestRefused
-
-from .offers import BODY, consultation
+from tests.web.fake_service import BODY, consultation
 
 GOOD: dict[str, Any] = json.loads(BODY)
 CARD_NUMBER = "4111111111111111"
@@ -27,10 +26,10 @@ def refusal(body: bytes) -> Problem:
     return caught.value.problem
 
 
-def faults(**changes: Any) -> dict[str, str]:
-    found = refusal(json.dumps(GOOD | changes).encode())
-    assert (found.status, found.code) == (422, "INVALID")
-    return {fault.field: fault.code for fault in found.errors}
+def error_codes(**changes: Any) -> dict[str, str]:
+    problem = refusal(json.dumps(GOOD | changes).encode())
+    assert (problem.status, problem.code) == (422, "INVALID")
+    return {error.field: error.code for error in problem.errors}
 
 
 @pytest.mark.parametrize(
@@ -61,9 +60,9 @@ def faults(**changes: Any) -> dict[str, str]:
         BODY.replace(b"12800", b"9" * 6_000),
     ],
 )
-def test_what_is_not_json_is_malformed(body: bytes) -> None:
-    found = refusal(body)
-    assert (found.status, found.code, found.errors) == (400, "MALFORMED", ())
+def test_a_body_that_is_not_json_is_malformed(body: bytes) -> None:
+    problem = refusal(body)
+    assert (problem.status, problem.code, problem.errors) == (400, "MALFORMED", ())
 
 
 @pytest.mark.parametrize(
@@ -98,25 +97,25 @@ def test_what_is_not_json_is_malformed(body: bytes) -> None:
         ),
     ],
 )
-def test_every_fault_is_named_by_its_field(changes: dict[str, Any], expected: dict[str, str]) -> None:
-    assert faults(**changes) == expected
+def test_every_invalid_field_is_reported(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    assert error_codes(**changes) == expected
 
 
 @pytest.mark.parametrize("body", [b"[]", b"null", b"7", b'"x"', b"true"])
-def test_json_that_is_no_object_is_a_fault_of_the_whole(body: bytes) -> None:
-    found = refusal(body)
-    assert [(fault.field, fault.code) for fault in found.errors] == [("", "WRONG_TYPE")]
+def test_json_other_than_an_object_is_an_error_of_the_body(body: bytes) -> None:
+    problem = refusal(body)
+    assert [(error.field, error.code) for error in problem.errors] == [("", "WRONG_TYPE")]
 
 
-def test_what_is_missing_is_named_all_at_once() -> None:
-    found = refusal(b"{}")
-    assert [fault.field for fault in found.errors] == ["order_id", "user_id", "merchant_id", "product", "terminal"]
-    assert {fault.code for fault in found.errors} == {"MISSING"}
+def test_all_missing_fields_are_reported_at_once() -> None:
+    problem = refusal(b"{}")
+    assert [error.field for error in problem.errors] == ["order_id", "user_id", "merchant_id", "product", "terminal"]
+    assert {error.code for error in problem.errors} == {"MISSING"}
 
 
-def test_a_number_beyond_floats_is_a_fault_of_its_field() -> None:
-    found = refusal(BODY.replace(b"150}", b"1e400}"))
-    assert [(fault.field, fault.code) for fault in found.errors] == [("deadline_ms", "WRONG_TYPE")]
+def test_a_number_beyond_float_range_is_an_error_of_its_field() -> None:
+    problem = refusal(BODY.replace(b"150}", b"1e400}"))
+    assert [(error.field, error.code) for error in problem.errors] == [("deadline_ms", "WRONG_TYPE")]
 
 
 @pytest.mark.parametrize(
@@ -127,28 +126,28 @@ def test_a_number_beyond_floats_is_a_fault_of_its_field() -> None:
         ("terminal", "Mini Program", "MINI_PROGRAM"),
     ],
 )
-def test_a_slip_of_the_pen_is_told_the_nearest_value(field: str, value: str, nearest: str) -> None:
-    found = refusal(json.dumps(GOOD | {field: value}).encode())
-    assert found.errors[0].message.endswith(f"did you mean {nearest}?")
+def test_a_misspelled_value_gets_the_nearest_one_suggested(field: str, value: str, nearest: str) -> None:
+    problem = refusal(json.dumps(GOOD | {field: value}).encode())
+    assert problem.errors[0].message.endswith(f"did you mean {nearest}?")
 
 
-def test_a_currency_in_small_letters_is_told_the_code() -> None:
-    found = refusal(json.dumps(GOOD | {"amount": {"currency": "jpy", "value": 1}}).encode())
-    assert found.errors[0].message.endswith("did you mean JPY?")
+def test_a_lower_case_currency_gets_its_code_suggested() -> None:
+    problem = refusal(json.dumps(GOOD | {"amount": {"currency": "jpy", "value": 1}}).encode())
+    assert problem.errors[0].message.endswith("did you mean JPY?")
 
 
 @pytest.mark.parametrize(
     "field",
     ["order_id", "user_id", "product", "terminal", "country", "locale", "amount", "deadline_ms", "amount.currency"],
 )
-def test_what_was_sent_is_never_repeated(field: str) -> None:
+def test_a_problem_never_repeats_a_sent_value(field: str) -> None:
     changes = (
         {"amount": {"currency": CARD_NUMBER, "value": 1}} if field == "amount.currency" else {field: CARD_NUMBER + " !"}
     )
     assert CARD_NUMBER.encode() not in msgspec.json.encode(refusal(json.dumps(GOOD | changes).encode()))
 
 
-def test_of_a_key_that_comes_twice_the_last_counts() -> None:
+def test_the_last_of_duplicate_keys_counts() -> None:
     assert decode_request(BODY[:-1] + b', "order_id": "o_2"}').order_id == "o_2"
 
 
@@ -156,7 +155,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert decode_request(BODY[:-1] + b', "colour": {"deep": [1, 2.5, null]}}') == decode_request(BODY)
 
 
-# A few characters of every sort: all of Unicode takes seconds to prepare.
+# A few characters of each class: preparing all of Unicode takes seconds.
 TEXTS = st.text('aZ09_-.:@~ \n"\\/\x00é中😀', max_size=8)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
@@ -169,7 +168,7 @@ NEAR_MISSES = st.dictionaries(
 )
 
 
-def read(body: bytes) -> ConsultRequest | Problem:
+def decode(body: bytes) -> ConsultRequest | Problem:
     try:
         return decode_request(body)
     except RequestRefused as refused:
@@ -177,24 +176,24 @@ def read(body: bytes) -> ConsultRequest | Problem:
 
 
 @given(NEAR_MISSES)
-def test_a_refused_body_always_has_a_named_fault(changes: dict[str, Any]) -> None:
-    found = read(json.dumps(GOOD | changes).encode())
-    if isinstance(found, Problem):
-        assert found.status == 422
-        assert found.errors
-        assert "INVALID" not in {fault.code for fault in found.errors}, "the walk knows less than the decoder"
+def test_every_refused_body_has_a_specific_field_error(changes: dict[str, Any]) -> None:
+    problem = decode(json.dumps(GOOD | changes).encode())
+    if isinstance(problem, Problem):
+        assert problem.status == 422
+        assert problem.errors
+        assert "INVALID" not in {error.code for error in problem.errors}, "`field_problems` found less than the decoder"
 
 
 @given(st.binary(max_size=200) | TEXTS.map(str.encode) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))
-def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    found = read(body)
-    assert isinstance(found, ConsultRequest) or found.status in (400, 422)
+def test_any_bytes_are_decoded_or_refused(body: bytes) -> None:
+    problem = decode(body)
+    assert isinstance(problem, ConsultRequest) or problem.status in (400, 422)
 
 
-def test_an_answer_is_read_back_as_it_was() -> None:
+def test_an_encoded_consultation_decodes_to_an_equal_one() -> None:
     assert msgspec.json.decode(encode_consultation(consultation()), type=type(consultation())) == consultation()
 
 
-def test_a_source_with_an_odd_name_stays_a_legal_token() -> None:
+def test_an_unusual_source_name_becomes_a_legal_header_token() -> None:
     odd = SourceReport('a b;"ü', Importance.GATING, SourceStatus.FRESH, 0.0, 1.26, 0)
     assert server_timing(2.0, (odd,)) == b'total;dur=2.0, a_b___;dur=1.3;desc="FRESH"'

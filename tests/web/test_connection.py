@@ -1,4 +1,4 @@
-"""When a quiet connection is closed, on a loop whose turns are in the hands of the test."""
+"""When an idle connection is closed."""
 
 from __future__ import annotations
 
@@ -13,78 +13,79 @@ from uvicorn.lifespan.off import LifespanOff
 
 from cashier.web import app, connection
 from cashier.web.connection import ClientConnection, StoppableState
-
-from .offers import FakeEngine
-from .process import asking
+from tests.web.fake_service import FakeService
+from tests.web.server_process import consult_request
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
-    """The server's side as an object, the client's as a socket that nobody reads for us."""
-    config = Config(app(FakeEngine()), ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False)
+    """The connection's protocol on the server side, and the client's raw socket."""
+    config = Config(app(FakeService()), ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False)
     config.load()
-    ours, theirs = socket.socketpair()
+    server_socket, client_socket = socket.socketpair()
     loop = asyncio.get_running_loop()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    _, made = await loop.connect_accepted_socket(
-        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), ours
+    server_socket.setblocking(False)
+    client_socket.setblocking(False)
+    _, protocol = await loop.connect_accepted_socket(
+        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), server_socket
     )
     try:
-        yield made, theirs
+        yield protocol, client_socket
     finally:
-        made.transport.abort()
-        theirs.close()
+        protocol.transport.abort()
+        client_socket.close()
         await asyncio.sleep(0)
 
 
-async def answer_to(theirs: socket.socket) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65_536), 30)
+async def receive_from(client_socket: socket.socket) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 65_536), 30)
 
 
-async def test_a_request_that_waits_in_the_kernel_keeps_its_connection_open() -> None:
-    async with connected() as (ours, theirs):
-        theirs.send(asking())
-        ours.timeout_keep_alive_handler()
-        assert (await answer_to(theirs)).startswith(b"HTTP/1.1 200 ")
+async def test_a_request_in_the_kernel_buffer_keeps_its_connection_open() -> None:
+    async with connected() as (protocol, client_socket):
+        client_socket.send(consult_request())
+        protocol.timeout_keep_alive_handler()
+        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
 
 
-async def test_of_requests_that_come_in_one_go_while_it_stops_only_the_last_ends_the_connection() -> None:
-    async with connected() as (ours, theirs):
-        ours.server_state.draining = True
-        ours.data_received(asking() * 3)
-        come = b""
-        while piece := await answer_to(theirs):
-            come += piece
-        assert come.count(b"HTTP/1.1 200 ") == 3
-        assert come.count(b"connection: close") == 1
+async def test_during_a_stop_only_the_last_pipelined_response_closes_the_connection() -> None:
+    async with connected() as (protocol, client_socket):
+        protocol.server_state.draining = True
+        protocol.data_received(consult_request() * 3)
+        received = b""
+        while piece := await receive_from(client_socket):
+            received += piece
+        assert received.count(b"HTTP/1.1 200 ") == 3
+        assert received.count(b"connection: close") == 1
 
 
-async def test_a_quiet_connection_is_closed_when_its_time_is_up() -> None:
-    async with connected() as (ours, theirs):
-        ours.timeout_keep_alive_handler()
-        assert await answer_to(theirs) == b""
+async def test_an_idle_connection_is_closed_after_its_timeout() -> None:
+    async with connected() as (protocol, client_socket):
+        protocol.timeout_keep_alive_handler()
+        assert await receive_from(client_socket) == b""
 
 
-async def test_a_half_sent_request_is_not_quiet() -> None:
-    async with connected() as (ours, theirs):
-        ours.data_received(asking()[:40])
-        ours.timeout_keep_alive_handler()
-        theirs.send(asking()[40:])
-        assert (await answer_to(theirs)).startswith(b"HTTP/1.1 200 ")
+async def test_a_partially_sent_request_keeps_its_connection_open() -> None:
+    async with connected() as (protocol, client_socket):
+        protocol.data_received(consult_request()[:40])
+        protocol.timeout_keep_alive_handler()
+        client_socket.send(consult_request()[40:])
+        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/consult HTTP/1.1\r\nHost:"])
-async def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_without_a_complete_head_is_closed_after_a_timeout(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "HEAD_TIMEOUT_S", 0.05)
-    async with connected() as (_, theirs):
-        theirs.send(sent)
-        assert await answer_to(theirs) == b""
+    async with connected() as (_, client_socket):
+        client_socket.send(sent)
+        assert await receive_from(client_socket) == b""
 
 
-async def test_a_body_that_was_answered_early_is_not_swallowed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rest_of_an_answered_body_is_discarded_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "DISCARD_BODY_S", 0.05)
-    async with connected() as (_, theirs):
-        theirs.send(b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Length: 10000000\r\n\r\n")
-        assert (await answer_to(theirs)).startswith(b"HTTP/1.1 413 ")
-        assert await answer_to(theirs) == b""
+    async with connected() as (_, client_socket):
+        client_socket.send(b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Length: 10000000\r\n\r\n")
+        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 413 ")
+        assert await receive_from(client_socket) == b""

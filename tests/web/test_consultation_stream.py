@@ -1,4 +1,4 @@
-"""Consultations as server-sent events: called as a server would call it, then over a real one."""
+"""Consultations as server-sent events, over ASGI and over real connections."""
 
 from __future__ import annotations
 
@@ -18,123 +18,127 @@ from cashier.domain.order import Blocked, ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web import CashierApp, app, owning_app
 from cashier.web.sse import STALL_S
-from tests.web.calling import JSON, Got, Wire, call, request, scope
-from tests.web.offers import BODY, SOURCES, FakeEngine, consultation, opener
-from tests.web.process import PATIENCE_S, Served, Talk, asking, served
-from tests.web.test_openapi import check, described
+from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.fake_service import BODY, SOURCES, FakeService, consultation, opener
+from tests.web.server_process import TIMEOUT_S, RawClient, ServerProcess, consult_request, running_server
+from tests.web.test_openapi import check, fetch_document
 
 EVENTS = JSON | {"accept": "text/event-stream"}
 IN_TIME = replace(consultation(), sources=tuple(replace(source, status=SourceStatus.FRESH) for source in SOURCES))
 
 
-class Unfolds(FakeEngine):
-    """An engine whose stream is put in by the test: answers, an exception, and None for the end."""
+class ScriptedStream(FakeService):
+    """A service whose stream the test scripts: consultations, an exception, None for the end."""
 
-    def __init__(self, *put: Consultation | Exception | None) -> None:
+    def __init__(self, *steps: Consultation | Exception | None) -> None:
         super().__init__()
-        self.wanted = 0
+        self.requested = 0
         self.closed = False
         self._next: asyncio.Queue[Consultation | Exception | None] = asyncio.Queue()
-        for each in put:
-            self.put(each)
+        for step in steps:
+            self.put(step)
 
-    def put(self, each: Consultation | Exception | None) -> None:
-        self._next.put_nowait(each)
+    def put(self, step: Consultation | Exception | None) -> None:
+        self._next.put_nowait(step)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
     ) -> AsyncGenerator[Consultation, None]:
-        self.asked.append((request, request_id, traceparent))
-        self._told = self._tell()  # kept: what nobody holds is closed by the loop, and here it is the door that has to
-        return self._told
+        self.calls.append((request, request_id, traceparent))
+        # Keep a reference: the loop closes unreferenced generators, and the application must close
+        # it.
+        self._generator = self._generate()
+        return self._generator
 
-    async def _tell(self) -> AsyncGenerator[Consultation, None]:
+    async def _generate(self) -> AsyncGenerator[Consultation, None]:
         try:
             while True:
-                self.wanted += 1
-                each = await self._next.get()
-                if isinstance(each, Exception):
-                    raise each
-                if each is None:
+                self.requested += 1
+                step = await self._next.get()
+                if isinstance(step, Exception):
+                    raise step
+                if step is None:
                     return
-                yield each
+                yield step
         finally:
             self.closed = True
 
 
 class Event(NamedTuple):
     name: str
-    number: str | None
-    told: Any
+    event_id: str | None
+    data: Any
 
 
 def events(body: bytes) -> list[Event]:
-    """As a browser would read them, but less forgiving."""
-    found = []
+    """Parse a body strictly."""
+    parsed = []
     *blocks, rest = body.decode().split("\n\n")
     assert rest == ""
     for block in blocks:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         assert fields.keys() - {"id"} == {"event", "data"}
-        found.append(Event(fields["event"], fields.get("id"), json.loads(fields["data"])))
-    return found
+        parsed.append(Event(fields["event"], fields.get("id"), json.loads(fields["data"])))
+    return parsed
 
 
-class Reader:
-    """A client under way that reads as the test lets it."""
+class EventReader:
+    """A client in a task of its own; the test controls its reading."""
 
-    def __init__(self, door: CashierApp, asked: dict[str, Any] | None = None, body: bytes = BODY) -> None:
-        """`asked`: the scope of another request than a consultation."""
-        self.wire = Wire([request(body)])
-        self.got = Got()
+    def __init__(
+        self, application: CashierApp, request_scope: dict[str, Any] | None = None, body: bytes = BODY
+    ) -> None:
+        """`request_scope`: by default a consultation."""
+        self.incoming = IncomingMessages([request(body)])
+        self.response = CapturedResponse()
         self.reads = asyncio.Event()
         self.reads.set()
         self.blocked = asyncio.Event()
         self._sent = asyncio.Event()
-        self.task = asyncio.create_task(self._run(door, asked or scope("POST", "/v1/consult", EVENTS)))
+        self.task = asyncio.create_task(self._run(application, request_scope or scope("POST", "/v1/consult", EVENTS)))
 
-    async def over(self) -> None:
+    async def finished(self) -> None:
         await asyncio.wait_for(self.task, 30)
 
-    async def until(self, count: int) -> list[Event]:
-        """Waits for so many events, a while of virtual time at most."""
+    async def wait_for_events(self, count: int) -> list[Event]:
+        """Wait until `count` events were received, at most 30 s of virtual time."""
         async with asyncio.timeout(30):
-            while self.got.body.count(b"\n\n") < count:
+            while self.response.body.count(b"\n\n") < count:
                 self._sent.clear()
                 await self._sent.wait()
-        return events(self.got.body)
+        return events(self.response.body)
 
     async def _send(self, message: Message) -> None:
         if not self.reads.is_set():
             self.blocked.set()
             await self.reads.wait()
-        await self.got.send(message)
+        await self.response.send(message)
         self._sent.set()
 
-    async def _run(self, door: CashierApp, asked: dict[str, Any]) -> None:
-        await door(asked, self.wire.receive, self._send)
+    async def _run(self, application: CashierApp, request_scope: dict[str, Any]) -> None:
+        await application(request_scope, self.incoming.receive, self._send)
 
 
-async def test_each_answer_is_whole_and_numbered_and_then_comes_the_end() -> None:
-    engine = Unfolds(consultation(), IN_TIME, None)
-    got = await call(app(engine), headers=EVENTS | {"X-Request-Id": "r-1"})
-    whole = (await call(app(FakeEngine()))).json
-    assert got.status == 200
-    assert got.ended
-    first, second, end = events(got.body)
-    assert first == ("answer", "1", {"seq": 1} | whole)
-    assert second.told["seq"] == 2
-    assert (second.name, second.number) == ("answer", "2")
-    assert {source["status"] for source in second.told["sources"]} == {"FRESH"}
+async def test_each_event_is_complete_and_numbered_and_the_stream_ends_with_end() -> None:
+    service = ScriptedStream(consultation(), IN_TIME, None)
+    response = await call(app(service), headers=EVENTS | {"X-Request-Id": "r-1"})
+    consultation_json = (await call(app(FakeService()))).json
+    assert response.status == 200
+    assert response.ended
+    first, second, end = events(response.body)
+    assert first == ("answer", "1", {"seq": 1} | consultation_json)
+    assert second.data["seq"] == 2
+    assert (second.name, second.event_id) == ("answer", "2")
+    assert {source["status"] for source in second.data["sources"]} == {"FRESH"}
     assert end == ("end", None, {"seq": 2, "reason": "COMPLETE"})
-    assert engine.closed
-    assert engine.asked[0][1] == "r-1"
+    assert service.closed
+    assert service.calls[0][1] == "r-1"
 
 
-async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_keep() -> None:
-    got = await call(app(Unfolds(consultation(), None)), headers=EVENTS | {"X-Request-Id": "r-1"})
-    timing = got.headers.pop("server-timing")
-    assert got.headers == {
+async def test_the_headers_of_a_stream_forbid_caching_and_buffering() -> None:
+    response = await call(app(ScriptedStream(consultation(), None)), headers=EVENTS | {"X-Request-Id": "r-1"})
+    timing = response.headers.pop("server-timing")
+    assert response.headers == {
         "content-type": "text/event-stream",
         "cache-control": "no-store",
         "x-accel-buffering": "no",
@@ -144,14 +148,14 @@ async def test_its_headers_say_that_it_is_a_stream_that_nobody_may_hold_back_or_
     assert 'quota;dur=7.4;desc="TIMEOUT"' in timing
 
 
-async def test_the_document_tells_of_the_stream_and_what_is_in_it() -> None:
-    document = await described()
-    told = document["paths"]["/v1/consult"]["post"]["responses"]["200"]["content"]["text/event-stream"]
-    assert events(told["example"].encode())[-1].name == "end"
-    got = await call(app(Unfolds(consultation(), ZeroDivisionError())), headers=EVENTS)
-    answer, error = events(got.body)
-    check(document, {"$ref": "#/components/schemas/Consultation"}, answer.told)
-    check(document, {"$ref": "#/components/schemas/Problem"}, error.told)
+async def test_the_stream_and_its_events_match_the_document() -> None:
+    document = await fetch_document()
+    content = document["paths"]["/v1/consult"]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    assert events(content["example"].encode())[-1].name == "end"
+    response = await call(app(ScriptedStream(consultation(), ZeroDivisionError())), headers=EVENTS)
+    answer, error = events(response.body)
+    check(document, {"$ref": "#/components/schemas/Consultation"}, answer.data)
+    check(document, {"$ref": "#/components/schemas/Problem"}, error.data)
 
 
 @pytest.mark.parametrize(
@@ -170,9 +174,9 @@ async def test_the_document_tells_of_the_stream_and_what_is_in_it() -> None:
         (replace(consultation(), payable=False, blocked=Blockage(Blocked.ORDER_PAID, "It is paid.")), "COMPLETE"),
     ],
 )
-async def test_the_end_says_whether_time_was_up(last: Consultation, reason: str) -> None:
-    got = await call(app(Unfolds(last, None)), headers=EVENTS)
-    assert events(got.body)[-1] == ("end", None, {"seq": 1, "reason": reason})
+async def test_the_end_event_reports_whether_time_ran_out(last: Consultation, reason: str) -> None:
+    response = await call(app(ScriptedStream(last, None)), headers=EVENTS)
+    assert events(response.body)[-1] == ("end", None, {"seq": 1, "reason": reason})
 
 
 @pytest.mark.parametrize(
@@ -185,9 +189,9 @@ async def test_the_end_says_whether_time_was_up(last: Consultation, reason: str)
         "text/event-stream ; charset=utf-8 ; q=0.001",
     ],
 )
-async def test_who_names_event_streams_gets_one(accept: str) -> None:
-    got = await call(app(Unfolds(consultation(), None)), headers=JSON | {"accept": accept})
-    assert got.headers["content-type"] == "text/event-stream"
+async def test_an_accept_header_that_names_event_streams_gets_one(accept: str) -> None:
+    response = await call(app(ScriptedStream(consultation(), None)), headers=JSON | {"accept": accept})
+    assert response.headers["content-type"] == "text/event-stream"
 
 
 @pytest.mark.parametrize(
@@ -203,9 +207,9 @@ async def test_who_names_event_streams_gets_one(accept: str) -> None:
         'application/json;like="text/event-stream"',
     ],
 )
-async def test_everybody_else_gets_json(accept: str) -> None:
-    got = await call(app(FakeEngine()), headers=JSON | {"accept": accept})
-    assert (got.status, got.headers["content-type"]) == (200, "application/json")
+async def test_any_other_accept_header_gets_json(accept: str) -> None:
+    response = await call(app(FakeService()), headers=JSON | {"accept": accept})
+    assert (response.status, response.headers["content-type"]) == (200, "application/json")
 
 
 @pytest.mark.parametrize(
@@ -217,180 +221,180 @@ async def test_everybody_else_gets_json(accept: str) -> None:
         (None, 500, "INTERNAL"),
     ],
 )
-async def test_what_goes_wrong_before_the_first_answer_is_an_ordinary_problem(
+async def test_an_error_before_the_first_event_is_a_problem_response(
     raised: Exception | None, status: int, code: str
 ) -> None:
-    got = await call(app(Unfolds(raised)), headers=EVENTS)
-    assert got.problem() == (status, code)
-    assert b"4711" not in got.body
-    assert got.headers["content-length"] == str(len(got.body))
+    response = await call(app(ScriptedStream(raised)), headers=EVENTS)
+    assert response.problem() == (status, code)
+    assert b"4711" not in response.body
+    assert response.headers["content-length"] == str(len(response.body))
 
 
-async def test_a_request_for_a_stream_is_refused_like_any_other() -> None:
-    assert (await call(app(Unfolds()), b"{", headers=EVENTS)).problem() == (400, "MALFORMED")
-    assert (await call(app(Unfolds()), method="GET", headers=EVENTS)).problem() == (405, "METHOD_NOT_ALLOWED")
-    assert (await call(owning_app(opener(FakeEngine(), [])), headers=EVENTS)).problem() == (503, "NOT_READY")
+async def test_an_invalid_request_for_a_stream_is_refused_like_any_other() -> None:
+    assert (await call(app(ScriptedStream()), b"{", headers=EVENTS)).problem() == (400, "MALFORMED")
+    assert (await call(app(ScriptedStream()), method="GET", headers=EVENTS)).problem() == (405, "METHOD_NOT_ALLOWED")
+    assert (await call(owning_app(opener(FakeService(), [])), headers=EVENTS)).problem() == (503, "NOT_READY")
 
 
-async def test_a_bug_after_the_first_answer_is_told_in_the_stream_and_ends_it() -> None:
-    engine = Unfolds(consultation(), ZeroDivisionError("the secret is 4711"))
+async def test_a_bug_after_the_first_event_ends_the_stream_with_an_error_event() -> None:
+    service = ScriptedStream(consultation(), ZeroDivisionError("the secret is 4711"))
     with capture_logs() as logs:
-        got = await call(app(engine), headers=EVENTS | {"X-Request-Id": "r-1"})
-    assert got.ended
-    answer, error = events(got.body)
+        response = await call(app(service), headers=EVENTS | {"X-Request-Id": "r-1"})
+    assert response.ended
+    answer, error = events(response.body)
     assert answer.name == "answer"
-    assert (error.name, error.number, error.told["code"], error.told["status"]) == ("error", None, "INTERNAL", 500)
-    assert b"4711" not in got.body
+    assert (error.name, error.event_id, error.data["code"], error.data["status"]) == ("error", None, "INTERNAL", 500)
+    assert b"4711" not in response.body
     assert [(log["log_level"], log["request_id"]) for log in logs] == [("error", "r-1")]
 
 
 @pytest.mark.looptime
-async def test_an_answer_is_out_before_the_next_one_is_known() -> None:
-    engine = Unfolds(consultation())
-    reader = Reader(app(engine))
-    assert [event.name for event in await reader.until(1)] == ["answer"]
-    engine.put(consultation())
-    assert [event.number for event in await reader.until(2)] == ["1", "2"]
-    assert not reader.got.ended
-    engine.put(None)
-    await reader.over()
-    assert reader.got.ended
+async def test_an_event_is_sent_before_the_next_one_is_known() -> None:
+    service = ScriptedStream(consultation())
+    reader = EventReader(app(service))
+    assert [event.name for event in await reader.wait_for_events(1)] == ["answer"]
+    service.put(consultation())
+    assert [event.event_id for event in await reader.wait_for_events(2)] == ["1", "2"]
+    assert not reader.response.ended
+    service.put(None)
+    await reader.finished()
+    assert reader.response.ended
 
 
 @pytest.mark.looptime
-async def test_a_slow_reader_is_asked_about_before_the_engine_is() -> None:
-    engine = Unfolds(consultation(), consultation(), consultation(), None)
-    reader = Reader(app(engine))
+async def test_the_next_consultation_is_requested_only_after_the_reader_took_the_last() -> None:
+    service = ScriptedStream(consultation(), consultation(), consultation(), None)
+    reader = EventReader(app(service))
     reader.reads.clear()
     await reader.blocked.wait()
     await asyncio.sleep(STALL_S / 2)
-    assert engine.wanted == 1
+    assert service.requested == 1
     reader.reads.set()
-    await reader.over()
-    assert [event.name for event in events(reader.got.body)] == ["answer", "answer", "answer", "end"]
+    await reader.finished()
+    assert [event.name for event in events(reader.response.body)] == ["answer", "answer", "answer", "end"]
 
 
-async def nothing_is_left(door: CashierApp, engine: Unfolds) -> None:
+async def assert_nothing_left(application: CashierApp, service: ScriptedStream) -> None:
     await asyncio.sleep(0.1)
-    assert engine.closed
-    assert "requests=0 sweeping=False" in repr(door)
+    assert service.closed
+    assert "requests=0 sweeping=False" in repr(application)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("reads", [True, False])
-async def test_a_client_that_leaves_ends_the_consultation_and_leaves_nothing(reads: bool) -> None:
-    engine = Unfolds(consultation())
-    door = app(engine)
-    reader = Reader(door)
-    await reader.until(1)
+async def test_a_disconnect_ends_the_consultation_and_leaves_nothing_behind(reads: bool) -> None:
+    service = ScriptedStream(consultation())
+    application = app(service)
+    reader = EventReader(application)
+    await reader.wait_for_events(1)
     if not reads:
         reader.reads.clear()
-        engine.put(consultation())
+        service.put(consultation())
         await reader.blocked.wait()
-    reader.wire.hang_up()
-    await reader.over()
-    assert not reader.got.ended
-    await nothing_is_left(door, engine)
+    reader.incoming.disconnect()
+    await reader.finished()
+    assert not reader.response.ended
+    await assert_nothing_left(application, service)
 
 
 @pytest.mark.looptime
-async def test_a_client_that_leaves_before_the_first_answer_is_told_nothing() -> None:
-    engine = Unfolds()
-    door = app(engine)
-    reader = Reader(door)
+async def test_a_disconnect_before_the_first_event_sends_nothing() -> None:
+    service = ScriptedStream()
+    application = app(service)
+    reader = EventReader(application)
     await asyncio.sleep(0.2)
-    reader.wire.hang_up()
-    await reader.over()
-    assert reader.got.status is None
-    await nothing_is_left(door, engine)
+    reader.incoming.disconnect()
+    await reader.finished()
+    assert reader.response.status is None
+    await assert_nothing_left(application, service)
 
 
 @pytest.mark.looptime
-async def test_a_reader_that_stalls_is_given_up_after_a_while() -> None:
-    engine = Unfolds(consultation())
-    door = app(engine)
-    reader = Reader(door)
-    await reader.until(1)
+async def test_a_stalled_reader_is_disconnected() -> None:
+    service = ScriptedStream(consultation())
+    application = app(service)
+    reader = EventReader(application)
+    await reader.wait_for_events(1)
     reader.reads.clear()
-    engine.put(consultation())
+    service.put(consultation())
     await reader.blocked.wait()
     began = asyncio.get_running_loop().time()
     with capture_logs() as logs:
-        await reader.over()
+        await reader.finished()
     assert asyncio.get_running_loop().time() - began == pytest.approx(STALL_S)
     assert [log["event"] for log in logs] == ["event stream reader stalled"]
-    await nothing_is_left(door, engine)
+    await assert_nothing_left(application, service)
 
 
 @pytest.mark.looptime
-async def test_being_cancelled_by_the_server_is_not_mistaken_for_a_client_that_left() -> None:
-    engine = Unfolds(consultation())
-    door = app(engine)
-    reader = Reader(door)
-    await reader.until(1)
+async def test_a_cancellation_by_the_server_is_not_taken_for_a_disconnect() -> None:
+    service = ScriptedStream(consultation())
+    application = app(service)
+    reader = EventReader(application)
+    await reader.wait_for_events(1)
     reader.task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await reader.over()
-    await nothing_is_left(door, engine)
+        await reader.finished()
+    await assert_nothing_left(application, service)
 
 
 def streaming(body: bytes = BODY) -> bytes:
-    return asking(body).replace(b"\r\n\r\n", b"\r\nAccept: text/event-stream\r\n\r\n", 1)
+    return consult_request(body).replace(b"\r\n\r\n", b"\r\nAccept: text/event-stream\r\n\r\n", 1)
 
 
-class Listener(Talk):
-    """A connection on which events come, in chunks."""
+class EventClient(RawClient):
+    """A connection that receives events in chunks."""
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> EventClient:
         return self
 
     def event(self) -> Event | None:
-        """The next one; None at the end of the stream. Each is written in one chunk."""
+        """The next event, which fills one chunk; None at the end of the stream."""
         length = int(self._until(b"\r\n"), 16)
-        while len(self._come) < length + 2:
-            self._more()
-        chunk, self._come = self._come[:length], self._come[length + 2 :]
+        while len(self._buffer) < length + 2:
+            self._receive()
+        chunk, self._buffer = self._buffer[:length], self._buffer[length + 2 :]
         return events(chunk)[0] if length else None
 
 
-def test_over_a_real_connection_events_come_as_they_are_made_and_it_can_be_used_again(server: Served) -> None:
-    with Listener(server.port) as talk:
+def test_a_real_connection_carries_events_one_by_one_and_stays_usable(server: ServerProcess) -> None:
+    with EventClient(server.port) as client:
         for _ in range(2):
-            talk.say(streaming())
-            head = talk.head().lower()
+            client.send(streaming())
+            head = client.read_head().lower()
             assert b"transfer-encoding: chunked" in head
             assert b"content-length" not in head
             names = []
-            while (event := talk.event()) is not None:
+            while (event := client.event()) is not None:
                 names.append(event.name)
             assert names == ["answer", "answer", "end"]
-        talk.say(asking())
-        assert talk.reply().status == 200
+        client.send(consult_request())
+        assert client.read_response().status == 200
 
 
-def test_a_client_that_leaves_a_real_connection_ends_its_consultation() -> None:
-    with served() as server:
-        with Listener(server.port) as talk:
-            talk.say(streaming(BODY.replace(b"o_1001", b"o_hang")))
-            talk.head()
-            first = talk.event()
+def test_closing_a_real_connection_ends_its_consultation() -> None:
+    with running_server() as server:
+        with EventClient(server.port) as client:
+            client.send(streaming(BODY.replace(b"o_1001", b"o_hang")))
+            client.read_head()
+            first = client.event()
             assert first is not None
             assert first.name == "answer"
-            asked = server.line().removeprefix("asked ")
-        assert server.line() == f"over {asked}"
+            request_id = server.line().removeprefix("started ")
+        assert server.line() == f"ended {request_id}"
 
 
-def test_a_server_that_stops_lets_a_stream_come_to_its_end() -> None:
-    with served(delay_ms=700) as server, Listener(server.port) as talk:
-        talk.say(streaming())
-        talk.head()
-        assert talk.event() is not None
+def test_a_stopping_server_lets_a_stream_end() -> None:
+    with running_server(delay_ms=700) as server, EventClient(server.port) as client:
+        client.send(streaming())
+        client.read_head()
+        assert client.event() is not None
         server.process.send_signal(signal.SIGTERM)
-        answer, end = talk.event(), talk.event()
+        answer, end = client.event(), client.event()
         assert answer is not None
         assert end is not None
-        assert (answer.number, end.name) == ("2", "end")
-        assert talk.event() is None
-        assert talk.ended()
-        server.process.wait(PATIENCE_S)
+        assert (answer.event_id, end.name) == ("2", "end")
+        assert client.event() is None
+        assert client.is_closed()
+        server.process.wait(TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A request that comes in one piece is answered by a shorter way: with the same answer, and on a connection that behaves the same."""
+"""The fast path gives the same responses and the same connection behaviour as the parser."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from cashier.web import app
 from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.fast_path import FastPath
 from cashier.web.plain_request import parse_plain_request
-from tests.web.offers import BODY, SOURCES, FakeEngine
-from tests.web.process import asking
+from tests.web.fake_service import BODY, SOURCES, FakeService
+from tests.web.server_process import consult_request
 
 LINE = b"POST /v1/consult HTTP/1.1\r\n"
 
 
 @asynccontextmanager
-async def connected(engine: FakeEngine) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
-    """The server's side as an object, the client's as a socket that nobody reads for us."""
+async def connected(service: FakeService) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
+    """The connection's protocol on the server side, and the client's raw socket."""
     config = Config(
-        app(engine),
+        app(service),
         ws="none",
         interface="asgi3",
         lifespan="off",
@@ -39,46 +39,46 @@ async def connected(engine: FakeEngine) -> AsyncIterator[tuple[ClientConnection,
         proxy_headers=False,
     )
     config.load()
-    ours, theirs = socket.socketpair()
+    server_socket, client_socket = socket.socketpair()
     loop = asyncio.get_running_loop()
-    ours.setblocking(False)
-    theirs.setblocking(False)
+    server_socket.setblocking(False)
+    client_socket.setblocking(False)
     state = StoppableState()
     state.default_headers = [(b"date", b"Mon, 04 May 2026 10:00:00 GMT")]
-    _, made = await loop.connect_accepted_socket(
-        lambda: ClientConnection(config, state, LifespanOff(config).state, loop), ours
+    _, protocol = await loop.connect_accepted_socket(
+        lambda: ClientConnection(config, state, LifespanOff(config).state, loop), server_socket
     )
     try:
-        yield made, theirs
+        yield protocol, client_socket
     finally:
-        made.transport.abort()
-        theirs.close()
+        protocol.transport.abort()
+        client_socket.close()
         await asyncio.sleep(0)
 
 
-class Answers:
-    """The answers on a socket, one after the other, however they come."""
+class ResponseReader:
+    """Reads the responses on a socket one by one, however they are split."""
 
-    def __init__(self, theirs: socket.socket) -> None:
-        self._theirs = theirs
-        self._come = b""
+    def __init__(self, client_socket: socket.socket) -> None:
+        self._client_socket = client_socket
+        self._buffer = b""
 
     async def next(self) -> bytes:
-        """A whole one; nothing, where the connection has ended."""
+        """One complete response; empty if the connection has ended."""
         while True:
-            head, end, _ = self._come.partition(b"\r\n\r\n")
+            head, end, _ = self._buffer.partition(b"\r\n\r\n")
             if end:
                 length = re.search(rb"content-length: (\d+)", head)
                 assert length is not None, head
                 size = len(head) + len(end) + int(length[1])
-                if len(self._come) >= size:
-                    answer, self._come = self._come[:size], self._come[size:]
+                if len(self._buffer) >= size:
+                    answer, self._buffer = self._buffer[:size], self._buffer[size:]
                     return answer
-            piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._theirs, 65_536), 30)
+            piece = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._client_socket, 65_536), 30)
             if not piece:
-                assert not self._come
+                assert not self._buffer
                 return b""
-            self._come += piece
+            self._buffer += piece
 
 
 def with_headers(*lines: bytes, body: bytes = BODY) -> bytes:
@@ -90,8 +90,8 @@ def without_times(answer: bytes) -> bytes:
     return re.sub(rb"total;dur=[0-9.]+", b"total;dur=0", answer)
 
 
-def taken_whole(ours: ClientConnection) -> bool:
-    cycle: object = ours.cycle
+def takes_fast_path(protocol: ClientConnection) -> bool:
+    cycle: object = protocol.cycle
     return isinstance(cycle, FastPath)
 
 
@@ -122,18 +122,18 @@ JSON = b"Content-Type: application/json"
         (with_headers(JSON), ZeroDivisionError()),
     ],
 )
-async def test_in_one_piece_or_in_two_the_answer_is_the_same(request_: bytes, raises: Exception | None) -> None:
-    engine = FakeEngine()
-    engine.raises = raises
-    async with connected(engine) as (ours, theirs):
-        answers = Answers(theirs)
-        ours.data_received(request_)
-        assert taken_whole(ours)
-        at_once = await answers.next()
-        ours.data_received(request_[:-1])
-        ours.data_received(request_[-1:])
-        assert not taken_whole(ours)
-        in_pieces = await answers.next()
+async def test_the_fast_path_and_the_parser_give_the_same_response(request_: bytes, raises: Exception | None) -> None:
+    service = FakeService()
+    service.raises = raises
+    async with connected(service) as (protocol, client_socket):
+        responses = ResponseReader(client_socket)
+        protocol.data_received(request_)
+        assert takes_fast_path(protocol)
+        at_once = await responses.next()
+        protocol.data_received(request_[:-1])
+        protocol.data_received(request_[-1:])
+        assert not takes_fast_path(protocol)
+        in_pieces = await responses.next()
     assert at_once.startswith(b"HTTP/1.1 ")
     assert without_times(at_once) == without_times(in_pieces)
 
@@ -151,69 +151,69 @@ async def test_in_one_piece_or_in_two_the_answer_is_the_same(request_: bytes, ra
         b"Connection: close",
     ],
 )
-async def test_what_is_a_stream_or_no_plain_request_is_left_to_the_parser(line: bytes) -> None:
-    async with connected(FakeEngine()) as (ours, _):
-        ours.data_received(with_headers(JSON, line))
-        assert not taken_whole(ours)
+async def test_a_stream_or_an_unusual_request_goes_to_the_parser(line: bytes) -> None:
+    async with connected(FakeService()) as (protocol, _):
+        protocol.data_received(with_headers(JSON, line))
+        assert not takes_fast_path(protocol)
 
 
-def busy() -> FakeEngine:
-    """Answers when `open` is set."""
-    engine = FakeEngine()
-    engine.open.clear()
-    return engine
+def blocked_service() -> FakeService:
+    """A service that answers once `open` is set."""
+    service = FakeService()
+    service.open.clear()
+    return service
 
 
-async def test_a_request_that_comes_meanwhile_is_answered_after_it() -> None:
-    engine = busy()
-    async with connected(engine) as (ours, theirs):
-        answers = Answers(theirs)
-        ours.data_received(with_headers(JSON))
-        ours.data_received(with_headers(JSON).replace(b"r-1", b"r-2"))
-        engine.open.set()
-        assert b"x-request-id: r-1" in await answers.next()
-        assert b"x-request-id: r-2" in await answers.next()
-        ours.data_received(with_headers(JSON).replace(b"r-1", b"r-3"))
-        assert taken_whole(ours)
-        assert b"x-request-id: r-3" in await answers.next()
+async def test_a_pipelined_request_is_answered_after_the_fast_path() -> None:
+    service = blocked_service()
+    async with connected(service) as (protocol, client_socket):
+        responses = ResponseReader(client_socket)
+        protocol.data_received(with_headers(JSON))
+        protocol.data_received(with_headers(JSON).replace(b"r-1", b"r-2"))
+        service.open.set()
+        assert b"x-request-id: r-1" in await responses.next()
+        assert b"x-request-id: r-2" in await responses.next()
+        protocol.data_received(with_headers(JSON).replace(b"r-1", b"r-3"))
+        assert takes_fast_path(protocol)
+        assert b"x-request-id: r-3" in await responses.next()
 
 
-async def test_when_the_server_stops_meanwhile_it_is_answered_and_is_the_last() -> None:
-    engine = busy()
-    async with connected(engine) as (ours, theirs):
-        answers = Answers(theirs)
-        ours.data_received(with_headers(JSON))
+async def test_a_stop_during_the_fast_path_closes_the_connection_after_the_response() -> None:
+    service = blocked_service()
+    async with connected(service) as (protocol, client_socket):
+        responses = ResponseReader(client_socket)
+        protocol.data_received(with_headers(JSON))
         await asyncio.sleep(0)
-        ours.server_state.draining = True
-        ours.shutdown()
-        engine.open.set()
-        answer = await answers.next()
+        protocol.server_state.draining = True
+        protocol.shutdown()
+        service.open.set()
+        answer = await responses.next()
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert answer.count(b"connection: close") == 1
-        assert await answers.next() == b""
+        assert await responses.next() == b""
 
 
-async def test_a_client_that_goes_away_ends_the_consultation() -> None:
-    engine = busy()
-    async with connected(engine) as (ours, theirs):
-        ours.data_received(with_headers(JSON))
-        tasks = set(ours.tasks)
-        theirs.close()
+async def test_a_disconnect_on_the_fast_path_cancels_the_consultation() -> None:
+    service = blocked_service()
+    async with connected(service) as (protocol, client_socket):
+        protocol.data_received(with_headers(JSON))
+        tasks = set(protocol.tasks)
+        client_socket.close()
         await asyncio.wait_for(asyncio.gather(*tasks), 30)
-        assert engine.cancelled.is_set()
+        assert service.cancelled.is_set()
 
 
-async def test_who_does_not_read_holds_up_only_his_own_answers() -> None:
-    async with connected(FakeEngine()) as (ours, theirs):
-        answers = Answers(theirs)
-        ours.flow.pause_writing()
-        ours.data_received(asking())
-        assert not taken_whole(ours)
-        ours.flow.resume_writing()
-        assert (await answers.next()).startswith(b"HTTP/1.1 200 ")
+async def test_a_client_that_does_not_read_leaves_the_fast_path() -> None:
+    async with connected(FakeService()) as (protocol, client_socket):
+        responses = ResponseReader(client_socket)
+        protocol.flow.pause_writing()
+        protocol.data_received(consult_request())
+        assert not takes_fast_path(protocol)
+        protocol.flow.resume_writing()
+        assert (await responses.next()).startswith(b"HTTP/1.1 200 ")
 
 
-class Parsed:
+class ParsedRequest:
     def __init__(self) -> None:
         self.headers: dict[bytes, bytes] = {}
 
@@ -227,12 +227,12 @@ class Parsed:
         max_size=5,
     )
 )
-def test_its_headers_are_those_that_a_parser_finds(fields: list[tuple[bytes, bytes]]) -> None:
+def test_the_headers_equal_those_of_a_parser(fields: list[tuple[bytes, bytes]]) -> None:
     data = with_headers(*(name + b":" + value for name, value in fields))
-    found = parse_plain_request(data)
-    headers = None if found is None else found.headers()
+    plain = parse_plain_request(data)
+    headers = None if plain is None else plain.headers()
     if headers is None:
         return
-    parsed = Parsed()
+    parsed = ParsedRequest()
     httptools.HttpRequestParser(parsed).feed_data(data)
     assert headers == {name: value.strip(b" \t") for name, value in parsed.headers.items()}

@@ -1,4 +1,4 @@
-"""The running server against its own description: whatever schemathesis thinks of, it is answered as the document says, never by a 5xx."""
+"""Schemathesis against a running server: all responses conform to the document, none is 5xx."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from schemathesis.specs.openapi.checks import (
 
 from cashier.domain.pan import payment_pan_fields
 from cashier.web.openapi import document
-
-from .process import Served, Talk, asking
+from tests.web.server_process import RawClient, ServerProcess, consult_request
 
 pytestmark = pytest.mark.proof
 
-ONE = "/v1/payments/{payment_id}"
+PAYMENT_PATH = "/v1/payments/{payment_id}"
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -45,7 +44,7 @@ BOUNDED = settings(
 
 
 def plain_integers(case: Any) -> bool:
-    """JSON Schema calls 1.0 an integer. The door does not, and says so where it describes the body."""
+    """JSON Schema accepts 1.0 as an integer; the application does not, and documents that."""
     if not isinstance(case.body, dict):
         return True
     amounts = (case.body.get("amount"), case.body.get("expected_payable"))
@@ -53,12 +52,12 @@ def plain_integers(case: Any) -> bool:
     return not any(isinstance(number, float) for number in numbers)
 
 
-def beyond_words(case: Any) -> bool:
-    """What a schema cannot say: that a card number may be nowhere, and that the token of a cancellation is in one of two places."""
-    told = case.body if isinstance(case.body, dict) else {}
-    if case.path.endswith("/cancel") and not (told.get("payment_token") or (case.headers or {}).get("X-Payment-Token")):
+def satisfies_unwritten_rules(case: Any) -> bool:
+    """Constraints that a schema cannot express: no card number, and a token for a cancellation."""
+    body = case.body if isinstance(case.body, dict) else {}
+    if case.path.endswith("/cancel") and not (body.get("payment_token") or (case.headers or {}).get("X-Payment-Token")):
         return False
-    return not case.path.startswith("/v1/payments") or not payment_pan_fields(told)
+    return not case.path.startswith("/v1/payments") or not payment_pan_fields(body)
 
 
 @pytest.mark.parametrize(
@@ -70,51 +69,54 @@ def beyond_words(case: Any) -> bool:
         ("/v1/invalidate", "POST", GenerationMode.NEGATIVE),
         ("/v1/payments", "POST", GenerationMode.POSITIVE),
         ("/v1/payments", "POST", GenerationMode.NEGATIVE),
-        (f"{ONE}/challenge", "POST", GenerationMode.POSITIVE),
-        (f"{ONE}/challenge", "POST", GenerationMode.NEGATIVE),
-        (f"{ONE}/cancel", "POST", GenerationMode.POSITIVE),
-        (ONE, "GET", GenerationMode.POSITIVE),
-        (ONE, "GET", GenerationMode.NEGATIVE),
-        (f"{ONE}/events", "GET", GenerationMode.POSITIVE),
+        (f"{PAYMENT_PATH}/challenge", "POST", GenerationMode.POSITIVE),
+        (f"{PAYMENT_PATH}/challenge", "POST", GenerationMode.NEGATIVE),
+        (f"{PAYMENT_PATH}/cancel", "POST", GenerationMode.POSITIVE),
+        (PAYMENT_PATH, "GET", GenerationMode.POSITIVE),
+        (PAYMENT_PATH, "GET", GenerationMode.NEGATIVE),
+        (f"{PAYMENT_PATH}/events", "GET", GenerationMode.POSITIVE),
         ("/healthz", "GET", GenerationMode.POSITIVE),
         ("/readyz", "GET", GenerationMode.POSITIVE),
         ("/openapi.json", "GET", GenerationMode.POSITIVE),
     ],
 )
-def test_the_server_does_what_its_document_says(server: Served, path: str, method: str, mode: GenerationMode) -> None:
+def test_the_server_conforms_to_its_document(
+    server: ServerProcess, path: str, method: str, mode: GenerationMode
+) -> None:
     strategy: st.SearchStrategy[Any] = DESCRIBED[path][method].as_strategy(generation_mode=mode)
-    # This tool takes the schema of an event stream for that of each event. What is in a stream is looked at where streams are.
+    # Schemathesis applies the schema of an event stream to each event. The stream tests check
+    # events.
     checks = [check for check in CHECKS if not (path.endswith("/events") and check is response_schema_conformance)]
     statuses = set()
 
     @settings(BOUNDED, max_examples=20 if "payments" in path else 60)
     @given(
-        strategy.filter(plain_integers).filter(beyond_words)
+        strategy.filter(plain_integers).filter(satisfies_unwritten_rules)
         if mode is GenerationMode.POSITIVE
         else strategy.filter(plain_integers)
     )
-    def ask(case: Any) -> None:
+    def check_case(case: Any) -> None:
         statuses.add(case.call_and_validate(base_url=f"http://127.0.0.1:{server.port}", checks=checks).status_code)
 
-    ask()
+    check_case()
     if mode is GenerationMode.POSITIVE:
         assert statuses <= {200, 202}
     else:
-        # Something else in the place of `wait_ms` may come to be no `wait_ms` at all, and unknown parameters are ignored.
+        # A negative case may omit `wait_ms` or send unknown parameters, which are ignored.
         assert method == "GET" or statuses.isdisjoint({200, 202})
         assert 422 in statuses
 
 
 @BOUNDED
 @given(st.binary(max_size=300))
-def test_any_bytes_as_a_body_are_refused_in_words(server: Served, body: bytes) -> None:
-    assert server.ask(asking(body)).status in (400, 422)
+def test_any_bytes_as_a_body_are_refused_with_a_problem(server: ServerProcess, body: bytes) -> None:
+    assert server.request(consult_request(body)).status in (400, 422)
 
 
 @BOUNDED
 @given(st.binary(min_size=1, max_size=300))
-def test_any_bytes_as_a_request_leave_the_server_standing(server: Served, noise: bytes) -> None:
-    with Talk(server.port) as talk:
-        talk.say(noise + b"\r\n\r\n")
-        talk.say(asking())
-    assert server.ask(asking()).status == 200
+def test_any_bytes_as_a_request_leave_the_server_working(server: ServerProcess, noise: bytes) -> None:
+    with RawClient(server.port) as client:
+        client.send(noise + b"\r\n\r\n")
+        client.send(consult_request())
+    assert server.request(consult_request()).status == 200

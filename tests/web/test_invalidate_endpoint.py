@@ -1,4 +1,4 @@
-"""Saying that something changed."""
+"""`POST /v1/invalidate`."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ import pytest
 from cashier.fanout.l2.interface import SourceUnknown
 from cashier.web import CashierApp, app
 from cashier.web.auth import AuthSettings, BearerAuth
-from tests.web.calling import JSON, Got, Wire, call, request, scope
-from tests.web.offers import FakeEngine
-from tests.web.test_openapi import check, described
+from tests.web.asgi_client import JSON, CapturedResponse, IncomingMessages, call, request, scope
+from tests.web.fake_service import FakeService
+from tests.web.test_openapi import check, fetch_document
 
 PATH = "/v1/invalidate"
 SECRET = "s" * 32
-DOORKEEPER = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
+BEARER_AUTH = BearerAuth(AuthSettings(mode="jwt", issuer="i", audience="a", secret=SECRET))
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def service() -> FakeService:
+    return FakeService()
 
 
 @pytest.fixture
-def door(engine: FakeEngine) -> CashierApp:
-    return app(engine, body_limit_bytes=1000, body_timeout_s=2.0)
+def application(service: FakeService) -> CashierApp:
+    return app(service, body_limit_bytes=1000, body_timeout_s=2.0)
 
 
-async def tell(door: CashierApp, body: object, **headers: str) -> Got:
+async def invalidate(application: CashierApp, body: object, **headers: str) -> CapturedResponse:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await call(
-        door, raw, headers=JSON | {name.replace("_", "-"): value for name, value in headers.items()}, path=PATH
+        application, raw, headers=JSON | {name.replace("_", "-"): value for name, value in headers.items()}, path=PATH
     )
 
 
-async def test_a_key_or_a_prefix_is_dropped_and_the_answer_says_how_far_that_reaches(
-    door: CashierApp, engine: FakeEngine
+async def test_a_key_or_a_prefix_is_dropped_and_the_reach_reported(
+    application: CashierApp, service: FakeService
 ) -> None:
-    got = await tell(door, {"source": "card", "key": "u_1"})
-    assert got.status == 200
-    assert got.json == {"source": "card", "dropped": 3, "reach": "THIS_WORKER"}
-    assert got.headers["content-type"] == "application/json"
-    assert got.headers["cache-control"] == "no-store"
-    assert (await tell(door, {"source": "card", "prefix": "u_"})).status == 200
-    assert (await tell(door, {"source": "card", "prefix": ""})).status == 200
-    assert engine.invalidated == [("card", "u_1", None), ("card", None, "u_"), ("card", None, "")]
+    response = await invalidate(application, {"source": "card", "key": "u_1"})
+    assert response.status == 200
+    assert response.json == {"source": "card", "dropped": 3, "reach": "THIS_WORKER"}
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+    assert (await invalidate(application, {"source": "card", "prefix": "u_"})).status == 200
+    assert (await invalidate(application, {"source": "card", "prefix": ""})).status == 200
+    assert service.invalidated == [("card", "u_1", None), ("card", None, "u_"), ("card", None, "")]
 
 
-async def test_the_answer_carries_the_request_id(door: CashierApp) -> None:
-    assert (await tell(door, {"source": "card", "key": "u_1"}, x_request_id="r-1")).headers["x-request-id"] == "r-1"
-    assert (await tell(door, {}, x_request_id="r-1")).headers["x-request-id"] == "r-1"
+async def test_the_response_has_the_request_id(application: CashierApp) -> None:
+    assert (await invalidate(application, {"source": "card", "key": "u_1"}, x_request_id="r-1")).headers[
+        "x-request-id"
+    ] == "r-1"
+    assert (await invalidate(application, {}, x_request_id="r-1")).headers["x-request-id"] == "r-1"
 
 
 @pytest.mark.parametrize(
-    ("body", "faults"),
+    ("body", "errors"),
     [
         ({}, [("source", "MISSING")]),
         ([], [("", "WRONG_TYPE")]),
@@ -67,107 +69,117 @@ async def test_the_answer_carries_the_request_id(door: CashierApp) -> None:
         ({"source": "card", "key": ""}, [("key", "BAD_FORMAT")]),
         ({"source": "card", "key": "u_1\n"}, [("key", "BAD_FORMAT")]),
         ({"source": "card", "key": "u" * 257}, [("key", "BAD_FORMAT")]),
-        ({"source": "card", "key": None}, [("key", "WRONG_TYPE")]),  # a null is no absence
+        ({"source": "card", "key": None}, [("key", "WRONG_TYPE")]),  # null is not absence
         ({"source": "card:u_1", "prefix": 7}, [("source", "BAD_FORMAT"), ("prefix", "WRONG_TYPE")]),
     ],
 )
-async def test_what_breaks_the_contract_is_refused_by_the_names_of_its_fields(
-    door: CashierApp, engine: FakeEngine, body: Any, faults: list[tuple[str, str]]
+async def test_invalid_fields_are_reported(
+    application: CashierApp, service: FakeService, body: Any, errors: list[tuple[str, str]]
 ) -> None:
-    got = await tell(door, body)
-    assert got.problem() == (422, "INVALID")
-    assert [(fault["field"], fault["code"]) for fault in got.json["errors"]] == faults
-    assert engine.invalidated == []
+    response = await invalidate(application, body)
+    assert response.problem() == (422, "INVALID")
+    assert [(error["field"], error["code"]) for error in response.json["errors"]] == errors
+    assert service.invalidated == []
 
 
-async def test_a_source_that_there_is_not_is_a_fault_of_its_field(door: CashierApp, engine: FakeEngine) -> None:
-    engine.raises = SourceUnknown("crad", ("card", "member"))
-    got = await tell(door, {"source": "crad", "key": "u_1"})
-    assert got.problem() == (422, "INVALID")
-    assert got.json["errors"] == [
+async def test_an_unknown_source_is_an_error_of_its_field(application: CashierApp, service: FakeService) -> None:
+    service.raises = SourceUnknown("crad", ("card", "member"))
+    response = await invalidate(application, {"source": "crad", "key": "u_1"})
+    assert response.problem() == (422, "INVALID")
+    assert response.json["errors"] == [
         {"field": "source", "code": "UNKNOWN_VALUE", "message": "must be one of card, member"}
     ]
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b'{"source": "\xff", "key": "u_1"}', b"[" * 900])
-async def test_what_cannot_be_read_is_said_to_be_malformed(door: CashierApp, body: bytes) -> None:
-    assert (await tell(door, body)).problem() == (400, "MALFORMED")
+async def test_an_unreadable_body_is_malformed(application: CashierApp, body: bytes) -> None:
+    assert (await invalidate(application, body)).problem() == (400, "MALFORMED")
 
 
-async def test_the_bounds_of_the_door_hold_here_too(door: CashierApp) -> None:
-    assert (await tell(door, b" " * 1001)).problem() == (413, "TOO_LARGE")
-    assert (await tell(door, b"{}", content_length="1001")).problem() == (413, "TOO_LARGE")
-    assert (await tell(door, b"{}", content_type="text/plain")).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
-    assert (await tell(door, b"{}", content_encoding="gzip")).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
-    got = await call(door, b"", method="GET", path=PATH)
-    assert got.problem() == (405, "METHOD_NOT_ALLOWED")
-    assert got.headers["allow"] == "POST"
+async def test_the_request_limits_apply(application: CashierApp) -> None:
+    assert (await invalidate(application, b" " * 1001)).problem() == (413, "TOO_LARGE")
+    assert (await invalidate(application, b"{}", content_length="1001")).problem() == (413, "TOO_LARGE")
+    assert (await invalidate(application, b"{}", content_type="text/plain")).problem() == (
+        415,
+        "UNSUPPORTED_MEDIA_TYPE",
+    )
+    assert (await invalidate(application, b"{}", content_encoding="gzip")).problem() == (415, "UNSUPPORTED_MEDIA_TYPE")
+    response = await call(application, b"", method="GET", path=PATH)
+    assert response.problem() == (405, "METHOD_NOT_ALLOWED")
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.looptime
-async def test_a_body_that_takes_too_long_is_given_up(door: CashierApp) -> None:
-    got = Got()
+async def test_an_overdue_body_is_refused(application: CashierApp) -> None:
+    response = CapturedResponse()
     began = asyncio.get_running_loop().time()
     await asyncio.wait_for(
-        door(scope("POST", PATH, JSON), Wire([request(b'{"source"', more=True)]).receive, got.send), 30
+        application(
+            scope("POST", PATH, JSON), IncomingMessages([request(b'{"source"', more=True)]).receive, response.send
+        ),
+        30,
     )
-    assert got.problem() == (408, "BODY_TIMEOUT")
-    assert got.headers["connection"] == "close"
+    assert response.problem() == (408, "BODY_TIMEOUT")
+    assert response.headers["connection"] == "close"
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0)
 
 
-async def test_a_client_that_leaves_in_the_middle_is_no_failure_of_ours(door: CashierApp, engine: FakeEngine) -> None:
-    wire = Wire([request(b'{"source"', more=True)])
-    wire.hang_up()
-    got = Got()
-    await door(scope("POST", PATH, JSON), wire.receive, got.send)
-    assert got.status == 408
-    assert engine.invalidated == []
+async def test_a_disconnect_during_the_body_is_not_an_internal_error(
+    application: CashierApp, service: FakeService
+) -> None:
+    incoming = IncomingMessages([request(b'{"source"', more=True)])
+    incoming.disconnect()
+    response = CapturedResponse()
+    await application(scope("POST", PATH, JSON), incoming.receive, response.send)
+    assert response.status == 408
+    assert service.invalidated == []
 
 
-async def test_who_may_not_consult_may_not_invalidate(engine: FakeEngine) -> None:
-    door = app(engine, bearer_auth=DOORKEEPER)
-    got = await tell(door, {"source": "card", "key": "u_1"})
-    assert got.problem() == (401, "UNAUTHENTICATED")
-    assert got.headers["www-authenticate"].startswith("Bearer")
-    assert engine.invalidated == []
+async def test_invalidation_needs_the_bearer_token_too(service: FakeService) -> None:
+    application = app(service, bearer_auth=BEARER_AUTH)
+    response = await invalidate(application, {"source": "card", "key": "u_1"})
+    assert response.problem() == (401, "UNAUTHENTICATED")
+    assert response.headers["www-authenticate"].startswith("Bearer")
+    assert service.invalidated == []
     token = jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")
-    assert (await tell(door, {"source": "card", "key": "u_1"}, authorization=f"Bearer {token}")).status == 200
+    assert (
+        await invalidate(application, {"source": "card", "key": "u_1"}, authorization=f"Bearer {token}")
+    ).status == 200
 
 
-async def test_an_engine_that_is_not_open_has_nothing_to_drop(door: CashierApp, engine: FakeEngine) -> None:
-    engine.ready = False
-    got = await tell(door, {"source": "card", "key": "u_1"})
-    assert got.problem() == (503, "NOT_READY")
-    assert got.headers["retry-after"] == "1"
+async def test_a_service_that_is_not_open_is_not_ready(application: CashierApp, service: FakeService) -> None:
+    service.ready = False
+    response = await invalidate(application, {"source": "card", "key": "u_1"})
+    assert response.problem() == (503, "NOT_READY")
+    assert response.headers["retry-after"] == "1"
 
 
-async def test_our_own_bug_is_not_told(door: CashierApp, engine: FakeEngine) -> None:
-    engine.raises = ZeroDivisionError("u_1")
-    wire, got = Wire([request(b'{"source": "card", "key": "u_1"}')]), Got()
-    with pytest.raises(ZeroDivisionError):  # Starlette hands it on to the server, after it has answered
-        await door(scope("POST", PATH, JSON), wire.receive, got.send)
-    assert got.problem() == (500, "INTERNAL")
-    assert b"u_1" not in got.body
+async def test_a_bug_is_not_disclosed(application: CashierApp, service: FakeService) -> None:
+    service.raises = ZeroDivisionError("u_1")
+    incoming, response = IncomingMessages([request(b'{"source": "card", "key": "u_1"}')]), CapturedResponse()
+    with pytest.raises(ZeroDivisionError):  # Starlette raises it again after the response
+        await application(scope("POST", PATH, JSON), incoming.receive, response.send)
+    assert response.problem() == (500, "INTERNAL")
+    assert b"u_1" not in response.body
 
 
-@pytest.mark.parametrize("doorkeeper", [None, DOORKEEPER])
-async def test_the_document_describes_it(engine: FakeEngine, doorkeeper: BearerAuth | None) -> None:
-    document = await described(doorkeeper)
+@pytest.mark.parametrize("bearer_auth", [None, BEARER_AUTH])
+async def test_the_document_matches_the_endpoint(service: FakeService, bearer_auth: BearerAuth | None) -> None:
+    document = await fetch_document(bearer_auth)
     operation = document["paths"][PATH]["post"]
     content = operation["requestBody"]["content"]["application/json"]
     check(document, content["schema"], content["example"])
-    assert (await tell(app(engine), content["example"])).status == 200
-    assert ("401" in operation["responses"]) == ("security" in operation) == (doorkeeper is not None)
+    assert (await invalidate(app(service), content["example"])).status == 200
+    assert ("401" in operation["responses"]) == ("security" in operation) == (bearer_auth is not None)
     for status, entry in operation["responses"].items():
         for part in entry["content"].values():
             for example in (
-                [part["example"]] if "example" in part else [each["value"] for each in part["examples"].values()]
+                [part["example"]] if "example" in part else [named["value"] for named in part["examples"].values()]
             ):
                 check(document, part["schema"], example)
                 assert status == "200" or example["status"] == int(status)
     for body in (b"{}", b"{", b" " * 1001, b'{"source": "card", "key": "u_1"}'):
-        got = await tell(app(engine, body_limit_bytes=1000), body)
-        entry = operation["responses"][str(got.status)]
-        check(document, entry["content"][got.headers["content-type"]]["schema"], got.json)
-        assert set(entry["headers"]) <= set(got.headers)
+        response = await invalidate(app(service, body_limit_bytes=1000), body)
+        entry = operation["responses"][str(response.status)]
+        check(document, entry["content"][response.headers["content-type"]]["schema"], response.json)
+        assert set(entry["headers"]) <= set(response.headers)

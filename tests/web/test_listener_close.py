@@ -1,4 +1,4 @@
-"""The end of a listening socket."""
+"""Closing a listening socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from cashier.web.listener_close import refuse_new_connections
 
 
-def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
+def test_queued_connections_are_accepted_and_new_ones_are_not() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         socket.create_connection(listening.getsockname(), timeout=30) as waiting,
@@ -23,7 +23,7 @@ def test_who_is_at_the_door_gets_in_and_nobody_new_does() -> None:
             assert accepted.recv(2) == b"in"
 
 
-def test_where_there_is_no_such_filter_it_says_so() -> None:
+def test_a_missing_socket_filter_is_reported() -> None:
     with socket.socket() as closed:
         closed.close()
         assert not refuse_new_connections([closed])

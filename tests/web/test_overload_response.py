@@ -1,4 +1,4 @@
-"""Who is refused while there is too much to do, and that it is done before anything is read and without hurting anybody else."""
+"""Refusals under overload: priorities, order of responses, and the test for a plain request."""
 
 from __future__ import annotations
 
@@ -29,58 +29,64 @@ from cashier.web.overload_response import (
     resolve_priority,
 )
 from cashier.web.plain_request import parse_plain_request
-from tests.web.calling import JSON, call
-from tests.web.offers import BODY, FakeEngine
-from tests.web.process import GET, asking
+from tests.web.asgi_client import JSON, call
+from tests.web.fake_service import BODY, FakeService
+from tests.web.server_process import GET, consult_request
 from tests.web.test_auth import BY_SECRET, NOW_S, bearer
 
 LINE = b"POST /v1/consult HTTP/1.1\r\n"
-REQUEST = asking()
-NOBODY = HIGHEST + 1
+REQUEST = consult_request()
+ABOVE_HIGHEST = HIGHEST + 1
 
 
-class Picky(DegradationLadder):
-    """Refuses whoever matters less than `least`, and remembers whom it was asked about."""
+class RecordingLadder(DegradationLadder):
+    """Refuses priorities below `least` and records every check."""
 
     def __init__(self, least: int) -> None:
         super().__init__()
         self.refusing = True
         self.least = least
-        self.asked: list[int] = []
+        self.calls: list[int] = []
 
-    def admits(self, resolve_priority: int, now_ns: int) -> bool:
-        self.asked.append(resolve_priority)
-        return resolve_priority >= self.least
+    def admits(self, priority: int, now_ns: int) -> bool:
+        self.calls.append(priority)
+        return priority >= self.least
 
 
 @asynccontextmanager
 async def connected(
-    ladder: DegradationLadder, engine: FakeEngine | None = None
+    ladder: DegradationLadder, service: FakeService | None = None
 ) -> AsyncIterator[tuple[ClientConnection, socket.socket]]:
-    """The server's side as an object, the client's as a socket that nobody reads for us."""
-    door = app(engine or FakeEngine(), ladder=ladder)
+    """The connection's protocol on the server side, and the client's raw socket."""
+    application = app(service or FakeService(), ladder=ladder)
     config = Config(
-        door, ws="none", interface="asgi3", lifespan="off", log_config=None, access_log=False, proxy_headers=False
+        application,
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
     )
     config.load()
-    ours, theirs = socket.socketpair()
+    server_socket, client_socket = socket.socketpair()
     loop = asyncio.get_running_loop()
-    ours.setblocking(False)
-    theirs.setblocking(False)
-    _, made = await loop.connect_accepted_socket(
-        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), ours
+    server_socket.setblocking(False)
+    client_socket.setblocking(False)
+    _, protocol = await loop.connect_accepted_socket(
+        lambda: ClientConnection(config, StoppableState(), LifespanOff(config).state, loop), server_socket
     )
-    assert made._application is door
+    assert protocol._application is application
     try:
-        yield made, theirs
+        yield protocol, client_socket
     finally:
-        made.transport.abort()
-        theirs.close()
+        protocol.transport.abort()
+        client_socket.close()
         await asyncio.sleep(0)
 
 
-async def said_to(theirs: socket.socket) -> bytes:
-    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 65_536), 30)
+async def receive_from(client_socket: socket.socket) -> bytes:
+    return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 65_536), 30)
 
 
 def with_header(line: bytes, body: bytes = BODY) -> bytes:
@@ -91,19 +97,19 @@ def for_product(product: bytes) -> bytes:
     return with_header(b"Accept: */*", BODY.replace(b"STANDARD_CASHIER", product))
 
 
-def everybody(_: bytes) -> bool:
+def always_verified(_: bytes) -> bool:
     return True
 
 
-def no_one(_: bytes) -> bool:
+def never_verified(_: bytes) -> bool:
     return False
 
 
-async def test_a_refusal_is_a_problem_that_says_when_to_come_again() -> None:
-    engine = FakeEngine()
-    async with connected(Picky(NOBODY), engine) as (_, theirs):
-        theirs.send(with_header(b"X-Request-Id: till-7"))
-        head, _, body = (await said_to(theirs)).partition(b"\r\n\r\n")
+async def test_a_refusal_is_a_problem_with_retry_after() -> None:
+    service = FakeService()
+    async with connected(RecordingLadder(ABOVE_HIGHEST), service) as (_, client_socket):
+        client_socket.send(with_header(b"X-Request-Id: till-7"))
+        head, _, body = (await receive_from(client_socket)).partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
         headers = dict(line.split(": ") for line in lines)
         assert status == "HTTP/1.1 503 Service Unavailable"
@@ -111,153 +117,153 @@ async def test_a_refusal_is_a_problem_that_says_when_to_come_again() -> None:
         assert headers["content-type"] == "application/problem+json"
         assert int(headers["content-length"]) == len(body)
         assert (json.loads(body)["code"], json.loads(body)["status"]) == ("OVERLOADED", 503)
-    assert engine.asked == []
+    assert service.calls == []
 
 
-async def test_a_connection_outlives_its_refusals() -> None:
-    ladder = Picky(NOBODY)
-    async with connected(ladder) as (_, theirs):
+async def test_a_connection_survives_refusals() -> None:
+    ladder = RecordingLadder(ABOVE_HIGHEST)
+    async with connected(ladder) as (_, client_socket):
         for _ in range(3):
-            theirs.send(REQUEST)
-            assert b"OVERLOADED" in await said_to(theirs)
+            client_socket.send(REQUEST)
+            assert b"OVERLOADED" in await receive_from(client_socket)
         ladder.refusing = False
-        theirs.send(REQUEST)
-        assert (await said_to(theirs)).startswith(b"HTTP/1.1 200 ")
+        client_socket.send(REQUEST)
+        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
         ladder.refusing = True
-        theirs.send(REQUEST)
-        assert b"OVERLOADED" in await said_to(theirs)
+        client_socket.send(REQUEST)
+        assert b"OVERLOADED" in await receive_from(client_socket)
 
 
-async def test_whoever_is_let_in_is_asked_about_once_and_counted_when_answered() -> None:
-    ladder = Picky(LOWEST)
-    async with connected(ladder) as (_, theirs):
-        theirs.send(REQUEST)
-        assert (await said_to(theirs)).startswith(b"HTTP/1.1 200 ")
-    assert ladder.asked == [NORMAL]
+async def test_an_admitted_consultation_is_checked_once_and_counted_when_answered() -> None:
+    ladder = RecordingLadder(LOWEST)
+    async with connected(ladder) as (_, client_socket):
+        client_socket.send(REQUEST)
+        assert (await receive_from(client_socket)).startswith(b"HTTP/1.1 200 ")
+    assert ladder.calls == [NORMAL]
     assert ladder.answered == 1
 
 
-async def test_who_was_let_in_on_a_connection_is_asked_about_again_with_the_next_request() -> None:
-    ladder = Picky(LOWEST)
-    async with connected(ladder) as (ours, theirs):
-        theirs.send(REQUEST)
-        await said_to(theirs)
-        ladder.least = NOBODY
-        ours.data_received(REQUEST[:100])  # in two pieces, so not refused unread
-        theirs.send(REQUEST[100:])
-        assert b"OVERLOADED" in await said_to(theirs)
-    assert len(ladder.asked) == 2
+async def test_admission_is_checked_again_for_the_next_request_of_a_connection() -> None:
+    ladder = RecordingLadder(LOWEST)
+    async with connected(ladder) as (protocol, client_socket):
+        client_socket.send(REQUEST)
+        await receive_from(client_socket)
+        ladder.least = ABOVE_HIGHEST
+        protocol.data_received(REQUEST[:100])  # in two pieces, so the parser reads it
+        client_socket.send(REQUEST[100:])
+        assert b"OVERLOADED" in await receive_from(client_socket)
+    assert len(ladder.calls) == 2
 
 
-async def test_requests_in_one_go_are_each_refused_in_their_order() -> None:
-    ladder = Picky(NOBODY)
-    async with connected(ladder) as (_, theirs):
-        theirs.send(REQUEST * 2 + GET % b"/healthz")
-        said = b""
-        while b"HTTP/1.1 200 " not in said:
-            said += await said_to(theirs)
-        assert said.count(b'"OVERLOADED"') == 2
-        assert said.rindex(b'"OVERLOADED"') < said.index(b"HTTP/1.1 200 ")
-    assert len(ladder.asked) == 2
+async def test_pipelined_requests_are_refused_one_by_one_in_order() -> None:
+    ladder = RecordingLadder(ABOVE_HIGHEST)
+    async with connected(ladder) as (_, client_socket):
+        client_socket.send(REQUEST * 2 + GET % b"/healthz")
+        received = b""
+        while b"HTTP/1.1 200 " not in received:
+            received += await receive_from(client_socket)
+        assert received.count(b'"OVERLOADED"') == 2
+        assert received.rindex(b'"OVERLOADED"') < received.index(b"HTTP/1.1 200 ")
+    assert len(ladder.calls) == 2
 
 
-async def test_no_refusal_overtakes_an_answer_that_is_being_made() -> None:
-    engine, ladder = FakeEngine(), Picky(NORMAL)
-    engine.open.clear()
-    async with connected(ladder, engine) as (ours, theirs):
-        theirs.send(REQUEST)
-        await asyncio.wait_for(engine.entered.wait(), 30)
-        ladder.least = NOBODY
-        ours.data_received(REQUEST)
-        engine.open.set()
-        said = b""
-        while b'"OVERLOADED"' not in said:
-            said += await said_to(theirs)
-        assert said.startswith(b"HTTP/1.1 200 ")
+async def test_a_refusal_does_not_overtake_a_response_in_progress() -> None:
+    service, ladder = FakeService(), RecordingLadder(NORMAL)
+    service.open.clear()
+    async with connected(ladder, service) as (protocol, client_socket):
+        client_socket.send(REQUEST)
+        await asyncio.wait_for(service.entered.wait(), 30)
+        ladder.least = ABOVE_HIGHEST
+        protocol.data_received(REQUEST)
+        service.open.set()
+        received = b""
+        while b'"OVERLOADED"' not in received:
+            received += await receive_from(client_socket)
+        assert received.startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("path", [b"/healthz", b"/readyz", b"/openapi.json"])
 async def test_only_consultations_are_refused(path: bytes) -> None:
-    ladder = Picky(NOBODY)
-    async with connected(ladder) as (_, theirs):
-        theirs.send(GET % path)
-        said = await said_to(theirs)
-        assert said.startswith(b"HTTP/1.1 200 ")
-        head, _, body = said.partition(b"\r\n\r\n")
+    ladder = RecordingLadder(ABOVE_HIGHEST)
+    async with connected(ladder) as (_, client_socket):
+        client_socket.send(GET % path)
+        received = await receive_from(client_socket)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        head, _, body = received.partition(b"\r\n\r\n")
         left = int(head.split(b"content-length: ")[1].split(b"\r\n")[0]) - len(body)
         while left > 0:
-            left -= len(await said_to(theirs))
-        theirs.send(REQUEST.replace(b"/v1/consult", b"/v1/payments"))
-        assert b"OVERLOADED" not in await said_to(theirs)
-    assert ladder.asked == []
+            left -= len(await receive_from(client_socket))
+        client_socket.send(REQUEST.replace(b"/v1/consult", b"/v1/payments"))
+        assert b"OVERLOADED" not in await receive_from(client_socket)
+    assert ladder.calls == []
 
 
-async def test_a_connection_that_is_refused_is_not_quiet_and_one_that_says_nothing_more_is() -> None:
-    async with connected(Picky(NOBODY)) as (ours, theirs):
-        theirs.send(REQUEST)
-        await said_to(theirs)
-        assert ours.timeout_keep_alive_task is not None
-        theirs.send(REQUEST)
-        await said_to(theirs)
-        ours.timeout_keep_alive_handler()
-        assert not ours.transport.is_closing()
-        ours.timeout_keep_alive_handler()
-        assert ours.transport.is_closing()
+async def test_a_refused_request_restarts_the_keep_alive_time_once() -> None:
+    async with connected(RecordingLadder(ABOVE_HIGHEST)) as (protocol, client_socket):
+        client_socket.send(REQUEST)
+        await receive_from(client_socket)
+        assert protocol.timeout_keep_alive_task is not None
+        client_socket.send(REQUEST)
+        await receive_from(client_socket)
+        protocol.timeout_keep_alive_handler()
+        assert not protocol.transport.is_closing()
+        protocol.timeout_keep_alive_handler()
+        assert protocol.transport.is_closing()
 
 
-async def test_a_refused_request_is_a_head_that_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_request_stops_the_head_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.web.connection.HEAD_TIMEOUT_S", 0.05)
-    async with connected(Picky(NOBODY)) as (_, theirs):
-        theirs.send(REQUEST)
-        await said_to(theirs)
+    async with connected(RecordingLadder(ABOVE_HIGHEST)) as (_, client_socket):
+        client_socket.send(REQUEST)
+        await receive_from(client_socket)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(theirs, 1), 0.15)
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client_socket, 1), 0.15)
 
 
-async def test_a_door_without_our_connection_refuses_too_before_the_body_is_read() -> None:
-    engine, ladder = FakeEngine(), Picky(HIGH)
-    door = app(engine, ladder=ladder)
-    refused = await call(door)
+async def test_on_another_server_the_application_refuses_before_reading_the_body() -> None:
+    service, ladder = FakeService(), RecordingLadder(HIGH)
+    application = app(service, ladder=ladder)
+    refused = await call(application)
     assert refused.problem() == (503, "OVERLOADED")
     assert refused.headers["retry-after"] == "1"
-    assert (await call(door, headers=JSON | {"X-Priority": "high"})).status == 200
-    assert len(engine.asked) == 1
-    assert ladder.asked == [NORMAL, HIGH]
+    assert (await call(application, headers=JSON | {"X-Priority": "high"})).status == 200
+    assert len(service.calls) == 1
+    assert ladder.calls == [NORMAL, HIGH]
     assert ladder.answered == 1
 
 
 @pytest.mark.parametrize(
-    ("product", "comes"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
+    ("product", "priority"), [(b"SCAN", HIGH), (b"STANDARD_CASHIER", NORMAL), (b"EMBEDDED_CASHIER", LOW)]
 )
-def test_a_payer_at_a_till_comes_before_a_page_and_a_page_before_a_part_of_one(product: bytes, comes: int) -> None:
-    found = parse_plain_request(for_product(product))
-    assert found is not None
-    assert plain_request_priority(found, no_one) == comes
+def test_the_product_sets_the_default_priority(product: bytes, priority: int) -> None:
+    plain = parse_plain_request(for_product(product))
+    assert plain is not None
+    assert plain_request_priority(plain, never_verified) == priority
 
 
 @pytest.mark.parametrize(
-    ("word", "comes"),
+    ("value", "priority"),
     [(b"critical", CRITICAL), (b"High", HIGH), (b"normal", NORMAL), (b"low", LOW), (b"now!", NORMAL), (b"", NORMAL)],
 )
-def test_a_word_says_who_comes_first_and_an_unknown_word_says_nothing(word: bytes, comes: int) -> None:
-    found = parse_plain_request(with_header(b"x-priority: \t" + word + b" "))
-    assert found is not None
-    assert plain_request_priority(found, everybody) == comes
+def test_x_priority_sets_the_priority_and_an_unknown_value_is_ignored(value: bytes, priority: int) -> None:
+    plain = parse_plain_request(with_header(b"x-priority: \t" + value + b" "))
+    assert plain is not None
+    assert plain_request_priority(plain, always_verified) == priority
 
 
-def test_whoever_is_not_known_may_ask_for_less_but_not_for_more() -> None:
-    assert resolve_priority(b"critical", None, NORMAL, no_one) == NORMAL
-    assert resolve_priority(b"low", None, HIGH, no_one) == LOW
+def test_an_unverified_caller_may_lower_but_not_raise_its_priority() -> None:
+    assert resolve_priority(b"critical", None, NORMAL, never_verified) == NORMAL
+    assert resolve_priority(b"low", None, HIGH, never_verified) == LOW
 
 
-def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_ends() -> None:
-    doorkeeper = BearerAuth(BY_SECRET)
+def test_a_bearer_token_counts_as_verified_from_its_first_admission_to_its_expiry() -> None:
+    bearer_auth = BearerAuth(BY_SECRET)
     token = bearer(exp=NOW_S + 60)
-    assert not doorkeeper.is_verified(token, NOW_S)
-    doorkeeper.admit(token, NOW_S)
-    assert doorkeeper.is_verified(token, NOW_S)
-    assert not doorkeeper.is_verified(token, NOW_S + 61)
-    assert not doorkeeper.is_verified(b"", NOW_S)
+    assert not bearer_auth.is_verified(token, NOW_S)
+    bearer_auth.admit(token, NOW_S)
+    assert bearer_auth.is_verified(token, NOW_S)
+    assert not bearer_auth.is_verified(token, NOW_S + 61)
+    assert not bearer_auth.is_verified(b"", NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -280,11 +286,11 @@ def test_a_bearer_is_known_from_the_first_time_its_token_was_verified_until_it_e
         with_header(b"Connection: Close"),
     ],
 )
-def test_what_is_in_the_least_unusual_is_left_to_the_parser(data: bytes) -> None:
+def test_an_unusual_request_is_not_plain(data: bytes) -> None:
     assert parse_plain_request(data) is None
 
 
-class Parsed:
+class ParsedRequest:
     def __init__(self) -> None:
         self.body = b""
         self.messages = 0
@@ -309,22 +315,22 @@ _PIECES = st.lists(st.sampled_from((*_LINES, *_BREAKS)), max_size=8)
 
 
 @given(_PIECES, st.booleans())
-def test_whatever_is_taken_for_one_whole_request_is_one_to_the_parser_too(pieces: list[bytes], whole: bool) -> None:
-    """Otherwise who sits behind a proxy could be answered for a part of somebody else's request."""
-    data = LINE + (b"\r\nA: b\r\n".join(pieces) + b"\r\nContent-Length: 2\r\n\r\n{}" if whole else b"".join(pieces))
-    found = parse_plain_request(data)
-    if found is None:
+def test_a_plain_request_is_one_complete_request_to_the_parser_too(pieces: list[bytes], with_head: bool) -> None:
+    """Otherwise a proxy's clients could be confused (request smuggling)."""
+    data = LINE + (b"\r\nA: b\r\n".join(pieces) + b"\r\nContent-Length: 2\r\n\r\n{}" if with_head else b"".join(pieces))
+    plain = parse_plain_request(data)
+    if plain is None:
         return
-    parsed = Parsed()
+    parsed = ParsedRequest()
     try:
         httptools.HttpRequestParser(parsed).feed_data(data)
     except httptools.HttpParserError:
-        return  # who sends this is refused either way
+        return  # a malformed request is refused either way
     assert parsed.messages == 1
-    assert parsed.body == data[found.body :]
+    assert parsed.body == data[plain.body :]
 
 
-def test_a_bad_request_id_is_not_repeated() -> None:
-    found = parse_plain_request(with_header(b"X-Request-Id: a b"))
-    assert found is not None
-    assert b"a b" not in encode_refusal(found)
+def test_a_refusal_does_not_repeat_an_invalid_request_id() -> None:
+    plain = parse_plain_request(with_header(b"X-Request-Id: a b"))
+    assert plain is not None
+    assert b"a b" not in encode_refusal(plain)

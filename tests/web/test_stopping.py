@@ -1,4 +1,4 @@
-"""A server that is told to stop while everybody asks: whoever got in is answered, nobody new gets in, and it ends soon."""
+"""A server stop: accepted requests are answered, new connections refused, idle ones closed."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import pytest
 from uvicorn.config import STARTUP_FAILURE
 
-from .offers import BODY
-from .process import GET, PATIENCE_S, Served, Talk, asking, served
+from tests.web.fake_service import BODY
+from tests.web.server_process import GET, TIMEOUT_S, RawClient, ServerProcess, consult_request, running_server
 
 pytestmark = pytest.mark.processes
 
@@ -22,32 +22,32 @@ ENDED = (asyncio.IncompleteReadError, ConnectionError)
 
 @dataclass
 class Load:
-    """Clients that ask and ask, until nobody lets them in any more."""
+    """Clients that send requests until their connections are refused."""
 
     port: int
     seen: Counter[str] = field(default_factory=Counter)
     enough: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def client(self, *, keeps: bool) -> None:
-        """Asks over one connection as long as it may, or each time over a new one."""
+        """Send requests over one connection (`keeps`), or over a new one each time."""
         while (connection := await self._connect()) is not None:
             reader, writer = connection
             try:
-                while await self._ask(reader, writer) and keeps:
+                while await self._request(reader, writer) and keeps:
                     pass
             finally:
                 writer.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         try:
-            return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), PATIENCE_S)
+            return await asyncio.wait_for(asyncio.open_connection("127.0.0.1", self.port), TIMEOUT_S)
         except ConnectionRefusedError:
             self.seen["refused"] += 1
             return None
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Whether the connection may be used again. A request that was sent and not answered whole is lost."""
-        writer.write(asking())
+    async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Whether the connection stays open. A sent request without a complete response is lost."""
+        writer.write(consult_request())
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r\n")[0]))
@@ -57,127 +57,127 @@ class Load:
         self.seen["answered" if head.startswith(b"HTTP/1.1 200") else "failed"] += 1
         if self.seen["answered"] >= 500:
             self.enough.set()
-        told = b"connection: close" in head
-        self.seen["told"] += told
-        return not told
+        closes = b"connection: close" in head
+        self.seen["closing"] += closes
+        return not closes
 
 
 @pytest.mark.parametrize(("workers", "whole_group"), [(1, False), (2, False), (2, True)])
-async def test_no_request_that_got_in_is_lost(workers: int, whole_group: bool) -> None:
-    """`whole_group`: workers get the signal too, as from Ctrl+C or from systemd."""
-    with served(workers, delay_ms=20) as server:
+async def test_a_stop_loses_no_accepted_request(workers: int, whole_group: bool) -> None:
+    """`whole_group`: the workers receive the signal too, as from Ctrl+C or systemd."""
+    with running_server(workers, delay_ms=20) as server:
         load = Load(server.port)
         clients = [asyncio.create_task(load.client(keeps=number % 2 == 0)) for number in range(30)]
-        await asyncio.wait_for(load.enough.wait(), PATIENCE_S)
+        await asyncio.wait_for(load.enough.wait(), TIMEOUT_S)
         (os.killpg if whole_group else os.kill)(server.process.pid, signal.SIGTERM)
-        await asyncio.wait_for(asyncio.gather(*clients), PATIENCE_S)
-        code = await asyncio.to_thread(server.process.wait, PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(*clients), TIMEOUT_S)
+        code = await asyncio.to_thread(server.process.wait, TIMEOUT_S)
         assert [server.line() for _ in range(workers)] == ["closed"] * workers
     assert load.seen["lost"] == load.seen["failed"] == 0
     assert load.seen["refused"] == len(clients)
-    assert load.seen["told"] >= len(clients) / 2
+    assert load.seen["closing"] >= len(clients) / 2
     assert code == (-signal.SIGTERM if workers == 1 else 0)
 
 
-def test_while_it_drains_it_says_so_and_ends_the_connection() -> None:
+def test_a_draining_server_is_not_ready_and_closes_its_connections() -> None:
     with (
-        served(delay_ms=1000) as server,
-        Talk(server.port) as busy,
-        Talk(server.port) as probe,
-        Talk(server.port) as idle,
+        running_server(delay_ms=1000) as server,
+        RawClient(server.port) as busy,
+        RawClient(server.port) as probe,
+        RawClient(server.port) as idle,
     ):
-        busy.say(asking())
-        probe.say(GET % b"/readyz")
-        assert probe.reply().status == 200
+        busy.send(consult_request())
+        probe.send(GET % b"/readyz")
+        assert probe.read_response().status == 200
         server.process.send_signal(signal.SIGTERM)
-        reply = _first_that_is_not_ready(probe)
-        assert reply == 503
-        answered = busy.reply()
-        assert (answered.status, answered.last) == (200, True)
-        assert busy.ended()
-        assert idle.ended()
-        server.process.wait(PATIENCE_S)
+        response = _first_unready_status(probe)
+        assert response == 503
+        answered = busy.read_response()
+        assert (answered.status, answered.closes_connection) == (200, True)
+        assert busy.is_closed()
+        assert idle.is_closed()
+        server.process.wait(TIMEOUT_S)
 
 
-def _first_that_is_not_ready(probe: Talk) -> int:
-    """The signal is on its way; readiness is asked for until it has come."""
+def _first_unready_status(probe: RawClient) -> int:
+    """Query readiness until the signal has arrived."""
     while True:
-        probe.say(GET % b"/readyz")
-        reply = probe.reply()
-        if reply.status != 200:
-            assert "draining" in reply.json["detail"]
-            return reply.status
+        probe.send(GET % b"/readyz")
+        response = probe.read_response()
+        if response.status != 200:
+            assert "draining" in response.json["detail"]
+            return response.status
 
 
-def test_requests_sent_in_one_go_are_all_answered_though_it_stops() -> None:
-    with served(delay_ms=200) as server, Talk(server.port) as talk:
-        talk.say(asking() * 5)
-        first = talk.reply()
+def test_a_stopping_server_answers_all_pipelined_requests() -> None:
+    with running_server(delay_ms=200) as server, RawClient(server.port) as client:
+        client.send(consult_request() * 5)
+        first = client.read_response()
         server.process.send_signal(signal.SIGTERM)
-        replies = [first, *(talk.reply() for _ in range(4))]
-        assert [reply.status for reply in replies] == [200] * 5
-        assert [reply.last for reply in replies] == [False] * 4 + [True]
-        assert talk.ended()
+        replies = [first, *(client.read_response() for _ in range(4))]
+        assert [response.status for response in replies] == [200] * 5
+        assert [response.closes_connection for response in replies] == [False] * 4 + [True]
+        assert client.is_closed()
 
 
-def test_idle_connections_do_not_hold_it_up() -> None:
-    with served() as server:
-        idle = [Talk(server.port) for _ in range(10)]
-        for talk in idle:
-            talk.say(asking())
-            assert talk.reply().status == 200
+def test_idle_connections_do_not_delay_a_stop() -> None:
+    with running_server() as server:
+        idle = [RawClient(server.port) for _ in range(10)]
+        for client in idle:
+            client.send(consult_request())
+            assert client.read_response().status == 200
         began = time.monotonic()
         server.stop()
-        assert time.monotonic() - began < 5.0, "the bound for requests under way is ten"
-        for talk in idle:
-            assert talk.ended()
-            talk.socket.close()
+        assert time.monotonic() - began < 5.0, "the drain time is 10 s"
+        for client in idle:
+            assert client.is_closed()
+            client.socket.close()
 
 
-def test_a_request_that_never_ends_holds_it_up_for_as_long_as_was_said() -> None:
-    with served(drain_s=1) as server, Talk(server.port) as talk:
-        talk.say(asking(BODY.replace(b"o_1001", b"o_hang")))
-        assert server.line().startswith("asked")
+def test_an_endless_request_delays_a_stop_by_drain_s() -> None:
+    with running_server(drain_s=1) as server, RawClient(server.port) as client:
+        client.send(consult_request(BODY.replace(b"o_1001", b"o_hang")))
+        assert server.line().startswith("started")
         began = time.monotonic()
         server.stop()
         assert 1.0 <= time.monotonic() - began < 6.0
 
 
-def test_who_stands_at_the_door_of_a_busy_server_is_let_in_though_it_stops() -> None:
-    """The loop is held up, so connections are made by the kernel alone; when it turns again, the stop is the first thing that it sees."""
-    with served() as server, Talk(server.port) as blocker:
-        blocker.say(asking(BODY.replace(b"o_1001", b"o_block")))
+def test_connections_in_the_accept_queue_are_served_during_a_stop() -> None:
+    """The loop is blocked, so only the kernel accepts; then the stop is the first thing it sees."""
+    with running_server() as server, RawClient(server.port) as blocker:
+        blocker.send(consult_request(BODY.replace(b"o_1001", b"o_block")))
         assert server.line() == "blocked"
-        waiting = [Talk(server.port) for _ in range(5)]
-        for talk in waiting:
-            talk.say(asking())
+        waiting = [RawClient(server.port) for _ in range(5)]
+        for client in waiting:
+            client.send(consult_request())
         server.process.send_signal(signal.SIGTERM)
-        for talk in (blocker, *waiting):
-            assert talk.reply().status == 200
-            talk.socket.close()
+        for client in (blocker, *waiting):
+            assert client.read_response().status == 200
+            client.socket.close()
 
 
-def test_nobody_is_kept_waiting_at_the_door_while_workers_finish() -> None:
-    with served(workers=2, drain_s=30) as server:
-        with Talk(server.port) as talk:
-            talk.say(asking(BODY.replace(b"o_1001", b"o_hang")))
-            assert server.line().startswith("asked")
+def test_new_connections_are_refused_while_workers_drain() -> None:
+    with running_server(workers=2, drain_s=30) as server:
+        with RawClient(server.port) as client:
+            client.send(consult_request(BODY.replace(b"o_1001", b"o_hang")))
+            assert server.line().startswith("started")
             server.process.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionRefusedError):
-                _knock_until_refused(server.port)
-            assert server.process.poll() is None, "one worker is not done yet"
-        server.process.wait(PATIENCE_S)
+                _connect_until_refused(server.port)
+            assert server.process.poll() is None, "one worker is still busy"
+        server.process.wait(TIMEOUT_S)
 
 
-def _knock_until_refused(port: int) -> None:
-    """The signal is on its way, so the first may still be let in."""
+def _connect_until_refused(port: int) -> None:
+    """The first connections may precede the signal."""
     while True:
-        Talk(port).socket.close()
+        RawClient(port).socket.close()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_server_that_cannot_open_its_engine_ends_and_says_so(workers: int) -> None:
-    failing = Served(workers, delay_ms=-1, drain_s=1)
-    assert failing.process.wait(PATIENCE_S) == STARTUP_FAILURE
+def test_a_server_that_cannot_open_its_service_fails_to_start(workers: int) -> None:
+    failing = ServerProcess(workers, delay_ms=-1, drain_s=1)
+    assert failing.process.wait(TIMEOUT_S) == STARTUP_FAILURE
     assert failing.process.stdout is not None
     failing.process.stdout.close()

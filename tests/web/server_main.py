@@ -1,7 +1,8 @@
-"""A real server process for tests: `python -m web.serving WORKERS DELAY_MS DRAIN_S`. Prints its port when it has one.
+"""A server process for tests: `python -m tests.web.server_main WORKERS DELAY_MS DRAIN_S`.
 
-The engine behind it answers after the delay, and does not open where that is negative. An order `o_hang` never is answered, and its end
-is printed; an order `o_block` holds up the whole loop for a moment.
+Prints its port when it is bound. Its service answers after the delay and does not open if the delay
+is negative. The order `o_hang` is never answered, and its start and end are printed; `o_block`
+blocks the event loop for half a second.
 """
 
 from __future__ import annotations
@@ -19,18 +20,17 @@ from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
 from cashier.web import CashierApp, owning_app
 from cashier.web.server import ServerSettings, serve
+from tests.web.fake_payments import LIVE, PAID, FakePayments
+from tests.web.fake_service import consultation
 
-from .offers import consultation
-from .payments import LIVE, PAID, FakePayments
 
-
-def say(word: str) -> None:
-    sys.stdout.write(word + "\n")
+def print_line(line: str) -> None:
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
-class Forthcoming(FakePayments):
-    """Whatever is asked is answered at once, and who follows sees a payment come to its end."""
+class ImmediatePayments(FakePayments):
+    """Answers every call at once, and follows a payment to its end."""
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -39,32 +39,32 @@ class Forthcoming(FakePayments):
         yield PAID
 
 
-class Slow:
+class SlowService:
     ready = True
 
     def __init__(self, delay_ms: int) -> None:
-        self.payments = Forthcoming()
+        self.payments = ImmediatePayments()
         self._delay_s = delay_ms / 1000
 
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
     ) -> Consultation:
         if request.order_id == "o_hang":
-            say(f"asked {request_id}")
+            print_line(f"started {request_id}")
             try:
                 await asyncio.Event().wait()
             finally:
-                say(f"over {request_id}")
+                print_line(f"ended {request_id}")
         if request.order_id == "o_block":
-            say("blocked")
-            time.sleep(0.5)  # noqa: ASYNC251 - that is the point
+            print_line("blocked")
+            time.sleep(0.5)  # noqa: ASYNC251 - blocks the loop on purpose
         await asyncio.sleep(self._delay_s)
         return consultation(request.order_id)
 
     async def stream(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
     ) -> AsyncGenerator[Consultation, None]:
-        """One answer at once, and one more when `consult` has it."""
+        """One consultation at once, and the result of `consult`."""
         yield consultation(request.order_id)
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
 
@@ -73,21 +73,21 @@ class Slow:
 
 
 @asynccontextmanager
-async def open_slow(delay_ms: int) -> AsyncIterator[Slow]:
+async def open_slow_service(delay_ms: int) -> AsyncIterator[SlowService]:
     if delay_ms < 0:
-        raise RuntimeError("no engine today")
-    yield Slow(delay_ms)
-    say("closed")
+        raise RuntimeError("no service today")
+    yield SlowService(delay_ms)
+    print_line("closed")
 
 
 def build(delay_ms: int) -> CashierApp:
-    return owning_app(partial(open_slow, delay_ms), body_timeout_s=0.5)
+    return owning_app(partial(open_slow_service, delay_ms), body_timeout_s=0.5)
 
 
 if __name__ == "__main__":
-    workers, delay_ms, drain_s = (int(word) for word in sys.argv[1:])
+    workers, delay_ms, drain_s = (int(argument) for argument in sys.argv[1:])
     serve(
         ServerSettings(port=0, workers=workers, drain_s=drain_s),
         partial(build, delay_ms),
-        lambda _host, port: say(str(port)),
+        lambda _host, port: print_line(str(port)),
     )

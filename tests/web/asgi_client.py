@@ -1,4 +1,4 @@
-"""Calls an ASGI application as a server would, without one."""
+"""Calls an ASGI application without a server."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message
 
-from .offers import BODY
+from tests.web.fake_service import BODY
 
 JSON = {"content-type": "application/json"}
 
 
-class Got:
-    """What the application sent. No status: nothing was."""
+class CapturedResponse:
+    """The messages that the application sent. `status` is None if it sent none."""
 
     def __init__(self) -> None:
         self.status: int | None = None
@@ -25,12 +25,12 @@ class Got:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            assert self.status is None, "an answer begins once"
+            assert self.status is None, "a response starts once"
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
             assert len(self.headers) == len(message["headers"]), "no header twice"
         else:
-            assert not self.ended, "an answer ends once"
+            assert not self.ended, "a response ends once"
             self.body += message.get("body", b"")
             self.ended = not message.get("more_body", False)
 
@@ -45,8 +45,8 @@ class Got:
         return self.status, self.json["code"]
 
 
-class Wire:
-    """The receiving side: what is put in is received, in order; then silence, until the client is gone."""
+class IncomingMessages:
+    """The ASGI `receive` of a client: the messages in order, then nothing until `disconnect`."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
@@ -57,7 +57,7 @@ class Wire:
     def put(self, message: Message) -> None:
         self._messages.put_nowait(message)
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         self.put({"type": "http.disconnect"})
 
     async def receive(self) -> Message:
@@ -99,11 +99,13 @@ async def call(
     path: str = "/v1/consult",
     root_path: str = "",
     query: bytes = b"",
-    twice: tuple[str, str] | None = None,
-) -> Got:
-    """`twice`: a header beside the others, which may have one of its name."""
-    got = Got()
-    asked = scope(method, path, headers, root_path, query)
-    asked["headers"] += [] if twice is None else [(twice[0].lower().encode(), twice[1].encode("latin-1"))]
-    await application(asked, Wire([request(body)]).receive, got.send)
-    return got
+    extra_header: tuple[str, str] | None = None,
+) -> CapturedResponse:
+    """`extra_header`: an additional header, which may have the name of another."""
+    response = CapturedResponse()
+    request_scope = scope(method, path, headers, root_path, query)
+    if extra_header is not None:
+        name, value = extra_header
+        request_scope["headers"].append((name.lower().encode(), value.encode("latin-1")))
+    await application(request_scope, IncomingMessages([request(body)]).receive, response.send)
+    return response

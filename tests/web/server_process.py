@@ -1,4 +1,4 @@
-"""Starts the server of `serving.py` and talks to it in bytes."""
+"""Starts the server of `server_main.py` and exchanges bytes with it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .offers import BODY
+from tests.web.fake_service import BODY
 
 POST = b"POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 GET = b"GET %s HTTP/1.1\r\nHost: shop\r\n\r\n"
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
-def asking(body: bytes = BODY) -> bytes:
+def consult_request(body: bytes = BODY) -> bytes:
     return POST % len(body) + body
 
 
-class Reply:
-    """One HTTP answer."""
+class RawResponse:
+    """One HTTP response."""
 
     def __init__(self, head: bytes, body: bytes) -> None:
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -38,64 +38,64 @@ class Reply:
         return json.loads(self.body)
 
     @property
-    def last(self) -> bool:
+    def closes_connection(self) -> bool:
         return self.headers.get("connection") == "close"
 
 
-class Talk:
-    """A connection, and what has come of it."""
+class RawClient:
+    """A connection whose received bytes are buffered."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
-        self._come = b""
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self._buffer = b""
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> RawClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def say(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self.socket.sendall(data)
 
-    def reply(self) -> Reply:
-        """The next answer. Raises EOFError where the connection ends before or in it."""
-        head = self.head()
+    def read_response(self) -> RawResponse:
+        """The next response. Raises EOFError if the connection ends first."""
+        head = self.read_head()
         length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        while len(self._come) < length:
-            self._more()
-        body, self._come = self._come[:length], self._come[length:]
-        return Reply(head, body)
+        while len(self._buffer) < length:
+            self._receive()
+        body, self._buffer = self._buffer[:length], self._buffer[length:]
+        return RawResponse(head, body)
 
-    def head(self) -> bytes:
+    def read_head(self) -> bytes:
         return self._until(b"\r\n\r\n")
 
-    def ended(self) -> bool:
-        """Waits until the server ends the connection; False where it says something instead."""
+    def is_closed(self) -> bool:
+        """Wait until the server closes the connection; False if it sends something instead."""
         with contextlib.suppress(ConnectionResetError):
-            return not self._come and self.socket.recv(1) == b""
+            return not self._buffer and self.socket.recv(1) == b""
         return True
 
     def _until(self, mark: bytes) -> bytes:
-        while mark not in self._come:
-            self._more()
-        before, self._come = self._come.split(mark, 1)
+        while mark not in self._buffer:
+            self._receive()
+        before, self._buffer = self._buffer.split(mark, 1)
         return before
 
-    def _more(self) -> None:
+    def _receive(self) -> None:
         piece = self.socket.recv(65_536)
         if not piece:
             raise EOFError
-        self._come += piece
+        self._buffer += piece
 
 
-class Served:
+class ServerProcess:
     """A running server."""
 
     def __init__(self, workers: int, delay_ms: int, drain_s: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "web.serving", str(workers), str(delay_ms), str(drain_s)],
-            cwd=Path(__file__).parent.parent,
+            [sys.executable, "-m", "tests.web.server_main", str(workers), str(delay_ms), str(drain_s)],
+            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -106,29 +106,29 @@ class Served:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def ask(self, data: bytes) -> Reply:
-        with Talk(self.port) as talk:
-            talk.say(data)
-            return talk.reply()
+    def request(self, data: bytes) -> RawResponse:
+        with RawClient(self.port) as client:
+            client.send(data)
+            return client.read_response()
 
     def wait_until_ready(self) -> None:
-        """The port is bound before anybody listens, so connections are refused until one is not."""
-        until = time.monotonic() + PATIENCE_S
+        """The port is bound before the server listens, so connections are refused at first."""
+        until = time.monotonic() + TIMEOUT_S
         while True:
             with contextlib.suppress(OSError, EOFError):
-                if self.ask(GET % b"/readyz").status == 200:
+                if self.request(GET % b"/readyz").status == 200:
                     return
-            assert time.monotonic() < until, "the server does not get ready"
+            assert time.monotonic() < until, "the server did not become ready"
             time.sleep(0.02)
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(TIMEOUT_S)
 
 
 @contextlib.contextmanager
-def served(workers: int = 1, delay_ms: int = 0, drain_s: int = 10) -> Iterator[Served]:
-    running = Served(workers, delay_ms, drain_s)
+def running_server(workers: int = 1, delay_ms: int = 0, drain_s: int = 10) -> Iterator[ServerProcess]:
+    running = ServerProcess(workers, delay_ms, drain_s)
     try:
         running.wait_until_ready()
         yield running

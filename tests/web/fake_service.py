@@ -1,4 +1,4 @@
-"""A consultation as the engine would give it: about thirty ways to pay, some with discounts, options and legs. And an engine to give it."""
+"""A fake `ConsultService`, and a consultation of 29 methods with discounts, options and legs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def amounts(off: int = 0, fee: int = 0) -> Amounts:
 
 
 def method(number: int) -> PayMethod:
-    """Every fifth could not be determined, every seventh is refused, every third has a discount."""
+    """Every fifth is undetermined, every seventh refused, every third has a discount."""
     availability, reason = Availability.AVAILABLE, None
     if number % 5 == 4:
         availability, reason = (
@@ -153,13 +153,13 @@ def consultation(order_id: str = "o_1001") -> Consultation:
     )
 
 
-class FakeEngine:
-    """An engine that answers from memory, and remembers what it was asked. It may be held up or made to fail."""
+class FakeService:
+    """Answers from memory and records its calls. Clear `open` to block, set `raises` to fail."""
 
     def __init__(self, payments: PaymentsPort | None = None) -> None:
         self.ready = True
         self.payments = payments
-        self.asked: list[tuple[ConsultRequest, str, str | None]] = []
+        self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
         self.invalidated: list[tuple[str, str | None, str | None]] = []
         self.raises: Exception | None = None
@@ -171,7 +171,7 @@ class FakeEngine:
     async def consult(
         self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
     ) -> Consultation:
-        self.asked.append((request, request_id, traceparent))
+        self.calls.append((request, request_id, traceparent))
         if since_ns is not None:
             self.since_ns.append(since_ns)
         self.entered.set()
@@ -196,13 +196,13 @@ class FakeEngine:
         return Invalidated(source, 3, Reach.THIS_WORKER)
 
 
-def opener(engine: FakeEngine, said: list[str]) -> CashierFactory:
+def opener(service: FakeService, events: list[str]) -> CashierFactory:
     @asynccontextmanager
-    async def open_engine() -> AsyncIterator[FakeEngine]:
-        said.append("opened")
+    async def open_service() -> AsyncIterator[FakeService]:
+        events.append("opened")
         try:
-            yield engine
+            yield service
         finally:
-            said.append("closed")
+            events.append("closed")
 
-    return open_engine
+    return open_service

@@ -1,4 +1,4 @@
-"""What takes payments through, for tests: it says what it is told to say, and remembers what it was asked and who went away."""
+"""A fake `PaymentsPort`: returns or raises what the test sets, records calls and cancellations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from cashier.domain.payment_message import Message, MessageCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment, RouteTaken
 from cashier.domain.payment_state import PaymentStatus
-
-from .offers import NOW, cny
+from tests.web.fake_service import NOW, cny
 
 ID = "pay_" + "a2" * 13
-ONE = f"/v1/payments/{ID}"
+PAYMENT_PATH = f"/v1/payments/{ID}"
 TOKEN = "aaa.bbb.ccc"
 SUBMIT: dict[str, Any] = {
     "consult_token": "c.t.s",
@@ -50,19 +49,19 @@ LIVE = Payment(
 PAID = replace(LIVE, status=PaymentStatus.SUCCEEDED, next_action=None, poll_after_ms=None)
 
 
-class Asked(NamedTuple):
-    what: str
+class RecordedCall(NamedTuple):
+    operation: str
     args: tuple[Any, ...]
     request_id: str | None
     traceparent: str | None
 
 
 class FakePayments:
-    """`told` is the answer, or what is raised. Who comes while `open` is not set waits for it; looks that do not wait do not."""
+    """Returns or raises `outcome`, once `open` is set. Queries without `wait_ms` do not wait."""
 
-    def __init__(self, told: Payment | Exception = LIVE) -> None:
-        self.told = told
-        self.asked: list[Asked] = []
+    def __init__(self, outcome: Payment | Exception = LIVE) -> None:
+        self.outcome = outcome
+        self.calls: list[RecordedCall] = []
         self.open = asyncio.Event()
         self.open.set()
         self.entered = asyncio.Event()
@@ -70,12 +69,12 @@ class FakePayments:
         self.cancelled: list[str] = []
         self.stopped = False
         self.closed = asyncio.Event()
-        self._shown: asyncio.Queue[Payment | Exception | None] = asyncio.Queue()
+        self._updates: asyncio.Queue[Payment | Exception | None] = asyncio.Queue()
 
-    def show(self, *shown: Payment | Exception | None) -> None:
-        """To who follows; None is the end."""
-        for each in shown:
-            self._shown.put_nowait(each)
+    def publish(self, *updates: Payment | Exception | None) -> None:
+        """Send updates to the event stream; None ends it."""
+        for update in updates:
+            self._updates.put_nowait(update)
 
     async def submit(
         self,
@@ -85,7 +84,7 @@ class FakePayments:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        return await self._say(Asked("submit", (request, idempotency_key), request_id, traceparent))
+        return await self._respond(RecordedCall("submit", (request, idempotency_key), request_id, traceparent))
 
     async def answer(
         self,
@@ -96,12 +95,12 @@ class FakePayments:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        return await self._say(Asked("answer", (payment_id, payment_token, value), request_id, traceparent))
+        return await self._respond(RecordedCall("answer", (payment_id, payment_token, value), request_id, traceparent))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> Payment:
-        return await self._say(Asked("cancel", (payment_id, payment_token), request_id, traceparent))
+        return await self._respond(RecordedCall("cancel", (payment_id, payment_token), request_id, traceparent))
 
     async def look(
         self,
@@ -112,41 +111,41 @@ class FakePayments:
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        return await self._say(
-            Asked("look", (payment_id, payment_token, wait_ms), request_id, traceparent), waits=wait_ms > 0
+        return await self._respond(
+            RecordedCall("look", (payment_id, payment_token, wait_ms), request_id, traceparent), waits=wait_ms > 0
         )
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> AsyncGenerator[Payment, None]:
-        self.asked.append(Asked("follow", (payment_id, payment_token), request_id, traceparent))
+        self.calls.append(RecordedCall("follow", (payment_id, payment_token), request_id, traceparent))
         self.entered.set()
         self.closed.clear()
         try:
-            while (each := await self._shown.get()) is not None:
-                if isinstance(each, Exception):
-                    raise each
-                yield each
+            while (update := await self._updates.get()) is not None:
+                if isinstance(update, Exception):
+                    raise update
+                yield update
         finally:
             self.closed.set()
 
     def stop_waiting(self) -> None:
         self.stopped = True
         self.open.set()
-        self.show(None)
+        self.publish(None)
 
-    async def _say(self, asked: Asked, *, waits: bool = True) -> Payment:
-        self.asked.append(asked)
+    async def _respond(self, call: RecordedCall, *, waits: bool = True) -> Payment:
+        self.calls.append(call)
         self.entered.set()
         if waits:
             self.waiting += 1
             try:
                 await self.open.wait()
             except asyncio.CancelledError:
-                self.cancelled.append(asked.what)
+                self.cancelled.append(call.operation)
                 raise
             finally:
                 self.waiting -= 1
-        if isinstance(self.told, Exception):
-            raise self.told
-        return self.told
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
