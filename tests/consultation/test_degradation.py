@@ -31,7 +31,7 @@ from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, by_id, could_refuse, statuses
 from tests.fanout.scripted_sources import timers_set
-from tests.support.virtual_consultation import CATALOG, FAULTS, Fate, request
+from tests.support.virtual_consultation import CATALOG, FAULTS, Behaviour, request
 
 pytestmark = pytest.mark.looptime
 
@@ -61,7 +61,7 @@ class Day:
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         loop = asyncio.get_running_loop()
-        self.fates: dict[str, Fate] = {}
+        self.fates: dict[str, Behaviour] = {}
         self.calls: Counter[str] = Counter()
         self.unbound: set[str] = set()
         self.unknown: set[str] = set()
@@ -112,7 +112,7 @@ class Day:
     def _function(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def answer(**asked: Any) -> Any:
             self.calls[name] += 1
-            fate = self.fates.get(name, Fate())
+            fate = self.fates.get(name, Behaviour())
             await asyncio.sleep(fate.after_ms / 1000)
             if fate.fault is not None:
                 raise FAULTS[fate.fault]()
@@ -225,7 +225,7 @@ async def test_it_heals_by_itself(name: str) -> None:
 async def test_who_began_while_a_source_was_slow_asks_it_again_as_soon_as_its_breaker_does(name: str) -> None:
     """All that is known of it then is that nobody has time to wait for it, which must not keep it from being asked."""
     async with Day() as day:
-        day.fates[name] = Fate(150)
+        day.fates[name] = Behaviour(150)
         for _ in range(2):
             await asyncio.gather(*(day.ask() for _ in range(100)), return_exceptions=True)
             await asyncio.sleep(0.1)
@@ -270,7 +270,7 @@ async def test_while_we_have_too_much_to_do_marketing_is_left_out_and_costs_no_m
 @pytest.mark.parametrize("name", REQUIRED)
 async def test_a_required_source_that_fails_once_is_asked_again_at_once(name: str) -> None:
     async with Day() as day:
-        day.fates[name] = Fate(2, "unreachable")
+        day.fates[name] = Behaviour(2, "unreachable")
         asyncio.get_running_loop().call_later(0.001, day.fates.pop, name)
         told = await day.ask()
         assert told.statuses[name] is SourceStatus.FRESH
@@ -282,14 +282,14 @@ async def test_a_required_source_that_fails_once_is_asked_again_at_once(name: st
 @pytest.mark.parametrize("name", REQUIRED)
 async def test_without_a_required_source_there_is_no_answer_and_it_is_asked_twice_at_most(name: str) -> None:
     async with Day() as day:
-        day.fates[name] = Fate(1, "unreachable")
+        day.fates[name] = Behaviour(1, "unreachable")
         with pytest.raises(RequiredSourceUnavailable):
             await day.ask()
         assert day.calls[name] == 2
 
 
-@pytest.mark.parametrize("fate", [HANGS, Fate(1, "unreachable"), Fate(1, "overloaded"), Fate(1, "garbled")])
-async def test_a_silent_member_service_costs_nothing_while_what_it_said_may_stand_in(fate: Fate) -> None:
+@pytest.mark.parametrize("fate", [HANGS, Behaviour(1, "unreachable"), Behaviour(1, "overloaded"), Behaviour(1, "garbled")])
+async def test_a_silent_member_service_costs_nothing_while_what_it_said_may_stand_in(fate: Behaviour) -> None:
     async with Day() as day:
         healthy = await day.ask()
         day.fates["member"] = fate
@@ -357,7 +357,7 @@ async def test_who_is_known_no_more_is_not_told_of_what_was_kept_of_them_before(
 
 async def test_an_answer_that_came_too_late_serves_the_next_who_asks() -> None:
     async with Day() as day:
-        day.fates["card"] = Fate(150)
+        day.fates["card"] = Behaviour(150)
         assert (await day.ask()).statuses["card"] is SourceStatus.TIMEOUT
         await asyncio.sleep(0.06)
         told = await day.ask()

@@ -16,7 +16,7 @@ from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES
 from cashier.tokens.token_service import TokenService
 from tests.fanout.scripted_sources import in_virtual_time
-from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, Asked, Fate, ask, request
+from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, ConsultOutcome, Behaviour, ask, request
 
 BLOCKED = [name for name in CASES if name.upper() in set(Blocked)]
 # Who could refuse a way of each kind, beyond the required sources.
@@ -25,11 +25,11 @@ COULD_REFUSE = {kind: {"channel", "quota"} for kind in Kind} | {
     Kind.AGREEMENT: {"card", "channel", "quota"},
     Kind.BALANCE: {"balance", "quota"},
 }
-HANGS = Fate(NEVER_MS)
+HANGS = Behaviour(NEVER_MS)
 PATIENT = ConsultSettings(grace_ms=50)
 
 
-def consulted(fates: dict[str, Fate], case: str = "chinese_shop", **other: Any) -> Consultation:
+def consulted(fates: dict[str, Behaviour], case: str = "chinese_shop", **other: Any) -> Consultation:
     found = in_virtual_time(ask(fates, request(case, **other))).consultation
     assert isinstance(found, Consultation), found
     return found
@@ -85,7 +85,7 @@ def test_a_paid_order_waits_for_nobody() -> None:
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
 @pytest.mark.parametrize("fault", [*FAULTS, None])
 def test_without_a_required_source_there_is_no_answer(name: str, fault: str | None) -> None:
-    asked = in_virtual_time(ask({name: Fate(1, fault) if fault else HANGS}, request("chinese_shop")))
+    asked = in_virtual_time(ask({name: Behaviour(1, fault) if fault else HANGS}, request("chinese_shop")))
     assert isinstance(asked.consultation, RequiredSourceUnavailable)
     assert asked.consultation.failed == (name,)
     assert asked.after_ms <= DEADLINE_MS
@@ -129,7 +129,7 @@ def test_a_definite_refusal_stands_whoever_is_silent() -> None:
 
 
 def test_without_claims_only_what_needs_the_order_waits_for_it() -> None:
-    fates = {"order": Fate(30)}
+    fates = {"order": Behaviour(30)}
     claimed, bare = request("chinese_shop"), request("nothing_claimed")
     assert in_virtual_time(ask(fates, claimed)).after_ms == pytest.approx(30)
     found = in_virtual_time(ask(fates, bare))
@@ -172,7 +172,7 @@ def test_an_answer_offers_what_its_token_says_and_no_longer() -> None:
 
 
 fates = st.builds(
-    Fate, st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]), st.sampled_from([None, None, None, *FAULTS])
+    Behaviour, st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]), st.sampled_from([None, None, None, *FAULTS])
 )
 healthy = ("order", "merchant", "member")
 worlds = st.fixed_dictionaries(dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), fates))
@@ -181,7 +181,7 @@ cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name 
 
 @given(worlds, st.fixed_dictionaries(dict.fromkeys(healthy, fates)), cases, st.sampled_from([5, 20, 90, 150, 300]))
 def test_every_answer_comes_by_the_deadline(
-    some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int
+    some: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
 ) -> None:
     asked = in_virtual_time(ask({**some, **required}, request(case, deadline_ms=deadline_ms)))
     assert asked.after_ms <= deadline_ms
@@ -190,7 +190,7 @@ def test_every_answer_comes_by_the_deadline(
 
 
 @given(worlds, cases)
-def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str, Fate], case: str) -> None:
+def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str, Behaviour], case: str) -> None:
     found = in_virtual_time(ask(some, request(case))).consultation
     assert isinstance(found, Consultation)
     silent = {name for name, status in statuses(found).items() if status is not SourceStatus.FRESH}
@@ -203,7 +203,7 @@ def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str
 
 
 @given(worlds, cases)
-def test_sums_add_up(some: dict[str, Fate], case: str) -> None:
+def test_sums_add_up(some: dict[str, Behaviour], case: str) -> None:
     found = in_virtual_time(ask(some, request(case))).consultation
     assert isinstance(found, Consultation)
     for method in found.methods:
@@ -224,13 +224,13 @@ def test_sums_add_up(some: dict[str, Fate], case: str) -> None:
 def test_any_order_of_arrival_gives_the_same_answer(delays: list[int], broken: set[str], case: str) -> None:
     names = (*healthy, "card", "balance", "channel", "quota", "marketing")
     fault = dict.fromkeys(broken, "unreachable")
-    in_turn = {name: Fate(delay, fault.get(name)) for name, delay in zip(names, delays, strict=True)}
-    at_once = {name: Fate(1, fault.get(name)) for name in names}
+    in_turn = {name: Behaviour(delay, fault.get(name)) for name, delay in zip(names, delays, strict=True)}
+    at_once = {name: Behaviour(1, fault.get(name)) for name in names}
     one, other = (in_virtual_time(ask(given, request(case), PATIENT)) for given in (in_turn, at_once))
     assert told(one) == told(other)
 
 
-def told(asked: Asked) -> bytes:
+def told(asked: ConsultOutcome) -> bytes:
     """What an answer says, but for times."""
     assert isinstance(asked.consultation, Consultation)
     found = asked.consultation

@@ -23,7 +23,7 @@ from cashier.tokens.token_service import TokenService
 from cashier.wire.transport import CallHeaders
 from tests.consultation.test_flow import HANGS, by_id, cases, could_refuse, fates, healthy, statuses, worlds
 from tests.fanout.scripted_sources import in_virtual_time, timers_set
-from tests.support.virtual_consultation import Asked, Fate, ask, consulting, request
+from tests.support.virtual_consultation import ConsultOutcome, Behaviour, ask, flow_over, request
 
 AS_LONG = ConsultSettings(grace_ms=60_000)
 
@@ -44,11 +44,11 @@ class Told(NamedTuple):
         return [at_ms for at_ms, _ in self.answers]
 
 
-async def stream(some: dict[str, Fate], case: str = "chinese_shop", **other: int) -> Told:
+async def stream(some: dict[str, Behaviour], case: str = "chinese_shop", **other: int) -> Told:
     loop = asyncio.get_running_loop()
     began, answers, error = loop.time(), [], None
     try:
-        async for found in consulting(some, {}).stream(request(case, **other), CallHeaders("test")):
+        async for found in flow_over(some, {}).stream(request(case, **other), CallHeaders("test")):
             answers.append((round((loop.time() - began) * 1000, 3), found))
     except ConsultError as raised:
         error = raised
@@ -56,7 +56,7 @@ async def stream(some: dict[str, Fate], case: str = "chinese_shop", **other: int
     return Told(answers, error, (loop.time() - began) * 1000)
 
 
-def streamed(some: dict[str, Fate], case: str = "chinese_shop", **other: int) -> Told:
+def streamed(some: dict[str, Behaviour], case: str = "chinese_shop", **other: int) -> Told:
     return in_virtual_time(stream(some, case, **other))
 
 
@@ -66,7 +66,7 @@ def pending(consultation: Consultation) -> set[str]:
 
 def test_the_first_answer_comes_with_the_required_sources_and_the_roads_and_each_other_source_makes_it_better() -> None:
     told = streamed(
-        {"channel": Fate(10), "card": Fate(30), "balance": Fate(50), "quota": Fate(70), "marketing": Fate(75)}
+        {"channel": Behaviour(10), "card": Behaviour(30), "balance": Behaviour(50), "quota": Behaviour(70), "marketing": Behaviour(75)}
     )
     assert told.times_ms == [10, 30, 50, 70, 75]
     assert [pending(each) for _, each in told.answers] == [
@@ -81,12 +81,12 @@ def test_the_first_answer_comes_with_the_required_sources_and_the_roads_and_each
 
 @pytest.mark.parametrize("name", [*healthy, "channel"])
 def test_there_is_no_answer_before_what_every_answer_needs(name: str) -> None:
-    told = streamed({name: Fate(60)})
+    told = streamed({name: Behaviour(60)})
     assert told.times_ms[0] >= 60
 
 
 def test_a_gateway_that_fails_is_not_waited_for() -> None:
-    told = streamed({"channel": Fate(5, "unreachable"), "quota": Fate(40)})
+    told = streamed({"channel": Behaviour(5, "unreachable"), "quota": Behaviour(40)})
     assert told.times_ms == [5, 40]
     assert all(statuses(each)["channel"] is SourceStatus.ERROR for _, each in told.answers)
 
@@ -96,7 +96,7 @@ def test_a_gateway_that_hangs_is_waited_for_until_its_time_is_up() -> None:
 
 
 def test_until_it_has_come_whoever_could_refuse_a_way_leaves_it_undetermined() -> None:
-    told = streamed({"quota": Fate(40)})
+    told = streamed({"quota": Behaviour(40)})
     first, last = by_id(told.answers[0][1]), by_id(told.last)
     card = first["QUICK_PAY:c_2"]
     assert card.reason is not None
@@ -112,7 +112,7 @@ def test_until_it_has_come_whoever_could_refuse_a_way_leaves_it_undetermined() -
 
 
 def test_enriching_sources_are_waited_for_beyond_the_grace() -> None:
-    told = streamed({"marketing": Fate(70)})
+    told = streamed({"marketing": Behaviour(70)})
     assert told.times_ms == [1, 70]
     assert told.last.methods != told.answers[0][1].methods
 
@@ -131,7 +131,7 @@ def test_what_comes_at_one_moment_is_one_answer() -> None:
 
 
 def test_who_has_nothing_to_add_makes_no_answer_but_the_last_one_says_what_became_of_him() -> None:
-    told = streamed({"marketing": Fate(20, "garbled"), "quota": Fate(40)})
+    told = streamed({"marketing": Behaviour(20, "garbled"), "quota": Behaviour(40)})
     assert told.times_ms == [1, 40]
     assert statuses(told.last)["marketing"] is SourceStatus.GARBLED
     told = streamed({"marketing": HANGS}, deadline_ms=50)
@@ -154,14 +154,14 @@ def test_an_order_that_nobody_knows_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", healthy)
 def test_without_a_required_source_there_is_no_answer(name: str) -> None:
-    for fate in (HANGS, Fate(20, "garbled")):
+    for fate in (HANGS, Behaviour(20, "garbled")):
         told = streamed({name: fate})
         assert isinstance(told.error, RequiredSourceUnavailable)
         assert (told.error.failed, told.answers) == ((name,), [])
 
 
 def test_every_answer_has_a_token_for_what_it_says() -> None:
-    told = streamed({"card": Fate(20), "quota": Fate(40)})
+    told = streamed({"card": Behaviour(20), "quota": Behaviour(40)})
     for _, found in told.answers:
         claims = TokenService(["s" * 32]).read_consult_token(found.consult_token)
         offered = {method.method_id for method in found.methods if method.availability is not Availability.UNAVAILABLE}
@@ -169,9 +169,9 @@ def test_every_answer_has_a_token_for_what_it_says() -> None:
     assert len({found.consult_token for _, found in told.answers}) == len(told.answers)
 
 
-async def leave(some: dict[str, Fate], *, after_answers: int) -> dict[str, int]:
+async def leave(some: dict[str, Behaviour], *, after_answers: int) -> dict[str, int]:
     calls: dict[str, int] = {}
-    consultations = consulting(some, calls).stream(request("chinese_shop"), CallHeaders("test"))
+    consultations = flow_over(some, calls).stream(request("chinese_shop"), CallHeaders("test"))
     for _ in range(after_answers):
         await anext(consultations)
     await consultations.aclose()
@@ -181,13 +181,13 @@ async def leave(some: dict[str, Fate], *, after_answers: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("after_answers", [0, 1, 2])
 def test_who_takes_no_more_leaves_nothing(after_answers: int) -> None:
-    calls = in_virtual_time(leave({"card": Fate(20), "quota": HANGS, "marketing": HANGS}, after_answers=after_answers))
+    calls = in_virtual_time(leave({"card": Behaviour(20), "quota": HANGS, "marketing": HANGS}, after_answers=after_answers))
     assert len(calls) == (8 if after_answers else 0)
 
 
-async def linger(some: dict[str, Fate], after_ms: float) -> list[Consultation]:
+async def linger(some: dict[str, Behaviour], after_ms: float) -> list[Consultation]:
     """Take the first answer, and the next only after a while."""
-    consultations = consulting(some, {}).stream(request("chinese_shop"), CallHeaders("test"))
+    consultations = flow_over(some, {}).stream(request("chinese_shop"), CallHeaders("test"))
     found = [await anext(consultations)]
     await asyncio.sleep(after_ms / 1000)
     found += [each async for each in consultations]
@@ -195,7 +195,7 @@ async def linger(some: dict[str, Fate], after_ms: float) -> list[Consultation]:
 
 
 def test_who_is_slow_to_ask_for_more_gets_the_newest_only() -> None:
-    some = {"card": Fate(10), "balance": Fate(20), "quota": Fate(30), "marketing": Fate(60)}
+    some = {"card": Behaviour(10), "balance": Behaviour(20), "quota": Behaviour(30), "marketing": Behaviour(60)}
     found = in_virtual_time(linger(some, after_ms=40))
     assert [pending(each) for each in found] == [{"card", "balance", "quota", "marketing"}, {"marketing"}, set()]
     assert [pending(each) for each in in_virtual_time(linger(some, after_ms=1000))] == [
@@ -207,7 +207,7 @@ def test_who_is_slow_to_ask_for_more_gets_the_newest_only() -> None:
 many = st.fixed_dictionaries(dict.fromkeys(healthy, fates))
 
 
-async def both(some: dict[str, Fate], case: str, deadline_ms: int) -> tuple[Told, Asked]:
+async def both(some: dict[str, Behaviour], case: str, deadline_ms: int) -> tuple[Told, ConsultOutcome]:
     return await stream(some, case, deadline_ms=deadline_ms), await ask(
         some, request(case, deadline_ms=deadline_ms), AS_LONG
     )
@@ -215,7 +215,7 @@ async def both(some: dict[str, Fate], case: str, deadline_ms: int) -> tuple[Told
 
 @given(worlds, many, cases, st.sampled_from([5, 20, 90, 150, 300]))
 def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
-    some: dict[str, Fate], required: dict[str, Fate], case: str, deadline_ms: int
+    some: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
 ) -> None:
     told, asked = in_virtual_time(both({**some, **required}, case, deadline_ms))
     assert told.after_ms == pytest.approx(asked.after_ms)
@@ -235,7 +235,7 @@ def test_the_last_answer_is_what_one_who_asks_for_one_would_get(
 
 
 @given(worlds, cases)
-def test_no_answer_offers_what_a_silent_source_could_refuse_and_each_is_news(some: dict[str, Fate], case: str) -> None:
+def test_no_answer_offers_what_a_silent_source_could_refuse_and_each_is_news(some: dict[str, Behaviour], case: str) -> None:
     found = [each for _, each in streamed(some, case).answers]
     for each in found:
         silent = {name for name, status in statuses(each).items() if status is not SourceStatus.FRESH}

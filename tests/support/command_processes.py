@@ -1,4 +1,4 @@
-"""Real processes of the command line, started and stopped, and what they printed."""
+"""Real processes of the command line: start, stop, output."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-# For a process that hangs; servers that many tests share live as long as they do.
-PATIENCE_S = 280.0
+# Kills a process that hangs. Longer than a module of tests that share a server.
+TIMEOUT_S = 280.0
 ENVIRONMENT = {
     **os.environ,
     "PYTHONWARNINGS": "error::ResourceWarning",
@@ -29,7 +29,7 @@ class Command:
     """A process of `python -m cashier …`."""
 
     def __init__(self, *words: str) -> None:
-        self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended; a file can be looked into before
+        self._log = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 - closed after the process; read before
         self.process = subprocess.Popen(
             [sys.executable, "-m", "cashier", *words],
             cwd=ROOT,
@@ -39,31 +39,31 @@ class Command:
             text=True,
             start_new_session=True,
         )
-        self._watchdog = threading.Timer(PATIENCE_S, self.kill)
+        self._watchdog = threading.Timer(TIMEOUT_S, self.kill)
         self._watchdog.start()
         self.printed = ""
         self._ended: tuple[int, str, str] | None = None
 
-    def address(self, what: str) -> str:
-        """Reads on until a line has `what` and an address behind it."""
+    def address(self, label: str) -> str:
+        """Read output until a line has `label` and an address after it."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.printed += line
-            if found := re.search(rf"{what} (http://\S+)", line):
-                return found[1]
-        raise AssertionError(f"no {what} in {self.printed!r}; {self.logged()}")
+            if match := re.search(rf"{label} (http://\S+)", line):
+                return match[1]
+        raise AssertionError(f"no {label} in {self.printed!r}; {self.logged()}")
 
     def logged(self) -> str:
-        """What it has written to standard error so far."""
+        """Standard error up to now."""
         return Path(self._log.name).read_text("utf-8")
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
-        """Exit status, and all that it printed."""
+        """Send the signal and wait. Exit status, standard output, standard error."""
         self.process.send_signal(number)
         return self.wait()
 
     def kill(self) -> None:
-        """With all that it has started."""
+        """Kill the process and its children."""
         kill_group(self.process.pid)
 
     def wait(self) -> tuple[int, str, str]:
@@ -80,11 +80,11 @@ def kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def eventually(true: Callable[[], bool], what: str) -> None:
-    """Within a generous while, by looking again and again: there is no event that another process could set."""
+def eventually(condition: Callable[[], bool], message: str) -> None:
+    """Poll until the condition holds, for at most a minute: another process sets no event."""
     until = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < until, what
+    while not condition():
+        assert time.monotonic() < until, message
         time.sleep(0.02)
 
 
@@ -98,14 +98,15 @@ def running(*words: str) -> Iterator[Command]:
         command.wait()
 
 
-# Every consultation for itself: what one test's weather has taught must not show in the next.
+# No mechanism learns, so that the weather of one test does not affect the next.
 UNGUARDED = "cache = false\nhedge = false\nretry = false\nbreaker = false\nlimiter = false\nadaptive_timeout = false\n"
 
 
 def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> Path:
-    """The example configuration, with its sources where the sandbox really is, on any free port, and patient: the machine may be busy.
+    """Write the example configuration for this sandbox, on a free port, with timeouts for a busy
+    machine.
 
-    `each_source`: what every source of a consultation is told beside that.
+    `each_source`: further keys of every source of a consultation.
     """
     text = (ROOT / "config/cashier.toml").read_text()
     text = text.replace("port = 8080", "port = 0")
@@ -113,9 +114,9 @@ def configured(directory: Path, sandbox: str, each_source: str = UNGUARDED) -> P
         "max_deadline_ms = 1000", "max_deadline_ms = 2500"
     )
     text = re.sub(r"^timeout_ms = \d+\n", "", text, flags=re.MULTILINE)
-    asked, services, paying = text.partition("\n[sources.risk]\n")
-    asked = asked.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 2490\n{each_source}')
-    text = asked + services + paying.replace("http://127.0.0.1:9100", sandbox)
+    sources, heading, services = text.partition("\n[sources.risk]\n")
+    sources = sources.replace('url = "http://127.0.0.1:9100"', f'url = "{sandbox}"\ntimeout_ms = 2490\n{each_source}')
+    text = sources + heading + services.replace("http://127.0.0.1:9100", sandbox)
     text = text.replace("[shed]\nenabled = true", "[shed]\nenabled = false")
     path = directory / "config" / "cashier.toml"
     path.parent.mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
-"""Short commands: `python -m cashier …`, each a process of its own, forked from one that has imported what they need.
+"""Short commands of `python -m cashier …`, each forked from a process that has done the imports.
 
-Importing is most of what a short command does, and the same for all of them. Whatever comes after it is as always: arguments, output, exit
-status, and what the interpreter has to say at its end. Servers start from nothing (`running.py`).
+Imports take most of the time of a short command. Everything after them is unchanged: arguments,
+output, exit status and the interpreter's shutdown. Servers start from scratch
+(`command_processes`).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from tests.support.command_processes import ENVIRONMENT, PATIENCE_S, ROOT, kill_group
+from tests.support.command_processes import ENVIRONMENT, ROOT, TIMEOUT_S, kill_group
 
 
 class Run(Protocol):
     def __call__(self, *words: str) -> tuple[int, str, str]:
-        """To its end. Exit status, and what it printed to standard output and to standard error."""
+        """Run to the end. Exit status, standard output, standard error."""
 
 
 @contextmanager
@@ -45,13 +46,13 @@ def commands() -> Iterator[Run]:
         def run(*words: str) -> tuple[int, str, str]:
             assert parent.stdin is not None
             assert parent.stdout is not None
-            watchdog = threading.Timer(PATIENCE_S, kill_group, [parent.pid])
+            watchdog = threading.Timer(TIMEOUT_S, kill_group, [parent.pid])
             watchdog.start()
             try:
                 parent.stdin.write(json.dumps([words, str(out), str(err)]) + "\n")
                 parent.stdin.flush()
                 status = parent.stdout.readline()
-                assert status, f"it did not end within {PATIENCE_S:g} s: {words}"
+                assert status, f"it did not end within {TIMEOUT_S:g} s: {words}"
                 return int(status), out.read_text("utf-8"), err.read_text("utf-8")
             finally:
                 watchdog.cancel()
@@ -64,9 +65,10 @@ def commands() -> Iterator[Run]:
 
 
 def serve() -> None:
-    """For every line of standard input a process, and for every one that has ended a line with its exit status."""
+    """Fork a process for each line of standard input, and print its exit status."""
     importlib.import_module("cashier.cli.commands")
-    # What a child's collector does not look at stays shared with its parent: otherwise most of a command is copying it.
+    # Pages that a child's collector does not touch stay shared with the parent; copying them is
+    # most of a command's cost.
     gc.collect()
     gc.freeze()
     for line in sys.stdin:
@@ -75,14 +77,14 @@ def serve() -> None:
         if not child:
             become(words, out, err)
             break
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201 - the one who asked reads it
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201 - the parent reads it
 
 
 def become(words: list[str], out: str, err: str) -> None:
-    """The command itself, in this process: from here on nothing is different from `python -m cashier`."""
-    anew = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    for descriptor, path, how in ((0, os.devnull, os.O_RDONLY), (1, out, anew), (2, err, anew)):
-        opened = os.open(path, how)
+    """Run the command in this process, as `python -m cashier` does."""
+    overwrite = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    for descriptor, path, flags in ((0, os.devnull, os.O_RDONLY), (1, out, overwrite), (2, err, overwrite)):
+        opened = os.open(path, flags)
         os.dup2(opened, descriptor)
         os.close(opened)
     sys.argv[1:] = words

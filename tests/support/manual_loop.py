@@ -1,7 +1,9 @@
-"""An event loop that is turned by hand, over a clock that stands still while anything runs, and pipes in the place of sockets.
+"""An event loop that a test advances, over a clock that stands still while code runs, with pipes as
+sockets.
 
-Nothing here waits, opens a socket or looks at the machine's clock, so the same work takes the same steps every time. What the program
-asks of its loop is counted in `made`; what the outside world does to it (bytes that come, time that passes) is not.
+Nothing waits, opens a socket or reads the machine's clock, so the same work takes the same steps
+every time. `made` counts the program's requests to the loop; it does not count external events
+(arriving bytes, passing time).
 """
 
 from __future__ import annotations
@@ -15,38 +17,38 @@ from itertools import count
 from typing import Any, Final, TypeVar
 
 Result = TypeVar("Result")
-Written = Callable[["Pipe", bytes], None]
+OnWrite = Callable[["Pipe", bytes], None]
 
 
 class Clock:
-    """Every clock of the program at once: it moves only when it is told to. `looks`: how often anybody looked."""
+    """All clocks of the program. It moves only when a test sets it. `reads` counts the readings."""
 
     def __init__(self) -> None:
         self.now_ns = 1_700_000_000_000_000_000
-        self.looks = 0
+        self.reads = 0
 
     def ns(self) -> int:
-        self.looks += 1
+        self.reads += 1
         return self.now_ns
 
     def s(self) -> float:
-        self.looks += 1
+        self.reads += 1
         return self.now_ns / 1e9
 
 
 class Pipe(asyncio.Transport):
-    """One end of a connection. What is written goes to `written`, at once."""
+    """One end of a connection. Writes go to `on_write` at once."""
 
-    def __init__(self, written: Written) -> None:
+    def __init__(self, on_write: OnWrite) -> None:
         super().__init__()
-        self._written = written
+        self._on_write = on_write
         self.protocol: Any = None
         self.closing = False
         self.writes = 0
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.writes += 1
-        self._written(self, bytes(data))
+        self._on_write(self, bytes(data))
 
     def is_closing(self) -> bool:
         return self.closing
@@ -60,37 +62,40 @@ class Pipe(asyncio.Transport):
         return default
 
 
-class HandTurned(asyncio.AbstractEventLoop):
-    """`upstream` hears what is written to connections that the program opens. `serving`: makes a protocol for each that it accepts."""
+class ManualLoop(asyncio.AbstractEventLoop):
+    """`on_upstream_write` receives the writes to connections that the program opens.
 
-    def __init__(self, clock: Clock, upstream: Written) -> None:
+    `protocol_factory` makes the protocol of each accepted connection.
+    """
+
+    def __init__(self, clock: Clock, on_upstream_write: OnWrite) -> None:
         self.made: Counter[str] = Counter()
         self.upstream_pipes: list[Pipe] = []
-        self.serving: Callable[[], Any] | None = None
+        self.protocol_factory: Callable[[], Any] | None = None
         self._clock: Final = clock
-        self._upstream = upstream
+        self._on_upstream_write = on_upstream_write
         self._ready: deque[asyncio.Handle] = deque()
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
         self._order = count()
         self._faults: list[dict[str, Any]] = []
 
-    # From outside
+    # The outside world
 
-    def come(self, after_ms: int, callback: Callable[..., object], *args: object) -> None:
-        """Something of the outside world, which is nobody's cost."""
+    def schedule_external(self, after_ms: int, callback: Callable[..., object], *args: object) -> None:
+        """Schedule an external event, which is not counted."""
         due_s = self._now_s() + after_ms / 1000
         heapq.heappush(self._timers, (due_s, next(self._order), asyncio.TimerHandle(due_s, callback, args, self)))
 
-    def accept(self, written: Written) -> Pipe:
-        """A client connects."""
-        assert self.serving is not None
-        pipe = Pipe(written)
-        pipe.protocol = self.serving()
+    def accept(self, on_write: OnWrite) -> Pipe:
+        """Connect a client."""
+        assert self.protocol_factory is not None
+        pipe = Pipe(on_write)
+        pipe.protocol = self.protocol_factory()
         pipe.protocol.connection_made(pipe)
         return pipe
 
-    def pass_ms(self, ms: int) -> None:
-        """Do everything that is ready or due within that time."""
+    def advance(self, ms: int) -> None:
+        """Run everything that is ready or due within this time."""
         until_ns = self._clock.now_ns + ms * 1_000_000
         self._turn()
         while self._timers and round(self._timers[0][0] * 1e9) <= until_ns:
@@ -101,13 +106,13 @@ class HandTurned(asyncio.AbstractEventLoop):
         assert not self._faults, self._faults
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """In as much time as it takes."""
+        """Advance until the work is done."""
         asyncio._set_running_loop(self)
         task = self.create_task(work)
         while not task.done():
-            self.pass_ms(1)
-        found: Result = task.result()
-        return found
+            self.advance(1)
+        result: Result = task.result()
+        return result
 
     def _turn(self) -> None:
         while self._ready:
@@ -118,10 +123,13 @@ class HandTurned(asyncio.AbstractEventLoop):
     def _now_s(self) -> float:
         return self._clock.now_ns / 1e9
 
-    # For the program: as much as it uses. Callbacks are typed more loosely than typeshed does, whose variadic types gain nothing here.
+    # The part of the loop's interface that the program uses. Callback types are looser than in
+    # typeshed.
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
-        self.made["turns asked for"] += 1
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        self.made["callbacks"] += 1
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
@@ -148,14 +156,14 @@ class HandTurned(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     async def create_connection(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
-        pipe = Pipe(self._upstream)
+        pipe = Pipe(self._on_upstream_write)
         pipe.protocol = protocol_factory()
         pipe.protocol.connection_made(pipe)
         self.upstream_pipes.append(pipe)
         return pipe, pipe.protocol
 
     async def create_server(self, protocol_factory: Any, *_: Any, **__: Any) -> Any:
-        self.serving = protocol_factory
+        self.protocol_factory = protocol_factory
 
     def time(self) -> float:
         return self._now_s()
@@ -173,13 +181,13 @@ class HandTurned(asyncio.AbstractEventLoop):
         return False
 
     def add_signal_handler(self, *_: Any) -> None:  # type: ignore[override]
-        """No signal comes."""
+        """No signal is ever sent."""
 
     def remove_signal_handler(self, sig: int) -> bool:
         return True
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It is passed over when its time has come."""
+        """A cancelled timer is skipped when it is due."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         self._faults.append(context)

@@ -1,4 +1,4 @@
-"""Paying in one process and in virtual time: risk, engine and acquirer of the sandbox as one function for a `Local` transport."""
+"""Risk, engine and acquirer of the sandbox as a function of transport `local`, for virtual time."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ NOON = datetime(2026, 11, 2, 12, 0, tzinfo=UTC)
 
 
 def loop_clock(start: datetime = NOON) -> Callable[[], datetime]:
-    """The time of day by this loop's own clock: under looptime a world, and a flow, that read it sleep along.
+    """The time of day by this loop's clock, which looptime advances.
 
-    To be made in the test itself: while its fixtures are set up the loop has another time.
+    Call it in the test itself: the clock jumps between the set-up of fixtures and the test.
     """
     loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    return lambda: start + timedelta(seconds=loop.time() - began_s)
+    start_s = loop.time()
+    return lambda: start + timedelta(seconds=loop.time() - start_s)
 
 
 def sandbox_call(world: World, weather: Weather) -> Callable[[Request], Awaitable[Response]]:
-    """What `Local` calls. The weather is the wire's: a 500, a 503 that names a time, a lost connection that may have been sent, a hang."""
+    """A function of transport `local`. The weather appears as a 500, a 503, a lost connection or a
+    hang."""
     payments = LocalPayments(world, weather)
 
     async def call(request: Request) -> Response:
         try:
-            answer = await _asked(payments, request)
+            answer = await _dispatch(payments, request)
         except UpstreamTrouble as trouble:
-            return _troubled(trouble)
+            return _failure(trouble)
         return Response(answer.status, answer.encoded)
 
     return call
 
 
-async def _asked(payments: LocalPayments, request: Request) -> Answer:
+async def _dispatch(payments: LocalPayments, request: Request) -> Answer:
     match request.method, [unquote(part) for part in request.target.split("/")[1:]]:
         case "POST", ["risk", "decisions"]:
             return await payments.decide(_body(request))
@@ -63,7 +64,7 @@ def _body(request: Request) -> Any:
     return msgspec.json.decode(request.body)
 
 
-def _troubled(trouble: UpstreamTrouble) -> Response:
+def _failure(trouble: UpstreamTrouble) -> Response:
     match trouble.fault:
         case Fault.ERROR:
             return Response(500, b'{"code": "INTERNAL"}')

@@ -1,4 +1,4 @@
-"""A whole consultation in virtual time: the sandbox's world asked through functions whose delays and faults a test decides."""
+"""A consultation in virtual time: the sandbox's world with scripted delays and faults."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ FAULTS: dict[str, Callable[[], Exception]] = {
     "overloaded": lambda: Overloaded("503", 1.0),
     "garbled": lambda: Garbled("not of the agreed shape"),
     "wrong identity": lambda: WrongIdentity("another user"),
-    "bug": lambda: RuntimeError("a function of the user's own went wrong"),
+    "bug": lambda: RuntimeError("a function of the user raised"),
 }
 
 
-class Fate(NamedTuple):
-    """What one source does: after how many ms, and how it ends."""
+class Behaviour(NamedTuple):
+    """What one source does: its delay in ms, and its fault if any."""
 
     after_ms: float = 1.0
     fault: str | None = None
@@ -45,7 +45,7 @@ class Fate(NamedTuple):
         return self.fault is not None or self.after_ms >= NEVER_MS
 
 
-class Asked(NamedTuple):
+class ConsultOutcome(NamedTuple):
     consultation: Consultation | ConsultError
     after_ms: float
     calls: dict[str, int]
@@ -56,42 +56,43 @@ def request(case: str, **other: Any) -> ConsultRequest:
 
 
 async def ask(
-    fates: Mapping[str, Fate],
-    question: ConsultRequest,
+    behaviours: Mapping[str, Behaviour],
+    request: ConsultRequest,
     settings: ConsultSettings | None = None,
     waited_ms: int | None = None,
-) -> Asked:
-    """Consult once on this loop. Sources without a fate answer after one ms. `waited_ms`: so long the caller has waited already."""
+) -> ConsultOutcome:
+    """Consult once on this loop. A source without a behaviour answers after one ms.
+
+    `waited_ms`: how long the caller has waited before.
+    """
     loop = asyncio.get_running_loop()
     calls: dict[str, int] = {}
-    consult = consulting(fates, calls, settings)
-    began = loop.time()
-    found: Consultation | ConsultError
+    consult = flow_over(behaviours, calls, settings)
+    start_s = loop.time()
+    outcome: Consultation | ConsultError
     try:
-        since_ns = None if waited_ms is None else int(began * 1e9) - waited_ms * 1_000_000
-        found = await consult(question, CallHeaders("test"), since_ns)
+        since_ns = None if waited_ms is None else int(start_s * 1e9) - waited_ms * 1_000_000
+        outcome = await consult(request, CallHeaders("test"), since_ns)
     except ConsultError as error:
-        found = error
-    return Asked(found, (loop.time() - began) * 1000, calls)
+        outcome = error
+    return ConsultOutcome(outcome, (loop.time() - start_s) * 1000, calls)
 
 
-def consulting(
-    fates: Mapping[str, Fate], calls: dict[str, int], settings: ConsultSettings | None = None
+def flow_over(
+    behaviours: Mapping[str, Behaviour], calls: dict[str, int], settings: ConsultSettings | None = None
 ) -> ConsultFlow:
     """The flow on this loop, over sources whose calls are counted in `calls`."""
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda *_: None)  # a user's broken function is reported there, and expected here
+    # A broken function of the user is reported there. Here it is expected.
+    loop.set_exception_handler(lambda *_: None)
     upstreams = LocalUpstreams(WORLD, weather_named("still"))
-    starts = {}
-    for each in SOURCE_SPECS:
-        name = each.source.name
-        starts[name] = SourceBinding(
-            unguarded(
-                FunctionUpstream(each.source, fated(name, upstreams[name], fates.get(name, Fate()), calls), each.needs)
-            )
-        )
+    bindings = {}
+    for spec in SOURCE_SPECS:
+        name = spec.source.name
+        function = with_behaviour(name, upstreams[name], behaviours.get(name, Behaviour()), calls)
+        bindings[name] = SourceBinding(unguarded(FunctionUpstream(spec.source, function, spec.needs)))
     return ConsultFlow(
-        consultation_plan(starts),
+        consultation_plan(bindings),
         known_inputs,
         CATALOG,
         Weights(),
@@ -103,14 +104,14 @@ def consulting(
     )
 
 
-def fated(
-    name: str, function: Callable[..., Awaitable[Any]], fate: Fate, calls: dict[str, int]
+def with_behaviour(
+    name: str, function: Callable[..., Awaitable[Any]], behaviour: Behaviour, calls: dict[str, int]
 ) -> Callable[..., Awaitable[Any]]:
-    async def answer(**asked: Any) -> Any:
+    async def answer(**inputs: Any) -> Any:
         calls[name] = calls.get(name, 0) + 1
-        await asyncio.sleep(fate.after_ms / 1000)
-        if fate.fault is not None:
-            raise FAULTS[fate.fault]()
-        return await function(**asked)
+        await asyncio.sleep(behaviour.after_ms / 1000)
+        if behaviour.fault is not None:
+            raise FAULTS[behaviour.fault]()
+        return await function(**inputs)
 
     return answer
