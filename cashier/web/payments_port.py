@@ -56,7 +56,7 @@ class PaymentsPort(Protocol):
     def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
     ) -> AsyncGenerator[Payment, None]:
-        """Yield the payment at once and on each visible change, until it is final or timed out.
+        """Yield the payment now and on each visible change, until it is final or time is up.
 
         Raises only before the first. Close the generator (`contextlib.aclosing`) if you stop early.
         """
