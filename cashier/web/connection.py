@@ -36,7 +36,7 @@ from cashier.web.single_write import SingleWrite
 
 HEAD_LIMIT_BYTES = 65_536
 HEAD_TIMEOUT_S = 10.0
-# Time limit for discarding the rest of an already answered body. Discarding lets its sender read the
+# How long the rest of an answered body is discarded, which lets its sender read the
 # response.
 DISCARD_BODY_S = 5.0
 # How long a connection without a request may still send one while the server stops. An immediate

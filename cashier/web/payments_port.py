@@ -51,7 +51,7 @@ class PaymentsPort(Protocol):
         request_id: str | None = None,
         traceparent: str | None = None,
     ) -> Payment:
-        """Return once the payment is final or differs from the token's state, or after `wait_ms`."""
+        """Return once the payment is final or differs from its token, or after `wait_ms`."""
 
     def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
