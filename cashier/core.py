@@ -29,7 +29,7 @@ from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
 _CLOSE_S = 5.0
-# The engine's default time for a submit, and some more. The next caller looks up what has not ended by then.
+# The engine's default time for a submit, and some more. Later, the next caller looks it up.
 _DRAIN_PAYMENTS_S = 10.0
 
 
@@ -45,12 +45,12 @@ class Cashier:
         Cashier(sources={"order": my_order, "merchant": my_merchant, …})
 
     Each function takes the inputs of its source by name (`order_id`; `merchant_id`; `user_id`;
-    `currency`, `country`; …) and returns the contract's answer as a mapping or a struct, or None for
-    "there is none". Functions and configured sources mix: `config` may name the others.
+    `currency`, `country`; …) and returns the contract's answer as a mapping or a struct, or None
+    for "there is none". Functions and configured sources mix: `config` may name the others.
     Raises `ConfigurationError` if a source is missing or the configuration is wrong.
 
-    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. As functions in
-    `sources` each takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
+    `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. As functions
+    in `sources` each takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
 
     `ladder`: what to leave undone while the event loop is overloaded. Without one nothing is left
     undone, because an embedding program's loop may be busy with other work.
@@ -81,8 +81,13 @@ class Cashier:
         self._apply(config)
 
     @classmethod
-    def from_config(cls, path: str | os.PathLike[str], *, sources: Mapping[str, UpstreamFunction] | None = None) -> Self:
-        """Build from `cashier.toml` and the files beside it. `sources` replace configured ones of the same name."""
+    def from_config(
+        cls, path: str | os.PathLike[str], *, sources: Mapping[str, UpstreamFunction] | None = None
+    ) -> Self:
+        """Build from `cashier.toml` and the files beside it.
+
+        `sources` replace configured ones of the same name.
+        """
         return cls(sources=sources, config=load(path))
 
     @property
@@ -123,27 +128,29 @@ class Cashier:
         traceparent: str | None = None,
         since_ns: int | None = None,
     ) -> Consultation:
-        """Return the payment methods of this order, by the request's deadline or the configured one.
+        """Return the order's payment methods by the request's deadline, or the configured one.
 
-        The deadline counts from now, or from `since_ns` (`time.perf_counter_ns`) if the caller has waited since then.
-        Raises `OrderUnknown`, `RequiredSourceUnavailable`; msgspec.ValidationError for a request out of bounds.
+        The deadline counts from now, or from `since_ns` (`time.perf_counter_ns`) if the caller has
+        waited since then. Raises `OrderUnknown`, `RequiredSourceUnavailable`;
+        msgspec.ValidationError for a request out of bounds.
         """
         return await self._consult(self._checked(request), _call_headers(request_id, traceparent), since_ns)
 
     def stream(
         self, request: ConsultRequest, *, request_id: str | None = None, traceparent: str | None = None
     ) -> AsyncGenerator[Consultation, None]:
-        """Yield an answer as soon as it is usable, and a better one whenever a late source changes it.
+        """Yield an answer as soon as it is usable, then a better one when a late source changes it.
 
-        The last one equals the result of `consult`. Raises the same errors, before the first answer only.
-        Close the generator (`contextlib.aclosing`) if you stop early.
+        The last one equals the result of `consult`. Raises the same errors, only before the first
+        answer. Close the generator (`contextlib.aclosing`) if you stop early.
         """
         return self._consult.stream(self._checked(request), _call_headers(request_id, traceparent))
 
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Drop the cached answers of a source under a key, or under all keys with a prefix.
 
-        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`. Raises `SourceUnknown`; ValueError for neither or both.
+        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`.
+        Raises `SourceUnknown`; ValueError for neither or both.
         """
         if (key is None) == (prefix is None):
             raise ValueError("an invalidation names either a key or a prefix")
@@ -157,10 +164,11 @@ class Cashier:
         return Invalidated(source, dropped, Reach.ALL_WORKERS if valkey.reachable else Reach.THIS_WORKER)
 
     def reload(self, config: Configuration) -> tuple[str, ...]:
-        """Apply new source numbers, catalog, texts and ranking. Keeps requests under way and everything learned.
+        """Apply new source numbers, catalog, texts and ranking.
 
-        Returns one sentence for each difference that takes a restart: addresses, transports, tokens, the server.
-        Raises `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline.
+        Keeps requests under way and everything learned. Returns one sentence for each difference
+        that takes a restart: addresses, transports, tokens, the server. Raises
+        `ConfigurationError`, and changes nothing, if the configuration cannot keep its deadline.
         """
         wiring.check_plan(config)
         needs_restart = tuple(wiring.changes_that_need_a_restart(self._built, config))
@@ -192,7 +200,7 @@ class Cashier:
             self.payments.reconfigure(consult_uncached, config.catalog, config.settings.accept)
 
     async def _drain_payments(self) -> None:
-        """Release the waiting callers, and give payments under way their time to end: they may move money."""
+        """Release waiting callers; give payments under way time to end: they may move money."""
         if self.payments is None:
             return
         self.payments.stop_waiting()

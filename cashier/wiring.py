@@ -1,4 +1,4 @@
-"""Wiring: construct the parts of a `Cashier` from its configuration. No other module constructs them."""
+"""Wiring: construct the parts of a `Cashier`. No other module constructs them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _log = structlog.get_logger("cashier")
 
 
 class Parts(Struct, frozen=True):
-    """Everything that lives as long as a `Cashier` does. `payment_ports`: None if it takes no payments."""
+    """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments."""
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
@@ -60,7 +60,10 @@ def build(
     drop_cached: OnInvalidation,
     drop_all_cached: Callable[[], None],
 ) -> Parts:
-    """`functions` replace configured sources and services of the same name. Raises `ConfigurationError`."""
+    """`functions` replace configured sources and services of the same name.
+
+    Raises `ConfigurationError`.
+    """
     valkey = _valkey(config, drop_cached, drop_all_cached)
     builder = _Builder(config, functions)
     pipelines = builder.pipelines(ladder, valkey)
@@ -83,7 +86,7 @@ def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], dateti
 
 
 def consult_uncached(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> ConsultUncached:
-    """The recheck of acceptance: nothing from a cache, and every source gets the time that the payer can wait."""
+    """The recheck of acceptance: no cache, and every source gets the time the payer can wait."""
     check_ms = config.settings.accept.check_ms
     patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
     plan = consultation_plan({name: pipeline.uncached_binding(check_ms) for name, pipeline in parts.pipelines.items()})
@@ -114,7 +117,7 @@ def payment_flow(
 
 
 def check_plan(config: Configuration) -> None:
-    """Raise `ConfigurationError` if the timeouts do not fit into the deadline, or the hedges into their budget."""
+    """Raise `ConfigurationError` for timeouts beyond the deadline, or hedges beyond the budget."""
     found = [f"{config.source}: {fault}" for fault in faults(config.settings)]
     if found:
         raise ConfigurationError(found)
@@ -196,7 +199,7 @@ class _Builder:
         return pipelines
 
     def payment_ports(self) -> PaymentPorts | None:
-        """None if no payment service is configured. Raises `ConfigurationError` if only some of them are."""
+        """None without any payment service. Raises `ConfigurationError` if only some are there."""
         settings = self._settings.sources
         missing = [name for name in SERVICES if name not in self._services and settings.service(name) is None]
         if len(missing) == len(SERVICES):

@@ -1,4 +1,4 @@
-"""The READMEs: their examples run in the order in which a reader meets them, their links lead somewhere.
+"""The READMEs: their examples run in the order of reading, their links lead somewhere.
 
 One sandbox and one service serve all examples, without a restart in between.
 """
