@@ -11,7 +11,7 @@ from benchmarks.capacity.calibration import TOOK_MS, SettingResult
 from benchmarks.capacity.fleet import WorkerCounts, steady_state
 from benchmarks.capacity.simulated_worker import SimulatedWorker
 from benchmarks.capacity.traffic import SimulatedConsultation, Traffic
-from cashier.sandbox.generated_users import MERCHANTS
+from cashier.sandbox.generated_users import MERCHANT_COUNT
 
 
 class Prediction(NamedTuple):
@@ -39,7 +39,7 @@ def replay(result: SettingResult, prices: Mapping[str, float]) -> list[Predictio
                     outcome.due_s - outcomes[0].due_s,
                     True,
                     outcome.request,
-                    outcome.request % MERCHANTS,
+                    outcome.request % MERCHANT_COUNT,
                     0,
                     outcome.request,
                     float("-inf"),

@@ -15,7 +15,7 @@ USERS = 2_000
 
 def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
     """One request for each user: `u_<n>` consults order `o_<n>`. `headers`: additional lines."""
-    crowd = World().cast.crowd
+    crowd = World().population.generated
     head = "".join(
         f"{line}\r\n"
         for line in ("POST /v1/consult HTTP/1.1", "Host: cashier", "Content-Type: application/json", *headers)

@@ -60,7 +60,7 @@ def measure(lab: Lab) -> Finding:
 
 
 async def measure_mechanisms(lab: Lab, sources: LeanUpstream, tally: Tally) -> list[MechanismResult]:
-    crowd = World().cast.crowd
+    crowd = World().population.generated
     requests = [
         msgspec.convert(crowd.consult_request(n), ConsultRequest)
         for n in range(FIRST_USER, FIRST_USER + lab.count(USERS))

@@ -110,7 +110,7 @@ def measure(lab: Lab) -> Finding:
 
 
 async def measure_rates(lab: Lab, sources: LeanUpstream, users: int) -> BatchRounds:
-    crowd = World().cast.crowd
+    crowd = World().population.generated
     requests = [
         msgspec.convert(crowd.consult_request(n), ConsultRequest) for n in range(FIRST_USER, FIRST_USER + users)
     ]

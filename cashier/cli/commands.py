@@ -28,7 +28,7 @@ from cashier.core import Cashier
 from cashier.logs import configure_logs
 from cashier.sandbox import CASES, BadWeather, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
-from cashier.sandbox.fault_descriptions import faults_told
+from cashier.sandbox.fault_descriptions import describe_faults
 from cashier.settings.loader import load
 from cashier.settings.schema import ConfigurationError
 from cashier.web.server import serve as serve_app
@@ -61,7 +61,7 @@ cashier weather card slow --ms 90
 cashier weather engine reset --next --on submit   # one submit
 cashier weather restore                           # all sources
 
-{faults_told()}
+{describe_faults()}
 """
 
 

@@ -14,7 +14,7 @@ from cashier.cli.layout import paragraph, write
 from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
-from cashier.sandbox.risk import ANSWER
+from cashier.sandbox.risk import CHALLENGE_ANSWER
 
 # In fair weather a payment takes milliseconds, or one poll of the acquirer where the payer pays
 # elsewhere.
@@ -29,7 +29,7 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
         console.print("    [dim]… done at the sandbox[/]")
         await service_client.settle(sandbox_url, payment["payment_id"])
 
-    payer = Payer(answer_challenge=lambda _: ANSWER, act=act)
+    payer = Payer(answer_challenge=lambda _: CHALLENGE_ANSWER, act=act)
     try:
         chosen = await payment_commands.consult_and_choose(console, url, request, PaymentChoice())
         if isinstance(chosen, ServiceReply):

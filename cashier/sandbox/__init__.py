@@ -6,12 +6,12 @@ is the contract and not shared code.
 
 from __future__ import annotations
 
-from cashier.sandbox.demo_cases import CASES, Case
-from cashier.sandbox.in_process import LocalUpstreams, UpstreamTrouble
+from cashier.sandbox.demo_cases import CASES, DemoCase
+from cashier.sandbox.in_process import LocalUpstreams, InjectedFault
 from cashier.sandbox.in_process_payments import LocalPayments
 from cashier.sandbox.server import create_app, serve
-from cashier.sandbox.weather import SOURCES, Fault, Mishap, Weather
-from cashier.sandbox.weather_parser import BadWeather, read_forecast
+from cashier.sandbox.weather import SOURCES, Fault, PaymentFault, Weather
+from cashier.sandbox.weather_parser import BadWeather, parse_profile
 from cashier.sandbox.weather_presets import PRESETS, weather_named
 from cashier.sandbox.world import World
 
@@ -20,16 +20,16 @@ __all__ = [
     "PRESETS",
     "SOURCES",
     "BadWeather",
-    "Case",
+    "DemoCase",
     "Fault",
     "LocalPayments",
     "LocalUpstreams",
-    "Mishap",
-    "UpstreamTrouble",
+    "PaymentFault",
+    "InjectedFault",
     "Weather",
     "World",
     "create_app",
-    "read_forecast",
+    "parse_profile",
     "serve",
     "weather_named",
 ]

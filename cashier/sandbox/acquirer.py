@@ -10,8 +10,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from cashier.sandbox.contract_shapes import Json, money
-from cashier.sandbox.ledger import Ledger, Parties
-from cashier.sandbox.population import Cast
+from cashier.sandbox.ledger import Ledger, PaymentParties
+from cashier.sandbox.population import Population
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.world_clock import Clock
 
@@ -30,11 +30,11 @@ ORDER_FIELDS = (
 RESULT_FIELDS = ("order_id", "status", "payment_id", "paid", "closed_reason")
 
 
-class Acquirer:
+class SimulatedAcquirer:
     """The orders of a cast and what has happened to them since the start. Ids that it does not know answer None."""
 
-    def __init__(self, cast: Cast, clock: Clock, ledger: Ledger) -> None:
-        self._cast = cast
+    def __init__(self, population: Population, clock: Clock, ledger: Ledger) -> None:
+        self._population = population
         self._clock = clock
         self._ledger = ledger
         self._since: dict[str, Json] = {}
@@ -80,7 +80,7 @@ class Acquirer:
         if self.live_attempt(order_id) == payment_id:
             self._change(order_id, status="PENDING", payment_id=None)
 
-    def collect(self, parties: Parties, paid: Amount) -> None:
+    def collect(self, parties: PaymentParties, paid: Amount) -> None:
         """Money came in: it pays the order, or goes back."""
         record, told = self._known(parties.order_id), money(paid.currency, paid.value)
         if record["status"] == "CLOSED" or self._is_over(record):
@@ -105,7 +105,7 @@ class Acquirer:
         return self._clock() >= datetime.fromisoformat(record["expires_at"])
 
     def _record(self, order_id: str) -> Json | None:
-        placed = self._cast.placed_order(order_id)
+        placed = self._population.placed_order(order_id)
         return placed | self._since.get(order_id, {}) if placed else None
 
     def _known(self, order_id: str) -> Json:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from cashier.sandbox.ledger import BACK, MOVES, VERDICTS, Entry
+from cashier.sandbox.ledger import RETURNS, MOVEMENTS, OUTCOMES, LedgerEntry
 
 _BPS = 10_000
 
 
-class Terms(Struct, frozen=True, kw_only=True):
+class AuditTerms(Struct, frozen=True, kw_only=True):
     """What was agreed before anything moved. Values in minor units.
 
     `prices`: by order. `opening`: by user and account, at the start of the world. `fees_bps`: by channel; a channel that is not there
@@ -28,11 +28,11 @@ class Terms(Struct, frozen=True, kw_only=True):
     live: Collection[str]
 
 
-class Payment(Struct, frozen=True):
+class PaymentEntries(Struct, frozen=True):
     """The entries of one payment."""
 
     payment_id: str
-    entries: Sequence[Entry]
+    entries: Sequence[LedgerEntry]
 
     @property
     def order_id(self) -> str:
@@ -40,14 +40,14 @@ class Payment(Struct, frozen=True):
 
     @property
     def verdicts(self) -> list[str]:
-        return [entry.what for entry in self.entries if entry.what in VERDICTS]
+        return [entry.what for entry in self.entries if entry.what in OUTCOMES]
 
     @property
-    def moves(self) -> list[Entry]:
-        return [entry for entry in self.entries if entry.what in MOVES]
+    def moves(self) -> list[LedgerEntry]:
+        return [entry for entry in self.entries if entry.what in MOVEMENTS]
 
     @property
-    def paid(self) -> list[Entry]:
+    def paid(self) -> list[LedgerEntry]:
         return [entry for entry in self.entries if entry.what == "ORDER_PAID"]
 
     def kept(self, *sorts: str) -> int:
@@ -55,12 +55,12 @@ class Payment(Struct, frozen=True):
         return sum(entry.moved for entry in self.moves if str(entry.source).startswith(sorts))
 
 
-def audit(entries: Sequence[Entry], terms: Terms) -> list[str]:
+def audit(entries: Sequence[LedgerEntry], terms: AuditTerms) -> list[str]:
     """What is wrong, one sentence each; nothing where all is right. It may be asked at any time, not only when all has ended."""
-    by_payment: dict[str, list[Entry]] = defaultdict(list)
+    by_payment: dict[str, list[LedgerEntry]] = defaultdict(list)
     for entry in entries:
         by_payment[entry.payment_id].append(entry)
-    payments = [Payment(payment_id, own) for payment_id, own in by_payment.items()]
+    payments = [PaymentEntries(payment_id, own) for payment_id, own in by_payment.items()]
     complaints = [complaint for payment in payments for rule in _OF_A_PAYMENT for complaint in rule(payment, terms)]
     return complaints + [complaint for rule in _OF_THE_WHOLE for complaint in rule(entries, terms)]
 
@@ -70,18 +70,18 @@ def fee_on(carried: int, fee_bps: int) -> int:
     return (carried * fee_bps + _BPS // 2) // _BPS
 
 
-def _one_verdict(payment: Payment, terms: Terms) -> Iterator[str]:
+def _one_verdict(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     expected = 0 if payment.payment_id in terms.live else 1
     if len(payment.verdicts) != expected:
         yield f"{payment.payment_id} has the verdicts {payment.verdicts}, not {expected} of them"
 
 
-def _refused_took_nothing(payment: Payment, terms: Terms) -> Iterator[str]:
+def _refused_took_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     if "REFUSED" in payment.verdicts and (payment.moves or payment.paid):
         yield f"{payment.payment_id} was refused and has entries"
 
 
-def _unpaid_keeps_nothing(payment: Payment, terms: Terms) -> Iterator[str]:
+def _unpaid_keeps_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     """Whatever ended without paying the order has given back to each source what it took there."""
     if payment.payment_id in terms.live or payment.paid:
         return
@@ -93,7 +93,7 @@ def _unpaid_keeps_nothing(payment: Payment, terms: Terms) -> Iterator[str]:
             yield f"{payment.payment_id} did not pay its order and keeps {value} of {source}"
 
 
-def _paid_is_the_price(payment: Payment, terms: Terms) -> Iterator[str]:
+def _paid_is_the_price(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     """Money taken is the order less its discounts plus the fee of its channel, exactly."""
     if not payment.paid:
         return
@@ -109,14 +109,14 @@ def _paid_is_the_price(payment: Payment, terms: Terms) -> Iterator[str]:
         yield f"{payment.payment_id} took {money} and the acquirer was told of {payment.paid[0].amount.value}"
 
 
-def _quoted_bps(payment: Payment, terms: Terms) -> int:
+def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> int:
     quoted = next(
         (str(entry.source).partition(":")[2] for entry in payment.moves if str(entry.source).startswith("CHANNEL:")), ""
     )
     return terms.fees_bps.get(quoted, 0)
 
 
-def _nothing_comes_back_that_was_not_taken(payment: Payment, terms: Terms) -> Iterator[str]:
+def _nothing_comes_back_that_was_not_taken(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     held: Counter[str] = Counter()
     for entry in payment.moves:
         held[str(entry.source)] += entry.moved
@@ -124,20 +124,22 @@ def _nothing_comes_back_that_was_not_taken(payment: Payment, terms: Terms) -> It
             yield f"{payment.payment_id} gave back to {entry.source} what it had not taken"
 
 
-def _refunds_are_of_what_did_not_pay(payment: Payment, terms: Terms) -> Iterator[str]:
+def _refunds_are_of_what_did_not_pay(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     """Before a payment pays its order money may come and go back; from then on the order keeps it, but for what came too much."""
-    if payment.paid and any(entry.what in BACK for entry in payment.entries[payment.entries.index(payment.paid[0]) :]):
+    if payment.paid and any(
+        entry.what in RETURNS for entry in payment.entries[payment.entries.index(payment.paid[0]) :]
+    ):
         yield f"{payment.payment_id} paid {payment.order_id} and gave back afterwards"
 
 
-def _an_order_is_paid_once(entries: Sequence[Entry], terms: Terms) -> Iterator[str]:
+def _an_order_is_paid_once(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
     paid = Counter(entry.order_id for entry in entries if entry.what == "ORDER_PAID")
     for order_id, count in paid.items():
         if count > 1:
             yield f"{order_id} was paid {count} times"
 
 
-def _a_promotion_is_used_once(entries: Sequence[Entry], terms: Terms) -> Iterator[str]:
+def _a_promotion_is_used_once(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
     """At no time do two payments hold the same promotion of the same payer."""
     used: dict[tuple[str, str], set[str]] = defaultdict(set)
     for entry in entries:
@@ -150,7 +152,7 @@ def _a_promotion_is_used_once(entries: Sequence[Entry], terms: Terms) -> Iterato
             holders.update({entry.payment_id} if entry.what == "TAKEN" else ())
 
 
-def _balances_stay_in_bounds(entries: Sequence[Entry], terms: Terms) -> Iterator[str]:
+def _balances_stay_in_bounds(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
     """An account never holds less than nothing, nor more than it began with."""
     left = dict(terms.opening)
     for entry in entries:
@@ -161,7 +163,7 @@ def _balances_stay_in_bounds(entries: Sequence[Entry], terms: Terms) -> Iterator
                 yield f"{account[1]} of {account[0]} holds {left[account]} of {terms.opening.get(account, 0)} after {entry.payment_id}"
 
 
-_OF_A_PAYMENT: tuple[Callable[[Payment, Terms], Iterator[str]], ...] = (
+_OF_A_PAYMENT: tuple[Callable[[PaymentEntries, AuditTerms], Iterator[str]], ...] = (
     _one_verdict,
     _refused_took_nothing,
     _unpaid_keeps_nothing,
@@ -169,7 +171,7 @@ _OF_A_PAYMENT: tuple[Callable[[Payment, Terms], Iterator[str]], ...] = (
     _nothing_comes_back_that_was_not_taken,
     _refunds_are_of_what_did_not_pay,
 )
-_OF_THE_WHOLE: tuple[Callable[[Sequence[Entry], Terms], Iterator[str]], ...] = (
+_OF_THE_WHOLE: tuple[Callable[[Sequence[LedgerEntry], AuditTerms], Iterator[str]], ...] = (
     _an_order_is_paid_once,
     _a_promotion_is_used_once,
     _balances_stay_in_bounds,

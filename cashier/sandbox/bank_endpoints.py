@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from cashier.sandbox.acquirer import Acquirer
-from cashier.sandbox.bank_page import Slip, page, written
-from cashier.sandbox.engine import BY_TRANSFER, LIVE, Attempt, Engine
-from cashier.sandbox.population import Cast
+from cashier.sandbox.acquirer import SimulatedAcquirer
+from cashier.sandbox.bank_page import BankPage, render_page, format_amount
+from cashier.sandbox.engine import BY_TRANSFER, LIVE, SimulatedAttempt, SimulatedEngine
+from cashier.sandbox.population import Population
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
@@ -24,16 +24,16 @@ _HEADERS = {
 _CHOICES = ("pay", "pay_less", "pay_more", "decline")
 
 
-def bank_routes(engine: Engine, acquirer: Acquirer, cast: Cast) -> list[web.RouteDef]:
-    def found(request: web.Request) -> Attempt:
+def bank_routes(engine: SimulatedEngine, acquirer: SimulatedAcquirer, population: Population) -> list[web.RouteDef]:
+    def found(request: web.Request) -> SimulatedAttempt:
         engine.expire()
         attempt = engine.attempt(request.match_info["payment_id"])
         if attempt is None:
             raise web.HTTPNotFound(text="There is no such payment.")
         return attempt
 
-    def shown(attempt: Attempt) -> web.Response:
-        text = page(_slip(attempt, acquirer, cast))
+    def shown(attempt: SimulatedAttempt) -> web.Response:
+        text = render_page(_slip(attempt, acquirer, population))
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
     async def show(request: web.Request) -> web.StreamResponse:
@@ -54,13 +54,13 @@ def bank_routes(engine: Engine, acquirer: Acquirer, cast: Cast) -> list[web.Rout
     return [web.get("/bank/{payment_id}", show), web.post("/bank/{payment_id}", act)]
 
 
-def buttons(attempt: Attempt) -> Mapping[str, str]:
+def buttons(attempt: SimulatedAttempt) -> Mapping[str, str]:
     """What a payer can still do, by what it sends."""
     if attempt.status not in LIVE:
         return {"pay": "Pay too late"} if attempt.takes_transfers else {}
     if attempt.kind not in BY_TRANSFER:
         return {"pay": "Pay", "decline": "Decline"}
-    least = written(1, attempt.carried.currency)
+    least = format_amount(1, attempt.carried.currency)
     return {
         "pay": "Pay exactly",
         "pay_less": f"Pay {least} less",
@@ -69,7 +69,7 @@ def buttons(attempt: Attempt) -> Mapping[str, str]:
     }
 
 
-def _state(attempt: Attempt) -> str:
+def _state(attempt: SimulatedAttempt) -> str:
     match attempt.status:
         case "SUCCEEDED":
             return "This payment is done."
@@ -80,7 +80,7 @@ def _state(attempt: Attempt) -> str:
     return ""
 
 
-def _settle(engine: Engine, attempt: Attempt, choice: str) -> None:
+def _settle(engine: SimulatedEngine, attempt: SimulatedAttempt, choice: str) -> None:
     payment_id, asked = attempt.submission.payment_id, attempt.carried.value
     match choice:
         case "decline":
@@ -91,14 +91,14 @@ def _settle(engine: Engine, attempt: Attempt, choice: str) -> None:
             engine.settle(payment_id, "SUCCEEDED", max(0, asked - 1) if choice == "pay_less" else asked + 1)
 
 
-def _slip(attempt: Attempt, acquirer: Acquirer, cast: Cast) -> Slip:
+def _slip(attempt: SimulatedAttempt, acquirer: SimulatedAcquirer, population: Population) -> BankPage:
     submission, amount = attempt.submission, attempt.carried
-    merchant = cast.merchant(submission.merchant_id)
-    return Slip(
+    merchant = population.merchant(submission.merchant_id)
+    return BankPage(
         bank=str(attempt.channel["provider_name"]) if attempt.channel else "Balance",
         payee=str(merchant["name"]) if merchant else submission.merchant_id,
         title=str((acquirer.order(submission.order_id) or {})["title"]),
-        amount=written(amount.value, amount.currency),
+        amount=format_amount(amount.value, amount.currency),
         currency=amount.currency,
         payment_id=submission.payment_id,
         state=_state(attempt),

@@ -37,7 +37,7 @@ p.state { margin: 0 0 1rem; font-weight: 600; }
 """
 
 
-class Slip(Struct, frozen=True, kw_only=True):
+class BankPage(Struct, frozen=True, kw_only=True):
     """What the page tells. `state`: what became of it, empty while nothing has. `buttons`: what there is left to do, by what they send.
     `way_back`: a web address, shown once the payment is over."""
 
@@ -52,14 +52,14 @@ class Slip(Struct, frozen=True, kw_only=True):
     way_back: str | None
 
 
-def written(value: int, currency: str) -> str:
+def format_amount(value: int, currency: str) -> str:
     """An amount in minor units as people write it: `25,000.00`."""
     digits = _DIGITS.get(currency, 2)
     whole, part = divmod(value, 10**digits)
     return f"{whole:,}.{part:0{digits}d}" if digits else f"{whole:,}"
 
 
-def page(slip: Slip) -> str:
+def render_page(slip: BankPage) -> str:
     """The whole document."""
     rows = {"To": slip.payee, "For": slip.title, "Payment": slip.payment_id}
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
@@ -84,7 +84,7 @@ def page(slip: Slip) -> str:
 """
 
 
-def _form(slip: Slip) -> str:
+def _form(slip: BankPage) -> str:
     state = f'<p class="state">{escape(slip.state)}</p>' if slip.state else ""
     buttons = "".join(
         f'<button name="choice" value="{escape(choice)}"{" class=deed" if choice == "pay" else ""}>{escape(text)}</button>'
@@ -93,5 +93,5 @@ def _form(slip: Slip) -> str:
     return f'{state}<form method="post">{buttons}</form>' if buttons else state
 
 
-def _way_back(slip: Slip) -> str:
+def _way_back(slip: BankPage) -> str:
     return f'<p><a href="{escape(slip.way_back)}">Back to the shop</a></p>' if slip.way_back and slip.state else ""

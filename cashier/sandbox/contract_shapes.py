@@ -1,7 +1,7 @@
 """The contract's shapes, as the upstreams write them, and the few words that the worlds' data are written in.
 
 Makers only: no values of any world, no state. A duration anywhere in a record means "that long after the start of the world";
-`dated` turns it into a time.
+`resolve_times` turns it into a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ APP_AND_WEB = ("APP", "H5", "PC", "SDK", "MINI_PROGRAM")
 EVERYWHERE = (*APP_AND_WEB, "POS")
 
 
-class Person(Struct, frozen=True, kw_only=True):
+class SimulatedUser(Struct, frozen=True, kw_only=True):
     """All that the upstreams know of one user. None: that service has never heard of the user, which is its 404."""
 
     member: Json
@@ -29,13 +29,13 @@ class Person(Struct, frozen=True, kw_only=True):
     quotas: list[Json] | None = None
 
 
-class Scene(Struct, frozen=True, kw_only=True):
+class Country(Struct, frozen=True, kw_only=True):
     """One country: its time, its merchants, people and orders, and the channels on which money moves there."""
 
     country: str
     utc_offset_h: int
     merchants: tuple[Json, ...]
-    people: tuple[Person, ...]
+    users: tuple[SimulatedUser, ...]
     orders: tuple[Json, ...]
     channels: tuple[Json, ...]
 
@@ -212,15 +212,15 @@ def order(
     return _with(told, user_id=user_id, **optional)
 
 
-def dated(value: Any, start: datetime, utc_offset_h: int) -> Any:
+def resolve_times(value: Any, start: datetime, utc_offset_h: int) -> Any:
     """`value` with every duration in it replaced by the RFC 3339 time that is so long after `start`, in that offset."""
     match value:
         case timedelta():
             return (start + value).astimezone(timezone(timedelta(hours=utc_offset_h))).isoformat(timespec="seconds")
         case dict():
-            return {name: dated(part, start, utc_offset_h) for name, part in value.items()}
+            return {name: resolve_times(part, start, utc_offset_h) for name, part in value.items()}
         case list() | tuple():
-            return [dated(part, start, utc_offset_h) for part in value]
+            return [resolve_times(part, start, utc_offset_h) for part in value]
     return value
 
 

@@ -14,42 +14,44 @@ import msgspec
 from aiohttp import web
 
 from cashier.sandbox.demo_cases import CASES
-from cashier.sandbox.fault_injection import plain
+from cashier.sandbox.fault_injection import json_response
 from cashier.sandbox.request_body import read_body
-from cashier.sandbox.upstream_answer import Answer, refusal
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import Weather
-from cashier.sandbox.weather_parser import BadWeather, read_forecast, source_named
+from cashier.sandbox.weather_parser import BadWeather, parse_profile, parse_source
 from cashier.sandbox.world import World
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class SettleBody(msgspec.Struct, frozen=True):
     """What the payer did."""
 
     result: Literal["SUCCEEDED", "FAILED"]
     paid: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
 
 
-class Advance(msgspec.Struct, frozen=True):
+class AdvanceBody(msgspec.Struct, frozen=True):
     """How far time is to go. A year at most: whoever wants more asks again."""
 
     advance_s: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)]
 
 
 _anything = msgspec.json.Decoder(object)
-_settlement = msgspec.json.Decoder(Settlement)
-_advance = msgspec.json.Decoder(Advance)
+_settlement = msgspec.json.Decoder(SettleBody)
+_advance = msgspec.json.Decoder(AdvanceBody)
 
 
 def weather_routes(weather: Weather) -> list[web.RouteDef]:
     async def show(request: web.Request) -> web.StreamResponse:
-        return plain(Answer(200, weather.told()))
+        return json_response(UpstreamAnswer(200, weather.to_json()))
 
     async def put(request: web.Request) -> web.StreamResponse:
         body = await read_body(request, _anything)
-        return plain(body if isinstance(body, Answer) else _changed(weather, request.match_info["source"], body))
+        return json_response(
+            body if isinstance(body, UpstreamAnswer) else _changed(weather, request.match_info["source"], body)
+        )
 
     async def restore(request: web.Request) -> web.StreamResponse:
-        return plain(_restored(weather, request.match_info.get("source")))
+        return json_response(_restored(weather, request.match_info.get("source")))
 
     return [
         web.get("/weather", show),
@@ -61,14 +63,14 @@ def weather_routes(weather: Weather) -> list[web.RouteDef]:
 
 def outside_routes(world: World) -> list[web.RouteDef]:
     async def cases(request: web.Request) -> web.StreamResponse:
-        return plain(Answer(200, {name: case._asdict() for name, case in CASES.items()}))
+        return json_response(UpstreamAnswer(200, {name: case._asdict() for name, case in CASES.items()}))
 
     async def settle(request: web.Request) -> web.StreamResponse:
         body = await read_body(request, _settlement)
         world.catch_up()
-        return plain(
+        return json_response(
             body
-            if isinstance(body, Answer)
+            if isinstance(body, UpstreamAnswer)
             else world.engine.settle(request.match_info["payment_id"], body.result, body.paid)
         )
 
@@ -76,7 +78,11 @@ def outside_routes(world: World) -> list[web.RouteDef]:
         order_id = request.match_info["order_id"]
         world.catch_up()
         closed = world.acquirer.close(order_id)
-        return plain(Answer(200, world.acquirer.result(order_id) or {}) if closed else refusal(409, "ORDER_NOT_OPEN"))
+        return json_response(
+            UpstreamAnswer(200, world.acquirer.result(order_id) or {})
+            if closed
+            else error_answer(409, "ORDER_NOT_OPEN")
+        )
 
     return [
         web.get("/cases", cases),
@@ -88,42 +94,42 @@ def outside_routes(world: World) -> list[web.RouteDef]:
 def ledger_routes(world: World) -> list[web.RouteDef]:
     async def ledger(request: web.Request) -> web.StreamResponse:
         world.catch_up()
-        return plain(Answer(200, {"entries": world.ledger.entries, "wrong": world.audit()}))
+        return json_response(UpstreamAnswer(200, {"entries": world.ledger.entries, "wrong": world.audit()}))
 
     async def clock(request: web.Request) -> web.StreamResponse:
-        return plain(_time(world))
+        return json_response(_time(world))
 
     async def advance(request: web.Request) -> web.StreamResponse:
         body = await read_body(request, _advance)
-        if isinstance(body, Answer):
-            return plain(body)
+        if isinstance(body, UpstreamAnswer):
+            return json_response(body)
         world.clock.advance(timedelta(seconds=body.advance_s))
         world.catch_up()
-        return plain(_time(world))
+        return json_response(_time(world))
 
     return [web.get("/ledger", ledger), web.get("/clock", clock), web.post("/clock", advance)]
 
 
-def _time(world: World) -> Answer:
-    return Answer(200, {"now": world.clock().isoformat(timespec="seconds"), "ahead_s": world.clock.ahead_s})
+def _time(world: World) -> UpstreamAnswer:
+    return UpstreamAnswer(200, {"now": world.clock().isoformat(timespec="seconds"), "ahead_s": world.clock.ahead_s})
 
 
-def _changed(weather: Weather, name: str, told: object) -> Answer:
+def _changed(weather: Weather, name: str, told: object) -> UpstreamAnswer:
     try:
-        source = source_named(name)
-        weather.change(source, read_forecast(source, told, weather.start(source)))
+        source = parse_source(name)
+        weather.change(source, parse_profile(source, told, weather.start(source)))
     except BadWeather as bad:
         return _bad(bad)
-    return Answer(200, {source: weather.forecast(source).told()})
+    return UpstreamAnswer(200, {source: weather.profile(source).to_json()})
 
 
-def _restored(weather: Weather, name: str | None) -> Answer:
+def _restored(weather: Weather, name: str | None) -> UpstreamAnswer:
     try:
-        weather.restore(source_named(name) if name else None)
+        weather.restore(parse_source(name) if name else None)
     except BadWeather as bad:
         return _bad(bad)
-    return Answer(200, weather.told())
+    return UpstreamAnswer(200, weather.to_json())
 
 
-def _bad(bad: BadWeather) -> Answer:
-    return refusal(400, "BAD_WEATHER", field=bad.field, detail=bad.detail, nearest=bad.nearest)
+def _bad(bad: BadWeather) -> UpstreamAnswer:
+    return error_answer(400, "BAD_WEATHER", field=bad.field, detail=bad.detail, nearest=bad.nearest)

@@ -7,7 +7,7 @@ The rules:
   * Without a channel, and by QUICK_PAY and CARD, the money is taken at once. AGREEMENT is PROCESSING and done at the second look.
   * A CARD whose token begins with `tok_3ds` goes over its bank's page; one that begins with `tok_declined` is FAILED, CHANNEL_DECLINED.
   * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer acts elsewhere (`settle`), at most as long
-    as `LIVES` says: then FAILED with EXPIRED.
+    as `ACTION_LIFETIMES` says: then FAILED with EXPIRED.
   * CONSUMER_QR is done at once; with a code that ends in 8 the user is paying and done at the third look, in 9 until settled or reversed.
   * A reverse ends an attempt that lives: FAILED with REVERSED, its code or page closed. Money that was taken stays taken. An id that is
     reversed before it arrives is 404, from then on FAILED with REVERSED, and refused should it arrive later.
@@ -26,40 +26,48 @@ from typing import Literal
 from msgspec import Struct
 
 from cashier.sandbox.contract_shapes import Json, money
-from cashier.sandbox.engine_rules import Desk, Failure, Leg, Submission, channel_leg, open_channel, refuse
-from cashier.sandbox.ledger import Ledger, Parties, Source
-from cashier.sandbox.next_action import LIVES, next_action
+from cashier.sandbox.engine_rules import (
+    RuleInputs,
+    PaymentFailure,
+    SubmittedLeg,
+    SubmitBody,
+    channel_leg,
+    open_channel,
+    find_failure,
+)
+from cashier.sandbox.ledger import Ledger, PaymentParties, FundingSource
+from cashier.sandbox.next_action import ACTION_LIFETIMES, next_action
 from cashier.sandbox.risk import Amount
-from cashier.sandbox.upstream_answer import Answer, refusal
-from cashier.sandbox.weather import Mishap
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
+from cashier.sandbox.weather import PaymentFault
 
 LIVE = frozenset({"PROCESSING", "ACTION_REQUIRED", "USER_PAYING"})
-REVERSED = Failure("REVERSED", "The payment was reversed. No money was taken.")
-DECLINED = Failure("DECLINED", "The payer did not pay.")
-EXPIRED = Failure("EXPIRED", "The time to pay ran out.")
-CHANNEL_DECLINED = Failure("CHANNEL_DECLINED", "The bank did not agree to this payment.")
+REVERSED = PaymentFailure("REVERSED", "The payment was reversed. No money was taken.")
+DECLINED = PaymentFailure("DECLINED", "The payer did not pay.")
+EXPIRED = PaymentFailure("EXPIRED", "The time to pay ran out.")
+CHANNEL_DECLINED = PaymentFailure("CHANNEL_DECLINED", "The bank did not agree to this payment.")
 # Banks and counters take money for a number or a code whatever the sum, and whenever it comes.
 BY_TRANSFER = frozenset({"VA", "OTC"})
 
 
-class Attempt(Struct):
-    """One payment as it stands. `looks_left`: after so many look-ups it is done; None where looking changes nothing.
+class SimulatedAttempt(Struct):
+    """One payment as it stands. `lookups_left`: after so many look-ups it is done; None where looking changes nothing.
 
     `channel` is the one that takes the money. `mishap`: what the weather has in store for it.
     """
 
-    submission: Submission
+    submission: SubmitBody
     submitted_at: datetime
     status: str = "PROCESSING"
-    failure: Failure | None = None
+    failure: PaymentFailure | None = None
     next_action: Json | None = None
-    looks_left: int | None = None
+    lookups_left: int | None = None
     channel: Json | None = None
-    mishap: Mishap | None = None
+    mishap: PaymentFault | None = None
 
     @property
-    def parties(self) -> Parties:
-        return Parties(self.submission.payment_id, self.submission.order_id, self.submission.user_id)
+    def parties(self) -> PaymentParties:
+        return PaymentParties(self.submission.payment_id, self.submission.order_id, self.submission.user_id)
 
     @property
     def kind(self) -> str:
@@ -78,17 +86,17 @@ class Attempt(Struct):
         return self.kind in BY_TRANSFER and (self.status in LIVE or self.failure == EXPIRED)
 
 
-class Engine:
+class SimulatedEngine:
     """Payments by id. `address` is where this sandbox's own pages are served, `http://host:port`; None where they are not."""
 
-    def __init__(self, desk: Desk, ledger: Ledger) -> None:
+    def __init__(self, inputs: RuleInputs, ledger: Ledger) -> None:
         self.address: str | None = None
-        self._desk = desk
+        self._inputs = inputs
         self._ledger = ledger
-        self._attempts: dict[str, Attempt] = {}
-        self._live: dict[str, Attempt] = {}
+        self._attempts: dict[str, SimulatedAttempt] = {}
+        self._live: dict[str, SimulatedAttempt] = {}
         self._due: list[tuple[datetime, str]] = []
-        self._reversed_unseen: set[str] = set()
+        self._reversed_before_arrival: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Engine(payments={len(self._attempts)}, live={len(self._live)})"
@@ -98,53 +106,65 @@ class Engine:
         """The ids of the payments under way."""
         return frozenset(self._live)
 
-    def attempt(self, payment_id: str) -> Attempt | None:
+    def attempt(self, payment_id: str) -> SimulatedAttempt | None:
         """The payment as it stands, to be read."""
         return self._attempts.get(payment_id)
 
-    def submit(self, submission: Submission, key: str, mishap: Mishap | None = None) -> Answer:
+    def submit(self, submission: SubmitBody, key: str, mishap: PaymentFault | None = None) -> UpstreamAnswer:
         """Take the money of a submission that came under an idempotency key. 200 with the payment, or 400, 409, 422."""
         if key != submission.payment_id:
-            return refusal(400, "MALFORMED", field="Idempotency-Key", detail="Idempotency-Key must be the payment_id")
+            return error_answer(
+                400, "MALFORMED", field="Idempotency-Key", detail="Idempotency-Key must be the payment_id"
+            )
         self.expire()
         known = self._attempts.get(submission.payment_id)
         if known:
             return (
-                _told(known) if known.submission.fingerprint == submission.fingerprint else refusal(422, "KEY_REUSED")
+                _told(known)
+                if known.submission.fingerprint == submission.fingerprint
+                else error_answer(422, "KEY_REUSED")
             )
-        if self._desk.acquirer.order(submission.order_id) is None:
-            return refusal(422, "ORDER_UNKNOWN")
-        busy_with = self._desk.acquirer.live_attempt(submission.order_id)
+        if self._inputs.acquirer.order(submission.order_id) is None:
+            return error_answer(422, "ORDER_UNKNOWN")
+        busy_with = self._inputs.acquirer.live_attempt(submission.order_id)
         if busy_with:
-            return refusal(409, "ORDER_BUSY", payment_id=busy_with)
-        attempt = self._attempts[submission.payment_id] = Attempt(submission, self._desk.clock(), mishap=mishap)
+            return error_answer(409, "ORDER_BUSY", payment_id=busy_with)
+        attempt = self._attempts[submission.payment_id] = SimulatedAttempt(
+            submission, self._inputs.clock(), mishap=mishap
+        )
         self._begin(attempt)
         return _told(attempt)
 
-    def look_up(self, payment_id: str) -> Answer:
+    def look_up(self, payment_id: str) -> UpstreamAnswer:
         """200 with the payment as it stands, 404 where it never arrived."""
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
-            return _sealed(payment_id) if payment_id in self._reversed_unseen else refusal(404, "PAYMENT_UNKNOWN")
-        if attempt.status in LIVE and attempt.looks_left is not None:
-            attempt.looks_left -= 1
-            if not attempt.looks_left:
+            return (
+                _sealed(payment_id)
+                if payment_id in self._reversed_before_arrival
+                else error_answer(404, "PAYMENT_UNKNOWN")
+            )
+        if attempt.status in LIVE and attempt.lookups_left is not None:
+            attempt.lookups_left -= 1
+            if not attempt.lookups_left:
                 self._succeed(attempt)
         return _told(attempt)
 
-    def reverse(self, payment_id: str, mishap: Mishap | None = None) -> Answer:
+    def reverse(self, payment_id: str, mishap: PaymentFault | None = None) -> UpstreamAnswer:
         """End what is under way. 200 with the payment as it stands then, 404 where it never arrived."""
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
-            self._reversed_unseen.add(payment_id)
-            return refusal(404, "PAYMENT_UNKNOWN")
+            self._reversed_before_arrival.add(payment_id)
+            return error_answer(404, "PAYMENT_UNKNOWN")
         if attempt.status in LIVE:
-            self._succeed(attempt) if mishap is Mishap.PAY_FIRST else self._fail(attempt, REVERSED)
+            self._succeed(attempt) if mishap is PaymentFault.PAY_FIRST else self._fail(attempt, REVERSED)
         return _told(attempt)
 
-    def settle(self, payment_id: str, result: Literal["SUCCEEDED", "FAILED"], paid: int | None = None) -> Answer:
+    def settle(
+        self, payment_id: str, result: Literal["SUCCEEDED", "FAILED"], paid: int | None = None
+    ) -> UpstreamAnswer:
         """What the payer does elsewhere, at a bank, in a wallet, at a counter. A payment that is over stays so.
 
         `paid`: minor units, where the payer brings another sum than asked for; 422 AMOUNT_FIXED where that cannot be done.
@@ -152,9 +172,9 @@ class Engine:
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
-            return refusal(404, "PAYMENT_UNKNOWN")
+            return error_answer(404, "PAYMENT_UNKNOWN")
         if paid is not None and attempt.kind not in BY_TRANSFER:
-            return refusal(422, "AMOUNT_FIXED")
+            return error_answer(422, "AMOUNT_FIXED")
         if result == "SUCCEEDED" and attempt.takes_transfers:
             self._receive(attempt, attempt.carried.value if paid is None else paid)
         elif attempt.status in LIVE:
@@ -163,35 +183,39 @@ class Engine:
 
     def expire(self) -> None:
         """End the attempts whose time to pay has run out."""
-        while self._due and self._due[0][0] <= self._desk.clock():
+        while self._due and self._due[0][0] <= self._inputs.clock():
             attempt = self._live.get(heapq.heappop(self._due)[1])
             if attempt:
                 self._fail(attempt, EXPIRED)
 
-    def _begin(self, attempt: Attempt) -> None:
+    def _begin(self, attempt: SimulatedAttempt) -> None:
         submission = attempt.submission
-        attempt.channel = open_channel(self._desk.cast, submission)
-        failure = REVERSED if submission.payment_id in self._reversed_unseen else refuse(self._desk, submission)
+        attempt.channel = open_channel(self._inputs.population, submission)
+        failure = (
+            REVERSED
+            if submission.payment_id in self._reversed_before_arrival
+            else find_failure(self._inputs, submission)
+        )
         if failure:
             attempt.status, attempt.failure = "FAILED", failure
             self._ledger.conclude(attempt.parties, "REFUSED", _own_money(submission))
             return
         self._live[submission.payment_id] = attempt
-        self._desk.acquirer.begin(submission.order_id, submission.payment_id)
+        self._inputs.acquirer.begin(submission.order_id, submission.payment_id)
         for leg in (leg for leg in submission.legs if leg.type != "CHANNEL" and leg.amount.value):
-            self._ledger.move(attempt.parties, "TAKEN", Source(f"{leg.type}:{leg.id}"), leg.amount)
+            self._ledger.move(attempt.parties, "TAKEN", FundingSource(f"{leg.type}:{leg.id}"), leg.amount)
         if attempt.kind == "CONSUMER_QR":
-            self._desk.used_codes.add(submission.auth_code or "")
+            self._inputs.used_codes.add(submission.auth_code or "")
         self._take(attempt)
 
-    def _take(self, attempt: Attempt) -> None:
+    def _take(self, attempt: SimulatedAttempt) -> None:
         leg = channel_leg(attempt.submission)
-        if attempt.channel and (attempt.mishap is Mishap.DECLINE or _token(leg).startswith("tok_declined")):
+        if attempt.channel and (attempt.mishap is PaymentFault.DECLINE or _token(leg).startswith("tok_declined")):
             self._fail(attempt, CHANNEL_DECLINED)
             return
         match attempt.kind:
             case "AGREEMENT":
-                attempt.looks_left = None if attempt.mishap is Mishap.STALL else 2
+                attempt.lookups_left = None if attempt.mishap is PaymentFault.STALL else 2
             case "CONSUMER_QR":
                 self._take_by_code(attempt)
             case "CARD" if _token(leg).startswith("tok_3ds"):
@@ -201,31 +225,31 @@ class Engine:
             case _:
                 self._ask_payer(attempt)
 
-    def _take_at_once(self, attempt: Attempt) -> None:
+    def _take_at_once(self, attempt: SimulatedAttempt) -> None:
         """A stalled one stays PROCESSING."""
-        if attempt.mishap is not Mishap.STALL:
+        if attempt.mishap is not PaymentFault.STALL:
             self._succeed(attempt)
 
-    def _take_by_code(self, attempt: Attempt) -> None:
-        last = "9" if attempt.mishap is Mishap.STALL else (attempt.submission.auth_code or "")[-1:]
+    def _take_by_code(self, attempt: SimulatedAttempt) -> None:
+        last = "9" if attempt.mishap is PaymentFault.STALL else (attempt.submission.auth_code or "")[-1:]
         match last:
             case "8":
-                attempt.status, attempt.looks_left = "USER_PAYING", 3
+                attempt.status, attempt.lookups_left = "USER_PAYING", 3
             case "9":
                 attempt.status = "USER_PAYING"
             case _:
                 self._succeed(attempt)
 
-    def _ask_payer(self, attempt: Attempt) -> None:
+    def _ask_payer(self, attempt: SimulatedAttempt) -> None:
         payment_id = attempt.submission.payment_id
         amount = money(attempt.carried.currency, attempt.carried.value)
         attempt.status = "ACTION_REQUIRED"
-        until = self._desk.clock() + LIVES[attempt.kind]
+        until = self._inputs.clock() + ACTION_LIFETIMES[attempt.kind]
         heapq.heappush(self._due, (until, payment_id))
         page = f"{self.address}/bank/{payment_id}" if self.address else None
         attempt.next_action = next_action(attempt.channel or {}, payment_id, amount, until, page)
 
-    def _receive(self, attempt: Attempt, paid: int) -> None:
+    def _receive(self, attempt: SimulatedAttempt, paid: int) -> None:
         """Money came by transfer. What is not asked for goes back: all of it, or what is too much."""
         asked = attempt.carried
         pays = attempt.status in LIVE and paid >= asked.value
@@ -237,47 +261,47 @@ class Engine:
         if pays:
             self._succeed(attempt)
 
-    def _channel_source(self, attempt: Attempt) -> Source:
+    def _channel_source(self, attempt: SimulatedAttempt) -> FundingSource:
         leg = channel_leg(attempt.submission)
-        return Source(f"CHANNEL:{(attempt.channel or {})['channel_id']}", leg.instrument_id if leg else None)
+        return FundingSource(f"CHANNEL:{(attempt.channel or {})['channel_id']}", leg.instrument_id if leg else None)
 
-    def _succeed(self, attempt: Attempt) -> None:
+    def _succeed(self, attempt: SimulatedAttempt) -> None:
         self._end(attempt, "SUCCEEDED")
         if attempt.carried.value:
             self._ledger.move(attempt.parties, "TAKEN", self._channel_source(attempt), attempt.carried)
         paid = _own_money(attempt.submission)
         self._ledger.conclude(attempt.parties, "SUCCEEDED", paid)
-        if attempt.mishap is Mishap.CLOSE_FIRST:
-            self._desk.acquirer.close(attempt.submission.order_id)
-        self._desk.acquirer.collect(attempt.parties, paid)
+        if attempt.mishap is PaymentFault.CLOSE_FIRST:
+            self._inputs.acquirer.close(attempt.submission.order_id)
+        self._inputs.acquirer.collect(attempt.parties, paid)
 
-    def _fail(self, attempt: Attempt, failure: Failure) -> None:
+    def _fail(self, attempt: SimulatedAttempt, failure: PaymentFailure) -> None:
         self._end(attempt, "FAILED")
         attempt.failure = failure
         self._ledger.give_back(attempt.parties, "RETURNED")
         self._ledger.conclude(attempt.parties, "FAILED", _own_money(attempt.submission))
-        self._desk.acquirer.release(attempt.submission.order_id, attempt.submission.payment_id)
+        self._inputs.acquirer.release(attempt.submission.order_id, attempt.submission.payment_id)
 
-    def _end(self, attempt: Attempt, status: str) -> None:
+    def _end(self, attempt: SimulatedAttempt, status: str) -> None:
         attempt.status, attempt.next_action = status, None
         del self._live[attempt.submission.payment_id]
 
 
-def _token(leg: Leg | None) -> str:
+def _token(leg: SubmittedLeg | None) -> str:
     return (leg.instrument_id or "") if leg else ""
 
 
-def _own_money(submission: Submission) -> Amount:
+def _own_money(submission: SubmitBody) -> Amount:
     """What the payer gives: everything but the promotions."""
     value = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
     return Amount(submission.legs[0].amount.currency, value)
 
 
-def _sealed(payment_id: str) -> Answer:
-    return Answer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
+def _sealed(payment_id: str) -> UpstreamAnswer:
+    return UpstreamAnswer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
 
 
-def _told(attempt: Attempt) -> Answer:
+def _told(attempt: SimulatedAttempt) -> UpstreamAnswer:
     submission = attempt.submission
     told: Json = {
         "payment_id": submission.payment_id,
@@ -290,4 +314,4 @@ def _told(attempt: Attempt) -> Answer:
         told["failure"] = attempt.failure._asdict()
     if attempt.next_action:
         told["next_action"] = attempt.next_action
-    return Answer(200, told)
+    return UpstreamAnswer(200, told)

@@ -12,17 +12,17 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from cashier.sandbox.acquirer import Acquirer
+from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.audit import fee_on
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.payer_holdings import Holdings
-from cashier.sandbox.population import Cast
-from cashier.sandbox.risk import Amount, Identity, Risk
+from cashier.sandbox.payer_holdings import PayerHoldings
+from cashier.sandbox.population import Population
+from cashier.sandbox.risk import Amount, Identity, SimulatedRisk
 from cashier.sandbox.weather import BPS
 from cashier.sandbox.world_clock import Clock
 
 
-class Leg(Struct, frozen=True, kw_only=True):
+class SubmittedLeg(Struct, frozen=True, kw_only=True):
     type: Literal["PROMOTION", "BALANCE", "CHANNEL"]
     id: Identity
     amount: Amount
@@ -30,7 +30,7 @@ class Leg(Struct, frozen=True, kw_only=True):
     instrument_id: str | None = None
 
 
-class Submission(Struct, frozen=True, kw_only=True):
+class SubmitBody(Struct, frozen=True, kw_only=True):
     """The body of `POST /payments`. `alternatives` are channel ids, tried in that order where a channel leg's own is not open.
 
     A payer is sent back to `return_url` and nowhere else, so it has to be a web address.
@@ -41,35 +41,35 @@ class Submission(Struct, frozen=True, kw_only=True):
     user_id: Identity
     merchant_id: Identity
     fingerprint: str
-    legs: Annotated[tuple[Leg, ...], Meta(min_length=1)]
+    legs: Annotated[tuple[SubmittedLeg, ...], Meta(min_length=1)]
     decision_id: str
     alternatives: tuple[str, ...] = ()
     auth_code: str | None = None
     return_url: Annotated[str, Meta(pattern=r"^https?://[^\s\x00-\x1f]+$", max_length=2048)] | None = None
 
 
-class Failure(NamedTuple):
+class PaymentFailure(NamedTuple):
     code: str
     text: str
 
 
-class Desk(Struct, frozen=True):
+class RuleInputs(Struct, frozen=True):
     """Whom the rules may ask. `used_codes` are the payers' codes that were scanned before."""
 
-    cast: Cast
-    acquirer: Acquirer
-    risk: Risk
+    population: Population
+    acquirer: SimulatedAcquirer
+    risk: SimulatedRisk
     clock: Clock
-    holdings: Holdings
+    holdings: PayerHoldings
     used_codes: set[str]
 
 
-def refuse(desk: Desk, submission: Submission) -> Failure | None:
+def find_failure(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """Why nothing is taken for this submission, or nothing. Its order must exist."""
-    return next((failure for rule in _RULES if (failure := rule(desk, submission))), None)
+    return next((failure for rule in _RULES if (failure := rule(inputs, submission))), None)
 
 
-def open_channel(cast: Cast, submission: Submission) -> Json | None:
+def open_channel(population: Population, submission: SubmitBody) -> Json | None:
     """The channel that takes the money: the leg's, or the first alternative that is open. None without a channel leg or an open one.
 
     An alternative with another fee is passed over: the payer agreed to a sum.
@@ -77,87 +77,87 @@ def open_channel(cast: Cast, submission: Submission) -> Json | None:
     leg = channel_leg(submission)
     if leg is None:
         return None
-    quoted = cast.channel(leg.channel_id or leg.id)
+    quoted = population.channel(leg.channel_id or leg.id)
     fee_bps = quoted.get("fee_bps", 0) if quoted else 0
-    channels = (quoted, *(cast.channel(channel_id) for channel_id in submission.alternatives))
+    channels = (quoted, *(population.channel(channel_id) for channel_id in submission.alternatives))
     return next((one for one in channels if one and one["status"] == "OPEN" and one.get("fee_bps", 0) == fee_bps), None)
 
 
-def channel_leg(submission: Submission) -> Leg | None:
+def channel_leg(submission: SubmitBody) -> SubmittedLeg | None:
     return next((leg for leg in submission.legs if leg.type == "CHANNEL"), None)
 
 
-def _order_is_over(desk: Desk, submission: Submission) -> Failure | None:
-    code = desk.acquirer.refusal(submission.order_id)
-    return Failure(code, "The order cannot be paid any more.") if code else None
+def _order_is_over(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    code = inputs.acquirer.refusal(submission.order_id)
+    return PaymentFailure(code, "The order cannot be paid any more.") if code else None
 
 
-def _parties_differ(desk: Desk, submission: Submission) -> Failure | None:
-    order = desk.acquirer.order(submission.order_id) or {}
+def _parties_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    order = inputs.acquirer.order(submission.order_id) or {}
     same = (
         order["merchant_id"] == submission.merchant_id
         and order.get("user_id", submission.user_id) == submission.user_id
     )
-    return None if same else Failure("PARTIES_MISMATCH", "The order is of another merchant or user.")
+    return None if same else PaymentFailure("PARTIES_MISMATCH", "The order is of another merchant or user.")
 
 
-def _amounts_differ(desk: Desk, submission: Submission) -> Failure | None:
+def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """The legs come to the order, and to the fee of the channel that they name, on what it carries. No other fee is known here."""
-    amount = (desk.acquirer.order(submission.order_id) or {})["amount"]
+    amount = (inputs.acquirer.order(submission.order_id) or {})["amount"]
     same_currency = all(leg.amount.currency == amount["currency"] for leg in submission.legs)
     fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
     leg = channel_leg(submission)
-    quoted = desk.cast.channel(leg.channel_id or leg.id) if leg else None
+    quoted = inputs.population.channel(leg.channel_id or leg.id) if leg else None
     agreed = fee_on(leg.amount.value - fee, quoted.get("fee_bps", 0)) if leg and quoted else 0
     return (
         None
         if same_currency and fee == agreed
-        else Failure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
+        else PaymentFailure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
     )
 
 
-def _several_channels(desk: Desk, submission: Submission) -> Failure | None:
+def _several_channels(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     legs = [leg for leg in submission.legs if leg.type == "CHANNEL"]
-    return Failure("TOO_MANY_CHANNELS", "One channel takes the money.") if len(legs) > 1 else None
+    return PaymentFailure("TOO_MANY_CHANNELS", "One channel takes the money.") if len(legs) > 1 else None
 
 
-def _risk_has_not_cleared(desk: Desk, submission: Submission) -> Failure | None:
-    cleared = desk.risk.cleared(submission.decision_id, submission.payment_id)
-    return None if cleared else Failure("RISK_NOT_CLEARED", "The risk service has not cleared this payment.")
+def _risk_has_not_cleared(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    cleared = inputs.risk.cleared(submission.decision_id, submission.payment_id)
+    return None if cleared else PaymentFailure("RISK_NOT_CLEARED", "The risk service has not cleared this payment.")
 
 
-def _promotion_is_gone(desk: Desk, submission: Submission) -> Failure | None:
+def _promotion_is_gone(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """A promotion has to be the payer's, of today, not used before, and once in the payment."""
     named = [leg.id for leg in submission.legs if leg.type == "PROMOTION"]
-    held = {one["promotion_id"] for one in _promotions_of_today(desk, submission)}
+    held = {one["promotion_id"] for one in _promotions_of_today(inputs, submission)}
     good = len(set(named)) == len(named) and held.issuperset(named)
-    return None if good else Failure("PROMOTION_GONE", "A promotion is not there, over, or used.")
+    return None if good else PaymentFailure("PROMOTION_GONE", "A promotion is not there, over, or used.")
 
 
-def _promotion_gives_less(desk: Desk, submission: Submission) -> Failure | None:
+def _promotion_gives_less(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """A promotion is for orders from its threshold on and for its kinds, and takes off what it says at most."""
-    order: int = (desk.acquirer.order(submission.order_id) or {})["amount"]["value"]
-    kind = _kind_paid_by(desk, submission)
-    held = {one["promotion_id"]: one for one in _promotions_of_today(desk, submission)}
+    order: int = (inputs.acquirer.order(submission.order_id) or {})["amount"]["value"]
+    kind = _kind_paid_by(inputs, submission)
+    held = {one["promotion_id"]: one for one in _promotions_of_today(inputs, submission)}
     for leg in (leg for leg in submission.legs if leg.type == "PROMOTION"):
         promotion = held[leg.id]
         of_kind = kind is None or not promotion["kinds"] or kind in promotion["kinds"]
         if not of_kind or order < promotion["threshold"]["value"] or leg.amount.value > _most_off(promotion, order):
-            return Failure("PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.")
+            return PaymentFailure("PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.")
     return None
 
 
-def _kind_paid_by(desk: Desk, submission: Submission) -> str | None:
+def _kind_paid_by(inputs: RuleInputs, submission: SubmitBody) -> str | None:
     """None where promotions leave nothing to pay: then there is no kind to be of."""
-    channel = open_channel(desk.cast, submission)
+    channel = open_channel(inputs.population, submission)
     if channel:
         return str(channel["kind"])
     return "BALANCE" if any(leg.type == "BALANCE" for leg in submission.legs) else None
 
 
-def _promotions_of_today(desk: Desk, submission: Submission) -> list[Json]:
-    now, currency = desk.clock(), submission.legs[0].amount.currency
-    held = desk.holdings.promotions(submission.user_id) or []
+def _promotions_of_today(inputs: RuleInputs, submission: SubmitBody) -> list[Json]:
+    now, currency = inputs.clock(), submission.legs[0].amount.currency
+    held = inputs.holdings.promotions(submission.user_id) or []
     of_currency = (one for one in held if one["threshold"]["currency"] == currency)
     return [one for one in of_currency if "expires_at" not in one or now < datetime.fromisoformat(one["expires_at"])]
 
@@ -170,9 +170,9 @@ def _most_off(promotion: Json, order: int) -> int:
     return min(share, int(promotion["cap"]["value"])) if "cap" in promotion else share
 
 
-def _balance_is_short(desk: Desk, submission: Submission) -> Failure | None:
+def _balance_is_short(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     currency = submission.legs[0].amount.currency
-    held = desk.holdings.accounts(submission.user_id) or []
+    held = inputs.holdings.accounts(submission.user_id) or []
     accounts = {account["account_id"]: account for account in held if account["available"]["currency"] == currency}
     wanted: Counter[str] = Counter()
     for leg in (leg for leg in submission.legs if leg.type == "BALANCE"):
@@ -180,22 +180,22 @@ def _balance_is_short(desk: Desk, submission: Submission) -> Failure | None:
     for account_id, value in wanted.items():
         account = accounts.get(account_id)
         if account is None or account["status"] != "ACTIVE" or account["available"]["value"] < value:
-            return Failure("BALANCE_INSUFFICIENT", "The account does not hold enough.")
+            return PaymentFailure("BALANCE_INSUFFICIENT", "The account does not hold enough.")
     return None
 
 
-def _no_open_channel(desk: Desk, submission: Submission) -> Failure | None:
-    missing = channel_leg(submission) is not None and open_channel(desk.cast, submission) is None
-    return Failure("CHANNEL_UNAVAILABLE", "No channel is open for this payment.") if missing else None
+def _no_open_channel(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    missing = channel_leg(submission) is not None and open_channel(inputs.population, submission) is None
+    return PaymentFailure("CHANNEL_UNAVAILABLE", "No channel is open for this payment.") if missing else None
 
 
-def _instrument_is_no_good(desk: Desk, submission: Submission) -> Failure | None:
+def _instrument_is_no_good(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     """Quick pay needs a good card of the payer's, a direct debit a live agreement with this merchant. Other kinds bring their own."""
-    leg, channel = channel_leg(submission), open_channel(desk.cast, submission)
-    person = desk.cast.person(submission.user_id)
+    leg, channel = channel_leg(submission), open_channel(inputs.population, submission)
+    person = inputs.population.user(submission.user_id)
     match channel["kind"] if leg and channel else None:
         case "QUICK_PAY":
-            this_month = desk.clock().strftime("%Y-%m")
+            this_month = inputs.clock().strftime("%Y-%m")
             cards = (person.cards if person else None) or []
             good = {card["card_id"] for card in cards if card["status"] == "ACTIVE" and card["expiry"] >= this_month}
         case "AGREEMENT":
@@ -210,24 +210,24 @@ def _instrument_is_no_good(desk: Desk, submission: Submission) -> Failure | None
     return (
         None
         if leg and leg.instrument_id in good
-        else Failure("INSTRUMENT_DECLINED", "The card or agreement cannot be used.")
+        else PaymentFailure("INSTRUMENT_DECLINED", "The card or agreement cannot be used.")
     )
 
 
-def _code_is_no_good(desk: Desk, submission: Submission) -> Failure | None:
-    channel = open_channel(desk.cast, submission)
+def _code_is_no_good(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    channel = open_channel(inputs.population, submission)
     if channel is None or channel["kind"] != "CONSUMER_QR":
         return None
     if not submission.auth_code:
-        return Failure("AUTH_CODE_REQUIRED", "The payer's code is needed.")
+        return PaymentFailure("AUTH_CODE_REQUIRED", "The payer's code is needed.")
     return (
-        Failure("AUTH_CODE_USED", "The payer's code was used before.")
-        if submission.auth_code in desk.used_codes
+        PaymentFailure("AUTH_CODE_USED", "The payer's code was used before.")
+        if submission.auth_code in inputs.used_codes
         else None
     )
 
 
-_RULES: tuple[Callable[[Desk, Submission], Failure | None], ...] = (
+_RULES: tuple[Callable[[RuleInputs, SubmitBody], PaymentFailure | None], ...] = (
     _order_is_over,
     _parties_differ,
     _several_channels,

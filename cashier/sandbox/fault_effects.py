@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
-from cashier.sandbox.upstream_answer import Answer
-from cashier.sandbox.weather import OF_THE_ENGINE, Fault, Mishap, Spell
+from cashier.sandbox.upstream_answer import UpstreamAnswer
+from cashier.sandbox.weather import ENGINE_FAULTS, Fault, PaymentFault, CallConditions
 from cashier.sandbox.world import World
 
 # A request that was held up somewhere, or is delivered again. Longer than clients usually wait.
-HELD_UP = timedelta(seconds=5)
+REDELIVERY_DELAY = timedelta(seconds=5)
 
-Work = Callable[[Mishap | None], Answer]
+Work = Callable[[PaymentFault | None], UpstreamAnswer]
 
-_NOT_DONE = frozenset({Fault.ERROR, Fault.OVERLOAD, Mishap.CUT, Mishap.SWALLOW})
+_NOT_DONE = frozenset({Fault.ERROR, Fault.OVERLOAD, PaymentFault.CUT, PaymentFault.SWALLOW})
 # What the client sees of a mishap. Where nothing is written here, the answer.
-SEEN_AS: dict[Fault | Mishap | None, Fault] = {
+CLIENT_VIEW: dict[Fault | PaymentFault | None, Fault] = {
     **{fault: fault for fault in Fault},
-    Mishap.CUT: Fault.RESET,
-    Mishap.SWALLOW: Fault.HANG,
-    Mishap.ARRIVES_LATE: Fault.RESET,
+    PaymentFault.CUT: Fault.RESET,
+    PaymentFault.SWALLOW: Fault.HANG,
+    PaymentFault.ARRIVES_LATE: Fault.RESET,
 }
 
 
-def carried_out(world: World, spell: Spell, work: Work) -> Answer | None:
-    """The answer of the work, done as the spell lets it be; None where there is none yet, or never. `work` is given what it has to bear."""
+def perform(world: World, conditions: CallConditions, work: Work) -> UpstreamAnswer | None:
+    """The answer of the work, done as the conditions lets it be; None where there is none yet, or never. `work` is given what it has to bear."""
     world.catch_up()
-    if spell.fault in _NOT_DONE:
+    if conditions.fault in _NOT_DONE:
         return None
-    if spell.fault is Mishap.ARRIVES_LATE:
-        world.later(HELD_UP, lambda: work(None))
+    if conditions.fault is PaymentFault.ARRIVES_LATE:
+        world.deliver_later(REDELIVERY_DELAY, lambda: work(None))
         return None
-    if spell.fault is Mishap.DUPLICATE:
-        world.later(HELD_UP, lambda: work(None))
-    return work(spell.fault if isinstance(spell.fault, Mishap) and spell.fault in OF_THE_ENGINE else None)
+    if conditions.fault is PaymentFault.DUPLICATE:
+        world.deliver_later(REDELIVERY_DELAY, lambda: work(None))
+    return work(
+        conditions.fault if isinstance(conditions.fault, PaymentFault) and conditions.fault in ENGINE_FAULTS else None
+    )

@@ -1,4 +1,4 @@
-"""Carries a spell out over HTTP: the answer late, broken off, dribbled, replaced, or the connection gone.
+"""Carries a conditions out over HTTP: the answer late, broken off, dribbled, replaced, or the connection gone.
 
 The runner of the application has to cancel the work of a client that left (`handler_cancellation`), or a hang outlives its client.
 """
@@ -11,35 +11,45 @@ import struct
 
 from aiohttp import web
 
-from cashier.sandbox.upstream_answer import Answer, refusal
-from cashier.sandbox.weather import IDENTITIES, RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, Mishap, Spell
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
+from cashier.sandbox.weather import (
+    IDENTITY_FIELDS,
+    RETRY_AFTER_S,
+    SLOW_BODY_PAUSE_S,
+    SLOW_BODY_PIECES,
+    Fault,
+    PaymentFault,
+    CallConditions,
+)
 
 _JSON = "application/json"
-_ERROR = refusal(500, "INTERNAL")
-_OVERLOAD = refusal(503, "OVERLOADED")
+_ERROR = error_answer(500, "INTERNAL")
+_OVERLOAD = error_answer(503, "OVERLOADED")
 # Closing with a linger of zero seconds drops what is unsent and resets the connection (socket(7)).
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-def plain(answer: Answer) -> web.Response:
+def json_response(answer: UpstreamAnswer) -> web.Response:
     """The answer as it is."""
     return web.Response(body=answer.encoded, status=answer.status, content_type=_JSON)
 
 
-def refused(fault: Fault | Mishap) -> web.Response:
+def refusal_response(fault: Fault | PaymentFault) -> web.Response:
     """What ERROR and OVERLOAD say."""
     if fault is Fault.ERROR:
-        return plain(_ERROR)
+        return json_response(_ERROR)
     return web.Response(
         body=_OVERLOAD.encoded, status=503, content_type=_JSON, headers={"Retry-After": str(RETRY_AFTER_S)}
     )
 
 
-async def unanswered(request: web.Request, fault: Fault | Mishap, closing: asyncio.Event) -> web.StreamResponse:
+async def respond_without_answer(
+    request: web.Request, fault: Fault | PaymentFault, closing: asyncio.Event
+) -> web.StreamResponse:
     """What a client sees of a request without an answer: a refusal, silence, or the end of its connection."""
     match fault:
         case Fault.ERROR | Fault.OVERLOAD:
-            return refused(fault)
+            return refusal_response(fault)
         case Fault.HANG:
             await closing.wait()
         case _:
@@ -48,21 +58,21 @@ async def unanswered(request: web.Request, fault: Fault | Mishap, closing: async
 
 
 async def deliver(
-    request: web.Request, source: str, answer: Answer, spell: Spell, closing: asyncio.Event
+    request: web.Request, source: str, answer: UpstreamAnswer, conditions: CallConditions, closing: asyncio.Event
 ) -> web.StreamResponse:
-    """The answer, as the spell's fault lets it through. `closing` is set when the server stops: nothing is held back then."""
-    match spell.fault:
+    """The answer, as the conditions's fault lets it through. `closing` is set when the server stops: nothing is held back then."""
+    match conditions.fault:
         case Fault.HANG | Fault.RESET:
-            return await unanswered(request, spell.fault, closing)
+            return await respond_without_answer(request, conditions.fault, closing)
         case Fault.GARBAGE:
-            return web.Response(body=_garbage(answer.encoded, spell.variant), content_type=_JSON)
+            return web.Response(body=_garbage(answer.encoded, conditions.variant), content_type=_JSON)
         case Fault.WRONG_IDENTITY:
-            return plain(answer.mistaken(IDENTITIES[source]))
+            return json_response(answer.with_wrong_identity(IDENTITY_FIELDS[source]))
         case Fault.TRUNCATE:
             return await _truncated(request, answer)
         case Fault.SLOW_BODY:
             return await _dribbled(request, answer, closing)
-    return plain(answer)
+    return json_response(answer)
 
 
 def _garbage(whole: bytes, variant: int) -> bytes:
@@ -71,7 +81,7 @@ def _garbage(whole: bytes, variant: int) -> bytes:
     return sorts[variant % len(sorts)]
 
 
-async def _truncated(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _truncated(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
     response = await _begun(request, answer)
     await response.write(answer.encoded[: len(answer.encoded) // 2])
     if request.transport:
@@ -79,7 +89,7 @@ async def _truncated(request: web.Request, answer: Answer) -> web.StreamResponse
     return response
 
 
-async def _dribbled(request: web.Request, answer: Answer, closing: asyncio.Event) -> web.StreamResponse:
+async def _dribbled(request: web.Request, answer: UpstreamAnswer, closing: asyncio.Event) -> web.StreamResponse:
     response = await _begun(request, answer)
     step = max(1, -(-len(answer.encoded) // SLOW_BODY_PIECES))
     for start in range(0, len(answer.encoded), step):
@@ -89,7 +99,7 @@ async def _dribbled(request: web.Request, answer: Answer, closing: asyncio.Event
     return response
 
 
-async def _begun(request: web.Request, answer: Answer) -> web.StreamResponse:
+async def _begun(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
     """The head is out and promises the whole body."""
     response = web.StreamResponse(status=answer.status)
     response.content_type = _JSON

@@ -15,12 +15,12 @@ from typing import TypeVar
 from cashier.sandbox.channels_china import cny
 from cashier.sandbox.contract_shapes import (
     Json,
-    Person,
+    SimulatedUser,
     account,
     agreement,
     boost,
     card,
-    dated,
+    resolve_times,
     member,
     merchant,
     order,
@@ -28,8 +28,8 @@ from cashier.sandbox.contract_shapes import (
     quota,
 )
 
-FIRST = 100_000
-MERCHANTS = 8
+FIRST_NUMBER = 100_000
+MERCHANT_COUNT = 8
 
 BANKS = (
     ("ICBC", "ICBC"),
@@ -55,19 +55,19 @@ _WORD = 2**64
 Item = TypeVar("Item")
 
 
-def number_of(identity: str) -> int | None:
+def parse_number(identity: str) -> int | None:
     """The n of `u_<n>`, `o_<n>` or `m_<n>`; None for anybody who is not of the crowd."""
     match = _NUMBERED.fullmatch(identity)
     return int(match[1]) if match else None
 
 
-class Crowd:
+class GeneratedUsers:
     """Makes the person, order or merchant of a number. The same seed and start make the same."""
 
     def __init__(self, seed: int, start: datetime) -> None:
         self._seed = seed
-        self._tomorrow: str = dated(timedelta(hours=24), start, 8)
-        self._next_week: str = dated(timedelta(days=7), start, 8)
+        self._tomorrow: str = resolve_times(timedelta(hours=24), start, 8)
+        self._next_week: str = resolve_times(timedelta(days=7), start, 8)
 
     def __repr__(self) -> str:
         return f"Crowd(seed={self._seed})"
@@ -86,7 +86,7 @@ class Crowd:
         }
 
     def order(self, n: int) -> Json:
-        title, category = _Dice(self._seed, n, 1).one_of(GOODS)
+        title, category = _RandomSequence(self._seed, n, 1).one_of(GOODS)
         return order(
             f"o_{n}",
             _merchant_of(n),
@@ -108,9 +108,9 @@ class Crowd:
             kinds=KINDS,
         )
 
-    def person(self, n: int) -> Person:
+    def user(self, n: int) -> SimulatedUser:
         """The parts are drawn apart, so that no part changes because another one did."""
-        return Person(
+        return SimulatedUser(
             member=self._member(n),
             cards=self._cards(n),
             agreements=(agreement(f"ag_{n}", _merchant_of(n), "ch_agreement_unionpay", single_max=cny(1_000_000)),),
@@ -121,10 +121,10 @@ class Crowd:
         )
 
     def _amount(self, n: int) -> Json:
-        return cny(_Dice(self._seed, n, 2).between(500, 80_000))
+        return cny(_RandomSequence(self._seed, n, 2).between(500, 80_000))
 
     def _member(self, n: int) -> Json:
-        dice = _Dice(self._seed, n, 3)
+        dice = _RandomSequence(self._seed, n, 3)
         usage = {"QUICK_PAY": dice.between(0, 90), "WALLET": dice.between(0, 60), "BALANCE": dice.between(0, 30)}
         return member(
             f"u_{n}",
@@ -135,11 +135,11 @@ class Crowd:
         )
 
     def _cards(self, n: int) -> list[Json]:
-        dice = _Dice(self._seed, n, 4)
+        dice = _RandomSequence(self._seed, n, 4)
         first = dice.between(0, len(BANKS) - 1)
         return [self._card(dice, n, position, BANKS[(first + position) % len(BANKS)]) for position in range(1, 6)]
 
-    def _card(self, dice: _Dice, n: int, position: int, bank: tuple[str, str]) -> Json:
+    def _card(self, dice: _RandomSequence, n: int, position: int, bank: tuple[str, str]) -> Json:
         card_type = dice.one_of(("DEBIT", "DEBIT", "CREDIT"))
         expiry = f"{2029 + dice.between(0, 6)}-{dice.between(1, 12):02d}"
         return card(
@@ -147,14 +147,14 @@ class Crowd:
         )
 
     def _accounts(self, n: int) -> list[Json]:
-        dice = _Dice(self._seed, n, 5)
+        dice = _RandomSequence(self._seed, n, 5)
         return [
             account(f"acc_{n}_1", "BALANCE", cny(dice.between(0, 100_000))),
             account(f"acc_{n}_2", "MONEY_FUND", cny(dice.between(0, 2_000_000))),
         ]
 
     def _promotions(self, n: int) -> list[Json]:
-        dice = _Dice(self._seed, n, 6)
+        dice = _RandomSequence(self._seed, n, 6)
         bank = dice.one_of(BANKS)[0]
         off = 100 * dice.between(2, 20)
         return [
@@ -202,7 +202,7 @@ class Crowd:
         ]
 
     def _quotas(self, n: int) -> list[Json]:
-        dice = _Dice(self._seed, n, 7)
+        dice = _RandomSequence(self._seed, n, 7)
         banks = [
             quota(
                 {"kind": "QUICK_PAY", "bank": bank},
@@ -219,7 +219,7 @@ class Crowd:
         ]
 
 
-class _Dice:
+class _RandomSequence:
     """A splitmix64 sequence: as reproducible as `random.Random`, without the cost of seeding one for every record."""
 
     __slots__ = ("_state",)
@@ -239,4 +239,4 @@ class _Dice:
 
 
 def _merchant_of(n: int) -> str:
-    return f"m_{FIRST + n % MERCHANTS}"
+    return f"m_{FIRST_NUMBER + n % MERCHANT_COUNT}"

@@ -7,14 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.read_sources import Lookups
+from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.weather import (
-    IDENTITIES,
+    IDENTITY_FIELDS,
     RETRY_AFTER_S,
     SLOW_BODY_PAUSE_S,
     SLOW_BODY_PIECES,
     Fault,
-    Mishap,
+    PaymentFault,
     Weather,
 )
 from cashier.sandbox.world import World
@@ -22,10 +22,10 @@ from cashier.sandbox.world import World
 LocalUpstream = Callable[..., Awaitable[Json | None]]
 
 
-class UpstreamTrouble(Exception):
+class InjectedFault(Exception):
     """The weather took the answer: which source, which fault. `retry_after_s` is set for an overload."""
 
-    def __init__(self, source: str, fault: Fault | Mishap) -> None:
+    def __init__(self, source: str, fault: Fault | PaymentFault) -> None:
         super().__init__(f"{source}: {fault.value}")
         self.source = source
         self.fault = fault
@@ -41,7 +41,7 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
     """
 
     def __init__(self, world: World, weather: Weather) -> None:
-        self._lookups = Lookups(world)
+        self._lookups = SourceReader(world)
         self._weather = weather
         self._functions: dict[str, LocalUpstream] = {
             "order": self.order,
@@ -93,13 +93,13 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
         return await self._ask("quota", user_id=user_id, currency=currency)
 
     async def _ask(self, source: str, **given: object) -> Json | None:
-        spell = self._weather.spell(source)
-        if spell.latency_s:
-            await asyncio.sleep(spell.latency_s)
+        conditions = self._weather.conditions(source)
+        if conditions.latency_s:
+            await asyncio.sleep(conditions.latency_s)
         answer = self._lookups.look_up(source, given)
         if answer.status == 400:
             raise ValueError(f"{source}: {answer.body['detail']}")
-        match spell.fault:
+        match conditions.fault:
             case None:
                 pass
             case Fault.HANG:
@@ -107,9 +107,9 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
             case Fault.GARBAGE:
                 return {"unexpected": []}
             case Fault.WRONG_IDENTITY:
-                answer = answer.mistaken(IDENTITIES[source])
+                answer = answer.with_wrong_identity(IDENTITY_FIELDS[source])
             case Fault.SLOW_BODY:
                 await asyncio.sleep(SLOW_BODY_PIECES * SLOW_BODY_PAUSE_S)
             case _:
-                raise UpstreamTrouble(source, spell.fault)
+                raise InjectedFault(source, conditions.fault)
         return answer.body if answer.status == 200 else None

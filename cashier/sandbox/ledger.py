@@ -20,13 +20,13 @@ from msgspec import Struct, field
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.world_clock import Clock
 
-What = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"]
-BACK = frozenset({"RETURNED", "REFUNDED"})
-MOVES = BACK | {"TAKEN"}
-VERDICTS = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
+EntryType = Literal["TAKEN", "RETURNED", "REFUNDED", "SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"]
+RETURNS = frozenset({"RETURNED", "REFUNDED"})
+MOVEMENTS = RETURNS | {"TAKEN"}
+OUTCOMES = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
 
 
-class Parties(NamedTuple):
+class PaymentParties(NamedTuple):
     """Whose payment, for what."""
 
     payment_id: str
@@ -34,14 +34,14 @@ class Parties(NamedTuple):
     user_id: str
 
 
-class Source(NamedTuple):
+class FundingSource(NamedTuple):
     """Where money comes from: a leg's type and id, and the card or agreement behind it where it has one."""
 
     name: str
     instrument_id: str | None = None
 
     @property
-    def sort(self) -> str:
+    def type(self) -> str:
         """PROMOTION, BALANCE or CHANNEL."""
         return self.name.partition(":")[0]
 
@@ -50,14 +50,14 @@ class Source(NamedTuple):
         return self.name.partition(":")[2]
 
 
-class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line. `source` is set for moves alone."""
 
     at: datetime
     payment_id: str
     order_id: str
     user_id: str
-    what: What
+    what: EntryType
     amount: Amount
     source: str | None = field(default=None, name="from")
     instrument_id: str | None = None
@@ -73,43 +73,47 @@ class Ledger:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._entries: list[Entry] = []
-        self._by_payment: dict[str, list[Entry]] = {}
-        self._moves_by_user: dict[str, list[Entry]] = {}
+        self._entries: list[LedgerEntry] = []
+        self._by_payment: dict[str, list[LedgerEntry]] = {}
+        self._moves_by_user: dict[str, list[LedgerEntry]] = {}
 
     def __repr__(self) -> str:
         return f"Ledger(entries={len(self._entries)}, payments={len(self._by_payment)})"
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         return tuple(self._entries)
 
-    def moves_of(self, user_id: str) -> Sequence[Entry]:
+    def moves_of(self, user_id: str) -> Sequence[LedgerEntry]:
         """All that left a payer's sources and came back to them."""
         return self._moves_by_user.get(user_id, ())
 
     def move(
-        self, parties: Parties, what: Literal["TAKEN", "RETURNED", "REFUNDED"], source: Source, amount: Amount
+        self,
+        parties: PaymentParties,
+        what: Literal["TAKEN", "RETURNED", "REFUNDED"],
+        source: FundingSource,
+        amount: Amount,
     ) -> None:
         self._write(parties, what, amount, source)
 
     def conclude(
-        self, parties: Parties, what: Literal["SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"], amount: Amount
+        self, parties: PaymentParties, what: Literal["SUCCEEDED", "FAILED", "REFUSED", "ORDER_PAID"], amount: Amount
     ) -> None:
         self._write(parties, what, amount, None)
 
-    def give_back(self, parties: Parties, what: Literal["RETURNED", "REFUNDED"]) -> None:
+    def give_back(self, parties: PaymentParties, what: Literal["RETURNED", "REFUNDED"]) -> None:
         """Everything that the payment still holds goes back to where it came from."""
-        held: Counter[tuple[Source, str]] = Counter()
+        held: Counter[tuple[FundingSource, str]] = Counter()
         for entry in self._by_payment.get(parties.payment_id, ()):
             if entry.source:
-                held[Source(entry.source, entry.instrument_id), entry.amount.currency] += entry.moved
+                held[FundingSource(entry.source, entry.instrument_id), entry.amount.currency] += entry.moved
         for (source, currency), value in held.items():
             if value:
                 self.move(parties, what, source, Amount(currency, value))
 
-    def _write(self, parties: Parties, what: What, amount: Amount, source: Source | None) -> None:
-        entry = Entry(
+    def _write(self, parties: PaymentParties, what: EntryType, amount: Amount, source: FundingSource | None) -> None:
+        entry = LedgerEntry(
             at=self._clock(),
             payment_id=parties.payment_id,
             order_id=parties.order_id,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cashier.sandbox.contract_shapes import Json
 
 # The usual lives of such a request to pay.
-LIVES = {
+ACTION_LIFETIMES = {
     "CARD": timedelta(minutes=15),
     "NET_BANKING": timedelta(minutes=30),
     "WALLET": timedelta(minutes=14),
@@ -19,7 +19,7 @@ LIVES = {
 }
 
 
-class Asked(NamedTuple):
+class ActionRequest(NamedTuple):
     """What the payer is asked for. `page` is the address of the sandbox's own bank page for it, None where no server runs."""
 
     channel: Json
@@ -32,17 +32,17 @@ class Asked(NamedTuple):
 def next_action(channel: Json, payment_id: str, amount: Json, until: datetime, page: str | None = None) -> Json:
     """The action for a kind whose payer has yet to act elsewhere, `until` its end."""
     expires_at = until.astimezone(UTC).isoformat(timespec="seconds")
-    return _ACTIONS[channel["kind"]](Asked(channel, payment_id, amount, expires_at, page))
+    return _ACTIONS[channel["kind"]](ActionRequest(channel, payment_id, amount, expires_at, page))
 
 
-def _redirect(asked: Asked) -> Json:
+def _redirect(asked: ActionRequest) -> Json:
     host = _host(asked.channel)
     url = asked.page or f"https://{host}.example/pay/{asked.payment_id}"
     action = {"type": "REDIRECT", "method": "GET", "url": url}
     return action | {"applink": f"{host}://pay/{asked.payment_id}"} if asked.channel["kind"] == "WALLET" else action
 
 
-def _virtual_account(asked: Asked) -> Json:
+def _virtual_account(asked: ActionRequest) -> Json:
     return {
         "type": "DISPLAY_VA",
         "bank": asked.channel["provider"],
@@ -53,7 +53,7 @@ def _virtual_account(asked: Asked) -> Json:
     }
 
 
-def _counter_code(asked: Asked) -> Json:
+def _counter_code(asked: ActionRequest) -> Json:
     code = _digits(asked.payment_id, 12)
     institution = asked.channel["provider_name"]
     action = {
@@ -66,7 +66,7 @@ def _counter_code(asked: Asked) -> Json:
     return action | {"instructions_url": asked.page} if asked.page else action
 
 
-def _merchant_code(asked: Asked) -> Json:
+def _merchant_code(asked: ActionRequest) -> Json:
     code = asked.page or f"https://{_host(asked.channel)}.example/qr/{asked.payment_id}"
     return {"type": "DISPLAY_QR", "data": code, "expires_at": asked.expires_at}
 
@@ -81,7 +81,7 @@ def _digits(payment_id: str, length: int) -> str:
     return str(int.from_bytes(payment_id.encode(), "big") % (10**length - 1)).zfill(length)
 
 
-_ACTIONS: dict[str, Callable[[Asked], Json]] = {
+_ACTIONS: dict[str, Callable[[ActionRequest], Json]] = {
     "CARD": _redirect,
     "NET_BANKING": _redirect,
     "WALLET": _redirect,

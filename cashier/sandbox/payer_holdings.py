@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 
-from cashier.sandbox.contract_shapes import Json, Person, money
-from cashier.sandbox.ledger import Entry, Ledger, Source
-from cashier.sandbox.population import SCENES, Cast
+from cashier.sandbox.contract_shapes import Json, SimulatedUser, money
+from cashier.sandbox.ledger import LedgerEntry, Ledger, FundingSource
+from cashier.sandbox.population import COUNTRIES, Population
 from cashier.sandbox.world_clock import Clock
 
-_ZONES = {scene.country: timezone(timedelta(hours=scene.utc_offset_h)) for scene in SCENES}
+_ZONES = {country.country: timezone(timedelta(hours=country.utc_offset_h)) for country in COUNTRIES}
 
 
-class Holdings:
+class PayerHoldings:
     """Accounts, promotions and quotas by payer. None where that service has never heard of the payer."""
 
-    def __init__(self, cast: Cast, ledger: Ledger, clock: Clock) -> None:
-        self._cast = cast
+    def __init__(self, population: Population, ledger: Ledger, clock: Clock) -> None:
+        self._population = population
         self._ledger = ledger
         self._clock = clock
         self._start = clock()
@@ -31,11 +31,11 @@ class Holdings:
 
     def today(self, user_id: str) -> date | None:
         """The date where the payer lives: daily limits begin anew with it."""
-        person = self._cast.person(user_id)
+        person = self._population.user(user_id)
         return _at_home(person, self._clock()).date() if person else None
 
     def accounts(self, user_id: str) -> list[Json] | None:
-        person = self._cast.person(user_id)
+        person = self._population.user(user_id)
         if person is None or person.accounts is None:
             return None
         moves = self._ledger.moves_of(user_id)
@@ -47,7 +47,7 @@ class Holdings:
 
     def promotions(self, user_id: str) -> list[Json] | None:
         """Those that are not used up; also what is out of reach or over: whoever asks judges that."""
-        person = self._cast.person(user_id)
+        person = self._population.user(user_id)
         if person is None or person.promotions is None:
             return None
         moves = self._ledger.moves_of(user_id)
@@ -58,7 +58,7 @@ class Holdings:
         )
 
     def quotas(self, user_id: str) -> list[Json] | None:
-        person = self._cast.person(user_id)
+        person = self._population.user(user_id)
         if person is None or person.quotas is None:
             return None
         now, start = _at_home(person, self._clock()), _at_home(person, self._start)
@@ -69,7 +69,9 @@ class Holdings:
             else person.quotas
         )
 
-    def _grown(self, person: Person, quota: Json, moves: Sequence[Entry], now: datetime, start: datetime) -> Json:
+    def _grown(
+        self, person: SimulatedUser, quota: Json, moves: Sequence[LedgerEntry], now: datetime, start: datetime
+    ) -> Json:
         counted = [entry for entry in moves if self._counts(person, quota["scope"], entry)]
         grown = dict(quota)
         for period, pattern in (("daily", "%Y-%m-%d"), ("monthly", "%Y-%m")):
@@ -82,25 +84,25 @@ class Holdings:
                 grown[period] = quota[period] | {"used": money(quota[period]["used"]["currency"], max(0, used))}
         return grown
 
-    def _counts(self, person: Person, scope: Json, entry: Entry) -> bool:
+    def _counts(self, person: SimulatedUser, scope: Json, entry: LedgerEntry) -> bool:
         """Whether a move is of the quota's scope: each thing that the scope names has to be the move's."""
         return all(self._traits(person, entry).get(name) == value for name, value in scope.items())
 
-    def _traits(self, person: Person, entry: Entry) -> Json:
-        source = Source(entry.source or "", entry.instrument_id)
-        if source.sort != "CHANNEL":
-            return {"kind": source.sort}
-        channel = self._cast.channel(source.id) or {}
+    def _traits(self, person: SimulatedUser, entry: LedgerEntry) -> Json:
+        source = FundingSource(entry.source or "", entry.instrument_id)
+        if source.type != "CHANNEL":
+            return {"kind": source.type}
+        channel = self._population.channel(source.id) or {}
         card = next((one for one in person.cards or () if one["card_id"] == source.instrument_id), {})
         bank = card.get("bank", channel.get("provider"))
         return {"kind": channel.get("kind"), "bank": bank, "channel_id": source.id, "card_id": source.instrument_id}
 
 
-def _at_home(person: Person, at: datetime) -> datetime:
+def _at_home(person: SimulatedUser, at: datetime) -> datetime:
     return at.astimezone(_ZONES[person.member["country"]])
 
 
-def _moved(moves: Sequence[Entry], source: str) -> int:
+def _moved(moves: Sequence[LedgerEntry], source: str) -> int:
     return sum(entry.moved for entry in moves if entry.source == source)
 
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from msgspec import Struct
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.upstream_answer import Answer, BadInput, refusal
+from cashier.sandbox.upstream_answer import UpstreamAnswer, BadInput, error_answer
 from cashier.sandbox.world import World
 
 # Encoded answers are some kilobytes each: this many are some tens of megabytes.
@@ -30,7 +30,7 @@ Read = Callable[..., Json | None]
 Version = Callable[..., Hashable]
 
 
-class Reading(Struct, frozen=True):
+class SourceRead(Struct, frozen=True):
     """One source's question. `parameters` decide the answer; `checked` have to be right too, but change nothing here.
 
     `version`: another value whenever the answer may have become another, from the same parameters; so long it is made once. None: it is
@@ -53,16 +53,16 @@ def _result(world: World, order_id: str) -> Json | None:
 
 
 def _merchant(world: World, merchant_id: str) -> Json | None:
-    return world.cast.merchant(merchant_id)
+    return world.population.merchant(merchant_id)
 
 
 def _member(world: World, user_id: str) -> Json | None:
-    person = world.cast.person(user_id)
+    person = world.population.user(user_id)
     return person.member if person else None
 
 
 def _card(world: World, user_id: str) -> Json | None:
-    person = world.cast.person(user_id)
+    person = world.population.user(user_id)
     if person is None or person.cards is None:
         return None
     return {"user_id": user_id, "cards": person.cards, "agreements": person.agreements}
@@ -75,7 +75,7 @@ def _balance(world: World, user_id: str) -> Json | None:
 
 def _marketing(world: World, user_id: str, currency: str) -> Json | None:
     """Everything that the payer holds in the currency, also what is out of reach or over: whoever asks judges that."""
-    person, promotions = world.cast.person(user_id), world.holdings.promotions(user_id)
+    person, promotions = world.population.user(user_id), world.holdings.promotions(user_id)
     if person is None or promotions is None:
         return None
     held = [one for one in promotions if one["threshold"]["currency"] == currency]
@@ -83,7 +83,7 @@ def _marketing(world: World, user_id: str, currency: str) -> Json | None:
 
 
 def _channel(world: World, currency: str, country: str) -> Json:
-    return {"channels": world.cast.channels(currency, country)}
+    return {"channels": world.population.channels(currency, country)}
 
 
 def _quota(world: World, user_id: str, currency: str) -> Json | None:
@@ -104,26 +104,26 @@ def _until_money_moves_or_midnight(world: World, user_id: str, *values: str) -> 
     return world.holdings.version(user_id), world.holdings.today(user_id)
 
 
-READINGS = {
-    "order": Reading(_order, ("order_id",), version=None, batch="/batch/orders"),
-    "acquirer": Reading(_result, ("order_id",), version=None),
-    "merchant": Reading(_merchant, ("merchant_id",), batch="/batch/merchants"),
-    "member": Reading(_member, ("user_id",), batch="/batch/members"),
-    "card": Reading(_card, ("user_id",), batch="/batch/cards"),
-    "balance": Reading(_balance, ("user_id",), version=_until_money_moves, batch="/batch/balances"),
-    "marketing": Reading(
+SOURCE_READS = {
+    "order": SourceRead(_order, ("order_id",), version=None, batch="/batch/orders"),
+    "acquirer": SourceRead(_result, ("order_id",), version=None),
+    "merchant": SourceRead(_merchant, ("merchant_id",), batch="/batch/merchants"),
+    "member": SourceRead(_member, ("user_id",), batch="/batch/members"),
+    "card": SourceRead(_card, ("user_id",), batch="/batch/cards"),
+    "balance": SourceRead(_balance, ("user_id",), version=_until_money_moves, batch="/batch/balances"),
+    "marketing": SourceRead(
         _marketing,
         ("user_id", "currency"),
         checked=("merchant_id", "value"),
         version=_until_money_moves,
         batch="/batch/promotions",
     ),
-    "channel": Reading(_channel, ("currency", "country")),
-    "quota": Reading(_quota, ("user_id", "currency"), version=_until_money_moves_or_midnight, batch="/batch/quotas"),
+    "channel": SourceRead(_channel, ("currency", "country")),
+    "quota": SourceRead(_quota, ("user_id", "currency"), version=_until_money_moves_or_midnight, batch="/batch/quotas"),
 }
 
 
-class Lookups:
+class SourceReader:
     """The readings of one world. Never raises for what is asked: bad parameters are a 400, nothing there is a 404."""
 
     def __init__(self, world: World) -> None:
@@ -133,9 +133,9 @@ class Lookups:
     def __repr__(self) -> str:
         return f"Lookups({self._world!r}, remembered={self._remembered.cache_info().currsize})"
 
-    def look_up(self, source: str, given: Mapping[str, object]) -> Answer:
+    def look_up(self, source: str, given: Mapping[str, object]) -> UpstreamAnswer:
         """The answer of a source to parameters by name."""
-        reading = READINGS[source]
+        reading = SOURCE_READS[source]
         try:
             values = [_checked(name, given.get(name)) for name in reading.parameters]
             for name in reading.checked:
@@ -147,24 +147,24 @@ class Lookups:
             return self._read(source, *values)
         return self._remembered(reading.version(self._world, *values), source, *values)
 
-    def look_up_many(self, source: str, body: object) -> Answer:
+    def look_up_many(self, source: str, body: object) -> UpstreamAnswer:
         """The batch form: the same answers, in the order of the requests."""
         requests = body.get("requests") if isinstance(body, dict) else None
         if not isinstance(requests, list) or not all(isinstance(one, dict) for one in requests):
             return BadInput("requests", "a list of objects").answer()
         if len(requests) > _MAX_BATCH:
             return BadInput("requests", f"at most {_MAX_BATCH} objects").answer()
-        return Answer(200, {"answers": [_part(self.look_up(source, one)) for one in requests]})
+        return UpstreamAnswer(200, {"answers": [_part(self.look_up(source, one)) for one in requests]})
 
-    def _read_at(self, version: Hashable, source: str, *values: str) -> Answer:
+    def _read_at(self, version: Hashable, source: str, *values: str) -> UpstreamAnswer:
         return self._read(source, *values)
 
-    def _read(self, source: str, *values: str) -> Answer:
-        body = READINGS[source].read(self._world, *values)
-        return refusal(404, "NOT_FOUND", source=source) if body is None else Answer(200, body)
+    def _read(self, source: str, *values: str) -> UpstreamAnswer:
+        body = SOURCE_READS[source].read(self._world, *values)
+        return error_answer(404, "NOT_FOUND", source=source) if body is None else UpstreamAnswer(200, body)
 
 
-def _part(answer: Answer) -> Json:
+def _part(answer: UpstreamAnswer) -> Json:
     return (
         {"ok": answer.body}
         if answer.status == 200

@@ -7,16 +7,16 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from cashier.sandbox.upstream_answer import Answer, refusal
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 
 Shape = TypeVar("Shape")
 
 
-async def read_body(request: web.Request, decoder: msgspec.json.Decoder[Shape]) -> Shape | Answer:
+async def read_body(request: web.Request, decoder: msgspec.json.Decoder[Shape]) -> Shape | UpstreamAnswer:
     """The body in its shape, or the answer that refuses it: 400, or 413 for one past the server's limit."""
     try:
         return decoder.decode(await request.read())
     except msgspec.DecodeError as broken:
-        return refusal(400, "MALFORMED", detail=str(broken))
+        return error_answer(400, "MALFORMED", detail=str(broken))
     except web.HTTPRequestEntityTooLarge:
-        return refusal(413, "TOO_LARGE")
+        return error_answer(413, "TOO_LARGE")

@@ -21,11 +21,11 @@ from msgspec import Meta, Struct
 from cashier.sandbox.contract_shapes import Json
 from cashier.sandbox.world_clock import Clock
 
-ANSWER = "246810"
-ATTEMPTS = 3
+CHALLENGE_ANSWER = "246810"
+ATTEMPTS_PER_CHALLENGE = 3
 CHALLENGES_PER_PAYMENT = 3
 CHALLENGE_LIFE = timedelta(minutes=5)
-LISTED = frozenset({"u_7"})
+REJECTED_USERS = frozenset({"u_7"})
 
 # Per currency, in minor units: challenged from, rejected above.
 THRESHOLDS = {
@@ -56,7 +56,7 @@ class Amount(Struct, frozen=True):
     value: Annotated[int, Meta(ge=0)]
 
 
-class Inquiry(Struct, frozen=True, kw_only=True):
+class DecisionBody(Struct, frozen=True, kw_only=True):
     """The body of `POST /risk/decisions`."""
 
     payment_id: Identity
@@ -69,21 +69,21 @@ class Inquiry(Struct, frozen=True, kw_only=True):
     device: dict[str, object] | None = None
 
 
-class Verification(Struct, frozen=True):
+class VerifyBody(Struct, frozen=True):
     """The body of `POST /risk/challenges/{challenge_id}/verify`."""
 
     payment_id: Identity
     value: str
 
 
-class Challenge(Struct):
+class IssuedChallenge(Struct):
     challenge_id: str
     type: str
     expires_at: datetime
-    attempts_left: int = ATTEMPTS
+    attempts_left: int = ATTEMPTS_PER_CHALLENGE
     passed: bool = False
 
-    def told(self) -> Json:
+    def to_json(self) -> Json:
         return {
             "challenge_id": self.challenge_id,
             "type": self.type,
@@ -93,28 +93,28 @@ class Challenge(Struct):
         }
 
 
-class Case(Struct):
+class RiskRecord(Struct):
     """What was decided about one payment, and its challenges, the last of which counts."""
 
-    inquiry: Inquiry
+    inquiry: DecisionBody
     decision_id: str
     decision: str
     code: str | None
-    challenges: list[Challenge]
+    challenges: list[IssuedChallenge]
 
 
-class Risk:
+class SimulatedRisk:
     """Decisions by payment and challenges by id."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._cases: dict[str, Case] = {}
+        self._cases: dict[str, RiskRecord] = {}
         self._decided = 0
 
     def __repr__(self) -> str:
         return f"Risk(payments={len(self._cases)}, decided={self._decided})"
 
-    def decide(self, inquiry: Inquiry) -> Json:
+    def decide(self, inquiry: DecisionBody) -> Json:
         """A decision, as the contract writes it. Another inquiry under the same payment id is decided afresh."""
         case = self._cases.get(inquiry.payment_id)
         if case is None or case.inquiry != inquiry:
@@ -123,7 +123,7 @@ class Risk:
             self._go_on(case)
         return _told(case)
 
-    def verify(self, challenge_id: str, verification: Verification) -> Json | None:
+    def verify(self, challenge_id: str, verification: VerifyBody) -> Json | None:
         """How an answer was taken: `status` and `attempts_left`. None where this payment has no such challenge."""
         challenge = self._challenge(challenge_id, verification.payment_id)
         if challenge is None:
@@ -131,7 +131,7 @@ class Risk:
         if not challenge.passed and self._clock() >= challenge.expires_at:
             return {"status": "EXPIRED", "attempts_left": 0}
         if not challenge.passed and challenge.attempts_left:
-            challenge.passed = verification.value == ANSWER
+            challenge.passed = verification.value == CHALLENGE_ANSWER
             challenge.attempts_left -= 0 if challenge.passed else 1
         return {"status": "PASSED" if challenge.passed else "FAILED", "attempts_left": challenge.attempts_left}
 
@@ -142,12 +142,12 @@ class Risk:
             return False
         return case.decision == "ACCEPT" or (bool(case.challenges) and case.challenges[-1].passed)
 
-    def _open(self, inquiry: Inquiry) -> Case:
+    def _open(self, inquiry: DecisionBody) -> RiskRecord:
         self._decided += 1
-        decision, code = judge(inquiry)
-        return Case(inquiry, f"d_{self._decided}", decision, code, [])
+        decision, code = apply_rules(inquiry)
+        return RiskRecord(inquiry, f"d_{self._decided}", decision, code, [])
 
-    def _go_on(self, case: Case) -> None:
+    def _go_on(self, case: RiskRecord) -> None:
         """Move a challenged payment on: passed, failed for good, or a fresh challenge in the place of none or an expired one."""
         last = case.challenges[-1] if case.challenges else None
         if last and last.passed:
@@ -157,23 +157,23 @@ class Risk:
         elif last is None or self._clock() >= last.expires_at:
             self._challenge_again(case)
 
-    def _challenge_again(self, case: Case) -> None:
+    def _challenge_again(self, case: RiskRecord) -> None:
         if len(case.challenges) == CHALLENGES_PER_PAYMENT:
             case.decision, case.code = "REJECT", "TOO_MANY_CHALLENGES"
             return
         challenge_id = f"ch{len(case.challenges) + 1}_{case.decision_id}"
         expires_at = self._clock().astimezone(UTC) + CHALLENGE_LIFE
-        case.challenges.append(Challenge(challenge_id, challenge_type(case.inquiry), expires_at))
+        case.challenges.append(IssuedChallenge(challenge_id, challenge_type(case.inquiry), expires_at))
 
-    def _challenge(self, challenge_id: str, payment_id: str) -> Challenge | None:
+    def _challenge(self, challenge_id: str, payment_id: str) -> IssuedChallenge | None:
         case = self._cases.get(payment_id)
         return next((one for one in case.challenges if one.challenge_id == challenge_id), None) if case else None
 
 
-def judge(inquiry: Inquiry) -> tuple[str, str | None]:
+def apply_rules(inquiry: DecisionBody) -> tuple[str, str | None]:
     """The rules in the file's first lines: a decision, and the code of a rejection."""
     challenge_from, reject_above = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
-    if inquiry.user_id in LISTED:
+    if inquiry.user_id in REJECTED_USERS:
         return "REJECT", "USER_LISTED"
     if inquiry.amount.value > reject_above:
         return "REJECT", "AMOUNT_TOO_HIGH"
@@ -182,7 +182,7 @@ def judge(inquiry: Inquiry) -> tuple[str, str | None]:
     return "ACCEPT", None
 
 
-def challenge_type(inquiry: Inquiry) -> str:
+def challenge_type(inquiry: DecisionBody) -> str:
     """How a payer who is challenged proves to be the payer."""
     challenge_from, _ = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
     if inquiry.kind == "BALANCE" and inquiry.amount.value >= challenge_from * BIOMETRIC_FROM:
@@ -190,10 +190,10 @@ def challenge_type(inquiry: Inquiry) -> str:
     return CHALLENGE_TYPES[inquiry.kind]
 
 
-def _told(case: Case) -> Json:
+def _told(case: RiskRecord) -> Json:
     told: Json = {"decision": case.decision, "decision_id": case.decision_id}
     if case.code:
         told["code"] = case.code
     if case.decision == "CHALLENGE":
-        told["challenge"] = case.challenges[-1].told()
+        told["challenge"] = case.challenges[-1].to_json()
     return told

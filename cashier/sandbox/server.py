@@ -9,9 +9,9 @@ from aiohttp import web
 
 from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, outside_routes, weather_routes
-from cashier.sandbox.fault_injection import plain
-from cashier.sandbox.upstream_answer import refusal
-from cashier.sandbox.upstream_endpoints import Upstreams
+from cashier.sandbox.fault_injection import json_response
+from cashier.sandbox.upstream_answer import error_answer
+from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
 from cashier.sandbox.weather import Weather
 from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
@@ -25,7 +25,7 @@ def create_app(world: World, weather: Weather) -> web.Application:
 
     Give it a runner with `handler_cancellation=True` (`serve` does), else a hang lasts beyond its client, until the server stops.
     """
-    upstreams = Upstreams(world, weather)
+    upstreams = UpstreamEndpoints(world, weather)
 
     async def let_go(app: web.Application) -> None:
         upstreams.closing.set()
@@ -35,7 +35,7 @@ def create_app(world: World, weather: Weather) -> web.Application:
         *weather_routes(weather),
         *outside_routes(world),
         *ledger_routes(world),
-        *bank_routes(world.engine, world.acquirer, world.cast),
+        *bank_routes(world.engine, world.acquirer, world.population),
     )
     app.add_routes([*upstreams.routes(), *own, web.route("*", "/{path:.*}", _no_such_path)])
     app.on_shutdown.append(let_go)
@@ -67,4 +67,6 @@ async def serve(
 
 
 async def _no_such_path(request: web.Request) -> web.StreamResponse:
-    return plain(refusal(404, "NO_SUCH_PATH", detail=f"{request.method} {request.path} is not a path of the contract"))
+    return json_response(
+        error_answer(404, "NO_SUCH_PATH", detail=f"{request.method} {request.path} is not a path of the contract")
+    )

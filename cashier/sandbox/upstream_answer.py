@@ -11,7 +11,7 @@ from cashier.sandbox.contract_shapes import Json
 _encode = msgspec.json.Encoder().encode
 
 
-class Answer:
+class UpstreamAnswer:
     """`body` is shared between all who ask the same: read it, do not change it. `encoded` is made once, when first wanted."""
 
     __slots__ = ("_encoded", "body", "status")
@@ -30,13 +30,13 @@ class Answer:
             self._encoded = _encode(self.body)
         return self._encoded
 
-    def mistaken(self, identity: str) -> Answer:
+    def with_wrong_identity(self, identity: str) -> UpstreamAnswer:
         """The same answer as if it were about somebody else: another value under the field `identity`, in a batch in every part."""
         if self.status != 200:
             return self
         if "answers" in self.body:
-            return Answer(200, {"answers": [_mistaken_part(part, identity) for part in self.body["answers"]]})
-        return Answer(200, _about_somebody_else(self.body, identity))
+            return UpstreamAnswer(200, {"answers": [_mistaken_part(part, identity) for part in self.body["answers"]]})
+        return UpstreamAnswer(200, _about_somebody_else(self.body, identity))
 
 
 class BadInput(Exception):
@@ -47,13 +47,13 @@ class BadInput(Exception):
         self.field = field
         self.expected = expected
 
-    def answer(self) -> Answer:
-        return refusal(400, "MALFORMED", field=self.field, detail=f"{self.field} must be {self.expected}")
+    def answer(self) -> UpstreamAnswer:
+        return error_answer(400, "MALFORMED", field=self.field, detail=f"{self.field} must be {self.expected}")
 
 
-def refusal(status: int, code: str, **more: Any) -> Answer:
+def error_answer(status: int, code: str, **more: Any) -> UpstreamAnswer:
     """An answer that is not the thing asked for: `code` for machines, `more` beside it."""
-    return Answer(status, {"code": code} | more)
+    return UpstreamAnswer(status, {"code": code} | more)
 
 
 def _mistaken_part(part: Json, identity: str) -> Json:

@@ -1,6 +1,6 @@
 """Weather: how late and how broken the answers of each source are. Drawn per call, from a seed, and changed while everything runs.
 
-A forecast says what may come, a spell is what one call gets. Nothing here waits, sends or breaks anything: whoever draws a spell
+A forecast says what may come, a conditions is what one call gets. Nothing here waits, sends or breaks anything: whoever draws a conditions
 carries it out.
 """
 
@@ -18,7 +18,7 @@ from cashier.sandbox.contract_shapes import Json
 BPS = 10_000
 
 # By source, the field that says whom an answer is about. Answers of channel and risk name nobody, so nobody can be mistaken in them.
-IDENTITIES = {
+IDENTITY_FIELDS = {
     "order": "order_id",
     "merchant": "merchant_id",
     "member": "user_id",
@@ -65,7 +65,7 @@ class Fault(StrEnum):
     RESET = "reset"
 
 
-class Mishap(StrEnum):
+class PaymentFault(StrEnum):
     """What can go wrong where something is done, beyond the answer. CUT and SWALLOW: reset, or silence, before anything was done.
     ARRIVES_LATE: reset, and the request arrives all the same, some seconds later. DUPLICATE: it arrives again, some seconds later.
 
@@ -84,18 +84,21 @@ class Mishap(StrEnum):
     PAY_FIRST = "pay_first"
 
 
-OF_THE_ENGINE = frozenset({Mishap.DECLINE, Mishap.STALL, Mishap.CLOSE_FIRST, Mishap.PAY_FIRST})
+ENGINE_FAULTS = frozenset({PaymentFault.DECLINE, PaymentFault.STALL, PaymentFault.CLOSE_FIRST, PaymentFault.PAY_FIRST})
 # What each source can be asked to do; a one-shot fault may wait for one of these.
-CALLS = dict.fromkeys(SOURCES, ("read",)) | {"risk": ("decide", "verify"), "engine": ("submit", "look_up", "reverse")}
+CALL_NAMES = dict.fromkeys(SOURCES, ("read",)) | {
+    "risk": ("decide", "verify"),
+    "engine": ("submit", "look_up", "reverse"),
+}
 
 
-def possible_faults(source: str) -> list[Fault | Mishap]:
+def possible_faults(source: str) -> list[Fault | PaymentFault]:
     """What can befall a source's calls."""
-    faults: list[Fault | Mishap] = [
-        fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES
+    faults: list[Fault | PaymentFault] = [
+        fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITY_FIELDS
     ]
     if source in ("risk", "engine"):
-        faults += [mishap for mishap in Mishap if source == "engine" or mishap not in OF_THE_ENGINE]
+        faults += [mishap for mishap in PaymentFault if source == "engine" or mishap not in ENGINE_FAULTS]
     return faults
 
 
@@ -135,40 +138,40 @@ class Stragglers(Struct, frozen=True):
 NO_STRAGGLERS = Stragglers(share_bps=0, factor=1)
 
 
-class Next(Struct, frozen=True, omit_defaults=True):
+class PlannedFault(Struct, frozen=True, omit_defaults=True):
     """A fault that befalls one call: the next, or the next of the name `on`."""
 
-    fault: Fault | Mishap
+    fault: Fault | PaymentFault
     on: str | None = None
 
 
-class Forecast(Struct, frozen=True):
+class FaultProfile(Struct, frozen=True):
     """What may come for one source. `faults` gives each fault's share in basis points; together they are 10000 at most. `next`: what
     befalls single calls before any dice, each once, in that order."""
 
     latency: Constant | Uniform | Lognormal
     stragglers: Stragglers = NO_STRAGGLERS
-    faults: Mapping[Fault | Mishap, int] = {}
-    next: tuple[Next, ...] = ()
+    faults: Mapping[Fault | PaymentFault, int] = {}
+    next: tuple[PlannedFault, ...] = ()
 
-    def told(self) -> Json:
+    def to_json(self) -> Json:
         """As the weather's paths show and take it."""
         told: Json = to_builtins(self)
         return told
 
 
-class Spell(Struct, frozen=True, gc=False):
+class CallConditions(Struct, frozen=True, gc=False):
     """What one call gets. `variant` tells sorts of the same fault apart."""
 
     latency_s: float
-    fault: Fault | Mishap | None = None
+    fault: Fault | PaymentFault | None = None
     variant: int = 0
 
 
 class Weather:
     """Forecasts by source, and the dice they are drawn with. Every source has its own dice: none disturbs another's sequence."""
 
-    def __init__(self, start: Mapping[str, Forecast], seed: int = 1) -> None:
+    def __init__(self, start: Mapping[str, FaultProfile], seed: int = 1) -> None:
         assert set(start) == set(SOURCES), "a start has a forecast for every source and no other"  # noqa: S101  a bug of the caller
         self._start = dict(start)
         self._now = dict(start)
@@ -178,45 +181,47 @@ class Weather:
         changed = [source for source in SOURCES if self._now[source] != self._start[source]]
         return f"Weather(changed={changed})"
 
-    def forecast(self, source: str) -> Forecast:
+    def profile(self, source: str) -> FaultProfile:
         return self._now[source]
 
-    def start(self, source: str) -> Forecast:
+    def start(self, source: str) -> FaultProfile:
         return self._start[source]
 
-    def change(self, source: str, forecast: Forecast) -> None:
-        """From the next call on. What is under way keeps the spell it has drawn."""
+    def change(self, source: str, profile: FaultProfile) -> None:
+        """From the next call on. What is under way keeps the conditions it has drawn."""
         assert source in self._now, f"no source {source}"  # noqa: S101  a bug of the caller
-        self._now[source] = forecast
+        self._now[source] = profile
 
     def restore(self, source: str | None = None) -> None:
         """One source, or all, as at the start."""
         for name in SOURCES if source is None else (source,):
             self._now[name] = self._start[name]
 
-    def spell(self, source: str, call: str = "read") -> Spell:
+    def conditions(self, source: str, call: str = "read") -> CallConditions:
         """What this call of a source gets: a fault that was waiting for it, else what is drawn. A fault that was waiting is used up."""
-        spell, waiting = self.draw(source), self._now[source].next
+        conditions, waiting = self.draw(source), self._now[source].next
         for place, one in enumerate(waiting):
             if one.on in (None, call):
                 self._now[source] = structs.replace(self._now[source], next=(*waiting[:place], *waiting[place + 1 :]))
-                return structs.replace(spell, fault=one.fault)
-        return spell
+                return structs.replace(conditions, fault=one.fault)
+        return conditions
 
-    def draw(self, source: str) -> Spell:
+    def draw(self, source: str) -> CallConditions:
         forecast, random = self._now[source], self._dice[source]
         latency_ms = forecast.latency.draw_ms(random)
         if forecast.stragglers.share_bps and random.random() * BPS < forecast.stragglers.share_bps:
             latency_ms *= forecast.stragglers.factor
         if forecast.faults:
-            return Spell(latency_ms / 1000, _fault(forecast.faults, random.random() * BPS), random.getrandbits(8))
-        return Spell(latency_ms / 1000)
+            return CallConditions(
+                latency_ms / 1000, _fault(forecast.faults, random.random() * BPS), random.getrandbits(8)
+            )
+        return CallConditions(latency_ms / 1000)
 
-    def told(self) -> Json:
-        return {source: self._now[source].told() for source in SOURCES}
+    def to_json(self) -> Json:
+        return {source: self._now[source].to_json() for source in SOURCES}
 
 
-def _fault(shares: Mapping[Fault | Mishap, int], roll: float) -> Fault | Mishap | None:
+def _fault(shares: Mapping[Fault | PaymentFault, int], roll: float) -> Fault | PaymentFault | None:
     """The shares lie side by side from 0; what the roll hits befalls the call."""
     for fault, share_bps in shares.items():
         roll -= share_bps

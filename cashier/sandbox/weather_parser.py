@@ -8,14 +8,14 @@ from difflib import get_close_matches
 from cashier.sandbox.contract_shapes import Json
 from cashier.sandbox.weather import (
     BPS,
-    CALLS,
+    CALL_NAMES,
     SOURCES,
     Constant,
     Fault,
-    Forecast,
+    FaultProfile,
     Lognormal,
-    Mishap,
-    Next,
+    PaymentFault,
+    PlannedFault,
     Stragglers,
     Uniform,
     possible_faults,
@@ -39,7 +39,7 @@ class BadWeather(ValueError):
         self.nearest = nearest
 
 
-def closest(field: str, name: object, names: Collection[str]) -> str:
+def require_one_of(field: str, name: object, names: Collection[str]) -> str:
     """`name`, if it is one of `names`."""
     if isinstance(name, str) and name in names:
         return name
@@ -47,17 +47,17 @@ def closest(field: str, name: object, names: Collection[str]) -> str:
     raise BadWeather(field, f"{name!r} is not one of {', '.join(names)}", nearest)
 
 
-def source_named(name: str) -> str:
-    return closest("source", name, SOURCES)
+def parse_source(name: str) -> str:
+    return require_one_of("source", name, SOURCES)
 
 
-def read_forecast(source: str, told: object, start: Forecast) -> Forecast:
+def parse_profile(source: str, told: object, start: FaultProfile) -> FaultProfile:
     """The forecast that `told` describes: `{"latency": …, "stragglers": …, "faults": …, "next": …}`. What it leaves out is as at the start.
 
     `next` lists faults that befall one call each: `"reset"`, or `{"fault": "reset", "on": "submit"}` for the next call of that name.
     """
     parts = _object("weather", told, ("latency", "stragglers", "faults", "next"))
-    return Forecast(
+    return FaultProfile(
         _latency(parts["latency"]) if "latency" in parts else start.latency,
         _stragglers(parts["stragglers"]) if "stragglers" in parts else start.stragglers,
         _faults(source, parts["faults"]) if "faults" in parts else start.faults,
@@ -66,7 +66,7 @@ def read_forecast(source: str, told: object, start: Forecast) -> Forecast:
 
 
 def _latency(told: object) -> Constant | Uniform | Lognormal:
-    shape = closest(
+    shape = require_one_of(
         "latency.shape", told.get("shape") if isinstance(told, dict) else None, ("constant", "uniform", "lognormal")
     )
     match shape:
@@ -89,15 +89,15 @@ def _stragglers(told: object) -> Stragglers:
     )
 
 
-def _faults(source: str, told: object) -> dict[Fault | Mishap, int]:
+def _faults(source: str, told: object) -> dict[Fault | PaymentFault, int]:
     parts = _object("faults", told, possible_faults(source))
-    shares: dict[Fault | Mishap, int] = {}
+    shares: dict[Fault | PaymentFault, int] = {}
     for name in parts:
         shares[_fault_named(name)] = _whole("faults", parts, name, BPS - sum(shares.values()))
     return {fault: share_bps for fault, share_bps in shares.items() if share_bps}
 
 
-def _next(source: str, told: object) -> tuple[Next, ...]:
+def _next(source: str, told: object) -> tuple[PlannedFault, ...]:
     if not isinstance(told, list):
         raise BadWeather("next", "is not a list", nearest="[]")
     if len(told) > _MAX_WAITING:
@@ -105,21 +105,23 @@ def _next(source: str, told: object) -> tuple[Next, ...]:
     return tuple(_waiting(source, one if isinstance(one, dict) else {"fault": one}) for one in told)
 
 
-def _waiting(source: str, told: Json) -> Next:
+def _waiting(source: str, told: Json) -> PlannedFault:
     parts = _object("next", told, ("fault", "on"))
-    fault = _fault_named(closest("next.fault", parts.get("fault"), possible_faults(source)))
-    return Next(fault, closest("next.on", parts["on"], CALLS[source]) if parts.get("on") is not None else None)
+    fault = _fault_named(require_one_of("next.fault", parts.get("fault"), possible_faults(source)))
+    return PlannedFault(
+        fault, require_one_of("next.on", parts["on"], CALL_NAMES[source]) if parts.get("on") is not None else None
+    )
 
 
-def _fault_named(name: str) -> Fault | Mishap:
-    return Fault(name) if name in list(Fault) else Mishap(name)
+def _fault_named(name: str) -> Fault | PaymentFault:
+    return Fault(name) if name in list(Fault) else PaymentFault(name)
 
 
 def _object(field: str, told: object, names: Collection[str]) -> Json:
     if not isinstance(told, dict):
         raise BadWeather(field, "is not an object", nearest=next(iter(names)))
     for name in told:
-        closest(f"{field}.{name}", name, names)
+        require_one_of(f"{field}.{name}", name, names)
     return told
 
 

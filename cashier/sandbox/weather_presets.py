@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cashier.sandbox.weather import (
-    IDENTITIES,
+    IDENTITY_FIELDS,
     SOURCES,
     Constant,
     Fault,
-    Forecast,
+    FaultProfile,
     Lognormal,
-    Mishap,
+    PaymentFault,
     Stragglers,
     Weather,
 )
-from cashier.sandbox.weather_parser import closest
+from cashier.sandbox.weather_parser import require_one_of
 
 # What such services are like on a good day: look-ups by key are quick, what counts or decides takes longer.
 _ON_A_GOOD_DAY = {
@@ -33,28 +33,28 @@ _ON_A_GOOD_DAY = {
 }
 
 
-def _calm(source: str) -> Forecast:
+def _calm(source: str) -> FaultProfile:
     median_ms, p99_ms = _ON_A_GOOD_DAY[source]
-    return Forecast(Lognormal(median_ms, p99_ms))
+    return FaultProfile(Lognormal(median_ms, p99_ms))
 
 
-def _windy(source: str) -> Forecast:
+def _windy(source: str) -> FaultProfile:
     """As calm, but one call in a hundred is twelve times as slow: what hedging is for."""
-    return Forecast(_calm(source).latency, Stragglers(share_bps=100, factor=12))
+    return FaultProfile(_calm(source).latency, Stragglers(share_bps=100, factor=12))
 
 
-def _stormy(source: str) -> Forecast:
+def _stormy(source: str) -> FaultProfile:
     """Slow, and one call in ten goes wrong, in every way there is."""
     median_ms, p99_ms = _ON_A_GOOD_DAY[source]
-    faults: dict[Fault | Mishap, int] = {
-        fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITIES
+    faults: dict[Fault | PaymentFault, int] = {
+        fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITY_FIELDS
     }
-    return Forecast(Lognormal(median_ms * 4, p99_ms * 10), Stragglers(share_bps=300, factor=5), faults)
+    return FaultProfile(Lognormal(median_ms * 4, p99_ms * 10), Stragglers(share_bps=300, factor=5), faults)
 
 
-PRESETS: Mapping[str, Mapping[str, Forecast]] = {
-    "still": {source: Forecast(Constant(0)) for source in SOURCES},
-    "fixed": {source: Forecast(Constant(5)) for source in SOURCES},
+PRESETS: Mapping[str, Mapping[str, FaultProfile]] = {
+    "still": {source: FaultProfile(Constant(0)) for source in SOURCES},
+    "fixed": {source: FaultProfile(Constant(5)) for source in SOURCES},
     "calm": {source: _calm(source) for source in SOURCES},
     "windy": {source: _windy(source) for source in SOURCES},
     "stormy": {source: _stormy(source) for source in SOURCES},
@@ -63,4 +63,4 @@ PRESETS: Mapping[str, Mapping[str, Forecast]] = {
 
 def weather_named(preset: str = "calm", seed: int = 1) -> Weather:
     """The weather that starts as a preset. Raises BadWeather for a name that is none."""
-    return Weather(PRESETS[closest("preset", preset, PRESETS)], seed)
+    return Weather(PRESETS[require_one_of("preset", preset, PRESETS)], seed)

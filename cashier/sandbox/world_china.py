@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from cashier.sandbox.channels_china import CHANNELS, cny
 from cashier.sandbox.contract_shapes import (
-    Person,
-    Scene,
+    SimulatedUser,
+    Country,
     account,
     agreement,
     boost,
@@ -49,7 +49,7 @@ MERCHANTS = (
     ),
 )
 
-READER = Person(
+READER = SimulatedUser(
     member=member(
         "u_1",
         country="CN",
@@ -136,9 +136,9 @@ READER = Person(
     ],
 )
 
-PEOPLE = (
+USERS = (
     READER,
-    Person(
+    SimulatedUser(
         member=member("u_2", country="CN", usage={"WALLET": 3}),
         cards=[
             card("c_21", "COMM", "Bank of Communications", "DEBIT", "UNIONPAY", "6222", "2031-02", status="UNBOUND")
@@ -148,20 +148,20 @@ PEOPLE = (
         promotions=[],
         quotas=[],
     ),
-    Person(
+    SimulatedUser(
         member=member("u_3", country="CN", usage={}, status="FROZEN"),
         accounts=[account("acc_31", "BALANCE", cny(900_000))],
     ),
-    Person(member=member("u_4", country="CN", usage={}, status="CLOSED")),
-    Person(
+    SimulatedUser(member=member("u_4", country="CN", usage={}, status="CLOSED")),
+    SimulatedUser(
         member=member("u_5", country="CN", usage={"WALLET": 6}), accounts=[account("acc_51", "BALANCE", cny(4_000))]
     ),
-    Person(
+    SimulatedUser(
         member=member("u_6", country="CN", usage={}, kyc_level=0),
         cards=[card("c_61", "CMB", "CMB Bank", "DEBIT", "UNIONPAY", "2077", "2030-04")],
         accounts=[account("acc_61", "BALANCE", cny(50_000))],
     ),
-    Person(
+    SimulatedUser(
         member=member("u_7", country="CN", usage={"QUICK_PAY": 210}, last_used=("QUICK_PAY", "c_71")),
         cards=[card("c_71", "ICBC", "ICBC", "DEBIT", "UNIONPAY", "7013", "2029-12")],
     ),
@@ -229,4 +229,4 @@ ORDERS = (
     order("o_1019", "m_1", "u_2", cny(2_600), "A comic", country="CN", category="books"),
 )
 
-CHINA = Scene(country="CN", utc_offset_h=8, merchants=MERCHANTS, people=PEOPLE, orders=ORDERS, channels=CHANNELS)
+CHINA = Country(country="CN", utc_offset_h=8, merchants=MERCHANTS, users=USERS, orders=ORDERS, channels=CHANNELS)

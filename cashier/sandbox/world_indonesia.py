@@ -7,8 +7,8 @@ from datetime import timedelta
 from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
     Json,
-    Person,
-    Scene,
+    SimulatedUser,
+    Country,
     account,
     boost,
     card,
@@ -142,7 +142,7 @@ CHANNELS = (
     ),
 )
 
-TRAVELLER = Person(
+TRAVELLER = SimulatedUser(
     member=member(
         "u_62",
         country="ID",
@@ -176,7 +176,7 @@ TRAVELLER = Person(
     ],
 )
 
-INDONESIA = Scene(
+INDONESIA = Country(
     country="ID",
     utc_offset_h=7,
     merchants=(
@@ -189,7 +189,7 @@ INDONESIA = Scene(
             kinds=("VA", "OTC", "WALLET", "CARD", "BALANCE"),
         ),
     ),
-    people=(TRAVELLER,),
+    users=(TRAVELLER,),
     orders=(
         order("o_6201", "m_62", "u_62", idr(250_000_00), "Two kilos of Gayo beans", country="ID", category="groceries"),
         order(

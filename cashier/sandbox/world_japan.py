@@ -5,8 +5,8 @@ from __future__ import annotations
 from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
     Json,
-    Person,
-    Scene,
+    SimulatedUser,
+    Country,
     account,
     boost,
     card,
@@ -103,7 +103,7 @@ CHANNELS = (
     ),
 )
 
-GARDENER = Person(
+GARDENER = SimulatedUser(
     member=member(
         "u_81", country="JP", usage={"OTC": 8, "WALLET": 6, "QUICK_PAY": 2}, last_used=("OTC", "ch_otc_lawson")
     ),
@@ -132,7 +132,7 @@ GARDENER = Person(
     ],
 )
 
-JAPAN = Scene(
+JAPAN = Country(
     country="JP",
     utc_offset_h=9,
     merchants=(
@@ -145,7 +145,7 @@ JAPAN = Scene(
             kinds=("OTC", "WALLET", "CARD", "QUICK_PAY", "BALANCE"),
         ),
     ),
-    people=(GARDENER,),
+    users=(GARDENER,),
     orders=(
         order("o_8101", "m_81", "u_81", jpy(4_980), "A camellia and a watering can", country="JP", category="garden"),
         order(

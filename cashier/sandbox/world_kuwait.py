@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cashier.sandbox.contract_shapes import (
     Json,
-    Person,
-    Scene,
+    SimulatedUser,
+    Country,
     card,
     channel,
     member,
@@ -79,7 +79,7 @@ CHANNELS = (
     ),
 )
 
-SAILOR = Person(
+SAILOR = SimulatedUser(
     member=member(
         "u_965", country="KW", usage={"NET_BANKING": 7, "QUICK_PAY": 1}, last_used=("NET_BANKING", "ch_net_nbk")
     ),
@@ -100,7 +100,7 @@ SAILOR = Person(
     quotas=[quota({"kind": "NET_BANKING"}, single=kwd(3_000_000), daily=(kwd(6_000_000), kwd(40_250)))],
 )
 
-KUWAIT = Scene(
+KUWAIT = Country(
     country="KW",
     utc_offset_h=3,
     merchants=(
@@ -113,7 +113,7 @@ KUWAIT = Scene(
             kinds=("NET_BANKING", "CARD", "QUICK_PAY", "WALLET", "BALANCE"),
         ),
     ),
-    people=(SAILOR,),
+    users=(SAILOR,),
     orders=(order("o_96501", "m_965", "u_965", kwd(12_750), "Forty metres of rope", country="KW", category="marine"),),
     channels=CHANNELS,
 )

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.peers
 
 USERS = 40
 AT_ONCE = 32
-CROWD = World().cast.crowd
+CROWD = World().population.generated
 CACHED = {spec.source.name for spec in SOURCE_SPECS if spec.cache.on}
 
 

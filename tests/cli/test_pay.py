@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cashier.cli.commands import cli
-from cashier.sandbox import Fault, Mishap
-from cashier.sandbox.fault_descriptions import MEANINGS
+from cashier.sandbox import Fault, PaymentFault
+from cashier.sandbox.fault_descriptions import DESCRIPTIONS
 from tests.support.command_processes import configured, running
 
 
@@ -154,7 +154,7 @@ def test_an_unknown_fault_is_refused_with_the_nearest_one(sandbox: str, words: t
 
 
 def test_the_help_lists_every_fault_with_its_meaning() -> None:
-    assert set(MEANINGS) == {*Fault, *Mishap}
+    assert set(DESCRIPTIONS) == {*Fault, *PaymentFault}
     help_text = run("weather", "--help").stdout
-    for fault, meaning in MEANINGS.items():
+    for fault, meaning in DESCRIPTIONS.items():
         assert re.search(rf"^ +{fault.value} +{re.escape(meaning)}$", help_text, re.MULTILINE), fault

@@ -21,8 +21,8 @@ from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
 from cashier.payments.flow import PaymentFlow
 from cashier.payments.live_attempts import LiveAttempts, ScriptStore
-from cashier.sandbox import CASES, LocalUpstreams, World, read_forecast, weather_named
-from cashier.sandbox.ledger import Entry
+from cashier.sandbox import CASES, LocalUpstreams, World, parse_profile, weather_named
+from cashier.sandbox.ledger import LedgerEntry
 from cashier.settings.loader import configuration
 from cashier.settings.schema import Configuration
 from cashier.source_errors import Unreachable
@@ -148,13 +148,13 @@ class Checkout:
         forecast: dict[str, Any] = {"next": [{"fault": fault, "on": on} for fault in faults]}
         if always:
             forecast = {"faults": dict.fromkeys(faults, 10_000)}
-        self.weather.change(source, read_forecast(source, forecast, self.weather.start(source)))
+        self.weather.change(source, parse_profile(source, forecast, self.weather.start(source)))
 
     def slow_engine(self, ms: int) -> None:
         """Delay the engine's answers, not its effects."""
         self.weather.change(
             "engine",
-            read_forecast("engine", {"latency": {"shape": "constant", "ms": ms}}, self.weather.start("engine")),
+            parse_profile("engine", {"latency": {"shape": "constant", "ms": ms}}, self.weather.start("engine")),
         )
 
     def clear_faults(self) -> None:
@@ -165,12 +165,12 @@ class Checkout:
         assert self.world.engine.settle(payment.payment_id, result, paid).status == 200
 
     def reprice(self, order_id: str, value: int) -> None:
-        order = self.world.cast._orders[order_id]
+        order = self.world.population._orders[order_id]
         order["amount"] = {**order["amount"], "value": value}
 
     def close_channels(self, *channel_ids: str) -> None:
         for channel_id in channel_ids:
-            channel = self.world.cast.channel(channel_id)
+            channel = self.world.population.channel(channel_id)
             assert channel is not None
             channel["status"] = "CLOSED"
 
@@ -193,7 +193,7 @@ class Checkout:
         self._counted_since_s = asyncio.get_running_loop().time()
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         return self.world.ledger.entries
 
     def net_taken(self) -> dict[str, int]:

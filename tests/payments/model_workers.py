@@ -20,7 +20,7 @@ from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.core import Cashier
 from cashier.payments import live_attempts
-from cashier.sandbox import Fault, LocalUpstreams, UpstreamTrouble, Weather, World
+from cashier.sandbox import Fault, InjectedFault, LocalUpstreams, Weather, World
 from cashier.settings.loader import configuration
 from cashier.source_errors import Overloaded, Unreachable
 from cashier.wire.transport import Request, Response
@@ -62,7 +62,7 @@ class Upstreams:
     def service(self, name: str) -> Callable[[Request], Awaitable[Response]]:
         async def call(request: Request) -> Response:
             _check_alive()
-            if any(fault.on == _call_name(name, request) for fault in self.weather.forecast(name).next):
+            if any(fault.on == _call_name(name, request) for fault in self.weather.profile(name).next):
                 self._record_fault()
             if name in self.refusing and (name != "engine" or request.target == "/payments"):
                 self.refusing.discard(name)
@@ -79,7 +79,7 @@ class Upstreams:
             _check_alive()
             try:
                 return await self._sources[name](**inputs)
-            except UpstreamTrouble as trouble:
+            except InjectedFault as trouble:
                 if trouble.fault is Fault.OVERLOAD:
                     raise Overloaded("503", trouble.retry_after_s) from None
                 raise Unreachable(trouble.fault.value) from None

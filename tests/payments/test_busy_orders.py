@@ -73,7 +73,7 @@ async def test_of_many_concurrent_attempts_one_is_accepted_and_all_others_get_it
 async def test_an_order_in_progress_elsewhere_names_that_payment() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, "WALLET:ALIPAY")
-        shop.world.cast._orders["o_1001"] |= {"status": "PAYING", "payment_id": "pay_elsewhere"}
+        shop.world.population._orders["o_1001"] |= {"status": "PAYING", "payment_id": "pay_elsewhere"}
         with pytest.raises(OrderBusy) as busy:
             await shop.submit(request)
         assert busy.value.payment_id == "pay_elsewhere"
@@ -83,7 +83,7 @@ async def test_an_order_in_progress_elsewhere_names_that_payment() -> None:
 async def test_an_order_in_progress_by_an_unnamed_payment_is_a_changed_order_state() -> None:
     async with checkout() as shop:
         request = await shop.new_request(CASE, "WALLET:ALIPAY")
-        shop.world.cast._orders["o_1001"] |= {"status": "PAYING"}
+        shop.world.population._orders["o_1001"] |= {"status": "PAYING"}
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)
         assert [change.what for change in changed.value.changes] == [ChangeType.ORDER_STATE]

@@ -104,7 +104,7 @@ async def test_every_submit_calls_all_sources_despite_a_warm_cache() -> None:
 async def test_a_submit_for_an_order_that_is_gone_sends_nothing() -> None:
     async with checkout() as shop:
         request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
-        del shop.world.cast._orders["o_1001"]
+        del shop.world.population._orders["o_1001"]
         with pytest.raises(OrderUnknown):
             await shop.submit(request)
         assert shop.count("decide") == shop.count("submit") == 0

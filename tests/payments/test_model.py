@@ -30,8 +30,8 @@ from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import ConsultChanged
 from cashier.sandbox import World, weather_named
-from cashier.sandbox.risk import ANSWER
-from cashier.sandbox.weather import CALLS, Next, possible_faults
+from cashier.sandbox.risk import CHALLENGE_ANSWER
+from cashier.sandbox.weather import CALL_NAMES, PlannedFault, possible_faults
 from tests.payments.model_loop import SkippingLoop
 from tests.payments.model_observations import REFUSALS, LedgerTotals, Observations, ObservedPayment
 from tests.payments.model_requests import ABROAD, CHINESE, ORDERS, Offer, Submit, Tampering, consult_request, new_submit
@@ -62,8 +62,8 @@ def faults_of(*calls: tuple[str, str]) -> st.SearchStrategy[tuple[str, str, Any,
     )
 
 
-PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call in CALLS[source]]
-FAULTS = faults_of(*[(source, call) for source, calls in CALLS.items() for call in calls])
+PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call in CALL_NAMES[source]]
+FAULTS = faults_of(*[(source, call) for source, calls in CALL_NAMES.items() for call in calls])
 SUBMIT_FAULTS = faults_of(("engine", "submit"))
 PAYMENT_FAULTS = faults_of(*PAYING)
 FAULTS_OF_A_CALL = st.one_of(
@@ -174,7 +174,10 @@ class PaymentMachine(RuleBasedStateMachine):
         """Answer the challenge, also if it is over; sometimes in two tabs at once."""
         self.calls_fail(faults)
         observed = self._pick_payment(which, PaymentStatus.CHALLENGE)
-        value, identity = ANSWER if right else "000000", (observed.payment_id, self._pick(observed.tokens, token))
+        value, identity = (
+            CHALLENGE_ANSWER if right else "000000",
+            (observed.payment_id, self._pick(observed.tokens, token)),
+        )
         if other_tab:
             self._call(self.workers[1 - worker].payments.answer(*identity, value), 1 - worker, "meanwhile")
         self._call(self.workers[worker].payments.answer(*identity, value), worker, how)
@@ -248,8 +251,8 @@ class PaymentMachine(RuleBasedStateMachine):
     def calls_fail(self, faults: Faults) -> None:
         """Inject faults into the next calls."""
         for source, call, fault, times in faults:
-            forecast = self.weather.forecast(source)
-            self.weather.change(source, replace(forecast, next=(*forecast.next, *[Next(fault, call)] * times)))
+            forecast = self.weather.profile(source)
+            self.weather.change(source, replace(forecast, next=(*forecast.next, *[PlannedFault(fault, call)] * times)))
 
     @rule(service=st.sampled_from(["risk", "engine", "engine", "acquirer"]))
     def refuses_the_connection(self, service: str) -> None:

@@ -22,11 +22,11 @@ WorldChange = Callable[[Checkout], Awaitable[None]]
 
 async def _fee_rises(shop: Checkout) -> None:
     for channel_id in ("ch_card_worldpay", "ch_card_adyen"):
-        shop.world.cast._channels[channel_id]["fee_bps"] = 150
+        shop.world.population._channels[channel_id]["fee_bps"] = 150
 
 
 async def _discount_shrinks(shop: Checkout) -> None:
-    person = shop.world.cast.person("u_1")
+    person = shop.world.population.user("u_1")
     assert person is not None
     assert person.promotions is not None
     person.promotions[3]["amount_off"] = {"currency": "CNY", "value": 1_400}
@@ -53,14 +53,14 @@ async def _alipay_closes(shop: Checkout) -> None:
 
 
 async def _card_is_unbound(shop: Checkout) -> None:
-    person = shop.world.cast.person("u_1")
+    person = shop.world.population.user("u_1")
     assert person is not None
     assert person.cards is not None
     person.cards[1]["status"] = "UNBOUND"
 
 
 async def _card_disappears(shop: Checkout) -> None:
-    person = shop.world.cast.person("u_1")
+    person = shop.world.population.user("u_1")
     assert person is not None
     assert person.cards is not None
     del person.cards[1]
@@ -211,7 +211,7 @@ async def test_an_order_that_can_no_longer_be_paid_sends_nothing(state: str) -> 
         elif state == "paid":
             assert (await shop.pay("balance_is_enough", "BALANCE:acc_2", key="other")).status in FINAL
         else:
-            shop.world.cast._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
+            shop.world.population._orders["o_1002"]["expires_at"] = shop.world.clock().isoformat()
         shop.reset_counts()
         with pytest.raises(ConsultChanged) as changed:
             await shop.submit(request)

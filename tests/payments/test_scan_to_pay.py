@@ -97,7 +97,7 @@ async def test_a_slow_payer_has_paid_by_the_third_query() -> None:
 async def test_an_auth_code_is_used_once() -> None:
     async with checkout() as shop:
         assert (await shop.pay("scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE)).status is PaymentStatus.SUCCEEDED
-        shop.world.cast._orders["o_1020"] = {**shop.world.cast._orders["o_1014"], "order_id": "o_1020"}
+        shop.world.population._orders["o_1020"] = {**shop.world.population._orders["o_1014"], "order_id": "o_1020"}
         request = await shop.new_request(
             "scan_to_pay", "CONSUMER_QR", auth_code=PAYS_AT_ONCE, order_id="o_1020", user_id="u_5"
         )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import aiohttp
 
 from cashier.sandbox import CASES
-from cashier.sandbox.risk import ANSWER
+from cashier.sandbox.risk import CHALLENGE_ANSWER
 
 from .services import Service
 from .upstreams import FOREVER_S
@@ -117,7 +117,7 @@ class Payer:
             payment = told.body
         raise AssertionError(f"it is never over: {payment}")
 
-    async def answer(self, payment: Any, value: str = ANSWER) -> Told:
+    async def answer(self, payment: Any, value: str = CHALLENGE_ANSWER) -> Told:
         self.secrets.add(value)
         body = {"payment_token": payment["payment_token"], "value": value}
         return self._heard(
@@ -141,7 +141,9 @@ class Payer:
             lines = (await response.text()).splitlines()
         return [(name[7:], data[6:]) for name, data in _pairs(lines)]
 
-    async def request_until_answered(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Told:
+    async def request_until_answered(
+        self, method: str, path: str, body: Any, headers: dict[str, str] | None = None
+    ) -> Told:
         """Again where the connection is lost, or where it is said to be worth while."""
         for _ in range(_ASKED_AT_MOST):
             try:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cashier.sandbox import Mishap
-from cashier.sandbox.weather import Next
+from cashier.sandbox import PaymentFault
+from cashier.sandbox.weather import PlannedFault
 
 from .payer import CHALLENGED, UNCHALLENGED, Payer, Way
 from .services import Fleet, Service
@@ -91,8 +91,10 @@ async def test_a_payment_that_goes_wrong_is_logged_without_what_it_was_paid_with
 
 
 def _cut_next_submit(upstreams: Upstreams) -> None:
-    forecast = upstreams.weather.forecast("engine")
-    upstreams.weather.change("engine", type(forecast)(latency=forecast.latency, next=(Next(Mishap.CUT, "submit"),)))
+    forecast = upstreams.weather.profile("engine")
+    upstreams.weather.change(
+        "engine", type(forecast)(latency=forecast.latency, next=(PlannedFault(PaymentFault.CUT, "submit"),))
+    )
 
 
 def _written(field: str, told: Any) -> list[Any]:

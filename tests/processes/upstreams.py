@@ -17,9 +17,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from cashier.sandbox import World, weather_named
-from cashier.sandbox.engine_rules import Submission
+from cashier.sandbox.engine_rules import SubmitBody
 from cashier.sandbox.server import create_app
-from cashier.sandbox.upstream_answer import Answer
+from cashier.sandbox.upstream_answer import UpstreamAnswer
 
 # Far beyond what any of it takes, also on a machine that has other things to do.
 FOREVER_S = 30
@@ -98,9 +98,9 @@ class Upstreams:
                 self._heard.clear()
                 await self._heard.wait()
 
-    def arrives_late(self, meeting: Meeting) -> Answer:
+    def arrives_late(self, meeting: Meeting) -> UpstreamAnswer:
         """The submit that was held up is carried out now, though nobody is left to be told."""
-        submission = msgspec.json.decode(meeting.body, type=Submission)
+        submission = msgspec.json.decode(meeting.body, type=SubmitBody)
         return self.world.engine.submit(submission, submission.payment_id)
 
     def assert_paid_once(self, order_id: str) -> None:

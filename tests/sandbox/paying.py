@@ -7,9 +7,9 @@ from typing import Any, Final
 import msgspec
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.engine_rules import Submission
-from cashier.sandbox.risk import Amount, Inquiry
-from cashier.sandbox.upstream_answer import Answer
+from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.risk import Amount, DecisionBody
+from cashier.sandbox.upstream_answer import UpstreamAnswer
 from cashier.sandbox.world import World
 
 from . import contract
@@ -42,7 +42,7 @@ def promotion(value: int, promotion_id: str = "p_1") -> Json:
 
 def submission(
     world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any
-) -> Submission:
+) -> SubmitBody:
     """A payment of `o_1001`, cleared by risk, but for what is `other`."""
     told = {
         "payment_id": payment_id,
@@ -52,23 +52,23 @@ def submission(
         "fingerprint": "f_1",
         "legs": legs,
     } | other
-    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, Submission)
+    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, SubmitBody)
 
 
 def cleared(world: World, payment_id: str) -> str:
     amount = Amount(CNY, 1)
-    inquiry = Inquiry(
+    inquiry = DecisionBody(
         payment_id=payment_id, order_id="o_1001", user_id="u_1", merchant_id="m_1", amount=amount, kind="QUICK_PAY"
     )
     decision_id: str = world.risk.decide(inquiry)["decision_id"]
     return decision_id
 
 
-def submit(world: World, sent: Submission) -> contract.Payment:
+def submit(world: World, sent: SubmitBody) -> contract.Payment:
     return payment(world.engine.submit(sent, sent.payment_id))
 
 
-def payment(answer: Answer) -> contract.Payment:
+def payment(answer: UpstreamAnswer) -> contract.Payment:
     assert answer.status == 200, answer
     return msgspec.json.decode(answer.encoded, type=contract.Payment)
 

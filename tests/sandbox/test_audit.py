@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.sandbox.audit import Terms, audit, fee_on
-from cashier.sandbox.ledger import Entry, What
+from cashier.sandbox.audit import AuditTerms, audit, fee_on
+from cashier.sandbox.ledger import LedgerEntry, EntryType
 from cashier.sandbox.risk import Amount
 
 from .hand_clock import NOON
 
-TERMS = Terms(prices={"o_1": 100, "o_2": 100}, opening={("u_1", "acc_1"): 150}, fees_bps={"ch_dear": 500}, live=())
+TERMS = AuditTerms(prices={"o_1": 100, "o_2": 100}, opening={("u_1", "acc_1"): 150}, fees_bps={"ch_dear": 500}, live=())
 
 
-def entry(what: What, value: int, source: str | None = None, payment_id: str = "pay_1", order_id: str = "o_1") -> Entry:
+def entry(
+    what: EntryType, value: int, source: str | None = None, payment_id: str = "pay_1", order_id: str = "o_1"
+) -> LedgerEntry:
     amount = Amount("CNY", value)
-    return Entry(
+    return LedgerEntry(
         at=NOON, payment_id=payment_id, order_id=order_id, user_id="u_1", what=what, amount=amount, source=source
     )
 
 
 def paid(
     value: int = 100, source: str = "CHANNEL:ch_1", payment_id: str = "pay_1", order_id: str = "o_1"
-) -> list[Entry]:
+) -> list[LedgerEntry]:
     return [
         entry("TAKEN", value, source, payment_id, order_id),
         entry("SUCCEEDED", value, None, payment_id, order_id),
@@ -30,7 +32,7 @@ def paid(
     ]
 
 
-RIGHT: dict[str, list[Entry]] = {
+RIGHT: dict[str, list[LedgerEntry]] = {
     "nothing": [],
     "paid by a channel": paid(),
     "paid with the channel's fee": paid(105, "CHANNEL:ch_dear"),
@@ -65,11 +67,11 @@ RIGHT: dict[str, list[Entry]] = {
 
 
 @pytest.mark.parametrize("entries", RIGHT.values(), ids=RIGHT.keys())
-def test_what_is_right_is_not_complained_of(entries: list[Entry]) -> None:
+def test_what_is_right_is_not_complained_of(entries: list[LedgerEntry]) -> None:
     assert audit(entries, TERMS) == []
 
 
-WRONG: dict[str, tuple[list[Entry], str]] = {
+WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
     "an order paid twice": ([*paid(), *paid(payment_id="pay_2")], "o_1 was paid 2 times"),
     "too little taken": (paid(99), "pay_1 took 99 after 0 off for an order of 100: no fee is -1"),
     "too much taken": (paid(101), "pay_1 took 101 after 0 off for an order of 100: no fee is 1"),
@@ -131,13 +133,13 @@ WRONG: dict[str, tuple[list[Entry], str]] = {
 
 
 @pytest.mark.parametrize(("entries", "complaint"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_said(entries: list[Entry], complaint: str) -> None:
+def test_what_is_wrong_is_said(entries: list[LedgerEntry], complaint: str) -> None:
     assert complaint in "\n".join(audit(entries, TERMS))
 
 
 def test_what_lives_may_hold_money_and_has_no_verdict_yet() -> None:
     held = [entry("TAKEN", 80, "BALANCE:acc_1")]
-    living = Terms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, live={"pay_1"})
+    living = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, live={"pay_1"})
     assert audit(held, living) == []
     assert audit(held, TERMS)
     assert audit([*held, entry("FAILED", 80)], living) == ["pay_1 has the verdicts ['FAILED'], not 0 of them"]

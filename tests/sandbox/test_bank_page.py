@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from cashier.sandbox.bank_page import Slip, page, written
-from cashier.sandbox.engine_rules import Submission
+from cashier.sandbox.bank_page import BankPage, render_page, format_amount
+from cashier.sandbox.engine_rules import SubmitBody
 from cashier.sandbox.world import World
 from tests.sandbox import contract
 from tests.sandbox.paying import channel, result, submission, submit
@@ -132,13 +132,13 @@ async def test_by_transfer_one_can_pay_less_more_and_too_late(client: aiohttp.Cl
 def test_only_a_web_address_can_be_returned_to(world: World, url: str) -> None:
     told = msgspec.to_builtins(submission(world, legs=WALLET)) | {"return_url": url}
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(told, Submission)
+        msgspec.convert(told, SubmitBody)
 
 
 def test_whatever_comes_from_outside_is_shown_as_text() -> None:
     evil = '"><script>alert(1)</script>&'
-    text = page(
-        Slip(
+    text = render_page(
+        BankPage(
             bank=evil,
             payee=evil,
             title=evil,
@@ -168,4 +168,4 @@ def test_whatever_comes_from_outside_is_shown_as_text() -> None:
     ],
 )
 def test_amounts_are_written_with_the_digits_of_their_currency(value: int, currency: str, text: str) -> None:
-    assert written(value, currency) == text
+    assert format_amount(value, currency) == text

@@ -341,7 +341,7 @@ def test_a_merchants_code_that_was_reversed_pays_nothing_when_it_is_scanned(worl
 
 
 def test_an_order_of_the_crowd_can_be_paid(world: World) -> None:
-    request = world.cast.crowd.consult_request(100_003)
+    request = world.population.generated.consult_request(100_003)
     leg = channel("ch_wallet_alipay", value=request["amount"]["value"])
     order = {name: request[name] for name in ("order_id", "user_id", "merchant_id")}
     submit(world, submission(world, legs=(leg,), **order))

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from cashier.sandbox.server import create_app, serve
-from cashier.sandbox.weather import SOURCES, Spell, Weather
+from cashier.sandbox.weather import SOURCES, CallConditions, Weather
 from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
 
@@ -26,7 +26,7 @@ class WatchedWeather(Weather):
 
     drawn: asyncio.Event
 
-    def draw(self, source: str) -> Spell:
+    def draw(self, source: str) -> CallConditions:
         self.drawn.set()
         return super().draw(source)
 
@@ -214,7 +214,7 @@ async def test_a_payment_that_is_refused_was_not_made(client: aiohttp.ClientSess
     await put(client, "engine", {"faults": {fault: ALL}})
     async with client.post("/payments/pay_1/reverse") as response:
         assert response.status >= 500
-    assert world.engine._reversed_unseen == set()
+    assert world.engine._reversed_before_arrival == set()
 
 
 async def test_weather_changes_while_the_server_runs_and_goes_back_to_the_start(client: aiohttp.ClientSession) -> None:

@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.in_process import LocalUpstreams, UpstreamTrouble
-from cashier.sandbox.weather import Constant, Fault, Forecast, Weather
+from cashier.sandbox.in_process import LocalUpstreams, InjectedFault
+from cashier.sandbox.weather import Constant, Fault, FaultProfile, Weather
 from cashier.sandbox.world import World
 
 
@@ -40,7 +40,7 @@ def local(world: World, weather: Weather) -> LocalUpstreams:
 
 
 def fault_on_cards(weather: Weather, fault: Fault) -> None:
-    weather.change("card", Forecast(Constant(0), faults={fault: 10_000}))
+    weather.change("card", FaultProfile(Constant(0), faults={fault: 10_000}))
 
 
 async def ask(local: LocalUpstreams, source: str) -> Json | None:
@@ -78,8 +78,8 @@ async def test_a_malformed_parameter_is_the_callers_bug(local: LocalUpstreams) -
 
 @pytest.mark.looptime
 async def test_an_answer_takes_as_long_as_the_weather_says(local: LocalUpstreams, weather: Weather) -> None:
-    weather.change("card", Forecast(Constant(40)))
-    weather.change("order", Forecast(Constant(25)))
+    weather.change("card", FaultProfile(Constant(40)))
+    weather.change("order", FaultProfile(Constant(25)))
     start = asyncio.get_running_loop().time()
     await asyncio.gather(ask(local, "card"), ask(local, "order"))
     assert asyncio.get_running_loop().time() - start == pytest.approx(0.040)
@@ -106,7 +106,7 @@ async def test_what_the_weather_took_is_raised_with_its_fault(
     local: LocalUpstreams, weather: Weather, fault: Fault
 ) -> None:
     fault_on_cards(weather, fault)
-    with pytest.raises(UpstreamTrouble) as trouble:
+    with pytest.raises(InjectedFault) as trouble:
         await ask(local, "card")
     assert (trouble.value.source, trouble.value.fault) == ("card", fault)
     assert (trouble.value.retry_after_s is not None) == (fault is Fault.OVERLOAD)

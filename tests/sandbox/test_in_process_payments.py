@@ -24,8 +24,8 @@ from cashier.domain.money import Money
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
-from cashier.sandbox import Weather, World, read_forecast, weather_named
-from cashier.sandbox.fault_effects import HELD_UP
+from cashier.sandbox import Weather, World, parse_profile, weather_named
+from cashier.sandbox.fault_effects import REDELIVERY_DELAY
 from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
@@ -57,7 +57,7 @@ class Paying:
 
     def befall(self, source: str, fault: str, on: str | None = None) -> None:
         told = {"next": [{"fault": fault, "on": on}]}
-        self.weather.change(source, read_forecast(source, told, self.weather.start(source)))
+        self.weather.change(source, parse_profile(source, told, self.weather.start(source)))
 
     async def cleared(self) -> Submission:
         decided = await self.risk.decide(_inquiry(), CALL_HEADERS, WITHIN_MS)
@@ -127,7 +127,7 @@ async def test_what_is_held_up_arrives_when_its_time_has_come() -> None:
         paying.befall("engine", "arrives_late", "submit")
         assert isinstance(await paying.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
         assert await paying.looked_up() == NeverArrived()
-        await asyncio.sleep(HELD_UP.total_seconds())
+        await asyncio.sleep(REDELIVERY_DELAY.total_seconds())
         assert isinstance(await paying.looked_up(), EngineAnswered)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.read_sources import Lookups
+from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.world import World
 
 from .hand_clock import HandClock
@@ -25,7 +25,7 @@ WALLET_AND_MORE = (promotion(1_000), balance("acc_1", 5_000), channel("ch_wallet
 
 def asked(world: World, source: str) -> Json:
     question = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12_800}
-    return Lookups(world).look_up(source, question).body
+    return SourceReader(world).look_up(source, question).body
 
 
 def holds(world: World) -> int:
@@ -135,7 +135,7 @@ def test_a_day_later_the_daily_limit_begins_anew_where_the_payer_lives(world: Wo
 
 @pytest.mark.parametrize("source", ["balance", "marketing", "quota", "card", "member"])
 def test_an_answer_is_remembered_until_it_is_another(world: World, source: str) -> None:
-    lookups = Lookups(world)
+    lookups = SourceReader(world)
     question = {"user_id": "u_1", "merchant_id": "m_1", "currency": "CNY", "value": 12_800}
     first = lookups.look_up(source, question)
     assert lookups.look_up(source, question) is first
@@ -191,7 +191,7 @@ def test_a_refusal_is_written_down_and_takes_nothing(world: World) -> None:
 
 
 def test_what_was_remembered_of_a_limit_is_forgotten_at_midnight(world: World) -> None:
-    lookups = Lookups(world)
+    lookups = SourceReader(world)
     question = {"user_id": "u_1", "currency": "CNY"}
     before = lookups.look_up("quota", question).body["quotas"][0]["daily"]["used"]["value"]
     world.clock.advance(timedelta(hours=4))
@@ -202,7 +202,7 @@ def test_what_was_remembered_of_a_limit_is_forgotten_at_midnight(world: World) -
 def test_whoever_asks_after_an_order_hears_what_time_has_done_to_it(world: World, source: str, told: str) -> None:
     submit(world, submission(world, legs=WALLET_AND_MORE))
     world.clock.advance(timedelta(minutes=14))
-    assert Lookups(world).look_up(source, {"order_id": "o_1001"}).body["status"] == told
+    assert SourceReader(world).look_up(source, {"order_id": "o_1001"}).body["status"] == told
 
 
 def test_whoever_asks_after_a_balance_hears_what_time_has_done_to_it(world: World) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.engine_rules import Submission
-from cashier.sandbox.fault_effects import Work, carried_out
-from cashier.sandbox.risk import Amount, Inquiry, Verification
-from cashier.sandbox.upstream_answer import Answer
-from cashier.sandbox.weather import Spell, possible_faults
+from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.fault_effects import Work, perform
+from cashier.sandbox.risk import Amount, DecisionBody, VerifyBody
+from cashier.sandbox.upstream_answer import UpstreamAnswer
+from cashier.sandbox.weather import CallConditions, possible_faults
 from cashier.sandbox.world import World
 from tests.sandbox.hand_clock import HandClock
 from tests.sandbox.paying import balance, channel, promotion
@@ -92,7 +92,7 @@ class Truth(RuleBasedStateMachine):
             "auth_code": f"13{code}",
         }
         told |= ORDERS[order_id] | {"decision_id": self.cleared(payment_id, order_id) if cleared else "d_none"}
-        sent = msgspec.convert(told, Submission)
+        sent = msgspec.convert(told, SubmitBody)
         known = self.world.engine.attempt(payment_id)
         answer = self.send(fault, lambda mishap: self.world.engine.submit(sent, payment_id, mishap))
         if answer and known:
@@ -183,14 +183,14 @@ class Truth(RuleBasedStateMachine):
         live = sorted(self.world.engine.live)
         return live[number % len(live)] if live and number % 2 else f"pay_{number}"
 
-    def send(self, fault: Any, work: Work) -> Answer | None:
-        return carried_out(self.world, Spell(0, fault), work)
+    def send(self, fault: Any, work: Work) -> UpstreamAnswer | None:
+        return perform(self.world, CallConditions(0, fault), work)
 
     def cleared(self, payment_id: str, order_id: str) -> str:
         parties = {"payment_id": payment_id, "order_id": order_id, **ORDERS[order_id]}
-        decided = self.world.risk.decide(Inquiry(**parties, amount=Amount("CNY", 20_000), kind="QUICK_PAY"))
+        decided = self.world.risk.decide(DecisionBody(**parties, amount=Amount("CNY", 20_000), kind="QUICK_PAY"))
         if "challenge" in decided:
-            self.world.risk.verify(decided["challenge"]["challenge_id"], Verification(payment_id, "246810"))
+            self.world.risk.verify(decided["challenge"]["challenge_id"], VerifyBody(payment_id, "246810"))
         decision_id: str = decided["decision_id"]
         return decision_id
 

@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.engine_rules import Submission
-from cashier.sandbox.in_process import UpstreamTrouble
+from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.in_process import InjectedFault
 from cashier.sandbox.in_process_payments import LocalPayments
-from cashier.sandbox.upstream_answer import Answer
-from cashier.sandbox.weather import Fault, Forecast, Mishap, Next, Weather
+from cashier.sandbox.upstream_answer import UpstreamAnswer
+from cashier.sandbox.weather import Fault, FaultProfile, PaymentFault, PlannedFault, Weather
 from cashier.sandbox.world import World
 from tests.sandbox.paying import channel, result, submission
 
@@ -33,16 +33,16 @@ def payments(world: World, weather: Weather) -> LocalPayments:
     return LocalPayments(world, weather)
 
 
-def body(sent: Submission) -> Json:
+def body(sent: SubmitBody) -> Json:
     told: Json = msgspec.to_builtins(sent)
     return told
 
 
-def befall(weather: Weather, fault: Fault | Mishap, on: str = "submit", source: str = "engine") -> None:
-    weather.change(source, Forecast(weather.start(source).latency, next=(Next(fault, on),)))
+def befall(weather: Weather, fault: Fault | PaymentFault, on: str = "submit", source: str = "engine") -> None:
+    weather.change(source, FaultProfile(weather.start(source).latency, next=(PlannedFault(fault, on),)))
 
 
-async def submit(payments: LocalPayments, sent: Submission) -> Answer:
+async def submit(payments: LocalPayments, sent: SubmitBody) -> UpstreamAnswer:
     return await payments.submit(body(sent), sent.payment_id)
 
 
@@ -57,7 +57,7 @@ async def test_an_answer_is_lost_after_the_money_was_taken(
     payments: LocalPayments, world: World, weather: Weather, fault: Fault
 ) -> None:
     befall(weather, fault)
-    with pytest.raises(UpstreamTrouble):
+    with pytest.raises(InjectedFault):
         await submit(payments, submission(world))
     assert await status(payments) == "SUCCEEDED"
     assert result(world).status == "PAID"
@@ -71,12 +71,12 @@ async def test_garbage_is_answered_after_the_money_was_taken(
     assert await status(payments) == "SUCCEEDED"
 
 
-@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.OVERLOAD, Mishap.CUT])
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.OVERLOAD, PaymentFault.CUT])
 async def test_nothing_was_done_and_the_same_payment_goes_through_when_it_is_sent_again(
-    payments: LocalPayments, world: World, weather: Weather, fault: Fault | Mishap
+    payments: LocalPayments, world: World, weather: Weather, fault: Fault | PaymentFault
 ) -> None:
     befall(weather, fault)
-    with pytest.raises(UpstreamTrouble) as trouble:
+    with pytest.raises(InjectedFault) as trouble:
         await submit(payments, submission(world))
     assert trouble.value.fault is fault
     assert await status(payments) == 404
@@ -84,9 +84,9 @@ async def test_nothing_was_done_and_the_same_payment_goes_through_when_it_is_sen
 
 
 @pytest.mark.looptime
-@pytest.mark.parametrize(("fault", "then"), [(Fault.HANG, "SUCCEEDED"), (Mishap.SWALLOW, 404)])
+@pytest.mark.parametrize(("fault", "then"), [(Fault.HANG, "SUCCEEDED"), (PaymentFault.SWALLOW, 404)])
 async def test_silence_says_nothing_of_what_was_done(
-    payments: LocalPayments, world: World, weather: Weather, fault: Fault | Mishap, then: str | int
+    payments: LocalPayments, world: World, weather: Weather, fault: Fault | PaymentFault, then: str | int
 ) -> None:
     befall(weather, fault)
     with pytest.raises(TimeoutError):
@@ -97,8 +97,8 @@ async def test_silence_says_nothing_of_what_was_done(
 async def test_a_payment_that_was_not_there_arrives_late(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
-    befall(weather, Mishap.ARRIVES_LATE)
-    with pytest.raises(UpstreamTrouble):
+    befall(weather, PaymentFault.ARRIVES_LATE)
+    with pytest.raises(InjectedFault):
         await submit(payments, submission(world))
     assert await status(payments) == 404
     world.clock.advance(timedelta(seconds=5))
@@ -109,8 +109,8 @@ async def test_a_payment_that_was_not_there_arrives_late(
 async def test_a_payment_that_arrives_after_its_reverse_takes_nothing(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
-    befall(weather, Mishap.ARRIVES_LATE)
-    with pytest.raises(UpstreamTrouble):
+    befall(weather, PaymentFault.ARRIVES_LATE)
+    with pytest.raises(InjectedFault):
         await submit(payments, submission(world))
     assert (await payments.reverse("pay_1")).status == 404
     world.clock.advance(timedelta(seconds=5))
@@ -121,7 +121,7 @@ async def test_a_payment_that_arrives_after_its_reverse_takes_nothing(
 async def test_a_payment_that_arrives_twice_takes_money_once(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
-    befall(weather, Mishap.DUPLICATE)
+    befall(weather, PaymentFault.DUPLICATE)
     assert (await submit(payments, submission(world))).body["status"] == "SUCCEEDED"
     world.clock.advance(timedelta(seconds=5))
     assert await status(payments) == "SUCCEEDED"
@@ -132,7 +132,7 @@ async def test_a_payment_that_arrives_twice_takes_money_once(
 async def test_a_bank_that_says_no_leaves_the_order_to_be_paid(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
-    befall(weather, Mishap.DECLINE)
+    befall(weather, PaymentFault.DECLINE)
     assert (await submit(payments, submission(world))).body["failure"]["code"] == "CHANNEL_DECLINED"
     assert result(world).status == "PENDING"
 
@@ -141,7 +141,7 @@ async def test_a_bank_that_says_no_leaves_the_order_to_be_paid(
 async def test_a_stalled_payment_is_under_way_until_it_is_reversed(
     payments: LocalPayments, world: World, weather: Weather, sent: dict[str, Any], says: str
 ) -> None:
-    befall(weather, Mishap.STALL)
+    befall(weather, PaymentFault.STALL)
     await submit(payments, submission(world, **sent))
     world.clock.advance(timedelta(hours=1))
     assert [await status(payments) for _ in range(5)] == [says] * 5
@@ -152,7 +152,7 @@ async def test_a_reverse_comes_too_late_for_money_that_came_just_before(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
     await submit(payments, submission(world, **SCAN | {"auth_code": "139"}))
-    befall(weather, Mishap.PAY_FIRST, on="reverse")
+    befall(weather, PaymentFault.PAY_FIRST, on="reverse")
     assert (await payments.reverse("pay_1")).body["status"] == "SUCCEEDED"
     assert result(world, "o_1014").status == "PAID"
 
@@ -161,7 +161,7 @@ async def test_a_reverse_comes_too_late_for_money_that_came_just_before(
 async def test_an_order_that_closes_just_before_its_money_comes_gives_it_back(
     payments: LocalPayments, world: World, weather: Weather, legs: tuple[Json, ...]
 ) -> None:
-    befall(weather, Mishap.CLOSE_FIRST)
+    befall(weather, PaymentFault.CLOSE_FIRST)
     await submit(payments, submission(world, legs=legs))
     world.engine.settle("pay_1", "SUCCEEDED")
     assert await status(payments) == "SUCCEEDED"
@@ -172,10 +172,10 @@ async def test_an_order_that_closes_just_before_its_money_comes_gives_it_back(
 async def test_a_risk_decision_that_is_cut_off_was_not_made(
     payments: LocalPayments, world: World, weather: Weather
 ) -> None:
-    befall(weather, Mishap.CUT, on="decide", source="risk")
+    befall(weather, PaymentFault.CUT, on="decide", source="risk")
     parties = {"payment_id": "pay_1", "order_id": "o_1001", "user_id": "u_1", "merchant_id": "m_1", "kind": "QUICK_PAY"}
     asked = parties | {"amount": {"currency": "CNY", "value": 12_800}}
-    with pytest.raises(UpstreamTrouble):
+    with pytest.raises(InjectedFault):
         await payments.decide(asked)
     assert "payments=0" in repr(world.risk)
     told = (await payments.decide(asked)).body["challenge"]["challenge_id"]

@@ -9,23 +9,23 @@ import msgspec
 import pytest
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.demo_cases import CASES, Case
-from cashier.sandbox.generated_users import FIRST
-from cashier.sandbox.read_sources import READINGS, Lookups
+from cashier.sandbox.demo_cases import CASES, DemoCase
+from cashier.sandbox.generated_users import FIRST_NUMBER
+from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
 from cashier.sandbox.world import World
 
 from . import contract
 from .hand_clock import NOON, HandClock
 
-ANYBODY = (FIRST, FIRST + 1, 123_456, 999_999_999_999)
+ANYBODY = (FIRST_NUMBER, FIRST_NUMBER + 1, 123_456, 999_999_999_999)
 ROADS = (("CNY", "CN"), ("IDR", "ID"), ("JPY", "JP"), ("KWD", "KW"))
 
 
 def questions(world: World) -> Iterator[Json]:
     """Everybody and everything of the cast, some of the crowd, in the form in which the sources are asked."""
-    for order in (*world.cast.named_orders, *(world.cast.crowd.order(n) for n in ANYBODY)):
+    for order in (*world.population.named_orders, *(world.population.generated.order(n) for n in ANYBODY)):
         yield {**order["amount"], "country": order["country"], "user_id": "u_1", **order}
-    for person in world.cast.named_people:
+    for person in world.population.named_users:
         yield {
             "user_id": person.member["user_id"],
             "order_id": "o_1001",
@@ -39,30 +39,30 @@ def questions(world: World) -> Iterator[Json]:
 def asked(world: World, request: Json) -> dict[str, Json | None]:
     """What every source says to a consultation that claims nothing."""
     order = world.acquirer.order(request["order_id"]) or {"amount": {"currency": "CNY", "value": 1}, "country": "CN"}
-    lookups = Lookups(world)
+    lookups = SourceReader(world)
     answers = {
         source: lookups.look_up(source, {**order["amount"], "country": order["country"], **request})
-        for source in READINGS
+        for source in SOURCE_READS
     }
     return {source: answer.body if answer.status == 200 else None for source, answer in answers.items()}
 
 
 def ids(world: World) -> Iterator[str]:
-    for person in world.cast.named_people:
+    for person in world.population.named_users:
         yield person.member["user_id"]
         yield from (card["card_id"] for card in person.cards or ())
         yield from (agreement["agreement_id"] for agreement in person.agreements)
         yield from (account["account_id"] for account in person.accounts or ())
         yield from (promotion["promotion_id"] for promotion in person.promotions or ())
-    yield from (order["order_id"] for order in world.cast.named_orders)
-    yield from (merchant["merchant_id"] for merchant in world.cast.named_merchants)
+    yield from (order["order_id"] for order in world.population.named_orders)
+    yield from (merchant["merchant_id"] for merchant in world.population.named_merchants)
 
 
 def test_every_answer_of_every_source_keeps_the_contract(world: World) -> None:
-    lookups = Lookups(world)
-    found = dict.fromkeys(READINGS, 0)
+    lookups = SourceReader(world)
+    found = dict.fromkeys(SOURCE_READS, 0)
     for question in questions(world):
-        for source in READINGS:
+        for source in SOURCE_READS:
             answer = lookups.look_up(source, question)
             assert answer.status in (200, 404), answer
             if answer.status == 200:
@@ -77,20 +77,20 @@ def test_no_two_things_share_an_id(world: World) -> None:
 
 
 def test_no_two_channels_share_an_id(world: World) -> None:
-    listed = [channel["channel_id"] for road in ROADS for channel in world.cast.channels(*road)]
-    assert len(listed) == len(set(listed)) == len(world.cast.all_channels)
+    listed = [channel["channel_id"] for road in ROADS for channel in world.population.channels(*road)]
+    assert len(listed) == len(set(listed)) == len(world.population.all_channels)
 
 
 @pytest.mark.parametrize("road", ROADS)
 def test_a_channel_carries_from_its_least_to_its_most_in_its_own_currency(world: World, road: tuple[str, str]) -> None:
-    for channel in world.cast.channels(*road):
+    for channel in world.population.channels(*road):
         assert channel["currencies"] == [channel["min"]["currency"]] == [channel["max"]["currency"]] == [road[0]]
         assert channel["min"]["value"] < channel["max"]["value"]
         assert ("until" in channel) == (channel["status"] == "MAINTENANCE")
 
 
 def test_sums_of_the_people_are_sane(world: World) -> None:
-    for person in (*world.cast.named_people, *(world.cast.crowd.person(n) for n in ANYBODY)):
+    for person in (*world.population.named_users, *(world.population.generated.user(n) for n in ANYBODY)):
         for quota in person.quotas or ():
             for period in (quota[name] for name in ("daily", "monthly") if name in quota):
                 assert period["used"]["value"] <= period["limit"]["value"]
@@ -102,15 +102,17 @@ def test_sums_of_the_people_are_sane(world: World) -> None:
 
 
 def test_agreements_and_quotas_name_channels_and_cards_that_exist(world: World) -> None:
-    for person in (*world.cast.named_people, *(world.cast.crowd.person(n) for n in ANYBODY)):
+    for person in (*world.population.named_users, *(world.population.generated.user(n) for n in ANYBODY)):
         cards = {card["card_id"] for card in person.cards or ()}
-        assert all(world.cast.channel(agreement["channel_id"]) for agreement in person.agreements)
+        assert all(world.population.channel(agreement["channel_id"]) for agreement in person.agreements)
         for scope in (quota["scope"] for quota in person.quotas or ()):
             assert scope.get("card_id", next(iter(cards), None)) in cards | {None}
-            assert "channel_id" not in scope or world.cast.channel(scope["channel_id"])
+            assert "channel_id" not in scope or world.population.channel(scope["channel_id"])
         last_used = person.member.get("last_used")
         assert (
-            last_used is None or last_used["instrument_id"] in cards or world.cast.channel(last_used["instrument_id"])
+            last_used is None
+            or last_used["instrument_id"] in cards
+            or world.population.channel(last_used["instrument_id"])
         )
 
 
@@ -119,7 +121,7 @@ def test_the_same_seed_is_the_same_world_and_another_seed_another(clock: HandClo
         world = World(seed=seed, clock=clock)
         return [
             asked(world, request)
-            for request in (CASES["chinese_shop"].request, world.cast.crowd.consult_request(424_242))
+            for request in (CASES["chinese_shop"].request, world.population.generated.consult_request(424_242))
         ]
 
     assert told(1) == told(1)
@@ -139,14 +141,14 @@ def test_times_count_from_the_start_of_the_world(world: World, clock: HandClock)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_case_is_a_sentence_and_a_request_that_keeps_the_contract(case: Case) -> None:
+def test_a_case_is_a_sentence_and_a_request_that_keeps_the_contract(case: DemoCase) -> None:
     msgspec.convert(case.request, contract.Requested)
     assert case.sentence.endswith(".")
     assert "\n" not in case.sentence
 
 
 @pytest.mark.parametrize(("name", "case"), CASES.items(), ids=CASES)
-def test_only_the_thing_a_case_is_named_after_is_unknown(world: World, name: str, case: Case) -> None:
+def test_only_the_thing_a_case_is_named_after_is_unknown(world: World, name: str, case: DemoCase) -> None:
     answers = asked(world, case.request)
     missing = {source for source in ("order", "merchant", "member") if answers[source] is None}
     expected = {"order_unknown": {"order"}, "merchant_unknown": {"merchant"}, "user_unknown": {"member"}}
@@ -154,7 +156,7 @@ def test_only_the_thing_a_case_is_named_after_is_unknown(world: World, name: str
 
 
 @pytest.mark.parametrize(("name", "case"), CASES.items(), ids=CASES)
-def test_only_the_thing_a_case_is_named_after_blocks_it(world: World, name: str, case: Case) -> None:
+def test_only_the_thing_a_case_is_named_after_blocks_it(world: World, name: str, case: DemoCase) -> None:
     if name.endswith("_unknown"):
         assert not set(blocks(world, case.request)) - {name}
     else:
@@ -205,7 +207,9 @@ def test_there_is_a_case_for_every_block() -> None:
 def test_the_chinese_payer_has_something_of_everything(world: World) -> None:
     answers = asked(world, CASES["chinese_shop"].request)
     cards = {card["card_id"]: card for card in (answers["card"] or {})["cards"]}
-    closed = {channel["provider"] for channel in world.cast.channels("CNY", "CN") if channel["status"] == "MAINTENANCE"}
+    closed = {
+        channel["provider"] for channel in world.population.channels("CNY", "CN") if channel["status"] == "MAINTENANCE"
+    }
     assert cards["c_2"]["last4"] == "1014"
     assert (answers["member"] or {})["last_used"] == {"kind": "QUICK_PAY", "instrument_id": "c_2"}
     assert [card_id for card_id, card in cards.items() if card["expiry"] < "2026-11"] == ["c_3"]
@@ -216,7 +220,7 @@ def test_the_chinese_payer_has_something_of_everything(world: World) -> None:
 
 
 def test_china_has_24_channels_of_which_one_is_closed_one_in_maintenance_and_one_poor(world: World) -> None:
-    channels = world.cast.channels("CNY", "CN")
+    channels = world.population.channels("CNY", "CN")
     assert len(channels) == 24
     assert [channel["status"] for channel in channels if channel["status"] != "OPEN"] == ["MAINTENANCE", "CLOSED"]
     assert [channel["channel_id"] for channel in channels if channel["success_bps"] < 9_000] == ["ch_wallet_meituan"]
@@ -237,7 +241,7 @@ def test_a_user_without_cards_is_unknown_to_the_card_centre(world: World) -> Non
 
 @pytest.mark.parametrize("n", ANYBODY)
 def test_anybody_of_the_crowd_has_what_the_rule_says(world: World, n: int) -> None:
-    request = world.cast.crowd.consult_request(n)
+    request = world.population.generated.consult_request(n)
     answers = {source: body or {} for source, body in asked(world, request).items()}
     order = answers["order"]
     assert (order["user_id"], order["merchant_id"]) == (f"u_{n}", f"m_{100_000 + n % 8}")
@@ -253,11 +257,11 @@ def test_anybody_of_the_crowd_has_what_the_rule_says(world: World, n: int) -> No
 
 
 def test_the_crowd_varies(world: World) -> None:
-    crowd = world.cast.crowd
-    amounts = {crowd.order(n)["amount"]["value"] for n in range(FIRST, FIRST + 500)}
+    crowd = world.population.generated
+    amounts = {crowd.order(n)["amount"]["value"] for n in range(FIRST_NUMBER, FIRST_NUMBER + 500)}
     assert len(amounts) > 450
 
 
 @pytest.mark.parametrize("stranger", ["u_99999", "u_0100000", "u_100000x", "u_404", "m_100000", "u_1234567890123"])
 def test_nobody_else_exists(world: World, stranger: str) -> None:
-    assert world.cast.person(stranger) is None
+    assert world.population.user(stranger) is None

@@ -1,4 +1,5 @@
-"""Workers that share a Valkey: an invalidation reaches all of them, and its death costs misses, nothing else. Real processes throughout."""
+"""Workers that share a Valkey, as real processes: invalidations reach all, an outage costs only
+misses."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from cashier.sandbox import CASES, World
-from cashier.sandbox.generated_users import FIRST
+from cashier.sandbox.generated_users import FIRST_NUMBER
 from tests.fanout.l2.valkey_server import Server, valkey_server
 from tests.service.test_service import exchange
 from tests.support.command_processes import configured, eventually, running
@@ -20,8 +21,9 @@ pytestmark = pytest.mark.processes
 
 REQUEST = {**CASES["chinese_shop"].request, "deadline_ms": 2500}
 WORKERS = 2
-# Each exchange has a connection of its own, and either worker may accept it: one of so many is missed once in a million.
-BOTH = 20
+# Each request has its own connection, which either worker may accept. Twenty miss a worker once in
+# a million.
+BOTH_WORKERS = 20
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def service(sandbox: str, valkey: Server, tmp_path_factory: pytest.TempPathFacto
 
 
 def ask(service: str, request: dict[str, Any] = REQUEST) -> dict[str, Any]:
-    """By source, its report; and the consultation went well."""
+    """The report of each source of a consultation that is not degraded."""
     status, answer = exchange("POST", f"{service}/v1/consult", request)
     assert status == 200, answer
     assert answer["payable"]
@@ -57,83 +59,87 @@ def ask(service: str, request: dict[str, Any] = REQUEST) -> dict[str, Any]:
 
 def warm(service: str) -> None:
     eventually(
-        lambda: all(ask(service)["card"]["status"] == "CACHED" for _ in range(BOTH)),
-        "the workers never had the cards cached",
+        lambda: all(ask(service)["card"]["status"] == "CACHED" for _ in range(BOTH_WORKERS)),
+        "the workers do not have the cards cached",
     )
 
 
-def invalidate(service: str, told: dict[str, str]) -> Any:
-    status, answer = exchange("POST", f"{service}/v1/invalidate", told)
+def invalidate(service: str, request: dict[str, str]) -> Any:
+    status, answer = exchange("POST", f"{service}/v1/invalidate", request)
     assert status == 200, answer
     return answer
 
 
-@pytest.mark.parametrize("told", [{"key": REQUEST["user_id"]}, {"prefix": REQUEST["user_id"][:2]}, {"prefix": ""}])
-def test_what_is_invalidated_at_one_worker_is_forgotten_by_all(service: str, told: dict[str, str]) -> None:
+@pytest.mark.parametrize("target", [{"key": REQUEST["user_id"]}, {"prefix": REQUEST["user_id"][:2]}, {"prefix": ""}])
+def test_an_invalidation_at_one_worker_reaches_all(service: str, target: dict[str, str]) -> None:
     warm(service)
-    answer = invalidate(service, {"source": "card", **told})
+    answer = invalidate(service, {"source": "card", **target})
     assert answer["reach"] == "ALL_WORKERS"
-    said = time.monotonic()
+    invalidated_s = time.monotonic()
 
-    def known_since() -> bool:
-        """Fetched after it was said, by this worker or by the other: nothing that was known before. It would have stayed fresh for 30 s."""
-        return bool(ask(service)["card"]["age_ms"] <= (time.monotonic() - said) * 1000 + 1)
+    def fetched_since() -> bool:
+        """Whether the cards were fetched after the invalidation. Cached ones would be fresh for 30
+        s."""
+        return bool(ask(service)["card"]["age_ms"] <= (time.monotonic() - invalidated_s) * 1000 + 1)
 
-    eventually(lambda: all(known_since() for _ in range(BOTH)), "some worker never heard of it")
+    eventually(lambda: all(fetched_since() for _ in range(BOTH_WORKERS)), "the invalidation did not reach every worker")
     assert ask(service)["member"]["status"] == "CACHED"
 
 
-def test_what_one_worker_has_fetched_another_finds(service: str) -> None:
-    strangers = itertools.count(FIRST)
+def test_one_worker_uses_what_another_has_fetched(service: str) -> None:
+    new_users = itertools.count(FIRST_NUMBER)
 
     def fetched_once() -> bool:
-        """Cards of somebody whom no worker has seen. Each worker would fetch them once if it did not find them."""
-        request = {**World().cast.crowd.consult_request(next(strangers)), "deadline_ms": 2500}
-        return [ask(service, request)["card"]["status"] for _ in range(BOTH)].count("FRESH") == 1
+        """Whether the cards of a new user are fetched once, and not once per worker."""
+        request = {**World().population.generated.consult_request(next(new_users)), "deadline_ms": 2500}
+        return [ask(service, request)["card"]["status"] for _ in range(BOTH_WORKERS)].count("FRESH") == 1
 
-    # The second worker may ask before what the first has fetched is written.
-    eventually(fetched_once, "what one worker has fetched the other never finds")
+    # The second worker may read before the first has written.
+    eventually(fetched_once, "each worker fetches for itself")
 
 
-def test_the_death_and_return_of_the_shared_cache_cost_no_answer(service: str, valkey: Server) -> None:
+def test_an_outage_of_the_shared_cache_costs_no_answer(service: str, valkey: Server) -> None:
     warm(service)
-    over = threading.Event()
-    wrong: list[object] = []
-    asked = [0]
+    done = threading.Event()
+    errors: list[object] = []
+    calls = [0]
 
-    def keep(doing: Callable[[], object]) -> None:
-        while not over.is_set():
+    def repeat(action: Callable[[], object]) -> None:
+        while not done.is_set():
             try:
-                doing()
-                asked[0] += 1
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test fails by it
-                wrong.append(error)
+                action()
+                calls[0] += 1
+            except Exception as error:  # noqa: BLE001 - any error fails the test
+                errors.append(error)
                 return
 
-    def forget() -> None:
+    def invalidate_cards() -> None:
         invalidate(service, {"source": "card", "key": REQUEST["user_id"]})
         time.sleep(0.01)
 
-    askers = [
-        threading.Thread(target=keep, args=(doing,)) for doing in (lambda: ask(service), lambda: ask(service), forget)
+    def wait_for_calls(more: int, message: str) -> None:
+        enough = calls[0] + more
+        eventually(lambda: calls[0] > enough, message)
+
+    threads = [
+        threading.Thread(target=repeat, args=(action,))
+        for action in (lambda: ask(service), lambda: ask(service), invalidate_cards)
     ]
-    for asker in askers:
-        asker.start()
+    for thread in threads:
+        thread.start()
     try:
-        for harm, remedy in ((valkey.kill, valkey.start), (valkey.stall, valkey.go_on)):
-            count = asked[0]
-            eventually(lambda count=count: asked[0] > count + 50, "nobody asks")  # type: ignore[misc] # count is bound
-            harm()
-            count = asked[0]
-            eventually(lambda count=count: asked[0] > count + 100, "nobody is answered while it is gone")  # type: ignore[misc] # count is bound
-            remedy()
+        for break_it, repair_it in ((valkey.kill, valkey.start), (valkey.stall, valkey.go_on)):
+            wait_for_calls(50, "no requests")
+            break_it()
+            wait_for_calls(100, "no answers during the outage")
+            repair_it()
     finally:
-        over.set()
-        for asker in askers:
-            asker.join()
-    assert wrong == []
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
     eventually(
         lambda: invalidate(service, {"source": "card", "prefix": ""})["reach"] == "ALL_WORKERS",
-        "it was never found again",
+        "the workers did not reconnect",
     )
     warm(service)

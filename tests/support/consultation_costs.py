@@ -86,13 +86,13 @@ class CountedService:
         import msgspec
 
         from cashier.sandbox import LocalUpstreams, World, weather_named
-        from cashier.sandbox.generated_users import FIRST
+        from cashier.sandbox.generated_users import FIRST_NUMBER
 
         world = World()
         ask = LocalUpstreams(world, weather_named("still"))
         answers = {"/channels?currency=CNY&country=CN": await ask["channel"](currency="CNY", country="CN")}
-        for n in range(FIRST, FIRST + CUSTOMERS):
-            user, request = f"u_{n}", world.cast.crowd.consult_request(n)
+        for n in range(FIRST_NUMBER, FIRST_NUMBER + CUSTOMERS):
+            user, request = f"u_{n}", world.population.generated.consult_request(n)
             amount, merchant = request["amount"], request["merchant_id"]
             answers[f"/orders/o_{n}"] = await ask["order"](order_id=f"o_{n}")
             answers[f"/merchants/{merchant}"] = await ask["merchant"](merchant_id=merchant)

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import msgspec
 
-from cashier.sandbox import Fault, LocalPayments, UpstreamTrouble, Weather, World
-from cashier.sandbox.upstream_answer import Answer, refusal
+from cashier.sandbox import Fault, InjectedFault, LocalPayments, Weather, World
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.source_errors import Unreachable
 from cashier.wire.transport import Request, Response
 
@@ -36,14 +36,14 @@ def sandbox_call(world: World, weather: Weather) -> Callable[[Request], Awaitabl
     async def call(request: Request) -> Response:
         try:
             answer = await _dispatch(payments, request)
-        except UpstreamTrouble as trouble:
+        except InjectedFault as trouble:
             return _failure(trouble)
         return Response(answer.status, answer.encoded)
 
     return call
 
 
-async def _dispatch(payments: LocalPayments, request: Request) -> Answer:
+async def _dispatch(payments: LocalPayments, request: Request) -> UpstreamAnswer:
     match request.method, [unquote(part) for part in request.target.split("/")[1:]]:
         case "POST", ["risk", "decisions"]:
             return await payments.decide(_body(request))
@@ -57,14 +57,14 @@ async def _dispatch(payments: LocalPayments, request: Request) -> Answer:
             return await payments.reverse(payment_id)
         case "GET", ["orders", order_id, "result"]:
             return await payments.result(order_id)
-    return refusal(404, "NO_SUCH_PATH")
+    return error_answer(404, "NO_SUCH_PATH")
 
 
 def _body(request: Request) -> Any:
     return msgspec.json.decode(request.body)
 
 
-def _failure(trouble: UpstreamTrouble) -> Response:
+def _failure(trouble: InjectedFault) -> Response:
     match trouble.fault:
         case Fault.ERROR:
             return Response(500, b'{"code": "INTERNAL"}')
