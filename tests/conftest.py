@@ -1,4 +1,4 @@
-"""What all tests need of pytest itself."""
+"""pytest configuration of all tests: example counts, bytecode, garbage collection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import settings
 
-# How many examples of every property. Each rule is met by the few; the many are for what only chance finds.
+# Examples per property. The few reach every rule; the many search for rare cases.
 FEW = 25
 MANY = 400
 
@@ -22,38 +22,38 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=0,
         metavar="TIMES",
-        help="draw many and fresh cases instead of few that are always the same: properties, histories, schedules; TIMES as many",
+        help="draw many new cases (properties, histories, schedules) instead of few fixed ones, TIMES as many",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     times: int = config.getoption("proof")
-    drawn = settings(deadline=None, database=None, print_blob=True)
-    settings.register_profile("few", drawn, derandomize=True, max_examples=FEW)
-    settings.register_profile("many", drawn, derandomize=False, max_examples=MANY * max(1, times))
+    base = settings(deadline=None, database=None, print_blob=True)
+    settings.register_profile("few", base, derandomize=True, max_examples=FEW)
+    settings.register_profile("many", base, derandomize=False, max_examples=MANY * max(1, times))
     settings.load_profile("many" if times else "few")
     compile_once(config)
 
 
 def compile_once(config: pytest.Config) -> None:
-    """Compile once what many started processes import, also where Python was told to leave no bytecode beside the sources."""
-    cache = getattr(config, "cache", None)  # it can be switched off
+    """Keep bytecode for the processes that tests start, also where Python writes none beside the
+    sources."""
+    cache = getattr(config, "cache", None)  # None with -p no:cacheprovider
     if not sys.dont_write_bytecode or cache is None:
         return
-    with suppress(OSError):  # a checkout that cannot be written to is only slower
-        kept = str(cache.mkdir("bytecode"))
-        sys.dont_write_bytecode, sys.pycache_prefix = False, kept
+    with suppress(OSError):  # a read-only checkout is only slower
+        directory = str(cache.mkdir("bytecode"))
+        sys.dont_write_bytecode, sys.pycache_prefix = False, directory
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-        os.environ["PYTHONPYCACHEPREFIX"] = kept
+        os.environ["PYTHONPYCACHEPREFIX"] = directory
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Say that no event loop is set in this thread, and that what has been imported and gathered stays.
+    """Set no event loop, and exempt imported modules and collected tests from garbage collection.
 
-    looptime asks the policy for the loop of every test, also of those that are not async. As long as nobody has set one, or none, the
-    policy makes one for the asking, which nobody closes: a ResourceWarning in whatever test the collector happens to run in.
-
-    Modules and thousands of tests are a heap that no collection makes smaller, and that every full one would look through.
+    looptime asks the policy for a loop in every test. If none was ever set, the policy makes one
+    that is never closed, which is a ResourceWarning in some later test. Modules and tests only slow
+    down each full collection.
     """
     asyncio.set_event_loop(None)
     gc.collect()

@@ -47,7 +47,8 @@ def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class PaymentRun:
-    """One command from a consultation to its end: the last reply, the output, the requests received."""
+    """One command from a consultation to its end: the last reply, the output, the requests
+    received."""
 
     def __init__(self) -> None:
         self.out = io.StringIO()

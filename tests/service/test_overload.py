@@ -1,7 +1,6 @@
-"""A real service and three times as much as it can do: real sockets, callers who do not wait for each other.
+"""A real service at three times its capacity: real sockets, callers independent of each other.
 
-How well it does is measured by `python -m benchmarks overload`. Here stands what must hold on a machine that is busy with other things
-as well.
+`python -m benchmarks overload` measures how well it does. These tests hold on a busy machine too.
 """
 
 from __future__ import annotations
@@ -35,8 +34,9 @@ CALM = 0.2
 PRIORITIES = ("high", "normal", "normal", "normal", "low")
 
 
-class Course(NamedTuple):
-    """What came of everybody, and what /healthz said meanwhile."""
+class LoadTest(NamedTuple):
+    """The outcomes before, during and after the overload, and the status lines of /healthz during
+    it."""
 
     before: list[RequestOutcome]
     during: list[RequestOutcome]
@@ -44,9 +44,9 @@ class Course(NamedTuple):
     end_s: float
     health: list[bytes]
 
-    def served(self, word: str) -> float:
-        those = [each for each in self.during if PRIORITIES[each.which] == word]
-        return sum(in_time(each) for each in those) / len(those)
+    def share_in_time(self, priority: str) -> float:
+        outcomes = [outcome for outcome in self.during if PRIORITIES[outcome.request] == priority]
+        return sum(map(in_time, outcomes)) / len(outcomes)
 
 
 def in_time(outcome: RequestOutcome) -> bool:
@@ -54,7 +54,7 @@ def in_time(outcome: RequestOutcome) -> bool:
 
 
 @contextlib.contextmanager
-def overloadable() -> Iterator[int]:
+def overload_server() -> Iterator[int]:
     command = [sys.executable, "-m", "tests.support.overload_server", str(COST_MS)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -65,12 +65,15 @@ def overloadable() -> Iterator[int]:
 
 
 def requests() -> list[bytes]:
-    head = "POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\nX-Priority: {}\r\nContent-Length: {}\r\n\r\n"
+    head = (
+        "POST /v1/consult HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n"
+        "X-Priority: {}\r\nContent-Length: {}\r\n\r\n"
+    )
     return [head.format(priority, len(BODY)).encode() + BODY for priority in PRIORITIES]
 
 
-async def listening(port: int) -> None:
-    """The port is ours before anybody listens."""
+async def wait_until_connectable(port: int) -> None:
+    """The server prints its port before it accepts connections."""
     until_s = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError):
@@ -82,75 +85,77 @@ async def listening(port: int) -> None:
 
 
 async def health(port: int, seconds: float) -> list[bytes]:
-    """What /healthz says, again and again."""
-    until_s, found = time.monotonic() + seconds, []
+    """The status lines of /healthz, polled for this time."""
+    until_s, status_lines = time.monotonic() + seconds, []
     while time.monotonic() < until_s:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n")
-        found.append((await reader.read())[:12])
+        status_lines.append((await reader.read())[:12])
         writer.close()
         await writer.wait_closed()
         await asyncio.sleep(0.1)
-    return found
+    return status_lines
 
 
-async def run(port: int) -> Course:
-    await listening(port)
+async def run(port: int) -> LoadTest:
+    await wait_until_connectable(port)
     async with open_load(port, requests(), connections=CONNECTIONS) as load:
         before = await load.open(CAPACITY_PER_S * CALM, 1.0, keep=True)
-        during, well = await asyncio.gather(load.arrive(CAPACITY_PER_S * 3, SECONDS, keep=True), health(port, SECONDS))
+        during, health_lines = await asyncio.gather(
+            load.arrive(CAPACITY_PER_S * 3, SECONDS, keep=True), health(port, SECONDS)
+        )
         end_s = time.perf_counter()
         late = await load.open(CAPACITY_PER_S * CALM, 2 * RECOVERY_S, keep=True)
-    everybody = [*during.outcomes, *late.outcomes]
+    outcomes_since = [*during.outcomes, *late.outcomes]
     outcomes, after = (
-        [each for each in everybody if each.at_s < end_s],
-        [each for each in everybody if each.at_s >= end_s],
+        [outcome for outcome in outcomes_since if outcome.due_s < end_s],
+        [outcome for outcome in outcomes_since if outcome.due_s >= end_s],
     )
-    return Course(before.outcomes, outcomes, after, end_s, well)
+    return LoadTest(before.outcomes, outcomes, after, end_s, health_lines)
 
 
 @pytest.fixture(scope="module")
-def course() -> Course:
-    with overloadable() as port:
+def load_test() -> LoadTest:
+    with overload_server() as port:
         return asyncio.run(run(port))
 
 
 def share_served(outcomes: list[RequestOutcome]) -> float:
-    return sum(each.status == 200 for each in outcomes) / len(outcomes)
+    return sum(outcome.status == 200 for outcome in outcomes) / len(outcomes)
 
 
-def test_before_it_hardly_anybody_is_refused(course: Course) -> None:
-    assert share_served(course.before) > 0.9
+def test_before_the_overload_few_are_refused(load_test: LoadTest) -> None:
+    assert share_served(load_test.before) > 0.9
 
 
-def test_a_good_part_of_what_can_be_served_at_best_is_served_in_time(course: Course) -> None:
-    assert sum(map(in_time, course.during)) > 0.25 * CAPACITY_PER_S * SECONDS
+def test_a_quarter_of_the_capacity_is_served_in_time(load_test: LoadTest) -> None:
+    assert sum(map(in_time, load_test.during)) > 0.25 * CAPACITY_PER_S * SECONDS
 
 
-def test_most_are_refused_and_soon(course: Course) -> None:
-    refused = [each.latency_s for each in course.during if each.status == REFUSED]
-    assert len(refused) > len(course.during) / 3
+def test_many_are_refused_and_quickly(load_test: LoadTest) -> None:
+    refused = [outcome.latency_s for outcome in load_test.during if outcome.status == REFUSED]
+    assert len(refused) > len(load_test.during) / 3
     assert statistics.median(refused) < DEADLINE_S / 3
 
 
-def test_those_who_are_let_in_are_not_let_in_for_nothing(course: Course) -> None:
-    admitted = [each for each in course.during if each.status != REFUSED]
+def test_most_of_the_admitted_are_served_in_time(load_test: LoadTest) -> None:
+    admitted = [outcome for outcome in load_test.during if outcome.status != REFUSED]
     assert sum(map(in_time, admitted)) > 0.6 * len(admitted)
 
 
-def test_who_matters_more_is_served_far_better(course: Course) -> None:
-    assert course.served("high") > 0.3
-    assert course.served("high") > 2 * course.served("low")
+def test_a_high_priority_is_served_far_better_than_a_low_one(load_test: LoadTest) -> None:
+    assert load_test.share_in_time("high") > 0.3
+    assert load_test.share_in_time("high") > 2 * load_test.share_in_time("low")
 
 
-def test_health_is_asked_for_in_vain_never(course: Course) -> None:
-    assert set(course.health) == {b"HTTP/1.1 200"}
+def test_the_health_endpoint_always_answers(load_test: LoadTest) -> None:
+    assert set(load_test.health) == {b"HTTP/1.1 200"}
 
 
-def test_within_two_seconds_of_the_end_all_are_served_again(course: Course) -> None:
+def test_two_seconds_after_the_overload_all_are_served_again(load_test: LoadTest) -> None:
     windows = [
-        [each for each in course.after if at_s <= each.at_s - course.end_s < at_s + WINDOW_S]
+        [outcome for outcome in load_test.after if at_s <= outcome.due_s - load_test.end_s < at_s + WINDOW_S]
         for at_s in (n * WINDOW_S for n in range(round(RECOVERY_S / WINDOW_S)))
     ]
     assert any(window and all(map(in_time, window)) for window in windows)
-    assert share_served([each for each in course.after if each.at_s > course.end_s + RECOVERY_S]) > 0.9
+    assert share_served([outcome for outcome in load_test.after if outcome.due_s > load_test.end_s + RECOVERY_S]) > 0.9

@@ -1,4 +1,5 @@
-"""SIGHUP: a running service takes over new numbers and words while it is asked, and loses no request and nothing it has learned."""
+"""SIGHUP: a running service applies new numbers and texts, and loses no request and no learned
+state."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def statuses(answer: Any) -> dict[str, str]:
     return {source["name"]: source["status"] for source in answer["sources"]}
 
 
-def test_new_numbers_hold_from_then_on_and_what_is_cached_stays(sandbox: str, tmp_path: Path) -> None:
+def test_new_numbers_apply_and_cached_answers_stay(sandbox: str, tmp_path: Path) -> None:
     path = configured(tmp_path, sandbox, "")
     with running("serve", "--config", str(path)) as command:
         service = command.address("Serving on")
@@ -44,37 +45,37 @@ def test_new_numbers_hold_from_then_on_and_what_is_cached_stays(sandbox: str, tm
         assert statuses(ask(service))["merchant"] == statuses(ask(service))["member"] == "CACHED"
         path.write_text(path.read_text().replace("[sources.merchant]\n", "[sources.merchant]\ncache = false\n"))
         command.process.send_signal(signal.SIGHUP)
-        eventually(lambda: statuses(ask(service))["merchant"] == "FRESH", "the new numbers never came")
+        eventually(lambda: statuses(ask(service))["merchant"] == "FRESH", "the new numbers do not apply")
         assert statuses(ask(service))["member"] == "CACHED"
         log = command.end()[2]
     assert "configuration reloaded" in log
     assert '"takes_a_restart": []' in log
 
 
-def test_a_file_that_is_wrong_changes_nothing_and_says_so(sandbox: str, tmp_path: Path) -> None:
+def test_a_faulty_file_changes_nothing_and_is_logged(sandbox: str, tmp_path: Path) -> None:
     path = configured(tmp_path, sandbox, "")
     good = path.read_text()
     with running("serve", "--config", str(path)) as command:
         service = command.address("Serving on")
         ask(service)
-        for wrong, said in (
+        for faulty_text, fault in (
             (good.replace("[consult]", "[consult]\nspeed = 11"), "unknown key 'speed'"),
             (good.replace("timeout_ms = 2490", "timeout_ms = 9990"), "cannot be kept"),
             ("][", "is not TOML"),
         ):
-            path.write_text(wrong)
+            path.write_text(faulty_text)
             command.process.send_signal(signal.SIGHUP)
-            eventually(lambda said=said: said in command.logged(), said)  # type: ignore[misc] # said is bound
+            eventually(lambda fault=fault: fault in command.logged(), fault)  # type: ignore[misc] # fault is bound
             assert statuses(ask(service))["member"] == "CACHED"
         path.write_text(good)
         command.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "configuration reloaded" in command.logged(), "a good file is no longer read")
+        eventually(
+            lambda: "configuration reloaded" in command.logged(), "a good file is not applied after a faulty one"
+        )
         assert statuses(ask(service))["member"] == "CACHED"
 
 
-def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_differs(
-    sandbox: str, tmp_path: Path
-) -> None:
+def test_a_change_that_takes_a_restart_is_named_at_each_reload_and_not_applied(sandbox: str, tmp_path: Path) -> None:
     path = configured(tmp_path, sandbox, "")
     with running("serve", "--config", str(path)) as command:
         service = command.address("Serving on")
@@ -86,41 +87,41 @@ def test_what_takes_a_restart_is_named_and_left_as_it_was_for_as_long_as_it_diff
                 lambda times=times: (
                     command.logged().count("[sources.order] url has changed; that takes a restart") == times
                 ),  # type: ignore[misc] # times is bound
-                "it is not named",
+                "the change is not named",
             )
             ask(service)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_no_request_is_lost_and_every_worker_hears_of_it(sandbox: str, tmp_path: Path, workers: int) -> None:
+def test_no_request_is_lost_and_every_worker_reloads(sandbox: str, tmp_path: Path, workers: int) -> None:
     path = configured(tmp_path, sandbox, "")
     with running("serve", "--config", str(path), "--workers", str(workers)) as command:
         service = command.address("Serving on")
-        over = threading.Event()
-        failed: list[Any] = []
+        done = threading.Event()
+        failures: list[Any] = []
 
-        def keep_asking() -> None:
-            while not over.is_set():
+        def keep_consulting() -> None:
+            while not done.is_set():
                 status, answer = exchange(
                     "POST", f"{service}/v1/consult", {**REQUEST, "locale": "en", "deadline_ms": 2500}
                 )
                 if status != 200:
-                    failed.append(answer)
+                    failures.append(answer)
 
-        askers = [threading.Thread(target=keep_asking) for _ in range(4)]
-        for asker in askers:
-            asker.start()
+        callers = [threading.Thread(target=keep_consulting) for _ in range(4)]
+        for caller in callers:
+            caller.start()
         try:
             ask(service)
             (path.parent / "texts.toml").write_text('[en.reasons]\nMERCHANT_NOT_PERMITTED = "Not in this shop."\n')
             command.process.send_signal(signal.SIGHUP)
-            # Whichever worker answers: sixteen answers in a row, each on a connection of its own.
+            # Sixteen requests in a row, each on its own connection, reach every worker.
             eventually(
                 lambda: all("Not in this shop." in json.dumps(ask(service)) for _ in range(16)),
-                "some worker never heard of it",
+                "a worker did not reload",
             )
         finally:
-            over.set()
-            for asker in askers:
-                asker.join()
-        assert failed == []
+            done.set()
+            for caller in callers:
+                caller.join()
+        assert failures == []

@@ -1,4 +1,4 @@
-"""A running service and a running sandbox, as a checkout meets them: real processes, real sockets, every case, every weather."""
+"""A service and a sandbox as real processes with real sockets: every case, every fault."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.command_processes import Command, configured, eventually, run
 
 FAULTS = [fault.value for fault in Fault]
 GATING = ("card", "balance", "channel", "quota")
-ABOUT_NOBODY = ("channel", "wrong_identity")  # a list of channels has no identity that could be wrong
+WITHOUT_IDENTITY = ("channel", "wrong_identity")  # a list of channels names no user or order
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,19 @@ def sandbox() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def served(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, str]]:
+def running_service(sandbox: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, str]]:
     with running("serve", "--config", str(configured(tmp_path_factory.mktemp("service"), sandbox))) as command:
         yield command, command.address("Serving on")
 
 
 @pytest.fixture(scope="module")
-def service(served: tuple[Command, str]) -> str:
-    return served[1]
+def service(running_service: tuple[Command, str]) -> str:
+    return running_service[1]
 
 
 @pytest.fixture
 def weather(sandbox: str) -> Iterator[Any]:
-    """Sets one source's weather; all is calm again afterwards."""
+    """Sets one source's weather, and restores all afterwards."""
 
     def change(source: str, forecast: dict[str, Any]) -> None:
         assert exchange("PUT", f"{sandbox}/weather/{source}", forecast)[0] == 200
@@ -52,8 +52,8 @@ def weather(sandbox: str) -> Iterator[Any]:
     assert exchange("DELETE", f"{sandbox}/weather")[0] == 200
 
 
-def exchange(method: str, url: str, told: object = None) -> tuple[int, Any]:
-    body = None if told is None else json.dumps(told).encode()
+def exchange(method: str, url: str, document: object = None) -> tuple[int, Any]:
+    body = None if document is None else json.dumps(document).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
@@ -72,7 +72,7 @@ def document(service: str) -> Any:
     return exchange("GET", f"{service}/openapi.json")[1]
 
 
-def assert_described(document: Any, status: int, answer: Any) -> None:
+def assert_matches_schema(document: Any, status: int, answer: Any) -> None:
     content = document["paths"]["/v1/consult"]["post"]["responses"][str(status)]["content"]
     (schema,) = (part["schema"] for media_type, part in content.items() if media_type != "text/event-stream")
     Draft202012Validator({**schema, "components": document["components"]}, format_checker=FormatChecker()).validate(
@@ -81,10 +81,10 @@ def assert_described(document: Any, status: int, answer: Any) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_is_answered_as_the_document_says(service: str, document: Any, case: str) -> None:
+def test_every_case_is_answered_as_the_openapi_document_says(service: str, document: Any, case: str) -> None:
     status, answer = consult(service, case)
     assert status == (404 if case == "order_unknown" else 200)
-    assert_described(document, status, answer)
+    assert_matches_schema(document, status, answer)
     if case.upper() in set(Blocked):
         assert answer["blocked"]["code"] == case.upper()
     elif status == 200:
@@ -93,15 +93,15 @@ def test_every_case_is_answered_as_the_document_says(service: str, document: Any
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [(name, fault) for name in SOURCE_NAMES for fault in FAULTS if (name, fault) != ABOUT_NOBODY]
+    ("name", "fault"), [(name, fault) for name in SOURCE_NAMES for fault in FAULTS if (name, fault) != WITHOUT_IDENTITY]
 )
-def test_every_fault_of_every_source_ends_as_it_must(
+def test_every_fault_of_every_source_degrades_as_specified(
     service: str, document: Any, weather: Any, name: str, fault: str
 ) -> None:
     weather(name, {"faults": {fault: 10_000}})
-    # What ends by itself does so long before; what does not is waited for, and the others come in the meantime.
+    # These two last to the deadline, the other faults end long before it.
     status, answer = consult(service, "chinese_shop", deadline_ms=250 if fault in ("hang", "slow_body") else 2_500)
-    assert_described(document, status, answer)
+    assert_matches_schema(document, status, answer)
     if status == 503:
         assert name not in (*GATING, "marketing")
         assert (
@@ -114,15 +114,15 @@ def test_every_fault_of_every_source_ends_as_it_must(
         return
     reported = {source["name"]: source["status"] for source in answer["sources"]}[name]
     if fault == "slow_body" and reported == "FRESH":
-        return  # it came in pieces, and in time
+        return  # the pieces arrived in time
     assert name in (*GATING, "marketing")
-    assert reported == expected(fault)
+    assert reported == expected_status(fault)
     assert answer["degraded"]
     assert name == "marketing" or all(method["reason"]["source"] == name for method in undetermined(answer))
     assert bool(undetermined(answer)) == (name != "marketing")
 
 
-def expected(fault: str) -> str:
+def expected_status(fault: str) -> str:
     return {"hang": "TIMEOUT", "slow_body": "TIMEOUT", "garbage": "GARBLED", "wrong_identity": "WRONG_IDENTITY"}.get(
         fault, "ERROR"
     )
@@ -132,7 +132,7 @@ def undetermined(answer: Any) -> list[Any]:
     return [method for method in answer["methods"] if method["availability"] == "UNDETERMINED"]
 
 
-def test_a_token_says_what_was_offered(service: str) -> None:
+def test_a_consult_token_holds_the_offer(service: str) -> None:
     _, answer = consult(service, "chinese_shop")
     claims = TokenService(["t" * 32]).read_consult_token(answer["consult_token"])
     offered = {row.id: (row.payable, row.fee) for row in claims.methods}
@@ -144,8 +144,8 @@ def test_a_token_says_what_was_offered(service: str) -> None:
     assert (claims.order_id, claims.user_id, claims.amount, claims.currency) == ("o_1001", "u_1", 12_800, "CNY")
 
 
-def test_faults_leave_no_connection_behind(served: tuple[Command, str], weather: Any) -> None:
-    command, service = served
+def test_faults_leave_no_connection_behind(running_service: tuple[Command, str], weather: Any) -> None:
+    command, service = running_service
     consult(service, "chinese_shop")
     before = sockets(command.process.pid)
     for fault in ("hang", "reset", "truncate", "garbage"):
@@ -156,7 +156,7 @@ def test_faults_leave_no_connection_behind(served: tuple[Command, str], weather:
     consult(service, "chinese_shop")
     eventually(
         lambda: sockets(command.process.pid) <= before + 2,
-        "calls that nobody waits for run on for twice their time, no longer",
+        "abandoned calls run on for more than twice their timeout",
     )
 
 

@@ -1,4 +1,5 @@
-"""`config/README.md` lists every key with the type, default and bounds that the settings structs have."""
+"""`config/README.md` lists every key with the type, default and bounds that the settings structs
+have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration is right, or says what is wrong with it: file, key and remedy."""
+"""Faults of a configuration are reported with file, key and remedy."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ def source(**more: Any) -> dict[str, Any]:
     return {"sources": {**table()["sources"], "card": {"url": URL, **more}}}
 
 
-def faults(given: dict[str, Any], environ: dict[str, str] | None = None) -> str:
+def faults(settings: dict[str, Any], environ: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigurationError) as raised:
-        Cashier(config=configuration(given, "cashier.toml", environ=environ or {}))
+        Cashier(config=configuration(settings, "cashier.toml", environ=environ or {}))
     return "\n".join(raised.value.faults)
 
 
-def test_only_the_urls_are_needed() -> None:
+def test_only_the_urls_are_required() -> None:
     cashier = Cashier(config=configuration(table(), "cashier.toml"))
     assert {ask.name for ask in cashier.plan.asks} == set(NAMES)
     assert cashier.config.settings.consult.deadline_ms == 150
 
 
-def test_the_example_configuration_is_good_and_has_the_defaults() -> None:
+def test_the_example_configuration_is_valid_and_has_the_defaults() -> None:
     example = load(ROOT / "config/cashier.toml").settings
-    plain = configuration({}, "").settings
+    default = configuration({}, "").settings
     for name in ("server", "auth", "consult", "accept", "tokens"):
-        assert getattr(example, name) == getattr(plain, name)
+        assert getattr(example, name) == getattr(default, name)
 
 
 def services(*names: str, **more: Any) -> dict[str, Any]:
     return {"sources": {**table()["sources"], **{name: {"url": URL, **more} for name in names}}}
 
 
-def test_what_takes_payments_comes_together_or_not_at_all() -> None:
+def test_payments_need_all_three_services() -> None:
     assert Cashier(config=table()).payments is None
     assert Cashier(config=services("risk", "engine", "acquirer")).payments is not None
-    found = faults(services("engine", "acquirer"))
-    assert found == "cashier.toml: [sources.risk] is missing; payments need risk, engine and acquirer"
+    reported = faults(services("engine", "acquirer"))
+    assert reported == "cashier.toml: [sources.risk] is missing; payments need risk, engine and acquirer"
 
 
-async def test_functions_take_the_place_of_the_services_that_take_payments() -> None:
+async def test_functions_replace_the_three_services() -> None:
     async def answering(request: Request) -> Response:
         return Response(404, b"")
 
@@ -68,7 +68,7 @@ async def a_service(request: Request) -> Response:
     return Response(404, b"")
 
 
-def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_names() -> None:
+def test_the_configuration_may_name_a_function_as_a_service() -> None:
     named = services("risk", "engine", "acquirer", url=f"{__name__}:a_service", transport="local")
     assert Cashier(config=configuration(named, "cashier.toml")).payments is not None
     named["sources"]["risk"]["url"] = f"{__name__}:no_service"
@@ -76,7 +76,7 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "fault"),
     [
         (table(accept={"check": 3}), "cashier.toml: [accept] unknown key 'check'; did you mean 'check_ms'?"),
         (services("engine", timeout_ms=3), "[sources.engine] unknown key 'timeout_ms'; known keys are"),
@@ -158,34 +158,34 @@ def test_a_service_that_takes_payments_may_be_a_function_that_the_configuration_
         ),
     ],
 )
-def test_a_fault_is_named_with_its_place_and_its_remedy(given: dict[str, Any], said: str) -> None:
-    assert said in faults(given)
+def test_a_fault_names_its_key_and_its_remedy(settings: dict[str, Any], fault: str) -> None:
+    assert fault in faults(settings)
 
 
-def test_every_unknown_key_is_named_at_once() -> None:
-    found = faults(table(consult={"deadline": 3, "grace": 4}, servers={}))
-    assert all(key in found for key in ("'deadline'", "'grace'", "'servers'"))
+def test_all_unknown_keys_are_reported_at_once() -> None:
+    reported = faults(table(consult={"deadline": 3, "grace": 4}, servers={}))
+    assert all(key in reported for key in ("'deadline'", "'grace'", "'servers'"))
 
 
-def test_a_variable_is_filled_in() -> None:
+def test_a_variable_is_replaced_by_its_value() -> None:
     given = table(tokens={"secrets": ["${SECRET}"]})
     assert configuration(given, "", environ={"SECRET": "s" * 32}).settings.tokens.secrets == ("s" * 32,)
 
 
-def test_a_file_beside_the_configuration_replaces_single_values(tmp_path: Path) -> None:
+def test_a_file_beside_the_configuration_overrides_single_values(tmp_path: Path) -> None:
     (tmp_path / "cashier.toml").write_text("")
     (tmp_path / "methods.toml").write_text('[CARD]\nfee_bps = 120\nname = { en = "Any card" }\n')
     (tmp_path / "ranking.toml").write_text("saving = 1\n")
     (tmp_path / "texts.toml").write_text('[en.reasons]\nNO_CHANNEL = "Not here."\n')
-    found = load(tmp_path / "cashier.toml")
-    card = found.catalog.methods["CARD"]  # type: ignore[index]  # a StrEnum's value is its key
+    config = load(tmp_path / "cashier.toml")
+    card = config.catalog.methods["CARD"]  # type: ignore[index]  # a StrEnum's value is its key
     assert (card.fee_bps, card.name["en"], card.name["zh-CN"]) == (120, "Any card", "信用卡或借记卡")
-    assert (found.weights.saving, found.weights.fee) == (1, 20_000)
-    assert found.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # the same
+    assert (config.weights.saving, config.weights.fee) == (1, 20_000)
+    assert config.catalog.texts["en"].reasons["NO_CHANNEL"] == "Not here."  # type: ignore[index]  # as above
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "fault"),
     [
         ("methods.toml", "[CARDS]\nfee_bps = 1\n", "unknown key 'CARDS'; did you mean 'CARD'?"),
         ("methods.toml", "[CARD]\nfee = 1\n", "[CARD] unknown key 'fee'; did you mean 'fee_bps'?"),
@@ -196,16 +196,16 @@ def test_a_file_beside_the_configuration_replaces_single_values(tmp_path: Path) 
         ("ranking.toml", "saving = \n", "is not TOML"),
     ],
 )
-def test_a_fault_in_a_file_beside_names_that_file(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_a_fault_in_a_file_beside_names_that_file(tmp_path: Path, name: str, text: str, fault: str) -> None:
     (tmp_path / "cashier.toml").write_text("")
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigurationError) as raised:
         load(tmp_path / "cashier.toml")
-    assert said in str(raised.value)
+    assert fault in str(raised.value)
     assert str(tmp_path) in str(raised.value)
 
 
-def test_a_file_that_is_not_there_or_not_text_is_said(tmp_path: Path) -> None:
+def test_a_missing_or_binary_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such file"):
         load(tmp_path / "none.toml")
     (tmp_path / "cashier.toml").write_bytes(b"\xff\xfe")
@@ -213,15 +213,15 @@ def test_a_file_that_is_not_there_or_not_text_is_said(tmp_path: Path) -> None:
         load(tmp_path / "cashier.toml")
 
 
-def test_a_secret_is_made_up_once_and_shared_with_worker_processes() -> None:
-    environ = {"CASHIER_TOKEN_SECRET": ""}  # as good as none
-    (first,), made_up = token_secrets(TokenSettings(), environ)
-    assert made_up
+def test_a_secret_is_generated_once_and_shared_with_worker_processes() -> None:
+    environ = {"CASHIER_TOKEN_SECRET": ""}  # empty counts as unset
+    (first,), generated = token_secrets(TokenSettings(), environ)
+    assert generated
     assert token_secrets(TokenSettings(), environ) == ((first,), False)
     assert token_secrets(TokenSettings(secrets=("s" * 32,)), environ) == (("s" * 32,), False)
 
 
-def test_how_payments_are_routed_and_waited_for_can_be_changed_while_they_run() -> None:
+def test_a_reload_applies_accept_settings_and_names_what_takes_a_restart() -> None:
     given = services("risk", "engine", "acquirer")
     cashier = Cashier(config=configuration(given, "cashier.toml"))
     before = cashier.payments
