@@ -34,7 +34,7 @@ BATCHES = {
 
 @contextmanager
 def lean_upstream(users: int) -> Iterator[str]:
-    """An upstream process with prepared answers: the sandbox would be the bottleneck at this rate."""
+    """An upstream process with prepared answers: at this rate the sandbox would limit."""
     command = [sys.executable, "-m", "benchmarks.lean_upstream", "--users", str(users), "--delay-ms", "5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
         assert child.stdout is not None

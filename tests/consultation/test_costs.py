@@ -1,7 +1,8 @@
-"""Nobody makes a consultation dearer without knowing: what one takes in calls, timers, writes and memory, against what it took.
+"""The costs of one consultation in calls, timers, writes and memory must not grow unnoticed.
 
-Counts, not seconds: they are the same in every run, and nearly so from Python 3.11 to 3.13. How they are come by is in `costs`.
-Where it has become dearer for a good reason, or cheaper, take them anew: `COSTS=print python -m pytest tests/consultation/test_costs.py -s`.
+These are counts, not seconds: equal in every run, and nearly equal from Python 3.11 to 3.13.
+`tests.support.consultation_costs` takes them. After an intended change print them anew:
+`COSTS=print python -m pytest tests/consultation/test_costs.py -s`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import pytest
 
 from tests.support.command_processes import ROOT
 
-# More than this is a change that somebody has to want. It also covers what versions of Python and of libraries differ by.
+# A larger change must be intended. The slack also covers versions of Python and of libraries.
 SLACK = 0.05
-# Half a call, half a timer: of few things five per cent is less than one in twenty consultations can make.
+# Half a call or timer: for small counts 5 % is less than one in twenty consultations can cause.
 SLACK_OF_FEW = 0.5
 
-# A consultation with all eight sources live, and one of a customer who comes back, with the caches as they are by default.
-# "functions" are entries into Python functions (a coroutine is entered once a wake-up), "C functions" are called from Python, each counted
-# in the part whose code it is, or whose code calls it. The server is uvicorn.
-TAKEN: dict[str, tuple[float, float]] = {
+# Live: all eight sources are called. Cached: a returning customer with the default caches.
+# "functions" are entries into Python functions (a coroutine once per wake-up). "C functions" are
+# called from Python; each counts for the part whose code it is, or whose code calls it. The server
+# is uvicorn.
+BASELINE: dict[str, tuple[float, float]] = {
     "C functions, all": (711.01, 566.6),
     "C functions, consult": (21, 15),
     "C functions, domain": (326.38, 323.38),
@@ -59,64 +61,59 @@ TAKEN: dict[str, tuple[float, float]] = {
 
 
 @cache
-def counted() -> dict[str, dict[str, float]]:
-    words, environment = (
-        [sys.executable, "-m", "tests.support.consultation_costs"],
-        {**os.environ, "PYTHONHASHSEED": "0"},
-    )
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+def counts() -> dict[str, dict[str, float]]:
+    command = [sys.executable, "-m", "tests.support.consultation_costs"]
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return msgspec.json.decode(done.stdout, type=dict[str, dict[str, float]])
 
 
-def grown(which: int, found: dict[str, float]) -> Iterator[str]:
-    for what, now in found.items():
-        taken = TAKEN.get(what, (0, 0))[which]
-        if now > taken * (1 + SLACK) + (SLACK_OF_FEW if taken else 0):
-            yield told(what, now, taken)
+def grown(column: int, measured: dict[str, float]) -> Iterator[str]:
+    for name, now in measured.items():
+        before = BASELINE.get(name, (0, 0))[column]
+        if now > before * (1 + SLACK) + (SLACK_OF_FEW if before else 0):
+            yield difference(name, now, before)
 
 
-def shrunk(which: int, found: dict[str, float]) -> Iterator[str]:
-    """Work that went from one part to another shows in both lists."""
-    for what, (live, cached) in TAKEN.items():
-        now, taken = found.get(what, 0.0), (live, cached)[which]
-        if now < taken * (1 - SLACK) - SLACK_OF_FEW:
-            yield told(what, now, taken)
+def shrunk(column: int, measured: dict[str, float]) -> Iterator[str]:
+    """Work that moved between parts shows in both lists."""
+    for name, costs in BASELINE.items():
+        now, before = measured.get(name, 0.0), costs[column]
+        if now < before * (1 - SLACK) - SLACK_OF_FEW:
+            yield difference(name, now, before)
 
 
-def told(what: str, now: float, taken: float) -> str:
-    return (
-        f"  {what}: {now:g} where it took {taken:g} ({now - taken:+.4g}{f', {now / taken - 1:+.1%}' if taken else ''})"
-    )
+def difference(name: str, now: float, before: float) -> str:
+    percent = f", {now / before - 1:+.1%}" if before else ""
+    return f"  {name}: {now:g} instead of {before:g} ({now - before:+.4g}{percent})"
 
 
-@pytest.mark.parametrize(("which", "kind"), [(0, "live"), (1, "cached")])
-def test_a_consultation_costs_no_more_than_it_did(which: int, kind: str) -> None:
-    found = counted()[kind]
+@pytest.mark.parametrize(("column", "kind"), [(0, "live"), (1, "cached")])
+def test_a_consultation_costs_no_more_than_the_baseline(column: int, kind: str) -> None:
+    measured = counts()[kind]
     if os.environ.get("COSTS") == "print":
-        if which == 0:
-            print_anew()
+        if column == 0:
+            print_baseline()
         return
-    dearer = list(grown(which, found))
+    dearer = list(grown(column, measured))
     if dearer:
-        cheaper = list(shrunk(which, found)) or ["  nothing"]
-        pytest.fail(
-            "\n".join([f"a {kind} consultation is dearer in", *dearer, "and cheaper in", *cheaper]), pytrace=False
-        )
+        cheaper = list(shrunk(column, measured)) or ["  nothing"]
+        pytest.fail("\n".join([f"a {kind} consultation costs more:", *dearer, "and less:", *cheaper]), pytrace=False)
 
 
-def print_anew() -> None:
-    """In the place of `TAKEN`, with what has changed beside it."""
-    live, cached = counted()["live"], counted()["cached"]
-    for what in live | cached:
-        now, before = (live.get(what, 0.0), cached.get(what, 0.0)), TAKEN.get(what, (0.0, 0.0))
+def print_baseline() -> None:
+    """Print a new `BASELINE` with the changes as comments."""
+    live, cached = counts()["live"], counts()["cached"]
+    for name in live | cached:
+        now, before = (live.get(name, 0.0), cached.get(name, 0.0)), BASELINE.get(name, (0.0, 0.0))
         change = "" if now == before else f"  # was {before[0]:g}, {before[1]:g}"
-        sys.stdout.write(f'\n    "{what}": ({now[0]:g}, {now[1]:g}),{change}')
+        sys.stdout.write(f'\n    "{name}": ({now[0]:g}, {now[1]:g}),{change}')
     sys.stdout.write("\n")
 
 
-def test_a_cost_that_has_grown_is_named_with_by_how_much() -> None:
-    now = {what: taken[0] for what, taken in TAKEN.items()}
+def test_a_grown_cost_is_reported_with_its_difference() -> None:
+    now = {name: costs[0] for name, costs in BASELINE.items()}
     assert list(grown(0, now)) == list(shrunk(0, now)) == []
     assert next(grown(0, {"functions, wire": now["functions, wire"] + 30})).startswith("  functions, wire: ")
     assert "+1" in next(grown(0, {"loop, tasks": now["loop, tasks"] + 1}))

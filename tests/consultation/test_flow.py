@@ -1,4 +1,4 @@
-"""What holds for whole consultations: examples by name, then properties over random worlds in virtual time."""
+"""Whole consultations in virtual time: examples, then properties over random source behaviours."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES
 from cashier.tokens.token_service import TokenService
 from tests.fanout.scripted_sources import in_virtual_time
-from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, ConsultOutcome, Behaviour, ask, request
+from tests.support.virtual_consultation import DEADLINE_MS, FAULTS, NEVER_MS, Behaviour, ConsultOutcome, ask, request
 
 BLOCKED = [name for name in CASES if name.upper() in set(Blocked)]
-# Who could refuse a way of each kind, beyond the required sources.
+# The sources that could refuse a method of each kind, beyond the required ones.
 COULD_REFUSE = {kind: {"channel", "quota"} for kind in Kind} | {
     Kind.QUICK_PAY: {"card", "channel", "quota"},
     Kind.AGREEMENT: {"card", "channel", "quota"},
@@ -29,13 +29,13 @@ HANGS = Behaviour(NEVER_MS)
 PATIENT = ConsultSettings(grace_ms=50)
 
 
-def consulted(fates: dict[str, Behaviour], case: str = "chinese_shop", **other: Any) -> Consultation:
-    found = in_virtual_time(ask(fates, request(case, **other))).consultation
-    assert isinstance(found, Consultation), found
-    return found
+def consult(behaviours: dict[str, Behaviour], case: str = "chinese_shop", **fields: Any) -> Consultation:
+    consultation = in_virtual_time(ask(behaviours, request(case, **fields))).consultation
+    assert isinstance(consultation, Consultation), consultation
+    return consultation
 
 
-def by_id(consultation: Consultation) -> dict[str, PayMethod]:
+def methods_by_id(consultation: Consultation) -> dict[str, PayMethod]:
     return {method.method_id: method for method in consultation.methods}
 
 
@@ -49,93 +49,99 @@ def statuses(consultation: Consultation) -> dict[str, SourceStatus]:
 
 @pytest.mark.parametrize("case", BLOCKED)
 def test_an_order_that_cannot_be_paid_is_an_answer(case: str) -> None:
-    found = consulted({}, case)
-    assert found.blocked is not None
-    assert (found.payable, found.blocked.code, found.methods, found.degraded) == (False, case.upper(), (), False)
-    assert found.blocked.message
+    consultation = consult({}, case)
+    blocked = consultation.blocked
+    assert blocked is not None
+    assert (consultation.payable, blocked.code, consultation.methods, consultation.degraded) == (
+        False,
+        case.upper(),
+        (),
+        False,
+    )
+    assert blocked.message
 
 
-def test_all_blocked_cases_are_shown() -> None:
+def test_every_block_has_a_case() -> None:
     assert {name.upper() for name in BLOCKED} == set(Blocked)
 
 
-def test_an_order_that_nobody_knows_is_an_error() -> None:
+def test_an_unknown_order_is_an_error() -> None:
     assert isinstance(in_virtual_time(ask({}, request("order_unknown"))).consultation, OrderUnknown)
 
 
-def test_of_somebody_elses_order_nothing_is_told() -> None:
+def test_an_order_of_another_party_hides_title_and_amount() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
-        found = consulted({}, case)
-        assert (found.order.title, found.order.amount.value) == ("", 0)
+        order = consult({}, case).order
+        assert (order.title, order.amount.value) == ("", 0)
 
 
-def test_the_token_tells_nothing_of_somebody_elses_order_either() -> None:
+def test_the_token_of_an_order_of_another_party_hides_the_amount() -> None:
     for case in ("order_user_mismatch", "order_merchant_mismatch"):
-        claims = TokenService(["s" * 32]).read_consult_token(consulted({}, case).consult_token)
+        claims = TokenService(["s" * 32]).read_consult_token(consult({}, case).consult_token)
         assert (claims.amount, claims.methods) == (0, ())
 
 
-def test_a_paid_order_waits_for_nobody() -> None:
-    asked = in_virtual_time(ask(dict.fromkeys(("merchant", "member", "card", "quota"), HANGS), request("order_paid")))
-    assert asked.after_ms < 2
-    assert isinstance(asked.consultation, Consultation)
-    assert statuses(asked.consultation)["quota"] is SourceStatus.SKIPPED
+def test_a_paid_order_waits_for_no_source() -> None:
+    outcome = in_virtual_time(ask(dict.fromkeys(("merchant", "member", "card", "quota"), HANGS), request("order_paid")))
+    assert outcome.after_ms < 2
+    assert isinstance(outcome.consultation, Consultation)
+    assert statuses(outcome.consultation)["quota"] is SourceStatus.SKIPPED
 
 
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
 @pytest.mark.parametrize("fault", [*FAULTS, None])
 def test_without_a_required_source_there_is_no_answer(name: str, fault: str | None) -> None:
-    asked = in_virtual_time(ask({name: Behaviour(1, fault) if fault else HANGS}, request("chinese_shop")))
-    assert isinstance(asked.consultation, RequiredSourceUnavailable)
-    assert asked.consultation.failed == (name,)
-    assert asked.after_ms <= DEADLINE_MS
+    outcome = in_virtual_time(ask({name: Behaviour(1, fault) if fault else HANGS}, request("chinese_shop")))
+    assert isinstance(outcome.consultation, RequiredSourceUnavailable)
+    assert outcome.consultation.failed == (name,)
+    assert outcome.after_ms <= DEADLINE_MS
 
 
 @pytest.mark.parametrize("name", ["card", "balance", "channel", "quota"])
-def test_what_a_silent_source_could_refuse_is_undetermined_and_says_who_was_silent(name: str) -> None:
-    found = consulted({name: HANGS})
-    undetermined = [method for method in found.methods if method.availability is Availability.UNDETERMINED]
+def test_a_method_that_a_silent_source_could_refuse_is_undetermined_and_names_it(name: str) -> None:
+    consultation = consult({name: HANGS})
+    undetermined = [method for method in consultation.methods if method.availability is Availability.UNDETERMINED]
     assert undetermined
     for method in undetermined:
         assert method.reason is not None
         assert (method.reason.code, method.reason.source) == ("SOURCE_TIMEOUT", name)
         assert name in could_refuse(method)
-    assert found.degraded
-    assert statuses(found)[name] is SourceStatus.TIMEOUT
+    assert consultation.degraded
+    assert statuses(consultation)[name] is SourceStatus.TIMEOUT
 
 
-def test_what_a_silent_source_has_no_say_in_stays_available() -> None:
-    assert by_id(consulted({"card": HANGS}))["BALANCE:acc_2"].availability is Availability.AVAILABLE
-    assert by_id(consulted({"channel": HANGS}))["BALANCE:acc_2"].availability is Availability.AVAILABLE
-    assert by_id(consulted({"balance": HANGS}))["QUICK_PAY:c_2"].availability is Availability.AVAILABLE
+def test_a_method_that_a_silent_source_cannot_refuse_stays_available() -> None:
+    assert methods_by_id(consult({"card": HANGS}))["BALANCE:acc_2"].availability is Availability.AVAILABLE
+    assert methods_by_id(consult({"channel": HANGS}))["BALANCE:acc_2"].availability is Availability.AVAILABLE
+    assert methods_by_id(consult({"balance": HANGS}))["QUICK_PAY:c_2"].availability is Availability.AVAILABLE
 
 
-def test_marketing_may_be_silent_and_then_nothing_is_cheaper() -> None:
-    asked = in_virtual_time(ask({"marketing": HANGS}, request("chinese_shop")))
-    assert isinstance(asked.consultation, Consultation)
-    assert asked.after_ms == pytest.approx(1 + 15)  # the others, and then the grace
-    assert asked.consultation.degraded
-    best = asked.consultation.methods[0]
+def test_silent_marketing_costs_the_grace_and_the_discounts() -> None:
+    outcome = in_virtual_time(ask({"marketing": HANGS}, request("chinese_shop")))
+    assert isinstance(outcome.consultation, Consultation)
+    assert outcome.after_ms == pytest.approx(1 + 15)  # the other sources, then the grace
+    assert outcome.consultation.degraded
+    best = outcome.consultation.methods[0]
     assert best.availability is Availability.AVAILABLE
     assert best.amount is not None
     assert best.amount.discounts == ()
 
 
-def test_a_definite_refusal_stands_whoever_is_silent() -> None:
+def test_a_definite_refusal_stands_while_another_source_is_silent() -> None:
     for name in ("balance", "channel", "quota"):
-        expired = by_id(consulted({name: HANGS}))["QUICK_PAY:c_3"]
+        expired = methods_by_id(consult({name: HANGS}))["QUICK_PAY:c_3"]
         assert expired.reason is not None
         assert (expired.availability, expired.reason.code) == (Availability.UNAVAILABLE, "CARD_EXPIRED")
 
 
-def test_without_claims_only_what_needs_the_order_waits_for_it() -> None:
-    fates = {"order": Behaviour(30)}
+def test_without_claims_only_the_sources_that_need_the_order_wait_for_it() -> None:
+    behaviours = {"order": Behaviour(30)}
     claimed, bare = request("chinese_shop"), request("nothing_claimed")
-    assert in_virtual_time(ask(fates, claimed)).after_ms == pytest.approx(30)
-    found = in_virtual_time(ask(fates, bare))
-    assert found.after_ms == pytest.approx(31)
-    assert isinstance(found.consultation, Consultation)
-    started = {report.name: round(report.started_ms) for report in found.consultation.sources}
+    assert in_virtual_time(ask(behaviours, claimed)).after_ms == pytest.approx(30)
+    outcome = in_virtual_time(ask(behaviours, bare))
+    assert outcome.after_ms == pytest.approx(31)
+    assert isinstance(outcome.consultation, Consultation)
+    started = {report.name: round(report.started_ms) for report in outcome.consultation.sources}
     assert started == {
         "order": 0,
         "merchant": 0,
@@ -148,53 +154,62 @@ def test_without_claims_only_what_needs_the_order_waits_for_it() -> None:
     }
 
 
-def test_claims_change_nothing_but_the_time() -> None:
-    bare, claimed = consulted({}, "nothing_claimed"), consulted({}, "chinese_shop", locale=None)
+def test_claims_change_only_the_time() -> None:
+    bare, claimed = consult({}, "nothing_claimed"), consult({}, "chinese_shop", locale=None)
     assert bare.methods == claimed.methods
 
 
-def test_the_deadline_counts_from_when_the_caller_began_to_wait() -> None:
-    asked = in_virtual_time(ask({"card": HANGS}, request("chinese_shop", deadline_ms=40), waited_ms=30))
-    assert asked.after_ms == pytest.approx(7)
+def test_the_deadline_counts_from_the_start_of_the_callers_wait() -> None:
+    outcome = in_virtual_time(ask({"card": HANGS}, request("chinese_shop", deadline_ms=40), waited_ms=30))
+    assert outcome.after_ms == pytest.approx(7)
 
 
-def test_the_callers_deadline_is_kept_and_the_configured_maximum_caps_it() -> None:
-    fates = dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), HANGS)
-    assert in_virtual_time(ask(fates, request("chinese_shop", deadline_ms=40))).after_ms == pytest.approx(37)
-    fates["order"] = HANGS
-    assert in_virtual_time(ask(fates, request("chinese_shop", deadline_ms=60_000))).after_ms <= 1_000
+def test_the_callers_deadline_applies_up_to_the_configured_maximum() -> None:
+    behaviours = dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), HANGS)
+    assert in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=40))).after_ms == pytest.approx(37)
+    behaviours["order"] = HANGS
+    assert in_virtual_time(ask(behaviours, request("chinese_shop", deadline_ms=60_000))).after_ms <= 1_000
 
 
-def test_an_answer_offers_what_its_token_says_and_no_longer() -> None:
-    found = consulted({})
-    assert found.expires_at > found.consulted_at
-    assert found.expires_at <= found.order.expires_at
+def test_an_answer_expires_with_the_order_at_the_latest() -> None:
+    consultation = consult({})
+    assert consultation.expires_at > consultation.consulted_at
+    assert consultation.expires_at <= consultation.order.expires_at
 
 
-fates = st.builds(
-    Behaviour, st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]), st.sampled_from([None, None, None, *FAULTS])
+any_behaviour = st.builds(
+    Behaviour,
+    st.sampled_from([0, 1, 5, 20, 79, 99, 101, 130, 149, NEVER_MS]),
+    st.sampled_from([None, None, None, *FAULTS]),
 )
-healthy = ("order", "merchant", "member")
-worlds = st.fixed_dictionaries(dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), fates))
+required_sources = ("order", "merchant", "member")
+optional_behaviours = st.fixed_dictionaries(
+    dict.fromkeys(("card", "balance", "channel", "quota", "marketing"), any_behaviour)
+)
 cases = st.sampled_from([name for name in CASES if name not in BLOCKED and name != "order_unknown"])
 
 
-@given(worlds, st.fixed_dictionaries(dict.fromkeys(healthy, fates)), cases, st.sampled_from([5, 20, 90, 150, 300]))
+@given(
+    optional_behaviours,
+    st.fixed_dictionaries(dict.fromkeys(required_sources, any_behaviour)),
+    cases,
+    st.sampled_from([5, 20, 90, 150, 300]),
+)
 def test_every_answer_comes_by_the_deadline(
-    some: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
+    optional: dict[str, Behaviour], required: dict[str, Behaviour], case: str, deadline_ms: int
 ) -> None:
-    asked = in_virtual_time(ask({**some, **required}, request(case, deadline_ms=deadline_ms)))
-    assert asked.after_ms <= deadline_ms
-    assert isinstance(asked.consultation, (Consultation, RequiredSourceUnavailable))
-    assert set(asked.calls.values()) <= {1}
+    outcome = in_virtual_time(ask({**optional, **required}, request(case, deadline_ms=deadline_ms)))
+    assert outcome.after_ms <= deadline_ms
+    assert isinstance(outcome.consultation, (Consultation, RequiredSourceUnavailable))
+    assert set(outcome.calls.values()) <= {1}
 
 
-@given(worlds, cases)
-def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str, Behaviour], case: str) -> None:
-    found = in_virtual_time(ask(some, request(case))).consultation
-    assert isinstance(found, Consultation)
-    silent = {name for name, status in statuses(found).items() if status is not SourceStatus.FRESH}
-    for method in found.methods:
+@given(optional_behaviours, cases)
+def test_no_method_is_available_that_a_silent_source_could_refuse(optional: dict[str, Behaviour], case: str) -> None:
+    consultation = in_virtual_time(ask(optional, request(case))).consultation
+    assert isinstance(consultation, Consultation)
+    silent = {name for name, status in statuses(consultation).items() if status is not SourceStatus.FRESH}
+    for method in consultation.methods:
         if method.availability is Availability.AVAILABLE:
             assert not silent & could_refuse(method), method.method_id
         if method.availability is Availability.UNDETERMINED:
@@ -202,14 +217,14 @@ def test_no_method_is_available_that_a_silent_source_could_refuse(some: dict[str
             assert method.reason.source in silent & could_refuse(method)
 
 
-@given(worlds, cases)
-def test_sums_add_up(some: dict[str, Behaviour], case: str) -> None:
-    found = in_virtual_time(ask(some, request(case))).consultation
-    assert isinstance(found, Consultation)
-    for method in found.methods:
+@given(optional_behaviours, cases)
+def test_sums_add_up(optional: dict[str, Behaviour], case: str) -> None:
+    consultation = in_virtual_time(ask(optional, request(case))).consultation
+    assert isinstance(consultation, Consultation)
+    for method in consultation.methods:
         for amount in filter(None, (method.amount, *(option.amount for option in method.options))):
             discounts = sum(discount.amount.value for discount in amount.discounts)
-            assert amount.order == found.order.amount
+            assert amount.order == consultation.order.amount
             assert amount.payable.value == amount.order.value - discounts + amount.fee.value
         if method.legs:
             assert method.amount is not None
@@ -222,16 +237,16 @@ def test_sums_add_up(some: dict[str, Behaviour], case: str) -> None:
     cases,
 )
 def test_any_order_of_arrival_gives_the_same_answer(delays: list[int], broken: set[str], case: str) -> None:
-    names = (*healthy, "card", "balance", "channel", "quota", "marketing")
+    names = (*required_sources, "card", "balance", "channel", "quota", "marketing")
     fault = dict.fromkeys(broken, "unreachable")
     in_turn = {name: Behaviour(delay, fault.get(name)) for name, delay in zip(names, delays, strict=True)}
     at_once = {name: Behaviour(1, fault.get(name)) for name in names}
-    one, other = (in_virtual_time(ask(given, request(case), PATIENT)) for given in (in_turn, at_once))
-    assert told(one) == told(other)
+    spread, together = (in_virtual_time(ask(behaviours, request(case), PATIENT)) for behaviours in (in_turn, at_once))
+    assert content(spread) == content(together)
 
 
-def told(asked: ConsultOutcome) -> bytes:
-    """What an answer says, but for times."""
-    assert isinstance(asked.consultation, Consultation)
-    found = asked.consultation
-    return msgspec.json.encode((found.order.order_id, found.payable, found.blocked, found.degraded, found.methods))
+def content(outcome: ConsultOutcome) -> bytes:
+    """An answer without its times and token."""
+    answer = outcome.consultation
+    assert isinstance(answer, Consultation)
+    return msgspec.json.encode((answer.order.order_id, answer.payable, answer.blocked, answer.degraded, answer.methods))
