@@ -1,4 +1,4 @@
-"""A source that can be asked for many at once and does what a script says, and the askers of a batch over it."""
+"""A scripted source that accepts many keys per call, and a batch over it with recorded outcomes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ Outcomes = Sequence[tuple[Any, bool, bytes | None]] | SourceError
 
 
 class Call:
-    """One call for many: the leg that the batch gets, and what a test sees of it."""
+    """One call for many keys, as the batch and the test see it."""
 
-    def __init__(self, keys: list[str], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int) -> None:
+    def __init__(
+        self, keys: list[str], call_headers: Any, budget_ms: int, on_outcomes: OnBatchOutcomes, avoid: int
+    ) -> None:
         self.keys = keys
         self.call_headers = call_headers
         self.budget_ms = budget_ms
         self.avoid = avoid
-        self.heard = heard
+        self.on_outcomes = on_outcomes
         self.address_index = 1
-        self.began_ms = now_ms()
+        self.started_ms = now_ms()
         self.ended_ms: float | None = None
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
@@ -33,7 +35,9 @@ class Call:
     def answer(self, outcomes: Outcomes | None = None) -> None:
         self.ended_ms = now_ms()
         self.timer = None
-        self.heard([(f"answer to {key}", False, key.encode()) for key in self.keys] if outcomes is None else outcomes)
+        self.on_outcomes(
+            [(f"answer to {key}", False, key.encode()) for key in self.keys] if outcomes is None else outcomes
+        )
 
     def abandon(self) -> None:
         self.abandoned = True
@@ -43,22 +47,25 @@ class Call:
 
 
 class ScriptedBatchUpstream:
-    """A `Many` that answers each key after `after_ms`; None is never. Of `unaskable` it makes no call."""
+    """A `BatchUpstream` that answers after `after_ms`, None for never.
+
+    `broken_key` makes a call raise.
+    """
 
     addresses = ("first", "second")
 
-    def __init__(self, after_ms: float | None = 10, unaskable: str = "") -> None:
+    def __init__(self, after_ms: float | None = 10, broken_key: str = "") -> None:
         self.after_ms = after_ms
-        self.unaskable = unaskable
+        self.broken_key = broken_key
         self.calls: list[Call] = []
 
     def call_many(
-        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, keys: Sequence[Known], call_headers: Any, budget_ms: int, on_outcomes: OnBatchOutcomes, avoid: int = 0
     ) -> UpstreamCall:
-        keys = [known["key"] for known in many]
-        if self.unaskable in keys:
+        texts = [known["key"] for known in keys]
+        if self.broken_key in texts:
             raise KeyError("user_id")
-        call = Call(keys, call_headers, budget_ms, heard, avoid)
+        call = Call(texts, call_headers, budget_ms, on_outcomes, avoid)
         self.calls.append(call)
         if self.after_ms is not None:
             loop = asyncio.get_running_loop()
@@ -70,32 +77,32 @@ class ScriptedBatchUpstream:
 
     @property
     def sent(self) -> list[tuple[float, str]]:
-        """When the calls went out, and for which keys."""
-        return [(call.began_ms, "".join(call.keys)) for call in self.calls]
+        """The start and the keys of each call."""
+        return [(call.started_ms, "".join(call.keys)) for call in self.calls]
 
 
 class OutcomeRecorder:
-    """An asker, of whom every test wants to know what they heard."""
+    """The callback of one key. Fails if it is called twice."""
 
-    def __init__(self, key: str, told: dict[str, Any]) -> None:
+    def __init__(self, key: str, outcomes: dict[str, Any]) -> None:
         self.key = key
-        self.told = told
+        self.outcomes = outcomes
 
     def __call__(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-        assert self.key not in self.told, "told twice"
-        self.told[self.key] = outcome
+        assert self.key not in self.outcomes, "called twice"
+        self.outcomes[self.key] = outcome
 
 
 class BatchRig:
-    """A batch under test and what its askers heard, by key."""
+    """A batch under test with the outcomes of its keys."""
 
-    def __init__(self, many: ScriptedBatchUpstream, **numbers: int) -> None:
-        self.many = many
-        self.batch = Batch(many, BatchPolicy(**numbers), clock_ns)
-        self.told: dict[str, Any] = {}
+    def __init__(self, upstream: ScriptedBatchUpstream, **numbers: int) -> None:
+        self.upstream = upstream
+        self.batch = Batch(upstream, BatchPolicy(**numbers), clock_ns)
+        self.outcomes: dict[str, Any] = {}
 
     def ask(self, key: str, budget_ms: int = 100, avoid: int = 0) -> UpstreamCall:
-        return self.batch.call({"key": key}, f"trip of {key}", budget_ms, OutcomeRecorder(key, self.told), avoid)
+        return self.batch.call({"key": key}, f"headers of {key}", budget_ms, OutcomeRecorder(key, self.outcomes), avoid)
 
 
 async def until_ms(at_ms: float) -> None:

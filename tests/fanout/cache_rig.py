@@ -24,73 +24,73 @@ BARE = Mechanisms(hedge=None, retry=False, breaker=None, limiter=None, adaptive_
 
 
 class ScriptedSecondLevel:
-    """A scripted second level. `after_ms`: how long a look takes; None is for ever."""
+    """A scripted second level. `after_ms`: the duration of a read; None for never."""
 
     reachable = True
 
     def __init__(self, after_ms: float | None = 1) -> None:
         self.after_ms = after_ms
-        self.kept: dict[str, CachedAnswer] = {}
-        self.looks: list[str] = []
+        self.stored: dict[str, CachedAnswer] = {}
+        self.reads: list[str] = []
         self.puts: list[tuple[str, CachedAnswer, float]] = []
 
-    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> PendingCall:
-        self.looks.append(key)
-        look = _Look(found, self.kept.get(key))
+    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> PendingCall:
+        self.reads.append(key)
+        read = _PendingRead(on_read, self.stored.get(key))
         if self.after_ms is not None:
-            asyncio.get_running_loop().call_later(self.after_ms / 1000, look.answer)
-        return look
+            asyncio.get_running_loop().call_later(self.after_ms / 1000, read.answer)
+        return read
 
-    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
-        self.puts.append((key, kept, ttl_s))
+    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float) -> None:
+        self.puts.append((key, stored, ttl_s))
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
-        raise AssertionError("that is for whoever invalidates")
+        raise AssertionError("a cache does not invalidate the second level")
 
 
-class _Look:
-    def __init__(self, found: Callable[[CachedAnswer | None], None], kept: CachedAnswer | None) -> None:
-        self.found: Callable[[CachedAnswer | None], None] | None = found
-        self.kept = kept
+class _PendingRead:
+    def __init__(self, on_read: Callable[[CachedAnswer | None], None], stored: CachedAnswer | None) -> None:
+        self.on_read: Callable[[CachedAnswer | None], None] | None = on_read
+        self.stored = stored
 
     def answer(self) -> None:
-        if self.found is not None:
-            self.found(self.kept)
+        if self.on_read is not None:
+            self.on_read(self.stored)
 
     def abandon(self) -> None:
-        self.found = None
+        self.on_read = None
 
 
 class Rig:
-    """A cache over a scripted upstream, and how to ask it."""
+    """A cache over a scripted upstream."""
 
     def __init__(
         self,
-        fate: Callable[[ScriptedCall], Reply] | Reply | None = None,
+        reply: Callable[[ScriptedCall], Reply] | Reply | None = None,
         *,
         policy: CacheSettings = POLICY,
-        second: ScriptedSecondLevel | None = None,
+        l2: ScriptedSecondLevel | None = None,
         mechanisms: Mechanisms = BARE,
         capacity: int = 100,
     ) -> None:
         self.ladder = DegradationLadder()
-        self.upstream = ScriptedUpstream(fate or numbered())
+        self.upstream = ScriptedUpstream(reply or numbered())
         self.guard: Guard = guarded(self.upstream, mechanisms, ladder=self.ladder)
         self.store = S3FifoStore(capacity)
-        self.cache = Cache(self.guard, key_of, policy, self.store, l2=second, clock_ns=clock_ns, random=Random(1))
+        self.cache = Cache(self.guard, key_of, policy, self.store, l2=l2, clock_ns=clock_ns, random=Random(1))
 
     def ask(self, key: str = "u_1", waits_ms: int = 100) -> Asker:
         return ask(self.cache.start, {"key": key}, waits_ms=waits_ms)
 
     async def answer(self, key: str = "u_1", waits_ms: int = 100) -> tuple[Any, SourceStatus | None, int]:
         asker = self.ask(key, waits_ms)
-        if not asker.heard:
+        if not asker.answered:
             await pass_ms(waits_ms)
         return asker.outcome, asker.status, asker.age_ms
 
     @property
     def calls(self) -> int:
-        return len(self.upstream.legs)
+        return len(self.upstream.calls)
 
 
 def key_of(known: Any) -> str | tuple[str, ...]:
@@ -100,13 +100,13 @@ def key_of(known: Any) -> str | tuple[str, ...]:
 
 
 def numbered(after_ms: float | None = 10) -> Callable[[ScriptedCall], Reply]:
-    """The answers to each key, in the order of their calls: `u_1 #1`, `u_1 #2`, …"""
+    """A script that numbers the answers of each key: `u_1 #1`, `u_1 #2`, …"""
     counts: dict[str, int] = {}
 
-    def script(leg: ScriptedCall) -> Reply:
-        key = leg.known["key"]
+    def script(call: ScriptedCall) -> Reply:
+        key = call.known["key"]
         counts[key] = counts.get(key, 0) + 1
-        said = f"{key} #{counts[key]}"
-        return Reply(after_ms, said, body=said.encode())
+        text = f"{key} #{counts[key]}"
+        return Reply(after_ms, text, body=text.encode())
 
     return script

@@ -1,4 +1,4 @@
-"""What a scatter must come to, worked out without one: no loop, no callbacks, only each ask's natural end and the first end of all."""
+"""The expected result of a scatter, computed without one, from the natural end of each ask."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from cashier.fanout.ask import Importance
 from cashier.source_errors import Missing, MissingCause, SourceError
 from tests.fanout.scripted_sources import NEVER, AnswerMode, ScriptedSource
 
-# How late a timer may be, whole milliseconds rounded up; and how early the end may come, whose last millisecond counts as the end.
+# The largest lateness of a timer (whole milliseconds, rounded up), and earliness of the end.
 SLACK_MS = 1.001
 
 
 class AskCourse(NamedTuple):
-    """One ask left to itself: when it could be put (None: never), when it ended, and how."""
+    """One ask on its own: its start (None: never), its end, and its outcome."""
 
     began_ms: float | None
     ended_ms: float
@@ -22,12 +22,12 @@ class AskCourse(NamedTuple):
 
     @property
     def timed(self) -> bool:
-        """Whether a timer ended it."""
+        """Whether it timed out."""
         return isinstance(self.outcome, Missing) and self.outcome.cause is MissingCause.TIMEOUT
 
     @property
     def momentary(self) -> bool:
-        """Whether it was answered while being asked, or too late to be put."""
+        """Whether it ended during its start, or came too late to start."""
         return self.began_ms == self.ended_ms
 
 
@@ -36,13 +36,16 @@ class ExpectedResult(NamedTuple):
     answers: dict[str, Any]
     failed_required: set[str]
     certain: bool
-    """False where the result turns on an order of events within the slack of a timer."""
+    """False if the result depends on the order of events within the slack of a timer."""
 
 
 def expected_result(
     sources: Sequence[ScriptedSource], known: Collection[str], *, end_ms: float, grace_ms: float, conclusive: str | None
 ) -> ExpectedResult:
-    """`sources` in an order in which givers come first. `end_ms`: the deadline less the reserve. `conclusive`: whose answer ends it."""
+    """`sources`: givers first. `end_ms`: the deadline less the reserve.
+
+    `conclusive`: the source that ends it.
+    """
     courses: dict[str, AskCourse] = {}
     for source in sources:
         courses[source.name] = _course(source, sources, courses, known, end_ms)
@@ -71,9 +74,9 @@ def expected_result(
         for name in _required(sources)
         if isinstance(courses[name].outcome, Missing) and courses[name].ended_ms <= ended_ms
     }
-    if ended_ms in concluded:  # what it would have revealed, or not, does not matter any more
+    if ended_ms in concluded:  # its revealed names do not matter any more
         failed = set()
-    # What is cut off at the moment at which others are put and answered: the order of the plan decides that, and no time.
+    # Asks that start and end at the moment of the cut: the order of the plan decides, not the time.
     within = ended_ms in cuts and any(course.momentary and course.ended_ms == ended_ms for course in courses.values())
     certain = not within and _certain(courses, ended_ms, grace_end_ms)
     return ExpectedResult(ended_ms, answers, failed, certain)
@@ -88,7 +91,7 @@ def _course(
 ) -> AskCourse:
     lacking = [need for need in source.needs if need not in known]
     givers = [each for each in sources if set(each.given) & set(lacking)]
-    # A script with a reveal of its own reveals nothing here.
+    # A source with a reveal of its own reveals nothing here.
     failed_ms = [
         courses[each.name].ended_ms for each in givers if each.reveal or isinstance(courses[each.name].outcome, Missing)
     ]

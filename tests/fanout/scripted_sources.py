@@ -1,4 +1,4 @@
-"""Sources that do what a script says, at virtual times, and remember what was done to them."""
+"""Scripted sources in virtual time, which record their calls, and scatters over them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def now_ms() -> float:
 
 
 class AnswerMode(Enum):
-    """How a source gets to its answer: while it is being asked, by a callback, or in a task of its own."""
+    """How a source answers: during its start, by a callback, or in a task of its own."""
 
     AT_ONCE = auto()
     CALLBACK = auto()
@@ -36,13 +36,13 @@ class AnswerMode(Enum):
 
 
 class Call:
-    """One call of a scripted source: an InFlight that counts how it ended."""
+    """One call of a scripted source: a `PendingCall` that counts its ends."""
 
     def __init__(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> None:
         self.known = dict(known)
         self.call_headers = call_headers
         self.budget_ms = budget_ms
-        self.began_ms = now_ms()
+        self.started_ms = now_ms()
         self.done = done
         self.answers = 0
         self.abandons = 0
@@ -61,7 +61,10 @@ class Call:
 
 
 class ScriptedSource:
-    """A scripted source and its ask. It answers `outcome` (by default its own name) after `after_ms`; NEVER is never."""
+    """A scripted source and its ask.
+
+    It answers `outcome`, by default its name, after `after_ms`.
+    """
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class ScriptedSource:
 
     @property
     def ask(self) -> Ask:
-        """Made for the asking: kept, it would tie the source into a reference cycle, and some tests look for those."""
+        """Created per access: a stored ask would form a reference cycle, and some tests look for those."""
         given = self.given
         reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
         return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
@@ -108,7 +111,7 @@ class ScriptedSource:
         if self.after_ms is not NEVER:
             if self.way is AnswerMode.TASK:
                 call.work = loop.create_task(self._work(call, self.after_ms))
-            else:  # call_at, so that whoever counts call_later counts the scatter's own timers only
+            else:  # call_at: tests that count call_later then count the scatter's own timers only
                 call.work = loop.call_at(
                     loop.time() + self.after_ms / 1000, call.answer, self.outcome, self.status, self.age_ms
                 )
@@ -153,23 +156,23 @@ async def consult(
     conclusive: Conclusive | None = None,
     clock: Callable[[], int] = clock_ns,
 ) -> ScatterResult:
-    """A scatter over scripted sources from now on, and the proof that it leaves nothing behind, however it ends."""
+    """Run a scatter over scripted sources, and assert that it leaves nothing behind."""
     known = known or {}
     plan = plan_of(sources, [*known, *inputs])
     timing = Timing(grace_ns=round(grace_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
     deadline_ns = clock() + round(deadline_ms * MS_NS)
     try:
         return await scatter(
-            plan, known, "trip", deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock
+            plan, known, "headers", deadline_ns=deadline_ns, timing=timing, conclusive=conclusive, clock_ns=clock
         )
     finally:
         assert_nothing_is_left(sources)
 
 
 def assert_nothing_is_left(sources: Iterable[ScriptedSource]) -> None:
-    """Every call ended once, by its answer or abandoned, and no timer is set: neither the scatter's nor that of a call."""
+    """Assert that every call ended once, by its answer or abandoned, and that no timer is set."""
     for source in sources:
-        assert len(source.calls) <= 1, f"{source.name} was asked {len(source.calls)} times"
+        assert len(source.calls) <= 1, f"{source.name} was called {len(source.calls)} times"
         for call in source.calls:
             assert call.answers + call.abandons == 1, (
                 f"{source.name}: {call.answers} answers, abandoned {call.abandons} times"
@@ -178,19 +181,19 @@ def assert_nothing_is_left(sources: Iterable[ScriptedSource]) -> None:
 
 
 def timers_set() -> list[asyncio.TimerHandle]:
-    """All but those of tasks asleep: a cancelled task takes a turn or two to be gone, and its timer goes with it."""
+    """Return the set timers, except those of sleeping tasks: a cancelled task ends after a turn or two."""
     loop: Any = asyncio.get_running_loop()
-    asleep = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined] # what asyncio.sleep has called back
+    asleep = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined] # the callback of asyncio.sleep
     return [timer for timer in loop._scheduled if not timer.cancelled() and timer._callback is not asleep]
 
 
 def in_virtual_time(main: Coroutine[Any, Any, T]) -> T:
-    """Run on a loop of its own whose time jumps to whatever happens next, and see that no task outlives it."""
+    """Run on a loop of its own in virtual time, and assert that no task outlives it."""
     loop = looptime.new_event_loop(noop_cycles=3)
 
     async def alone() -> T:
         result = await main
-        for _ in range(3):  # a cancelled task takes a turn or two to be gone
+        for _ in range(3):  # a cancelled task ends after a turn or two
             await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return result

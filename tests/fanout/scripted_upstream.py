@@ -1,4 +1,4 @@
-"""An upstream that does what a script says, at virtual times, and askers that remember what they heard. Proves that its calls are ended."""
+"""A scripted upstream in virtual time, askers that record their outcomes, and a guard over both."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.fanout.virtual_loop import VirtualLoop
 
 T = TypeVar("T")
 MS_NS = 1_000_000
-# A loop's time is a float: what happens at the same moment may differ by this.
+# The loop's time is a float: simultaneous events may differ by this.
 _ROUNDING_S = 1e-9
 
 
 def run_in_virtual_time(main: Callable[[], Coroutine[Any, Any, T]], *, coarse: bool = False) -> T:
-    """Run it on a loop of its own whose time jumps to whatever happens next, and see that no task outlives it."""
+    """Run on a loop of its own in virtual time, and assert that no task outlives it."""
     loop = VirtualLoop(1_000.0, coarse=coarse)
 
     async def alone() -> T:
@@ -46,12 +46,12 @@ def set_timers() -> list[asyncio.TimerHandle]:
 
 
 async def pass_ms(ms: float) -> None:
-    """Let so much time pass, and all happen that is to happen until then."""
+    """Let the time pass, with all events until then."""
     await asyncio.sleep(ms / 1000 + _ROUNDING_S)
 
 
 class Reply(NamedTuple):
-    """What becomes of a call: after so many ms, None is never, this outcome."""
+    """The scripted end of a call: this outcome after `after_ms`, None for never."""
 
     after_ms: float | None = 10
     outcome: Any = "an answer"
@@ -60,31 +60,31 @@ class Reply(NamedTuple):
 
 
 class ScriptedCall:
-    """One call, and how it ended."""
+    """One call and its end."""
 
     def __init__(
-        self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, place: int, avoid: int
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, place: int, avoid: int
     ) -> None:
         self.known = known
         self.call_headers = call_headers
         self.budget_ms = budget_ms
-        self.heard = heard
+        self.on_answer = on_answer
         self.address_index = place
         self.avoid = avoid
-        self.began_ns = clock_ns()
+        self.started_ns = clock_ns()
         self.answered = False
         self.abandoned = False
         self.timer: asyncio.TimerHandle | None = None
 
     @property
-    def under_way(self) -> bool:
+    def in_flight(self) -> bool:
         return not (self.answered or self.abandoned)
 
-    def answer(self, fate: Reply = Reply()) -> None:  # noqa: B008 - immutable
-        assert self.under_way, "a call was answered after its end"
+    def answer(self, reply: Reply = Reply()) -> None:  # noqa: B008 - immutable
+        assert self.in_flight, "a call was answered after its end"
         self.answered = True
         self.timer = None
-        self.heard(fate.outcome, fate.not_found, fate.body)
+        self.on_answer(reply.outcome, reply.not_found, reply.body)
 
     def abandon(self) -> None:
         if self.timer is not None:
@@ -102,27 +102,32 @@ Script = Callable[[ScriptedCall], Reply]
 
 
 class ScriptedUpstream:
-    """An `Upstream`. Each call does what `script` says, which may be exchanged at any time; where it goes as a wire chooses it."""
+    """An `Upstream`.
+
+    `script` decides each call and may change; addresses are chosen as by a wire.
+    """
 
     def __init__(self, script: Script | Reply | None = None, places: int = 1) -> None:
-        self.addresses = tuple(f"place {index}" for index in range(places))
-        self.legs: list[ScriptedCall] = []
+        self.addresses = tuple(f"address {index}" for index in range(places))
+        self.calls: list[ScriptedCall] = []
         self._turn = 0
-        self.does(script or Reply())
+        self.set_script(script or Reply())
 
-    def does(self, script: Script | Reply) -> None:
-        """From now on."""
-        fate = script
-        self._script: Script = (lambda leg: fate) if isinstance(fate, Reply) else fate
+    def set_script(self, script: Script | Reply) -> None:
+        """Apply to later calls."""
+        reply = script
+        self._script: Script = (lambda call: reply) if isinstance(reply, Reply) else reply
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> ScriptedCall:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> ScriptedCall:
         assert budget_ms >= 1
-        leg = ScriptedCall(known, call_headers, budget_ms, heard, self._next(avoid), avoid)
-        fate = self._script(leg)
-        self.legs.append(leg)
-        if fate.after_ms is not None:
-            leg.timer = asyncio.get_running_loop().call_later(fate.after_ms / 1000, leg.answer, fate)
-        return leg
+        call = ScriptedCall(known, call_headers, budget_ms, on_answer, self._next(avoid), avoid)
+        reply = self._script(call)
+        self.calls.append(call)
+        if reply.after_ms is not None:
+            call.timer = asyncio.get_running_loop().call_later(reply.after_ms / 1000, call.answer, reply)
+        return call
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
         if body == b"a lie":
@@ -130,77 +135,77 @@ class ScriptedUpstream:
         return None if not_found else body.decode()
 
     def _next(self, avoid: int) -> int:
-        """The least loaded of those that are not to be avoided; ties rotate."""
+        """Return the least loaded address outside of `avoid`; ties rotate."""
         count = len(self.addresses)
         if avoid == (1 << count) - 1:
             avoid = 0
         self._turn += 1
         loads = [0] * count
-        for leg in self.under_way:
-            loads[leg.address_index] += 1
+        for call in self.in_flight:
+            loads[call.address_index] += 1
         free = [index for index in range(count) if not avoid >> index & 1]
         return min(free, key=lambda index: (loads[index], (index - self._turn) % count))
 
     @property
-    def under_way(self) -> list[ScriptedCall]:
-        """Only of the latest calls: long simulations have many."""
-        return [leg for leg in self.legs[-1_000:] if leg.under_way]
+    def in_flight(self) -> list[ScriptedCall]:
+        """Of the latest calls only: long simulations have many."""
+        return [call for call in self.calls[-1_000:] if call.in_flight]
 
     @property
     def abandoned(self) -> list[ScriptedCall]:
-        return [leg for leg in self.legs if leg.abandoned]
+        return [call for call in self.calls if call.abandoned]
 
 
 class Asker:
-    """Somebody who asks once, waits for so long at most, and hears at most once."""
+    """One ask with a bounded wait and at most one outcome."""
 
     def __init__(self) -> None:
-        self.began_ns = clock_ns()
-        self.heard_ns: int | None = None
+        self.started_ns = clock_ns()
+        self.answered_ns: int | None = None
         self.outcome: Any = None
         self.status: SourceStatus | None = None
         self.age_ms = 0
-        self.gone = False
-        self.flight: PendingCall | None = None
+        self.left = False
+        self.call: PendingCall | None = None
         self.timer: asyncio.TimerHandle | None = None
 
     def done(self, outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
-        assert self.heard_ns is None, "told twice"
-        assert not self.gone, "told after it had gone"
-        self.heard_ns = clock_ns()
+        assert self.answered_ns is None, "called twice"
+        assert not self.left, "called after it was abandoned"
+        self.answered_ns = clock_ns()
         self.outcome, self.status, self.age_ms = outcome, status, age_ms
         if self.timer is not None:
             self.timer.cancel()
 
     def leave(self) -> None:
-        if self.heard_ns is None:
-            self.gone = True
+        if self.answered_ns is None:
+            self.left = True
         if self.timer is not None:
             self.timer.cancel()
-        if self.flight is not None:
-            self.flight.abandon()
+        if self.call is not None:
+            self.call.abandon()
 
     @property
-    def heard(self) -> bool:
-        return self.heard_ns is not None
+    def answered(self) -> bool:
+        return self.answered_ns is not None
 
     @property
     def took_ms(self) -> float:
-        """Until it heard."""
-        assert self.heard_ns is not None, "it has heard nothing"
-        return (self.heard_ns - self.began_ns) / MS_NS
+        """The time until its outcome."""
+        assert self.answered_ns is not None, "it has no outcome"
+        return (self.answered_ns - self.started_ns) / MS_NS
 
     @property
-    def refused(self) -> type[SourceError] | None:
+    def error_type(self) -> type[SourceError] | None:
         return type(self.outcome) if isinstance(self.outcome, SourceError) else None
 
 
 def ask(start: Start, known: Known | None = None, *, waits_ms: int = 100) -> Asker:
-    """Ask now, and leave after `waits_ms`."""
+    """Ask now, and abandon after `waits_ms`."""
     asker = Asker()
-    asker.flight = start(known or {}, "trip", waits_ms, asker.done)
-    if not asker.heard:
-        assert asker.flight is not None
+    asker.call = start(known or {}, "headers", waits_ms, asker.done)
+    if not asker.answered:
+        assert asker.call is not None
         asker.timer = asyncio.get_running_loop().call_later(waits_ms / 1000, asker.leave)
     return asker
 
@@ -208,7 +213,7 @@ def ask(start: Start, known: Known | None = None, *, waits_ms: int = 100) -> Ask
 async def ask_steadily(
     start: Start, *, every_ms: float, for_ms: float, waits_ms: Callable[[], int] = lambda: 100
 ) -> list[Asker]:
-    """Many, one after the other."""
+    """Ask at regular intervals."""
     askers = []
     for _ in range(round(for_ms / every_ms)):
         askers.append(ask(start, waits_ms=waits_ms()))
@@ -224,7 +229,7 @@ def guarded(
     importance: Importance = Importance.GATING,
     ladder: DegradationLadder | None = None,
 ) -> Guard:
-    """On this loop's time, with dice that fall alike each time."""
+    """A guard on this loop's time, with a fixed seed."""
     return Guard(
         "source",
         upstream,
@@ -238,44 +243,44 @@ def guarded(
 
 
 def assert_consistent(guard: Guard, upstream: ScriptedUpstream) -> None:
-    """What is counted as under way is what is under way, by place, and late is what nobody waits for."""
+    """Assert that the counts of calls in flight match the upstream, per address."""
     loads = [0] * len(upstream.addresses)
-    for leg in upstream.under_way:
-        loads[leg.address_index] += 1
+    for call in upstream.in_flight:
+        loads[call.address_index] += 1
     assert [endpoint.in_flight for endpoint in guard.endpoints] == loads
     assert guard.timers.late_calls >= 0
 
 
 def assert_nothing_left(guard: Guard, upstream: ScriptedUpstream) -> None:
-    """After its close."""
-    assert upstream.under_way == []
+    """Assert that a closed guard has no calls and no timers."""
+    assert upstream.in_flight == []
     assert [endpoint.in_flight for endpoint in guard.endpoints] == [0] * len(upstream.addresses)
     assert guard.timers.late_calls == 0
     assert set_timers() == []
 
 
 def first_then(first: Reply, second: Reply) -> Script:
-    """Told by `avoid` and by what is under way: whatever is sent while, or after, another was is a second one."""
+    """A script with one reply for first attempts and one for second ones, in turn."""
     seen: list[ScriptedCall] = []
 
-    def script(leg: ScriptedCall) -> Reply:
-        seen.append(leg)
+    def script(call: ScriptedCall) -> Reply:
+        seen.append(call)
         return first if len(seen) % 2 else second
 
     return script
 
 
 def set_hedge_delay(guard: Guard, after_ms: int = 20) -> None:
-    """As if it had learned so."""
+    """Set the delay as if it was learned."""
     guard.hedge.delay_ns = after_ms * MS_NS
 
 
 def lognormal(seed: int, *, median_ms: float = 8, spread: float = 0.3, factor: float = 1) -> Script:
     random = Random(seed)
-    return lambda leg: Reply(random.lognormvariate(0, spread) * median_ms * factor)
+    return lambda call: Reply(random.lognormvariate(0, spread) * median_ms * factor)
 
 
 def quantile_ms(askers: list[Asker], share: float) -> float:
-    """Of what they waited, whether or not they heard."""
-    waits = sorted(asker.took_ms if asker.heard else 100.0 for asker in askers)
+    """A quantile of the waits, with or without an outcome."""
+    waits = sorted(asker.took_ms if asker.answered else 100.0 for asker in askers)
     return waits[int(share * len(waits))]

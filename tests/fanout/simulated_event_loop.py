@@ -1,7 +1,7 @@
-"""An event loop as a queue, simulated: turns that take as long as what is in them, callers that come at random, one tick that is late.
+"""A simulated event loop: turns as long as their work, random arrivals, and a tick that may be late.
 
-A caller who is let in costs `cost_ms` in four parts, each in a later turn, with an upstream's `wait_ms` between the first and the second.
-A refusal costs little. All time is the simulation's: the same seed gives the same figures on any machine.
+An admitted caller costs `cost_ms` in four parts, each in a later turn, with an upstream's `wait_ms`
+after the first. A refusal costs little. The same seed gives the same figures on any machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REFUSAL_MS = 0.02
 
 
 class SimulatedCaller(NamedTuple):
-    """When a caller came, with which priority, whether it was let in, and how long it waited for its answer."""
+    """One caller: arrival, priority, whether it was admitted, and the wait for its answer."""
 
     at_ms: float
     priority: int
@@ -27,7 +27,7 @@ class SimulatedCaller(NamedTuple):
 
 
 class SimulatedEventLoop:
-    """`per_s(now_ms)`: how many come, at most `most_per_s`. `stalls`: when the loop stands still, and for how long."""
+    """`per_s(now_ms)`: the arrival rate, at most `most_per_s`. `stalls`: start and length in ms."""
 
     def __init__(
         self,
@@ -53,9 +53,8 @@ class SimulatedEventLoop:
         self._random = random.Random(seed)
         self._now_ms = 0.0
         self._busy_ms = 0.0
-        self._coming: list[
-            tuple[float, int, int, float, int]
-        ] = []  # when it is ready, a number, the part, when it came, its priority
+        # Ready at, number, part, arrival, priority
+        self._coming: list[tuple[float, int, int, float, int]] = []
         self._number = 0
         self._arrival_ms = 0.0
         self._next_arrival()
@@ -99,7 +98,7 @@ class SimulatedEventLoop:
             )
 
     def _next_arrival(self) -> None:
-        # Thinning: as many as there could ever be set out, and each arrives with the probability of its time.
+        # Thinning: arrivals at the highest rate, each kept with the probability of its time.
         while True:
             at_ms = self._arrival_ms = self._arrival_ms + self._random.expovariate(self._most_per_s) * 1000
             if self._random.random() <= self._per_s(at_ms) / self._most_per_s:

@@ -1,4 +1,4 @@
-"""What upstreams know in a simulation, and upstreams that tell it, late, wrongly or not at all, as the weather is."""
+"""Versioned facts for a simulation, and upstreams that answer them late, wrongly or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MISTAKEN = "somebody else"
 
 
 class Fact(Struct, frozen=True):
-    """An answer that says what it is about, as of which version of the truth, and when the call was made that brought it."""
+    """An answer with its key, its version of the truth, and the start of its call."""
 
     source: str
     key: str
@@ -37,11 +37,14 @@ _decode = msgspec.json.Decoder(Fact).decode
 
 
 class Truth:
-    """A version for each question of each source. It rises when something changes upstream, of which we hear only later."""
+    """A version per key of each source.
+
+    A change upstream raises it; an invalidation follows later.
+    """
 
     def __init__(self) -> None:
         self.versions: dict[tuple[str, str], int] = {}
-        self.heard_of: dict[tuple[str, str], list[tuple[int, int]]] = {}  # when, and as of which version
+        self.invalidations: dict[tuple[str, str], list[tuple[int, int]]] = {}  # time and version
 
     def version(self, source: str, key: str) -> int:
         return self.versions.setdefault((source, key), 0)
@@ -50,20 +53,22 @@ class Truth:
         self.versions[source, key] = self.version(source, key) + 1
 
     def invalidated(self, source: str, keys: Callable[[str], bool], now_ns: int) -> None:
-        """We have heard that whatever we have of these keys may be old."""
+        """Record an invalidation of these keys."""
         for place, version in self.versions.items():
             if place[0] == source and keys(place[1]):
-                self.heard_of.setdefault(place, []).append((now_ns, version))
+                self.invalidations.setdefault(place, []).append((now_ns, version))
 
     def oldest(self, source: str, key: str, asked_ns: int) -> int:
-        """The oldest version that whoever asked then may be told."""
-        return max((version for at_ns, version in self.heard_of.get((source, key), ()) if at_ns < asked_ns), default=0)
+        """Return the oldest version that an ask of that time may receive."""
+        return max(
+            (version for at_ns, version in self.invalidations.get((source, key), ()) if at_ns < asked_ns), default=0
+        )
 
-    def heard_between(self, source: str, key: str, from_ns: int, to_ns: int) -> bool:
-        return any(from_ns <= at_ns <= to_ns for at_ns, _ in self.heard_of.get((source, key), ()))
+    def invalidated_between(self, source: str, key: str, from_ns: int, to_ns: int) -> bool:
+        return any(from_ns <= at_ns <= to_ns for at_ns, _ in self.invalidations.get((source, key), ()))
 
     def epoch(self, source: str, key: str) -> int:
-        return len(self.heard_of.get((source, key), ()))
+        return len(self.invalidations.get((source, key), ()))
 
 
 class FaultMode(Enum):
@@ -77,7 +82,7 @@ class FaultMode(Enum):
 
 
 class FaultSpell(NamedTuple):
-    """From when to when, at which places, a bit each."""
+    """A fault from `from_ns` to `to_ns` at some addresses, one bit each."""
 
     from_ns: int
     to_ns: int
@@ -86,7 +91,10 @@ class FaultSpell(NamedTuple):
 
 
 class FaultSchedule:
-    """What becomes of each call: after how many ms it is answered, None for never, and with which error. `usual_ms`: on a fine day."""
+    """Decides the latency of each call (None: never) and its error.
+
+    `usual_ms`: the median without faults.
+    """
 
     def __init__(self, usual_ms: float, slow_ms: float, spells: Sequence[FaultSpell], random: Random) -> None:
         self.usual_ms = usual_ms
@@ -147,7 +155,7 @@ class FaultSchedule:
 
 
 class SimulatedCall:
-    """A call under way. It may move to another place, as a wire's does that is refused at the first."""
+    """A call in flight. It may move to another address, like a wire's after a refusal."""
 
     def __init__(self, place: int, after_ms: float | None, answer: Callable[[], None]) -> None:
         self.address_index = place
@@ -167,7 +175,10 @@ class SimulatedCall:
 
 
 class SimulatedUpstream:
-    """An `Upstream`, and a `Many` for the same questions. It tells the truth as of the beginning of a call: the oldest that it could."""
+    """An `Upstream` and `BatchUpstream`.
+
+    Answers hold the truth as of the start of the call, the oldest possible.
+    """
 
     def __init__(
         self,
@@ -175,7 +186,7 @@ class SimulatedUpstream:
         places: int,
         key_of: Callable[[Known], str],
         truth: Truth,
-        weather: FaultSchedule,
+        faults: FaultSchedule,
         random: Random,
         clock_ns: Callable[[], int],
     ) -> None:
@@ -183,32 +194,34 @@ class SimulatedUpstream:
         self._name = name
         self._key_of = key_of
         self._truth = truth
-        self._weather = weather
+        self._faults = faults
         self._random = random
         self._clock_ns = clock_ns
         self._turn = 0
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> SimulatedCall:
+    def call(
+        self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0
+    ) -> SimulatedCall:
         outcome = self._outcome(known)
 
         def answer(error: SourceError | None) -> None:
             if error is None:
-                heard(*outcome)
+                on_answer(*outcome)
             else:
-                heard(self._error(error, known))
+                on_answer(self._error(error, known))
 
         return self._send(answer, avoid)
 
     def call_many(
-        self, many: Sequence[Known], call_headers: Any, budget_ms: int, heard: OnBatchOutcomes, avoid: int = 0
+        self, many: Sequence[Known], call_headers: Any, budget_ms: int, on_outcomes: OnBatchOutcomes, avoid: int = 0
     ) -> SimulatedCall:
         outcomes = [self._outcome(known) for known in many]
 
         def answer(error: SourceError | None) -> None:
-            if isinstance(error, Garbled):  # one part only
+            if isinstance(error, Garbled):  # one key only
                 outcomes[0] = (self._error(error, many[0]), False, None)
                 error = None
-            heard(outcomes if error is None else error)
+            on_outcomes(outcomes if error is None else error)
 
         return self._send(answer, avoid)
 
@@ -224,7 +237,7 @@ class SimulatedUpstream:
         )
 
     def _outcome(self, known: Known) -> Outcome:
-        """One question in seven is answered by "there is none", and may be answered otherwise after it has changed."""
+        """One key in seven is "not found", until its next change."""
         key = self._key_of(known)
         version = self._truth.version(self._name, key)
         not_found = (sum(key.encode()) + version) % 7 == 0
@@ -232,7 +245,7 @@ class SimulatedUpstream:
         return fact, not_found, _encode(fact)
 
     def _error(self, error: SourceError, known: Known) -> Any:
-        """An answer about somebody else is read as any other, and found out by that."""
+        """An answer for another key is parsed like any other, which detects it."""
         if not isinstance(error, WrongIdentity):
             return error
         return self.parse_stored(False, _encode(Fact(self._name, error.detail, 0, 0, False)), known)
@@ -243,50 +256,49 @@ class SimulatedUpstream:
         )
         self._turn += 1
         place = allowed[self._turn % len(allowed)]
-        after_ms, error = self._weather.draw(place, self._clock_ns())
-        leg = SimulatedCall(place, after_ms, lambda: answer(error))
+        after_ms, error = self._faults.draw(place, self._clock_ns())
+        call = SimulatedCall(place, after_ms, lambda: answer(error))
         if self._random.random() < 0.03 and len(self.addresses) > 1:
-            asyncio.get_running_loop().call_later(0.001, self._move, leg)
-        return leg
+            asyncio.get_running_loop().call_later(0.001, self._move, call)
+        return call
 
-    def _move(self, leg: SimulatedCall) -> None:
-        leg.address_index = (leg.address_index + 1) % len(self.addresses)
+    def _move(self, call: SimulatedCall) -> None:
+        call.address_index = (call.address_index + 1) % len(self.addresses)
 
 
 class SimulatedSecondLevel:
-    """A second level. It is slow, forgetful, and now and then hands out what belongs to another key."""
+    """A second level that is slow, forgets, and sometimes returns the answer of another key."""
 
     reachable = True
 
     def __init__(self, random: Random, clock_ns: Callable[[], int]) -> None:
         self._random = random
         self._clock_ns = clock_ns
-        self._kept: dict[
-            tuple[str, str], tuple[CachedAnswer, int, int]
-        ] = {}  # with when it was born, and until when it is kept
+        # With its birth and expiry
+        self._stored: dict[tuple[str, str], tuple[CachedAnswer, int, int]] = {}
         self._dropped: list[tuple[str, str | None, str | None, int]] = []
-        self._looks: list[SimulatedCall] = []
+        self._reads: list[SimulatedCall] = []
         self.healed = False
         self.hits = 0
-        self.lies = 0
+        self.wrong_keys = 0
 
-    def get(self, source: str, key: str, found: Callable[[CachedAnswer | None], None]) -> SimulatedCall:
+    def get(self, source: str, key: str, on_read: Callable[[CachedAnswer | None], None]) -> SimulatedCall:
         after_ms = 0.5 if self.healed else 40 if self._random.random() < 0.01 else self._random.uniform(0.1, 8)
-        look = SimulatedCall(0, after_ms, lambda: found(self._found(source, key)))
-        self._looks.append(look)
-        return look
+        read = SimulatedCall(0, after_ms, lambda: on_read(self._stored_answer(source, key)))
+        self._reads.append(read)
+        return read
 
     def close(self) -> None:
-        """Nothing is told to anybody afterwards."""
-        for look in self._looks:
-            look.abandon()
+        """Abandon all reads: no callback runs afterwards."""
+        for read in self._reads:
+            read.abandon()
 
-    def _found(self, source: str, key: str) -> CachedAnswer | None:
-        kept = self._kept.get((source, key))
+    def _stored_answer(self, source: str, key: str) -> CachedAnswer | None:
+        kept = self._stored.get((source, key))
         if kept is not None and self._random.random() < 0.05:
-            self.lies += 1
-            kept = self._random.choice([each for (other, _), each in self._kept.items() if other == source])
-        if kept is None or self._clock_ns() >= kept[2] or self._buried(source, key, kept[1]):
+            self.wrong_keys += 1
+            kept = self._random.choice([each for (other, _), each in self._stored.items() if other == source])
+        if kept is None or self._clock_ns() >= kept[2] or self._invalidated(source, key, kept[1]):
             return None
         self.hits += 1
         return CachedAnswer(kept[0].not_found, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
@@ -299,13 +311,13 @@ class SimulatedSecondLevel:
         )
 
     def _write(self, source: str, key: str, kept: tuple[CachedAnswer, int, int]) -> None:
-        self._kept[source, key] = kept
+        self._stored[source, key] = kept
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         self._dropped.append((source, key, prefix, self._clock_ns()))
 
-    def _buried(self, source: str, key: str, born_ns: int) -> bool:
-        """Ages are told in whole ms, so what was born in the ms of the invalidation may be from before it."""
+    def _invalidated(self, source: str, key: str, born_ns: int) -> bool:
+        """Ages have whole ms: an answer born in the ms of the invalidation may predate it."""
         return any(
             of == source
             and (key == one or (prefix is not None and key.startswith(prefix)))

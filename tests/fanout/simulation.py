@@ -1,6 +1,8 @@
-"""Whole lives of the engine in virtual time: what one seed draws, and playing it. What must hold whatever is drawn is in `promises`.
+"""Random simulations of the fan-out in virtual time.
 
-Everything random comes from the seed, so a schedule that breaks a promise breaks it again.
+`invariants` holds what must be true in all of them.
+
+All randomness comes from the seed, so a violation is reproducible.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ RESERVE_MS = 3
 
 
 class SourceShape(NamedTuple):
-    """A question of a plan, without its source."""
+    """One ask of a plan, without its source."""
 
     name: str
     importance: Importance
@@ -51,7 +53,7 @@ class SourceShape(NamedTuple):
 
 
 class SourceSettings(NamedTuple):
-    """What one source is configured with. `cache` None: it has none."""
+    """The settings of one source. `cache` None: no cache."""
 
     ceiling_ms: int
     mechanisms: Mechanisms
@@ -59,20 +61,25 @@ class SourceSettings(NamedTuple):
 
 
 def run_simulation(seed: int) -> dict[str, int]:
-    """One schedule from its beginning to its end. AssertionError for a promise that it broke. Returns what came to pass, as counts."""
+    """Run one simulation. AssertionError for a broken invariant.
+
+    Returns the counts of its events.
+    """
     random = Random(seed)
     loop = VirtualLoop(1_000 + random.random(), coarse=random.random() < 0.5)
     schedule = Simulation(seed, random, loop)
 
     def told(_: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
-        schedule.promises.broke(f"the loop was told of {what.get('exception') or what['message']!r}")
+        schedule.invariants.report(
+            f"the loop's exception handler received {what.get('exception') or what['message']!r}"
+        )
 
     loop.set_exception_handler(told)
     try:
         loop.run_until_complete(schedule.run())
-        assert not schedule.promises.broken, "\n".join(schedule.promises.broken[:10])
+        assert not schedule.invariants.violations, "\n".join(schedule.invariants.violations[:10])
     except Exception as error:
-        error.add_note(f"Again: SCHEDULE={seed} pytest tests/fanout/test_simulation.py")
+        error.add_note(f"Run again: SCHEDULE={seed} pytest tests/fanout/test_simulation.py")
         raise
     finally:
         loop.close()
@@ -80,7 +87,7 @@ def run_simulation(seed: int) -> dict[str, int]:
 
 
 class Simulation:
-    """One engine with its upstreams, and everything that will happen to it."""
+    """A plan with its sources, guards and caches, and all events of one simulation."""
 
     def __init__(self, seed: int, random: Random, loop: VirtualLoop) -> None:
         self.seed = seed
@@ -88,12 +95,12 @@ class Simulation:
         self.loop = loop
         self.truth = Truth()
         self.ladder = DegradationLadder()
-        self.long_s = random.uniform(0.3, 4)
+        self.duration_s = random.uniform(0.3, 4)
         self.store = S3FifoStore(random.choice((3, 20, 1_000)))
-        self.promises = Invariants(self.truth, self.store)
-        self.shelf = SimulatedSecondLevel(self._random_of("shelf"), self.clock_ns) if random.random() < 0.3 else None
-        shapes = the_default_shapes(random) if random.random() < 0.4 else random_shapes(random)
-        self.crowd = random.randint(1, 6)
+        self.invariants = Invariants(self.truth, self.store)
+        self.l2 = SimulatedSecondLevel(self._random_of("l2"), self.clock_ns) if random.random() < 0.3 else None
+        shapes = default_shapes(random) if random.random() < 0.4 else random_shapes(random)
+        self.distinct_values = random.randint(1, 6)
         self.rigs = [self._rig(shape) for shape in shapes]
         self._draw_plan()
         self.running: list[asyncio.Task[FinishedConsultation]] = []
@@ -104,65 +111,65 @@ class Simulation:
     def _random_of(self, part: str) -> Random:
         return Random(f"{self.seed} {part}")
 
-    # What is drawn
+    # Drawing the parts
 
     def _rig(self, shape: SourceShape) -> SourceRig:
         random = self.random
-        numbers = random_numbers(random)
+        settings = random_settings(random)
         needs = shape.needs
 
         def key_of(known: Known) -> str | tuple[str, ...]:
             return known[needs[0]] if len(needs) == 1 else tuple(known[need] for need in needs)
 
-        weather = self._weather(shape, numbers)
-        meter = self._meter(shape, weather, lambda known: key_text(key_of(known)))
+        faults = self._faults(shape, settings)
+        meter = self._meter(shape, faults, lambda known: key_text(key_of(known)))
         guard = Guard(
             shape.name,
             meter,
-            numbers.ceiling_ms,
-            numbers.mechanisms,
+            settings.ceiling_ms,
+            settings.mechanisms,
             self.ladder,
             shape.importance,
             clock_ns=self.clock_ns,
             random=self._random_of(f"{shape.name} guard"),
         )
-        cached = numbers.cache is not None
+        cached = settings.cache is not None
         cache = Cache(
             guard,
             key_of,
-            numbers.cache or CacheSettings(),
+            settings.cache or CacheSettings(),
             self.store,
-            l2=self.shelf if cached else None,
+            l2=self.l2 if cached else None,
             clock_ns=self.clock_ns,
             random=self._random_of(f"{shape.name} cache"),
         )
         meter.watch(guard, cache if cached else None)
         if random.random() < 0.5:
-            self._as_if_it_had_run(guard, weather.usual_ms)
-        return SourceRig(*shape, key_of, weather, meter, guard, cache, cached)
+            self._record_usual_latencies(guard, faults.usual_ms)
+        return SourceRig(*shape, key_of, faults, meter, guard, cache, cached)
 
-    def _weather(self, shape: SourceShape, numbers: SourceSettings) -> FaultSchedule:
+    def _faults(self, shape: SourceShape, settings: SourceSettings) -> FaultSchedule:
         random = self.random
-        slow_ms = numbers.ceiling_ms * random.uniform(0.7, 1.8)
+        slow_ms = settings.ceiling_ms * random.uniform(0.7, 1.8)
         return FaultSchedule(
             random.uniform(1, 8), slow_ms, self._spells(shape.places), self._random_of(f"{shape.name} weather")
         )
 
-    def _meter(self, shape: SourceShape, weather: FaultSchedule, key_of: Callable[[Known], str]) -> MeteredUpstream:
+    def _meter(self, shape: SourceShape, faults: FaultSchedule, key_of: Callable[[Known], str]) -> MeteredUpstream:
         random = self.random
         upstream: Upstream
         upstream = troubled = SimulatedUpstream(
-            shape.name, shape.places, key_of, self.truth, weather, self._random_of(shape.name), self.clock_ns
+            shape.name, shape.places, key_of, self.truth, faults, self._random_of(shape.name), self.clock_ns
         )
         if random.random() < 0.25:
             gathering = BatchPolicy(
                 max=random.choice((2, 50)), wait_ms=random.choice((0, 2)), room=random.choice((1, 2))
             )
             upstream = Batch(troubled, gathering, self.clock_ns)
-        return MeteredUpstream(shape.name, upstream, key_of, self.promises, self.clock_ns)
+        return MeteredUpstream(shape.name, upstream, key_of, self.invariants, self.clock_ns)
 
-    def _as_if_it_had_run(self, guard: Guard, usual_ms: float) -> None:
-        """For long enough to know when to hedge and how long to wait."""
+    def _record_usual_latencies(self, guard: Guard, usual_ms: float) -> None:
+        """Record enough latencies for hedges and adaptive timeouts."""
         for _ in range(200):
             guard.latencies.record(round(usual_ms * self.random.lognormvariate(0, 0.3) * MS_NS))
         guard.learn(self.clock_ns())
@@ -171,7 +178,7 @@ class Simulation:
         random = self.random
         spells = []
         for _ in range(random.choice((0, 0, 1, 1, 2, 3))):
-            from_ns = self.clock_ns() + round(random.uniform(0, self.long_s) * 1e9)
+            from_ns = self.clock_ns() + round(random.uniform(0, self.duration_s) * 1e9)
             where = (1 << places) - 1 if random.random() < 0.6 else 1 << random.randrange(places)
             spells.append(
                 FaultSpell(
@@ -184,55 +191,58 @@ class Simulation:
         self.plan = Plan([self._ask(rig) for rig in self.rigs], INPUTS)
 
     def _ask(self, rig: SourceRig) -> Ask:
-        """As `Stack.way` and `plan.consultation` put it together."""
+        """Built as in `SourcePipeline.binding` and `consultation_plan`."""
         guard, cache = rig.guard, rig.cache
         ceiling_ms = guard.adaptive_timeout.ceiling_ms
         if rig.cached:
-            way = SourceBinding(rig.meter.watching(cache.start), ceiling_ms, cache.fallback, guard.adaptive_timeout)
+            binding = SourceBinding(rig.meter.metered(cache.start), ceiling_ms, cache.fallback, guard.adaptive_timeout)
         else:
-            way = SourceBinding(rig.meter.watching(guard.start), ceiling_ms, None, guard.adaptive_timeout)
-        reveal = revealing(rig.gives) if rig.gives else None
+            binding = SourceBinding(rig.meter.metered(guard.start), ceiling_ms, None, guard.adaptive_timeout)
+        reveal = reveal_of(rig.gives) if rig.gives else None
         return Ask(
             rig.name,
             rig.importance,
             rig.needs,
             ceiling_ms,
-            way.start,
+            binding.start,
             rig.gives,
             reveal,
-            way.fallback,
-            way.current_timeout,
+            binding.fallback,
+            binding.current_timeout,
         )
 
-    # What happens
+    # Events
 
     async def run(self) -> None:
         began_s = self.loop.time()
         random = self.random
         for _ in range(random.randint(*random.choice(((5, 20), (10, 40), (30, 90))))):
-            at_s = random.uniform(0, self.long_s)
+            at_s = random.uniform(0, self.duration_s)
             for _ in range(random.choice((1, 1, 1, 1, 1, 1, 2, 12))):
-                self._at(began_s + at_s, self._begin)
+                self._at(began_s + at_s, self._start_consultation)
         for _ in range(random.choice((0, 3, 10))):
-            self._at(began_s + random.uniform(0, self.long_s), self._change)
+            self._at(began_s + random.uniform(0, self.duration_s), self._change)
         for _ in range(random.choice((0, 0, 2, 6))):
-            self._at(began_s + random.uniform(0, self.long_s), self._strain)
+            self._at(began_s + random.uniform(0, self.duration_s), self._change_load)
         for _ in range(random.choice((0, 0, 0, 2))):
-            self._at(began_s + random.uniform(0, self.long_s), self._reload)
-        await asyncio.sleep(self.long_s + 0.002)  # a coarse timer may fire early
-        await self._heal()
+            self._at(began_s + random.uniform(0, self.duration_s), self._reconfigure)
+        await asyncio.sleep(self.duration_s + 0.002)  # a coarse timer may fire early
+        await self._end_faults()
         if random.random() < 0.3:
-            await self._break_off()
+            await self._close_while_hanging()
         else:
             await asyncio.sleep((2 * max(rig.meter.ceiling_ms for rig in self.rigs) + 50) / 1000)
-            self.promises.nobody_waits(self.rigs)
-        self.promises.nothing_is_left(self.rigs, self.loop.timers())
+            self.invariants.check_no_waiters(self.rigs)
+        self.invariants.check_nothing_left(self.rigs, self.loop.timers())
 
     def _at(self, at_s: float, happens: Callable[[], None]) -> None:
         self.loop.call_at(at_s, happens)
 
-    def _begin(self) -> None:
-        """A consultation; one in ten is given up by its caller, one in twenty ends with the first word of a required source."""
+    def _start_consultation(self) -> None:
+        """Start a consultation.
+
+        One in ten is cancelled, one in twenty ends with its first required answer.
+        """
         random = self.random
         deadline_ms = random.choice((random.randint(1, 40), random.randint(20, 200), 150, 150))
         task = self.loop.create_task(
@@ -243,9 +253,9 @@ class Simulation:
             self.loop.call_later(random.uniform(0, 0.1), task.cancel)
 
     def _claims(self) -> dict[str, str]:
-        """Few, so that they meet. Some leave out what a source may give."""
+        """Few distinct values, so that keys coincide. Some leave out names that a source gives."""
         random = self.random
-        claims = {name: f"{name[0]}{random.randrange(self.crowd)}" for name in INPUTS}
+        claims = {name: f"{name[0]}{random.randrange(self.distinct_values)}" for name in INPUTS}
         if random.random() < 0.4:
             for name in REVEALED:
                 claims.pop(name, None)
@@ -255,7 +265,7 @@ class Simulation:
         self, claims: dict[str, str], deadline_ms: int, grace_ms: int, *, concluding: bool = False
     ) -> FinishedConsultation:
         began_ns = self.clock_ns()
-        gathered = await scatter(
+        result = await scatter(
             self.plan,
             claims,
             None,
@@ -264,12 +274,12 @@ class Simulation:
             conclusive=(lambda answers: True) if concluding else None,
             clock_ns=self.clock_ns,
         )
-        asked = FinishedConsultation(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, gathered)
-        self.promises.of_consultation(asked, self.rigs, concluding=concluding)
+        asked = FinishedConsultation(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, result)
+        self.invariants.check_consultation(asked, self.rigs, concluding=concluding)
         return asked
 
     def _change(self) -> None:
-        """Something changes upstream, and after a while we hear of it."""
+        """Change facts upstream, and invalidate them after a while."""
         rig = self.random.choice(self.rigs)
         keys = sorted(key for source, key in self.truth.versions if source == rig.name)
         if not keys:
@@ -290,39 +300,39 @@ class Simulation:
 
     def _invalidate(self, rig: SourceRig, key: str | None, prefix: str | None) -> None:
         rig.cache.drop(key=key, prefix=prefix)
-        if self.shelf is not None:
-            self.shelf.drop(rig.name, key=key, prefix=prefix)
+        if self.l2 is not None:
+            self.l2.drop(rig.name, key=key, prefix=prefix)
         self.truth.invalidated(
             rig.name, lambda each: each == key or (prefix is not None and each.startswith(prefix)), self.clock_ns()
         )
 
-    def _strain(self) -> None:
-        """Another rung of the ladder."""
+    def _change_load(self) -> None:
+        """Move to another rung of the ladder."""
         random = self.random
         self.ladder.hedging = random.random() < 0.6
         self.ladder.serve_stale = random.random() < 0.3
         self.ladder.dim_share = random.choice((0.0, 0.0, 0.3, 1.0))
 
-    def _reload(self) -> None:
-        """Other numbers, but what has a cache keeps one, and what has none gets none."""
+    def _reconfigure(self) -> None:
+        """Apply other settings, without adding or removing caches."""
         for rig in self.rigs:
-            numbers = random_numbers(self.random)
-            rig.guard.reconfigure(numbers.ceiling_ms, numbers.mechanisms)
-            if rig.cached and numbers.cache is not None:
-                rig.cache.settings = numbers.cache
+            settings = random_settings(self.random)
+            rig.guard.reconfigure(settings.ceiling_ms, settings.mechanisms)
+            if rig.cached and settings.cache is not None:
+                rig.cache.settings = settings.cache
             rig.meter.reconfigured()
         self._draw_plan()
 
-    async def _heal(self) -> None:
-        """The weather clears up; a while later every source must have answered of itself again."""
+    async def _end_faults(self) -> None:
+        """End all faults. After a while every source must answer again."""
         for rig in self.rigs:
-            rig.weather.healed = True
-        if self.shelf is not None:
-            self.shelf.healed = True
+            rig.faults.healed = True
+        if self.l2 is not None:
+            self.l2.healed = True
         self.ladder.hedging, self.ladder.serve_stale, self.ladder.dim_share = True, False, 0.0
         healed_ns = self.clock_ns()
         claims = {name: f"{name[0]}0" for name in INPUTS}
-        while self.clock_ns() < healed_ns + max(rig.meter.heals_ns for rig in self.rigs):
+        while self.clock_ns() < healed_ns + max(rig.meter.recovery_ns for rig in self.rigs):
             await self._consult(claims, 2_000, 1_000)
             await asyncio.sleep(0.04)
         for ended in await asyncio.gather(*self.running, return_exceptions=True):
@@ -330,13 +340,13 @@ class Simulation:
                 raise ended
         first = await self._consult(claims, 2_000, 1_000)
         await asyncio.sleep(0.1)
-        self.promises.all_is_well((first, await self._consult(claims, 2_000, 1_000)), self.rigs, healed_ns)
+        self.invariants.check_recovery((first, await self._consult(claims, 2_000, 1_000)), self.rigs, healed_ns)
 
-    async def _break_off(self) -> None:
-        """The engine is closed while everything hangs."""
+    async def _close_while_hanging(self) -> None:
+        """Close everything while all sources hang."""
         for rig in self.rigs:
-            rig.weather.healed = False
-            rig.weather.spells.append(FaultSpell(0, 1 << 62, -1, FaultMode.HANGING))
+            rig.faults.healed = False
+            rig.faults.spells.append(FaultSpell(0, 1 << 62, -1, FaultMode.HANGING))
         tasks = [
             self.loop.create_task(self._consult(self._claims(), 150, 15)) for _ in range(self.random.choice((1, 50)))
         ]
@@ -344,15 +354,15 @@ class Simulation:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.shelf is not None:
-            self.shelf.close()
+        if self.l2 is not None:
+            self.l2.close()
         for rig in self.rigs:
             rig.guard.close()
-        await asyncio.sleep(0.01)  # what is being written to the second level
+        await asyncio.sleep(0.01)  # writes to the second level
 
     def tally(self) -> dict[str, int]:
-        """What came to pass."""
-        found: dict[str, int] = dict(self.promises.statuses)
+        """Return the counts of all events."""
+        found: dict[str, int] = dict(self.invariants.statuses)
         for rig in self.rigs:
             counts = rig.guard.counts
             for name in counts.__struct_fields__:
@@ -360,8 +370,8 @@ class Simulation:
             for name in ("hits", "misses", "joined", "served_stale"):
                 found[name] = found.get(name, 0) + getattr(rig.cache, name)
         found["evictions"] = self.store.evictions
-        if self.shelf is not None:
-            found["shelf_hits"], found["shelf_lies"] = self.shelf.hits, self.shelf.lies
+        if self.l2 is not None:
+            found["l2_hits"], found["l2_wrong_keys"] = self.l2.hits, self.l2.wrong_keys
         return found
 
 
@@ -369,19 +379,19 @@ REVEALED = ("amount", "currency", "country", "of_s0", "of_s1")
 INPUTS = (*CLAIMED, "of_s0", "of_s1")
 
 
-def the_default_shapes(random: Random) -> list[SourceShape]:
+def default_shapes(random: Random) -> list[SourceShape]:
     return [
-        SourceShape(each.source.name, each.importance, each.needs, each.gives, random_places(random))
+        SourceShape(each.source.name, each.importance, each.needs, each.gives, random_address_count(random))
         for each in SOURCE_SPECS
     ]
 
 
-def random_places(random: Random) -> int:
+def random_address_count(random: Random) -> int:
     return random.choice((1, 1, 2, 3))
 
 
 def random_shapes(random: Random) -> list[SourceShape]:
-    """Two to five sources, of which the first two may be needed by those that follow."""
+    """Two to five sources; later ones may need names of the first two."""
     shapes: list[SourceShape] = []
     for index in range(random.randint(2, 5)):
         importance = random.choice(list(Importance))
@@ -391,13 +401,15 @@ def random_shapes(random: Random) -> list[SourceShape]:
         elif index > 0 and shapes[0].importance is not Importance.ENRICHING and random.random() < 0.3:
             needs += ("of_s0",)
         shapes.append(
-            SourceShape(f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_places(random))
+            SourceShape(
+                f"s{index}", importance, needs, (f"of_s{index}",) if index < 2 else (), random_address_count(random)
+            )
         )
     return shapes
 
 
-def revealing(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
-    """What an answer reveals depends on what was asked alone, and nothing where there is none."""
+def reveal_of(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
+    """Revealed values depend on the request only; "not found" reveals nothing."""
 
     def reveal(fact: Fact) -> dict[str, str]:
         return {} if fact.not_found else {name: f"{name[0]}{len(fact.key) % 3}" for name in gives}
@@ -405,7 +417,7 @@ def revealing(gives: tuple[str, ...]) -> Callable[[Any], dict[str, Any]]:
     return reveal
 
 
-def random_numbers(random: Random) -> SourceSettings:
+def random_settings(random: Random) -> SourceSettings:
     def either(settings: Any) -> Any:
         return settings if random.random() < 0.7 else None
 

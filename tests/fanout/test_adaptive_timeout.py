@@ -1,4 +1,4 @@
-"""Patience: how fast a timeout follows what is seen, between which bounds, and how it gives way at once when it was wrong."""
+"""The adaptive timeout: its speed, its bounds, and its immediate return to the ceiling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def learned(*, ceiling_ms: int = 100, share_ms: float = 10, lessons: int = 30) -
     return patience
 
 
-def test_it_goes_down_by_a_fifth_a_step_to_a_tenth_above_the_quantile() -> None:
+def test_a_step_lowers_the_timeout_by_a_fifth_down_to_a_tenth_above_the_quantile() -> None:
     patience = AdaptiveTimeout(100, learning=True)
     seen = []
     for _ in range(14):
@@ -29,7 +29,7 @@ def test_it_goes_down_by_a_fifth_a_step_to_a_tenth_above_the_quantile() -> None:
     assert seen[-1] == 11
 
 
-def test_it_goes_up_by_a_tenth_a_step() -> None:
+def test_a_step_raises_the_timeout_by_a_tenth() -> None:
     patience = learned(share_ms=20)
     assert patience.timeout_ms == 22
     seen = []
@@ -39,19 +39,19 @@ def test_it_goes_up_by_a_tenth_a_step() -> None:
     assert seen == [24, 27, 29]
 
 
-def test_it_never_goes_below_five_ms_nor_above_a_ceiling_below_that() -> None:
+def test_the_timeout_stays_above_five_ms_and_below_a_lower_ceiling() -> None:
     assert learned(share_ms=0.1).timeout_ms == 5
     assert learned(ceiling_ms=3, share_ms=0.1).timeout_ms == 3
     assert learned(ceiling_ms=1, share_ms=0.1).timeout_ms == 1
 
 
-def test_too_few_calls_teach_nothing_and_leave_it_at_its_ceiling() -> None:
+def test_with_too_few_calls_the_timeout_stays_at_its_ceiling() -> None:
     patience = learned()
     patience.learn(99, 10 * MS_NS, 500)
     assert patience.timeout_ms == 100
 
 
-def test_where_the_quantile_was_not_waited_for_it_grows_towards_the_ceiling() -> None:
+def test_with_an_unknown_quantile_the_timeout_grows_towards_the_ceiling() -> None:
     patience = learned(share_ms=20)
     patience.learn(1_000, NEVER_NS, 500)
     assert patience.timeout_ms == 24
@@ -60,23 +60,23 @@ def test_where_the_quantile_was_not_waited_for_it_grows_towards_the_ceiling() ->
 @pytest.mark.parametrize(
     ("calls", "cut", "gives_way"), [(1_000, 10, False), (1_000, 11, True), (20, 1, False), (20, 2, True)]
 )
-def test_it_gives_way_at_once_where_more_than_one_in_a_hundred_was_cut(calls: int, cut: int, gives_way: bool) -> None:
+def test_more_than_one_timeout_in_a_hundred_restores_the_ceiling_at_once(calls: int, cut: int, gives_way: bool) -> None:
     patience = learned()
     for _ in range(cut):
         patience.count_timeout()
     patience.learn(1_000, 10 * MS_NS, calls)
     assert patience.timeout_ms == (100 if gives_way else 11)
     patience.learn(1_000, 10 * MS_NS, calls)
-    assert patience.timeout_ms == (80 if gives_way else 11), "what was cut before was counted again"
+    assert patience.timeout_ms == (80 if gives_way else 11), "earlier timeouts were counted again"
 
 
-def test_where_nothing_may_be_learned_it_stays_at_its_ceiling() -> None:
+def test_with_learning_off_the_timeout_stays_at_its_ceiling() -> None:
     patience = AdaptiveTimeout(100, learning=False)
     patience.learn(1_000, 10 * MS_NS, 500)
     assert patience.timeout_ms == 100
 
 
-def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
+def test_a_new_ceiling_keeps_the_learned_timeout() -> None:
     patience = learned(share_ms=20)
     patience.reconfigure(300, learning=True)
     assert patience.timeout_ms == 22
@@ -91,7 +91,7 @@ def test_another_ceiling_leaves_what_was_learned_as_it_is() -> None:
     st.integers(1, 2_000),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 10**10) | st.just(NEVER_NS), st.integers(0, 5))),
 )
-def test_it_is_whole_and_within_its_bounds_whatever_it_learns(
+def test_the_timeout_is_always_whole_and_within_its_bounds(
     ceiling_ms: int, lessons: list[tuple[int, int, int]]
 ) -> None:
     patience = AdaptiveTimeout(ceiling_ms, learning=True)

@@ -1,4 +1,4 @@
-"""Keys that are asked for together: when they leave, who is told what, and that nobody's leaving disturbs anybody."""
+"""Batching: when keys leave, which outcome each gets, and the independence of abandoned keys."""
 
 from __future__ import annotations
 
@@ -31,120 +31,121 @@ pytestmark = pytest.mark.looptime
         (50, 0, Departure.NOW),
     ],
 )
-def test_keys_leave_at_once_while_there_is_room_gather_while_there_is_none_and_a_full_call_leaves(
-    keys: int, under_way: int, leaves: Departure
-) -> None:
+def test_departure_depends_on_the_keys_and_the_calls_in_flight(keys: int, under_way: int, leaves: Departure) -> None:
     assert departure(keys, under_way, BatchPolicy(max=50, room=2)) is leaves
 
 
-async def test_an_idle_source_is_asked_at_once() -> None:
-    asking = BatchRig(ScriptedBatchUpstream())
-    asking.ask("a")
+async def test_an_idle_source_is_called_at_once() -> None:
+    rig = BatchRig(ScriptedBatchUpstream())
+    rig.ask("a")
     await end_of_turn()
-    assert asking.many.sent == [(0, "a")]
-    assert timers_set() == [asking.many.calls[0].timer]
+    assert rig.upstream.sent == [(0, "a")]
+    assert timers_set() == [rig.upstream.calls[0].timer]
 
 
 async def test_keys_of_one_loop_turn_leave_in_one_call_without_waiting() -> None:
-    asking = BatchRig(ScriptedBatchUpstream())
+    rig = BatchRig(ScriptedBatchUpstream())
     for key in "abc":
-        asking.ask(key)
+        rig.ask(key)
     await until_ms(20)
-    assert asking.many.sent == [(0, "abc")]
-    assert asking.told == {"a": "answer to a", "b": "answer to b", "c": "answer to c"}
+    assert rig.upstream.sent == [(0, "abc")]
+    assert rig.outcomes == {"a": "answer to a", "b": "answer to b", "c": "answer to c"}
 
 
-async def test_while_the_source_is_busy_keys_gather_until_its_call_comes_back() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=4), wait_ms=100)
-    asking.ask("a")
+async def test_while_the_source_is_busy_keys_gather_until_its_call_ends() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=4), wait_ms=100)
+    rig.ask("a")
     await until_ms(1)
-    asking.ask("b")
+    rig.ask("b")
     await until_ms(2)
-    asking.ask("c")
+    rig.ask("c")
     await until_ms(20)
-    assert asking.many.sent == [(0, "a"), (4, "bc")]
+    assert rig.upstream.sent == [(0, "a"), (4, "bc")]
     assert timers_set() == []
 
 
-async def test_no_key_waits_longer_for_others_than_it_may() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=2)
-    asking.ask("a")
+async def test_no_key_waits_for_others_beyond_the_bound() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=2)
+    rig.ask("a")
     for at_ms, key in [(1, "b"), (2, "c"), (4, "d"), (5, "e"), (7, "f")]:
         await until_ms(at_ms)
-        asking.ask(key)
+        rig.ask(key)
     await until_ms(20)
-    assert asking.many.sent == [(0, "a"), (3, "bc"), (6, "de"), (9, "f")]
+    assert rig.upstream.sent == [(0, "a"), (3, "bc"), (6, "de"), (9, "f")]
 
 
-async def test_a_call_that_comes_back_while_others_are_under_way_sends_nobody_off() -> None:
-    """Else each answer would send a call off, these would answer too, and in the end every key would be alone."""
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=10), wait_ms=8)
+async def test_a_call_that_ends_while_others_are_in_flight_sends_no_gathered_keys() -> None:
+    """Otherwise each answer would send a call, and in the end every call would have one key."""
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=10), wait_ms=8)
     for at_ms, key in [(0, "a"), (1, "b"), (9.5, "c")]:
         await until_ms(at_ms)
-        asking.ask(key)
+        rig.ask(key)
     await until_ms(40)
-    assert asking.many.sent == [(0, "a"), (9, "b"), (17.5, "c")]
+    assert rig.upstream.sent == [(0, "a"), (9, "b"), (17.5, "c")]
 
 
-async def test_a_full_call_leaves_in_the_middle_of_a_turn() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), max=3, wait_ms=10)
+async def test_a_full_call_leaves_within_the_loop_turn() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), max=3, wait_ms=10)
     for key in "abcdefgh":
-        asking.ask(key)
-    assert asking.many.sent == [(0, "abc"), (0, "def")]
-    assert asking.told == {}
+        rig.ask(key)
+    assert rig.upstream.sent == [(0, "abc"), (0, "def")]
+    assert rig.outcomes == {}
     await until_ms(20)
-    assert asking.many.sent[2:] == [(10, "gh")]
-    assert (asking.batch.calls, asking.batch.keys) == (3, 8)
+    assert rig.upstream.sent[2:] == [(10, "gh")]
+    assert (rig.batch.calls, rig.batch.keys) == (3, 8)
 
 
-async def test_one_timer_is_set_however_many_keys_gather() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
-    asking.ask("a")
+async def test_any_number_of_gathered_keys_needs_one_timer() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None))
+    rig.ask("a")
     await end_of_turn()
     for key in "bcdef":
-        asking.ask(key)
+        rig.ask(key)
     assert len(timers_set()) == 1
-    assert repr(asking.batch) == "Batch(first, second; 1 calls in flight, 5 keys gathered)"
+    assert repr(rig.batch) == "Batch(first, second; 1 calls in flight, 5 keys gathered)"
 
 
-async def test_a_second_ask_for_a_key_under_way_avoids_where_the_first_one_went() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=50))
-    first = asking.ask("a")
+async def test_a_hedge_for_a_key_in_flight_avoids_the_first_address() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50))
+    first = rig.ask("a")
     assert first.address_index == 0
     await until_ms(5)
     assert first.address_index == 1
-    hedged = OutcomeRecorder("hedged a", asking.told)
-    asking.batch.call({"key": "a"}, "trip", 100, hedged, 1 << first.address_index)
-    asking.ask("b")
+    hedged = OutcomeRecorder("hedged a", rig.outcomes)
+    rig.batch.call({"key": "a"}, "headers", 100, hedged, 1 << first.address_index)
+    rig.ask("b")
     await until_ms(20)
-    assert [(call.began_ms, call.keys, call.avoid) for call in asking.many.calls[1:]] == [(7, ["a"], 2), (7, ["b"], 0)]
-
-
-async def test_a_call_goes_out_with_the_longest_time_that_is_left_and_the_trip_of_its_first_key() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
-    asking.ask("a", budget_ms=1)
-    await end_of_turn()
-    asking.ask("b", budget_ms=60)
-    await until_ms(5)
-    asking.ask("c", budget_ms=58)
-    asking.ask("d", budget_ms=90).abandon()
-    await until_ms(20)
-    assert [(call.keys, call.budget_ms, call.call_headers) for call in asking.many.calls] == [
-        (["a"], 1, "trip of a"),
-        (["b", "c"], 53, "trip of b"),
+    assert [(call.started_ms, call.keys, call.avoid) for call in rig.upstream.calls[1:]] == [
+        (7, ["a"], 2),
+        (7, ["b"], 0),
     ]
 
 
-async def test_what_is_asked_without_time_left_says_one_millisecond() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
-    asking.ask("a")
+async def test_a_call_has_the_longest_remaining_budget_and_the_headers_of_its_first_key() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
+    rig.ask("a", budget_ms=1)
     await end_of_turn()
-    asking.ask("b", budget_ms=3)
+    rig.ask("b", budget_ms=60)
+    await until_ms(5)
+    rig.ask("c", budget_ms=58)
+    rig.ask("d", budget_ms=90).abandon()
     await until_ms(20)
-    assert asking.many.calls[1].budget_ms == 1
+    assert [(call.keys, call.budget_ms, call.call_headers) for call in rig.upstream.calls] == [
+        (["a"], 1, "headers of a"),
+        (["b", "c"], 53, "headers of b"),
+    ]
 
 
-async def test_each_key_hears_its_own_outcome_with_its_body() -> None:
+async def test_the_smallest_budget_of_a_call_is_one_millisecond() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=50), wait_ms=10)
+    rig.ask("a")
+    await end_of_turn()
+    rig.ask("b", budget_ms=3)
+    await until_ms(20)
+    assert rig.upstream.calls[1].budget_ms == 1
+
+
+async def test_each_key_gets_its_own_outcome_with_its_body() -> None:
     many = ScriptedBatchUpstream(after_ms=None)
     batch = Batch(many, BatchPolicy(), clock_ns)
     heard: list[tuple[Any, ...]] = []
@@ -156,135 +157,135 @@ async def test_each_key_hears_its_own_outcome_with_its_body() -> None:
     assert heard == [(refused, False, None), (None, True, b"{}")]
 
 
-async def test_the_failure_of_a_call_is_that_of_all_its_keys() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
-    asking.ask("a")
-    asking.ask("b")
+async def test_a_failed_call_fails_all_its_keys() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None))
+    rig.ask("a")
+    rig.ask("b")
     await end_of_turn()
     lost = Unreachable("lost")
-    asking.many.calls[0].answer(lost)
-    assert asking.told == {"a": lost, "b": lost}
+    rig.upstream.calls[0].answer(lost)
+    assert rig.outcomes == {"a": lost, "b": lost}
 
 
-async def test_a_hanging_call_holds_nobody_else_back() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
-    asking.ask("a")
+async def test_a_hanging_call_does_not_delay_other_keys() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None))
+    rig.ask("a")
     await until_ms(1)
-    asking.many.after_ms = 5
-    asking.ask("b")
+    rig.upstream.after_ms = 5
+    rig.ask("b")
     await until_ms(10)
-    assert asking.told == {"b": "answer to b"}
+    assert rig.outcomes == {"b": "answer to b"}
 
 
-async def test_who_leaves_a_call_under_way_disturbs_nobody_and_hears_nothing() -> None:
-    asking = BatchRig(ScriptedBatchUpstream())
-    leg = asking.ask("a")
-    asking.ask("b")
+async def test_abandoning_a_key_in_flight_does_not_disturb_the_others() -> None:
+    rig = BatchRig(ScriptedBatchUpstream())
+    waiter = rig.ask("a")
+    rig.ask("b")
     await until_ms(5)
-    leg.abandon()
-    leg.abandon()
+    waiter.abandon()
+    waiter.abandon()
     await until_ms(20)
-    assert asking.told == {"b": "answer to b"}
-    assert not asking.many.calls[0].abandoned
-    leg.abandon()
+    assert rig.outcomes == {"b": "answer to b"}
+    assert not rig.upstream.calls[0].abandoned
+    waiter.abandon()
 
 
-async def test_when_all_have_left_the_call_is_abandoned_and_its_room_is_free() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=None), wait_ms=100)
-    legs = [asking.ask("a"), asking.ask("b")]
+async def test_a_call_is_abandoned_with_its_last_key_and_frees_its_room() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None), wait_ms=100)
+    waiters = [rig.ask("a"), rig.ask("b")]
     await until_ms(5)
-    asking.ask("c")
-    for leg in legs:
-        assert not asking.many.calls[0].abandoned
-        leg.abandon()
-        leg.abandon()
-    assert asking.many.calls[0].abandoned
-    assert asking.many.sent == [(0, "ab"), (5, "c")]
+    rig.ask("c")
+    for waiter in waiters:
+        assert not rig.upstream.calls[0].abandoned
+        waiter.abandon()
+        waiter.abandon()
+    assert rig.upstream.calls[0].abandoned
+    assert rig.upstream.sent == [(0, "ab"), (5, "c")]
     assert timers_set() == []
 
 
-async def test_who_leaves_while_gathering_is_not_asked_for() -> None:
-    asking = BatchRig(ScriptedBatchUpstream())
-    asking.ask("a").abandon()
-    asking.ask("b")
-    asking.ask("c").abandon()
+async def test_a_key_abandoned_while_gathering_is_not_sent() -> None:
+    rig = BatchRig(ScriptedBatchUpstream())
+    rig.ask("a").abandon()
+    rig.ask("b")
+    rig.ask("c").abandon()
     await until_ms(20)
-    assert asking.many.sent == [(0, "b")]
+    assert rig.upstream.sent == [(0, "b")]
 
 
-async def test_when_all_leave_while_gathering_there_is_no_call_and_no_timer() -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms=None))
-    asking.ask("a")
+async def test_if_all_keys_are_abandoned_while_gathering_there_is_no_call_and_no_timer() -> None:
+    rig = BatchRig(ScriptedBatchUpstream(after_ms=None))
+    rig.ask("a")
     await end_of_turn()
-    asking.ask("b").abandon()
+    rig.ask("b").abandon()
     assert timers_set() == []
-    asking.ask("c")
+    rig.ask("c")
     await until_ms(20)
-    assert asking.many.sent == [(0, "a"), (2, "c")]
+    assert rig.upstream.sent == [(0, "a"), (2, "c")]
 
 
-async def test_an_asker_who_raises_is_reported_and_the_others_are_told() -> None:
+async def test_a_callback_that_raises_is_reported_and_the_others_are_called() -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    asking = BatchRig(ScriptedBatchUpstream())
-    asking.told["a"] = "told already, so that being told again raises"
-    asking.ask("a")
-    asking.ask("b")
+    rig = BatchRig(ScriptedBatchUpstream())
+    rig.outcomes["a"] = "told already, so that being told again raises"
+    rig.ask("a")
+    rig.ask("b")
     await until_ms(20)
-    assert asking.told["b"] == "answer to b"
+    assert rig.outcomes["b"] == "answer to b"
     assert [type(context["exception"]) for context in reported] == [AssertionError]
 
 
-async def test_a_key_of_which_no_call_can_be_made_is_reported_and_the_others_are_asked() -> None:
+async def test_a_key_that_breaks_the_call_is_reported_and_the_others_are_sent() -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
-    asking = BatchRig(ScriptedBatchUpstream(unaskable="b"))
-    legs = [asking.ask(key, avoid=2) for key in "abc"]
+    rig = BatchRig(ScriptedBatchUpstream(broken_key="b"))
+    waiters = [rig.ask(key, avoid=2) for key in "abc"]
     await until_ms(20)
-    assert [call.avoid for call in asking.many.calls] == [2, 2]
-    assert asking.told["a"] == "answer to a"
-    assert asking.told["c"] == "answer to c"
-    assert type(asking.told["b"]) is Unreachable
+    assert [call.avoid for call in rig.upstream.calls] == [2, 2]
+    assert rig.outcomes["a"] == "answer to a"
+    assert rig.outcomes["c"] == "answer to c"
+    assert type(rig.outcomes["b"]) is Unreachable
     assert [type(context["exception"]) for context in reported] == [KeyError]
-    asking.ask("d")
-    for leg in legs:
-        leg.abandon()
+    rig.ask("d")
+    for waiter in waiters:
+        waiter.abandon()
     await end_of_turn()
-    assert asking.many.sent == [(0, "a"), (0, "c"), (20, "d")]
+    assert rig.upstream.sent == [(0, "a"), (0, "c"), (20, "d")]
 
 
-async def test_that_no_call_can_be_made_is_heard_later_than_asking_returns() -> None:
+async def test_the_error_of_a_broken_call_arrives_after_the_ask_returns() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    asking = BatchRig(ScriptedBatchUpstream(unaskable="a"), max=1)
-    asking.ask("a")
-    assert asking.told == {}
+    rig = BatchRig(ScriptedBatchUpstream(broken_key="a"), max=1)
+    rig.ask("a")
+    assert rig.outcomes == {}
     await end_of_turn()
-    assert type(asking.told["a"]) is Unreachable
+    assert type(rig.outcomes["a"]) is Unreachable
 
 
 class Kept:
-    """A trip that can be watched."""
+    """Call headers that accept a weak reference."""
 
 
-async def test_who_leaves_before_hearing_that_no_call_could_be_made_hears_nothing_and_disturbs_nobody() -> None:
+async def test_a_key_abandoned_before_the_error_of_its_broken_call_gets_no_callback() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    asking = BatchRig(ScriptedBatchUpstream(unaskable="d"), max=2)
+    rig = BatchRig(ScriptedBatchUpstream(broken_key="d"), max=2)
     for key in "abc":
-        asking.ask(key)
-    leg = asking.ask("d")  # with c, in a call that is full and cannot be made
-    asking.ask("e")
-    leg.abandon()
+        rig.ask(key)
+    waiter = rig.ask("d")  # with c, in a full call that cannot be made
+    rig.ask("e")
+    waiter.abandon()
     await until_ms(20)
-    assert asking.told == {key: f"answer to {key}" for key in "abce"}
+    assert rig.outcomes == {key: f"answer to {key}" for key in "abce"}
 
 
-async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_asker_and_no_cycle_is_left() -> None:
+async def test_a_kept_waiter_knows_its_address_and_keeps_nothing_else_alive() -> None:
     many = ScriptedBatchUpstream()
     batch, call_headers = Batch(many, BatchPolicy(), clock_ns), Kept()
     askers = [OutcomeRecorder("a", {}), OutcomeRecorder("b", {})]
-    legs = [batch.call({"key": asker.key}, call_headers, 100, asker) for asker in askers]
+    waiters = [batch.call({"key": asker.key}, call_headers, 100, asker) for asker in askers]
     await until_ms(5)
-    legs[1].abandon()
+    waiters[1].abandon()
     gc.collect()
     gc.disable()
     try:
@@ -294,14 +295,14 @@ async def test_a_leg_that_is_kept_knows_its_place_and_holds_neither_call_nor_ask
         askers.clear()
         await until_ms(20)
         assert [one() for one in gone] == [None, None, None]
-        assert [leg.address_index for leg in legs] == [1, 1]
-        legs.clear()
+        assert [waiter.address_index for waiter in waiters] == [1, 1]
+        waiters.clear()
         assert seen() is None
     finally:
         gc.enable()
 
 
-def test_what_was_kept_is_read_by_the_source() -> None:
+def test_a_stored_answer_is_parsed_by_the_source() -> None:
     assert Batch(ScriptedBatchUpstream(), BatchPolicy()).parse_stored(True, b"x", {"key": "a"}) == (
         True,
         b"x",
@@ -309,7 +310,7 @@ def test_what_was_kept_is_read_by_the_source() -> None:
     )
 
 
-# Whatever is asked and left, whenever
+# Any asks, abandoned at any time
 
 ASKS = st.lists(
     st.tuples(st.integers(0, 12), st.none() | st.integers(0, 30), st.sampled_from([0, 0, 0, 1, 2])),
@@ -323,36 +324,36 @@ ASKS = st.lists(
     after_ms=st.none() | st.integers(1, 15),
     numbers=st.fixed_dictionaries({"max": st.integers(1, 6), "wait_ms": st.integers(0, 5), "room": st.integers(1, 3)}),
 )
-def test_everybody_who_stays_hears_their_own_answer_once_whoever_else_leaves(
+def test_every_key_that_is_not_abandoned_gets_its_own_answer_once(
     asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
 ) -> None:
-    """Each ask: when, how much later it is abandoned, and what it avoids."""
+    """Each ask: its start, its abandonment after that, and the addresses it avoids."""
     in_virtual_time(stays_and_leaves(asks, after_ms, numbers))
 
 
 async def stays_and_leaves(
     asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
 ) -> None:
-    asking = BatchRig(ScriptedBatchUpstream(after_ms), **numbers)
+    rig = BatchRig(ScriptedBatchUpstream(after_ms), **numbers)
     loop = asyncio.get_running_loop()
     left: dict[str, float] = {}
 
     def ask(key: str, leave_after_ms: int | None, avoid: int) -> None:
-        leg = asking.ask(key, avoid=avoid)
+        waiter = rig.ask(key, avoid=avoid)
         if leave_after_ms is not None:
-            loop.call_at(loop.time() + leave_after_ms / 1000, leave, key, leg)
+            loop.call_at(loop.time() + leave_after_ms / 1000, leave, key, waiter)
 
-    def leave(key: str, leg: UpstreamCall) -> None:
-        if key not in asking.told:
+    def leave(key: str, waiter: UpstreamCall) -> None:
+        if key not in rig.outcomes:
             left[key] = now_ms()
-        leg.abandon()
+        waiter.abandon()
 
     asked = {f"k{index}": at_ms for index, (at_ms, _, _) in enumerate(asks)}
     for index, (at_ms, leave_after_ms, avoid) in enumerate(asks):
         loop.call_at(at_ms / 1000, ask, f"k{index}", leave_after_ms, avoid)
     await until_ms(100)
 
-    calls = asking.many.calls
+    calls = rig.upstream.calls
     sent = {key: call for call in calls for key in call.keys}
     assert sum(len(call.keys) for call in calls) == len(sent), "a key was sent twice"
     assert all(len(call.keys) <= numbers["max"] for call in calls)
@@ -362,14 +363,14 @@ async def stays_and_leaves(
             assert key in left
             continue
         assert sent[key].avoid == avoid
-        assert sent[key].began_ms - asked[key] <= numbers["wait_ms"] + 0.001
+        assert sent[key].started_ms - asked[key] <= numbers["wait_ms"] + 0.001
         if after_ms is not None and key not in left:
-            assert asking.told[key] == f"answer to {key}"
-    assert not left.keys() & asking.told.keys()
+            assert rig.outcomes[key] == f"answer to {key}"
+    assert not left.keys() & rig.outcomes.keys()
     for call in calls:
         assert call.abandoned == all(key in left for key in call.keys)
         if call.abandoned:
             assert call.ended_ms == max(left[key] for key in call.keys)
     assert timers_set() == []
     hanging = sum(call.ended_ms is None for call in calls)
-    assert repr(asking.batch) == f"Batch(first, second; {hanging} calls in flight, 0 keys gathered)"
+    assert repr(rig.batch) == f"Batch(first, second; {hanging} calls in flight, 0 keys gathered)"

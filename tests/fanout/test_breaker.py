@@ -1,4 +1,4 @@
-"""The breaker: when it opens, who may try then, and that it always finds its way back."""
+"""The breaker: when it opens, its probes, and its recovery."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGAN_NS = 1_000 * SECOND_NS
 
 
 class Steady(Random):
-    """Dice that always fall in the middle: no jitter."""
+    """Random numbers from the middle of the range: no jitter."""
 
     def uniform(self, a: float, b: float) -> float:
         return (a + b) / 2
@@ -37,7 +37,7 @@ def open_breaker(
 
 
 def is_closed(breaker: Breaker) -> bool:
-    """A function, because it changes where a type checker cannot see it."""
+    """A function, because the type checker does not see the change."""
     return breaker.closed
 
 
@@ -54,7 +54,7 @@ def pause_s(breaker: Breaker, now_ns: int) -> float:
 
 
 def fail_a_trial(breaker: Breaker) -> int:
-    """As soon as one may be made. Returns when."""
+    """Fail the next probe when it is due. Returns that time."""
     now_ns = breaker.probe_due_ns
     assert breaker.admits(now_ns, LEASE_NS)
     breaker.record_failure(now_ns, now_ns)
@@ -69,7 +69,7 @@ def pass_a_trial(breaker: Breaker) -> int:
     return now_ns
 
 
-def test_what_stops_altogether_need_not_outweigh_ten_good_seconds() -> None:
+def test_an_outage_opens_it_before_it_outweighs_ten_good_seconds() -> None:
     breaker = closed_breaker()
     for second in range(10):
         breaker.roll(BEGAN_NS + second * SECOND_NS)
@@ -82,7 +82,7 @@ def test_what_stops_altogether_need_not_outweigh_ten_good_seconds() -> None:
     assert now_ns - stopped_ns <= 2 * SECOND_NS
 
 
-def test_a_stall_of_a_busy_source_is_no_stop() -> None:
+def test_a_short_stall_of_a_busy_source_does_not_open_it() -> None:
     breaker = closed_breaker()
     breaker.successes += 500
     breaker.roll(BEGAN_NS + SECOND_NS)
@@ -103,7 +103,7 @@ def test_it_opens_when_half_of_at_least_twenty_calls_failed(good: int, bad: int,
     assert breaker.closed is not opens
 
 
-def test_calls_of_more_than_ten_seconds_ago_do_not_count() -> None:
+def test_calls_older_than_ten_seconds_do_not_count() -> None:
     breaker = closed_breaker()
     breaker.successes += 100
     for _ in range(19):
@@ -115,7 +115,7 @@ def test_calls_of_more_than_ten_seconds_ago_do_not_count() -> None:
     assert repr(breaker) == "<Breaker closed: 0 bad, 0 good>"
 
 
-def test_open_it_admits_nobody_until_the_pause_is_over_and_then_one() -> None:
+def test_while_open_it_admits_one_probe_after_the_pause() -> None:
     breaker = open_breaker()
     due_ns = BEGAN_NS + 2 * SECOND_NS
     assert not breaker.admits(due_ns - 1, LEASE_NS)
@@ -123,18 +123,18 @@ def test_open_it_admits_nobody_until_the_pause_is_over_and_then_one() -> None:
     assert not any(breaker.admits(due_ns + passed_ns, LEASE_NS) for passed_ns in (0, 1, LEASE_NS - 1))
 
 
-def test_a_trial_that_never_ends_has_a_lease_and_then_another_may_try() -> None:
+def test_after_the_lease_of_a_probe_without_outcome_another_may_start() -> None:
     breaker = open_breaker()
     first_ns = BEGAN_NS + 2 * SECOND_NS
     assert breaker.admits(first_ns, LEASE_NS)
     assert breaker.admits(first_ns + LEASE_NS, LEASE_NS)
     breaker.record_success(first_ns, first_ns + LEASE_NS + 1)
-    assert not is_closed(breaker), "the trial whose lease is over says nothing any more"
+    assert not is_closed(breaker), "a probe past its lease closed it"
     breaker.record_success(first_ns + LEASE_NS, first_ns + LEASE_NS + 2)
     assert is_closed(breaker)
 
 
-def test_a_trial_that_works_closes_it_and_what_was_counted_before_is_forgotten() -> None:
+def test_a_successful_probe_closes_it_and_resets_the_counts() -> None:
     breaker = open_breaker()
     now_ns = pass_a_trial(breaker)
     assert breaker.admits(now_ns, LEASE_NS)
@@ -143,23 +143,23 @@ def test_a_trial_that_works_closes_it_and_what_was_counted_before_is_forgotten()
     assert is_closed(breaker)
 
 
-def test_calls_from_before_the_opening_say_nothing_while_it_is_open_nor_after() -> None:
+def test_calls_from_before_the_opening_never_count_again() -> None:
     breaker = open_breaker()
     breaker.record_success(BEGAN_NS, BEGAN_NS + 1)
     assert not is_closed(breaker)
     assert breaker.admits(breaker.probe_due_ns, LEASE_NS)
     trial_ns = BEGAN_NS + 2 * SECOND_NS
     breaker.record_success(BEGAN_NS, trial_ns + 1)
-    assert not is_closed(breaker), "it was closed by a call from before its opening"
+    assert not is_closed(breaker), "a call from before the opening closed it"
     breaker.record_failure(BEGAN_NS, trial_ns + 1)
     breaker.record_success(trial_ns, trial_ns + 2)
-    assert is_closed(breaker), "its trial was ended by a call from before its opening"
+    assert is_closed(breaker), "a call from before the opening ended the probe"
     for _ in range(100):
         breaker.record_failure(BEGAN_NS, trial_ns + 3)
-    assert is_closed(breaker), "it was opened again by calls from before its opening"
+    assert is_closed(breaker), "calls from before the opening opened it again"
 
 
-def test_its_pause_grows_by_half_up_to_its_bound() -> None:
+def test_the_pause_grows_by_half_up_to_its_bound() -> None:
     breaker = open_breaker()
     now_ns = BEGAN_NS
     seen = []
@@ -169,7 +169,7 @@ def test_its_pause_grows_by_half_up_to_its_bound() -> None:
     assert seen == [2.0, 3.0, 4.5, 6.75, 10.12, 15.19, 22.78, 30.0, 30.0]
 
 
-def test_an_address_may_be_dead_for_weeks() -> None:
+def test_an_address_may_be_down_for_weeks() -> None:
     breaker = open_breaker()
     for _ in range(5_000):
         now_ns = fail_a_trial(breaker)
@@ -178,7 +178,7 @@ def test_an_address_may_be_dead_for_weeks() -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 1 << 32))
-def test_its_pause_varies_by_a_tenth_and_never_beyond_its_bound(failures: int, seed: int) -> None:
+def test_the_pause_has_a_jitter_of_a_tenth_within_its_bound(failures: int, seed: int) -> None:
     breaker = open_breaker(random=Random(seed))
     now_ns = BEGAN_NS
     for _ in range(failures):
@@ -188,7 +188,7 @@ def test_its_pause_varies_by_a_tenth_and_never_beyond_its_bound(failures: int, s
 
 
 @pytest.mark.parametrize(("closed_s", "next_pause_s"), [(29, 4.5), (31, 2.0)])
-def test_after_half_a_minute_closed_it_begins_with_the_short_pause_again(closed_s: int, next_pause_s: float) -> None:
+def test_after_half_a_minute_closed_the_pause_is_short_again(closed_s: int, next_pause_s: float) -> None:
     breaker = open_breaker()
     fail_a_trial(breaker)
     now_ns = pass_a_trial(breaker) + closed_s * SECOND_NS
@@ -203,14 +203,14 @@ def test_without_settings_it_never_opens() -> None:
     assert breaker.closed
 
 
-def test_turned_off_while_it_is_open_it_is_closed() -> None:
+def test_turned_off_while_open_it_closes() -> None:
     breaker = open_breaker()
     breaker.reconfigure(None)
     assert breaker.admits(BEGAN_NS, LEASE_NS)
     assert repr(breaker) == "<Breaker closed: 0 bad, 0 good>"
 
 
-def test_other_numbers_leave_it_open_and_hold_from_the_next_time() -> None:
+def test_new_settings_keep_it_open_and_apply_to_the_next_opening() -> None:
     breaker = open_breaker()
     breaker.reconfigure(BreakerSettings(open_s=10))
     assert pause_s(breaker, BEGAN_NS) == 2
@@ -227,16 +227,14 @@ EVENTS = st.lists(
 
 
 @given(EVENTS, st.integers(0, 1 << 32))
-def test_whatever_happens_one_call_at_a_time_tries_and_it_never_stays_open_for_good(
-    events: list[tuple[str, int]], seed: int
-) -> None:
+def test_there_is_one_probe_at_a_time_and_a_success_always_closes_it(events: list[tuple[str, int]], seed: int) -> None:
     breaker = open_breaker(random=Random(seed))
     now_ns = BEGAN_NS
     trial_ns = -LEASE_NS
     for what, passed_ns in events:
         now_ns += passed_ns
         if what == "ask" and not breaker.closed and breaker.admits(now_ns, LEASE_NS):
-            assert now_ns >= trial_ns + LEASE_NS, "two trials at a time"
+            assert now_ns >= trial_ns + LEASE_NS, "two probes at a time"
             trial_ns = now_ns
         elif what == "work":
             breaker.record_success(trial_ns, now_ns)

@@ -1,4 +1,4 @@
-"""The cache: how old an answer may be, who shares a call, and that what was invalidated, or is older, never comes back."""
+"""The cache: ages of answers, shared fetches, and no return of older or invalidated answers."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from cashier.source_errors import BreakerOpen, Unreachable
 from tests.fanout.cache_rig import REFUSES, SILENT, Rig, numbered
 from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, clock_ns, pass_ms, run_in_virtual_time
 
-# How old an answer may be
+# Ages of answers
 
 
-def test_fresh_it_is_served_at_once_and_nobody_is_asked() -> None:
+def test_a_fresh_answer_is_served_at_once_without_a_call() -> None:
     async def main() -> None:
         rig = Rig()
         assert await rig.answer() == ("u_1 #1", SourceStatus.FRESH, 0)
         await pass_ms(3_000)
         asker = rig.ask()
         assert (asker.outcome, asker.status, asker.age_ms) == ("u_1 #1", SourceStatus.CACHED, 3_100)
-        assert asker.flight is None
+        assert asker.call is None
         assert (rig.calls, rig.cache.hits, rig.cache.misses) == (1, 1, 1)
 
     run_in_virtual_time(main)
 
 
-def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() -> None:
+def test_a_stale_answer_is_served_at_once_and_refreshed_once_in_the_background() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer()
@@ -50,14 +50,14 @@ def test_stale_it_is_served_at_once_and_fetched_anew_once_in_the_background() ->
     run_in_virtual_time(main)
 
 
-def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had() -> None:
+def test_an_older_answer_is_the_fallback_if_no_new_one_can_be_had() -> None:
     async def main() -> None:
         rig = Rig()
         known = {"key": "u_1"}
         assert rig.cache.fallback(known) is None
         await rig.answer()
         await pass_ms(61_000)
-        rig.upstream.does(REFUSES)
+        rig.upstream.set_script(REFUSES)
         assert isinstance((await rig.answer())[0], Unreachable)
         assert rig.cache.fallback(known) == ("u_1 #1", 61_200)
         await pass_ms(540_000)
@@ -66,7 +66,7 @@ def test_too_old_to_be_served_it_still_stands_in_where_a_new_one_cannot_be_had()
     run_in_virtual_time(main)
 
 
-def test_that_there_is_none_is_believed_for_its_own_while() -> None:
+def test_not_found_is_cached_for_its_own_time() -> None:
     async def main() -> None:
         rig = Rig(Reply(10, None, not_found=True))
         assert await rig.answer() == (None, SourceStatus.FRESH, 0)
@@ -79,7 +79,7 @@ def test_that_there_is_none_is_believed_for_its_own_while() -> None:
     run_in_virtual_time(main)
 
 
-def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
+def test_an_answer_that_took_long_is_refreshed_early() -> None:
     async def main() -> None:
         early = 0
         for seed in range(30):
@@ -95,7 +95,7 @@ def test_an_answer_that_took_long_is_fetched_anew_before_it_ends() -> None:
     run_in_virtual_time(main)
 
 
-def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_before() -> None:
+def test_an_answer_that_is_too_old_on_arrival_evicts_the_older_one() -> None:
     async def main() -> None:
         rig = Rig(numbered(90), policy=CacheSettings(0.05))
         assert (await rig.answer())[0] == "u_1 #1"
@@ -111,7 +111,7 @@ def test_an_answer_that_is_too_old_when_it_comes_is_not_kept_and_ends_the_one_be
     run_in_virtual_time(main)
 
 
-def test_failures_are_not_kept() -> None:
+def test_failures_are_not_cached() -> None:
     async def main() -> None:
         rig = Rig(REFUSES)
         for _ in range(2):
@@ -121,7 +121,7 @@ def test_failures_are_not_kept() -> None:
     run_in_virtual_time(main)
 
 
-def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_fetched() -> None:
+def test_under_load_a_fallback_is_served_without_a_call() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer()
@@ -135,7 +135,7 @@ def test_while_we_have_too_much_to_do_what_would_stand_in_is_served_and_nothing_
     run_in_virtual_time(main)
 
 
-def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
+def test_an_evicted_answer_is_fetched_again() -> None:
     async def main() -> None:
         rig = Rig(capacity=3)
         for index in range(10):
@@ -146,10 +146,10 @@ def test_where_there_is_no_room_the_cache_forgets_and_asks_again() -> None:
     run_in_virtual_time(main)
 
 
-# Who shares a call
+# Shared fetches
 
 
-def test_a_thousand_who_ask_a_cold_key_make_one_call() -> None:
+def test_a_thousand_asks_for_a_cold_key_make_one_call() -> None:
     async def main() -> None:
         rig = Rig()
         askers = [rig.ask() for _ in range(1_000)]
@@ -165,7 +165,7 @@ def test_a_thousand_who_ask_a_cold_key_make_one_call() -> None:
 
 
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=60), st.data())
-def test_whoever_leaves_changes_nothing_for_those_who_stay(leave_after_ms: list[int], data: st.DataObject) -> None:
+def test_abandoning_a_waiter_does_not_disturb_the_others(leave_after_ms: list[int], data: st.DataObject) -> None:
     stays = data.draw(st.integers(0, len(leave_after_ms) - 1))
 
     async def main() -> None:
@@ -177,48 +177,48 @@ def test_whoever_leaves_changes_nothing_for_those_who_stay(leave_after_ms: list[
                 loop.call_later(after_ms / 1000, asker.leave)
         await pass_ms(30)
         assert askers[stays].outcome == "u_1 #1"
-        assert all(asker.heard or asker.gone for asker in askers)
+        assert all(asker.answered or asker.left for asker in askers)
         assert rig.calls == 1
         assert rig.upstream.abandoned == []
 
     run_in_virtual_time(main)
 
 
-def test_when_all_have_left_the_answer_still_comes_in() -> None:
+def test_the_answer_of_an_abandoned_fetch_is_cached() -> None:
     async def main() -> None:
         rig = Rig(numbered(50))
         askers = [rig.ask(waits_ms=20) for _ in range(3)]
         await pass_ms(60)
-        assert all(asker.gone for asker in askers)
+        assert all(asker.left for asker in askers)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
         assert rig.guard.counts.late_answers == 1
 
     run_in_virtual_time(main)
 
 
-def test_who_comes_when_all_have_left_makes_a_call_of_their_own_and_the_younger_answer_stays() -> None:
+def test_an_ask_does_not_join_an_abandoned_fetch_and_the_younger_answer_stays() -> None:
     async def main() -> None:
         rig = Rig(numbered(90))
         rig.ask(waits_ms=20)
         await pass_ms(30)
-        rig.upstream.does(Reply(5, "younger"))
+        rig.upstream.set_script(Reply(5, "younger"))
         assert (await rig.answer())[0] == "younger"
         await pass_ms(100)
-        assert rig.upstream.under_way == []
+        assert rig.upstream.in_flight == []
         assert (await rig.answer())[0] == "younger"
 
     run_in_virtual_time(main)
 
 
-def test_a_call_that_takes_too_long_already_is_not_joined() -> None:
-    """A hot key always has somebody who waits: one call that hangs must not hold up all who come."""
+def test_a_fetch_older_than_its_timeout_is_not_joined() -> None:
+    """A hot key always has a waiter: one hanging call must not delay all later asks."""
 
     async def main() -> None:
         rig = Rig(SILENT)
         for _ in range(20):
             rig.ask()
             await pass_ms(5)
-        rig.upstream.does(Reply(5, "well"))
+        rig.upstream.set_script(Reply(5, "well"))
         late_comer = rig.ask()
         await pass_ms(10)
         assert late_comer.outcome == "well"
@@ -227,48 +227,48 @@ def test_a_call_that_takes_too_long_already_is_not_joined() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_refresh_that_hangs_is_not_joined_for_ever_either() -> None:
+def test_a_hanging_refresh_is_not_joined_for_ever() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer()
         await pass_ms(59_800)
-        rig.upstream.does(SILENT)
+        rig.upstream.set_script(SILENT)
         assert rig.ask().status is SourceStatus.STALE
-        rig.upstream.does(Reply(5, "well"))
+        rig.upstream.set_script(Reply(5, "well"))
         await pass_ms(150)
         assert (await rig.answer())[0] == "well"
 
     run_in_virtual_time(main)
 
 
-def test_nobody_joins_a_call_that_could_not_be_made() -> None:
+def test_a_fetch_whose_call_could_not_be_made_is_not_joined() -> None:
     async def main() -> None:
-        def broken(leg: ScriptedCall) -> Reply:
+        def broken(call: ScriptedCall) -> Reply:
             raise KeyError("user_id")
 
         rig = Rig(broken)
         for _ in range(2):
             with pytest.raises(KeyError):
-                rig.cache.start({"key": "u_1"}, "trip", 100, lambda *_: None)
-        rig.upstream.does(Reply(5, "well"))
+                rig.cache.start({"key": "u_1"}, "headers", 100, lambda *_: None)
+        rig.upstream.set_script(Reply(5, "well"))
         assert (await rig.answer())[0] == "well"
 
     run_in_virtual_time(main)
 
 
-def test_what_the_guard_refuses_everybody_hears_at_once() -> None:
+def test_a_refusal_of_the_guard_reaches_all_waiters_at_once() -> None:
     async def main() -> None:
         rig = Rig(mechanisms=Mechanisms())
         breaker = rig.guard.endpoints[0].breaker
         while breaker.closed:
             breaker.record_failure(clock_ns(), clock_ns())
-        assert [rig.ask().refused for _ in range(2)] == [BreakerOpen] * 2
+        assert [rig.ask().error_type for _ in range(2)] == [BreakerOpen] * 2
         assert "0 answers, 0 fetches" in repr(rig.cache)
 
     run_in_virtual_time(main)
 
 
-def test_one_who_is_told_may_end_another_who_waits() -> None:
+def test_the_callback_of_one_waiter_may_abandon_another() -> None:
     async def main() -> None:
         rig = Rig()
         second: list[Asker] = []
@@ -278,10 +278,10 @@ def test_one_who_is_told_may_end_another_who_waits() -> None:
             first.done(outcome, status, age_ms)
             second[0].leave()
 
-        rig.cache.start({"key": "u_1"}, "trip", 100, told)
+        rig.cache.start({"key": "u_1"}, "headers", 100, told)
         second.append(rig.ask())
         third = rig.ask()
         await pass_ms(20)
-        assert (first.heard, second[0].gone, third.heard) == (True, True, True)
+        assert (first.answered, second[0].left, third.answered) == (True, True, True)
 
     run_in_virtual_time(main)

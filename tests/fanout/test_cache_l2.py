@@ -1,4 +1,4 @@
-"""The cache and a second level behind it: what of it is served, when it is asked, and that it costs nobody more than a miss."""
+"""The cache with a second level: use of stored answers, and the cost of a miss at most."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from tests.fanout.cache_rig import REFUSES, Rig, ScriptedSecondLevel
 from tests.fanout.scripted_upstream import Reply, pass_ms, run_in_virtual_time
 
 
-def test_what_comes_is_put_on_the_shelf_with_its_age_and_for_its_time() -> None:
+def test_an_answer_is_written_to_the_second_level_with_its_age_and_ttl() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel()
+        rig = Rig(l2=l2)
         await rig.answer()
-        assert shelf.looks == ["u_1"]
-        assert shelf.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
-        rig.upstream.does(Reply(10, None, not_found=True, body=b""))
+        assert l2.reads == ["u_1"]
+        assert l2.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
+        rig.upstream.set_script(Reply(10, None, not_found=True, body=b""))
         await rig.answer("u_2")
-        assert shelf.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
-        rig.upstream.does(Reply(10, "without a body"))
+        assert l2.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
+        rig.upstream.set_script(Reply(10, "without a body"))
         await rig.answer("u_3")
-        assert len(shelf.puts) == 2
+        assert len(l2.puts) == 2
 
     run_in_virtual_time(main)
 
 
-def test_fresh_on_the_shelf_it_is_served_and_nobody_is_asked() -> None:
+def test_a_fresh_stored_answer_is_served_without_a_call() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 4_000)
-        rig = Rig(second=shelf)
-        assert await rig.answer() == ("from the shelf", SourceStatus.CACHED, 4_000)
+        l2 = ScriptedSecondLevel()
+        l2.stored["u_1"] = CachedAnswer(False, b"from l2", 4_000)
+        rig = Rig(l2=l2)
+        assert await rig.answer() == ("from l2", SourceStatus.CACHED, 4_000)
         assert rig.calls == 0
         await pass_ms(1_000)
         asker = rig.ask()
-        assert (asker.outcome, asker.age_ms) == ("from the shelf", 5_099)
+        assert (asker.outcome, asker.age_ms) == ("from l2", 5_099)
 
     run_in_virtual_time(main)
 
 
-def test_stale_on_the_shelf_it_is_served_and_fetched_anew_with_time_enough() -> None:
+def test_a_stale_stored_answer_is_served_and_refreshed_with_the_full_timeout() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 40_000)
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel()
+        l2.stored["u_1"] = CachedAnswer(False, b"from l2", 40_000)
+        rig = Rig(l2=l2)
         asker = rig.ask(waits_ms=3)
         await pass_ms(2)
-        assert (asker.outcome, asker.status, asker.age_ms) == ("from the shelf", SourceStatus.STALE, 40_000)
-        assert [leg.budget_ms for leg in rig.upstream.legs] == [100]
+        assert (asker.outcome, asker.status, asker.age_ms) == ("from l2", SourceStatus.STALE, 40_000)
+        assert [call.budget_ms for call in rig.upstream.calls] == [100]
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.CACHED)
 
     run_in_virtual_time(main)
 
 
-def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
+def test_an_older_stored_answer_is_served_only_if_the_call_fails() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        shelf.kept["u_1"] = CachedAnswer(False, b"from the shelf", 400_000)
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel()
+        l2.stored["u_1"] = CachedAnswer(False, b"from l2", 400_000)
+        rig = Rig(l2=l2)
         assert (await rig.answer())[:2] == ("u_1 #1", SourceStatus.FRESH)
-        shelf.kept["u_2"] = CachedAnswer(False, b"from the shelf", 400_000)
-        rig.upstream.does(REFUSES)
+        l2.stored["u_2"] = CachedAnswer(False, b"from l2", 400_000)
+        rig.upstream.set_script(REFUSES)
         assert isinstance((await rig.answer("u_2"))[0], Unreachable)
-        assert rig.cache.fallback({"key": "u_2"}) == ("from the shelf", 400_099)
+        assert rig.cache.fallback({"key": "u_2"}) == ("from l2", 400_099)
 
     run_in_virtual_time(main)
 
@@ -82,12 +82,12 @@ def test_older_on_the_shelf_it_serves_only_if_the_call_fails() -> None:
     ],
     ids=repr,
 )
-def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: CachedAnswer | None) -> None:
+def test_without_a_valid_stored_answer_the_source_is_called(kept: CachedAnswer | None) -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
+        l2 = ScriptedSecondLevel()
         if kept is not None:
-            shelf.kept["u_1"] = kept
-        rig = Rig(second=shelf)
+            l2.stored["u_1"] = kept
+        rig = Rig(l2=l2)
         asker = rig.ask()
         await pass_ms(12)
         assert (asker.outcome, asker.status) == ("u_1 #1", SourceStatus.FRESH)
@@ -95,21 +95,21 @@ def test_what_the_shelf_has_not_or_cannot_be_believed_is_asked_for(kept: CachedA
     run_in_virtual_time(main)
 
 
-def test_a_shelf_that_hangs_costs_who_waits_their_own_time_and_leaves_nothing() -> None:
+def test_a_hanging_second_level_costs_the_waiters_their_time_and_leaves_nothing() -> None:
     async def main() -> None:
-        rig = Rig(second=ScriptedSecondLevel(after_ms=None))
+        rig = Rig(l2=ScriptedSecondLevel(after_ms=None))
         askers = [rig.ask(waits_ms=ms) for ms in (20, 40)]
         await pass_ms(50)
-        assert all(asker.gone for asker in askers)
+        assert all(asker.left for asker in askers)
         assert "0 answers, 0 fetches" in repr(rig.cache)
         assert rig.calls == 0
 
     run_in_virtual_time(main)
 
 
-def test_who_left_while_the_shelf_was_looked_at_makes_no_call() -> None:
+def test_no_call_is_made_if_all_waiters_leave_during_the_read() -> None:
     async def main() -> None:
-        rig = Rig(second=ScriptedSecondLevel(after_ms=5))
+        rig = Rig(l2=ScriptedSecondLevel(after_ms=5))
         rig.ask(waits_ms=3)
         await pass_ms(50)
         assert rig.calls == 0
@@ -117,15 +117,15 @@ def test_who_left_while_the_shelf_was_looked_at_makes_no_call() -> None:
     run_in_virtual_time(main)
 
 
-def test_who_has_more_time_than_the_first_decides_whether_a_call_is_worth_making() -> None:
+def test_the_waiter_with_the_most_time_decides_whether_a_call_is_made() -> None:
     async def main() -> None:
-        rig = Rig(second=ScriptedSecondLevel(after_ms=2))
+        rig = Rig(l2=ScriptedSecondLevel(after_ms=2))
         for index in range(150):
             await rig.answer(f"u_{index}", 20)
         await pass_ms(500)
         hasty = rig.ask("hasty", 9)
         await pass_ms(3)
-        assert hasty.refused is Skipped
+        assert hasty.error_type is Skipped
         rig.ask("new", 9)
         patient = rig.ask("new", 90)
         await pass_ms(100)
@@ -134,16 +134,16 @@ def test_who_has_more_time_than_the_first_decides_whether_a_call_is_worth_making
     run_in_virtual_time(main)
 
 
-def test_an_early_refresh_is_not_content_with_the_same_answer_from_the_shelf() -> None:
-    """The shelf usually has the very answer that is to be refreshed: without care there would be no early refresh at all."""
+def test_an_early_refresh_ignores_the_same_answer_in_the_second_level() -> None:
+    """The second level usually holds the very answer to refresh: it must not count as new."""
 
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel()
+        rig = Rig(l2=l2)
         await rig.answer()
-        _, kept, _ = shelf.puts[0]
+        _, kept, _ = l2.puts[0]
         rig.cache._entries["u_1"].early_ns = 0
-        shelf.kept["u_1"] = CachedAnswer(False, kept.body, 98)
+        l2.stored["u_1"] = CachedAnswer(False, kept.body, 98)
         assert rig.ask().status is SourceStatus.CACHED
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)
@@ -151,13 +151,13 @@ def test_an_early_refresh_is_not_content_with_the_same_answer_from_the_shelf() -
     run_in_virtual_time(main)
 
 
-def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
+def test_a_refresh_accepts_a_younger_answer_of_the_second_level() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel()
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel()
+        rig = Rig(l2=l2)
         await rig.answer()
         await pass_ms(15_000)
-        shelf.kept["u_1"] = CachedAnswer(False, b"another worker's", 3_000)
+        l2.stored["u_1"] = CachedAnswer(False, b"another worker's", 3_000)
         assert rig.ask().status is SourceStatus.STALE
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("another worker's", SourceStatus.CACHED)
@@ -166,11 +166,11 @@ def test_a_refresh_is_content_with_a_younger_answer_from_the_shelf() -> None:
     run_in_virtual_time(main)
 
 
-def test_dropped_while_the_shelf_is_looked_at_what_it_has_is_not_believed() -> None:
+def test_a_stored_answer_is_ignored_if_its_key_is_dropped_during_the_read() -> None:
     async def main() -> None:
-        shelf = ScriptedSecondLevel(after_ms=5)
-        shelf.kept["u_1"] = CachedAnswer(False, b"from before", 100)
-        rig = Rig(second=shelf)
+        l2 = ScriptedSecondLevel(after_ms=5)
+        l2.stored["u_1"] = CachedAnswer(False, b"from before", 100)
+        rig = Rig(l2=l2)
         asker = rig.ask()
         await pass_ms(1)
         rig.cache.drop(key="u_1")
@@ -181,9 +181,9 @@ def test_dropped_while_the_shelf_is_looked_at_what_it_has_is_not_believed() -> N
     run_in_virtual_time(main)
 
 
-def test_a_look_at_the_shelf_is_not_taken_from_the_time_that_the_source_usually_needs() -> None:
+def test_the_read_of_the_second_level_adds_to_the_learned_timeout() -> None:
     async def main() -> None:
-        rig = Rig(second=ScriptedSecondLevel(after_ms=15), mechanisms=Mechanisms(hedge=None))
+        rig = Rig(l2=ScriptedSecondLevel(after_ms=15), mechanisms=Mechanisms(hedge=None))
         for index in range(400):
             await rig.answer(f"u_{index}", 30)
         assert rig.guard.adaptive_timeout.timeout_ms < 30

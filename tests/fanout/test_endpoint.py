@@ -1,4 +1,4 @@
-"""Places: which of them a call should avoid, and which is slow beside its siblings."""
+"""Endpoints: which to avoid, and which are slow relative to their siblings."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def fill(full: Endpoint) -> None:
     full.in_flight = full.limiter.limit
 
 
-def test_all_well_nothing_is_avoided() -> None:
+def test_healthy_endpoints_are_not_avoided() -> None:
     assert unavailable(places(3), NOW_NS, LEASE_NS) == (0, False)
 
 
-def test_the_sick_and_the_full_are_avoided() -> None:
+def test_open_and_full_endpoints_are_avoided() -> None:
     three = places(3)
     break_it(three[0])
     assert unavailable(three, NOW_NS, LEASE_NS) == (0b001, False)
@@ -49,7 +49,7 @@ def test_the_sick_and_the_full_are_avoided() -> None:
     assert unavailable(three, NOW_NS, LEASE_NS) == (0b111, True)
 
 
-def test_a_place_whose_trial_is_due_gets_one_call_alone() -> None:
+def test_an_endpoint_whose_probe_is_due_gets_this_call_alone() -> None:
     three = places(3)
     break_it(three[1])
     due_ns = three[1].breaker.probe_due_ns
@@ -58,7 +58,7 @@ def test_a_place_whose_trial_is_due_gets_one_call_alone() -> None:
     assert unavailable(three, due_ns, LEASE_NS) == (0b010, False)
 
 
-def test_two_trials_that_are_due_go_out_one_after_the_other() -> None:
+def test_two_due_probes_go_out_one_after_the_other() -> None:
     three = places(3)
     break_it(three[0])
     break_it(three[2])
@@ -66,7 +66,7 @@ def test_two_trials_that_are_due_go_out_one_after_the_other() -> None:
     assert [unavailable(three, due_ns, LEASE_NS)[0] for _ in range(3)] == [0b110, 0b011, 0b101]
 
 
-def test_a_second_call_goes_elsewhere_and_never_to_the_sick_or_full() -> None:
+def test_a_second_call_avoids_the_first_and_all_open_or_full_endpoints() -> None:
     three = places(3)
     assert avoid_for_second_call(three, three[1]) == 0b010
     break_it(three[0])
@@ -75,7 +75,7 @@ def test_a_second_call_goes_elsewhere_and_never_to_the_sick_or_full() -> None:
     assert avoid_for_second_call(three, three[1]) is None
 
 
-def test_where_there_is_one_place_a_second_call_goes_there_unless_it_is_sick_or_full() -> None:
+def test_a_sole_endpoint_gets_the_second_call_unless_it_is_open_or_full() -> None:
     [sole] = places(1)
     assert avoid_for_second_call([sole], sole) == 0
     fill(sole)
@@ -97,7 +97,7 @@ def test_where_there_is_one_place_a_second_call_goes_there_unless_it_is_sick_or_
         ((0, 4, 30), 12),
     ],
 )
-def test_slow_is_three_times_the_usual_and_five_ms_more_and_never_beyond_the_ceiling(
+def test_the_slow_mark_is_three_times_the_usual_latency_and_five_ms_more_within_the_ceiling(
     latencies_ms: tuple[int, ...], slow_ms: int
 ) -> None:
     three = places(3)
@@ -107,7 +107,7 @@ def test_slow_is_three_times_the_usual_and_five_ms_more_and_never_beyond_the_cei
     assert [each.slow_ns for each in three] == [slow_ms * MS_NS] * 3
 
 
-def test_a_place_that_is_left_alone_is_no_measure_for_its_siblings() -> None:
+def test_an_open_endpoint_does_not_influence_the_slow_marks() -> None:
     three = places(3)
     for each, latency_ms in zip(three, (1, 20, 30), strict=True):
         each.latency_ns = latency_ms * MS_NS
@@ -116,14 +116,14 @@ def test_a_place_that_is_left_alone_is_no_measure_for_its_siblings() -> None:
     assert three[1].slow_ns == 60 * MS_NS
 
 
-def test_alone_it_is_slow_at_the_ceiling_only() -> None:
+def test_the_slow_mark_of_a_sole_endpoint_is_the_ceiling() -> None:
     [sole] = places(1)
     sole.latency_ns = MS_NS
     update_slow_marks([sole], CEILING_NS)
     assert sole.slow_ns == CEILING_NS
 
 
-def test_an_answer_at_the_mark_counts_as_a_failure_and_one_before_as_a_success() -> None:
+def test_an_answer_at_the_slow_mark_is_a_failure_and_one_before_is_a_success() -> None:
     one = place()
     one.record_answer(NOW_NS, NOW_NS + CEILING_NS - 1, counted=False)
     one.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=False)
@@ -131,7 +131,7 @@ def test_an_answer_at_the_mark_counts_as_a_failure_and_one_before_as_a_success()
     assert repr(one) == "<a place: 0 in flight, <Breaker closed: 1 bad, 1 good>, <Limiter 10>>"
 
 
-def test_its_latency_follows_its_calls_by_a_sixteenth() -> None:
+def test_the_mean_latency_moves_by_a_sixteenth_per_call() -> None:
     one = place()
     one.record_answer(NOW_NS, NOW_NS + 16 * MS_NS, counted=False)
     assert one.latency_ns == 16 * MS_NS
@@ -143,8 +143,8 @@ def test_its_latency_follows_its_calls_by_a_sixteenth() -> None:
     ("limit", "others", "grows"),
     [(10, 3, False), (10, 4, True), (1, 0, True), (2, 0, True), (3, 0, False), (3, 1, True)],
 )
-def test_its_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, grows: bool) -> None:
-    """The call that was answered counts, and is under way no more: a limit of one would never grow again."""
+def test_the_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, grows: bool) -> None:
+    """The answered call counts, although it is no longer in flight: a limit of one could not grow."""
     one = place(limit=limit)
     one.in_flight = others
     for _ in range(limit):
@@ -152,7 +152,7 @@ def test_its_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, 
     assert (one.limiter.limit > limit) is grows
 
 
-def test_what_is_lost_cuts_its_limit_and_what_is_merely_slow_does_not() -> None:
+def test_overload_cuts_the_limit_and_mere_slowness_does_not() -> None:
     one = place()
     one.record_failure(NOW_NS, NOW_NS, counted=False, overload=False)
     assert one.limiter.limit == 10
@@ -161,7 +161,7 @@ def test_what_is_lost_cuts_its_limit_and_what_is_merely_slow_does_not() -> None:
     assert one.breaker.failures == 1, "counted twice"
 
 
-def test_while_it_is_left_alone_its_limit_stays() -> None:
+def test_the_limit_does_not_change_while_the_breaker_is_open() -> None:
     one = place()
     break_it(one)
     for _ in range(20):
@@ -169,7 +169,7 @@ def test_while_it_is_left_alone_its_limit_stays() -> None:
     assert one.limiter.limit == 10
 
 
-def test_healed_it_may_have_as_many_calls_as_at_the_start() -> None:
+def test_after_recovery_the_limit_is_that_of_the_start() -> None:
     sick = place(limit=10)
     for moment_ns in range(NOW_NS, NOW_NS + 4):
         sick.record_failure(moment_ns, moment_ns, counted=True, overload=True)

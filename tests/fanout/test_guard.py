@@ -1,4 +1,4 @@
-"""A guarded source on bad days: which calls are made, where they go, what they cost, and that it comes back by itself."""
+"""A guarded source under faults: calls made, their addresses, their cost, and the recovery."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ REFUSES = Reply(1, Unreachable("refused"))
 
 
 def by_place(*fates: Reply) -> Script:
-    return lambda leg: fates[leg.address_index]
+    return lambda call: fates[call.address_index]
 
 
 def share_to(upstream: ScriptedUpstream, place: int, since: int) -> float:
-    legs = upstream.legs[since:]
-    return sum(leg.address_index == place for leg in legs) / len(legs)
+    calls = upstream.calls[since:]
+    return sum(call.address_index == place for call in calls) / len(calls)
 
 
 def broken(guard: Guard) -> None:
-    """All its places have failed."""
+    """Open the breakers of all endpoints."""
     for endpoint in guard.endpoints:
         while endpoint.breaker.closed:
             endpoint.record_failure(clock_ns(), clock_ns(), counted=False, overload=False)
@@ -54,39 +54,39 @@ def well(guard: Guard) -> list[bool]:
     return [endpoint.breaker.closed for endpoint in guard.endpoints]
 
 
-def test_with_less_time_left_than_one_call_in_ten_needs_it_is_not_asked() -> None:
+def test_no_call_is_made_with_less_time_left_than_the_tenth_percentile() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
-        asked = len(upstream.legs)
-        assert ask(guard.start, waits_ms=8).refused is Skipped
-        assert len(upstream.legs) == asked
+        asked = len(upstream.calls)
+        assert ask(guard.start, waits_ms=8).error_type is Skipped
+        assert len(upstream.calls) == asked
         assert guard.counts.skipped == 1
         asker = ask(guard.start, waits_ms=60)
         await pass_ms(70)
-        assert asker.refused is None
+        assert asker.error_type is None
 
     run_in_virtual_time(main)
 
 
-def test_where_all_are_in_a_hurry_one_a_second_is_asked_so_that_it_is_found_out_when_it_has_become_faster() -> None:
+def test_one_call_a_second_is_made_without_enough_time_to_notice_a_recovery() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
-        asked = len(upstream.legs)
+        asked = len(upstream.calls)
         await ask_steadily(guard.start, every_ms=50, for_ms=3_000, waits_ms=lambda: 8)
-        assert 2 <= len(upstream.legs) - asked <= 3
+        assert 2 <= len(upstream.calls) - asked <= 3
 
     run_in_virtual_time(main)
 
 
-def test_before_a_hundred_calls_every_question_is_asked() -> None:
+def test_with_few_calls_recorded_every_call_is_made() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(20)))
         await ask_steadily(guard.start, every_ms=50, for_ms=4_900)
-        assert ask(guard.start, waits_ms=1).refused is None
+        assert ask(guard.start, waits_ms=1).error_type is None
         assert guard.hedge.delay_ns == NEVER_NS
 
     run_in_virtual_time(main)
@@ -100,21 +100,21 @@ def test_before_a_hundred_calls_every_question_is_asked() -> None:
         pytest.param(SILENT, id="silent", marks=pytest.mark.proof),
     ],
 )
-def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_it_is_well(sick: Reply) -> None:
+def test_a_sick_replica_of_three_is_left_out_within_seconds_and_used_again_after_recovery(sick: Reply) -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(by_place(Reply(5), sick, Reply(5)), places=3)
         guard = guarded(upstream, Mechanisms(hedge=None))
         await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
         assert well(guard) == [True, False, True]
-        since = len(upstream.legs)
+        since = len(upstream.calls)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
         assert share_to(upstream, 1, since) < 0.01
         assert quantile_ms(askers, 0.99) < 10
         assert well(guard) == [True, False, True]
-        upstream.does(Reply(5))
+        upstream.set_script(Reply(5))
         await ask_steadily(guard.start, every_ms=10, for_ms=33_000)
         assert well(guard) == [True] * 3
-        since = len(upstream.legs)
+        since = len(upstream.calls)
         await ask_steadily(guard.start, every_ms=10, for_ms=2_000)
         assert share_to(upstream, 1, since) == pytest.approx(1 / 3, abs=0.03)
         guard.close()
@@ -123,34 +123,34 @@ def test_a_sick_replica_among_three_is_left_within_seconds_and_comes_back_when_i
     run_in_virtual_time(main)
 
 
-def test_where_all_places_are_sick_it_says_so_at_once() -> None:
+def test_with_all_endpoints_open_calls_are_refused_at_once() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(places=3)
         guard = guarded(upstream)
         broken(guard)
         asker = ask(guard.start)
-        assert asker.refused is BreakerOpen
-        assert (upstream.legs, guard.counts.breaker_open) == ([], 1)
+        assert asker.error_type is BreakerOpen
+        assert (upstream.calls, guard.counts.breaker_open) == ([], 1)
 
     run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("places", [1, 2])
-def test_where_all_places_are_full_the_call_is_shed_at_once(places: int) -> None:
+def test_with_all_endpoints_full_calls_are_shed_at_once(places: int) -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(Reply(50), places)
         guard = guarded(upstream, Mechanisms(limiter=LimiterSettings(start=3)))
         for _ in range(3 * places):
-            assert not ask(guard.start).heard
-        assert ask(guard.start).refused is Shed
+            assert not ask(guard.start).answered
+        assert ask(guard.start).error_type is Shed
         assert guard.counts.at_limit == 1
         await pass_ms(55)
-        assert not ask(guard.start).heard
+        assert not ask(guard.start).answered
 
     run_in_virtual_time(main)
 
 
-def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_fills_it() -> None:
+def test_an_open_source_is_probed_even_while_hanging_calls_fill_its_limit() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(
@@ -163,7 +163,7 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
         await pass_ms(102)
         assert not guard.endpoints[0].breaker.closed
         assert guard.endpoints[0].in_flight >= guard.endpoints[0].limiter.limit
-        upstream.does(Reply(5, "well"))
+        upstream.set_script(Reply(5, "well"))
         await pass_ms(60)
         asker = ask(guard.start)
         await pass_ms(10)
@@ -173,21 +173,21 @@ def test_one_call_tries_a_source_that_is_left_alone_also_while_what_hangs_there_
     run_in_virtual_time(main)
 
 
-def test_only_what_enriches_is_left_out_to_save_our_own_time() -> None:
+def test_only_enriching_calls_are_dimmed() -> None:
     async def main() -> None:
         ladder = DegradationLadder()
         ladder.dim_share = 1.0
         for importance in Importance:
             guard = guarded(ScriptedUpstream(), importance=importance, ladder=ladder)
             dimmed = importance is Importance.ENRICHING
-            assert ask(guard.start).refused is (Shed if dimmed else None)
+            assert ask(guard.start).error_type is (Shed if dimmed else None)
             assert guard.counts.dimmed == dimmed
 
     run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("importance", list(Importance))
-def test_a_required_source_is_never_given_up_before_its_ceiling(importance: Importance) -> None:
+def test_a_required_source_keeps_its_ceiling_as_timeout(importance: Importance) -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(10)), importance=importance)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
@@ -198,32 +198,32 @@ def test_a_required_source_is_never_given_up_before_its_ceiling(importance: Impo
     run_in_virtual_time(main)
 
 
-def test_a_source_that_hangs_costs_its_time_at_first_and_nothing_once_it_is_left_alone_and_comes_back() -> None:
+def test_a_hanging_source_costs_nothing_once_its_breaker_is_open_and_recovers() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(lognormal(1))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=10, for_ms=10_000)
-        upstream.does(SILENT)
+        upstream.set_script(SILENT)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=8_000)
         assert quantile_ms(askers[:50], 0.9) > 10
         assert not guard.endpoints[0].breaker.closed
-        asked = len(upstream.legs)
+        asked = len(upstream.calls)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
-        assert len(upstream.legs) - asked < 10
-        assert sum(asker.refused is BreakerOpen for asker in askers) > len(askers) - 10
-        assert sum(not asker.heard or asker.took_ms > 1 for asker in askers) < 10
+        assert len(upstream.calls) - asked < 10
+        assert sum(asker.error_type is BreakerOpen for asker in askers) > len(askers) - 10
+        assert sum(not asker.answered or asker.took_ms > 1 for asker in askers) < 10
         assert_consistent(guard, upstream)
-        upstream.does(lognormal(2))
+        upstream.set_script(lognormal(2))
         await ask_steadily(guard.start, every_ms=10, for_ms=31_000)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=2_000)
-        assert sum(asker.refused is None and asker.heard for asker in askers) > 0.98 * len(askers)
+        assert sum(asker.error_type is None and asker.answered for asker in askers) > 0.98 * len(askers)
 
     run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("steps", [1, pytest.param(3, marks=pytest.mark.proof)])
-def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(steps: int) -> None:
-    """A slower source must not stay cut off for as long as it takes to learn anew."""
+def test_a_learned_timeout_gives_way_when_the_source_becomes_slower(steps: int) -> None:
+    """A slower source must not time out for as long as the histogram takes to adapt."""
 
     async def main() -> None:
         upstream = ScriptedUpstream(lognormal(6))
@@ -234,16 +234,16 @@ def test_a_timeout_that_was_learned_gives_way_when_the_source_becomes_slower(ste
 
         await ask_steadily(guard.start, every_ms=4, for_ms=20_000, waits_ms=timeout_ms)
         assert timeout_ms() < 50
-        upstream.does(lognormal(6 + steps, factor=5))
+        upstream.set_script(lognormal(6 + steps, factor=5))
         await ask_steadily(guard.start, every_ms=4, for_ms=2_500, waits_ms=timeout_ms)
         askers = await ask_steadily(guard.start, every_ms=4, for_ms=1_000, waits_ms=timeout_ms)
-        assert sum(asker.heard for asker in askers) > 0.9 * len(askers)
+        assert sum(asker.answered for asker in askers) > 0.9 * len(askers)
 
     run_in_virtual_time(main)
 
 
-def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> None:
-    """Also where the budget has begun a new second since."""
+def test_the_share_of_timeouts_refers_to_all_calls_of_the_second() -> None:
+    """This holds even if the budget has started a new second since."""
 
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(1)), Mechanisms(hedge=None))
@@ -260,12 +260,12 @@ def test_whether_too_many_were_cut_is_judged_by_all_calls_of_the_second() -> Non
     run_in_virtual_time(main)
 
 
-def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
+def test_successes_of_the_first_second_count_when_calls_fail() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(Reply(1))
         guard = guarded(upstream, Mechanisms(retry=False))
         await ask_steadily(guard.start, every_ms=2, for_ms=100)
-        upstream.does(REFUSES)
+        upstream.set_script(REFUSES)
         await ask_steadily(guard.start, every_ms=2, for_ms=60)
         assert guard.endpoints[0].breaker.closed
         assert guard.retry_budget.first_calls > 0
@@ -273,7 +273,7 @@ def test_what_worked_in_the_first_second_counts_when_something_fails() -> None:
     run_in_virtual_time(main)
 
 
-def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
+def test_new_settings_keep_the_learned_state() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(lognormal(1))
         guard = guarded(upstream)
@@ -288,25 +288,25 @@ def test_other_numbers_leave_what_was_learned_as_it_is() -> None:
         assert guard.endpoints[0].limiter.limit == 50
         assert guard.endpoints[0].slow_ns == 300 * MS_NS
         await pass_ms(50)
-        assert under_way.heard
+        assert under_way.answered
         guard.reconfigure(300, Mechanisms(hedge=None))
         assert guard.hedge.delay_ns == NEVER_NS
 
     run_in_virtual_time(main)
 
 
-def test_a_breaker_that_is_turned_off_while_it_is_open_lets_calls_through() -> None:
+def test_a_breaker_turned_off_while_open_admits_calls() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream())
         broken(guard)
-        assert ask(guard.start).refused is BreakerOpen
+        assert ask(guard.start).error_type is BreakerOpen
         guard.reconfigure(100, Mechanisms(breaker=None))
-        assert [ask(guard.start).refused for _ in range(3)] == [None] * 3
+        assert [ask(guard.start).error_type for _ in range(3)] == [None] * 3
 
     run_in_virtual_time(main)
 
 
-def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
+def test_closing_leaves_no_call_and_no_timer_and_answers_the_waiters() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT, places=2)
         guard = guarded(upstream)
@@ -316,14 +316,14 @@ def test_closed_it_leaves_no_call_and_no_timer_and_tells_who_waits() -> None:
         await pass_ms(30)
         late_too = ask(guard.start, waits_ms=1_000)
         guard.close()
-        assert all(asker.refused is Unreachable for asker in [*waiting, late_too])
-        assert gone.gone
+        assert all(asker.error_type is Unreachable for asker in [*waiting, late_too])
+        assert gone.left
         assert_nothing_left(guard, upstream)
 
     run_in_virtual_time(main)
 
 
-def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() -> None:
+def test_after_closing_calls_are_refused_even_in_its_own_callbacks() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
@@ -332,19 +332,19 @@ def test_who_asks_when_it_is_closed_is_refused_also_by_what_its_closing_tells() 
         def told(outcome: object, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             again.append(ask(guard.start))
 
-        guard.start({}, "trip", 100, told)
+        guard.start({}, "headers", 100, told)
         asker = ask(guard.start)
         await pass_ms(10)
         guard.close()
         await pass_ms(5_000)
-        assert [each.refused for each in [*again, asker, ask(guard.start)]] == [Skipped, Unreachable, Skipped]
-        assert len(upstream.legs) == 2
+        assert [each.error_type for each in [*again, asker, ask(guard.start)]] == [Skipped, Unreachable, Skipped]
+        assert len(upstream.calls) == 2
         assert set_timers() == []
 
     run_in_virtual_time(main)
 
 
-def test_quiet_it_leaves_no_timer() -> None:
+def test_an_idle_guard_has_no_timer() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(5)))
         await ask_steadily(guard.start, every_ms=1, for_ms=50)

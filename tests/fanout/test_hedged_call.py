@@ -1,4 +1,4 @@
-"""Flights: who answers, who is told what and how often, what runs on unawaited and for how long, and that all counts come out even."""
+"""Hedged calls: the winning attempt, delivery of one outcome, retries, and balanced counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DOWN = Reply(1, Unreachable("refused"))
 SILENT = Reply(None)
 
 
-def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothing_else() -> None:
+def test_the_first_answer_wins_and_the_second_only_trains_the_histogram() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(60, "slow"), Reply(5, "fast")))
         guard = guarded(upstream)
@@ -41,7 +41,7 @@ def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothin
         )
         assert repr(guard.latencies) == "<LatencyHistogram of 1 calls>"
         await pass_ms(40)
-        assert [leg.answered for leg in upstream.legs] == [True, True], "the loser was cut"
+        assert [call.answered for call in upstream.calls] == [True, True], "the slower attempt was cancelled"
         assert repr(guard.latencies) == "<LatencyHistogram of 2 calls>"
         assert (guard.timers.late_calls, guard.counts.late_answers) == (0, 0)
         assert_consistent(guard, upstream)
@@ -51,7 +51,7 @@ def test_the_first_to_answer_is_heard_and_the_other_trains_the_sketch_and_nothin
     run_in_virtual_time(main)
 
 
-def test_the_first_leg_may_win_over_its_hedge() -> None:
+def test_the_first_attempt_may_win_over_its_hedge() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(22, "first"), Reply(50, "second")))
         guard = guarded(upstream)
@@ -64,14 +64,14 @@ def test_the_first_leg_may_win_over_its_hedge() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
+def test_a_hedge_has_the_remaining_budget_and_another_address() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(60), Reply(5)), places=3)
         guard = guarded(upstream)
         set_hedge_delay(guard)
         ask(guard.start, waits_ms=90)
         await pass_ms(25)
-        first, second = upstream.legs
+        first, second = upstream.calls
         assert (first.budget_ms, second.budget_ms) == (90, 70)
         assert second.address_index != first.address_index
         assert second.avoid == 1 << first.address_index
@@ -79,14 +79,14 @@ def test_a_hedge_is_told_how_much_time_is_left_and_to_go_elsewhere() -> None:
     run_in_virtual_time(main)
 
 
-def test_when_both_fail_there_is_one_error_told_once() -> None:
+def test_if_both_attempts_fail_one_error_is_delivered_once() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(30, Garbled("first")), Reply(20, Garbled("second"))))
         guard = guarded(upstream)
         set_hedge_delay(guard)
         asker = ask(guard.start)
         await pass_ms(35)
-        assert not asker.heard, "the hedge may still answer"
+        assert not asker.answered, "the hedge may still answer"
         await pass_ms(10)
         assert asker.outcome.detail == "first"
         assert guard.endpoints[0].breaker.failures == 2
@@ -95,7 +95,7 @@ def test_when_both_fail_there_is_one_error_told_once() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_hedge_that_fails_leaves_the_first_its_time() -> None:
+def test_a_failed_hedge_leaves_the_first_attempt_its_time() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(first_then(Reply(50, "first"), DOWN)))
         set_hedge_delay(guard)
@@ -106,7 +106,7 @@ def test_a_hedge_that_fails_leaves_the_first_its_time() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
+def test_a_fast_failure_is_retried_on_another_address_at_once() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(DOWN, Reply(5)), places=2)
         guard = guarded(upstream)
@@ -114,7 +114,7 @@ def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
         await pass_ms(10)
         assert round(asker.took_ms) == 6
         assert (guard.counts.retries, guard.counts.hedges, guard.counts.hedges_won) == (1, 0, 0)
-        assert [leg.address_index for leg in upstream.legs] in ([0, 1], [1, 0])
+        assert [call.address_index for call in upstream.calls] in ([0, 1], [1, 0])
 
     run_in_virtual_time(main)
 
@@ -130,32 +130,32 @@ def test_a_fast_failure_is_tried_elsewhere_at_once() -> None:
         (Garbled(""), 2, True),
     ],
 )
-def test_what_a_place_refuses_or_garbles_is_never_asked_of_it_again(
+def test_a_refused_or_garbled_answer_is_not_retried_on_the_same_address(
     error: SourceError, places: int, again: bool
 ) -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(1, error), Reply(1)), places)
         asker = ask(guarded(upstream).start)
         await pass_ms(10)
-        assert len(upstream.legs) == 1 + again
-        assert asker.refused is (None if again else type(error))
+        assert len(upstream.calls) == 1 + again
+        assert asker.error_type is (None if again else type(error))
 
     run_in_virtual_time(main)
 
 
-def test_one_extra_call_is_all_there_is_however_it_fails() -> None:
+def test_there_is_at_most_one_extra_call() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(DOWN, places=3)
         asker = ask(guarded(upstream).start)
         await pass_ms(10)
-        assert asker.refused is Unreachable
-        assert len(upstream.legs) == 2
+        assert asker.error_type is Unreachable
+        assert len(upstream.calls) == 2
 
     run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("off", ["retry", "budget", "ladder", "time"])
-def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
+def test_a_forbidden_extra_call_fails_no_ask(off: str) -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(30, Unreachable("")), Reply(1)))
         ladder = DegradationLadder()
@@ -168,9 +168,9 @@ def test_what_forbids_the_extra_call_fails_nobody(off: str) -> None:
         if off == "time" and asker.timer is not None:
             asker.timer.cancel()
         await pass_ms(40)
-        assert asker.refused is Unreachable
-        assert len(upstream.legs) == 1
-        upstream.does(Reply(1, "well"))
+        assert asker.error_type is Unreachable
+        assert len(upstream.calls) == 1
+        upstream.set_script(Reply(1, "well"))
         asker = ask(guard.start)
         await pass_ms(5)
         assert asker.outcome == "well"

@@ -1,4 +1,4 @@
-"""What was invalidated never comes back; and what must hold whatever happens to a cache."""
+"""Invalidation, and the invariants of the cache under random histories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fanout.scripted_upstream import (
 
 
 @pytest.mark.parametrize("drop", [{"key": "u_1/CNY"}, {"prefix": "u_1/"}, {"prefix": "u_1"}, {"prefix": ""}])
-def test_what_is_dropped_is_asked_anew(drop: dict[str, str]) -> None:
+def test_a_dropped_answer_is_fetched_again(drop: dict[str, str]) -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer("u_1/CNY")
@@ -39,7 +39,7 @@ def test_what_is_dropped_is_asked_anew(drop: dict[str, str]) -> None:
     run_in_virtual_time(main)
 
 
-def test_without_a_key_all_is_dropped_also_what_is_on_its_way() -> None:
+def test_an_empty_prefix_drops_everything_and_outdates_all_fetches() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer()
@@ -54,18 +54,18 @@ def test_without_a_key_all_is_dropped_also_what_is_on_its_way() -> None:
 @pytest.mark.parametrize("drop", [{"key": "u_1"}, {"prefix": "u_"}, {"prefix": ""}])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("waits_ms", [100, 20], ids=["awaited", "late"])
-def test_a_call_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_back(
+def test_a_fetch_in_progress_during_the_drop_does_not_restore_the_old_answer(
     drop: dict[str, str], shared: bool, waits_ms: int
 ) -> None:
     async def main() -> None:
         shelf = ScriptedSecondLevel() if shared else None
-        rig = Rig(numbered(50), second=shelf)
+        rig = Rig(numbered(50), l2=shelf)
         asker = rig.ask(waits_ms=waits_ms)
         await pass_ms(30)
         rig.cache.drop(**drop)
         await pass_ms(40)
-        assert asker.gone == (waits_ms == 20)
-        assert asker.outcome == (None if asker.gone else "u_1 #1")
+        assert asker.left == (waits_ms == 20)
+        assert asker.outcome == (None if asker.left else "u_1 #1")
         assert len(rig.cache) == 0
         assert shelf is None or shelf.puts == []
         assert (await rig.answer())[0] == "u_1 #2"
@@ -73,7 +73,7 @@ def test_a_call_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_ba
     run_in_virtual_time(main)
 
 
-def test_who_asks_after_the_drop_does_not_join_the_call_from_before() -> None:
+def test_an_ask_after_the_drop_does_not_join_an_earlier_fetch() -> None:
     async def main() -> None:
         rig = Rig(numbered(50))
         before = rig.ask()
@@ -86,7 +86,7 @@ def test_who_asks_after_the_drop_does_not_join_the_call_from_before() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_refresh_under_way_when_its_key_is_dropped_does_not_put_the_old_answer_back() -> None:
+def test_a_refresh_in_progress_during_the_drop_does_not_restore_the_old_answer() -> None:
     async def main() -> None:
         rig = Rig()
         await rig.answer()
@@ -103,29 +103,29 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(["ask", "ask", "ask", "drop", "drop all", "other weather"]),
         st.sampled_from(["u_1", "u_2", "u_1/CNY", "u_2/CNY"]),
-        st.sampled_from([0, 1, 7, 40, 90, 400, 1_500]),  # ms until the next
-        st.integers(1, 100),  # ms it waits
+        st.sampled_from([0, 1, 7, 40, 90, 400, 1_500]),  # ms until the next event
+        st.integers(1, 100),  # ms that the ask waits
     ),
     max_size=60,
 )
 
 
 @given(STEPS, st.booleans(), st.integers(0, 1 << 32))
-def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_old(
+def test_every_answer_has_the_right_key_is_not_dropped_and_young_enough(
     steps: list[tuple[str, str, int, int]], shared: bool, seed: int
 ) -> None:
     random = Random(seed)
     policy = CacheSettings(0.5, 1.0, 1.5, 0.2)
 
-    def weather(leg: ScriptedCall) -> Reply:
-        """The truth is when the call began; it can be read from the answer."""
-        said = f"{leg.known['key']} {clock_ns()}"
+    def weather(call: ScriptedCall) -> Reply:
+        """The answer contains its key and the start of its call."""
+        said = f"{call.known['key']} {clock_ns()}"
         after_ms = random.choice([1, 5, 50, 95, 150, 195, None])
         return Reply(after_ms, random.choice([said, said, Unreachable("")]), body=said.encode())
 
     async def main() -> None:
         shelf = ScriptedSecondLevel(random.choice([1, 30])) if shared else None
-        rig = Rig(weather, policy=policy, second=shelf, capacity=3)
+        rig = Rig(weather, policy=policy, l2=shelf, capacity=3)
         dropped_ns = dict.fromkeys(["u_1", "u_2", "u_1/CNY", "u_2/CNY"], 0)
         askers: list[tuple[str, Asker, int]] = []
         for what, key, pause_ms, waits_ms in steps:
@@ -140,12 +140,12 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
             await pass_ms(pause_ms)
         await pass_ms(300)
         for key, asker, since_ns in askers:
-            assert asker.heard or asker.gone
-            if asker.heard and not isinstance(asker.outcome, SourceError):
+            assert asker.answered or asker.left
+            if asker.answered and not isinstance(asker.outcome, SourceError):
                 its_key, born = asker.outcome.split()
                 assert its_key == key
                 assert int(born) >= since_ns
-                old_ns = asker.heard_ns - int(born) if asker.heard_ns is not None else 0
+                old_ns = asker.answered_ns - int(born) if asker.answered_ns is not None else 0
                 assert (
                     old_ns <= (0.5 if asker.status is SourceStatus.CACHED else 1.0) * 1e9 + 1e6
                     or asker.status is SourceStatus.FRESH
@@ -160,6 +160,6 @@ def test_nobody_ever_hears_of_another_key_nor_what_was_dropped_nor_what_is_too_o
 
 
 @given(st.lists(st.text("abc_1", min_size=1), min_size=1, max_size=4))
-def test_a_key_is_written_and_read_again(parts: list[str]) -> None:
+def test_the_text_of_a_key_parses_to_the_key(parts: list[str]) -> None:
     key = parts[0] if len(parts) == 1 else tuple(parts)
     assert parse_key_text(key_text(key)) == key

@@ -1,4 +1,4 @@
-"""Flights that nobody waits for any more, and those that take too long: what is learned from them, and that all counts come out even."""
+"""Late and slow calls: their effect on the statistics, and balanced counts."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ WIDE = LimiterSettings(start=1_000, most=1_000)
 
 
 class Marker:
-    """Something that only a question holds."""
+    """A value that only the request refers to."""
 
 
-def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
+def test_an_abandoned_call_runs_on_and_trains_the_histogram() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(Reply(120))
         guard = guarded(upstream)
         asker = ask(guard.start, waits_ms=50)
         await pass_ms(60)
-        assert asker.gone
+        assert asker.left
         assert guard.timers.late_calls == 1
         await pass_ms(70)
         assert upstream.abandoned == []
@@ -62,41 +62,41 @@ def test_abandoned_it_runs_on_unheard_and_its_answer_is_learned_from() -> None:
 
 
 def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
-    """A call whose answer is of use also to nobody in particular, abandoned after so long."""
+    """A call that delivers late, abandoned after `waits_ms`. Returns its outcomes and the call."""
     heard: list[Any] = []
-    flight = guard.call(
+    call = guard.call(
         {},
-        "trip",
+        "headers",
         100,
         waits_ms,
         lambda outcome, not_found=False, body=None: heard.append((outcome, not_found, body)),
         deliver_late=True,
     )
-    assert isinstance(flight, HedgedCall)
-    asyncio.get_running_loop().call_later(waits_ms / 1000, flight.abandon)
-    return heard, flight
+    assert isinstance(call, HedgedCall)
+    asyncio.get_running_loop().call_later(waits_ms / 1000, call.abandon)
+    return heard, call
 
 
-@pytest.mark.parametrize("fate", [Reply(60), Reply(30, Unreachable(""))], ids=["slow", "failing"])
-def test_for_nobody_no_second_call_is_made(fate: Reply) -> None:
+@pytest.mark.parametrize("reply", [Reply(60), Reply(30, Unreachable(""))], ids=["slow", "failing"])
+def test_a_call_without_a_waiter_gets_no_second_attempt(reply: Reply) -> None:
     async def main() -> None:
-        upstream = ScriptedUpstream(fate)
+        upstream = ScriptedUpstream(reply)
         guard = guarded(upstream)
         set_hedge_delay(guard)
         kept(guard, waits_ms=10)
         await pass_ms(100)
-        assert len(upstream.legs) == 1
+        assert len(upstream.calls) == 1
 
     run_in_virtual_time(main)
 
 
 @pytest.mark.parametrize("outcome", ["an answer", Garbled("")])
-def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> None:
+def test_a_late_answer_is_delivered_once_on_request(outcome: Any) -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(120, outcome, not_found=True, body=b"a body")))
-        heard, flight = kept(guard)
+        heard, call = kept(guard)
         await pass_ms(300)
-        flight.abandon()
+        call.abandon()
         assert heard == [(outcome, True, b"a body")] if outcome == "an answer" else heard == [(outcome, False, None)]
         assert guard.counts.late_answers == (outcome == "an answer")
         assert guard.timers.late_calls == 0
@@ -104,7 +104,7 @@ def test_a_kept_one_is_heard_once_although_it_was_abandoned(outcome: Any) -> Non
     run_in_virtual_time(main)
 
 
-def test_a_kept_one_that_never_ends_is_cut_at_twice_the_ceiling_and_told() -> None:
+def test_a_late_call_without_an_answer_is_cancelled_at_twice_the_ceiling_and_delivers_an_error() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
@@ -114,25 +114,25 @@ def test_a_kept_one_that_never_ends_is_cut_at_twice_the_ceiling_and_told() -> No
         await pass_ms(3)
         [(outcome, _, _)] = heard
         assert isinstance(outcome, Unreachable)
-        assert upstream.under_way == []
+        assert upstream.in_flight == []
         assert_nothing_left(guard, upstream)
 
     run_in_virtual_time(main)
 
 
-def test_one_that_somebody_still_waits_for_is_cut_at_twice_the_ceiling_too() -> None:
+def test_an_awaited_call_is_cancelled_at_twice_the_ceiling_too() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         asker = ask(guard.start, waits_ms=1_000)
         await pass_ms(205)
-        assert asker.refused is Unreachable
+        assert asker.error_type is Unreachable
         assert_nothing_left(guard, upstream)
 
     run_in_virtual_time(main)
 
 
-def test_no_more_than_so_many_run_on_and_the_next_is_cut_at_once() -> None:
+def test_beyond_the_bound_of_late_calls_the_next_is_cancelled_at_once() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream, Mechanisms(breaker=None, limiter=None))
@@ -148,7 +148,7 @@ def test_no_more_than_so_many_run_on_and_the_next_is_cut_at_once() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_hedges_loser_is_among_those_that_run_on() -> None:
+def test_the_slower_attempt_of_a_hedged_call_becomes_a_late_call() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(SILENT, Reply(5)))
         guard = guarded(upstream, Mechanisms(breaker=None))
@@ -156,7 +156,7 @@ def test_a_hedges_loser_is_among_those_that_run_on() -> None:
         set_hedge_delay(guard)
         askers = [ask(guard.start) for _ in range(1)]
         await pass_ms(30)
-        assert all(asker.heard for asker in askers)
+        assert all(asker.answered for asker in askers)
         assert guard.timers.late_calls == 1
         await pass_ms(180)
         assert_nothing_left(guard, upstream)
@@ -165,8 +165,8 @@ def test_a_hedges_loser_is_among_those_that_run_on() -> None:
 
 
 @pytest.mark.parametrize("runs_on", [True, False])
-def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_on(runs_on: bool) -> None:
-    """Also those that are cut at once: of them nothing is heard afterwards."""
+def test_calls_to_a_hanging_source_count_as_failures_with_or_without_late_calls(runs_on: bool) -> None:
+    """This includes calls that are cancelled at once: they have no outcome later."""
 
     async def main() -> None:
         guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=runs_on, limiter=WIDE))
@@ -179,7 +179,7 @@ def test_a_source_that_hangs_is_counted_as_failed_whether_or_not_its_calls_run_o
     run_in_virtual_time(main)
 
 
-def test_a_source_that_hangs_is_counted_as_failed_also_where_less_than_the_ceiling_is_waited() -> None:
+def test_calls_to_a_hanging_source_count_as_failures_even_with_a_shorter_timeout() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=False, limiter=WIDE))
         guard.adaptive_timeout.timeout_ms = 30
@@ -191,7 +191,7 @@ def test_a_source_that_hangs_is_counted_as_failed_also_where_less_than_the_ceili
     run_in_virtual_time(main)
 
 
-def test_what_has_failed_already_does_not_count_as_slow_while_its_retry_is_under_way() -> None:
+def test_a_failed_attempt_does_not_count_as_slow_during_its_retry() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(first_then(Reply(1, Unreachable("")), SILENT), places=2))
         ask(guard.start)
@@ -201,7 +201,7 @@ def test_what_has_failed_already_does_not_count_as_slow_while_its_retry_is_under
     run_in_virtual_time(main)
 
 
-def test_leaving_early_is_no_failure_of_the_source() -> None:
+def test_abandoning_early_is_no_failure_of_the_source() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(SILENT), Mechanisms(late=False))
         for _ in range(60):
@@ -213,7 +213,7 @@ def test_leaving_early_is_no_failure_of_the_source() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_call_that_is_slow_and_then_fails_is_one_failure() -> None:
+def test_a_slow_call_that_then_fails_is_one_failure() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(150, Unreachable(""))))
         ask(guard.start)
@@ -223,7 +223,7 @@ def test_a_call_that_is_slow_and_then_fails_is_one_failure() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success() -> None:
+def test_a_slow_call_that_is_then_answered_is_one_failure_and_no_success() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(150)))
         ask(guard.start)
@@ -233,7 +233,7 @@ def test_a_call_that_is_slow_and_is_then_answered_is_one_failure_and_no_success(
     run_in_virtual_time(main)
 
 
-def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss() -> None:
+def test_a_slow_replica_that_then_times_out_is_overload() -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(SILENT, places=2))
         for endpoint in guard.endpoints:
@@ -249,13 +249,13 @@ def test_a_replica_that_is_slow_beside_the_others_and_then_times_out_is_a_loss()
     run_in_virtual_time(main)
 
 
-def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
+def test_a_call_is_charged_to_its_final_address() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(Reply(30), places=2)
         guard = guarded(upstream)
         ask(guard.start)
-        [leg] = upstream.legs
-        first, leg.address_index = leg.address_index, 1 - leg.address_index
+        [call] = upstream.calls
+        first, call.address_index = call.address_index, 1 - call.address_index
         await pass_ms(40)
         assert [endpoint.in_flight for endpoint in guard.endpoints] == [0, 0]
         assert (guard.endpoints[first].breaker.successes, guard.endpoints[1 - first].breaker.successes) == (0, 1)
@@ -263,16 +263,16 @@ def test_a_call_answers_for_the_place_where_it_went_in_the_end() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_hedge_goes_elsewhere_than_where_its_call_went_in_the_end() -> None:
+def test_a_hedge_avoids_the_final_address_of_its_call() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(first_then(Reply(60), Reply(5)), places=2)
         guard = guarded(upstream)
         set_hedge_delay(guard)
         ask(guard.start)
-        [leg] = upstream.legs
-        leg.address_index = 1 - leg.address_index
+        [call] = upstream.calls
+        call.address_index = 1 - call.address_index
         await pass_ms(22)
-        assert upstream.legs[1].address_index != leg.address_index
+        assert upstream.calls[1].address_index != call.address_index
         assert_consistent(guard, upstream)
         await pass_ms(50)
         assert_consistent(guard, upstream)
@@ -280,7 +280,7 @@ def test_a_hedge_goes_elsewhere_than_where_its_call_went_in_the_end() -> None:
     run_in_virtual_time(main)
 
 
-def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
+def test_a_bug_in_one_call_does_not_stop_the_timers_of_the_others() -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
@@ -290,10 +290,10 @@ def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
         ask(guard.start)
         await pass_ms(5)
 
-        def broken(leg: ScriptedCall) -> Reply:
+        def broken(call: ScriptedCall) -> Reply:
             raise KeyError("user_id")
 
-        upstream.does(broken)
+        upstream.set_script(broken)
         await pass_ms(20)
         assert [type(bug) for bug in bugs] == [KeyError]
         assert_consistent(guard, upstream)
@@ -304,12 +304,12 @@ def test_a_bug_in_one_call_does_not_leave_the_others_unwatched() -> None:
 
 
 @pytest.mark.parametrize("way", ["answered", "hedged", "both fail", "late", "cut"])
-def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
+def test_an_ended_call_leaves_no_reference_cycle(way: str) -> None:
     async def main() -> None:
-        fate = {"both fail": Reply(30, Garbled("")), "late": Reply(120), "cut": SILENT, "hedged": Reply(50)}.get(
+        reply = {"both fail": Reply(30, Garbled("")), "late": Reply(120), "cut": SILENT, "hedged": Reply(50)}.get(
             way, Reply(1)
         )
-        upstream = ScriptedUpstream(fate)
+        upstream = ScriptedUpstream(reply)
         guard = guarded(upstream)
         set_hedge_delay(guard)
         question = {"about": Marker()}
@@ -317,7 +317,7 @@ def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
         ask(guard.start, question)
         del question
         await pass_ms(250)
-        upstream.legs.clear()  # the script's memory of them
+        upstream.calls.clear()  # the script refers to them
         assert held() is None
 
     gc.collect()
@@ -330,10 +330,10 @@ def test_a_flight_that_is_over_leaves_no_cycle(way: str) -> None:
 
 CALLS = st.lists(
     st.tuples(
-        st.integers(0, 30),  # ms after the one before
+        st.integers(0, 30),  # ms after the previous one
         st.sampled_from([1, 5, 20, 60, 99, 130, 190, 250, None]),
         st.sampled_from(["an answer", Unreachable(""), Overloaded(""), Garbled("")]),
-        st.integers(1, 120),  # ms it waits
+        st.integers(1, 120),  # ms that the ask waits
     ),
     min_size=1,
     max_size=60,
@@ -341,14 +341,14 @@ CALLS = st.lists(
 
 
 @given(CALLS, st.integers(1, 3), st.booleans(), st.booleans(), st.integers(0, 1 << 32))
-def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
+def test_every_waiter_gets_one_outcome_and_all_counts_return_to_zero(
     calls: list[tuple[int, int | None, Any, int]], places: int, late: bool, coarse: bool, seed: int
 ) -> None:
     random = Random(seed)
 
-    def script(leg: ScriptedCall) -> Reply:
+    def script(call: ScriptedCall) -> Reply:
         if random.random() < 0.5:
-            leg.address_index = random.randrange(places)
+            call.address_index = random.randrange(places)
         _, after_ms, outcome, _ = random.choice(calls)
         return Reply(after_ms, outcome)
 
@@ -368,10 +368,10 @@ def test_whatever_calls_do_everybody_is_told_once_and_all_counts_come_out_even(
                 heard, _ = kept(guard, waits_ms)
                 kept_ones.append(heard)
             assert guard.timers.late_calls <= MAX_LATE_CALLS
-            assert sum(endpoint.in_flight for endpoint in guard.endpoints) == len(upstream.under_way)
+            assert sum(endpoint.in_flight for endpoint in guard.endpoints) == len(upstream.in_flight)
         await pass_ms(250)
-        assert all(asker.heard or asker.gone for asker, _ in askers)
-        assert all(asker.took_ms <= waits_ms + 1 for asker, waits_ms in askers if asker.heard)
+        assert all(asker.answered or asker.left for asker, _ in askers)
+        assert all(asker.took_ms <= waits_ms + 1 for asker, waits_ms in askers if asker.answered)
         assert [len(heard) for heard in kept_ones] == [1] * len(kept_ones)
         assert_nothing_left(guard, upstream)
 

@@ -1,4 +1,4 @@
-"""The sketch: its quantiles against the true ones, what it forgets, and what was not waited for."""
+"""The histogram: its quantiles against the true ones, its windows, and timeouts."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ def sketch_of(*took_ns: int) -> LatencyHistogram:
 
 
 @given(st.integers(0, LONGEST_NS))
-def test_a_bucket_ends_above_what_is_in_it_and_less_than_a_sixteenth_above(ns: int) -> None:
+def test_the_bound_of_a_bucket_is_less_than_a_sixteenth_above_its_values(ns: int) -> None:
     bound_ns = bucket_bound_ns(bucket_index(ns // 1_000))
     assert ns < bound_ns <= max(ns * 1.0625, ns + 1_000) + 1_000
 
 
 @given(st.lists(st.integers(0, LONGEST_NS), min_size=1, max_size=300), st.sampled_from(SHARES))
-def test_a_quantile_is_never_below_the_true_one_and_a_sixteenth_above_at_most(took_ns: list[int], share: float) -> None:
+def test_a_quantile_is_at_most_a_sixteenth_above_the_true_one_and_never_below(took_ns: list[int], share: float) -> None:
     count, (found_ns,) = sketch_of(*took_ns).quantiles((share,), 1)
     true_ns = sorted(took_ns)[math.ceil(share * len(took_ns)) - 1]
     assert count == len(took_ns)
     assert true_ns < found_ns <= max(true_ns * 1.063, true_ns + 1_000) + 1_000
 
 
-def test_buckets_follow_each_other_without_gap() -> None:
+def test_buckets_have_no_gaps() -> None:
     indices = [bucket_index(us) for us in range(1 << 14)]
     assert all(after - before in (0, 1) for before, after in itertools.pairwise(indices))
     assert all(bucket_bound_ns(index) < bucket_bound_ns(index + 1) for index in range(bucket_index(1 << 25)))
 
 
-def test_what_takes_longer_than_any_bucket_is_in_the_last_one_and_still_ended() -> None:
+def test_a_very_long_latency_counts_in_the_last_bucket_of_answers() -> None:
     count, (found_ns,) = sketch_of(10**15).quantiles((1.0,), 1)
     assert (count, found_ns) == (1, bucket_bound_ns(bucket_index(10**9)))
     assert found_ns < NEVER_NS
 
 
-def test_a_clock_that_went_back_does_no_harm() -> None:
+def test_a_clock_that_is_set_back_does_no_harm() -> None:
     assert sketch_of(-5_000_000).quantiles((1.0,), 1) == (1, (1_000,))
 
 
-def test_nothing_is_known_of_no_calls() -> None:
+def test_without_calls_no_quantile_is_known() -> None:
     assert LatencyHistogram().quantiles((0.5, 0.9), 1) == (0, (NEVER_NS, NEVER_NS))
 
 
-def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> None:
+def test_a_quantile_among_timeouts_is_unknown() -> None:
     sketch = sketch_of(*[1_000_000] * 98)
     sketch.record_timeout()
     sketch.record_timeout()
@@ -64,7 +64,7 @@ def test_of_calls_that_were_given_up_it_is_known_only_that_they_were_long() -> N
 
 @given(st.integers(0, 3 * WINDOW_NS), st.integers(0, 5 * WINDOW_NS))
 def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: int) -> None:
-    """Quantiles are asked for once a second, as a guard does it."""
+    """Quantiles are read once a second, as in a guard."""
     sketch = LatencyHistogram()
     began_ns = 7 * WINDOW_NS
     for now_ns in range(began_ns, began_ns + called_ns, 1_000_000_000):
@@ -79,7 +79,7 @@ def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: in
         assert count == 0
 
 
-def test_after_a_long_silence_all_is_forgotten_and_a_whole_window_begins() -> None:
+def test_after_a_long_silence_all_windows_are_empty_and_a_new_one_starts() -> None:
     sketch = sketch_of(1, 2, 3)
     sketch.quantiles((), 5)
     assert sketch.quantiles((), 100 * WINDOW_NS)[0] == 0

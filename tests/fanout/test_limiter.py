@@ -1,4 +1,4 @@
-"""The limiter: its bounds, what makes it grow, and that one loss is one cut however often it is told."""
+"""The limiter: its bounds, its growth, and one cut per loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_without_settings_there_is_no_limit() -> None:
     assert repr(limiter) == "<Limiter off>"
 
 
-def test_it_is_cut_by_a_tenth_once_for_all_that_were_under_way_together() -> None:
+def test_concurrent_losses_cut_the_limit_by_a_tenth_once() -> None:
     limiter = Limiter(LimiterSettings(start=100))
     for began in range(100):
         limiter.shrink(began, 100 + began)
@@ -28,7 +28,7 @@ def test_it_is_cut_by_a_tenth_once_for_all_that_were_under_way_together() -> Non
     assert repr(limiter) == "<Limiter 81>"
 
 
-def test_it_grows_by_one_for_as_many_successes_as_it_allows() -> None:
+def test_the_limit_grows_by_one_per_limit_successes() -> None:
     limiter = Limiter(LimiterSettings(start=10))
     for _ in range(9):
         limiter.grow()
@@ -37,7 +37,7 @@ def test_it_grows_by_one_for_as_many_successes_as_it_allows() -> None:
     assert limiter.limit == 11
 
 
-def test_a_cut_takes_back_what_was_earned_towards_the_next_step() -> None:
+def test_a_cut_resets_the_credit_for_growth() -> None:
     limiter = Limiter(LimiterSettings(start=10))
     for _ in range(9):
         limiter.grow()
@@ -46,7 +46,7 @@ def test_a_cut_takes_back_what_was_earned_towards_the_next_step() -> None:
     assert limiter.limit == 9
 
 
-def test_from_the_bottom_it_comes_back() -> None:
+def test_the_limit_recovers_from_its_lower_bound() -> None:
     limiter = Limiter(LimiterSettings(start=1))
     for _ in range(sum(range(1, 20))):
         limiter.grow()
@@ -62,7 +62,7 @@ SETTINGS = st.builds(
 
 
 @given(SETTINGS, st.lists(st.booleans(), max_size=200), SETTINGS)
-def test_it_stays_within_its_bounds_whatever_happens(
+def test_the_limit_always_stays_within_its_bounds(
     numbers: LimiterSettings, losses: list[bool], others: LimiterSettings
 ) -> None:
     limiter = Limiter(numbers)
@@ -78,7 +78,7 @@ def test_it_stays_within_its_bounds_whatever_happens(
     assert others.least <= limiter.limit <= others.most
 
 
-def test_other_bounds_leave_what_was_learned_within_them() -> None:
+def test_new_bounds_keep_the_learned_limit_within_them() -> None:
     limiter = Limiter(LimiterSettings(start=100))
     limiter.reconfigure(LimiterSettings(start=10, most=300))
     assert limiter.limit == 100
@@ -88,6 +88,6 @@ def test_other_bounds_leave_what_was_learned_within_them() -> None:
     assert limiter.limit == 30
 
 
-def test_bounds_that_cross_are_refused() -> None:
+def test_crossed_bounds_are_rejected() -> None:
     with pytest.raises(msgspec.ValidationError, match="least = 9 is above most = 3"):
         msgspec.convert({"least": 9, "most": 3}, LimiterSettings)

@@ -1,4 +1,4 @@
-"""The ladder, told how late a loop is, and the ladder on a loop that is simulated."""
+"""Load shedding, with given lags and on a simulated event loop."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MIX = (2, 1, 1, 1, 0)
 
 
 class Told:
-    """A ladder that is told of one tick after another."""
+    """A ladder that receives one tick after another."""
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
         self.ladder = DegradationLadder(settings)
@@ -43,7 +43,7 @@ class Told:
         return self.ladder
 
     def until(self, done: Callable[[DegradationLadder], bool], lag_ms: float) -> float:
-        """How many ms of such ticks it takes."""
+        """Return the ms of such ticks until the condition holds."""
         began_ns = self.now_ns
         while not done(self.ladder):
             self.ticks(1, lag_ms)
@@ -67,7 +67,7 @@ def served(called: Sequence[SimulatedCaller], priority: int) -> float:
 def overloaded(
     times: float, *, settings: ShedSettings | None = None, stalls: Sequence[tuple[float, float]] = (), seed: int = 1
 ) -> SimulatedEventLoop:
-    """Half of what the loop can do, then so many times as much, then half of it again."""
+    """Half of the capacity, then `factor` times the capacity, then half of it again."""
 
     def per_s(now_ms: float) -> float:
         return CAPACITY_PER_S * (times if OVERLOAD_MS[0] <= now_ms < OVERLOAD_MS[1] else 0.5)
@@ -85,13 +85,13 @@ def overloaded(
     return loop
 
 
-def test_a_loop_in_time_leaves_nothing_undone() -> None:
+def test_without_lag_nothing_is_shed() -> None:
     ladder = Told().ticks(1_000, 1.0)
     assert (ladder.hedging, ladder.serve_stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
     assert not ladder.dims_call()
 
 
-def test_the_rungs_are_climbed_in_their_order() -> None:
+def test_the_rungs_of_the_ladder_apply_in_order() -> None:
     settings = ShedSettings(dim_lag_ms=5, refuse_lag_ms=20)
     mild = Told(settings).ticks(200, 6)
     assert (mild.hedging, mild.serve_stale, mild.refusing) == (False, False, False)
@@ -108,12 +108,12 @@ def test_one_slow_callback_changes_nothing(stall_ms: float) -> None:
     told.ticks(20, 0.0)
     told.ticks(1, stall_ms)
     assert told.ladder.hedging
-    told.ticks(1, stall_ms / 2)  # what had to wait for it
+    told.ticks(1, stall_ms / 2)  # its backlog
     assert told.ladder.hedging
     assert not told.ladder.refusing
 
 
-def test_two_late_ticks_in_a_row_refuse_where_it_does_not_get_better_and_three_do_anyway() -> None:
+def test_two_late_ticks_refuse_unless_the_lag_falls_and_three_refuse_anyway() -> None:
     growing = Told()
     assert not growing.ticks(1, 30).refusing
     assert growing.ticks(1, 31).refusing
@@ -123,7 +123,7 @@ def test_two_late_ticks_in_a_row_refuse_where_it_does_not_get_better_and_three_d
     assert shrinking.ticks(1, 29).refusing
 
 
-def test_dimming_leaves_out_just_its_share_and_spreads_it() -> None:
+def test_dimming_leaves_out_exactly_its_share_evenly_spread() -> None:
     ladder = DegradationLadder()
     ladder.dim_share = 0.3
     left_out = [ladder.dims_call() for _ in range(1_000)]
@@ -131,22 +131,22 @@ def test_dimming_leaves_out_just_its_share_and_spreads_it() -> None:
     assert all(sum(left_out[at : at + 10]) in (2, 3, 4) for at in range(990))
 
 
-def test_dimming_comes_within_half_a_second_and_goes_within_three() -> None:
+def test_dimming_is_full_within_half_a_second_and_gone_within_three() -> None:
     told = Told()
     assert told.until(lambda ladder: ladder.dim_share == 1, 10) < 500
     assert 500 < told.until(lambda ladder: not ladder.dim_share, 0) < 3_000
 
 
-def test_dimming_settles_where_the_loop_can_bear_it() -> None:
+def test_dimming_settles_at_the_share_that_the_loop_needs() -> None:
     told = Told()
     told.ticks(20, 10)
     for _ in range(2_000):
-        # A loop whose lag falls by what is left out: at the mark with half of it.
+        # The lag falls with the dimmed share: it is at the mark with half.
         told.ticks(1, 10 * (1 - told.ladder.dim_share))
     assert told.ladder.dim_share == pytest.approx(0.5, abs=0.05)
 
 
-def test_while_callers_are_refused_nothing_optional_is_done_however_short_the_queue_has_become() -> None:
+def test_while_callers_are_refused_optional_work_stays_off() -> None:
     told = Told()
     told.ticks(5, 30)
     ladder = told.ticks(5, 0.0)
@@ -154,7 +154,7 @@ def test_while_callers_are_refused_nothing_optional_is_done_however_short_the_qu
     assert (ladder.hedging, ladder.serve_stale) == (False, True)
 
 
-def test_refusing_is_over_half_a_second_after_the_last_refusal() -> None:
+def test_refusing_ends_half_a_second_after_the_last_refusal() -> None:
     told = Told()
     told.ticks(10, 30)
     while told.ladder.admits(LOWEST, told.now_ns):
@@ -164,14 +164,14 @@ def test_refusing_is_over_half_a_second_after_the_last_refusal() -> None:
     assert told.ladder.refused == [1, 0, 0, 0]
 
 
-def test_an_admission_lets_in_its_rate_and_no_more_than_a_moment_of_it_at_once() -> None:
+def test_admission_follows_its_rate_with_a_small_burst() -> None:
     admission = AdmissionRate(1_000, ShedSettings(), 0)
     admitted = sum(admission.admits(HIGHEST, now_ns) for now_ns in range(0, 2_000_000_000, 100_000))
     assert admitted == pytest.approx(2_000, rel=0.02)
     assert sum(admission.admits(HIGHEST, 10_000_000_000) for _ in range(1_000)) < 50
 
 
-def test_each_priority_leaves_something_for_those_above_it() -> None:
+def test_each_priority_leaves_tokens_to_those_above_it() -> None:
     admission = AdmissionRate(1_000, ShedSettings(), 0)
     depths = [
         sum(admission.admits(priority, 1_000_000_000) for _ in range(100)) for priority in range(LOWEST, HIGHEST + 1)
@@ -180,7 +180,7 @@ def test_each_priority_leaves_something_for_those_above_it() -> None:
 
 
 @pytest.mark.parametrize("lag_ms", [5.0, 50.0, 5_000.0])
-def test_however_late_the_loop_is_some_are_let_in(lag_ms: float) -> None:
+def test_some_callers_are_admitted_at_any_lag(lag_ms: float) -> None:
     told = Told()
     told.ticks(10, 100)
     for _ in range(2_000):
@@ -193,29 +193,29 @@ def test_however_late_the_loop_is_some_are_let_in(lag_ms: float) -> None:
         told.ladder.answered += told.ladder.admits(HIGHEST, told.now_ns)
 
 
-def test_three_times_the_load_costs_nobody_else_his_answer() -> None:
+def test_at_three_times_the_load_goodput_stays_near_the_peak() -> None:
     loop = overloaded(3)
     steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
     good = [wait for wait in waits_ms(steady, admitted=True) if wait <= DEADLINE_MS]
-    # Refusing two of three takes two times 0.02 ms of every 0.8: nobody can have more than 95 % of what could be done without.
+    # Two refusals cost 0.04 ms per 0.8 ms of work: at most 95 % of the capacity remains.
     assert len(good) / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 500) * 1000 > 0.92 * CAPACITY_PER_S
     assert quantile(waits_ms(steady, admitted=True), 0.99) < DEADLINE_MS
     assert quantile(waits_ms(steady, admitted=False), 0.5) < 6
     assert quantile(waits_ms(steady, admitted=False), 0.99) < 15
 
 
-def test_without_shedding_the_same_load_is_the_end() -> None:
+def test_without_shedding_the_same_load_collapses_goodput() -> None:
     loop = overloaded(3, settings=ShedSettings(refuse_lag_ms=5_000))
     steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
     assert sum(each.waited_ms <= DEADLINE_MS for each in steady) < len(steady) / 20
 
 
-def test_from_the_first_moment_on_nobody_who_is_let_in_waits_longer_than_two_deadlines() -> None:
+def test_no_admitted_caller_ever_waits_longer_than_two_deadlines() -> None:
     loop = overloaded(3)
     assert quantile(waits_ms(loop.between(0, END_MS), admitted=True), 0.99) < 2 * DEADLINE_MS
 
 
-def test_those_who_matter_more_hardly_notice() -> None:
+def test_high_priorities_are_hardly_affected() -> None:
     steady = overloaded(3).between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
     assert served(steady, 2) > 0.97
     assert served(steady, 2) > served(steady, 1) > served(steady, 0)
@@ -233,13 +233,13 @@ def test_refusing_ends_with_the_overload(times: float, seed: int) -> None:
     assert not loop.ladder.serve_stale
 
 
-def test_hardly_anybody_is_refused_who_could_have_been_served() -> None:
+def test_few_callers_are_refused_at_a_load_that_fits() -> None:
     loop = overloaded(1.1)
     steady = loop.between(OVERLOAD_MS[0] + 1_000, OVERLOAD_MS[1])
     assert len(waits_ms(steady, admitted=False)) < 0.2 * len(steady)
 
 
-def test_a_machine_that_stalls_again_and_again_loses_little_more_than_the_stalls() -> None:
+def test_repeated_stalls_of_the_machine_cost_little_more_than_the_stalls() -> None:
     stalls = [(at_ms, 60.0) for at_ms in range(1_500, 5_000, 700)]
     loop = overloaded(3, stalls=stalls)
     steady = loop.between(OVERLOAD_MS[0] + 500, OVERLOAD_MS[1])
@@ -248,21 +248,21 @@ def test_a_machine_that_stalls_again_and_again_loses_little_more_than_the_stalls
     assert good / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 500) * 1000 > 0.85 * left * CAPACITY_PER_S
 
 
-def test_where_others_have_much_of_the_core_the_rest_of_it_is_used() -> None:
-    """The loop is late whatever is refused, and it would be wrong to refuse everybody for it."""
+def test_if_other_processes_use_the_core_the_rest_of_it_is_used() -> None:
+    """The loop is late even without callers, and refusing all of them would not help."""
     loop = overloaded(3, stalls=[(at_ms, 4.0) for at_ms in range(0, END_MS, 8)])
     steady = loop.between(OVERLOAD_MS[0] + 1_000, OVERLOAD_MS[1])
     good = sum(wait <= DEADLINE_MS for wait in waits_ms(steady, admitted=True))
     assert good / (OVERLOAD_MS[1] - OVERLOAD_MS[0] - 1_000) * 1000 > 0.8 * 0.5 * CAPACITY_PER_S
 
 
-def test_a_stall_at_half_load_refuses_nobody() -> None:
+def test_a_stall_at_half_load_causes_no_refusals() -> None:
     loop = overloaded(0.5, stalls=[(at_ms, 30.0) for at_ms in range(1_000, 7_000, 500)])
     assert all(each.admitted for each in loop.called)
 
 
-def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
-    """It becomes three times as dear to serve one, and cheap again."""
+def test_the_capacity_may_change_while_callers_are_refused() -> None:
+    """The cost per caller triples, and falls again."""
     loop = SimulatedEventLoop(
         DegradationLadder(), lambda _: 3 * CAPACITY_PER_S, most_per_s=3 * CAPACITY_PER_S, cost_ms=COST_MS
     )
@@ -277,9 +277,9 @@ def test_what_the_loop_can_do_may_change_while_callers_are_refused() -> None:
     assert sum(wait <= DEADLINE_MS for wait in waits_ms(cheap, admitted=True)) / 1.3 > 0.85 * CAPACITY_PER_S
 
 
-def test_the_pulse_tells_the_ladder_how_late_the_loop_is() -> None:
+def test_the_monitor_reports_the_lag_of_the_loop() -> None:
     ladder = DegradationLadder()
-    # On this clock the loop is five times slower than it should be, so each tick is four ticks late.
+    # On this clock the loop is five times too slow, so each tick is four ticks late.
     pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
 
     async def main() -> None:
@@ -295,7 +295,7 @@ def test_the_pulse_tells_the_ladder_how_late_the_loop_is() -> None:
     in_virtual_time(main())
 
 
-def test_a_pulse_of_a_ladder_that_is_turned_off_does_not_beat() -> None:
+def test_the_monitor_does_not_run_with_shedding_off() -> None:
     ladder = DegradationLadder(ShedSettings(enabled=False))
     pulse = LoopLagMonitor(ladder, lambda: 5 * clock_ns())
 
@@ -308,6 +308,6 @@ def test_a_pulse_of_a_ladder_that_is_turned_off_does_not_beat() -> None:
     assert not ladder.refusing
 
 
-def test_marks_that_would_refuse_before_anything_else_was_tried_are_a_fault() -> None:
+def test_marks_too_close_together_are_a_fault() -> None:
     assert shed_faults(ShedSettings()) == ()
     assert "refuse_lag_ms" in shed_faults(ShedSettings(dim_lag_ms=20, refuse_lag_ms=30))[0]

@@ -1,4 +1,7 @@
-"""Stalls: what came while our own loop stood still is not given up unread, nor held against whoever sent it. On uvloop, in real time."""
+"""Loop stalls: answers that arrived meanwhile are used, and do not count as slow.
+
+On uvloop, in real time.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ TIMING = Timing(grace_ns=0, reserve_ns=0)
 @pytest.mark.parametrize(
     ("late_ms", "is_one"), [(-1, False), (0, False), (2, False), (5, False), (6, True), (200, True)]
 )
-def test_a_timer_is_believed_unless_it_fires_much_later_than_it_was_due(late_ms: int, is_one: bool) -> None:
+def test_a_timer_is_trusted_unless_it_fires_much_too_late(late_ms: int, is_one: bool) -> None:
     assert stalled(1_000_000_000, 1_000_000_000 + late_ms * 1_000_000) is is_one
 
 
 class Wire:
-    """A real socket. Its answer comes while the loop stands still in the callback of another socket, and timers have run out since."""
+    """A real socket, whose answer arrives while the callback of another socket blocks the loop."""
 
     addresses = ("somewhere",)
     address_index = 0
@@ -47,8 +50,8 @@ class Wire:
         for end in (self._ours, self._theirs, self._busy, self._caller):
             end.close()
 
-    def call(self, known: Known, call_headers: Any, budget_ms: int, heard: OnAnswer, avoid: int = 0) -> Wire:
-        self._ask(heard)
+    def call(self, known: Known, call_headers: Any, budget_ms: int, on_answer: OnAnswer, avoid: int = 0) -> Wire:
+        self._ask(on_answer)
         return self
 
     def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
@@ -56,25 +59,25 @@ class Wire:
         return self
 
     def parse_stored(self, not_found: bool, body: bytes, known: Known) -> Any:
-        raise AssertionError("nothing is kept")
+        raise AssertionError("nothing is stored")
 
     def abandon(self) -> None:
         asyncio.get_running_loop().remove_reader(self._ours)
 
-    def _ask(self, heard: Callable[[Any], None]) -> None:
+    def _ask(self, deliver: Callable[[Any], None]) -> None:
         loop = asyncio.get_running_loop()
 
         def readable() -> None:
             loop.remove_reader(self._ours)
-            heard(self._ours.recv(100))
+            deliver(self._ours.recv(100))
 
-        def stand_still() -> None:
+        def stall() -> None:
             loop.remove_reader(self._busy)
             self._theirs.send(b"an answer")
             time.sleep(STALL_S)
 
         loop.add_reader(self._ours, readable)
-        loop.add_reader(self._busy, stand_still)
+        loop.add_reader(self._busy, stall)
         self._caller.send(b"somebody's question")
 
 
@@ -85,7 +88,7 @@ def wire() -> Iterator[Wire]:
     made.close()
 
 
-def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
+def test_an_answer_that_arrived_during_a_stall_is_used(wire: Wire) -> None:
     async def consult() -> ScatterResult:
         plan = Plan([Ask("card", Importance.GATING, (), TIMEOUT_MS, wire.start)], [])
         return await scatter(plan, {}, None, deadline_ns=time.perf_counter_ns() + TIMEOUT_MS * 1_000_000, timing=TIMING)
@@ -95,7 +98,7 @@ def test_an_answer_that_came_during_a_stall_is_taken(wire: Wire) -> None:
 
 
 @pytest.mark.timing
-def test_who_answered_during_a_stall_is_neither_hedged_nor_thought_slow(wire: Wire) -> None:
+def test_a_source_that_answered_during_a_stall_is_neither_hedged_nor_counted_as_slow(wire: Wire) -> None:
     told: list[Any] = []
 
     def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""What a plan refuses, in which order it asks, and what it proves."""
+"""The plan: rejected plans, start order, and bounds on time and calls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cashiers() -> list[Ask]:
 INPUTS = ("order_id", "user", "currency")
 
 
-def test_asks_start_required_first_then_gating_then_enriching_as_given_within() -> None:
+def test_the_start_order_is_required_gating_enriching_and_stable_within() -> None:
     assert [each.name for each in Plan(cashiers(), INPUTS).asks] == [
         "order",
         "member",
@@ -45,7 +45,7 @@ def test_asks_start_required_first_then_gating_then_enriching_as_given_within() 
     ]
 
 
-def test_who_waits_for_which_name_is_known_ahead() -> None:
+def test_the_plan_knows_which_ask_needs_which_name() -> None:
     plan = Plan(cashiers(), INPUTS)
     assert {name: [plan.asks[index].name for index in waiting] for name, waiting in plan.needed_by.items()} == {
         "amount": ["marketing"],
@@ -60,7 +60,7 @@ def test_who_waits_for_which_name_is_known_ahead() -> None:
     assert plan.essential_count == 4
 
 
-def test_a_plan_tells_itself_in_words() -> None:
+def test_the_repr_of_a_plan_describes_its_asks() -> None:
     plan = Plan([ask("order", REQUIRED, "order_id", "amount"), ask("card", GATING)], ["order_id"])
     assert (
         repr(plan)
@@ -109,7 +109,7 @@ def test_a_plan_tells_itself_in_words() -> None:
         pytest.param([ask("card", GATING, "id id")], "card names id twice", id="a need twice"),
     ],
 )
-def test_a_broken_plan_is_refused_naming_ask_and_need(asks: list[Ask], says: str) -> None:
+def test_an_invalid_plan_is_rejected_with_ask_and_name(asks: list[Ask], says: str) -> None:
     with pytest.raises(ValueError, match=re.escape(says)):
         Plan(asks, ["id"])
 
@@ -125,7 +125,7 @@ def test_the_latest_end_of_an_ask_is_its_longest_chain() -> None:
     assert latest_ends_ms(plan) == {"order": 120, "member": 80, "channel": 160, "tariff": 190, "marketing": 180}
 
 
-def test_what_the_caller_provides_is_not_waited_for() -> None:
+def test_a_provided_name_is_not_waited_for() -> None:
     plan = Plan(cashiers(), INPUTS)
     assert latest_ends_ms(plan, provided=["currency"]) == {
         "order": 120,
@@ -152,7 +152,7 @@ def test_the_worst_time_is_the_first_of_the_three_ends(
     assert worst_time_ms(plan, deadline_ms=deadline_ms, grace_ms=grace_ms, reserve_ms=5, provided=provided) == worst_ms
 
 
-def test_the_worst_number_of_calls_has_hedges_and_retries_in() -> None:
+def test_the_worst_number_of_calls_includes_hedges_and_retries() -> None:
     plan = Plan(cashiers(), INPUTS)
     assert worst_calls(plan) == 5
     assert worst_calls(plan, {"channel": 3, "marketing": 2}) == 8

@@ -1,4 +1,4 @@
-"""The budget of extra calls: never overdrawn, whatever is asked when, and never quite empty for a quiet source."""
+"""The budget of extra calls: never exceeded, with a minimum for a quiet source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def lately(moments_ns: Sequence[int], now_ns: int) -> int:
 
 
 @given(STEPS, st.integers(0, 10_000), st.integers(0, 10**15))
-def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_first_calls(
+def test_any_ten_seconds_have_at_most_ten_extra_calls_or_the_share_of_first_calls(
     steps: list[tuple[int, int, int]], share_bps: int, began_ns: int
 ) -> None:
     budget = RetryBudget(share_bps)
@@ -40,7 +40,7 @@ def test_no_ten_seconds_see_more_extra_calls_than_ten_or_the_share_of_their_firs
 
 
 @pytest.mark.parametrize("began_s", [0, 5, 10**6])
-def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> None:
+def test_a_quiet_source_gets_ten_extra_calls_in_ten_seconds(began_s: int) -> None:
     budget = RetryBudget(500)
     taken = [budget.take(began_s * SECOND_NS) for _ in range(12)]
     assert taken == [True] * 10 + [False] * 2
@@ -48,14 +48,14 @@ def test_a_quiet_source_may_be_helped_ten_times_in_ten_seconds(began_s: int) -> 
     assert budget.take((began_s + 11) * SECOND_NS)
 
 
-def test_a_busy_source_has_its_share_and_no_more() -> None:
+def test_a_busy_source_gets_exactly_its_share() -> None:
     budget = RetryBudget(500)
     budget.first_calls += 1_000
     assert sum(budget.take(0) for _ in range(100)) == 50
     assert repr(budget) == "<RetryBudget 50 extra for 1000 first calls>"
 
 
-def test_first_calls_are_remembered_for_less_than_ten_seconds() -> None:
+def test_first_calls_count_for_less_than_ten_seconds() -> None:
     budget = RetryBudget(500)
     budget.first_calls += 1_000
     budget.roll(9 * SECOND_NS)

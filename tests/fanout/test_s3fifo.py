@@ -1,4 +1,4 @@
-"""The store: its bound, what it lets go of, and that it keeps what is asked for better than simpler ways would."""
+"""The S3-FIFO store: its capacity, its evictions, and its hit ratio against LRU and FIFO."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Item:
         return id(self.home), self.key
 
     def evicted(self) -> None:
-        assert self.home.pop(self.key) is self, "another was evicted than was kept"
+        assert self.home.pop(self.key) is self, "a wrong entry was evicted"
 
 
 def look_up(store: S3FifoStore, home: dict[Hashable, Item], key: Hashable) -> bool:
-    """As a cache does. Whether it was there."""
+    """Look up as a cache does. Returns whether it was a hit."""
     found = home.get(key)
     if found is not None:
         found.used = True
@@ -43,7 +43,7 @@ def look_up(store: S3FifoStore, home: dict[Hashable, Item], key: Hashable) -> bo
 @given(
     st.integers(1, 12), st.lists(st.tuples(st.sampled_from(["look up", "remove"]), st.integers(0, 20)), max_size=300)
 )
-def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(
+def test_the_store_matches_its_cache_and_never_exceeds_its_capacity(
     capacity: int, steps: list[tuple[str, int]]
 ) -> None:
     store = S3FifoStore(capacity)
@@ -56,7 +56,7 @@ def test_it_holds_what_its_cache_holds_and_never_more_than_its_bound(
         assert len(store) == len(home) <= capacity
 
 
-def test_nothing_happens_where_what_is_removed_is_not_kept() -> None:
+def test_removing_an_absent_entry_does_nothing() -> None:
     store = S3FifoStore(3)
     home: dict[Hashable, Item] = {}
     look_up(store, home, 1)
@@ -64,7 +64,7 @@ def test_nothing_happens_where_what_is_removed_is_not_kept() -> None:
     assert len(store) == 1
 
 
-def test_caches_that_share_it_lose_their_own_entries_only() -> None:
+def test_caches_that_share_a_store_lose_only_their_own_entries() -> None:
     store = S3FifoStore(4)
     cards: dict[Hashable, Item] = {}
     members: dict[Hashable, Item] = {}
@@ -75,7 +75,7 @@ def test_caches_that_share_it_lose_their_own_entries_only() -> None:
     assert repr(store) == "<S3FifoStore 4 of 4 entries, 36 evicted>"
 
 
-def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue() -> None:
+def test_an_entry_hit_in_the_small_queue_moves_to_the_main_queue() -> None:
     store = S3FifoStore(10)
     home: dict[Hashable, Item] = {}
     look_up(store, home, 0)
@@ -86,7 +86,7 @@ def test_what_was_asked_for_again_while_it_was_new_goes_on_to_the_larger_queue()
     assert 1 not in home
 
 
-def test_what_was_asked_for_again_survives_a_flood_of_what_is_asked_for_once() -> None:
+def test_a_hit_entry_survives_a_flood_of_entries_without_hits() -> None:
     store = S3FifoStore(100)
     home: dict[Hashable, Item] = {}
     for key in itertools.chain(range(20), range(20)):
@@ -99,7 +99,7 @@ def test_what_was_asked_for_again_survives_a_flood_of_what_is_asked_for_once() -
     assert all(key in home for key in range(20))
 
 
-def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -> None:
+def test_an_entry_that_returns_soon_after_its_eviction_enters_the_main_queue() -> None:
     store = S3FifoStore(10)
     home: dict[Hashable, Item] = {}
     for key in range(11):
@@ -111,7 +111,7 @@ def test_what_comes_back_soon_after_it_was_thrown_out_is_kept_among_the_best() -
     assert 0 in home
 
 
-def test_of_two_caches_with_the_same_keys_each_is_remembered_for_itself() -> None:
+def test_equal_keys_of_two_caches_have_separate_ghosts() -> None:
     store = S3FifoStore(10)
     cards: dict[Hashable, Item] = {}
     members: dict[Hashable, Item] = {}
@@ -134,7 +134,7 @@ def zipf(random: Random, keys: int, count: int) -> list[int]:
 
 
 def hits_of_queue(keys: list[int], capacity: int, *, by_use: bool) -> int:
-    """Of the plain ways: the least recently used goes first, or the oldest."""
+    """The hits of LRU or FIFO."""
     kept: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for key in keys:
@@ -150,7 +150,7 @@ def hits_of_queue(keys: list[int], capacity: int, *, by_use: bool) -> int:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_of_a_skewed_stream_it_keeps_more_than_the_plain_ways(seed: int) -> None:
+def test_on_a_skewed_stream_the_hit_ratio_beats_lru_and_fifo(seed: int) -> None:
     keys = zipf(Random(seed), 20_000, 60_000)
     store = S3FifoStore(1_000)
     home: dict[Hashable, Item] = {}

@@ -1,4 +1,4 @@
-"""However a scatter ends, by an answer, a bug or its caller's leaving, it takes everything with it and nobody can disturb it after."""
+"""After any end (answers, a bug, cancellation) a scatter leaves nothing and ignores late outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fails(*_: Any) -> Any:
 
 
 class Broken(ScriptedSource):
-    """Its start raises instead of asking."""
+    """A source whose start raises."""
 
     def start(self, *_: Any) -> PendingCall | None:
         raise Bug
@@ -58,7 +58,7 @@ async def test_a_second_answer_is_ignored() -> None:
     assert gathered.failed_required == ()
 
 
-async def test_an_answer_after_its_timeout_is_ignored_and_starts_nobody() -> None:
+async def test_an_answer_after_its_timeout_is_ignored_and_starts_no_ask() -> None:
     vault = gating("vault", gives={"bank": "CMB"}, after_ms=NEVER, timeout_ms=10)
     limits = gating("limits", needs=("bank",))
     asyncio.get_running_loop().call_at(0.015, lambda: vault.calls[0].done("late"))
@@ -67,22 +67,22 @@ async def test_an_answer_after_its_timeout_is_ignored_and_starts_nobody() -> Non
     assert limits.calls == []
 
 
-async def test_an_answer_after_the_end_changes_nothing_of_what_was_returned() -> None:
+async def test_an_answer_after_the_end_does_not_change_the_result() -> None:
     coupon = enriching("coupon", after_ms=NEVER)
     gathered = await consult(required("order"), coupon, grace_ms=5)
     coupon.calls[0].done("late")
     assert gathered.answers["coupon"] == Missing("coupon", MissingCause.TIMEOUT)
 
 
-async def test_between_the_end_and_its_return_an_answer_is_not_let_in() -> None:
-    """The last required answer and another one come in the same turn of the loop; the scatter has not been resumed in between."""
+async def test_an_answer_between_the_end_and_the_return_is_ignored() -> None:
+    """The last required answer and another one come in one loop turn, before the scatter resumes."""
     order, card = required("order", after_ms=10), gating("card", after_ms=10)
     gathered = await consult(order, card, conclusive=lambda answers: True)
     assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
     assert (card.calls[0].answers, card.calls[0].abandons) == (1, 0)
 
 
-async def test_a_call_is_abandoned_that_was_returned_although_it_had_answered() -> None:
+async def test_a_call_returned_after_its_answer_is_abandoned() -> None:
     call: list[Call] = []
 
     def start(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall:
@@ -102,14 +102,14 @@ async def test_a_call_is_abandoned_that_was_returned_although_it_had_answered() 
     assert call[0].abandons == 1
 
 
-async def test_what_a_start_raises_comes_out_and_what_had_started_is_abandoned() -> None:
+async def test_an_exception_in_start_is_raised_and_started_calls_are_abandoned() -> None:
     order = required("order", after_ms=NEVER)
     with pytest.raises(Bug):
         await consult(order, Broken("card", Importance.GATING), gating("quota"))
     assert order.calls[0].abandons == 1
 
 
-async def test_what_a_later_start_raises_comes_out_too() -> None:
+async def test_an_exception_in_a_later_start_is_raised_too() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=10)
     card = gating("card", after_ms=NEVER)
     with pytest.raises(Bug):
@@ -118,25 +118,25 @@ async def test_what_a_later_start_raises_comes_out_too() -> None:
 
 
 @pytest.mark.parametrize("way", AnswerMode)
-async def test_what_a_reveal_raises_comes_out(way: AnswerMode) -> None:
+async def test_an_exception_in_reveal_is_raised(way: AnswerMode) -> None:
     order = required("order", gives={"currency": "CNY"}, reveal=fails, way=way)
     with pytest.raises(Bug):
         await consult(order, gating("channel", needs=("currency",)), gating("card", after_ms=NEVER))
 
 
 @pytest.mark.parametrize("way", AnswerMode)
-async def test_what_conclusive_raises_comes_out(way: AnswerMode) -> None:
+async def test_an_exception_in_conclusive_is_raised(way: AnswerMode) -> None:
     with pytest.raises(Bug):
         await consult(required("order", way=way), gating("card", after_ms=NEVER), conclusive=fails)
 
 
-async def test_an_answer_that_reveals_what_it_does_not_give_is_a_bug() -> None:
+async def test_revealing_an_undeclared_name_is_a_bug() -> None:
     order = required("order", gives={"currency": "CNY"}, reveal=lambda answer: {"currency": "CNY", "user": "u_2"})
     with pytest.raises(ValueError, match="order revealed user, which it does not give"):
         await consult(order, gating("channel", needs=("currency",)))
 
 
-async def test_what_abandoning_raises_when_time_is_up_comes_out() -> None:
+async def test_an_exception_in_abandon_at_a_timeout_is_raised() -> None:
     class Clinging(Call):
         def abandon(self) -> None:
             super().abandon()
@@ -162,22 +162,22 @@ def sources_of_every_kind() -> list[ScriptedSource]:
     ]
 
 
-# 8 + 5 + 4 ms to the last hard answer and 15 of grace: before 32 it is not over.
+# 8 + 5 + 4 ms to the last essential answer and 15 of grace: it ends at 32.
 @pytest.mark.parametrize("cancel_ms", [step / 2 for step in range(64)])
-async def test_whenever_its_caller_leaves_nothing_is_left(cancel_ms: float) -> None:
+async def test_cancellation_at_any_time_leaves_nothing(cancel_ms: float) -> None:
     task = asyncio.create_task(consult(*sources_of_every_kind(), grace_ms=15))
     await asyncio.sleep(cancel_ms / 1000)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(3):  # a cancelled task takes a turn or two to be gone
+    for _ in range(3):  # a cancelled task ends after a turn or two
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_in_whichever_turn_of_the_loop_its_caller_leaves_nothing_is_left(turns: int) -> None:
-    """Everything is answered within a few turns of one moment: among them the one between the end and the return."""
+async def test_cancellation_in_any_loop_turn_leaves_nothing(turns: int) -> None:
+    """All outcomes come within a few loop turns, one of them between the end and the return."""
     sources = [
         required("order", gives={"currency": "CNY"}, way=AnswerMode.TASK, after_ms=0),
         gating("channel", needs=("currency",), after_ms=0),
@@ -192,7 +192,7 @@ async def test_in_whichever_turn_of_the_loop_its_caller_leaves_nothing_is_left(t
     assert_nothing_is_left(sources)
 
 
-async def test_an_answer_in_the_turn_of_the_loop_in_which_its_caller_left_goes_nowhere() -> None:
+async def test_an_answer_in_the_loop_turn_of_the_cancellation_is_ignored() -> None:
     errors: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, error: errors.append(error))
@@ -206,7 +206,7 @@ async def test_an_answer_in_the_turn_of_the_loop_in_which_its_caller_left_goes_n
     assert errors == []
 
 
-async def test_leaving_after_the_end_but_before_the_return_is_still_leaving() -> None:
+async def test_cancellation_between_the_end_and_the_return_is_raised() -> None:
     order = required("order", after_ms=10)
     task = asyncio.create_task(
         consult(order, gating("card", after_ms=NEVER), conclusive=lambda answers: bool(task.cancel()) or True)
@@ -243,7 +243,7 @@ async def bugged(**scripts: Any) -> None:
 
 
 async def start_bugged_after_a_bug() -> None:
-    """A source that answers, so that the reveal raises, and then raises itself: two bugs, of which one is never told."""
+    """Two bugs: the answer makes `reveal` raise, then the start raises. Only one is raised."""
 
     class Twice(ScriptedSource):
         def start(self, *args: Any) -> PendingCall | None:
@@ -279,14 +279,14 @@ async def start_bugged_after_a_bug() -> None:
         pytest.param(start_bugged_after_a_bug, id="two bugs"),
     ],
 )
-def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(course: Callable[[], Any]) -> None:
+def test_all_objects_of_a_scatter_are_freed_without_the_garbage_collector(course: Callable[[], Any]) -> None:
     async def run() -> list[Any]:
         await course()
         for _ in range(3):
             await asyncio.sleep(0)
         for source in alive(
             ScriptedSource
-        ):  # it remembers its calls, which know where to answer: the one cycle here is the test's own
+        ):  # its list of calls makes the only reference cycle, which is the test's own
             source.calls.clear()
         return alive(Scatter, PendingAsk, Call)
 
@@ -294,14 +294,14 @@ def test_whatever_belongs_to_a_consultation_is_freed_without_the_collector(cours
 
 
 @pytest.mark.usefixtures("without_collector")
-async def test_a_source_that_keeps_its_done_for_long_keeps_nothing_else_alive() -> None:
+async def test_a_kept_callback_keeps_nothing_else_alive() -> None:
     card = gating("card", after_ms=NEVER, timeout_ms=20)
     await consult(required("order"), card)
     assert alive(Scatter) == []
     assert card.calls[0].abandons == 1
 
 
-async def test_a_scatter_shows_where_everybody_is() -> None:
+async def test_the_repr_of_a_scatter_shows_the_state_of_each_ask() -> None:
     sources = [
         required("order", gives={"currency": "CNY"}, after_ms=10),
         gating("channel", needs=("currency",)),

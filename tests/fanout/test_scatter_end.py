@@ -1,4 +1,4 @@
-"""When a scatter comes back, and what it then says about those that had not answered."""
+"""The end of a scatter, and its reports of asks without an answer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.fanout.scripted_sources import (
 pytestmark = pytest.mark.looptime
 
 
-async def test_it_ends_when_the_last_is_in() -> None:
+async def test_it_ends_with_the_last_answer() -> None:
     gathered = await consult(
         required("order", after_ms=20), gating("card", after_ms=31), enriching("tips", after_ms=12)
     )
@@ -48,19 +48,19 @@ async def test_a_slow_coupon_does_not_hold_back_the_cards() -> None:
     assert (gathered.reports[2].status, gathered.reports[2].elapsed_ms) == (SourceStatus.TIMEOUT, 45)
 
 
-async def test_a_coupon_within_the_grace_is_taken_and_ends_it() -> None:
+async def test_a_coupon_within_the_grace_is_used_and_ends_it() -> None:
     gathered = await consult(required("order", after_ms=20), enriching("coupon", after_ms=33), grace_ms=15)
     assert now_ms() == 33
     assert gathered.answers["coupon"] == "coupon"
 
 
-async def test_the_grace_begins_with_a_gating_ask_that_fails_too() -> None:
+async def test_a_failed_gating_ask_starts_the_grace_too() -> None:
     card = gating("card", after_ms=30, outcome=Unreachable("reset"))
     await consult(required("order", after_ms=20), card, enriching("coupon", after_ms=99), grace_ms=15)
     assert now_ms() == 45
 
 
-async def test_the_grace_does_not_begin_while_a_gating_ask_still_waits_for_an_enriching_one() -> None:
+async def test_the_grace_does_not_start_while_a_gating_ask_waits_for_an_enriching_one() -> None:
     tips = enriching("tips", gives={"hint": 1}, after_ms=60)
     card = gating("card", needs=("hint",), after_ms=10)
     gathered = await consult(required("order", after_ms=5), tips, card, grace_ms=15)
@@ -68,21 +68,21 @@ async def test_the_grace_does_not_begin_while_a_gating_ask_still_waits_for_an_en
     assert gathered.answers["card"] == "card"
 
 
-async def test_without_grace_an_enriching_answer_counts_only_if_it_is_already_there() -> None:
+async def test_without_grace_an_enriching_answer_counts_only_if_it_came_before() -> None:
     ready, late = enriching("ready", way=AnswerMode.AT_ONCE), enriching("late", after_ms=1)
     gathered = await consult(required("order", way=AnswerMode.AT_ONCE), late, ready, grace_ms=0)
     assert now_ms() == 0
     assert gathered.answers == {"order": "order", "late": Missing("late", MissingCause.TIMEOUT), "ready": "ready"}
 
 
-async def test_enriching_asks_that_an_answer_makes_possible_are_put_before_the_grace_is_looked_at() -> None:
+async def test_enriching_asks_that_an_answer_unblocks_start_before_the_grace_is_checked() -> None:
     order = required("order", gives={"amount": 1}, after_ms=10)
     coupons = [enriching(f"coupon{i}", needs=("amount",), way=AnswerMode.AT_ONCE) for i in range(3)]
     gathered = await consult(order, *coupons, grace_ms=0)
     assert [gathered.answers[f"coupon{i}"] for i in range(3)] == ["coupon0", "coupon1", "coupon2"]
 
 
-async def test_a_plan_of_enriching_asks_alone_has_the_grace_and_no_more() -> None:
+async def test_a_plan_of_enriching_asks_only_lasts_for_the_grace() -> None:
     gathered = await consult(enriching("tips", after_ms=NEVER), enriching("coupon", after_ms=14), grace_ms=15)
     assert now_ms() == 15
     assert gathered.answers == {"tips": Missing("tips", MissingCause.TIMEOUT), "coupon": "coupon"}
@@ -102,7 +102,7 @@ async def test_an_empty_plan_is_answered() -> None:
     assert (await consult()).answers == {}
 
 
-async def test_at_the_deadline_less_the_reserve_it_comes_back_with_what_is_there() -> None:
+async def test_it_returns_at_the_deadline_less_the_reserve_with_the_answers_so_far() -> None:
     order, card, quota = (
         required("order", after_ms=20),
         gating("card", after_ms=NEVER, timeout_ms=500),
@@ -119,7 +119,7 @@ async def test_at_the_deadline_less_the_reserve_it_comes_back_with_what_is_there
     assert gathered.failed_required == ()
 
 
-async def test_at_the_deadline_what_was_still_waiting_was_skipped() -> None:
+async def test_asks_not_started_by_the_deadline_are_skipped() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=NEVER, timeout_ms=500)
     channel, tariff = gating("channel", needs=("currency",), gives={"fee": 1}), required("tariff", needs=("currency",))
     gathered = await consult(order, channel, tariff, deadline_ms=100, reserve_ms=10)
@@ -132,7 +132,7 @@ async def test_at_the_deadline_what_was_still_waiting_was_skipped() -> None:
     assert gathered.failed_required == ("order", "tariff")
 
 
-async def test_an_ask_past_its_own_timeout_is_given_up_while_the_others_go_on() -> None:
+async def test_an_ask_times_out_by_its_own_timeout_while_the_others_continue() -> None:
     card, quota = gating("card", after_ms=NEVER, timeout_ms=30), gating("quota", after_ms=80)
     seen: list[int] = []
     asyncio.get_running_loop().call_at(0.031, lambda: seen.append(card.calls[0].abandons))
@@ -175,7 +175,7 @@ async def test_a_required_ask_that_fails_ends_it_at_once(silent: str) -> None:
     assert cut["card"] == (SourceStatus.SKIPPED, 0, 30)
 
 
-async def test_a_required_ask_cut_off_by_anothers_failure_has_not_failed_itself() -> None:
+async def test_a_required_ask_cut_off_by_another_failure_is_not_failed() -> None:
     order, merchant = required("order", after_ms=40), required("merchant", after_ms=30, outcome=Overloaded("429"))
     gathered = await consult(order, merchant)
     assert gathered.answers == {
@@ -185,7 +185,7 @@ async def test_a_required_ask_cut_off_by_anothers_failure_has_not_failed_itself(
     assert gathered.failed_required == ("merchant",)
 
 
-async def test_required_asks_that_fail_together_are_named_in_the_order_of_the_plan() -> None:
+async def test_required_asks_that_fail_together_are_listed_in_plan_order() -> None:
     early = required("early", after_ms=NEVER, timeout_ms=50)
     hub = required("hub", after_ms=NEVER, gives={"key": 1}, timeout_ms=50)
     needy = required("needy", needs=("key",))
@@ -193,7 +193,7 @@ async def test_required_asks_that_fail_together_are_named_in_the_order_of_the_pl
     assert gathered.failed_required == ("needy", "early", "hub")
 
 
-async def test_a_required_ask_that_fails_while_being_asked_keeps_the_rest_from_being_asked() -> None:
+async def test_a_required_ask_that_fails_during_its_start_prevents_further_starts() -> None:
     order = required("order", way=AnswerMode.AT_ONCE, outcome=Unreachable("breaker"))
     card = gating("card")
     gathered = await consult(order, card)
@@ -204,7 +204,7 @@ async def test_a_required_ask_that_fails_while_being_asked_keeps_the_rest_from_b
     }
 
 
-async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> None:
+async def test_a_conclusive_answer_ends_it_and_the_rest_is_skipped() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20, outcome="paid")
     merchant = required("merchant", after_ms=30)
     channel = gating("channel", needs=("currency",))
@@ -224,14 +224,14 @@ async def test_a_conclusive_answer_ends_it_and_what_is_cut_off_is_skipped() -> N
     ]
 
 
-async def test_a_conclusive_answer_given_while_being_asked_keeps_the_rest_from_being_asked() -> None:
+async def test_a_conclusive_answer_during_its_start_prevents_further_starts() -> None:
     order, card = required("order", way=AnswerMode.AT_ONCE), gating("card")
     gathered = await consult(order, card, conclusive=lambda answers: True)
     assert card.calls == []
     assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
 
 
-async def test_of_a_conclusive_answer_nothing_more_is_read() -> None:
+async def test_a_conclusive_answer_is_not_revealed() -> None:
     def unreadable(answer: Any) -> Any:
         raise AssertionError("read")
 
@@ -240,14 +240,14 @@ async def test_of_a_conclusive_answer_nothing_more_is_read() -> None:
     assert gathered.failed_required == ()
 
 
-async def test_after_a_conclusive_answer_nobody_is_out_of_time_in_the_same_turn_of_the_loop() -> None:
+async def test_after_a_conclusive_answer_no_ask_times_out_in_the_same_loop_turn() -> None:
     order, merchant = required("order", after_ms=20), required("merchant", after_ms=NEVER, timeout_ms=20)
     gathered = await consult(order, merchant, conclusive=lambda answers: True)
     assert gathered.answers["merchant"] == Missing("merchant", MissingCause.SKIPPED)
     assert gathered.failed_required == ()
 
 
-async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with_what_is_there() -> None:
+async def test_conclusive_is_called_after_each_required_answer_with_the_answers_so_far() -> None:
     asked: list[dict[str, Any]] = []
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
@@ -274,7 +274,7 @@ async def test_whether_it_is_conclusive_is_asked_after_each_required_answer_with
     ],
 )
 @pytest.mark.parametrize("way", AnswerMode)
-async def test_an_error_becomes_a_missing_and_its_status(
+async def test_an_error_becomes_a_missing_with_its_status(
     error: SourceError, why: MissingCause, status: SourceStatus, way: AnswerMode
 ) -> None:
     gathered = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, way=way))
@@ -292,7 +292,7 @@ async def test_a_guards_refusal_keeps_its_name_as_status(why: MissingCause) -> N
     assert gathered.reports[1].status.value == why.value
 
 
-async def test_a_report_tells_status_age_and_times_to_a_hundredth_of_a_ms() -> None:
+async def test_a_report_has_status_age_and_times_to_a_hundredth_of_a_ms() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=7.126)
     channel = gating("channel", needs=("currency",), after_ms=3.333, status=SourceStatus.STALE, age_ms=61_000)
     first, second = (await consult(order, channel)).reports
@@ -305,7 +305,7 @@ async def test_a_report_tells_status_age_and_times_to_a_hundredth_of_a_ms() -> N
     )
 
 
-async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_asked(
+async def test_there_is_one_timer_at_a_time_and_none_if_all_asks_end_during_their_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -331,8 +331,8 @@ async def test_one_timer_at_a_time_and_none_where_all_is_answered_while_being_as
     assert len(set_by_scatter) <= 5
 
 
-async def test_a_timer_that_fires_before_its_time_by_the_clock_gives_nobody_up() -> None:
-    """The clock here is 3 % slower than the timers: each of them fires early."""
+async def test_a_timer_that_fires_early_times_no_ask_out() -> None:
+    """The clock is 3 % slower than the timers: each timer fires early."""
 
     def slow_clock() -> int:
         return clock_ns() * 97 // 100
@@ -346,14 +346,16 @@ async def test_a_timer_that_fires_before_its_time_by_the_clock_gives_nobody_up()
 
 
 @pytest.mark.looptime(False)
-def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before() -> None:
-    """uvloop rounds its timers and libuv may fire them a millisecond early. Only what cannot be late on a busy machine is asserted."""
+def test_on_uvloop_with_the_real_clock_it_does_not_end_early() -> None:
+    """uvloop rounds its timers, and libuv may fire them a millisecond early.
+
+    Asserts no upper bounds: a busy machine may be late."""
     card = gating("card", after_ms=NEVER, timeout_ms=7)
     order = required("order", way=AnswerMode.AT_ONCE)
     plan = plan_of([order, card, gating("quota", after_ms=NEVER, timeout_ms=500)])
 
     async def ask() -> tuple[ScatterResult, int]:
-        began_ns = time.perf_counter_ns()  # making a loop may take as long as the card is given
+        began_ns = time.perf_counter_ns()  # creating a loop may take as long as the card's timeout
         timing = Timing(grace_ns=0, reserve_ns=2 * MS_NS)
         gathered = await scatter(plan, {}, None, deadline_ns=began_ns + 150 * MS_NS, timing=timing)
         return gathered, time.perf_counter_ns() - began_ns
@@ -365,8 +367,11 @@ def test_on_uvloop_and_by_the_real_clock_it_ends_when_it_should_and_not_before()
     assert took_ns > 147 * MS_NS  # the last millisecond counts as the end
 
 
-async def test_after_a_loop_was_held_up_past_the_deadline_what_has_come_is_taken_and_nothing_is_put() -> None:
-    """The clock jumps by a second at 30 ms, as it does for a loop that some other work has blocked. Timers then fire after callbacks."""
+async def test_after_a_loop_stall_past_the_deadline_arrived_answers_are_used_and_no_ask_starts() -> None:
+    """The clock jumps by a second at 30 ms, as in a blocked loop.
+
+    Timers then fire after callbacks.
+    """
 
     def jumping_clock() -> int:
         now_ns = clock_ns()

@@ -1,4 +1,4 @@
-"""What holds for any plan, any latencies, any faults and any deadline: against what was foretold, and by itself."""
+"""Properties of a scatter for any plan, latencies, faults and deadline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RANK = {Importance.ENRICHING: 0, Importance.GATING: 1, Importance.REQUIRED: 2}
 
 
 class World(NamedTuple):
-    """A plan whose asks are given in an order in which givers come first, and what its caller says and allows."""
+    """Sources, givers before those that need them, with the caller's inputs and timing."""
 
     sources: tuple[ScriptedSource, ...]
     known: dict[str, Any]
@@ -44,7 +44,7 @@ class World(NamedTuple):
         return self.deadline_ms - self.reserve_ms
 
     async def run(self) -> tuple[ScatterResult, float]:
-        """What was gathered, and when."""
+        """Return the result and the end in ms."""
         verdict = self.conclusive
 
         def conclusive(answers: Mapping[str, Any]) -> bool:
@@ -95,9 +95,8 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
             )
         )
     for index, source in enumerate(sources):
-        if (
-            source.after_ms is not NEVER
-        ):  # fractions of which no two sums are equal: two answers never meet in one moment by chance
+        # Fractions without equal sums: no two answers coincide by chance
+        if source.after_ms is not NEVER:
             source.after_ms = 3 * source.after_ms + 2**index / 1000
     claimed = draw(
         st.sets(st.sampled_from(["claim0", "claim1", *(f"of_s{index}" for index in range(count))]), max_size=4)
@@ -116,7 +115,7 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
 
 
 @given(worlds())
-def test_it_comes_to_what_was_foretold(world: World) -> None:
+def test_the_result_equals_the_expected_one(world: World) -> None:
     foretold = expected_result(
         world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive
     )
@@ -130,8 +129,9 @@ def test_it_comes_to_what_was_foretold(world: World) -> None:
 
 
 @given(worlds())
-def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(world: World) -> None:
-    gathered, ended_ms = in_virtual_time(world.run())  # which looks for what was left, and for asks put twice
+def test_it_ends_by_the_deadline_reports_every_ask_and_leaves_nothing(world: World) -> None:
+    # Checks for leftovers, and for asks that started twice
+    gathered, ended_ms = in_virtual_time(world.run())
     assert ended_ms < max(0, world.end_ms) + SLACK_MS
     plan_order = [source.name for source in sorted(world.sources, key=lambda source: -RANK[source.importance])]
     assert list(gathered.answers) == [report.name for report in gathered.reports] == plan_order
@@ -149,12 +149,12 @@ def test_it_answers_by_the_deadline_with_a_word_on_everybody_and_leaves_nothing(
 
 
 @given(worlds())
-def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_there_is(world: World) -> None:
+def test_no_ask_starts_before_its_needs_are_known_or_exceeds_the_remaining_time(world: World) -> None:
     gathered, _ = in_virtual_time(world.run())
     for source in world.sources:
         for call in source.calls:
             assert set(source.needs) <= set(call.known)
-            assert 1 <= call.budget_ms <= min(source.timeout_ms, world.end_ms - call.began_ms)
+            assert 1 <= call.budget_ms <= min(source.timeout_ms, world.end_ms - call.started_ms)
             assert {name: call.known[name] for name in world.known} == world.known
             for giver in world.sources:
                 if giver.calls and set(giver.given) & set(source.needs) - set(world.known):
@@ -164,7 +164,7 @@ def test_nobody_is_asked_before_what_it_needs_is_known_nor_given_more_time_than_
 
 
 @given(worlds())
-def test_a_required_failure_ends_it_and_nothing_else_is_called_one(world: World) -> None:
+def test_a_required_failure_ends_it_and_only_required_failures_are_listed(world: World) -> None:
     gathered, ended_ms = in_virtual_time(world.run())
     required = [report for report in gathered.reports if report.importance is Importance.REQUIRED]
     missing = [report.name for report in required if isinstance(gathered.answers[report.name], Missing)]
@@ -176,7 +176,7 @@ def test_a_required_failure_ends_it_and_nothing_else_is_called_one(world: World)
 
 
 @given(worlds(faults=False), st.randoms(use_true_random=False))
-def test_the_order_of_arrival_changes_nothing_but_the_times(world: World, shuffled: random.Random) -> None:
+def test_the_order_of_arrival_changes_only_the_times(world: World, shuffled: random.Random) -> None:
     first, _ = in_virtual_time(world.run())
     delays = [source.after_ms for source in world.sources]
     ways = [source.way for source in world.sources]
@@ -192,8 +192,8 @@ def test_the_order_of_arrival_changes_nothing_but_the_times(world: World, shuffl
 
 
 @given(worlds(most=5))
-def test_cancelled_at_any_of_its_moments_it_leaves_nothing(world: World) -> None:
-    """Once through to learn when anything happens; then again for each of these moments and those between, cancelled there."""
+def test_cancellation_at_any_moment_leaves_nothing(world: World) -> None:
+    """Run once to record all event times, then once for each of them and between, cancelled there."""
     gathered, ended_ms = in_virtual_time(world.run())
     happenings = {ended_ms, *(report.started_ms + report.elapsed_ms for report in gathered.reports)}
     moments = sorted({0.0, *happenings, *(sum(pair) / 2 for pair in pairwise(sorted({0.0, *happenings})))})

@@ -1,4 +1,4 @@
-"""Who is asked when, with what, and who is not asked at all."""
+"""The start of asks: when, with what, and which never start."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ pytestmark = pytest.mark.looptime
 
 def began_ms(source: ScriptedSource) -> float:
     [call] = source.calls
-    return call.began_ms
+    return call.started_ms
 
 
-async def test_all_whose_needs_are_known_start_in_one_turn_of_the_loop_required_first() -> None:
+async def test_all_asks_with_known_needs_start_in_one_loop_turn_required_first() -> None:
     log: list[str] = []
 
     class Logged(ScriptedSource):
@@ -39,14 +39,14 @@ async def test_all_whose_needs_are_known_start_in_one_turn_of_the_loop_required_
     assert log == ["order", "member", "card", "tips", "the next turn"]
 
 
-async def test_an_ask_is_told_what_is_known_the_trip_and_its_budget() -> None:
+async def test_a_start_receives_the_known_values_the_headers_and_its_budget() -> None:
     card = gating("card", needs=("user",), timeout_ms=40)
     await consult(card, known={"user": "u_1"})
     [call] = card.calls
-    assert (call.known, call.call_headers, call.budget_ms) == ({"user": "u_1"}, "trip", 40)
+    assert (call.known, call.call_headers, call.budget_ms) == ({"user": "u_1"}, "headers", 40)
 
 
-async def test_an_answer_starts_at_once_those_that_waited_for_it() -> None:
+async def test_an_answer_starts_the_asks_that_need_it_at_once() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20)
     channel = gating("channel", needs=("currency",), after_ms=7)
     gathered = await consult(order, channel)
@@ -64,7 +64,7 @@ async def test_an_ask_waits_for_the_last_of_the_names_it_needs() -> None:
     assert began_ms(channel) == 30
 
 
-async def test_a_claim_is_used_at_once_and_no_answer_replaces_it() -> None:
+async def test_a_claim_is_used_at_once_and_not_replaced_by_an_answer() -> None:
     order = required("order", gives={"currency": "USD", "country": "US"}, after_ms=20)
     quota = gating("quota", needs=("currency",), after_ms=50)
     channel = gating("channel", needs=("currency", "country"))
@@ -73,7 +73,7 @@ async def test_a_claim_is_used_at_once_and_no_answer_replaces_it() -> None:
     assert channel.calls[0].known == {"currency": "CNY", "country": "US"}
 
 
-async def test_what_an_ask_was_told_and_what_the_caller_gave_do_not_change_under_them() -> None:
+async def test_the_mappings_of_a_started_ask_and_of_the_caller_do_not_change() -> None:
     told: list[Any] = []
 
     class Keeping(ScriptedSource):
@@ -87,7 +87,7 @@ async def test_what_an_ask_was_told_and_what_the_caller_gave_do_not_change_under
     assert (told, given) == ([{"user": "u_1"}], {"user": "u_1"})
 
 
-async def test_a_name_that_only_the_caller_could_have_given_is_not_waited_for() -> None:
+async def test_a_name_that_only_the_caller_could_give_is_not_waited_for() -> None:
     coupons = enriching("coupons", needs=("wallet",), gives={"discount": 1})
     cards = gating("cards", needs=("wallet", "discount"))
     order = required("order", after_ms=10)
@@ -101,7 +101,7 @@ async def test_a_name_that_only_the_caller_could_have_given_is_not_waited_for() 
     assert coupons.calls == cards.calls == []
 
 
-async def test_when_a_giver_fails_those_that_need_it_are_skipped_at_once_and_those_that_need_them() -> None:
+async def test_a_failed_ask_skips_its_dependents_at_once_transitively() -> None:
     vault = gating("vault", gives={"bank": "CMB"}, after_ms=10, outcome=Unreachable("reset"))
     limits = gating("limits", needs=("bank",), gives={"cap": 1})
     advice = gating("advice", needs=("cap",))
@@ -113,14 +113,14 @@ async def test_when_a_giver_fails_those_that_need_it_are_skipped_at_once_and_tho
     assert gathered.failed_required == ()
 
 
-async def test_a_failed_giver_of_a_claimed_name_skips_nobody() -> None:
+async def test_a_failed_ask_whose_names_are_claimed_skips_no_ask() -> None:
     vault = gating("vault", gives={"bank": "CMB"}, after_ms=10, outcome=Unreachable("reset"))
     limits = gating("limits", needs=("bank",), after_ms=20)
     gathered = await consult(vault, limits, known={"bank": "ICBC"})
     assert gathered.answers == {"vault": Missing("vault", MissingCause.UNREACHABLE), "limits": "limits"}
 
 
-async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_the_rest() -> None:
+async def test_an_answer_that_reveals_less_skips_the_asks_that_need_the_rest() -> None:
     order = required(
         "order", gives={"currency": "CNY", "country": "CN"}, reveal=lambda answer: {"currency": "CNY"}, after_ms=10
     )
@@ -133,7 +133,7 @@ async def test_an_answer_that_reveals_less_than_it_could_skips_those_that_need_t
     assert gathered.answers["quota"] == "quota"
 
 
-async def test_the_budget_is_what_is_left_of_the_deadline_less_the_reserve_in_whole_ms() -> None:
+async def test_the_budget_is_the_rest_of_the_deadline_less_the_reserve_in_whole_ms() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20.4, timeout_ms=500)
     channel = gating("channel", needs=("currency",), timeout_ms=500)
     await consult(order, channel, deadline_ms=150, reserve_ms=5)
@@ -141,7 +141,7 @@ async def test_the_budget_is_what_is_left_of_the_deadline_less_the_reserve_in_wh
 
 
 @pytest.mark.parametrize(("left_ms", "asked"), [(1.5, True), (1, True), (0.99, False)])
-async def test_an_ask_with_less_than_one_ms_left_is_not_put(left_ms: float, asked: bool) -> None:
+async def test_an_ask_with_less_than_one_ms_left_does_not_start(left_ms: float, asked: bool) -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20)
     channel = gating("channel", needs=("currency",), after_ms=0.25)
     gathered = await consult(order, channel, deadline_ms=20 + left_ms, reserve_ms=0)
@@ -149,7 +149,7 @@ async def test_an_ask_with_less_than_one_ms_left_is_not_put(left_ms: float, aske
     assert gathered.answers["channel"] == ("channel" if asked else Missing("channel", MissingCause.SKIPPED))
 
 
-async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> None:
+async def test_an_ask_that_starts_in_the_grace_has_the_grace_as_its_budget() -> None:
     order = required("order", after_ms=10)
     tips = enriching("tips", gives={"hint": 1}, after_ms=14.5)
     coupons = enriching("coupons", needs=("hint",), after_ms=NEVER)
@@ -159,7 +159,7 @@ async def test_what_starts_in_the_grace_is_given_no_more_than_the_grace() -> Non
     assert gathered.reports[2].elapsed_ms == 10.5
 
 
-async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
+async def test_after_the_deadline_no_ask_starts() -> None:
     order, card = required("order", way=AnswerMode.AT_ONCE), gating("card")
     gathered = await consult(order, card, deadline_ms=3, reserve_ms=5)
     assert order.calls == card.calls == []
@@ -170,14 +170,14 @@ async def test_a_deadline_that_is_already_over_asks_nobody() -> None:
     assert gathered.failed_required == ("order",)
 
 
-async def test_answers_given_while_being_asked_start_those_that_waited_in_the_same_turn() -> None:
+async def test_answers_during_a_start_unblock_asks_in_the_same_loop_turn() -> None:
     chain = [required("s0", gives={"n0": 0}, way=AnswerMode.AT_ONCE)]
     chain += [gating(f"s{i}", needs=(f"n{i - 1}",), gives={f"n{i}": i}, way=AnswerMode.AT_ONCE) for i in range(1, 400)]
     gathered = await consult(*reversed(chain))
     assert list(gathered.answers.values()) == ["s0", *(f"s{i}" for i in range(399, 0, -1))]
 
 
-def test_when_all_is_answered_while_being_asked_it_neither_suspends_nor_needs_a_loop() -> None:
+def test_if_all_asks_end_during_their_start_it_neither_suspends_nor_needs_a_loop() -> None:
     def at_once(known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> None:
         done(known["user"], SourceStatus.CACHED, 250)
 

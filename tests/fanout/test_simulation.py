@@ -1,7 +1,7 @@
-"""Whatever happens to it, the engine keeps its promises: drawn lives of it, each some seconds of virtual time.
+"""Invariants of the fan-out in random simulations, each some seconds of virtual time.
 
-A hundred by default, five hundred where `proof` is among the markers, and more with `--proof=TIMES`. A failure names its schedule. To
-play that one again:
+A hundred by default, five hundred with the marker `proof`, more with `--proof=TIMES`. A failure
+names its seed. To run that one again:
 
     SCHEDULE=4711 pytest tests/fanout/test_simulation.py
 """
@@ -18,7 +18,7 @@ from tests.fanout.simulation import run_simulation
 FROM = int(os.environ.get("SCHEDULE", "0"))
 COUNT = 500
 PART = 100
-# What is to come to pass in any hundred schedules, so that a promise is not kept for want of occasion.
+# Events that must occur in any hundred simulations: otherwise an invariant may hold vacuously.
 OCCASIONS = (
     *("FRESH", "CACHED", "STALE", "TIMEOUT", "ERROR", "GARBLED", "WRONG_IDENTITY", "SHED", "BREAKER_OPEN", "SKIPPED"),
     *(
@@ -33,7 +33,7 @@ OCCASIONS = (
         "at_limit",
         "dimmed",
     ),
-    *("hits", "misses", "joined", "served_stale", "evictions", "shelf_hits", "shelf_lies"),
+    *("hits", "misses", "joined", "served_stale", "evictions", "l2_hits", "l2_wrong_keys"),
 )
 
 
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("first", "count"), [*parts[:1], *more])
 
 
-def test_whatever_happens_every_promise_is_kept(first: int, count: int) -> None:
+def test_every_invariant_holds_in_random_simulations(first: int, count: int) -> None:
     found: Counter[str] = Counter()
     for seed in range(first, first + count):
         found.update(run_simulation(seed))
@@ -53,5 +53,5 @@ def test_whatever_happens_every_promise_is_kept(first: int, count: int) -> None:
         assert [name for name in OCCASIONS if not found[name]] == []
 
 
-def test_the_same_schedule_comes_to_the_same() -> None:
+def test_a_simulation_is_deterministic() -> None:
     assert run_simulation(3) == run_simulation(3)

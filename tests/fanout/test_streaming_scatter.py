@@ -1,4 +1,4 @@
-"""A scatter of which more is wanted than its end: what is in so far, as often as something has come."""
+"""A scatter with snapshots: one per change, and the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def unfolding(
 async def told(
     course: StreamingScatter, known: Mapping[str, Any] | None = None
 ) -> AsyncGenerator[tuple[float, ScatterResult], None]:
-    """When something had changed, and what was in then; the last is the end."""
+    """Yield the time and the snapshot of each change; the last is the end."""
     try:
         course.start(known or {})
         while True:
@@ -66,7 +66,7 @@ def statuses(gathered: ScatterResult) -> str:
     return " ".join(report.status.value for report in gathered.reports)
 
 
-async def test_what_is_in_is_told_whenever_something_comes() -> None:
+async def test_there_is_a_snapshot_for_each_arrival() -> None:
     sources = [
         required("order", gives={"currency": "CNY"}, after_ms=10),
         gating("channel", needs=("currency",), after_ms=20),
@@ -81,7 +81,7 @@ async def test_what_is_in_is_told_whenever_something_comes() -> None:
     assert_nothing_is_left(sources)
 
 
-async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_asked() -> None:
+async def test_asks_without_an_outcome_are_missing_and_pending_started_or_not() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=10)
     course = unfolding(
         order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",)
@@ -93,14 +93,14 @@ async def test_what_may_still_come_is_missing_and_pending_whether_or_not_it_was_
     assert gathered.answers == {
         "order": "order",
         "card": Missing("card", MissingCause.PENDING),
-        "channel": Missing("channel", MissingCause.SKIPPED),  # nobody tells the country any more
+        "channel": Missing("channel", MissingCause.SKIPPED),  # no ask gives the country any more
     }
     card = gathered.reports[1]
     assert (card.status, card.started_ms, card.elapsed_ms) == (SourceStatus.PENDING, 0, 10)
     course.close()
 
 
-async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
+async def test_an_ask_that_has_not_started_reports_the_present_as_its_start() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20)
     course = unfolding(order, required("merchant", after_ms=5), gating("channel", needs=("currency",)))
     course.start({})
@@ -110,7 +110,7 @@ async def test_what_waits_to_be_asked_is_reported_as_beginning_now() -> None:
     course.close()
 
 
-async def test_what_comes_in_one_turn_of_the_loop_is_one_change() -> None:
+async def test_outcomes_of_one_loop_turn_are_one_change() -> None:
     sources = [
         required("order", after_ms=10),
         gating("card", after_ms=10),
@@ -124,7 +124,7 @@ async def test_what_comes_in_one_turn_of_the_loop_is_one_change() -> None:
     ]
 
 
-async def test_what_came_while_nobody_waited_is_a_change_at_once_and_only_once() -> None:
+async def test_an_unawaited_outcome_is_one_immediate_change() -> None:
     course = unfolding(required("order", after_ms=10), gating("card", after_ms=20), gating("quota", after_ms=90))
     course.start({})
     await asyncio.sleep(0.05)
@@ -136,7 +136,7 @@ async def test_what_came_while_nobody_waited_is_a_change_at_once_and_only_once()
     course.close()
 
 
-async def test_it_ends_by_its_deadline_though_nobody_waits_for_it() -> None:
+async def test_it_ends_by_its_deadline_without_a_waiter() -> None:
     card = gating("card", after_ms=NEVER, timeout_ms=1_000)
     course = unfolding(required("order", after_ms=10), card, deadline_ms=50, reserve_ms=5)
     course.start({})
@@ -149,7 +149,7 @@ async def test_it_ends_by_its_deadline_though_nobody_waits_for_it() -> None:
     course.close()
 
 
-async def test_all_that_answers_while_being_asked_is_over_without_a_wait() -> None:
+async def test_if_all_asks_end_during_their_start_it_ends_without_a_wait() -> None:
     course = unfolding(required("order", way=AnswerMode.AT_ONCE), gating("card", way=AnswerMode.AT_ONCE))
     assert [statuses(gathered) async for _, gathered in told(course)] == ["FRESH FRESH"]
 
@@ -161,7 +161,7 @@ async def test_a_required_failure_and_a_conclusive_answer_end_it() -> None:
     assert [statuses(each) async for _, each in told(concluding)] == ["PENDING PENDING", "FRESH SKIPPED"]
 
 
-async def test_a_bug_comes_out_of_what_is_taken_next() -> None:
+async def test_a_bug_is_raised_by_the_next_snapshot() -> None:
     def fails(_: object) -> bool:
         raise ZeroDivisionError
 
@@ -171,7 +171,7 @@ async def test_a_bug_comes_out_of_what_is_taken_next() -> None:
     assert_nothing_is_left(sources)
 
 
-async def test_who_decides_is_never_shown_what_has_not_ended() -> None:
+async def test_conclusive_never_receives_pending_answers() -> None:
     shown: list[list[str]] = []
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
@@ -216,7 +216,7 @@ def forgetful(world: World) -> World:
 
 
 @given(worlds())
-def test_it_comes_to_what_a_scatter_with_a_grace_as_long_comes_to(world: World) -> None:
+def test_the_last_snapshot_equals_the_result_of_a_scatter_with_the_same_grace(world: World) -> None:
     at_once, ended_ms = in_virtual_time(world._replace(grace_ms=world.deadline_ms).run())
     *_, (last_ms, last) = in_virtual_time(unfolded(forgetful(world)))
     assert last.answers == at_once.answers
@@ -226,7 +226,7 @@ def test_it_comes_to_what_a_scatter_with_a_grace_as_long_comes_to(world: World) 
 
 
 @given(worlds())
-def test_what_was_told_stands_and_only_what_was_pending_changes(world: World) -> None:
+def test_between_snapshots_only_pending_asks_change(world: World) -> None:
     found = [gathered for _, gathered in in_virtual_time(unfolded(world))]
     for earlier, later in pairwise(found):
         changed = {name for name in later.answers if later.answers[name] != earlier.answers[name]}
@@ -247,7 +247,7 @@ def sources_of_every_kind() -> list[ScriptedSource]:
 
 
 @pytest.mark.parametrize("leave_ms", [0, 2, 4, 6, 8, 9, 11, 12, 13, 20])
-async def test_whenever_its_caller_leaves_nothing_is_left(leave_ms: float) -> None:
+async def test_cancellation_at_any_time_leaves_nothing(leave_ms: float) -> None:
     sources = sources_of_every_kind()
 
     async def follow() -> None:
@@ -259,20 +259,20 @@ async def test_whenever_its_caller_leaves_nothing_is_left(leave_ms: float) -> No
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    for _ in range(3):  # a cancelled task takes a turn or two to be gone
+    for _ in range(3):  # a cancelled task ends after a turn or two
         await asyncio.sleep(0)
     assert_nothing_is_left([source for source in sources if source.calls])
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def forget_calls() -> None:
-    """A source remembers its calls, which know where to answer: the one cycle here is the tests' own."""
+    """The sources' lists of calls make the only reference cycles, which are the tests' own."""
     for each in gc.get_objects():
         if isinstance(each, ScriptedSource):
             each.calls.clear()
 
 
-def test_whatever_belongs_to_it_is_freed_without_the_collector() -> None:
+def test_all_its_objects_are_freed_without_the_garbage_collector() -> None:
     async def run() -> list[Any]:
         sources = sources_of_every_kind()
         async for _ in told(unfolding(*sources)):
@@ -280,7 +280,7 @@ def test_whatever_belongs_to_it_is_freed_without_the_collector() -> None:
         forget_calls()
         return [each for each in gc.get_objects() if isinstance(each, StreamingScatter | PendingAsk | Call)]
 
-    forget_calls()  # those of earlier tests
+    forget_calls()  # objects of earlier tests
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Freshness: the marks of an answer's life come in order, and none is later than the policy says."""
+"""The lifetime of a cached answer: its marks in order, within the settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BORN_NS = 5_000 * SECOND_NS
     st.booleans(),
     st.integers(0, 1 << 32),
 )
-def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
+def test_the_marks_are_in_order_and_none_exceeds_the_settings(
     fresh_s: float, stale_s: float, error_s: float, took_ns: int, not_found: bool, seed: int
 ) -> None:
     policy = CacheSettings(fresh_s, stale_s, error_s, 7.0)
@@ -36,7 +36,7 @@ def test_the_marks_come_in_order_and_none_is_later_than_the_policy(
         assert until.error_ns <= BORN_NS + round(max(fresh_s, stale_s, error_s) * SECOND_NS)
 
 
-def test_what_was_fetched_together_ends_apart_by_up_to_a_tenth() -> None:
+def test_answers_fetched_together_expire_up_to_a_tenth_apart() -> None:
     random = Random(1)
     ends_s = [
         (lifetime(CacheSettings(100), BORN_NS, 0, not_found=False, random=random).fresh_ns - BORN_NS) / SECOND_NS
@@ -46,7 +46,7 @@ def test_what_was_fetched_together_ends_apart_by_up_to_a_tenth() -> None:
     assert 99 < max(ends_s) <= 100
 
 
-def test_what_takes_long_to_fetch_is_fetched_anew_earlier() -> None:
+def test_slow_answers_are_refreshed_earlier() -> None:
     random = Random(1)
 
     def earlier_ms(took_ms: int) -> float:
@@ -61,7 +61,7 @@ def test_what_takes_long_to_fetch_is_fetched_anew_earlier() -> None:
     assert earlier_ms(100) == pytest.approx(100, rel=0.15)
 
 
-def test_what_is_not_configured_is_not_kept() -> None:
+def test_without_configured_times_nothing_is_cached() -> None:
     policy = CacheSettings()
     assert not policy.on
     assert lifetime(policy, BORN_NS, 10, not_found=False, random=Random(1)).error_ns == BORN_NS
@@ -71,7 +71,7 @@ def test_what_is_not_configured_is_not_kept() -> None:
 @pytest.mark.parametrize(
     "policy", [CacheSettings(1), CacheSettings(0, 1), CacheSettings(0, 0, 1), CacheSettings(0, 0, 0, 1)]
 )
-def test_any_of_the_four_turns_it_on(policy: CacheSettings) -> None:
+def test_any_of_the_four_times_turns_it_on(policy: CacheSettings) -> None:
     assert policy.on
     assert policy.faults() == ()
 
@@ -84,11 +84,11 @@ def test_any_of_the_four_turns_it_on(policy: CacheSettings) -> None:
         (CacheSettings(10, 0, 5), "error_s = 5 is below"),
     ],
 )
-def test_times_that_contradict_each_other_are_named(policy: CacheSettings, fault: str) -> None:
+def test_contradicting_times_are_reported(policy: CacheSettings, fault: str) -> None:
     [found] = policy.faults()
     assert found.startswith(fault)
 
 
-def test_the_longest_that_an_answer_serves_is_the_longest_of_all() -> None:
+def test_the_longest_use_is_the_maximum_of_all_times() -> None:
     assert CacheSettings(10, 300, 1_800).longest_s == 1_800
     assert CacheSettings(10).longest_s == 10

@@ -1,6 +1,6 @@
-"""An event loop whose time jumps to whatever happens next: what `looptime` does, for simulations of which there are to be thousands.
+"""An event loop in virtual time: `looptime`, made cheap for thousands of simulations.
 
-No sockets, no threads, no signals: whoever waits for those waits for ever, and is told so.
+No sockets, no threads, no signals: a wait for those raises RuntimeError.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class _Clock(selectors.SelectSelector):
-    """In the place of what a loop sleeps by: it says that the time is over."""
+    """A selector that returns at once and advances the clock by the timeout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class _Clock(selectors.SelectSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
-            raise RuntimeError("nothing can happen any more, and somebody still waits")
+            raise RuntimeError("a task waits, and no event is scheduled")
         self.now_s += max(0.0, timeout)
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`coarse`: timers keep whole milliseconds from the beginning of the current one, as libuv's do, so that they fire early as well."""
+    """`coarse`: timers count whole milliseconds from the start of the current one, as in libuv, and may fire early."""
 
     def __init__(self, began_s: float, *, coarse: bool) -> None:
         self._clock = _Clock()
@@ -55,6 +55,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.call_at(due_s, callback, *args, context=context)
 
     def timers(self) -> list[asyncio.TimerHandle]:
-        """Those that are set."""
-        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined] # there is no other way to see them
+        """The timers that are set."""
+        scheduled: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined] # no public access
         return [timer for timer in scheduled if not timer.cancelled()]

@@ -1,4 +1,4 @@
-"""Answers as bytes in a store that nobody trusts."""
+"""The binary format of stored answers, and the rejection of anything else."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def forged(version: int, flags: int, body: bytes) -> bytes:
 
 
 @given(st.binary(max_size=2000), st.booleans(), st.integers(0, 2**40), st.integers(0, 2**32 - 1))
-def test_what_was_packed_is_unpacked(body: bytes, not_found: bool, born_ms: int, ttl_ms: int) -> None:
+def test_unpack_inverts_pack(body: bytes, not_found: bool, born_ms: int, ttl_ms: int) -> None:
     packed = StoredAnswer(not_found, body, born_ms, ttl_ms)
     assert unpack(pack(packed)) == packed
 
 
-def test_a_long_body_is_deflated_where_that_helps_and_a_short_one_is_not() -> None:
+def test_a_long_body_is_deflated_if_that_helps_and_a_short_one_is_not() -> None:
     assert len(pack(stored(b"ab" * 1000))) < 200
     assert b"ab" * 200 in pack(stored(b"ab" * 200))
     noise = os.urandom(4000)
@@ -50,7 +50,7 @@ def test_another_version_or_an_unknown_flag_is_a_miss() -> None:
 
 
 @pytest.mark.parametrize("body", [b"{}", b"ab" * 1000])
-def test_a_value_that_was_cut_or_changed_anywhere_is_a_miss(body: bytes) -> None:
+def test_a_truncated_or_altered_value_is_a_miss(body: bytes) -> None:
     value = pack(stored(body))
     for length in range(len(value)):
         assert unpack(value[:length]) is None
@@ -66,7 +66,7 @@ def test_a_body_that_would_inflate_beyond_the_bound_is_a_miss() -> None:
     assert unpack(forged(VERSION, 0, bytes(LARGEST_BYTES + 1))) is None
 
 
-def test_what_does_not_inflate_to_its_end_and_no_further_is_a_miss() -> None:
+def test_an_incomplete_or_overlong_deflated_body_is_a_miss() -> None:
     deflated = zlib.compress(b"ab" * 1000)
     assert unpack(forged(VERSION, 2, deflated[:-1])) is None
     assert unpack(forged(VERSION, 2, deflated + b"more")) is None
@@ -83,7 +83,7 @@ def test_an_entry_past_its_time_is_a_miss() -> None:
     assert stored(ttl_ms=1000).at(NOW + 1000) is None
 
 
-def test_an_entry_from_the_future_is_new_where_clocks_may_differ_so_much_and_else_a_miss() -> None:
+def test_an_entry_from_the_future_is_new_within_the_clock_skew_and_a_miss_beyond() -> None:
     early = stored().at(NOW - SKEW_MS)
     assert early is not None
     assert early.age_ms == 0

@@ -1,4 +1,4 @@
-"""What was invalidated does not come back."""
+"""Tombstones cover invalidated answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ NOW = 1_700_000_000_000
 TEXT = st.text(alphabet="ab", max_size=3)
 
 
-def test_what_was_asked_for_before_its_invalidation_is_buried_and_what_came_later_is_not() -> None:
+def test_a_tombstone_covers_calls_before_the_invalidation_and_none_after() -> None:
     tombstones = Tombstones()
     tombstones.add("card", key="u_1", now_ms=NOW)
     assert tombstones.covers("card", "u_1", NOW - 1)
-    assert tombstones.covers("card", "u_1", NOW + TOLERANCE_MS), "the clock of who asked may be ahead"
+    assert tombstones.covers("card", "u_1", NOW + TOLERANCE_MS), "the caller's clock may be ahead"
     assert not tombstones.covers("card", "u_1", NOW + TOLERANCE_MS + 1)
 
 
-def test_other_keys_and_other_sources_are_left_alone() -> None:
+def test_other_keys_and_sources_are_not_covered() -> None:
     tombstones = Tombstones()
     tombstones.add("card", key="u_1", now_ms=NOW)
     tombstones.add("card", prefix="m_", now_ms=NOW)
@@ -29,7 +29,7 @@ def test_other_keys_and_other_sources_are_left_alone() -> None:
     assert not tombstones.covers("card", "m", NOW)
 
 
-def test_a_prefix_buries_all_that_begin_with_it_and_an_empty_one_the_whole_source() -> None:
+def test_a_prefix_covers_its_keys_and_an_empty_one_the_whole_source() -> None:
     tombstones = Tombstones()
     tombstones.add("card", prefix="u_", now_ms=NOW)
     tombstones.add("member", prefix="", now_ms=NOW)
@@ -39,14 +39,14 @@ def test_a_prefix_buries_all_that_begin_with_it_and_an_empty_one_the_whole_sourc
     assert not tombstones.covers("card", "v_1", NOW)
 
 
-def test_a_clock_that_was_put_back_brings_nothing_back() -> None:
+def test_a_clock_that_is_set_back_restores_nothing() -> None:
     tombstones = Tombstones()
     tombstones.add("card", key="u_1", now_ms=NOW)
     tombstones.add("card", key="u_1", now_ms=NOW - 60_000)
     assert tombstones.covers("card", "u_1", NOW)
 
 
-def test_when_there_are_too_many_the_oldest_goes_and_all_that_was_born_before_it() -> None:
+def test_beyond_the_capacity_the_oldest_goes_and_covers_all_answers_before_it() -> None:
     tombstones = Tombstones(capacity=2, tolerance_ms=0)
     tombstones.add("card", prefix="a", now_ms=NOW)
     tombstones.add("card", key="b", now_ms=NOW + 1)
@@ -54,19 +54,19 @@ def test_when_there_are_too_many_the_oldest_goes_and_all_that_was_born_before_it
     tombstones.add("card", key="c", now_ms=NOW + 2)
     assert len(tombstones) == 2
     assert tombstones.covers("card", "a", NOW)
-    assert tombstones.covers("order", "x", NOW), "nobody knows any more whether this was it"
+    assert tombstones.covers("order", "x", NOW), "it may have been this one"
     assert not tombstones.covers("order", "x", NOW + 1)
     assert not tombstones.covers("card", "a", NOW + 1)
 
 
-def test_burying_again_makes_a_tombstone_the_youngest() -> None:
+def test_a_repeated_invalidation_makes_its_tombstone_the_youngest() -> None:
     tombstones = Tombstones(capacity=2, tolerance_ms=0)
     tombstones.add("card", key="a", now_ms=NOW)
     tombstones.add("card", key="b", now_ms=NOW + 1)
     tombstones.add("card", key="a", now_ms=NOW + 5)
     tombstones.add("card", key="c", now_ms=NOW + 6)
     assert tombstones.covers("card", "a", NOW + 5)
-    assert not tombstones.covers("card", "b", NOW + 2), "this one went"
+    assert not tombstones.covers("card", "b", NOW + 2), "this one was dropped"
     assert "2 of 2" in repr(tombstones)
 
 
@@ -77,7 +77,7 @@ def test_burying_again_makes_a_tombstone_the_youngest() -> None:
     TEXT,
     st.integers(0, 13),
 )
-def test_nothing_that_may_be_older_than_its_invalidation_is_ever_let_through(
+def test_no_answer_that_may_predate_its_invalidation_is_uncovered(
     said: list[tuple[bool, str, str]], capacity: int, source: str, key: str, born_ms: int
 ) -> None:
     tombstones = Tombstones(capacity, tolerance_ms=0)

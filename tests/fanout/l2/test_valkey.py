@@ -1,4 +1,4 @@
-"""The second level, against a real server that is there."""
+"""The second level with a real, healthy server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client(running: Server) -> AsyncIterator[Any]:
 
 @pytest.fixture
 async def server(running: Server, client: Any) -> Server:
-    """Empty."""
+    """An empty server."""
     return running
 
 
@@ -47,7 +47,7 @@ async def other(server: Server) -> AsyncIterator[L2Worker]:
         yield worker
 
 
-async def test_what_one_worker_put_another_gets_with_its_age(worker: L2Worker, other: L2Worker) -> None:
+async def test_another_worker_reads_an_answer_with_its_age(worker: L2Worker, other: L2Worker) -> None:
     assert await other.get("u_1") is None
     body = b'{"user_id": "u_1"}' * 100
     await worker.put("u_1", body, age_ms=5000)
@@ -60,7 +60,7 @@ async def test_what_one_worker_put_another_gets_with_its_age(worker: L2Worker, o
     assert (worker.level.puts, other.level.hits, other.level.misses) == (1, 1, 1)
 
 
-async def test_that_there_is_none_is_kept_too(worker: L2Worker) -> None:
+async def test_not_found_is_stored_too(worker: L2Worker) -> None:
     worker.level.put("member", "u_1", CachedAnswer(True, b"", 0), 60)
     await worker.written()
     kept = await worker.get("u_1", "member")
@@ -69,7 +69,7 @@ async def test_that_there_is_none_is_kept_too(worker: L2Worker) -> None:
     assert await worker.get("u_1", "card") is None, "of another source"
 
 
-async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(worker: L2Worker, client: Any) -> None:
+async def test_an_entry_expires_by_its_ttl_from_the_start_of_the_call(worker: L2Worker, client: Any) -> None:
     await worker.put("u_1", age_ms=10_000, ttl_s=60)
     assert 0 < await client.pttl("cashier:1:card:u_1") <= 50_000
     await worker.put("u_2", age_ms=60_000, ttl_s=60)
@@ -77,7 +77,7 @@ async def test_an_entry_is_gone_when_its_time_is_over_which_began_with_the_call(
     assert worker.level.dropped_puts == 1
 
 
-async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Server, worker: L2Worker) -> None:
+async def test_an_entry_that_the_server_keeps_too_long_is_a_miss(server: Server, worker: L2Worker) -> None:
     await worker.put("u_1", ttl_s=60)
     later = asyncio.get_running_loop().time
     async with l2_worker(server, now_ms=lambda: 4_000_000_000_000 + round(later())) as late:
@@ -87,16 +87,14 @@ async def test_an_entry_that_the_server_kept_for_too_long_is_a_miss(server: Serv
 @pytest.mark.parametrize(
     "value", [b"", b"garbage", bytes(range(100)), b"\x02" + pack(StoredAnswer(False, b"{}", 0, 1))[1:]]
 )
-async def test_what_is_no_entry_of_ours_is_a_miss_and_is_written_over(
-    worker: L2Worker, client: Any, value: bytes
-) -> None:
+async def test_a_foreign_value_is_a_miss_and_is_overwritten(worker: L2Worker, client: Any, value: bytes) -> None:
     await client.set("cashier:1:card:u_1", value)
     assert await worker.get("u_1") is None
     await worker.put("u_1")
     assert await worker.get("u_1") is not None
 
 
-async def test_a_key_of_another_type_is_a_miss_and_loses_nothing(worker: L2Worker, client: Any) -> None:
+async def test_a_key_of_another_type_is_a_miss_and_no_loss(worker: L2Worker, client: Any) -> None:
     await client.lpush("cashier:1:card:u_1", "no string")
     assert await worker.get("u_1") is None
     assert worker.level.reachable
@@ -111,7 +109,7 @@ async def test_any_text_may_be_a_key(worker: L2Worker) -> None:
         assert kept.body == b"%d" % number
 
 
-async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_away(worker: L2Worker) -> None:
+async def test_a_read_answers_after_it_returns_and_never_after_abandon(worker: L2Worker) -> None:
     await worker.put("u_1")
     got: list[CachedAnswer | None] = []
     flight = worker.level.get("card", "u_1", got.append)
@@ -123,7 +121,7 @@ async def test_an_answer_comes_later_than_the_question_and_never_to_who_went_awa
     assert got == []
 
 
-async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it(
+async def test_a_dropped_key_is_deleted_and_published_to_the_other_workers(
     worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     await worker.put("u_1")
@@ -133,11 +131,11 @@ async def test_a_dropped_key_is_gone_everywhere_and_the_other_workers_hear_of_it
     assert await client.exists("cashier:1:card:u_1") == 0
     assert await other.get("u_2") is not None
     await other.written()
-    assert worker.said == [], "its own words are not told to it"
-    assert other.said == [("card", "u_1", None)]
+    assert worker.received == [], "a worker received its own message"
+    assert other.received == [("card", "u_1", None)]
 
 
-async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker: L2Worker, other: L2Worker) -> None:
+async def test_a_prefix_is_literal_and_applies_to_its_source_only(worker: L2Worker, other: L2Worker) -> None:
     for key in ("u*1", "u*2", "u_1", "u[a]1", "u\\1"):
         await worker.put(key)
     await worker.put("u*1", source="member")
@@ -149,14 +147,14 @@ async def test_a_prefix_is_taken_literally_and_holds_for_its_source_only(worker:
     assert await other.get("u*1", "member") is not None
 
 
-async def test_a_prefix_of_very_many_is_dropped_whole(worker: L2Worker, client: Any) -> None:
+async def test_a_prefix_of_many_keys_is_dropped_completely(worker: L2Worker, client: Any) -> None:
     await client.mset({f"cashier:1:card:u_{number}": b"x" for number in range(3000)} | {"cashier:1:card:v": b"x"})
     worker.level.drop("card", prefix="u_")
     await worker.written()
     assert await client.keys("*") == [b"cashier:1:card:v"]
 
 
-async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
+async def test_an_answer_to_a_call_before_an_invalidation_is_not_written_after_it(
     worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     other.level.drop("card", key="u_1")
@@ -167,16 +165,14 @@ async def test_what_was_asked_before_an_invalidation_is_not_written_after_it(
     assert (worker.level.dropped_puts, other.level.dropped_puts) == (1, 1)
 
 
-async def test_what_was_queued_before_an_invalidation_is_not_written_after_it(worker: L2Worker, client: Any) -> None:
+async def test_a_write_queued_before_an_invalidation_is_not_executed_after_it(worker: L2Worker, client: Any) -> None:
     worker.level.put("card", "u_1", CachedAnswer(False, b"old", 500), 60)
     worker.level.drop("card", prefix="u_")
     await worker.written()
     assert await client.exists("cashier:1:card:u_1") == 0
 
 
-async def test_an_old_value_that_was_written_after_all_is_not_read(
-    worker: L2Worker, other: L2Worker, client: Any
-) -> None:
+async def test_an_old_value_written_late_is_not_served(worker: L2Worker, other: L2Worker, client: Any) -> None:
     old = pack(StoredAnswer(False, b"old", worker.level._now_ms() - 500, 60_000))
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
@@ -186,7 +182,7 @@ async def test_an_old_value_that_was_written_after_all_is_not_read(
     assert await other.get("u_1") is None
 
 
-async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: L2Worker) -> None:
+async def test_an_old_value_read_just_before_the_invalidation_is_not_delivered(worker: L2Worker) -> None:
     await worker.put("u_1", b"old")
     got: list[CachedAnswer | None] = []
     worker.level.get("card", "u_1", got.append)
@@ -195,7 +191,7 @@ async def test_an_old_value_that_was_read_just_before_is_not_handed_on(worker: L
     assert got == [None]
 
 
-async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_late_itself(
+async def test_a_worker_that_receives_an_invalidation_deletes_its_own_late_writes(
     worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     sent: list[bytes] = []
@@ -209,19 +205,19 @@ async def test_who_hears_of_an_invalidation_deletes_what_it_may_have_written_lat
     await worker.hears(("card", "u_1", None))
     await worker.written()
     await client.set("cashier:1:card:u_1", b"written by this worker before it heard")
-    worker.said.clear()
+    worker.received.clear()
     await client.publish(CHANNEL, sent[0])
     await worker.hears(("card", "u_1", None))
     await worker.written()
     assert await client.exists("cashier:1:card:u_1") == 0
 
 
-async def test_noise_on_the_channel_is_not_heard(worker: L2Worker, other: L2Worker, client: Any) -> None:
+async def test_noise_on_the_channel_is_ignored(worker: L2Worker, other: L2Worker, client: Any) -> None:
     for noise in (b"", b"noise", os.urandom(50), b"\x94\xc4\x01a\xa1s\xc0\xc0"):
         await client.publish(CHANNEL, noise)
     other.level.drop("card", key="u_1")
     await worker.hears(("card", "u_1", None))
-    assert worker.said == [("card", "u_1", None)]
+    assert worker.received == [("card", "u_1", None)]
     assert worker.level.reachable
 
 
@@ -231,7 +227,7 @@ async def test_either_a_key_or_a_prefix_is_dropped(worker: L2Worker) -> None:
             worker.level.drop("card", **wrong)
 
 
-async def test_deletes_that_wait_are_made_before_it_closes(server: Server, client: Any) -> None:
+async def test_queued_deletes_are_executed_before_close(server: Server, client: Any) -> None:
     async with l2_worker(server) as worker:
         for number in range(50):
             await worker.put(f"u_{number}")
@@ -240,13 +236,13 @@ async def test_deletes_that_wait_are_made_before_it_closes(server: Server, clien
     assert await client.keys("*") == []
 
 
-async def test_it_looks_like_what_it_is(worker: L2Worker) -> None:
+async def test_the_repr_shows_health_and_counts(worker: L2Worker) -> None:
     await worker.get("u_1")
     assert "available" in repr(worker.level)
     assert "misses=1" in repr(worker.level)
 
 
-async def test_a_password_lets_it_in_and_a_wrong_one_is_a_loss(server: Server, client: Any) -> None:
+async def test_a_password_works_and_a_wrong_one_loses_the_server(server: Server, client: Any) -> None:
     await client.config_set("requirepass", "s3cret")
     try:
         for password, reachable in (("s3cret", True), ("wrong", False)):
@@ -260,7 +256,7 @@ async def test_a_password_lets_it_in_and_a_wrong_one_is_a_loss(server: Server, c
 
 
 class Subscription:
-    """What a subscription gets, by a script; then nothing for ever."""
+    """A subscription with scripted messages, then silence."""
 
     def __init__(self, script: list[dict[str, Any] | None]) -> None:
         self.script = script
@@ -279,7 +275,7 @@ class Subscription:
         self.closed = True
 
 
-async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when_it_does_not_say(
+async def test_a_silent_subscription_is_pinged_and_lost_only_without_an_answer(
     worker: L2Worker,
 ) -> None:
     pong = {"type": "pong", "data": b""}
@@ -296,7 +292,7 @@ async def test_a_quiet_subscription_is_asked_whether_it_lives_and_lost_only_when
     await until(lambda: worker.level.reachable)
 
 
-async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> None:
+async def test_reads_in_progress_at_close_are_misses(server: Server) -> None:
     got: list[CachedAnswer | None] = []
     async with l2_worker(server) as worker:
         await worker.put("u_1")
@@ -304,7 +300,7 @@ async def test_who_still_waits_when_it_closes_gets_a_miss(server: Server) -> Non
     assert got == [None]
 
 
-async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> None:
+async def test_concurrent_reads_are_bounded(server: Server) -> None:
     async with l2_worker(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
         await worker.put("u_1")
         got: list[CachedAnswer | None] = []
@@ -312,12 +308,12 @@ async def test_no_more_reads_are_under_way_than_it_may_have(server: Server) -> N
             worker.level.get("card", "u_1", got.append)
         assert got == []
         await asyncio.sleep(0)
-        assert got == [None], "the third is told at the next turn of the loop"
+        assert got == [None], "the third read must miss in the next loop turn"
         await until(lambda: len(got) == 3)
         assert None not in got[1:]
 
 
-async def test_no_more_is_queued_than_may_be(server: Server, client: Any) -> None:
+async def test_queued_writes_are_bounded(server: Server, client: Any) -> None:
     async with l2_worker(server, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, writes=2)) as worker:
         for key in ("a", "b", "c"):
             worker.level.put("card", key, CachedAnswer(False, b"{}", 0), 60)

@@ -1,4 +1,4 @@
-"""The second level when its server is slow, dead, back, or was never there. Nobody is ever harmed: what cannot be had is a miss."""
+"""The second level with a slow, dead, restarted or absent server: everything else is a miss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def server() -> Iterator[Server]:
 
 
 async def hit(worker: L2Worker, key: str) -> CachedAnswer:
-    """Ask until it is there: the first reads after a silence may be slow."""
+    """Read until it is a hit: the first reads after a silence may be slow."""
     while True:
         worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
         kept = await worker.get(key)
@@ -33,7 +33,7 @@ async def hit(worker: L2Worker, key: str) -> CachedAnswer:
             return kept
 
 
-async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
+async def test_an_absent_server_costs_misses_only() -> None:
     absent = Server()
     absent.port = 1
     with capture_logs() as logs:
@@ -52,7 +52,7 @@ async def test_a_server_that_never_was_costs_misses_and_nothing_else() -> None:
     assert (worker.level.misses, worker.level.dropped_puts, worker.level.losses) == (2, 1, 1)
 
 
-async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_away(server: Server) -> None:
+async def test_a_killed_server_costs_misses_until_it_is_back(server: Server) -> None:
     with capture_logs() as logs:
         async with l2_worker(server) as worker, l2_worker(server) as other:
             asking = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
@@ -69,7 +69,7 @@ async def test_a_server_that_is_killed_and_comes_back_costs_misses_while_it_is_a
             for task in asking:
                 task.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-            assert all(task.cancelled() for task in asking), "none ended in an error"
+            assert all(task.cancelled() for task in asking), "a read ended in an error"
     assert worker.level.losses >= 1
     events = [log["event"] for log in logs]
     assert (
@@ -89,11 +89,11 @@ async def ask_on(worker: L2Worker) -> None:
 async def hit_or_miss(worker: L2Worker, key: str) -> None:
     worker.level.put("card", key, CachedAnswer(False, key.encode(), 0), 60)
     kept = await worker.get(key)
-    assert kept is None or kept.body == key.encode(), "an answer to another question"
+    assert kept is None or kept.body == key.encode(), "an answer for another key"
     await asyncio.sleep(0)
 
 
-async def test_a_server_that_stalls_is_waited_for_by_its_bound_and_then_no_more(server: Server) -> None:
+async def test_a_stalled_server_is_waited_for_within_the_bound_and_then_lost(server: Server) -> None:
     async with l2_worker(server, IMPATIENT) as worker:
         await hit(worker, "u_1")
         await until(lambda: worker.level.reachable)
@@ -101,19 +101,19 @@ async def test_a_server_that_stalls_is_waited_for_by_its_bound_and_then_no_more(
         began = time.monotonic()
         for _ in range(4):
             assert await worker.get("u_1") is None
-        assert time.monotonic() - began < IMPATIENT.command_ms / 1000 / 2, "the bound of a read is what counts"
+        assert time.monotonic() - began < IMPATIENT.command_ms / 1000 / 2, "reads exceeded their bound"
         assert not worker.level.reachable
         errors = worker.level.errors
         for _ in range(100):
             assert await worker.get("u_1") is None
-        assert worker.level.errors == errors, "it is left alone"
+        assert worker.level.errors == errors, "a lost server was called"
         server.go_on()
         await until(lambda: worker.level.reachable)
         for number in range(20):
             assert (await hit(worker, f"v_{number}")).body == f"v_{number}".encode()
 
 
-async def test_a_stall_is_found_out_by_the_silence_of_the_subscription_too(server: Server) -> None:
+async def test_the_silence_of_the_subscription_reveals_a_stall_too(server: Server) -> None:
     async with l2_worker(server, ValkeySettings(get_ms=60_000, command_ms=60_000, alone_ms=1, silence_ms=50)) as worker:
         server.stall()
         await until(lambda: not worker.level.reachable)
@@ -121,7 +121,7 @@ async def test_a_stall_is_found_out_by_the_silence_of_the_subscription_too(serve
         await worker.hears(None)
 
 
-async def test_a_delete_that_could_not_be_made_is_made_and_told_when_the_server_is_back(server: Server) -> None:
+async def test_a_failed_delete_is_executed_and_published_once_the_server_is_back(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server, IMPATIENT) as worker, l2_worker(server) as other:
         await client.set("cashier:1:card:u_1", b"old")
         server.stall()
@@ -131,10 +131,10 @@ async def test_a_delete_that_could_not_be_made_is_made_and_told_when_the_server_
         server.go_on()
         await other.hears(("card", "u_1", None))
         assert await client.exists("cashier:1:card:u_1") == 0
-        assert await client.exists("cashier:1:card:u_2") == 0, "what was put while it was away was dropped"
+        assert await client.exists("cashier:1:card:u_2") == 0, "a put during the outage was not dropped"
 
 
-async def test_a_delete_that_failed_is_made_again(server: Server) -> None:
+async def test_an_interrupted_delete_is_retried(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker, l2_worker(server) as other:
         await client.set("cashier:1:card:u_1", b"old")
         tries: list[bytes] = []
@@ -159,7 +159,7 @@ async def until_lost(worker: L2Worker) -> None:
         await worker.get("u_1")
 
 
-async def test_a_subscription_that_was_cut_is_made_again_and_what_it_missed_is_admitted(server: Server) -> None:
+async def test_a_broken_subscription_is_renewed_and_its_gap_is_reported(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker, l2_worker(server) as other:
         assert await client.client_kill_filter(_type="pubsub") == 2
         await worker.hears(None)
@@ -167,24 +167,22 @@ async def test_a_subscription_that_was_cut_is_made_again_and_what_it_missed_is_a
         await until(lambda: worker.level.reachable and other.level.reachable)
         other.level.drop("card", key="u_1")
         await worker.hears(("card", "u_1", None))
-        assert worker.said == [None, ("card", "u_1", None)]
+        assert worker.received == [None, ("card", "u_1", None)]
 
 
-async def test_what_was_asked_while_nobody_listened_is_not_written(server: Server) -> None:
+async def test_answers_to_calls_during_a_subscription_gap_are_not_written(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker:
         await client.client_kill_filter(_type="pubsub")
         await worker.hears(None)
         await until(lambda: worker.level.reachable)
         await worker.put("u_1", age_ms=60_000, ttl_s=120)
         assert await client.exists("cashier:1:card:u_1") == 0
-        await asyncio.sleep(
-            0.002
-        )  # so that it is later than the new subscription by the clock that counts milliseconds
+        await asyncio.sleep(0.002)  # later than the new subscription by at least one millisecond
         await worker.put("u_2")
         assert await client.exists("cashier:1:card:u_2") == 1
 
 
-async def test_a_server_that_has_no_room_is_still_read_from(server: Server) -> None:
+async def test_a_full_server_still_serves_reads(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker:
         await worker.put("u_1")
         await client.config_set("maxmemory", 1)
@@ -194,7 +192,7 @@ async def test_a_server_that_has_no_room_is_still_read_from(server: Server) -> N
         assert (worker.level.errors, worker.level.dropped_puts) == (1, 1)
 
 
-async def test_a_bug_in_who_is_called_is_loud_and_the_subscription_is_made_again(server: Server) -> None:
+async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(server: Server) -> None:
     told: list[BaseException] = []
     calls: list[tuple[Any, ...]] = []
 

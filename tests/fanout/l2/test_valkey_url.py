@@ -1,4 +1,4 @@
-"""The url of a shared cache."""
+"""The URL of the shared cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
         ("rediss://me:secret@[::1]:7000/1", ValkeyAddress("::1", 7000, 1, "me", "secret", True)),
     ],
 )
-def test_a_url_says_where_the_server_is(url: str, expected: ValkeyAddress) -> None:
+def test_a_url_is_parsed_into_an_address(url: str, expected: ValkeyAddress) -> None:
     assert parse_valkey_url(url) == expected
 
 
@@ -38,7 +38,7 @@ def test_a_url_says_where_the_server_is(url: str, expected: ValkeyAddress) -> No
         ("redis://secret@cache", "user without a password"),
     ],
 )
-def test_what_is_wrong_with_a_url_is_named_and_its_password_is_not(url: str, wrong: str) -> None:
+def test_an_invalid_url_is_explained_without_its_password(url: str, wrong: str) -> None:
     with pytest.raises(ValueError, match="the URL of the shared cache is invalid") as raised:
         parse_valkey_url(url)
     assert wrong in str(raised.value)
@@ -49,7 +49,7 @@ def test_a_password_is_not_shown() -> None:
     assert repr(parse_valkey_url("rediss://me:secret@cache/2")) == "rediss://cache:6379/2"
 
 
-def test_an_s_means_tls() -> None:
+def test_the_scheme_rediss_means_tls() -> None:
     pools = [
         backend_for(parse_valkey_url(url), ValkeySettings()).client.connection_pool
         for url in ("rediss://cache", "redis://cache")

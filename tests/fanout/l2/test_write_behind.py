@@ -1,4 +1,4 @@
-"""The queue before a shared store: in order, bounded, and its deletes are never lost."""
+"""The write-behind queue: in order, bounded, without lost deletes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def all_of(queue: WriteBehind) -> list[Put | Drop]:
     return list(iter(queue.take, None))
 
 
-def test_first_in_first_out_whatever_it_is() -> None:
+def test_puts_and_drops_are_first_in_first_out() -> None:
     queue = WriteBehind(10)
     assert queue.put(put("a"))
     queue.drop(drop("a"))
@@ -27,14 +27,14 @@ def test_first_in_first_out_whatever_it_is() -> None:
     assert queue.take() is None
 
 
-def test_of_two_answers_to_one_question_the_younger_is_written() -> None:
+def test_of_two_answers_for_one_key_the_younger_is_written() -> None:
     queue = WriteBehind(10)
     for born_ms in (5, 7, 6):
         assert queue.put(put("a", born_ms))
     assert all_of(queue) == [put("a", 7)]
 
 
-def test_the_younger_answer_is_behind_a_delete_that_came_between() -> None:
+def test_a_younger_answer_queues_behind_a_delete_in_between() -> None:
     queue = WriteBehind(10)
     queue.put(put("a", 5))
     queue.drop(drop("a"))
@@ -42,7 +42,7 @@ def test_the_younger_answer_is_behind_a_delete_that_came_between() -> None:
     assert all_of(queue) == [drop("a"), put("a", 7)]
 
 
-def test_two_deletes_of_one_key_are_one_that_is_told_if_either_is() -> None:
+def test_two_drops_of_one_key_merge_and_publish_if_either_does() -> None:
     queue = WriteBehind(10)
     queue.drop(drop("a"))
     queue.put(put("a", 1))
@@ -50,16 +50,16 @@ def test_two_deletes_of_one_key_are_one_that_is_told_if_either_is() -> None:
     assert all_of(queue) == [put("a", 1), drop("a")]
 
 
-def test_beyond_the_capacity_puts_are_refused_and_deletes_are_not() -> None:
+def test_beyond_the_capacity_puts_are_refused_and_drops_are_not() -> None:
     queue = WriteBehind(2)
     queue.drop(drop("x"))
     assert [queue.put(put(key)) for key in "abc"] == [True, True, False]
-    assert queue.put(put("a", 1)), "it takes the place of one that is queued"
+    assert queue.put(put("a", 1)), "it must replace the queued one"
     queue.drop(drop("y"))
     assert "puts=2 drops=2" in repr(queue)
 
 
-def test_too_many_deletes_become_one_for_the_whole_of_a_source() -> None:
+def test_too_many_drops_merge_into_one_per_source() -> None:
     queue = WriteBehind(3)
     queue.put(put("a"))
     for key in "abc":
@@ -75,7 +75,7 @@ def test_too_many_deletes_become_one_for_the_whole_of_a_source() -> None:
     assert len(queue) == 0
 
 
-def test_a_delete_that_failed_is_the_first_again() -> None:
+def test_a_requeued_drop_is_the_first_again() -> None:
     queue = WriteBehind(10)
     queue.drop(drop("a"))
     queue.put(put("b"))
@@ -85,7 +85,7 @@ def test_a_delete_that_failed_is_the_first_again() -> None:
     assert all_of(queue) == [drop("a"), put("b")]
 
 
-def test_a_delete_that_failed_and_was_asked_for_again_is_not_made_twice() -> None:
+def test_a_requeued_drop_that_was_queued_again_is_executed_once() -> None:
     queue = WriteBehind(10)
     queue.put(put("b"))
     queue.drop(drop("a", publish=False))
@@ -93,7 +93,7 @@ def test_a_delete_that_failed_and_was_asked_for_again_is_not_made_twice() -> Non
     assert all_of(queue) == [put("b"), drop("a")]
 
 
-def test_puts_can_be_forgotten_and_deletes_stay() -> None:
+def test_forgetting_puts_keeps_drops() -> None:
     queue = WriteBehind(2)
     queue.put(put("a"))
     queue.drop(drop("a"))

@@ -1,4 +1,7 @@
-"""A real Valkey server for tests, and workers that share it. Waiting is for what happens, never for a time."""
+"""A real Valkey server for tests, and workers that share it.
+
+Waits are for events, never for times.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.l2.valkey_cache import ValkeyCache
 from cashier.fanout.l2.valkey_client import ValkeySettings
 
-# Far beyond what any of it takes, also on a machine that has other things to do.
+# Far beyond any event, even on a busy machine.
 FOREVER_S = 30
-# Nothing is slow, and what is lost is looked for at once.
+# Nothing counts as slow, and a lost server is probed at once.
 PATIENT = ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1)
 
 
 class Server:
-    """One that can be killed, stopped, and started again where it was."""
+    """A server that can be killed, stopped, and restarted on its port."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -39,7 +42,7 @@ class Server:
                 self._valkey = ValkeyServer(port=self.port or _free_port(), save="")
                 self._valkey.start(timeout=FOREVER_S)
                 break
-            except (ValkeyServerError, OSError):  # somebody else took the port meanwhile
+            except (ValkeyServerError, OSError):  # another process took the port meanwhile
                 if self.port or attempt == 4:
                     raise
         assert self._valkey is not None
@@ -63,10 +66,10 @@ class Server:
 
 
 class L2Worker:
-    """A second level, and what it was told. `said` holds the invalidations it heard of, and None for each time it may have missed some."""
+    """A second level with its received invalidations in `received`; None for each gap."""
 
     def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
-        self.said: list[tuple[str, str | None, str | None] | None] = []
+        self.received: list[tuple[str, str | None, str | None] | None] = []
         self._hearing = asyncio.Event()
         self.level = ValkeyCache(url, self._heard, lambda: self._note(None), settings, **more)
 
@@ -74,12 +77,12 @@ class L2Worker:
         self._note((source, key, prefix))
 
     def _note(self, what: tuple[str, str | None, str | None] | None) -> None:
-        self.said.append(what)
+        self.received.append(what)
         self._hearing.set()
 
     async def hears(self, what: tuple[str, str | None, str | None] | None) -> None:
         async with asyncio.timeout(FOREVER_S):
-            while what not in self.said:
+            while what not in self.received:
                 self._hearing.clear()
                 await self._hearing.wait()
 
@@ -95,7 +98,7 @@ class L2Worker:
     async def put(
         self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
     ) -> None:
-        """And wait until it was written, or dropped."""
+        """Put, and wait until it is written or dropped."""
         self.level.put(source, key, CachedAnswer(False, body, age_ms), ttl_s)
         await self.written()
 
@@ -116,7 +119,7 @@ def valkey_server() -> Iterator[Server]:
 
 @asynccontextmanager
 async def l2_worker(server: Server, settings: ValkeySettings = PATIENT, **more: Any) -> AsyncIterator[L2Worker]:
-    """A worker whose tasks end without anything left to complain about."""
+    """A worker whose tasks end without an error."""
     worker = L2Worker(server.url, settings, **more)
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -130,7 +133,7 @@ async def l2_worker(server: Server, settings: ValkeySettings = PATIENT, **more: 
 
 @asynccontextmanager
 async def raw_client(server: Server) -> AsyncIterator[Any]:
-    """The server as anybody may use it. Without a type: redis' own has each command both ways, to await and not."""
+    """A plain client. Untyped: redis' own types have each command both ways, to await and not."""
     client = Redis(host="127.0.0.1", port=server.port)
     try:
         yield client
@@ -139,7 +142,7 @@ async def raw_client(server: Server) -> AsyncIterator[Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """For what no event is sent of."""
+    """Poll a condition that has no event."""
     async with asyncio.timeout(FOREVER_S):
         while not condition():  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(0.002)
