@@ -159,7 +159,8 @@ def consult(
     country: Annotated[str | None, typer.Option(help="Claimed country, two letters (ISO 3166).")] = None,
     locale: Locale = "en",
     deadline_ms: Annotated[
-        int | None, typer.Option(help="Deadline of the consultation, in ms.", show_default="the service's, or 150")
+        int | None,
+        typer.Option(help="Deadline of the consultation, in ms.", show_default="[consult] deadline_ms of the service"),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
     stream: Annotated[
