@@ -89,19 +89,19 @@ def _course(
     known: Collection[str],
     end_ms: float,
 ) -> AskCourse:
-    lacking = [need for need in source.needs if need not in known]
-    givers = [each for each in sources if set(each.given) & set(lacking)]
+    unmet_needs = [need for need in source.needs if need not in known]
+    givers = [each for each in sources if set(each.given) & set(unmet_needs)]
     # A source with a reveal of its own reveals nothing here.
     failed_ms = [
         courses[each.name].ended_ms for each in givers if each.reveal or isinstance(courses[each.name].outcome, Missing)
     ]
-    failed_ms += [0.0 for need in lacking if not any(need in each.given for each in givers)]
+    failed_ms += [0.0 for need in unmet_needs if not any(need in each.given for each in givers)]
     if failed_ms:
         return AskCourse(None, min(failed_ms), Missing(source.name, MissingCause.SKIPPED))
     began_ms = max((courses[each.name].ended_ms for each in givers), default=0.0)
     if end_ms - began_ms < 1:
         return AskCourse(began_ms, began_ms, Missing(source.name, MissingCause.SKIPPED))
-    takes_ms = 0.0 if source.way is AnswerMode.AT_ONCE else source.after_ms
+    takes_ms = 0.0 if source.mode is AnswerMode.AT_ONCE else source.after_ms
     limit_ms = min(began_ms + source.timeout_ms, end_ms)
     if takes_ms is NEVER or began_ms + takes_ms >= limit_ms:
         return AskCourse(began_ms, limit_ms, Missing(source.name, MissingCause.TIMEOUT))

@@ -29,7 +29,7 @@ class FinishedConsultation(NamedTuple):
     """One consultation. `end_ms`: its deadline less the reserve, from its start."""
 
     claims: Mapping[str, str]
-    began_ns: int
+    started_ns: int
     ended_ns: int
     end_ms: int
     grace_ms: int
@@ -67,36 +67,39 @@ class Invariants:
     def report(self, sentence: str) -> None:
         self.violations.append(sentence)
 
-    def check_consultation(self, asked: FinishedConsultation, rigs: Sequence[SourceRig], *, concluding: bool) -> None:
-        reports = {report.name: report for report in asked.result.reports}
-        if reports.keys() != {rig.name for rig in rigs} or reports.keys() != asked.result.answers.keys():
+    def check_consultation(
+        self, consultation: FinishedConsultation, rigs: Sequence[SourceRig], *, concluding: bool
+    ) -> None:
+        reports = {report.name: report for report in consultation.result.reports}
+        if reports.keys() != {rig.name for rig in rigs} or reports.keys() != consultation.result.answers.keys():
             self.report(f"reports of {list(reports)} only")
             return
-        self._check_end(asked, reports.values(), concluding=concluding)
-        known = _known(asked, rigs)
+        self._check_end(consultation, reports.values(), concluding=concluding)
+        known = _known(consultation, rigs)
         for rig in rigs:
             report = reports[rig.name]
-            answer = asked.result.answers[rig.name]
+            answer = consultation.result.answers[rig.name]
             self.statuses[report.status.value] += 1
             if isinstance(answer, Missing):
                 self._check_missing(report, answer)
             else:
-                self._check_answer(asked.began_ns, report, answer, rig, known)
+                self._check_answer(consultation.started_ns, report, answer, rig, known)
             rig.meter.check_counts()
 
-    def _check_end(self, asked: FinishedConsultation, reports: Any, *, concluding: bool) -> None:
-        took_ns = asked.ended_ns - asked.began_ns
-        if took_ns > max(0, asked.end_ms) * MS_NS + MS_NS:
-            self.report(f"a consultation took {took_ns / MS_NS:.2f} ms of {asked.end_ms}")
-        if concluding or asked.result.failed_required:
+    def _check_end(self, consultation: FinishedConsultation, reports: Any, *, concluding: bool) -> None:
+        took_ns = consultation.ended_ns - consultation.started_ns
+        if took_ns > max(0, consultation.end_ms) * MS_NS + MS_NS:
+            self.report(f"a consultation took {took_ns / MS_NS:.2f} ms of {consultation.end_ms}")
+        if concluding or consultation.result.failed_required:
             return
         essential_ms = max(
             (each.started_ms + each.elapsed_ms for each in reports if each.importance is not Importance.ENRICHING),
             default=0.0,
         )
-        if took_ns > (essential_ms + asked.grace_ms) * MS_NS + _SLACK_NS:
+        if took_ns > (essential_ms + consultation.grace_ms) * MS_NS + _SLACK_NS:
             self.report(
-                f"the wait for ENRICHING sources lasted until {took_ns / MS_NS:.2f} ms, all others ended at {essential_ms} ms"
+                f"the wait for ENRICHING sources lasted until {took_ns / MS_NS:.2f} ms,"
+                f" all others ended at {essential_ms} ms"
             )
 
     def _check_missing(self, report: SourceReport, gap: Missing) -> None:
@@ -113,8 +116,10 @@ class Invariants:
         ):
             self.report(f"{report} of {gap}")
 
-    def _check_answer(self, began_ns: int, report: SourceReport, fact: Fact, rig: SourceRig, known: Known) -> None:
-        started_ns = began_ns + round(report.started_ms * MS_NS)
+    def _check_answer(
+        self, consultation_started_ns: int, report: SourceReport, fact: Fact, rig: SourceRig, known: Known
+    ) -> None:
+        started_ns = consultation_started_ns + round(report.started_ms * MS_NS)
         told_ns = started_ns + round(report.elapsed_ms * MS_NS)
         key = rig.meter.key_of(known)
         if fact.source != rig.name or fact.key != key:
@@ -130,33 +135,39 @@ class Invariants:
             report.age_ms and behind_ns > 2 * rig.meter.ceiling_ms * MS_NS + rounded_ns
         ):
             self.report(
-                f"{report} does not have the age of {fact}, delivered {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
+                f"{report} does not have the age of {fact},"
+                f" delivered {(told_ns - fact.called_ns) / MS_NS:.2f} ms after its call"
             )
         most_ns = rig.meter.oldest_ns(report.status, not_found=fact.not_found)
         if told_ns - fact.called_ns > most_ns + rounded_ns + MS_NS:
             self.report(f"{report} is older than {most_ns / MS_NS:.0f} ms")
 
     def _check_order(self, report: SourceReport, fact: Fact, rig: SourceRig, started_ns: int, told_ns: int) -> None:
-        """An ask after a delivery gets nothing older, unless there were evictions or a second level."""
+        """An ask after a delivery gets nothing older.
+
+        Except after evictions, or with a second level."""
         if rig.cache.l2 is not None or self.store.evictions:
             return
         before = self._told.get((rig.name, fact.key))
         if before is not None and before[0] < started_ns - _ROUNDED_NS and fact.called_ns < before[1]:
             self.report(
-                f"{report} has {fact}, older than the call of {before[1]} that was delivered at {before[0]}, before the ask"
+                f"{report} has {fact}, older than the call of {before[1]}"
+                f" that was delivered at {before[0]}, before the ask"
             )
         outdated = self.truth.invalidated_between(rig.name, fact.key, started_ns - _ROUNDED_NS, told_ns)
         if not outdated and (before is None or fact.called_ns > before[1]):
             self._told[rig.name, fact.key] = (told_ns, fact.called_ns)
 
-    def check_recovery(self, asked: Sequence[FinishedConsultation], rigs: Sequence[SourceRig], healed_ns: int) -> None:
+    def check_recovery(
+        self, consultation: Sequence[FinishedConsultation], rigs: Sequence[SourceRig], healed_ns: int
+    ) -> None:
         """Every source answers again.
 
         A stale answer, served during its refresh, is allowed the first time.
         """
         for rig in rigs:
-            if not any(_recovered(each, rig, rigs, healed_ns) for each in asked):
-                report = next(each for each in asked[-1].result.reports if each.name == rig.name)
+            if not any(_recovered(each, rig, rigs, healed_ns) for each in consultation):
+                report = next(each for each in consultation[-1].result.reports if each.name == rig.name)
                 self.report(f"{report} long after the end of all faults; {rig.guard!r}")
 
     def check_no_waiters(self, rigs: Sequence[SourceRig]) -> None:
@@ -167,32 +178,30 @@ class Invariants:
     def check_nothing_left(self, rigs: Sequence[SourceRig], timers: Sequence[asyncio.TimerHandle]) -> None:
         for rig in rigs:
             rig.meter.check_counts()
-            places = [endpoint.in_flight for endpoint in rig.guard.endpoints]
-            if rig.meter.open or any(places) or rig.guard.timers.late_calls:
-                self.report(
-                    f"{rig.name} has {len(rig.meter.open)} calls left, in flight {places}, {rig.guard.timers!r}"
-                )
+            in_flight = [endpoint.in_flight for endpoint in rig.guard.endpoints]
+            if rig.meter.open or any(in_flight) or rig.guard.timers.late_calls:
+                self.report(f"{rig.name} has {len(rig.meter.open)} open, {in_flight} in flight, {rig.guard.timers!r}")
         if timers:
             self.report(f"timers are left: {timers}")
         if len(asyncio.all_tasks()) > 1:
             self.report(f"tasks are left: {asyncio.all_tasks()}")
 
 
-def _recovered(asked: FinishedConsultation, rig: SourceRig, rigs: Sequence[SourceRig], healed_ns: int) -> bool:
-    known = _known(asked, rigs)
+def _recovered(consultation: FinishedConsultation, rig: SourceRig, rigs: Sequence[SourceRig], healed_ns: int) -> bool:
+    known = _known(consultation, rigs)
     if not all(need in known for need in rig.needs):
         return True
-    answer = asked.result.answers[rig.name]
-    status = next(report.status for report in asked.result.reports if report.name == rig.name)
+    answer = consultation.result.answers[rig.name]
+    status = next(report.status for report in consultation.result.reports if report.name == rig.name)
     return status in (SourceStatus.FRESH, SourceStatus.CACHED) or (
         status is SourceStatus.STALE and answer.called_ns >= healed_ns
     )
 
 
-def _known(asked: FinishedConsultation, rigs: Sequence[SourceRig]) -> dict[str, Any]:
+def _known(consultation: FinishedConsultation, rigs: Sequence[SourceRig]) -> dict[str, Any]:
     """The values that make up the keys. Revealed values depend on the request only."""
-    known: dict[str, Any] = dict(asked.claims)
-    for name, answer in asked.result.answers.items():
+    known: dict[str, Any] = dict(consultation.claims)
+    for name, answer in consultation.result.answers.items():
         rig = next(rig for rig in rigs if rig.name == name)
         if isinstance(answer, Fact) and not answer.not_found:
             for given in rig.gives:
@@ -419,6 +428,4 @@ class MeteredCall:
         del self.meter.open[self]
         took_ms = (self.meter.clock_ns() - self.began_ns) / MS_NS
         if took_ms > 2 * self.meter.ceiling_ms + 2:
-            self.meter.invariants.report(
-                f"a call of {self.meter.name} took {took_ms:.2f} ms of {self.meter.ceiling_ms}"
-            )
+            self.meter.invariants.report(f"{self.meter.name} took {took_ms:.2f} ms of {self.meter.ceiling_ms}")

@@ -79,14 +79,14 @@ class ScriptedSource:
         status: SourceStatus = SourceStatus.FRESH,
         age_ms: int = 0,
         timeout_ms: int = 100,
-        way: AnswerMode = AnswerMode.CALLBACK,
+        mode: AnswerMode = AnswerMode.CALLBACK,
     ) -> None:
         self.name = name
         self.after_ms = after_ms
         self.outcome = name if outcome is None else outcome
         self.status = status
         self.age_ms = age_ms
-        self.way = way
+        self.mode = mode
         self.calls: list[Call] = []
         self.given = dict(gives or {})
         self.reveal = reveal
@@ -96,7 +96,7 @@ class ScriptedSource:
 
     @property
     def ask(self) -> Ask:
-        """Created per access: a stored ask would form a reference cycle, and some tests look for those."""
+        """Created per access: a stored ask would form a reference cycle; some tests forbid it."""
         given = self.given
         reveal = self.reveal or ((lambda answer: dict(given)) if given else None)
         return Ask(self.name, self.importance, self.needs, self.timeout_ms, self.start, tuple(given), reveal)
@@ -105,11 +105,11 @@ class ScriptedSource:
         call = Call(known, call_headers, budget_ms, done)
         self.calls.append(call)
         loop = asyncio.get_running_loop()
-        if self.way is AnswerMode.AT_ONCE:
+        if self.mode is AnswerMode.AT_ONCE:
             call.answer(self.outcome, self.status, self.age_ms)
             return None
         if self.after_ms is not NEVER:
-            if self.way is AnswerMode.TASK:
+            if self.mode is AnswerMode.TASK:
                 call.work = loop.create_task(self._work(call, self.after_ms))
             else:  # call_at: tests that count call_later then count the scatter's own timers only
                 call.work = loop.call_at(
@@ -122,8 +122,9 @@ class ScriptedSource:
         call.answer(self.outcome, self.status, self.age_ms)
 
     def __repr__(self) -> str:
-        does = f"{self.way.name} {self.after_ms} ms of {self.timeout_ms}"
-        return f"<{self.name} {self.importance.name} needs {self.needs} {does}: {self.outcome!r}{' no reveal' if self.reveal else ''}>"
+        does = f"{self.mode.name} {self.after_ms} ms of {self.timeout_ms}"
+        request = f"{self.name} {self.importance.name} needs {self.needs}"
+        return f"<{request} {does}: {self.outcome!r}{' no reveal' if self.reveal else ''}>"
 
     @property
     def failing(self) -> bool:
@@ -181,7 +182,9 @@ def assert_nothing_is_left(sources: Iterable[ScriptedSource]) -> None:
 
 
 def timers_set() -> list[asyncio.TimerHandle]:
-    """Return the set timers, except those of sleeping tasks: a cancelled task ends after a turn or two."""
+    """Return the set timers, except those of sleeping tasks.
+
+    A cancelled task ends after a turn or two."""
     loop: Any = asyncio.get_running_loop()
     asleep = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined] # the callback of asyncio.sleep
     return [timer for timer in loop._scheduled if not timer.cancelled() and timer._callback is not asleep]

@@ -1,4 +1,4 @@
-"""A simulated event loop: turns as long as their work, random arrivals, and a tick that may be late.
+"""A simulated event loop: turns as long as their work, random arrivals, late ticks.
 
 An admitted caller costs `cost_ms` in four parts, each in a later turn, with an upstream's `wait_ms`
 after the first. A refusal costs little. The same seed gives the same figures on any machine.

@@ -294,24 +294,24 @@ class SimulatedSecondLevel:
             read.abandon()
 
     def _stored_answer(self, source: str, key: str) -> CachedAnswer | None:
-        kept = self._stored.get((source, key))
-        if kept is not None and self._random.random() < 0.05:
+        stored = self._stored.get((source, key))
+        if stored is not None and self._random.random() < 0.05:
             self.wrong_keys += 1
-            kept = self._random.choice([each for (other, _), each in self._stored.items() if other == source])
-        if kept is None or self._clock_ns() >= kept[2] or self._invalidated(source, key, kept[1]):
+            stored = self._random.choice([each for (other, _), each in self._stored.items() if other == source])
+        if stored is None or self._clock_ns() >= stored[2] or self._invalidated(source, key, stored[1]):
             return None
         self.hits += 1
-        return CachedAnswer(kept[0].not_found, kept[0].body, (self._clock_ns() - kept[1]) // MS_NS)
+        return CachedAnswer(stored[0].not_found, stored[0].body, (self._clock_ns() - stored[1]) // MS_NS)
 
-    def put(self, source: str, key: str, kept: CachedAnswer, ttl_s: float) -> None:
-        born_ns = self._clock_ns() - kept.age_ms * MS_NS
+    def put(self, source: str, key: str, stored: CachedAnswer, ttl_s: float) -> None:
+        born_ns = self._clock_ns() - stored.age_ms * MS_NS
         late_s = self._random.choice((0, 0.001, 0.005))
         asyncio.get_running_loop().call_later(
-            late_s, self._write, source, key, (kept, born_ns, born_ns + round(ttl_s * 1e9))
+            late_s, self._write, source, key, (stored, born_ns, born_ns + round(ttl_s * 1e9))
         )
 
-    def _write(self, source: str, key: str, kept: tuple[CachedAnswer, int, int]) -> None:
-        self._stored[source, key] = kept
+    def _write(self, source: str, key: str, stored: tuple[CachedAnswer, int, int]) -> None:
+        self._stored[source, key] = stored
 
     def drop(self, source: str, *, key: str | None = None, prefix: str | None = None) -> None:
         self._dropped.append((source, key, prefix, self._clock_ns()))

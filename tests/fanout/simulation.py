@@ -69,12 +69,10 @@ def run_simulation(seed: int) -> dict[str, int]:
     loop = VirtualLoop(1_000 + random.random(), coarse=random.random() < 0.5)
     schedule = Simulation(seed, random, loop)
 
-    def told(_: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
-        schedule.invariants.report(
-            f"the loop's exception handler received {what.get('exception') or what['message']!r}"
-        )
+    def on_exception(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        schedule.invariants.report(f"the loop reported {context.get('exception') or context['message']!r}")
 
-    loop.set_exception_handler(told)
+    loop.set_exception_handler(on_exception)
     try:
         loop.run_until_complete(schedule.run())
         assert not schedule.invariants.violations, "\n".join(schedule.invariants.violations[:10])
@@ -274,9 +272,11 @@ class Simulation:
             conclusive=(lambda answers: True) if concluding else None,
             clock_ns=self.clock_ns,
         )
-        asked = FinishedConsultation(claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, result)
-        self.invariants.check_consultation(asked, self.rigs, concluding=concluding)
-        return asked
+        consultation = FinishedConsultation(
+            claims, began_ns, self.clock_ns(), deadline_ms - RESERVE_MS, grace_ms, result
+        )
+        self.invariants.check_consultation(consultation, self.rigs, concluding=concluding)
+        return consultation
 
     def _change(self) -> None:
         """Change facts upstream, and invalidate them after a while."""
@@ -285,17 +285,17 @@ class Simulation:
         if not keys:
             return
         key = self.random.choice(keys)
-        whole = self.random.random() < 0.3
+        by_prefix = self.random.random() < 0.3
         prefix = key[: self.random.randint(0, len(key))]
         for each in keys:
-            if each == key or (whole and each.startswith(prefix)):
+            if each == key or (by_prefix and each.startswith(prefix)):
                 self.truth.change(rig.name, each)
         self.loop.call_later(
             self.random.choice((0, 0.002, 0.05)),
             self._invalidate,
             rig,
-            None if whole else key,
-            prefix if whole else None,
+            None if by_prefix else key,
+            prefix if by_prefix else None,
         )
 
     def _invalidate(self, rig: SourceRig, key: str | None, prefix: str | None) -> None:
@@ -362,17 +362,17 @@ class Simulation:
 
     def tally(self) -> dict[str, int]:
         """Return the counts of all events."""
-        found: dict[str, int] = dict(self.invariants.statuses)
+        counts: dict[str, int] = dict(self.invariants.statuses)
         for rig in self.rigs:
-            counts = rig.guard.counts
-            for name in counts.__struct_fields__:
-                found[name] = found.get(name, 0) + getattr(counts, name)
+            guard_counts = rig.guard.counts
+            for name in guard_counts.__struct_fields__:
+                counts[name] = counts.get(name, 0) + getattr(guard_counts, name)
             for name in ("hits", "misses", "joined", "served_stale"):
-                found[name] = found.get(name, 0) + getattr(rig.cache, name)
-        found["evictions"] = self.store.evictions
+                counts[name] = counts.get(name, 0) + getattr(rig.cache, name)
+        counts["evictions"] = self.store.evictions
         if self.l2 is not None:
-            found["l2_hits"], found["l2_wrong_keys"] = self.l2.hits, self.l2.wrong_keys
-        return found
+            counts["l2_hits"], counts["l2_wrong_keys"] = self.l2.hits, self.l2.wrong_keys
+        return counts
 
 
 REVEALED = ("amount", "currency", "country", "of_s0", "of_s1")

@@ -13,29 +13,29 @@ MS_NS = 1_000_000
 
 
 def learned(*, ceiling_ms: int = 100, share_ms: float = 10, lessons: int = 30) -> AdaptiveTimeout:
-    patience = AdaptiveTimeout(ceiling_ms, learning=True)
+    timeout = AdaptiveTimeout(ceiling_ms, learning=True)
     for _ in range(lessons):
-        patience.learn(1_000, round(share_ms * MS_NS), 500)
-    return patience
+        timeout.learn(1_000, round(share_ms * MS_NS), 500)
+    return timeout
 
 
 def test_a_step_lowers_the_timeout_by_a_fifth_down_to_a_tenth_above_the_quantile() -> None:
-    patience = AdaptiveTimeout(100, learning=True)
+    timeout = AdaptiveTimeout(100, learning=True)
     seen = []
     for _ in range(14):
-        patience.learn(1_000, 10 * MS_NS, 500)
-        seen.append(patience.timeout_ms)
+        timeout.learn(1_000, 10 * MS_NS, 500)
+        seen.append(timeout.timeout_ms)
     assert seen[:4] == [80, 64, 51, 41]
     assert seen[-1] == 11
 
 
 def test_a_step_raises_the_timeout_by_a_tenth() -> None:
-    patience = learned(share_ms=20)
-    assert patience.timeout_ms == 22
+    timeout = learned(share_ms=20)
+    assert timeout.timeout_ms == 22
     seen = []
     for _ in range(3):
-        patience.learn(1_000, 90 * MS_NS, 500)
-        seen.append(patience.timeout_ms)
+        timeout.learn(1_000, 90 * MS_NS, 500)
+        seen.append(timeout.timeout_ms)
     assert seen == [24, 27, 29]
 
 
@@ -46,45 +46,45 @@ def test_the_timeout_stays_above_five_ms_and_below_a_lower_ceiling() -> None:
 
 
 def test_with_too_few_calls_the_timeout_stays_at_its_ceiling() -> None:
-    patience = learned()
-    patience.learn(99, 10 * MS_NS, 500)
-    assert patience.timeout_ms == 100
+    timeout = learned()
+    timeout.learn(99, 10 * MS_NS, 500)
+    assert timeout.timeout_ms == 100
 
 
 def test_with_an_unknown_quantile_the_timeout_grows_towards_the_ceiling() -> None:
-    patience = learned(share_ms=20)
-    patience.learn(1_000, NEVER_NS, 500)
-    assert patience.timeout_ms == 24
+    timeout = learned(share_ms=20)
+    timeout.learn(1_000, NEVER_NS, 500)
+    assert timeout.timeout_ms == 24
 
 
 @pytest.mark.parametrize(
     ("calls", "cut", "gives_way"), [(1_000, 10, False), (1_000, 11, True), (20, 1, False), (20, 2, True)]
 )
 def test_more_than_one_timeout_in_a_hundred_restores_the_ceiling_at_once(calls: int, cut: int, gives_way: bool) -> None:
-    patience = learned()
+    timeout = learned()
     for _ in range(cut):
-        patience.count_timeout()
-    patience.learn(1_000, 10 * MS_NS, calls)
-    assert patience.timeout_ms == (100 if gives_way else 11)
-    patience.learn(1_000, 10 * MS_NS, calls)
-    assert patience.timeout_ms == (80 if gives_way else 11), "earlier timeouts were counted again"
+        timeout.count_timeout()
+    timeout.learn(1_000, 10 * MS_NS, calls)
+    assert timeout.timeout_ms == (100 if gives_way else 11)
+    timeout.learn(1_000, 10 * MS_NS, calls)
+    assert timeout.timeout_ms == (80 if gives_way else 11), "earlier timeouts were counted again"
 
 
 def test_with_learning_off_the_timeout_stays_at_its_ceiling() -> None:
-    patience = AdaptiveTimeout(100, learning=False)
-    patience.learn(1_000, 10 * MS_NS, 500)
-    assert patience.timeout_ms == 100
+    timeout = AdaptiveTimeout(100, learning=False)
+    timeout.learn(1_000, 10 * MS_NS, 500)
+    assert timeout.timeout_ms == 100
 
 
 def test_a_new_ceiling_keeps_the_learned_timeout() -> None:
-    patience = learned(share_ms=20)
-    patience.reconfigure(300, learning=True)
-    assert patience.timeout_ms == 22
-    patience.reconfigure(15, learning=True)
-    assert patience.timeout_ms == 15
-    patience.reconfigure(200, learning=False)
-    assert patience.timeout_ms == 200
-    assert repr(patience) == "<AdaptiveTimeout 200 of 200 ms>"
+    timeout = learned(share_ms=20)
+    timeout.reconfigure(300, learning=True)
+    assert timeout.timeout_ms == 22
+    timeout.reconfigure(15, learning=True)
+    assert timeout.timeout_ms == 15
+    timeout.reconfigure(200, learning=False)
+    assert timeout.timeout_ms == 200
+    assert repr(timeout) == "<AdaptiveTimeout 200 of 200 ms>"
 
 
 @given(
@@ -94,9 +94,9 @@ def test_a_new_ceiling_keeps_the_learned_timeout() -> None:
 def test_the_timeout_is_always_whole_and_within_its_bounds(
     ceiling_ms: int, lessons: list[tuple[int, int, int]]
 ) -> None:
-    patience = AdaptiveTimeout(ceiling_ms, learning=True)
+    timeout = AdaptiveTimeout(ceiling_ms, learning=True)
     for count, share_ns, cut in lessons:
         for _ in range(cut):
-            patience.count_timeout()
-        patience.learn(count, share_ns, 100)
-        assert min(5, ceiling_ms) <= patience.timeout_ms <= ceiling_ms
+            timeout.count_timeout()
+        timeout.learn(count, share_ns, 100)
+        assert min(5, ceiling_ms) <= timeout.timeout_ms <= ceiling_ms

@@ -322,19 +322,19 @@ ASKS = st.lists(
 @given(
     asks=ASKS,
     after_ms=st.none() | st.integers(1, 15),
-    numbers=st.fixed_dictionaries({"max": st.integers(1, 6), "wait_ms": st.integers(0, 5), "room": st.integers(1, 3)}),
+    settings=st.fixed_dictionaries({"max": st.integers(1, 6), "wait_ms": st.integers(0, 5), "room": st.integers(1, 3)}),
 )
 def test_every_key_that_is_not_abandoned_gets_its_own_answer_once(
-    asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
+    asks: list[tuple[int, int | None, int]], after_ms: int | None, settings: dict[str, int]
 ) -> None:
     """Each ask: its start, its abandonment after that, and the addresses it avoids."""
-    in_virtual_time(stays_and_leaves(asks, after_ms, numbers))
+    in_virtual_time(stays_and_leaves(asks, after_ms, settings))
 
 
 async def stays_and_leaves(
-    asks: list[tuple[int, int | None, int]], after_ms: int | None, numbers: dict[str, int]
+    asks: list[tuple[int, int | None, int]], after_ms: int | None, settings: dict[str, int]
 ) -> None:
-    rig = BatchRig(ScriptedBatchUpstream(after_ms), **numbers)
+    rig = BatchRig(ScriptedBatchUpstream(after_ms), **settings)
     loop = asyncio.get_running_loop()
     left: dict[str, float] = {}
 
@@ -348,7 +348,7 @@ async def stays_and_leaves(
             left[key] = now_ms()
         waiter.abandon()
 
-    asked = {f"k{index}": at_ms for index, (at_ms, _, _) in enumerate(asks)}
+    asked_ms = {f"k{index}": at_ms for index, (at_ms, _, _) in enumerate(asks)}
     for index, (at_ms, leave_after_ms, avoid) in enumerate(asks):
         loop.call_at(at_ms / 1000, ask, f"k{index}", leave_after_ms, avoid)
     await until_ms(100)
@@ -356,14 +356,14 @@ async def stays_and_leaves(
     calls = rig.upstream.calls
     sent = {key: call for call in calls for key in call.keys}
     assert sum(len(call.keys) for call in calls) == len(sent), "a key was sent twice"
-    assert all(len(call.keys) <= numbers["max"] for call in calls)
+    assert all(len(call.keys) <= settings["max"] for call in calls)
     for index, (_, _, avoid) in enumerate(asks):
         key = f"k{index}"
         if key not in sent:
             assert key in left
             continue
         assert sent[key].avoid == avoid
-        assert sent[key].started_ms - asked[key] <= numbers["wait_ms"] + 0.001
+        assert sent[key].started_ms - asked_ms[key] <= settings["wait_ms"] + 0.001
         if after_ms is not None and key not in left:
             assert rig.outcomes[key] == f"answer to {key}"
     assert not left.keys() & rig.outcomes.keys()

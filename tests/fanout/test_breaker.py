@@ -12,7 +12,7 @@ from cashier.fanout.breaker import Breaker, BreakerSettings
 
 SECOND_NS = 1_000_000_000
 LEASE_NS = 200_000_000
-BEGAN_NS = 1_000 * SECOND_NS
+STARTED_NS = 1_000 * SECOND_NS
 
 
 class Steady(Random):
@@ -24,12 +24,12 @@ class Steady(Random):
 
 def closed_breaker(settings: BreakerSettings | None = None, random: Random | None = None) -> Breaker:
     breaker = Breaker(settings or BreakerSettings(), random or Steady())
-    breaker.roll(BEGAN_NS)
+    breaker.roll(STARTED_NS)
     return breaker
 
 
 def open_breaker(
-    settings: BreakerSettings | None = None, random: Random | None = None, now_ns: int = BEGAN_NS
+    settings: BreakerSettings | None = None, random: Random | None = None, now_ns: int = STARTED_NS
 ) -> Breaker:
     breaker = closed_breaker(settings, random)
     break_it(breaker, now_ns)
@@ -53,7 +53,7 @@ def pause_s(breaker: Breaker, now_ns: int) -> float:
     return (breaker.probe_due_ns - now_ns) / SECOND_NS
 
 
-def fail_a_trial(breaker: Breaker) -> int:
+def fail_a_probe(breaker: Breaker) -> int:
     """Fail the next probe when it is due. Returns that time."""
     now_ns = breaker.probe_due_ns
     assert breaker.admits(now_ns, LEASE_NS)
@@ -61,7 +61,7 @@ def fail_a_trial(breaker: Breaker) -> int:
     return now_ns
 
 
-def pass_a_trial(breaker: Breaker) -> int:
+def pass_a_probe(breaker: Breaker) -> int:
     now_ns = breaker.probe_due_ns
     assert breaker.admits(now_ns, LEASE_NS)
     breaker.record_success(now_ns, now_ns)
@@ -72,9 +72,9 @@ def pass_a_trial(breaker: Breaker) -> int:
 def test_an_outage_opens_it_before_it_outweighs_ten_good_seconds() -> None:
     breaker = closed_breaker()
     for second in range(10):
-        breaker.roll(BEGAN_NS + second * SECOND_NS)
+        breaker.roll(STARTED_NS + second * SECOND_NS)
         breaker.successes += 500
-    stopped_ns = BEGAN_NS + 10 * SECOND_NS
+    stopped_ns = STARTED_NS + 10 * SECOND_NS
     now_ns = stopped_ns
     while breaker.closed:
         now_ns += 2_000_000
@@ -85,9 +85,9 @@ def test_an_outage_opens_it_before_it_outweighs_ten_good_seconds() -> None:
 def test_a_short_stall_of_a_busy_source_does_not_open_it() -> None:
     breaker = closed_breaker()
     breaker.successes += 500
-    breaker.roll(BEGAN_NS + SECOND_NS)
+    breaker.roll(STARTED_NS + SECOND_NS)
     for _ in range(75):  # 150 ms of 500 a second
-        breaker.record_failure(BEGAN_NS + SECOND_NS, BEGAN_NS + SECOND_NS)
+        breaker.record_failure(STARTED_NS + SECOND_NS, STARTED_NS + SECOND_NS)
     assert breaker.closed
 
 
@@ -99,7 +99,7 @@ def test_it_opens_when_half_of_at_least_twenty_calls_failed(good: int, bad: int,
     breaker.successes += good
     for _ in range(bad):
         assert breaker.closed
-        breaker.record_failure(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(STARTED_NS, STARTED_NS)
     assert breaker.closed is not opens
 
 
@@ -107,17 +107,17 @@ def test_calls_older_than_ten_seconds_do_not_count() -> None:
     breaker = closed_breaker()
     breaker.successes += 100
     for _ in range(19):
-        breaker.record_failure(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(STARTED_NS, STARTED_NS)
     assert repr(breaker) == "<Breaker closed: 19 bad, 100 good>"
-    breaker.roll(BEGAN_NS + 9 * SECOND_NS)
+    breaker.roll(STARTED_NS + 9 * SECOND_NS)
     assert repr(breaker) == "<Breaker closed: 19 bad, 100 good>"
-    breaker.roll(BEGAN_NS + 10 * SECOND_NS)
+    breaker.roll(STARTED_NS + 10 * SECOND_NS)
     assert repr(breaker) == "<Breaker closed: 0 bad, 0 good>"
 
 
 def test_while_open_it_admits_one_probe_after_the_pause() -> None:
     breaker = open_breaker()
-    due_ns = BEGAN_NS + 2 * SECOND_NS
+    due_ns = STARTED_NS + 2 * SECOND_NS
     assert not breaker.admits(due_ns - 1, LEASE_NS)
     assert breaker.admits(due_ns, LEASE_NS)
     assert not any(breaker.admits(due_ns + passed_ns, LEASE_NS) for passed_ns in (0, 1, LEASE_NS - 1))
@@ -125,7 +125,7 @@ def test_while_open_it_admits_one_probe_after_the_pause() -> None:
 
 def test_after_the_lease_of_a_probe_without_outcome_another_may_start() -> None:
     breaker = open_breaker()
-    first_ns = BEGAN_NS + 2 * SECOND_NS
+    first_ns = STARTED_NS + 2 * SECOND_NS
     assert breaker.admits(first_ns, LEASE_NS)
     assert breaker.admits(first_ns + LEASE_NS, LEASE_NS)
     breaker.record_success(first_ns, first_ns + LEASE_NS + 1)
@@ -136,7 +136,7 @@ def test_after_the_lease_of_a_probe_without_outcome_another_may_start() -> None:
 
 def test_a_successful_probe_closes_it_and_resets_the_counts() -> None:
     breaker = open_breaker()
-    now_ns = pass_a_trial(breaker)
+    now_ns = pass_a_probe(breaker)
     assert breaker.admits(now_ns, LEASE_NS)
     for _ in range(19):
         breaker.record_failure(now_ns, now_ns)
@@ -145,44 +145,44 @@ def test_a_successful_probe_closes_it_and_resets_the_counts() -> None:
 
 def test_calls_from_before_the_opening_never_count_again() -> None:
     breaker = open_breaker()
-    breaker.record_success(BEGAN_NS, BEGAN_NS + 1)
+    breaker.record_success(STARTED_NS, STARTED_NS + 1)
     assert not is_closed(breaker)
     assert breaker.admits(breaker.probe_due_ns, LEASE_NS)
-    trial_ns = BEGAN_NS + 2 * SECOND_NS
-    breaker.record_success(BEGAN_NS, trial_ns + 1)
+    probe_ns = STARTED_NS + 2 * SECOND_NS
+    breaker.record_success(STARTED_NS, probe_ns + 1)
     assert not is_closed(breaker), "a call from before the opening closed it"
-    breaker.record_failure(BEGAN_NS, trial_ns + 1)
-    breaker.record_success(trial_ns, trial_ns + 2)
+    breaker.record_failure(STARTED_NS, probe_ns + 1)
+    breaker.record_success(probe_ns, probe_ns + 2)
     assert is_closed(breaker), "a call from before the opening ended the probe"
     for _ in range(100):
-        breaker.record_failure(BEGAN_NS, trial_ns + 3)
+        breaker.record_failure(STARTED_NS, probe_ns + 3)
     assert is_closed(breaker), "calls from before the opening opened it again"
 
 
 def test_the_pause_grows_by_half_up_to_its_bound() -> None:
     breaker = open_breaker()
-    now_ns = BEGAN_NS
+    now_ns = STARTED_NS
     seen = []
     for _ in range(9):
         seen.append(round(pause_s(breaker, now_ns), 2))
-        now_ns = fail_a_trial(breaker)
+        now_ns = fail_a_probe(breaker)
     assert seen == [2.0, 3.0, 4.5, 6.75, 10.12, 15.19, 22.78, 30.0, 30.0]
 
 
 def test_an_address_may_be_down_for_weeks() -> None:
     breaker = open_breaker()
     for _ in range(5_000):
-        now_ns = fail_a_trial(breaker)
+        now_ns = fail_a_probe(breaker)
     assert pause_s(breaker, now_ns) == 30
-    pass_a_trial(breaker)
+    pass_a_probe(breaker)
 
 
 @given(st.integers(0, 30), st.integers(0, 1 << 32))
 def test_the_pause_has_a_jitter_of_a_tenth_within_its_bound(failures: int, seed: int) -> None:
     breaker = open_breaker(random=Random(seed))
-    now_ns = BEGAN_NS
+    now_ns = STARTED_NS
     for _ in range(failures):
-        now_ns = fail_a_trial(breaker)
+        now_ns = fail_a_probe(breaker)
     middle_s = 2 * 1.5**failures
     assert 0.9 * min(middle_s, 30) <= pause_s(breaker, now_ns) <= min(30, 1.1 * middle_s) + 1e-9
 
@@ -190,8 +190,8 @@ def test_the_pause_has_a_jitter_of_a_tenth_within_its_bound(failures: int, seed:
 @pytest.mark.parametrize(("closed_s", "next_pause_s"), [(29, 4.5), (31, 2.0)])
 def test_after_half_a_minute_closed_the_pause_is_short_again(closed_s: int, next_pause_s: float) -> None:
     breaker = open_breaker()
-    fail_a_trial(breaker)
-    now_ns = pass_a_trial(breaker) + closed_s * SECOND_NS
+    fail_a_probe(breaker)
+    now_ns = pass_a_probe(breaker) + closed_s * SECOND_NS
     break_it(breaker, now_ns)
     assert pause_s(breaker, now_ns) == pytest.approx(next_pause_s)
 
@@ -199,22 +199,22 @@ def test_after_half_a_minute_closed_the_pause_is_short_again(closed_s: int, next
 def test_without_settings_it_never_opens() -> None:
     breaker = Breaker(None, Steady())
     for _ in range(100):
-        breaker.record_failure(BEGAN_NS, BEGAN_NS)
+        breaker.record_failure(STARTED_NS, STARTED_NS)
     assert breaker.closed
 
 
 def test_turned_off_while_open_it_closes() -> None:
     breaker = open_breaker()
     breaker.reconfigure(None)
-    assert breaker.admits(BEGAN_NS, LEASE_NS)
+    assert breaker.admits(STARTED_NS, LEASE_NS)
     assert repr(breaker) == "<Breaker closed: 0 bad, 0 good>"
 
 
 def test_new_settings_keep_it_open_and_apply_to_the_next_opening() -> None:
     breaker = open_breaker()
     breaker.reconfigure(BreakerSettings(open_s=10))
-    assert pause_s(breaker, BEGAN_NS) == 2
-    assert pause_s(breaker, fail_a_trial(breaker)) == 15
+    assert pause_s(breaker, STARTED_NS) == 2
+    assert pause_s(breaker, fail_a_probe(breaker)) == 15
     assert "opened 2 times" in repr(breaker)
 
 
@@ -229,22 +229,22 @@ EVENTS = st.lists(
 @given(EVENTS, st.integers(0, 1 << 32))
 def test_there_is_one_probe_at_a_time_and_a_success_always_closes_it(events: list[tuple[str, int]], seed: int) -> None:
     breaker = open_breaker(random=Random(seed))
-    now_ns = BEGAN_NS
-    trial_ns = -LEASE_NS
+    now_ns = STARTED_NS
+    probe_ns = -LEASE_NS
     for what, passed_ns in events:
         now_ns += passed_ns
         if what == "ask" and not breaker.closed and breaker.admits(now_ns, LEASE_NS):
-            assert now_ns >= trial_ns + LEASE_NS, "two probes at a time"
-            trial_ns = now_ns
+            assert now_ns >= probe_ns + LEASE_NS, "two probes at a time"
+            probe_ns = now_ns
         elif what == "work":
-            breaker.record_success(trial_ns, now_ns)
+            breaker.record_success(probe_ns, now_ns)
         elif what == "fail":
-            breaker.record_failure(trial_ns, now_ns)
-            trial_ns = trial_ns if breaker.closed else -LEASE_NS
+            breaker.record_failure(probe_ns, now_ns)
+            probe_ns = probe_ns if breaker.closed else -LEASE_NS
         elif what.startswith("old"):
             was_closed = breaker.closed
-            (breaker.record_failure if what == "old failure" else breaker.record_success)(BEGAN_NS - 1, now_ns)
+            (breaker.record_failure if what == "old failure" else breaker.record_success)(STARTED_NS - 1, now_ns)
             assert breaker.closed is was_closed
     if not breaker.closed:
         assert breaker.probe_due_ns <= now_ns + 30 * SECOND_NS
-        pass_a_trial(breaker)
+        pass_a_probe(breaker)

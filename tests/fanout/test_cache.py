@@ -274,11 +274,11 @@ def test_the_callback_of_one_waiter_may_abandon_another() -> None:
         second: list[Asker] = []
         first = Asker()
 
-        def told(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
+        def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             first.done(outcome, status, age_ms)
             second[0].leave()
 
-        rig.cache.start({"key": "u_1"}, "headers", 100, told)
+        rig.cache.start({"key": "u_1"}, "headers", 100, done)
         second.append(rig.ask())
         third = rig.ask()
         await pass_ms(20)

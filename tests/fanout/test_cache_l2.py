@@ -82,11 +82,11 @@ def test_an_older_stored_answer_is_served_only_if_the_call_fails() -> None:
     ],
     ids=repr,
 )
-def test_without_a_valid_stored_answer_the_source_is_called(kept: CachedAnswer | None) -> None:
+def test_without_a_valid_stored_answer_the_source_is_called(stored: CachedAnswer | None) -> None:
     async def main() -> None:
         l2 = ScriptedSecondLevel()
-        if kept is not None:
-            l2.stored["u_1"] = kept
+        if stored is not None:
+            l2.stored["u_1"] = stored
         rig = Rig(l2=l2)
         asker = rig.ask()
         await pass_ms(12)
@@ -141,9 +141,9 @@ def test_an_early_refresh_ignores_the_same_answer_in_the_second_level() -> None:
         l2 = ScriptedSecondLevel()
         rig = Rig(l2=l2)
         await rig.answer()
-        _, kept, _ = l2.puts[0]
+        _, stored, _ = l2.puts[0]
         rig.cache._entries["u_1"].early_ns = 0
-        l2.stored["u_1"] = CachedAnswer(False, kept.body, 98)
+        l2.stored["u_1"] = CachedAnswer(False, stored.body, 98)
         assert rig.ask().status is SourceStatus.CACHED
         await pass_ms(20)
         assert (await rig.answer())[:2] == ("u_1 #2", SourceStatus.CACHED)

@@ -16,14 +16,14 @@ LEASE_NS = 200 * MS_NS
 CEILING_NS = 100 * MS_NS
 
 
-def place(*, limit: int = 10) -> Endpoint:
-    made = Endpoint("a place", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1))
+def new_endpoint(*, limit: int = 10) -> Endpoint:
+    made = Endpoint("an address", CEILING_NS, BreakerSettings(), LimiterSettings(start=limit), Random(1))
     made.breaker.roll(NOW_NS)
     return made
 
 
-def places(count: int) -> tuple[Endpoint, ...]:
-    return tuple(place() for _ in range(count))
+def new_endpoints(count: int) -> tuple[Endpoint, ...]:
+    return tuple(new_endpoint() for _ in range(count))
 
 
 def break_it(sick: Endpoint) -> None:
@@ -36,53 +36,53 @@ def fill(full: Endpoint) -> None:
 
 
 def test_healthy_endpoints_are_not_avoided() -> None:
-    assert unavailable(places(3), NOW_NS, LEASE_NS) == (0, False)
+    assert unavailable(new_endpoints(3), NOW_NS, LEASE_NS) == (0, False)
 
 
 def test_open_and_full_endpoints_are_avoided() -> None:
-    three = places(3)
-    break_it(three[0])
-    assert unavailable(three, NOW_NS, LEASE_NS) == (0b001, False)
-    fill(three[2])
-    assert unavailable(three, NOW_NS, LEASE_NS) == (0b101, True)
-    break_it(three[1])
-    assert unavailable(three, NOW_NS, LEASE_NS) == (0b111, True)
+    endpoints = new_endpoints(3)
+    break_it(endpoints[0])
+    assert unavailable(endpoints, NOW_NS, LEASE_NS) == (0b001, False)
+    fill(endpoints[2])
+    assert unavailable(endpoints, NOW_NS, LEASE_NS) == (0b101, True)
+    break_it(endpoints[1])
+    assert unavailable(endpoints, NOW_NS, LEASE_NS) == (0b111, True)
 
 
 def test_an_endpoint_whose_probe_is_due_gets_this_call_alone() -> None:
-    three = places(3)
-    break_it(three[1])
-    due_ns = three[1].breaker.probe_due_ns
-    assert unavailable(three, due_ns - 1, LEASE_NS) == (0b010, False)
-    assert unavailable(three, due_ns, LEASE_NS) == (0b101, False)
-    assert unavailable(three, due_ns, LEASE_NS) == (0b010, False)
+    endpoints = new_endpoints(3)
+    break_it(endpoints[1])
+    due_ns = endpoints[1].breaker.probe_due_ns
+    assert unavailable(endpoints, due_ns - 1, LEASE_NS) == (0b010, False)
+    assert unavailable(endpoints, due_ns, LEASE_NS) == (0b101, False)
+    assert unavailable(endpoints, due_ns, LEASE_NS) == (0b010, False)
 
 
 def test_two_due_probes_go_out_one_after_the_other() -> None:
-    three = places(3)
-    break_it(three[0])
-    break_it(three[2])
-    due_ns = max(three[0].breaker.probe_due_ns, three[2].breaker.probe_due_ns)
-    assert [unavailable(three, due_ns, LEASE_NS)[0] for _ in range(3)] == [0b110, 0b011, 0b101]
+    endpoints = new_endpoints(3)
+    break_it(endpoints[0])
+    break_it(endpoints[2])
+    due_ns = max(endpoints[0].breaker.probe_due_ns, endpoints[2].breaker.probe_due_ns)
+    assert [unavailable(endpoints, due_ns, LEASE_NS)[0] for _ in range(3)] == [0b110, 0b011, 0b101]
 
 
 def test_a_second_call_avoids_the_first_and_all_open_or_full_endpoints() -> None:
-    three = places(3)
-    assert avoid_for_second_call(three, three[1]) == 0b010
-    break_it(three[0])
-    assert avoid_for_second_call(three, three[1]) == 0b011
-    fill(three[2])
-    assert avoid_for_second_call(three, three[1]) is None
+    endpoints = new_endpoints(3)
+    assert avoid_for_second_call(endpoints, endpoints[1]) == 0b010
+    break_it(endpoints[0])
+    assert avoid_for_second_call(endpoints, endpoints[1]) == 0b011
+    fill(endpoints[2])
+    assert avoid_for_second_call(endpoints, endpoints[1]) is None
 
 
 def test_a_sole_endpoint_gets_the_second_call_unless_it_is_open_or_full() -> None:
-    [sole] = places(1)
-    assert avoid_for_second_call([sole], sole) == 0
-    fill(sole)
-    assert avoid_for_second_call([sole], sole) is None
-    sole.in_flight = 0
-    break_it(sole)
-    assert avoid_for_second_call([sole], sole) is None
+    [only_endpoint] = new_endpoints(1)
+    assert avoid_for_second_call([only_endpoint], only_endpoint) == 0
+    fill(only_endpoint)
+    assert avoid_for_second_call([only_endpoint], only_endpoint) is None
+    only_endpoint.in_flight = 0
+    break_it(only_endpoint)
+    assert avoid_for_second_call([only_endpoint], only_endpoint) is None
 
 
 @pytest.mark.parametrize(
@@ -100,43 +100,43 @@ def test_a_sole_endpoint_gets_the_second_call_unless_it_is_open_or_full() -> Non
 def test_the_slow_mark_is_three_times_the_usual_latency_and_five_ms_more_within_the_ceiling(
     latencies_ms: tuple[int, ...], slow_ms: int
 ) -> None:
-    three = places(3)
-    for each, latency_ms in zip(three, latencies_ms, strict=True):
+    endpoints = new_endpoints(3)
+    for each, latency_ms in zip(endpoints, latencies_ms, strict=True):
         each.latency_ns = latency_ms * MS_NS
-    update_slow_marks(three, CEILING_NS)
-    assert [each.slow_ns for each in three] == [slow_ms * MS_NS] * 3
+    update_slow_marks(endpoints, CEILING_NS)
+    assert [each.slow_ns for each in endpoints] == [slow_ms * MS_NS] * 3
 
 
 def test_an_open_endpoint_does_not_influence_the_slow_marks() -> None:
-    three = places(3)
-    for each, latency_ms in zip(three, (1, 20, 30), strict=True):
+    endpoints = new_endpoints(3)
+    for each, latency_ms in zip(endpoints, (1, 20, 30), strict=True):
         each.latency_ns = latency_ms * MS_NS
-    break_it(three[0])
-    update_slow_marks(three, CEILING_NS)
-    assert three[1].slow_ns == 60 * MS_NS
+    break_it(endpoints[0])
+    update_slow_marks(endpoints, CEILING_NS)
+    assert endpoints[1].slow_ns == 60 * MS_NS
 
 
 def test_the_slow_mark_of_a_sole_endpoint_is_the_ceiling() -> None:
-    [sole] = places(1)
-    sole.latency_ns = MS_NS
-    update_slow_marks([sole], CEILING_NS)
-    assert sole.slow_ns == CEILING_NS
+    [only_endpoint] = new_endpoints(1)
+    only_endpoint.latency_ns = MS_NS
+    update_slow_marks([only_endpoint], CEILING_NS)
+    assert only_endpoint.slow_ns == CEILING_NS
 
 
 def test_an_answer_at_the_slow_mark_is_a_failure_and_one_before_is_a_success() -> None:
-    one = place()
-    one.record_answer(NOW_NS, NOW_NS + CEILING_NS - 1, counted=False)
-    one.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=False)
-    one.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=True)
-    assert repr(one) == "<a place: 0 in flight, <Breaker closed: 1 bad, 1 good>, <Limiter 10>>"
+    endpoint = new_endpoint()
+    endpoint.record_answer(NOW_NS, NOW_NS + CEILING_NS - 1, counted=False)
+    endpoint.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=False)
+    endpoint.record_answer(NOW_NS, NOW_NS + CEILING_NS, counted=True)
+    assert repr(endpoint) == "<an address: 0 in flight, <Breaker closed: 1 bad, 1 good>, <Limiter 10>>"
 
 
 def test_the_mean_latency_moves_by_a_sixteenth_per_call() -> None:
-    one = place()
-    one.record_answer(NOW_NS, NOW_NS + 16 * MS_NS, counted=False)
-    assert one.latency_ns == 16 * MS_NS
-    one.record_answer(NOW_NS, NOW_NS + 32 * MS_NS, counted=False)
-    assert one.latency_ns == 17 * MS_NS
+    endpoint = new_endpoint()
+    endpoint.record_answer(NOW_NS, NOW_NS + 16 * MS_NS, counted=False)
+    assert endpoint.latency_ns == 16 * MS_NS
+    endpoint.record_answer(NOW_NS, NOW_NS + 32 * MS_NS, counted=False)
+    assert endpoint.latency_ns == 17 * MS_NS
 
 
 @pytest.mark.parametrize(
@@ -144,39 +144,39 @@ def test_the_mean_latency_moves_by_a_sixteenth_per_call() -> None:
     [(10, 3, False), (10, 4, True), (1, 0, True), (2, 0, True), (3, 0, False), (3, 1, True)],
 )
 def test_the_limit_grows_only_while_half_of_it_is_used(limit: int, others: int, grows: bool) -> None:
-    """The answered call counts, although it is no longer in flight: a limit of one could not grow."""
-    one = place(limit=limit)
-    one.in_flight = others
+    """The answered call counts, though no longer in flight: a limit of one could not grow."""
+    endpoint = new_endpoint(limit=limit)
+    endpoint.in_flight = others
     for _ in range(limit):
-        one.record_answer(NOW_NS, NOW_NS + MS_NS, counted=False)
-    assert (one.limiter.limit > limit) is grows
+        endpoint.record_answer(NOW_NS, NOW_NS + MS_NS, counted=False)
+    assert (endpoint.limiter.limit > limit) is grows
 
 
 def test_overload_cuts_the_limit_and_mere_slowness_does_not() -> None:
-    one = place()
-    one.record_failure(NOW_NS, NOW_NS, counted=False, overload=False)
-    assert one.limiter.limit == 10
-    one.record_failure(NOW_NS, NOW_NS, counted=True, overload=True)
-    assert one.limiter.limit == 9
-    assert one.breaker.failures == 1, "counted twice"
+    endpoint = new_endpoint()
+    endpoint.record_failure(NOW_NS, NOW_NS, counted=False, overload=False)
+    assert endpoint.limiter.limit == 10
+    endpoint.record_failure(NOW_NS, NOW_NS, counted=True, overload=True)
+    assert endpoint.limiter.limit == 9
+    assert endpoint.breaker.failures == 1, "counted twice"
 
 
 def test_the_limit_does_not_change_while_the_breaker_is_open() -> None:
-    one = place()
-    break_it(one)
+    endpoint = new_endpoint()
+    break_it(endpoint)
     for _ in range(20):
-        one.record_failure(NOW_NS, NOW_NS, counted=False, overload=True)
-    assert one.limiter.limit == 10
+        endpoint.record_failure(NOW_NS, NOW_NS, counted=False, overload=True)
+    assert endpoint.limiter.limit == 10
 
 
 def test_after_recovery_the_limit_is_that_of_the_start() -> None:
-    sick = place(limit=10)
+    sick = new_endpoint(limit=10)
     for moment_ns in range(NOW_NS, NOW_NS + 4):
         sick.record_failure(moment_ns, moment_ns, counted=True, overload=True)
     assert sick.limiter.limit < 10
     break_it(sick)
-    trial_ns = sick.breaker.probe_due_ns
-    assert sick.breaker.admits(trial_ns, LEASE_NS)
-    sick.record_answer(trial_ns, trial_ns + MS_NS, counted=False)
+    probe_ns = sick.breaker.probe_due_ns
+    assert sick.breaker.admits(probe_ns, LEASE_NS)
+    sick.record_answer(probe_ns, probe_ns + MS_NS, counted=False)
     assert sick.breaker.closed
     assert sick.limiter.limit == 10

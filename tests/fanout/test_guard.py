@@ -59,9 +59,9 @@ def test_no_call_is_made_with_less_time_left_than_the_tenth_percentile() -> None
         upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
-        asked = len(upstream.calls)
+        calls_before = len(upstream.calls)
         assert ask(guard.start, waits_ms=8).error_type is Skipped
-        assert len(upstream.calls) == asked
+        assert len(upstream.calls) == calls_before
         assert guard.counts.skipped == 1
         asker = ask(guard.start, waits_ms=60)
         await pass_ms(70)
@@ -75,9 +75,9 @@ def test_one_call_a_second_is_made_without_enough_time_to_notice_a_recovery() ->
         upstream = ScriptedUpstream(lognormal(1, median_ms=20))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
-        asked = len(upstream.calls)
+        calls_before = len(upstream.calls)
         await ask_steadily(guard.start, every_ms=50, for_ms=3_000, waits_ms=lambda: 8)
-        assert 2 <= len(upstream.calls) - asked <= 3
+        assert 2 <= len(upstream.calls) - calls_before <= 3
 
     run_in_virtual_time(main)
 
@@ -207,9 +207,9 @@ def test_a_hanging_source_costs_nothing_once_its_breaker_is_open_and_recovers() 
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=8_000)
         assert quantile_ms(askers[:50], 0.9) > 10
         assert not guard.endpoints[0].breaker.closed
-        asked = len(upstream.calls)
+        calls_before = len(upstream.calls)
         askers = await ask_steadily(guard.start, every_ms=10, for_ms=20_000)
-        assert len(upstream.calls) - asked < 10
+        assert len(upstream.calls) - calls_before < 10
         assert sum(asker.error_type is BreakerOpen for asker in askers) > len(askers) - 10
         assert sum(not asker.answered or asker.took_ms > 1 for asker in askers) < 10
         assert_consistent(guard, upstream)
@@ -278,12 +278,12 @@ def test_new_settings_keep_the_learned_state() -> None:
         upstream = ScriptedUpstream(lognormal(1))
         guard = guarded(upstream)
         await ask_steadily(guard.start, every_ms=5, for_ms=20_000)
-        after_ns, timeout_ms, sketch = guard.hedge.delay_ns, guard.adaptive_timeout.timeout_ms, repr(guard.latencies)
+        after_ns, timeout_ms, histogram = guard.hedge.delay_ns, guard.adaptive_timeout.timeout_ms, repr(guard.latencies)
         under_way = ask(guard.start)
         guard.reconfigure(300, Mechanisms(extra_bps=1_000, limiter=LimiterSettings(start=7, most=50)))
         assert abs(guard.adaptive_timeout.timeout_ms - timeout_ms) <= 1
         assert guard.hedge.delay_ns == pytest.approx(after_ns, rel=0.1)
-        assert repr(guard.latencies) == sketch
+        assert repr(guard.latencies) == histogram
         assert not repr(guard.endpoints[0].breaker).endswith(" 0 good>")
         assert guard.endpoints[0].limiter.limit == 50
         assert guard.endpoints[0].slow_ns == 300 * MS_NS
@@ -329,10 +329,10 @@ def test_after_closing_calls_are_refused_even_in_its_own_callbacks() -> None:
         guard = guarded(upstream)
         again: list[Asker] = []
 
-        def told(outcome: object, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
+        def done(outcome: object, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
             again.append(ask(guard.start))
 
-        guard.start({}, "headers", 100, told)
+        guard.start({}, "headers", 100, done)
         asker = ask(guard.start)
         await pass_ms(10)
         guard.close()

@@ -119,9 +119,9 @@ def test_every_answer_has_the_right_key_is_not_dropped_and_young_enough(
 
     def weather(call: ScriptedCall) -> Reply:
         """The answer contains its key and the start of its call."""
-        said = f"{call.known['key']} {clock_ns()}"
+        text = f"{call.known['key']} {clock_ns()}"
         after_ms = random.choice([1, 5, 50, 95, 150, 195, None])
-        return Reply(after_ms, random.choice([said, said, Unreachable("")]), body=said.encode())
+        return Reply(after_ms, random.choice([text, text, Unreachable("")]), body=text.encode())
 
     async def main() -> None:
         shelf = ScriptedSecondLevel(random.choice([1, 30])) if shared else None

@@ -61,20 +61,20 @@ def test_an_abandoned_call_runs_on_and_trains_the_histogram() -> None:
     run_in_virtual_time(main)
 
 
-def kept(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
+def call_with_late_delivery(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
     """A call that delivers late, abandoned after `waits_ms`. Returns its outcomes and the call."""
-    heard: list[Any] = []
+    outcomes: list[Any] = []
     call = guard.call(
         {},
         "headers",
         100,
         waits_ms,
-        lambda outcome, not_found=False, body=None: heard.append((outcome, not_found, body)),
+        lambda outcome, not_found=False, body=None: outcomes.append((outcome, not_found, body)),
         deliver_late=True,
     )
     assert isinstance(call, HedgedCall)
     asyncio.get_running_loop().call_later(waits_ms / 1000, call.abandon)
-    return heard, call
+    return outcomes, call
 
 
 @pytest.mark.parametrize("reply", [Reply(60), Reply(30, Unreachable(""))], ids=["slow", "failing"])
@@ -83,7 +83,7 @@ def test_a_call_without_a_waiter_gets_no_second_attempt(reply: Reply) -> None:
         upstream = ScriptedUpstream(reply)
         guard = guarded(upstream)
         set_hedge_delay(guard)
-        kept(guard, waits_ms=10)
+        call_with_late_delivery(guard, waits_ms=10)
         await pass_ms(100)
         assert len(upstream.calls) == 1
 
@@ -94,10 +94,12 @@ def test_a_call_without_a_waiter_gets_no_second_attempt(reply: Reply) -> None:
 def test_a_late_answer_is_delivered_once_on_request(outcome: Any) -> None:
     async def main() -> None:
         guard = guarded(ScriptedUpstream(Reply(120, outcome, not_found=True, body=b"a body")))
-        heard, call = kept(guard)
+        outcomes, call = call_with_late_delivery(guard)
         await pass_ms(300)
         call.abandon()
-        assert heard == [(outcome, True, b"a body")] if outcome == "an answer" else heard == [(outcome, False, None)]
+        assert (
+            outcomes == [(outcome, True, b"a body")] if outcome == "an answer" else outcomes == [(outcome, False, None)]
+        )
         assert guard.counts.late_answers == (outcome == "an answer")
         assert guard.timers.late_calls == 0
 
@@ -108,11 +110,11 @@ def test_a_late_call_without_an_answer_is_cancelled_at_twice_the_ceiling_and_del
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
-        heard, _ = kept(guard)
+        outcomes, _ = call_with_late_delivery(guard)
         await pass_ms(199)
-        assert upstream.abandoned == heard == []
+        assert upstream.abandoned == outcomes == []
         await pass_ms(3)
-        [(outcome, _, _)] = heard
+        [(outcome, _, _)] = outcomes
         assert isinstance(outcome, Unreachable)
         assert upstream.in_flight == []
         assert_nothing_left(guard, upstream)
@@ -285,7 +287,7 @@ def test_a_bug_in_one_call_does_not_stop_the_timers_of_the_others() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
         bugs: list[Any] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, told: bugs.append(told["exception"]))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context["exception"]))
         set_hedge_delay(guard)
         ask(guard.start)
         await pass_ms(5)
@@ -303,11 +305,11 @@ def test_a_bug_in_one_call_does_not_stop_the_timers_of_the_others() -> None:
     run_in_virtual_time(main)
 
 
-@pytest.mark.parametrize("way", ["answered", "hedged", "both fail", "late", "cut"])
-def test_an_ended_call_leaves_no_reference_cycle(way: str) -> None:
+@pytest.mark.parametrize("mode", ["answered", "hedged", "both fail", "late", "cut"])
+def test_an_ended_call_leaves_no_reference_cycle(mode: str) -> None:
     async def main() -> None:
         reply = {"both fail": Reply(30, Garbled("")), "late": Reply(120), "cut": SILENT, "hedged": Reply(50)}.get(
-            way, Reply(1)
+            mode, Reply(1)
         )
         upstream = ScriptedUpstream(reply)
         guard = guarded(upstream)
@@ -356,7 +358,7 @@ def test_every_waiter_gets_one_outcome_and_all_counts_return_to_zero(
         upstream = ScriptedUpstream(script, places)
         guard = guarded(upstream, Mechanisms(late=late, hedge=HedgeSettings(), limiter=LimiterSettings(start=10)))
         askers: list[tuple[Asker, int]] = []
-        kept_ones: list[list[Any]] = []
+        outcomes_by_call: list[list[Any]] = []
         for pause_ms, _, _, waits_ms in calls:
             await pass_ms(pause_ms)
             set_hedge_delay(guard, random.choice([5, 20, 50]))
@@ -365,14 +367,14 @@ def test_every_waiter_gets_one_outcome_and_all_counts_return_to_zero(
             elif any(
                 endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in guard.endpoints
             ):
-                heard, _ = kept(guard, waits_ms)
-                kept_ones.append(heard)
+                outcomes, _ = call_with_late_delivery(guard, waits_ms)
+                outcomes_by_call.append(outcomes)
             assert guard.timers.late_calls <= MAX_LATE_CALLS
             assert sum(endpoint.in_flight for endpoint in guard.endpoints) == len(upstream.in_flight)
         await pass_ms(250)
         assert all(asker.answered or asker.left for asker, _ in askers)
         assert all(asker.took_ms <= waits_ms + 1 for asker, waits_ms in askers if asker.answered)
-        assert [len(heard) for heard in kept_ones] == [1] * len(kept_ones)
+        assert [len(outcomes) for outcomes in outcomes_by_call] == [1] * len(outcomes_by_call)
         assert_nothing_left(guard, upstream)
 
     run_in_virtual_time(main, coarse=coarse)

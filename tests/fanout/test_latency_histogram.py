@@ -15,10 +15,10 @@ SHARES = (0.1, 0.5, 0.95, 0.999, 1.0)
 
 
 def sketch_of(*took_ns: int) -> LatencyHistogram:
-    sketch = LatencyHistogram()
+    histogram = LatencyHistogram()
     for ns in took_ns:
-        sketch.record(ns)
-    return sketch
+        histogram.record(ns)
+    return histogram
 
 
 @given(st.integers(0, LONGEST_NS))
@@ -56,23 +56,23 @@ def test_without_calls_no_quantile_is_known() -> None:
 
 
 def test_a_quantile_among_timeouts_is_unknown() -> None:
-    sketch = sketch_of(*[1_000_000] * 98)
-    sketch.record_timeout()
-    sketch.record_timeout()
-    assert sketch.quantiles((0.98, 0.99), 1) == (100, (bucket_bound_ns(bucket_index(1_000)), NEVER_NS))
+    histogram = sketch_of(*[1_000_000] * 98)
+    histogram.record_timeout()
+    histogram.record_timeout()
+    assert histogram.quantiles((0.98, 0.99), 1) == (100, (bucket_bound_ns(bucket_index(1_000)), NEVER_NS))
 
 
 @given(st.integers(0, 3 * WINDOW_NS), st.integers(0, 5 * WINDOW_NS))
 def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: int) -> None:
     """Quantiles are read once a second, as in a guard."""
-    sketch = LatencyHistogram()
-    began_ns = 7 * WINDOW_NS
-    for now_ns in range(began_ns, began_ns + called_ns, 1_000_000_000):
-        sketch.quantiles((), now_ns)
-    sketch.record(1)
-    for now_ns in range(began_ns + called_ns, began_ns + called_ns + later_ns, 1_000_000_000):
-        sketch.quantiles((), now_ns)
-    count, _ = sketch.quantiles((), began_ns + called_ns + later_ns)
+    histogram = LatencyHistogram()
+    started_ns = 7 * WINDOW_NS
+    for now_ns in range(started_ns, started_ns + called_ns, 1_000_000_000):
+        histogram.quantiles((), now_ns)
+    histogram.record(1)
+    for now_ns in range(started_ns + called_ns, started_ns + called_ns + later_ns, 1_000_000_000):
+        histogram.quantiles((), now_ns)
+    count, _ = histogram.quantiles((), started_ns + called_ns + later_ns)
     if later_ns <= 2 * WINDOW_NS - 1_000_000_000:
         assert count == 1
     if later_ns > 3 * WINDOW_NS:
@@ -80,11 +80,11 @@ def test_a_call_counts_for_twenty_to_thirty_seconds(called_ns: int, later_ns: in
 
 
 def test_after_a_long_silence_all_windows_are_empty_and_a_new_one_starts() -> None:
-    sketch = sketch_of(1, 2, 3)
-    sketch.quantiles((), 5)
-    assert sketch.quantiles((), 100 * WINDOW_NS)[0] == 0
-    sketch.record(1)
+    histogram = sketch_of(1, 2, 3)
+    histogram.quantiles((), 5)
+    assert histogram.quantiles((), 100 * WINDOW_NS)[0] == 0
+    histogram.record(1)
     second_ns = WINDOW_NS // 10
-    counts = [sketch.quantiles((), 100 * WINDOW_NS + seconds * second_ns)[0] for seconds in range(31)]
+    counts = [histogram.quantiles((), 100 * WINDOW_NS + seconds * second_ns)[0] for seconds in range(31)]
     assert counts == [1] * 30 + [0]
-    assert repr(sketch) == "<LatencyHistogram of 0 calls>"
+    assert repr(histogram) == "<LatencyHistogram of 0 calls>"

@@ -29,7 +29,7 @@ END_MS = 7_000
 MIX = (2, 1, 1, 1, 0)
 
 
-class Told:
+class LadderRig:
     """A ladder that receives one tick after another."""
 
     def __init__(self, settings: ShedSettings | None = None) -> None:
@@ -51,8 +51,8 @@ class Told:
         return (self.now_ns - began_ns) / MS_NS
 
 
-def quantile(found: Sequence[float], share: float) -> float:
-    return sorted(found)[int(len(found) * share)]
+def quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int(len(values) * share)]
 
 
 def waits_ms(called: Sequence[SimulatedCaller], *, admitted: bool) -> list[float]:
@@ -86,38 +86,38 @@ def overloaded(
 
 
 def test_without_lag_nothing_is_shed() -> None:
-    ladder = Told().ticks(1_000, 1.0)
+    ladder = LadderRig().ticks(1_000, 1.0)
     assert (ladder.hedging, ladder.serve_stale, ladder.refusing, ladder.dim_share) == (True, False, False, 0.0)
     assert not ladder.dims_call()
 
 
 def test_the_rungs_of_the_ladder_apply_in_order() -> None:
     settings = ShedSettings(dim_lag_ms=5, refuse_lag_ms=20)
-    mild = Told(settings).ticks(200, 6)
+    mild = LadderRig(settings).ticks(200, 6)
     assert (mild.hedging, mild.serve_stale, mild.refusing) == (False, False, False)
     assert mild.dim_share > 0
-    more = Told(settings).ticks(200, 11)
+    more = LadderRig(settings).ticks(200, 11)
     assert (more.hedging, more.dim_share, more.serve_stale, more.refusing) == (False, 1.0, True, False)
-    most = Told(settings).ticks(200, 21)
+    most = LadderRig(settings).ticks(200, 21)
     assert (most.hedging, most.dim_share, most.serve_stale, most.refusing) == (False, 1.0, True, True)
 
 
 @pytest.mark.parametrize("stall_ms", [30, 300, 3_000])
 def test_one_slow_callback_changes_nothing(stall_ms: float) -> None:
-    told = Told()
-    told.ticks(20, 0.0)
-    told.ticks(1, stall_ms)
-    assert told.ladder.hedging
-    told.ticks(1, stall_ms / 2)  # its backlog
-    assert told.ladder.hedging
-    assert not told.ladder.refusing
+    rig = LadderRig()
+    rig.ticks(20, 0.0)
+    rig.ticks(1, stall_ms)
+    assert rig.ladder.hedging
+    rig.ticks(1, stall_ms / 2)  # its backlog
+    assert rig.ladder.hedging
+    assert not rig.ladder.refusing
 
 
 def test_two_late_ticks_refuse_unless_the_lag_falls_and_three_refuse_anyway() -> None:
-    growing = Told()
+    growing = LadderRig()
     assert not growing.ticks(1, 30).refusing
     assert growing.ticks(1, 31).refusing
-    shrinking = Told()
+    shrinking = LadderRig()
     shrinking.ticks(1, 31)
     assert not shrinking.ticks(1, 30).refusing
     assert shrinking.ticks(1, 29).refusing
@@ -132,36 +132,36 @@ def test_dimming_leaves_out_exactly_its_share_evenly_spread() -> None:
 
 
 def test_dimming_is_full_within_half_a_second_and_gone_within_three() -> None:
-    told = Told()
-    assert told.until(lambda ladder: ladder.dim_share == 1, 10) < 500
-    assert 500 < told.until(lambda ladder: not ladder.dim_share, 0) < 3_000
+    rig = LadderRig()
+    assert rig.until(lambda ladder: ladder.dim_share == 1, 10) < 500
+    assert 500 < rig.until(lambda ladder: not ladder.dim_share, 0) < 3_000
 
 
 def test_dimming_settles_at_the_share_that_the_loop_needs() -> None:
-    told = Told()
-    told.ticks(20, 10)
+    rig = LadderRig()
+    rig.ticks(20, 10)
     for _ in range(2_000):
         # The lag falls with the dimmed share: it is at the mark with half.
-        told.ticks(1, 10 * (1 - told.ladder.dim_share))
-    assert told.ladder.dim_share == pytest.approx(0.5, abs=0.05)
+        rig.ticks(1, 10 * (1 - rig.ladder.dim_share))
+    assert rig.ladder.dim_share == pytest.approx(0.5, abs=0.05)
 
 
 def test_while_callers_are_refused_optional_work_stays_off() -> None:
-    told = Told()
-    told.ticks(5, 30)
-    ladder = told.ticks(5, 0.0)
+    rig = LadderRig()
+    rig.ticks(5, 30)
+    ladder = rig.ticks(5, 0.0)
     assert ladder.refusing
     assert (ladder.hedging, ladder.serve_stale) == (False, True)
 
 
 def test_refusing_ends_half_a_second_after_the_last_refusal() -> None:
-    told = Told()
-    told.ticks(10, 30)
-    while told.ladder.admits(LOWEST, told.now_ns):
+    rig = LadderRig()
+    rig.ticks(10, 30)
+    while rig.ladder.admits(LOWEST, rig.now_ns):
         pass
-    assert 450 < told.until(lambda ladder: not ladder.refusing, 0.0) < 600
-    assert all(told.ladder.admits(LOWEST, told.now_ns) for _ in range(10_000))
-    assert told.ladder.refused == [1, 0, 0, 0]
+    assert 450 < rig.until(lambda ladder: not ladder.refusing, 0.0) < 600
+    assert all(rig.ladder.admits(LOWEST, rig.now_ns) for _ in range(10_000))
+    assert rig.ladder.refused == [1, 0, 0, 0]
 
 
 def test_admission_follows_its_rate_with_a_small_burst() -> None:
@@ -181,16 +181,16 @@ def test_each_priority_leaves_tokens_to_those_above_it() -> None:
 
 @pytest.mark.parametrize("lag_ms", [5.0, 50.0, 5_000.0])
 def test_some_callers_are_admitted_at_any_lag(lag_ms: float) -> None:
-    told = Told()
-    told.ticks(10, 100)
+    rig = LadderRig()
+    rig.ticks(10, 100)
     for _ in range(2_000):
-        told.ticks(1, lag_ms)
-        if told.ladder.admits(HIGHEST, told.now_ns):
-            told.ladder.answered += 1
-    before = told.ladder.answered
-    while told.ladder.answered == before:
-        told.ticks(1, lag_ms)
-        told.ladder.answered += told.ladder.admits(HIGHEST, told.now_ns)
+        rig.ticks(1, lag_ms)
+        if rig.ladder.admits(HIGHEST, rig.now_ns):
+            rig.ladder.answered += 1
+    before = rig.ladder.answered
+    while rig.ladder.answered == before:
+        rig.ticks(1, lag_ms)
+        rig.ladder.answered += rig.ladder.admits(HIGHEST, rig.now_ns)
 
 
 def test_at_three_times_the_load_goodput_stays_near_the_peak() -> None:

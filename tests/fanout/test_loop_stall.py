@@ -93,16 +93,16 @@ def test_an_answer_that_arrived_during_a_stall_is_used(wire: Wire) -> None:
         plan = Plan([Ask("card", Importance.GATING, (), TIMEOUT_MS, wire.start)], [])
         return await scatter(plan, {}, None, deadline_ns=time.perf_counter_ns() + TIMEOUT_MS * 1_000_000, timing=TIMING)
 
-    gathered = uvloop.run(consult())
-    assert gathered.answers == {"card": b"an answer"}
+    result = uvloop.run(consult())
+    assert result.answers == {"card": b"an answer"}
 
 
 @pytest.mark.timing
 def test_a_source_that_answered_during_a_stall_is_neither_hedged_nor_counted_as_slow(wire: Wire) -> None:
-    told: list[Any] = []
+    outcomes: list[Any] = []
 
     def done(outcome: Any, status: SourceStatus = SourceStatus.FRESH, age_ms: int = 0) -> None:
-        told.append(outcome)
+        outcomes.append(outcome)
 
     async def ask() -> Guard:
         guard = Guard("card", wire, TIMEOUT_MS, Mechanisms(), DegradationLadder(), Importance.GATING)
@@ -110,11 +110,11 @@ def test_a_source_that_answered_during_a_stall_is_neither_hedged_nor_counted_as_
         guard.start({}, None, TIMEOUT_MS, done)
         for _ in range(100):
             await asyncio.sleep(0.001)
-            if told:
+            if outcomes:
                 break
         guard.close()
         return guard
 
     guard = uvloop.run(ask())
-    assert told == [b"an answer"]
+    assert outcomes == [b"an answer"]
     assert guard.counts.hedges == 0

@@ -21,10 +21,10 @@ def lately(moments_ns: Sequence[int], now_ns: int) -> int:
 
 @given(STEPS, st.integers(0, 10_000), st.integers(0, 10**15))
 def test_any_ten_seconds_have_at_most_ten_extra_calls_or_the_share_of_first_calls(
-    steps: list[tuple[int, int, int]], share_bps: int, began_ns: int
+    steps: list[tuple[int, int, int]], share_bps: int, started_ns: int
 ) -> None:
     budget = RetryBudget(share_bps)
-    now_ns = began_ns
+    now_ns = started_ns
     budget.roll(now_ns)
     first_ns: list[int] = []
     extra_ns: list[int] = []

@@ -30,9 +30,9 @@ class Item:
 
 def look_up(store: S3FifoStore, home: dict[Hashable, Item], key: Hashable) -> bool:
     """Look up as a cache does. Returns whether it was a hit."""
-    found = home.get(key)
-    if found is not None:
-        found.used = True
+    entry = home.get(key)
+    if entry is not None:
+        entry.used = True
         return True
     made = Item(home, key)
     store.add(made)

@@ -1,4 +1,4 @@
-"""After any end (answers, a bug, cancellation) a scatter leaves nothing and ignores late outcomes."""
+"""After any end (answers, bug, cancellation) a scatter leaves nothing, and ignores outcomes."""
 
 from __future__ import annotations
 
@@ -52,33 +52,33 @@ async def test_a_second_answer_is_ignored() -> None:
     loop = asyncio.get_running_loop()
     loop.call_at(0.011, lambda: order.calls[0].done("another", SourceStatus.STALE))
     loop.call_at(0.012, lambda: order.calls[0].done(Unreachable("after all"), SourceStatus.FRESH))
-    gathered = await consult(order, gating("card", after_ms=20))
-    assert gathered.answers["order"] == "order"
-    assert gathered.reports[0].status is SourceStatus.FRESH
-    assert gathered.failed_required == ()
+    result = await consult(order, gating("card", after_ms=20))
+    assert result.answers["order"] == "order"
+    assert result.reports[0].status is SourceStatus.FRESH
+    assert result.failed_required == ()
 
 
 async def test_an_answer_after_its_timeout_is_ignored_and_starts_no_ask() -> None:
     vault = gating("vault", gives={"bank": "CMB"}, after_ms=NEVER, timeout_ms=10)
     limits = gating("limits", needs=("bank",))
     asyncio.get_running_loop().call_at(0.015, lambda: vault.calls[0].done("late"))
-    gathered = await consult(vault, limits, required("order", after_ms=20))
-    assert gathered.answers["vault"] == Missing("vault", MissingCause.TIMEOUT)
+    result = await consult(vault, limits, required("order", after_ms=20))
+    assert result.answers["vault"] == Missing("vault", MissingCause.TIMEOUT)
     assert limits.calls == []
 
 
 async def test_an_answer_after_the_end_does_not_change_the_result() -> None:
     coupon = enriching("coupon", after_ms=NEVER)
-    gathered = await consult(required("order"), coupon, grace_ms=5)
+    result = await consult(required("order"), coupon, grace_ms=5)
     coupon.calls[0].done("late")
-    assert gathered.answers["coupon"] == Missing("coupon", MissingCause.TIMEOUT)
+    assert result.answers["coupon"] == Missing("coupon", MissingCause.TIMEOUT)
 
 
 async def test_an_answer_between_the_end_and_the_return_is_ignored() -> None:
-    """The last required answer and another one come in one loop turn, before the scatter resumes."""
+    """The last required answer and another come in one loop turn, before the scatter resumes."""
     order, card = required("order", after_ms=10), gating("card", after_ms=10)
-    gathered = await consult(order, card, conclusive=lambda answers: True)
-    assert gathered.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
+    result = await consult(order, card, conclusive=lambda answers: True)
+    assert result.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
     assert (card.calls[0].answers, card.calls[0].abandons) == (1, 0)
 
 
@@ -90,7 +90,7 @@ async def test_a_call_returned_after_its_answer_is_abandoned() -> None:
         call.append(Call(known, call_headers, budget_ms, done))
         return call[0]
 
-    gathered = await scatter(
+    result = await scatter(
         Plan([Ask("order", Importance.REQUIRED, (), 100, start)], []),
         {},
         None,
@@ -98,7 +98,7 @@ async def test_a_call_returned_after_its_answer_is_abandoned() -> None:
         timing=Timing(0, 0),
         clock_ns=clock_ns,
     )
-    assert gathered.answers == {"order": "now"}
+    assert result.answers == {"order": "now"}
     assert call[0].abandons == 1
 
 
@@ -117,17 +117,17 @@ async def test_an_exception_in_a_later_start_is_raised_too() -> None:
     assert card.calls[0].abandons == 1
 
 
-@pytest.mark.parametrize("way", AnswerMode)
-async def test_an_exception_in_reveal_is_raised(way: AnswerMode) -> None:
-    order = required("order", gives={"currency": "CNY"}, reveal=fails, way=way)
+@pytest.mark.parametrize("mode", AnswerMode)
+async def test_an_exception_in_reveal_is_raised(mode: AnswerMode) -> None:
+    order = required("order", gives={"currency": "CNY"}, reveal=fails, mode=mode)
     with pytest.raises(Bug):
         await consult(order, gating("channel", needs=("currency",)), gating("card", after_ms=NEVER))
 
 
-@pytest.mark.parametrize("way", AnswerMode)
-async def test_an_exception_in_conclusive_is_raised(way: AnswerMode) -> None:
+@pytest.mark.parametrize("mode", AnswerMode)
+async def test_an_exception_in_conclusive_is_raised(mode: AnswerMode) -> None:
     with pytest.raises(Bug):
-        await consult(required("order", way=way), gating("card", after_ms=NEVER), conclusive=fails)
+        await consult(required("order", mode=mode), gating("card", after_ms=NEVER), conclusive=fails)
 
 
 async def test_revealing_an_undeclared_name_is_a_bug() -> None:
@@ -153,10 +153,10 @@ async def test_an_exception_in_abandon_at_a_timeout_is_raised() -> None:
 def sources_of_every_kind() -> list[ScriptedSource]:
     return [
         required("order", gives={"currency": "CNY"}, after_ms=8),
-        required("merchant", way=AnswerMode.TASK, after_ms=4),
-        gating("quota", way=AnswerMode.AT_ONCE),
+        required("merchant", mode=AnswerMode.TASK, after_ms=4),
+        gating("quota", mode=AnswerMode.AT_ONCE),
         gating("card", after_ms=NEVER, timeout_ms=11),
-        gating("channel", needs=("currency",), gives={"fee": 1}, way=AnswerMode.TASK, after_ms=5),
+        gating("channel", needs=("currency",), gives={"fee": 1}, mode=AnswerMode.TASK, after_ms=5),
         gating("tariff", needs=("fee",), after_ms=4),
         enriching("coupon", needs=("currency",), after_ms=NEVER),
     ]
@@ -179,9 +179,9 @@ async def test_cancellation_at_any_time_leaves_nothing(cancel_ms: float) -> None
 async def test_cancellation_in_any_loop_turn_leaves_nothing(turns: int) -> None:
     """All outcomes come within a few loop turns, one of them between the end and the return."""
     sources = [
-        required("order", gives={"currency": "CNY"}, way=AnswerMode.TASK, after_ms=0),
+        required("order", gives={"currency": "CNY"}, mode=AnswerMode.TASK, after_ms=0),
         gating("channel", needs=("currency",), after_ms=0),
-        gating("card", way=AnswerMode.TASK, after_ms=0),
+        gating("card", mode=AnswerMode.TASK, after_ms=0),
     ]
     task = asyncio.create_task(consult(*sources))
     for _ in range(turns):
@@ -252,7 +252,7 @@ async def start_bugged_after_a_bug() -> None:
 
     try:
         await consult(
-            Twice("order", Importance.REQUIRED, gives={"currency": "CNY"}, reveal=fails, way=AnswerMode.AT_ONCE)
+            Twice("order", Importance.REQUIRED, gives={"currency": "CNY"}, reveal=fails, mode=AnswerMode.AT_ONCE)
         )
     except Bug:
         return
@@ -272,16 +272,18 @@ async def start_bugged_after_a_bug() -> None:
             id="failed",
         ),
         pytest.param(lambda: consult(*sources_of_every_kind(), conclusive=lambda answers: True), id="conclusive"),
-        pytest.param(lambda: consult(required("order", way=AnswerMode.AT_ONCE)), id="at once"),
+        pytest.param(lambda: consult(required("order", mode=AnswerMode.AT_ONCE)), id="at once"),
         pytest.param(abandoned_by_its_caller, id="cancelled"),
         pytest.param(lambda: bugged(reveal=fails), id="a bug"),
-        pytest.param(lambda: bugged(reveal=fails, way=AnswerMode.AT_ONCE), id="a bug while being asked"),
+        pytest.param(lambda: bugged(reveal=fails, mode=AnswerMode.AT_ONCE), id="a bug while being asked"),
         pytest.param(start_bugged_after_a_bug, id="two bugs"),
     ],
 )
-def test_all_objects_of_a_scatter_are_freed_without_the_garbage_collector(course: Callable[[], Any]) -> None:
+def test_all_objects_of_a_scatter_are_freed_without_the_garbage_collector(
+    scatter_in_progress: Callable[[], Any],
+) -> None:
     async def run() -> list[Any]:
-        await course()
+        await scatter_in_progress()
         for _ in range(3):
             await asyncio.sleep(0)
         for source in alive(
@@ -305,14 +307,14 @@ async def test_the_repr_of_a_scatter_shows_the_state_of_each_ask() -> None:
     sources = [
         required("order", gives={"currency": "CNY"}, after_ms=10),
         gating("channel", needs=("currency",)),
-        gating("card", way=AnswerMode.AT_ONCE),
+        gating("card", mode=AnswerMode.AT_ONCE),
     ]
-    course = Scatter(
+    scatter_in_progress = Scatter(
         plan_of(sources), None, deadline_ns=clock_ns() + 10**9, timing=Timing(0, 0), conclusive=None, clock_ns=clock_ns
     )
-    course.start({})
-    assert repr(course) == "Scatter(in progress; order: asked, channel: waiting, card: FRESH)"
-    await course.end_future()
-    course.result()
-    course.close()
-    assert repr(course) == "Scatter(ended; order: FRESH, channel: FRESH, card: FRESH)"
+    scatter_in_progress.start({})
+    assert repr(scatter_in_progress) == "Scatter(in progress; order: asked, channel: waiting, card: FRESH)"
+    await scatter_in_progress.end_future()
+    scatter_in_progress.result()
+    scatter_in_progress.close()
+    assert repr(scatter_in_progress) == "Scatter(ended; order: FRESH, channel: FRESH, card: FRESH)"

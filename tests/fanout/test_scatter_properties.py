@@ -50,7 +50,7 @@ class World(NamedTuple):
         def conclusive(answers: Mapping[str, Any]) -> bool:
             return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
 
-        gathered = await consult(
+        result = await consult(
             *self.sources,
             known=self.known,
             inputs=self.inputs,
@@ -59,7 +59,7 @@ class World(NamedTuple):
             grace_ms=self.grace_ms,
             conclusive=conclusive,
         )
-        return gathered, now_ms()
+        return result, now_ms()
 
 
 @st.composite
@@ -91,7 +91,7 @@ def worlds(draw: st.DrawFn, *, faults: bool = True, most: int = 8) -> World:
                 if faults
                 else None,
                 timeout_ms=draw(st.integers(5, 40).map(lambda n: 3 * n + 1)) if faults else 1_000,
-                way=draw(st.sampled_from(AnswerMode)),
+                mode=draw(st.sampled_from(AnswerMode)),
             )
         )
     for index, source in enumerate(sources):
@@ -120,23 +120,23 @@ def test_the_result_equals_the_expected_one(world: World) -> None:
         world.sources, world.known, end_ms=world.end_ms, grace_ms=world.grace_ms, conclusive=world.conclusive
     )
     assume(foretold.certain)
-    gathered, ended_ms = in_virtual_time(world.run())
-    for answer in gathered.answers.values():
+    result, ended_ms = in_virtual_time(world.run())
+    for answer in result.answers.values():
         event(f"{answer.cause if isinstance(answer, Missing) else 'answered'}")
-    assert gathered.answers == foretold.answers
-    assert set(gathered.failed_required) == foretold.failed_required
+    assert result.answers == foretold.answers
+    assert set(result.failed_required) == foretold.failed_required
     assert abs(ended_ms - max(0.0, foretold.ended_ms)) < SLACK_MS
 
 
 @given(worlds())
 def test_it_ends_by_the_deadline_reports_every_ask_and_leaves_nothing(world: World) -> None:
     # Checks for leftovers, and for asks that started twice
-    gathered, ended_ms = in_virtual_time(world.run())
+    result, ended_ms = in_virtual_time(world.run())
     assert ended_ms < max(0, world.end_ms) + SLACK_MS
     plan_order = [source.name for source in sorted(world.sources, key=lambda source: -RANK[source.importance])]
-    assert list(gathered.answers) == [report.name for report in gathered.reports] == plan_order
-    for report in gathered.reports:
-        answer = gathered.answers[report.name]
+    assert list(result.answers) == [report.name for report in result.reports] == plan_order
+    for report in result.reports:
+        answer = result.answers[report.name]
         assert (report.status is SourceStatus.FRESH) == (not isinstance(answer, Missing))
         assert 0 <= report.started_ms <= ended_ms + 0.01
         assert 0 <= report.elapsed_ms <= ended_ms - report.started_ms + 0.02
@@ -150,7 +150,7 @@ def test_it_ends_by_the_deadline_reports_every_ask_and_leaves_nothing(world: Wor
 
 @given(worlds())
 def test_no_ask_starts_before_its_needs_are_known_or_exceeds_the_remaining_time(world: World) -> None:
-    gathered, _ = in_virtual_time(world.run())
+    result, _ = in_virtual_time(world.run())
     for source in world.sources:
         for call in source.calls:
             assert set(source.needs) <= set(call.known)
@@ -158,20 +158,20 @@ def test_no_ask_starts_before_its_needs_are_known_or_exceeds_the_remaining_time(
             assert {name: call.known[name] for name in world.known} == world.known
             for giver in world.sources:
                 if giver.calls and set(giver.given) & set(source.needs) - set(world.known):
-                    assert not isinstance(gathered.answers[giver.name], Missing)
+                    assert not isinstance(result.answers[giver.name], Missing)
         if not source.calls:
-            assert gathered.answers[source.name] == Missing(source.name, MissingCause.SKIPPED)
+            assert result.answers[source.name] == Missing(source.name, MissingCause.SKIPPED)
 
 
 @given(worlds())
 def test_a_required_failure_ends_it_and_only_required_failures_are_listed(world: World) -> None:
-    gathered, ended_ms = in_virtual_time(world.run())
-    required = [report for report in gathered.reports if report.importance is Importance.REQUIRED]
-    missing = [report.name for report in required if isinstance(gathered.answers[report.name], Missing)]
-    assert set(gathered.failed_required) <= set(missing)
+    result, ended_ms = in_virtual_time(world.run())
+    required = [report for report in result.reports if report.importance is Importance.REQUIRED]
+    missing = [report.name for report in required if isinstance(result.answers[report.name], Missing)]
+    assert set(result.failed_required) <= set(missing)
     concluded = world.conclusive is not None and world.conclusive not in missing
-    assert bool(gathered.failed_required) or not missing or concluded
-    ends = [report.started_ms + report.elapsed_ms for report in required if report.name in gathered.failed_required]
+    assert bool(result.failed_required) or not missing or concluded
+    ends = [report.started_ms + report.elapsed_ms for report in required if report.name in result.failed_required]
     assert all(abs(end_ms - ended_ms) < 0.02 for end_ms in ends)
 
 
@@ -179,12 +179,12 @@ def test_a_required_failure_ends_it_and_only_required_failures_are_listed(world:
 def test_the_order_of_arrival_changes_only_the_times(world: World, shuffled: random.Random) -> None:
     first, _ = in_virtual_time(world.run())
     delays = [source.after_ms for source in world.sources]
-    ways = [source.way for source in world.sources]
+    ways = [source.mode for source in world.sources]
     shuffled.shuffle(delays)
     shuffled.shuffle(ways)
-    for source, delay, way in zip(world.sources, delays, ways, strict=True):
+    for source, delay, mode in zip(world.sources, delays, ways, strict=True):
         source.calls.clear()
-        source.after_ms, source.way = delay, way
+        source.after_ms, source.mode = delay, mode
     second, _ = in_virtual_time(world.run())
     assert list(first.answers.items()) == list(second.answers.items())
     assert [report.status for report in first.reports] == [report.status for report in second.reports]
@@ -193,9 +193,9 @@ def test_the_order_of_arrival_changes_only_the_times(world: World, shuffled: ran
 
 @given(worlds(most=5))
 def test_cancellation_at_any_moment_leaves_nothing(world: World) -> None:
-    """Run once to record all event times, then once for each of them and between, cancelled there."""
-    gathered, ended_ms = in_virtual_time(world.run())
-    happenings = {ended_ms, *(report.started_ms + report.elapsed_ms for report in gathered.reports)}
+    """Run once to record all event times, then cancel at each of them and between."""
+    result, ended_ms = in_virtual_time(world.run())
+    happenings = {ended_ms, *(report.started_ms + report.elapsed_ms for report in result.reports)}
     moments = sorted({0.0, *happenings, *(sum(pair) / 2 for pair in pairwise(sorted({0.0, *happenings})))})
     for moment_ms in moments:
         for source in world.sources:

@@ -46,11 +46,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_every_invariant_holds_in_random_simulations(first: int, count: int) -> None:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for seed in range(first, first + count):
-        found.update(run_simulation(seed))
+        counts.update(run_simulation(seed))
     if count == PART:
-        assert [name for name in OCCASIONS if not found[name]] == []
+        assert [name for name in OCCASIONS if not counts[name]] == []
 
 
 def test_a_simulation_is_deterministic() -> None:

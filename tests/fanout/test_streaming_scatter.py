@@ -36,7 +36,7 @@ from tests.fanout.test_scatter_properties import World, worlds
 pytestmark = pytest.mark.looptime
 
 
-def unfolding(
+def streaming_scatter(
     *sources: ScriptedSource, deadline_ms: float = 150, reserve_ms: float = 0, conclusive: Any = None, inputs: Any = ()
 ) -> StreamingScatter:
     timing = Timing(grace_ns=round(deadline_ms * MS_NS), reserve_ns=round(reserve_ms * MS_NS))
@@ -46,24 +46,24 @@ def unfolding(
     )
 
 
-async def told(
-    course: StreamingScatter, known: Mapping[str, Any] | None = None
+async def snapshots(
+    streaming: StreamingScatter, known: Mapping[str, Any] | None = None
 ) -> AsyncGenerator[tuple[float, ScatterResult], None]:
     """Yield the time and the snapshot of each change; the last is the end."""
     try:
-        course.start(known or {})
+        streaming.start(known or {})
         while True:
-            last = course.ended
-            yield now_ms(), course.snapshot()
+            last = streaming.ended
+            yield now_ms(), streaming.snapshot()
             if last:
                 return
-            await course.change()
+            await streaming.change()
     finally:
-        course.close()
+        streaming.close()
 
 
-def statuses(gathered: ScatterResult) -> str:
-    return " ".join(report.status.value for report in gathered.reports)
+def statuses(result: ScatterResult) -> str:
+    return " ".join(report.status.value for report in result.reports)
 
 
 async def test_there_is_a_snapshot_for_each_arrival() -> None:
@@ -72,7 +72,7 @@ async def test_there_is_a_snapshot_for_each_arrival() -> None:
         gating("channel", needs=("currency",), after_ms=20),
         enriching("coupon", after_ms=40),
     ]
-    assert [(at_ms, statuses(gathered)) async for at_ms, gathered in told(unfolding(*sources))] == [
+    assert [(at_ms, statuses(result)) async for at_ms, result in snapshots(streaming_scatter(*sources))] == [
         (0, "PENDING PENDING PENDING"),
         (10, "FRESH PENDING PENDING"),
         (30, "FRESH FRESH PENDING"),
@@ -83,31 +83,31 @@ async def test_there_is_a_snapshot_for_each_arrival() -> None:
 
 async def test_asks_without_an_outcome_are_missing_and_pending_started_or_not() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=10)
-    course = unfolding(
+    streaming = streaming_scatter(
         order, gating("card", after_ms=50), gating("channel", needs=("currency", "country")), inputs=("country",)
     )
-    course.start({})
-    assert statuses(course.snapshot()) == "PENDING PENDING SKIPPED"
-    await course.change()
-    gathered = course.snapshot()
-    assert gathered.answers == {
+    streaming.start({})
+    assert statuses(streaming.snapshot()) == "PENDING PENDING SKIPPED"
+    await streaming.change()
+    result = streaming.snapshot()
+    assert result.answers == {
         "order": "order",
         "card": Missing("card", MissingCause.PENDING),
         "channel": Missing("channel", MissingCause.SKIPPED),  # no ask gives the country any more
     }
-    card = gathered.reports[1]
+    card = result.reports[1]
     assert (card.status, card.started_ms, card.elapsed_ms) == (SourceStatus.PENDING, 0, 10)
-    course.close()
+    streaming.close()
 
 
 async def test_an_ask_that_has_not_started_reports_the_present_as_its_start() -> None:
     order = required("order", gives={"currency": "CNY"}, after_ms=20)
-    course = unfolding(order, required("merchant", after_ms=5), gating("channel", needs=("currency",)))
-    course.start({})
-    await course.change()
-    channel = course.snapshot().reports[2]
+    streaming = streaming_scatter(order, required("merchant", after_ms=5), gating("channel", needs=("currency",)))
+    streaming.start({})
+    await streaming.change()
+    channel = streaming.snapshot().reports[2]
     assert (channel.status, channel.started_ms, channel.elapsed_ms) == (SourceStatus.PENDING, 5, 0)
-    course.close()
+    streaming.close()
 
 
 async def test_outcomes_of_one_loop_turn_are_one_change() -> None:
@@ -117,7 +117,7 @@ async def test_outcomes_of_one_loop_turn_are_one_change() -> None:
         gating("quota", after_ms=10),
         enriching("coupon", after_ms=20),
     ]
-    assert [statuses(gathered) async for _, gathered in told(unfolding(*sources))] == [
+    assert [statuses(result) async for _, result in snapshots(streaming_scatter(*sources))] == [
         "PENDING PENDING PENDING PENDING",
         "FRESH FRESH FRESH PENDING",
         "FRESH FRESH FRESH FRESH",
@@ -125,40 +125,42 @@ async def test_outcomes_of_one_loop_turn_are_one_change() -> None:
 
 
 async def test_an_unawaited_outcome_is_one_immediate_change() -> None:
-    course = unfolding(required("order", after_ms=10), gating("card", after_ms=20), gating("quota", after_ms=90))
-    course.start({})
+    streaming = streaming_scatter(
+        required("order", after_ms=10), gating("card", after_ms=20), gating("quota", after_ms=90)
+    )
+    streaming.start({})
     await asyncio.sleep(0.05)
-    await course.change()
+    await streaming.change()
     assert now_ms() == 50
-    assert statuses(course.snapshot()) == "FRESH FRESH PENDING"
-    await course.change()
+    assert statuses(streaming.snapshot()) == "FRESH FRESH PENDING"
+    await streaming.change()
     assert now_ms() == 90
-    course.close()
+    streaming.close()
 
 
 async def test_it_ends_by_its_deadline_without_a_waiter() -> None:
     card = gating("card", after_ms=NEVER, timeout_ms=1_000)
-    course = unfolding(required("order", after_ms=10), card, deadline_ms=50, reserve_ms=5)
-    course.start({})
+    streaming = streaming_scatter(required("order", after_ms=10), card, deadline_ms=50, reserve_ms=5)
+    streaming.start({})
     await asyncio.sleep(0.2)
-    assert course.ended
+    assert streaming.ended
     assert card.calls[0].abandons == 1
-    await course.change()
-    assert statuses(course.snapshot()) == "FRESH TIMEOUT"
+    await streaming.change()
+    assert statuses(streaming.snapshot()) == "FRESH TIMEOUT"
     assert now_ms() == 200
-    course.close()
+    streaming.close()
 
 
 async def test_if_all_asks_end_during_their_start_it_ends_without_a_wait() -> None:
-    course = unfolding(required("order", way=AnswerMode.AT_ONCE), gating("card", way=AnswerMode.AT_ONCE))
-    assert [statuses(gathered) async for _, gathered in told(course)] == ["FRESH FRESH"]
+    streaming = streaming_scatter(required("order", mode=AnswerMode.AT_ONCE), gating("card", mode=AnswerMode.AT_ONCE))
+    assert [statuses(result) async for _, result in snapshots(streaming)] == ["FRESH FRESH"]
 
 
 async def test_a_required_failure_and_a_conclusive_answer_end_it() -> None:
-    failing = unfolding(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER))
-    assert [each.failed_required async for _, each in told(failing)] == [(), ("order",)]
-    concluding = unfolding(required("order"), gating("card", after_ms=NEVER), conclusive=lambda answers: True)
-    assert [statuses(each) async for _, each in told(concluding)] == ["PENDING PENDING", "FRESH SKIPPED"]
+    failing = streaming_scatter(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER))
+    assert [each.failed_required async for _, each in snapshots(failing)] == [(), ("order",)]
+    concluding = streaming_scatter(required("order"), gating("card", after_ms=NEVER), conclusive=lambda answers: True)
+    assert [statuses(each) async for _, each in snapshots(concluding)] == ["PENDING PENDING", "FRESH SKIPPED"]
 
 
 async def test_a_bug_is_raised_by_the_next_snapshot() -> None:
@@ -167,7 +169,7 @@ async def test_a_bug_is_raised_by_the_next_snapshot() -> None:
 
     sources = [required("order"), gating("card", after_ms=NEVER)]
     with pytest.raises(ZeroDivisionError):
-        [each async for each in told(unfolding(*sources, conclusive=fails))]
+        [each async for each in snapshots(streaming_scatter(*sources, conclusive=fails))]
     assert_nothing_is_left(sources)
 
 
@@ -178,17 +180,17 @@ async def test_conclusive_never_receives_pending_answers() -> None:
         shown.append(sorted(answers))
         return False
 
-    course = unfolding(
+    streaming = streaming_scatter(
         required("order", after_ms=10),
         required("member", after_ms=20),
         gating("card", after_ms=30),
         conclusive=conclusive,
     )
-    assert len([each async for each in told(course)]) == 4
+    assert len([each async for each in snapshots(streaming)]) == 4
     assert shown == [["order"], ["member", "order"]]
 
 
-async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
+async def all_snapshots(world: World) -> list[tuple[float, ScatterResult]]:
     verdict = world.conclusive
 
     def conclusive(answers: Mapping[str, Any]) -> bool:
@@ -197,16 +199,16 @@ async def unfolded(world: World) -> list[tuple[float, ScatterResult]]:
         )
         return verdict is not None and verdict in answers and not isinstance(answers[verdict], Missing)
 
-    course = unfolding(
+    streaming = streaming_scatter(
         *world.sources,
         deadline_ms=world.deadline_ms,
         reserve_ms=world.reserve_ms,
         conclusive=conclusive,
         inputs=[*world.known, *world.inputs],
     )
-    found = [each async for each in told(course, world.known)]
+    results = [each async for each in snapshots(streaming, world.known)]
     assert_nothing_is_left(world.sources)
-    return found
+    return results
 
 
 def forgetful(world: World) -> World:
@@ -218,7 +220,7 @@ def forgetful(world: World) -> World:
 @given(worlds())
 def test_the_last_snapshot_equals_the_result_of_a_scatter_with_the_same_grace(world: World) -> None:
     at_once, ended_ms = in_virtual_time(world._replace(grace_ms=world.deadline_ms).run())
-    *_, (last_ms, last) = in_virtual_time(unfolded(forgetful(world)))
+    *_, (last_ms, last) = in_virtual_time(all_snapshots(forgetful(world)))
     assert last.answers == at_once.answers
     assert [report.status for report in last.reports] == [report.status for report in at_once.reports]
     assert last.failed_required == at_once.failed_required
@@ -227,21 +229,21 @@ def test_the_last_snapshot_equals_the_result_of_a_scatter_with_the_same_grace(wo
 
 @given(worlds())
 def test_between_snapshots_only_pending_asks_change(world: World) -> None:
-    found = [gathered for _, gathered in in_virtual_time(unfolded(world))]
-    for earlier, later in pairwise(found):
+    results = [result for _, result in in_virtual_time(all_snapshots(world))]
+    for earlier, later in pairwise(results):
         changed = {name for name in later.answers if later.answers[name] != earlier.answers[name]}
         assert changed
         assert {earlier.answers[name] for name in changed} <= {Missing(name, MissingCause.PENDING) for name in changed}
-    assert not any(report.status is SourceStatus.PENDING for report in found[-1].reports)
+    assert not any(report.status is SourceStatus.PENDING for report in results[-1].reports)
 
 
 def sources_of_every_kind() -> list[ScriptedSource]:
     return [
         required("order", gives={"currency": "CNY"}, after_ms=8),
-        required("merchant", way=AnswerMode.TASK, after_ms=4),
-        gating("quota", way=AnswerMode.AT_ONCE),
+        required("merchant", mode=AnswerMode.TASK, after_ms=4),
+        gating("quota", mode=AnswerMode.AT_ONCE),
         gating("card", after_ms=NEVER, timeout_ms=11),
-        gating("channel", needs=("currency",), way=AnswerMode.TASK, after_ms=5),
+        gating("channel", needs=("currency",), mode=AnswerMode.TASK, after_ms=5),
         enriching("coupon", needs=("currency",), after_ms=NEVER),
     ]
 
@@ -251,7 +253,7 @@ async def test_cancellation_at_any_time_leaves_nothing(leave_ms: float) -> None:
     sources = sources_of_every_kind()
 
     async def follow() -> None:
-        async for _ in told(unfolding(*sources)):
+        async for _ in snapshots(streaming_scatter(*sources)):
             pass
 
     task = asyncio.create_task(follow())
@@ -275,7 +277,7 @@ def forget_calls() -> None:
 def test_all_its_objects_are_freed_without_the_garbage_collector() -> None:
     async def run() -> list[Any]:
         sources = sources_of_every_kind()
-        async for _ in told(unfolding(*sources)):
+        async for _ in snapshots(streaming_scatter(*sources)):
             pass
         forget_calls()
         return [each for each in gc.get_objects() if isinstance(each, StreamingScatter | PendingAsk | Call)]

@@ -85,8 +85,8 @@ def test_any_of_the_four_times_turns_it_on(policy: CacheSettings) -> None:
     ],
 )
 def test_contradicting_times_are_reported(policy: CacheSettings, fault: str) -> None:
-    [found] = policy.faults()
-    assert found.startswith(fault)
+    [fault] = policy.faults()
+    assert fault.startswith(fault)
 
 
 def test_the_longest_use_is_the_maximum_of_all_times() -> None:

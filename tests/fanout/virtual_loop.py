@@ -30,7 +30,7 @@ class _Clock(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """`coarse`: timers count whole milliseconds from the start of the current one, as in libuv, and may fire early."""
+    """`coarse`: timers count whole milliseconds and may fire early, as in libuv."""
 
     def __init__(self, began_s: float, *, coarse: bool) -> None:
         self._clock = _Clock()

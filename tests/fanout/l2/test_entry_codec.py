@@ -74,8 +74,8 @@ def test_an_incomplete_or_overlong_deflated_body_is_a_miss() -> None:
 
 
 def test_an_entry_is_as_old_as_the_call_that_brought_it() -> None:
-    kept = stored(not_found=True).at(NOW + 700)
-    assert kept == CachedAnswer(True, b'{"user_id": "u_1"}', 700)
+    answer = stored(not_found=True).at(NOW + 700)
+    assert answer == CachedAnswer(True, b'{"user_id": "u_1"}', 700)
 
 
 def test_an_entry_past_its_time_is_a_miss() -> None:

@@ -78,16 +78,16 @@ def test_a_repeated_invalidation_makes_its_tombstone_the_youngest() -> None:
     st.integers(0, 13),
 )
 def test_no_answer_that_may_predate_its_invalidation_is_uncovered(
-    said: list[tuple[bool, str, str]], capacity: int, source: str, key: str, born_ms: int
+    invalidations: list[tuple[bool, str, str]], capacity: int, source: str, key: str, born_ms: int
 ) -> None:
     tombstones = Tombstones(capacity, tolerance_ms=0)
     last_ms = -1
-    for at_ms, (of_prefix, of, text) in enumerate(said):
+    for at_ms, (of_prefix, of, text) in enumerate(invalidations):
         tombstones.add(of, key=None if of_prefix else text, prefix=text if of_prefix else None, now_ms=at_ms)
         if of == source and (key.startswith(text) if of_prefix else key == text):
             last_ms = at_ms
     assert len(tombstones) <= capacity
     if born_ms <= last_ms:
         assert tombstones.covers(source, key, born_ms)
-    elif len(set(said)) <= capacity:
+    elif len(set(invalidations)) <= capacity:
         assert not tombstones.covers(source, key, born_ms)

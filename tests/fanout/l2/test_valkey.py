@@ -51,10 +51,10 @@ async def test_another_worker_reads_an_answer_with_its_age(worker: L2Worker, oth
     assert await other.get("u_1") is None
     body = b'{"user_id": "u_1"}' * 100
     await worker.put("u_1", body, age_ms=5000)
-    kept = await other.get("u_1")
-    assert kept is not None
-    assert (kept.not_found, kept.body) == (False, body)
-    assert kept.age_ms >= 5000
+    stored = await other.get("u_1")
+    assert stored is not None
+    assert (stored.not_found, stored.body) == (False, body)
+    assert stored.age_ms >= 5000
     level: SecondLevel = other.level
     assert level.reachable
     assert (worker.level.puts, other.level.hits, other.level.misses) == (1, 1, 1)
@@ -63,9 +63,9 @@ async def test_another_worker_reads_an_answer_with_its_age(worker: L2Worker, oth
 async def test_not_found_is_stored_too(worker: L2Worker) -> None:
     worker.level.put("member", "u_1", CachedAnswer(True, b"", 0), 60)
     await worker.written()
-    kept = await worker.get("u_1", "member")
-    assert kept is not None
-    assert kept.not_found
+    stored = await worker.get("u_1", "member")
+    assert stored is not None
+    assert stored.not_found
     assert await worker.get("u_1", "card") is None, "of another source"
 
 
@@ -104,18 +104,18 @@ async def test_a_key_of_another_type_is_a_miss_and_no_loss(worker: L2Worker, cli
 async def test_any_text_may_be_a_key(worker: L2Worker) -> None:
     for number, key in enumerate(("", "卡:1", "a b\r\nc", "\ud800", "*")):
         await worker.put(key, b"%d" % number)
-        kept = await worker.get(key)
-        assert kept is not None
-        assert kept.body == b"%d" % number
+        stored = await worker.get(key)
+        assert stored is not None
+        assert stored.body == b"%d" % number
 
 
 async def test_a_read_answers_after_it_returns_and_never_after_abandon(worker: L2Worker) -> None:
     await worker.put("u_1")
     got: list[CachedAnswer | None] = []
-    flight = worker.level.get("card", "u_1", got.append)
+    read = worker.level.get("card", "u_1", got.append)
     assert got == []
-    flight.abandon()
-    flight.abandon()
+    read.abandon()
+    read.abandon()
     assert await worker.get("u_1") is not None
     await until(lambda: worker.level.hits == 2)
     assert got == []
@@ -127,7 +127,7 @@ async def test_a_dropped_key_is_deleted_and_published_to_the_other_workers(
     await worker.put("u_1")
     await worker.put("u_2")
     worker.level.drop("card", key="u_1")
-    await other.hears(("card", "u_1", None))
+    await other.wait_for_invalidation(("card", "u_1", None))
     assert await client.exists("cashier:1:card:u_1") == 0
     assert await other.get("u_2") is not None
     await other.written()
@@ -141,7 +141,7 @@ async def test_a_prefix_is_literal_and_applies_to_its_source_only(worker: L2Work
     await worker.put("u*1", source="member")
     for prefix in ("u*", "u[a]", "u\\"):
         worker.level.drop("card", prefix=prefix)
-        await other.hears(("card", None, prefix))
+        await other.wait_for_invalidation(("card", None, prefix))
     left = [key for key in ("u*1", "u*2", "u_1", "u[a]1", "u\\1") if await other.get(key) is not None]
     assert left == ["u_1"]
     assert await other.get("u*1", "member") is not None
@@ -158,7 +158,7 @@ async def test_an_answer_to_a_call_before_an_invalidation_is_not_written_after_i
     worker: L2Worker, other: L2Worker, client: Any
 ) -> None:
     other.level.drop("card", key="u_1")
-    await worker.hears(("card", "u_1", None))
+    await worker.wait_for_invalidation(("card", "u_1", None))
     await worker.put("u_1", b"old", age_ms=500)
     await other.put("u_1", b"old", age_ms=500)
     assert await client.exists("cashier:1:card:u_1") == 0
@@ -175,7 +175,7 @@ async def test_a_write_queued_before_an_invalidation_is_not_executed_after_it(wo
 async def test_an_old_value_written_late_is_not_served(worker: L2Worker, other: L2Worker, client: Any) -> None:
     old = pack(StoredAnswer(False, b"old", worker.level._now_ms() - 500, 60_000))
     other.level.drop("card", key="u_1")
-    await worker.hears(("card", "u_1", None))
+    await worker.wait_for_invalidation(("card", "u_1", None))
     await worker.written()
     await client.set("cashier:1:card:u_1", old)
     assert await worker.get("u_1") is None
@@ -202,12 +202,12 @@ async def test_a_worker_that_receives_an_invalidation_deletes_its_own_late_write
             message = await listening.get_message(timeout=30)
             if message is not None and message["type"] == "message":
                 sent.append(message["data"])
-    await worker.hears(("card", "u_1", None))
+    await worker.wait_for_invalidation(("card", "u_1", None))
     await worker.written()
     await client.set("cashier:1:card:u_1", b"written by this worker before it heard")
     worker.received.clear()
     await client.publish(CHANNEL, sent[0])
-    await worker.hears(("card", "u_1", None))
+    await worker.wait_for_invalidation(("card", "u_1", None))
     await worker.written()
     assert await client.exists("cashier:1:card:u_1") == 0
 
@@ -216,7 +216,7 @@ async def test_noise_on_the_channel_is_ignored(worker: L2Worker, other: L2Worker
     for noise in (b"", b"noise", os.urandom(50), b"\x94\xc4\x01a\xa1s\xc0\xc0"):
         await client.publish(CHANNEL, noise)
     other.level.drop("card", key="u_1")
-    await worker.hears(("card", "u_1", None))
+    await worker.wait_for_invalidation(("card", "u_1", None))
     assert worker.received == [("card", "u_1", None)]
     assert worker.level.reachable
 

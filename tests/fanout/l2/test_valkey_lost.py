@@ -55,21 +55,21 @@ async def test_an_absent_server_costs_misses_only() -> None:
 async def test_a_killed_server_costs_misses_until_it_is_back(server: Server) -> None:
     with capture_logs() as logs:
         async with l2_worker(server) as worker, l2_worker(server) as other:
-            asking = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
+            reads = [asyncio.create_task(ask_on(each)) for each in (worker, other)]
             await until(lambda: worker.level.hits > 10 and other.level.hits > 10)
             server.kill()
             await until(lambda: not worker.level.reachable and not other.level.reachable)
             misses = worker.level.misses
             await until(lambda: worker.level.misses > misses + 10)
             server.start()
-            await worker.hears(None)
-            await other.hears(None)
+            await worker.wait_for_invalidation(None)
+            await other.wait_for_invalidation(None)
             hits = (worker.level.hits, other.level.hits)
             await until(lambda: worker.level.hits > hits[0] + 10 and other.level.hits > hits[1] + 10)
-            for task in asking:
+            for task in reads:
                 task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
-            assert all(task.cancelled() for task in asking), "a read ended in an error"
+            await asyncio.gather(*reads, return_exceptions=True)
+            assert all(task.cancelled() for task in reads), "a read ended in an error"
     assert worker.level.losses >= 1
     events = [log["event"] for log in logs]
     assert (
@@ -98,10 +98,10 @@ async def test_a_stalled_server_is_waited_for_within_the_bound_and_then_lost(ser
         await hit(worker, "u_1")
         await until(lambda: worker.level.reachable)
         server.stall()
-        began = time.monotonic()
+        started = time.monotonic()
         for _ in range(4):
             assert await worker.get("u_1") is None
-        assert time.monotonic() - began < IMPATIENT.command_ms / 1000 / 2, "reads exceeded their bound"
+        assert time.monotonic() - started < IMPATIENT.command_ms / 1000 / 2, "reads exceeded their bound"
         assert not worker.level.reachable
         errors = worker.level.errors
         for _ in range(100):
@@ -118,7 +118,7 @@ async def test_the_silence_of_the_subscription_reveals_a_stall_too(server: Serve
         server.stall()
         await until(lambda: not worker.level.reachable)
         server.go_on()
-        await worker.hears(None)
+        await worker.wait_for_invalidation(None)
 
 
 async def test_a_failed_delete_is_executed_and_published_once_the_server_is_back(server: Server) -> None:
@@ -129,7 +129,7 @@ async def test_a_failed_delete_is_executed_and_published_once_the_server_is_back
         worker.level.drop("card", key="u_1")
         await worker.put("u_2")
         server.go_on()
-        await other.hears(("card", "u_1", None))
+        await other.wait_for_invalidation(("card", "u_1", None))
         assert await client.exists("cashier:1:card:u_1") == 0
         assert await client.exists("cashier:1:card:u_2") == 0, "a put during the outage was not dropped"
 
@@ -148,7 +148,7 @@ async def test_an_interrupted_delete_is_retried(server: Server) -> None:
 
         worker.level._backend.delete = cut_off_once
         worker.level.drop("card", key="u_1")
-        await other.hears(("card", "u_1", None))
+        await other.wait_for_invalidation(("card", "u_1", None))
         assert tries == [b"cashier:1:card:u_1"] * 2
         assert worker.level.losses == 1
         assert await client.exists("cashier:1:card:u_1") == 0
@@ -162,18 +162,18 @@ async def until_lost(worker: L2Worker) -> None:
 async def test_a_broken_subscription_is_renewed_and_its_gap_is_reported(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker, l2_worker(server) as other:
         assert await client.client_kill_filter(_type="pubsub") == 2
-        await worker.hears(None)
-        await other.hears(None)
+        await worker.wait_for_invalidation(None)
+        await other.wait_for_invalidation(None)
         await until(lambda: worker.level.reachable and other.level.reachable)
         other.level.drop("card", key="u_1")
-        await worker.hears(("card", "u_1", None))
+        await worker.wait_for_invalidation(("card", "u_1", None))
         assert worker.received == [None, ("card", "u_1", None)]
 
 
 async def test_answers_to_calls_during_a_subscription_gap_are_not_written(server: Server) -> None:
     async with raw_client(server) as client, l2_worker(server) as worker:
         await client.client_kill_filter(_type="pubsub")
-        await worker.hears(None)
+        await worker.wait_for_invalidation(None)
         await until(lambda: worker.level.reachable)
         await worker.put("u_1", age_ms=60_000, ttl_s=120)
         assert await client.exists("cashier:1:card:u_1") == 0
@@ -193,7 +193,7 @@ async def test_a_full_server_still_serves_reads(server: Server) -> None:
 
 
 async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(server: Server) -> None:
-    told: list[BaseException] = []
+    errors: list[BaseException] = []
     calls: list[tuple[Any, ...]] = []
 
     def broken(*what: Any) -> None:
@@ -202,7 +202,7 @@ async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(s
             raise ZeroDivisionError
 
     async with l2_worker(server) as other:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
         level = ValkeyCache(server.url, broken, lambda: None, PATIENT)
         await level.open()
         other.level.drop("card", key="u_1")
@@ -210,4 +210,4 @@ async def test_a_bug_in_a_callback_is_reported_and_the_subscription_is_renewed(s
         other.level.drop("card", key="u_2")
         await until(lambda: len(calls) == 2)
         await level.close()
-    assert [type(error) for error in told] == [ZeroDivisionError]
+    assert [type(error) for error in errors] == [ZeroDivisionError]

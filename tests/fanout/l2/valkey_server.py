@@ -70,30 +70,30 @@ class L2Worker:
 
     def __init__(self, url: str, settings: ValkeySettings, **more: Any) -> None:
         self.received: list[tuple[str, str | None, str | None] | None] = []
-        self._hearing = asyncio.Event()
-        self.level = ValkeyCache(url, self._heard, lambda: self._note(None), settings, **more)
+        self._changed = asyncio.Event()
+        self.level = ValkeyCache(url, self._on_invalidation, lambda: self._record(None), settings, **more)
 
-    def _heard(self, source: str, key: str | None, prefix: str | None) -> None:
-        self._note((source, key, prefix))
+    def _on_invalidation(self, source: str, key: str | None, prefix: str | None) -> None:
+        self._record((source, key, prefix))
 
-    def _note(self, what: tuple[str, str | None, str | None] | None) -> None:
+    def _record(self, what: tuple[str, str | None, str | None] | None) -> None:
         self.received.append(what)
-        self._hearing.set()
+        self._changed.set()
 
-    async def hears(self, what: tuple[str, str | None, str | None] | None) -> None:
+    async def wait_for_invalidation(self, what: tuple[str, str | None, str | None] | None) -> None:
         async with asyncio.timeout(FOREVER_S):
             while what not in self.received:
-                self._hearing.clear()
-                await self._hearing.wait()
+                self._changed.clear()
+                await self._changed.wait()
 
     async def get(self, key: str, source: str = "card") -> CachedAnswer | None:
         answer: asyncio.Future[CachedAnswer | None] = asyncio.get_running_loop().create_future()
-        flight = self.level.get(source, key, answer.set_result)
+        read = self.level.get(source, key, answer.set_result)
         try:
             async with asyncio.timeout(FOREVER_S):
                 return await answer
         finally:
-            flight.abandon()
+            read.abandon()
 
     async def put(
         self, key: str, body: bytes = b"{}", *, source: str = "card", age_ms: int = 0, ttl_s: float = 60
