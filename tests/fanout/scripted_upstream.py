@@ -94,7 +94,7 @@ class ScriptedCall:
             self.abandoned = True
 
     def __repr__(self) -> str:
-        end = "answered" if self.answered else "abandoned" if self.abandoned else "under way"
+        end = "answered" if self.answered else "abandoned" if self.abandoned else "in flight"
         return f"<Leg to {self.address_index}, {end}>"
 
 

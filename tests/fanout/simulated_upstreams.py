@@ -19,7 +19,7 @@ from cashier.fanout.upstream import OnAnswer
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 
 MS_NS = 1_000_000
-_MISTAKEN = "somebody else"
+_OTHER_USER = "another user"
 
 
 class Fact(Struct, frozen=True):
@@ -149,7 +149,7 @@ class FaultSchedule:
             case FaultMode.OVERLOADED:
                 return 1.0, Overloaded("503", 1.0)
             case FaultMode.GARBLED:
-                return after_ms, random.choice((Garbled("not of the agreed shape"), WrongIdentity(_MISTAKEN)))
+                return after_ms, random.choice((Garbled("not of the agreed shape"), WrongIdentity(_OTHER_USER)))
             case _:
                 return after_ms, None
 

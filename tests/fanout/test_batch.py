@@ -228,7 +228,7 @@ async def test_a_callback_that_raises_is_reported_and_the_others_are_called() ->
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     rig = BatchRig(ScriptedBatchUpstream())
-    rig.outcomes["a"] = "told already, so that being told again raises"
+    rig.outcomes["a"] = "present, so that the callback raises"
     rig.ask("a")
     rig.ask("b")
     await until_ms(20)

@@ -73,7 +73,7 @@ def test_an_older_stored_answer_is_served_only_if_the_call_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "stored",
     [
         None,
         CachedAnswer(False, b"a lie", 0),

@@ -78,7 +78,7 @@ class Wire:
 
         loop.add_reader(self._ours, readable)
         loop.add_reader(self._busy, stall)
-        self._caller.send(b"somebody's question")
+        self._caller.send(b"a request")
 
 
 @pytest.fixture

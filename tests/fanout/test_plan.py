@@ -73,40 +73,40 @@ def test_the_repr_of_a_plan_describes_its_asks() -> None:
     ("asks", "says"),
     [
         pytest.param([ask("card", GATING), ask("card", GATING)], "two asks are named card", id="same name"),
-        pytest.param([ask("card", GATING, "user")], "card needs user, which no ask gives", id="nobody gives it"),
+        pytest.param([ask("card", GATING, "user")], "card needs user, which no ask gives", id="no giver"),
         pytest.param([ask("card", GATING, timeout_ms=0)], "card has a timeout of 0 ms", id="no time"),
         pytest.param(
             [Ask("order", REQUIRED, (), 100, never_started, ("amount",))],
             "order gives amount but has no reveal",
-            id="gives, reveals not",
+            id="no reveal",
         ),
         pytest.param(
             [Ask("order", REQUIRED, (), 100, never_started, (), dict)],
             "order has a reveal but gives no names",
-            id="reveals, gives not",
+            id="no gives",
         ),
         pytest.param(
             [ask("order", REQUIRED, "", "amount"), ask("cart", GATING, "", "amount")],
             "order and cart both give amount",
-            id="two give it",
+            id="two givers",
         ),
-        pytest.param([ask("order", REQUIRED, "id", "id")], "cycle: order (id) → order", id="its own answer"),
+        pytest.param([ask("order", REQUIRED, "id", "id")], "cycle: order (id) → order", id="needs itself"),
         pytest.param(
             [ask("z", GATING, "c"), ask("a", GATING, "y", "x"), ask("b", GATING, "x", "y c")],
             "cycle: b (x) → a (y) → b",
-            id="circle",
+            id="cycle",
         ),
         pytest.param(
             [ask("tips", ENRICHING, "", "hint"), ask("order", REQUIRED, "hint")],
             "order is REQUIRED but needs hint",
-            id="on enriching",
+            id="needs an enriching ask",
         ),
         pytest.param(
             [ask("tips", ENRICHING, "", "hint"), ask("card", GATING, "hint", "bank"), ask("order", REQUIRED, "bank")],
             "order is REQUIRED but needs bank",
-            id="on enriching through another",
+            id="needs an enriching ask indirectly",
         ),
-        pytest.param([ask("card", GATING, "id id")], "card names id twice", id="a need twice"),
+        pytest.param([ask("card", GATING, "id id")], "card names id twice", id="duplicate need"),
     ],
 )
 def test_an_invalid_plan_is_rejected_with_ask_and_name(asks: list[Ask], says: str) -> None:

@@ -227,7 +227,7 @@ def alive(*kinds: type) -> list[Any]:
     return [each for each in gc.get_objects() if isinstance(each, kinds)]
 
 
-async def abandoned_by_its_caller() -> None:
+async def cancelled_by_its_caller() -> None:
     task = asyncio.create_task(consult(*sources_of_every_kind()))
     await asyncio.sleep(0.009)
     task.cancel()
@@ -261,29 +261,27 @@ async def start_bugged_after_a_bug() -> None:
 
 @pytest.mark.usefixtures("without_collector")
 @pytest.mark.parametrize(
-    "course",
+    "scenario",
     [
         pytest.param(lambda: consult(*sources_of_every_kind()), id="answered"),
-        pytest.param(
-            lambda: consult(required("order", after_ms=NEVER), gating("card", after_ms=NEVER)), id="out of time"
-        ),
+        pytest.param(lambda: consult(required("order", after_ms=NEVER), gating("card", after_ms=NEVER)), id="timeout"),
         pytest.param(
             lambda: consult(required("order", outcome=Unreachable("reset")), gating("card", after_ms=NEVER)),
             id="failed",
         ),
         pytest.param(lambda: consult(*sources_of_every_kind(), conclusive=lambda answers: True), id="conclusive"),
         pytest.param(lambda: consult(required("order", mode=AnswerMode.AT_ONCE)), id="at once"),
-        pytest.param(abandoned_by_its_caller, id="cancelled"),
+        pytest.param(cancelled_by_its_caller, id="cancelled"),
         pytest.param(lambda: bugged(reveal=fails), id="a bug"),
-        pytest.param(lambda: bugged(reveal=fails, mode=AnswerMode.AT_ONCE), id="a bug while being asked"),
+        pytest.param(lambda: bugged(reveal=fails, mode=AnswerMode.AT_ONCE), id="a bug during a start"),
         pytest.param(start_bugged_after_a_bug, id="two bugs"),
     ],
 )
 def test_all_objects_of_a_scatter_are_freed_without_the_garbage_collector(
-    scatter_in_progress: Callable[[], Any],
+    scenario: Callable[[], Any],
 ) -> None:
     async def run() -> list[Any]:
-        await scatter_in_progress()
+        await scenario()
         for _ in range(3):
             await asyncio.sleep(0)
         for source in alive(

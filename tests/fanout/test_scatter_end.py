@@ -67,15 +67,15 @@ async def test_the_grace_does_not_start_while_a_gating_ask_waits_for_an_enrichin
 
 
 async def test_without_grace_an_enriching_answer_counts_only_if_it_came_before() -> None:
-    ready, late = enriching("ready", way=AnswerMode.AT_ONCE), enriching("late", after_ms=1)
-    result = await consult(required("order", way=AnswerMode.AT_ONCE), late, ready, grace_ms=0)
+    ready, late = enriching("ready", mode=AnswerMode.AT_ONCE), enriching("late", after_ms=1)
+    result = await consult(required("order", mode=AnswerMode.AT_ONCE), late, ready, grace_ms=0)
     assert now_ms() == 0
     assert result.answers == {"order": "order", "late": Missing("late", MissingCause.TIMEOUT), "ready": "ready"}
 
 
 async def test_enriching_asks_that_an_answer_unblocks_start_before_the_grace_is_checked() -> None:
     order = required("order", gives={"amount": 1}, after_ms=10)
-    coupons = [enriching(f"coupon{i}", needs=("amount",), way=AnswerMode.AT_ONCE) for i in range(3)]
+    coupons = [enriching(f"coupon{i}", needs=("amount",), mode=AnswerMode.AT_ONCE) for i in range(3)]
     result = await consult(order, *coupons, grace_ms=0)
     assert [result.answers[f"coupon{i}"] for i in range(3)] == ["coupon0", "coupon1", "coupon2"]
 
@@ -192,7 +192,7 @@ async def test_required_asks_that_fail_together_are_listed_in_plan_order() -> No
 
 
 async def test_a_required_ask_that_fails_during_its_start_prevents_further_starts() -> None:
-    order = required("order", way=AnswerMode.AT_ONCE, outcome=Unreachable("breaker"))
+    order = required("order", mode=AnswerMode.AT_ONCE, outcome=Unreachable("breaker"))
     card = gating("card")
     result = await consult(order, card)
     assert card.calls == []
@@ -223,7 +223,7 @@ async def test_a_conclusive_answer_ends_it_and_the_rest_is_skipped() -> None:
 
 
 async def test_a_conclusive_answer_during_its_start_prevents_further_starts() -> None:
-    order, card = required("order", way=AnswerMode.AT_ONCE), gating("card")
+    order, card = required("order", mode=AnswerMode.AT_ONCE), gating("card")
     result = await consult(order, card, conclusive=lambda answers: True)
     assert card.calls == []
     assert result.answers == {"order": "order", "card": Missing("card", MissingCause.SKIPPED)}
@@ -273,9 +273,9 @@ async def test_conclusive_is_called_after_each_required_answer_with_the_answers_
 )
 @pytest.mark.parametrize("mode", AnswerMode)
 async def test_an_error_becomes_a_missing_with_its_status(
-    error: SourceError, why: MissingCause, status: SourceStatus, way: AnswerMode
+    error: SourceError, why: MissingCause, status: SourceStatus, mode: AnswerMode
 ) -> None:
-    result = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, way=way))
+    result = await consult(required("order"), gating("card", outcome=error, status=SourceStatus.FRESH, mode=mode))
     assert result.answers["card"] == Missing("card", why)
     assert result.reports[1].status is status
 
@@ -285,7 +285,7 @@ async def test_an_error_becomes_a_missing_with_its_status(
 )
 async def test_a_guards_refusal_keeps_its_name_as_status(why: MissingCause) -> None:
     refusal = type("Refusal", (SourceError,), {"cause": why})("not called")
-    result = await consult(required("order"), gating("card", outcome=refusal, way=AnswerMode.AT_ONCE))
+    result = await consult(required("order"), gating("card", outcome=refusal, mode=AnswerMode.AT_ONCE))
     assert result.answers["card"] == Missing("card", why)
     assert result.reports[1].status.value == why.value
 
@@ -319,7 +319,7 @@ async def test_there_is_one_timer_at_a_time_and_none_if_all_asks_end_during_thei
         return timer
 
     monkeypatch.setattr(loop, "call_later", counted)
-    await consult(required("order", way=AnswerMode.AT_ONCE), gating("card", way=AnswerMode.AT_ONCE))
+    await consult(required("order", mode=AnswerMode.AT_ONCE), gating("card", mode=AnswerMode.AT_ONCE))
     assert set_by_scatter == []
     order = required("order", gives={"currency": "CNY"}, after_ms=40)
     channel = gating("channel", needs=("currency",), after_ms=NEVER, timeout_ms=5)
@@ -349,7 +349,7 @@ def test_on_uvloop_with_the_real_clock_it_does_not_end_early() -> None:
 
     Asserts no upper bounds: a busy machine may be late."""
     card = gating("card", after_ms=NEVER, timeout_ms=7)
-    order = required("order", way=AnswerMode.AT_ONCE)
+    order = required("order", mode=AnswerMode.AT_ONCE)
     plan = plan_of([order, card, gating("quota", after_ms=NEVER, timeout_ms=500)])
 
     async def ask() -> tuple[ScatterResult, int]:

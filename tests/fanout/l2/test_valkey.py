@@ -204,7 +204,7 @@ async def test_a_worker_that_receives_an_invalidation_deletes_its_own_late_write
                 sent.append(message["data"])
     await worker.wait_for_invalidation(("card", "u_1", None))
     await worker.written()
-    await client.set("cashier:1:card:u_1", b"written by this worker before it heard")
+    await client.set("cashier:1:card:u_1", b"written before the invalidation")
     worker.received.clear()
     await client.publish(CHANNEL, sent[0])
     await worker.wait_for_invalidation(("card", "u_1", None))
