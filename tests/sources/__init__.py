@@ -1,1 +1,1 @@
-"""What each source asks, and what it makes of answers."""
+"""Tests of the sources: requests, and facts made of answers."""

@@ -1,4 +1,4 @@
-"""An answer that comes again and again is read once, and never taken for another."""
+"""The parse cache: a repeated answer is decoded once, and never confused with another."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ JAPAN = {"currency": "JPY", "country": "JP"}
 
 
 def body(*channel_ids: str) -> bytes:
-    one = (
-        '{"channel_id":"%s","kind":"WALLET","provider":"ALIPAY","provider_name":"Alipay","status":"OPEN","currencies":["CNY"],'
-        '"min":{"currency":"CNY","value":1},"max":{"currency":"CNY","value":100},"cost_bps":10,"success_bps":9900,"terminals":["APP"]}'
+    channel = (
+        '{"channel_id":"%s","kind":"WALLET","provider":"ALIPAY","provider_name":"Alipay","status":"OPEN",'
+        '"currencies":["CNY"],"min":{"currency":"CNY","value":1},"max":{"currency":"CNY","value":100},'
+        '"cost_bps":10,"success_bps":9900,"terminals":["APP"]}'
     )
-    return ('{"channels":[' + ",".join(one % each for each in channel_ids) + "]}").encode()
+    return ('{"channels":[' + ",".join(channel % channel_id for channel_id in channel_ids) + "]}").encode()
 
 
 def ids(fact: Any) -> list[str]:
     return list(fact.by_id)
 
 
-def test_the_same_bytes_in_answer_to_the_same_question_are_read_once() -> None:
+def test_equal_bytes_for_the_same_request_are_decoded_once() -> None:
     adapter = ParseCache(CHANNEL)
     first = adapter.parse(200, body("a"), CHINA)
     assert adapter.parse(200, bytes(bytearray(body("a"))), CHINA) is first
 
 
-def test_other_bytes_are_read_anew_and_count_from_then_on() -> None:
+def test_other_bytes_are_decoded_and_replace_the_entry() -> None:
     adapter = ParseCache(CHANNEL)
     adapter.parse(200, body("a"), CHINA)
     changed = adapter.parse(200, body("b"), CHINA)
@@ -42,19 +43,19 @@ def test_other_bytes_are_read_anew_and_count_from_then_on() -> None:
     assert ids(adapter.parse(200, body("a"), CHINA)) == ["a"]
 
 
-def test_the_same_bytes_in_answer_to_another_question_are_read_for_it() -> None:
+def test_equal_bytes_for_another_request_are_decoded_separately() -> None:
     adapter = ParseCache(CHANNEL)
     assert adapter.parse(200, body("a"), CHINA) is not adapter.parse(200, body("a"), JAPAN)
 
 
-def test_there_is_none_is_never_remembered_and_never_answered_from_memory() -> None:
+def test_a_404_is_neither_cached_nor_answered_from_the_cache() -> None:
     adapter = ParseCache(CHANNEL)
     adapter.parse(200, body("a"), CHINA)
     assert ids(adapter.parse(404, b"", CHINA)) == []
     assert ids(adapter.parse(200, body("a"), CHINA)) == ["a"]
 
 
-def test_what_cannot_be_read_is_refused_every_time_and_leaves_the_last_good_answer() -> None:
+def test_a_garbled_answer_is_refused_each_time_and_keeps_the_last_good_entry() -> None:
     adapter = ParseCache(CHANNEL)
     good = adapter.parse(200, body("a"), CHINA)
     for _ in range(2):
@@ -63,7 +64,7 @@ def test_what_cannot_be_read_is_refused_every_time_and_leaves_the_last_good_answ
     assert adapter.parse(200, body("a"), CHINA) is good
 
 
-def test_of_many_questions_the_oldest_is_forgotten() -> None:
+def test_the_oldest_entry_is_evicted() -> None:
     adapter = ParseCache(CHANNEL)
     first = adapter.parse(200, body("a"), CHINA)
     for number in range(MAX_ENTRIES):
@@ -72,5 +73,5 @@ def test_of_many_questions_the_oldest_is_forgotten() -> None:
     assert adapter.parse(200, body("a"), CHINA) is not first
 
 
-def test_it_asks_what_the_source_asks() -> None:
+def test_it_makes_the_request_of_the_source() -> None:
     assert ParseCache(CHANNEL).request(CHINA) == Request("/channels?currency=CNY&country=CN")

@@ -1,4 +1,7 @@
-"""Risk, engine and acquirer: what is asked, and what every answer, and none, means. Transports are scripted, time is virtual."""
+"""Risk, engine and acquirer: requests, and the outcome of every answer and of none.
+
+Transports are scripted, time is virtual.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,7 @@ def reversed_(response: Response | SourceError) -> engine_contract.ReverseOutcom
 
 
 class Scripted:
-    """Answers the n-th call with the n-th of these; after the last, silence."""
+    """Answers the n-th call with the n-th of these, later calls not at all."""
 
     addresses = ("scripted",)
 
@@ -109,12 +112,12 @@ class Scripted:
     async def close(self) -> None: ...
 
     def send(
-        self, request: Request, call_headers: CallHeaders, budget_ms: int, reply: OnResponse, avoid: int = 0
+        self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:
         self.requests.append(request)
-        said = self.answers.pop(0) if self.answers else None
-        if said is not None:
-            asyncio.get_running_loop().call_soon(reply, said)
+        outcome = self.answers.pop(0) if self.answers else None
+        if outcome is not None:
+            asyncio.get_running_loop().call_soon(on_response, outcome)
         return Sent()
 
 
@@ -128,7 +131,7 @@ class Sent:
 # The submit
 
 
-def test_a_submit_carries_its_key_and_the_contracts_fields_and_is_never_repeated_by_the_wire() -> None:
+def test_a_submit_has_its_key_and_the_fields_of_the_contract_and_is_unsafe() -> None:
     request = engine.submit_request(SUBMISSION)
     assert (request.method, request.target, request.safe) == ("POST", "/payments", False)
     assert request.headers == (("Idempotency-Key", "pay_1"),)
@@ -145,13 +148,13 @@ def test_a_submit_carries_its_key_and_the_contracts_fields_and_is_never_repeated
 
 
 @pytest.mark.parametrize("status", ["PROCESSING", "USER_PAYING", "SUCCEEDED", "FAILED"])
-def test_an_answer_to_a_submit_says_how_it_stands(status: str) -> None:
+def test_an_answer_to_a_submit_has_the_status_of_the_payment(status: str) -> None:
     outcome = submitted(answer(200, {"payment_id": "pay_1", "status": status}))
     assert isinstance(outcome, EngineAnswered)
     assert outcome.payment.status == status
 
 
-def test_a_busy_order_names_the_attempt_that_lives_and_a_key_used_for_something_else_is_told() -> None:
+def test_a_busy_order_names_the_live_attempt_and_a_reused_key_is_reported() -> None:
     assert submitted(answer(409, {"code": "ORDER_BUSY", "payment_id": "pay_9"})) == OrderHasLiveAttempt("pay_9")
     assert submitted(answer(422, {"code": "KEY_REUSED"})) == EngineKeyReused()
 
@@ -159,10 +162,11 @@ def test_a_busy_order_names_the_attempt_that_lives_and_a_key_used_for_something_
 @pytest.mark.parametrize(
     "error", [Unreachable("refused", sent=False), Shed("full"), TimedOut("in the queue", sent=False)]
 )
-def test_what_certainly_never_left_was_not_sent(error: SourceError) -> None:
+def test_a_submit_that_certainly_never_left_was_not_sent(error: SourceError) -> None:
     assert submitted(error) == NotSent(error)
 
 
+SCRIPT_REDIRECT = {"type": "REDIRECT", "method": "GET", "url": "javascript:alert(1)"}
 NO_ANSWERS = [
     Unreachable("reset"),
     TimedOut("late"),
@@ -184,7 +188,7 @@ NO_ANSWERS = [
     answer(200, {**PAID, "failure": {"code": "X", "text": "x"}}),
     answer(200, {**PAID, "status": "ACTION_REQUIRED"}),
     answer(200, {**PAID, "status": "ACTION_REQUIRED", "next_action": {"type": "DANCE"}}),
-    answer(200, {**PAID, "status": "ACTION_REQUIRED", "next_action": {"type": "REDIRECT", "method": "GET", "url": "javascript:alert(1)"}}),
+    answer(200, {**PAID, "status": "ACTION_REQUIRED", "next_action": SCRIPT_REDIRECT}),
     answer(409, {"code": "ORDER_BUSY"}),
     answer(409, {"code": "ORDER_BUSY", "payment_id": "pay_1"}),
     answer(409, {"code": "CONFLICT", "payment_id": "pay_9"}),
@@ -193,42 +197,42 @@ NO_ANSWERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("said", NO_ANSWERS, ids=repr)
-def test_a_submit_whose_answer_cannot_be_believed_is_unknown_and_never_failed(said: Response | SourceError) -> None:
-    assert isinstance(submitted(said), OutcomeUnknown)
+@pytest.mark.parametrize("response", NO_ANSWERS, ids=repr)
+def test_a_submit_without_a_credible_answer_is_unknown_and_never_failed(response: Response | SourceError) -> None:
+    assert isinstance(submitted(response), OutcomeUnknown)
 
 
-@pytest.mark.parametrize("said", [None, *NO_ANSWERS, Unreachable("refused", sent=False)], ids=repr)
-async def test_a_submit_is_sent_once_whatever_comes(said: Response | SourceError | None) -> None:
-    transport = Scripted(said, answer(200, PAID))
+@pytest.mark.parametrize("response", [None, *NO_ANSWERS, Unreachable("refused", sent=False)], ids=repr)
+async def test_a_submit_is_sent_once_regardless_of_the_answer(response: Response | SourceError | None) -> None:
+    transport = Scripted(response, answer(200, PAID))
     outcome = await engine.EngineClient(transport).submit(SUBMISSION, CALL_HEADERS, 1)
     assert isinstance(outcome, OutcomeUnknown | NotSent)
     assert len(transport.requests) == 1
 
 
-# Looking up and reversing
+# Look-ups and reversals
 
 
-def test_only_a_404_of_the_engines_own_means_that_nothing_arrived() -> None:
+def test_only_the_engines_own_404_means_never_arrived() -> None:
     assert looked_up(answer(404, UNKNOWN)) == NeverArrived()
     assert isinstance(looked_up(answer(404, b"<html>")), Unanswered)
     assert isinstance(looked_up(answer(404, {"code": "NO_ROUTE"})), Unanswered)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", {"code": "NO_ROUTE"}, {"code": 7}])
-def test_a_reverse_seals_only_where_the_engine_says_so_itself(body: Any) -> None:
+def test_a_reverse_seals_only_with_a_code_of_the_engine(body: Any) -> None:
     assert reversed_(answer(404, UNKNOWN)) == Sealed()
     assert isinstance(reversed_(answer(404, body)), Unanswered)
 
 
-def test_a_reverse_that_comes_too_late_tells_of_the_money() -> None:
+def test_a_reverse_after_success_reports_success() -> None:
     outcome = reversed_(answer(200, PAID))
     assert isinstance(outcome, EngineAnswered)
     assert outcome.payment.status is EngineStatus.SUCCEEDED
 
 
 @pytest.mark.looptime
-async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
+async def test_status_queries_and_reversals_are_retried_until_answered() -> None:
     bad = (Unreachable("reset"), Overloaded("later", 0.2))
     transport = Scripted(*bad, answer(200, PAID))
     assert isinstance(await engine.EngineClient(transport).look_up("pay_1", "o_1", CALL_HEADERS, 5000), EngineAnswered)
@@ -246,7 +250,7 @@ async def test_looks_and_polls_are_tried_again_until_they_bring_news() -> None:
 
 
 @pytest.mark.looptime
-async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
+async def test_retries_end_with_the_budget_or_the_attempts() -> None:
     loop = asyncio.get_running_loop()
     silent = Scripted()
     outcome = await engine.EngineClient(silent, RetrySettings(attempts=100, attempt_ms=100)).look_up(
@@ -270,7 +274,7 @@ async def test_trying_again_ends_with_the_budget_and_with_the_tries() -> None:
 # Risk
 
 
-def test_each_decision_is_one_thing() -> None:
+def test_each_decision_has_its_own_outcome() -> None:
     def decided(body: Any) -> risk_contract.RiskDecision:
         return risk.parse_decision(answer(200, body), "pay_1")
 
@@ -284,7 +288,7 @@ def test_each_decision_is_one_thing() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "response",
     [
         Unreachable("refused", sent=False),
         answer(404, {"code": "NOT_FOUND"}),
@@ -298,11 +302,11 @@ def test_each_decision_is_one_thing() -> None:
     ],
     ids=repr,
 )
-def test_without_a_decision_that_can_be_believed_there_is_none(said: Response | SourceError) -> None:
-    assert isinstance(risk.parse_decision(said, "pay_1"), Unanswered)
+def test_an_incredible_decision_counts_as_unanswered(response: Response | SourceError) -> None:
+    assert isinstance(risk.parse_decision(response, "pay_1"), Unanswered)
 
 
-def test_each_answer_to_a_challenge_is_one_thing() -> None:
+def test_each_verification_has_its_own_outcome() -> None:
     def verified(status: int, body: Any) -> risk_contract.ChallengeVerification:
         return risk.parse_verification(answer(status, body), "pay_1")
 
@@ -310,20 +314,20 @@ def test_each_answer_to_a_challenge_is_one_thing() -> None:
     assert verified(200, {"status": "FAILED", "attempts_left": 0}) == risk_contract.WrongAnswer(0)
     assert verified(200, {"status": "EXPIRED", "attempts_left": 0}) == risk_contract.Expired()
     assert verified(404, {"code": "CHALLENGE_UNKNOWN"}) == risk_contract.NoChallenge()
-    for strange in (
+    for outcome in (
         verified(404, b"<html>"),
         verified(200, {"status": "PASSED"}),
         verified(500, b""),
         verified(200, b""),
     ):
-        assert isinstance(strange, Unanswered)
+        assert isinstance(outcome, Unanswered)
 
 
-@pytest.mark.parametrize("said", [None, Unreachable("reset"), answer(503, {})], ids=repr)
-async def test_risk_is_never_asked_twice(said: Response | SourceError | None) -> None:
-    transport = Scripted(said)
+@pytest.mark.parametrize("response", [None, Unreachable("reset"), answer(503, {})], ids=repr)
+async def test_requests_to_risk_are_never_repeated(response: Response | SourceError | None) -> None:
+    transport = Scripted(response)
     assert isinstance(await risk.RiskClient(transport).decide(INQUIRY, CALL_HEADERS, 1), Unanswered)
-    transport.answers = [said]
+    transport.answers = [response]
     assert isinstance(await risk.RiskClient(transport).verify("c_1", "pay_1", "246810", CALL_HEADERS, 1), Unanswered)
     assert [(request.target, request.safe) for request in transport.requests] == [
         ("/risk/decisions", False),
@@ -335,13 +339,13 @@ async def test_risk_is_never_asked_twice(said: Response | SourceError | None) ->
 
 
 @pytest.mark.parametrize("status", list(acquirer_contract.ResultStatus))
-def test_the_acquirers_word_on_the_order_is_read(status: str) -> None:
-    found = acquirer.parse_result(answer(200, {**ORDER, "status": status}), "o_1")
-    assert isinstance(found, acquirer_contract.OrderResult)
-    assert (found.status, found.paid) == (status, Money("CNY", 100))
+def test_every_status_of_the_acquirer_is_read(status: str) -> None:
+    result = acquirer.parse_result(answer(200, {**ORDER, "status": status}), "o_1")
+    assert isinstance(result, acquirer_contract.OrderResult)
+    assert (result.status, result.paid) == (status, Money("CNY", 100))
 
 
-def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
+def test_another_order_or_an_unknown_status_counts_as_unanswered() -> None:
     other = acquirer.parse_result(answer(200, {**ORDER, "order_id": "o_2"}), "o_1")
     assert isinstance(other, Unanswered)
     assert isinstance(other.error, WrongIdentity)
@@ -349,10 +353,10 @@ def test_an_order_that_is_anothers_or_of_an_unknown_status_is_no_news() -> None:
     assert acquirer.parse_result(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
 
 
-# In the domain's words
+# Reports for the domain
 
 
-def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
+def test_every_status_maps_to_a_report_and_every_error_to_silence() -> None:
     for status in EngineStatus:
         payment = EnginePayment(
             payment_id="pay_1",
@@ -363,16 +367,24 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
             else None,
         )
         code = "X" if status == "FAILED" else None
-        assert engine_report(EngineAnswered(payment)) == EngineReport(EngineReportStatus(status), code, payment.next_action)
+        assert engine_report(EngineAnswered(payment)) == EngineReport(
+            EngineReportStatus(status), code, payment.next_action
+        )
     silent = Unreachable("reset")
-    assert engine_report(OutcomeUnknown(silent)) == engine_report(Unanswered(silent)) == EngineReport(EngineReportStatus.SILENT)
+    assert (
+        engine_report(OutcomeUnknown(silent))
+        == engine_report(Unanswered(silent))
+        == EngineReport(EngineReportStatus.SILENT)
+    )
     assert [engine_report(NeverArrived()).status, engine_report(Sealed()).status] == [
         EngineReportStatus.NEVER_ARRIVED,
         EngineReportStatus.SEALED,
     ]
     for result in acquirer_contract.ResultStatus:
-        told = acquirer_contract.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
-        assert acquirer_report(told) == AcquirerReport(AcquirerReportStatus(result), "pay_1", "C")
+        order_result = acquirer_contract.OrderResult(
+            order_id="o_1", status=result, payment_id="pay_1", closed_reason="C"
+        )
+        assert acquirer_report(order_result) == AcquirerReport(AcquirerReportStatus(result), "pay_1", "C")
     assert (
         acquirer_report(acquirer_contract.NoOrder())
         == acquirer_report(Unanswered(silent))
@@ -380,7 +392,7 @@ def test_every_status_has_a_word_and_every_silence_is_silence() -> None:
     )
 
 
-# For all of them
+# All services
 
 
 JSON = st.recursive(
@@ -397,28 +409,34 @@ JSON = st.recursive(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A valid answer with something in it replaced, added, left out or cut off."""
+    """A valid answer with a part replaced, added, removed or cut off."""
     redirect = {"type": "REDIRECT", "method": "GET", "url": "https://bank.example"}
-    acting = {**PAID, "status": "ACTION_REQUIRED", "next_action": redirect}
+    redirected = {**PAID, "status": "ACTION_REQUIRED", "next_action": redirect}
     body: Any = json.loads(
         json.dumps(
-            draw(st.sampled_from([PAID, acting, CHALLENGED, ORDER, UNKNOWN, {"status": "FAILED", "attempts_left": 1}]))
+            draw(
+                st.sampled_from(
+                    [PAID, redirected, CHALLENGED, ORDER, UNKNOWN, {"status": "FAILED", "attempts_left": 1}]
+                )
+            )
         )
     )
-    at = body
-    while any(isinstance(value, dict) for value in at.values()) and draw(st.booleans()):
-        at = next(value for value in at.values() if isinstance(value, dict))
-    name = draw(st.sampled_from([*at, "failure", "code", "payment_id"]))
+    nested = body
+    while any(isinstance(value, dict) for value in nested.values()) and draw(st.booleans()):
+        nested = next(value for value in nested.values() if isinstance(value, dict))
+    name = draw(st.sampled_from([*nested, "failure", "code", "payment_id"]))
     if draw(st.booleans()):
-        at[name] = draw(JSON)
+        nested[name] = draw(JSON)
     else:
-        at.pop(name, None)
-    whole = json.dumps(body).encode()
-    return draw(st.sampled_from([whole, whole[: draw(st.integers(0, len(whole)))], draw(st.binary(max_size=20))]))
+        nested.pop(name, None)
+    encoded = json.dumps(body).encode()
+    return draw(st.sampled_from([encoded, encoded[: draw(st.integers(0, len(encoded)))], draw(st.binary(max_size=20))]))
 
 
-def judged(outcome: engine_contract.SubmitOutcome | engine_contract.LookUpOutcome | engine_contract.ReverseOutcome) -> bool:
-    """Whether the outcome is one of those that there are, and holds what it should. mypy sees that none is forgotten."""
+def is_defined(
+    outcome: engine_contract.SubmitOutcome | engine_contract.LookUpOutcome | engine_contract.ReverseOutcome,
+) -> bool:
+    """A defined outcome with valid content. mypy checks that no outcome is missing here."""
     match outcome:
         case EngineAnswered(payment):
             return payment.payment_id == "pay_1" and isinstance(payment.status, EngineStatus)
@@ -434,34 +452,39 @@ def judged(outcome: engine_contract.SubmitOutcome | engine_contract.LookUpOutcom
 
 
 @given(mutated(), st.sampled_from([200, 200, 200, 404, 409, 422, 500, 503, 429, 302]))
-def test_hostile_answers_are_valid_or_refused_and_never_an_exception(body: bytes, status: int) -> None:
+def test_hostile_answers_are_accepted_or_refused_and_never_raise(body: bytes, status: int) -> None:
     response = Response(status, body)
-    assert judged(submitted(response))
-    assert judged(looked_up(response))
-    assert judged(reversed_(response))
+    assert is_defined(submitted(response))
+    assert is_defined(looked_up(response))
+    assert is_defined(reversed_(response))
     assert isinstance(
         risk.parse_decision(response, "pay_1"),
         risk_contract.Accepted | risk_contract.Rejected | risk_contract.Challenged | Unanswered,
     )
     assert isinstance(
         risk.parse_verification(response, "pay_1"),
-        risk_contract.Passed | risk_contract.WrongAnswer | risk_contract.Expired | risk_contract.NoChallenge | Unanswered,
+        risk_contract.Passed
+        | risk_contract.WrongAnswer
+        | risk_contract.Expired
+        | risk_contract.NoChallenge
+        | Unanswered,
     )
-    found = acquirer.parse_result(response, "o_1")
-    assert isinstance(found, acquirer_contract.NoOrder | Unanswered) or (
-        isinstance(found, acquirer_contract.OrderResult) and found.order_id == "o_1"
+    result = acquirer.parse_result(response, "o_1")
+    assert isinstance(result, acquirer_contract.NoOrder | Unanswered) or (
+        isinstance(result, acquirer_contract.OrderResult) and result.order_id == "o_1"
     )
 
 
-def test_no_secret_shows_in_what_may_be_printed_or_logged() -> None:
+def test_no_secret_appears_in_reprs_and_errors() -> None:
     echo = json.dumps({"payment_id": SECRET, "status": SECRET, "next_action": {"type": SECRET}}).encode()
-    said = [Response(status, echo) for status in (200, 404, 409, 422, 500)]
-    things = [
-        LEG, SUBMISSION, INQUIRY, *said, engine.submit_request(SUBMISSION), risk.decide_request(INQUIRY),
-        risk.verify_request("c_1", "pay_1", SECRET), *map(submitted, said), *map(looked_up, said),
-        *(risk.parse_verification(each, "pay_1") for each in said), *(risk.parse_decision(each, "pay_1") for each in said),
+    responses = [Response(status, echo) for status in (200, 404, 409, 422, 500)]
+    values = [
+        LEG, SUBMISSION, INQUIRY, *responses, engine.submit_request(SUBMISSION), risk.decide_request(INQUIRY),
+        risk.verify_request("c_1", "pay_1", SECRET), *map(submitted, responses), *map(looked_up, responses),
+        *(risk.parse_verification(response, "pay_1") for response in responses),
+        *(risk.parse_decision(response, "pay_1") for response in responses),
     ]  # fmt: skip
-    for thing in things:
-        error = getattr(thing, "error", None)
-        shown = f"{thing!r} {thing} {error!r} {error} {getattr(error, '__cause__', None)!r} {getattr(error, '__context__', None)!r}"
-        assert SECRET not in shown
+    for value in values:
+        error = getattr(value, "error", None)
+        chained = [getattr(error, name, None) for name in ("__cause__", "__context__")]
+        assert SECRET not in f"{value!r} {value} {error!r} {error} {chained!r}"

@@ -34,7 +34,7 @@ LEAVES = (Money, Device, *Action.__args__)  # type: ignore[attr-defined]  # of a
 
 
 def tables(section: str, column: str) -> list[dict[str, bool]]:
-    """The tables of a section whose first column has this title: by field, whether it is always there."""
+    """The tables of a section with this first column: field names, and whether required."""
     text = PAGE.partition(f"\n### {section}\n")[2].partition("\n##")[0]
     found = []
     for table in re.findall(rf"^\| {column} \|.*\n\|[-|]+\n((?:\|.*\n?)*)", text, re.MULTILINE):

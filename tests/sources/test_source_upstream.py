@@ -1,4 +1,4 @@
-"""A function of the embedding program in the place of a service, and what it may do wrong."""
+"""A function of the embedding program in place of a service, and its possible faults."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ ANSWER: dict[str, Any] = {"user_id": "u_1", "accounts": []}
 
 
 async def outcome_of(function: Callable[..., Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """How asking it ends, and what the event loop was told of it."""
+    """The outcome of a call, and the contexts that the event loop received."""
     loop = asyncio.get_running_loop()
-    told: list[dict[str, Any]] = []
-    loop.set_exception_handler(lambda _, context: told.append(context))
+    contexts: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
     ended: asyncio.Future[Any] = loop.create_future()
     FunctionUpstream(BALANCE, function, ("user_id",)).call(
         {"user_id": "u_1"}, None, 100, lambda outcome, *_: ended.set_result(outcome)
     )
-    return await ended, told
+    return await ended, contexts
 
 
-async def test_what_it_returns_is_read_as_the_contracts_answer() -> None:
+async def test_the_result_is_read_as_the_contracts_answer() -> None:
     async def balance(user_id: str) -> dict[str, Any]:
         return {**ANSWER, "user_id": user_id}
 
     assert await outcome_of(balance) == (Balances("u_1", ()), [])
 
 
-async def test_a_source_error_that_it_raises_is_the_outcome() -> None:
+async def test_a_source_error_of_the_function_is_the_outcome() -> None:
     async def balance(user_id: str) -> None:
         raise Overloaded("later", 2.0)
 
-    outcome, told = await outcome_of(balance)
+    outcome, contexts = await outcome_of(balance)
     assert isinstance(outcome, Overloaded)
-    assert told == []
+    assert contexts == []
 
 
 def raises_before_it_is_awaited(user_id: str) -> Any:
@@ -63,30 +63,30 @@ async def wants_other_arguments(order_id: str) -> Any: ...
     "function",
     [raises_before_it_is_awaited, returns_what_cannot_be_awaited, raises_when_awaited, wants_other_arguments],
 )
-async def test_one_that_goes_wrong_is_unreachable_and_reported_however_it_goes_wrong(
+async def test_a_function_that_fails_in_any_way_is_unreachable_and_reported(
     function: Callable[..., Any],
 ) -> None:
-    outcome, told = await outcome_of(function)
+    outcome, contexts = await outcome_of(function)
     assert isinstance(outcome, SourceError)
     assert type(outcome) is Unreachable
-    assert [context["message"] for context in told] == ["cashier: the function of source 'balance' raised"]
+    assert [context["message"] for context in contexts] == ["cashier: the function of source 'balance' raised"]
 
 
-async def test_one_that_is_abandoned_is_cancelled_and_answers_nobody() -> None:
-    begun, cancelled = asyncio.Event(), asyncio.Event()
+async def test_an_abandoned_function_is_cancelled_and_gives_no_answer() -> None:
+    started, cancelled = asyncio.Event(), asyncio.Event()
 
     async def balance(user_id: str) -> None:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
-    def done(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-        raise AssertionError("nobody waits any more")
+    def on_answer(outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        raise AssertionError("called after it was abandoned")
 
-    flight = FunctionUpstream(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, done)
-    await begun.wait()
-    assert flight is not None
-    flight.abandon()
+    call = FunctionUpstream(BALANCE, balance, ("user_id",)).call({"user_id": "u_1"}, None, 100, on_answer)
+    await started.wait()
+    assert call is not None
+    call.abandon()
     await cancelled.wait()

@@ -1,4 +1,4 @@
-"""Every source against the sandbox's own answers, and against answers that must not be believed."""
+"""Every source with the answers of the sandbox, and with answers that must be refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cashier.source_errors import Garbled, Missing, MissingCause, Overloaded, So
 from cashier.sources.source import Source, parse_response
 from cashier.wire.transport import Response
 
-ASKED: dict[str, Any] = {
+INPUTS: dict[str, Any] = {
     "order_id": "o_1001",
     "user_id": "u_1",
     "merchant_id": "m_1",
@@ -34,21 +34,21 @@ FACTS = {
     "quota": Quotas,
     "marketing": Marketing,
 }
-SOURCES = {question.source.name: question.source for question in SOURCE_SPECS}
+SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}
 PERSONAL = [name for name in SOURCE_NAMES if name != "channel"]
 
 
 async def answer_of(name: str) -> dict[str, Any]:
-    """What the sandbox, which shares no code with the sources, answers to the question."""
-    needs = next(question.needs for question in SOURCE_SPECS if question.source.name == name)
+    """The answer of the sandbox, which shares no code with the sources."""
+    needs = next(spec.needs for spec in SOURCE_SPECS if spec.source.name == name)
     upstreams = LocalUpstreams(World(), weather_named("still"))
-    found = await upstreams[name](**{need: ASKED[need] for need in needs})
-    copy: dict[str, Any] = json.loads(json.dumps(found))
+    answer = await upstreams[name](**{need: INPUTS[need] for need in needs})
+    copy: dict[str, Any] = json.loads(json.dumps(answer))
     return copy
 
 
 def parsed(source: Source, answer: object) -> Any:
-    return parse_response(source, Response(200, json.dumps(answer).encode()), ASKED)
+    return parse_response(source, Response(200, json.dumps(answer).encode()), INPUTS)
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
@@ -57,9 +57,9 @@ async def test_the_sandboxs_answer_becomes_a_fact(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
-async def test_an_answer_of_the_process_is_read_as_one_of_the_wire(name: str) -> None:
+async def test_a_python_object_becomes_the_same_fact_as_its_json(name: str) -> None:
     answer = await answer_of(name)
-    assert SOURCES[name].convert(answer, ASKED) == parsed(SOURCES[name], answer)
+    assert SOURCES[name].convert(answer, INPUTS) == parsed(SOURCES[name], answer)
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
@@ -69,10 +69,10 @@ async def test_unknown_fields_are_ignored(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PERSONAL)
-async def test_an_answer_about_somebody_else_is_thrown_away(name: str) -> None:
+async def test_an_answer_about_another_identity_is_discarded(name: str) -> None:
     answer = await answer_of(name)
     identity = {"order": "order_id", "merchant": "merchant_id"}.get(name, "user_id")
-    assert isinstance(parsed(SOURCES[name], {**answer, identity: "somebody_else"}), WrongIdentity)
+    assert isinstance(parsed(SOURCES[name], {**answer, identity: "another"}), WrongIdentity)
 
 
 @pytest.mark.parametrize("name", SOURCE_NAMES)
@@ -80,7 +80,7 @@ async def test_each_missing_field_garbles_the_whole_answer(name: str) -> None:
     answer = await answer_of(name)
     optional = {"user_id", "last_used"} if name == "order" else {"last_used"}
     for field in answer.keys() - optional - {"seed"}:
-        if field in {each.encode_name for each in fields_of(SOURCES[name])}:
+        if field in {field.encode_name for field in fields_of(SOURCES[name])}:
             assert isinstance(
                 parsed(SOURCES[name], {key: value for key, value in answer.items() if key != field}), Garbled
             ), field
@@ -89,33 +89,33 @@ async def test_each_missing_field_garbles_the_whole_answer(name: str) -> None:
 @pytest.mark.parametrize("name", SOURCE_NAMES)
 async def test_each_ill_typed_field_garbles_the_whole_answer(name: str) -> None:
     answer = await answer_of(name)
-    for field in {each.encode_name for each in fields_of(SOURCES[name])}:
-        found = parsed(SOURCES[name], {**answer, field: 3.5})
-        assert isinstance(found, Garbled), field
-        assert "3.5" not in found.detail
+    for field in {field.encode_name for field in fields_of(SOURCES[name])}:
+        outcome = parsed(SOURCES[name], {**answer, field: 3.5})
+        assert isinstance(outcome, Garbled), field
+        assert "3.5" not in outcome.detail
 
 
 def fields_of(source: Source) -> Any:
     import msgspec
 
-    return msgspec.inspect.type_info(source.answer_type).fields  # type: ignore[attr-defined]  # of a struct, which every answer is
+    return msgspec.inspect.type_info(source.answer_type).fields  # type: ignore[attr-defined]  # of a struct
 
 
 @pytest.mark.parametrize("name", ["order", "merchant", "member"])
-def test_who_is_not_there_is_nobody(name: str) -> None:
-    assert parse_response(SOURCES[name], Response(404, b"{}"), ASKED) is None
+def test_an_unknown_order_merchant_or_member_is_none(name: str) -> None:
+    assert parse_response(SOURCES[name], Response(404, b"{}"), INPUTS) is None
 
 
 def test_an_unknown_user_has_no_cards_accounts_promotions_or_limits() -> None:
     nothing = Response(404, b'{"code": "NOT_FOUND"}')
-    assert parse_response(SOURCES["card"], nothing, ASKED) == Cards("u_1", (), ())
-    assert parse_response(SOURCES["balance"], nothing, ASKED) == Balances("u_1", ())
-    assert parse_response(SOURCES["marketing"], nothing, ASKED) == Marketing("u_1", (), ())
-    assert parse_response(SOURCES["quota"], nothing, ASKED) == Quotas({})
-    assert parse_response(SOURCES["channel"], nothing, ASKED) == Channels({}, {})
+    assert parse_response(SOURCES["card"], nothing, INPUTS) == Cards("u_1", (), ())
+    assert parse_response(SOURCES["balance"], nothing, INPUTS) == Balances("u_1", ())
+    assert parse_response(SOURCES["marketing"], nothing, INPUTS) == Marketing("u_1", (), ())
+    assert parse_response(SOURCES["quota"], nothing, INPUTS) == Quotas({})
+    assert parse_response(SOURCES["channel"], nothing, INPUTS) == Channels({}, {})
 
 
-NONE_HERE = [
+NOT_FOUND_BODIES = [
     b"",
     b" \n",
     b"{}",
@@ -125,9 +125,9 @@ NONE_HERE = [
     b'{"code": 404}',
     b'{"a": 1}',
 ]
-NOBODY_HERE = [
+FOREIGN_BODIES = [
     b"<html>404 Not Found</html>",
-    b"404 page not found",
+    b"404 page not outcome",
     b"[]",
     b'"NOT_FOUND"',
     b'{"code": "NO_SUCH_PATH"}',
@@ -136,15 +136,15 @@ NOBODY_HERE = [
 ]
 
 
-@pytest.mark.parametrize("body", NONE_HERE)
-def test_a_404_of_the_service_says_that_there_is_none(body: bytes) -> None:
-    assert parse_response(SOURCES["quota"], Response(404, body), ASKED) == Quotas({})
+@pytest.mark.parametrize("body", NOT_FOUND_BODIES)
+def test_a_404_of_the_service_means_that_there_is_none(body: bytes) -> None:
+    assert parse_response(SOURCES["quota"], Response(404, body), INPUTS) == Quotas({})
 
 
-@pytest.mark.parametrize("body", NOBODY_HERE)
+@pytest.mark.parametrize("body", FOREIGN_BODIES)
 @pytest.mark.parametrize("name", sorted(SOURCES))
-def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
-    assert type(parse_response(SOURCES[name], Response(404, body), ASKED)) is Garbled
+def test_a_foreign_404_is_garbled(name: str, body: bytes) -> None:
+    assert type(parse_response(SOURCES[name], Response(404, body), INPUTS)) is Garbled
 
 
 @pytest.mark.parametrize(
@@ -159,24 +159,24 @@ def test_a_404_of_somebody_else_says_nothing(name: str, body: bytes) -> None:
         (204, Garbled),
     ],
 )
-def test_a_status_that_is_no_answer_is_an_error(status: int, error: type[SourceError]) -> None:
-    assert type(parse_response(SOURCES["card"], Response(status, b"{}", 2.0), ASKED)) is error
+def test_any_other_status_is_an_error(status: int, error: type[SourceError]) -> None:
+    assert type(parse_response(SOURCES["card"], Response(status, b"{}", 2.0), INPUTS)) is error
 
 
-def test_an_overload_keeps_what_the_upstream_asked_for() -> None:
-    found = parse_response(SOURCES["card"], Response(503, b"", 7.0), ASKED)
-    assert isinstance(found, Overloaded)
-    assert found.retry_after_s == 7.0
+def test_an_overload_keeps_the_retry_after() -> None:
+    outcome = parse_response(SOURCES["card"], Response(503, b"", 7.0), INPUTS)
+    assert isinstance(outcome, Overloaded)
+    assert outcome.retry_after_s == 7.0
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"{}" * 2, b'{"user_id":"u_1"' + b"[" * 100_000]
 )
-def test_what_is_not_the_agreed_json_is_garbled(body: bytes) -> None:
-    assert isinstance(parse_response(SOURCES["card"], Response(200, body), ASKED), Garbled)
+def test_malformed_json_is_garbled(body: bytes) -> None:
+    assert isinstance(parse_response(SOURCES["card"], Response(200, body), INPUTS), Garbled)
 
 
-async def test_twins_are_garbled_because_a_way_to_pay_would_have_two_meanings() -> None:
+async def test_duplicate_ids_are_garbled_because_a_method_would_be_ambiguous() -> None:
     for name, field in (
         ("card", "cards"),
         ("card", "agreements"),
@@ -188,22 +188,22 @@ async def test_twins_are_garbled_because_a_way_to_pay_would_have_two_meanings() 
         assert isinstance(parsed(SOURCES[name], {**answer, field: [*answer[field], answer[field][0]]}), Garbled), field
 
 
-async def test_what_an_upstream_knows_and_we_do_not_is_passed_over() -> None:
-    """A new kind, product or terminal over there is nothing to offer here, and no reason to close the checkout."""
+async def test_unknown_kinds_products_and_terminals_are_passed_over() -> None:
+    """A kind, product or terminal known only upstream must not close the checkout."""
     merchant, member, channel, quota = [await answer_of(name) for name in ("merchant", "member", "channel", "quota")]
     assert "CRYPTO" in parsed(SOURCES["merchant"], {**merchant, "products": [*merchant["products"], "CRYPTO"]}).products
     assert parsed(SOURCES["member"], {**member, "usage": [{"kind": "CRYPTO", "count": 1}]}).usage
-    strange = {**channel["channels"][0], "channel_id": "new", "kind": "CRYPTO", "terminals": ["WATCH"]}
-    assert parsed(SOURCES["channel"], {"channels": [*channel["channels"], strange]}).by_id.keys() >= {"new"}
+    unknown = {**channel["channels"][0], "channel_id": "new", "kind": "CRYPTO", "terminals": ["WATCH"]}
+    assert parsed(SOURCES["channel"], {"channels": [*channel["channels"], unknown]}).by_id.keys() >= {"new"}
     assert parsed(SOURCES["quota"], {**quota, "quotas": [{"scope": {"kind": "CRYPTO"}}]}).by_kind.keys() == {"CRYPTO"}
 
 
-async def test_a_state_that_we_do_not_know_is_garbled_because_it_may_mean_anything() -> None:
+async def test_an_unknown_state_is_garbled() -> None:
     for name in ("order", "merchant", "member"):
         assert isinstance(parsed(SOURCES[name], {**await answer_of(name), "status": "ASLEEP"}), Garbled), name
 
 
-async def test_a_quota_in_another_currency_is_no_answer() -> None:
+async def test_a_quota_in_another_currency_is_garbled() -> None:
     answer = await answer_of("quota")
     single = {"scope": {"kind": "QUICK_PAY"}, "single": {"currency": "JPY", "value": 1}}
     assert isinstance(parsed(SOURCES["quota"], {**answer, "quotas": [single]}), Garbled)
@@ -216,7 +216,7 @@ def test_a_negative_or_fractional_amount_is_garbled() -> None:
             % value.encode()
         )
         assert isinstance(
-            parse_response(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), ASKED),
+            parse_response(SOURCES["balance"], Response(200, b'{"user_id":"u_1","accounts":[%s]}' % account), INPUTS),
             Garbled,
         ), value
 
@@ -225,24 +225,24 @@ def test_a_negative_or_fractional_amount_is_garbled() -> None:
     "fault",
     [KeyError("x"), TypeError("x"), ValueError("x"), AttributeError("x"), IndexError("x"), ZeroDivisionError("x")],
 )
-def test_an_adapter_that_stumbles_over_an_answer_makes_it_garbled(fault: Exception) -> None:
-    class Stumbling:
-        def request(self, asked: Any) -> Any: ...
+def test_an_exception_of_an_adapter_means_garbled(fault: Exception) -> None:
+    class FailingAdapter:
+        def request(self, inputs: Any) -> Any: ...
 
-        def parse(self, status: int, body: bytes, asked: Any) -> Any:
+        def parse(self, status: int, body: bytes, inputs: Any) -> Any:
             raise fault
 
-    assert isinstance(parse_response(Stumbling(), Response(200, b"{}"), ASKED), Garbled)
+    assert isinstance(parse_response(FailingAdapter(), Response(200, b"{}"), INPUTS), Garbled)
 
 
-def test_an_error_of_the_wire_passes_through_and_becomes_a_gap() -> None:
+def test_an_error_of_the_transport_passes_through_and_becomes_missing() -> None:
     error = Unreachable("127.0.0.1:1: refused")
-    assert parse_response(SOURCES["card"], error, ASKED) is error
+    assert parse_response(SOURCES["card"], error, INPUTS) is error
     assert error.missing("card") == Missing("card", MissingCause.UNREACHABLE)
 
 
-async def test_what_is_asked_is_what_the_contract_says() -> None:
-    targets = {name: source.request(ASKED).target for name, source in SOURCES.items()}
+async def test_the_requests_are_those_of_the_contract() -> None:
+    targets = {name: source.request(INPUTS).target for name, source in SOURCES.items()}
     assert targets == {
         "order": "/orders/o_1001",
         "merchant": "/merchants/m_1",

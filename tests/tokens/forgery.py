@@ -1,4 +1,4 @@
-"""Tokens that a forger would make, with whatever header, payload and key."""
+"""Forged tokens with arbitrary header, payload and key."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 @dataclass
 class Forged:
-    """A header or payload that is a text is written as it is."""
+    """A header or payload of type str is used verbatim."""
 
     header: Any
     key: str
     payload: Any
 
     def text(self) -> str:
-        begin = f"{_part(self.header)}.{_part(self.payload)}"
-        return f"{begin}.{_base64(hmac.digest(self.key.encode(), begin.encode(), 'sha256'))}"
+        signing_input = f"{_part(self.header)}.{_part(self.payload)}"
+        return f"{signing_input}.{_base64(hmac.digest(self.key.encode(), signing_input.encode(), 'sha256'))}"
 
 
 def bit_flipped(text: str, bit: int) -> str:
-    """Bits are counted through the text's bytes; a letter may become one that is not ASCII."""
+    """Flip one bit of the encoded text; the result may contain non-ASCII characters."""
     octets = bytearray(text.encode("ascii"))
     octets[bit // 8] ^= 1 << bit % 8
     return octets.decode("latin-1")

@@ -1,4 +1,4 @@
-"""The consult token: what it says, who can read it, and that nobody can change it."""
+"""The consult token: its content, its verification, and that changes are refused."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from cashier.domain.pay_method import Availability
 from cashier.tokens.consult_token import CONSULT_TYPE, ConsultClaims, OfferedPrice
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.token_service import TokenService
-
-from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 from tests.tokens.forgery import Forged, bit_flipped
+from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
 
 
-def signed(signer: TokenService, ttl_s: int = 300) -> str:
-    return signer.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
+def signed(tokens: TokenService, ttl_s: int = 300) -> str:
+    return tokens.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, ttl_s)
 
 
-def code_of(signer: TokenService, text: str, now_s: float = NOW_S) -> str:
+def code_of(tokens: TokenService, text: str, now_s: float = NOW_S) -> str:
     with pytest.raises(TokenRefused) as caught:
-        signer.read_consult_token(text).require_unexpired(now_s)
-    assert str(caught.value) == caught.value.code, "the token itself is not repeated"
+        tokens.read_consult_token(text).require_unexpired(now_s)
+    assert str(caught.value) == caught.value.code, "the error does not repeat the token"
     return caught.value.code
 
 
@@ -41,7 +40,7 @@ def read(text: str) -> ConsultClaims:
 TOKEN = signed(TokenService([NEW]))
 
 
-def test_what_was_asked_is_read_back() -> None:
+def test_the_consulted_order_is_read_back() -> None:
     claims = read(TOKEN)
     assert (claims.order_id, claims.user_id, claims.merchant_id) == (ASKED.order_id, ASKED.user_id, ASKED.merchant_id)
     assert (claims.product, claims.terminal, claims.currency, claims.amount) == (
@@ -53,29 +52,31 @@ def test_what_was_asked_is_read_back() -> None:
     assert (claims.iss, claims.iat, claims.exp) == ("cashier", NOW_S, NOW_S + 300)
 
 
-def test_every_method_that_may_be_chosen_is_in_it_and_no_other() -> None:
+def test_it_contains_the_available_and_undetermined_methods_only() -> None:
     chosen = [method.method_id for method in METHODS if method.availability is not Availability.UNAVAILABLE]
     assert [row.id for row in read(TOKEN).methods] == chosen
     assert len(chosen) < len(METHODS)
 
 
-def test_a_price_is_what_the_answer_said() -> None:
+def test_prices_are_those_of_the_answer() -> None:
     by_id = {row.id: row for row in read(TOKEN).methods}
     for method in METHODS:
         if method.availability is Availability.UNAVAILABLE or method.amount is None:
             continue
         row = by_id[method.method_id]
         assert (row.payable, row.fee) == (method.amount.payable.value, method.amount.fee.value)
-        assert row.promotions == tuple((each.promotion_id, each.amount.value) for each in method.amount.discounts)
+        assert row.promotions == tuple(
+            (discount.promotion_id, discount.amount.value) for discount in method.amount.discounts
+        )
 
 
-def test_legs_and_the_options_that_cost_something_else_are_in_it() -> None:
+def test_it_contains_legs_and_the_options_with_another_price() -> None:
     row = read(TOKEN).methods[-1]
     assert row.legs == (("BALANCE", "a_1", 5000), ("CHANNEL", "ch_9", 7800))
     assert row.options == (OfferedPrice("c_1", 12807, 7),)
 
 
-def test_pyjwt_reads_it_as_any_other_token() -> None:
+def test_pyjwt_reads_it() -> None:
     claims = jwt.decode(TOKEN, NEW, algorithms=["HS256"], issuer="cashier", options={"verify_exp": False})
     assert claims["order_id"] == "o_1001"
     header = jwt.get_unverified_header(TOKEN)
@@ -88,23 +89,23 @@ def test_the_first_secret_signs_and_all_verify() -> None:
     assert signed(TokenService([NEW, OLD])) == TOKEN
 
 
-def test_a_key_that_was_dropped_is_unknown() -> None:
+def test_a_retired_key_is_unknown() -> None:
     assert code_of(TokenService([NEW]), signed(TokenService([OLD]))) == "TOKEN_UNKNOWN_KEY"
 
 
 @pytest.mark.parametrize(("at_s", "readable"), [(NOW_S + 299.9, True), (NOW_S + 300, False)])
-def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
+def test_it_expires_at_its_time(at_s: float, readable: bool) -> None:
     if readable:
-        found = TokenService([NEW]).read_consult_token(TOKEN)
-        found.require_unexpired(at_s)
-        assert found.exp == NOW_S + 300
+        claims = TokenService([NEW]).read_consult_token(TOKEN)
+        claims.require_unexpired(at_s)
+        assert claims.exp == NOW_S + 300
     else:
         assert code_of(TokenService([NEW]), TOKEN, at_s) == "TOKEN_EXPIRED"
 
 
 @given(st.integers(0, len(TOKEN) - 1), st.sampled_from("ABCxyz019-_.=+/ \n"))
-def test_no_character_can_be_changed(place: int, other: str) -> None:
-    changed = TOKEN[:place] + other + TOKEN[place + 1 :]
+def test_no_character_can_be_changed(index: int, char: str) -> None:
+    changed = TOKEN[:index] + char + TOKEN[index + 1 :]
     if changed != TOKEN:
         assert code_of(TokenService([NEW]), changed) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
 
@@ -118,15 +119,15 @@ def test_no_bit_can_be_changed(bit: int) -> None:
     )
 
 
-@pytest.mark.parametrize("around", [" {}", "{} ", "{}\n", "{}=", "{}.", ".{}", "\ufeff{}", "Bearer {}"])
-def test_nothing_may_stand_around_it(around: str) -> None:
-    assert code_of(TokenService([NEW]), around.format(TOKEN)) == "TOKEN_MALFORMED"
+@pytest.mark.parametrize("template", [" {}", "{} ", "{}\n", "{}=", "{}.", ".{}", "\ufeff{}", "Bearer {}"])
+def test_no_text_may_surround_it(template: str) -> None:
+    assert code_of(TokenService([NEW]), template.format(TOKEN)) == "TOKEN_MALFORMED"
 
 
-def test_letters_that_only_look_like_those_of_base_64_are_none() -> None:
-    for letter, likeness in (("A", "Ａ"), ("a", "а"), ("s", "\u017f"), ("1", "१")):
+def test_lookalikes_of_base64_letters_are_refused() -> None:
+    for letter, lookalike in (("A", "Ａ"), ("a", "а"), ("s", "\u017f"), ("1", "१")):
         assert letter in TOKEN
-        assert code_of(TokenService([NEW]), TOKEN.replace(letter, likeness, 1)) == "TOKEN_MALFORMED"
+        assert code_of(TokenService([NEW]), TOKEN.replace(letter, lookalike, 1)) == "TOKEN_MALFORMED"
 
 
 @given(st.integers(0, len(TOKEN) - 1))
@@ -135,7 +136,7 @@ def test_no_prefix_is_a_token(length: int) -> None:
 
 
 @given(st.text("aZ09_-.=+/ \né", max_size=80))
-def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
+def test_any_text_is_refused_without_another_error(text: str) -> None:
     code_of(TokenService([NEW]), text)
 
 
@@ -143,8 +144,8 @@ HEADER = jwt.get_unverified_header(TOKEN)
 PAYLOAD = json.loads(urlsafe_b64decode(TOKEN.split(".")[1] + "=="))
 
 
-OURS = Forged(HEADER, NEW, PAYLOAD)
-TWICE = json.dumps(HEADER, separators=(",", ":")).replace("{", '{"alg":"none",', 1)
+GENUINE = Forged(HEADER, NEW, PAYLOAD)
+DUPLICATE_MEMBER = json.dumps(HEADER, separators=(",", ":")).replace("{", '{"alg":"none",', 1)
 SPACED = json.dumps(HEADER)
 
 
@@ -152,7 +153,7 @@ SPACED = json.dumps(HEADER)
     ("forged", "code"),
     [
         (Forged(HEADER, FOREIGN, PAYLOAD), "TOKEN_TAMPERED"),
-        # All of these are signed with the right key, and still not as we write them.
+        # The rest is signed with the right key, but not as the service signs.
         (Forged(HEADER | {"alg": "none"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"alg": "HS512"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"alg": "RS256"}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
@@ -161,7 +162,7 @@ SPACED = json.dumps(HEADER)
         (Forged(HEADER | {"jwk": {"kty": "oct", "k": "AAAA"}}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged({"alg": "HS256", "kid": HEADER["kid"]}, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(dict(reversed(HEADER.items())), NEW, PAYLOAD), "TOKEN_TAMPERED"),
-        (Forged(TWICE, NEW, PAYLOAD), "TOKEN_TAMPERED"),
+        (Forged(DUPLICATE_MEMBER, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(SPACED, NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(SPACED.replace(CONSULT_TYPE, "consult\\u002bjwt"), NEW, PAYLOAD), "TOKEN_TAMPERED"),
         (Forged(HEADER | {"typ": "payment+jwt"}, NEW, PAYLOAD), "TOKEN_WRONG_TYPE"),
@@ -174,35 +175,35 @@ SPACED = json.dumps(HEADER)
         (Forged([HEADER], NEW, PAYLOAD), "TOKEN_MALFORMED"),
         (Forged("[" * 20_000, NEW, PAYLOAD), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, {"iss": "cashier"}), "TOKEN_MALFORMED"),
-        (Forged(HEADER, NEW, PAYLOAD | {"iss": "somebody"}), "TOKEN_MALFORMED"),
+        (Forged(HEADER, NEW, PAYLOAD | {"iss": "another"}), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, PAYLOAD | {"amount": "12800"}), "TOKEN_MALFORMED"),
         (Forged(HEADER, NEW, PAYLOAD | {"order_id": "o" * 50_000}), "TOKEN_MALFORMED"),
     ],
 )
-def test_a_token_that_is_not_ours_is_refused_by_name(forged: Forged, code: str) -> None:
+def test_a_forged_token_is_refused_with_its_code(forged: Forged, code: str) -> None:
     assert code_of(TokenService([NEW]), forged.text()) == code
 
 
-def test_the_forger_of_these_tests_forges_well() -> None:
-    assert TokenService([NEW]).read_consult_token(OURS.text()).order_id == "o_1001"
-    assert replace(OURS, key=FOREIGN).text() != OURS.text()
+def test_the_forgeries_differ_from_a_genuine_token_only_as_intended() -> None:
+    assert TokenService([NEW]).read_consult_token(GENUINE.text()).order_id == "o_1001"
+    assert replace(GENUINE, key=FOREIGN).text() != GENUINE.text()
 
 
-def test_an_unsigned_token_of_pyjwt_is_refused() -> None:
+def test_an_unsigned_token_is_refused() -> None:
     assert code_of(TokenService([NEW]), jwt.encode(PAYLOAD, "", algorithm="none")) == "TOKEN_MALFORMED"
 
 
-def test_a_short_secret_is_refused_with_its_place() -> None:
+def test_a_short_secret_is_refused_with_its_number() -> None:
     with pytest.raises(ValueError, match="number 2 has 31 bytes, at least 32"):
         TokenService([NEW, "x" * 31])
 
 
-def test_no_secret_is_refused() -> None:
+def test_an_empty_list_of_secrets_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         TokenService([])
 
 
-def test_a_signer_shows_no_secret() -> None:
+def test_the_repr_shows_no_secret() -> None:
     assert NEW not in repr(TokenService([NEW]))
 
 
@@ -215,18 +216,18 @@ def test_a_signer_shows_no_secret() -> None:
         ({"order_id": "o_2", "user_id": "u_2"}, "TOKEN_OTHER_ORDER"),
     ],
 )
-def test_it_proves_nothing_of_another_order_or_user(changed: dict[str, str], code: str) -> None:
-    whose = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
-    read(TOKEN).require_order(**whose)
+def test_it_is_refused_for_another_order_or_user(changed: dict[str, str], code: str) -> None:
+    ids = {"order_id": ASKED.order_id, "user_id": ASKED.user_id, "merchant_id": ASKED.merchant_id}
+    read(TOKEN).require_order(**ids)
     with pytest.raises(TokenRefused, match=code):
-        read(TOKEN).require_order(**(whose | changed))
+        read(TOKEN).require_order(**(ids | changed))
 
 
-def test_what_was_offered_of_a_method_comes_with_the_chosen_option_alone() -> None:
+def test_the_price_of_a_method_has_the_chosen_option_only() -> None:
     claims = read(TOKEN)
     last = claims.methods[-1]
     assert claims.find_price(last.id, "c_1") == last
     without = claims.find_price(last.id)
     assert without is not None
     assert (without.payable, without.options) == (last.payable, ())
-    assert claims.find_price("WALLET:nobody") is None
+    assert claims.find_price("WALLET:UNKNOWN") is None

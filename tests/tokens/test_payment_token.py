@@ -1,4 +1,4 @@
-"""The payment token: what it carries of a payment, what it keeps to itself, and whose it is not."""
+"""The payment token: its public and secret claims, and the payments it is refused for."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import TokenRefused
 from cashier.tokens.payment_token import PaymentClaims, TokenRoute
 from cashier.tokens.token_service import TokenService
-
-from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 from tests.tokens.forgery import Forged, bit_flipped
+from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT
 
 OLD, NEW, FOREIGN = "old-" * 8, "new-" * 8, "foreign-" * 4
 NOW_S = 1_700_000_000
@@ -65,128 +64,129 @@ CLAIMS = PaymentClaims(
         of=3,
     ),
 )
-SIGNER = TokenService([NEW])
-TOKEN = SIGNER.sign_payment_token(CLAIMS)
+TOKENS = TokenService([NEW])
+TOKEN = TOKENS.sign_payment_token(CLAIMS)
 
 
-def code_of(signer: TokenService, text: str, payment_id: str = PAYMENT, now_s: float = NOW_S) -> str:
+def code_of(tokens: TokenService, text: str, payment_id: str = PAYMENT, now_s: float = NOW_S) -> str:
     with pytest.raises(TokenRefused) as caught:
-        signer.read_payment_token(text, payment_id, now_s)
-    assert str(caught.value) == caught.value.code, "the token itself is not repeated"
+        tokens.read_payment_token(text, payment_id, now_s)
+    assert str(caught.value) == caught.value.code, "the error does not repeat the token"
     return caught.value.code
 
 
-def shown(token: str) -> str:
-    """The payload as anybody reads it."""
+def payload_of(token: str) -> str:
+    """The payload that is readable without a key."""
     payload = token.split(".")[1]
     return urlsafe_b64decode(payload + "=" * (-len(payload) % 4)).decode()
 
 
-def test_what_went_in_comes_out() -> None:
-    assert SIGNER.read_payment_token(TOKEN, PAYMENT, NOW_S) == CLAIMS
+def test_claims_survive_a_round_trip() -> None:
+    assert TOKENS.read_payment_token(TOKEN, PAYMENT, NOW_S) == CLAIMS
 
 
-def test_a_payment_without_any_of_what_may_be_missing_comes_out_as_well() -> None:
-    bare = replace(CLAIMS, means=PaymentMeans(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True)
-    assert SIGNER.read_payment_token(SIGNER.sign_payment_token(bare), PAYMENT, NOW_S) == bare
+def test_claims_without_optional_parts_survive_a_round_trip() -> None:
+    bare = replace(
+        CLAIMS, means=PaymentMeans(), offered=None, route=None, challenge=None, sent_at=NOW_S, cancelled=True
+    )
+    assert TOKENS.read_payment_token(TOKENS.sign_payment_token(bare), PAYMENT, NOW_S) == bare
 
 
-def test_nothing_that_was_handed_over_for_this_payment_alone_can_be_read() -> None:
-    told = shown(TOKEN)
-    assert "o_1001" in told
+def test_data_handed_over_for_the_payment_cannot_be_read() -> None:
+    payload = payload_of(TOKEN)
+    assert "o_1001" in payload
     for secret in ("tok_very_secret", "281234567890123456", "s3ss10n", "f1n9e2"):
-        assert secret not in told
+        assert secret not in payload
         assert secret not in repr(CLAIMS)
-        assert secret not in pretty_repr(CLAIMS), "as in a traceback that shows what was there"
+        assert secret not in pretty_repr(CLAIMS), "as in a traceback with locals"
 
 
-def test_the_same_secrets_are_never_sealed_the_same_way_twice() -> None:
-    sealed = {json.loads(shown(SIGNER.sign_payment_token(CLAIMS)))["sealed"] for _ in range(20)}
+def test_equal_secrets_are_encrypted_differently_each_time() -> None:
+    sealed = {json.loads(payload_of(TOKENS.sign_payment_token(CLAIMS)))["sealed"] for _ in range(20)}
     assert len(sealed) == 20
 
 
-def test_what_is_sealed_opens_in_no_other_payment_even_if_its_forger_had_the_key() -> None:
+def test_the_sealed_part_opens_in_no_other_payment_even_with_the_key() -> None:
     other = "pay_zyxwvutsrqponmlkjihgfedcba"
     header = jwt.get_unverified_header(TOKEN)
-    payload = json.loads(shown(TOKEN))
-    assert SIGNER.read_payment_token(Forged(header, NEW, payload).text(), PAYMENT, NOW_S) == CLAIMS
-    assert code_of(SIGNER, Forged(header, NEW, payload | {"payment_id": other}).text(), other) == "TOKEN_MALFORMED"
+    payload = json.loads(payload_of(TOKEN))
+    assert TOKENS.read_payment_token(Forged(header, NEW, payload).text(), PAYMENT, NOW_S) == CLAIMS
+    assert code_of(TOKENS, Forged(header, NEW, payload | {"payment_id": other}).text(), other) == "TOKEN_MALFORMED"
 
 
 @pytest.mark.parametrize("sealed", ["", "A", "AAAA", "A" * 38, "%%%", "é" * 40])
-def test_a_seal_of_nothing_is_refused(sealed: str) -> None:
-    payload = json.loads(shown(TOKEN)) | {"sealed": sealed}
-    assert code_of(SIGNER, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"
+def test_an_invalid_sealed_part_is_refused(sealed: str) -> None:
+    payload = json.loads(payload_of(TOKEN)) | {"sealed": sealed}
+    assert code_of(TOKENS, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"
 
 
 @pytest.mark.parametrize(
-    "change", [{"iss": "somebody"}, {"iss": None}, {"exp": "never"}, {"exp": None}, {"kind": "CASH"}, {"chosen": {}}]
+    "change", [{"iss": "another"}, {"iss": None}, {"exp": "never"}, {"exp": None}, {"kind": "CASH"}, {"chosen": {}}]
 )
-def test_claims_that_are_not_a_payment_s_are_refused(change: dict[str, object]) -> None:
-    payload = {name: value for name, value in (json.loads(shown(TOKEN)) | change).items() if value is not None}
-    assert code_of(SIGNER, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"
+def test_malformed_claims_are_refused(change: dict[str, object]) -> None:
+    payload = {name: value for name, value in (json.loads(payload_of(TOKEN)) | change).items() if value is not None}
+    assert code_of(TOKENS, Forged(jwt.get_unverified_header(TOKEN), NEW, payload).text()) == "TOKEN_MALFORMED"
 
 
-def test_it_is_of_one_payment() -> None:
-    assert code_of(SIGNER, TOKEN, "pay_zyxwvutsrqponmlkjihgfedcba") == "TOKEN_OTHER_PAYMENT"
+def test_it_is_valid_for_one_payment_only() -> None:
+    assert code_of(TOKENS, TOKEN, "pay_zyxwvutsrqponmlkjihgfedcba") == "TOKEN_OTHER_PAYMENT"
 
 
 @pytest.mark.parametrize(("at_s", "readable"), [(NOW_S + 899.9, True), (NOW_S + 900, False)])
-def test_it_ends_when_it_said(at_s: float, readable: bool) -> None:
+def test_it_expires_at_its_time(at_s: float, readable: bool) -> None:
     if readable:
-        assert SIGNER.read_payment_token(TOKEN, PAYMENT, at_s) == CLAIMS
+        assert TOKENS.read_payment_token(TOKEN, PAYMENT, at_s) == CLAIMS
     else:
-        assert code_of(SIGNER, TOKEN, now_s=at_s) == "TOKEN_EXPIRED"
+        assert code_of(TOKENS, TOKEN, now_s=at_s) == "TOKEN_EXPIRED"
 
 
-def test_neither_kind_of_token_takes_the_place_of_the_other() -> None:
-    consult = SIGNER.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
-    assert code_of(SIGNER, consult) == "TOKEN_WRONG_TYPE"
+def test_the_two_kinds_of_tokens_are_not_interchangeable() -> None:
+    consult = TOKENS.sign_consult_token(ASKED, ORDER_AMOUNT, METHODS, NOW_S, 300)
+    assert code_of(TOKENS, consult) == "TOKEN_WRONG_TYPE"
     with pytest.raises(TokenRefused, match="TOKEN_WRONG_TYPE"):
-        SIGNER.read_consult_token(TOKEN)
+        TOKENS.read_consult_token(TOKEN)
 
 
-def test_a_caller_s_bearer_token_under_the_same_secret_is_none_of_ours() -> None:
+def test_a_bearer_token_under_the_same_secret_is_refused() -> None:
     kid = jwt.get_unverified_header(TOKEN)["kid"]
-    bearer = jwt.encode(json.loads(shown(TOKEN)), NEW, algorithm="HS256", headers={"kid": kid})
-    assert code_of(SIGNER, bearer) == "TOKEN_WRONG_TYPE"
-    assert code_of(SIGNER, jwt.encode({"exp": NOW_S + 900}, NEW, algorithm="HS256")) == "TOKEN_UNKNOWN_KEY"
+    bearer = jwt.encode(json.loads(payload_of(TOKEN)), NEW, algorithm="HS256", headers={"kid": kid})
+    assert code_of(TOKENS, bearer) == "TOKEN_WRONG_TYPE"
+    assert code_of(TOKENS, jwt.encode({"exp": NOW_S + 900}, NEW, algorithm="HS256")) == "TOKEN_UNKNOWN_KEY"
 
 
-def test_secrets_rotate_and_a_retired_one_opens_nothing() -> None:
+def test_secrets_rotate_and_a_retired_one_is_refused() -> None:
     old = TokenService([OLD]).sign_payment_token(CLAIMS)
     assert TokenService([NEW, OLD]).read_payment_token(old, PAYMENT, NOW_S) == CLAIMS
-    assert (
-        TokenService([NEW]).read_payment_token(TokenService([NEW, OLD]).sign_payment_token(CLAIMS), PAYMENT, NOW_S) == CLAIMS
-    )
+    new = TokenService([NEW, OLD]).sign_payment_token(CLAIMS)
+    assert TokenService([NEW]).read_payment_token(new, PAYMENT, NOW_S) == CLAIMS
     assert code_of(TokenService([NEW]), old) == "TOKEN_UNKNOWN_KEY"
 
 
 @given(st.integers(0, len(TOKEN) * 8 - 1))
 def test_no_bit_can_be_changed(bit: int) -> None:
-    assert code_of(SIGNER, bit_flipped(TOKEN, bit)) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
+    assert code_of(TOKENS, bit_flipped(TOKEN, bit)) in ("TOKEN_MALFORMED", "TOKEN_TAMPERED", "TOKEN_UNKNOWN_KEY")
 
 
 @given(st.integers(1, len(TOKEN) - 1), st.integers(1, len(TOKEN) - 1))
-def test_two_tokens_cannot_be_put_together(ends: int, begins: int) -> None:
-    other = SIGNER.sign_payment_token(replace(CLAIMS, exp=NOW_S + 9_000))
-    both = TOKEN[:ends] + other[begins:]
-    if both not in (TOKEN, other):
-        code_of(SIGNER, both)
+def test_parts_of_two_tokens_cannot_be_combined(end: int, start: int) -> None:
+    other = TOKENS.sign_payment_token(replace(CLAIMS, exp=NOW_S + 9_000))
+    combined = TOKEN[:end] + other[start:]
+    if combined not in (TOKEN, other):
+        code_of(TOKENS, combined)
 
 
 @given(st.text("aZ09_-.=+/ \né", max_size=80))
-def test_any_text_is_refused_and_nothing_worse(text: str) -> None:
-    code_of(SIGNER, text)
+def test_any_text_is_refused_without_another_error(text: str) -> None:
+    code_of(TOKENS, text)
 
 
 def largest() -> PaymentClaims:
-    """Everything at its bound, in letters of four bytes where any are allowed."""
-    ident, name = "o" * 64, "🂡" * 128
+    """Everything at its bound, with characters of four bytes where allowed."""
+    id_, name = "o" * 64, "🂡" * 128
     chosen = PaymentChoice(
-        order_id=ident,
-        user_id=ident,
-        merchant_id=ident,
+        order_id=id_,
+        user_id=id_,
+        merchant_id=id_,
         product=Product.STANDARD_CASHIER,
         terminal=Terminal.MINI_PROGRAM,
         method_id=name,
@@ -200,23 +200,23 @@ def largest() -> PaymentClaims:
     return replace(CLAIMS, chosen=chosen, means=means, offered=OfferedPrice(name, 1, 1, ((name, 1),) * 16))
 
 
-def test_the_largest_that_may_be_submitted_can_be_read_again() -> None:
-    assert SIGNER.read_payment_token(SIGNER.sign_payment_token(largest()), PAYMENT, NOW_S) == largest()
+def test_the_largest_submit_survives_a_round_trip() -> None:
+    assert TOKENS.read_payment_token(TOKENS.sign_payment_token(largest()), PAYMENT, NOW_S) == largest()
 
 
-def test_a_token_that_nobody_would_read_is_not_signed() -> None:
+def test_a_token_too_long_to_be_read_is_not_signed() -> None:
     with pytest.raises(ValueError, match="longer than"):
-        SIGNER.sign_payment_token(replace(CLAIMS, route=TokenRoute("r", "c", ("x" * 100,) * 500)))
+        TOKENS.sign_payment_token(replace(CLAIMS, route=TokenRoute("r", "c", ("x" * 100,) * 500)))
 
 
-def test_a_usual_token_is_short_enough_for_any_header() -> None:
+def test_a_usual_token_fits_into_any_header() -> None:
     assert len(TOKEN) < 2_048
 
 
-def test_an_older_token_says_again_what_it_said_and_moves_no_expiry() -> None:
+def test_an_older_token_repeats_its_content_and_moves_no_expiry() -> None:
     assert CLAIMS.challenge is not None
     later = replace(CLAIMS, challenge=replace(CLAIMS.challenge, attempts=3))
-    SIGNER.read_payment_token(SIGNER.sign_payment_token(later), PAYMENT, NOW_S)
-    again = SIGNER.read_payment_token(TOKEN, PAYMENT, NOW_S + 299).challenge
-    assert again is not None
-    assert (again.started_at, again.expires_at, again.attempts) == (NOW_S, NOW_S + 300, 1)
+    TOKENS.read_payment_token(TOKENS.sign_payment_token(later), PAYMENT, NOW_S)
+    challenge = TOKENS.read_payment_token(TOKEN, PAYMENT, NOW_S + 299).challenge
+    assert challenge is not None
+    assert (challenge.started_at, challenge.expires_at, challenge.attempts) == (NOW_S, NOW_S + 300, 1)
