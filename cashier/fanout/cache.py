@@ -139,9 +139,7 @@ class Cache:
     def _serve_older(self, entry: CacheEntry, known: Known, call_headers: Any, now_ns: int, done: OnOutcome) -> bool:
         """Serve an answer that is stale, or about to be, and refresh it in the background.
 
-        False if it is too old.
-
-        Under load, serve any answer within `error_s` and fetch nothing.
+        False if it is too old. Under load, serve any answer within `error_s` and fetch nothing.
         """
         overloaded = self.guard.ladder.serve_stale
         if now_ns >= (entry.error_ns if overloaded else entry.stale_ns):
@@ -173,7 +171,7 @@ class Cache:
         self._fetches.discard(fetch)
 
     def has_as_young(self, fetch: Fetch, born_ns: int) -> bool:
-        """Compare the present answer, if any, with one born at `born_ns`."""
+        """True if the cache has an answer about as young as one born at `born_ns`."""
         entry = self._entries.get(fetch.key)
         return entry is not None and born_ns - entry.born_ns < _CLOCK_SKEW_NS
 
