@@ -55,7 +55,7 @@ class InProcessTransport:
         return call
 
     async def close(self) -> None:
-        """End all calls with `Unreachable`. Calls that must not be cancelled have `CLOSE_GRACE_S`."""
+        """End all calls with `Unreachable`; started ones other than GET have `CLOSE_GRACE_S`."""
         self._closed = True
         calls = tuple(self._calls)
         for call in calls:
