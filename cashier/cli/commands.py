@@ -22,7 +22,7 @@ from cashier import __version__
 from cashier.asgi import configured_app
 from cashier.cli import demo, payment_commands, service_client
 from cashier.cli.layout import definitions, terminal, write
-from cashier.cli.payer import CannotPay, Payer, PaymentChoice
+from cashier.cli.payer import CannotPay, Payer, PayerPreference
 from cashier.cli.plan_printer import plan_lines
 from cashier.core import Cashier
 from cashier.logs import configure_logs
@@ -231,7 +231,7 @@ def pay(
     """
     request = {**_known_case(case).request, "locale": locale}
     ids = None if promotions is None else tuple(part for part in promotions.split(",") if part)
-    choice = PaymentChoice(
+    choice = PayerPreference(
         method_id=method,
         option_id=option,
         promotion_ids=ids,

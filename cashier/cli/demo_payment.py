@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cashier.cli import payment_commands, service_client
 from cashier.cli.layout import paragraph, write
-from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice
+from cashier.cli.payer import CannotPay, SelectedMethod, Payer, PayerPreference
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
 from cashier.sandbox.risk import CHALLENGE_ANSWER
@@ -31,7 +31,7 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
 
     payer = Payer(answer_challenge=lambda _: CHALLENGE_ANSWER, act=act)
     try:
-        chosen = await payment_commands.consult_and_choose(console, url, request, PaymentChoice())
+        chosen = await payment_commands.consult_and_choose(console, url, request, PayerPreference())
         if isinstance(chosen, ServiceReply):
             return
         async with asyncio.timeout(TIMEOUT_S):
@@ -47,7 +47,7 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
     console.print()
 
 
-def ledger_lines(ledger: dict[str, Any], payment_id: str, chosen: ChosenMethod, width: int) -> Iterator[Text]:
+def ledger_lines(ledger: dict[str, Any], payment_id: str, chosen: SelectedMethod, width: int) -> Iterator[Text]:
     """The money taken, compared with the offer, and the result of the sandbox's audit."""
     entries = [entry for entry in ledger["entries"] if entry["payment_id"] == payment_id and "from" in entry]
     of_payer = [entry for entry in entries if not entry["from"].startswith("PROMOTION:")]

@@ -33,7 +33,7 @@ class CannotPay(Exception):
     """The order cannot be paid as requested. The text is for the command line's user."""
 
 
-class PaymentChoice(Struct, frozen=True, kw_only=True):
+class PayerPreference(Struct, frozen=True, kw_only=True):
     """How the payer wants to pay. None takes the consultation's offer.
 
     That is the first available method, preferably one that needs what the payer brings; its
@@ -48,7 +48,7 @@ class PaymentChoice(Struct, frozen=True, kw_only=True):
     return_url: str | None = None
 
 
-class ChosenMethod(NamedTuple):
+class SelectedMethod(NamedTuple):
     """A payment method, its price (a JSON `Amounts`), and the body that submits it."""
 
     method: dict[str, Any]
@@ -79,7 +79,7 @@ class Payer(Struct, frozen=True, kw_only=True):
 Show = Callable[[Step], None]
 
 
-def choose(request: dict[str, Any], answer: dict[str, Any], choice: PaymentChoice) -> ChosenMethod:
+def choose(request: dict[str, Any], answer: dict[str, Any], choice: PayerPreference) -> SelectedMethod:
     """The method to pay by. `answer` is the consultation for `request`. Raises `CannotPay`."""
     if answer["blocked"]:
         raise CannotPay(f"{answer['blocked']['code']}: {answer['blocked']['message']}")
@@ -101,7 +101,7 @@ def choose(request: dict[str, Any], answer: dict[str, Any], choice: PaymentChoic
         "expected_payable": amount["payable"],
     }
     fields = {name: getattr(choice, name) for name in ("card_token", "auth_code", "return_url")}
-    return ChosenMethod(method, amount, body | {name: value for name, value in fields.items() if value is not None})
+    return SelectedMethod(method, amount, body | {name: value for name, value in fields.items() if value is not None})
 
 
 async def pay(payments: PaymentsClient, body: dict[str, Any], key: str, payer: Payer, show: Show) -> ServiceReply:
@@ -178,7 +178,7 @@ async def _submit(payments: PaymentsClient, body: dict[str, Any], key: str, show
     return reply
 
 
-def _method(methods: list[dict[str, Any]], choice: PaymentChoice) -> dict[str, Any]:
+def _method(methods: list[dict[str, Any]], choice: PayerPreference) -> dict[str, Any]:
     if choice.method_id is None:
         usable = [
             method
@@ -198,7 +198,7 @@ def _method(methods: list[dict[str, Any]], choice: PaymentChoice) -> dict[str, A
     return named
 
 
-def _option(method: dict[str, Any], choice: PaymentChoice) -> dict[str, Any] | None:
+def _option(method: dict[str, Any], choice: PayerPreference) -> dict[str, Any] | None:
     """The option of the choice, else the first available one where the method needs one."""
     options: list[dict[str, Any]] = method["options"]
     usable = [option for option in options if option["availability"] == "AVAILABLE"]
@@ -213,12 +213,12 @@ def _option(method: dict[str, Any], choice: PaymentChoice) -> dict[str, Any] | N
     return named
 
 
-def _needs_given_field(method: dict[str, Any], choice: PaymentChoice) -> bool:
+def _needs_given_field(method: dict[str, Any], choice: PayerPreference) -> bool:
     """Whether the payer brings something that only this method needs, and so means this method."""
     return any(name in _FIELD_HINTS and getattr(choice, name) is not None for name in method["required_fields"])
 
 
-def _missing_fields(method: dict[str, Any], choice: PaymentChoice) -> list[str]:
+def _missing_fields(method: dict[str, Any], choice: PayerPreference) -> list[str]:
     """The fields that the method needs from the payer and the choice does not have."""
     return [name for name in method["required_fields"] if name in _FIELD_HINTS and getattr(choice, name) is None]
 

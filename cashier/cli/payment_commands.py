@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cashier.cli import consultation_printer, payment_printer, service_client
 from cashier.cli.layout import write
-from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice, Step, choose, follow
+from cashier.cli.payer import CannotPay, SelectedMethod, Payer, PayerPreference, Step, choose, follow
 from cashier.cli.payer import pay as submit_and_follow
 from cashier.cli.service_client import ServiceReply
 from cashier.domain.payment_state import FINAL
@@ -47,8 +47,8 @@ class StepPrinter:
 
 
 async def consult_and_choose(
-    console: Console, url: str, request: dict[str, Any], choice: PaymentChoice
-) -> ChosenMethod | ServiceReply:
+    console: Console, url: str, request: dict[str, Any], choice: PayerPreference
+) -> SelectedMethod | ServiceReply:
     """Consult and choose a method; the problem where there is no consultation.
 
     Raises `CannotPay` and `RequestFailed`.
@@ -62,7 +62,7 @@ async def consult_and_choose(
     return choose(request, answer, choice)
 
 
-async def pay(console: Console, url: str, chosen: ChosenMethod, key: str, payer: Payer) -> ServiceReply:
+async def pay(console: Console, url: str, chosen: SelectedMethod, key: str, payer: Payer) -> ServiceReply:
     """Submit, and follow to the end; the last reply.
 
     Raises `RequestFailed`, and `CannotPay` where a challenge stays without an answer.
@@ -74,7 +74,7 @@ async def pay(console: Console, url: str, chosen: ChosenMethod, key: str, payer:
 
 
 async def consult_and_pay(
-    console: Console, url: str, request: dict[str, Any], choice: PaymentChoice, key: str, payer: Payer
+    console: Console, url: str, request: dict[str, Any], choice: PayerPreference, key: str, payer: Payer
 ) -> ServiceReply:
     chosen = await consult_and_choose(console, url, request, choice)
     return chosen if isinstance(chosen, ServiceReply) else await pay(console, url, chosen, key, payer)

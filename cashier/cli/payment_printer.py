@@ -16,7 +16,7 @@ from rich.text import Text
 
 from cashier.cli.consultation_printer import amount_text, money_text, problem_lines
 from cashier.cli.layout import command, one_line, paragraph
-from cashier.cli.payer import ChosenMethod
+from cashier.cli.payer import SelectedMethod
 from cashier.cli.service_client import ServiceReply
 
 _COLOURS = {
@@ -39,7 +39,7 @@ def consulted_line(answer: dict[str, Any], took_ms: float, width: int) -> Iterat
     return _step_line("consult", 200, "", took_ms, text, width)
 
 
-def chosen_lines(chosen: ChosenMethod, key: str, width: int) -> Iterator[Text]:
+def chosen_lines(chosen: SelectedMethod, key: str, width: int) -> Iterator[Text]:
     """The payment method, its price, and the idempotency key of the submit."""
     method, body = chosen.method, chosen.body
     option = f", {body['option_id']}" if "option_id" in body else ""

@@ -142,7 +142,8 @@ def _path(location: _Location) -> str:
 def _card_numbers(text: str) -> Iterator[tuple[str, bool]]:
     """Numbers of whole digit groups that pass Luhn, and whether each stands alone.
 
-    Alone: without a letter or digit next to the groups."""
+    Alone: without a letter or digit next to the groups.
+    """
     if len(text) < SHORTEST:
         return
     for run in _RUN.finditer(text):
@@ -181,7 +182,8 @@ def _passing_luhn(groups: list[str]) -> Iterator[str]:
 def _luhn_sums(digits: str, parity: int) -> list[int]:
     """Prefix sums with the digits at indices of `parity` doubled.
 
-    For numbers whose exclusive end index has this parity."""
+    For numbers whose exclusive end index has this parity.
+    """
     return list(
         accumulate(
             (_DOUBLED[int(digit)] if index % 2 == parity else int(digit) for index, digit in enumerate(digits)),

@@ -9,10 +9,10 @@ from rich.console import Console
 
 from cashier.cli import demo_payment
 from cashier.cli.demo_payment import ledger_lines
-from cashier.cli.payer import ChosenMethod
+from cashier.cli.payer import SelectedMethod
 from tests.support.scripted_service import Json, amount, cny, consultation, method, payment, problem, serving
 
-CHOSEN = ChosenMethod({}, amount(11_930, fee=130, p_1=1_000), {})
+CHOSEN = SelectedMethod({}, amount(11_930, fee=130, p_1=1_000), {})
 
 
 def entry(what: str, source: str | None, value: int, payment_id: str = "pay_1") -> Json:

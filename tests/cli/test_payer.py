@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cashier.cli import payer as payer_module
 from cashier.cli import payment_commands
-from cashier.cli.payer import CannotPay, ChosenMethod, Payer, PaymentChoice, choose
+from cashier.cli.payer import CannotPay, SelectedMethod, Payer, PayerPreference, choose
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
     Json,
@@ -69,19 +69,19 @@ class PaymentRun:
 
 
 async def pay(
-    *answers: Json, consulted: Json | None = None, choice: PaymentChoice | None = None, payer: Payer | None = None
+    *answers: Json, consulted: Json | None = None, choice: PayerPreference | None = None, payer: Payer | None = None
 ) -> PaymentRun:
     run = PaymentRun()
     async with serving(consulted or consultation(BY_CARD), *answers) as script:
         run.reply = await payment_commands.consult_and_pay(
-            run.console, script.url, REQUEST, choice or PaymentChoice(), "k_1", payer or run.payer
+            run.console, script.url, REQUEST, choice or PayerPreference(), "k_1", payer or run.payer
         )
         run.requests = script.requests
     return run
 
 
-def chosen(*methods: Json, **choice: Any) -> ChosenMethod:
-    return choose(REQUEST, consultation(*methods), PaymentChoice(**choice))
+def chosen(*methods: Json, **choice: Any) -> SelectedMethod:
+    return choose(REQUEST, consultation(*methods), PayerPreference(**choice))
 
 
 def test_the_first_available_method_is_chosen() -> None:
@@ -131,32 +131,32 @@ def test_promotions_can_be_named_or_left_out() -> None:
 @pytest.mark.parametrize(
     ("methods", "choice", "why"),
     [
-        ([], PaymentChoice(), "no payment method is available"),
+        ([], PayerPreference(), "no payment method is available"),
         (
             [BY_CARD],
-            PaymentChoice(method_id="CARD"),
+            PayerPreference(method_id="CARD"),
             "there is no payment method 'CARD'; the offered methods are QUICK_PAY:c_2",
         ),
         (
             [method("WALLET:w", availability="UNAVAILABLE")],
-            PaymentChoice(method_id="WALLET:w"),
+            PayerPreference(method_id="WALLET:w"),
             "WALLET:w is unavailable: This card has expired.",
         ),
         (
             [method("WALLET:w", amount=None, availability="UNDETERMINED")],
-            PaymentChoice(method_id="WALLET:w"),
+            PayerPreference(method_id="WALLET:w"),
             "WALLET:w is undetermined",
         ),
     ],
 )
-def test_an_unusable_choice_has_a_reason_in_one_line(methods: list[Json], choice: PaymentChoice, why: str) -> None:
+def test_an_unusable_choice_has_a_reason_in_one_line(methods: list[Json], choice: PayerPreference, why: str) -> None:
     with pytest.raises(CannotPay, match=re.escape(why)):
         choose(REQUEST, consultation(*methods), choice)
 
 
 def test_a_blocked_order_has_its_code_as_the_reason() -> None:
     with pytest.raises(CannotPay, match=re.escape("ORDER_PAID: It is run.")):
-        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is run."}), PaymentChoice())
+        choose(REQUEST, consultation(blocked={"code": "ORDER_PAID", "message": "It is run."}), PayerPreference())
 
 
 async def test_a_challenge_is_answered_and_the_payment_followed_to_its_end() -> None:
@@ -264,7 +264,7 @@ async def test_an_interrupted_command_says_how_to_resume() -> None:
     run = PaymentRun()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
         working = asyncio.create_task(
-            payment_commands.consult_and_pay(run.console, script.url, REQUEST, PaymentChoice(), "k_1", run.payer)
+            payment_commands.consult_and_pay(run.console, script.url, REQUEST, PayerPreference(), "k_1", run.payer)
         )
         while len(script.requests) < 2:  # noqa: ASYNC110 - the server sets no event
             await asyncio.sleep(0.001)
@@ -278,7 +278,7 @@ async def test_an_unreachable_service_raises() -> None:
     run = PaymentRun()
     with pytest.raises(RequestFailed):
         await payment_commands.consult_and_pay(
-            run.console, "http://127.0.0.1:1", REQUEST, PaymentChoice(), "k_1", run.payer
+            run.console, "http://127.0.0.1:1", REQUEST, PayerPreference(), "k_1", run.payer
         )
 
 
