@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cashier.cli import payment_commands, service_client
 from cashier.cli.layout import paragraph, write
-from cashier.cli.payer import CannotPay, SelectedMethod, Payer, PayerPreference
+from cashier.cli.payer import CannotPay, Payer, PayerPreference, SelectedMethod
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
 from cashier.sandbox.risk import CHALLENGE_ANSWER

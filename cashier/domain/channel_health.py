@@ -38,7 +38,7 @@ class ChannelOutcome(Enum):
 
 
 class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[learning]`.
+    """`[learning]` in `routing.toml`.
 
     `half_life_s`: the age at which an outcome counts half. `memory_payments`: the most that count.
     `prior_payments`: the weight of the channel gateway's own figure, in payments.
@@ -50,7 +50,7 @@ class LearningSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SicknessSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sick]`. When a channel is sick, and how it gets its traffic back.
+    """`[sick]` in `routing.toml`: when a channel is sick, and how it gets its traffic back.
 
     A channel is sick after `failures_in_a_row`, or if of at least `least_payments` significantly
     fewer than `below_bps` succeeded. It then gets one payment in `probe_one_in`, and one every

@@ -12,9 +12,9 @@ from cashier.domain.channel_health import ChannelOutcome
 
 
 class FailureAttribution(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[blame]`.
+    """`[blame]` in `routing.toml`: failure codes by cause.
 
-    Failure codes by cause: the channel, or others (payer, issuer's decision, ourselves). A code in
+    The cause is the channel, or others (payer, issuer's decision, ourselves). A code in
     neither list counts as half a failure. Counted whole, one new code for "the payer closed the
     page" would make every channel sick; ignored, a new code for an outage would never make one
     sick.

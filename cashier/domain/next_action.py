@@ -1,6 +1,7 @@
 """The next action of the payer or the caller: `next_action` on the wire, one struct per type.
 
-The engine supplies it, except `Await`, which `status_resolution` adds.
+The engine's action is passed on unchanged; `status_resolution` adds `Await` to a payment in
+progress.
 """
 
 from __future__ import annotations

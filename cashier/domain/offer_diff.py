@@ -281,7 +281,7 @@ def _price_part_changes(row: OfferRow, currency: Currency, amounts: Amounts) -> 
 
 
 def _leg_changes(chosen: PaymentChoice, row: OfferRow, currency: Currency, method: PayMethod) -> Iterator[Change]:
-    """Of each instrument's part. A balance that gives less is short, even if the total is unchanged.
+    """Of each instrument's part. A balance that gives less is short, even at the same total.
 
     The offered split is that with the method's own choice of card. With another card only the
     balance is compared.

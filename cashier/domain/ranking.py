@@ -28,9 +28,9 @@ _OPEN, _BALANCE, _NO_ACTION = ChannelStatus.OPEN, Kind.BALANCE, NextAction.NONE
 
 
 class Weights(Struct, frozen=True, forbid_unknown_fields=True):
-    """`ranking.toml`.
+    """`ranking.toml`: the weight of a full share (10,000 bps) of each term.
 
-    The weight of a full share (10,000 bps) of each term, and thresholds of channel health. Habit:
+    The last two fields are thresholds of channel health. Habit:
     `last_used` (the instrument of the last payment), `last_kind` (another instrument of its kind),
     `usage` (the kind's share of all payments). `saving`: of the order's amount. `fee` (the payer's)
     and `cost` (ours): of the payable amount, subtracted. `boost`: requested by marketing.

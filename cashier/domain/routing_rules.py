@@ -50,10 +50,9 @@ class RoutedPayment(Struct, frozen=True):
 
 
 class RuleCondition(Struct, frozen=True, forbid_unknown_fields=True):
-    """`when`.
+    """`when` of a rule. All given fields must match; of a list, one value.
 
-    All given fields must match; of a list, one. Amounts are in minor units, `amount_below`
-    exclusive.
+    Amounts are in minor units, `amount_below` is exclusive.
     """
 
     kind: Words | None = None
@@ -148,7 +147,7 @@ class RoutingRule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Routing(Struct, frozen=True, forbid_unknown_fields=True):
-    """`routing.toml`.
+    """The shape of `routing.toml`.
 
     The first matching rule applies; the last has no `when`, so one always matches. `codes`:
     prefixes of the codes that a payer shows to be scanned, by provider.

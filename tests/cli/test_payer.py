@@ -13,7 +13,7 @@ from rich.console import Console
 
 from cashier.cli import payer as payer_module
 from cashier.cli import payment_commands
-from cashier.cli.payer import CannotPay, SelectedMethod, Payer, PayerPreference, choose
+from cashier.cli.payer import CannotPay, Payer, PayerPreference, SelectedMethod, choose
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
     Json,
