@@ -1,13 +1,12 @@
-"""The sandbox: the ten upstreams of the contract, stateful, in a seeded world, under weather that can be changed while they run.
+"""The sandbox: the ten upstream services of the contract, simulated with state, seed and faults.
 
-An independent implementation of the other side: nothing here imports from the rest of the project, so that what both sides agree on
-is the contract and not shared code.
+It imports nothing from the rest of the project: both sides share the contract and no code.
 """
 
 from __future__ import annotations
 
 from cashier.sandbox.demo_cases import CASES, DemoCase
-from cashier.sandbox.in_process import LocalUpstreams, InjectedFault
+from cashier.sandbox.in_process import InjectedFault, LocalUpstreams
 from cashier.sandbox.in_process_payments import LocalPayments
 from cashier.sandbox.server import create_app, serve
 from cashier.sandbox.weather import SOURCES, Fault, PaymentFault, Weather
@@ -22,10 +21,10 @@ __all__ = [
     "BadWeather",
     "DemoCase",
     "Fault",
+    "InjectedFault",
     "LocalPayments",
     "LocalUpstreams",
     "PaymentFault",
-    "InjectedFault",
     "Weather",
     "World",
     "create_app",

@@ -1,6 +1,6 @@
-"""The audit: holds the ledger against what was agreed, and says in sentences what is wrong. Pure: entries and terms in, complaints out.
+"""The audit: compares the ledger with what was agreed. Entries and terms in, violations out.
 
-It trusts neither engine nor acquirer: it counts everything again from the entries alone.
+It trusts neither engine nor acquirer and computes everything from the entries alone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from cashier.sandbox.ledger import RETURNS, MOVEMENTS, OUTCOMES, LedgerEntry
+from cashier.sandbox.ledger import MOVEMENTS, OUTCOMES, RETURNS, LedgerEntry
 
 _BPS = 10_000
 
 
 class AuditTerms(Struct, frozen=True, kw_only=True):
-    """What was agreed before anything moved. Values in minor units.
+    """What was agreed before any money moved. Values in minor units.
 
-    `prices`: by order. `opening`: by user and account, at the start of the world. `fees_bps`: by channel; a channel that is not there
-    charges no fee. `live`: the payments that are still under way.
+    `prices`: by order. `opening`: balance at the start of the world, by user and account.
+    `fees_bps`: by channel; a missing channel charges no fee. `live`: payments still under way.
     """
 
     prices: Mapping[str, int]
@@ -29,7 +29,7 @@ class AuditTerms(Struct, frozen=True, kw_only=True):
 
 
 class PaymentEntries(Struct, frozen=True):
-    """The entries of one payment."""
+    """The entries of one payment, in order."""
 
     payment_id: str
     entries: Sequence[LedgerEntry]
@@ -39,54 +39,54 @@ class PaymentEntries(Struct, frozen=True):
         return self.entries[0].order_id
 
     @property
-    def verdicts(self) -> list[str]:
+    def outcomes(self) -> list[str]:
         return [entry.what for entry in self.entries if entry.what in OUTCOMES]
 
     @property
-    def moves(self) -> list[LedgerEntry]:
+    def movements(self) -> list[LedgerEntry]:
         return [entry for entry in self.entries if entry.what in MOVEMENTS]
 
     @property
     def paid(self) -> list[LedgerEntry]:
         return [entry for entry in self.entries if entry.what == "ORDER_PAID"]
 
-    def kept(self, *sorts: str) -> int:
-        """Taken and not given back, of sources of these sorts."""
-        return sum(entry.moved for entry in self.moves if str(entry.source).startswith(sorts))
+    def kept(self, *source_types: str) -> int:
+        """Net amount taken from funding sources of these types."""
+        return sum(entry.moved for entry in self.movements if str(entry.source).startswith(source_types))
 
 
 def audit(entries: Sequence[LedgerEntry], terms: AuditTerms) -> list[str]:
-    """What is wrong, one sentence each; nothing where all is right. It may be asked at any time, not only when all has ended."""
+    """One sentence per violation, empty if there is none. Can run at any time."""
     by_payment: dict[str, list[LedgerEntry]] = defaultdict(list)
     for entry in entries:
         by_payment[entry.payment_id].append(entry)
     payments = [PaymentEntries(payment_id, own) for payment_id, own in by_payment.items()]
-    complaints = [complaint for payment in payments for rule in _OF_A_PAYMENT for complaint in rule(payment, terms)]
-    return complaints + [complaint for rule in _OF_THE_WHOLE for complaint in rule(entries, terms)]
+    violations = [violation for payment in payments for rule in _PAYMENT_RULES for violation in rule(payment, terms)]
+    return violations + [violation for rule in _LEDGER_RULES for violation in rule(entries, terms)]
 
 
 def fee_on(carried: int, fee_bps: int) -> int:
-    """What a payer adds to an amount that a channel carries: halves are rounded up."""
+    """Fee on an amount that a channel carries, in minor units; halves round up."""
     return (carried * fee_bps + _BPS // 2) // _BPS
 
 
-def _one_verdict(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
+def _one_outcome(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     expected = 0 if payment.payment_id in terms.live else 1
-    if len(payment.verdicts) != expected:
-        yield f"{payment.payment_id} has the verdicts {payment.verdicts}, not {expected} of them"
+    if len(payment.outcomes) != expected:
+        yield f"{payment.payment_id} has the outcomes {payment.outcomes}, not {expected} of them"
 
 
 def _refused_took_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
-    if "REFUSED" in payment.verdicts and (payment.moves or payment.paid):
+    if "REFUSED" in payment.outcomes and (payment.movements or payment.paid):
         yield f"{payment.payment_id} was refused and has entries"
 
 
 def _unpaid_keeps_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
-    """Whatever ended without paying the order has given back to each source what it took there."""
+    """A payment that ended without paying its order has returned all it took to each source."""
     if payment.payment_id in terms.live or payment.paid:
         return
     kept: Counter[str] = Counter()
-    for entry in payment.moves:
+    for entry in payment.movements:
         kept[str(entry.source)] += entry.moved
     for source, value in kept.items():
         if value:
@@ -94,42 +94,49 @@ def _unpaid_keeps_nothing(payment: PaymentEntries, terms: AuditTerms) -> Iterato
 
 
 def _paid_is_the_price(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
-    """Money taken is the order less its discounts plus the fee of its channel, exactly."""
+    """Money taken is the order amount less discounts plus the channel's fee, exactly."""
     if not payment.paid:
         return
-    if payment.verdicts != ["SUCCEEDED"]:
-        yield f"{payment.payment_id} paid {payment.order_id} and is {payment.verdicts}"
+    if payment.outcomes != ["SUCCEEDED"]:
+        yield f"{payment.payment_id} paid {payment.order_id} and is {payment.outcomes}"
     money, discounts, carried = (
-        payment.kept(*sorts) for sorts in (("BALANCE", "CHANNEL"), ("PROMOTION",), ("CHANNEL",))
+        payment.kept(*source_types) for source_types in (("BALANCE", "CHANNEL"), ("PROMOTION",), ("CHANNEL",))
     )
-    fee = money + discounts - terms.prices[payment.order_id]
+    price = terms.prices[payment.order_id]
+    fee = money + discounts - price
     if fee != fee_on(carried - fee, _quoted_bps(payment, terms)):
-        yield f"{payment.payment_id} took {money} after {discounts} off for an order of {terms.prices[payment.order_id]}: no fee is {fee}"
+        paid = f"{money} after discounts of {discounts} for an order of {price}"
+        yield f"{payment.payment_id} took {paid}, which leaves a wrong fee of {fee}"
     if payment.paid[0].amount.value != money:
-        yield f"{payment.payment_id} took {money} and the acquirer was told of {payment.paid[0].amount.value}"
+        yield f"{payment.payment_id} took {money} and the acquirer recorded {payment.paid[0].amount.value}"
 
 
 def _quoted_bps(payment: PaymentEntries, terms: AuditTerms) -> int:
     quoted = next(
-        (str(entry.source).partition(":")[2] for entry in payment.moves if str(entry.source).startswith("CHANNEL:")), ""
+        (
+            str(entry.source).partition(":")[2]
+            for entry in payment.movements
+            if str(entry.source).startswith("CHANNEL:")
+        ),
+        "",
     )
     return terms.fees_bps.get(quoted, 0)
 
 
-def _nothing_comes_back_that_was_not_taken(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
+def _returns_do_not_exceed_takings(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
     held: Counter[str] = Counter()
-    for entry in payment.moves:
+    for entry in payment.movements:
         held[str(entry.source)] += entry.moved
         if held[str(entry.source)] < 0:
-            yield f"{payment.payment_id} gave back to {entry.source} what it had not taken"
+            yield f"{payment.payment_id} returned to {entry.source} more than it had taken"
 
 
-def _refunds_are_of_what_did_not_pay(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
-    """Before a payment pays its order money may come and go back; from then on the order keeps it, but for what came too much."""
+def _nothing_returns_after_payment(payment: PaymentEntries, terms: AuditTerms) -> Iterator[str]:
+    """Money may come and go until the payment pays its order; afterwards the order keeps it."""
     if payment.paid and any(
         entry.what in RETURNS for entry in payment.entries[payment.entries.index(payment.paid[0]) :]
     ):
-        yield f"{payment.payment_id} paid {payment.order_id} and gave back afterwards"
+        yield f"{payment.payment_id} paid {payment.order_id} and returned money afterwards"
 
 
 def _an_order_is_paid_once(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
@@ -140,7 +147,7 @@ def _an_order_is_paid_once(entries: Sequence[LedgerEntry], terms: AuditTerms) ->
 
 
 def _a_promotion_is_used_once(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
-    """At no time do two payments hold the same promotion of the same payer."""
+    """No two payments hold the same promotion of the same payer at the same time."""
     used: dict[tuple[str, str], set[str]] = defaultdict(set)
     for entry in entries:
         if entry.source and entry.source.startswith("PROMOTION:"):
@@ -148,30 +155,32 @@ def _a_promotion_is_used_once(entries: Sequence[LedgerEntry], terms: AuditTerms)
             if entry.what != "TAKEN":
                 holders.discard(entry.payment_id)
             elif holders:
-                yield f"{entry.source} of {entry.user_id} is used by {entry.payment_id} and by {', '.join(sorted(holders))}"
+                others = ", ".join(sorted(holders))
+                yield f"{entry.source} of {entry.user_id} is used by {entry.payment_id} and by {others}"
             holders.update({entry.payment_id} if entry.what == "TAKEN" else ())
 
 
 def _balances_stay_in_bounds(entries: Sequence[LedgerEntry], terms: AuditTerms) -> Iterator[str]:
-    """An account never holds less than nothing, nor more than it began with."""
+    """An account holds between zero and its opening balance."""
     left = dict(terms.opening)
     for entry in entries:
         if entry.source and entry.source.startswith("BALANCE:"):
             account = (entry.user_id, entry.source.partition(":")[2])
+            opening = terms.opening.get(account, 0)
             left[account] = left.get(account, 0) - entry.moved
-            if not 0 <= left[account] <= terms.opening.get(account, 0):
-                yield f"{account[1]} of {account[0]} holds {left[account]} of {terms.opening.get(account, 0)} after {entry.payment_id}"
+            if not 0 <= left[account] <= opening:
+                yield f"{account[1]} of {account[0]} holds {left[account]} of {opening} after {entry.payment_id}"
 
 
-_OF_A_PAYMENT: tuple[Callable[[PaymentEntries, AuditTerms], Iterator[str]], ...] = (
-    _one_verdict,
+_PAYMENT_RULES: tuple[Callable[[PaymentEntries, AuditTerms], Iterator[str]], ...] = (
+    _one_outcome,
     _refused_took_nothing,
     _unpaid_keeps_nothing,
     _paid_is_the_price,
-    _nothing_comes_back_that_was_not_taken,
-    _refunds_are_of_what_did_not_pay,
+    _returns_do_not_exceed_takings,
+    _nothing_returns_after_payment,
 )
-_OF_THE_WHOLE: tuple[Callable[[Sequence[LedgerEntry], AuditTerms], Iterator[str]], ...] = (
+_LEDGER_RULES: tuple[Callable[[Sequence[LedgerEntry], AuditTerms], Iterator[str]], ...] = (
     _an_order_is_paid_once,
     _a_promotion_is_used_once,
     _balances_stay_in_bounds,

@@ -1,6 +1,6 @@
-"""The 24 channels for CNY in China: one is closed, one is in maintenance for three hours, one fails often.
+"""The 24 channels for CNY in China: one closed, one in maintenance for 3 h, one that fails often.
 
-Least and most that each carries are in fen. A bank's quick pay is found by its provider, which is the bank's code.
+Minimum and maximum of each are in fen. The provider of a quick-pay channel is the bank's code.
 """
 
 from __future__ import annotations

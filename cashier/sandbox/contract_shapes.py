@@ -1,7 +1,6 @@
-"""The contract's shapes, as the upstreams write them, and the few words that the worlds' data are written in.
+"""Builders of the contract's records. The countries' data are written with them.
 
-Makers only: no values of any world, no state. A duration anywhere in a record means "that long after the start of the world";
-`resolve_times` turns it into a time.
+A duration in a record is relative to the start of the world; `resolve_times` makes it a time.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ EVERYWHERE = (*APP_AND_WEB, "POS")
 
 
 class SimulatedUser(Struct, frozen=True, kw_only=True):
-    """All that the upstreams know of one user. None: that service has never heard of the user, which is its 404."""
+    """The upstreams' records of one user. None: that service does not know the user (404)."""
 
     member: Json
     cards: list[Json] | None = None
@@ -30,9 +29,9 @@ class SimulatedUser(Struct, frozen=True, kw_only=True):
 
 
 class Country(Struct, frozen=True, kw_only=True):
-    """One country: its time, its merchants, people and orders, and the channels on which money moves there."""
+    """One country: its time zone, merchants, users, orders and channels."""
 
-    country: str
+    code: str
     utc_offset_h: int
     merchants: tuple[Json, ...]
     users: tuple[SimulatedUser, ...]
@@ -75,8 +74,8 @@ def member(
     status: str = "ACTIVE",
     last_used: tuple[str, str] | None = None,
 ) -> Json:
-    """`usage` counts payments by kind; `last_used` is a kind and the instrument's id."""
-    told = {
+    """`usage`: payments by kind. `last_used`: a kind and the instrument's id."""
+    record = {
         "user_id": user_id,
         "status": status,
         "country": country,
@@ -84,8 +83,8 @@ def member(
         "usage": [{"kind": kind, "count": count} for kind, count in usage.items()],
     }
     if last_used:
-        told["last_used"] = {"kind": last_used[0], "instrument_id": last_used[1]}
-    return told
+        record["last_used"] = {"kind": last_used[0], "instrument_id": last_used[1]}
+    return record
 
 
 def card(
@@ -106,8 +105,8 @@ def card(
 def agreement(
     agreement_id: str, merchant_id: str, channel_id: str, *, single_max: Json | None = None, status: str = "ACTIVE"
 ) -> Json:
-    signed = {"agreement_id": agreement_id, "merchant_id": merchant_id, "channel_id": channel_id, "status": status}
-    return _with(signed, single_max=single_max)
+    record = {"agreement_id": agreement_id, "merchant_id": merchant_id, "channel_id": channel_id, "status": status}
+    return _with(record, single_max=single_max)
 
 
 def account(account_id: str, account_type: str, available: Json, status: str = "ACTIVE") -> Json:
@@ -126,7 +125,7 @@ def promotion(
     **optional: Any,
 ) -> Json:
     """`optional`: `amount_off`, or `percent_off_bps` with `cap`; `banks`, `expires_at`."""
-    told = {
+    record = {
         "promotion_id": promotion_id,
         "type": promotion_type,
         "title": title,
@@ -135,7 +134,7 @@ def promotion(
         "group": group,
         "stackable": stackable,
     }
-    return _with(told, **optional)
+    return _with(record, **optional)
 
 
 def boost(kind: str, weight_bps: int, label: str) -> Json:
@@ -155,8 +154,11 @@ def channel(
     status: str = "OPEN",
     **optional: Any,
 ) -> Json:
-    """`carries`: the least and the most of one payment. `optional`: `until, fixed_cost, fee_bps, products, brands, card_types`."""
-    told = {
+    """`carries`: minimum and maximum of one payment.
+
+    `optional`: `until, fixed_cost, fee_bps, products, brands, card_types`.
+    """
+    record = {
         "channel_id": channel_id,
         "kind": kind,
         "provider": provider,
@@ -169,7 +171,7 @@ def channel(
         "success_bps": success_bps,
         "terminals": terminals,
     }
-    return _with(told, **optional)
+    return _with(record, **optional)
 
 
 def quota(
@@ -179,7 +181,7 @@ def quota(
     daily: tuple[Json, Json] | None = None,
     monthly: tuple[Json, Json] | None = None,
 ) -> Json:
-    """A period is its limit and what of it is used."""
+    """`daily`, `monthly`: the limit and how much of it is used."""
     periods = {
         name: {"limit": pair[0], "used": pair[1]} for name, pair in (("daily", daily), ("monthly", monthly)) if pair
     }
@@ -197,8 +199,8 @@ def order(
     category: str,
     **optional: Any,
 ) -> Json:
-    """`optional`: `product`, `status`, `expires_at`, and what the acquirer's result tells: `payment_id, paid, closed_reason`."""
-    told = {
+    """`optional`: `product, status, expires_at`; result: `payment_id, paid, closed_reason`."""
+    record = {
         "order_id": order_id,
         "merchant_id": merchant_id,
         "status": "PENDING",
@@ -209,11 +211,11 @@ def order(
         "title": title,
         "expires_at": timedelta(hours=24),
     }
-    return _with(told, user_id=user_id, **optional)
+    return _with(record, user_id=user_id, **optional)
 
 
 def resolve_times(value: Any, start: datetime, utc_offset_h: int) -> Any:
-    """`value` with every duration in it replaced by the RFC 3339 time that is so long after `start`, in that offset."""
+    """Replace the durations in `value` by RFC 3339 times after `start`, in that offset."""
     match value:
         case timedelta():
             return (start + value).astimezone(timezone(timedelta(hours=utc_offset_h))).isoformat(timespec="seconds")
@@ -224,6 +226,6 @@ def resolve_times(value: Any, start: datetime, utc_offset_h: int) -> Any:
     return value
 
 
-def _with(told: Json, **optional: Any) -> Json:
-    """A contract field that has no value is absent, not null."""
-    return told | {name: value for name, value in optional.items() if value is not None}
+def _with(record: Json, **optional: Any) -> Json:
+    """Add the fields that have a value: in the contract a missing field is absent, not null."""
+    return record | {name: value for name, value in optional.items() if value is not None}

@@ -1,8 +1,10 @@
-"""The sandbox's own paths: its weather, its cases, and what people do outside of any upstream. No weather befalls these.
+"""The sandbox's own endpoints: weather, cases, people's actions, ledger, clock. No faults apply.
 
-`GET /weather`, `PUT /weather/{source}`, `DELETE /weather[/{source}]`, `GET /cases`, `POST /payments/{payment_id}/settle` (the payer acts
-at a bank, in a wallet, at a counter; `paid` for another sum than asked), `POST /orders/{order_id}/close` (the shop withdraws the order),
-`GET /ledger` (every entry, and what the audit finds wrong), `GET /clock`, `POST /clock` (forward by `advance_s`).
+`GET /weather`, `PUT /weather/{source}`, `DELETE /weather[/{source}]`, `GET /cases`,
+`POST /payments/{payment_id}/settle` (the payer acts at a bank, in a wallet or at a counter; `paid`
+for a sum other than the amount due), `POST /orders/{order_id}/close` (the shop withdraws the
+order), `GET /ledger` (all entries and the audit's violations), `GET /clock`, `POST /clock`
+(forward by `advance_s`).
 """
 
 from __future__ import annotations
@@ -23,21 +25,21 @@ from cashier.sandbox.world import World
 
 
 class SettleBody(msgspec.Struct, frozen=True):
-    """What the payer did."""
+    """The body of `POST /payments/{payment_id}/settle`. `paid` in minor units."""
 
     result: Literal["SUCCEEDED", "FAILED"]
     paid: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
 
 
 class AdvanceBody(msgspec.Struct, frozen=True):
-    """How far time is to go. A year at most: whoever wants more asks again."""
+    """The body of `POST /clock`. At most a leap year per call."""
 
     advance_s: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)]
 
 
-_anything = msgspec.json.Decoder(object)
-_settlement = msgspec.json.Decoder(SettleBody)
-_advance = msgspec.json.Decoder(AdvanceBody)
+_decode_any = msgspec.json.Decoder(object)
+_decode_settle = msgspec.json.Decoder(SettleBody)
+_decode_advance = msgspec.json.Decoder(AdvanceBody)
 
 
 def weather_routes(weather: Weather) -> list[web.RouteDef]:
@@ -45,13 +47,13 @@ def weather_routes(weather: Weather) -> list[web.RouteDef]:
         return json_response(UpstreamAnswer(200, weather.to_json()))
 
     async def put(request: web.Request) -> web.StreamResponse:
-        body = await read_body(request, _anything)
+        body = await read_body(request, _decode_any)
         return json_response(
-            body if isinstance(body, UpstreamAnswer) else _changed(weather, request.match_info["source"], body)
+            body if isinstance(body, UpstreamAnswer) else _change(weather, request.match_info["source"], body)
         )
 
     async def restore(request: web.Request) -> web.StreamResponse:
-        return json_response(_restored(weather, request.match_info.get("source")))
+        return json_response(_restore(weather, request.match_info.get("source")))
 
     return [
         web.get("/weather", show),
@@ -61,12 +63,12 @@ def weather_routes(weather: Weather) -> list[web.RouteDef]:
     ]
 
 
-def outside_routes(world: World) -> list[web.RouteDef]:
+def people_routes(world: World) -> list[web.RouteDef]:
     async def cases(request: web.Request) -> web.StreamResponse:
         return json_response(UpstreamAnswer(200, {name: case._asdict() for name, case in CASES.items()}))
 
     async def settle(request: web.Request) -> web.StreamResponse:
-        body = await read_body(request, _settlement)
+        body = await read_body(request, _decode_settle)
         world.catch_up()
         return json_response(
             body
@@ -100,7 +102,7 @@ def ledger_routes(world: World) -> list[web.RouteDef]:
         return json_response(_time(world))
 
     async def advance(request: web.Request) -> web.StreamResponse:
-        body = await read_body(request, _advance)
+        body = await read_body(request, _decode_advance)
         if isinstance(body, UpstreamAnswer):
             return json_response(body)
         world.clock.advance(timedelta(seconds=body.advance_s))
@@ -114,22 +116,22 @@ def _time(world: World) -> UpstreamAnswer:
     return UpstreamAnswer(200, {"now": world.clock().isoformat(timespec="seconds"), "ahead_s": world.clock.ahead_s})
 
 
-def _changed(weather: Weather, name: str, told: object) -> UpstreamAnswer:
+def _change(weather: Weather, name: str, body: object) -> UpstreamAnswer:
     try:
         source = parse_source(name)
-        weather.change(source, parse_profile(source, told, weather.start(source)))
+        weather.change(source, parse_profile(source, body, weather.start(source)))
     except BadWeather as bad:
-        return _bad(bad)
+        return _bad_weather(bad)
     return UpstreamAnswer(200, {source: weather.profile(source).to_json()})
 
 
-def _restored(weather: Weather, name: str | None) -> UpstreamAnswer:
+def _restore(weather: Weather, name: str | None) -> UpstreamAnswer:
     try:
         weather.restore(parse_source(name) if name else None)
     except BadWeather as bad:
-        return _bad(bad)
+        return _bad_weather(bad)
     return UpstreamAnswer(200, weather.to_json())
 
 
-def _bad(bad: BadWeather) -> UpstreamAnswer:
+def _bad_weather(bad: BadWeather) -> UpstreamAnswer:
     return error_answer(400, "BAD_WEATHER", field=bad.field, detail=bad.detail, nearest=bad.nearest)

@@ -1,6 +1,6 @@
-"""The cases worth looking at: by name, one sentence and the request that shows it. For demonstrations, tests and the README.
+"""The demonstration cases: by name, one sentence and a request for `POST /v1/consult`.
 
-A case that ends in a block is named after it. Requests are what a checkout sends to `POST /v1/consult`.
+They serve demonstrations, tests and the README. A case that is blocked is named after its blockage.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class DemoCase(NamedTuple):
     request: Json
 
 
-def _ask(order_id: str, amount: Json | None, **other: str) -> Json:
-    """A request of `u_1` at `m_1` in a Chinese app, but for what is `other`. Without an amount nothing is claimed."""
+def _ask(order_id: str, amount: Json | None, **fields: str) -> Json:
+    """A request of `u_1` at `m_1` in an app, changed by `fields`. Without amount: no claims."""
     request: Json = {
         "order_id": order_id,
         "user_id": "u_1",
@@ -25,7 +25,7 @@ def _ask(order_id: str, amount: Json | None, **other: str) -> Json:
         "terminal": "APP",
     }
     claims = {"amount": amount, "country": "CN", "locale": "zh-CN"} if amount else {}
-    return request | claims | other
+    return request | claims | fields
 
 
 def _cny(value: int) -> Json:
@@ -34,35 +34,35 @@ def _cny(value: int) -> Json:
 
 CASES: dict[str, DemoCase] = {
     "chinese_shop": DemoCase(
-        "Three books for CNY 128.00: five cards of which two work, one nearly used up for today; a balance that a card can complete.",
+        "CNY 128.00: one of five cards can pay, one is over its daily limit; a card can complete the balance.",
         _ask("o_1001", _cny(12_800)),
     ),
-    "balance_is_enough": DemoCase("One novel for CNY 35.00, which the balance covers.", _ask("o_1002", _cny(3_500))),
+    "balance_is_enough": DemoCase("CNY 35.00, which the balance covers.", _ask("o_1002", _cny(3_500))),
     "nothing_claimed": DemoCase(
-        "The same three books, asked for by the order's id alone: what needs the amount waits.", _ask("o_1001", None)
+        "The same order by its id alone: sources that need the amount wait for the order.", _ask("o_1001", None)
     ),
     "on_a_computer": DemoCase(
-        "The same three books at a computer, where net banking is at home.", _ask("o_1001", _cny(12_800), terminal="PC")
+        "The same order on a computer, which adds net banking.", _ask("o_1001", _cny(12_800), terminal="PC")
     ),
-    "discounted_to_zero": DemoCase(
-        "A bookmark for CNY 2.88, and a red packet of just that.", _ask("o_1011", _cny(288))
-    ),
+    "discounted_to_zero": DemoCase("CNY 2.88 and a red packet of the same amount.", _ask("o_1011", _cny(288))),
     "above_every_limit": DemoCase(
-        "A first edition for CNY 88,000.00, above what any channel here carries.", _ask("o_1016", _cny(8_800_000))
+        "CNY 88,000.00, above the limits of the payer and of most channels.", _ask("o_1016", _cny(8_800_000))
     ),
     "without_cards": DemoCase(
-        "A user of whom card centre, marketing and quota have never heard.", _ask("o_1012", _cny(3_900), user_id="u_5")
+        "A user unknown to card centre, marketing and quota.", _ask("o_1012", _cny(3_900), user_id="u_5")
     ),
     "unbound_and_terminated": DemoCase(
-        "A card unbound, an agreement ended, an account frozen.", _ask("o_1019", _cny(2_600), user_id="u_2")
+        "An unbound card, a terminated agreement, a frozen account.", _ask("o_1019", _cny(2_600), user_id="u_2")
     ),
-    "low_kyc": DemoCase("A user who never proved who they are.", _ask("o_1013", _cny(15_000), user_id="u_6")),
+    "low_kyc": DemoCase(
+        "A user without identity verification (KYC level 0).", _ask("o_1013", _cny(15_000), user_id="u_6")
+    ),
     "listed_by_risk": DemoCase(
-        "Good to consult, but risk rejects the payment.", _ask("o_1015", _cny(64_900), user_id="u_7")
+        "The consultation offers methods, but risk rejects the payment.", _ask("o_1015", _cny(64_900), user_id="u_7")
     ),
-    "guest_order": DemoCase("An order of nobody in particular: whoever asks may pay.", _ask("o_1017", _cny(4_500))),
+    "guest_order": DemoCase("An order without a user: any user can pay it.", _ask("o_1017", _cny(4_500))),
     "scan_to_pay": DemoCase(
-        "Two coffees at a till that shows a code and scans the payer's.",
+        "A till that shows a code and scans the payer's.",
         _ask("o_1014", _cny(2_800), merchant_id="m_2", product="SCAN", terminal="POS"),
     ),
     "indonesian_shop": DemoCase(
@@ -70,7 +70,7 @@ CASES: dict[str, DemoCase] = {
         _ask("o_6201", money("IDR", 250_000_00), user_id="u_62", merchant_id="m_62", country="ID", locale="id-ID"),
     ),
     "below_the_counters_minimum": DemoCase(
-        "IDR 5,000.00, too little for banks and counters.",
+        "IDR 5,000.00, below the minimum of banks and counters.",
         _ask("o_6202", money("IDR", 5_000_00), user_id="u_62", merchant_id="m_62", country="ID", locale="id-ID"),
     ),
     "japanese_shop": DemoCase(
@@ -78,36 +78,36 @@ CASES: dict[str, DemoCase] = {
         _ask("o_8101", money("JPY", 4_980), user_id="u_81", merchant_id="m_81", country="JP", locale="ja-JP"),
     ),
     "too_dear_for_the_konbini": DemoCase(
-        "JPY 398,000, more than a till takes.",
+        "JPY 398,000, above the maximum of the konbini.",
         _ask("o_8102", money("JPY", 398_000), user_id="u_81", merchant_id="m_81", country="JP", locale="ja-JP"),
     ),
     "kuwaiti_shop": DemoCase(
-        "KWD 12.750, three digits: KNET and cards.",
+        "KWD 12.750, three decimals: KNET and cards.",
         _ask("o_96501", money("KWD", 12_750), user_id="u_965", merchant_id="m_965", country="KW", locale="ar-KW"),
     ),
-    "order_unknown": DemoCase("An order that the acquirer does not have.", _ask("o_404", _cny(100))),
-    "order_paid": DemoCase("Paid yesterday.", _ask("o_1003", _cny(9_900))),
-    "order_closed": DemoCase("Withdrawn by the shop.", _ask("o_1004", _cny(4_200))),
-    "order_expired": DemoCase("Its time ran out an hour before the start.", _ask("o_1005", _cny(8_800))),
-    "order_in_progress": DemoCase("Another attempt is under way.", _ask("o_1006", _cny(6_600))),
-    "amount_mismatch": DemoCase("The caller claims another amount than the order's.", _ask("o_1001", _cny(100))),
+    "order_unknown": DemoCase("The acquirer does not know the order.", _ask("o_404", _cny(100))),
+    "order_paid": DemoCase("The order was paid yesterday.", _ask("o_1003", _cny(9_900))),
+    "order_closed": DemoCase("The shop has withdrawn the order.", _ask("o_1004", _cny(4_200))),
+    "order_expired": DemoCase("The order expired an hour before the start.", _ask("o_1005", _cny(8_800))),
+    "order_in_progress": DemoCase("Another attempt on the order is under way.", _ask("o_1006", _cny(6_600))),
+    "amount_mismatch": DemoCase("The claimed amount differs from the order's.", _ask("o_1001", _cny(100))),
     "country_mismatch": DemoCase(
-        "The caller claims another country than the order's.", _ask("o_1001", _cny(12_800), country="JP")
+        "The claimed country differs from the order's.", _ask("o_1001", _cny(12_800), country="JP")
     ),
     "order_merchant_mismatch": DemoCase(
-        "The order is of another merchant.", _ask("o_1001", _cny(12_800), merchant_id="m_2")
+        "The order belongs to another merchant.", _ask("o_1001", _cny(12_800), merchant_id="m_2")
     ),
-    "order_user_mismatch": DemoCase("The order is of another user.", _ask("o_1001", _cny(12_800), user_id="u_2")),
+    "order_user_mismatch": DemoCase("The order belongs to another user.", _ask("o_1001", _cny(12_800), user_id="u_2")),
     "user_unknown": DemoCase(
-        "A guest order, and a user whom the member service does not have.", _ask("o_1017", _cny(4_500), user_id="u_404")
+        "A guest order and a user unknown to the member service.", _ask("o_1017", _cny(4_500), user_id="u_404")
     ),
     "user_frozen": DemoCase("The user is frozen.", _ask("o_1007", _cny(5_000), user_id="u_3")),
-    "user_closed": DemoCase("The user has left.", _ask("o_1008", _cny(5_000), user_id="u_4")),
+    "user_closed": DemoCase("The user's account is closed.", _ask("o_1008", _cny(5_000), user_id="u_4")),
     "merchant_unknown": DemoCase(
-        "The order's merchant is not in the merchant service.", _ask("o_1018", _cny(1_000), merchant_id="m_404")
+        "The merchant service does not know the order's merchant.", _ask("o_1018", _cny(1_000), merchant_id="m_404")
     ),
     "merchant_suspended": DemoCase("The merchant is suspended.", _ask("o_1009", _cny(7_700), merchant_id="m_3")),
     "product_not_contracted": DemoCase(
-        "A market stall that only has scan-to-pay.", _ask("o_1010", _cny(2_300), merchant_id="m_4")
+        "A merchant with a contract for scan-to-pay only.", _ask("o_1010", _cny(2_300), merchant_id="m_4")
     ),
 }

@@ -1,19 +1,26 @@
-"""The payment engine: takes money for an order, once, whatever arrives how often.
+"""The simulated payment engine: takes the money for an order exactly once.
 
-The rules:
-  * A payment id that is known answers as it stands; with another fingerprint it is 422 KEY_REUSED.
-  * While another attempt on the order lives, 409 ORDER_BUSY names it. A refused attempt is FAILED and leaves the order as it was.
-  * Balance and promotions are taken when an attempt begins, what a channel carries when it succeeds. An attempt that fails gives all back.
-  * Without a channel, and by QUICK_PAY and CARD, the money is taken at once. AGREEMENT is PROCESSING and done at the second look.
-  * A CARD whose token begins with `tok_3ds` goes over its bank's page; one that begins with `tok_declined` is FAILED, CHANNEL_DECLINED.
-  * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer acts elsewhere (`settle`), at most as long
-    as `ACTION_LIFETIMES` says: then FAILED with EXPIRED.
-  * CONSUMER_QR is done at once; with a code that ends in 8 the user is paying and done at the third look, in 9 until settled or reversed.
-  * A reverse ends an attempt that lives: FAILED with REVERSED, its code or page closed. Money that was taken stays taken. An id that is
-    reversed before it arrives is 404, from then on FAILED with REVERSED, and refused should it arrive later.
-  * VA and OTC take what the payer brings: too little goes back and the attempt lives on; of too much the rest goes back. Money after
-    expiry goes back whole, and the attempt stays FAILED.
-  * Money for an order that has closed meanwhile: the attempt SUCCEEDED, and the acquirer gives all back (CLOSED_REFUNDING).
+Rules:
+  * A known payment id gets the current state; with another fingerprint it gets 422 KEY_REUSED.
+  * While another attempt on the order is live, 409 ORDER_BUSY names it. A refused attempt is FAILED
+    and leaves the order unchanged.
+  * Balance and promotions are taken when an attempt begins, the channel's amount when it succeeds.
+    A failed attempt gives everything back.
+  * Without a channel, and by QUICK_PAY and CARD, the money is taken at once. AGREEMENT is
+    PROCESSING and succeeds at the second look-up.
+  * A CARD with a token `tok_3ds…` goes through its bank's page; with `tok_declined…` it is FAILED
+    with CHANNEL_DECLINED.
+  * NET_BANKING, WALLET, VA, OTC, MERCHANT_QR and 3-D Secure are ACTION_REQUIRED until the payer
+    acts (`settle`), at most for `ACTION_LIFETIMES`; then FAILED with EXPIRED.
+  * CONSUMER_QR succeeds at once. A code that ends in 8 is USER_PAYING and succeeds at the third
+    look-up; one that ends in 9 is USER_PAYING until settled or reversed.
+  * A reverse ends a live attempt: FAILED with REVERSED, its code or page closed. Money already
+    taken stays taken. A reverse of an unknown id is 404; from then on that id is FAILED with
+    REVERSED, and refused if it arrives later.
+  * VA and OTC accept any sum: too little goes back and the attempt stays live, an excess goes back.
+    Money after expiry goes back in full and the attempt stays FAILED.
+  * Money for an order that has closed: the attempt is SUCCEEDED and the acquirer returns everything
+    (CLOSED_REFUNDING).
 Every movement is in the ledger.
 """
 
@@ -27,15 +34,15 @@ from msgspec import Struct
 
 from cashier.sandbox.contract_shapes import Json, money
 from cashier.sandbox.engine_rules import (
-    RuleInputs,
     PaymentFailure,
-    SubmittedLeg,
+    RuleInputs,
     SubmitBody,
+    SubmittedLeg,
     channel_leg,
-    open_channel,
     find_failure,
+    open_channel,
 )
-from cashier.sandbox.ledger import Ledger, PaymentParties, FundingSource
+from cashier.sandbox.ledger import FundingSource, Ledger, PaymentParties
 from cashier.sandbox.next_action import ACTION_LIFETIMES, next_action
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
@@ -46,14 +53,15 @@ REVERSED = PaymentFailure("REVERSED", "The payment was reversed. No money was ta
 DECLINED = PaymentFailure("DECLINED", "The payer did not pay.")
 EXPIRED = PaymentFailure("EXPIRED", "The time to pay ran out.")
 CHANNEL_DECLINED = PaymentFailure("CHANNEL_DECLINED", "The bank did not agree to this payment.")
-# Banks and counters take money for a number or a code whatever the sum, and whenever it comes.
+# Banks and counters accept any sum for a number or code, at any time.
 BY_TRANSFER = frozenset({"VA", "OTC"})
 
 
 class SimulatedAttempt(Struct):
-    """One payment as it stands. `lookups_left`: after so many look-ups it is done; None where looking changes nothing.
+    """The current state of one payment.
 
-    `channel` is the one that takes the money. `mishap`: what the weather has in store for it.
+    `lookups_left`: look-ups until it succeeds; None if look-ups change nothing. `channel`: the one
+    that takes the money. `fault`: the engine fault that it was submitted under.
     """
 
     submission: SubmitBody
@@ -63,7 +71,7 @@ class SimulatedAttempt(Struct):
     next_action: Json | None = None
     lookups_left: int | None = None
     channel: Json | None = None
-    mishap: PaymentFault | None = None
+    fault: PaymentFault | None = None
 
     @property
     def parties(self) -> PaymentParties:
@@ -71,23 +79,23 @@ class SimulatedAttempt(Struct):
 
     @property
     def kind(self) -> str:
-        """The channel's kind; BALANCE where there is no channel."""
+        """The channel's kind; BALANCE without a channel."""
         return str(self.channel["kind"]) if self.channel else "BALANCE"
 
     @property
     def carried(self) -> Amount:
-        """What the channel is asked for."""
+        """The channel's amount, fee included."""
         leg = channel_leg(self.submission)
         return leg.amount if leg else Amount(self.submission.legs[0].amount.currency, 0)
 
     @property
     def takes_transfers(self) -> bool:
-        """Whether money can come in for it: while it lives, and by transfer also after its time."""
+        """Whether a transfer can still arrive: while the payment is live or after it expired."""
         return self.kind in BY_TRANSFER and (self.status in LIVE or self.failure == EXPIRED)
 
 
 class SimulatedEngine:
-    """Payments by id. `address` is where this sandbox's own pages are served, `http://host:port`; None where they are not."""
+    """Payments by id. `address`: `http://host:port` of the bank pages, None if no server runs."""
 
     def __init__(self, inputs: RuleInputs, ledger: Ledger) -> None:
         self.address: str | None = None
@@ -99,19 +107,19 @@ class SimulatedEngine:
         self._reversed_before_arrival: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"Engine(payments={len(self._attempts)}, live={len(self._live)})"
+        return f"SimulatedEngine(payments={len(self._attempts)}, live={len(self._live)})"
 
     @property
     def live(self) -> frozenset[str]:
-        """The ids of the payments under way."""
+        """Ids of the live payments."""
         return frozenset(self._live)
 
     def attempt(self, payment_id: str) -> SimulatedAttempt | None:
-        """The payment as it stands, to be read."""
+        """The state of a payment, not to be changed; None if it never arrived."""
         return self._attempts.get(payment_id)
 
-    def submit(self, submission: SubmitBody, key: str, mishap: PaymentFault | None = None) -> UpstreamAnswer:
-        """Take the money of a submission that came under an idempotency key. 200 with the payment, or 400, 409, 422."""
+    def submit(self, submission: SubmitBody, key: str, fault: PaymentFault | None = None) -> UpstreamAnswer:
+        """Take the money, once per idempotency key. 200 with the payment, or 400, 409, 422."""
         if key != submission.payment_id:
             return error_answer(
                 400, "MALFORMED", field="Idempotency-Key", detail="Idempotency-Key must be the payment_id"
@@ -120,7 +128,7 @@ class SimulatedEngine:
         known = self._attempts.get(submission.payment_id)
         if known:
             return (
-                _told(known)
+                _payment_answer(known)
                 if known.submission.fingerprint == submission.fingerprint
                 else error_answer(422, "KEY_REUSED")
             )
@@ -130,18 +138,18 @@ class SimulatedEngine:
         if busy_with:
             return error_answer(409, "ORDER_BUSY", payment_id=busy_with)
         attempt = self._attempts[submission.payment_id] = SimulatedAttempt(
-            submission, self._inputs.clock(), mishap=mishap
+            submission, self._inputs.clock(), fault=fault
         )
         self._begin(attempt)
-        return _told(attempt)
+        return _payment_answer(attempt)
 
     def look_up(self, payment_id: str) -> UpstreamAnswer:
-        """200 with the payment as it stands, 404 where it never arrived."""
+        """200 with the current payment, 404 if it never arrived."""
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             return (
-                _sealed(payment_id)
+                _reversed_answer(payment_id)
                 if payment_id in self._reversed_before_arrival
                 else error_answer(404, "PAYMENT_UNKNOWN")
             )
@@ -149,25 +157,26 @@ class SimulatedEngine:
             attempt.lookups_left -= 1
             if not attempt.lookups_left:
                 self._succeed(attempt)
-        return _told(attempt)
+        return _payment_answer(attempt)
 
-    def reverse(self, payment_id: str, mishap: PaymentFault | None = None) -> UpstreamAnswer:
-        """End what is under way. 200 with the payment as it stands then, 404 where it never arrived."""
+    def reverse(self, payment_id: str, fault: PaymentFault | None = None) -> UpstreamAnswer:
+        """End a live payment. 200 with the resulting payment, 404 if it never arrived."""
         self.expire()
         attempt = self._attempts.get(payment_id)
         if attempt is None:
             self._reversed_before_arrival.add(payment_id)
             return error_answer(404, "PAYMENT_UNKNOWN")
         if attempt.status in LIVE:
-            self._succeed(attempt) if mishap is PaymentFault.PAY_FIRST else self._fail(attempt, REVERSED)
-        return _told(attempt)
+            self._succeed(attempt) if fault is PaymentFault.PAY_FIRST else self._fail(attempt, REVERSED)
+        return _payment_answer(attempt)
 
     def settle(
         self, payment_id: str, result: Literal["SUCCEEDED", "FAILED"], paid: int | None = None
     ) -> UpstreamAnswer:
-        """What the payer does elsewhere, at a bank, in a wallet, at a counter. A payment that is over stays so.
+        """Apply the payer's act at a bank, wallet or counter. A finished payment does not change.
 
-        `paid`: minor units, where the payer brings another sum than asked for; 422 AMOUNT_FIXED where that cannot be done.
+        `paid`: the sum in minor units if it differs from the amount due; 422 AMOUNT_FIXED unless
+        the payment is by transfer.
         """
         self.expire()
         attempt = self._attempts.get(payment_id)
@@ -179,10 +188,10 @@ class SimulatedEngine:
             self._receive(attempt, attempt.carried.value if paid is None else paid)
         elif attempt.status in LIVE:
             self._succeed(attempt) if result == "SUCCEEDED" else self._fail(attempt, DECLINED)
-        return _told(attempt)
+        return _payment_answer(attempt)
 
     def expire(self) -> None:
-        """End the attempts whose time to pay has run out."""
+        """Fail the attempts whose time to pay is over."""
         while self._due and self._due[0][0] <= self._inputs.clock():
             attempt = self._live.get(heapq.heappop(self._due)[1])
             if attempt:
@@ -198,7 +207,7 @@ class SimulatedEngine:
         )
         if failure:
             attempt.status, attempt.failure = "FAILED", failure
-            self._ledger.conclude(attempt.parties, "REFUSED", _own_money(submission))
+            self._ledger.conclude(attempt.parties, "REFUSED", _payer_amount(submission))
             return
         self._live[submission.payment_id] = attempt
         self._inputs.acquirer.begin(submission.order_id, submission.payment_id)
@@ -210,12 +219,12 @@ class SimulatedEngine:
 
     def _take(self, attempt: SimulatedAttempt) -> None:
         leg = channel_leg(attempt.submission)
-        if attempt.channel and (attempt.mishap is PaymentFault.DECLINE or _token(leg).startswith("tok_declined")):
+        if attempt.channel and (attempt.fault is PaymentFault.DECLINE or _token(leg).startswith("tok_declined")):
             self._fail(attempt, CHANNEL_DECLINED)
             return
         match attempt.kind:
             case "AGREEMENT":
-                attempt.lookups_left = None if attempt.mishap is PaymentFault.STALL else 2
+                attempt.lookups_left = None if attempt.fault is PaymentFault.STALL else 2
             case "CONSUMER_QR":
                 self._take_by_code(attempt)
             case "CARD" if _token(leg).startswith("tok_3ds"):
@@ -226,13 +235,13 @@ class SimulatedEngine:
                 self._ask_payer(attempt)
 
     def _take_at_once(self, attempt: SimulatedAttempt) -> None:
-        """A stalled one stays PROCESSING."""
-        if attempt.mishap is not PaymentFault.STALL:
+        """Succeed, unless a stall keeps the payment PROCESSING."""
+        if attempt.fault is not PaymentFault.STALL:
             self._succeed(attempt)
 
     def _take_by_code(self, attempt: SimulatedAttempt) -> None:
-        last = "9" if attempt.mishap is PaymentFault.STALL else (attempt.submission.auth_code or "")[-1:]
-        match last:
+        last_digit = "9" if attempt.fault is PaymentFault.STALL else (attempt.submission.auth_code or "")[-1:]
+        match last_digit:
             case "8":
                 attempt.status, attempt.lookups_left = "USER_PAYING", 3
             case "9":
@@ -250,10 +259,10 @@ class SimulatedEngine:
         attempt.next_action = next_action(attempt.channel or {}, payment_id, amount, until, page)
 
     def _receive(self, attempt: SimulatedAttempt, paid: int) -> None:
-        """Money came by transfer. What is not asked for goes back: all of it, or what is too much."""
-        asked = attempt.carried
-        pays = attempt.status in LIVE and paid >= asked.value
-        back = Amount(asked.currency, paid - asked.value if pays else paid)
+        """Receive a transfer. Too little or too late goes back in full, an excess in part."""
+        due = attempt.carried
+        pays = attempt.status in LIVE and paid >= due.value
+        back = Amount(due.currency, paid - due.value if pays else paid)
         if back.value:
             source = self._channel_source(attempt)
             self._ledger.move(attempt.parties, "TAKEN", source, back)
@@ -269,9 +278,9 @@ class SimulatedEngine:
         self._end(attempt, "SUCCEEDED")
         if attempt.carried.value:
             self._ledger.move(attempt.parties, "TAKEN", self._channel_source(attempt), attempt.carried)
-        paid = _own_money(attempt.submission)
+        paid = _payer_amount(attempt.submission)
         self._ledger.conclude(attempt.parties, "SUCCEEDED", paid)
-        if attempt.mishap is PaymentFault.CLOSE_FIRST:
+        if attempt.fault is PaymentFault.CLOSE_FIRST:
             self._inputs.acquirer.close(attempt.submission.order_id)
         self._inputs.acquirer.collect(attempt.parties, paid)
 
@@ -279,7 +288,7 @@ class SimulatedEngine:
         self._end(attempt, "FAILED")
         attempt.failure = failure
         self._ledger.give_back(attempt.parties, "RETURNED")
-        self._ledger.conclude(attempt.parties, "FAILED", _own_money(attempt.submission))
+        self._ledger.conclude(attempt.parties, "FAILED", _payer_amount(attempt.submission))
         self._inputs.acquirer.release(attempt.submission.order_id, attempt.submission.payment_id)
 
     def _end(self, attempt: SimulatedAttempt, status: str) -> None:
@@ -291,19 +300,19 @@ def _token(leg: SubmittedLeg | None) -> str:
     return (leg.instrument_id or "") if leg else ""
 
 
-def _own_money(submission: SubmitBody) -> Amount:
-    """What the payer gives: everything but the promotions."""
+def _payer_amount(submission: SubmitBody) -> Amount:
+    """The payer's own money: all legs but the promotions."""
     value = sum(leg.amount.value for leg in submission.legs if leg.type != "PROMOTION")
     return Amount(submission.legs[0].amount.currency, value)
 
 
-def _sealed(payment_id: str) -> UpstreamAnswer:
+def _reversed_answer(payment_id: str) -> UpstreamAnswer:
     return UpstreamAnswer(200, {"payment_id": payment_id, "status": "FAILED", "failure": REVERSED._asdict()})
 
 
-def _told(attempt: SimulatedAttempt) -> UpstreamAnswer:
+def _payment_answer(attempt: SimulatedAttempt) -> UpstreamAnswer:
     submission = attempt.submission
-    told: Json = {
+    payment: Json = {
         "payment_id": submission.payment_id,
         "order_id": submission.order_id,
         "fingerprint": submission.fingerprint,
@@ -311,7 +320,7 @@ def _told(attempt: SimulatedAttempt) -> UpstreamAnswer:
         "status": attempt.status,
     }
     if attempt.failure:
-        told["failure"] = attempt.failure._asdict()
+        payment["failure"] = attempt.failure._asdict()
     if attempt.next_action:
-        told["next_action"] = attempt.next_action
-    return UpstreamAnswer(200, told)
+        payment["next_action"] = attempt.next_action
+    return UpstreamAnswer(200, payment)

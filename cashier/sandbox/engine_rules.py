@@ -1,6 +1,6 @@
-"""Why the payment engine takes no money. A rule is a function that returns a code and a text, or nothing; the first that speaks counts.
+"""The engine's rules for refusing a payment, checked in order; the first failure counts.
 
-Rules only look. Nothing here changes an order or a payment.
+A rule returns a code and a text, or None. Rules read and never change an order or a payment.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ class SubmittedLeg(Struct, frozen=True, kw_only=True):
 
 
 class SubmitBody(Struct, frozen=True, kw_only=True):
-    """The body of `POST /payments`. `alternatives` are channel ids, tried in that order where a channel leg's own is not open.
+    """The body of `POST /payments`.
 
-    A payer is sent back to `return_url` and nowhere else, so it has to be a web address.
+    `alternatives`: channel ids, tried in order if the channel of the leg is not open. `return_url`:
+    a web address, since browsers are sent there and nowhere else.
     """
 
     payment_id: Identity
@@ -54,7 +55,7 @@ class PaymentFailure(NamedTuple):
 
 
 class RuleInputs(Struct, frozen=True):
-    """Whom the rules may ask. `used_codes` are the payers' codes that were scanned before."""
+    """What the rules may read. `used_codes`: payers' codes that were scanned before."""
 
     population: Population
     acquirer: SimulatedAcquirer
@@ -65,14 +66,14 @@ class RuleInputs(Struct, frozen=True):
 
 
 def find_failure(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    """Why nothing is taken for this submission, or nothing. Its order must exist."""
+    """The first failure that forbids this submission, or None. Its order must exist."""
     return next((failure for rule in _RULES if (failure := rule(inputs, submission))), None)
 
 
 def open_channel(population: Population, submission: SubmitBody) -> Json | None:
-    """The channel that takes the money: the leg's, or the first alternative that is open. None without a channel leg or an open one.
+    """The leg's channel, or the first open alternative. None without a channel leg or open channel.
 
-    An alternative with another fee is passed over: the payer agreed to a sum.
+    Alternatives with another fee are skipped, since the payer agreed to a sum.
     """
     leg = channel_leg(submission)
     if leg is None:
@@ -80,7 +81,14 @@ def open_channel(population: Population, submission: SubmitBody) -> Json | None:
     quoted = population.channel(leg.channel_id or leg.id)
     fee_bps = quoted.get("fee_bps", 0) if quoted else 0
     channels = (quoted, *(population.channel(channel_id) for channel_id in submission.alternatives))
-    return next((one for one in channels if one and one["status"] == "OPEN" and one.get("fee_bps", 0) == fee_bps), None)
+    return next(
+        (
+            channel
+            for channel in channels
+            if channel and channel["status"] == "OPEN" and channel.get("fee_bps", 0) == fee_bps
+        ),
+        None,
+    )
 
 
 def channel_leg(submission: SubmitBody) -> SubmittedLeg | None:
@@ -98,11 +106,11 @@ def _parties_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
         order["merchant_id"] == submission.merchant_id
         and order.get("user_id", submission.user_id) == submission.user_id
     )
-    return None if same else PaymentFailure("PARTIES_MISMATCH", "The order is of another merchant or user.")
+    return None if same else PaymentFailure("PARTIES_MISMATCH", "The order belongs to another merchant or user.")
 
 
 def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    """The legs come to the order, and to the fee of the channel that they name, on what it carries. No other fee is known here."""
+    """The legs must add up to the order amount plus the fee of the named channel on its part."""
     amount = (inputs.acquirer.order(submission.order_id) or {})["amount"]
     same_currency = all(leg.amount.currency == amount["currency"] for leg in submission.legs)
     fee = sum(leg.amount.value for leg in submission.legs) - amount["value"]
@@ -112,13 +120,13 @@ def _amounts_differ(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailur
     return (
         None
         if same_currency and fee == agreed
-        else PaymentFailure("AMOUNT_MISMATCH", "The legs do not come to the order's amount.")
+        else PaymentFailure("AMOUNT_MISMATCH", "The legs do not add up to the order amount and fee.")
     )
 
 
 def _several_channels(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     legs = [leg for leg in submission.legs if leg.type == "CHANNEL"]
-    return PaymentFailure("TOO_MANY_CHANNELS", "One channel takes the money.") if len(legs) > 1 else None
+    return PaymentFailure("TOO_MANY_CHANNELS", "Only one channel can take the money.") if len(legs) > 1 else None
 
 
 def _risk_has_not_cleared(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
@@ -127,43 +135,51 @@ def _risk_has_not_cleared(inputs: RuleInputs, submission: SubmitBody) -> Payment
 
 
 def _promotion_is_gone(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    """A promotion has to be the payer's, of today, not used before, and once in the payment."""
-    named = [leg.id for leg in submission.legs if leg.type == "PROMOTION"]
-    held = {one["promotion_id"] for one in _promotions_of_today(inputs, submission)}
-    good = len(set(named)) == len(named) and held.issuperset(named)
-    return None if good else PaymentFailure("PROMOTION_GONE", "A promotion is not there, over, or used.")
+    """Each promotion must be the payer's, valid and unused, and occur once in the payment."""
+    promotion_ids = [leg.id for leg in submission.legs if leg.type == "PROMOTION"]
+    held = {promotion["promotion_id"] for promotion in _valid_promotions(inputs, submission)}
+    valid = len(set(promotion_ids)) == len(promotion_ids) and held.issuperset(promotion_ids)
+    return None if valid else PaymentFailure("PROMOTION_GONE", "A promotion is missing, expired or used.")
 
 
 def _promotion_gives_less(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    """A promotion is for orders from its threshold on and for its kinds, and takes off what it says at most."""
+    """Each promotion must fit the order amount and the kind, and give no more than its discount."""
     order: int = (inputs.acquirer.order(submission.order_id) or {})["amount"]["value"]
-    kind = _kind_paid_by(inputs, submission)
-    held = {one["promotion_id"]: one for one in _promotions_of_today(inputs, submission)}
+    kind = _paying_kind(inputs, submission)
+    held = {promotion["promotion_id"]: promotion for promotion in _valid_promotions(inputs, submission)}
     for leg in (leg for leg in submission.legs if leg.type == "PROMOTION"):
         promotion = held[leg.id]
-        of_kind = kind is None or not promotion["kinds"] or kind in promotion["kinds"]
-        if not of_kind or order < promotion["threshold"]["value"] or leg.amount.value > _most_off(promotion, order):
+        kind_fits = kind is None or not promotion["kinds"] or kind in promotion["kinds"]
+        if (
+            not kind_fits
+            or order < promotion["threshold"]["value"]
+            or leg.amount.value > _max_discount(promotion, order)
+        ):
             return PaymentFailure("PROMOTION_MISMATCH", "A promotion does not give this discount on this payment.")
     return None
 
 
-def _kind_paid_by(inputs: RuleInputs, submission: SubmitBody) -> str | None:
-    """None where promotions leave nothing to pay: then there is no kind to be of."""
+def _paying_kind(inputs: RuleInputs, submission: SubmitBody) -> str | None:
+    """None if promotions pay the whole order: then there is no kind."""
     channel = open_channel(inputs.population, submission)
     if channel:
         return str(channel["kind"])
     return "BALANCE" if any(leg.type == "BALANCE" for leg in submission.legs) else None
 
 
-def _promotions_of_today(inputs: RuleInputs, submission: SubmitBody) -> list[Json]:
+def _valid_promotions(inputs: RuleInputs, submission: SubmitBody) -> list[Json]:
     now, currency = inputs.clock(), submission.legs[0].amount.currency
     held = inputs.holdings.promotions(submission.user_id) or []
-    of_currency = (one for one in held if one["threshold"]["currency"] == currency)
-    return [one for one in of_currency if "expires_at" not in one or now < datetime.fromisoformat(one["expires_at"])]
+    return [
+        promotion
+        for promotion in held
+        if promotion["threshold"]["currency"] == currency
+        and ("expires_at" not in promotion or now < datetime.fromisoformat(promotion["expires_at"]))
+    ]
 
 
-def _most_off(promotion: Json, order: int) -> int:
-    """Minor units. A share of the order is rounded up here: how it is rounded is the shop's business."""
+def _max_discount(promotion: Json, order: int) -> int:
+    """Minor units. A percentage rounds up here, since the rounding is the seller's choice."""
     if "amount_off" in promotion:
         return int(promotion["amount_off"]["value"])
     share: int = -(-order * promotion["percent_off_bps"] // BPS)
@@ -180,7 +196,7 @@ def _balance_is_short(inputs: RuleInputs, submission: SubmitBody) -> PaymentFail
     for account_id, value in wanted.items():
         account = accounts.get(account_id)
         if account is None or account["status"] != "ACTIVE" or account["available"]["value"] < value:
-            return PaymentFailure("BALANCE_INSUFFICIENT", "The account does not hold enough.")
+            return PaymentFailure("BALANCE_INSUFFICIENT", "The balance is too low.")
     return None
 
 
@@ -189,37 +205,37 @@ def _no_open_channel(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailu
     return PaymentFailure("CHANNEL_UNAVAILABLE", "No channel is open for this payment.") if missing else None
 
 
-def _instrument_is_no_good(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
-    """Quick pay needs a good card of the payer's, a direct debit a live agreement with this merchant. Other kinds bring their own."""
+def _instrument_is_invalid(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+    """Quick pay needs a usable card, a direct debit an active agreement with the merchant."""
     leg, channel = channel_leg(submission), open_channel(inputs.population, submission)
-    person = inputs.population.user(submission.user_id)
+    user = inputs.population.user(submission.user_id)
     match channel["kind"] if leg and channel else None:
         case "QUICK_PAY":
             this_month = inputs.clock().strftime("%Y-%m")
-            cards = (person.cards if person else None) or []
-            good = {card["card_id"] for card in cards if card["status"] == "ACTIVE" and card["expiry"] >= this_month}
+            cards = (user.cards if user else None) or []
+            usable = {card["card_id"] for card in cards if card["status"] == "ACTIVE" and card["expiry"] >= this_month}
         case "AGREEMENT":
-            signed = person.agreements if person else ()
-            good = {
-                one["agreement_id"]
-                for one in signed
-                if one["status"] == "ACTIVE" and one["merchant_id"] == submission.merchant_id
+            agreements = user.agreements if user else ()
+            usable = {
+                agreement["agreement_id"]
+                for agreement in agreements
+                if agreement["status"] == "ACTIVE" and agreement["merchant_id"] == submission.merchant_id
             }
         case _:
             return None
     return (
         None
-        if leg and leg.instrument_id in good
+        if leg and leg.instrument_id in usable
         else PaymentFailure("INSTRUMENT_DECLINED", "The card or agreement cannot be used.")
     )
 
 
-def _code_is_no_good(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
+def _auth_code_is_invalid(inputs: RuleInputs, submission: SubmitBody) -> PaymentFailure | None:
     channel = open_channel(inputs.population, submission)
     if channel is None or channel["kind"] != "CONSUMER_QR":
         return None
     if not submission.auth_code:
-        return PaymentFailure("AUTH_CODE_REQUIRED", "The payer's code is needed.")
+        return PaymentFailure("AUTH_CODE_REQUIRED", "The payer's code is required.")
     return (
         PaymentFailure("AUTH_CODE_USED", "The payer's code was used before.")
         if submission.auth_code in inputs.used_codes
@@ -237,6 +253,6 @@ _RULES: tuple[Callable[[RuleInputs, SubmitBody], PaymentFailure | None], ...] = 
     _promotion_gives_less,
     _balance_is_short,
     _no_open_channel,
-    _instrument_is_no_good,
-    _code_is_no_good,
+    _instrument_is_invalid,
+    _auth_code_is_invalid,
 )

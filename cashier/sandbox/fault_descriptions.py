@@ -1,4 +1,4 @@
-"""What each fault does, in a line, for whoever wants to cause one."""
+"""One line per fault about its effect, for the help of `cashier weather`."""
 
 from __future__ import annotations
 
@@ -7,42 +7,44 @@ from collections.abc import Mapping
 from cashier.sandbox.weather import CALL_NAMES, ENGINE_FAULTS, SOURCES, Fault, PaymentFault
 
 DESCRIPTIONS: Mapping[Fault | PaymentFault, str] = {
-    Fault.HANG: "done, and never answered",
-    Fault.ERROR: "refused with 500, nothing done",
-    Fault.OVERLOAD: "refused with 503, nothing done",
-    Fault.GARBAGE: "done, and answered with what nobody agreed on",
-    Fault.WRONG_IDENTITY: "done, and answered about somebody else",
-    Fault.TRUNCATE: "done, and the answer broken off",
-    Fault.SLOW_BODY: "done, and the answer a second on its way",
-    Fault.RESET: "done, and the connection lost before the answer",
-    PaymentFault.CUT: "the connection lost, nothing done",
-    PaymentFault.SWALLOW: "never answered, nothing done",
-    PaymentFault.ARRIVES_LATE: "the connection lost, and done some seconds later",
-    PaymentFault.DUPLICATE: "done, and some seconds later done again",
-    PaymentFault.DECLINE: "the bank says no",
-    PaymentFault.STALL: "under way until it is settled or reversed",
+    Fault.HANG: "the work is done, no answer comes",
+    Fault.ERROR: "500, nothing is done",
+    Fault.OVERLOAD: "503, nothing is done",
+    Fault.GARBAGE: "the work is done, the answer breaks the contract",
+    Fault.WRONG_IDENTITY: "the work is done, the answer names another entity",
+    Fault.TRUNCATE: "the work is done, the answer breaks off",
+    Fault.SLOW_BODY: "the work is done, the body takes 1 s",
+    Fault.RESET: "the work is done, the connection is reset before the answer",
+    PaymentFault.CUT: "the connection is reset, nothing is done",
+    PaymentFault.SWALLOW: "no answer comes, nothing is done",
+    PaymentFault.ARRIVES_LATE: "the connection is reset, the work is done 5 s later",
+    PaymentFault.DUPLICATE: "the work is done, and the request is repeated 5 s later",
+    PaymentFault.DECLINE: "the bank declines",
+    PaymentFault.STALL: "the payment stays under way until settled or reversed",
     PaymentFault.CLOSE_FIRST: "the shop closes the order just before it is paid",
     PaymentFault.PAY_FIRST: "the payer pays just before the reverse arrives",
 }
 
 
 def describe_faults() -> str:
-    """Every source, every fault under those that it can befall, and the calls that one can wait for."""
+    """The sources, the faults that each can have, and the calls for `--on`."""
     parts = [
         f"Sources: {', '.join(SOURCES)}.",
-        _listed("Faults of all (wrong_identity: of those whose answer names somebody):", list(Fault)),
-        _listed("Of risk and engine:", [one for one in PaymentFault if one not in ENGINE_FAULTS]),
-        _listed("Of the engine, on a submit or a reverse:", [one for one in PaymentFault if one in ENGINE_FAULTS]),
+        _section("Faults of all sources (wrong_identity: all but channel and risk):", list(Fault)),
+        _section("Faults of risk and engine:", [fault for fault in PaymentFault if fault not in ENGINE_FAULTS]),
+        _section(
+            "Faults of the engine, on submit or reverse:", [fault for fault in PaymentFault if fault in ENGINE_FAULTS]
+        ),
         _calls(),
     ]
     return "\n\n".join(parts)
 
 
-def _listed(heading: str, faults: list[Fault] | list[PaymentFault]) -> str:
-    # The mark keeps the lines of a paragraph as they are (click).
+def _section(heading: str, faults: list[Fault] | list[PaymentFault]) -> str:
+    # \b makes click keep the line breaks of the paragraph.
     return "\n".join(["\b", heading, *(f"  {fault.value:<15} {DESCRIPTIONS[fault]}" for fault in faults)])
 
 
 def _calls() -> str:
     several = "; ".join(f"{source} {', '.join(calls)}" for source, calls in CALL_NAMES.items() if len(calls) > 1)
-    return f"Calls, for --on: {several}; of the others read."
+    return f"Calls for --on: {several}; all other sources: read."

@@ -1,4 +1,4 @@
-"""What the weather does to the work itself, before anything is answered: done, not done, done later, done twice. No transport."""
+"""Applies a fault to the work of a call: done, not done, done later or twice. No transport."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from cashier.sandbox.upstream_answer import UpstreamAnswer
-from cashier.sandbox.weather import ENGINE_FAULTS, Fault, PaymentFault, CallConditions
+from cashier.sandbox.weather import ENGINE_FAULTS, CallConditions, Fault, PaymentFault
 from cashier.sandbox.world import World
 
-# A request that was held up somewhere, or is delivered again. Longer than clients usually wait.
+# Delay of a late or repeated request. Longer than clients usually wait.
 REDELIVERY_DELAY = timedelta(seconds=5)
 
 Work = Callable[[PaymentFault | None], UpstreamAnswer]
 
 _NOT_DONE = frozenset({Fault.ERROR, Fault.OVERLOAD, PaymentFault.CUT, PaymentFault.SWALLOW})
-# What the client sees of a mishap. Where nothing is written here, the answer.
+# What the client sees of a fault; for a fault that is not here, the answer.
 CLIENT_VIEW: dict[Fault | PaymentFault | None, Fault] = {
     **{fault: fault for fault in Fault},
     PaymentFault.CUT: Fault.RESET,
@@ -25,7 +25,10 @@ CLIENT_VIEW: dict[Fault | PaymentFault | None, Fault] = {
 
 
 def perform(world: World, conditions: CallConditions, work: Work) -> UpstreamAnswer | None:
-    """The answer of the work, done as the conditions lets it be; None where there is none yet, or never. `work` is given what it has to bear."""
+    """Do the work under the drawn fault and return its answer; None if there is none, or none yet.
+
+    `work` receives the fault if it is one that the engine simulates itself.
+    """
     world.catch_up()
     if conditions.fault in _NOT_DONE:
         return None

@@ -1,6 +1,7 @@
-"""Carries a conditions out over HTTP: the answer late, broken off, dribbled, replaced, or the connection gone.
+"""Applies the drawn conditions of a call to its HTTP answer.
 
-The runner of the application has to cancel the work of a client that left (`handler_cancellation`), or a hang outlives its client.
+The runner must cancel the handlers of disconnected clients (`handler_cancellation`); otherwise a
+hang outlives its client.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from cashier.sandbox.weather import (
     RETRY_AFTER_S,
     SLOW_BODY_PAUSE_S,
     SLOW_BODY_PIECES,
+    CallConditions,
     Fault,
     PaymentFault,
-    CallConditions,
 )
 
 _JSON = "application/json"
 _ERROR = error_answer(500, "INTERNAL")
 _OVERLOAD = error_answer(503, "OVERLOADED")
-# Closing with a linger of zero seconds drops what is unsent and resets the connection (socket(7)).
+# Closing with a zero linger time drops unsent bytes and resets the connection (socket(7)).
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def json_response(answer: UpstreamAnswer) -> web.Response:
-    """The answer as it is."""
+    """The answer without any fault."""
     return web.Response(body=answer.encoded, status=answer.status, content_type=_JSON)
 
 
 def refusal_response(fault: Fault | PaymentFault) -> web.Response:
-    """What ERROR and OVERLOAD say."""
+    """The response of ERROR or OVERLOAD."""
     if fault is Fault.ERROR:
         return json_response(_ERROR)
     return web.Response(
@@ -46,7 +47,7 @@ def refusal_response(fault: Fault | PaymentFault) -> web.Response:
 async def respond_without_answer(
     request: web.Request, fault: Fault | PaymentFault, closing: asyncio.Event
 ) -> web.StreamResponse:
-    """What a client sees of a request without an answer: a refusal, silence, or the end of its connection."""
+    """Respond to a request that has no answer: an error, silence, or a closed connection."""
     match fault:
         case Fault.ERROR | Fault.OVERLOAD:
             return refusal_response(fault)
@@ -54,13 +55,13 @@ async def respond_without_answer(
             await closing.wait()
         case _:
             _reset_on_close(request)
-    return _gone(request)
+    return _abort(request)
 
 
 async def deliver(
     request: web.Request, source: str, answer: UpstreamAnswer, conditions: CallConditions, closing: asyncio.Event
 ) -> web.StreamResponse:
-    """The answer, as the conditions's fault lets it through. `closing` is set when the server stops: nothing is held back then."""
+    """Send the answer under the drawn fault. `closing` ends all waits when the server stops."""
     match conditions.fault:
         case Fault.HANG | Fault.RESET:
             return await respond_without_answer(request, conditions.fault, closing)
@@ -69,28 +70,28 @@ async def deliver(
         case Fault.WRONG_IDENTITY:
             return json_response(answer.with_wrong_identity(IDENTITY_FIELDS[source]))
         case Fault.TRUNCATE:
-            return await _truncated(request, answer)
+            return await _send_truncated(request, answer)
         case Fault.SLOW_BODY:
-            return await _dribbled(request, answer, closing)
+            return await _send_slowly(request, answer, closing)
     return json_response(answer)
 
 
-def _garbage(whole: bytes, variant: int) -> bytes:
-    """Not JSON any more; not even text; JSON, but nothing of what was agreed."""
-    sorts = (whole[: len(whole) // 2], b"\xff\xfe" + whole, b'{"unexpected": []}')
-    return sorts[variant % len(sorts)]
+def _garbage(body: bytes, variant: int) -> bytes:
+    """Broken JSON, invalid UTF-8, or JSON without the agreed fields."""
+    forms = (body[: len(body) // 2], b"\xff\xfe" + body, b'{"unexpected": []}')
+    return forms[variant % len(forms)]
 
 
-async def _truncated(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
-    response = await _begun(request, answer)
+async def _send_truncated(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
+    response = await _send_head(request, answer)
     await response.write(answer.encoded[: len(answer.encoded) // 2])
     if request.transport:
         request.transport.close()
     return response
 
 
-async def _dribbled(request: web.Request, answer: UpstreamAnswer, closing: asyncio.Event) -> web.StreamResponse:
-    response = await _begun(request, answer)
+async def _send_slowly(request: web.Request, answer: UpstreamAnswer, closing: asyncio.Event) -> web.StreamResponse:
+    response = await _send_head(request, answer)
     step = max(1, -(-len(answer.encoded) // SLOW_BODY_PIECES))
     for start in range(0, len(answer.encoded), step):
         await response.write(answer.encoded[start : start + step])
@@ -99,8 +100,8 @@ async def _dribbled(request: web.Request, answer: UpstreamAnswer, closing: async
     return response
 
 
-async def _begun(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
-    """The head is out and promises the whole body."""
+async def _send_head(request: web.Request, answer: UpstreamAnswer) -> web.StreamResponse:
+    """Send the head, which announces the full body."""
     response = web.StreamResponse(status=answer.status)
     response.content_type = _JSON
     response.content_length = len(answer.encoded)
@@ -114,8 +115,8 @@ def _reset_on_close(request: web.Request) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
-def _gone(request: web.Request) -> web.Response:
-    """Ends the connection at once. The server wants a response to see that there is nobody to send it to."""
+def _abort(request: web.Request) -> web.Response:
+    """Abort the connection. aiohttp still expects a response object."""
     if request.transport:
         request.transport.abort()
     return web.Response()

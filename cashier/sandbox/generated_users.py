@@ -1,8 +1,9 @@
-"""Everybody beyond the named cast: `u_<n>`, `o_<n>` and `m_<n>` for any n of 100000 and more, made from the seed when asked for.
+"""Users, orders and merchants generated on demand: `u_<n>`, `o_<n>`, `m_<n>`, n from 100000.
 
-Nothing is stored. Rules a load generator can count on: order `o_<n>` belongs to user `u_<n>` and to merchant `m_<100000 + n % 8>`, is
-CNY in China for STANDARD_CASHIER and expires a day after the start; the user is active, has five cards, one agreement with that
-merchant, two accounts, five promotions and six quotas. Amounts, banks, balances and what is used of the quotas vary with n and seed.
+Nothing is stored. Load generators can rely on these rules: order `o_<n>` belongs to user `u_<n>`
+and merchant `m_<100000 + n % 8>`, is in CNY in China for STANDARD_CASHIER and expires a day after
+the start. The user is active and has five cards, one agreement with that merchant, two accounts,
+five promotions and six quotas. Amounts, banks, balances and used quotas vary with n and the seed.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from cashier.sandbox.contract_shapes import (
     agreement,
     boost,
     card,
-    resolve_times,
     member,
     merchant,
     order,
     promotion,
     quota,
+    resolve_times,
 )
 
 FIRST_NUMBER = 100_000
@@ -48,7 +49,7 @@ GOODS = (
 )
 KINDS = ("QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR")
 
-# At most 12 digits: an id is 64 characters at most, and a number is hashed as 64 bits.
+# At most 12 digits, so that n fits in the 64 bits of the random state.
 _NUMBERED = re.compile(r"[uom]_([1-9][0-9]{5,11})")
 _WORD = 2**64
 
@@ -56,13 +57,13 @@ Item = TypeVar("Item")
 
 
 def parse_number(identity: str) -> int | None:
-    """The n of `u_<n>`, `o_<n>` or `m_<n>`; None for anybody who is not of the crowd."""
+    """The n of `u_<n>`, `o_<n>` or `m_<n>`; None for any other id."""
     match = _NUMBERED.fullmatch(identity)
     return int(match[1]) if match else None
 
 
 class GeneratedUsers:
-    """Makes the person, order or merchant of a number. The same seed and start make the same."""
+    """Generates the user, order or merchant of a number, deterministically from seed and start."""
 
     def __init__(self, seed: int, start: datetime) -> None:
         self._seed = seed
@@ -70,10 +71,10 @@ class GeneratedUsers:
         self._next_week: str = resolve_times(timedelta(days=7), start, 8)
 
     def __repr__(self) -> str:
-        return f"Crowd(seed={self._seed})"
+        return f"GeneratedUsers(seed={self._seed})"
 
     def consult_request(self, n: int) -> Json:
-        """What a checkout asks for order `o_<n>`, claims included."""
+        """The consultation request for order `o_<n>`, claims included."""
         return {
             "order_id": f"o_{n}",
             "user_id": f"u_{n}",
@@ -86,7 +87,7 @@ class GeneratedUsers:
         }
 
     def order(self, n: int) -> Json:
-        title, category = _RandomSequence(self._seed, n, 1).one_of(GOODS)
+        title, category = _RandomSequence(self._seed, n, 1).choose(GOODS)
         return order(
             f"o_{n}",
             _merchant_of(n),
@@ -109,7 +110,7 @@ class GeneratedUsers:
         )
 
     def user(self, n: int) -> SimulatedUser:
-        """The parts are drawn apart, so that no part changes because another one did."""
+        """Each part has its own random sequence, so that a change of one keeps the others."""
         return SimulatedUser(
             member=self._member(n),
             cards=self._cards(n),
@@ -124,39 +125,39 @@ class GeneratedUsers:
         return cny(_RandomSequence(self._seed, n, 2).between(500, 80_000))
 
     def _member(self, n: int) -> Json:
-        dice = _RandomSequence(self._seed, n, 3)
-        usage = {"QUICK_PAY": dice.between(0, 90), "WALLET": dice.between(0, 60), "BALANCE": dice.between(0, 30)}
+        random = _RandomSequence(self._seed, n, 3)
+        usage = {"QUICK_PAY": random.between(0, 90), "WALLET": random.between(0, 60), "BALANCE": random.between(0, 30)}
         return member(
             f"u_{n}",
             country="CN",
             usage=usage,
-            kyc_level=dice.between(2, 3),
-            last_used=("QUICK_PAY", f"c_{n}_{dice.between(1, 5)}"),
+            kyc_level=random.between(2, 3),
+            last_used=("QUICK_PAY", f"c_{n}_{random.between(1, 5)}"),
         )
 
     def _cards(self, n: int) -> list[Json]:
-        dice = _RandomSequence(self._seed, n, 4)
-        first = dice.between(0, len(BANKS) - 1)
-        return [self._card(dice, n, position, BANKS[(first + position) % len(BANKS)]) for position in range(1, 6)]
+        random = _RandomSequence(self._seed, n, 4)
+        first = random.between(0, len(BANKS) - 1)
+        return [self._card(random, n, position, BANKS[(first + position) % len(BANKS)]) for position in range(1, 6)]
 
-    def _card(self, dice: _RandomSequence, n: int, position: int, bank: tuple[str, str]) -> Json:
-        card_type = dice.one_of(("DEBIT", "DEBIT", "CREDIT"))
-        expiry = f"{2029 + dice.between(0, 6)}-{dice.between(1, 12):02d}"
+    def _card(self, random: _RandomSequence, n: int, position: int, bank: tuple[str, str]) -> Json:
+        card_type = random.choose(("DEBIT", "DEBIT", "CREDIT"))
+        expiry = f"{2029 + random.between(0, 6)}-{random.between(1, 12):02d}"
         return card(
-            f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{dice.between(0, 9999):04d}", expiry
+            f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{random.between(0, 9999):04d}", expiry
         )
 
     def _accounts(self, n: int) -> list[Json]:
-        dice = _RandomSequence(self._seed, n, 5)
+        random = _RandomSequence(self._seed, n, 5)
         return [
-            account(f"acc_{n}_1", "BALANCE", cny(dice.between(0, 100_000))),
-            account(f"acc_{n}_2", "MONEY_FUND", cny(dice.between(0, 2_000_000))),
+            account(f"acc_{n}_1", "BALANCE", cny(random.between(0, 100_000))),
+            account(f"acc_{n}_2", "MONEY_FUND", cny(random.between(0, 2_000_000))),
         ]
 
     def _promotions(self, n: int) -> list[Json]:
-        dice = _RandomSequence(self._seed, n, 6)
-        bank = dice.one_of(BANKS)[0]
-        off = 100 * dice.between(2, 20)
+        random = _RandomSequence(self._seed, n, 6)
+        bank = random.choose(BANKS)[0]
+        off = 100 * random.between(2, 20)
         return [
             promotion(
                 f"p_{n}_1",
@@ -177,7 +178,12 @@ class GeneratedUsers:
                 expires_at=self._next_week,
             ),
             promotion(
-                f"p_{n}_3", "RED_PACKET", "Red packet", cny(0), group="red_packet", amount_off=cny(dice.between(1, 500))
+                f"p_{n}_3",
+                "RED_PACKET",
+                "Red packet",
+                cny(0),
+                group="red_packet",
+                amount_off=cny(random.between(1, 500)),
             ),
             promotion(
                 f"p_{n}_4",
@@ -202,25 +208,25 @@ class GeneratedUsers:
         ]
 
     def _quotas(self, n: int) -> list[Json]:
-        dice = _RandomSequence(self._seed, n, 7)
+        random = _RandomSequence(self._seed, n, 7)
         banks = [
             quota(
                 {"kind": "QUICK_PAY", "bank": bank},
                 single=cny(2_000_000),
-                daily=(cny(5_000_000), cny(dice.between(0, 5_000_000))),
-                monthly=(cny(20_000_000), cny(dice.between(5_000_000, 15_000_000))),
+                daily=(cny(5_000_000), cny(random.between(0, 5_000_000))),
+                monthly=(cny(20_000_000), cny(random.between(5_000_000, 15_000_000))),
             )
             for bank in ("ICBC", "CMB", "CCB", "ABC")
         ]
         return [
             *banks,
-            quota({"kind": "BALANCE"}, single=cny(1_000_000), daily=(cny(2_000_000), cny(dice.between(0, 100_000)))),
+            quota({"kind": "BALANCE"}, single=cny(1_000_000), daily=(cny(2_000_000), cny(random.between(0, 100_000)))),
             quota({"kind": "WALLET"}, single=cny(5_000_000)),
         ]
 
 
 class _RandomSequence:
-    """A splitmix64 sequence: as reproducible as `random.Random`, without the cost of seeding one for every record."""
+    """A splitmix64 sequence: reproducible like `random.Random`, and much cheaper to seed."""
 
     __slots__ = ("_state",)
 
@@ -228,13 +234,13 @@ class _RandomSequence:
         self._state = (seed * 0x9E3779B97F4A7C15 + n * 0xD1B54A32D192ED03 + part * 0x8CB92BA72F3D8DD7) % _WORD
 
     def between(self, low: int, high: int) -> int:
-        """From `low` to `high`, both included."""
+        """An integer from `low` to `high`, inclusive."""
         self._state = state = (self._state + 0x9E3779B97F4A7C15) % _WORD
         state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % _WORD
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB % _WORD
         return low + (state ^ (state >> 31)) % (high - low + 1)
 
-    def one_of(self, choices: Sequence[Item]) -> Item:
+    def choose(self, choices: Sequence[Item]) -> Item:
         return choices[self.between(0, len(choices) - 1)]
 
 

@@ -1,4 +1,4 @@
-"""The same upstreams as functions of the process: no sockets, the same lookups, the same weather."""
+"""The read-only sources as async functions: no sockets, the same lookups, the same weather."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LocalUpstream = Callable[..., Awaitable[Json | None]]
 
 
 class InjectedFault(Exception):
-    """The weather took the answer: which source, which fault. `retry_after_s` is set for an overload."""
+    """The weather suppressed the answer. `retry_after_s` is set for an overload."""
 
     def __init__(self, source: str, fault: Fault | PaymentFault) -> None:
         super().__init__(f"{source}: {fault.value}")
@@ -35,13 +35,14 @@ class InjectedFault(Exception):
 class LocalUpstreams(Mapping[str, LocalUpstream]):
     """One async function per source of a consultation, by the source's name.
 
-    Each answers what the HTTP service would have in its body, or None for its 404. Answers are shared: read them, do not change them.
-    Raises UpstreamTrouble for what the weather took, ValueError for parameters that the service answers with 400. A hang waits until it
-    is cancelled; garbage is an object without anything of what was agreed.
+    Each returns the body of the HTTP answer, or None for a 404. Answers are shared: do not change
+    them. Raises InjectedFault if the weather suppresses the answer, and ValueError for parameters
+    that would be a 400. A hang waits until cancelled; garbage is an object without the agreed
+    fields.
     """
 
     def __init__(self, world: World, weather: Weather) -> None:
-        self._lookups = SourceReader(world)
+        self._reader = SourceReader(world)
         self._weather = weather
         self._functions: dict[str, LocalUpstream] = {
             "order": self.order,
@@ -55,7 +56,7 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
         }
 
     def __repr__(self) -> str:
-        return f"LocalUpstreams({self._lookups!r}, {self._weather!r})"
+        return f"LocalUpstreams({self._reader!r}, {self._weather!r})"
 
     def __getitem__(self, source: str) -> LocalUpstream:
         return self._functions[source]
@@ -92,11 +93,11 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
     async def quota(self, user_id: str, currency: str) -> Json | None:
         return await self._ask("quota", user_id=user_id, currency=currency)
 
-    async def _ask(self, source: str, **given: object) -> Json | None:
+    async def _ask(self, source: str, **parameters: object) -> Json | None:
         conditions = self._weather.conditions(source)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)
-        answer = self._lookups.look_up(source, given)
+        answer = self._reader.look_up(source, parameters)
         if answer.status == 400:
             raise ValueError(f"{source}: {answer.body['detail']}")
         match conditions.fault:

@@ -1,4 +1,4 @@
-"""Risk, engine and acquirer as functions of the process: no sockets, the same rules, the same weather."""
+"""Risk, engine and acquirer as async functions: no sockets, the same rules, the same weather."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ Shape = TypeVar("Shape")
 
 
 class LocalPayments:
-    """The calls of an acceptance. Bodies are mappings, as the contract has them; answers have a `status` and a `body`, a 404 too.
+    """The calls of an acceptance. Request bodies are mappings in the contract's shape.
 
-    Raises UpstreamTrouble for what the weather took: its `fault` says whether anything was done. A hang waits until it is cancelled.
-    Garbage is a 200 without anything of what was agreed.
+    Answers have `status` and `body`, a 404 too. Raises InjectedFault if the weather suppresses the
+    answer; its `fault` tells whether the work was done. A hang waits until cancelled. Garbage is a
+    200 without the agreed fields.
     """
 
     def __init__(self, world: World, weather: Weather) -> None:
         self._world = world
         self._weather = weather
-        self._lookups = SourceReader(world)
+        self._reader = SourceReader(world)
 
     def __repr__(self) -> str:
         return f"LocalPayments({self._world!r}, {self._weather!r})"
@@ -45,17 +46,17 @@ class LocalPayments:
 
     async def submit(self, submission: Mapping[str, Any], idempotency_key: str) -> UpstreamAnswer:
         return await self._ask(
-            "engine", "submit", lambda mishap: self._submitted(_read(submission, SubmitBody), idempotency_key, mishap)
+            "engine", "submit", lambda fault: self._submitted(_read(submission, SubmitBody), idempotency_key, fault)
         )
 
     async def look_up(self, payment_id: str) -> UpstreamAnswer:
         return await self._ask("engine", "look_up", lambda _: self._world.engine.look_up(payment_id))
 
     async def reverse(self, payment_id: str) -> UpstreamAnswer:
-        return await self._ask("engine", "reverse", lambda mishap: self._world.engine.reverse(payment_id, mishap))
+        return await self._ask("engine", "reverse", lambda fault: self._world.engine.reverse(payment_id, fault))
 
     async def result(self, order_id: str) -> UpstreamAnswer:
-        return await self._ask("acquirer", "read", lambda _: self._lookups.look_up("acquirer", {"order_id": order_id}))
+        return await self._ask("acquirer", "read", lambda _: self._reader.look_up("acquirer", {"order_id": order_id}))
 
     def _decided(self, inquiry: DecisionBody | UpstreamAnswer) -> UpstreamAnswer:
         return inquiry if isinstance(inquiry, UpstreamAnswer) else UpstreamAnswer(200, self._world.risk.decide(inquiry))
@@ -63,29 +64,29 @@ class LocalPayments:
     def _verified(self, challenge_id: str, verification: VerifyBody | UpstreamAnswer) -> UpstreamAnswer:
         if isinstance(verification, UpstreamAnswer):
             return verification
-        told = self._world.risk.verify(challenge_id, verification)
-        return UpstreamAnswer(200, told) if told else error_answer(404, "CHALLENGE_UNKNOWN")
+        verified = self._world.risk.verify(challenge_id, verification)
+        return UpstreamAnswer(200, verified) if verified else error_answer(404, "CHALLENGE_UNKNOWN")
 
     def _submitted(
-        self, submission: SubmitBody | UpstreamAnswer, key: str, mishap: PaymentFault | None
+        self, submission: SubmitBody | UpstreamAnswer, key: str, fault: PaymentFault | None
     ) -> UpstreamAnswer:
         return (
-            submission if isinstance(submission, UpstreamAnswer) else self._world.engine.submit(submission, key, mishap)
+            submission if isinstance(submission, UpstreamAnswer) else self._world.engine.submit(submission, key, fault)
         )
 
     async def _ask(self, source: str, call: str, work: Work) -> UpstreamAnswer:
-        """As over HTTP: the work is done at once, and its answer takes as long as the weather has it."""
+        """As over HTTP: do the work at once, then apply the latency and the fault."""
         conditions = self._weather.conditions(source, call)
         answer = perform(self._world, conditions, work)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)
-        seen = CLIENT_VIEW.get(conditions.fault)
-        if seen is Fault.HANG:
+        effect = CLIENT_VIEW.get(conditions.fault)
+        if effect is Fault.HANG:
             await asyncio.Event().wait()
-        if conditions.fault and (answer is None or seen in (Fault.RESET, Fault.TRUNCATE)):
+        if conditions.fault and (answer is None or effect in (Fault.RESET, Fault.TRUNCATE)):
             raise InjectedFault(source, conditions.fault)
-        assert answer is not None, "without a fault there is an answer"  # noqa: S101  our bug, loud
-        match seen:
+        assert answer is not None, "no answer without a fault"  # noqa: S101  a bug of the sandbox
+        match effect:
             case Fault.GARBAGE:
                 return UpstreamAnswer(200, {"unexpected": []})
             case Fault.WRONG_IDENTITY:
@@ -95,9 +96,9 @@ class LocalPayments:
         return answer
 
 
-def _read(told: Mapping[str, Any], shape: type[Shape]) -> Shape | UpstreamAnswer:
-    """The body in its shape, or the 400 that the service gives. It goes through JSON: nothing passes that HTTP would not carry."""
+def _read(body: Mapping[str, Any], shape: type[Shape]) -> Shape | UpstreamAnswer:
+    """Decode through JSON, so that nothing passes that HTTP would not carry; otherwise a 400."""
     try:
-        return msgspec.json.decode(msgspec.json.encode(told), type=shape)
-    except msgspec.ValidationError as broken:
-        return error_answer(400, "MALFORMED", detail=str(broken))
+        return msgspec.json.decode(msgspec.json.encode(body), type=shape)
+    except msgspec.ValidationError as error:
+        return error_answer(400, "MALFORMED", detail=str(error))

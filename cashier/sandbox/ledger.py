@@ -1,11 +1,12 @@
-"""The ledger: what money and promotions really did. Only the engine and the acquirer write, only at the end, and nothing is taken out.
+"""The ledger: every movement of money and promotions. Append-only; only engine and acquirer write.
 
-A payment's life in entries:
-  * TAKEN: so much left a source (`PROMOTION:p_1`, `BALANCE:acc_1`, `CHANNEL:ch_quick_cmb`). RETURNED: back to it, the attempt is undone.
-    REFUNDED: back to it, since it could not pay the order.
-  * SUCCEEDED, FAILED or REFUSED: the engine's last word, once. REFUSED means that nothing was ever taken.
-  * ORDER_PAID: the acquirer counts the order as paid by this payment, with so much of the payer's own money.
-What these must come to is in `audit`.
+The entries of a payment:
+  * TAKEN: the amount left a funding source (`PROMOTION:p_1`, `BALANCE:acc_1`,
+    `CHANNEL:ch_quick_cmb`). RETURNED: back to the source, the attempt is undone. REFUNDED: back to
+    the source, since it could not pay the order.
+  * SUCCEEDED, FAILED or REFUSED: the engine's final outcome, once. REFUSED: nothing was ever taken.
+  * ORDER_PAID: the acquirer counts the order as paid, with this amount of the payer's own money.
+`audit` checks them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ OUTCOMES = frozenset({"SUCCEEDED", "FAILED", "REFUSED"})
 
 
 class PaymentParties(NamedTuple):
-    """Whose payment, for what."""
+    """A payment, its order and its payer."""
 
     payment_id: str
     order_id: str
@@ -35,7 +36,7 @@ class PaymentParties(NamedTuple):
 
 
 class FundingSource(NamedTuple):
-    """Where money comes from: a leg's type and id, and the card or agreement behind it where it has one."""
+    """A leg's type and id, such as `BALANCE:acc_1`, and its card or agreement, if any."""
 
     name: str
     instrument_id: str | None = None
@@ -51,7 +52,7 @@ class FundingSource(NamedTuple):
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line. `source` is set for moves alone."""
+    """One entry. `source` is set only for movements."""
 
     at: datetime
     payment_id: str
@@ -64,18 +65,18 @@ class LedgerEntry(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def moved(self) -> int:
-        """Minor units that left the source; below zero where they went back."""
+        """Minor units that left the source; negative if they went back."""
         return self.amount.value if self.what == "TAKEN" else -self.amount.value
 
 
 class Ledger:
-    """Entries in the order in which they were written, and what of a payment or a payer can be read from them."""
+    """Entries in order of writing, indexed by payment and by payer."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._entries: list[LedgerEntry] = []
         self._by_payment: dict[str, list[LedgerEntry]] = {}
-        self._moves_by_user: dict[str, list[LedgerEntry]] = {}
+        self._movements_by_user: dict[str, list[LedgerEntry]] = {}
 
     def __repr__(self) -> str:
         return f"Ledger(entries={len(self._entries)}, payments={len(self._by_payment)})"
@@ -84,9 +85,9 @@ class Ledger:
     def entries(self) -> tuple[LedgerEntry, ...]:
         return tuple(self._entries)
 
-    def moves_of(self, user_id: str) -> Sequence[LedgerEntry]:
-        """All that left a payer's sources and came back to them."""
-        return self._moves_by_user.get(user_id, ())
+    def movements_of(self, user_id: str) -> Sequence[LedgerEntry]:
+        """All movements of a payer's funding sources."""
+        return self._movements_by_user.get(user_id, ())
 
     def move(
         self,
@@ -103,7 +104,7 @@ class Ledger:
         self._write(parties, what, amount, None)
 
     def give_back(self, parties: PaymentParties, what: Literal["RETURNED", "REFUNDED"]) -> None:
-        """Everything that the payment still holds goes back to where it came from."""
+        """Move everything that the payment still holds back to its sources."""
         held: Counter[tuple[FundingSource, str]] = Counter()
         for entry in self._by_payment.get(parties.payment_id, ()):
             if entry.source:
@@ -126,4 +127,4 @@ class Ledger:
         self._entries.append(entry)
         self._by_payment.setdefault(entry.payment_id, []).append(entry)
         if source:
-            self._moves_by_user.setdefault(entry.user_id, []).append(entry)
+            self._movements_by_user.setdefault(entry.user_id, []).append(entry)

@@ -1,4 +1,4 @@
-"""What a payer is asked to do next, by the kind of the channel that takes the money. Shapes are those of the contract."""
+"""The next action of a payer, by the kind of the channel. Shapes are those of the contract."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cashier.sandbox.contract_shapes import Json
 
-# The usual lives of such a request to pay.
+# Usual lifetimes of a request to pay.
 ACTION_LIFETIMES = {
     "CARD": timedelta(minutes=15),
     "NET_BANKING": timedelta(minutes=30),
@@ -20,7 +20,7 @@ ACTION_LIFETIMES = {
 
 
 class ActionRequest(NamedTuple):
-    """What the payer is asked for. `page` is the address of the sandbox's own bank page for it, None where no server runs."""
+    """The payment that an action is for. `page`: URL of its bank page, None if no server runs."""
 
     channel: Json
     payment_id: str
@@ -30,45 +30,45 @@ class ActionRequest(NamedTuple):
 
 
 def next_action(channel: Json, payment_id: str, amount: Json, until: datetime, page: str | None = None) -> Json:
-    """The action for a kind whose payer has yet to act elsewhere, `until` its end."""
+    """The action for a kind that the payer completes elsewhere, valid `until` then."""
     expires_at = until.astimezone(UTC).isoformat(timespec="seconds")
     return _ACTIONS[channel["kind"]](ActionRequest(channel, payment_id, amount, expires_at, page))
 
 
-def _redirect(asked: ActionRequest) -> Json:
-    host = _host(asked.channel)
-    url = asked.page or f"https://{host}.example/pay/{asked.payment_id}"
+def _redirect(request: ActionRequest) -> Json:
+    host = _host(request.channel)
+    url = request.page or f"https://{host}.example/pay/{request.payment_id}"
     action = {"type": "REDIRECT", "method": "GET", "url": url}
-    return action | {"applink": f"{host}://pay/{asked.payment_id}"} if asked.channel["kind"] == "WALLET" else action
+    return action | {"applink": f"{host}://pay/{request.payment_id}"} if request.channel["kind"] == "WALLET" else action
 
 
-def _virtual_account(asked: ActionRequest) -> Json:
+def _virtual_account(request: ActionRequest) -> Json:
     return {
         "type": "DISPLAY_VA",
-        "bank": asked.channel["provider"],
-        "account_no": f"88{_digits(asked.payment_id, 14)}",
+        "bank": request.channel["provider"],
+        "account_no": f"88{_digits(request.payment_id, 14)}",
         "account_name": "Cashier sandbox",
-        "amount": asked.amount,
-        "expires_at": asked.expires_at,
+        "amount": request.amount,
+        "expires_at": request.expires_at,
     }
 
 
-def _counter_code(asked: ActionRequest) -> Json:
-    code = _digits(asked.payment_id, 12)
-    institution = asked.channel["provider_name"]
+def _counter_code(request: ActionRequest) -> Json:
+    code = _digits(request.payment_id, 12)
+    institution = request.channel["provider_name"]
     action = {
         "type": "DISPLAY_CODE",
         "code": code,
         "barcode": code,
         "institution": institution,
-        "expires_at": asked.expires_at,
+        "expires_at": request.expires_at,
     }
-    return action | {"instructions_url": asked.page} if asked.page else action
+    return action | {"instructions_url": request.page} if request.page else action
 
 
-def _merchant_code(asked: ActionRequest) -> Json:
-    code = asked.page or f"https://{_host(asked.channel)}.example/qr/{asked.payment_id}"
-    return {"type": "DISPLAY_QR", "data": code, "expires_at": asked.expires_at}
+def _merchant_code(request: ActionRequest) -> Json:
+    code = request.page or f"https://{_host(request.channel)}.example/qr/{request.payment_id}"
+    return {"type": "DISPLAY_QR", "data": code, "expires_at": request.expires_at}
 
 
 def _host(channel: Json) -> str:
@@ -77,7 +77,7 @@ def _host(channel: Json) -> str:
 
 
 def _digits(payment_id: str, length: int) -> str:
-    """Digits that stand for a payment: the same for the same payment, in every process."""
+    """Digits derived from a payment id: the same in every process."""
     return str(int.from_bytes(payment_id.encode(), "big") % (10**length - 1)).zfill(length)
 
 

@@ -1,4 +1,4 @@
-"""Who and what there is: the named cast of every country and the crowd behind it, as they are at the start. Nothing here changes."""
+"""All merchants, users, orders and channels as they are at the start. Nothing here changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from msgspec import Struct, structs
 
-from cashier.sandbox.contract_shapes import Json, SimulatedUser, Country, resolve_times
+from cashier.sandbox.contract_shapes import Country, Json, SimulatedUser, resolve_times
 from cashier.sandbox.generated_users import GeneratedUsers, parse_number
 from cashier.sandbox.world_china import CHINA
 from cashier.sandbox.world_indonesia import INDONESIA
@@ -16,25 +16,28 @@ from cashier.sandbox.world_kuwait import KUWAIT
 
 COUNTRIES = (CHINA, INDONESIA, JAPAN, KUWAIT)
 
-# One consultation asks five services about one user: remembering those asked last makes a person of the crowd once, not five times.
-_PEOPLE_REMEMBERED = 2_000
+# One consultation asks five services about one user: the cache generates that user once.
+_USERS_CACHED = 2_000
 
 
 class Population:
-    """Finds merchants, people, orders as placed, and channels. What is found is shared: read it, do not change it."""
+    """Named records of all countries and generated ones. They are shared: do not change them."""
 
     def __init__(self, seed: int, start: datetime, countries: tuple[Country, ...] = COUNTRIES) -> None:
         countries = tuple(_resolve_country(country, start) for country in countries)
         self.generated = GeneratedUsers(seed, start)
-        self._merchants = {told["merchant_id"]: told for country in countries for told in country.merchants}
-        self._users = {told.member["user_id"]: told for country in countries for told in country.users}
-        self._orders = {told["order_id"]: told for country in countries for told in country.orders}
-        self._channels = {told["channel_id"]: told for country in countries for told in country.channels}
+        self._merchants = {record["merchant_id"]: record for country in countries for record in country.merchants}
+        self._users = {user.member["user_id"]: user for country in countries for user in country.users}
+        self._orders = {record["order_id"]: record for country in countries for record in country.orders}
+        self._channels = {record["channel_id"]: record for country in countries for record in country.channels}
         self._channels_by_market = _channels_by_market(countries)
-        self._generated_user = lru_cache(maxsize=_PEOPLE_REMEMBERED)(self.generated.user)
+        self._generated_user = lru_cache(maxsize=_USERS_CACHED)(self.generated.user)
 
     def __repr__(self) -> str:
-        return f"Cast(users={len(self._users)}, orders={len(self._orders)}, channels={len(self._channels)}, crowd={self.generated!r})"
+        return (
+            f"Population(users={len(self._users)}, orders={len(self._orders)}, channels={len(self._channels)}, "
+            f"{self.generated!r})"
+        )
 
     @property
     def named_users(self) -> tuple[SimulatedUser, ...]:
@@ -61,7 +64,7 @@ class Population:
         return self._generated_user(n) if n else self._users.get(user_id)
 
     def placed_order(self, order_id: str) -> Json | None:
-        """The order as it was at the start; the acquirer knows what became of it."""
+        """The order as it was at the start; the acquirer has its current state."""
         n = _number(order_id, "o")
         return self.generated.order(n) if n else self._orders.get(order_id)
 
@@ -77,23 +80,21 @@ def _number(identity: str, letter: str) -> int | None:
 
 
 def _resolve_country(country: Country, start: datetime) -> Country:
-    def fill(told: tuple[Json, ...]) -> tuple[Json, ...]:
-        return tuple(resolve_times(told, start, country.utc_offset_h))
+    def resolve(records: tuple[Json, ...]) -> tuple[Json, ...]:
+        return tuple(resolve_times(records, start, country.utc_offset_h))
 
-    users = tuple(
-        SimulatedUser(**resolve_times(_fields(person), start, country.utc_offset_h)) for person in country.users
-    )
+    users = tuple(SimulatedUser(**resolve_times(_fields(user), start, country.utc_offset_h)) for user in country.users)
     return structs.replace(
         country,
-        merchants=fill(country.merchants),
+        merchants=resolve(country.merchants),
         users=users,
-        orders=fill(country.orders),
-        channels=fill(country.channels),
+        orders=resolve(country.orders),
+        channels=resolve(country.channels),
     )
 
 
-def _fields(told: Struct) -> Json:
-    return {name: getattr(told, name) for name in told.__struct_fields__}
+def _fields(record: Struct) -> Json:
+    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 def _channels_by_market(countries: tuple[Country, ...]) -> dict[tuple[str, str], list[Json]]:
@@ -101,5 +102,5 @@ def _channels_by_market(countries: tuple[Country, ...]) -> dict[tuple[str, str],
     for country in countries:
         for channel in country.channels:
             for currency in channel["currencies"]:
-                by_market.setdefault((currency, country.country), []).append(channel)
+                by_market.setdefault((currency, country.code), []).append(channel)
     return by_market

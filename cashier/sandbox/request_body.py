@@ -1,4 +1,4 @@
-"""Reads what clients send in a body, and refuses what is not what was agreed."""
+"""Decodes request bodies and answers those that break the contract."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Shape = TypeVar("Shape")
 
 
 async def read_body(request: web.Request, decoder: msgspec.json.Decoder[Shape]) -> Shape | UpstreamAnswer:
-    """The body in its shape, or the answer that refuses it: 400, or 413 for one past the server's limit."""
+    """The decoded body, or the error answer: 400, or 413 above the server's limit."""
     try:
         return decoder.decode(await request.read())
-    except msgspec.DecodeError as broken:
-        return error_answer(400, "MALFORMED", detail=str(broken))
+    except msgspec.DecodeError as error:
+        return error_answer(400, "MALFORMED", detail=str(error))
     except web.HTTPRequestEntityTooLarge:
         return error_answer(413, "TOO_LARGE")

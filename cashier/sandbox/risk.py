@@ -1,14 +1,15 @@
-"""The risk service: accepts, challenges or rejects a payment by a few plain rules, and checks what the payer answers.
+"""The simulated risk service: accepts, challenges or rejects a payment by fixed rules.
 
-The rules, first match wins:
+Rules, first match wins:
   1. A listed user is rejected (USER_LISTED).
   2. An amount above the currency's ceiling is rejected (AMOUNT_TOO_HIGH).
-  3. QUICK_PAY, CARD and BALANCE from the currency's threshold on are challenged: quick pay by SMS_OTP, card by THREE_DS, balance by
-     PASSWORD, and from five times the threshold on by BIOMETRIC. All are answered with 246810. Other kinds prove the payer elsewhere,
-     or have no payer present.
+  3. QUICK_PAY, CARD and BALANCE are challenged from the currency's threshold: quick pay by SMS_OTP,
+     card by THREE_DS, balance by PASSWORD, from five times the threshold by BIOMETRIC. The answer
+     to all is 246810. Other kinds authenticate the payer elsewhere, or have no payer present.
   4. Everything else is accepted.
-A challenge has three attempts and lives five minutes; a payment gets three challenges. Asked again about the same payment, the answer
-is the same, ACCEPT once its challenge is passed, REJECT (CHALLENGE_FAILED) once one was failed.
+A challenge allows three attempts and lives five minutes; a payment gets three challenges. A
+repeated request for the same payment gets the same decision: ACCEPT once its challenge is passed,
+REJECT (CHALLENGE_FAILED) once one was failed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CHALLENGES_PER_PAYMENT = 3
 CHALLENGE_LIFE = timedelta(minutes=5)
 REJECTED_USERS = frozenset({"u_7"})
 
-# Per currency, in minor units: challenged from, rejected above.
+# By currency, in minor units: challenge from, reject above.
 THRESHOLDS = {
     "CNY": (10_000, 5_000_000),
     "IDR": (50_000_000, 2_000_000_000),
@@ -42,8 +43,8 @@ RENDER_VALUES = {
     "PASSWORD": "Payment password",
     "BIOMETRIC": "Fingerprint or face",
 }
-# So many times the threshold: a password is no longer enough for what leaves a balance.
-BIOMETRIC_FROM = 5
+# From this multiple of the threshold on, a balance takes more than a password.
+BIOMETRIC_FACTOR = 5
 
 Kind = Literal[
     "QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "VA", "OTC", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR"
@@ -94,7 +95,7 @@ class IssuedChallenge(Struct):
 
 
 class RiskRecord(Struct):
-    """What was decided about one payment, and its challenges, the last of which counts."""
+    """The decision about one payment and its challenges, of which the last counts."""
 
     inquiry: DecisionBody
     decision_id: str
@@ -108,23 +109,23 @@ class SimulatedRisk:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._cases: dict[str, RiskRecord] = {}
+        self._records: dict[str, RiskRecord] = {}
         self._decided = 0
 
     def __repr__(self) -> str:
-        return f"Risk(payments={len(self._cases)}, decided={self._decided})"
+        return f"SimulatedRisk(payments={len(self._records)}, decided={self._decided})"
 
     def decide(self, inquiry: DecisionBody) -> Json:
-        """A decision, as the contract writes it. Another inquiry under the same payment id is decided afresh."""
-        case = self._cases.get(inquiry.payment_id)
-        if case is None or case.inquiry != inquiry:
-            case = self._cases[inquiry.payment_id] = self._open(inquiry)
-        if case.decision == "CHALLENGE":
-            self._go_on(case)
-        return _told(case)
+        """The decision in the contract's shape. A changed inquiry for a payment is decided anew."""
+        record = self._records.get(inquiry.payment_id)
+        if record is None or record.inquiry != inquiry:
+            record = self._records[inquiry.payment_id] = self._open(inquiry)
+        if record.decision == "CHALLENGE":
+            self._advance(record)
+        return _decision_json(record)
 
     def verify(self, challenge_id: str, verification: VerifyBody) -> Json | None:
-        """How an answer was taken: `status` and `attempts_left`. None where this payment has no such challenge."""
+        """Check an answer: `status`, `attempts_left`. None if the payment has no such challenge."""
         challenge = self._challenge(challenge_id, verification.payment_id)
         if challenge is None:
             return None
@@ -136,42 +137,46 @@ class SimulatedRisk:
         return {"status": "PASSED" if challenge.passed else "FAILED", "attempts_left": challenge.attempts_left}
 
     def cleared(self, decision_id: str, payment_id: str) -> bool:
-        """Whether the engine may take money on this decision."""
-        case = self._cases.get(payment_id)
-        if case is None or case.decision_id != decision_id:
+        """Whether the engine may take money under this decision."""
+        record = self._records.get(payment_id)
+        if record is None or record.decision_id != decision_id:
             return False
-        return case.decision == "ACCEPT" or (bool(case.challenges) and case.challenges[-1].passed)
+        return record.decision == "ACCEPT" or (bool(record.challenges) and record.challenges[-1].passed)
 
     def _open(self, inquiry: DecisionBody) -> RiskRecord:
         self._decided += 1
         decision, code = apply_rules(inquiry)
         return RiskRecord(inquiry, f"d_{self._decided}", decision, code, [])
 
-    def _go_on(self, case: RiskRecord) -> None:
-        """Move a challenged payment on: passed, failed for good, or a fresh challenge in the place of none or an expired one."""
-        last = case.challenges[-1] if case.challenges else None
+    def _advance(self, record: RiskRecord) -> None:
+        """Accept, reject, or issue a challenge if there is none or the last has expired."""
+        last = record.challenges[-1] if record.challenges else None
         if last and last.passed:
-            case.decision = "ACCEPT"
+            record.decision = "ACCEPT"
         elif last and not last.attempts_left:
-            case.decision, case.code = "REJECT", "CHALLENGE_FAILED"
+            record.decision, record.code = "REJECT", "CHALLENGE_FAILED"
         elif last is None or self._clock() >= last.expires_at:
-            self._challenge_again(case)
+            self._issue_challenge(record)
 
-    def _challenge_again(self, case: RiskRecord) -> None:
-        if len(case.challenges) == CHALLENGES_PER_PAYMENT:
-            case.decision, case.code = "REJECT", "TOO_MANY_CHALLENGES"
+    def _issue_challenge(self, record: RiskRecord) -> None:
+        if len(record.challenges) == CHALLENGES_PER_PAYMENT:
+            record.decision, record.code = "REJECT", "TOO_MANY_CHALLENGES"
             return
-        challenge_id = f"ch{len(case.challenges) + 1}_{case.decision_id}"
+        challenge_id = f"ch{len(record.challenges) + 1}_{record.decision_id}"
         expires_at = self._clock().astimezone(UTC) + CHALLENGE_LIFE
-        case.challenges.append(IssuedChallenge(challenge_id, challenge_type(case.inquiry), expires_at))
+        record.challenges.append(IssuedChallenge(challenge_id, challenge_type(record.inquiry), expires_at))
 
     def _challenge(self, challenge_id: str, payment_id: str) -> IssuedChallenge | None:
-        case = self._cases.get(payment_id)
-        return next((one for one in case.challenges if one.challenge_id == challenge_id), None) if case else None
+        record = self._records.get(payment_id)
+        return (
+            next((issued for issued in record.challenges if issued.challenge_id == challenge_id), None)
+            if record
+            else None
+        )
 
 
 def apply_rules(inquiry: DecisionBody) -> tuple[str, str | None]:
-    """The rules in the file's first lines: a decision, and the code of a rejection."""
+    """Apply the rules of the module docstring: the decision, and the code of a rejection."""
     challenge_from, reject_above = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
     if inquiry.user_id in REJECTED_USERS:
         return "REJECT", "USER_LISTED"
@@ -183,17 +188,17 @@ def apply_rules(inquiry: DecisionBody) -> tuple[str, str | None]:
 
 
 def challenge_type(inquiry: DecisionBody) -> str:
-    """How a payer who is challenged proves to be the payer."""
+    """The type of challenge for this payment."""
     challenge_from, _ = THRESHOLDS.get(inquiry.amount.currency, OTHER_CURRENCY)
-    if inquiry.kind == "BALANCE" and inquiry.amount.value >= challenge_from * BIOMETRIC_FROM:
+    if inquiry.kind == "BALANCE" and inquiry.amount.value >= challenge_from * BIOMETRIC_FACTOR:
         return "BIOMETRIC"
     return CHALLENGE_TYPES[inquiry.kind]
 
 
-def _told(case: RiskRecord) -> Json:
-    told: Json = {"decision": case.decision, "decision_id": case.decision_id}
-    if case.code:
-        told["code"] = case.code
-    if case.decision == "CHALLENGE":
-        told["challenge"] = case.challenges[-1].to_json()
-    return told
+def _decision_json(record: RiskRecord) -> Json:
+    decision: Json = {"decision": record.decision, "decision_id": record.decision_id}
+    if record.code:
+        decision["code"] = record.code
+    if record.decision == "CHALLENGE":
+        decision["challenge"] = record.challenges[-1].to_json()
+    return decision

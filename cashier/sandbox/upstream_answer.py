@@ -1,4 +1,4 @@
-"""An upstream's answer before any weather has befallen it: a status and a body. Nothing of HTTP beyond the number."""
+"""An upstream's answer before any fault is applied: a status code and a JSON body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class UpstreamAnswer:
-    """`body` is shared between all who ask the same: read it, do not change it. `encoded` is made once, when first wanted."""
+    """`body` is shared between equal requests: do not change it. `encoded` is made on demand."""
 
     __slots__ = ("_encoded", "body", "status")
 
@@ -31,16 +31,21 @@ class UpstreamAnswer:
         return self._encoded
 
     def with_wrong_identity(self, identity: str) -> UpstreamAnswer:
-        """The same answer as if it were about somebody else: another value under the field `identity`, in a batch in every part."""
+        """The same answer about another entity: another value in the field `identity`.
+
+        In a batch answer this applies to every part.
+        """
         if self.status != 200:
             return self
         if "answers" in self.body:
-            return UpstreamAnswer(200, {"answers": [_mistaken_part(part, identity) for part in self.body["answers"]]})
-        return UpstreamAnswer(200, _about_somebody_else(self.body, identity))
+            return UpstreamAnswer(
+                200, {"answers": [_part_with_wrong_identity(part, identity) for part in self.body["answers"]]}
+            )
+        return UpstreamAnswer(200, _body_with_wrong_identity(self.body, identity))
 
 
 class BadInput(Exception):
-    """A question that breaks the contract: the field at fault and what was expected of it. Ends as a 400."""
+    """A request that breaks the contract: the wrong field and what it must be. Becomes a 400."""
 
     def __init__(self, field: str, expected: str) -> None:
         super().__init__(f"{field}: {expected}")
@@ -51,14 +56,14 @@ class BadInput(Exception):
         return error_answer(400, "MALFORMED", field=self.field, detail=f"{self.field} must be {self.expected}")
 
 
-def error_answer(status: int, code: str, **more: Any) -> UpstreamAnswer:
-    """An answer that is not the thing asked for: `code` for machines, `more` beside it."""
-    return UpstreamAnswer(status, {"code": code} | more)
+def error_answer(status: int, code: str, **fields: Any) -> UpstreamAnswer:
+    """An error answer: `code` for programs and further fields."""
+    return UpstreamAnswer(status, {"code": code} | fields)
 
 
-def _mistaken_part(part: Json, identity: str) -> Json:
-    return {"ok": _about_somebody_else(part["ok"], identity)} if "ok" in part else part
+def _part_with_wrong_identity(part: Json, identity: str) -> Json:
+    return {"ok": _body_with_wrong_identity(part["ok"], identity)} if "ok" in part else part
 
 
-def _about_somebody_else(body: Json, identity: str) -> Json:
+def _body_with_wrong_identity(body: Json, identity: str) -> Json:
     return body | {identity: f"{body[identity]}_somebody_else"[-64:]} if identity in body else body

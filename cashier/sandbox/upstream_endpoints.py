@@ -1,4 +1,4 @@
-"""The ten upstreams' paths, exactly as the contract has them, each under its source's weather. No rule of any service lives here."""
+"""The HTTP endpoints of the ten upstreams, each under the weather of its source."""
 
 from __future__ import annotations
 
@@ -34,30 +34,28 @@ EndpointFunction = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class UpstreamEndpoints:
-    """The services of one world under one weather. `closing` is set when the server stops, and lets go of what hangs."""
+    """The services of one world under one weather. Setting `closing` releases hanging calls."""
 
     def __init__(self, world: World, weather: Weather) -> None:
         self._world = world
         self._weather = weather
-        self._lookups = SourceReader(world)
+        self._reader = SourceReader(world)
         self.closing = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
-        readings = [web.get(path, self._reading(source)) for source, path in READ_PATHS.items()]
-        batches = [
-            web.post(reading.batch, self._batch(source)) for source, reading in SOURCE_READS.items() if reading.batch
-        ]
-        return [*readings, *batches, *self._risk_routes(), *self._engine_routes()]
+        reads = [web.get(path, self._read(source)) for source, path in READ_PATHS.items()]
+        batches = [web.post(read.batch, self._batch(source)) for source, read in SOURCE_READS.items() if read.batch]
+        return [*reads, *batches, *self._risk_routes(), *self._engine_routes()]
 
     def _risk_routes(self) -> list[web.RouteDef]:
         risk = self._world.risk
 
-        def decide(request: web.Request, inquiry: DecisionBody, mishap: PaymentFault | None) -> UpstreamAnswer:
-            return UpstreamAnswer(200, risk.decide(inquiry))
+        def decide(request: web.Request, body: DecisionBody, fault: PaymentFault | None) -> UpstreamAnswer:
+            return UpstreamAnswer(200, risk.decide(body))
 
-        def verify(request: web.Request, verification: VerifyBody, mishap: PaymentFault | None) -> UpstreamAnswer:
-            told = risk.verify(request.match_info["challenge_id"], verification)
-            return UpstreamAnswer(200, told) if told else error_answer(404, "CHALLENGE_UNKNOWN")
+        def verify(request: web.Request, body: VerifyBody, fault: PaymentFault | None) -> UpstreamAnswer:
+            verified = risk.verify(request.match_info["challenge_id"], body)
+            return UpstreamAnswer(200, verified) if verified else error_answer(404, "CHALLENGE_UNKNOWN")
 
         return [
             web.post("/risk/decisions", self._posted("risk", "decide", DecisionBody, decide)),
@@ -67,8 +65,8 @@ class UpstreamEndpoints:
     def _engine_routes(self) -> list[web.RouteDef]:
         engine = self._world.engine
 
-        def submit(request: web.Request, submission: SubmitBody, mishap: PaymentFault | None) -> UpstreamAnswer:
-            return engine.submit(submission, request.headers.get("Idempotency-Key", ""), mishap)
+        def submit(request: web.Request, submission: SubmitBody, fault: PaymentFault | None) -> UpstreamAnswer:
+            return engine.submit(submission, request.headers.get("Idempotency-Key", ""), fault)
 
         async def look_up(request: web.Request) -> web.StreamResponse:
             return await self._answer(
@@ -77,7 +75,7 @@ class UpstreamEndpoints:
 
         async def reverse(request: web.Request) -> web.StreamResponse:
             payment_id = request.match_info["payment_id"]
-            return await self._answer(request, "engine", "reverse", lambda mishap: engine.reverse(payment_id, mishap))
+            return await self._answer(request, "engine", "reverse", lambda fault: engine.reverse(payment_id, fault))
 
         return [
             web.post("/payments", self._posted("engine", "submit", SubmitBody, submit)),
@@ -85,18 +83,18 @@ class UpstreamEndpoints:
             web.post("/payments/{payment_id}/reverse", reverse),
         ]
 
-    def _reading(self, source: str) -> EndpointFunction:
-        look_up = self._lookups.look_up
+    def _read(self, source: str) -> EndpointFunction:
+        look_up = self._reader.look_up
 
         async def read(request: web.Request) -> web.StreamResponse:
-            given = {**request.query, **request.match_info} if request.query_string else request.match_info
-            return await self._answer(request, source, "read", lambda _: look_up(source, given))
+            parameters = {**request.query, **request.match_info} if request.query_string else request.match_info
+            return await self._answer(request, source, "read", lambda _: look_up(source, parameters))
 
         return read
 
     def _batch(self, source: str) -> EndpointFunction:
-        def look_up_many(request: web.Request, body: object, mishap: PaymentFault | None) -> UpstreamAnswer:
-            return self._lookups.look_up_many(source, body)
+        def look_up_many(request: web.Request, body: object, fault: PaymentFault | None) -> UpstreamAnswer:
+            return self._reader.look_up_many(source, body)
 
         return self._posted(source, "read", object, look_up_many)
 
@@ -115,13 +113,13 @@ class UpstreamEndpoints:
                 request,
                 source,
                 call,
-                lambda mishap: body if isinstance(body, UpstreamAnswer) else do(request, body, mishap),
+                lambda fault: body if isinstance(body, UpstreamAnswer) else do(request, body, fault),
             )
 
         return post
 
     async def _answer(self, request: web.Request, source: str, call: str, work: Work) -> web.StreamResponse:
-        """Do the work at once, so that a client that leaves leaves it done; then wait as long as the weather has it."""
+        """Do the work first, so that a client that disconnects leaves it done; then wait."""
         conditions = self._weather.conditions(source, call)
         answer = perform(self._world, conditions, work)
         if conditions.latency_s:

@@ -1,7 +1,7 @@
-"""Weather: how late and how broken the answers of each source are. Drawn per call, from a seed, and changed while everything runs.
+"""Weather: latency and faults of each source, drawn per call and changeable at any time.
 
-A forecast says what may come, a conditions is what one call gets. Nothing here waits, sends or breaks anything: whoever draws a conditions
-carries it out.
+A profile states what can happen to the calls of a source; the conditions are what one call gets.
+This module only draws: the caller waits and applies the fault.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cashier.sandbox.contract_shapes import Json
 
 BPS = 10_000
 
-# By source, the field that says whom an answer is about. Answers of channel and risk name nobody, so nobody can be mistaken in them.
+# The field of an answer that identifies its subject. Answers of channel and risk have none.
 IDENTITY_FIELDS = {
     "order": "order_id",
     "merchant": "merchant_id",
@@ -53,7 +53,11 @@ _P99 = 2.326_347_874
 
 
 class Fault(StrEnum):
-    """What can go wrong. ERROR and OVERLOAD refuse before anything is done; after all others the work is done and its answer lost."""
+    """Faults of any source.
+
+    ERROR and OVERLOAD refuse before any work is done; with all others the work is done and only the
+    answer is damaged or lost.
+    """
 
     HANG = "hang"
     ERROR = "error"
@@ -66,12 +70,15 @@ class Fault(StrEnum):
 
 
 class PaymentFault(StrEnum):
-    """What can go wrong where something is done, beyond the answer. CUT and SWALLOW: reset, or silence, before anything was done.
-    ARRIVES_LATE: reset, and the request arrives all the same, some seconds later. DUPLICATE: it arrives again, some seconds later.
+    """Further faults of risk and engine, which affect the work itself.
 
-    Of the engine alone. DECLINE: the bank says no. STALL: what would be done at once is under way until it is settled or reversed (a
-    scanned code: the user is paying for ever). CLOSE_FIRST: the shop closes the order just before this payment pays it. PAY_FIRST: the
-    payer pays just before the reverse arrives.
+    CUT, SWALLOW: reset or silence, and no work is done. ARRIVES_LATE: reset, and the request
+    arrives seconds later. DUPLICATE: the request arrives again seconds later.
+
+    Engine only. DECLINE: the bank declines. STALL: a payment that would succeed at once stays under
+    way until settled or reversed; for a scanned code, USER_PAYING. CLOSE_FIRST: the shop closes the
+    order just before this payment pays it. PAY_FIRST: the payer pays just before the reverse
+    arrives.
     """
 
     CUT = "cut"
@@ -85,7 +92,7 @@ class PaymentFault(StrEnum):
 
 
 ENGINE_FAULTS = frozenset({PaymentFault.DECLINE, PaymentFault.STALL, PaymentFault.CLOSE_FIRST, PaymentFault.PAY_FIRST})
-# What each source can be asked to do; a one-shot fault may wait for one of these.
+# The calls of each source; a planned fault can be restricted to one of these.
 CALL_NAMES = dict.fromkeys(SOURCES, ("read",)) | {
     "risk": ("decide", "verify"),
     "engine": ("submit", "look_up", "reverse"),
@@ -93,12 +100,12 @@ CALL_NAMES = dict.fromkeys(SOURCES, ("read",)) | {
 
 
 def possible_faults(source: str) -> list[Fault | PaymentFault]:
-    """What can befall a source's calls."""
+    """The faults that calls of a source can have."""
     faults: list[Fault | PaymentFault] = [
         fault for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITY_FIELDS
     ]
     if source in ("risk", "engine"):
-        faults += [mishap for mishap in PaymentFault if source == "engine" or mishap not in ENGINE_FAULTS]
+        faults += [fault for fault in PaymentFault if source == "engine" or fault not in ENGINE_FAULTS]
     return faults
 
 
@@ -118,7 +125,7 @@ class Uniform(Struct, frozen=True, tag_field="shape", tag="uniform"):
 
 
 class Lognormal(Struct, frozen=True, tag_field="shape", tag="lognormal"):
-    """How services really answer: half below the median, one call in a hundred above the 99th percentile."""
+    """The usual distribution of service latencies."""
 
     median_ms: float
     p99_ms: float
@@ -129,7 +136,7 @@ class Lognormal(Struct, frozen=True, tag_field="shape", tag="lognormal"):
 
 
 class Stragglers(Struct, frozen=True):
-    """A share of the calls takes `factor` times as long."""
+    """A share of the calls, in basis points, takes `factor` times as long."""
 
     share_bps: int
     factor: float
@@ -139,15 +146,18 @@ NO_STRAGGLERS = Stragglers(share_bps=0, factor=1)
 
 
 class PlannedFault(Struct, frozen=True, omit_defaults=True):
-    """A fault that befalls one call: the next, or the next of the name `on`."""
+    """A fault for one call: the next one, or the next one named `on`."""
 
     fault: Fault | PaymentFault
     on: str | None = None
 
 
 class FaultProfile(Struct, frozen=True):
-    """What may come for one source. `faults` gives each fault's share in basis points; together they are 10000 at most. `next`: what
-    befalls single calls before any dice, each once, in that order."""
+    """Latency and faults of one source.
+
+    `faults`: the share of each in basis points, at most 10000 in total. `next`: the fault plan,
+    whose faults apply to single calls before any draw, each once and in order.
+    """
 
     latency: Constant | Uniform | Lognormal
     stragglers: Stragglers = NO_STRAGGLERS
@@ -155,13 +165,13 @@ class FaultProfile(Struct, frozen=True):
     next: tuple[PlannedFault, ...] = ()
 
     def to_json(self) -> Json:
-        """As the weather's paths show and take it."""
-        told: Json = to_builtins(self)
-        return told
+        """In the JSON form of the weather endpoints."""
+        profile: Json = to_builtins(self)
+        return profile
 
 
 class CallConditions(Struct, frozen=True, gc=False):
-    """What one call gets. `variant` tells sorts of the same fault apart."""
+    """Latency and fault of one call. `variant` selects among the kinds of garbage."""
 
     latency_s: float
     fault: Fault | PaymentFault | None = None
@@ -169,13 +179,13 @@ class CallConditions(Struct, frozen=True, gc=False):
 
 
 class Weather:
-    """Forecasts by source, and the dice they are drawn with. Every source has its own dice: none disturbs another's sequence."""
+    """Profiles by source. Each source has its own random sequence."""
 
     def __init__(self, start: Mapping[str, FaultProfile], seed: int = 1) -> None:
-        assert set(start) == set(SOURCES), "a start has a forecast for every source and no other"  # noqa: S101  a bug of the caller
+        assert set(start) == set(SOURCES), "each source needs exactly one profile"  # noqa: S101  a bug of the caller
         self._start = dict(start)
         self._now = dict(start)
-        self._dice = {source: Random(f"{seed}:{source}") for source in SOURCES}
+        self._random = {source: Random(f"{seed}:{source}") for source in SOURCES}
 
     def __repr__(self) -> str:
         changed = [source for source in SOURCES if self._now[source] != self._start[source]]
@@ -188,32 +198,32 @@ class Weather:
         return self._start[source]
 
     def change(self, source: str, profile: FaultProfile) -> None:
-        """From the next call on. What is under way keeps the conditions it has drawn."""
+        """Change the profile for later calls. Calls under way keep their conditions."""
         assert source in self._now, f"no source {source}"  # noqa: S101  a bug of the caller
         self._now[source] = profile
 
     def restore(self, source: str | None = None) -> None:
-        """One source, or all, as at the start."""
+        """Restore one source, or all, to the start."""
         for name in SOURCES if source is None else (source,):
             self._now[name] = self._start[name]
 
     def conditions(self, source: str, call: str = "read") -> CallConditions:
-        """What this call of a source gets: a fault that was waiting for it, else what is drawn. A fault that was waiting is used up."""
-        conditions, waiting = self.draw(source), self._now[source].next
-        for place, one in enumerate(waiting):
-            if one.on in (None, call):
-                self._now[source] = structs.replace(self._now[source], next=(*waiting[:place], *waiting[place + 1 :]))
-                return structs.replace(conditions, fault=one.fault)
+        """The conditions of this call: a planned fault, which is used up, or else the draw."""
+        conditions, planned = self.draw(source), self._now[source].next
+        for index, fault in enumerate(planned):
+            if fault.on in (None, call):
+                self._now[source] = structs.replace(self._now[source], next=(*planned[:index], *planned[index + 1 :]))
+                return structs.replace(conditions, fault=fault.fault)
         return conditions
 
     def draw(self, source: str) -> CallConditions:
-        forecast, random = self._now[source], self._dice[source]
-        latency_ms = forecast.latency.draw_ms(random)
-        if forecast.stragglers.share_bps and random.random() * BPS < forecast.stragglers.share_bps:
-            latency_ms *= forecast.stragglers.factor
-        if forecast.faults:
+        profile, random = self._now[source], self._random[source]
+        latency_ms = profile.latency.draw_ms(random)
+        if profile.stragglers.share_bps and random.random() * BPS < profile.stragglers.share_bps:
+            latency_ms *= profile.stragglers.factor
+        if profile.faults:
             return CallConditions(
-                latency_ms / 1000, _fault(forecast.faults, random.random() * BPS), random.getrandbits(8)
+                latency_ms / 1000, _fault(profile.faults, random.random() * BPS), random.getrandbits(8)
             )
         return CallConditions(latency_ms / 1000)
 
@@ -222,7 +232,7 @@ class Weather:
 
 
 def _fault(shares: Mapping[Fault | PaymentFault, int], roll: float) -> Fault | PaymentFault | None:
-    """The shares lie side by side from 0; what the roll hits befalls the call."""
+    """The fault whose share contains the roll, with the shares side by side from 0."""
     for fault, share_bps in shares.items():
         roll -= share_bps
         if roll < 0:

@@ -1,4 +1,4 @@
-"""Reads a forecast that somebody wrote, strictly: what is wrong is refused with the field and the nearest value that would be right."""
+"""Parses weather profiles strictly: an error names the field and the nearest valid value."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from cashier.sandbox.weather import (
     possible_faults,
 )
 
-# An hour: whoever wants more wants a hang.
+# An hour: a longer latency is a hang.
 _MAX_MS = 3_600_000
-# A lognormal has no zero.
+# The logarithm of zero is undefined.
 _MIN_MEDIAN_MS = 0.001
 _MAX_FACTOR = 1_000
-_MAX_WAITING = 100
+_MAX_PLANNED = 100
 
 
 class BadWeather(ValueError):
-    """A forecast that cannot be: the field's path, what is wrong with it, the nearest value (or name) that is right."""
+    """An invalid profile: the path of the field, the fault, and the nearest valid value or name."""
 
     def __init__(self, field: str, detail: str, nearest: str | float | None) -> None:
         super().__init__(f"{field} {detail}; the nearest is {nearest}")
@@ -40,7 +40,7 @@ class BadWeather(ValueError):
 
 
 def require_one_of(field: str, name: object, names: Collection[str]) -> str:
-    """`name`, if it is one of `names`."""
+    """Return `name` if it is one of `names`; otherwise raise BadWeather with the closest name."""
     if isinstance(name, str) and name in names:
         return name
     nearest = get_close_matches(str(name), names, n=1, cutoff=0)[0]
@@ -51,12 +51,13 @@ def parse_source(name: str) -> str:
     return require_one_of("source", name, SOURCES)
 
 
-def parse_profile(source: str, told: object, start: FaultProfile) -> FaultProfile:
-    """The forecast that `told` describes: `{"latency": …, "stragglers": …, "faults": …, "next": …}`. What it leaves out is as at the start.
+def parse_profile(source: str, body: object, start: FaultProfile) -> FaultProfile:
+    """Parse `{"latency": …, "stragglers": …, "faults": …, "next": …}`. Default: as at the start.
 
-    `next` lists faults that befall one call each: `"reset"`, or `{"fault": "reset", "on": "submit"}` for the next call of that name.
+    `next` lists faults for one call each: `"reset"`, or `{"fault": "reset", "on": "submit"}` for
+    the next call of that name.
     """
-    parts = _object("weather", told, ("latency", "stragglers", "faults", "next"))
+    parts = _object("weather", body, ("latency", "stragglers", "faults", "next"))
     return FaultProfile(
         _latency(parts["latency"]) if "latency" in parts else start.latency,
         _stragglers(parts["stragglers"]) if "stragglers" in parts else start.stragglers,
@@ -65,48 +66,48 @@ def parse_profile(source: str, told: object, start: FaultProfile) -> FaultProfil
     )
 
 
-def _latency(told: object) -> Constant | Uniform | Lognormal:
+def _latency(body: object) -> Constant | Uniform | Lognormal:
     shape = require_one_of(
-        "latency.shape", told.get("shape") if isinstance(told, dict) else None, ("constant", "uniform", "lognormal")
+        "latency.shape", body.get("shape") if isinstance(body, dict) else None, ("constant", "uniform", "lognormal")
     )
     match shape:
         case "constant":
-            return Constant(_number("latency", _object("latency", told, ("shape", "ms")), "ms", 0, _MAX_MS))
+            return Constant(_number("latency", _object("latency", body, ("shape", "ms")), "ms", 0, _MAX_MS))
         case "uniform":
-            parts = _object("latency", told, ("shape", "low_ms", "high_ms"))
+            parts = _object("latency", body, ("shape", "low_ms", "high_ms"))
             low_ms = _number("latency", parts, "low_ms", 0, _MAX_MS)
             return Uniform(low_ms, _number("latency", parts, "high_ms", low_ms, _MAX_MS))
         case _:
-            parts = _object("latency", told, ("shape", "median_ms", "p99_ms"))
+            parts = _object("latency", body, ("shape", "median_ms", "p99_ms"))
             median_ms = _number("latency", parts, "median_ms", _MIN_MEDIAN_MS, _MAX_MS)
             return Lognormal(median_ms, _number("latency", parts, "p99_ms", median_ms, _MAX_MS))
 
 
-def _stragglers(told: object) -> Stragglers:
-    parts = _object("stragglers", told, ("share_bps", "factor"))
+def _stragglers(body: object) -> Stragglers:
+    parts = _object("stragglers", body, ("share_bps", "factor"))
     return Stragglers(
-        _whole("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR)
+        _integer("stragglers", parts, "share_bps", BPS), _number("stragglers", parts, "factor", 1, _MAX_FACTOR)
     )
 
 
-def _faults(source: str, told: object) -> dict[Fault | PaymentFault, int]:
-    parts = _object("faults", told, possible_faults(source))
+def _faults(source: str, body: object) -> dict[Fault | PaymentFault, int]:
+    parts = _object("faults", body, possible_faults(source))
     shares: dict[Fault | PaymentFault, int] = {}
     for name in parts:
-        shares[_fault_named(name)] = _whole("faults", parts, name, BPS - sum(shares.values()))
+        shares[_fault_named(name)] = _integer("faults", parts, name, BPS - sum(shares.values()))
     return {fault: share_bps for fault, share_bps in shares.items() if share_bps}
 
 
-def _next(source: str, told: object) -> tuple[PlannedFault, ...]:
-    if not isinstance(told, list):
+def _next(source: str, body: object) -> tuple[PlannedFault, ...]:
+    if not isinstance(body, list):
         raise BadWeather("next", "is not a list", nearest="[]")
-    if len(told) > _MAX_WAITING:
-        raise BadWeather("next", f"has more than {_MAX_WAITING} faults", nearest=_MAX_WAITING)
-    return tuple(_waiting(source, one if isinstance(one, dict) else {"fault": one}) for one in told)
+    if len(body) > _MAX_PLANNED:
+        raise BadWeather("next", f"has more than {_MAX_PLANNED} faults", nearest=_MAX_PLANNED)
+    return tuple(_planned(source, fault if isinstance(fault, dict) else {"fault": fault}) for fault in body)
 
 
-def _waiting(source: str, told: Json) -> PlannedFault:
-    parts = _object("next", told, ("fault", "on"))
+def _planned(source: str, body: Json) -> PlannedFault:
+    parts = _object("next", body, ("fault", "on"))
     fault = _fault_named(require_one_of("next.fault", parts.get("fault"), possible_faults(source)))
     return PlannedFault(
         fault, require_one_of("next.on", parts["on"], CALL_NAMES[source]) if parts.get("on") is not None else None
@@ -117,12 +118,12 @@ def _fault_named(name: str) -> Fault | PaymentFault:
     return Fault(name) if name in list(Fault) else PaymentFault(name)
 
 
-def _object(field: str, told: object, names: Collection[str]) -> Json:
-    if not isinstance(told, dict):
+def _object(field: str, body: object, names: Collection[str]) -> Json:
+    if not isinstance(body, dict):
         raise BadWeather(field, "is not an object", nearest=next(iter(names)))
-    for name in told:
+    for name in body:
         require_one_of(f"{field}.{name}", name, names)
-    return told
+    return body
 
 
 def _number(field: str, parts: Json, name: str, low: float, high: float) -> float:
@@ -134,7 +135,7 @@ def _number(field: str, parts: Json, name: str, low: float, high: float) -> floa
     return value
 
 
-def _whole(field: str, parts: Json, name: str, high: int) -> int:
+def _integer(field: str, parts: Json, name: str, high: int) -> int:
     value = _number(field, parts, name, 0, high)
     if value != int(value):
         raise BadWeather(f"{field}.{name}", f"{value} is not a whole number", round(value))

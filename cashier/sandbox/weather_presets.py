@@ -1,4 +1,4 @@
-"""Ready-made weather by name. Medians and 99th percentiles are in milliseconds."""
+"""Weather presets by name. Medians and 99th percentiles are in milliseconds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from cashier.sandbox.weather import (
 )
 from cashier.sandbox.weather_parser import require_one_of
 
-# What such services are like on a good day: look-ups by key are quick, what counts or decides takes longer.
-_ON_A_GOOD_DAY = {
+# Typical latencies, median and p99: look-ups by key are quick, counting and deciding take longer.
+_NORMAL_MS = {
     "order": (3, 9),
     "merchant": (2, 6),
     "member": (2, 6),
@@ -34,18 +34,18 @@ _ON_A_GOOD_DAY = {
 
 
 def _calm(source: str) -> FaultProfile:
-    median_ms, p99_ms = _ON_A_GOOD_DAY[source]
+    median_ms, p99_ms = _NORMAL_MS[source]
     return FaultProfile(Lognormal(median_ms, p99_ms))
 
 
 def _windy(source: str) -> FaultProfile:
-    """As calm, but one call in a hundred is twelve times as slow: what hedging is for."""
+    """Calm, but 1 % of the calls are twelve times as slow, which is the case for hedging."""
     return FaultProfile(_calm(source).latency, Stragglers(share_bps=100, factor=12))
 
 
 def _stormy(source: str) -> FaultProfile:
-    """Slow, and one call in ten goes wrong, in every way there is."""
-    median_ms, p99_ms = _ON_A_GOOD_DAY[source]
+    """Slow, and every fault in 1.25 % of the calls: 10 % fail, 8.75 % without `wrong_identity`."""
+    median_ms, p99_ms = _NORMAL_MS[source]
     faults: dict[Fault | PaymentFault, int] = {
         fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITY_FIELDS
     }
@@ -62,5 +62,5 @@ PRESETS: Mapping[str, Mapping[str, FaultProfile]] = {
 
 
 def weather_named(preset: str = "calm", seed: int = 1) -> Weather:
-    """The weather that starts as a preset. Raises BadWeather for a name that is none."""
+    """A weather that starts as a preset. Raises BadWeather for an unknown name."""
     return Weather(PRESETS[require_one_of("preset", preset, PRESETS)], seed)

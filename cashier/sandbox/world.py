@@ -1,6 +1,6 @@
-"""The world: who there is, what became of the orders, and the two services that decide and take money. One per sandbox.
+"""The world: population, orders, ledger, risk and engine of one sandbox.
 
-State lives here and only in memory. Every server and every in-process upstream that is made on one world shares it.
+It holds all state, in memory only. All servers and in-process upstreams of one world share it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.audit import AuditTerms, audit
 from cashier.sandbox.engine import SimulatedEngine
 from cashier.sandbox.engine_rules import RuleInputs
-from cashier.sandbox.ledger import LedgerEntry, Ledger
+from cashier.sandbox.ledger import Ledger, LedgerEntry
 from cashier.sandbox.payer_holdings import PayerHoldings
 from cashier.sandbox.population import Population
 from cashier.sandbox.risk import SimulatedRisk
@@ -20,7 +20,7 @@ from cashier.sandbox.world_clock import Clock, WorldClock, utc_now
 
 
 class World:
-    """The same seed, started at the same time, is the same world. `clock` tells the time with its offset."""
+    """The same seed and start time give the same world. `clock` returns aware times."""
 
     def __init__(self, seed: int = 1, clock: Clock = utc_now) -> None:
         self.seed = seed
@@ -37,25 +37,26 @@ class World:
         self._delayed: list[tuple[datetime, Callable[[], object]]] = []
 
     def __repr__(self) -> str:
-        return f"World(seed={self.seed}, {self.population!r}, {self.acquirer!r}, {self.risk!r}, {self.engine!r}, {self.ledger!r})"
+        parts = (self.population, self.acquirer, self.risk, self.engine, self.ledger)
+        return f"World(seed={self.seed}, {', '.join(map(repr, parts))})"
 
-    def deliver_later(self, time: timedelta, arrive: Callable[[], object]) -> None:
-        """A request that is still on its way arrives when so much time has passed."""
-        self._delayed.append((self.clock() + time, arrive))
+    def deliver_later(self, delay: timedelta, arrive: Callable[[], object]) -> None:
+        """Call `arrive` once `delay` has passed on the world's clock."""
+        self._delayed.append((self.clock() + delay, arrive))
 
     def catch_up(self) -> None:
-        """Do what time alone has done since: attempts expire, late requests arrive. Whoever asks the world anything calls this first."""
+        """Expire attempts and deliver late requests. Call it before reading the world."""
         self.engine.expire()
         if not self._delayed:
             return
         now = self.clock()
-        arrived = sorted((one for one in self._delayed if one[0] <= now), key=lambda one: one[0])
-        self._delayed = [one for one in self._delayed if one[0] > now]
-        for _, arrive in arrived:
+        due = sorted((delayed for delayed in self._delayed if delayed[0] <= now), key=lambda delayed: delayed[0])
+        self._delayed = [delayed for delayed in self._delayed if delayed[0] > now]
+        for _, arrive in due:
             arrive()
 
     def audit(self) -> list[str]:
-        """What is wrong in the ledger, one sentence each."""
+        """The audit's violations, one sentence each."""
         entries = self.ledger.entries
         fees_bps = {channel["channel_id"]: channel.get("fee_bps", 0) for channel in self.population.all_channels}
         return audit(
@@ -73,7 +74,7 @@ class World:
         users = {entry.user_id: self.population.user(entry.user_id) for entry in entries}
         return {
             (user_id, account["account_id"]): account["available"]["value"]
-            for user_id, person in users.items()
-            if person
-            for account in person.accounts or ()
+            for user_id, user in users.items()
+            if user
+            for account in user.accounts or ()
         }

@@ -1,4 +1,4 @@
-"""China: one well-known payer with something of everything, the shops, and an order or a user for every way to be refused.
+"""China: one payer with something of everything, the shops, and an order or user per refusal.
 
 `u_1` pays `o_1001` at `m_1`, as in the contract's examples. Values are in fen: 12800 is CNY 128.00.
 """
@@ -9,8 +9,8 @@ from datetime import timedelta
 
 from cashier.sandbox.channels_china import CHANNELS, cny
 from cashier.sandbox.contract_shapes import (
-    SimulatedUser,
     Country,
+    SimulatedUser,
     account,
     agreement,
     boost,
@@ -64,7 +64,7 @@ READER = SimulatedUser(
         card("c_5", "BOC", "Bank of China", "DEBIT", "UNIONPAY", "4563", "2033-01"),
     ],
     agreements=(agreement("ag_1", "m_1", "ch_agreement_unionpay", single_max=cny(500_000)),),
-    # 100.00: short for o_1001 (128.00), where a card can complete it; enough for o_1002 (35.00).
+    # 100.00: a card must complete o_1001 (128.00); enough for o_1002 (35.00).
     accounts=[
         account("acc_1", "BALANCE", cny(10_000)),
         account("acc_2", "MONEY_FUND", cny(1_250_000)),
@@ -225,8 +225,10 @@ ORDERS = (
     order("o_1015", "m_1", "u_7", cny(64_900), "A gift card", country="CN", category="gift_cards"),
     order("o_1016", "m_1", "u_1", cny(8_800_000), "A first edition", country="CN", category="books"),
     order("o_1017", "m_1", None, cny(4_500), "A magazine, ordered as a guest", country="CN", category="books"),
-    order("o_1018", "m_404", "u_1", cny(1_000), "Something of a shop that left", country="CN", category="other"),
+    order(
+        "o_1018", "m_404", "u_1", cny(1_000), "Goods of a shop that no longer exists", country="CN", category="other"
+    ),
     order("o_1019", "m_1", "u_2", cny(2_600), "A comic", country="CN", category="books"),
 )
 
-CHINA = Country(country="CN", utc_offset_h=8, merchants=MERCHANTS, users=USERS, orders=ORDERS, channels=CHANNELS)
+CHINA = Country(code="CN", utc_offset_h=8, merchants=MERCHANTS, users=USERS, orders=ORDERS, channels=CHANNELS)

@@ -1,4 +1,4 @@
-"""The world's clock: the real time, or a test's, and how far the world has been moved ahead of it. It only ever goes forward."""
+"""The world's clock: a base clock and how far the world is ahead of it. It never goes back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def utc_now() -> datetime:
 
 
 class WorldClock:
-    """A clock like any other, called for the time, that can be advanced. Every part of one world reads the same one."""
+    """A callable clock that can be advanced. All parts of one world share it."""
 
     def __init__(self, base: Clock = utc_now) -> None:
         self._base = base
@@ -27,9 +27,9 @@ class WorldClock:
 
     @property
     def ahead_s(self) -> int:
-        """How far it is ahead of its base, in whole seconds."""
+        """Whole seconds ahead of the base clock."""
         return self._ahead // timedelta(seconds=1)
 
     def advance(self, time: timedelta) -> None:
-        assert time >= timedelta(), f"the clock goes forward, not by {time}"  # noqa: S101  a bug of the caller
+        assert time >= timedelta(), f"the clock cannot go back by {time}"  # noqa: S101  a bug of the caller
         self._ahead += time

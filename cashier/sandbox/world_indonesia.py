@@ -1,4 +1,7 @@
-"""Indonesia: virtual accounts of the banks, cash at the store chains, wallets. Values are in sen: 25000000 is IDR 250,000.00."""
+"""Indonesia: virtual accounts, cash at store chains, wallets. Values are in sen.
+
+25000000 is IDR 250,000.00.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from datetime import timedelta
 
 from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
+    Country,
     Json,
     SimulatedUser,
-    Country,
     account,
     boost,
     card,
@@ -177,7 +180,7 @@ TRAVELLER = SimulatedUser(
 )
 
 INDONESIA = Country(
-    country="ID",
+    code="ID",
     utc_offset_h=7,
     merchants=(
         merchant(

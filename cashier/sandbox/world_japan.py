@@ -1,12 +1,12 @@
-"""Japan: cash at the konbini, PayPay and its like, cards. The yen has no minor unit: 4980 is JPY 4,980."""
+"""Japan: cash at the konbini, wallets, cards. The yen has no minor unit: 4980 is JPY 4,980."""
 
 from __future__ import annotations
 
 from cashier.sandbox.contract_shapes import (
     EVERYWHERE,
+    Country,
     Json,
     SimulatedUser,
-    Country,
     account,
     boost,
     card,
@@ -133,7 +133,7 @@ GARDENER = SimulatedUser(
 )
 
 JAPAN = Country(
-    country="JP",
+    code="JP",
     utc_offset_h=9,
     merchants=(
         merchant(

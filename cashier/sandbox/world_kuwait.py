@@ -1,11 +1,11 @@
-"""Kuwait: KNET net banking and cards. The dinar has three digits: 12750 is KWD 12.750."""
+"""Kuwait: KNET net banking and cards. The dinar has three decimals: 12750 is KWD 12.750."""
 
 from __future__ import annotations
 
 from cashier.sandbox.contract_shapes import (
+    Country,
     Json,
     SimulatedUser,
-    Country,
     card,
     channel,
     member,
@@ -86,7 +86,7 @@ SAILOR = SimulatedUser(
     cards=[card("c_9651", "NBK", "National Bank of Kuwait", "DEBIT", "KNET", "8888", "2031-10")],
     accounts=[],
     promotions=[
-        # A rate on fils that does not come out even: 2.5 % of 12.750 is 0.31875.
+        # A rate that is not a whole number of fils: 2.5 % of 12.750 is 0.31875.
         promotion(
             "p_9651",
             "INSTANT_DISCOUNT",
@@ -101,7 +101,7 @@ SAILOR = SimulatedUser(
 )
 
 KUWAIT = Country(
-    country="KW",
+    code="KW",
     utc_offset_h=3,
     merchants=(
         merchant(
