@@ -240,13 +240,13 @@ async def test_a_challenge_lost_by_risk_is_replaced_for_the_same_payment_at_most
         payment = await challenged(shop)
         seen = {payment.challenge.challenge_id} if payment.challenge else set()
         for _ in range(2):
-            shop.world.risk._cases.clear()
+            shop.world.risk._records.clear()
             before, payment = payment, await shop.answer(payment)
             assert (payment.status, payment.payment_id) == (PaymentStatus.CHALLENGE, before.payment_id)
             assert payment.challenge is not None
             seen.add(payment.challenge.challenge_id)
         assert len(seen) == 3
-        shop.world.risk._cases.clear()
+        shop.world.risk._records.clear()
         with pytest.raises(RiskRejected) as rejected:
             await shop.answer(payment)
         assert rejected.value.code == "CHALLENGES_SPENT"
@@ -256,7 +256,7 @@ async def test_a_challenge_lost_by_risk_is_replaced_for_the_same_payment_at_most
 async def test_a_replacement_challenge_is_passed_like_the_first() -> None:
     async with checkout() as shop:
         payment = await challenged(shop)
-        shop.world.risk._cases.clear()
+        shop.world.risk._records.clear()
         assert (await shop.answer(await shop.answer(payment))).status is PaymentStatus.SUCCEEDED
         assert shop.count("submit") == 1
 

@@ -1,1 +1,1 @@
-"""Tests of the sandbox. They know the contract and the sandbox, nothing of the product."""
+"""Tests of the sandbox. They know the contract and the sandbox, and nothing of the product."""

@@ -1,4 +1,4 @@
-"""What the sandbox's tests stand on: a world at a hand-set time, a server in still weather and its client."""
+"""Fixtures of the sandbox tests: a world at a fixed time, a server in still weather, a client."""
 
 from __future__ import annotations
 

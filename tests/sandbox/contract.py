@@ -1,4 +1,4 @@
-"""The upstream side of the contract, written down once more and strictly: an unknown field is a misspelt optional one."""
+"""The upstream side of the contract, restated strictly: an unknown field is an error."""
 
 from __future__ import annotations
 
@@ -253,8 +253,8 @@ class Payment(Strict):
     next_action: Redirect | DisplayQr | DisplayCode | DisplayVa | None = None
 
 
-class Requested(Strict):
-    """The body of a consultation, as far as the sandbox's cases use it."""
+class ConsultBody(Strict):
+    """The fields of a consultation request that the sandbox's cases use."""
 
     order_id: Id
     user_id: Id
@@ -266,7 +266,7 @@ class Requested(Strict):
     locale: str | None = None
 
 
-READINGS: dict[str, type[Strict]] = {
+READ_TYPES: dict[str, type[Strict]] = {
     "order": Order,
     "acquirer": Result,
     "merchant": Merchant,

@@ -1,4 +1,4 @@
-"""Payments as tests make them: legs, a submission that risk has cleared, and what engine and acquirer say of it."""
+"""Payments for tests: legs, a submission cleared by risk, results of engine and acquirer."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def promotion(value: int, promotion_id: str = "p_1") -> Json:
 
 
 def submission(
-    world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **other: Any
+    world: World, payment_id: str = "pay_1", legs: tuple[Json, ...] = (BY_CARD,), **fields: Any
 ) -> SubmitBody:
-    """A payment of `o_1001`, cleared by risk, but for what is `other`."""
-    told = {
+    """A payment of `o_1001`, cleared by risk, changed by `fields`."""
+    body = {
         "payment_id": payment_id,
         "order_id": "o_1001",
         "user_id": "u_1",
         "merchant_id": "m_1",
         "fingerprint": "f_1",
         "legs": legs,
-    } | other
-    return msgspec.convert(told | {"decision_id": other.get("decision_id") or cleared(world, payment_id)}, SubmitBody)
+    } | fields
+    return msgspec.convert(body | {"decision_id": fields.get("decision_id") or cleared(world, payment_id)}, SubmitBody)
 
 
 def cleared(world: World, payment_id: str) -> str:
@@ -64,8 +64,8 @@ def cleared(world: World, payment_id: str) -> str:
     return decision_id
 
 
-def submit(world: World, sent: SubmitBody) -> contract.Payment:
-    return payment(world.engine.submit(sent, sent.payment_id))
+def submit(world: World, body: SubmitBody) -> contract.Payment:
+    return payment(world.engine.submit(body, body.payment_id))
 
 
 def payment(answer: UpstreamAnswer) -> contract.Payment:

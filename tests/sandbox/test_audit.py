@@ -1,11 +1,11 @@
-"""The audit complains of each thing that may not happen, and of nothing else."""
+"""The audit reports each violation, and nothing else."""
 
 from __future__ import annotations
 
 import pytest
 
 from cashier.sandbox.audit import AuditTerms, audit, fee_on
-from cashier.sandbox.ledger import LedgerEntry, EntryType
+from cashier.sandbox.ledger import EntryType, LedgerEntry
 from cashier.sandbox.risk import Amount
 
 from .hand_clock import NOON
@@ -32,7 +32,7 @@ def paid(
     ]
 
 
-RIGHT: dict[str, list[LedgerEntry]] = {
+VALID: dict[str, list[LedgerEntry]] = {
     "nothing": [],
     "paid by a channel": paid(),
     "paid with the channel's fee": paid(105, "CHANNEL:ch_dear"),
@@ -66,19 +66,25 @@ RIGHT: dict[str, list[LedgerEntry]] = {
 }
 
 
-@pytest.mark.parametrize("entries", RIGHT.values(), ids=RIGHT.keys())
-def test_what_is_right_is_not_complained_of(entries: list[LedgerEntry]) -> None:
+@pytest.mark.parametrize("entries", VALID.values(), ids=VALID.keys())
+def test_a_valid_ledger_has_no_violations(entries: list[LedgerEntry]) -> None:
     assert audit(entries, TERMS) == []
 
 
-WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
+INVALID: dict[str, tuple[list[LedgerEntry], str]] = {
     "an order paid twice": ([*paid(), *paid(payment_id="pay_2")], "o_1 was paid 2 times"),
-    "too little taken": (paid(99), "pay_1 took 99 after 0 off for an order of 100: no fee is -1"),
-    "too much taken": (paid(101), "pay_1 took 101 after 0 off for an order of 100: no fee is 1"),
-    "a fee of another channel": (paid(105), "no fee is 5"),
-    "a fee left out": (paid(100, "CHANNEL:ch_dear"), "no fee is 0"),
-    "a discount and the whole price": ([entry("TAKEN", 20, "PROMOTION:p_1"), *paid()], "no fee is 20"),
-    "the acquirer told another sum": ([*paid()[:2], entry("ORDER_PAID", 90)], "the acquirer was told of 90"),
+    "too little taken": (
+        paid(99),
+        "pay_1 took 99 after discounts of 0 for an order of 100, which leaves a wrong fee of -1",
+    ),
+    "too much taken": (
+        paid(101),
+        "pay_1 took 101 after discounts of 0 for an order of 100, which leaves a wrong fee of 1",
+    ),
+    "a fee of another channel": (paid(105), "a wrong fee of 5"),
+    "a fee left out": (paid(100, "CHANNEL:ch_dear"), "a wrong fee of 0"),
+    "a discount and the whole price": ([entry("TAKEN", 20, "PROMOTION:p_1"), *paid()], "a wrong fee of 20"),
+    "the acquirer recorded another sum": ([*paid()[:2], entry("ORDER_PAID", 90)], "the acquirer recorded 90"),
     "a coupon used by two": (
         [
             *(entry("TAKEN", 20, "PROMOTION:p_1"), *paid(80)),
@@ -86,11 +92,11 @@ WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
         ],
         "PROMOTION:p_1 of u_1 is used by pay_2 and by pay_1",
     ),
-    "an account below nothing": (
+    "an account below zero": (
         [*paid(100, "BALANCE:acc_1"), *paid(100, "BALANCE:acc_1", "pay_2", "o_2")],
         "acc_1 of u_1 holds -50 of 150 after pay_2",
     ),
-    "an account above its beginning": (
+    "an account above its opening balance": (
         [entry("RETURNED", 1, "BALANCE:acc_1"), entry("FAILED", 1)],
         "acc_1 of u_1 holds 151 of 150 after pay_1",
     ),
@@ -98,7 +104,7 @@ WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
         [entry("REFUSED", 100), entry("TAKEN", 100, "CHANNEL:ch_1")],
         "pay_1 was refused and has entries",
     ),
-    "failed and kept": (
+    "failed without a return": (
         [entry("TAKEN", 100, "CHANNEL:ch_1"), entry("FAILED", 100)],
         "pay_1 did not pay its order and keeps 100 of CHANNEL:ch_1",
     ),
@@ -108,7 +114,7 @@ WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
     ),
     "refunded to another source": (
         [entry("TAKEN", 100, "CHANNEL:ch_1"), entry("SUCCEEDED", 100), entry("REFUNDED", 100, "CHANNEL:ch_2")],
-        "pay_1 gave back to CHANNEL:ch_2 what it had not taken",
+        "pay_1 returned to CHANNEL:ch_2 more than it had taken",
     ),
     "refunded twice": (
         [
@@ -117,32 +123,35 @@ WRONG: dict[str, tuple[list[LedgerEntry], str]] = {
             entry("REFUNDED", 100, "CHANNEL:ch_1"),
             entry("REFUNDED", 100, "CHANNEL:ch_1"),
         ],
-        "pay_1 gave back to CHANNEL:ch_1 what it had not taken",
+        "pay_1 returned to CHANNEL:ch_1 more than it had taken",
     ),
-    "paid and refunded": ([*paid(), entry("REFUNDED", 100, "CHANNEL:ch_1")], "pay_1 paid o_1 and gave back afterwards"),
+    "paid and refunded": (
+        [*paid(), entry("REFUNDED", 100, "CHANNEL:ch_1")],
+        "pay_1 paid o_1 and returned money afterwards",
+    ),
     "paid and failed": (
         [entry("TAKEN", 100, "CHANNEL:ch_1"), entry("FAILED", 100), entry("ORDER_PAID", 100)],
         "pay_1 paid o_1 and is ['FAILED']",
     ),
-    "two verdicts": ([*paid(), entry("FAILED", 100)], "pay_1 has the verdicts ['SUCCEEDED', 'FAILED'], not 1 of them"),
-    "ended without a verdict": (
+    "two outcomes": ([*paid(), entry("FAILED", 100)], "pay_1 has the outcomes ['SUCCEEDED', 'FAILED'], not 1 of them"),
+    "ended without an outcome": (
         [entry("TAKEN", 80, "BALANCE:acc_1"), entry("RETURNED", 80, "BALANCE:acc_1")],
-        "pay_1 has the verdicts [], not 1 of them",
+        "pay_1 has the outcomes [], not 1 of them",
     ),
 }
 
 
-@pytest.mark.parametrize(("entries", "complaint"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_wrong_is_said(entries: list[LedgerEntry], complaint: str) -> None:
-    assert complaint in "\n".join(audit(entries, TERMS))
+@pytest.mark.parametrize(("entries", "violation"), INVALID.values(), ids=INVALID.keys())
+def test_a_violation_is_reported(entries: list[LedgerEntry], violation: str) -> None:
+    assert violation in "\n".join(audit(entries, TERMS))
 
 
-def test_what_lives_may_hold_money_and_has_no_verdict_yet() -> None:
+def test_a_live_payment_may_hold_money_and_has_no_outcome() -> None:
     held = [entry("TAKEN", 80, "BALANCE:acc_1")]
-    living = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, live={"pay_1"})
-    assert audit(held, living) == []
+    live_terms = AuditTerms(prices=TERMS.prices, opening=TERMS.opening, fees_bps={}, live={"pay_1"})
+    assert audit(held, live_terms) == []
     assert audit(held, TERMS)
-    assert audit([*held, entry("FAILED", 80)], living) == ["pay_1 has the verdicts ['FAILED'], not 0 of them"]
+    assert audit([*held, entry("FAILED", 80)], live_terms) == ["pay_1 has the outcomes ['FAILED'], not 0 of them"]
 
 
 @pytest.mark.parametrize(

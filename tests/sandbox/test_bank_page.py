@@ -1,4 +1,4 @@
-"""The page to which payers are sent: what it shows, what its buttons do, and that it leads nowhere else."""
+"""The bank page: what it shows, what its buttons do, and where it leads."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import aiohttp
 import msgspec
 import pytest
 
-from cashier.sandbox.bank_page import BankPage, render_page, format_amount
+from cashier.sandbox.bank_page import BankPage, format_amount, render_page
 from cashier.sandbox.engine_rules import SubmitBody
 from cashier.sandbox.world import World
 from tests.sandbox import contract
 from tests.sandbox.paying import channel, result, submission, submit
 
-BACK = "https://shop.example/back?a=1&b=2"
+RETURN_URL = "https://shop.example/back?a=1&b=2"
 WALLET = (channel("ch_wallet_alipay"),)
 VA: dict[str, Any] = {
     "order_id": "o_6201",
@@ -25,7 +25,7 @@ VA: dict[str, Any] = {
 }
 
 
-async def seen(client: aiohttp.ClientSession, path: str = "/bank/pay_1") -> str:
+async def fetch_page(client: aiohttp.ClientSession, path: str = "/bank/pay_1") -> str:
     async with client.get(path) as response:
         assert (response.status, response.content_type) == (200, "text/html")
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -37,53 +37,53 @@ async def press(client: aiohttp.ClientSession, choice: str) -> tuple[int, str | 
         return response.status, response.headers.get("Location")
 
 
-def choices(text: str) -> list[str]:
+def offered_choices(text: str) -> list[str]:
     return re.findall(r'value="(\w+)"', text)
 
 
-async def test_the_engine_sends_payers_to_this_servers_own_page(
+async def test_a_wallet_payment_redirects_to_the_sandboxs_bank_page(
     client: aiohttp.ClientSession, world: World, port: int
 ) -> None:
-    told = submit(world, submission(world, legs=WALLET))
-    assert isinstance(told.next_action, contract.Redirect)
-    assert told.next_action.url == f"http://127.0.0.1:{port}/bank/pay_1"
-    text = await seen(client, told.next_action.url)
+    payment = submit(world, submission(world, legs=WALLET))
+    assert isinstance(payment.next_action, contract.Redirect)
+    assert payment.next_action.url == f"http://127.0.0.1:{port}/bank/pay_1"
+    text = await fetch_page(client, payment.next_action.url)
     assert "云杉书店 Spruce Books" in text
     assert "Three novels and a reading lamp" in text
     assert "128.00 <small>CNY</small>" in text
     assert "<script" not in text
-    assert choices(text) == ["pay", "decline"]
+    assert offered_choices(text) == ["pay", "decline"]
 
 
-def test_without_a_server_payers_are_sent_to_an_example(world: World) -> None:
-    told = submit(world, submission(world, legs=WALLET))
-    assert isinstance(told.next_action, contract.Redirect)
-    assert told.next_action.url == "https://alipay.example/pay/pay_1"
+def test_without_a_server_the_redirect_is_an_example_address(world: World) -> None:
+    payment = submit(world, submission(world, legs=WALLET))
+    assert isinstance(payment.next_action, contract.Redirect)
+    assert payment.next_action.url == "https://alipay.example/pay/pay_1"
 
 
 @pytest.mark.parametrize(
     ("choice", "status", "order"), [("pay", "SUCCEEDED", "PAID"), ("decline", "FAILED", "PENDING")]
 )
-async def test_a_button_settles_the_payment_and_the_browser_goes_back(
+async def test_a_button_settles_the_payment_and_the_browser_returns(
     client: aiohttp.ClientSession, world: World, choice: str, status: str, order: str
 ) -> None:
-    submit(world, submission(world, legs=WALLET, return_url=BACK))
-    assert await press(client, choice) == (303, BACK)
+    submit(world, submission(world, legs=WALLET, return_url=RETURN_URL))
+    assert await press(client, choice) == (303, RETURN_URL)
     attempt = world.engine.attempt("pay_1")
     assert attempt is not None
     assert (attempt.status, result(world).status) == (status, order)
-    text = await seen(client)
-    assert choices(text) == []
+    text = await fetch_page(client)
+    assert offered_choices(text) == []
     assert 'href="https://shop.example/back?a=1&amp;b=2"' in text
 
 
-async def test_without_a_way_back_the_page_says_what_became_of_it(client: aiohttp.ClientSession, world: World) -> None:
+async def test_without_a_return_url_the_page_shows_the_outcome(client: aiohttp.ClientSession, world: World) -> None:
     submit(world, submission(world, legs=WALLET))
     assert await press(client, "pay") == (200, None)
-    assert "This payment is done." in await seen(client)
+    assert "This payment is complete." in await fetch_page(client)
 
 
-async def test_pressing_again_changes_nothing(client: aiohttp.ClientSession, world: World) -> None:
+async def test_a_second_press_changes_nothing(client: aiohttp.ClientSession, world: World) -> None:
     submit(world, submission(world, legs=WALLET))
     await press(client, "decline")
     await press(client, "pay")
@@ -91,27 +91,27 @@ async def test_pressing_again_changes_nothing(client: aiohttp.ClientSession, wor
 
 
 @pytest.mark.parametrize("choice", ["", "steal", "pay_less"])
-async def test_a_choice_that_the_page_does_not_offer_does_nothing(
+async def test_a_choice_that_the_page_does_not_offer_has_no_effect(
     client: aiohttp.ClientSession, world: World, choice: str
 ) -> None:
-    submit(world, submission(world, legs=WALLET, return_url=BACK))
+    submit(world, submission(world, legs=WALLET, return_url=RETURN_URL))
     status, location = await press(client, choice)
     assert (status, location) == ((200 if choice == "pay_less" else 400), None)
     assert result(world).status == "PAYING"
 
 
-async def test_a_page_of_no_payment_is_not_there(client: aiohttp.ClientSession) -> None:
+async def test_an_unknown_payment_has_no_page(client: aiohttp.ClientSession) -> None:
     assert (await client.get("/bank/pay_none")).status == 404
     assert (await press(client, "pay"))[0] == 404
 
 
-async def test_by_transfer_one_can_pay_less_more_and_too_late(client: aiohttp.ClientSession, world: World) -> None:
+async def test_a_transfer_can_be_too_small_too_large_or_too_late(client: aiohttp.ClientSession, world: World) -> None:
     submit(world, submission(world, **VA))
-    assert choices(await seen(client)) == ["pay", "pay_less", "pay_more", "decline"]
+    assert offered_choices(await fetch_page(client)) == ["pay", "pay_less", "pay_more", "decline"]
     await press(client, "pay_less")
     assert result(world, "o_6201").status == "PAYING"
     await client.post("/clock", json={"advance_s": 24 * 3_600})
-    assert choices(await seen(client)) == ["pay"]
+    assert offered_choices(await fetch_page(client)) == ["pay"]
     await press(client, "pay_more")
     await press(client, "pay")
     assert [entry.what for entry in world.ledger.entries] == ["TAKEN", "REFUNDED", "FAILED", "TAKEN", "REFUNDED"]
@@ -129,13 +129,13 @@ async def test_by_transfer_one_can_pay_less_more_and_too_late(client: aiohttp.Cl
         "https://a b",
     ],
 )
-def test_only_a_web_address_can_be_returned_to(world: World, url: str) -> None:
-    told = msgspec.to_builtins(submission(world, legs=WALLET)) | {"return_url": url}
+def test_a_return_url_must_be_a_web_address(world: World, url: str) -> None:
+    body = msgspec.to_builtins(submission(world, legs=WALLET)) | {"return_url": url}
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(told, SubmitBody)
+        msgspec.convert(body, SubmitBody)
 
 
-def test_whatever_comes_from_outside_is_shown_as_text() -> None:
+def test_values_from_outside_are_escaped() -> None:
     evil = '"><script>alert(1)</script>&'
     text = render_page(
         BankPage(
@@ -145,16 +145,15 @@ def test_whatever_comes_from_outside_is_shown_as_text() -> None:
             amount=evil,
             currency=evil,
             payment_id=evil,
-            state=evil,
+            status_text=evil,
             buttons={evil: evil},
-            way_back=evil,
+            return_url=evil,
         )
     )
     assert "<script" not in text
     assert evil not in text
-    assert (
-        text.count("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 13
-    )  # title, header, sum, list, state, button, way back
+    # In title, header, amount, list, status text, button and return link.
+    assert text.count("&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;&amp;") == 13
 
 
 @pytest.mark.parametrize(
@@ -167,5 +166,5 @@ def test_whatever_comes_from_outside_is_shown_as_text() -> None:
         (25_000_000, "IDR", "250,000.00"),
     ],
 )
-def test_amounts_are_written_with_the_digits_of_their_currency(value: int, currency: str, text: str) -> None:
+def test_amounts_have_the_decimals_of_their_currency(value: int, currency: str, text: str) -> None:
     assert format_amount(value, currency) == text

@@ -1,4 +1,4 @@
-"""The sandbox's own paths for money and time: the ledger to be read, the clock to be moved."""
+"""The sandbox's own endpoints for money and time: the ledger and the clock."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.sandbox.hand_clock import NOON, HandClock
 from tests.sandbox.paying import balance, channel, result, submission, submit
 
 
-async def told(client: aiohttp.ClientSession, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+async def call(client: aiohttp.ClientSession, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
     async with client.request("GET" if body is None else "POST", path, json=body) as response:
         return response.status, await response.json()
 
 
-async def test_the_ledger_is_told_with_what_is_wrong_in_it(client: aiohttp.ClientSession, world: World) -> None:
-    assert await told(client, "/ledger") == (200, {"entries": [], "wrong": []})
+async def test_the_ledger_is_shown_with_its_violations(client: aiohttp.ClientSession, world: World) -> None:
+    assert await call(client, "/ledger") == (200, {"entries": [], "wrong": []})
     submit(world, submission(world, order_id="o_1002", legs=(balance("acc_1", 3_500),)))
-    _, ledger = await told(client, "/ledger")
+    _, ledger = await call(client, "/ledger")
     assert ledger["entries"][0] == {
         "at": "2026-11-02T12:00:00Z",
         "payment_id": "pay_1",
@@ -34,34 +34,32 @@ async def test_the_ledger_is_told_with_what_is_wrong_in_it(client: aiohttp.Clien
     }
     assert ledger["wrong"] == []
     world.ledger.give_back(world.engine._attempts["pay_1"].parties, "REFUNDED")
-    _, ledger = await told(client, "/ledger")
+    _, ledger = await call(client, "/ledger")
     assert ledger["wrong"]
 
 
-async def test_the_clock_goes_forward_and_takes_what_expires_with_it(
-    client: aiohttp.ClientSession, world: World
-) -> None:
+async def test_advancing_the_clock_expires_attempts(client: aiohttp.ClientSession, world: World) -> None:
     submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
-    assert await told(client, "/clock", {"advance_s": 13 * 60}) == (
+    assert await call(client, "/clock", {"advance_s": 13 * 60}) == (
         200,
         {"now": "2026-11-02T12:13:00+00:00", "ahead_s": 780},
     )
     assert result(world).status == "PAYING"
-    assert await told(client, "/clock", {"advance_s": 60}) == (
+    assert await call(client, "/clock", {"advance_s": 60}) == (
         200,
         {"now": "2026-11-02T12:14:00+00:00", "ahead_s": 840},
     )
     assert result(world).status == "PENDING"
-    assert (await told(client, "/clock"))[1]["ahead_s"] == 840
+    assert (await call(client, "/clock"))[1]["ahead_s"] == 840
 
 
 @pytest.mark.parametrize("body", [{}, {"advance_s": -1}, {"advance_s": 1.5}, {"advance_s": 10**9}, []])
-async def test_the_clock_does_not_go_back_nor_anywhere_odd(client: aiohttp.ClientSession, body: object) -> None:
-    assert (await told(client, "/clock", body))[0] == 400
-    assert (await told(client, "/clock"))[1]["ahead_s"] == 0
+async def test_an_invalid_advance_of_the_clock_is_refused(client: aiohttp.ClientSession, body: object) -> None:
+    assert (await call(client, "/clock", body))[0] == 400
+    assert (await call(client, "/clock"))[1]["ahead_s"] == 0
 
 
-def test_a_clock_that_was_advanced_still_runs() -> None:
+def test_an_advanced_clock_still_runs() -> None:
     base = HandClock()
     clock = WorldClock(base)
     clock.advance(timedelta(hours=1))
@@ -69,13 +67,11 @@ def test_a_clock_that_was_advanced_still_runs() -> None:
     assert clock() - NOON == timedelta(hours=1, seconds=2)
 
 
-async def test_another_sum_can_be_settled_where_a_transfer_takes_it(
-    client: aiohttp.ClientSession, world: World
-) -> None:
+async def test_a_transfer_can_be_settled_with_another_sum(client: aiohttp.ClientSession, world: World) -> None:
     leg = channel("ch_otc_lawson", value=4_980, currency="JPY")
     submit(world, submission(world, order_id="o_8101", user_id="u_81", merchant_id="m_81", legs=(leg,)))
-    less = await told(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": 4_979})
+    less = await call(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": 4_979})
     assert (less[0], less[1]["status"]) == (200, "ACTION_REQUIRED")
-    assert (await told(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": -1}))[0] == 400
-    more = await told(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": 5_000})
+    assert (await call(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": -1}))[0] == 400
+    more = await call(client, "/payments/pay_1/settle", {"result": "SUCCEEDED", "paid": 5_000})
     assert (more[1]["status"], world.audit()) == ("SUCCEEDED", [])

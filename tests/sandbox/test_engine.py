@@ -21,25 +21,27 @@ def test_a_quick_payment_pays_the_order(world: World) -> None:
         submit(world, submission(world, legs=(promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800)))).status
         == "SUCCEEDED"
     )
-    told = result(world)
-    assert (told.status, told.payment_id, told.paid) == ("PAID", "pay_1", contract.Money(currency=CNY, value=11_800))
+    order_result = result(world)
+    assert (order_result.status, order_result.payment_id, order_result.paid) == (
+        "PAID",
+        "pay_1",
+        contract.Money(currency=CNY, value=11_800),
+    )
     order = msgspec.convert(world.acquirer.order("o_1001"), contract.Order)
     assert order.status == "PAID"
 
 
-def test_the_same_submission_again_is_the_same_payment(world: World) -> None:
-    sent = submission(world, legs=(channel("ch_wallet_alipay"),))
-    first = submit(world, sent)
+def test_a_repeated_submission_is_the_same_payment(world: World) -> None:
+    body = submission(world, legs=(channel("ch_wallet_alipay"),))
+    first = submit(world, body)
     assert first.status == "ACTION_REQUIRED"
-    assert submit(world, sent) == first
+    assert submit(world, body) == first
     world.engine.settle("pay_1", "SUCCEEDED")
-    assert submit(world, sent).status == "SUCCEEDED"
+    assert submit(world, body).status == "SUCCEEDED"
     assert result(world).paid == contract.Money(currency=CNY, value=12_800)
 
 
-def test_an_answer_says_of_which_order_it_is_and_how_and_when_it_was_submitted_whenever_it_is_asked(
-    world: World, clock: HandClock
-) -> None:
+def test_every_answer_has_the_order_fingerprint_and_time_of_the_submit(world: World, clock: HandClock) -> None:
     first = submit(world, submission(world, fingerprint="f_9", legs=(channel("ch_wallet_alipay"),)))
     assert (first.order_id, first.fingerprint, first.submitted_at) == ("o_1001", "f_9", NOON)
     clock.advance(timedelta(minutes=3))
@@ -59,13 +61,13 @@ def test_a_key_with_another_fingerprint_is_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "pay_2"])
-def test_the_idempotency_key_has_to_be_the_payment_id(world: World, key: str) -> None:
+def test_the_idempotency_key_must_be_the_payment_id(world: World, key: str) -> None:
     answer = world.engine.submit(submission(world), key)
     assert (answer.status, answer.body["field"]) == (400, "Idempotency-Key")
     assert world.engine.look_up("pay_1").status == 404
 
 
-def test_a_second_attempt_on_an_order_is_told_of_the_live_one(world: World) -> None:
+def test_a_second_attempt_on_an_order_gets_the_id_of_the_live_one(world: World) -> None:
     submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
     answer = world.engine.submit(submission(world, "pay_2"), "pay_2")
     assert (answer.status, answer.body) == (409, {"code": "ORDER_BUSY", "payment_id": "pay_1"})
@@ -76,7 +78,7 @@ def test_an_order_in_progress_elsewhere_is_busy(world: World) -> None:
     assert (answer.status, answer.body["payment_id"]) == (409, "pay_o_1006")
 
 
-def test_after_a_failed_attempt_the_order_can_be_paid_another_way(world: World) -> None:
+def test_an_order_can_be_paid_again_after_a_failed_attempt(world: World) -> None:
     submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
     world.engine.settle("pay_1", "FAILED")
     assert result(world).status == "PENDING"
@@ -134,17 +136,17 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("code", "other"), REFUSED)
-def test_what_cannot_be_paid_fails_with_its_code_and_leaves_the_order_alone(
-    world: World, code: str, other: dict[str, Any]
+@pytest.mark.parametrize(("code", "fields"), REFUSED)
+def test_a_refused_payment_fails_with_its_code_and_leaves_the_order_unchanged(
+    world: World, code: str, fields: dict[str, Any]
 ) -> None:
-    sent = submission(world, **other)
-    before = world.acquirer.result(sent.order_id)
-    told = submit(world, sent)
-    assert told.status == "FAILED"
-    assert told.failure is not None
-    assert told.failure.code == code
-    assert world.acquirer.result(sent.order_id) == before
+    body = submission(world, **fields)
+    before = world.acquirer.result(body.order_id)
+    attempt = submit(world, body)
+    assert attempt.status == "FAILED"
+    assert attempt.failure is not None
+    assert attempt.failure.code == code
+    assert world.acquirer.result(body.order_id) == before
 
 
 def test_balance_and_a_card_share_an_order(world: World) -> None:
@@ -159,13 +161,13 @@ def test_promotions_alone_can_pay_an_order(world: World) -> None:
     assert result(world, "o_1011").paid == contract.Money(currency=CNY, value=0)
 
 
-def test_an_alternative_channel_steps_in_for_one_that_is_not_open(world: World) -> None:
-    told = submit(
+def test_an_alternative_channel_replaces_one_that_is_not_open(world: World) -> None:
+    attempt = submit(
         world, submission(world, legs=(channel("ch_net_boc"),), alternatives=("ch_quick_boc", "ch_wallet_jd"))
     )
-    assert isinstance(told.next_action, contract.Redirect)
-    assert told.next_action.applink is not None
-    assert "jd-pay" in told.next_action.applink
+    assert isinstance(attempt.next_action, contract.Redirect)
+    assert attempt.next_action.applink is not None
+    assert "jd-pay" in attempt.next_action.applink
 
 
 ACTIONS = [
@@ -178,37 +180,37 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize(("order_id", "user_id", "merchant_id", "leg", "action"), ACTIONS)
-def test_a_kind_that_is_paid_elsewhere_waits_for_the_payer(
+def test_a_kind_that_is_completed_elsewhere_waits_for_the_payer(
     world: World, order_id: str, user_id: str, merchant_id: str, leg: Json, action: type[contract.Strict]
 ) -> None:
-    told = submit(world, submission(world, order_id=order_id, user_id=user_id, merchant_id=merchant_id, legs=(leg,)))
-    assert told.status == "ACTION_REQUIRED"
-    assert isinstance(told.next_action, action)
+    attempt = submit(world, submission(world, order_id=order_id, user_id=user_id, merchant_id=merchant_id, legs=(leg,)))
+    assert attempt.status == "ACTION_REQUIRED"
+    assert isinstance(attempt.next_action, action)
     assert result(world, order_id).status == "PAYING"
-    assert payment(world.engine.look_up("pay_1")) == told, "looking changes nothing"
+    assert payment(world.engine.look_up("pay_1")) == attempt, "a look-up changes nothing"
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).next_action is None
     assert result(world, order_id).status == "PAID"
 
 
-def test_a_direct_debit_is_done_at_the_second_look(world: World) -> None:
+def test_a_direct_debit_succeeds_at_the_second_look_up(world: World) -> None:
     assert submit(world, submission(world, legs=(channel("ch_agreement_unionpay", "ag_1"),))).status == "PROCESSING"
     assert [payment(world.engine.look_up("pay_1")).status for _ in range(3)] == ["PROCESSING", "SUCCEEDED", "SUCCEEDED"]
 
 
 @pytest.mark.parametrize(
-    ("code", "looks"),
+    ("code", "statuses"),
     [
         ("134567890123456780", ["SUCCEEDED", "SUCCEEDED"]),
         ("134567890123456788", ["USER_PAYING", "USER_PAYING", "USER_PAYING", "SUCCEEDED"]),
         ("134567890123456789", ["USER_PAYING", "USER_PAYING", "USER_PAYING", "USER_PAYING", "USER_PAYING"]),
     ],
 )
-def test_a_scanned_code_pays_as_its_last_digit_says(world: World, code: str, looks: list[str]) -> None:
-    sent = submission(
+def test_the_last_digit_of_a_scanned_code_determines_its_course(world: World, code: str, statuses: list[str]) -> None:
+    body = submission(
         world, order_id="o_1014", merchant_id="m_2", legs=(channel("ch_cqr_wechat", value=2_800),), auth_code=code
     )
-    told = [submit(world, sent).status, *(payment(world.engine.look_up("pay_1")).status for _ in looks[1:])]
-    assert told == looks
+    seen = [submit(world, body).status, *(payment(world.engine.look_up("pay_1")).status for _ in statuses[1:])]
+    assert seen == statuses
 
 
 def test_a_scanned_code_is_used_once(world: World) -> None:
@@ -221,40 +223,40 @@ def test_a_scanned_code_is_used_once(world: World) -> None:
     assert again.failure.code == "AUTH_CODE_USED"
 
 
-def test_a_reverse_ends_what_lives_and_frees_the_order(world: World) -> None:
+def test_a_reverse_ends_a_live_payment_and_frees_the_order(world: World) -> None:
     submit(world, submission(world, "pay_1", legs=(channel("ch_wallet_alipay"),)))
-    told = payment(world.engine.reverse("pay_1"))
-    assert told.failure is not None
-    assert (told.status, told.failure.code) == ("FAILED", "REVERSED")
+    attempt = payment(world.engine.reverse("pay_1"))
+    assert attempt.failure is not None
+    assert (attempt.status, attempt.failure.code) == ("FAILED", "REVERSED")
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"
     assert result(world).status == "PENDING"
 
 
-def test_a_reverse_that_comes_too_late_leaves_the_money_taken(world: World) -> None:
+def test_a_late_reverse_leaves_the_money_taken(world: World) -> None:
     submit(world, submission(world))
     assert payment(world.engine.reverse("pay_1")).status == "SUCCEEDED"
     assert result(world).status == "PAID"
 
 
-def test_a_payment_reversed_before_it_arrives_takes_nothing_when_it_does(world: World) -> None:
+def test_a_payment_reversed_before_it_arrives_takes_nothing(world: World) -> None:
     assert world.engine.reverse("pay_1").status == 404
-    told = submit(world, submission(world))
-    assert told.failure is not None
-    assert told.failure.code == "REVERSED"
+    attempt = submit(world, submission(world))
+    assert attempt.failure is not None
+    assert attempt.failure.code == "REVERSED"
     assert result(world).status == "PENDING"
 
 
-def test_money_for_an_order_that_has_closed_meanwhile_goes_back(world: World) -> None:
+def test_money_for_an_order_closed_meanwhile_goes_back(world: World) -> None:
     submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
     assert world.acquirer.close("o_1001")
     assert result(world).status == "CLOSED"
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "SUCCEEDED"
-    told = result(world)
-    assert (told.status, told.closed_reason) == ("CLOSED_REFUNDING", "CLOSED_BY_MERCHANT")
+    order_result = result(world)
+    assert (order_result.status, order_result.closed_reason) == ("CLOSED_REFUNDING", "CLOSED_BY_MERCHANT")
     assert msgspec.convert(world.acquirer.order("o_1001"), contract.Order).status == "CLOSED"
 
 
-def test_an_attempt_that_fails_on_a_closed_order_does_not_open_it_again(world: World) -> None:
+def test_a_failed_attempt_does_not_reopen_a_closed_order(world: World) -> None:
     submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
     world.acquirer.close("o_1001")
     world.engine.reverse("pay_1")
@@ -269,20 +271,20 @@ VA: dict[str, Any] = {
 }
 
 
-def test_money_for_an_order_that_has_expired_meanwhile_goes_back(world: World, clock: HandClock) -> None:
+def test_money_for_an_order_expired_meanwhile_goes_back(world: World, clock: HandClock) -> None:
     clock.advance(timedelta(hours=1))
     submit(world, submission(world, **VA))
     clock.advance(timedelta(hours=23))
-    assert result(world, "o_6201").status == "PAYING", "its number is still good"
+    assert result(world, "o_6201").status == "PAYING", "its account number is still valid"
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "SUCCEEDED"
-    told = result(world, "o_6201")
-    assert (told.status, told.closed_reason) == ("CLOSED_REFUNDING", "EXPIRED")
+    order_result = result(world, "o_6201")
+    assert (order_result.status, order_result.closed_reason) == ("CLOSED_REFUNDING", "EXPIRED")
 
 
-def test_an_order_whose_time_ran_out_with_nobody_paying_is_closed(world: World, clock: HandClock) -> None:
+def test_an_order_that_expires_without_an_attempt_is_closed(world: World, clock: HandClock) -> None:
     clock.advance(timedelta(hours=24))
-    told = result(world)
-    assert (told.status, told.closed_reason) == ("CLOSED", "EXPIRED")
+    order_result = result(world)
+    assert (order_result.status, order_result.closed_reason) == ("CLOSED", "EXPIRED")
 
 
 @pytest.mark.parametrize(
@@ -293,41 +295,39 @@ def test_an_order_whose_time_ran_out_with_nobody_paying_is_closed(world: World, 
         (channel("ch_card_adyen", "tok_3ds_1", 12_928), 15),
     ],
 )
-def test_who_does_not_act_in_time_has_not_paid_and_can_pay_another_way(
-    world: World, clock: HandClock, leg: Json, minutes: int
-) -> None:
+def test_an_attempt_that_expires_frees_the_order(world: World, clock: HandClock, leg: Json, minutes: int) -> None:
     submit(world, submission(world, legs=(leg,)))
     clock.advance(timedelta(minutes=minutes, seconds=-1))
     assert payment(world.engine.look_up("pay_1")).status == "ACTION_REQUIRED"
     clock.advance(timedelta(seconds=1))
-    told = payment(world.engine.look_up("pay_1"))
-    assert told.failure is not None
-    assert (told.status, told.failure.code) == ("FAILED", "EXPIRED")
+    attempt = payment(world.engine.look_up("pay_1"))
+    assert attempt.failure is not None
+    assert (attempt.status, attempt.failure.code) == ("FAILED", "EXPIRED")
     assert payment(world.engine.settle("pay_1", "SUCCEEDED")).status == "FAILED"
     assert submit(world, submission(world, "pay_2")).status == "SUCCEEDED"
 
 
-def test_an_attempt_expires_also_when_only_the_order_is_asked_about(world: World, clock: HandClock) -> None:
+def test_an_attempt_also_expires_when_only_the_order_is_read(world: World, clock: HandClock) -> None:
     submit(world, submission(world, legs=(channel("ch_wallet_alipay"),)))
     clock.advance(timedelta(minutes=14))
     world.catch_up()
     assert result(world).status == "PENDING"
 
 
-def test_a_card_that_its_bank_wants_to_see_is_sent_to_its_page(world: World) -> None:
-    told = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_3ds_1", 12_928),)))
-    assert isinstance(told.next_action, contract.Redirect)
+def test_a_3ds_card_is_redirected_to_the_bank_page(world: World) -> None:
+    attempt = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_3ds_1", 12_928),)))
+    assert isinstance(attempt.next_action, contract.Redirect)
     world.engine.settle("pay_1", "SUCCEEDED")
     assert result(world).paid == contract.Money(currency=CNY, value=12_928)
 
 
-def test_a_card_that_its_bank_declines_leaves_the_order_as_it_was(world: World) -> None:
-    told = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_declined_1", 12_928),)))
-    assert told.failure is not None
-    assert (told.failure.code, result(world).status) == ("CHANNEL_DECLINED", "PENDING")
+def test_a_declined_card_leaves_the_order_unchanged(world: World) -> None:
+    attempt = submit(world, submission(world, legs=(channel("ch_card_adyen", "tok_declined_1", 12_928),)))
+    assert attempt.failure is not None
+    assert (attempt.failure.code, result(world).status) == ("CHANNEL_DECLINED", "PENDING")
 
 
-def test_a_merchants_code_that_was_reversed_pays_nothing_when_it_is_scanned(world: World) -> None:
+def test_a_reversed_merchant_code_takes_nothing_when_scanned(world: World) -> None:
     scan: dict[str, Any] = {"order_id": "o_1014", "merchant_id": "m_2"}
     submit(world, submission(world, "pay_1", legs=(channel("ch_mqr_alipay", value=2_800),), **scan))
     busy = world.engine.submit(
@@ -340,7 +340,7 @@ def test_a_merchants_code_that_was_reversed_pays_nothing_when_it_is_scanned(worl
     assert [entry.what for entry in world.ledger.entries] == ["FAILED"]
 
 
-def test_an_order_of_the_crowd_can_be_paid(world: World) -> None:
+def test_an_order_of_a_generated_user_can_be_paid(world: World) -> None:
     request = world.population.generated.consult_request(100_003)
     leg = channel("ch_wallet_alipay", value=request["amount"]["value"])
     order = {name: request[name] for name in ("order_id", "user_id", "merchant_id")}
@@ -350,5 +350,5 @@ def test_an_order_of_the_crowd_can_be_paid(world: World) -> None:
 
 
 @pytest.mark.parametrize("order_id", ["o_1003", "o_1004", "o_404"])
-def test_an_order_that_is_over_cannot_be_withdrawn(world: World, order_id: str) -> None:
+def test_a_finished_order_cannot_be_closed(world: World, order_id: str) -> None:
     assert not world.acquirer.close(order_id)

@@ -1,4 +1,4 @@
-"""Faults as a client meets them, on a real socket, and a server that stops in any weather."""
+"""Faults as a client sees them on a real socket, and a server that stops under any fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Send = Callable[[bytes], Awaitable[asyncio.StreamReader]]
 
 
 class WatchedWeather(Weather):
-    """Says when a call has drawn its spell: from then on it is inside the server."""
+    """Sets `drawn` when a call has drawn its conditions; from then on it is inside the server."""
 
     drawn: asyncio.Event
 
@@ -40,13 +40,13 @@ def weather() -> Weather:
 
 @pytest.fixture
 async def send(port: int) -> AsyncIterator[Send]:
-    """Sends raw bytes on a connection of its own."""
+    """Send raw bytes on a new connection."""
     writers: list[asyncio.StreamWriter] = []
 
-    async def send(sent: bytes) -> asyncio.StreamReader:
+    async def send(request: bytes) -> asyncio.StreamReader:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writers.append(writer)
-        writer.write(sent)
+        writer.write(request)
         return reader
 
     yield send
@@ -59,15 +59,15 @@ async def put(client: aiohttp.ClientSession, source: str, body: object) -> tuple
         return response.status, await response.json()
 
 
-async def head_of(reader: asyncio.StreamReader) -> bytes:
+async def read_head(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
 
 
-def length_in(head: bytes) -> int:
+def content_length(head: bytes) -> int:
     return int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
 
 
-def requests_inside() -> set[asyncio.Task[Any]]:
+def request_tasks() -> set[asyncio.Task[Any]]:
     return {task for task in asyncio.all_tasks() if "_handle_request" in repr(task.get_coro())}
 
 
@@ -77,13 +77,13 @@ async def test_an_error_is_a_500_with_a_code(client: aiohttp.ClientSession) -> N
         assert (response.status, await response.json()) == (500, {"code": "INTERNAL"})
 
 
-async def test_an_overload_is_a_503_that_says_when_to_come_again(client: aiohttp.ClientSession) -> None:
+async def test_an_overload_is_a_503_with_retry_after(client: aiohttp.ClientSession) -> None:
     await put(client, "card", {"faults": {"overload": ALL}})
     async with client.get("/members/u_1/cards") as response:
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
 
-async def test_garbage_is_a_200_that_does_not_hold_what_was_agreed(client: aiohttp.ClientSession) -> None:
+async def test_garbage_is_a_200_that_breaks_the_contract(client: aiohttp.ClientSession) -> None:
     await put(client, "card", {"faults": {"garbage": ALL}})
     seen = set()
     for _ in range(20):
@@ -94,20 +94,20 @@ async def test_garbage_is_a_200_that_does_not_hold_what_was_agreed(client: aioht
     assert all(b'"agreements"' not in body or body.startswith(b"\xff") for body in seen)
 
 
-async def test_a_wrong_identity_is_a_whole_answer_about_somebody_else(client: aiohttp.ClientSession) -> None:
+async def test_a_wrong_identity_is_a_complete_answer_about_another_user(client: aiohttp.ClientSession) -> None:
     await put(client, "card", {"faults": {"wrong_identity": ALL}})
     async with client.get("/members/u_1/cards") as response:
-        told = await response.json()
-    assert told["user_id"] != "u_1"
-    assert len(told["cards"]) == 5
+        answer = await response.json()
+    assert answer["user_id"] != "u_1"
+    assert len(answer["cards"]) == 5
 
 
-async def test_a_truncated_answer_promises_more_than_comes(client: aiohttp.ClientSession, send: Send) -> None:
+async def test_a_truncated_answer_is_shorter_than_its_content_length(client: aiohttp.ClientSession, send: Send) -> None:
     await put(client, "card", {"faults": {"truncate": ALL}})
     reader = await send(CARDS)
-    promised = length_in(await head_of(reader))
-    came = await asyncio.wait_for(reader.read(), 30)
-    assert 0 < len(came) < promised
+    announced = content_length(await read_head(reader))
+    received = await asyncio.wait_for(reader.read(), 30)
+    assert 0 < len(received) < announced
 
 
 async def test_a_reset_ends_the_connection_without_an_answer(client: aiohttp.ClientSession, send: Send) -> None:
@@ -117,21 +117,21 @@ async def test_a_reset_ends_the_connection_without_an_answer(client: aiohttp.Cli
         await asyncio.wait_for(reader.read(), 30)
 
 
-async def test_a_slow_body_comes_in_pieces_and_in_the_end_whole(
+async def test_a_slow_body_arrives_complete_in_pieces(
     client: aiohttp.ClientSession, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cashier.sandbox.fault_injection.SLOW_BODY_PAUSE_S", 0.001)
     async with client.get("/members/u_1/cards") as response:
-        whole = await response.read()
+        complete = await response.read()
     await put(client, "card", {"faults": {"slow_body": ALL}})
     reader = await send(CARDS)
-    length = length_in(await head_of(reader))
+    length = content_length(await read_head(reader))
     first = await asyncio.wait_for(reader.read(length), 30)
     assert 0 < len(first) < length
-    assert first + await asyncio.wait_for(reader.readexactly(length - len(first)), 30) == whole
+    assert first + await asyncio.wait_for(reader.readexactly(length - len(first)), 30) == complete
 
 
-async def test_a_hang_holds_back_its_source_and_no_other(client: aiohttp.ClientSession, send: Send) -> None:
+async def test_a_hang_affects_only_its_source(client: aiohttp.ClientSession, send: Send) -> None:
     await put(client, "card", {"faults": {"hang": ALL}})
     reader = await send(CARDS)
     hanging = asyncio.create_task(reader.read(1))
@@ -142,40 +142,40 @@ async def test_a_hang_holds_back_its_source_and_no_other(client: aiohttp.ClientS
     await asyncio.gather(hanging, return_exceptions=True)
 
 
-async def test_a_hang_ends_when_its_client_leaves(
+async def test_a_hang_ends_when_its_client_disconnects(
     port: int, weather: WatchedWeather, client: aiohttp.ClientSession
 ) -> None:
     await put(client, "card", {"faults": {"hang": ALL}})
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(CARDS)
     await asyncio.wait_for(weather.drawn.wait(), 30)
-    hanging = requests_inside()
+    hanging = request_tasks()
     assert hanging
     writer.close()
-    _, left = await asyncio.wait(hanging, timeout=30)
-    assert not left
+    _, pending = await asyncio.wait(hanging, timeout=30)
+    assert not pending
 
 
 @pytest.mark.parametrize(
-    "forecast",
+    "profile",
     [{"faults": {"hang": ALL}}, {"latency": {"shape": "constant", "ms": 600_000}}, {"faults": {"slow_body": ALL}}],
 )
-async def test_no_weather_keeps_the_server_from_stopping(
-    world: World, weather: WatchedWeather, forecast: object
-) -> None:
+async def test_no_fault_keeps_the_server_from_stopping(world: World, weather: WatchedWeather, profile: object) -> None:
     async with asyncio.timeout(30):
         async with serve(port=0, world=world, weather=weather) as port:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
-                await put(client, "card", forecast)
+                await put(client, "card", profile)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(CARDS)
             await weather.drawn.wait()
         await asyncio.gather(reader.read(), return_exceptions=True)
         writer.close()
-    assert not requests_inside()
+    assert not request_tasks()
 
 
-async def test_a_hang_does_not_outlive_a_runner_that_cancels_nothing(world: World, weather: WatchedWeather) -> None:
+async def test_a_hang_ends_with_the_server_even_without_handler_cancellation(
+    world: World, weather: WatchedWeather
+) -> None:
     runner = web.AppRunner(create_app(world, weather), access_log=None, shutdown_timeout=60)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -191,7 +191,7 @@ async def test_a_hang_does_not_outlive_a_runner_that_cancels_nothing(world: Worl
 
 
 @pytest.mark.parametrize("fault", ["hang", "truncate", "reset", "garbage"])
-async def test_a_payment_whose_answer_is_lost_was_made(
+async def test_the_work_is_done_when_its_answer_is_lost(
     client: aiohttp.ClientSession, world: World, weather: WatchedWeather, fault: str
 ) -> None:
     await put(client, "risk", {"faults": {fault: ALL}})
@@ -202,27 +202,27 @@ async def test_a_payment_whose_answer_is_lost_was_made(
         async with client.post("/risk/decisions", json=body) as response:
             await response.read()
 
-    sent = asyncio.create_task(lose_the_answer())
+    request = asyncio.create_task(lose_the_answer())
     await asyncio.wait_for(weather.drawn.wait(), 30)
     assert "payments=1" in repr(world.risk)
-    sent.cancel()
-    await asyncio.gather(sent, return_exceptions=True)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
 
 
 @pytest.mark.parametrize("fault", ["error", "overload"])
-async def test_a_payment_that_is_refused_was_not_made(client: aiohttp.ClientSession, world: World, fault: str) -> None:
+async def test_the_work_is_not_done_when_it_is_refused(client: aiohttp.ClientSession, world: World, fault: str) -> None:
     await put(client, "engine", {"faults": {fault: ALL}})
     async with client.post("/payments/pay_1/reverse") as response:
         assert response.status >= 500
     assert world.engine._reversed_before_arrival == set()
 
 
-async def test_weather_changes_while_the_server_runs_and_goes_back_to_the_start(client: aiohttp.ClientSession) -> None:
+async def test_weather_can_be_changed_and_restored_while_the_server_runs(client: aiohttp.ClientSession) -> None:
     before = (await (await client.get("/weather")).json())["card"]
-    status, told = await put(
+    status, answer = await put(
         client, "card", {"latency": {"shape": "uniform", "low_ms": 0, "high_ms": 1}, "faults": {"error": ALL}}
     )
-    assert (status, told["card"]["faults"], told["card"]["latency"]["shape"]) == (200, {"error": ALL}, "uniform")
+    assert (status, answer["card"]["faults"], answer["card"]["latency"]["shape"]) == (200, {"error": ALL}, "uniform")
     assert (await client.get("/members/u_1/cards")).status == 500
     async with client.delete("/weather/card") as response:
         assert (await response.json())["card"] == before
@@ -233,12 +233,12 @@ async def test_weather_changes_while_the_server_runs_and_goes_back_to_the_start(
     assert (await client.get("/members/u_1/cards")).status == 200
 
 
-async def test_what_a_change_leaves_out_is_as_at_the_start_and_not_as_it_was_before(
+async def test_missing_parts_of_a_change_are_reset_to_the_start(
     client: aiohttp.ClientSession,
 ) -> None:
     await put(client, "card", {"faults": {"error": ALL}})
-    _, told = await put(client, "card", {"latency": {"shape": "constant", "ms": 1}})
-    assert told["card"]["faults"] == {}
+    _, answer = await put(client, "card", {"latency": {"shape": "constant", "ms": 1}})
+    assert answer["card"]["faults"] == {}
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ async def test_what_a_change_leaves_out_is_as_at_the_start_and_not_as_it_was_bef
         ("card", {"faults": {"hang": 10_001}}, "faults.hang", 10_000),
     ],
 )
-async def test_bad_weather_gets_a_400_and_changes_nothing(
+async def test_an_invalid_profile_gets_a_400_and_changes_nothing(
     client: aiohttp.ClientSession, source: str, body: object, field: str, nearest: object
 ) -> None:
     before = await (await client.get("/weather")).json()
-    status, told = await put(client, source, body)
-    assert (status, told["code"], told["field"], told["nearest"]) == (400, "BAD_WEATHER", field, nearest)
+    status, answer = await put(client, source, body)
+    assert (status, answer["code"], answer["field"], answer["nearest"]) == (400, "BAD_WEATHER", field, nearest)
     assert await (await client.get("/weather")).json() == before
 
 
@@ -278,14 +278,14 @@ async def test_a_misspelt_source_cannot_be_restored(client: aiohttp.ClientSessio
         ("engine", "/payments/pay_none"),
     ],
 )
-async def test_every_path_is_under_the_weather_of_its_own_source(
+async def test_every_endpoint_is_under_the_weather_of_its_own_source(
     client: aiohttp.ClientSession, source: str, path: str
 ) -> None:
     await put(client, source, {"faults": {"error": ALL}})
     async with client.get(path) as response:
         assert response.status == 500
     await put(client, source, {"faults": {}})
-    for other in (name for name in SOURCES if name != source):
-        await put(client, other, {"faults": {"error": ALL}})
+    for other_source in (name for name in SOURCES if name != source):
+        await put(client, other_source, {"faults": {"error": ALL}})
     async with client.get(path) as response:
         assert response.status != 500

@@ -1,4 +1,4 @@
-"""The upstreams in the process: the same answers as over HTTP, the same weather, in virtual time."""
+"""The sources in the process: the same answers and the same weather as over HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.in_process import LocalUpstreams, InjectedFault
+from cashier.sandbox.in_process import InjectedFault, LocalUpstreams
 from cashier.sandbox.weather import Constant, Fault, FaultProfile, Weather
 from cashier.sandbox.world import World
 
@@ -19,7 +19,7 @@ class Amount(NamedTuple):
     value: int
 
 
-ASKED: dict[str, tuple[dict[str, Any], str]] = {
+CALLS: dict[str, tuple[dict[str, Any], str]] = {
     "order": ({"order_id": "o_1001"}, "/orders/o_1001"),
     "merchant": ({"merchant_id": "m_1"}, "/merchants/m_1"),
     "member": ({"user_id": "u_1"}, "/members/u_1"),
@@ -43,32 +43,32 @@ def fault_on_cards(weather: Weather, fault: Fault) -> None:
     weather.change("card", FaultProfile(Constant(0), faults={fault: 10_000}))
 
 
-async def ask(local: LocalUpstreams, source: str) -> Json | None:
-    return await local[source](**ASKED[source][0])
+async def call(local: LocalUpstreams, source: str) -> Json | None:
+    return await local[source](**CALLS[source][0])
 
 
 def test_there_is_one_function_for_each_source_of_a_consultation(local: LocalUpstreams) -> None:
-    assert set(local) == set(ASKED)
+    assert set(local) == set(CALLS)
     assert len(local) == 8
 
 
-@pytest.mark.parametrize("source", ASKED)
-async def test_a_function_answers_what_the_service_would(
+@pytest.mark.parametrize("source", CALLS)
+async def test_a_function_returns_the_body_of_the_http_answer(
     local: LocalUpstreams, client: aiohttp.ClientSession, source: str
 ) -> None:
-    told = await ask(local, source)
-    async with client.get(ASKED[source][1]) as response:
-        assert await response.json() == told
+    answer = await call(local, source)
+    async with client.get(CALLS[source][1]) as response:
+        assert await response.json() == answer
 
 
-async def test_there_is_none_where_the_service_says_404(local: LocalUpstreams) -> None:
+async def test_a_404_is_none(local: LocalUpstreams) -> None:
     assert await local["card"](user_id="u_5") is None
     assert await local["order"](order_id="o_404") is None
 
 
 async def test_an_amount_may_be_an_object_or_a_mapping(local: LocalUpstreams) -> None:
     mapping = {"currency": "CNY", "value": 12_800}
-    assert await local["marketing"](user_id="u_1", merchant_id="m_1", amount=mapping) == await ask(local, "marketing")
+    assert await local["marketing"](user_id="u_1", merchant_id="m_1", amount=mapping) == await call(local, "marketing")
 
 
 async def test_a_malformed_parameter_is_the_callers_bug(local: LocalUpstreams) -> None:
@@ -77,20 +77,20 @@ async def test_a_malformed_parameter_is_the_callers_bug(local: LocalUpstreams) -
 
 
 @pytest.mark.looptime
-async def test_an_answer_takes_as_long_as_the_weather_says(local: LocalUpstreams, weather: Weather) -> None:
+async def test_an_answer_has_the_latency_of_the_weather(local: LocalUpstreams, weather: Weather) -> None:
     weather.change("card", FaultProfile(Constant(40)))
     weather.change("order", FaultProfile(Constant(25)))
     start = asyncio.get_running_loop().time()
-    await asyncio.gather(ask(local, "card"), ask(local, "order"))
+    await asyncio.gather(call(local, "card"), call(local, "order"))
     assert asyncio.get_running_loop().time() - start == pytest.approx(0.040)
 
 
 @pytest.mark.looptime
-async def test_a_slow_body_takes_a_second_and_comes(local: LocalUpstreams, weather: Weather) -> None:
-    whole = await ask(local, "card")
+async def test_a_slow_body_takes_a_second(local: LocalUpstreams, weather: Weather) -> None:
+    complete = await call(local, "card")
     fault_on_cards(weather, Fault.SLOW_BODY)
     start = asyncio.get_running_loop().time()
-    assert await ask(local, "card") == whole
+    assert await call(local, "card") == complete
     assert asyncio.get_running_loop().time() - start == pytest.approx(1.0)
 
 
@@ -98,33 +98,31 @@ async def test_a_slow_body_takes_a_second_and_comes(local: LocalUpstreams, weath
 async def test_a_hang_waits_until_it_is_cancelled(local: LocalUpstreams, weather: Weather) -> None:
     fault_on_cards(weather, Fault.HANG)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(ask(local, "card"), 3_600)
+        await asyncio.wait_for(call(local, "card"), 3_600)
 
 
 @pytest.mark.parametrize("fault", [Fault.ERROR, Fault.OVERLOAD, Fault.TRUNCATE, Fault.RESET])
-async def test_what_the_weather_took_is_raised_with_its_fault(
-    local: LocalUpstreams, weather: Weather, fault: Fault
-) -> None:
+async def test_a_suppressed_answer_raises_its_fault(local: LocalUpstreams, weather: Weather, fault: Fault) -> None:
     fault_on_cards(weather, fault)
-    with pytest.raises(InjectedFault) as trouble:
-        await ask(local, "card")
-    assert (trouble.value.source, trouble.value.fault) == ("card", fault)
-    assert (trouble.value.retry_after_s is not None) == (fault is Fault.OVERLOAD)
+    with pytest.raises(InjectedFault) as raised:
+        await call(local, "card")
+    assert (raised.value.source, raised.value.fault) == ("card", fault)
+    assert (raised.value.retry_after_s is not None) == (fault is Fault.OVERLOAD)
 
 
-async def test_garbage_holds_nothing_of_what_was_agreed(local: LocalUpstreams, weather: Weather) -> None:
+async def test_garbage_has_none_of_the_agreed_fields(local: LocalUpstreams, weather: Weather) -> None:
     fault_on_cards(weather, Fault.GARBAGE)
-    told = await ask(local, "card")
-    assert told is not None
-    assert not {"user_id", "cards", "agreements"} & set(told)
+    answer = await call(local, "card")
+    assert answer is not None
+    assert not {"user_id", "cards", "agreements"} & set(answer)
 
 
-async def test_a_wrong_identity_is_about_somebody_else(local: LocalUpstreams, weather: Weather) -> None:
+async def test_a_wrong_identity_is_about_another_user(local: LocalUpstreams, weather: Weather) -> None:
     fault_on_cards(weather, Fault.WRONG_IDENTITY)
-    told = await ask(local, "card")
-    assert told is not None
-    assert told["user_id"] != "u_1"
+    answer = await call(local, "card")
+    assert answer is not None
+    assert answer["user_id"] != "u_1"
     weather.restore()
-    whole = await ask(local, "card")
-    assert whole is not None
-    assert whole["user_id"] == "u_1", "the mistake did not stick to what is shared"
+    restored = await call(local, "card")
+    assert restored is not None
+    assert restored["user_id"] == "u_1", "the shared answer is unchanged"

@@ -1,4 +1,4 @@
-"""The sandbox's function for tests means what the sandbox on sockets means, and takes no time of ours."""
+"""The in-process payment services behave as over sockets, in virtual time."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ PRICE = Money("CNY", 12_800)
 WITHIN_MS = 2000
 
 
-class Paying:
-    """The three services of one world, over one local wire. Looked up once: what is tested is the first answer."""
+class PaymentClients:
+    """The clients of the three services of one world. Without retries, to test the first answer."""
 
     def __init__(self) -> None:
         self.world = World(seed=7, clock=loop_clock())
         self.weather: Weather = weather_named("still", seed=7)
-        self.wire = InProcessTransport(sandbox_call(self.world, self.weather))
+        self.transport = InProcessTransport(sandbox_call(self.world, self.weather))
         self.risk, self.engine, self.acquirer = (
-            RiskClient(self.wire),
-            EngineClient(self.wire, RetrySettings(attempts=1)),
-            AcquirerClient(self.wire),
+            RiskClient(self.transport),
+            EngineClient(self.transport, RetrySettings(attempts=1)),
+            AcquirerClient(self.transport),
         )
 
-    def befall(self, source: str, fault: str, on: str | None = None) -> None:
-        told = {"next": [{"fault": fault, "on": on}]}
-        self.weather.change(source, parse_profile(source, told, self.weather.start(source)))
+    def plan_fault(self, source: str, fault: str, on: str | None = None) -> None:
+        profile = {"next": [{"fault": fault, "on": on}]}
+        self.weather.change(source, parse_profile(source, profile, self.weather.start(source)))
 
-    async def cleared(self) -> Submission:
+    async def cleared_submission(self) -> Submission:
         decided = await self.risk.decide(_inquiry(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(decided, Challenged)
         challenge_id = decided.challenge.challenge_id
@@ -67,20 +67,20 @@ class Paying:
         assert await self.risk.verify(challenge_id, "pay_1", "246810", CALL_HEADERS, WITHIN_MS) == Passed()
         return _submission(decided.decision_id)
 
-    async def looked_up(self) -> Any:
+    async def look_up(self) -> Any:
         return await self.engine.look_up("pay_1", "o_1001", CALL_HEADERS, WITHIN_MS)
 
 
 @asynccontextmanager
-async def a_world() -> AsyncIterator[Paying]:
-    paying = Paying()
-    yield paying
-    await paying.wire.close()
+async def payment_clients() -> AsyncIterator[PaymentClients]:
+    clients = PaymentClients()
+    yield clients
+    await clients.transport.close()
 
 
-async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
-    async with a_world() as paying:
-        answered = await paying.engine.submit(await paying.cleared(), CALL_HEADERS, WITHIN_MS)
+async def test_a_payment_goes_from_a_challenge_to_the_acquirers_result() -> None:
+    async with payment_clients() as clients:
+        answered = await clients.engine.submit(await clients.cleared_submission(), CALL_HEADERS, WITHIN_MS)
         assert isinstance(answered, EngineAnswered)
         payment = answered.payment
         assert (payment.status, payment.order_id, payment.fingerprint, payment.submitted_at) == (
@@ -89,16 +89,16 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
             "f",
             NOON,
         )
-        assert await paying.looked_up() == answered
-        assert await paying.engine.reverse("pay_2", "o_1001", CALL_HEADERS, WITHIN_MS) == Sealed()
-        result = await paying.acquirer.result("o_1001", CALL_HEADERS, WITHIN_MS)
+        assert await clients.look_up() == answered
+        assert await clients.engine.reverse("pay_2", "o_1001", CALL_HEADERS, WITHIN_MS) == Sealed()
+        result = await clients.acquirer.result("o_1001", CALL_HEADERS, WITHIN_MS)
         assert isinstance(result, OrderResult)
         assert (result.status, result.payment_id, result.paid) == (ResultStatus.PAID, "pay_1", PRICE)
-        assert paying.world.audit() == []
+        assert clients.world.audit() == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "seen", "taken"),
+    ("fault", "error", "taken"),
     [
         ("reset", Unreachable, True),
         ("truncate", Unreachable, True),
@@ -110,46 +110,45 @@ async def test_a_payment_goes_from_a_challenge_to_the_acquirers_word() -> None:
         ("swallow", TimedOut, False),
     ],
 )
-async def test_the_weather_is_seen_as_the_wire_would_see_it(fault: str, seen: type[SourceError], taken: bool) -> None:
-    async with a_world() as paying:
-        submission = await paying.cleared()
-        paying.befall("engine", fault, "submit")
-        outcome = await paying.engine.submit(submission, CALL_HEADERS, WITHIN_MS)
+async def test_a_fault_appears_as_it_would_on_a_socket(fault: str, error: type[SourceError], taken: bool) -> None:
+    async with payment_clients() as clients:
+        submission = await clients.cleared_submission()
+        clients.plan_fault("engine", fault, "submit")
+        outcome = await clients.engine.submit(submission, CALL_HEADERS, WITHIN_MS)
         assert isinstance(outcome, OutcomeUnknown)
-        assert type(outcome.error) is seen
+        assert type(outcome.error) is error
         assert outcome.error.sent
-        assert isinstance(await paying.looked_up(), EngineAnswered if taken else NeverArrived)
+        assert isinstance(await clients.look_up(), EngineAnswered if taken else NeverArrived)
 
 
-async def test_what_is_held_up_arrives_when_its_time_has_come() -> None:
-    async with a_world() as paying:
-        submission = await paying.cleared()
-        paying.befall("engine", "arrives_late", "submit")
-        assert isinstance(await paying.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
-        assert await paying.looked_up() == NeverArrived()
+async def test_a_late_request_arrives_after_its_delay() -> None:
+    async with payment_clients() as clients:
+        submission = await clients.cleared_submission()
+        clients.plan_fault("engine", "arrives_late", "submit")
+        assert isinstance(await clients.engine.submit(submission, CALL_HEADERS, WITHIN_MS), OutcomeUnknown)
+        assert await clients.look_up() == NeverArrived()
         await asyncio.sleep(REDELIVERY_DELAY.total_seconds())
-        assert isinstance(await paying.looked_up(), EngineAnswered)
+        assert isinstance(await clients.look_up(), EngineAnswered)
 
 
 async def test_every_service_has_its_own_weather() -> None:
-    async with a_world() as paying:
+    async with payment_clients() as clients:
         for source in ("risk", "acquirer"):
-            paying.befall(source, "overload")
-        decided = await paying.risk.decide(
-            _inquiry(), CALL_HEADERS, 500
-        )  # less than it is told to wait: it is not asked again
+            clients.plan_fault(source, "overload")
+        # Less than Retry-After, so there is no second attempt.
+        decided = await clients.risk.decide(_inquiry(), CALL_HEADERS, 500)
         assert isinstance(decided, Unanswered)
         assert isinstance(decided.error, Overloaded)
         assert decided.error.retry_after_s == 1
-        assert isinstance(await paying.acquirer.result("o_1001", CALL_HEADERS, 500), Unanswered)
-        assert await paying.looked_up() == NeverArrived()
+        assert isinstance(await clients.acquirer.result("o_1001", CALL_HEADERS, 500), Unanswered)
+        assert await clients.look_up() == NeverArrived()
 
 
-async def test_a_path_that_is_none_is_a_404_with_its_code() -> None:
-    async with a_world() as paying:
-        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        paying.wire.send(Request("/orders/o_1001"), CALL_HEADERS, 100, told.set_result)
-        answer = await told
+async def test_an_unknown_path_is_a_404_with_its_code() -> None:
+    async with payment_clients() as clients:
+        outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        clients.transport.send(Request("/orders/o_1001"), CALL_HEADERS, 100, outcome.set_result)
+        answer = await outcome
         assert isinstance(answer, Response)
         assert (answer.status, msgspec.json.decode(answer.body)) == (404, {"code": "NO_SUCH_PATH"})
 

@@ -1,4 +1,4 @@
-"""Whatever arrives, in whatever order, with whatever lost, late or twice: the ledger stands up to the audit at every moment."""
+"""The audit finds no violation in any order of payments, retries, faults and time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORDERS: dict[str, Json] = {
     "o_6201": {"user_id": "u_62", "merchant_id": "m_62"},
     "o_8101": {"user_id": "u_81", "merchant_id": "m_81"},
 }
-WAYS: list[tuple[str, tuple[Json, ...]]] = [
+PAYMENT_CHOICES: list[tuple[str, tuple[Json, ...]]] = [
     ("o_1001", (channel("ch_quick_cmb", "c_2"),)),
     ("o_1001", (promotion(1_000), channel("ch_quick_cmb", "c_2", 11_800))),
     (
@@ -60,64 +60,64 @@ WAYS: list[tuple[str, tuple[Json, ...]]] = [
 FINAL = {"SUCCEEDED", "FAILED"}
 PAYMENTS = 12
 NUMBERS = st.integers(1, PAYMENTS)
-# Every other time nothing goes wrong.
+# Half of the calls have no fault.
 FAULTS = st.none() | st.sampled_from(possible_faults("engine"))
 
 
-class Truth(RuleBasedStateMachine):
-    """Users, retries, faults, the shop and time, against one world."""
+class LedgerMachine(RuleBasedStateMachine):
+    """Payers, retries, faults, the shop and time against one world."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = HandClock()
         self.world = World(seed=7, clock=self.clock)
-        self.ended: dict[str, str] = {}
-        self.reversed_unseen: set[str] = set()
+        self.final_statuses: dict[str, str] = {}
+        self.reversed_early: set[str] = set()
 
     @rule(
         number=NUMBERS,
-        way=st.sampled_from(WAYS),
+        choice=st.sampled_from(PAYMENT_CHOICES),
         fault=FAULTS,
         code=st.sampled_from(["1", "8", "9", "18"]),
         cleared=st.sampled_from([True] * 9 + [False]),
     )
-    def submit(self, number: int, way: tuple[str, tuple[Json, ...]], fault: Any, code: str, cleared: bool) -> None:
-        order_id, legs = way
+    def submit(self, number: int, choice: tuple[str, tuple[Json, ...]], fault: Any, code: str, cleared: bool) -> None:
+        order_id, legs = choice
         payment_id = f"pay_{number}"
-        told = {
+        body = {
             "payment_id": payment_id,
             "order_id": order_id,
             "legs": legs,
-            "fingerprint": str(way),
+            "fingerprint": str(choice),
             "auth_code": f"13{code}",
         }
-        told |= ORDERS[order_id] | {"decision_id": self.cleared(payment_id, order_id) if cleared else "d_none"}
-        sent = msgspec.convert(told, SubmitBody)
+        body |= ORDERS[order_id] | {"decision_id": self.cleared(payment_id, order_id) if cleared else "d_none"}
+        submission = msgspec.convert(body, SubmitBody)
         known = self.world.engine.attempt(payment_id)
-        answer = self.send(fault, lambda mishap: self.world.engine.submit(sent, payment_id, mishap))
+        answer = self.send(fault, lambda drawn: self.world.engine.submit(submission, payment_id, drawn))
         if answer and known:
-            same = known.submission.fingerprint == sent.fingerprint
-            assert answer.status == (200 if same else 422), "a known key is a new payment to nobody"
+            same = known.submission.fingerprint == submission.fingerprint
+            assert answer.status == (200 if same else 422), "a known key never starts a new payment"
 
     @rule(number=NUMBERS, fault=FAULTS)
     def look_up(self, number: int, fault: Any) -> None:
-        payment_id = self.one_of_them(number)
+        payment_id = self.choose_payment(number)
         self.send(fault, lambda _: self.world.engine.look_up(payment_id))
 
     @rule(number=NUMBERS, fault=FAULTS)
     def reverse(self, number: int, fault: Any) -> None:
-        payment_id = self.one_of_them(number)
-        answer = self.send(fault, lambda mishap: self.world.engine.reverse(payment_id, mishap))
+        payment_id = self.choose_payment(number)
+        answer = self.send(fault, lambda drawn: self.world.engine.reverse(payment_id, drawn))
         if answer and answer.status == 404:
-            self.reversed_unseen.add(payment_id)
+            self.reversed_early.add(payment_id)
 
     @rule(number=NUMBERS, result=st.sampled_from(["SUCCEEDED", "SUCCEEDED", "FAILED"]))
     def the_payer_acts_elsewhere(self, number: int, result: Any) -> None:
-        self.world.engine.settle(self.one_of_them(number), result)
+        self.world.engine.settle(self.choose_payment(number), result)
 
     @rule(number=NUMBERS, paid=st.integers(0, 30_000_000))
-    def the_payer_brings_another_sum(self, number: int, paid: int) -> None:
-        self.world.engine.settle(self.one_of_them(number), "SUCCEEDED", paid)
+    def the_payer_transfers_another_sum(self, number: int, paid: int) -> None:
+        self.world.engine.settle(self.choose_payment(number), "SUCCEEDED", paid)
 
     @rule(order_id=st.sampled_from(list(ORDERS)), really=st.sampled_from([True, False, False]))
     def the_shop_closes(self, order_id: str, really: bool) -> None:
@@ -133,25 +133,25 @@ class Truth(RuleBasedStateMachine):
         assert self.world.audit() == []
 
     @invariant()
-    def what_has_ended_stays_as_it_ended(self) -> None:
+    def a_final_status_never_changes(self) -> None:
         for number in range(1, PAYMENTS + 1):
             attempt = self.world.engine.attempt(f"pay_{number}")
             if attempt and attempt.status in FINAL:
-                assert self.ended.setdefault(f"pay_{number}", attempt.status) == attempt.status
+                assert self.final_statuses.setdefault(f"pay_{number}", attempt.status) == attempt.status
 
     @invariant()
-    def what_was_reversed_before_it_arrived_takes_nothing(self) -> None:
-        assert not any(entry.source for entry in self.world.ledger.entries if entry.payment_id in self.reversed_unseen)
+    def a_payment_reversed_before_it_arrives_takes_nothing(self) -> None:
+        assert not any(entry.source for entry in self.world.ledger.entries if entry.payment_id in self.reversed_early)
 
     @invariant()
-    def the_acquirer_says_what_the_ledger_says(self) -> None:
+    def the_acquirer_agrees_with_the_ledger(self) -> None:
         paid = {entry.order_id: entry for entry in self.world.ledger.entries if entry.what == "ORDER_PAID"}
         for order_id in ORDERS:
-            told = self.world.acquirer.result(order_id) or {}
-            assert (told["status"] == "PAID") == (order_id in paid)
+            result = self.world.acquirer.result(order_id) or {}
+            assert (result["status"] == "PAID") == (order_id in paid)
             if order_id in paid:
-                assert told["payment_id"] == paid[order_id].payment_id
-                assert told["paid"]["value"] == paid[order_id].amount.value
+                assert result["payment_id"] == paid[order_id].payment_id
+                assert result["paid"]["value"] == paid[order_id].amount.value
 
     @invariant()
     def an_order_has_one_live_attempt_unless_it_is_closed(self) -> None:
@@ -160,13 +160,13 @@ class Truth(RuleBasedStateMachine):
         assert len(set(orders)) == len(orders)
 
     @invariant()
-    def what_a_payer_sees_is_what_the_ledger_left(self) -> None:
+    def the_balance_agrees_with_the_ledger(self) -> None:
         (account, *_) = self.world.holdings.accounts("u_1") or [{}]
         left = sum(entry.moved for entry in self.world.ledger.entries if entry.source == "BALANCE:acc_1")
         assert account["available"]["value"] == 10_000 - left
 
     def teardown(self) -> None:
-        """Time alone ends what waits for a payer; whatever else is left alive can be reversed, and then everything has ended."""
+        """Time ends the payments that wait for a payer; the other live ones can be reversed."""
         self.world.clock.advance(timedelta(minutes=1))
         self.world.catch_up()
         self.world.clock.advance(timedelta(days=3))
@@ -178,8 +178,8 @@ class Truth(RuleBasedStateMachine):
         assert not self.world.engine.live
         assert self.world.audit() == []
 
-    def one_of_them(self, number: int) -> str:
-        """An even number is any payment, an odd one a payment that lives, where there is one."""
+    def choose_payment(self, number: int) -> str:
+        """An even number gives any payment, an odd one a live payment, if there is one."""
         live = sorted(self.world.engine.live)
         return live[number % len(live)] if live and number % 2 else f"pay_{number}"
 
@@ -195,5 +195,5 @@ class Truth(RuleBasedStateMachine):
         return decision_id
 
 
-TestTruth = Truth.TestCase
-TestTruth.settings = settings(stateful_step_count=40)
+TestLedger = LedgerMachine.TestCase
+TestLedger.settings = settings(stateful_step_count=40)

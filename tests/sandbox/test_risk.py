@@ -1,4 +1,4 @@
-"""Risk: who is accepted, challenged, rejected, and how a challenge goes."""
+"""Risk: decisions and the course of challenges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL, LARGE, TOO_LARGE = Amount("CNY", 9_999), Amount("CNY", 10_000), Amount("C
 def inquiry(
     payment_id: str = "pay_1", user_id: str = "u_1", amount: Amount = LARGE, kind: str = "QUICK_PAY"
 ) -> DecisionBody:
-    told = {
+    body = {
         "payment_id": payment_id,
         "order_id": "o_1",
         "user_id": user_id,
@@ -26,7 +26,7 @@ def inquiry(
         "amount": amount,
         "kind": kind,
     }
-    return msgspec.convert(msgspec.to_builtins(told), DecisionBody)
+    return msgspec.convert(msgspec.to_builtins(body), DecisionBody)
 
 
 @pytest.fixture
@@ -35,19 +35,19 @@ def risk(clock: HandClock) -> SimulatedRisk:
 
 
 def verify(
-    risk: SimulatedRisk, told: contract.Decision, value: str, payment_id: str = "pay_1"
+    risk: SimulatedRisk, decision: contract.Decision, value: str, payment_id: str = "pay_1"
 ) -> contract.Verified | None:
-    assert told.challenge is not None
-    answer = risk.verify(told.challenge.challenge_id, VerifyBody(payment_id, value))
+    assert decision.challenge is not None
+    answer = risk.verify(decision.challenge.challenge_id, VerifyBody(payment_id, value))
     return msgspec.convert(answer, contract.Verified) if answer else None
 
 
-def decide(risk: SimulatedRisk, asked: DecisionBody | None = None) -> contract.Decision:
-    return msgspec.convert(risk.decide(asked or inquiry()), contract.Decision)
+def decide(risk: SimulatedRisk, body: DecisionBody | None = None) -> contract.Decision:
+    return msgspec.convert(risk.decide(body or inquiry()), contract.Decision)
 
 
 @pytest.mark.parametrize(
-    ("asked", "decision", "code"),
+    ("body", "decision", "code"),
     [
         (inquiry(amount=SMALL), "ACCEPT", None),
         (inquiry(amount=LARGE), "CHALLENGE", None),
@@ -60,27 +60,27 @@ def decide(risk: SimulatedRisk, asked: DecisionBody | None = None) -> contract.D
     ],
 )
 def test_the_rules_decide_by_user_amount_and_kind(
-    risk: SimulatedRisk, asked: DecisionBody, decision: str, code: str | None
+    risk: SimulatedRisk, body: DecisionBody, decision: str, code: str | None
 ) -> None:
-    told = decide(risk, asked)
-    assert (told.decision, told.code) == (decision, code)
-    assert (told.challenge is not None) == (decision == "CHALLENGE")
+    decided = decide(risk, body)
+    assert (decided.decision, decided.code) == (decision, code)
+    assert (decided.challenge is not None) == (decision == "CHALLENGE")
 
 
 @pytest.mark.parametrize(
     ("kind", "challenge"), [("QUICK_PAY", "SMS_OTP"), ("CARD", "THREE_DS"), ("BALANCE", "PASSWORD")]
 )
 def test_each_kind_has_its_challenge(risk: SimulatedRisk, kind: str, challenge: str) -> None:
-    told = decide(risk, inquiry(kind=kind)).challenge
-    assert told is not None
-    assert told.type == challenge
+    issued = decide(risk, inquiry(kind=kind)).challenge
+    assert issued is not None
+    assert issued.type == challenge
 
 
 @pytest.mark.parametrize(
     ("value", "kind", "challenge"),
     [(49_999, "BALANCE", "PASSWORD"), (50_000, "BALANCE", "BIOMETRIC"), (50_000, "CARD", "THREE_DS")],
 )
-def test_more_than_a_password_is_wanted_for_a_large_sum_of_a_balance(
+def test_a_large_balance_payment_takes_more_than_a_password(
     risk: SimulatedRisk, value: int, kind: str, challenge: str
 ) -> None:
     decided = decide(risk, inquiry(amount=Amount("CNY", value), kind=kind))
@@ -92,66 +92,66 @@ def test_more_than_a_password_is_wanted_for_a_large_sum_of_a_balance(
 
 
 def test_the_right_answer_passes_and_clears_the_decision(risk: SimulatedRisk) -> None:
-    told = decide(risk)
-    assert not risk.cleared(told.decision_id, "pay_1")
-    verified = verify(risk, told, "246810")
+    decided = decide(risk)
+    assert not risk.cleared(decided.decision_id, "pay_1")
+    verified = verify(risk, decided, "246810")
     assert verified is not None
     assert verified.status == "PASSED"
-    assert risk.cleared(told.decision_id, "pay_1")
+    assert risk.cleared(decided.decision_id, "pay_1")
     again = decide(risk)
-    assert (again.decision, again.decision_id) == ("ACCEPT", told.decision_id)
+    assert (again.decision, again.decision_id) == ("ACCEPT", decided.decision_id)
 
 
-def test_a_decision_clears_only_the_payment_it_was_made_for(risk: SimulatedRisk) -> None:
-    told = decide(risk, inquiry("pay_1", amount=SMALL))
+def test_a_decision_clears_only_its_own_payment(risk: SimulatedRisk) -> None:
+    decided = decide(risk, inquiry("pay_1", amount=SMALL))
     decide(risk, inquiry("pay_2", amount=SMALL))
-    assert risk.cleared(told.decision_id, "pay_1")
-    assert not risk.cleared(told.decision_id, "pay_2")
+    assert risk.cleared(decided.decision_id, "pay_1")
+    assert not risk.cleared(decided.decision_id, "pay_2")
 
 
 def test_three_wrong_answers_end_in_a_rejection(risk: SimulatedRisk) -> None:
-    told = decide(risk)
-    left = [verified.attempts_left for _ in range(3) if (verified := verify(risk, told, "000000"))]
+    decided = decide(risk)
+    left = [verified.attempts_left for _ in range(3) if (verified := verify(risk, decided, "000000"))]
     assert left == [2, 1, 0]
-    late = verify(risk, told, "246810")
+    late = verify(risk, decided, "246810")
     assert late is not None
     assert (late.status, late.attempts_left) == ("FAILED", 0)
     rejected = decide(risk)
     assert (rejected.decision, rejected.code) == ("REJECT", "CHALLENGE_FAILED")
-    assert not risk.cleared(told.decision_id, "pay_1")
+    assert not risk.cleared(decided.decision_id, "pay_1")
 
 
-def test_asking_again_does_not_renew_the_attempts(risk: SimulatedRisk) -> None:
-    told = decide(risk)
-    verify(risk, told, "000000")
+def test_a_repeated_request_does_not_renew_the_attempts(risk: SimulatedRisk) -> None:
+    decided = decide(risk)
+    verify(risk, decided, "000000")
     again = decide(risk)
     assert again.challenge is not None
     assert again.challenge.attempts_left == 2
-    assert again.decision_id == told.decision_id
+    assert again.decision_id == decided.decision_id
 
 
 def test_a_challenge_expires_and_is_replaced_twice(risk: SimulatedRisk, clock: HandClock) -> None:
     seen = []
     for _ in range(3):
-        told = decide(risk)
-        assert told.challenge is not None
-        seen.append(told.challenge.challenge_id)
+        decided = decide(risk)
+        assert decided.challenge is not None
+        seen.append(decided.challenge.challenge_id)
         clock.advance(timedelta(minutes=5))
-        expired = verify(risk, told, "246810")
+        expired = verify(risk, decided, "246810")
         assert expired is not None
         assert expired.status == "EXPIRED"
     assert len(set(seen)) == 3
     assert decide(risk).code == "TOO_MANY_CHALLENGES"
 
 
-def test_a_challenge_of_another_payment_is_not_there(risk: SimulatedRisk) -> None:
-    told = decide(risk)
+def test_a_challenge_of_another_payment_is_unknown(risk: SimulatedRisk) -> None:
+    decided = decide(risk)
     decide(risk, inquiry("pay_2"))
-    assert verify(risk, told, "246810", payment_id="pay_2") is None
-    assert verify(risk, told, "246810", payment_id="pay_3") is None
+    assert verify(risk, decided, "246810", payment_id="pay_2") is None
+    assert verify(risk, decided, "246810", payment_id="pay_3") is None
 
 
-def test_another_amount_under_the_same_payment_is_decided_afresh(risk: SimulatedRisk) -> None:
+def test_a_changed_amount_is_decided_anew(risk: SimulatedRisk) -> None:
     small = decide(risk, inquiry(amount=SMALL))
     large = decide(risk, inquiry(amount=LARGE))
     assert large.decision == "CHALLENGE"

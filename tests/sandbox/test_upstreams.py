@@ -1,4 +1,4 @@
-"""Every path of the contract, on a real socket."""
+"""Every endpoint of the contract on a real socket."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from . import contract
 
-READINGS: list[tuple[str, str, str, str]] = [
+READS: list[tuple[str, str, str, str]] = [
     ("order", "/orders/o_1001", "/orders/o_404", ""),
     ("acquirer", "/orders/o_1001/result", "/orders/o_404/result", ""),
     ("merchant", "/merchants/m_1", "/merchants/m_404", ""),
@@ -58,35 +58,35 @@ async def post(
         return response.status, await response.json()
 
 
-@pytest.mark.parametrize(("source", "known", "unknown", "query"), READINGS, ids=[row[0] for row in READINGS])
-async def test_a_reading_answers_200_in_its_shape_and_404_where_there_is_none(
+@pytest.mark.parametrize(("source", "known", "unknown", "query"), READS, ids=[row[0] for row in READS])
+async def test_a_read_answers_200_in_its_shape_or_404(
     client: aiohttp.ClientSession, source: str, known: str, unknown: str, query: str
 ) -> None:
     async with client.get(known + query) as response:
         assert (response.status, response.content_type) == (200, "application/json")
-        msgspec.json.decode(await response.read(), type=contract.READINGS[source])
+        msgspec.json.decode(await response.read(), type=contract.READ_TYPES[source])
     async with client.get(unknown + query) as response:
         assert (response.status, await response.json()) == (404, {"code": "NOT_FOUND", "source": source})
 
 
-async def test_channels_are_those_of_the_currency_and_country(client: aiohttp.ClientSession) -> None:
+async def test_channels_depend_on_currency_and_country(client: aiohttp.ClientSession) -> None:
     async with client.get("/channels?currency=JPY&country=JP") as response:
-        told = msgspec.json.decode(await response.read(), type=contract.Channels)
-    assert {channel.channel_id for channel in told.channels} >= {"ch_otc_lawson", "ch_wallet_paypay"}
+        listed = msgspec.json.decode(await response.read(), type=contract.Channels)
+    assert {channel.channel_id for channel in listed.channels} >= {"ch_otc_lawson", "ch_wallet_paypay"}
 
 
 @pytest.mark.parametrize(
     "path", ["/channels?currency=CNY", "/members/u_1/quotas", "/orders/o%201", "/members/u_1/promotions?currency=CNY"]
 )
-async def test_a_malformed_reading_gets_a_400_with_the_field(client: aiohttp.ClientSession, path: str) -> None:
+async def test_a_malformed_read_gets_a_400_with_the_field(client: aiohttp.ClientSession, path: str) -> None:
     async with client.get(path) as response:
-        told = await response.json()
-        assert (response.status, told["code"]) == (400, "MALFORMED")
-        assert told["field"] in ("country", "currency", "order_id", "merchant_id")
+        answer = await response.json()
+        assert (response.status, answer["code"]) == (400, "MALFORMED")
+        assert answer["field"] in ("country", "currency", "order_id", "merchant_id")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_a_path_that_is_none_gets_json_too(client: aiohttp.ClientSession, method: str) -> None:
+async def test_an_unknown_path_gets_json_too(client: aiohttp.ClientSession, method: str) -> None:
     async with client.request(method, "/batch/cards") as response:
         assert (response.status, (await response.json())["code"]) == (404, "NO_SUCH_PATH")
 
@@ -117,12 +117,12 @@ async def test_a_challenged_payment_goes_through_risk_and_engine_to_a_paid_order
         {"status": "PASSED", "attempts_left": 2},
     )
     body = PAYMENT | {"decision_id": decision["decision_id"]}
-    sent = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
-    as_sent = {name: body[name] for name in ("payment_id", "order_id", "fingerprint")}
-    assert sent == (200, {**as_sent, "submitted_at": "2026-11-02T12:00:00.000+00:00", "status": "SUCCEEDED"})
+    answer = await post(client, "/payments", body, **{"Idempotency-Key": "pay_1"})
+    submitted = {name: body[name] for name in ("payment_id", "order_id", "fingerprint")}
+    assert answer == (200, {**submitted, "submitted_at": "2026-11-02T12:00:00.000+00:00", "status": "SUCCEEDED"})
     async with client.get("/payments/pay_1") as response:
-        assert await response.json() == sent[1]
-    assert await post(client, "/payments/pay_1/reverse") == sent
+        assert await response.json() == answer[1]
+    assert await post(client, "/payments/pay_1/reverse") == answer
     async with client.get("/orders/o_1001/result") as response:
         assert (await response.json())["status"] == "PAID"
 
@@ -142,17 +142,17 @@ async def test_the_engine_refuses_a_reused_key_and_a_busy_order(client: aiohttp.
 
 
 @pytest.mark.parametrize("path", ["/payments/pay_none/reverse", "/risk/challenges/none/verify"])
-async def test_what_never_arrived_is_404(client: aiohttp.ClientSession, path: str) -> None:
+async def test_an_unknown_payment_or_challenge_is_404(client: aiohttp.ClientSession, path: str) -> None:
     async with client.get("/payments/pay_none") as response:
         assert response.status == 404
     assert (await post(client, path, {"payment_id": "pay_none", "value": "1"}))[0] == 404
 
 
-async def test_what_was_reversed_before_it_arrived_is_failed_from_then_on(client: aiohttp.ClientSession) -> None:
+async def test_a_payment_reversed_before_it_arrives_is_failed(client: aiohttp.ClientSession) -> None:
     assert (await post(client, "/payments/pay_none/reverse", {}))[0] == 404
     async with client.get("/payments/pay_none") as response:
-        told = await response.json()
-        assert (told["payment_id"], told["status"], told["failure"]["code"]) == ("pay_none", "FAILED", "REVERSED")
+        answer = await response.json()
+        assert (answer["payment_id"], answer["status"], answer["failure"]["code"]) == ("pay_none", "FAILED", "REVERSED")
     body = PAYMENT | {"payment_id": "pay_none", "decision_id": "d_none"}
     status, refused = await post(client, "/payments", body, **{"Idempotency-Key": "pay_none"})
     assert (status, refused["status"], refused["failure"]["code"]) == (200, "FAILED", "REVERSED")
@@ -162,19 +162,19 @@ async def test_what_was_reversed_before_it_arrived_is_failed_from_then_on(client
     "path", ["/risk/decisions", "/risk/challenges/x/verify", "/payments", "/batch/cards", "/payments/x/settle"]
 )
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"amount": {"currency": "cny"}}', b"\xff"])
-async def test_a_body_that_is_not_what_was_agreed_gets_a_400(
+async def test_a_body_that_breaks_the_contract_gets_a_400(
     client: aiohttp.ClientSession, path: str, body: bytes
 ) -> None:
     async with client.post(path, data=body) as response:
         assert (response.status, (await response.json())["code"]) == (400, "MALFORMED")
 
 
-async def test_a_body_past_all_bounds_gets_a_413(client: aiohttp.ClientSession) -> None:
+async def test_an_oversized_body_gets_a_413(client: aiohttp.ClientSession) -> None:
     async with client.post("/batch/cards", data=io.BytesIO(b" " * 2**21)) as response:
         assert (response.status, await response.json()) == (413, {"code": "TOO_LARGE"})
 
 
-async def test_the_payer_acts_elsewhere_and_the_shop_withdraws_an_order(client: aiohttp.ClientSession) -> None:
+async def test_the_payer_can_settle_and_the_shop_can_close(client: aiohttp.ClientSession) -> None:
     _, decision = await post(client, "/risk/decisions", INQUIRY | {"kind": "WALLET"})
     leg = {"type": "CHANNEL", "id": "ch_wallet_alipay", "amount": INQUIRY["amount"]}
     body = PAYMENT | {"legs": [leg], "decision_id": decision["decision_id"]}
