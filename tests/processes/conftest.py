@@ -1,64 +1,65 @@
-"""What the tests of processes share: one port for their sandboxes, and services that were started before they are wanted."""
+"""Fixtures of the process tests: one port for all sandboxes, and services started in advance."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fanout.l2.valkey_server import Server
 from tests.fanout.l2.valkey_server import valkey_server as valkey_served
 
-from .services import Fleet, Service, configured
-from .upstreams import Upstreams, listening, served
+from .services import Fleet, Service, write_configuration
+from .upstreams import Upstreams, listening_socket, served
 
 Start = Callable[..., Service]
 
 
 @pytest.fixture(scope="package")
 def listener() -> Iterator[socket.socket]:
-    with listening() as found:
-        yield found
+    with listening_socket() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="package")
 def port(listener: socket.socket) -> int:
-    found: int = listener.getsockname()[1]
-    return found
+    port: int = listener.getsockname()[1]
+    return port
 
 
 @pytest.fixture(scope="package")
 def secrets() -> set[str]:
-    """What no service may ever print."""
+    """Texts that no service may print."""
     return set()
 
 
 @pytest.fixture(scope="package")
 def fleet(port: int, secrets: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    found = Fleet(configured(tmp_path_factory.mktemp("fleet") / "cashier.toml", port), secrets)
-    yield found
-    found.end()
+    fleet = Fleet(write_configuration(tmp_path_factory.mktemp("fleet") / "cashier.toml", port), secrets)
+    yield fleet
+    fleet.end()
 
 
 @pytest.fixture
 async def upstreams(listener: socket.socket) -> AsyncIterator[Upstreams]:
-    async with served(listener) as found:
-        yield found
+    async with served(listener) as upstreams:
+        yield upstreams
 
 
 @pytest.fixture
 def start(port: int, secrets: set[str], tmp_path: Path) -> Iterator[Start]:
-    """Starts a service of a configuration of its own; all are ended with the test."""
+    """Start services with their own configuration; the test's end kills them."""
     started: list[Service] = []
 
-    def one(**told: object) -> Service:
-        path = configured(tmp_path / f"{len(started)}.toml", port, **told)  # type: ignore[arg-type] # as `configured` has them
+    def start_service(**settings: Any) -> Service:
+        path = write_configuration(tmp_path / f"{len(started)}.toml", port, **settings)
         started.append(Service(path, secrets))
         return started[-1]
 
-    yield one
+    yield start_service
     for service in started:
         service.end()
 
@@ -69,22 +70,22 @@ def valkey() -> Iterator[Server]:
         yield server
 
 
-# A worker believes that another is at a submit for as long as all steps together may take: the sum of these.
-_IMPATIENT = "look_ms = 500\ncheck_ms = 1000\ndecide_ms = 500\nsubmit_ms = 4000"
+# A worker waits for another one's submit for at most the sum of these.
+_SHORT_BUDGETS = "look_ms = 500\ncheck_ms = 1000\ndecide_ms = 500\nsubmit_ms = 4000"
 
 
 @pytest.fixture(scope="package")
 def pairs(
     port: int, secrets: set[str], valkey: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Service]]:
-    """Two services of two workers each: of one the workers hear of each other, and of one they do not."""
+    """Two services with two workers each: with and without a store between the workers."""
     directory = tmp_path_factory.mktemp("pairs")
-    found = {}
+    services = {}
     for name, shared in (("alone", ""), ("with a Valkey", valkey.url)):
-        path = configured(directory / f"{name}.toml", port, workers=2, shared=shared, accept=_IMPATIENT)
-        found[name] = Service(path, secrets)
-    yield found
-    for service in found.values():
+        path = write_configuration(directory / f"{name}.toml", port, workers=2, shared=shared, accept=_SHORT_BUDGETS)
+        services[name] = Service(path, secrets)
+    yield services
+    for service in services.values():
         service.end()
 
 

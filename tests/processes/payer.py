@@ -1,6 +1,6 @@
-"""A checkout and its payer over HTTP: consults, submits under one key, answers the challenge, and asks until the payment is over.
+"""A payer's checkout over HTTP: consult, submit, answer the challenge, query to the end.
 
-When a connection is lost it does what a checkout should: the same again, at whichever service is there by then.
+After a lost connection it repeats the request at the current service, as a checkout should.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from cashier.sandbox import CASES
 from cashier.sandbox.risk import CHALLENGE_ANSWER
 
 from .services import Service
-from .upstreams import FOREVER_S
+from .upstreams import TIMEOUT_S
 
 FINAL = {"SUCCEEDED", "FAILED", "CLOSED", "CLOSED_REFUNDING"}
-# The same request may be sent again, and will be answered otherwise.
-AGAIN = {"IN_FLIGHT", "CHECK_UNAVAILABLE", "ENGINE_UNAVAILABLE", "OVERLOADED", "REQUIRED_SOURCE_UNAVAILABLE"}
-_PATIENCE = aiohttp.ClientTimeout(total=FOREVER_S)
-_ASKED_AT_MOST = 200
-# Where it is said to come again: machines that are busy are not helped by haste.
+# Codes after which the same request may succeed.
+RETRYABLE = {"IN_FLIGHT", "CHECK_UNAVAILABLE", "ENGINE_UNAVAILABLE", "OVERLOADED", "REQUIRED_SOURCE_UNAVAILABLE"}
+_TIMEOUT = aiohttp.ClientTimeout(total=TIMEOUT_S)
+_MAX_TRIES = 200
+# Before a retry after such a code.
 _PAUSE_S = 0.05
 
-Asked = TypeVar("Asked")
+T = TypeVar("T")
 
 
-class Way(NamedTuple):
-    """How a case of the sandbox is paid."""
+class PaymentCase(NamedTuple):
+    """A sandbox case and the method that pays it."""
 
-    case: str
+    name: str
     method_id: str
 
     @property
     def order_id(self) -> str:
-        return str(CASES[self.case].request["order_id"])
+        return str(CASES[self.name].request["order_id"])
 
 
-CHALLENGED = Way("chinese_shop", "QUICK_PAY:c_2")
-UNCHALLENGED = Way("balance_is_enough", "BALANCE:acc_1")
-ELSEWHERE = Way("balance_is_enough", "WALLET:ALIPAY")
+CHALLENGED = PaymentCase("chinese_shop", "QUICK_PAY:c_2")
+UNCHALLENGED = PaymentCase("balance_is_enough", "BALANCE:acc_1")
+ELSEWHERE = PaymentCase("balance_is_enough", "WALLET:ALIPAY")
 
 
-class Told(NamedTuple):
+class Reply(NamedTuple):
     status: int
     body: Any
 
@@ -55,17 +55,17 @@ class Told(NamedTuple):
 
 
 class Payer:
-    """`secrets`: what the payer knows and nobody may print."""
+    """`secrets`: what no service may print. `lost`: lost connections."""
 
     def __init__(self, service: Service, secrets: set[str]) -> None:
         self.service = service
         self.secrets = secrets
         self.lost = 0
-        self._connected, self._one_more = 0, asyncio.Event()
-        watched = aiohttp.TraceConfig()
-        watched.on_connection_create_end.append(self._note)
-        each = aiohttp.TCPConnector(limit=0, force_close=True)
-        self._session = aiohttp.ClientSession(timeout=_PATIENCE, connector=each, trace_configs=[watched])
+        self._connections, self._new_connection = 0, asyncio.Event()
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(self._count_connection)
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        self._session = aiohttp.ClientSession(timeout=_TIMEOUT, connector=connector, trace_configs=[trace])
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,65 +75,67 @@ class Payer:
     ) -> None:
         await self._session.close()
 
-    async def connected(self, asking: Iterable[Coroutine[Any, Any, Asked]]) -> list[asyncio.Task[Asked]]:
-        """All of them begun, and each on a connection that stands. Whoever connects after them is accepted after them."""
-        target = self._connected
-        tasks = [asyncio.create_task(each) for each in asking]
-        async with asyncio.timeout(FOREVER_S):
-            while self._connected < target + len(tasks):
-                self._one_more.clear()
-                await self._one_more.wait()
+    async def start_connected(self, requests: Iterable[Coroutine[Any, Any, T]]) -> list[asyncio.Task[T]]:
+        """Start all requests and wait until each is connected, before any later one."""
+        before = self._connections
+        tasks = [asyncio.create_task(request) for request in requests]
+        async with asyncio.timeout(TIMEOUT_S):
+            while self._connections < before + len(tasks):
+                self._new_connection.clear()
+                await self._new_connection.wait()
         return tasks
 
-    async def consult(self, way: Way) -> dict[str, Any]:
-        """The body of the submit that pays so."""
-        asked = CASES[way.case].request
-        told = await self.request_until_answered("POST", "/v1/consult", {**asked, "deadline_ms": 4_000})
-        assert told.status == 200, told
-        method = next(method for method in told.body["methods"] if method["method_id"] == way.method_id)
-        self.secrets.add(_signature(told.body["consult_token"]))
+    async def consult(self, case: PaymentCase) -> dict[str, Any]:
+        """Consult and return the body of a submit."""
+        request = CASES[case.name].request
+        reply = await self.request_until_answered("POST", "/v1/consult", {**request, "deadline_ms": 4_000})
+        assert reply.status == 200, reply
+        method = next(method for method in reply.body["methods"] if method["method_id"] == case.method_id)
+        self.secrets.add(_signature(reply.body["consult_token"]))
         names = ("order_id", "user_id", "merchant_id", "product", "terminal", "country", "locale")
-        return {name: asked[name] for name in names} | {
-            "consult_token": told.body["consult_token"],
-            "method_id": way.method_id,
-            "promotion_ids": [each["promotion_id"] for each in method["amount"]["discounts"]],
+        return {name: request[name] for name in names} | {
+            "consult_token": reply.body["consult_token"],
+            "method_id": case.method_id,
+            "promotion_ids": [discount["promotion_id"] for discount in method["amount"]["discounts"]],
             "expected_payable": method["amount"]["payable"],
         }
 
-    async def pay(self, way: Way, key: str = "k1") -> Any:
-        """To its end: the last word on it."""
-        return await self.go_on((await self.submit(await self.consult(way), key)).body)
+    async def pay(self, case: PaymentCase, key: str = "k1") -> Any:
+        """Pay to the end; return the final payment."""
+        return await self.pay_to_end((await self.submit(await self.consult(case), key)).body)
 
-    async def submit(self, body: dict[str, Any], key: str) -> Told:
-        """Until it is answered, by a payment or by a refusal that is meant."""
-        return self._heard(await self.request_until_answered("POST", "/v1/payments", body, {"Idempotency-Key": key}))
+    async def submit(self, body: dict[str, Any], key: str) -> Reply:
+        """Repeat until the reply is a payment or a definite refusal."""
+        return self._remember_token(
+            await self.request_until_answered("POST", "/v1/payments", body, {"Idempotency-Key": key})
+        )
 
-    async def go_on(self, payment: Any) -> Any:
-        for _ in range(_ASKED_AT_MOST):
+    async def pay_to_end(self, payment: Any) -> Any:
+        for _ in range(_MAX_TRIES):
             if payment["status"] in FINAL:
                 return payment
-            told = await (self.answer(payment) if payment["status"] == "CHALLENGE" else self.look(payment, 1_000))
-            assert told.status in (200, 202), told
-            payment = told.body
-        raise AssertionError(f"it is never over: {payment}")
+            reply = await (self.answer(payment) if payment["status"] == "CHALLENGE" else self.look(payment, 1_000))
+            assert reply.status in (200, 202), reply
+            payment = reply.body
+        raise AssertionError(f"the payment never ends: {payment}")
 
-    async def answer(self, payment: Any, value: str = CHALLENGE_ANSWER) -> Told:
+    async def answer(self, payment: Any, value: str = CHALLENGE_ANSWER) -> Reply:
         self.secrets.add(value)
         body = {"payment_token": payment["payment_token"], "value": value}
-        return self._heard(
+        return self._remember_token(
             await self.request_until_answered("POST", f"/v1/payments/{payment['payment_id']}/challenge", body)
         )
 
-    async def look(self, payment: Any, wait_ms: int = 0) -> Told:
+    async def look(self, payment: Any, wait_ms: int = 0) -> Reply:
         headers = {"X-Payment-Token": payment["payment_token"]}
-        return self._heard(
+        return self._remember_token(
             await self.request_until_answered(
                 "GET", f"/v1/payments/{payment['payment_id']}?wait_ms={wait_ms}", None, headers
             )
         )
 
     async def follow(self, payment: Any) -> list[tuple[str, Any]]:
-        """All events of a stream, by name."""
+        """Return all events of a stream as (name, data)."""
         headers = {"X-Payment-Token": payment["payment_token"]}
         url = f"{self.service.url}/v1/payments/{payment['payment_id']}/events"
         async with self._session.get(url, headers=headers) as response:
@@ -143,40 +145,39 @@ class Payer:
 
     async def request_until_answered(
         self, method: str, path: str, body: Any, headers: dict[str, str] | None = None
-    ) -> Told:
-        """Again where the connection is lost, or where it is said to be worth while."""
-        for _ in range(_ASKED_AT_MOST):
+    ) -> Reply:
+        """Repeat after a lost connection or a retryable code."""
+        for _ in range(_MAX_TRIES):
             try:
-                told = await self.ask(method, path, body, headers)
+                reply = await self.request(method, path, body, headers)
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                 self.lost += 1
                 await self.service.ready()
                 continue
-            if told.code not in AGAIN:
-                return told
+            if reply.code not in RETRYABLE:
+                return reply
             await asyncio.sleep(_PAUSE_S)
         raise AssertionError(f"{path} is never answered")
 
-    async def ask(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Told:
-        """Once."""
+    async def request(self, method: str, path: str, body: Any, headers: dict[str, str] | None = None) -> Reply:
         async with self._session.request(method, f"{self.service.url}{path}", json=body, headers=headers) as response:
-            return Told(response.status, await response.json(content_type=None))
+            return Reply(response.status, await response.json(content_type=None))
 
-    async def _note(self, *_: object) -> None:
-        self._connected += 1
-        self._one_more.set()
+    async def _count_connection(self, *_: object) -> None:
+        self._connections += 1
+        self._new_connection.set()
 
-    def _heard(self, told: Told) -> Told:
-        if "payment_token" in told.body:
-            self.secrets.add(_signature(told.body["payment_token"]))
-        return told
+    def _remember_token(self, reply: Reply) -> Reply:
+        if "payment_token" in reply.body:
+            self.secrets.add(_signature(reply.body["payment_token"]))
+        return reply
 
 
 def _signature(token: str) -> str:
-    """Without it a token is none."""
+    """The part without which a token is worthless."""
     return token.rpartition(".")[2]
 
 
 def _pairs(lines: list[str]) -> list[tuple[str, str]]:
-    told = [line for line in lines if line.startswith(("event: ", "data: "))]
-    return list(zip(told[::2], told[1::2], strict=True))
+    fields = [line for line in lines if line.startswith(("event: ", "data: "))]
+    return list(zip(fields[::2], fields[1::2], strict=True))

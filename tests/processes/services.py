@@ -1,4 +1,4 @@
-"""Service processes: started ahead of their use, killed, stopped, and listened to: nothing secret may be in what they print."""
+"""Service processes: started in advance, killed, stopped, and checked for secrets in the output."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import msgspec
 
 from tests.support.command_processes import Command
 
-from .upstreams import FOREVER_S
+from .upstreams import TIMEOUT_S
 
 NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
-# What one test has taught must not show in the next, and each read is made once, so that it can be counted.
+# Nothing learned may carry over to the next test, and each read must be one call.
 PLAIN = "cache = false\nhedge = false\nbreaker = false\nlimiter = false\nadaptive_timeout = false\n"
 SECRET = "t" * 32
 DRAIN_S = 10
 
 
-def configured(
+def write_configuration(
     path: Path,
     upstreams: int,
     *,
@@ -31,9 +31,9 @@ def configured(
     secrets: tuple[str, ...] = (SECRET,),
     accept: str = "",
 ) -> Path:
-    """A configuration for any free port, and patient: the machine may be busy. `upstreams`: the sandbox's port."""
+    """Write a configuration with a free port and long timeouts. `upstreams`: the sandbox's port."""
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
-    told = [
+    sections = [
         f"[server]\nport = 0\nworkers = {workers}\ndrain_s = {DRAIN_S}\n",
         "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
@@ -42,18 +42,21 @@ def configured(
         *(f"[sources.{name}]\n{url}timeout_ms = 3990\n{PLAIN}" for name in NAMES),
         *(f"[sources.{name}]\n{url}" for name in ("risk", "engine", "acquirer")),
     ]
-    path.write_text("".join(told))
+    path.write_text("".join(sections))
     return path
 
 
 class Service:
-    """One that runs, or is about to. `secrets`: what must never be in what it prints; it may grow while it runs."""
+    """One service process.
+
+    `secrets`: texts that must not be in its output; may grow while it runs.
+    """
 
     def __init__(self, config: Path, secrets: set[str]) -> None:
         self._command = Command("serve", "--config", str(config))
         self._secrets = secrets
         self.url = ""
-        self.said = ""
+        self.output = ""
 
     @property
     def pid(self) -> int:
@@ -69,69 +72,70 @@ class Service:
         return self
 
     def workers(self) -> set[int]:
-        """The processes that serve: children of this one that serve, or itself."""
+        """The serving processes: its worker children, or itself."""
         children = [int(text) for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
         serving = {child for child in children if b"spawn_main" in _command_line(child)}
         return serving or {self.pid}
 
     def owner(self, port: int) -> int | None:
-        """Which of its workers has a connection that leaves from this port of this machine. None also where the list of connections, which
-        is no snapshot, has just missed it: ask again."""
+        """The worker with a connection from this local port.
+
+        Also None if the list of connections, which is no snapshot, missed it: ask again.
+        """
         inode = _inode(port)
         return next((pid for pid in self.workers() if inode is not None and f"socket:[{inode}]" in _files(pid)), None)
 
     async def kill(self, pid: int | None = None) -> None:
-        """SIGKILL to one of its workers, or to all that it is; and wait until there is no such process any more."""
+        """SIGKILL one worker, or the whole service, and wait for its end."""
         if pid is None:
             self._command.kill()
-            self._listen(await asyncio.to_thread(self._command.wait))
+            self._check_output(await asyncio.to_thread(self._command.wait))
             return
         os.kill(pid, signal.SIGKILL)
-        await asyncio.to_thread(_ended, pid)
+        await asyncio.to_thread(_wait_for_end, pid)
 
     def stop(self) -> None:
         self._command.process.send_signal(signal.SIGTERM)
 
     async def ended(self) -> int:
-        """Its exit status."""
-        ended = await asyncio.to_thread(self._command.wait)
-        self._listen(ended)
-        return ended[0]
+        """Wait for the end and return the exit status."""
+        result = await asyncio.to_thread(self._command.wait)
+        self._check_output(result)
+        return result[0]
 
     def end(self) -> None:
-        """Whatever it does."""
         self._command.kill()
-        self._listen(self._command.wait())
+        self._check_output(self._command.wait())
 
-    def _listen(self, ended: tuple[int, str, str]) -> None:
-        self.said = ended[1] + ended[2]
-        assert [secret for secret in self._secrets if secret in self.said] == []
-        assert "Traceback" not in self.said, self.said
-        assert '"level": "error"' not in self.said, self.said
+    def _check_output(self, result: tuple[int, str, str]) -> None:
+        self.output = result[1] + result[2]
+        assert [secret for secret in self._secrets if secret in self.output] == []
+        assert "Traceback" not in self.output, self.output
+        assert '"level": "error"' not in self.output, self.output
 
 
 class Fleet:
-    """Services of one configuration, some of which are started before anybody wants them: starting takes most of the time."""
+    """Services of one configuration, some started in advance, because starting is slow."""
 
     AHEAD = 2
 
     def __init__(self, config: Path, secrets: set[str]) -> None:
         self._config = config
         self._secrets = secrets
-        self._coming: deque[Service] = deque()
+        self._ready_soon: deque[Service] = deque()
         self.all: list[Service] = []
 
     async def take(self) -> Service:
-        """One that waits for its first request, or for its next."""
-        while len(self._coming) <= self.AHEAD:
+        """Return an idle service."""
+        while len(self._ready_soon) <= self.AHEAD:
             service = Service(self._config, self._secrets)
-            self._coming.append(service)
+            self._ready_soon.append(service)
             self.all.append(service)
-        return await self._coming.popleft().ready()
+        return await self._ready_soon.popleft().ready()
 
     def give_back(self, service: Service) -> None:
         if service.running:
-            self._coming.appendleft(service)
+            self._ready_soon.appendleft(service)
 
     def end(self) -> None:
         for service in self.all:
@@ -146,17 +150,17 @@ def _command_line(pid: int) -> bytes:
 
 
 def _files(pid: int) -> set[str]:
-    found = set()
+    links = set()
     for path in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found.add(os.readlink(path))
+            links.add(os.readlink(path))
         except OSError:  # closed meanwhile
             continue
-    return found
+    return links
 
 
 def _inode(port: int) -> str | None:
-    """Of the socket that has this port at its own end, and is not merely listening."""
+    """The inode of the connected socket with this local port."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         local, _remote, state, *_rest = line.split()[1:]
         if int(local.split(":")[1], 16) == port and state == "01":
@@ -164,13 +168,13 @@ def _inode(port: int) -> str | None:
     return None
 
 
-def _ended(pid: int) -> None:
-    """When it has: whose child it is may take its time to notice."""
+def _wait_for_end(pid: int) -> None:
+    """Works also for a process that is not our child."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        select.select([descriptor], [], [], FOREVER_S)
+        select.select([descriptor], [], [], TIMEOUT_S)
     finally:
         os.close(descriptor)

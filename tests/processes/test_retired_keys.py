@@ -1,4 +1,4 @@
-"""Restarted with other keys: what a retired one has signed is refused, and what one that still verifies has signed goes on."""
+"""Key rotation: tokens of a retired key are refused, those of a rotated one continue."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.processes
 OLD, NEW = "o" * 32, "n" * 32
 
 
-async def test_tokens_of_a_retired_key_are_refused_and_those_of_one_that_still_verifies_go_on(
+async def test_tokens_of_a_retired_key_are_refused_and_those_of_a_rotated_key_continue(
     upstreams: Upstreams, start: Start, secrets: set[str]
 ) -> None:
     before, retired, rotated = await asyncio.gather(
@@ -28,16 +28,16 @@ async def test_tokens_of_a_retired_key_are_refused_and_those_of_one_that_still_v
 
         payer.service = retired
         upstreams.calls.clear()
-        one, token = f"/v1/payments/{payment['payment_id']}", {"X-Payment-Token": payment["payment_token"]}
-        for told in (
+        path, token = f"/v1/payments/{payment['payment_id']}", {"X-Payment-Token": payment["payment_token"]}
+        for reply in (
             await payer.submit(body, "k1"),
             await payer.answer(payment),
             await payer.look(payment),
-            await payer.ask("POST", f"{one}/cancel", {}, token),
-            await payer.ask("GET", f"{one}/events", None, token),
+            await payer.request("POST", f"{path}/cancel", {}, token),
+            await payer.request("GET", f"{path}/events", None, token),
         ):
-            assert told.code == "TOKEN_UNKNOWN_KEY", told
-            assert told.status in (401, 403, 409, 422), told
+            assert reply.code == "TOKEN_UNKNOWN_KEY", reply
+            assert reply.status in (401, 403, 409, 422), reply
         assert upstreams.calls == []
 
         payer.service = rotated

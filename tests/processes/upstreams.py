@@ -1,7 +1,4 @@
-"""The sandbox on a socket, in the test's own process, so that its ledger can be audited; and whoever calls can be met on the way.
-
-No process is started here, and nothing is known of who calls beyond the port that they call from.
-"""
+"""The sandbox on a socket in the test's process: its ledger is audited, its calls can be held."""
 
 from __future__ import annotations
 
@@ -21,14 +18,12 @@ from cashier.sandbox.engine_rules import SubmitBody
 from cashier.sandbox.server import create_app
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 
-# Far beyond what any of it takes, also on a machine that has other things to do.
-FOREVER_S = 30
-READS = 8
+# Far more than a busy machine needs.
+TIMEOUT_S = 30
+SOURCE_READS = 8
 
 
 class Call(StrEnum):
-    """Of whom what is asked."""
-
     READ = "a read"
     LOOK_UP = "the look-up"
     DECIDE = "the decision"
@@ -39,24 +34,24 @@ class Call(StrEnum):
 
 
 class Moment(StrEnum):
-    """Of a call: it is here and nothing was done yet, or it was done and nobody has been told."""
+    """Before the call has an effect, or after it and before the answer."""
 
     BEFORE = "before"
     AFTER = "after"
 
 
-class Meeting:
-    """One call, held up where it was to be met. `port`: where it comes from."""
+class HeldCall:
+    """One call, held at a moment. `port`: the caller's."""
 
     def __init__(self, name: Call, nth: int, moment: Moment) -> None:
         self.name, self.moment = name, moment
         self._left = nth
-        self._reached, self._go_on = asyncio.Event(), asyncio.Event()
+        self._reached, self._released = asyncio.Event(), asyncio.Event()
         self.port = 0
         self.body = b""
 
     def awaits(self, name: Call, moment: Moment) -> bool:
-        """To be asked of every call: it counts."""
+        """Count this call; True for the one to hold."""
         self._left -= (name, moment) == (self.name, self.moment)
         return self._left == 0 and (name, moment) == (self.name, self.moment)
 
@@ -64,47 +59,39 @@ class Meeting:
         self.port = port_of(request)
         self.body = await request.read()
         self._reached.set()
-        await self._go_on.wait()
+        await self._released.wait()
 
     async def reached(self) -> None:
-        async with asyncio.timeout(FOREVER_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await self._reached.wait()
 
-    def let_go(self) -> None:
-        self._go_on.set()
+    def release(self) -> None:
+        self._released.set()
 
 
 class Upstreams:
-    """A new world, in calm weather. `calls`: what was asked, in the order in which it came; `ports`: by whom."""
+    """A new world without faults. `calls`: all calls in order. `ports`: the callers' ports."""
 
     def __init__(self) -> None:
         self.world = World()
         self.weather = weather_named("still")
         self.calls: list[Call] = []
         self.ports: set[int] = set()
-        self._meetings: list[Meeting] = []
-        self._heard = asyncio.Event()
+        self._meetings: list[HeldCall] = []
 
-    def meet(self, name: Call, moment: Moment, nth: int = 1) -> Meeting:
-        """The nth call of this name from now on."""
-        meeting = Meeting(name, nth, moment)
-        self._meetings.append(meeting)
-        return meeting
+    def hold(self, name: Call, moment: Moment, nth: int = 1) -> HeldCall:
+        """Hold the nth call of this name from now on."""
+        held_call = HeldCall(name, nth, moment)
+        self._meetings.append(held_call)
+        return held_call
 
-    async def heard(self, name: Call, count: int) -> None:
-        """So many calls of this name, since the beginning."""
-        async with asyncio.timeout(FOREVER_S):
-            while self.calls.count(name) < count:
-                self._heard.clear()
-                await self._heard.wait()
-
-    def arrives_late(self, meeting: Meeting) -> UpstreamAnswer:
-        """The submit that was held up is carried out now, though nobody is left to be told."""
-        submission = msgspec.json.decode(meeting.body, type=SubmitBody)
+    def arrives_late(self, held_call: HeldCall) -> UpstreamAnswer:
+        """Execute the held submit now, without a caller."""
+        submission = msgspec.json.decode(held_call.body, type=SubmitBody)
         return self.world.engine.submit(submission, submission.payment_id)
 
     def assert_paid_once(self, order_id: str) -> None:
-        """By one payment, which alone took money for the order; and nothing that the audit finds is wrong."""
+        """One payment took money and paid the order, and the ledger passes its audit."""
         self.world.catch_up()
         assert self.world.audit() == []
         what = Counter(entry.what for entry in self.world.ledger.entries if entry.order_id == order_id)
@@ -112,24 +99,23 @@ class Upstreams:
 
     def middleware(self) -> Middleware:
         @web.middleware
-        async def met(request: web.Request, handler: Handler) -> web.StreamResponse:
-            name = named(request)
+        async def hold_calls(request: web.Request, handler: Handler) -> web.StreamResponse:
+            name = call_of(request)
             self.calls.append(name)
             self.ports.add(port_of(request))
-            self._heard.set()
             await self._hold(name, Moment.BEFORE, request)
             response = await handler(request)
             await self._hold(name, Moment.AFTER, request)
             return response
 
-        return met
+        return hold_calls
 
     async def _hold(self, name: Call, moment: Moment, request: web.Request) -> None:
-        for meeting in [meeting for meeting in self._meetings if meeting.awaits(name, moment)]:
-            await meeting.hold(request)
+        for held_call in [held_call for held_call in self._meetings if held_call.awaits(name, moment)]:
+            await held_call.hold(request)
 
 
-def named(request: web.Request) -> Call:
+def call_of(request: web.Request) -> Call:
     match request.method, request.path.split("/")[1:]:
         case "POST", ["risk", "decisions"]:
             return Call.DECIDE
@@ -147,18 +133,18 @@ def named(request: web.Request) -> Call:
 
 
 def port_of(request: web.Request) -> int:
-    """Of the caller; 0 where they have gone already."""
+    """The caller's port; 0 after a disconnect."""
     transport = request.transport
     peer = None if transport is None else transport.get_extra_info("peername")
     return peer[1] if peer else 0
 
 
-def listening() -> socket.socket:
-    """A port for all the sandboxes to come, one after the other: who was started early knows where they will be."""
-    found = socket.socket()
-    found.bind(("127.0.0.1", 0))
-    found.listen(1024)
-    return found
+def listening_socket() -> socket.socket:
+    """A socket for all sandboxes in turn, so that services started ahead know their port."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1024)
+    return listener
 
 
 @asynccontextmanager

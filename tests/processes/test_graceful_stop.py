@@ -1,0 +1,58 @@
+"""SIGTERM: a running submit is answered, waiting calls return at once, no payment is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from .conftest import Start
+from .payer import ELSEWHERE, Payer, PaymentCase
+from .services import DRAIN_S, Fleet
+from .upstreams import Call, Moment, Upstreams
+
+pytestmark = pytest.mark.processes
+
+POLLS, STREAMS = 50, 10
+IMMEDIATE = PaymentCase("scan_to_pay", "BALANCE:acc_1")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_stop_answers_the_running_submit_and_all_waiting_calls(
+    upstreams: Upstreams, start: Start, fleet: Fleet, secrets: set[str], workers: int
+) -> None:
+    service, successor = start(workers=workers), await fleet.take()
+    async with Payer(await service.ready(), secrets) as payer:
+        pending = (await payer.submit(await payer.consult(ELSEWHERE), "waits")).body
+        polls = await payer.start_connected(payer.look(pending, 30_000) for _ in range(POLLS))
+        streams = await payer.start_connected(payer.follow(pending) for _ in range(STREAMS))
+        body = await payer.consult(IMMEDIATE)
+        submit = upstreams.hold(Call.SUBMIT, Moment.BEFORE)
+        paying = asyncio.create_task(payer.submit(body, "is-sent"))
+        await submit.reached()
+
+        service.stop()
+        stopped_s = time.monotonic()
+        assert {(reply.status, reply.body["status"]) for reply in await asyncio.gather(*polls)} == {
+            (202, "ACTION_REQUIRED")
+        }
+        for events in await asyncio.gather(*streams):
+            assert [name for name, _ in events] == ["payment", "end"]
+            assert "STOPPING" in events[-1][1]
+        assert not paying.done()
+        submit.release()
+        reply = await paying
+        assert (reply.status, reply.body["status"]) == (200, "SUCCEEDED")
+        assert await service.ended() in (0, -signal.SIGTERM)
+        assert time.monotonic() - stopped_s < DRAIN_S
+        assert payer.lost == 0
+
+        payer.service = successor
+        upstreams.world.engine.settle(pending["payment_id"], "SUCCEEDED")
+        assert (await payer.pay_to_end(pending))["status"] == "SUCCEEDED"
+        assert (await payer.pay_to_end(reply.body))["status"] == "SUCCEEDED"
+    upstreams.assert_paid_once(ELSEWHERE.order_id)
+    upstreams.assert_paid_once(IMMEDIATE.order_id)
+    fleet.give_back(successor)
