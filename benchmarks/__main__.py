@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
-from benchmarks import machine, revision, suite
-from benchmarks.bars import judge
+from benchmarks import git_revision, machine, suite
 from benchmarks.isolated_study import measure
 from benchmarks.peers import PEERS, versions
+from benchmarks.performance_targets import judge
 from benchmarks.report.progress import ProgressLine
 from benchmarks.report.terminal import show
 from benchmarks.results import Finding, Results
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         return 1
     try:
         # Reject bad arguments before the first measurement.
-        args.revision = None if args.before is None else revision.find(args.before)
+        args.revision = None if args.before is None else git_revision.find(args.before)
         studies = [suite.BEFORE] if args.revision else suite.select_studies(args.names)
         base = suite.read(args.report) if args.report else empty_results(args)
         older = suite.read(args.merge) if args.merge else None
@@ -125,14 +125,14 @@ def publish(results: Results, args: argparse.Namespace, console: Console) -> int
     show(results, judged, console)
     console.print(f"\n {out / 'results.json'}" if new else "", highlight=False, soft_wrap=True)
     # Both import matplotlib, which nothing before needs.
-    from benchmarks.report import page, picture  # noqa: PLC0415 - see above
+    from benchmarks.report import page, readme_picture  # noqa: PLC0415 - see above
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page.page(results, judged), "utf-8")
     console.print(f" {out / 'report.html'}", highlight=False, soft_wrap=True)
-    missing = picture.missing(results) if args.picture else ""
+    missing = readme_picture.missing(results) if args.picture else ""
     if args.picture and not missing:
-        picture.draw(results, args.picture)
+        readme_picture.draw(results, args.picture)
     if args.picture:
         console.print(f" {missing or args.picture}", highlight=False, soft_wrap=True)
     return 1 if missing or any(finding.failed for finding in results.findings) else 0

@@ -26,7 +26,7 @@ import uvloop
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.upstream_control import BEHAVE, COUNTS, STRAGGLING, Behaviour, HoldTimes, UpstreamCounts
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
 FIRST_USER = 100_000

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from benchmarks.git_revision import Revision
 from benchmarks.results import Finding, Machine, Results
-from benchmarks.revision import Revision
 
 
 class Study(NamedTuple):

@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Boost, Channels, Facts
 from cashier.domain.knapsack import MAX_STEPS, KnapsackSearch
 from cashier.domain.pay_method import Kind, PayMethod

@@ -18,11 +18,11 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
 from cashier.fanout.cache import Cache
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import OnAnswer, UpstreamCall, unguarded
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall, unguarded
 
 CALLS = 1_000
 # Calls in flight, as with a consultation and its neighbours.

@@ -17,7 +17,7 @@ import structlog
 
 from cashier import wiring
 from cashier.consultation.flow import Consultation
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor

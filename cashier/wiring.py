@@ -9,18 +9,18 @@ import structlog
 from msgspec import Struct
 
 from cashier.consultation.flow import ConsultFlow, ConsultSettings
-from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
 from cashier.fanout.batch import Batch
 from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.upstream import Upstream
+from cashier.fanout.upstream_protocol import Upstream
+from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
-from cashier.payments.live_attempts import LiveAttempts
 from cashier.payments.ports import ConsultUncached, PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.plugins import adapter_of, function_of
@@ -49,7 +49,7 @@ class Parts(Struct, frozen=True):
     valkey: ValkeyCache | None
     tokens: TokenService
     channel_health: ChannelHealth
-    live_attempts: LiveAttempts
+    attempt_leases: AttemptLeases
     payment_ports: PaymentPorts | None
 
 
@@ -75,7 +75,7 @@ def build(
         valkey,
         tokens,
         ChannelHealth(config.routing),
-        LiveAttempts(valkey),
+        AttemptLeases(valkey),
         payment_ports,
     )
 
@@ -108,7 +108,7 @@ def payment_flow(
         config.catalog,
         parts.tokens,
         parts.channel_health,
-        parts.live_attempts,
+        parts.attempt_leases,
         config.settings.accept,
         clock,
         monotonic,

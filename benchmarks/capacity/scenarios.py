@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from benchmarks.capacity.simulated_worker import DEFAULTS, Mechanisms
+from benchmarks.capacity.simulated_caches import DEFAULTS, Mechanisms
 from benchmarks.capacity.traffic import Traffic
 
 # 20 million users at 100,000 consultations/s: all return within minutes.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from random import Random
 from typing import Any
 
-from cashier.fanout.ttl import CacheSettings
+from cashier.fanout.cache_lifetime import CacheSettings
 
 S_NS = 1_000_000_000
 # Freshness ends up to a tenth early, at random; of many copies the first one to end causes a fetch.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from benchmarks.capacity.calibration import TOOK_MS, SettingResult
 from benchmarks.capacity.fleet import WorkerCounts, steady_state
-from benchmarks.capacity.simulated_worker import SimulatedWorker
+from benchmarks.capacity.simulated_caches import SimulatedWorker
 from benchmarks.capacity.traffic import SimulatedConsultation, Traffic
 from cashier.sandbox.generated_users import MERCHANT_COUNT
 

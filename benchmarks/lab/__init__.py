@@ -1,5 +1,5 @@
 """Shared tools of the studies: processes on their own cores, service, upstream, load and clocks."""
 
-from benchmarks.lab.lab import Lab
+from benchmarks.lab.study_run import Lab
 
 __all__ = ["Lab"]

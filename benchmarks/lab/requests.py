@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from benchmarks.lean_upstream import FIRST_USER
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.sandbox import World
 
 USERS = 2_000

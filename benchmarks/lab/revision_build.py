@@ -25,9 +25,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from benchmarks.git_revision import PACKAGE, PROJECT, Revision, copy_working_tree, last_line, unpack
 from benchmarks.lab.process import PROGRAM_CORE, process
 from benchmarks.lab.service import SECRET, Served, await_ready
-from benchmarks.revision import PACKAGE, PROJECT, Revision, copy_working_tree, last_line, unpack
 
 INSTALL_S = 900.0
 # The first two would change which files an import uses, or how the log names them.

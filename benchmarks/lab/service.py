@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, process, python
-from cashier.consultation.plan import SOURCE_NAMES
+from benchmarks.lab.study_run import Lab
+from cashier.consultation.source_table import SOURCE_NAMES
 
 SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import LOAD_CORE, process, python
 from benchmarks.lab.requests import USERS
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream_control import BEHAVE, COUNTS, Behaviour, UpstreamCounts
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
 from benchmarks.peers.peer import PROGRAMS, Peer, Upstreams, free_port, running
-from cashier.consultation.plan import SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_SPECS
 
 _REMEDY = "apt-get install nginx-light libnginx-mod-http-lua lua-cjson"
 _FILES = 65_536

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-from benchmarks.report.canvas import (
+from benchmarks.report.inline_svg import (
     SMALL,
     TEXT,
     Key,

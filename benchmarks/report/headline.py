@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from benchmarks.bars import round_against_us
+from benchmarks.performance_targets import round_against_us
 from benchmarks.results import Figure, Results
 
 

@@ -8,7 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from benchmarks.report.canvas import SMALL, Key, Size, draw_empty, place, remove_frame, short_number, ticks, width_of
+from benchmarks.report.inline_svg import (
+    SMALL,
+    Key,
+    Size,
+    draw_empty,
+    place,
+    remove_frame,
+    short_number,
+    ticks,
+    width_of,
+)
 from benchmarks.report.line_labels import End, axes_shares, draw_mark, label_ends
 from benchmarks.report.palette import Palette
 from benchmarks.results import Figure, Line, LineChart

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from benchmarks.report.canvas import SMALL, Size, mark_label
+from benchmarks.report.inline_svg import SMALL, Size, mark_label
 from benchmarks.report.palette import Palette
 
 _APART = 15

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.bars import BarResult, Verdict, limit_text, summary
-from benchmarks.report import charts, headline
-from benchmarks.report.bar_strip import strip_svg
+from benchmarks.performance_targets import BarResult, Verdict, limit_text, summary
+from benchmarks.report import chart_figure, headline
 from benchmarks.report.palette import DARK, LIGHT, css
+from benchmarks.report.target_strip import strip_svg
 from benchmarks.report.text_format import column_names, format_number, format_spread
 from benchmarks.report.text_to_html import to_html
 from benchmarks.results import Figure, Finding, Results, Table
@@ -107,7 +107,7 @@ def _finding(finding: Finding, results: Results) -> str:
         f'<section class="finding" id="{escape(finding.name)}">\n<h2>{escape(finding.title)}</h2>',
         f'<p class="failed">{escape(finding.failed)}</p>' if finding.failed else "",
         to_html(finding.about),
-        *(charts.figure(drawing, f"{finding.name}-{place}") for place, drawing in enumerate(finding.drawings)),
+        *(chart_figure.figure(drawing, f"{finding.name}-{place}") for place, drawing in enumerate(finding.drawings)),
         *(_table(table) for table in finding.tables),
         _notes(finding),
         f'<p class="when">{escape(_when(finding, results))}</p>\n</section>',

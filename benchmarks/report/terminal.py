@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from benchmarks.bars import BarResult, Verdict, limit_text, summary
+from benchmarks.performance_targets import BarResult, Verdict, limit_text, summary
 from benchmarks.report.text_format import column_names, format_number, format_spread
 from benchmarks.results import Figure, Finding, Results, Table
 

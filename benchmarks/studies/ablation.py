@@ -19,13 +19,13 @@ from typing import NamedTuple
 import msgspec
 import uvloop
 
-from benchmarks.lab.in_process_bench import InProcessBench, Tally
-from benchmarks.lab.lab import Lab
+from benchmarks.lab.in_process_rig import InProcessBench, Tally
 from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lean_upstream import FIRST_USER
 from benchmarks.results import BarChart, Figure, Finding, Row, Table
-from benchmarks.studies.mechanisms import MECHANISMS, Figures, Mechanism
+from benchmarks.studies.ablation_scenarios import MECHANISMS, Figures, Mechanism
 from cashier import ConsultRequest
 from cashier.sandbox import World
 from cashier.web.server import GC_THRESHOLD

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import uvloop
 
+from benchmarks.git_revision import describe, describe_working_tree
 from benchmarks.lab import Lab
 from benchmarks.lab.cpu_usage import CpuUsage, combine, disturbance_note, incomplete_note, measure_cpu, unanswered_note
 from benchmarks.lab.load import Load, open_load
@@ -29,7 +30,6 @@ from benchmarks.lab.service import Served, configuration
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import BarChart, Figure, Finding, Row, Table
-from benchmarks.revision import describe, describe_working_tree
 from benchmarks.studies.cost import CROWDED, ROUND_S, WARM_S
 from benchmarks.suite import failed_finding
 

@@ -19,12 +19,12 @@ from collections.abc import Iterator, Mapping
 import uvloop
 
 from benchmarks.lab.cpu_usage import CpuUsage, incomplete_note, measure_cpu, unanswered_note
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 

@@ -22,17 +22,17 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import OK, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 
 DEADLINE_MS = 150
 DELAY_MS = 5.0

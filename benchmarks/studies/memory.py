@@ -29,18 +29,18 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.footprint import private_kb
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
+from benchmarks.lab.process_resources import private_kb
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.lab.upstream_control import Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 
 # Held in flight, step by step. Each step is a group of connections.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)

@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import slope
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.flow import Consultation, OrderSummary
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.assembly import assemble
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas
 from cashier.domain.pay_method import Kind, PayMethod
 from cashier.domain.ranking import rank_offers

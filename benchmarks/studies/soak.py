@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 import uvloop
 
-from benchmarks.lab.footprint import ENDING, LEFT, private_kb, sockets, threads
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.load_results import OK, LoadInterval
 from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
+from benchmarks.lab.process_resources import ENDING, LEFT, private_kb, sockets, threads
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import FLAT_SHARE, Trend
 from benchmarks.lab.upstream import start_upstream
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table

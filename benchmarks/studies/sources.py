@@ -27,14 +27,14 @@ from typing import NamedTuple
 import aiohttp
 import uvloop
 
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, pinned
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import start_upstream
 from benchmarks.lean_upstream import FIRST_USER
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.plan import SOURCE_SPECS
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.fanout.ask import Ask
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan

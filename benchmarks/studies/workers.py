@@ -31,13 +31,13 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab.cpu_usage import incomplete_note, unanswered_note
-from benchmarks.lab.lab import Lab
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.load_results import LoadInterval
 from benchmarks.lab.no_limits import CONSULT, EACH
 from benchmarks.lab.process import cpu_s, pinned, tree
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
 from benchmarks.results import BarChart, Figure, Finding, Row, Table
 

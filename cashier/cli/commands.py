@@ -20,9 +20,9 @@ from rich.console import Console
 
 from cashier import __version__
 from cashier.asgi import configured_app
-from cashier.cli import demo, payment_commands, service_client
+from cashier.cli import demo, payment_session, service_client
+from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
-from cashier.cli.payer import CannotPay, Payer, PayerPreference
 from cashier.cli.plan_printer import plan_lines
 from cashier.core import Cashier
 from cashier.logs import configure_logs
@@ -239,9 +239,9 @@ def pay(
         auth_code=auth_code,
         return_url=return_url,
     )
-    payer = Payer(answer_challenge=payment_commands.challenge_answerer(otp), cancel_after_s=cancel_after)
-    key = key or payment_commands.new_key()
-    _finish_payment(payment_commands.consult_and_pay(_console(json), url, request, choice, key, payer), json)
+    payer = Payer(answer_challenge=payment_session.challenge_answerer(otp), cancel_after_s=cancel_after)
+    key = key or payment_session.new_key()
+    _finish_payment(payment_session.consult_and_pay(_console(json), url, request, choice, key, payer), json)
 
 
 @cli.command()
@@ -254,8 +254,8 @@ def payment(
     json: Annotated[bool, typer.Option("--json", help="Print only the last response body, as JSON.")] = False,
 ) -> None:
     """Follow an existing payment to its end, or cancel it. Exit status 0 means paid."""
-    payer = Payer(answer_challenge=payment_commands.challenge_answerer(otp))
-    _finish_payment(payment_commands.resume(_console(json), url, payment_id, token, cancel, payer), json)
+    payer = Payer(answer_challenge=payment_session.challenge_answerer(otp))
+    _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from rich.text import Text
 from cashier.cli.layout import Column, one_line, paragraph, table
 from cashier.domain.money import Money, major_units
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
-from cashier.fanout.timeline import TimelineRow, timeline_rows
+from cashier.fanout.waterfall import TimelineRow, timeline_rows
 
 # Mark and colour by availability.
 _MARKS = {"AVAILABLE": ("●", "green"), "UNDETERMINED": ("?", "yellow"), "UNAVAILABLE": ("○", "dim")}

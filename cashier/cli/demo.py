@@ -19,7 +19,7 @@ from rich.text import Text
 from cashier.cli import consultation_printer, demo_payment, service_client
 from cashier.cli.layout import command, paragraph, write
 from cashier.consultation.flow import ConsultSettings
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import CASES, World, serve, weather_named

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cashier.cli import payment_commands, service_client
+from cashier.cli import payment_session, service_client
+from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference, SelectedMethod
 from cashier.cli.layout import paragraph, write
-from cashier.cli.payer import CannotPay, Payer, PayerPreference, SelectedMethod
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from cashier.domain.money import Money, major_units
 from cashier.sandbox.risk import CHALLENGE_ANSWER
@@ -31,11 +31,11 @@ async def pay(console: Console, url: str, sandbox_url: str, request: dict[str, A
 
     payer = Payer(answer_challenge=lambda _: CHALLENGE_ANSWER, act=act)
     try:
-        chosen = await payment_commands.consult_and_choose(console, url, request, PayerPreference())
+        chosen = await payment_session.consult_and_choose(console, url, request, PayerPreference())
         if isinstance(chosen, ServiceReply):
             return
         async with asyncio.timeout(TIMEOUT_S):
-            reply = await payment_commands.pay(console, url, chosen, payment_commands.new_key(), payer)
+            reply = await payment_session.pay(console, url, chosen, payment_session.new_key(), payer)
     except (CannotPay, RequestFailed) as error:
         write(console, paragraph(Text(str(error), style="yellow"), console.width, _INDENT))
     except TimeoutError:

@@ -14,9 +14,9 @@ import msgspec
 from rich.cells import cell_len
 from rich.text import Text
 
+from cashier.cli.checkout_client import SelectedMethod
 from cashier.cli.consultation_printer import amount_text, money_text, problem_lines
 from cashier.cli.layout import command, one_line, paragraph
-from cashier.cli.payer import SelectedMethod
 from cashier.cli.service_client import ServiceReply
 
 _COLOURS = {

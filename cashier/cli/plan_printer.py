@@ -9,7 +9,7 @@ from rich.text import Text
 from cashier.cli.layout import Column, paragraph, table
 from cashier.consultation.plan_report import plan_report
 from cashier.core import Cashier
-from cashier.fanout.ttl import CacheSettings
+from cashier.fanout.cache_lifetime import CacheSettings
 
 _COLUMNS = (
     Column("source"),

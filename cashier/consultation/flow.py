@@ -10,8 +10,8 @@ from typing import Annotated, Any, Protocol
 from msgspec import Meta, Struct
 
 from cashier.domain.assembly import assemble
-from cashier.domain.case import ConsultationCase
 from cashier.domain.catalog import Catalog
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Facts
 from cashier.domain.money import Money
 from cashier.domain.order import Blocked, ConsultRequest, Order

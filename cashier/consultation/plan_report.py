@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cashier.consultation.plan import CLAIMED, SOURCE_SPECS
 from cashier.consultation.source_pipeline import cache_settings, mechanisms, source_settings, timeout_ms
+from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS
 from cashier.fanout.ask import Importance
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
-from cashier.fanout.ttl import CacheSettings
 from cashier.settings.schema import Settings, SourceSettings
 
 # Time to assemble, rank, sign and encode on a busy machine; see benchmarks/README.md.

@@ -9,17 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from cashier.consultation.plan import SourceBinding, SourceSpec
+from cashier.consultation.source_table import SourceBinding, SourceSpec
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.l2.interface import SecondLevel
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import Upstream
+from cashier.fanout.upstream_protocol import Upstream
 from cashier.settings.schema import Settings, SourceSettings
 
 # For a source that is a function of the embedding program and has no section in the configuration.

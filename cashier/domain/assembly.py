@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from operator import attrgetter
 
 from cashier.domain import split_payment
-from cashier.domain.card_offers import BoundCard, bound_cards, card_offer
-from cashier.domain.case import ConsultationCase
+from cashier.domain.bound_cards import BoundCard, bound_cards, card_offer
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import ACTIVE, Account, Agreement
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import over_limit, tightest_limits
@@ -98,7 +98,7 @@ def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
     if channel is None or channel.kind != _AGREEMENT:
         no_quote = best_quote_over(assessment, (), None, refusal)
         return Offer(method_id, assessment, assessment.name, icon(terms.icon), instrument, no_quote)
-    offered = (assessment.case.storefront.channel(channel, terms),)
+    offered = (assessment.case.kind_availability.channel(channel, terms),)
     quote = best_quote_over(assessment, offered, channel.provider, refusal, None, ceiling)
     shown = provider_presentation(
         assessment.kind, assessment.title, terms.icon, channel.provider, channel.provider_name

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from cashier.domain import assembly
-from cashier.domain.card_offers import BoundCard, bound_cards
-from cashier.domain.case import ConsultationCase
+from cashier.domain.bound_cards import BoundCard, bound_cards
+from cashier.domain.channel_eligibility import ChannelEligibility
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import NO_CHANNEL, quote
@@ -22,7 +23,6 @@ from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence_refusal
 from cashier.domain.routing_rules import RoutedPayment
 from cashier.domain.split_payment import SplitCandidate
-from cashier.domain.storefront_channel import StorefrontChannel
 from cashier.source_errors import Missing
 
 _COMPLETED = f"+{Kind.QUICK_PAY}"
@@ -85,13 +85,13 @@ def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
     ]
     channels = [quote.channel for quote in equal if quote.channel is not None]
     carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
-    order, storefront = case.facts.order, case.storefront
+    order, kind_availability = case.facts.order, case.kind_availability
     routed_payment = RoutedPayment(
         chosen.kind,
         carried,
         order.country,
-        storefront.terminal,
-        storefront.product,
+        kind_availability.terminal,
+        kind_availability.product,
         order.merchant_id,
         chosen.bank,
         chosen.brand,
@@ -208,7 +208,7 @@ def _accepts(channel: Channel, provider: str | None, card: Instrument) -> bool:
 
 
 def _quotes(
-    assessment: KindAssessment, channels: Iterable[StorefrontChannel], bank: str | None, card_id: str | None = None
+    assessment: KindAssessment, channels: Iterable[ChannelEligibility], bank: str | None, card_id: str | None = None
 ) -> list[Quote]:
     return [quote(assessment, channel, bank, card_id, None) for channel in channels]
 

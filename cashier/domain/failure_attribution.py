@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.channel_health import ChannelOutcome
+from cashier.domain.channel_record import ChannelOutcome
 
 
 class FailureAttribution(Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
+from cashier.domain.kind_availability import KindOnOffer
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import KindOnOffer
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
@@ -44,7 +44,7 @@ class KindAssessment:
     )
 
     def __init__(self, case: ConsultationCase, kind: Kind) -> None:
-        on_offer = case.storefront.kind_on_offer(kind, case.channels)
+        on_offer = case.kind_availability.kind_on_offer(kind, case.channels)
         self.case = case
         self.kind = kind
         self.terms = on_offer.terms

@@ -12,7 +12,7 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channel, ChannelStatus
 from cashier.domain.money import BPS
 from cashier.domain.offer import Offer

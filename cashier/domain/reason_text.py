@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.pay_method import Option, Reason
 from cashier.domain.quote import Quote
 from cashier.domain.refusal import AVAILABILITY_RANK, AVAILABLE, Refusal, availability

@@ -21,7 +21,7 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
-from cashier.domain.channel_health import ChannelRecord, probe_due, share_ceiling_bps, success_rate
+from cashier.domain.channel_record import ChannelRecord, probe_due, share_ceiling_bps, success_rate
 from cashier.domain.facts import Channel
 from cashier.domain.money import BPS
 from cashier.domain.quote import cost_bps

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.domain.channel_health import LearningSettings, SicknessSettings
+from cashier.domain.channel_record import LearningSettings, SicknessSettings
 from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.money import BPS, DIGITS, Money
 from cashier.domain.order import Product, Terminal

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cashier.domain.card_offers import BoundCard
+from cashier.domain.bound_cards import BoundCard
+from cashier.domain.channel_eligibility import ChannelEligibility
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, smallest_carried
@@ -21,7 +22,6 @@ from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, Remed
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import StorefrontChannel
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 
@@ -72,12 +72,12 @@ class SplitCandidate:
         )
         return Quote(quote.refusal, quote.amounts, None, channel, legs)
 
-    def _quote_channel(self, bound: BoundCard, storefront_channel: StorefrontChannel) -> Quote:
-        case, channel = self.assessment.case, storefront_channel.channel
-        refusal = None if storefront_channel.refusal is None else storefront_channel.refusal_at(case.now)
-        if not storefront_channel.limits_in_currency:
+    def _quote_channel(self, bound: BoundCard, channel_eligibility: ChannelEligibility) -> Quote:
+        case, channel = self.assessment.case, channel_eligibility.channel
+        refusal = None if channel_eligibility.refusal is None else channel_eligibility.refusal_at(case.now)
+        if not channel_eligibility.limits_in_currency:
             return Quote(refusal, channel=channel)
-        split = self._split(bound.card.bank, channel.min.value, storefront_channel.fee_bps)
+        split = self._split(bound.card.bank, channel.min.value, channel_eligibility.fee_bps)
         if refusal is None:
             refusal = self._refusal(bound, channel, split) or case.quota_gap
         return Quote(refusal, split.amounts, None, channel)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from cashier.domain.acquirer_contract import AcquirerResult, NoOrder, OrderResult
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived, OutcomeUnknown, Sealed
+from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult
 from cashier.domain.status_resolution import AcquirerReport, AcquirerReportStatus, EngineReport, EngineReportStatus
 from cashier.source_errors import Unanswered
 

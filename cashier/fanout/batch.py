@@ -20,7 +20,7 @@ from typing import Annotated, Any, Protocol, TypeAlias
 from msgspec import Meta, Struct
 
 from cashier.fanout.ask import Known
-from cashier.fanout.upstream import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
 
 _MS_NS = 1_000_000

@@ -1,8 +1,9 @@
 """The cache of one source, with single-flight fetches and an optional second level (L2).
 
 A hit is a dict look-up: no coroutine, task, timer or decoding. On a miss one fetch serves all
-concurrent asks for the key: from the second level first, else by the guard. `ttl` decides how long
-an answer may be used and for what; `s3fifo` decides which answers stay when the store is full.
+concurrent asks for the key: from the second level first, else by the guard. `cache_lifetime`
+decides how long an answer may be used and for what; `s3fifo` decides which answers stay when the
+store is full.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from random import Random
 from typing import Any
 
 from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
+from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings, lifetime
 from cashier.source_errors import SourceError
 
 _MS_NS = 1_000_000

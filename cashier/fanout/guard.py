@@ -25,7 +25,7 @@ from cashier.fanout.latency_histogram import NEVER_NS, LatencyHistogram
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.retry_budget import RetryBudget
-from cashier.fanout.upstream import OnAnswer, Upstream
+from cashier.fanout.upstream_protocol import OnAnswer, Upstream
 from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
 
 _MS_NS = 1_000_000

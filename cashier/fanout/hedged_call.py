@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
-from cashier.fanout.upstream import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
 
 if TYPE_CHECKING:

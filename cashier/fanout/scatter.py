@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from msgspec import Struct
 
 from cashier.fanout.ask import Ask, Fallback, Importance, Known, SourceReport, SourceStatus
+from cashier.fanout.ask_state import NEVER_NS, PendingAsk
 from cashier.fanout.loop_stall import TURN_S, stalled
-from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.source_errors import Missing, MissingCause, SourceError
 

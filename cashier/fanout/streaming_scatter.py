@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.pending_ask import NEVER_NS, PendingAsk
+from cashier.fanout.ask_state import NEVER_NS, PendingAsk
 from cashier.fanout.scatter import Scatter, ScatterResult
 from cashier.source_errors import Missing, MissingCause
 

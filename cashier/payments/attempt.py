@@ -20,7 +20,7 @@ from cashier.domain.payment_request import Device, IdempotencyKey, PaymentChoice
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
-from cashier.tokens.payment_token import PaymentClaims, TokenRoute
+from cashier.tokens.payment_state_token import PaymentClaims, TokenRoute
 
 # For kinds without an expiry of their own: as long as most cashier pages stay open.
 DEFAULT_LIFE_S = 900

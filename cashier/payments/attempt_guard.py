@@ -30,8 +30,8 @@ from weakref import WeakValueDictionary
 from cashier.domain.engine_contract import EngineAnswered, EngineStatus
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.payments.attempt import Attempt, order_key
+from cashier.payments.attempt_leases import AttemptLeases, OtherAttempt
 from cashier.payments.errors import InFlight, KeyReused, OrderBusy
-from cashier.payments.live_attempts import LiveAttempts, OtherAttempt
 from cashier.payments.ports import EnginePort
 from cashier.payments.settings import AcceptSettings
 
@@ -53,8 +53,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 class AttemptGuard:
     """The guard of one worker."""
 
-    def __init__(self, live_attempts: LiveAttempts, engine: EnginePort, settings: AcceptSettings) -> None:
-        self._live_attempts = live_attempts
+    def __init__(self, attempt_leases: AttemptLeases, engine: EnginePort, settings: AcceptSettings) -> None:
+        self._attempt_leases = attempt_leases
         self._engine = engine
         self._worker = uuid.uuid4().hex
         self._bodies: OrderedDict[str, str] = OrderedDict()
@@ -62,7 +62,7 @@ class AttemptGuard:
         self.settings = settings
 
     def __repr__(self) -> str:
-        return f"<AttemptGuard {self._live_attempts!r}>"
+        return f"<AttemptGuard {self._attempt_leases!r}>"
 
     @asynccontextmanager
     async def submit_turn(
@@ -81,13 +81,13 @@ class AttemptGuard:
             renewal: asyncio.Task[None] | None = None
             try:
                 existing = await self._wait_for_turn(key, find_existing, waited=waits_here)
-                if existing is None and self._live_attempts.shared:
+                if existing is None and self._attempt_leases.shared:
                     renewal = asyncio.create_task(self._renew_claim(key))
                 yield existing
             finally:
                 if renewal is not None:
                     renewal.cancel()
-                await self._live_attempts.release(key, self._worker)
+                await self._attempt_leases.release(key, self._worker)
 
     @asynccontextmanager
     async def order_claim(self, attempt: Attempt) -> AsyncIterator[None]:
@@ -99,19 +99,19 @@ class AttemptGuard:
         bound to another body.
         """
         key = order_key(attempt.chosen)
-        claim = await self._live_attempts.claim(key, attempt.payment_id, self._longest_submit_ms())
+        claim = await self._attempt_leases.claim(key, attempt.payment_id, self._longest_submit_ms())
         if isinstance(claim, OtherAttempt):
             if await self._is_live(claim.holder, attempt):
                 raise OrderBusy(claim.holder)
             # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
             # unannounced until it expires.
-            await self._live_attempts.release(key, claim.holder)
-            await self._live_attempts.claim(key, attempt.payment_id, self._longest_submit_ms())
+            await self._attempt_leases.release(key, claim.holder)
+            await self._attempt_leases.claim(key, attempt.payment_id, self._longest_submit_ms())
         try:
             await self.bind_key(attempt, self._longest_submit_ms() / 1_000)
             yield
         except BaseException as error:
-            await self._live_attempts.release(key, attempt.payment_id)
+            await self._attempt_leases.release(key, attempt.payment_id)
             if not isinstance(error, KeyReused):
                 await self.unbind_key(attempt)
             raise
@@ -127,7 +127,7 @@ class AttemptGuard:
         Raises `KeyReused` if it is bound to another one.
         """
         self.require_same_body(attempt)
-        claim = await self._live_attempts.claim(
+        claim = await self._attempt_leases.claim(
             f"body {attempt.payment_id}", _body(attempt), max(1, int(seconds * 1_000))
         )
         if isinstance(claim, OtherAttempt):
@@ -142,17 +142,17 @@ class AttemptGuard:
         # Not every engine reports the body, so this worker remembers that of a sent payment.
         if not sent:
             self._bodies.pop(attempt.payment_id, None)
-        await self._live_attempts.release(f"body {attempt.payment_id}", _body(attempt))
+        await self._attempt_leases.release(f"body {attempt.payment_id}", _body(attempt))
 
     async def mark_live(self, order: str, payment_id: str, seconds_left: float) -> None:
         """Announce an attempt that was sent or seen alive.
 
         `seconds_left`: until the payer's deadline.
         """
-        await self._live_attempts.claim(order, payment_id, max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000)))
+        await self._attempt_leases.claim(order, payment_id, max(1, int((seconds_left + _AFTER_DEADLINE_S) * 1_000)))
 
     async def mark_ended(self, order: str, payment_id: str) -> None:
-        await self._live_attempts.release(order, payment_id)
+        await self._attempt_leases.release(order, payment_id)
 
     async def _renew_claim(self, key: str) -> None:
         """Renew while this worker lives.
@@ -161,14 +161,14 @@ class AttemptGuard:
         """
         while True:
             await asyncio.sleep(_SUBMIT_CLAIM_MS / 3_000)
-            await self._live_attempts.claim(key, self._worker, _SUBMIT_CLAIM_MS)
+            await self._attempt_leases.claim(key, self._worker, _SUBMIT_CLAIM_MS)
 
     async def _wait_for_turn(
         self, key: str, find_existing: Callable[[], Awaitable[T | None]], *, waited: bool
     ) -> T | None:
         loop = asyncio.get_running_loop()
         until_s, wait_s = loop.time() + self._longest_submit_ms() / 1_000, _FIRST_WAIT_S
-        while isinstance(await self._live_attempts.claim(key, self._worker, _SUBMIT_CLAIM_MS), OtherAttempt):
+        while isinstance(await self._attempt_leases.claim(key, self._worker, _SUBMIT_CLAIM_MS), OtherAttempt):
             existing = await find_existing()
             if existing is not None:
                 return existing

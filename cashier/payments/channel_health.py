@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence, Set
 
-from cashier.domain.channel_health import ChannelOutcome, ChannelRecord, with_outcome, with_probe, with_skip
+from cashier.domain.channel_record import ChannelOutcome, ChannelRecord, with_outcome, with_probe, with_skip
 from cashier.domain.facts import Channel
 from cashier.domain.routing import RoutingDecision, route
 from cashier.domain.routing_rules import RoutedPayment, Routing

@@ -59,6 +59,7 @@ from cashier.payments.attempt import (
     validated,
 )
 from cashier.payments.attempt_guard import AttemptGuard
+from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, SingleFlight, TooManyRuns
 from cashier.payments.errors import (
@@ -70,17 +71,16 @@ from cashier.payments.errors import (
     RiskRejected,
     TooManyPayments,
 )
-from cashier.payments.live_attempts import LiveAttempts
 from cashier.payments.ports import ConsultUncached, PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer
 from cashier.payments.settings import AcceptSettings
-from cashier.payments.status_presenter import StatusPresenter
+from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
 from cashier.payments.submitter import Submitter
 from cashier.source_errors import Unanswered
 from cashier.tokens.consult_token import ConsultClaims
 from cashier.tokens.jws import TokenRefused
-from cashier.tokens.payment_token import PaymentClaims
+from cashier.tokens.payment_state_token import PaymentClaims
 from cashier.tokens.token_service import TokenService
 
 _log = structlog.get_logger("cashier.payments")
@@ -101,7 +101,7 @@ class PaymentFlow:
         catalog: Catalog,
         tokens: TokenService,
         channel_health: ChannelHealth,
-        live_attempts: LiveAttempts,
+        attempt_leases: AttemptLeases,
         settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
@@ -117,8 +117,8 @@ class PaymentFlow:
             settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
         )
         self._status_query = StatusQuery(ports, settings, now)
-        self._attempt_guard = AttemptGuard(live_attempts, ports.engine, settings)
-        self._presenter = StatusPresenter(
+        self._attempt_guard = AttemptGuard(attempt_leases, ports.engine, settings)
+        self._status_follower = StatusFollower(
             self._status_query,
             self._attempt_guard,
             channel_health,
@@ -131,24 +131,24 @@ class PaymentFlow:
         self.reconfigure(consult_uncached, catalog, settings)
 
     def __repr__(self) -> str:
-        return f"<PaymentFlow under_way={len(self._runs)} {self._presenter!r} {self._attempt_guard!r}>"
+        return f"<PaymentFlow under_way={len(self._runs)} {self._status_follower!r} {self._attempt_guard!r}>"
 
     def reconfigure(self, consult_uncached: ConsultUncached, catalog: Catalog, settings: AcceptSettings) -> None:
         """Replace texts, terms and time budgets. Keeps everything under way."""
-        self._catalog = self._presenter.catalog = catalog
+        self._catalog = self._status_follower.catalog = catalog
         self._settings = settings
-        self._status_query.settings = self._attempt_guard.settings = self._presenter.settings = settings
+        self._status_query.settings = self._attempt_guard.settings = self._status_follower.settings = settings
         self._recheck = Recheck(consult_uncached, self._ports.acquirer, settings)
         self._submitter = Submitter(self._ports.engine, self._channel_health, settings, self._monotonic)
 
     def stop_waiting(self) -> None:
         """End all waiting for good: long polls return what is known, streams end."""
-        self._presenter.stop_waiting()
+        self._status_follower.stop_waiting()
 
     async def drain(self) -> None:
         """Wait until nothing is under way. The caller bounds the time."""
         await self._runs.drain()
-        await self._presenter.drain()
+        await self._status_follower.drain()
 
     async def submit(
         self,
@@ -212,7 +212,7 @@ class PaymentFlow:
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
         claims = replace(self._read_token(payment_id, payment_token), cancelled=True)
-        return await self._presenter.current(claims, self._call_headers(request_id, traceparent))
+        return await self._status_follower.current(claims, self._call_headers(request_id, traceparent))
 
     async def look(
         self,
@@ -228,7 +228,9 @@ class PaymentFlow:
         With `wait_ms`: after a change, a final status, or that time.
         """
         claims = self._read_token(payment_id, payment_token)
-        return await self._presenter.look(claims, payment_token, self._call_headers(request_id, traceparent), wait_ms)
+        return await self._status_follower.look(
+            claims, payment_token, self._call_headers(request_id, traceparent), wait_ms
+        )
 
     async def follow(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -240,7 +242,7 @@ class PaymentFlow:
         """
         claims = self._read_token(payment_id, payment_token)
         async with aclosing(
-            self._presenter.follow(claims, payment_token, self._call_headers(request_id, traceparent))
+            self._status_follower.follow(claims, payment_token, self._call_headers(request_id, traceparent))
         ) as payments:
             async for payment in payments:
                 yield payment
@@ -259,7 +261,7 @@ class PaymentFlow:
         if existing is not None:
             return existing
         if claims.cancelled or challenge is None or not self._is_open(challenge):
-            return await self._presenter.current(claims, call_headers)
+            return await self._status_follower.current(claims, call_headers)
         verification = await self._ports.risk.verify(
             challenge.challenge_id, claims.payment_id, value, call_headers, self._settings.decide_ms
         )
@@ -327,7 +329,7 @@ class PaymentFlow:
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
                 # A payer who abandons a challenge must not keep other attempts out.
                 await self._attempt_guard.mark_ended(order_key(attempt.chosen), attempt.payment_id)
-                return self._presenter.present(claims, _CHALLENGE_OPEN)
+                return self._status_follower.present(claims, _CHALLENGE_OPEN)
 
     def _next_challenge(
         self, attempt: Attempt, asked: RiskChallenge, decision_id: str, previous: ChallengeProgress | None
@@ -347,8 +349,8 @@ class PaymentFlow:
         """After an answer that did not pass: the payer may try again, or the challenge is over."""
         claims = replace(claims, challenge=challenge)
         if self._is_open(challenge):
-            return self._presenter.present(claims, _WRONG_ANSWER)
-        return await self._presenter.current(claims, call_headers)
+            return self._status_follower.present(claims, _WRONG_ANSWER)
+        return await self._status_follower.current(claims, call_headers)
 
     def _is_open(self, challenge: ChallengeProgress) -> bool:
         return challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN
@@ -361,7 +363,7 @@ class PaymentFlow:
         if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
         upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, attempt.call_headers)
-        return await self._presenter.current(claims, attempt.call_headers, upstream)
+        return await self._status_follower.current(claims, attempt.call_headers, upstream)
 
     async def _existing(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
         """Look the payment up by its id. None if the engine does not have it.
@@ -386,12 +388,12 @@ class PaymentFlow:
         )
         if claims is None or (claims.sent_at is None and upstream.engine.status is not EngineReportStatus.FAILED):
             claims = self._sent_claims(attempt, looked_up.payment)
-        return await self._presenter.current(claims, attempt.call_headers, upstream)
+        return await self._status_follower.current(claims, attempt.call_headers, upstream)
 
     async def _already_submitted(self, attempt: Attempt) -> Payment:
         """The payment that the acquirer already knows. Raises what `_existing` does."""
         existing = await self._existing(attempt)
-        return existing or await self._presenter.current(self._sent_claims(attempt, None), attempt.call_headers)
+        return existing or await self._status_follower.current(self._sent_claims(attempt, None), attempt.call_headers)
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Claims of a payment that another run sent, dated by the engine if it says when."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from cashier.consultation.flow import ConsultationWithCase
-from cashier.domain.acquirer_contract import AcquirerResult
 from cashier.domain.engine_contract import LookUpOutcome, ReverseOutcome, Submission, SubmitOutcome
 from cashier.domain.order import ConsultRequest
+from cashier.domain.order_result import AcquirerResult
 from cashier.domain.risk_contract import ChallengeVerification, Inquiry, RiskDecision
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cashier.consultation.flow import Consultation, ConsultationWithCase, RequiredSourceUnavailable
-from cashier.domain.acquirer_contract import OrderResult
-from cashier.domain.case import ConsultationCase
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.offer_diff import CurrentOffer, changes, unverified
 from cashier.domain.order import Blocked
+from cashier.domain.order_result import OrderResult
 from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
 from cashier.payments.attempt import Attempt

@@ -15,8 +15,8 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cashier.domain.acquirer_contract import AcquirerResult
 from cashier.domain.engine_contract import EngineAnswered
+from cashier.domain.order_result import AcquirerResult
 from cashier.domain.payment_state import IllegalTransition, PaymentStatus
 from cashier.domain.status_mapping import EngineOutcome, acquirer_report, engine_report
 from cashier.domain.status_resolution import (

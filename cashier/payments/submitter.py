@@ -23,7 +23,7 @@ from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnav
 from cashier.payments.ports import EnginePort
 from cashier.payments.recheck import RecheckedOffer
 from cashier.payments.settings import AcceptSettings
-from cashier.tokens.payment_token import TokenRoute
+from cashier.tokens.payment_state_token import TokenRoute
 
 # The alternatives travel in the payer's token, which must fit into a header. No engine tries a
 # seventeenth channel.

@@ -15,13 +15,13 @@ from cashier.domain.catalog import Catalog
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import ShedSettings, shed_faults
-from cashier.fanout.ttl import CacheSettings
 from cashier.payments.settings import AcceptSettings
 from cashier.sources.batch_call import BatchSettings
-from cashier.sources.retry import RetrySettings
+from cashier.sources.idempotent_retry import RetrySettings
 from cashier.web.auth import AuthSettings, auth_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.aiohttp_client import AiohttpSettings

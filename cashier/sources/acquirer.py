@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.domain.acquirer_contract import AcquirerResult, NoOrder, OrderResult
+from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
-from cashier.sources.retry import RetrySettings, retry_until_answered
+from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.source import Inputs, define_source, parse_response
-from cashier.wire.request_response import send_and_wait
+from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 

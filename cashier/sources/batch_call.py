@@ -15,7 +15,7 @@ from msgspec import Meta, Raw, Struct
 
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import BatchPolicy, OnBatchOutcomes, Outcome
-from cashier.fanout.upstream import UpstreamCall
+from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import Garbled, SourceError
 from cashier.sources.source import Adapter, error_of_status, parse_or_error
 from cashier.wire.transport import Request, Response, Transport

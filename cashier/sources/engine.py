@@ -27,9 +27,9 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.order import Id
 from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
-from cashier.sources.retry import RetrySettings, retry_until_answered
+from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
 from cashier.sources.source import Inputs, define_source, error_of_status, parse_or_error, parse_response
-from cashier.wire.request_response import send_and_wait
+from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 

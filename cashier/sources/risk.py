@@ -30,7 +30,7 @@ from cashier.domain.risk_contract import (
 )
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.source import check_not_found, error_of_status, parse_or_error
-from cashier.wire.request_response import send_and_wait
+from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from cashier.fanout.ask import Known
-from cashier.fanout.upstream import OnAnswer, UpstreamCall
+from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
 from cashier.source_errors import SourceError, Unreachable
 from cashier.sources.source import Adapter, Source, parse_or_error, parse_response
 from cashier.wire.transport import Response, Transport

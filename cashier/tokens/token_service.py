@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cashier.tokens.consult_token import ConsultTokens
 from cashier.tokens.jws import Keyring
-from cashier.tokens.payment_token import PaymentTokens
+from cashier.tokens.payment_state_token import PaymentTokens
 
 
 class TokenService:

@@ -28,8 +28,8 @@ from uvicorn.server import ServerState
 from cashier.web.application import ADMITTED, CashierApp
 from cashier.web.consultation_stream import accepts_event_stream
 from cashier.web.fast_path import FastPath
+from cashier.web.fast_path_parser import PlainRequest, parse_plain_request
 from cashier.web.overload_response import encode_refusal, plain_request_priority
-from cashier.web.plain_request import PlainRequest, parse_plain_request
 from cashier.web.problem import ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
 from cashier.web.single_write import SingleWrite

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 from yarl import URL
 
 from cashier.source_errors import Garbled, Shed, SourceError, Unreachable
-from cashier.wire.addresses import UpstreamAddress, parse_addresses
+from cashier.wire.address_parser import UpstreamAddress, parse_addresses
 from cashier.wire.aiohttp_guards import (
     CheckedRequest,
     ConnectionLost,
@@ -27,7 +27,7 @@ from cashier.wire.aiohttp_guards import (
     note_reused,
     report_loss,
 )
-from cashier.wire.delivery import deliver, describe_failure
+from cashier.wire.call_completion import deliver, describe_failure
 from cashier.wire.load_balancing import BackOff, LoadBalancer
 from cashier.wire.request_writer import CALLER, JSON_MEDIA_TYPE, check_request
 from cashier.wire.response_parser import BODILESS_STATUSES, ResponseBounds, parse_retry_after

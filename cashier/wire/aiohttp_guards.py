@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 
 from cashier.source_errors import Garbled, Unreachable
-from cashier.wire.delivery import describe_failure
+from cashier.wire.call_completion import describe_failure
 
 
 class StaleConnection(Unreachable):

@@ -6,9 +6,9 @@ import asyncio
 import ssl
 
 from cashier.source_errors import Unreachable
-from cashier.wire.addresses import UpstreamAddress
+from cashier.wire.address_parser import UpstreamAddress
+from cashier.wire.call_completion import describe_failure
 from cashier.wire.connection import ConnectionOwner, UpstreamConnection
-from cashier.wire.delivery import describe_failure
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.response_parser import ResponseBounds

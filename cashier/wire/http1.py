@@ -17,9 +17,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from cashier.source_errors import Shed, SourceError, Unreachable
-from cashier.wire.addresses import parse_addresses
+from cashier.wire.address_parser import parse_addresses
+from cashier.wire.call_completion import describe_failure
 from cashier.wire.connection import UpstreamConnection
-from cashier.wire.delivery import describe_failure
 from cashier.wire.host_pool import HostPool
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import LoadBalancer

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from cashier.source_errors import SourceError
-from cashier.wire.delivery import deliver
+from cashier.wire.call_completion import deliver
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 if TYPE_CHECKING:

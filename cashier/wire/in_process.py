@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from cashier.source_errors import SourceError, Unreachable
-from cashier.wire.delivery import deliver
+from cashier.wire.call_completion import deliver
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 LocalFunction = Callable[[Request], Awaitable[Response]]

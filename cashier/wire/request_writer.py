@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from cashier.wire.addresses import UpstreamAddress, is_visible_ascii
+from cashier.wire.address_parser import UpstreamAddress, is_visible_ascii
 from cashier.wire.transport import CallHeaders, Request
 
 # HEAD and CONNECT have answers framed differently; no source needs TRACE or OPTIONS.

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as command
-from benchmarks import revision, suite
+from benchmarks import git_revision, suite
+from benchmarks.git_revision import Revision
 from benchmarks.lab import Lab
 from benchmarks.lab.cpu_usage import CpuUsage, combine
 from benchmarks.lab.load_results import OK, LoadInterval
@@ -30,7 +31,6 @@ from benchmarks.lab.revision_build import (
     unmet,
 )
 from benchmarks.lab.service import Served, configuration
-from benchmarks.revision import Revision
 from benchmarks.studies import before
 from benchmarks.studies.before import GROUPS, Pair, Side, in_turn
 
@@ -68,7 +68,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "cashier/__main__.py": EXIT_ON_START,
         },
     )
-    monkeypatch.setattr(revision, "ROOT", directory)
+    monkeypatch.setattr(git_revision, "ROOT", directory)
     return directory
 
 
@@ -122,7 +122,7 @@ def test_an_unknown_revision_is_refused_by_name(name: str, capsys: pytest.Captur
 def test_a_directory_without_a_repository_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(revision, "ROOT", tmp_path)
+    monkeypatch.setattr(git_revision, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert "not a git repository" in usage_error(["cost", "--before", "HEAD"], capsys)
 
@@ -138,16 +138,16 @@ def test_a_machine_without_git_is_refused(
 def test_a_revision_is_any_commit_name_and_does_not_move_with_a_branch(project: Path) -> None:
     first = git(project, "rev-parse", "HEAD")
     git(project, "tag", "--annotate", "--message", "x", "v1")
-    revisions = [revision.find(name) for name in ("HEAD", "v1", first[:7], first)]
+    revisions = [git_revision.find(name) for name in ("HEAD", "v1", first[:7], first)]
     commit(project, {"cashier/__init__.py": "FIRST = False\n"})
     assert {each.commit for each in revisions} == {first}
-    assert revision.find("HEAD^") == Revision("HEAD^", first)
+    assert git_revision.find("HEAD^") == Revision("HEAD^", first)
     assert str(revisions[0]) == f"HEAD ({first[:10]})"
     assert str(revisions[2]) == first[:10]
 
 
 def test_before_is_the_commit_and_now_is_the_working_tree_at_the_start(project: Path, tmp_path: Path) -> None:
-    first = revision.find("HEAD")
+    first = git_revision.find("HEAD")
     commit(project, {"cashier/__init__.py": "SECOND = True\n"})
     (project / "cashier" / "__init__.py").write_text("UNCOMMITTED = True\n")
     (project / "cashier" / "untracked.py").write_text("")
@@ -158,7 +158,7 @@ def test_before_is_the_commit_and_now_is_the_working_tree_at_the_start(project: 
     assert (older.directory / "cashier" / "__init__.py").read_text() == "FIRST = True\n"
     assert older.python == now.python == sys.executable
     assert "the same interpreter" in older.origin
-    assert "with uncommitted changes" in revision.describe_working_tree()
+    assert "with uncommitted changes" in git_revision.describe_working_tree()
     assert git(project, "worktree", "list").count("\n") == 0
 
 
@@ -166,7 +166,7 @@ def test_a_revision_without_the_package_cannot_be_installed(project: Path, tmp_p
     git(project, "rm", "--quiet", "-r", "cashier")
     git(project, "commit", "--quiet", "--message", "gone")
     with pytest.raises(BuildFailed, match=r"revision HEAD \(\w{10}\) cannot be installed: .*cashier"):
-        build_before(revision.find("HEAD"), tmp_path)
+        build_before(git_revision.find("HEAD"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -184,14 +184,14 @@ def test_a_revision_with_a_broken_project_file_cannot_be_installed(
 ) -> None:
     commit(project, {"pyproject.toml": text})
     with pytest.raises(BuildFailed, match="cannot be installed") as failure:
-        build_before(revision.find("HEAD"), tmp_path)
+        build_before(git_revision.find("HEAD"), tmp_path)
     assert why in str(failure.value)
 
 
 def test_the_present_environment_satisfies_the_present_dependencies() -> None:
     import tomllib
 
-    project = tomllib.loads((revision.ROOT / "pyproject.toml").read_text("utf-8"))
+    project = tomllib.loads((git_revision.ROOT / "pyproject.toml").read_text("utf-8"))
     assert unmet(dependencies_in(project)) == []
 
 
@@ -365,14 +365,14 @@ def test_a_failed_comparison_is_not_published(
     assert command.main(["cost", "--before", "HEAD", "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().out.count("revision HEAD does not start: no shop") == 1
     [(name, run)] = ran
-    assert (name, run.before) == ("before", revision.find("HEAD"))
+    assert (name, run.before) == ("before", git_revision.find("HEAD"))
     assert not (tmp_path / "out").exists()
     assert not list(scratch.iterdir())
 
 
 @pytest.mark.processes
 def test_a_revision_that_does_not_start_gives_the_reason_and_leaves_nothing(project: Path, tmp_path: Path) -> None:
-    older = build_before(revision.find("HEAD"), tmp_path)
+    older = build_before(git_revision.find("HEAD"), tmp_path)
     with (
         pytest.raises(BuildFailed, match=r"^revision HEAD \(\w{10}\) does not start: no shop today$"),
         serving(older, CONFIGURATION, tmp_path),
@@ -387,7 +387,7 @@ def test_a_dependency_that_cannot_be_installed_is_named(
     commit(project, {"pyproject.toml": "[project]\ndependencies = ['no-such-package-of-ours']\n"})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(BuildFailed, match=r"cannot be installed: .*no-such-package-of-ours") as failure:
-        build_before(revision.find("HEAD"), tmp_path)
+        build_before(git_revision.find("HEAD"), tmp_path)
     assert "\n" not in str(failure.value)
 
 

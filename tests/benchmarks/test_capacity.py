@@ -16,11 +16,11 @@ from benchmarks.capacity.cost_model import PARTS, cost_us, fit_prices
 from benchmarks.capacity.fleet import fleet_need, simulate_worker
 from benchmarks.capacity.scenarios import AS_SHIPPED, NOTHING, ON
 from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
-from benchmarks.capacity.simulated_worker import Mechanisms, SimulatedCache
+from benchmarks.capacity.simulated_caches import Mechanisms, SimulatedCache
 from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
 from cashier.fanout.batch import BatchPolicy
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings
 
 PRICES = {"base": 200.0, "wait": 50.0, "call": 40.0, "get": 80.0, "put": 80.0, "key": 12.0}
 TOOK_NS = 5_000_000

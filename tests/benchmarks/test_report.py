@@ -15,12 +15,12 @@ from rich.console import Console
 
 import benchmarks.__main__ as command
 from benchmarks import isolated_study, suite
-from benchmarks.bars import BARS, Bar, BarResult, Verdict, judge, limit_text, round_against_us, summary
 from benchmarks.machine import describe as this_machine
 from benchmarks.peers import versions
+from benchmarks.performance_targets import BARS, Bar, BarResult, Verdict, judge, limit_text, round_against_us, summary
 from benchmarks.report import headline, page, terminal
-from benchmarks.report.bar_strip import strip_svg
 from benchmarks.report.progress import ProgressLine
+from benchmarks.report.target_strip import strip_svg
 from benchmarks.report.text_format import format_number, format_spread
 from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Machine, Results, Row, Table
 

@@ -10,12 +10,12 @@ from random import Random
 import pytest
 import uvloop
 
-from benchmarks.lab.arrivals import arrive_at_random
+from benchmarks.lab.in_process_load import arrive_at_random
 from benchmarks.lab.load_results import OK, LoadInterval, RequestOutcome
 from benchmarks.results import Figure
 from benchmarks.studies.ablation import MechanismResult
+from benchmarks.studies.ablation_scenarios import MECHANISMS
 from benchmarks.studies.hang import PER_S, WINDOW_S, HangRound, worst
-from benchmarks.studies.mechanisms import MECHANISMS
 
 HEALED_S = 3.0
 

@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from cashier.cli import demo_payment
+from cashier.cli.checkout_client import SelectedMethod
 from cashier.cli.demo_payment import ledger_lines
-from cashier.cli.payer import SelectedMethod
 from tests.support.scripted_service import Json, amount, cny, consultation, method, payment, problem, serving
 
 CHOSEN = SelectedMethod({}, amount(11_930, fee=130, p_1=1_000), {})

@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from cashier import Cashier
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.batch import Batch
 from cashier.sandbox.generated_users import FIRST_NUMBER
 from tests.consultation.test_degradation_on_sockets import DEADLINE_MS, PATIENT_MS, request

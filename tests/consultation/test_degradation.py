@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, Self
 import pytest
 
 from cashier.consultation.flow import Consultation, ConsultFlow, RequiredSourceUnavailable
-from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.domain.pay_method import Availability
 from cashier.domain.ranking import Weights
 from cashier.fanout.ask import SourceStatus
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings
 from cashier.sandbox import LocalUpstreams, World, weather_named
 from cashier.settings.schema import Settings, SourceSettings, SourcesSettings
 from cashier.sources.source_upstream import FunctionUpstream

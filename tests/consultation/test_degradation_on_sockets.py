@@ -24,7 +24,7 @@ from aiohttp import web
 
 from cashier import Cashier, ConsultRequest
 from cashier.consultation.flow import Consultation
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.pay_method import Availability, Kind
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import SOURCES, Fault, Weather, World, create_app

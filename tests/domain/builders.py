@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from cashier.domain.assembly import assemble
-from cashier.domain.case import ConsultationCase
 from cashier.domain.catalog import Catalog, Methods, Terms, Texts
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import (
     Account,
     AccountType,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from cashier.domain.channel_health import ChannelRecord
+from cashier.domain.channel_record import ChannelRecord
 from cashier.domain.facts import Channel
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal

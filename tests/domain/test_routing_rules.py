@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.channel_health import ChannelOutcome
+from cashier.domain.channel_record import ChannelOutcome
 from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal

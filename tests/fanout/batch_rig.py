@@ -8,7 +8,7 @@ from typing import Any
 
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, BatchPolicy, OnBatchOutcomes
-from cashier.fanout.upstream import UpstreamCall
+from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import SourceError
 from tests.fanout.scripted_sources import clock_ns, now_ms
 

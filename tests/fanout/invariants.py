@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall, SourceReport, SourceStatus, Start
 from cashier.fanout.cache import Cache
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard
 from cashier.fanout.hedged_call import MAX_LATE_CALLS
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import ScatterResult
-from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import OnAnswer, Upstream, UpstreamCall
+from cashier.fanout.upstream_protocol import OnAnswer, Upstream, UpstreamCall
 from cashier.source_errors import Missing, MissingCause
 from tests.fanout.simulated_upstreams import MS_NS, Fact, FaultSchedule, Truth
 

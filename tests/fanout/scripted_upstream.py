@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.upstream import OnAnswer
+from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import Garbled, SourceError
 from tests.fanout.virtual_loop import VirtualLoop
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import OnBatchOutcomes, Outcome
 from cashier.fanout.l2.interface import CachedAnswer
-from cashier.fanout.upstream import OnAnswer
+from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 
 MS_NS = 1_000_000

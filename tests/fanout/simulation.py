@@ -12,11 +12,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from cashier.consultation.plan import CLAIMED, SOURCE_SPECS, SourceBinding
+from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask, Importance, Known
 from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache, key_text
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Guard, Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
@@ -24,8 +25,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
-from cashier.fanout.ttl import CacheSettings
-from cashier.fanout.upstream import Upstream
+from cashier.fanout.upstream_protocol import Upstream
 from tests.fanout.invariants import FinishedConsultation, Invariants, MeteredUpstream, SourceRig
 from tests.fanout.simulated_upstreams import (
     MS_NS,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.batch import Batch, BatchPolicy, Departure, departure
-from cashier.fanout.upstream import UpstreamCall
+from cashier.fanout.upstream_protocol import UpstreamCall
 from cashier.source_errors import Overloaded, Unreachable
 from tests.fanout.batch_rig import BatchRig, OutcomeRecorder, ScriptedBatchUpstream, end_of_turn, until_ms
 from tests.fanout.scripted_sources import clock_ns, in_virtual_time, now_ms, timers_set

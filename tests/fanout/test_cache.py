@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.guard import Mechanisms
-from cashier.fanout.ttl import CacheSettings
 from cashier.source_errors import BreakerOpen, Unreachable
 from tests.fanout.cache_rig import REFUSES, SILENT, Rig, numbered
 from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, clock_ns, pass_ms, run_in_virtual_time

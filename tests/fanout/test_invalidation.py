@@ -10,7 +10,7 @@ from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache import key_text, parse_key_text
-from cashier.fanout.ttl import CacheSettings
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.source_errors import SourceError, Unreachable
 from tests.fanout.cache_rig import Rig, ScriptedSecondLevel, numbered
 from tests.fanout.scripted_upstream import (

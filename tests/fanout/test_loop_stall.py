@@ -20,7 +20,7 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import ScatterResult, Timing, scatter
-from cashier.fanout.upstream import OnAnswer
+from cashier.fanout.upstream_protocol import OnAnswer
 
 TIMEOUT_MS = 100
 STALL_S = 0.3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
-from cashier.fanout.pending_ask import PendingAsk
+from cashier.fanout.ask_state import PendingAsk
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Scatter, ScatterResult, Timing, scatter
 from cashier.source_errors import Missing, MissingCause, Unreachable

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.pending_ask import PendingAsk
+from cashier.fanout.ask_state import PendingAsk
 from cashier.fanout.scatter import ScatterResult, Timing
 from cashier.fanout.streaming_scatter import StreamingScatter
 from cashier.source_errors import Missing, MissingCause, Unreachable

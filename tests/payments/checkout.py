@@ -19,8 +19,8 @@ from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Availability, PayMethod
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
+from cashier.payments.attempt_leases import AttemptLeases, ScriptStore
 from cashier.payments.flow import PaymentFlow
-from cashier.payments.live_attempts import LiveAttempts, ScriptStore
 from cashier.sandbox import CASES, LocalUpstreams, World, parse_profile, weather_named
 from cashier.sandbox.ledger import LedgerEntry
 from cashier.settings.loader import configuration
@@ -66,7 +66,7 @@ class Checkout:
         services = dict.fromkeys(("risk", "engine", "acquirer"), self._service)
         cashier = Cashier(sources={**sources, **services}, config=config, clock=self.world.clock)
         if store is not None:
-            self.payments_of(cashier)._attempt_guard._live_attempts = LiveAttempts(store)
+            self.payments_of(cashier)._attempt_guard._attempt_leases = AttemptLeases(store)
         self.workers.append(cashier)
         return cashier
 
@@ -284,7 +284,7 @@ async def checkout(
         yield shop
         for cashier in shop.workers:
             assert not shop.payments_of(cashier)._runs, "a run is still under way"
-            assert not shop.payments_of(cashier)._presenter._polls._polls, "a poll is still pending"
+            assert not shop.payments_of(cashier)._status_follower._polls._polls, "a poll is still pending"
     for _ in range(3):
         await asyncio.sleep(0)
     assert not timers_set()

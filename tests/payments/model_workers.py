@@ -19,7 +19,7 @@ from cashier import wiring
 from cashier.consultation.flow import ConsultFlow
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.core import Cashier
-from cashier.payments import live_attempts
+from cashier.payments import attempt_leases
 from cashier.sandbox import Fault, InjectedFault, LocalUpstreams, Weather, World
 from cashier.settings.loader import configuration
 from cashier.source_errors import Overloaded, Unreachable
@@ -116,7 +116,7 @@ class Store:
         if until_s <= self._loop.time():
             holder = ""
         requester = str(arguments[0])
-        if script == live_attempts._RELEASE:
+        if script == attempt_leases._RELEASE:
             return int(holder == requester and bool(self._claims.pop(key)))
         if holder in ("", requester):
             self._claims[key] = (
@@ -141,7 +141,7 @@ class Worker:
             patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
             self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.utc_now)
-        self.cashier._parts.live_attempts._store = upstreams.store
+        self.cashier._parts.attempt_leases._store = upstreams.store
         loop.run_until_complete(self.begin(self.cashier.__aenter__(), CallTrace(set())))
 
     @property

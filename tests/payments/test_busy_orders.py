@@ -8,7 +8,7 @@ import pytest
 
 from cashier.domain.offer_diff import ChangeType
 from cashier.domain.payment_state import PaymentStatus
-from cashier.payments import live_attempts
+from cashier.payments import attempt_leases
 from cashier.payments.errors import ConsultChanged, OrderBusy
 from tests.payments.checkout import SharedStore, checkout
 
@@ -127,7 +127,7 @@ async def test_a_hint_of_an_attempt_that_is_over_does_not_block_another(end: str
 async def test_an_unknown_holder_blocks_nothing_and_only_payment_ids_are_looked_up(holder: str) -> None:
     store = SharedStore()
     async with checkout(store=store) as shop:
-        store.holders[live_attempts._store_key("m_1/o_1001")] = (holder, float("inf"))
+        store.holders[attempt_leases._store_key("m_1/o_1001")] = (holder, float("inf"))
         request = await shop.new_request(CASE, "WALLET:ALIPAY")
         shop.reset_counts()
         payment = await shop.submit(request)

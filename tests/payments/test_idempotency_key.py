@@ -14,7 +14,7 @@ from cashier.domain.payment_id import payment_id
 from cashier.domain.payment_request import Device
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import PaymentStatus
-from cashier.payments import live_attempts
+from cashier.payments import attempt_leases
 from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
 from tests.payments.checkout import Checkout, SharedStore, checkout
 
@@ -198,7 +198,7 @@ async def test_the_number_of_concurrent_submits_is_bounded() -> None:
 
 
 def _submit_claim(payment: str) -> bytes:
-    return live_attempts._store_key(f"submit {payment}")
+    return attempt_leases._store_key(f"submit {payment}")
 
 
 async def test_the_token_of_a_body_that_never_arrived_can_neither_query_nor_cancel_another_body() -> None:

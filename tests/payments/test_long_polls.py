@@ -74,7 +74,7 @@ async def test_two_hundred_long_polls_of_one_payment_share_each_query() -> None:
         payment = await pending(shop)
         polled = [asyncio.create_task(shop.look(payment, 19_000)) for _ in range(200)]
         await asyncio.sleep(0.5)
-        assert shop.payments._presenter._polls.waiters == 200
+        assert shop.payments._status_follower._polls.waiters == 200
         assert len(timers_set()) < 410, "one deadline for each, and one timer for the query"
         payments = await asyncio.gather(*polled)
         assert {payment.status for payment in payments} == {PaymentStatus.ACTION_REQUIRED}
@@ -117,8 +117,8 @@ async def test_cancelled_long_polls_leave_neither_task_nor_timer() -> None:
         for poll in polled:
             poll.cancel()
         await asyncio.gather(*polled, return_exceptions=True)
-        assert shop.payments._presenter._polls._polls == {}
-        assert shop.payments._presenter._polls.waiters == 0
+        assert shop.payments._status_follower._polls._polls == {}
+        assert shop.payments._status_follower._polls.waiters == 0
         assert asyncio.all_tasks() == tasks
         assert timers_set() == []
         shop.reset_counts()
@@ -204,7 +204,7 @@ async def test_a_closed_stream_leaves_nothing_behind() -> None:
             await asyncio.sleep(1)
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)
-        assert shop.payments._presenter._polls._polls == {}
+        assert shop.payments._status_follower._polls._polls == {}
         assert timers_set() == []
         assert asyncio.all_tasks() == tasks
         await shop.cancel(payment)

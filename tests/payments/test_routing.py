@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cashier.domain.channel_health import ChannelOutcome, with_outcome
+from cashier.domain.channel_record import ChannelOutcome, with_outcome
 from cashier.domain.offer_diff import ChangeType
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_resource import Payment

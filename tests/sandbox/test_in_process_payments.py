@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.domain.acquirer_contract import OrderResult, ResultStatus
 from cashier.domain.engine_contract import (
     EngineAnswered,
     EngineStatus,
@@ -21,6 +20,7 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
+from cashier.domain.order_result import OrderResult, ResultStatus
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
@@ -29,7 +29,7 @@ from cashier.sandbox.fault_effects import REDELIVERY_DELAY
 from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient
-from cashier.sources.retry import RetrySettings
+from cashier.sources.idempotent_retry import RetrySettings
 from cashier.sources.risk import RiskClient
 from cashier.wire.in_process import InProcessTransport
 from cashier.wire.transport import CallHeaders, Request, Response

@@ -13,7 +13,7 @@ from urllib.error import HTTPError
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker  # type: ignore[import-untyped]  # it has no types
 
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import Blocked
 from cashier.sandbox import CASES, Fault
 from cashier.tokens.token_service import TokenService

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pytest
 from msgspec import NODEFAULT, Struct, inspect
 
-from cashier.consultation.plan import SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.core import Cashier
 from cashier.domain.catalog import Terms, Wording
-from cashier.domain.channel_health import LearningSettings, SicknessSettings
+from cashier.domain.channel_record import LearningSettings, SicknessSettings
 from cashier.domain.pay_method import Kind
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing

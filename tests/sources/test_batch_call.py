@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.consultation.plan import SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.domain.facts import Balances
 from cashier.domain.money import Money
 from cashier.fanout.batch import Batch, Outcome

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain import acquirer_contract, engine_contract, risk_contract
+from cashier.domain import engine_contract, order_result, risk_contract
 from cashier.domain.engine_contract import (
     EngineAnswered,
     EngineKeyReused,
@@ -45,7 +45,7 @@ from cashier.source_errors import (
     WrongIdentity,
 )
 from cashier.sources import acquirer, engine, risk
-from cashier.sources.retry import RetrySettings
+from cashier.sources.idempotent_retry import RetrySettings
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
 
 SECRET = "4111111111111111"
@@ -245,7 +245,7 @@ async def test_status_queries_and_reversals_are_retried_until_answered() -> None
     ] * 3
     transport = Scripted(*bad, answer(200, ORDER))
     assert isinstance(
-        await acquirer.AcquirerClient(transport).result("o_1", CALL_HEADERS, 5000), acquirer_contract.OrderResult
+        await acquirer.AcquirerClient(transport).result("o_1", CALL_HEADERS, 5000), order_result.OrderResult
     )
 
 
@@ -338,10 +338,10 @@ async def test_requests_to_risk_are_never_repeated(response: Response | SourceEr
 # The acquirer
 
 
-@pytest.mark.parametrize("status", list(acquirer_contract.ResultStatus))
+@pytest.mark.parametrize("status", list(order_result.ResultStatus))
 def test_every_status_of_the_acquirer_is_read(status: str) -> None:
     result = acquirer.parse_result(answer(200, {**ORDER, "status": status}), "o_1")
-    assert isinstance(result, acquirer_contract.OrderResult)
+    assert isinstance(result, order_result.OrderResult)
     assert (result.status, result.paid) == (status, Money("CNY", 100))
 
 
@@ -350,7 +350,7 @@ def test_another_order_or_an_unknown_status_counts_as_unanswered() -> None:
     assert isinstance(other, Unanswered)
     assert isinstance(other.error, WrongIdentity)
     assert isinstance(acquirer.parse_result(answer(200, {**ORDER, "status": "HALF_PAID"}), "o_1"), Unanswered)
-    assert acquirer.parse_result(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == acquirer_contract.NoOrder()
+    assert acquirer.parse_result(answer(404, {"code": "ORDER_UNKNOWN"}), "o_1") == order_result.NoOrder()
 
 
 # Reports for the domain
@@ -380,13 +380,11 @@ def test_every_status_maps_to_a_report_and_every_error_to_silence() -> None:
         EngineReportStatus.NEVER_ARRIVED,
         EngineReportStatus.SEALED,
     ]
-    for result in acquirer_contract.ResultStatus:
-        order_result = acquirer_contract.OrderResult(
-            order_id="o_1", status=result, payment_id="pay_1", closed_reason="C"
-        )
-        assert acquirer_report(order_result) == AcquirerReport(AcquirerReportStatus(result), "pay_1", "C")
+    for result in order_result.ResultStatus:
+        report = order_result.OrderResult(order_id="o_1", status=result, payment_id="pay_1", closed_reason="C")
+        assert acquirer_report(report) == AcquirerReport(AcquirerReportStatus(result), "pay_1", "C")
     assert (
-        acquirer_report(acquirer_contract.NoOrder())
+        acquirer_report(order_result.NoOrder())
         == acquirer_report(Unanswered(silent))
         == AcquirerReport(AcquirerReportStatus.SILENT)
     )
@@ -470,8 +468,8 @@ def test_hostile_answers_are_accepted_or_refused_and_never_raise(body: bytes, st
         | Unanswered,
     )
     result = acquirer.parse_result(response, "o_1")
-    assert isinstance(result, acquirer_contract.NoOrder | Unanswered) or (
-        isinstance(result, acquirer_contract.OrderResult) and result.order_id == "o_1"
+    assert isinstance(result, order_result.NoOrder | Unanswered) or (
+        isinstance(result, order_result.OrderResult) and result.order_id == "o_1"
     )
 
 

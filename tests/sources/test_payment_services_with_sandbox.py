@@ -5,7 +5,6 @@ The sandbox shares no code with the sources.
 
 from __future__ import annotations
 
-from cashier.domain.acquirer_contract import NoOrder, OrderResult, ResultStatus
 from cashier.domain.engine_contract import (
     EngineAnswered,
     EngineKeyReused,
@@ -16,6 +15,7 @@ from cashier.domain.engine_contract import (
 )
 from cashier.domain.legs import EngineLeg, EngineLegType
 from cashier.domain.money import Money
+from cashier.domain.order_result import NoOrder, OrderResult, ResultStatus
 from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, NoChallenge, Passed, WrongAnswer

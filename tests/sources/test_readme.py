@@ -13,10 +13,10 @@ import msgspec
 import pytest
 
 import cashier.sources
-from cashier.domain.acquirer_contract import OrderResult
 from cashier.domain.engine_contract import EnginePayment, Submission
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action
+from cashier.domain.order_result import OrderResult
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Inquiry
 from cashier.source_errors import WrongIdentity

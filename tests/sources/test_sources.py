@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
 from cashier.domain.facts import Balances, Cards, Channels, Marketing, Member, Merchant, Quotas
 from cashier.domain.money import Money
 from cashier.domain.order import Order

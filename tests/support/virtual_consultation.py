@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cashier.consultation.flow import Consultation, ConsultError, ConsultFlow, ConsultSettings
-from cashier.consultation.plan import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
+from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding, consultation_plan, known_inputs
 from cashier.domain.order import ConsultRequest
 from cashier.domain.ranking import Weights
-from cashier.fanout.upstream import unguarded
+from cashier.fanout.upstream_protocol import unguarded
 from cashier.sandbox import CASES, LocalUpstreams, World, weather_named
 from cashier.settings.loader import configuration
 from cashier.source_errors import Garbled, Overloaded, Unreachable, WrongIdentity

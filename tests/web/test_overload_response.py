@@ -19,6 +19,7 @@ from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
 from cashier.web.connection import ClientConnection, StoppableState
+from cashier.web.fast_path_parser import parse_plain_request
 from cashier.web.overload_response import (
     CRITICAL,
     HIGH,
@@ -28,7 +29,6 @@ from cashier.web.overload_response import (
     plain_request_priority,
     resolve_priority,
 )
-from cashier.web.plain_request import parse_plain_request
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import BODY, FakeService
 from tests.web.server_process import GET, consult_request

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cashier.source_errors import Overloaded, SourceError, TimedOut, Unreachable
+from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.in_process import InProcessTransport
-from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import Request, Response, Transport
 from tests.wire.client_side import CALL_HEADERS, RecordedCall, no_leaks, send, settle
 

@@ -20,8 +20,8 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from cashier import ConsultRequest
-from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.consultation.source_pipeline import SourcePipeline
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter

@@ -24,7 +24,7 @@ from cashier.fanout.l2.entry_codec import LARGEST_BYTES, StoredAnswer, pack, unp
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.tombstones import Tombstones
-from cashier.fanout.l2.valkey_client import CHANNEL, FAULTS, ValkeySettings, backend_for, key_of, keys_with_prefix
+from cashier.fanout.l2.valkey_backend import CHANNEL, FAULTS, ValkeySettings, backend_for, key_of, keys_with_prefix
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 from cashier.fanout.l2.write_behind import Drop, Put, WriteBehind
 

@@ -11,8 +11,8 @@ import pytest
 
 from cashier.fanout.l2.entry_codec import StoredAnswer, pack
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
+from cashier.fanout.l2.valkey_backend import CHANNEL, ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
-from cashier.fanout.l2.valkey_client import CHANNEL, ValkeySettings
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
 
 

@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
-from cashier.fanout.l2.valkey_client import ValkeySettings
 from tests.fanout.l2.valkey_server import PATIENT, L2Worker, Server, l2_worker, raw_client, until, valkey_server
 
 IMPATIENT = ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)

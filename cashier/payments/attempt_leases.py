@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from cashier.fanout.l2.valkey_client import key_of
+from cashier.fanout.l2.valkey_backend import key_of
 
 # No source has such a name, so no invalidation reaches these keys.
 _NAMESPACE = "@live"
@@ -62,7 +62,7 @@ class ScriptStore(Protocol):
     async def run_script(self, script: str, key: bytes, *arguments: str | int) -> Any: ...
 
 
-class LiveAttempts:
+class AttemptLeases:
     """Claims and releases keys. Without a store every claim is `AttemptUnknown`, at no cost."""
 
     def __init__(self, store: ScriptStore | None) -> None:

@@ -13,12 +13,12 @@ from itertools import cycle
 from random import Random
 from typing import Any
 
-from benchmarks.lab.arrivals import arrive_at_random
 from benchmarks.lab.histogram import Histogram
-from cashier.consultation.plan import SOURCE_SPECS
+from benchmarks.lab.in_process_load import arrive_at_random
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.fanout.ask import Known
 from cashier.fanout.batch import Batch, BatchPolicy
-from cashier.fanout.upstream import Upstream
+from cashier.fanout.upstream_protocol import Upstream
 from cashier.source_errors import SourceError
 from cashier.sources.batch_call import BatchWireUpstream
 from cashier.sources.source_upstream import WireUpstream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.bars import BarResult, Verdict
+from benchmarks.performance_targets import BarResult, Verdict
 
 _WIDTH = 150
 _HEIGHT = 18

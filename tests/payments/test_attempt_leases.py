@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cashier.fanout.l2.valkey_client import ValkeySettings
-from cashier.payments.live_attempts import LONGEST_MS, AttemptUnknown, LiveAttempts, OtherAttempt, OwnAttempt
+from cashier.fanout.l2.valkey_backend import ValkeySettings
+from cashier.payments.attempt_leases import LONGEST_MS, AttemptLeases, AttemptUnknown, OtherAttempt, OwnAttempt
 from tests.fanout.l2.valkey_server import PATIENT, Server, l2_worker, raw_client, until, valkey_server
 
 KEY = "cashier:1:@live:o_1"
@@ -41,7 +41,7 @@ async def clean(shared: Server) -> Server:
 
 async def test_the_first_claim_holds_and_others_get_its_holder(clean: Server) -> None:
     async with l2_worker(clean) as first, l2_worker(clean) as second:
-        own, others = LiveAttempts(first.level), LiveAttempts(second.level)
+        own, others = AttemptLeases(first.level), AttemptLeases(second.level)
         assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         assert await others.claim("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
         assert await others.claim("o_2", "pay_2", 60_000) == OwnAttempt()
@@ -54,7 +54,7 @@ async def test_the_first_claim_holds_and_others_get_its_holder(clean: Server) ->
 async def test_of_many_concurrent_claims_exactly_one_holds(clean: Server) -> None:
     assert PATIENT.gets >= 20, "each worker may send 20 at once"
     async with l2_worker(clean) as first, l2_worker(clean) as second:
-        workers = [LiveAttempts(first.level), LiveAttempts(second.level)]
+        workers = [AttemptLeases(first.level), AttemptLeases(second.level)]
         results = await asyncio.gather(
             *(workers[number % 2].claim("o_1", f"pay_{number}", 60_000) for number in range(40))
         )
@@ -65,7 +65,7 @@ async def test_of_many_concurrent_claims_exactly_one_holds(clean: Server) -> Non
 
 async def test_only_the_holder_can_release(clean: Server) -> None:
     async with l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         assert not await attempts.release("o_1", "pay_2")
         assert await attempts.claim("o_1", "pay_2", 60_000) == OtherAttempt("pay_1")
@@ -76,7 +76,7 @@ async def test_only_the_holder_can_release(clean: Server) -> None:
 
 async def test_a_claim_expires_and_another_can_hold(clean: Server) -> None:
     async with raw_client(clean) as client, l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await attempts.claim("o_1", "pay_1", 1)
         while await client.exists(KEY):  # noqa: ASYNC110 - time passes in another process
             await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_a_claim_expires_and_another_can_hold(clean: Server) -> None:
 
 async def test_a_repeated_claim_renews_and_never_shortens(clean: Server) -> None:
     async with raw_client(clean) as client, l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         await attempts.claim("o_1", "pay_1", 600_000)
         assert 500_000 < await client.pttl(KEY) <= 600_000
@@ -101,7 +101,7 @@ async def test_a_repeated_claim_renews_and_never_shortens(clean: Server) -> None
 
 async def test_an_evicted_claim_is_free(clean: Server) -> None:
     async with raw_client(clean) as client, l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         await client.delete(KEY)
         assert not await attempts.release("o_1", "pay_1")
@@ -112,14 +112,14 @@ async def test_an_evicted_claim_is_free(clean: Server) -> None:
 async def test_an_impossible_holder_in_the_store_counts_as_unknown(clean: Server, stored: bytes) -> None:
     async with raw_client(clean) as client, l2_worker(clean) as worker:
         await client.set(KEY, stored)
-        assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
+        assert await AttemptLeases(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert worker.level.reachable
 
 
 async def test_a_key_of_another_type_counts_as_unknown(clean: Server) -> None:
     async with raw_client(clean) as client, l2_worker(clean) as worker:
         await client.rpush(KEY, "a list")
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
         assert not await attempts.release("o_1", "pay_1")
         assert await attempts.claim("o_2", "pay_1", 60_000) == OwnAttempt(), "the server is still in use"
@@ -128,7 +128,7 @@ async def test_a_key_of_another_type_counts_as_unknown(clean: Server) -> None:
 async def test_a_read_only_server_counts_as_unknown(clean: Server) -> None:
     """As after a failover, while the connection goes to the old primary."""
     async with raw_client(clean) as client, l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await client.config_set("min-replicas-to-write", 1)
         try:
             assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
@@ -139,7 +139,7 @@ async def test_a_read_only_server_counts_as_unknown(clean: Server) -> None:
 
 async def test_an_invalidation_of_every_source_releases_no_claim(clean: Server) -> None:
     async with l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         await attempts.claim("o_1", "pay_1", 60_000)
         for source in ("order", "card", "live", ""):
             worker.level.drop(source, prefix="")
@@ -149,14 +149,14 @@ async def test_an_invalidation_of_every_source_releases_no_claim(clean: Server) 
 
 async def test_a_key_may_be_any_text(clean: Server) -> None:
     async with l2_worker(clean) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         for number, key in enumerate(("", "o_1*", "订单", "a b\r\nFLUSHALL\r\n", "\ud800", "k" * 10_000)):
             assert await attempts.claim(key, f"pay_{number}", 60_000) == OwnAttempt()
 
 
 async def test_a_lost_server_counts_as_unknown_and_comes_back_without_claims(server: Server) -> None:
     async with l2_worker(server) as first, l2_worker(server) as second:
-        own, others = LiveAttempts(first.level), LiveAttempts(second.level)
+        own, others = AttemptLeases(first.level), AttemptLeases(second.level)
         assert await own.claim("o_1", "pay_1", 60_000) == OwnAttempt()
         server.kill()
         for attempts in (own, others):
@@ -173,7 +173,7 @@ async def test_a_lost_server_counts_as_unknown_and_comes_back_without_claims(ser
 
 async def test_a_stalled_server_is_waited_for_no_longer_than_a_read(server: Server) -> None:
     async with l2_worker(server, ValkeySettings(get_ms=60, command_ms=60_000, alone_ms=1)) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         while await attempts.claim("o_1", "pay_1", 60_000) != OwnAttempt():  # the first may be slow
             pass
         server.stall()
@@ -193,7 +193,7 @@ async def test_a_stalled_server_is_waited_for_no_longer_than_a_read(server: Serv
 
 
 async def test_without_a_store_every_claim_is_unknown_at_once() -> None:
-    attempts = LiveAttempts(None)
+    attempts = AttemptLeases(None)
     assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
     assert not await attempts.release("o_1", "pay_1")
     assert repr(attempts) == "<LiveAttempts own=0 other=0 unknown=1>"
@@ -203,12 +203,12 @@ async def test_an_absent_server_counts_as_unknown_at_once() -> None:
     absent = Server()
     absent.port = 1
     async with l2_worker(absent) as worker:
-        assert await LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
+        assert await AttemptLeases(worker.level).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
 
 
 async def test_the_number_of_concurrent_reads_is_bounded(clean: Server) -> None:
     async with l2_worker(clean, ValkeySettings(get_ms=10_000, command_ms=10_000, alone_ms=1, gets=2)) as worker:
-        attempts = LiveAttempts(worker.level)
+        attempts = AttemptLeases(worker.level)
         results = await asyncio.gather(*(attempts.claim(f"o_{number}", "pay_1", 60_000) for number in range(5)))
         assert results.count(OwnAttempt()) == 2
         assert results.count(AttemptUnknown()) == 3
@@ -219,7 +219,7 @@ async def test_the_number_of_concurrent_reads_is_bounded(clean: Server) -> None:
 
 async def test_a_cancelled_claim_leaves_no_call_behind(clean: Server) -> None:
     async with l2_worker(clean) as worker:
-        claiming = asyncio.create_task(LiveAttempts(worker.level).claim("o_1", "pay_1", 60_000))
+        claiming = asyncio.create_task(AttemptLeases(worker.level).claim("o_1", "pay_1", 60_000))
         await asyncio.sleep(0)
         assert worker.level._scripts == 1, "the call is under way"
         claiming.cancel()
@@ -232,7 +232,7 @@ async def test_a_cancelled_claim_leaves_no_call_behind(clean: Server) -> None:
 @pytest.mark.parametrize("holder", ["", "two words", "é", "x" * 129, "a\n"])
 async def test_a_holder_that_could_not_be_read_back_raises(holder: str) -> None:
     with pytest.raises(ValueError, match="visible ASCII"):
-        await LiveAttempts(None).claim("o_1", holder, 60_000)
+        await AttemptLeases(None).claim("o_1", holder, 60_000)
 
 
 class FixedReplyStore:
@@ -245,4 +245,4 @@ class FixedReplyStore:
 
 @pytest.mark.parametrize("answer", [None, 1, True, [], [b"pay_1"], {b"a": b"b"}, "pay_1", b""])
 async def test_a_reply_of_another_type_counts_as_unknown(answer: Any) -> None:
-    assert await LiveAttempts(FixedReplyStore(answer)).claim("o_1", "pay_1", 60_000) == AttemptUnknown()
+    assert await AttemptLeases(FixedReplyStore(answer)).claim("o_1", "pay_1", 60_000) == AttemptUnknown()

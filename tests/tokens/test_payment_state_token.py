@@ -20,7 +20,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 from cashier.tokens.consult_token import OfferedPrice
 from cashier.tokens.jws import TokenRefused
-from cashier.tokens.payment_token import PaymentClaims, TokenRoute
+from cashier.tokens.payment_state_token import PaymentClaims, TokenRoute
 from cashier.tokens.token_service import TokenService
 from tests.tokens.forgery import Forged, bit_flipped
 from tests.web.fake_service import ASKED, METHODS, ORDER_AMOUNT

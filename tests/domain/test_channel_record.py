@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cashier.domain.channel_health import (
+from cashier.domain.channel_record import (
     ChannelOutcome,
     ChannelRecord,
     LearningSettings,

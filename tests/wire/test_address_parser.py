@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.wire.addresses import UpstreamAddress, parse_address, parse_addresses
+from cashier.wire.address_parser import UpstreamAddress, parse_address, parse_addresses
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.load_balancing import MAX_BACK_OFF_S, BackOff, LoadBalancer

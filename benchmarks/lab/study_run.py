@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.revision import Revision
+from benchmarks.git_revision import Revision
 
 FULL_ROUNDS = 5
 # With an older revision: a difference of a few percent has to show.

@@ -8,7 +8,7 @@ from html import escape
 from matplotlib.axes import Axes
 
 from benchmarks.report import bar_chart, line_chart
-from benchmarks.report.canvas import Key, Size, inline_svg
+from benchmarks.report.inline_svg import Key, Size, inline_svg
 from benchmarks.report.palette import PAGE, Palette, use_css_properties
 from benchmarks.results import BarChart, Drawing
 

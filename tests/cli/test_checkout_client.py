@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cashier.cli import payer as payer_module
-from cashier.cli import payment_commands
-from cashier.cli.payer import CannotPay, Payer, PayerPreference, SelectedMethod, choose
+from cashier.cli import checkout_client as payer_module
+from cashier.cli import payment_session
+from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference, SelectedMethod, choose
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
     Json,
@@ -73,7 +73,7 @@ async def pay(
 ) -> PaymentRun:
     run = PaymentRun()
     async with serving(consulted or consultation(BY_CARD), *answers) as script:
-        run.reply = await payment_commands.consult_and_pay(
+        run.reply = await payment_session.consult_and_pay(
             run.console, script.url, REQUEST, choice or PayerPreference(), "k_1", payer or run.payer
         )
         run.requests = script.requests
@@ -264,7 +264,7 @@ async def test_an_interrupted_command_says_how_to_resume() -> None:
     run = PaymentRun()
     async with serving(consultation(BY_CARD), payment("PROCESSING", payment_token="t" * 400)) as script:
         working = asyncio.create_task(
-            payment_commands.consult_and_pay(run.console, script.url, REQUEST, PayerPreference(), "k_1", run.payer)
+            payment_session.consult_and_pay(run.console, script.url, REQUEST, PayerPreference(), "k_1", run.payer)
         )
         while len(script.requests) < 2:  # noqa: ASYNC110 - the server sets no event
             await asyncio.sleep(0.001)
@@ -277,7 +277,7 @@ async def test_an_interrupted_command_says_how_to_resume() -> None:
 async def test_an_unreachable_service_raises() -> None:
     run = PaymentRun()
     with pytest.raises(RequestFailed):
-        await payment_commands.consult_and_pay(
+        await payment_session.consult_and_pay(
             run.console, "http://127.0.0.1:1", REQUEST, PayerPreference(), "k_1", run.payer
         )
 
@@ -320,7 +320,7 @@ async def test_each_next_action_is_performed_once() -> None:
 async def test_an_existing_payment_is_followed_or_cancelled(cancel: bool) -> None:
     run = PaymentRun()
     async with serving(consultation(), payment("PROCESSING"), payment("CLOSED", "It is closed.")) as script:
-        reply = await payment_commands.resume(run.console, script.url, "pay_1", "t_0", cancel, run.payer)
+        reply = await payment_session.resume(run.console, script.url, "pay_1", "t_0", cancel, run.payer)
         first = script.requests[0]
     if cancel:
         assert (first.method, first.path, first.body) == ("POST", "/pay_1/cancel", {"payment_token": "t_0"})
@@ -382,10 +382,10 @@ async def test_a_next_action_is_printed_as_a_sentence_and_its_address_whole(acti
 
 
 def test_a_given_otp_answers_without_a_prompt() -> None:
-    assert payment_commands.challenge_answerer("246810")(challenge()) == "246810"
+    assert payment_session.challenge_answerer("246810")(challenge()) == "246810"
 
 
 def test_without_a_terminal_there_is_no_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("246810\n"))
     with pytest.raises(CannotPay, match="SMS_OTP needs an answer: give it with --otp"):
-        payment_commands.challenge_answerer(None)(challenge())
+        payment_session.challenge_answerer(None)(challenge())

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
-from cashier.fanout.timeline import TimelineRow, timeline_rows
+from cashier.fanout.waterfall import TimelineRow, timeline_rows
 
 
 def report(started_ms: float, elapsed_ms: float, status: SourceStatus = SourceStatus.FRESH) -> SourceReport:

@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from random import Random
 from typing import Any, NamedTuple
 
-from benchmarks.lab.arrivals import Arrivals, run_arrivals
-from benchmarks.lab.lab import Lab
+from benchmarks.lab.in_process_load import Arrivals, run_arrivals
 from benchmarks.lab.process import cpu_s
 from benchmarks.lab.run_queue import RunQueueWait
+from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream
 from benchmarks.lab.upstream_control import Behaviour, UpstreamCounts
 from cashier import Cashier, ConsultRequest
-from cashier.consultation.plan import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_NAMES
 
 # A quick run only checks that everything works: nothing is learned in such a short time.
 QUICK_SCALE = 0.08

@@ -1,4 +1,4 @@
-"""A channel, and a provider with its channels, as one storefront sees them.
+"""A channel, and a provider with its channels, as one place of sale sees them.
 
 Nothing here may depend on the order's amount, the payer or the time of day: `Storefront` caches it.
 """
@@ -24,8 +24,8 @@ _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
 _OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
 
 
-class StorefrontChannel(Struct, frozen=True, gc=False):
-    """A channel at a storefront.
+class ChannelEligibility(Struct, frozen=True, gc=False):
+    """A channel at a kind_availability.
 
     `refusal`: holds for any amount; `refusal_at` adds the time. `limits_in_currency`: the channel's
     limits are in the order's currency; without this no money may go through it. `price_key`:
@@ -46,8 +46,8 @@ class StorefrontChannel(Struct, frozen=True, gc=False):
         return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
 
 
-class StorefrontProvider(Struct, frozen=True, gc=False):
-    """A provider of one kind at a storefront.
+class ProviderChannels(Struct, frozen=True, gc=False):
+    """A provider of one kind at a kind_availability.
 
     `provider_name` is for display. `channels` are sorted by id. `sole_open_channel`: the only
     channel, if there is one and it is open. `has_card_filters`: a channel accepts only some brands
@@ -57,19 +57,19 @@ class StorefrontProvider(Struct, frozen=True, gc=False):
     provider: str
     provider_name: str
     presentation: Presentation
-    channels: list[StorefrontChannel]
-    sole_open_channel: StorefrontChannel | None
+    channels: list[ChannelEligibility]
+    sole_open_channel: ChannelEligibility | None
     has_card_filters: bool
 
 
-def storefront_channel(
+def channel_eligibility(
     channel: Channel, product: Product, terminal: Terminal, currency: Currency, kind_fee_bps: int
-) -> StorefrontChannel:
+) -> ChannelEligibility:
     """`kind_fee_bps`: the payer's fee where the channel names none."""
     limits_in_currency = channel.min.currency == currency == channel.max.currency
     fee_bps = kind_fee_bps if channel.fee_bps is None else channel.fee_bps
     refusal = _refusal(channel, product, terminal, limits_in_currency and currency in channel.currencies)
-    return StorefrontChannel(
+    return ChannelEligibility(
         channel, refusal, limits_in_currency, fee_bps, (channel.min.value, channel.max.value, fee_bps)
     )
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.report import charts
-from benchmarks.report.canvas import Size, settings
+from benchmarks.report import chart_figure
+from benchmarks.report.inline_svg import Size, settings
 from benchmarks.report.palette import LIGHT
 from benchmarks.results import BarChart, Drawing, LineChart, Results
 
@@ -52,7 +52,7 @@ def _panel(figure: Figure, drawing: Drawing, left: float, width: float) -> None:
     figure.text(left / WIDTH, 1 - 30 / HEIGHT, drawing.title, fontsize=16, fontweight="bold", va="center")
     axes = figure.add_axes((0, 0, 1, 1))
     height = HEIGHT - 52
-    charts.draw(drawing, axes, LIGHT, Size(round(width), height, False))
+    chart_figure.draw(drawing, axes, LIGHT, Size(round(width), height, False))
     box = axes.get_position()
     axes.set_position(
         (

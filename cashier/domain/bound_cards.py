@@ -6,13 +6,13 @@ from operator import attrgetter
 
 from msgspec import Struct
 
+from cashier.domain.channel_eligibility import ChannelEligibility
 from cashier.domain.facts import Card, CardStatus, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, best_quote_over
 from cashier.domain.pay_method import Instrument, ReasonCode, Remedy, RemedyType
 from cashier.domain.presentation import card_title, icon
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import StorefrontChannel
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
@@ -27,7 +27,7 @@ class BoundCard(Struct, frozen=True, gc=False):
     card: Card
     title: str
     refusal: Refusal | None
-    channels: list[StorefrontChannel]
+    channels: list[ChannelEligibility]
 
 
 def bound_cards(assessment: KindAssessment, cards: tuple[Card, ...]) -> list[BoundCard]:
@@ -62,7 +62,7 @@ def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
     )
 
 
-def _accepting_channels(assessment: KindAssessment, card: Card) -> list[StorefrontChannel]:
+def _accepting_channels(assessment: KindAssessment, card: Card) -> list[ChannelEligibility]:
     bank = assessment.providers.get(card.bank)
     if bank is None:
         return []

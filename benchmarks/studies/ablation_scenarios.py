@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeAlias
 
-from benchmarks.lab.batch_load import PATHS
-from benchmarks.lab.in_process_bench import InProcessBench
+from benchmarks.lab.batching_load import PATHS
+from benchmarks.lab.in_process_rig import InProcessBench
 from benchmarks.lab.process import LOAD_CORE, process, python
 from cashier import Cashier
-from cashier.consultation.plan import SOURCE_NAMES, known_inputs
+from cashier.consultation.source_table import SOURCE_NAMES, known_inputs
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.batch import Batch
 from cashier.source_errors import SourceError

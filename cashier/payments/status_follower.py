@@ -1,4 +1,4 @@
-"""Status presenter: a payment's status as a `Payment`, at once, by long poll or as a stream.
+"""Status follower: a payment's status as a `Payment`, at once, by long poll or as a stream.
 
 Each resolved status also updates the attempt guard (which attempt is live) and channel health.
 """
@@ -25,7 +25,7 @@ from cashier.payments.coalescing import SharedPoll
 from cashier.payments.errors import KeyReused, TooManyPayments
 from cashier.payments.settings import AcceptSettings
 from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
-from cashier.tokens.payment_token import PaymentClaims
+from cashier.tokens.payment_state_token import PaymentClaims
 
 _log = structlog.get_logger("cashier.payments")
 # The payer answers a challenge here, so poll slowly: it can only expire, or be passed in another
@@ -33,7 +33,7 @@ _log = structlog.get_logger("cashier.payments")
 _CHALLENGE_POLL_MS = 3_000
 
 
-class StatusPresenter:
+class StatusFollower:
     """`sign` makes a payment token.
 
     `now` is the wall clock, `monotonic` the clock of `channel_health`.

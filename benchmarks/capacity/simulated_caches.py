@@ -15,9 +15,9 @@ from msgspec.structs import astuple
 
 from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
 from benchmarks.capacity.traffic import SimulatedConsultation
-from cashier.consultation.plan import SOURCE_NAMES, SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
+from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.s3fifo import S3FifoStore
-from cashier.fanout.ttl import CacheSettings, lifetime
 
 DEFAULTS: Mapping[str, CacheSettings] = {spec.source.name: spec.cache for spec in SOURCE_SPECS}
 # An answer of another worker is newer than ours if it is younger by more than this.

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from cashier.fanout.ttl import CacheSettings, lifetime
+from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 
 SECOND_NS = 1_000_000_000
 BORN_NS = 5_000 * SECOND_NS

@@ -1,9 +1,9 @@
-"""Storefront: the kinds and channels on offer at one place of sale.
+"""Kind availability: the kinds and channels on offer at one place of sale.
 
-A place of sale is a combination of product, terminal, country, currency and locale. A storefront
-follows from it, the catalog and the channel gateway's answer. The answer is the same for all payers
-for a while, so storefronts are cached with it. Nothing here may depend on the order's amount, the
-payer or the time of day.
+A place of sale is a combination of product, terminal, country, currency and locale. Together with
+the catalog and the channel gateway's answer it decides what is on offer. The answer is the same for
+all payers for a while, so the result is cached with it. Nothing here may depend on the order's
+amount, the payer or the time of day.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from __future__ import annotations
 from msgspec import Struct
 
 from cashier.domain.catalog import Catalog, Terms
+from cashier.domain.channel_eligibility import (
+    CURRENCY_NOT_SUPPORTED,
+    ChannelEligibility,
+    ProviderChannels,
+    channel_eligibility,
+)
 from cashier.domain.facts import Channel, Channels
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction, ReasonCode
 from cashier.domain.presentation import provider_presentation
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront_channel import (
-    CURRENCY_NOT_SUPPORTED,
-    StorefrontChannel,
-    StorefrontProvider,
-    storefront_channel,
-)
 
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
 COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
 # Per answer of the channel gateway. Far above the combinations in one country.
-MAX_STOREFRONTS = 64
+MAX_KIND_AVAILABILITIES = 64
 
 
 class KindOnOffer(Struct, frozen=True, gc=False):
-    """One kind at a storefront: terms, texts, a refusal for every payer, providers by id."""
+    """One kind at a place of sale: terms, texts, a refusal for every payer, providers by id."""
 
     terms: Terms
     name: str
     title: str
     next_action: NextAction
     refusal: Refusal | None
-    providers: dict[str, StorefrontProvider]
+    providers: dict[str, ProviderChannels]
 
 
-class Storefront:
-    """The kinds of one storefront, each built on first use."""
+class KindAvailability:
+    """The kinds at one place of sale, each built on first use."""
 
     __slots__ = ("_kinds", "catalog", "country", "currency", "locale", "product", "terminal")
 
@@ -59,15 +59,15 @@ class Storefront:
         self._kinds: dict[Kind, KindOnOffer] = {}
 
     def kind_on_offer(self, kind: Kind, channels: Channels | None) -> KindOnOffer:
-        """`channels`: always those that this storefront is cached with, or None."""
+        """`channels`: always those that this object is cached with, or None."""
         on_offer = self._kinds.get(kind)
         if on_offer is None:
             by_provider = {} if channels is None else channels.by_kind.get(kind, {})
             on_offer = self._kinds[kind] = self._build(kind, by_provider)
         return on_offer
 
-    def channel(self, channel: Channel, terms: Terms) -> StorefrontChannel:
-        return storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps)
+    def channel(self, channel: Channel, terms: Terms) -> ChannelEligibility:
+        return channel_eligibility(channel, self.product, self.terminal, self.currency, terms.fee_bps)
 
     def _build(self, kind: Kind, by_provider: dict[str, list[Channel]]) -> KindOnOffer:
         terms = self.catalog.methods[kind]
@@ -77,11 +77,11 @@ class Storefront:
             name = channels[0].provider_name
             offered, has_card_filters = [], False
             for channel in channels:
-                offered.append(storefront_channel(channel, self.product, self.terminal, self.currency, terms.fee_bps))
+                offered.append(channel_eligibility(channel, self.product, self.terminal, self.currency, terms.fee_bps))
                 has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
             sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
             presentation = provider_presentation(kind, title, terms.icon, provider, name)
-            providers[provider] = StorefrontProvider(
+            providers[provider] = ProviderChannels(
                 provider, name, presentation, offered, sole_open_channel, has_card_filters
             )
         next_action = terms.terminal_actions.get(self.terminal, terms.next_action)
@@ -99,7 +99,7 @@ class Storefront:
         )
 
 
-def storefront(
+def kind_availability(
     channels: Channels | None,
     catalog: Catalog,
     product: Product,
@@ -107,14 +107,14 @@ def storefront(
     country: str,
     currency: Currency,
     locale: str,
-) -> Storefront:
-    """Return the storefront cached with `channels`; build it if there is none for this catalog."""
+) -> KindAvailability:
+    """Return what is cached with `channels`; build it if there is none for this catalog."""
     if channels is None:
-        return Storefront(catalog, product, terminal, country, currency, locale)
-    cache, key = channels.storefronts, (product, terminal, country, currency, locale)
+        return KindAvailability(catalog, product, terminal, country, currency, locale)
+    cache, key = channels.kind_availabilities, (product, terminal, country, currency, locale)
     cached = cache.get(key)
     if cached is None or cached.catalog is not catalog:
-        if len(cache) >= MAX_STOREFRONTS:
+        if len(cache) >= MAX_KIND_AVAILABILITIES:
             cache.clear()
-        cached = cache[key] = Storefront(catalog, product, terminal, country, currency, locale)
+        cached = cache[key] = KindAvailability(catalog, product, terminal, country, currency, locale)
     return cached

@@ -13,9 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from cashier.cli import consultation_printer, payment_printer, service_client
+from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference, SelectedMethod, Step, choose, follow
+from cashier.cli.checkout_client import pay as submit_and_follow
 from cashier.cli.layout import write
-from cashier.cli.payer import CannotPay, Payer, PayerPreference, SelectedMethod, Step, choose, follow
-from cashier.cli.payer import pay as submit_and_follow
 from cashier.cli.service_client import ServiceReply
 from cashier.domain.payment_state import FINAL
 

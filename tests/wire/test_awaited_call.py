@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from cashier.source_errors import Missing, MissingCause, SourceError, TimedOut, Unreachable
+from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.http1 import Http1Client, Http1Settings
-from cashier.wire.request_response import send_and_wait
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, TransportCall
 from tests.wire.client_side import CALL_HEADERS, answer, no_leaks, settle, until
 from tests.wire.conftest import Wired
