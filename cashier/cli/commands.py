@@ -309,15 +309,15 @@ def weather_command(
         _stop("--next takes a fault of one call, not `slow` or `restore`")
     if call is not None and not once:
         _stop("--on names the call for --next: give both")
-    forecast: dict[str, Any] | None = {"faults": {fault: round(share * 10_000)}}
+    profile: dict[str, Any] | None = {"faults": {fault: round(share * 10_000)}}
     if fault == "slow":
-        forecast = {"latency": {"shape": "constant", "ms": ms}}
+        profile = {"latency": {"shape": "constant", "ms": ms}}
     elif fault == "restore":
-        forecast = None
+        profile = None
     if once:
         reply = _run(service_client.queue_fault(url, source, fault, call))
     else:
-        reply = _run(service_client.change_weather(url, None if source == "restore" else source, forecast))
+        reply = _run(service_client.change_weather(url, None if source == "restore" else source, profile))
     if "code" in reply and "field" not in reply:
         _stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
     if "code" in reply:

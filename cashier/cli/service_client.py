@@ -112,9 +112,9 @@ async def payments_client(url: str) -> AsyncIterator[PaymentsClient]:
 
 async def queue_fault(url: str, source: str, fault: str, call: str | None) -> dict[str, Any]:
     """Add a fault for the next call of a sandbox's source, or its next call named `call`."""
-    forecast = dict((await get_json(url, "/weather")).get(source) or {})
+    profile = dict((await get_json(url, "/weather")).get(source) or {})
     queued = {"fault": fault} | ({"on": call} if call else {})
-    return await change_weather(url, source, forecast | {"next": [*forecast.get("next", ()), queued]})
+    return await change_weather(url, source, profile | {"next": [*profile.get("next", ()), queued]})
 
 
 async def get_json(url: str, path: str) -> dict[str, Any]:
@@ -130,15 +130,15 @@ async def settle(url: str, payment_id: str) -> dict[str, Any]:
         return _json(await _exchange(session, "POST", endpoint, {"result": "SUCCEEDED"}), url)
 
 
-async def change_weather(url: str, source: str | None, forecast: dict[str, Any] | None) -> dict[str, Any]:
-    """Set the weather of a sandbox's source. Without `forecast` restore it, without `source`
+async def change_weather(url: str, source: str | None, profile: dict[str, Any] | None) -> dict[str, Any]:
+    """Set the weather of a sandbox's source. Without `profile` restore it, without `source`
     restore all.
 
     Raises `RequestFailed`.
     """
     endpoint = f"{url.rstrip('/')}/weather" + (f"/{source}" if source else "")
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return _json(await _exchange(session, "PUT" if forecast is not None else "DELETE", endpoint, forecast), url)
+        return _json(await _exchange(session, "PUT" if profile is not None else "DELETE", endpoint, profile), url)
 
 
 async def _exchange(session: aiohttp.ClientSession, method: str, url: str, request: dict[str, Any] | None) -> bytes:

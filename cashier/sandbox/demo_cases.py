@@ -46,7 +46,7 @@ CASES: dict[str, DemoCase] = {
     ),
     "discounted_to_zero": DemoCase("CNY 2.88 and a red packet of the same amount.", _ask("o_1011", _cny(288))),
     "above_every_limit": DemoCase(
-        "CNY 88,000.00, above the limits of the payer and of most channels.", _ask("o_1016", _cny(8_800_000))
+        "CNY 88,000.00, above every limit but that of a new card.", _ask("o_1016", _cny(8_800_000))
     ),
     "without_cards": DemoCase(
         "A user unknown to card centre, marketing and quota.", _ask("o_1012", _cny(3_900), user_id="u_5")

@@ -94,7 +94,7 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
         return await self._ask("quota", user_id=user_id, currency=currency)
 
     async def _ask(self, source: str, **parameters: object) -> Json | None:
-        conditions = self._weather.conditions(source)
+        conditions = self._weather.draw_call(source)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)
         answer = self._reader.look_up(source, parameters)

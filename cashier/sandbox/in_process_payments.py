@@ -76,7 +76,7 @@ class LocalPayments:
 
     async def _ask(self, source: str, call: str, work: Work) -> UpstreamAnswer:
         """As over HTTP: do the work at once, then apply the latency and the fault."""
-        conditions = self._weather.conditions(source, call)
+        conditions = self._weather.draw_call(source, call)
         answer = perform(self._world, conditions, work)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)

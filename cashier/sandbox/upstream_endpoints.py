@@ -120,7 +120,7 @@ class UpstreamEndpoints:
 
     async def _answer(self, request: web.Request, source: str, call: str, work: Work) -> web.StreamResponse:
         """Do the work first, so that a client that disconnects leaves it done; then wait."""
-        conditions = self._weather.conditions(source, call)
+        conditions = self._weather.draw_call(source, call)
         answer = perform(self._world, conditions, work)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)

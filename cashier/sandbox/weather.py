@@ -207,7 +207,7 @@ class Weather:
         for name in SOURCES if source is None else (source,):
             self._now[name] = self._start[name]
 
-    def conditions(self, source: str, call: str = "read") -> CallConditions:
+    def draw_call(self, source: str, call: str = "read") -> CallConditions:
         """The conditions of this call: a planned fault, which is used up, or else the draw."""
         conditions, planned = self.draw(source), self._now[source].next
         for index, fault in enumerate(planned):
@@ -217,6 +217,7 @@ class Weather:
         return conditions
 
     def draw(self, source: str) -> CallConditions:
+        """Draw from the profile alone, without planned faults."""
         profile, random = self._now[source], self._random[source]
         latency_ms = profile.latency.draw_ms(random)
         if profile.stragglers.share_bps and random.random() * BPS < profile.stragglers.share_bps:

@@ -145,10 +145,10 @@ class Checkout:
 
     def inject(self, source: str, *faults: str, on: str | None = None, always: bool = False) -> None:
         """Inject one fault into each of the next calls, or all faults into every call."""
-        forecast: dict[str, Any] = {"next": [{"fault": fault, "on": on} for fault in faults]}
+        profile: dict[str, Any] = {"next": [{"fault": fault, "on": on} for fault in faults]}
         if always:
-            forecast = {"faults": dict.fromkeys(faults, 10_000)}
-        self.weather.change(source, parse_profile(source, forecast, self.weather.start(source)))
+            profile = {"faults": dict.fromkeys(faults, 10_000)}
+        self.weather.change(source, parse_profile(source, profile, self.weather.start(source)))
 
     def slow_engine(self, ms: int) -> None:
         """Delay the engine's answers, not its effects."""

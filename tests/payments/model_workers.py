@@ -189,7 +189,7 @@ def owning_task_factory(
 
 
 def _call_name(service: str, request: Request) -> str:
-    """The call's name in a sandbox forecast."""
+    """The call's name in a sandbox profile."""
     if service == "engine":
         return "look_up" if request.method == "GET" else "submit" if request.target == "/payments" else "reverse"
     return "read" if service == "acquirer" else "verify" if request.target.endswith("/verify") else "decide"

@@ -251,8 +251,8 @@ class PaymentMachine(RuleBasedStateMachine):
     def calls_fail(self, faults: Faults) -> None:
         """Inject faults into the next calls."""
         for source, call, fault, times in faults:
-            forecast = self.weather.profile(source)
-            self.weather.change(source, replace(forecast, next=(*forecast.next, *[PlannedFault(fault, call)] * times)))
+            profile = self.weather.profile(source)
+            self.weather.change(source, replace(profile, next=(*profile.next, *[PlannedFault(fault, call)] * times)))
 
     @rule(service=st.sampled_from(["risk", "engine", "engine", "acquirer"]))
     def refuses_the_connection(self, service: str) -> None:

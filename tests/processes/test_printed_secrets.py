@@ -91,9 +91,9 @@ async def test_a_payment_with_an_unknown_outcome_is_logged_without_its_secrets(
 
 
 def _cut_next_submit(upstreams: Upstreams) -> None:
-    forecast = upstreams.weather.profile("engine")
+    profile = upstreams.weather.profile("engine")
     upstreams.weather.change(
-        "engine", type(forecast)(latency=forecast.latency, next=(PlannedFault(PaymentFault.CUT, "submit"),))
+        "engine", type(profile)(latency=profile.latency, next=(PlannedFault(PaymentFault.CUT, "submit"),))
     )
 
 

@@ -191,7 +191,7 @@ def planned_faults(weather: Weather, source: str) -> list[str]:
 def test_a_planned_fault_applies_to_one_call_before_any_draw() -> None:
     weather = weather_named("still")
     weather.change("engine", parse_profile("engine", {"next": ["reset", "hang"]}, STILL))
-    assert [weather.conditions("engine", "submit").fault for _ in range(3)] == [Fault.RESET, Fault.HANG, None]
+    assert [weather.draw_call("engine", "submit").fault for _ in range(3)] == [Fault.RESET, Fault.HANG, None]
     assert planned_faults(weather, "engine") == []
 
 
@@ -199,18 +199,18 @@ def test_a_planned_fault_waits_for_the_call_of_its_name() -> None:
     weather = weather_named("still")
     body = {"next": [{"fault": "pay_first", "on": "reverse"}, {"fault": "cut", "on": "submit"}, "garbage"]}
     weather.change("engine", parse_profile("engine", body, STILL))
-    assert weather.conditions("engine", "submit").fault is PaymentFault.CUT
-    assert weather.conditions("engine", "look_up").fault is Fault.GARBAGE
-    assert weather.conditions("engine", "look_up").fault is None
+    assert weather.draw_call("engine", "submit").fault is PaymentFault.CUT
+    assert weather.draw_call("engine", "look_up").fault is Fault.GARBAGE
+    assert weather.draw_call("engine", "look_up").fault is None
     assert planned_faults(weather, "engine") == ["pay_first"]
-    assert weather.conditions("engine", "reverse").fault is PaymentFault.PAY_FIRST
+    assert weather.draw_call("engine", "reverse").fault is PaymentFault.PAY_FIRST
 
 
 def test_restoring_the_weather_drops_planned_faults() -> None:
     weather = weather_named("still")
     weather.change("engine", parse_profile("engine", {"next": ["reset"]}, STILL))
     weather.restore()
-    assert weather.conditions("engine", "submit").fault is None
+    assert weather.draw_call("engine", "submit").fault is None
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -45,8 +45,8 @@ def service(running_service: tuple[Command, str]) -> str:
 def weather(sandbox: str) -> Iterator[Any]:
     """Sets one source's weather, and restores all afterwards."""
 
-    def change(source: str, forecast: dict[str, Any]) -> None:
-        assert exchange("PUT", f"{sandbox}/weather/{source}", forecast)[0] == 200
+    def change(source: str, profile: dict[str, Any]) -> None:
+        assert exchange("PUT", f"{sandbox}/weather/{source}", profile)[0] == 200
 
     yield change
     assert exchange("DELETE", f"{sandbox}/weather")[0] == 200
