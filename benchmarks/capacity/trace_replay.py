@@ -11,7 +11,7 @@ from benchmarks.capacity.calibration import TOOK_MS, SettingResult
 from benchmarks.capacity.fleet import WorkerCounts, steady_state
 from benchmarks.capacity.simulated_caches import SimulatedWorker
 from benchmarks.capacity.traffic import SimulatedConsultation, Traffic
-from cashier.sandbox.generated_users import MERCHANT_COUNT
+from cashier.sandbox.generated_population import MERCHANT_COUNT
 
 
 class Prediction(NamedTuple):

@@ -6,8 +6,8 @@ It imports nothing from the rest of the project: both sides share the contract a
 from __future__ import annotations
 
 from cashier.sandbox.demo_cases import CASES, DemoCase
-from cashier.sandbox.in_process import InjectedFault, LocalUpstreams
 from cashier.sandbox.in_process_payments import LocalPayments
+from cashier.sandbox.in_process_sources import InjectedFault, LocalUpstreams
 from cashier.sandbox.server import create_app, serve
 from cashier.sandbox.weather import SOURCES, Fault, PaymentFault, Weather
 from cashier.sandbox.weather_parser import BadWeather, parse_profile

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cashier.sandbox.contract_shapes import Json, money
 from cashier.sandbox.ledger import Ledger, PaymentParties
-from cashier.sandbox.population import Population
+from cashier.sandbox.record_builders import Json, money
 from cashier.sandbox.risk import Amount
+from cashier.sandbox.seed_data import Population
 from cashier.sandbox.world_clock import Clock
 
 ORDER_FIELDS = (

@@ -14,7 +14,7 @@ from aiohttp import web
 from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.bank_page import BankPage, format_amount, render_page
 from cashier.sandbox.engine import BY_TRANSFER, LIVE, SimulatedAttempt, SimulatedEngine
-from cashier.sandbox.population import Population
+from cashier.sandbox.seed_data import Population
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",

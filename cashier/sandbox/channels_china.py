@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cashier.sandbox.contract_shapes import Json, channel, money
+from cashier.sandbox.record_builders import Json, channel, money
 
 
 def cny(value: int) -> Json:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cashier.sandbox.contract_shapes import Json, money
+from cashier.sandbox.record_builders import Json, money
 
 
 class DemoCase(NamedTuple):

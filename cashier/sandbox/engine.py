@@ -32,8 +32,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from cashier.sandbox.contract_shapes import Json, money
-from cashier.sandbox.engine_rules import (
+from cashier.sandbox.decline_rules import (
     PaymentFailure,
     RuleInputs,
     SubmitBody,
@@ -44,6 +43,7 @@ from cashier.sandbox.engine_rules import (
 )
 from cashier.sandbox.ledger import FundingSource, Ledger, PaymentParties
 from cashier.sandbox.next_action import ACTION_LIFETIMES, next_action
+from cashier.sandbox.record_builders import Json, money
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import PaymentFault

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cashier.sandbox.engine_rules import SubmitBody
-from cashier.sandbox.fault_effects import CLIENT_VIEW, Work, perform
-from cashier.sandbox.in_process import InjectedFault
+from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
+from cashier.sandbox.in_process_sources import InjectedFault
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.risk import DecisionBody, VerifyBody
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer

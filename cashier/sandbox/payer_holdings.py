@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 
-from cashier.sandbox.contract_shapes import Json, SimulatedUser, money
 from cashier.sandbox.ledger import FundingSource, Ledger, LedgerEntry
-from cashier.sandbox.population import COUNTRIES, Population
+from cashier.sandbox.record_builders import Json, SimulatedUser, money
+from cashier.sandbox.seed_data import COUNTRIES, Population
 from cashier.sandbox.world_clock import Clock
 
 _ZONES = {country.code: timezone(timedelta(hours=country.utc_offset_h)) for country in COUNTRIES}

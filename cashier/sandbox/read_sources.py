@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from msgspec import Struct
 
-from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.upstream_answer import BadInput, UpstreamAnswer, error_answer
 from cashier.sandbox.world import World
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cashier.sandbox.bank_endpoints import bank_routes
 from cashier.sandbox.control_endpoints import ledger_routes, people_routes, weather_routes
-from cashier.sandbox.fault_injection import json_response
+from cashier.sandbox.response_faults import json_response
 from cashier.sandbox.upstream_answer import error_answer
 from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
 from cashier.sandbox.weather import Weather

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.record_builders import Json
 
 _encode = msgspec.json.Encoder().encode
 

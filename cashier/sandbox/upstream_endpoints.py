@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from cashier.sandbox.engine_rules import SubmitBody
-from cashier.sandbox.fault_effects import CLIENT_VIEW, Work, perform
-from cashier.sandbox.fault_injection import deliver, json_response, respond_without_answer
+from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
 from cashier.sandbox.request_body import Shape, read_body
+from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
 from cashier.sandbox.risk import DecisionBody, VerifyBody
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import PaymentFault, Weather

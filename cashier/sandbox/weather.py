@@ -13,7 +13,7 @@ from random import Random
 
 from msgspec import Struct, structs, to_builtins
 
-from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.record_builders import Json
 
 BPS = 10_000
 

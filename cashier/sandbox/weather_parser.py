@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from cashier.sandbox.contract_shapes import Json
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.weather import (
     BPS,
     CALL_NAMES,

@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 
 from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.audit import AuditTerms, audit
+from cashier.sandbox.decline_rules import RuleInputs
 from cashier.sandbox.engine import SimulatedEngine
-from cashier.sandbox.engine_rules import RuleInputs
 from cashier.sandbox.ledger import Ledger, LedgerEntry
 from cashier.sandbox.payer_holdings import PayerHoldings
-from cashier.sandbox.population import Population
 from cashier.sandbox.risk import SimulatedRisk
+from cashier.sandbox.seed_data import Population
 from cashier.sandbox.world_clock import Clock, WorldClock, utc_now
 
 

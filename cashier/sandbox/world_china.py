@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cashier.sandbox.channels_china import CHANNELS, cny
-from cashier.sandbox.contract_shapes import (
+from cashier.sandbox.record_builders import (
     Country,
     SimulatedUser,
     account,

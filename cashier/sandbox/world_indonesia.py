@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cashier.sandbox.contract_shapes import (
+from cashier.sandbox.record_builders import (
     EVERYWHERE,
     Country,
     Json,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cashier.sandbox.contract_shapes import (
+from cashier.sandbox.record_builders import (
     EVERYWHERE,
     Country,
     Json,

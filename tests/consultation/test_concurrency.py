@@ -16,7 +16,7 @@ import uvloop
 from cashier import Cashier
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.batch import Batch
-from cashier.sandbox.generated_users import FIRST_NUMBER
+from cashier.sandbox.generated_population import FIRST_NUMBER
 from tests.consultation.test_degradation_on_sockets import DEADLINE_MS, PATIENT_MS, request
 from tests.support.command_processes import ROOT
 

@@ -28,7 +28,7 @@ from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.pay_method import Availability, Kind
 from cashier.fanout.ask import SourceStatus
 from cashier.sandbox import SOURCES, Fault, Weather, World, create_app
-from cashier.sandbox.generated_users import FIRST_NUMBER
+from cashier.sandbox.generated_population import FIRST_NUMBER
 from cashier.sandbox.weather import BPS, NO_STRAGGLERS, Constant, FaultProfile, Stragglers
 from tests.support.command_processes import running
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from cashier.sandbox import World, weather_named
-from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.server import create_app
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 

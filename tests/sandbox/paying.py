@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.risk import Amount, DecisionBody
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 from cashier.sandbox.world import World

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from cashier.sandbox.bank_page import BankPage, format_amount, render_page
-from cashier.sandbox.engine_rules import SubmitBody
+from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.world import World
 from tests.sandbox import contract
 from tests.sandbox.paying import channel, result, submission, submit

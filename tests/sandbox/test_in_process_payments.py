@@ -25,7 +25,7 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import Device
 from cashier.domain.risk_contract import Challenged, Inquiry, Passed, WrongAnswer
 from cashier.sandbox import Weather, World, parse_profile, weather_named
-from cashier.sandbox.fault_effects import REDELIVERY_DELAY
+from cashier.sandbox.execution_faults import REDELIVERY_DELAY
 from cashier.source_errors import Garbled, Overloaded, SourceError, TimedOut, Unanswered, Unreachable
 from cashier.sources.acquirer import AcquirerClient
 from cashier.sources.engine import EngineClient

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.engine_rules import SubmitBody
-from cashier.sandbox.fault_effects import Work, perform
+from cashier.sandbox.decline_rules import SubmitBody
+from cashier.sandbox.execution_faults import Work, perform
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.risk import Amount, DecisionBody, VerifyBody
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 from cashier.sandbox.weather import CallConditions, possible_faults

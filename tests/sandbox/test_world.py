@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from cashier.sandbox.contract_shapes import Json
 from cashier.sandbox.demo_cases import CASES, DemoCase
-from cashier.sandbox.generated_users import FIRST_NUMBER
+from cashier.sandbox.generated_population import FIRST_NUMBER
 from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.world import World
 
 from . import contract

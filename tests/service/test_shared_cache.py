@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cashier.sandbox import CASES, World
-from cashier.sandbox.generated_users import FIRST_NUMBER
+from cashier.sandbox.generated_population import FIRST_NUMBER
 from tests.fanout.l2.valkey_server import Server, valkey_server
 from tests.service.test_service import exchange
 from tests.support.command_processes import configured, eventually, running

@@ -86,7 +86,7 @@ class CountedService:
         import msgspec
 
         from cashier.sandbox import LocalUpstreams, World, weather_named
-        from cashier.sandbox.generated_users import FIRST_NUMBER
+        from cashier.sandbox.generated_population import FIRST_NUMBER
 
         world = World()
         ask = LocalUpstreams(world, weather_named("still"))

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 from msgspec import Struct, structs
 
-from cashier.sandbox.contract_shapes import Country, Json, SimulatedUser, resolve_times
-from cashier.sandbox.generated_users import GeneratedUsers, parse_number
+from cashier.sandbox.generated_population import GeneratedUsers, parse_number
+from cashier.sandbox.record_builders import Country, Json, SimulatedUser, resolve_times
 from cashier.sandbox.world_china import CHINA
 from cashier.sandbox.world_indonesia import INDONESIA
 from cashier.sandbox.world_japan import JAPAN

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from cashier.sandbox.contract_shapes import Json
-from cashier.sandbox.in_process import InjectedFault, LocalUpstreams
+from cashier.sandbox.in_process_sources import InjectedFault, LocalUpstreams
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.weather import Constant, Fault, FaultProfile, Weather
 from cashier.sandbox.world import World
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from cashier.sandbox.channels_china import cny
-from cashier.sandbox.contract_shapes import (
+from cashier.sandbox.record_builders import (
     Json,
     SimulatedUser,
     account,

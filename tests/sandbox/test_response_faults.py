@@ -120,7 +120,7 @@ async def test_a_reset_ends_the_connection_without_an_answer(client: aiohttp.Cli
 async def test_a_slow_body_arrives_complete_in_pieces(
     client: aiohttp.ClientSession, send: Send, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cashier.sandbox.fault_injection.SLOW_BODY_PAUSE_S", 0.001)
+    monkeypatch.setattr("cashier.sandbox.response_faults.SLOW_BODY_PAUSE_S", 0.001)
     async with client.get("/members/u_1/cards") as response:
         complete = await response.read()
     await put(client, "card", {"faults": {"slow_body": ALL}})

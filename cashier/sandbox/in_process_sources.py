@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-from cashier.sandbox.contract_shapes import Json
 from cashier.sandbox.read_sources import SourceReader
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.weather import (
     IDENTITY_FIELDS,
     RETRY_AFTER_S,

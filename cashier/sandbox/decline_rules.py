@@ -14,10 +14,10 @@ from msgspec import Meta, Struct
 
 from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.audit import fee_on
-from cashier.sandbox.contract_shapes import Json
 from cashier.sandbox.payer_holdings import PayerHoldings
-from cashier.sandbox.population import Population
+from cashier.sandbox.record_builders import Json
 from cashier.sandbox.risk import Amount, Identity, SimulatedRisk
+from cashier.sandbox.seed_data import Population
 from cashier.sandbox.weather import BPS
 from cashier.sandbox.world_clock import Clock
 
