@@ -127,7 +127,7 @@ class StatusQuery:
             # An upstream took back a final word, or we have a bug. Report what the upstreams say
             # now.
             _log.error(
-                "payment reported in an impossible transition",
+                "impossible status transition",
                 payment_id=payment.payment_id,
                 why=str(contradiction),
             )
