@@ -70,7 +70,7 @@ class AttemptLeases:
         self.own = self.other = self.unknown = 0
 
     def __repr__(self) -> str:
-        return f"<LiveAttempts own={self.own} other={self.other} unknown={self.unknown}>"
+        return f"<AttemptLeases own={self.own} other={self.other} unknown={self.unknown}>"
 
     @property
     def shared(self) -> bool:

@@ -61,7 +61,7 @@ class StatusFollower:
         self.settings = settings
 
     def __repr__(self) -> str:
-        return f"<StatusPresenter {self._status_query!r} {self._polls!r}>"
+        return f"<StatusFollower {self._status_query!r} {self._polls!r}>"
 
     def stop_waiting(self) -> None:
         self._polls.stop()

@@ -97,7 +97,7 @@ class Upstreams:
 
 
 class Store:
-    """Runs the two scripts of live attempts as Valkey would. `lost`: it does not answer."""
+    """Runs the two scripts of attempt leases as Valkey would. `lost`: it does not answer."""
 
     def __init__(self, loop: SkippingLoop) -> None:
         self._loop = loop

@@ -196,7 +196,7 @@ async def test_without_a_store_every_claim_is_unknown_at_once() -> None:
     attempts = AttemptLeases(None)
     assert await attempts.claim("o_1", "pay_1", 60_000) == AttemptUnknown()
     assert not await attempts.release("o_1", "pay_1")
-    assert repr(attempts) == "<LiveAttempts own=0 other=0 unknown=1>"
+    assert repr(attempts) == "<AttemptLeases own=0 other=0 unknown=1>"
 
 
 async def test_an_absent_server_counts_as_unknown_at_once() -> None:
