@@ -12,7 +12,7 @@ import pytest
 from tests.fanout.l2.valkey_server import Server
 from tests.fanout.l2.valkey_server import valkey_server as valkey_served
 
-from .services import Fleet, Service, write_configuration
+from .services import Fleet, Service, end_all, write_configuration
 from .upstreams import Upstreams, listening_socket, served
 
 Start = Callable[..., Service]
@@ -60,8 +60,7 @@ def start(port: int, secrets: set[str], tmp_path: Path) -> Iterator[Start]:
         return started[-1]
 
     yield start_service
-    for service in started:
-        service.end()
+    end_all(started)
 
 
 @pytest.fixture(scope="package")
@@ -85,8 +84,7 @@ def pairs(
         path = write_configuration(directory / f"{name}.toml", port, workers=2, shared=shared, accept=_SHORT_BUDGETS)
         services[name] = Service(path, secrets)
     yield services
-    for service in services.values():
-        service.end()
+    end_all(services.values())
 
 
 @pytest.fixture(params=["alone", "with a Valkey"])

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -103,8 +104,11 @@ class Service:
         self._check_output(result)
         return result[0]
 
-    def end(self) -> None:
+    def kill_now(self) -> None:
         self._command.kill()
+
+    def end(self) -> None:
+        self.kill_now()
         self._check_output(self._command.wait())
 
     def _check_output(self, result: tuple[int, str, str]) -> None:
@@ -112,6 +116,15 @@ class Service:
         assert [secret for secret in self._secrets if secret in self.output] == []
         assert "Traceback" not in self.output, self.output
         assert '"level": "error"' not in self.output, self.output
+
+
+def end_all(services: Iterable[Service]) -> None:
+    """Kill every service before the output of any is checked: a failed check leaves none behind."""
+    services = list(services)
+    for service in services:
+        service.kill_now()
+    for service in services:
+        service.end()
 
 
 class Fleet:
@@ -138,8 +151,7 @@ class Fleet:
             self._ready_soon.appendleft(service)
 
     def end(self) -> None:
-        for service in self.all:
-            service.end()
+        end_all(self.all)
 
 
 def _command_line(pid: int) -> bytes:

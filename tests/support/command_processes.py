@@ -40,6 +40,7 @@ class Command:
             start_new_session=True,
         )
         self._watchdog = threading.Timer(TIMEOUT_S, self.kill)
+        self._watchdog.daemon = True  # an interpreter that ends does not wait for it
         self._watchdog.start()
         self.printed = ""
         self._ended: tuple[int, str, str] | None = None
