@@ -70,7 +70,7 @@ def valkey() -> Iterator[Server]:
 
 
 # A worker waits for another one's submit for at most the sum of these.
-_SHORT_BUDGETS = "look_ms = 500\ncheck_ms = 1000\ndecide_ms = 500\nsubmit_ms = 4000"
+_SHORT_BUDGETS = "look_ms = 2000\ncheck_ms = 4000\ndecide_ms = 2000\nsubmit_ms = 4000"
 
 
 @pytest.fixture(scope="package")
