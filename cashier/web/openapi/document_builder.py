@@ -93,17 +93,21 @@ _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
 }
 _SECURED = (ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN)
 # A response has the header if all its codes do.
-_PROBLEM_HEADERS = dict.fromkeys(_SECURED, "www-authenticate") | dict.fromkeys(
-    (
-        ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
-        ProblemCode.NOT_READY,
-        ProblemCode.OVERLOADED,
-        ProblemCode.IN_FLIGHT,
-        ProblemCode.CHECK_UNAVAILABLE,
-        ProblemCode.ENGINE_UNAVAILABLE,
+_PROBLEM_HEADERS = {
+    ProblemCode.METHOD_NOT_ALLOWED: "allow",
+    **dict.fromkeys(_SECURED, "www-authenticate"),
+    **dict.fromkeys(
+        (
+            ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
+            ProblemCode.NOT_READY,
+            ProblemCode.OVERLOADED,
+            ProblemCode.IN_FLIGHT,
+            ProblemCode.CHECK_UNAVAILABLE,
+            ProblemCode.ENGINE_UNAVAILABLE,
+        ),
+        "retry-after",
     ),
-    "retry-after",
-)
+}
 _VALUE = re.compile(r"\$\{(\w+)\}")
 
 Json = dict[str, Any]
@@ -141,14 +145,14 @@ class _Operation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Operations(Struct, frozen=True, forbid_unknown_fields=True):
-    """operations.toml."""
+    """operations.toml. Each of `operations`, by path and method, is an `_Operation`."""
 
     document: Json
     bearer: Json
     headers: dict[str, Json]
     parameters: dict[str, Json]
     events: dict[str, Json]
-    operations: dict[str, dict[str, _Operation]]
+    operations: dict[str, dict[str, Json]]
 
 
 def document(body_limit_bytes: int, *, secured: bool) -> bytes:
@@ -156,10 +160,7 @@ def document(body_limit_bytes: int, *, secured: bool) -> bytes:
     folder = resources.files("cashier.web.openapi")
     values = _values(body_limit_bytes, secured=secured)
     raw = _fill(tomllib.loads(folder.joinpath("operations.toml").read_text("utf-8")), values)
-    try:
-        data = msgspec.convert(raw, _Operations)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"operations.toml: {error}") from None
+    data = _convert("operations.toml", raw, _Operations)
     examples = orjson.loads(folder.joinpath("examples.json").read_bytes())
     return orjson.dumps(_Builder(data, examples, secured=secured).document())
 
@@ -203,12 +204,16 @@ def _named(what: str, known: Mapping[str, T], name: str) -> T:
         raise ValueError(f"no {what} is named {name!r}, but {', '.join(known)}") from None
 
 
+def _convert(place: str, value: Json, struct: type[S]) -> S:
+    try:
+        return msgspec.convert(value, struct)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
 def _example(name: str, value: Json, struct: type[S]) -> S:
     """Decode an example, which must be as the struct is encoded; defaults may be left out."""
-    try:
-        decoded = msgspec.convert(value, struct)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"examples.json: {name}: {error}") from None
+    decoded = _convert(f"examples.json: {name}", value, struct)
     encoded = orjson.loads(msgspec.json.encode(decoded))
     if encoded | value != encoded:
         raise ValueError(f"examples.json: {name}: not as {struct.__name__} is encoded: {encoded}")
@@ -237,7 +242,10 @@ class _Builder:
         if self._secured:
             components["securitySchemes"] = {"bearer": self._data.bearer}
         paths = {
-            path: {method: self._operation(operation) for method, operation in operations.items()}
+            path: {
+                method: self._operation(_convert(f"operations.toml: {method} {path}", operation, _Operation))
+                for method, operation in operations.items()
+            }
             for path, operations in self._data.operations.items()
         }
         return {**self._data.document, "paths": paths, "components": components}
@@ -287,6 +295,8 @@ class _Builder:
     def _problem_responses(self, operation: _Operation) -> Json:
         """By status. A response has an example per code."""
         codes = [code for group in operation.problems for code in _named("group of problems", _PROBLEM_GROUPS, group)]
+        # What the path answers to other methods. OpenAPI has no responses of a path.
+        codes.append(ProblemCode.METHOD_NOT_ALLOWED)
         if self._secured and not operation.public:
             codes += _SECURED
         examples = dict(self._payment_problems) if "payments" in operation.problems else {}
