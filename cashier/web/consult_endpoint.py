@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from time import perf_counter_ns, time
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import structlog
 from msgspec.structs import replace
@@ -14,12 +13,11 @@ from starlette.types import Receive, Scope, Send
 from cashier.consultation.flow import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.l2.interface import Invalidated
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.codec import decode_request, encode_consultation, encode_numbered_consultation
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
-from cashier.web.payments_port import PaymentsPort
+from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import (
     declared_length_exceeds,
@@ -28,47 +26,20 @@ from cashier.web.request_headers import (
     read_timeout_ms,
     read_traceparent,
 )
-from cashier.web.response import RETRY_AFTER_1, ApiResponse, HeaderList, problem_response, response_headers
+from cashier.web.response import (
+    ACCEPTED,
+    CLOSE,
+    RETRY_AFTER_1,
+    ApiResponse,
+    HeaderList,
+    problem_response,
+    response_headers,
+)
 from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
 
 _log = structlog.get_logger("cashier.web")
 
-# A connection cannot be reused after a body that was not read to its end.
-_CLOSE = ((b"connection", b"close"),)
 _OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
-_ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
-
-
-class ConsultService(Protocol):
-    """The cashier as the HTTP endpoints use it."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it accepts requests."""
-
-    @property
-    def payments(self) -> PaymentsPort | None:
-        """None without configured payments."""
-
-    async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
-    ) -> Consultation:
-        """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
-
-        Raises `OrderUnknown` and `RequiredSourceUnavailable`.
-        """
-
-    def stream(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
-    ) -> AsyncGenerator[Consultation, None]:
-        """Yield complete consultations as they improve, the last as `consult` returns it.
-
-        Raises as `consult`, but only before the first. Close the generator
-        (`contextlib.aclosing`) if you stop early.
-        """
-
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
-        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""
 
 
 def _end(seq: int, last: Consultation) -> dict[str, Any]:
@@ -199,7 +170,7 @@ class ConsultEndpoint:
             if watched.disconnected:
                 raise ClientDisconnected from None
             return problem_response(
-                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=_CLOSE)
+                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=CLOSE)
             )
         except ClientDisconnected:
             raise
@@ -219,11 +190,11 @@ class ConsultEndpoint:
             self._bearer_auth.admit(headers.get(b"authorization"), time())
         if not is_json(headers.get(b"content-type")):
             raise RequestRefused(
-                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=ACCEPTED
             )
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RequestRefused(
-                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=ACCEPTED
             )
         timeout_ms = read_timeout_ms(headers)
         request = decode_request(await self._read_body(headers, watched))

@@ -23,7 +23,7 @@ from cashier.domain.payment_state import FINAL
 from cashier.web import payment_requests
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
-from cashier.web.payments_port import PaymentsPort
+from cashier.web.ports import PaymentsPort
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
