@@ -49,7 +49,7 @@ def _end(seq: int, last: Consultation) -> dict[str, Any]:
 
 
 # `answer` for each better consultation, then `end`. A slow reader skips consultations: the next one
-# is the newest when it is requested. The deadline ends a stream before it needs heartbeats.
+# is the newest when it is requested. The stream ends by the deadline and sends no heartbeats.
 _EVENTS = EventFormat[Consultation](
     event=b"answer",
     encode=encode_numbered_consultation,

@@ -197,7 +197,8 @@ def test_the_data_of_the_document_has_nothing_unused() -> None:
     for kind in ("parameters", "events"):
         assert [name for name in data[kind] if names[name] < 2] == []
     examples = json.loads(PACKAGED.joinpath("examples.json").read_text("utf-8"))
-    assert [name for name in examples if names[name] < 1] == ["change", "silent_source"]  # of problems
+    of_problems = ["change", "silent_source"]
+    assert [name for name in examples if names[name] < 1] == of_problems
     assert [group for group in document_builder._PROBLEM_GROUPS if names[group] < 1] == []
     used_values = set(re.findall(r"\$\{(\w+)\}", "".join(strings(data))))
     assert used_values == set(document_builder._values(1, secured=True))
