@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import anyio
-import msgspec
+import orjson
 import typer
 import uvloop
 from rich.console import Console
@@ -186,7 +186,7 @@ def consult(
     if json and stream:
         _stop("--json and --stream exclude each other: choose one")
     if json:
-        sys.stdout.buffer.write(msgspec.json.format(_run(service_client.consult(url, request))[2]) + b"\n")
+        _print_json(_run(service_client.consult(url, request))[0])
     elif not _run((demo.show_stream if stream else demo.show_consultation)(terminal(), url, request)):
         raise typer.Exit(1)
 
@@ -323,7 +323,7 @@ def weather_command(
     if "code" in reply:
         nearest = f"; did you mean {reply['nearest']!r}?" if "nearest" in reply else ""
         _stop(f"{reply['field']}: {reply['detail']}{nearest}")
-    print(msgspec.json.encode(reply).decode())
+    print(orjson.dumps(reply).decode())
 
 
 @cli.command()
@@ -350,11 +350,15 @@ def _console(json: bool) -> Console:
     return Console(quiet=True) if json else terminal()
 
 
+def _print_json(document: dict[str, Any]) -> None:
+    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
 def _finish_payment(work: Coroutine[Any, Any, service_client.ServiceReply], json: bool) -> None:
     """Run to the last reply, which decides the exit status."""
     reply = _run(work, interrupted=128 + signal.SIGINT)
     if json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(reply.body)) + b"\n")
+        _print_json(reply.body)
     if reply.body["status"] != "SUCCEEDED":
         raise typer.Exit(1)
 

@@ -69,7 +69,7 @@ def _warm_up_request(request: dict[str, Any]) -> dict[str, Any]:
 
 async def show_consultation(console: Console, url: str, request: dict[str, Any], sentence: str = "") -> bool:
     """Consult and print. False where the response is a problem."""
-    answer, total_ms, _ = await service_client.consult(url, request)
+    answer, total_ms = await service_client.consult(url, request)
     if sentence:
         console.print()
         write(console, paragraph(Text(sentence, style="dim"), console.width, 1))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
+import orjson
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -138,7 +138,7 @@ def _next_action(action: dict[str, Any]) -> Iterator[str]:
             yield f"nothing to do; the status is polled until {_time(action['until'])}"
         case _:
             yield "pass to the provider's SDK:"
-            yield msgspec.json.encode(action.get("payload", action)).decode()
+            yield orjson.dumps(action.get("payload", action)).decode()
 
 
 def _time(timestamp: str) -> str:

@@ -53,7 +53,7 @@ async def consult_and_choose(
 
     Raises `CannotPay` and `RequestFailed`.
     """
-    answer, took_ms, _ = await service_client.consult(url, request)
+    answer, took_ms = await service_client.consult(url, request)
     if "code" in answer:
         write(console, consultation_printer.problem_lines(answer, console.width))
         return ServiceReply(answer["status"], answer, took_ms)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
-import msgspec
+import orjson
 
 # Longer than the longest long poll.
 _TIMEOUT = aiohttp.ClientTimeout(total=70)
@@ -20,12 +20,12 @@ class RequestFailed(Exception):
     """No usable response. The text is for the user of the command line."""
 
 
-async def consult(url: str, request: dict[str, Any]) -> tuple[dict[str, Any], float, bytes]:
-    """The JSON of the response, its duration in ms, and its bytes. Raises `RequestFailed`."""
+async def consult(url: str, request: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """The JSON of the response and its duration in ms. Raises `RequestFailed`."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         start_s = time.perf_counter()
         body = await _exchange(session, "POST", f"{url.rstrip('/')}/v1/consult", request)
-        return _json(body, url), (time.perf_counter() - start_s) * 1000, body
+        return _json(body, url), (time.perf_counter() - start_s) * 1000
 
 
 class StreamEvent(NamedTuple):
@@ -47,7 +47,7 @@ async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[StreamEven
     with _transport_errors(endpoint):
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, read_bufsize=_LONGEST_LINE_BYTES) as session,
-            session.post(endpoint, data=msgspec.json.encode(request), headers=headers) as response,
+            session.post(endpoint, data=_encode(request), headers=headers) as response,
         ):
             if response.content_type != "text/event-stream":
                 body = _json(await response.read(), url)
@@ -93,7 +93,7 @@ class PaymentsClient:
     async def _send(
         self, method: str, path: str, request: dict[str, Any] | None, headers: dict[str, str]
     ) -> ServiceReply:
-        url, data = f"{self._url}{path}", None if request is None else msgspec.json.encode(request)
+        url, data = f"{self._url}{path}", _encode(request)
         headers = (_JSON if data else {}) | headers
         start_s = time.perf_counter()
         with _transport_errors(self._url):
@@ -142,7 +142,7 @@ async def change_weather(url: str, source: str | None, profile: dict[str, Any] |
 
 
 async def _exchange(session: aiohttp.ClientSession, method: str, url: str, request: dict[str, Any] | None) -> bytes:
-    data = None if request is None else msgspec.json.encode(request)
+    data = _encode(request)
     with _transport_errors(url):
         async with session.request(method, url, data=data, headers=_JSON) as response:
             return await response.read()
@@ -160,10 +160,17 @@ def _transport_errors(url: str) -> Iterator[None]:
         raise RequestFailed(f"{url} is not an address; an example is http://127.0.0.1:8080") from None
 
 
+def _encode(request: dict[str, Any] | None) -> bytes | None:
+    try:
+        return None if request is None else orjson.dumps(request)
+    except orjson.JSONEncodeError as error:
+        raise RequestFailed(f"the request is no JSON: {error}") from None
+
+
 def _json(body: bytes, url: str) -> dict[str, Any]:
     try:
-        document = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
         raise RequestFailed(f"unexpected response from {url}: {body[:60]!r}")

@@ -96,7 +96,9 @@ def people_routes(world: World) -> list[web.RouteDef]:
 def ledger_routes(world: World) -> list[web.RouteDef]:
     async def ledger(request: web.Request) -> web.StreamResponse:
         world.catch_up()
-        return json_response(UpstreamAnswer(200, {"entries": world.ledger.entries, "wrong": world.audit()}))
+        return json_response(
+            UpstreamAnswer(200, {"entries": msgspec.to_builtins(world.ledger.entries), "wrong": world.audit()})
+        )
 
     async def clock(request: web.Request) -> web.StreamResponse:
         return json_response(_time(world))

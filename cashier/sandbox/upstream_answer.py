@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
+import orjson
 
 from cashier.sandbox.record_builders import Json
-
-_encode = msgspec.json.Encoder().encode
 
 
 class UpstreamAnswer:
@@ -27,7 +25,7 @@ class UpstreamAnswer:
     @property
     def encoded(self) -> bytes:
         if self._encoded is None:
-            self._encoded = _encode(self.body)
+            self._encoded = orjson.dumps(self.body)
         return self._encoded
 
     def with_wrong_identity(self, identity: str) -> UpstreamAnswer:

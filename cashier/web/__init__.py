@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cashier.web.application import CashierApp, CashierFactory, app, owning_app
-from cashier.web.consult_endpoint import ConsultService
-from cashier.web.payments_port import PaymentsPort
+from cashier.web.ports import ConsultService, PaymentsPort
 
 __all__ = ["CashierApp", "CashierFactory", "ConsultService", "PaymentsPort", "app", "owning_app"]

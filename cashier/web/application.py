@@ -16,11 +16,12 @@ from starlette.types import Receive, Scope, Send
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
-from cashier.web.consult_endpoint import ConsultEndpoint, ConsultService
+from cashier.web.consult_endpoint import ConsultEndpoint
 from cashier.web.endpoints import Readiness, other_endpoints
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
+from cashier.web.ports import ConsultService
 from cashier.web.request_guard import RequestGuard
 from cashier.web.response import HeaderList
 

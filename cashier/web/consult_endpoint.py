@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from time import perf_counter_ns, time
-from typing import Protocol, cast
+from typing import Any, cast
 
 import structlog
 from msgspec.structs import replace
@@ -13,13 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from cashier.consultation.flow import Consultation, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
-from cashier.fanout.l2.interface import Invalidated
+from cashier.fanout.ask import SourceStatus
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
-from cashier.web.codec import decode_request, encode_consultation
-from cashier.web.consultation_stream import ConsultationStream, accepts_event_stream
+from cashier.web.codec import decode_request, encode_consultation, encode_numbered_consultation
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
-from cashier.web.payments_port import PaymentsPort
+from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import (
     declared_length_exceeds,
@@ -28,45 +26,40 @@ from cashier.web.request_headers import (
     read_timeout_ms,
     read_traceparent,
 )
-from cashier.web.response import RETRY_AFTER_1, ApiResponse, HeaderList, problem_response, response_headers
+from cashier.web.response import (
+    ACCEPTED,
+    CLOSE,
+    RETRY_AFTER_1,
+    ApiResponse,
+    HeaderList,
+    problem_response,
+    response_headers,
+)
+from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
 
 _log = structlog.get_logger("cashier.web")
 
-# A connection cannot be reused after a body that was not read to its end.
-_CLOSE = ((b"connection", b"close"),)
-_ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
+_OUT_OF_TIME = (SourceStatus.TIMEOUT, SourceStatus.SKIPPED)
 
 
-class ConsultService(Protocol):
-    """The cashier as the HTTP endpoints use it."""
+def _end(seq: int, last: Consultation) -> dict[str, Any]:
+    """DEADLINE: a source ran out of time. COMPLETE: nothing more can change."""
+    out_of_time = last.blocked is None and any(source.status in _OUT_OF_TIME for source in last.sources)
+    return {"seq": seq, "reason": "DEADLINE" if out_of_time else "COMPLETE"}
 
-    @property
-    def ready(self) -> bool:
-        """Whether it accepts requests."""
 
-    @property
-    def payments(self) -> PaymentsPort | None:
-        """None without configured payments."""
-
-    async def consult(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
-    ) -> Consultation:
-        """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
-
-        Raises `OrderUnknown` and `RequiredSourceUnavailable`.
-        """
-
-    def stream(
-        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
-    ) -> AsyncGenerator[Consultation, None]:
-        """Yield complete consultations as they improve, the last as `consult` returns it.
-
-        Raises as `consult`, but only before the first. Close the generator
-        (`contextlib.aclosing`) if you stop early.
-        """
-
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
-        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""
+# `answer` for each better consultation, then `end`. A slow reader skips consultations: the next one
+# is the newest when it is requested. The stream ends by the deadline and sends no heartbeats.
+_EVENTS = EventFormat[Consultation](
+    event=b"answer",
+    encode=encode_numbered_consultation,
+    end=_end,
+    sources=lambda consultation: consultation.sources,
+    refusal_for=lambda _: None,
+    failure_log="consultation failed in its stream",
+    failure_detail="The consultation failed. See the log under this request id.",
+    has_heartbeats=False,
+)
 
 
 class ClientDisconnected(Exception):
@@ -99,7 +92,7 @@ class ConsultEndpoint:
         watched = self._disconnect_watch.enter(receive)
         try:
             response = await self._answer(service, scope["method"], headers, watched, request_id, started_ns)
-            if isinstance(response, ConsultationStream):
+            if isinstance(response, EventStream):
                 await response.send(send, watched, started_ns)
                 return
         except ClientDisconnected:
@@ -143,18 +136,17 @@ class ConsultEndpoint:
         watched: WatchedRequest,
         request_id: str,
         started_ns: int,
-    ) -> ApiResponse | ConsultationStream:
+    ) -> ApiResponse | EventStream[Consultation]:
         try:
             if service is None:
                 raise RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
             request = await self._read_request(method, headers, watched)
             if not self._queue.try_start():
                 await self._queue.wait()
-            if accepts_event_stream(headers.get(b"accept")):
-                return await ConsultationStream.start(
-                    service.stream(request, request_id=request_id, traceparent=read_traceparent(headers)), request_id
-                )
             traceparent = read_traceparent(headers)
+            if accepts_event_stream(headers.get(b"accept")):
+                consultations = service.stream(request, request_id=request_id, traceparent=traceparent)
+                return await EventStream.start(consultations, request_id, _EVENTS)
             consultation = await service.consult(
                 request, request_id=request_id, traceparent=traceparent, since_ns=started_ns
             )
@@ -178,7 +170,7 @@ class ConsultEndpoint:
             if watched.disconnected:
                 raise ClientDisconnected from None
             return problem_response(
-                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=_CLOSE)
+                RequestRefused(ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=CLOSE)
             )
         except ClientDisconnected:
             raise
@@ -198,11 +190,11 @@ class ConsultEndpoint:
             self._bearer_auth.admit(headers.get(b"authorization"), time())
         if not is_json(headers.get(b"content-type")):
             raise RequestRefused(
-                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=_ACCEPTED
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=ACCEPTED
             )
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RequestRefused(
-                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=_ACCEPTED
+                ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must not be compressed.", headers=ACCEPTED
             )
         timeout_ms = read_timeout_ms(headers)
         request = decode_request(await self._read_body(headers, watched))

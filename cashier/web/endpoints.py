@@ -8,11 +8,12 @@ from functools import cache
 from typing import cast
 
 import msgspec
+import orjson
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from cashier.web import request_headers
@@ -41,27 +42,23 @@ def other_endpoints(
 
     async def healthz(request: Request) -> Response:
         """Any response proves that the event loop runs."""
-        return JSONResponse({"status": "ok"}, headers=_headers(request))
+        return _json(request, orjson.dumps({"status": "ok"}))
 
     async def readyz(request: Request) -> Response:
         state = readiness()
         if state is Readiness.READY:
-            return JSONResponse({"status": "ready"}, headers=_headers(request))
+            return _json(request, orjson.dumps({"status": "ready"}))
         return _problem(request, ProblemCode.NOT_READY, f"The service is {state.value}.", {"retry-after": "1"})
 
     async def invalidate(request: Request) -> Response:
-        return Response(
-            msgspec.json.encode(await invalidate_endpoint(request)),
-            media_type="application/json",
-            headers=_headers(request),
-        )
+        return _json(request, msgspec.json.encode(await invalidate_endpoint(request)))
 
     @cache
     def openapi_document() -> bytes:
         return document(body_limit_bytes, secured=secured)
 
     async def openapi(request: Request) -> Response:
-        return Response(openapi_document(), media_type="application/json", headers=_headers(request))
+        return _json(request, openapi_document())
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/openapi.json", openapi)]
     routes += [Route("/v1/invalidate", invalidate, methods=["POST"]), *payment_routes]
@@ -93,6 +90,10 @@ async def _internal_error(request: Request, error: Exception) -> Response:
     response = _problem(request, ProblemCode.INTERNAL, "The request failed. See the log under this request id.", {})
     _log.error("request failed", request_id=response.headers["x-request-id"], exc_info=error)
     return response
+
+
+def _json(request: Request, body: bytes) -> Response:
+    return Response(body, media_type="application/json", headers=_headers(request))
 
 
 def _problem(request: Request, code: ProblemCode, detail: str, extra_headers: dict[str, str]) -> Response:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter_ns
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -23,12 +23,12 @@ from cashier.domain.payment_state import FINAL
 from cashier.web import payment_requests
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
-from cashier.web.payment_stream import PaymentStream
-from cashier.web.payments_port import PaymentsPort
+from cashier.web.ports import PaymentsPort
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
 from cashier.web.response import ApiResponse, problem_response, response_headers
+from cashier.web.sse import EventFormat, EventStream
 
 _log = structlog.get_logger("cashier.web")
 
@@ -58,7 +58,7 @@ class PaymentCall:
         return payment_requests.read_payment_id(self.request.path_params["payment_id"])
 
 
-Serve: TypeAlias = Callable[[PaymentCall], Awaitable[ApiResponse | PaymentStream]]
+Serve: TypeAlias = Callable[[PaymentCall], Awaitable[ApiResponse | EventStream[Payment]]]
 
 
 class PaymentOperation:
@@ -76,7 +76,7 @@ class PaymentOperation:
         call = PaymentCall(scope, receive)
         try:
             response = await self._respond(call)
-            if isinstance(response, PaymentStream) and call.watched is not None:
+            if isinstance(response, EventStream) and call.watched is not None:
                 await response.send(send, call.watched, call.started_ns)
         finally:
             if call.watched is not None:
@@ -86,7 +86,7 @@ class PaymentOperation:
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, call: PaymentCall) -> ApiResponse | PaymentStream | None:
+    async def _respond(self, call: PaymentCall) -> ApiResponse | EventStream[Payment] | None:
         """None if the client has disconnected."""
         try:
             if call.request.method != self._method:
@@ -117,6 +117,17 @@ class PaymentEndpoints:
         self._guard = guard
         self._disconnect_watch = DisconnectWatch(body_timeout_s)
         self._is_stopping = is_stopping
+        # `payment` for each visible change, then `end`.
+        self._events = EventFormat[Payment](
+            event=b"payment",
+            encode=lambda _, payment: msgspec.json.encode(payment),
+            end=self._end,
+            sources=lambda _: (),
+            refusal_for=refusal_for,
+            failure_log="payment stream failed",
+            failure_detail="The stream of the payment failed. See the log under this request id.",
+            has_heartbeats=True,
+        )
 
     def __repr__(self) -> str:
         return f"<PaymentEndpoints {self._guard!r} {self._disconnect_watch!r}>"
@@ -163,12 +174,17 @@ class PaymentEndpoints:
         call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         return _response(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
 
-    async def _follow(self, call: PaymentCall) -> PaymentStream:
+    async def _follow(self, call: PaymentCall) -> EventStream[Payment]:
         payments, payment_id = self._payments(call), call.payment_id
         token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
         await self._end_with_client(call)
         updates = payments.follow(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
-        return await PaymentStream.start(updates, call.request_id, self._is_stopping)
+        return await EventStream.start(updates, call.request_id, self._events)
+
+    def _end(self, _: int, last: Payment) -> dict[str, Any]:
+        if last.status in FINAL:
+            return {"reason": "FINAL"}
+        return {"reason": "STOPPING" if self._is_stopping() else "TIMEOUT"}
 
     def _payments(self, call: PaymentCall) -> PaymentsPort:
         payments = self._guard.admit(call.headers).payments

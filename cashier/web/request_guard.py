@@ -12,12 +12,10 @@ from time import time
 from starlette.requests import ClientDisconnect, Request
 
 from cashier.web.auth import BearerAuth
-from cashier.web.consult_endpoint import ConsultService
+from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import declared_length_exceeds, is_json
-from cashier.web.response import RETRY_AFTER_1
-
-_ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
+from cashier.web.response import ACCEPTED, CLOSE, RETRY_AFTER_1
 
 
 class RequestGuard:
@@ -78,13 +76,13 @@ class RequestGuard:
                         raise self._too_large()
         except (TimeoutError, ClientDisconnect):
             raise RequestRefused(
-                ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=((b"connection", b"close"),)
+                ProblemCode.BODY_TIMEOUT, "The body was not complete in time.", headers=CLOSE
             ) from None
         return bytes(body)
 
     def _not_json(self) -> RequestRefused:
         return RequestRefused(
-            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must be uncompressed JSON.", headers=_ACCEPTED
+            ProblemCode.UNSUPPORTED_MEDIA_TYPE, "The body must be uncompressed JSON.", headers=ACCEPTED
         )
 
     def _too_large(self) -> RequestRefused:

@@ -12,6 +12,9 @@ from cashier.web.problem import PROBLEM_TYPE, Headers, RequestRefused, encode_pr
 _JSON = (b"content-type", b"application/json")
 NO_STORE = (b"cache-control", b"no-store")
 RETRY_AFTER_1 = ((b"retry-after", b"1"),)
+ACCEPTED = ((b"accept", b"application/json"), (b"accept-encoding", b"identity"))
+# A connection cannot be reused after a body that was not read to its end.
+CLOSE = ((b"connection", b"close"),)
 
 HeaderList = list[tuple[bytes, bytes]]
 

@@ -24,8 +24,7 @@ from uvicorn.supervisors import multiprocess
 
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.listener_close import refuse_new_connections
-from cashier.web.parent_death import terminate_with_parent
+from cashier.web.kernel import refuse_new_connections, terminate_with_parent
 
 # Long enough for a handshake within a region and for a loaded loop to accept.
 ACCEPT_GRACE_S = 0.1

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from cashier.cli import checkout_client as payer_module
-from cashier.cli import payment_session
+from cashier.cli import payment_session, service_client
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference, SelectedMethod, choose
 from cashier.cli.service_client import RequestFailed, ServiceReply
 from tests.support.scripted_service import (
@@ -389,3 +389,9 @@ def test_without_a_terminal_there_is_no_prompt(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("sys.stdin", io.StringIO("246810\n"))
     with pytest.raises(CannotPay, match="SMS_OTP needs an answer: give it with --otp"):
         payment_session.challenge_answerer(None)(challenge())
+
+
+@pytest.mark.parametrize("value", [2**70, "\udcff"])
+async def test_a_request_that_json_cannot_carry_is_refused_before_it_is_sent(value: object) -> None:
+    with pytest.raises(RequestFailed, match="the request is no JSON"):
+        await service_client.consult("http://127.0.0.1:9", REQUEST | {"order_id": value})

@@ -181,7 +181,9 @@ def test_every_refused_body_has_a_specific_field_error(changes: dict[str, Any]) 
     if isinstance(problem, Problem):
         assert problem.status == 422
         assert problem.errors
-        assert "INVALID" not in {error.code for error in problem.errors}, "`field_problems` found less than the decoder"
+        assert "INVALID" not in {error.code for error in problem.errors}, (
+            "`_field_problems` found less than the decoder"
+        )
 
 
 @given(st.binary(max_size=200) | TEXTS.map(str.encode) | JSON_VALUES.map(lambda value: json.dumps(value).encode()))

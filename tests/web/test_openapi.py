@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -17,8 +23,10 @@ from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.payments.errors import CheckUnavailable, InFlight, OrderBusy, RiskRejected, TooManyPayments
 from cashier.tokens.jws import TokenCode, TokenRefused
 from cashier.web import app
+from cashier.web.application import CONSULT_PATH
 from cashier.web.auth import AuthSettings, BearerAuth
-from cashier.web.problem import STATUS_AND_TITLE
+from cashier.web.openapi import document_builder
+from cashier.web.problem import STATUS_AND_TITLE, ProblemCode
 from tests.web.asgi_client import JSON, CapturedResponse, call
 from tests.web.fake_payments import BODY as BODY_OF_PAYMENT
 from tests.web.fake_payments import ID, LIVE, PAID, FakePayments
@@ -135,6 +143,98 @@ async def test_the_readme_names_every_field_and_value_of_the_document() -> None:
     del schemas["Money"]  # has all currencies
     for schema in schemas.values():
         assert set(schema.get("properties", ())) | set(schema.get("enum", ())) <= words
+
+
+async def test_every_endpoint_is_documented() -> None:
+    endpoints = app(FakeService())._other_endpoints.routes
+    documented = list((await fetch_document())["paths"])
+    assert sorted(documented) == sorted([CONSULT_PATH, *(getattr(endpoint, "path", "") for endpoint in endpoints)])
+
+
+@pytest.mark.parametrize("bearer_auth", [None, BEARER_AUTH])
+async def test_every_path_answers_other_methods_as_documented(bearer_auth: BearerAuth | None) -> None:
+    document = await fetch_document(bearer_auth)
+    application = app(FakeService(FakePayments()), bearer_auth=bearer_auth)
+    for path, methods in document["paths"].items():
+        for method in {"get", "post", "put", "delete", "patch"} - set(methods):
+            response = await call(application, method=method.upper(), path=path.replace("{payment_id}", ID))
+            assert response.problem() == (405, "METHOD_NOT_ALLOWED")
+            assert set(response.headers["allow"].lower().split(", ")) - {"head"} == set(methods)
+            for documented in methods:
+                check_response(document, response, path, documented)
+
+
+async def test_every_problem_is_documented_but_that_of_a_head_over_its_limit() -> None:
+    contents = [
+        entry["content"].get("application/problem+json", {})
+        for operation in operations(await fetch_document(BEARER_AUTH))
+        for entry in operation["responses"].values()
+    ]
+    documented = {code for content in contents for code in content.get("examples", ())}
+    assert set(ProblemCode) - documented == {ProblemCode.HEADERS_TOO_LARGE}
+
+
+PACKAGED = resources.files("cashier.web.openapi")
+
+
+def strings(part: Any) -> Iterator[str]:
+    match part:
+        case str():
+            yield part
+        case list():
+            for item in part:
+                yield from strings(item)
+        case dict():
+            for key, value in part.items():
+                yield key
+                yield from strings(value)
+
+
+def test_the_data_of_the_document_has_nothing_unused() -> None:
+    """Each name occurs where it is defined and where it is used."""
+    data = tomllib.loads(PACKAGED.joinpath("operations.toml").read_text("utf-8"))
+    names = Counter(strings(data))
+    for kind in ("parameters", "events"):
+        assert [name for name in data[kind] if names[name] < 2] == []
+    examples = json.loads(PACKAGED.joinpath("examples.json").read_text("utf-8"))
+    of_problems = ["change", "silent_source"]
+    assert [name for name in examples if names[name] < 1] == of_problems
+    assert [group for group in document_builder._PROBLEM_GROUPS if names[group] < 1] == []
+    used_values = set(re.findall(r"\$\{(\w+)\}", "".join(strings(data))))
+    assert used_values == set(document_builder._values(1, secured=True))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("operations.toml", 'summary = "This doc', 'sumary = "This doc', "get /openapi.json: .*unknown field `sumary`"),
+        ("operations.toml", 'operation_id = "pay"\n', "", "post /v1/payments: .*missing required field `operation_id`"),
+        ("operations.toml", "[parameters.wait_ms]", "[parameters.wait]", "no parameter is named 'wait_ms'"),
+        ("operations.toml", '"body", "any", "consult"', '"body", "any", "consul"', "no group of problems is named"),
+        ("operations.toml", 'schema = "Invalidated"', 'schema = "Invalid"', "no schema is named 'Invalid'"),
+        ("operations.toml", 'example = "consultation"', 'example = "consult"', "no example is named 'consult'"),
+        ("operations.toml", 'events = "payment"', 'events = "payments"', "no stream is named 'payments'"),
+        ("operations.toml", '["retry-after"]', '["retry"]', "no header is named 'retry'"),
+        ("operations.toml", "www-authenticate = ", "authenticate = ", "no header is named 'www-authenticate'"),
+        ("operations.toml", "${heartbeat_s}", "${heartbeat}", "no value is named 'heartbeat'"),
+        ("examples.json", '"rank": 1', '"rnk": 1', "examples.json: consultation: .*missing required field `rank`"),
+        ("examples.json", '"health": "UP"', '"health": "U"', "examples.json: consultation: .*at `.*health`"),
+        ("examples.json", '"return_url"', '"retrun_url"', "examples.json: payment_request: not as PaymentRequest"),
+        ("examples.json", '"bank_name"', '"bankname"', "examples.json: consultation: not as Consultation"),
+        ("examples.json", '"silent_source"', '"silent"', "no example is named 'silent_source'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_in_the_data_fails_when_the_document_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, message: str
+) -> None:
+    for name in ("operations.toml", "examples.json"):
+        shutil.copy(str(PACKAGED.joinpath(name)), tmp_path)
+    original = (tmp_path / file).read_text("utf-8")
+    assert old in original
+    (tmp_path / file).write_text(original.replace(old, new), "utf-8")
+    monkeypatch.setattr(document_builder, "resources", SimpleNamespace(files=lambda _: tmp_path))
+    with pytest.raises(ValueError, match=message):
+        document_builder.document(1000, secured=True)
 
 
 async def test_security_is_documented_only_with_authentication() -> None:

@@ -12,8 +12,7 @@ from cashier.domain.payment_state import PaymentStatus
 from cashier.payments.errors import EngineUnavailable
 from cashier.tokens.jws import TokenRefused
 from cashier.web import CashierApp, app
-from cashier.web.payment_stream import HEARTBEAT_S
-from cashier.web.sse import STALL_S
+from cashier.web.sse import HEARTBEAT_S, STALL_S
 from tests.web.asgi_client import CapturedResponse, call, scope
 from tests.web.fake_payments import ID, LIVE, PAID, PAYMENT_PATH, TOKEN, FakePayments
 from tests.web.fake_service import FakeService

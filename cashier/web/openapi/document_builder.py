@@ -1,65 +1,342 @@
-"""Builds the document: all schemas and all paths with their operations."""
+"""Builds the document from operations.toml, examples.json and the code.
+
+Schemas come from the structs, limits and patterns from their constants, problem responses from
+`ProblemCode`. A name that the data lacks, or that the code does not know, is a `ValueError`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, TypeVar
 
 import msgspec
+import orjson
+from msgspec import Struct
 
 from cashier.consultation.flow import Consultation
+from cashier.domain.money import MAX_VALUE
+from cashier.domain.offer_diff import Change
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_request import PaymentRequest
+from cashier.domain.payment_id import PAYMENT_ID
+from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
 from cashier.domain.payment_resource import Payment
+from cashier.fanout.ask import SourceReport
 from cashier.fanout.l2.interface import Invalidated
-from cashier.web.invalidate_endpoint import Invalidation
-from cashier.web.openapi.components import HEADERS, Schemas
-from cashier.web.openapi.consult_operation import consult_operation
-from cashier.web.openapi.other_operations import invalidate_operation, simple_operation
-from cashier.web.openapi.payment_operations import payment_paths
-from cashier.web.payment_requests import Cancellation, ChallengeAnswer
-from cashier.web.problem import Problem
-
-VERSION = "1"
-_STRUCTS = (
-    ConsultRequest,
-    Consultation,
-    Problem,
-    Invalidation,
-    Invalidated,
-    PaymentRequest,
-    ChallengeAnswer,
-    Cancellation,
-    Payment,
+from cashier.payments.errors import (
+    CheckUnavailable,
+    ConsultChanged,
+    EngineUnavailable,
+    InFlight,
+    KeyReused,
+    OrderBusy,
+    RiskRejected,
+    TooManyPayments,
 )
+from cashier.payments.settings import LONGEST_WAIT_MS
+from cashier.web.invalidate_endpoint import Invalidation
+from cashier.web.payment_problems import refusal_for
+from cashier.web.payment_requests import KEY_HEADER, TOKEN_HEADER, Cancellation, ChallengeAnswer
+from cashier.web.problem import STATUS_AND_TITLE, FieldProblem, Problem, ProblemCode, invalid, make_problem
+from cashier.web.request_headers import MAX_TIMEOUT_MS
+from cashier.web.sse import HEARTBEAT_S
+
+_STRUCTS: dict[str, type[Struct]] = {
+    struct.__name__: struct
+    for struct in (
+        ConsultRequest,
+        Consultation,
+        Problem,
+        Invalidation,
+        Invalidated,
+        PaymentRequest,
+        ChallengeAnswer,
+        Cancellation,
+        Payment,
+    )
+}
+# The problems of an operation, by what it does. `any` belongs to all that are not public.
+_PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
+    "any": (ProblemCode.INVALID, ProblemCode.INTERNAL, ProblemCode.NOT_READY),
+    "body": (
+        ProblemCode.MALFORMED,
+        ProblemCode.BODY_TIMEOUT,
+        ProblemCode.TOO_LARGE,
+        ProblemCode.UNSUPPORTED_MEDIA_TYPE,
+    ),
+    "ignored_body": (ProblemCode.TOO_LARGE, ProblemCode.BODY_TIMEOUT),
+    "consult": (ProblemCode.ORDER_UNKNOWN, ProblemCode.OVERLOADED, ProblemCode.REQUIRED_SOURCE_UNAVAILABLE),
+    "payments": (ProblemCode.PAYMENTS_NOT_CONFIGURED,),
+    "token": (
+        ProblemCode.TOKEN_MALFORMED,
+        ProblemCode.TOKEN_TAMPERED,
+        ProblemCode.TOKEN_UNKNOWN_KEY,
+        ProblemCode.TOKEN_WRONG_TYPE,
+        ProblemCode.TOKEN_EXPIRED,
+    ),
+    "offer": (ProblemCode.TOKEN_OTHER_ORDER, ProblemCode.TOKEN_OTHER_USER),
+    "address": (ProblemCode.NOT_FOUND, ProblemCode.TOKEN_OTHER_PAYMENT),
+    "query": (ProblemCode.KEY_REUSED, ProblemCode.OVERLOADED),
+    "progress": (
+        ProblemCode.RISK_REJECTED,
+        ProblemCode.ORDER_UNKNOWN,
+        ProblemCode.CONSULT_CHANGED,
+        ProblemCode.ORDER_BUSY,
+        ProblemCode.IN_FLIGHT,
+        ProblemCode.KEY_REUSED,
+        ProblemCode.CHECK_UNAVAILABLE,
+        ProblemCode.ENGINE_UNAVAILABLE,
+        ProblemCode.OVERLOADED,
+    ),
+}
+_SECURED = (ProblemCode.UNAUTHENTICATED, ProblemCode.FORBIDDEN)
+# A response has the header if all its codes do.
+_PROBLEM_HEADERS = {
+    ProblemCode.METHOD_NOT_ALLOWED: "allow",
+    **dict.fromkeys(_SECURED, "www-authenticate"),
+    **dict.fromkeys(
+        (
+            ProblemCode.REQUIRED_SOURCE_UNAVAILABLE,
+            ProblemCode.NOT_READY,
+            ProblemCode.OVERLOADED,
+            ProblemCode.IN_FLIGHT,
+            ProblemCode.CHECK_UNAVAILABLE,
+            ProblemCode.ENGINE_UNAVAILABLE,
+        ),
+        "retry-after",
+    ),
+}
+_VALUE = re.compile(r"\$\{(\w+)\}")
+
+Json = dict[str, Any]
+T = TypeVar("T")
+S = TypeVar("S", bound=Struct)
+
+
+class _Body(Struct, frozen=True, forbid_unknown_fields=True):
+    schema: str
+    example: str
+    required: bool = True
+
+
+class _Response(Struct, frozen=True, forbid_unknown_fields=True):
+    """`schema`: the name of a struct, or a schema."""
+
+    description: str
+    schema: str | Json | None = None
+    example: str | None = None
+    events: str | None = None
+    headers: tuple[str, ...] = ()
+
+
+class _Operation(Struct, frozen=True, forbid_unknown_fields=True):
+    operation_id: str
+    summary: str
+    headers: tuple[str, ...]
+    responses: dict[str, _Response]
+    description: str | None = None
+    parameters: tuple[str, ...] = ()
+    body: _Body | None = None
+    problems: tuple[str, ...] = ()
+    invalid: FieldProblem | None = None
+    public: bool = False
+
+
+class _Operations(Struct, frozen=True, forbid_unknown_fields=True):
+    """operations.toml. Each of `operations`, by path and method, is an `_Operation`."""
+
+    document: Json
+    bearer: Json
+    headers: dict[str, Json]
+    parameters: dict[str, Json]
+    events: dict[str, Json]
+    operations: dict[str, dict[str, Json]]
 
 
 def document(body_limit_bytes: int, *, secured: bool) -> bytes:
-    """The document as JSON. Paths are relative to its URL, so any mount point works."""
-    references, components = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
-    # A constraint that the struct's type cannot express.
-    components["Invalidation"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
-    schemas: Schemas = dict(zip((struct.__name__ for struct in _STRUCTS), references, strict=True))
-    operations: dict[str, Any] = {
-        "/v1/consult": {"post": consult_operation(schemas, body_limit_bytes, secured=secured)},
-        "/v1/invalidate": {"post": invalidate_operation(schemas, body_limit_bytes, secured=secured)},
-        **payment_paths(schemas, body_limit_bytes, secured=secured),
-        "/healthz": {"get": simple_operation("healthz", "Liveness: the process answers.", None)},
-        "/readyz": {"get": simple_operation("readyz", "Readiness: the service accepts requests.", schemas["Problem"])},
-        "/openapi.json": {"get": simple_operation("openapi", "This document.", None)},
+    """The document as JSON. `secured`: the API requires a bearer token."""
+    folder = resources.files("cashier.web.openapi")
+    values = _values(body_limit_bytes, secured=secured)
+    raw = _fill(tomllib.loads(folder.joinpath("operations.toml").read_text("utf-8")), values)
+    data = _convert("operations.toml", raw, _Operations)
+    examples = orjson.loads(folder.joinpath("examples.json").read_bytes())
+    return orjson.dumps(_Builder(data, examples, secured=secured).document())
+
+
+def _values(body_limit_bytes: int, *, secured: bool) -> dict[str, str | int]:
+    """What the data may name as `${name}`."""
+    return {
+        "body_limit_bytes": body_limit_bytes,
+        "max_timeout_ms": MAX_TIMEOUT_MS,
+        "max_minor_units": MAX_VALUE,
+        "longest_wait_ms": LONGEST_WAIT_MS,
+        "heartbeat_s": int(HEARTBEAT_S),
+        "key_header": KEY_HEADER,
+        "token_header": TOKEN_HEADER,
+        # `(?![\s\S])` is the end of the text in Python and in JavaScript alike.
+        "idempotency_key_pattern": rf"^{IDEMPOTENCY_KEY}(?![\s\S])",
+        "payment_id_pattern": rf"^{PAYMENT_ID}(?![\s\S])",
+        # Without authentication of callers, Authorization may carry the payment token.
+        "bearer_instead": "" if secured else " `Authorization: Bearer` is accepted instead.",
     }
-    openapi: dict[str, Any] = {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "cashier",
-            "version": VERSION,
-            "description": "Payment methods of an order, and payment by one of them.",
-        },
-        "servers": [{"url": "."}],
-        "paths": operations,
-        "components": {"schemas": components, "headers": HEADERS},
-    }
-    if secured:
-        openapi["components"]["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+
+
+def _fill(part: Any, values: Mapping[str, str | int]) -> Any:
+    """Replace `${name}`. A text of nothing else becomes the value itself, which may be a number."""
+    match part:
+        case dict():
+            return {key: _fill(value, values) for key, value in part.items()}
+        case list():
+            return [_fill(item, values) for item in part]
+        case str() if whole := _VALUE.fullmatch(part):
+            return _named("value", values, whole[1])
+        case str():
+            return _VALUE.sub(lambda found: str(_named("value", values, found[1])), part)
+    return part
+
+
+def _named(what: str, known: Mapping[str, T], name: str) -> T:
+    try:
+        return known[name]
+    except KeyError:
+        raise ValueError(f"no {what} is named {name!r}, but {', '.join(known)}") from None
+
+
+def _convert(place: str, value: Json, struct: type[S]) -> S:
+    try:
+        return msgspec.convert(value, struct)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{place}: {error}") from None
+
+
+def _example(name: str, value: Json, struct: type[S]) -> S:
+    """Decode an example, which must be as the struct is encoded; defaults may be left out."""
+    decoded = _convert(f"examples.json: {name}", value, struct)
+    encoded = orjson.loads(msgspec.json.encode(decoded))
+    if encoded | value != encoded:
+        raise ValueError(f"examples.json: {name}: not as {struct.__name__} is encoded: {encoded}")
+    return decoded
+
+
+def _plain_problem(code: ProblemCode) -> Problem:
+    return make_problem(code, f"{STATUS_AND_TITLE[code][1]}.")
+
+
+class _Builder:
+    def __init__(self, data: _Operations, examples: Mapping[str, Json], *, secured: bool) -> None:
+        self._data = data
+        self._examples = examples
+        self._secured = secured
+        references, self._schemas = msgspec.json.schema_components(
+            _STRUCTS.values(), ref_template="#/components/schemas/{name}"
+        )
+        self._references = dict(zip(_STRUCTS, references, strict=True))
+        # A constraint that the struct's type cannot express.
+        self._schemas["Invalidation"]["oneOf"] = [{"required": ["key"]}, {"required": ["prefix"]}]
+        self._payment_problems = self._payment_problem_examples()
+
+    def document(self) -> Json:
+        components: Json = {"schemas": self._schemas, "headers": self._data.headers}
+        if self._secured:
+            components["securitySchemes"] = {"bearer": self._data.bearer}
+        paths = {
+            path: {
+                method: self._operation(_convert(f"operations.toml: {method} {path}", operation, _Operation))
+                for method, operation in operations.items()
+            }
+            for path, operations in self._data.operations.items()
         }
-    return msgspec.json.encode(openapi)
+        return {**self._data.document, "paths": paths, "components": components}
+
+    def _operation(self, operation: _Operation) -> Json:
+        built: Json = {"operationId": operation.operation_id, "summary": operation.summary}
+        if operation.description is not None:
+            built["description"] = operation.description
+        if operation.parameters:
+            built["parameters"] = [_named("parameter", self._data.parameters, name) for name in operation.parameters]
+        if operation.body is not None:
+            body = {"application/json": self._content(operation.body.schema, operation.body.example)}
+            built["requestBody"] = {"required": operation.body.required, "content": body}
+        if operation.public:
+            built["security"] = []
+        elif self._secured:
+            built["security"] = [{"bearer": []}]
+        responses = {
+            status: self._response(response, operation.headers) for status, response in operation.responses.items()
+        }
+        return built | {"responses": responses | self._problem_responses(operation)}
+
+    def _response(self, response: _Response, common_headers: Sequence[str]) -> Json:
+        content: Json = {}
+        if response.schema is not None:
+            media_type = "application/problem+json" if response.schema == "Problem" else "application/json"
+            content[media_type] = self._content(response.schema, response.example)
+        if response.events is not None:
+            content["text/event-stream"] = _named("stream", self._data.events, response.events)
+        headers = self._headers((*common_headers, *response.headers))
+        return {"description": response.description, "headers": headers, "content": content}
+
+    def _content(self, schema: str | Json, example: str | None) -> Json:
+        if not isinstance(schema, str):
+            return {"schema": schema}
+        content: Json = {"schema": _named("schema", self._references, schema)}
+        if example is not None:
+            content["example"] = _named("example", self._examples, example)
+            _example(example, content["example"], _STRUCTS[schema])
+        return content
+
+    def _headers(self, names: Sequence[str]) -> Json:
+        for name in names:
+            _named("header", self._data.headers, name)
+        return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+    def _problem_responses(self, operation: _Operation) -> Json:
+        """By status. A response has an example per code."""
+        codes = [code for group in operation.problems for code in _named("group of problems", _PROBLEM_GROUPS, group)]
+        # What the path answers to other methods. OpenAPI has no responses of a path.
+        codes.append(ProblemCode.METHOD_NOT_ALLOWED)
+        if self._secured and not operation.public:
+            codes += _SECURED
+        examples = dict(self._payment_problems) if "payments" in operation.problems else {}
+        if operation.invalid is not None:
+            examples[ProblemCode.INVALID] = invalid(operation.invalid).problem
+        responses: Json = {}
+        for status in sorted({STATUS_AND_TITLE[code][0] for code in codes}):
+            of_status = [code for code in codes if STATUS_AND_TITLE[code][0] == status]
+            headers = {_PROBLEM_HEADERS.get(code) for code in of_status}
+            extra = headers.pop() if len(headers) == 1 else None
+            content = {
+                "schema": self._references["Problem"],
+                "examples": {
+                    code.value: {"value": msgspec.to_builtins(examples.get(code) or _plain_problem(code))}
+                    for code in of_status
+                },
+            }
+            responses[str(status)] = {
+                "description": "; ".join(STATUS_AND_TITLE[code][1] for code in of_status),
+                "headers": self._headers((*operation.headers, *([extra] if extra else []))),
+                "content": {"application/problem+json": content},
+            }
+        return responses
+
+    def _payment_problem_examples(self) -> dict[ProblemCode, Problem]:
+        """As the endpoints send them: their details say more than their titles."""
+        consultation = self._decode("consultation", Consultation)
+        silent = self._decode("silent_source", SourceReport)
+        errors = (
+            ConsultChanged((self._decode("change", Change),), consultation),
+            OrderBusy(self._decode("live_payment", Payment).payment_id),
+            InFlight(),
+            KeyReused(),
+            RiskRejected(None),
+            CheckUnavailable((silent.name,), (silent,)),
+            EngineUnavailable(),
+            TooManyPayments(),
+        )
+        refusals = (refusal for error in errors if (refusal := refusal_for(error)) is not None)
+        return {refusal.problem.code: refusal.problem for refusal in refusals}
+
+    def _decode(self, name: str, struct: type[S]) -> S:
+        return _example(name, _named("example", self._examples, name), struct)

@@ -1,12 +1,15 @@
-"""The payments service as the HTTP endpoints use it."""
+"""The cashier as the HTTP endpoints use it: consultations, invalidation, payments."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from cashier.consultation.flow import Consultation
+from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
+from cashier.fanout.l2.interface import Invalidated
 
 
 class PaymentsPort(Protocol):
@@ -63,3 +66,35 @@ class PaymentsPort(Protocol):
 
     def stop_waiting(self) -> None:
         """End all waits: `look` returns the present state, `follow` ends."""
+
+
+class ConsultService(Protocol):
+    """The cashier, open or about to open."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it accepts requests."""
+
+    @property
+    def payments(self) -> PaymentsPort | None:
+        """None without configured payments."""
+
+    async def consult(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None, since_ns: int | None = None
+    ) -> Consultation:
+        """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
+
+        Raises `OrderUnknown` and `RequiredSourceUnavailable`.
+        """
+
+    def stream(
+        self, request: ConsultRequest, *, request_id: str, traceparent: str | None = None
+    ) -> AsyncGenerator[Consultation, None]:
+        """Yield complete consultations as they improve, the last as `consult` returns it.
+
+        Raises as `consult`, but only before the first. Close the generator
+        (`contextlib.aclosing`) if you stop early.
+        """
+
+    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""

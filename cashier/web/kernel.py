@@ -1,8 +1,11 @@
-"""Closes a listening socket without resetting connections in its accept queue."""
+"""Kernel features without a Python interface that a stop needs: a socket filter, a death signal."""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
+import os
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -21,6 +24,7 @@ _DROP_NEW = b"".join(
     )
 )
 _SO_ATTACH_FILTER = 26
+_PR_SET_PDEATHSIG = 1
 
 
 def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
@@ -38,4 +42,19 @@ def refuse_new_connections(sockets: Iterable[socket.socket]) -> bool:
             listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
     except OSError:
         return False
+    return True
+
+
+def terminate_with_parent() -> bool:
+    """Have the kernel send this process SIGTERM when its parent dies. False except on Linux.
+
+    A worker whose supervisor was killed must not hold the port.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is None or prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0):
+        return False
+    parent = multiprocessing.parent_process()
+    # The parent may have died before the prctl call.
+    if parent is not None and not parent.is_alive():
+        os.kill(os.getpid(), signal.SIGTERM)
     return True

@@ -1,4 +1,4 @@
-"""Closing a listening socket."""
+"""Refusing new connections in the kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cashier.web.listener_close import refuse_new_connections
+from cashier.web.kernel import refuse_new_connections
 
 
 def test_queued_connections_are_accepted_and_new_ones_are_not() -> None:
