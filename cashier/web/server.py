@@ -24,7 +24,7 @@ from uvicorn.supervisors import multiprocess
 
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.kernel import refuse_new_connections, terminate_with_parent
+from cashier.web.os_calls import refuse_new_connections, terminate_with_parent
 
 # Long enough for a handshake within a region and for a loaded loop to accept.
 ACCEPT_GRACE_S = 0.1

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from cashier.web.kernel import refuse_new_connections
+from cashier.web.os_calls import refuse_new_connections
 
 
 def test_queued_connections_are_accepted_and_new_ones_are_not() -> None:
