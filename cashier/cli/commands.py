@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,6 +24,7 @@ from cashier.asgi import configured_app
 from cashier.cli import demo, payment_session, service_client
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
+from cashier.cli.listening import listen_fault
 from cashier.cli.plan_printer import plan_lines
 from cashier.core import Cashier
 from cashier.logs import configure_logs
@@ -130,11 +132,14 @@ def serve(
         configured_app(str(config), given)  # faults are reported here once, and not by each worker
     except ConfigurationError as error:
         _refuse(error)
-    serve_app(
-        server,
-        partial(configured_app, str(config), given),
-        announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
-    )
+    try:
+        serve_app(
+            server,
+            partial(configured_app, str(config), given),
+            announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
+        )
+    except OSError as error:
+        _stop(listen_fault(server.host, server.port, error))
 
 
 @cli.command()
@@ -339,7 +344,12 @@ def _print_plan(cashier: Cashier) -> None:
 
 
 async def _serve_sandbox(host: str, port: int, weather: str, seed: int) -> None:
-    async with serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed)) as bound:
+    async with AsyncExitStack() as running:
+        simulated = serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed))
+        try:
+            bound = await running.enter_async_context(simulated)
+        except OSError as error:
+            _stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)

@@ -106,8 +106,14 @@ def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None
     ("words", "message"),
     [
         (("pay", "--case", "nope"), "there is no case 'nope'"),
-        (("pay", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
-        (("payment", "pay_1", "--token", "t", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
+        (
+            ("pay", "--url", "http://127.0.0.1:1"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
+        (
+            ("payment", "pay_1", "--token", "t", "--url", "http://127.0.0.1:1"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
         (("weather", "quota", "slow", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
         (("weather", "restore", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
         (("weather", "quota", "hang", "--on", "read"), "--on names the call for --next: give both"),
