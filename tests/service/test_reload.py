@@ -61,7 +61,7 @@ def test_a_faulty_file_changes_nothing_and_is_logged(sandbox: str, tmp_path: Pat
         for faulty_text, fault in (
             (good.replace("[consult]", "[consult]\nspeed = 11"), "unknown key 'speed'"),
             (good.replace("timeout_ms = 2490", "timeout_ms = 9990"), "cannot be kept"),
-            ("][", "is not TOML"),
+            ("][", "is not valid TOML"),
         ):
             path.write_text(faulty_text)
             command.process.send_signal(signal.SIGHUP)
