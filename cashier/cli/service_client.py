@@ -12,6 +12,7 @@ import aiohttp
 import msgspec
 
 from cashier.cli.listening import host_and_port
+from cashier.sandbox.weather_parser import parse_source
 
 # Longer than the longest long poll.
 _TIMEOUT = aiohttp.ClientTimeout(total=70)
@@ -128,6 +129,12 @@ async def get_json(url: str, path: str) -> dict[str, Any]:
     """A document of a sandbox's own paths. Raises `RequestFailed`."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         return _json(await _exchange(session, "GET", url, path, None, _SANDBOX), url)
+
+
+async def source_weather(url: str, source: str) -> dict[str, Any]:
+    """The present profile by its source. Raises `RequestFailed`, and `BadWeather` if unknown."""
+    weather = await get_json(url, "/weather")
+    return weather if "code" in weather else {source: weather[parse_source(source)]}
 
 
 async def settle(url: str, payment_id: str) -> dict[str, Any]:
