@@ -48,7 +48,10 @@ async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
         return
-    _log.info("configuration reloaded", takes_a_restart=takes_a_restart)
+    if takes_a_restart:
+        _log.warning("configuration reloaded, except for changes that take a restart", takes_a_restart=takes_a_restart)
+    else:
+        _log.info("configuration reloaded")
 
 
 @asynccontextmanager

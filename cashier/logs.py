@@ -23,7 +23,7 @@ _TERMINAL_TRACEBACKS = structlog.dev.RichTracebackFormatter(show_locals=False)
 def configure_logs() -> None:
     timestamps = structlog.processors.TimeStamper(fmt="iso", utc=True)
     renderers: list[structlog.types.Processor] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=_TERMINAL_TRACEBACKS)]
+        [structlog.dev.ConsoleRenderer(exception_formatter=_TERMINAL_TRACEBACKS, pad_event_to=0)]
         if sys.stderr.isatty()
         else [_JSON_TRACEBACKS, structlog.processors.JSONRenderer(_encode)]
     )

@@ -128,23 +128,21 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
     old, new = before.settings, after.settings
     for table in ("server", "auth", "tokens", "cache", "shed"):
         if getattr(old, table) != getattr(new, table):
-            yield f"[{table}] has changed; that takes a restart"
+            yield f"[{table}] has changed"
     if old.accept.most_under_way != new.accept.most_under_way:
-        yield "[accept] most_under_way has changed; that takes a restart"
+        yield "[accept] most_under_way has changed"
     for name in SOURCE_NAMES:
         was, now = old.sources[name], new.sources[name]
         if (was is None) != (now is None):
-            yield f"[sources.{name}] was added or removed; that takes a restart"
+            yield f"[sources.{name}] was added or removed"
         elif was is not None and now is not None:
             yield from (
-                f"[sources.{name}] {key} has changed; that takes a restart"
+                f"[sources.{name}] {key} has changed"
                 for key in ("url", "transport", "adapter", "http1", "aiohttp", "batch")
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
-        f"[sources.{name}] has changed; that takes a restart"
-        for name in SERVICES
-        if old.sources.service(name) != new.sources.service(name)
+        f"[sources.{name}] has changed" for name in SERVICES if old.sources.service(name) != new.sources.service(name)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -20,9 +21,10 @@ from rich.console import Console
 
 from cashier import __version__
 from cashier.asgi import configured_app
-from cashier.cli import demo, payment_session, service_client
+from cashier.cli import demo, payment_session, service_client, weather_printer
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
+from cashier.cli.listening import listen_fault
 from cashier.cli.plan_printer import plan_lines
 from cashier.core import Cashier
 from cashier.logs import configure_logs
@@ -52,9 +54,10 @@ Otp = Annotated[
     typer.Option(help="Answer to a challenge; 246810 at the sandbox. Without it the terminal prompts for one."),
 ]
 _DEFAULT_CONFIG = Path("config/cashier.toml")
-_WEATHER = f"""Change the weather of a running sandbox.
+_WEATHER = f"""Show or change the weather of a running sandbox.
 
 \b
+cashier weather quota                             # show
 cashier weather quota hang                        # every call
 cashier weather marketing error --share 0.3       # three calls in ten
 cashier weather card slow --ms 90
@@ -130,11 +133,14 @@ def serve(
         configured_app(str(config), given)  # faults are reported here once, and not by each worker
     except ConfigurationError as error:
         _refuse(error)
-    serve_app(
-        server,
-        partial(configured_app, str(config), given),
-        announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
-    )
+    try:
+        serve_app(
+            server,
+            partial(configured_app, str(config), given),
+            announce=lambda at, bound: print(f"Serving on http://{at}:{bound}", flush=True),
+        )
+    except OSError as error:
+        _stop(listen_fault(server.host, server.port, error))
 
 
 @cli.command()
@@ -294,7 +300,10 @@ def sandbox(
 @cli.command(name="weather", help=_WEATHER)
 def weather_command(
     source: Annotated[str, typer.Argument(help="Source, such as quota; `restore` restores all.")],
-    fault: Annotated[str, typer.Argument(help="Fault of the list above, `slow` or `restore`.")] = "restore",
+    fault: Annotated[
+        str | None,
+        typer.Argument(help="Fault of the list above, `slow` or `restore`.", show_default="show the weather"),
+    ] = None,
     share: Annotated[float, typer.Option(min=0, max=1, help="Share of the calls that get the fault.")] = 1.0,
     ms: Annotated[float, typer.Option(min=0, max=60_000, help="Latency for `slow`, in ms.")] = 400,
     once: Annotated[
@@ -304,26 +313,39 @@ def weather_command(
         str | None, typer.Option("--on", help="With --next: only the next call of this name, such as submit.")
     ] = None,
     url: Annotated[str, typer.Option(help="Address of the sandbox.")] = "http://127.0.0.1:9100",
+    json: Annotated[bool, typer.Option("--json", help="Print the response body as JSON.")] = False,
 ) -> None:
-    if once and (fault in ("slow", "restore") or source == "restore"):
+    if source == "restore" and fault not in (None, "restore"):
+        _stop(f"`cashier weather restore` restores all sources; `cashier weather {fault} restore` restores one")
+    if once and (fault in (None, "slow", "restore") or source == "restore"):
         _stop("--next takes a fault of one call, not `slow` or `restore`")
     if call is not None and not once:
         _stop("--on names the call for --next: give both")
-    profile: dict[str, Any] | None = {"faults": {fault: round(share * 10_000)}}
-    if fault == "slow":
-        profile = {"latency": {"shape": "constant", "ms": ms}}
-    elif fault == "restore":
-        profile = None
-    if once:
+    if source == "restore":
+        reply = _run(service_client.change_weather(url, None, None))
+    elif fault is None:
+        reply = _run(service_client.source_weather(url, source))
+    elif once:
         reply = _run(service_client.queue_fault(url, source, fault, call))
     else:
-        reply = _run(service_client.change_weather(url, None if source == "restore" else source, profile))
+        faults = {"faults": {fault: round(share * 10_000)}}
+        profile = {"latency": {"shape": "constant", "ms": ms}} if fault == "slow" else faults
+        reply = _run(service_client.change_weather(url, source, None if fault == "restore" else profile))
     if "code" in reply and "field" not in reply:
         _stop(f"{url} is not a sandbox; `cashier weather` takes the address that `cashier sandbox` prints")
     if "code" in reply:
-        nearest = f"; did you mean {reply['nearest']!r}?" if "nearest" in reply else ""
-        _stop(f"{reply['field']}: {reply['detail']}{nearest}")
-    print(orjson.dumps(reply).decode())
+        _stop(weather_printer.refusal_text(reply["field"], reply["detail"], reply["nearest"]))
+    print(orjson.dumps(reply).decode() if json else _weather_line(source, fault, reply))
+
+
+def _weather_line(source: str, fault: str | None, reply: dict[str, Any]) -> str:
+    if source == "restore":
+        return "all sources restored"
+    if fault == "restore":
+        return f"{source}: restored"
+    if fault is None:
+        return weather_printer.profile_line(source, reply[source])
+    return weather_printer.change_line(source, reply[source], slow=fault == "slow")
 
 
 @cli.command()
@@ -339,7 +361,12 @@ def _print_plan(cashier: Cashier) -> None:
 
 
 async def _serve_sandbox(host: str, port: int, weather: str, seed: int) -> None:
-    async with serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed)) as bound:
+    async with AsyncExitStack() as running:
+        simulated = serve_sandbox(host, port, world=World(seed), weather=weather_named(weather, seed))
+        try:
+            bound = await running.enter_async_context(simulated)
+        except OSError as error:
+            _stop(listen_fault(host, port, error))
         print(f"Sandbox on http://{host}:{bound}", flush=True)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             await anext(signals)
@@ -366,7 +393,9 @@ def _finish_payment(work: Coroutine[Any, Any, service_client.ServiceReply], json
 def _run(work: Coroutine[Any, Any, Any], interrupted: int = 0) -> Any:
     try:
         return uvloop.run(work)
-    except (service_client.RequestFailed, CannotPay, BadWeather, OSError) as error:
+    except BadWeather as error:
+        _stop(weather_printer.refusal_text(error.field, error.detail, error.nearest))
+    except (service_client.RequestFailed, CannotPay, OSError) as error:
         _stop(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(interrupted) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,10 +11,16 @@ from typing import Any, NamedTuple
 import aiohttp
 import orjson
 
+from cashier.cli.listening import host_and_port
+from cashier.sandbox.weather_parser import parse_source
+
 # Longer than the longest long poll.
 _TIMEOUT = aiohttp.ClientTimeout(total=70)
 _JSON = {"Content-Type": "application/json"}
 _LONGEST_LINE_BYTES = 2**20
+# The commands that start what a request needs.
+_SERVICE = "cashier serve"
+_SANDBOX = "cashier sandbox"
 
 
 class RequestFailed(Exception):
@@ -24,7 +31,7 @@ async def consult(url: str, request: dict[str, Any]) -> tuple[dict[str, Any], fl
     """The JSON of the response and its duration in ms. Raises `RequestFailed`."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
         start_s = time.perf_counter()
-        body = await _exchange(session, "POST", f"{url.rstrip('/')}/v1/consult", request)
+        body = await _exchange(session, "POST", url, "/v1/consult", request, _SERVICE)
         return _json(body, url), (time.perf_counter() - start_s) * 1000
 
 
@@ -42,9 +49,9 @@ class StreamEvent(NamedTuple):
 async def stream(url: str, request: dict[str, Any]) -> AsyncGenerator[StreamEvent, None]:
     """A consultation as server-sent events. Raises `RequestFailed`."""
     headers = {**_JSON, "Accept": "text/event-stream"}
-    endpoint = f"{url.rstrip('/')}/v1/consult"
+    endpoint = _address(url, "/v1/consult")
     start_s, name = time.perf_counter(), ""
-    with _transport_errors(endpoint):
+    with _transport_errors(url, _SERVICE):
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, read_bufsize=_LONGEST_LINE_BYTES) as session,
             session.post(endpoint, data=_encode(request), headers=headers) as response,
@@ -75,7 +82,7 @@ class PaymentsClient:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
-        self._url = f"{url.rstrip('/')}/v1/payments"
+        self._url = url
 
     async def submit(self, request: dict[str, Any], idempotency_key: str) -> ServiceReply:
         return await self._send("POST", "", request, {"Idempotency-Key": idempotency_key})
@@ -93,10 +100,11 @@ class PaymentsClient:
     async def _send(
         self, method: str, path: str, request: dict[str, Any] | None, headers: dict[str, str]
     ) -> ServiceReply:
-        url, data = f"{self._url}{path}", _encode(request)
+        url = _address(self._url, f"/v1/payments{path}")
+        data = _encode(request)
         headers = (_JSON if data else {}) | headers
         start_s = time.perf_counter()
-        with _transport_errors(self._url):
+        with _transport_errors(self._url, _SERVICE):
             async with self._session.request(method, url, data=data, headers=headers) as response:
                 body = _json(await response.read(), self._url)
                 retry_after = response.headers.get("Retry-After", "")
@@ -120,14 +128,20 @@ async def queue_fault(url: str, source: str, fault: str, call: str | None) -> di
 async def get_json(url: str, path: str) -> dict[str, Any]:
     """A document of a sandbox's own paths. Raises `RequestFailed`."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return _json(await _exchange(session, "GET", url.rstrip("/") + path, None), url)
+        return _json(await _exchange(session, "GET", url, path, None, _SANDBOX), url)
+
+
+async def source_weather(url: str, source: str) -> dict[str, Any]:
+    """The present profile by its source. Raises `RequestFailed`, and `BadWeather` if unknown."""
+    weather = await get_json(url, "/weather")
+    return weather if "code" in weather else {source: weather[parse_source(source)]}
 
 
 async def settle(url: str, payment_id: str) -> dict[str, Any]:
     """Let the sandbox's payer pay at the wallet, bank or counter. Raises `RequestFailed`."""
-    endpoint = f"{url.rstrip('/')}/payments/{payment_id}/settle"
+    path = f"/payments/{payment_id}/settle"
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return _json(await _exchange(session, "POST", endpoint, {"result": "SUCCEEDED"}), url)
+        return _json(await _exchange(session, "POST", url, path, {"result": "SUCCEEDED"}, _SANDBOX), url)
 
 
 async def change_weather(url: str, source: str | None, profile: dict[str, Any] | None) -> dict[str, Any]:
@@ -136,28 +150,39 @@ async def change_weather(url: str, source: str | None, profile: dict[str, Any] |
 
     Raises `RequestFailed`.
     """
-    endpoint = f"{url.rstrip('/')}/weather" + (f"/{source}" if source else "")
+    method, path = "PUT" if profile is not None else "DELETE", "/weather" + (f"/{source}" if source else "")
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-        return _json(await _exchange(session, "PUT" if profile is not None else "DELETE", endpoint, profile), url)
+        return _json(await _exchange(session, method, url, path, profile, _SANDBOX), url)
 
 
-async def _exchange(session: aiohttp.ClientSession, method: str, url: str, request: dict[str, Any] | None) -> bytes:
+async def _exchange(
+    session: aiohttp.ClientSession, method: str, url: str, path: str, request: dict[str, Any] | None, server: str
+) -> bytes:
+    """The response's bytes. `server`: the command that starts what answers at `url`."""
     data = _encode(request)
-    with _transport_errors(url):
-        async with session.request(method, url, data=data, headers=_JSON) as response:
+    with _transport_errors(url, server):
+        async with session.request(method, _address(url, path), data=data, headers=_JSON) as response:
             return await response.read()
 
 
+def _address(url: str, path: str) -> str:
+    return url.rstrip("/") + path
+
+
 @contextmanager
-def _transport_errors(url: str) -> Iterator[None]:
+def _transport_errors(url: str, server: str) -> Iterator[None]:
     try:
         yield
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError):
+        # First, because an InvalidURL is a ClientError too.
+        raise RequestFailed(f"{url} is not an address; an example is http://127.0.0.1:8080") from None
     except aiohttp.ClientConnectorError as error:
+        if error.os_error.errno == errno.ECONNREFUSED:
+            at = host_and_port(error.host, error.port or 80)
+            raise RequestFailed(f"nothing listens on {at}; start it with `{server}`") from None
         raise RequestFailed(f"no answer from {url}: {error.strerror or 'no connection'}") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise RequestFailed(f"no answer from {url}: {error or type(error).__name__}") from None
-    except ValueError:
-        raise RequestFailed(f"{url} is not an address; an example is http://127.0.0.1:8080") from None
 
 
 def _encode(request: dict[str, Any] | None) -> bytes | None:

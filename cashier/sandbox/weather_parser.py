@@ -1,4 +1,5 @@
-"""Parses weather profiles strictly: an error names the field and the nearest valid value."""
+"""Parses weather profiles strictly: an error names the field, and the nearest valid value if one is
+close."""
 
 from __future__ import annotations
 
@@ -30,21 +31,34 @@ _MAX_PLANNED = 100
 
 
 class BadWeather(ValueError):
-    """An invalid profile: the path of the field, the fault, and the nearest valid value or name."""
+    """An invalid profile: the path of the field, the fault, and the nearest valid value or name.
+
+    `nearest` is None where no name is close.
+    """
 
     def __init__(self, field: str, detail: str, nearest: str | float | None) -> None:
-        super().__init__(f"{field} {detail}; the nearest is {nearest}")
+        super().__init__(f"{field} {detail}" + ("" if nearest is None else f"; the nearest is {nearest}"))
         self.field = field
         self.detail = detail
         self.nearest = nearest
 
 
 def require_one_of(field: str, name: object, names: Collection[str]) -> str:
-    """Return `name` if it is one of `names`; otherwise raise BadWeather with the closest name."""
+    """Return `name` if it is one of `names`; otherwise raise BadWeather, with a close name."""
     if isinstance(name, str) and name in names:
         return name
-    nearest = get_close_matches(str(name), names, n=1, cutoff=0)[0]
+    nearest = next(iter(get_close_matches(str(name), names, n=1)), None)
     raise BadWeather(field, f"{name!r} is not one of {', '.join(names)}", nearest)
+
+
+def _require_fault_of(source: str, field: str, name: object) -> Fault | PaymentFault:
+    """As `require_one_of`. A fault of other sources only gets their names."""
+    others = [other for other in SOURCES if name in possible_faults(other)]
+    if others and source not in others:
+        own = ", ".join(possible_faults(source))
+        raise BadWeather(field, f"{name!r} exists only for {', '.join(others)}; {source} has {own}", None)
+    found = require_one_of(field, name, possible_faults(source))
+    return Fault(found) if found in list(Fault) else PaymentFault(found)
 
 
 def parse_source(name: str) -> str:
@@ -91,10 +105,12 @@ def _stragglers(body: object) -> Stragglers:
 
 
 def _faults(source: str, body: object) -> dict[Fault | PaymentFault, int]:
-    parts = _object("faults", body, possible_faults(source))
+    if not isinstance(body, dict):
+        raise BadWeather("faults", "is not an object", nearest=possible_faults(source)[0])
     shares: dict[Fault | PaymentFault, int] = {}
-    for name in parts:
-        shares[_fault_named(name)] = _integer("faults", parts, name, BPS - sum(shares.values()))
+    for name in body:
+        fault = _require_fault_of(source, f"faults.{name}", name)
+        shares[fault] = _integer("faults", body, name, BPS - sum(shares.values()))
     return {fault: share_bps for fault, share_bps in shares.items() if share_bps}
 
 
@@ -108,14 +124,10 @@ def _next(source: str, body: object) -> tuple[PlannedFault, ...]:
 
 def _planned(source: str, body: Json) -> PlannedFault:
     parts = _object("next", body, ("fault", "on"))
-    fault = _fault_named(require_one_of("next.fault", parts.get("fault"), possible_faults(source)))
+    fault = _require_fault_of(source, "next.fault", parts.get("fault"))
     return PlannedFault(
         fault, require_one_of("next.on", parts["on"], CALL_NAMES[source]) if parts.get("on") is not None else None
     )
-
-
-def _fault_named(name: str) -> Fault | PaymentFault:
-    return Fault(name) if name in list(Fault) else PaymentFault(name)
 
 
 def _object(field: str, body: object, names: Collection[str]) -> Json:

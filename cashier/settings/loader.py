@@ -86,13 +86,13 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigurationError([f"{file}: there is no such file; `cashier demo` runs without one"]) from None
+        raise ConfigurationError([f"{file}: there is no such file; name one with --config"]) from None
     except OSError as error:
         raise ConfigurationError([f"{file}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError:
-        raise ConfigurationError([f"{file}: is not UTF-8"]) from None
+        raise ConfigurationError([f"{file} is not UTF-8"]) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([f"{file}: is not TOML: {error}"]) from None
+        raise ConfigurationError([f"{file} is not valid TOML: {error}"]) from None
 
 
 def _origin(name: str, beside: Path | None) -> str:

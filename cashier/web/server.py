@@ -58,12 +58,12 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
     several workers it is pickled, so it must be a function of a module, or a `functools.partial` of
     one. `announce` receives host and port once they are bound; port 0 in the settings picks a free
     one. SIGHUP is blocked until the application unblocks it, and is forwarded to every worker.
-    Raises `SystemExit` if the address cannot be bound or the application cannot be built.
+    Raises OSError if the address cannot be bound, `SystemExit` if the application cannot be built.
     """
     # A SIGHUP that arrives before the application listens for it must not end the process.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config = _config(settings, build)
-    sockets = [config.bind_socket()]
+    sockets = [_bound_socket(settings)]
     if announce is not None:
         # A client may connect as soon as it knows the address, and then waits in the accept queue.
         sockets[0].listen(settings.backlog)
@@ -83,6 +83,19 @@ def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, in
 def make_server(settings: ServerSettings, build: BuildApp) -> StoppableServer:
     """A server for a running event loop: `await make_server(settings, build).serve(sockets)`."""
     return StoppableServer(_config(settings, build), sole_acceptor=True)
+
+
+def _bound_socket(settings: ServerSettings) -> socket.socket:
+    """As uvicorn's own, which ends the process where the address cannot be bound."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    listener.set_inheritable(True)
+    return listener
 
 
 def _config(settings: ServerSettings, build: BuildApp) -> Config:

@@ -155,11 +155,21 @@ def test_an_order_can_be_named_by_its_ids(run: Run, service: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"), "no answer from http://127.0.0.1:1"),
-        (("consult", "--url", "nowhere", "--case", "order_paid"), "no answer from nowhere"),
+        (
+            ("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
         (
             ("consult", "--url", "http://127.0.0.1:1", "--case", "order_paid", "--stream"),
-            "no answer from http://127.0.0.1:1",
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
+        (
+            ("weather", "quota", "hang", "--url", "http://127.0.0.1:1"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier sandbox`",
+        ),
+        (
+            ("consult", "--url", "http://no.host.invalid", "--case", "order_paid"),
+            "no answer from http://no.host.invalid: ",
         ),
         (
             ("consult", "--case", "order_paid", "--stream", "--json"),
@@ -171,10 +181,10 @@ def test_an_order_can_be_named_by_its_ids(run: Run, service: str) -> None:
             "--amount '12' is not an amount; an example is CNY:12800",
         ),
         (("demo", "--case", "nope"), "there is no case 'nope'"),
-        (("demo", "--weather", "sunny"), "sunny"),
-        (("sandbox", "--weather", "calmer"), "calm"),
-        (("serve", "--config", "nope.toml"), "nope.toml: there is no such file"),
-        (("check", "--config", "README.md"), "README.md: is not TOML"),
+        (("demo", "--weather", "sunny"), "--weather 'sunny' is not one of still, fixed, calm, windy, stormy\n"),
+        (("sandbox", "--weather", "calmer"), "did you mean 'calm'?"),
+        (("serve", "--config", "nope.toml"), "nope.toml: there is no such file; name one with --config"),
+        (("check", "--config", "README.md"), "README.md is not valid TOML: "),
         (("serve", "--host", "0.0.0.0"), '[auth] mode = "none" admits every caller on 0.0.0.0'),
     ],
 )
@@ -185,11 +195,42 @@ def test_a_mistake_ends_in_one_clear_line(run: Run, words: tuple[str, ...], mess
     assert "Traceback" not in out + err
 
 
-def test_a_port_in_use_is_reported(run: Run, sandbox: str) -> None:
-    status, out, err = run("sandbox", "--port", sandbox.rpartition(":")[2])
-    assert status == 1
-    assert "address already in use" in err
-    assert "Traceback" not in out + err
+@pytest.mark.parametrize("url", ["127.0.0.1:8080", "localhost:8080", "nowhere", "http://", "ftp://127.0.0.1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("consult", "--case", "order_paid"),
+        ("consult", "--case", "order_paid", "--json"),
+        ("consult", "--case", "order_paid", "--stream"),
+        ("pay",),
+        ("payment", "pay_1", "--token", "t"),
+        ("weather", "quota"),
+        ("weather", "quota", "hang"),
+        ("weather", "quota", "hang", "--next"),
+        ("weather", "restore"),
+    ],
+    ids=" ".join,
+)
+def test_every_command_says_what_an_address_looks_like(run: Run, words: tuple[str, ...], url: str) -> None:
+    status, out, err = run(*words, "--url", url)
+    assert (status, out.strip()) == (1, "")
+    assert err == f"{url} is not an address; an example is http://127.0.0.1:8080\n"
+
+
+@pytest.mark.parametrize("command", [("sandbox",), ("serve",), ("serve", "--workers", "2")], ids=" ".join)
+def test_an_address_that_cannot_be_used_ends_in_one_line(run: Run, sandbox: str, command: tuple[str, ...]) -> None:
+    port = sandbox.rpartition(":")[2]
+    assert run(*command, "--port", port) == (
+        1,
+        "",
+        f"127.0.0.1:{port} is in use: stop the other program or choose another --port\n",
+    )
+
+
+def test_an_address_of_another_machine_ends_in_one_line(run: Run) -> None:
+    # 192.0.2.0/24 is reserved for documentation.
+    message = "192.0.2.1 is not an address of this machine: choose another --host\n"
+    assert run("sandbox", "--host", "192.0.2.1", "--port", "0") == (1, "", message)
 
 
 def test_an_invalid_request_is_reported_field_by_field(run: Run, service: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from cashier.cli import weather_printer
 from cashier.cli.commands import cli
-from cashier.sandbox import Fault, PaymentFault
+from cashier.sandbox import PRESETS, Fault, PaymentFault, weather_named
 from cashier.sandbox.fault_descriptions import DESCRIPTIONS
 from tests.support.command_processes import configured, running
 
@@ -106,9 +107,17 @@ def test_a_problem_is_printed_as_json_with_the_json_option(service: str) -> None
     ("words", "message"),
     [
         (("pay", "--case", "nope"), "there is no case 'nope'"),
-        (("pay", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
-        (("payment", "pay_1", "--token", "t", "--url", "http://127.0.0.1:1"), "no answer from http://127.0.0.1:1"),
+        (
+            ("pay", "--url", "http://127.0.0.1:1"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
+        (
+            ("payment", "pay_1", "--token", "t", "--url", "http://127.0.0.1:1"),
+            "nothing listens on 127.0.0.1:1; start it with `cashier serve`",
+        ),
         (("weather", "quota", "slow", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
+        (("weather", "quota", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
+        (("weather", "restore", "quota"), "`cashier weather quota restore` restores one"),
         (("weather", "restore", "--next"), "--next takes a fault of one call, not `slow` or `restore`"),
         (("weather", "quota", "hang", "--on", "read"), "--on names the call for --next: give both"),
     ],
@@ -131,7 +140,7 @@ def test_a_fault_of_the_next_call_comes_on_top_of_the_weather(sandbox: str) -> N
     try:
         run("weather", "risk", "slow", "--ms", "3", "--url", sandbox)
         run("weather", "risk", "cut", "--next", "--on", "verify", "--url", sandbox)
-        weather = json.loads(run("weather", "risk", "overload", "--next", "--url", sandbox).stdout)
+        weather = json.loads(run("weather", "risk", "overload", "--next", "--json", "--url", sandbox).stdout)
     finally:
         run("weather", "restore", "--url", sandbox)
     assert weather["risk"]["latency"] == {"shape": "constant", "ms": 3}
@@ -143,7 +152,13 @@ def test_a_fault_of_the_next_call_comes_on_top_of_the_weather(sandbox: str) -> N
     [
         (("engine", "declien", "--next"), "did you mean 'decline'?"),
         (("engine", "reset", "--next", "--on", "submits"), "did you mean 'submit'?"),
-        (("acquirer", "stall", "--next"), "next.fault: 'stall' is not one of"),
+        (("acquirer", "stall", "--next"), "fault 'stall' exists only for engine; acquirer has hang, error, "),
+        (("quota", "stall"), "fault 'stall' exists only for engine; quota has hang, error, "),
+        (("quota", "hangs"), "fault 'hangs' is not one of hang, error, "),
+        (("quota", "hangs"), "did you mean 'hang'?"),
+        (("engine", "reset", "--next", "--on", "read"), "--on 'read' is not one of submit, look_up, reverse\n"),
+        (("quota", "teapot"), "reset\n"),
+        (("qouta",), "source 'qouta' is not one of"),
         (("engin", "reset", "--next"), "did you mean 'engine'?"),
     ],
 )
@@ -151,6 +166,40 @@ def test_an_unknown_fault_is_refused_with_the_nearest_one(sandbox: str, words: t
     found = run("weather", *words, "--url", sandbox)
     assert found.exit_code == 1
     assert message in found.stderr
+
+
+def test_the_weather_is_printed_in_one_line(sandbox: str) -> None:
+    def printed(*words: str) -> str:
+        found = run("weather", *words, "--url", sandbox)
+        assert (found.exit_code, found.stderr) == (0, "")
+        return found.stdout
+
+    try:
+        assert printed("quota") == "quota: calls take 0 ms; no faults\n"
+        assert printed("quota", "hang") == "quota: every call hangs\n"
+        assert printed("quota") == "quota: calls take 0 ms; every call hangs\n"
+        assert printed("card", "error", "--share", "0.3") == "card: in 30 % of the cases a call fails with 500\n"
+        assert printed("card", "slow", "--ms", "90") == "card: calls take 90 ms\n"
+        assert printed("engine", "cut", "--next") == "engine: the next call is reset and not carried out\n"
+        assert printed("quota") == "quota: calls take 0 ms; every call hangs\n"
+        assert printed("quota", "restore") == "quota: restored\n"
+        assert json.loads(printed("quota", "--json"))["quota"]["faults"] == {}
+        assert printed("card") == "card: calls take 90 ms; no faults\n"
+    finally:
+        assert printed("restore") == "all sources restored\n"
+    assert printed("card") == "card: calls take 0 ms; no faults\n"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_weather_of_each_preset_can_be_shown(preset: str) -> None:
+    for source, profile in weather_named(preset).to_json().items():
+        line = weather_printer.profile_line(source, profile)
+        assert line.startswith(f"{source}: calls take ")
+        assert ("no faults" in line) == (preset != "stormy")
+
+
+def test_every_fault_has_its_effect_on_a_call() -> None:
+    assert set(weather_printer.EFFECTS) == {*Fault, *PaymentFault}
 
 
 def test_the_help_lists_every_fault_with_its_meaning() -> None:

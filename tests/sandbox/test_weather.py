@@ -136,13 +136,13 @@ INVALID: list[tuple[str, Any, str, str | float | None]] = [
     ("card", [], "weather", "latency"),
     ("card", {"latncy": FIXED}, "weather.latncy", "latency"),
     ("card", {"latency": {"shape": "lognorm", "median_ms": 1, "p99_ms": 2}}, "latency.shape", "lognormal"),
-    ("card", {"latency": 5}, "latency.shape", "constant"),
+    ("card", {"latency": 5}, "latency.shape", None),
     ("card", {"latency": FIXED | {"ms": -1}}, "latency.ms", 0),
     ("card", {"latency": FIXED | {"ms": 1e9}}, "latency.ms", 3_600_000),
     ("card", {"latency": FIXED | {"ms": "5"}}, "latency.ms", 0),
     ("card", {"latency": FIXED | {"ms": True}}, "latency.ms", 0),
     ("card", {"latency": {"shape": "constant"}}, "latency.ms", 0),
-    ("card", {"latency": FIXED | {"high": 1}}, "latency.high", "shape"),
+    ("card", {"latency": FIXED | {"high": 1}}, "latency.high", None),
     ("card", {"latency": {"shape": "uniform", "low_ms": 7, "high_ms": 3}}, "latency.high_ms", 7),
     ("card", {"latency": {"shape": "lognormal", "median_ms": 7, "p99_ms": 3}}, "latency.p99_ms", 7),
     ("card", {"latency": {"shape": "lognormal", "median_ms": 0, "p99_ms": 3}}, "latency.median_ms", 0.001),
@@ -152,24 +152,42 @@ INVALID: list[tuple[str, Any, str, str | float | None]] = [
     ("card", {"faults": {"hnag": 10}}, "faults.hnag", "hang"),
     ("card", {"faults": {"hang": 20_000}}, "faults.hang", 10_000),
     ("card", {"faults": {"hang": 6_000, "reset": 5_000}}, "faults.reset", 4_000),
-    ("card", {"faults": {"cut": 1}}, "faults.cut", "reset"),
-    ("risk", {"faults": {"pay_frist": 1}}, "faults.pay_frist", "arrives_late"),
+    ("card", {"faults": {"cut": 1}}, "faults.cut", None),
+    ("risk", {"faults": {"pay_frist": 1}}, "faults.pay_frist", None),
     ("engine", {"faults": {"pay_frist": 1}}, "faults.pay_frist", "pay_first"),
     ("engine", {"next": "reset"}, "next", "[]"),
     ("engine", {"next": ["reste"]}, "next.fault", "reset"),
     ("engine", {"next": [{"fault": "reset", "on": "sumbit"}]}, "next.on", "submit"),
-    ("engine", {"next": [{"fault": "reset", "times": 2}]}, "next.times", "fault"),
+    ("engine", {"next": [{"fault": "reset", "times": 2}]}, "next.times", None),
     ("engine", {"next": ["reset"] * 101}, "next", 100),
 ]
 
 
 @pytest.mark.parametrize(("source", "profile", "field", "nearest"), INVALID)
-def test_an_invalid_profile_names_the_field_and_the_nearest_valid_value(
-    source: str, profile: Any, field: str, nearest: str | float
+def test_an_invalid_profile_names_the_field_and_a_close_valid_value(
+    source: str, profile: Any, field: str, nearest: str | float | None
 ) -> None:
     with pytest.raises(BadWeather) as bad:
         parse_profile(source, profile, STILL)
     assert (bad.value.field, bad.value.nearest) == (field, nearest)
+
+
+@pytest.mark.parametrize(
+    ("source", "profile", "field", "start"),
+    [
+        ("quota", {"faults": {"stall": 1}}, "faults.stall", "'stall' exists only for engine; quota has hang, error, "),
+        ("risk", {"next": ["stall"]}, "next.fault", "'stall' exists only for engine; risk has hang, error, "),
+        ("card", {"faults": {"cut": 1}}, "faults.cut", "'cut' exists only for risk, engine; card has hang, "),
+    ],
+)
+def test_a_fault_of_other_sources_is_refused_with_their_names(
+    source: str, profile: Any, field: str, start: str
+) -> None:
+    with pytest.raises(BadWeather) as bad:
+        parse_profile(source, profile, STILL)
+    assert (bad.value.field, bad.value.nearest) == (field, None)
+    assert bad.value.detail.startswith(start)
+    assert "nearest" not in str(bad.value)
 
 
 @pytest.mark.parametrize("source", ["channel", "risk"])
