@@ -205,7 +205,7 @@ def test_a_configuration_is_checked_and_its_plan_printed(run: Run) -> None:
     assert "config/cashier.toml is good." in out
     assert "The fan-out of a consultation ends after 147 ms at the latest" in out
     assert "It makes 8 calls, and at most 16 with a hedge or a retry of each." in out
-    submit = "A submit looks the payment up at the engine (at most 2000 ms), asks the eight sources again"
+    submit = "A submit looks the payment up at the engine (at most 2000 ms), asks the sources again"
     assert f"{submit} without cache (1000 ms)," in out
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]

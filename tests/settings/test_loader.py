@@ -37,6 +37,28 @@ def test_only_the_urls_are_required() -> None:
     assert cashier.config.settings.consult.deadline_ms == 150
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "marketing"])
+def test_a_required_or_gating_source_must_be_configured(name: str) -> None:
+    others = {other: settings for other, settings in table()["sources"].items() if other != name}
+    assert faults({"sources": others}) == (
+        f'cashier.toml: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
+    )
+
+
+def test_an_enriching_source_may_be_left_out() -> None:
+    others = {name: settings for name, settings in table()["sources"].items() if name != "marketing"}
+    cashier = Cashier(config=configuration({"sources": others}, "cashier.toml"))
+    assert [ask.name for ask in cashier.plan.asks] == [name for name in NAMES if name != "marketing"]
+
+
+def test_an_unknown_function_is_reported_with_the_known_sources() -> None:
+    async def unused(**inputs: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError) as raised:
+        Cashier(sources={"points": unused}, config=table())
+    assert raised.value.faults == [f"there is no source 'points'; known are {', '.join(NAMES)}"]
+
+
 def test_the_example_configuration_is_valid_and_has_the_defaults() -> None:
     example = load(ROOT / "config/cashier.toml").settings
     default = configuration({}, "").settings
@@ -91,6 +113,12 @@ def test_the_configuration_may_name_a_function_as_a_service() -> None:
         (table(consult={"deadline": 3}), "cashier.toml: [consult] unknown key 'deadline'; did you mean 'deadline_ms'?"),
         (table(sorces={}), "cashier.toml: unknown key 'sorces'; did you mean 'sources'?"),
         ({"sources": {"cards": {"url": URL}}}, "cashier.toml: [sources] unknown key 'cards'; did you mean 'card'?"),
+        (
+            {"sources": {"xyz": {"url": URL}}},
+            f"[sources] unknown key 'xyz'; known keys are {', '.join(NAMES)}, risk, engine, acquirer",
+        ),
+        ({"sources": {"card": 3}}, "cashier.toml: [sources] card: expected `object | null`, got `int`"),
+        ({"sources": {"card": {}}}, "cashier.toml: [sources] card: object missing required field `url`"),
         (table(consult={"deadline_ms": "150"}), "cashier.toml: [consult] deadline_ms: expected `int`, got `str`"),
         (table(consult={"deadline_ms": 0}), "cashier.toml: [consult] deadline_ms: expected `int` >= 5"),
         (table(consult={"reserve_ms": 150}), "[consult] reserve_ms = 150 leaves nothing of deadline_ms = 150"),
