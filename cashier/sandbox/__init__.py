@@ -9,7 +9,8 @@ from cashier.sandbox.demo_cases import CASES, DemoCase
 from cashier.sandbox.in_process_payments import LocalPayments
 from cashier.sandbox.in_process_sources import InjectedFault, LocalUpstreams
 from cashier.sandbox.server import create_app, serve
-from cashier.sandbox.weather import SOURCES, Fault, PaymentFault, Weather
+from cashier.sandbox.source_table import SOURCES
+from cashier.sandbox.weather import Fault, PaymentFault, Weather
 from cashier.sandbox.weather_parser import BadWeather, parse_profile
 from cashier.sandbox.weather_presets import PRESETS, weather_named
 from cashier.sandbox.world import World

@@ -6,10 +6,9 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from cashier.sandbox.record_builders import Json
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.weather import (
     BPS,
-    CALL_NAMES,
-    SOURCES,
     Constant,
     Fault,
     FaultProfile,
@@ -18,7 +17,6 @@ from cashier.sandbox.weather import (
     PlannedFault,
     Stragglers,
     Uniform,
-    possible_faults,
 )
 
 # An hour: a longer latency is a hang.
@@ -91,7 +89,7 @@ def _stragglers(body: object) -> Stragglers:
 
 
 def _faults(source: str, body: object) -> dict[Fault | PaymentFault, int]:
-    parts = _object("faults", body, possible_faults(source))
+    parts = _object("faults", body, SOURCES[source].possible_faults)
     shares: dict[Fault | PaymentFault, int] = {}
     for name in parts:
         shares[_fault_named(name)] = _integer("faults", parts, name, BPS - sum(shares.values()))
@@ -108,9 +106,9 @@ def _next(source: str, body: object) -> tuple[PlannedFault, ...]:
 
 def _planned(source: str, body: Json) -> PlannedFault:
     parts = _object("next", body, ("fault", "on"))
-    fault = _fault_named(require_one_of("next.fault", parts.get("fault"), possible_faults(source)))
+    fault = _fault_named(require_one_of("next.fault", parts.get("fault"), SOURCES[source].possible_faults))
     return PlannedFault(
-        fault, require_one_of("next.on", parts["on"], CALL_NAMES[source]) if parts.get("on") is not None else None
+        fault, require_one_of("next.on", parts["on"], SOURCES[source].calls) if parts.get("on") is not None else None
     )
 
 

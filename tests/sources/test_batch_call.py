@@ -15,6 +15,7 @@ from cashier.domain.facts import Balances
 from cashier.domain.money import Money
 from cashier.fanout.batch import Batch, Outcome
 from cashier.sandbox import World, serve, weather_named
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
 from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
@@ -25,15 +26,7 @@ from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}
-PATHS = {
-    "order": "/batch/orders",
-    "merchant": "/batch/merchants",
-    "member": "/batch/members",
-    "card": "/batch/cards",
-    "balance": "/batch/balances",
-    "quota": "/batch/quotas",
-    "marketing": "/batch/promotions",
-}
+PATHS = {name: path for name in SOURCES if (path := SOURCE_READS[name].batch) is not None}
 U_1, U_2 = {"user_id": "u_1"}, {"user_id": "u_2"}
 CALL_HEADERS = CallHeaders("test")
 
