@@ -1,4 +1,4 @@
-"""A lean upstream for all eight sources: encoded answers of the sandbox for a crowd of users.
+"""A lean upstream for all sources: encoded answers of the sandbox for a crowd of users.
 
 It must cost little, because it is not the program under test. It serves single requests and
 batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
@@ -75,7 +75,7 @@ class Source:
 
 
 class Sources:
-    """All eight sources and their answers by target."""
+    """All sources and their answers by target."""
 
     def __init__(self, answers: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
         self.answers = {target: (source_of(target), answer) for target, answer in answers.items()}

@@ -1,4 +1,4 @@
-"""The sandbox: the ten upstream services of the contract, simulated with state, seed and faults.
+"""The sandbox: the upstream services of the contract, simulated with state, seed and faults.
 
 It imports nothing from the rest of the project: both sides share the contract and no code.
 """

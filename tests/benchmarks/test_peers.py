@@ -75,7 +75,7 @@ def consult(connection: http.client.HTTPConnection, n: int) -> dict[str, Any]:
 
 
 def direct_answers(sources: LeanUpstream, n: int) -> dict[str, Any]:
-    """The answers of the eight sources, asked one by one; None for a 404."""
+    """The answers of the sources, asked one by one; None for a 404."""
     request = CROWD.consult_request(n)
     user, merchant, amount = request["user_id"], request["merchant_id"], request["amount"]
     targets = {
