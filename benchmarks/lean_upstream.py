@@ -25,8 +25,15 @@ import uvloop
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.precise_timer import PreciseTimer
-from benchmarks.lab.upstream_control import BEHAVE, COUNTS, STRAGGLING, Behaviour, HoldTimes, UpstreamCounts
-from cashier.consultation.source_table import SOURCE_NAMES
+from benchmarks.lab.upstream_control import (
+    BEHAVE,
+    COUNTS,
+    SOURCE_NAMES,
+    STRAGGLING,
+    Behaviour,
+    HoldTimes,
+    UpstreamCounts,
+)
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
 FIRST_USER = 100_000

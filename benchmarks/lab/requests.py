@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from benchmarks.lean_upstream import FIRST_USER
-from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.sandbox import World
 
 USERS = 2_000

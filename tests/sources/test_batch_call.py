@@ -272,6 +272,10 @@ async def outcomes_of_calls(call: Callable[..., Any], keys: list[dict[str, Any]]
     return await asyncio.gather(*futures)
 
 
+def test_the_sandbox_has_a_batch_form_of_each_source_with_parameters() -> None:
+    assert set(PATHS) == {name for name, source in SOURCES.items() if source.parameters is not None}
+
+
 @pytest.mark.parametrize("name", PATHS)
 async def test_a_batch_over_sockets_gives_the_outcomes_of_single_calls(name: str) -> None:
     ids = [
