@@ -1,4 +1,4 @@
-"""A lean upstream for all eight sources: encoded answers of the sandbox for a crowd of users.
+"""A lean upstream for all sources: encoded answers of the sandbox for a crowd of users.
 
 It must cost little, because it is not the program under test. It serves single requests and
 batches. `python -m benchmarks.lean_upstream` prints the port of each source as JSON and serves
@@ -25,8 +25,15 @@ import uvloop
 
 from benchmarks.lab.histogram import Histogram
 from benchmarks.lab.precise_timer import PreciseTimer
-from benchmarks.lab.upstream_control import BEHAVE, COUNTS, STRAGGLING, Behaviour, HoldTimes, UpstreamCounts
-from cashier.consultation.source_table import SOURCE_NAMES
+from benchmarks.lab.upstream_control import (
+    BEHAVE,
+    COUNTS,
+    SOURCE_NAMES,
+    STRAGGLING,
+    Behaviour,
+    HoldTimes,
+    UpstreamCounts,
+)
 from cashier.sandbox import LocalUpstreams, World, weather_named
 
 FIRST_USER = 100_000
@@ -75,7 +82,7 @@ class Source:
 
 
 class Sources:
-    """All eight sources and their answers by target."""
+    """All sources and their answers by target."""
 
     def __init__(self, answers: Mapping[bytes, bytes], behaviour: Behaviour) -> None:
         self.answers = {target: (source_of(target), answer) for target, answer in answers.items()}

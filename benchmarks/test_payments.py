@@ -1,8 +1,8 @@
 """Cost of taking a payment: a submit from checks to the acquirer's result, and a status query.
 
 Upstreams answer at once, from memory. Read `min`. Upstreams on a wire add their latency: a submit
-makes one call (look-up), eight at once, and three more in sequence (decision, submit, result); a
-status query makes two at once.
+makes one call (look-up), one to each source at once, and three more in sequence (decision, submit,
+result); a status query makes two at once.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ import structlog
 
 from cashier import wiring
 from cashier.consultation.flow import Consultation
-from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
@@ -47,7 +46,8 @@ class Cashier:
     Each function takes the inputs of its source by name (`order_id`; `merchant_id`; `user_id`;
     `currency`, `country`; …) and returns the contract's answer as a mapping or a struct, or None
     for "there is none". Functions and configured sources mix: `config` may name the others.
-    Raises `ConfigurationError` if a source is missing or the configuration is wrong.
+    Raises `ConfigurationError` if a source that is not optional is missing, or the configuration is
+    wrong.
 
     `risk`, `engine` and `acquirer`, all three or none, take payments: see `payments`. As functions
     in `sources` each takes a whole `Request` and returns a `Response` (`cashier.wire.in_process`).
@@ -155,7 +155,7 @@ class Cashier:
         if (key is None) == (prefix is None):
             raise ValueError("an invalidation names either a key or a prefix")
         if source not in self.pipelines:
-            raise SourceUnknown(source, SOURCE_NAMES)
+            raise SourceUnknown(source, tuple(self.pipelines))
         valkey = self._parts.valkey
         dropped = self.pipelines[source].cache.drop(key=key, prefix=prefix)
         if valkey is None:

@@ -24,6 +24,8 @@ class MissingCause(StrEnum):
     SKIPPED = "SKIPPED"
     # The answer may still arrive.
     PENDING = "PENDING"
+    # The configuration leaves the source out: it is not called, and its silence means nothing.
+    NOT_CONFIGURED = "NOT_CONFIGURED"
 
 
 class Missing(Struct, frozen=True):

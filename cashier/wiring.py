@@ -183,6 +183,8 @@ class _Builder:
             name = spec.source.name
             settings = self._settings.sources[name]
             if name not in self._sources and settings is None:
+                if spec.optional:
+                    continue
                 wrong.append(
                     f'{self._source}: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
                 )

@@ -30,9 +30,8 @@ from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.lean_upstream import BATCHES, source_of
-from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.fanout.cache_lifetime import CacheSettings
 
 # Few, so that all are cached after the warm-up, and more than a store of 300 entries holds.

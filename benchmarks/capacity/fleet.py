@@ -18,7 +18,7 @@ from benchmarks.capacity.batching import keys_per_call
 from benchmarks.capacity.cost_model import Work, cost_us
 from benchmarks.capacity.simulated_caches import CacheCounts, Mechanisms, RateOfKey, SimulatedWorker
 from benchmarks.capacity.traffic import Traffic, TrafficStream, Zipf
-from cashier.consultation.source_table import SOURCE_NAMES
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 
 # Above this share of a core a consultation mostly waits for it.
 UTILISATION = 0.6

@@ -15,7 +15,8 @@ from msgspec.structs import astuple
 
 from benchmarks.capacity.shared_cache import S_NS, SharedCacheModel
 from benchmarks.capacity.traffic import SimulatedConsultation
-from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
+from benchmarks.lab.upstream_control import SOURCE_NAMES
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.s3fifo import S3FifoStore
 

@@ -15,9 +15,8 @@ from benchmarks.lab.process import cpu_s
 from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream
-from benchmarks.lab.upstream_control import Behaviour, UpstreamCounts
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour, UpstreamCounts
 from cashier import Cashier, ConsultRequest
-from cashier.consultation.source_table import SOURCE_NAMES
 
 # A quick run only checks that everything works: nothing is learned in such a short time.
 QUICK_SCALE = 0.08

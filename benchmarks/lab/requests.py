@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from benchmarks.lean_upstream import FIRST_USER
-from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.sandbox import World
 
 USERS = 2_000
@@ -25,7 +25,7 @@ def consultations(users: int, headers: Iterable[str] = ()) -> list[bytes]:
 
 
 def check_consultation(body: bytes) -> str | None:
-    """What is wrong with an answer of cashier: it needs all eight sources and payment methods."""
+    """What is wrong with an answer of cashier: it needs all sources and payment methods."""
     answer = msgspec.json.decode(body)
     silent = [report["name"] for report in answer["sources"] if report["status"] not in {"FRESH", "CACHED", "STALE"}]
     if silent or len(answer["sources"]) != len(SOURCE_NAMES):
@@ -34,7 +34,7 @@ def check_consultation(body: bytes) -> str | None:
 
 
 def check_bare_merge(body: bytes) -> str | None:
-    """What is wrong with a bare merge: it needs a non-empty object from each of the eight."""
+    """What is wrong with a bare merge: it needs a non-empty object from each source."""
     answer = msgspec.json.decode(body)
     missing = [name for name in SOURCE_NAMES if not isinstance(answer.get(name), dict) or not answer[name]]
     return f"without {', '.join(missing)}" if missing else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from benchmarks.lab.process import PROGRAM_CORE, process, python
 from benchmarks.lab.study_run import Lab
-from cashier.consultation.source_table import SOURCE_NAMES
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 
 SECRET = {"CASHIER_TOKEN_SECRET": "b" * 32}
 

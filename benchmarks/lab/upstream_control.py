@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+# The sources that the upstream serves and the peers ask. A study configures these and no others, so
+# that a source that is added later changes no result.
+SOURCE_NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
 STRAGGLING = 12
 BEHAVE = "/-/behave"
 COUNTS = "/-/seen"

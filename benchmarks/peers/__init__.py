@@ -1,4 +1,4 @@
-"""The peers: other programs that make the same eight calls at once, without domain work.
+"""The peers: other programs that make the same calls at once, without domain work.
 
 The first one is cashier's own fan-out without its domain, for a like-for-like comparison.
 """

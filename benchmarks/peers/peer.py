@@ -1,4 +1,4 @@
-"""The interface of a peer: a program that makes the same eight calls with a bare merge."""
+"""The interface of a peer: a program that makes the same calls with a bare merge."""
 
 from __future__ import annotations
 

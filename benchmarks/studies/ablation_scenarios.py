@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, TypeAlias
 from benchmarks.lab.batching_load import PATHS
 from benchmarks.lab.in_process_rig import InProcessBench
 from benchmarks.lab.process import LOAD_CORE, process, python
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from cashier import Cashier
-from cashier.consultation.source_table import SOURCE_NAMES, known_inputs
+from cashier.consultation.source_table import known_inputs
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.batch import Batch
 from cashier.source_errors import SourceError

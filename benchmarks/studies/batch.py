@@ -31,11 +31,11 @@ from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.lab.run_queue import LIMIT, RunQueueWait
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.lean_upstream import FIRST_USER
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier import Cashier, ConsultRequest
-from cashier.consultation.source_table import SOURCE_NAMES, known_inputs
+from cashier.consultation.source_table import known_inputs
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.batch import BatchPolicy
 from cashier.sandbox import World

@@ -34,8 +34,8 @@ from benchmarks.capacity.trace_replay import Prediction, replay
 from benchmarks.capacity.traffic import Traffic
 from benchmarks.lab.cpu_usage import unanswered_note
 from benchmarks.lab.study_run import Lab
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from benchmarks.results import BarChart, Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.source_table import SOURCE_NAMES
 
 RATES = (1_000.0, 10_000.0, 100_000.0)
 MOST_PER_S = RATES[-1]

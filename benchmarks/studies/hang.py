@@ -30,9 +30,8 @@ from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import start_service
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.source_table import SOURCE_NAMES
 
 DEADLINE_MS = 150
 DELAY_MS = 5.0

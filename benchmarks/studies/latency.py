@@ -26,10 +26,9 @@ from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.programs import OURS, Program, start_programs
 from benchmarks.lab.requests import USERS, consultations
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour, HoldTimes
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour, HoldTimes
 from benchmarks.lean_upstream import FIRST_USER
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.source_table import SOURCE_NAMES
 
 COMPARED = (OURS, "nginx_lua")
 SLOWEST, SLOWEST_MS, OTHER_MS = "balance", 5.0, 2.0

@@ -38,9 +38,8 @@ from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.source_table import SOURCE_NAMES
 
 # Held in flight, step by step. Each step is a group of connections.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)

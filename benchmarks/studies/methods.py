@@ -21,9 +21,9 @@ import msgspec
 from benchmarks.lab.process import PROGRAM_CORE, pinned
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.trend import slope
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
 from cashier.consultation.flow import Consultation, OrderSummary
-from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.assembly import assemble
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channels, Facts, Promotion, Quotas

@@ -10,9 +10,8 @@ from random import Random
 import msgspec
 
 from benchmarks.lab.upstream import LeanUpstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.lean_upstream import FIRST_USER
-from cashier.consultation.source_table import SOURCE_NAMES
 
 DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}
 # Share of calls, in basis points, that take twelve times as long.

@@ -26,9 +26,8 @@ from benchmarks.lab.run_queue import RunQueueWait
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.study_run import Lab
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import STRAGGLING, Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, STRAGGLING, Behaviour
 from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
-from cashier.consultation.source_table import SOURCE_NAMES
 
 DELAY_MS = 8
 STRAGGLING_BPS = 100

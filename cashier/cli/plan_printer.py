@@ -49,21 +49,21 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         f"It makes {report.usual_calls} calls, and at most {report.worst_calls} with a hedge or a retry of each."
         f" Over ten seconds hedges and retries add at most {report.extra_bps / 100:g} % to a source's calls,"
         " or one call a second.",
-        _payments(cashier),
+        _payments(cashier, report.usual_calls),
     )
     for sentence in sentences:
         yield Text()
         yield from paragraph(Text(sentence), width)
 
 
-def _payments(cashier: Cashier) -> str:
+def _payments(cashier: Cashier, source_calls: int) -> str:
     if cashier.payments is None:
         return "Payments are off: they need risk, engine and acquirer under [sources]."
     accept = cashier.config.settings.accept
     return (
-        f"A submit looks the payment up at the engine (at most {accept.look_ms} ms), asks the eight sources again"
+        f"A submit looks the payment up at the engine (at most {accept.look_ms} ms), asks the sources again"
         f" without cache ({accept.check_ms} ms), asks risk ({accept.decide_ms} ms) and sends ({accept.submit_ms} ms):"
-        " 11 calls, and one to the acquirer where the engine's answer is final."
+        f" {source_calls + 3} calls, and one to the acquirer where the engine's answer is final."
     )
 
 

@@ -18,7 +18,7 @@ from cashier.domain.order import Blocked, ConsultRequest, Order
 from cashier.domain.order_checks import OWNERSHIP_BLOCKS, first_block
 from cashier.domain.pay_method import PayMethod
 from cashier.domain.ranking import Weights, rank_offers
-from cashier.fanout.ask import Importance, SourceReport, SourceStatus
+from cashier.fanout.ask import SourceReport, SourceStatus
 from cashier.fanout.plan import Plan
 from cashier.fanout.scatter import Conclusive, ScatterResult, Timing, scatter
 from cashier.fanout.streaming_scatter import StreamingScatter
@@ -195,7 +195,7 @@ class ConsultFlow:
                 # Read before the yield: the scatter may end while the consumer handles the answer.
                 last = streaming.ended
                 gathered = streaming.snapshot()
-                if last or _usable(gathered):
+                if last or self._usable(gathered):
                     consultation = self._consultation(request, gathered, now)
                     if sent is None or _visibly_different(sent, consultation, last=last):
                         sent = consultation
@@ -205,6 +205,12 @@ class ConsultFlow:
                 await streaming.change()
         finally:
             streaming.close()
+
+    def _usable(self, gathered: ScatterResult) -> bool:
+        """Whether the leading sources have ended: without them an answer would list no method."""
+        return not any(
+            report.status is SourceStatus.PENDING and report.name in self._plan.leading for report in gathered.reports
+        )
 
     def _budget_ns(self, request: ConsultRequest) -> int:
         return min(request.deadline_ms or self._settings.deadline_ms, self._settings.max_deadline_ms) * _MS_NS
@@ -296,17 +302,6 @@ def _conclusive(request: ConsultRequest, now: datetime) -> Conclusive:
         return first_block(request, order, merchant, member, now) is not None
 
     return conclusive
-
-
-def _usable(gathered: ScatterResult) -> bool:
-    """Whether the required sources and the channels have settled.
-
-    Without them an answer would list no method.
-    """
-    return not any(
-        report.status is SourceStatus.PENDING and (report.importance is Importance.REQUIRED or report.name == "channel")
-        for report in gathered.reports
-    )
 
 
 def _visibly_different(sent: Consultation, latest: Consultation, *, last: bool) -> bool:

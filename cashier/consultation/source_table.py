@@ -29,7 +29,9 @@ from cashier.sources.source import Source
 class SourceSpec(Struct, frozen=True):
     """One row of the table.
 
-    `key`: the cache key of an answer. `timeout_ms` and `cache`: defaults.
+    `needs`: the names of its inputs. `timeout_ms` and `cache`: defaults. `key`: the cache key of an
+    answer. `gives`: the inputs that `reveal` takes from its answer. `leading`: no answer is
+    streamed before it has ended, because that would list no method.
     """
 
     source: Source
@@ -39,6 +41,13 @@ class SourceSpec(Struct, frozen=True):
     key: Callable[[Known], str | tuple[str, ...]]
     cache: CacheSettings = CacheSettings()
     gives: tuple[str, ...] = ()
+    reveal: Callable[[Any], dict[str, Any]] | None = None
+    leading: bool = False
+
+    @property
+    def optional(self) -> bool:
+        """True if a configuration may leave the source out."""
+        return self.importance is Importance.ENRICHING
 
 
 class SourceBinding(Struct, frozen=True):
@@ -78,16 +87,25 @@ def _purchase(known: Known) -> tuple[str, ...]:
     return (known["user_id"], known["merchant_id"], amount.currency, str(amount.value))
 
 
+def _order_inputs(order: Order | None) -> dict[str, Any]:
+    """The inputs that the order's answer gives; none if there is no such order."""
+    if order is None:
+        return {}
+    return {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
+
+
 _R, _G, _E = Importance.REQUIRED, Importance.GATING, Importance.ENRICHING
 _MINUTE, _HOUR = 60, 3600
 
 SOURCE_SPECS = (
-    SourceSpec(ORDER, _R, ("order_id",), 120, _order, gives=("amount", "currency", "country")),
+    SourceSpec(ORDER, _R, ("order_id",), 120, _order, gives=("amount", "currency", "country"), reveal=_order_inputs),
     SourceSpec(MERCHANT, _R, ("merchant_id",), 100, _merchant, CacheSettings(60, 10 * _MINUTE, _HOUR, 5)),
     SourceSpec(MEMBER, _R, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
     SourceSpec(CARD, _G, ("user_id",), 100, _user, CacheSettings(30, 5 * _MINUTE, 30 * _MINUTE, 5)),
     SourceSpec(BALANCE, _G, ("user_id",), 100, _user),
-    SourceSpec(CHANNEL, _G, ("currency", "country"), 100, _market, CacheSettings(5, _MINUTE, 10 * _MINUTE, 1)),
+    SourceSpec(
+        CHANNEL, _G, ("currency", "country"), 100, _market, CacheSettings(5, _MINUTE, 10 * _MINUTE, 1), leading=True
+    ),
     SourceSpec(QUOTA, _G, ("user_id", "currency"), 100, _user_and_currency),
     SourceSpec(MARKETING, _E, ("user_id", "merchant_id", "amount"), 80, _purchase, CacheSettings(2, 10, _MINUTE, 2)),
 )
@@ -111,16 +129,10 @@ def known_inputs(request: ConsultRequest) -> dict[str, Any]:
     return inputs
 
 
-def order_inputs(order: Order | None) -> dict[str, Any]:
-    """The inputs that the order's answer gives; none if there is no such order."""
-    if order is None:
-        return {}
-    return {"amount": order.amount, "currency": order.amount.currency, "country": order.country}
-
-
 def consultation_plan(bindings: Mapping[str, SourceBinding]) -> Plan:
-    """The plan of a consultation, with a binding for each source by name."""
-    return Plan([_ask(spec, bindings[spec.source.name]) for spec in SOURCE_SPECS], inputs=CLAIMED)
+    """The plan of a consultation, with the bindings by source. Optional sources may have none."""
+    configured = [spec for spec in SOURCE_SPECS if spec.source.name in bindings or not spec.optional]
+    return Plan([_ask(spec, bindings[spec.source.name]) for spec in configured], inputs=CLAIMED)
 
 
 def _ask(spec: SourceSpec, binding: SourceBinding) -> Ask:
@@ -131,7 +143,8 @@ def _ask(spec: SourceSpec, binding: SourceBinding) -> Ask:
         spec.timeout_ms if binding.timeout_ms is None else binding.timeout_ms,
         binding.start,
         spec.gives,
-        order_inputs if spec.gives else None,
+        spec.reveal,
         binding.fallback,
         binding.current_timeout,
+        spec.leading,
     )

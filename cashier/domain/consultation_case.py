@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from cashier.domain.catalog import Catalog
-from cashier.domain.facts import Facts, Quota
+from cashier.domain.facts import Facts, Promotion, Quota
 from cashier.domain.kind_availability import kind_availability
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Discounts, OrderPromotions
 from cashier.domain.refusal import silence_refusal
-from cashier.source_errors import Missing
+from cashier.source_errors import Missing, MissingCause
 
 
 class ConsultationCase:
@@ -20,7 +20,8 @@ class ConsultationCase:
 
     Lives as long as that assembly. `channels` is None and `quotas` is empty while their source is
     silent. `channel_gap` and `quota_gap` are then the refusals, undetermined ones, of every method
-    that this source could refuse.
+    that this source could refuse. `promotion_gap`: the source of the promotions if it is silent;
+    None too if it is not configured, because then there are none.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class ConsultationCase:
         "kind_availability",
         "locale",
         "now",
+        "promotion_gap",
         "promotions",
         "quota_gap",
         "quotas",
@@ -59,9 +61,13 @@ class ConsultationCase:
         self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
         self.quota_gap = silence_refusal(quotas) if isinstance(quotas, Missing) else None
-        self.promotions = OrderPromotions(
-            () if isinstance(marketing, Missing) else marketing.promotions, facts.order, now
-        )
+        self.promotion_gap: str | None = None
+        promotions: tuple[Promotion, ...] = ()
+        if not isinstance(marketing, Missing):
+            promotions = marketing.promotions
+        elif marketing.cause is not MissingCause.NOT_CONFIGURED:
+            self.promotion_gap = marketing.source
+        self.promotions = OrderPromotions(promotions, facts.order, now)
 
     def price(self, discounts: Discounts, fee: int) -> Amounts:
         """`fee` in minor units."""

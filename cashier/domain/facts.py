@@ -19,7 +19,7 @@ from msgspec import Meta, Struct, field
 
 from cashier.domain.money import BPS, Money
 from cashier.domain.order import Country, Instant, Order
-from cashier.source_errors import Missing
+from cashier.source_errors import Missing, MissingCause
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
 
@@ -250,10 +250,14 @@ class Quotas(Struct, frozen=True):
         return Quotas(by_kind)
 
 
-class Facts(Struct, frozen=True):
-    """The facts of one consultation.
+_NOT_CONFIGURED = Missing("", MissingCause.NOT_CONFIGURED)
 
-    Order, merchant and member are required: without them there is none.
+
+class Facts(Struct, frozen=True):
+    """The facts of one consultation, by source.
+
+    Without those of the REQUIRED sources there is none. Only those of ENRICHING sources have a
+    default, for configurations that leave the source out.
     """
 
     order: Order
@@ -263,4 +267,4 @@ class Facts(Struct, frozen=True):
     balance: Balances | Missing
     channel: Channels | Missing
     quota: Quotas | Missing
-    marketing: Marketing | Missing
+    marketing: Marketing | Missing = _NOT_CONFIGURED

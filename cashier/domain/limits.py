@@ -28,11 +28,7 @@ def tightest_limits(
         if (scope.card_id is None or scope.card_id == card_id) and (
             scope.channel_id is None or scope.channel_id == channel_id
         ):
-            if quota_single is not None and (
-                single is None
-                or quota_single.value < single.value
-                or (quota_single.value == single.value and limit_source != "quota")
-            ):
+            if quota_single is not None and (single is None or quota_single.value <= single.value):
                 single, limit_source = quota_single, "quota"
             if quota.daily is not None:
                 daily = _tighter(daily, quota.daily)

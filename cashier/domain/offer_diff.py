@@ -8,7 +8,7 @@ is no change.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol, TypeAlias
 
@@ -80,13 +80,13 @@ class AcceptedOffer(Struct, frozen=True):
 class CurrentOffer(Struct, frozen=True):
     """A fresh consultation.
 
-    `blocked`: why the order cannot be paid at all. `silent`: the sources without an answer.
+    `blocked`: why the order cannot be paid at all. `promotion_gap`: as in `ConsultationCase`.
     """
 
     amount: Money
     methods: Sequence[PayMethod]
     blocked: Blocked | None = None
-    silent: Collection[str] = ()
+    promotion_gap: str | None = None
 
 
 _AVAILABLE, _UNDETERMINED = Availability.AVAILABLE, Availability.UNDETERMINED
@@ -105,8 +105,8 @@ _ORDER = {what: index for index, what in enumerate(ChangeType)}
 def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentOffer) -> tuple[str, ...]:
     """The sources whose silence leaves open whether the payment is allowed, or its price.
 
-    Empty if none. Marketing counts if the accepted offer has promotions: its silence does not mean
-    that they are gone.
+    Empty if none. The source of the promotions counts if the accepted offer has some: its silence
+    does not mean that they are gone.
     """
     if current.blocked is not None:
         return ()
@@ -114,10 +114,10 @@ def unverified(chosen: PaymentChoice, accepted: AcceptedOffer, current: CurrentO
     sources = {
         entry.reason.source for entry in undetermined if entry.reason is not None and entry.reason.source is not None
     }
-    if "marketing" in current.silent and (
+    if current.promotion_gap is not None and (
         chosen.promotion_ids or (accepted.row is not None and _promotions(accepted.row, chosen.option_id))
     ):
-        sources.add("marketing")
+        sources.add(current.promotion_gap)
     return tuple(sorted(sources))
 
 

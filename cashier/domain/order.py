@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from cashier.domain.money import MAX_VALUE, Money
 
-# Ids go into paths, headers and logs of ten services, so their alphabet is narrow. `(?![\s\S])` is
+# Ids go into paths, headers and logs of all services, so their alphabet is narrow. `(?![\s\S])` is
 # the end of the text in Python and in JavaScript: `$` accepts a line feed in Python, and JavaScript
 # has no `\Z`.
 Id = Annotated[

@@ -83,7 +83,7 @@ class Ask(Struct, frozen=True):
 
     `reveal` maps the answer to values for the names in `gives`. `timeout_ms` is the upper bound,
     `current_timeout` the learned value below it. `fallback` applies if the ask fails, times out,
-    or is skipped for lack of time.
+    or is skipped for lack of time. `leading`: before it has ended, a snapshot is of no use.
     """
 
     name: str
@@ -95,6 +95,7 @@ class Ask(Struct, frozen=True):
     reveal: Callable[[Any], dict[str, Any]] | None = None
     fallback: Fallback | None = None
     current_timeout: CurrentTimeout | None = None
+    leading: bool = False
 
 
 class SourceReport(Struct, frozen=True, rename={"importance": "class"}):

@@ -19,13 +19,14 @@ class Plan:
     ENRICHING, and as given within each. `needs`: all names that an ask needs. `giver_of`: the ask
     that gives a name. `needed_by`: for each given name, the indices of the asks that need it.
     `essential_count`: the number of REQUIRED and GATING asks, for which a scatter waits until the
-    deadline.
+    deadline. `leading`: the names of the asks that have ended in every usable snapshot, the
+    REQUIRED ones and those marked so.
 
     Raises ValueError, naming ask and name, for a plan in which an ask might never end or the order
     of arrival would matter.
     """
 
-    __slots__ = ("asks", "essential_count", "giver_of", "inputs", "needed_by", "needs")
+    __slots__ = ("asks", "essential_count", "giver_of", "inputs", "leading", "needed_by", "needs")
 
     def __init__(self, asks: Iterable[Ask], inputs: Iterable[str]) -> None:
         self.asks = tuple(sorted(asks, key=lambda ask: _START_ORDER.index(ask.importance)))
@@ -39,6 +40,7 @@ class Plan:
             name: tuple(index for index, ask in enumerate(self.asks) if name in ask.needs) for name in self.giver_of
         }
         self.essential_count = sum(ask.importance is not Importance.ENRICHING for ask in self.asks)
+        self.leading = frozenset(ask.name for ask in self.asks if ask.leading or ask.importance is Importance.REQUIRED)
 
     def __repr__(self) -> str:
         return (

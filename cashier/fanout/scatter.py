@@ -27,11 +27,12 @@ Conclusive: TypeAlias = Callable[[Mapping[str, Any]], bool]
 _MS_NS = 1_000_000
 _REQUIRED = Importance.REQUIRED
 _ENRICHING = Importance.ENRICHING
-_STATUS = {
+_STATUS: dict[MissingCause, SourceStatus] = {
     cause: SourceStatus.ERROR
     if cause in (MissingCause.UNREACHABLE, MissingCause.OVERLOADED)
     else SourceStatus(cause.value)
     for cause in MissingCause
+    if cause is not MissingCause.NOT_CONFIGURED  # then there is no ask
 }
 
 

@@ -55,8 +55,9 @@ class Recheck:
         blocked = None if consultation.blocked is None else consultation.blocked.code
         if blocked in _TAKEN:
             await self._refuse_taken_order(attempt, consultation, in_progress=blocked is Blocked.ORDER_IN_PROGRESS)
-        current = CurrentOffer(consultation.order.amount, consultation.methods, blocked, fresh.silent)
-        silent = self._silent_sources(attempt, current, consultation)
+        promotion_gap = None if fresh.case is None else fresh.case.promotion_gap
+        current = CurrentOffer(consultation.order.amount, consultation.methods, blocked, promotion_gap)
+        silent = self._silent_sources(attempt, current, fresh)
         if silent:
             raise CheckUnavailable(silent, consultation.sources)
         differences = changes(attempt.chosen, attempt.accepted_offer, current)
@@ -78,7 +79,7 @@ class Recheck:
         except RequiredSourceUnavailable as unavailable:
             raise CheckUnavailable(unavailable.failed, unavailable.sources) from None
 
-    def _silent_sources(self, attempt: Attempt, current: CurrentOffer, consultation: Consultation) -> tuple[str, ...]:
+    def _silent_sources(self, attempt: Attempt, current: CurrentOffer, fresh: ConsultationWithCase) -> tuple[str, ...]:
         """The sources whose answer is needed and missing.
 
         For a blocked order no further answer is needed.
@@ -87,8 +88,8 @@ class Recheck:
         if self._settings.every_gating_source and current.blocked is None:
             silent.update(
                 report.name
-                for report in consultation.sources
-                if report.importance is Importance.GATING and report.name in current.silent
+                for report in fresh.consultation.sources
+                if report.importance is Importance.GATING and report.name in fresh.silent
             )
         return tuple(sorted(silent))
 

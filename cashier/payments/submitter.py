@@ -131,8 +131,8 @@ def _not_payable(
     Either no channel takes this wallet's code, or a source that only this use needs is silent.
     """
     refusal = eligible.quote.refusal
-    if refusal is not None and refusal.undetermined:
-        return CheckUnavailable((refusal.source or "channel",), rechecked.consultation.sources)
+    if refusal is not None and refusal.undetermined and refusal.source is not None:
+        return CheckUnavailable((refusal.source,), rechecked.consultation.sources)
     closed = Change(
         what=ChangeType.METHOD_CLOSED,
         before=Availability.AVAILABLE,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cashier.sandbox.weather import CALL_NAMES, ENGINE_FAULTS, SOURCES, Fault, PaymentFault
+from cashier.sandbox.source_table import SOURCES
+from cashier.sandbox.weather import ENGINE_FAULTS, Fault, PaymentFault
 
 DESCRIPTIONS: Mapping[Fault | PaymentFault, str] = {
     Fault.HANG: "the work is done, no answer comes",
@@ -28,9 +29,10 @@ DESCRIPTIONS: Mapping[Fault | PaymentFault, str] = {
 
 def describe_faults() -> str:
     """The sources, the faults that each can have, and the calls for `--on`."""
+    anonymous = " and ".join(name for name, source in SOURCES.items() if source.identity is None)
     parts = [
         f"Sources: {', '.join(SOURCES)}.",
-        _section("Faults of all sources (wrong_identity: all but channel and risk):", list(Fault)),
+        _section(f"Faults of all sources (wrong_identity: all but {anonymous}):", list(Fault)),
         _section("Faults of risk and engine:", [fault for fault in PaymentFault if fault not in ENGINE_FAULTS]),
         _section(
             "Faults of the engine, on submit or reverse:", [fault for fault in PaymentFault if fault in ENGINE_FAULTS]
@@ -46,5 +48,5 @@ def _section(heading: str, faults: list[Fault] | list[PaymentFault]) -> str:
 
 
 def _calls() -> str:
-    several = "; ".join(f"{source} {', '.join(calls)}" for source, calls in CALL_NAMES.items() if len(calls) > 1)
-    return f"Calls for --on: {several}; all other sources: read."
+    several = [f"{name} {', '.join(source.calls)}" for name, source in SOURCES.items() if len(source.calls) > 1]
+    return f"Calls for --on: {'; '.join(several)}; all other sources: read."

@@ -13,8 +13,9 @@ from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.in_process_sources import InjectedFault
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.risk import DecisionBody, VerifyBody
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
-from cashier.sandbox.weather import IDENTITY_FIELDS, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, PaymentFault, Weather
+from cashier.sandbox.weather import SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, PaymentFault, Weather
 from cashier.sandbox.world import World
 
 Shape = TypeVar("Shape")
@@ -90,7 +91,7 @@ class LocalPayments:
             case Fault.GARBAGE:
                 return UpstreamAnswer(200, {"unexpected": []})
             case Fault.WRONG_IDENTITY:
-                return answer.with_wrong_identity(IDENTITY_FIELDS[source])
+                return answer.with_wrong_identity(SOURCES[source].identity)
             case Fault.SLOW_BODY:
                 await asyncio.sleep(SLOW_BODY_PIECES * SLOW_BODY_PAUSE_S)
         return answer

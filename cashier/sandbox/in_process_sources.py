@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.record_builders import Json
-from cashier.sandbox.weather import (
-    IDENTITY_FIELDS,
-    RETRY_AFTER_S,
-    SLOW_BODY_PAUSE_S,
-    SLOW_BODY_PIECES,
-    Fault,
-    PaymentFault,
-    Weather,
-)
+from cashier.sandbox.source_table import SOURCE_READS, SOURCES
+from cashier.sandbox.weather import RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, PaymentFault, Weather
 from cashier.sandbox.world import World
 
 LocalUpstream = Callable[..., Awaitable[Json | None]]
@@ -35,24 +29,18 @@ class InjectedFault(Exception):
 class LocalUpstreams(Mapping[str, LocalUpstream]):
     """One async function per source of a consultation, by the source's name.
 
-    Each returns the body of the HTTP answer, or None for a 404. Answers are shared: do not change
-    them. Raises InjectedFault if the weather suppresses the answer, and ValueError for parameters
-    that would be a 400. A hang waits until cancelled; garbage is an object without the agreed
-    fields.
+    Each takes the inputs of its source by name; `amount` is a mapping or an object with `currency`
+    and `value` in minor units. Each returns the body of the HTTP answer, or None for a 404. Answers
+    are shared: do not change them. Raises InjectedFault if the weather suppresses the answer, and
+    ValueError for parameters that would be a 400. A hang waits until cancelled; garbage is an
+    object without the agreed fields.
     """
 
     def __init__(self, world: World, weather: Weather) -> None:
         self._reader = SourceReader(world)
         self._weather = weather
         self._functions: dict[str, LocalUpstream] = {
-            "order": self.order,
-            "merchant": self.merchant,
-            "member": self.member,
-            "card": self.card,
-            "balance": self.balance,
-            "marketing": self.marketing,
-            "channel": self.channel,
-            "quota": self.quota,
+            source: partial(self._ask, source) for source, read in SOURCE_READS.items() if read.consulted
         }
 
     def __repr__(self) -> str:
@@ -67,37 +55,11 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
     def __len__(self) -> int:
         return len(self._functions)
 
-    async def order(self, order_id: str) -> Json | None:
-        return await self._ask("order", order_id=order_id)
-
-    async def merchant(self, merchant_id: str) -> Json | None:
-        return await self._ask("merchant", merchant_id=merchant_id)
-
-    async def member(self, user_id: str) -> Json | None:
-        return await self._ask("member", user_id=user_id)
-
-    async def card(self, user_id: str) -> Json | None:
-        return await self._ask("card", user_id=user_id)
-
-    async def balance(self, user_id: str) -> Json | None:
-        return await self._ask("balance", user_id=user_id)
-
-    async def marketing(self, user_id: str, merchant_id: str, amount: Any) -> Json | None:
-        """`amount`: a mapping or an object with `currency` and `value` in minor units."""
-        money = amount if isinstance(amount, Mapping) else {"currency": amount.currency, "value": amount.value}
-        return await self._ask("marketing", user_id=user_id, merchant_id=merchant_id, **money)
-
-    async def channel(self, currency: str, country: str) -> Json | None:
-        return await self._ask("channel", currency=currency, country=country)
-
-    async def quota(self, user_id: str, currency: str) -> Json | None:
-        return await self._ask("quota", user_id=user_id, currency=currency)
-
-    async def _ask(self, source: str, **parameters: object) -> Json | None:
+    async def _ask(self, source: str, **inputs: Any) -> Json | None:
         conditions = self._weather.draw_call(source)
         if conditions.latency_s:
             await asyncio.sleep(conditions.latency_s)
-        answer = self._reader.look_up(source, parameters)
+        answer = self._reader.look_up(source, _parameters(**inputs))
         if answer.status == 400:
             raise ValueError(f"{source}: {answer.body['detail']}")
         match conditions.fault:
@@ -108,9 +70,17 @@ class LocalUpstreams(Mapping[str, LocalUpstream]):
             case Fault.GARBAGE:
                 return {"unexpected": []}
             case Fault.WRONG_IDENTITY:
-                answer = answer.with_wrong_identity(IDENTITY_FIELDS[source])
+                answer = answer.with_wrong_identity(SOURCES[source].identity)
             case Fault.SLOW_BODY:
                 await asyncio.sleep(SLOW_BODY_PIECES * SLOW_BODY_PAUSE_S)
             case _:
                 raise InjectedFault(source, conditions.fault)
         return answer.body if answer.status == 200 else None
+
+
+def _parameters(amount: Any = None, **others: object) -> dict[str, object]:
+    """The parameters of a request: the inputs, with an amount in its two parts."""
+    if amount is None:
+        return others
+    money = amount if isinstance(amount, Mapping) else {"currency": amount.currency, "value": amount.value}
+    return {**others, **money}

@@ -1,18 +1,13 @@
-"""The read-only sources: parameters, their checks, and the lookup of the answer in the world.
-
-Single calls, batches and in-process calls all pass parameters by name. No transport, no faults.
-"""
+"""Reads of the sources: the checks of the parameters, and the lookup of the answer in the world."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
-from datetime import date
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 
-from msgspec import Struct
-
 from cashier.sandbox.record_builders import Json
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.upstream_answer import BadInput, UpstreamAnswer, error_answer
 from cashier.sandbox.world import World
 
@@ -25,104 +20,6 @@ _IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@~-]{0,63}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _INTEGER = re.compile(r"[0-9]{1,16}")
-
-Read = Callable[..., Json | None]
-Version = Callable[..., Hashable]
-
-
-class SourceRead(Struct, frozen=True):
-    """The read of one source. `parameters` determine the answer; `checked` are only validated.
-
-    `version`: a value that changes whenever the answer may have changed; answers are cached under
-    it. None: not cached. `batch`: path of the batch form.
-    """
-
-    read: Read
-    parameters: tuple[str, ...]
-    checked: tuple[str, ...] = ()
-    version: Version | None = lambda world, *values: None
-    batch: str | None = None
-
-
-def _order(world: World, order_id: str) -> Json | None:
-    return world.acquirer.order(order_id)
-
-
-def _order_result(world: World, order_id: str) -> Json | None:
-    return world.acquirer.result(order_id)
-
-
-def _merchant(world: World, merchant_id: str) -> Json | None:
-    return world.population.merchant(merchant_id)
-
-
-def _member(world: World, user_id: str) -> Json | None:
-    user = world.population.user(user_id)
-    return user.member if user else None
-
-
-def _card(world: World, user_id: str) -> Json | None:
-    user = world.population.user(user_id)
-    if user is None or user.cards is None:
-        return None
-    return {"user_id": user_id, "cards": user.cards, "agreements": user.agreements}
-
-
-def _balance(world: World, user_id: str) -> Json | None:
-    accounts = world.holdings.accounts(user_id)
-    return None if accounts is None else {"user_id": user_id, "accounts": accounts}
-
-
-def _marketing(world: World, user_id: str, currency: str) -> Json | None:
-    """All unused promotions in the currency, also expired or unreachable ones."""
-    user, promotions = world.population.user(user_id), world.holdings.promotions(user_id)
-    if user is None or promotions is None:
-        return None
-    held = [promotion for promotion in promotions if promotion["threshold"]["currency"] == currency]
-    return {"user_id": user_id, "promotions": held, "boosts": user.boosts}
-
-
-def _channel(world: World, currency: str, country: str) -> Json:
-    return {"channels": world.population.channels(currency, country)}
-
-
-def _quota(world: World, user_id: str, currency: str) -> Json | None:
-    quotas = world.holdings.quotas(user_id)
-    if quotas is None:
-        return None
-    return {"user_id": user_id, "quotas": [quota for quota in quotas if _is_in(currency, quota)]}
-
-
-def _is_in(currency: str, quota: Json) -> bool:
-    amount = quota.get("single") or (quota.get("daily") or quota["monthly"])["limit"]
-    return bool(amount["currency"] == currency)
-
-
-def _movements(world: World, user_id: str, *values: str) -> int:
-    return world.holdings.version(user_id)
-
-
-def _movements_and_date(world: World, user_id: str, *values: str) -> tuple[int, date | None]:
-    return world.holdings.version(user_id), world.holdings.today(user_id)
-
-
-SOURCE_READS = {
-    "order": SourceRead(_order, ("order_id",), version=None, batch="/batch/orders"),
-    "acquirer": SourceRead(_order_result, ("order_id",), version=None),
-    "merchant": SourceRead(_merchant, ("merchant_id",), batch="/batch/merchants"),
-    "member": SourceRead(_member, ("user_id",), batch="/batch/members"),
-    "card": SourceRead(_card, ("user_id",), batch="/batch/cards"),
-    "balance": SourceRead(_balance, ("user_id",), version=_movements, batch="/batch/balances"),
-    "marketing": SourceRead(
-        _marketing,
-        ("user_id", "currency"),
-        checked=("merchant_id", "value"),
-        version=_movements,
-        batch="/batch/promotions",
-    ),
-    "channel": SourceRead(_channel, ("currency", "country")),
-    "quota": SourceRead(_quota, ("user_id", "currency"), version=_movements_and_date, batch="/batch/quotas"),
-}
 
 
 class SourceReader:

@@ -12,9 +12,9 @@ import struct
 
 from aiohttp import web
 
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import (
-    IDENTITY_FIELDS,
     RETRY_AFTER_S,
     SLOW_BODY_PAUSE_S,
     SLOW_BODY_PIECES,
@@ -68,7 +68,7 @@ async def deliver(
         case Fault.GARBAGE:
             return web.Response(body=_garbage(answer.encoded, conditions.variant), content_type=_JSON)
         case Fault.WRONG_IDENTITY:
-            return json_response(answer.with_wrong_identity(IDENTITY_FIELDS[source]))
+            return json_response(answer.with_wrong_identity(SOURCES[source].identity))
         case Fault.TRUNCATE:
             return await _send_truncated(request, answer)
         case Fault.SLOW_BODY:

@@ -21,7 +21,7 @@ _SHUTDOWN_S = 0.2
 
 
 def create_app(world: World, weather: Weather) -> web.Application:
-    """The ten upstreams, the bank pages and the sandbox's own endpoints.
+    """The upstreams, the bank pages and the sandbox's own endpoints.
 
     Run it with `handler_cancellation=True`, as `serve` does. Otherwise a hanging call outlives its
     client until the server stops.

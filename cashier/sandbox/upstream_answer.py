@@ -28,12 +28,12 @@ class UpstreamAnswer:
             self._encoded = orjson.dumps(self.body)
         return self._encoded
 
-    def with_wrong_identity(self, identity: str) -> UpstreamAnswer:
-        """The same answer about another entity: another value in the field `identity`.
+    def with_wrong_identity(self, identity: str | None) -> UpstreamAnswer:
+        """The same answer about another entity: another value in the field `identity`, if any.
 
         In a batch answer this applies to every part.
         """
-        if self.status != 200:
+        if self.status != 200 or identity is None:
             return self
         if "answers" in self.body:
             return UpstreamAnswer(

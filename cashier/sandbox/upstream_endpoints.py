@@ -1,4 +1,4 @@
-"""The HTTP endpoints of the ten upstreams, each under the weather of its source."""
+"""The HTTP endpoints of the upstreams, each under the weather of its source."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ from aiohttp import web
 
 from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
-from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
+from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.request_body import Shape, read_body
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
 from cashier.sandbox.risk import DecisionBody, VerifyBody
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import PaymentFault, Weather
 from cashier.sandbox.world import World
-
-READ_PATHS = {
-    "order": "/orders/{order_id}",
-    "acquirer": "/orders/{order_id}/result",
-    "merchant": "/merchants/{merchant_id}",
-    "member": "/members/{user_id}",
-    "card": "/members/{user_id}/cards",
-    "balance": "/members/{user_id}/balances",
-    "marketing": "/members/{user_id}/promotions",
-    "channel": "/channels",
-    "quota": "/members/{user_id}/quotas",
-}
 
 EndpointFunction = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,7 +32,7 @@ class UpstreamEndpoints:
         self.closing = asyncio.Event()
 
     def routes(self) -> list[web.RouteDef]:
-        reads = [web.get(path, self._read(source)) for source, path in READ_PATHS.items()]
+        reads = [web.get(read.path, self._read(source)) for source, read in SOURCE_READS.items()]
         batches = [web.post(read.batch, self._batch(source)) for source, read in SOURCE_READS.items() if read.batch]
         return [*reads, *batches, *self._risk_routes(), *self._engine_routes()]
 

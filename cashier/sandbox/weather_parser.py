@@ -7,10 +7,9 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 from cashier.sandbox.record_builders import Json
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.weather import (
     BPS,
-    CALL_NAMES,
-    SOURCES,
     Constant,
     Fault,
     FaultProfile,
@@ -19,7 +18,6 @@ from cashier.sandbox.weather import (
     PlannedFault,
     Stragglers,
     Uniform,
-    possible_faults,
 )
 
 # An hour: a longer latency is a hang.
@@ -53,11 +51,11 @@ def require_one_of(field: str, name: object, names: Collection[str]) -> str:
 
 def _require_fault_of(source: str, field: str, name: object) -> Fault | PaymentFault:
     """As `require_one_of`. A fault of other sources only gets their names."""
-    others = [other for other in SOURCES if name in possible_faults(other)]
+    others = [other for other in SOURCES if name in SOURCES[other].possible_faults]
     if others and source not in others:
-        own = ", ".join(possible_faults(source))
+        own = ", ".join(SOURCES[source].possible_faults)
         raise BadWeather(field, f"{name!r} exists only for {', '.join(others)}; {source} has {own}", None)
-    found = require_one_of(field, name, possible_faults(source))
+    found = require_one_of(field, name, SOURCES[source].possible_faults)
     return Fault(found) if found in list(Fault) else PaymentFault(found)
 
 
@@ -106,7 +104,7 @@ def _stragglers(body: object) -> Stragglers:
 
 def _faults(source: str, body: object) -> dict[Fault | PaymentFault, int]:
     if not isinstance(body, dict):
-        raise BadWeather("faults", "is not an object", nearest=possible_faults(source)[0])
+        raise BadWeather("faults", "is not an object", nearest=SOURCES[source].possible_faults[0])
     shares: dict[Fault | PaymentFault, int] = {}
     for name in body:
         fault = _require_fault_of(source, f"faults.{name}", name)
@@ -126,7 +124,7 @@ def _planned(source: str, body: Json) -> PlannedFault:
     parts = _object("next", body, ("fault", "on"))
     fault = _require_fault_of(source, "next.fault", parts.get("fault"))
     return PlannedFault(
-        fault, require_one_of("next.on", parts["on"], CALL_NAMES[source]) if parts.get("on") is not None else None
+        fault, require_one_of("next.on", parts["on"], SOURCES[source].calls) if parts.get("on") is not None else None
     )
 
 

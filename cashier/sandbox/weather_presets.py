@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cashier.sandbox.source_table import SOURCES, SimulatedSource
 from cashier.sandbox.weather import (
-    IDENTITY_FIELDS,
-    SOURCES,
     Constant,
     Fault,
     FaultProfile,
@@ -17,47 +16,29 @@ from cashier.sandbox.weather import (
 )
 from cashier.sandbox.weather_parser import require_one_of
 
-# Typical latencies, median and p99: look-ups by key are quick, counting and deciding take longer.
-_NORMAL_MS = {
-    "order": (3, 9),
-    "merchant": (2, 6),
-    "member": (2, 6),
-    "card": (3, 10),
-    "balance": (3, 9),
-    "marketing": (5, 18),
-    "channel": (3, 8),
-    "quota": (4, 12),
-    "risk": (8, 30),
-    "engine": (12, 40),
-    "acquirer": (3, 9),
-}
+
+def _calm(source: SimulatedSource) -> FaultProfile:
+    return FaultProfile(Lognormal(*source.latency_ms))
 
 
-def _calm(source: str) -> FaultProfile:
-    median_ms, p99_ms = _NORMAL_MS[source]
-    return FaultProfile(Lognormal(median_ms, p99_ms))
-
-
-def _windy(source: str) -> FaultProfile:
+def _windy(source: SimulatedSource) -> FaultProfile:
     """Calm, but 1 % of the calls are twelve times as slow, which is the case for hedging."""
     return FaultProfile(_calm(source).latency, Stragglers(share_bps=100, factor=12))
 
 
-def _stormy(source: str) -> FaultProfile:
+def _stormy(source: SimulatedSource) -> FaultProfile:
     """Slow, and every fault in 1.25 % of the calls: 10 % fail, 8.75 % without `wrong_identity`."""
-    median_ms, p99_ms = _NORMAL_MS[source]
-    faults: dict[Fault | PaymentFault, int] = {
-        fault: 125 for fault in Fault if fault is not Fault.WRONG_IDENTITY or source in IDENTITY_FIELDS
-    }
+    median_ms, p99_ms = source.latency_ms
+    faults: dict[Fault | PaymentFault, int] = dict.fromkeys(source.answer_faults, 125)
     return FaultProfile(Lognormal(median_ms * 4, p99_ms * 10), Stragglers(share_bps=300, factor=5), faults)
 
 
 PRESETS: Mapping[str, Mapping[str, FaultProfile]] = {
-    "still": {source: FaultProfile(Constant(0)) for source in SOURCES},
-    "fixed": {source: FaultProfile(Constant(5)) for source in SOURCES},
-    "calm": {source: _calm(source) for source in SOURCES},
-    "windy": {source: _windy(source) for source in SOURCES},
-    "stormy": {source: _stormy(source) for source in SOURCES},
+    "still": dict.fromkeys(SOURCES, FaultProfile(Constant(0))),
+    "fixed": dict.fromkeys(SOURCES, FaultProfile(Constant(5))),
+    "calm": {name: _calm(source) for name, source in SOURCES.items()},
+    "windy": {name: _windy(source) for name, source in SOURCES.items()},
+    "stormy": {name: _stormy(source) for name, source in SOURCES.items()},
 }
 
 

@@ -6,11 +6,12 @@ Every key is documented in `config/README.md`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, defstruct
 
 from cashier.consultation.flow import ConsultSettings
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.catalog import Catalog
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
@@ -104,28 +105,26 @@ class ServiceSettings(Struct, frozen=True, forbid_unknown_fields=True):
         return (self.url,) if isinstance(self.url, str) else self.url
 
 
-class SourcesSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[sources]`: eight sources of a consultation, three services that take payments."""
+# A field for each row of the source table and for each service.
+_SourceFields: Any = defstruct(
+    "_SourceFields",
+    [(name, SourceSettings | None, None) for name in SOURCE_NAMES]
+    + [(name, ServiceSettings | None, None) for name in SERVICES],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
 
-    order: SourceSettings | None = None
-    merchant: SourceSettings | None = None
-    member: SourceSettings | None = None
-    card: SourceSettings | None = None
-    balance: SourceSettings | None = None
-    channel: SourceSettings | None = None
-    quota: SourceSettings | None = None
-    marketing: SourceSettings | None = None
-    risk: ServiceSettings | None = None
-    engine: ServiceSettings | None = None
-    acquirer: ServiceSettings | None = None
+
+class SourcesSettings(_SourceFields):  # type: ignore[misc]  # a class made at run time
+    """`[sources]`: the sources of a consultation, and the services that take payments."""
 
     def __getitem__(self, name: str) -> SourceSettings | None:
-        """The settings of one of the eight sources."""
+        """The settings of a source of a consultation."""
         settings: SourceSettings | None = getattr(self, name)
         return settings
 
     def service(self, name: str) -> ServiceSettings | None:
-        """The settings of one of the three services."""
+        """The settings of a service that takes payments."""
         settings: ServiceSettings | None = getattr(self, name)
         return settings
 

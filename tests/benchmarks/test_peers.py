@@ -19,10 +19,10 @@ import pytest
 from benchmarks.lab import Lab
 from benchmarks.lab.service import Served
 from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream_control import SOURCE_NAMES, Behaviour
 from benchmarks.lean_upstream import FIRST_USER, PROMOTIONS
 from benchmarks.peers import PEERS, Peer, versions
-from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS
+from cashier.consultation.source_table import SOURCE_SPECS
 from cashier.sandbox import World
 
 pytestmark = pytest.mark.peers
@@ -75,7 +75,7 @@ def consult(connection: http.client.HTTPConnection, n: int) -> dict[str, Any]:
 
 
 def direct_answers(sources: LeanUpstream, n: int) -> dict[str, Any]:
-    """The answers of the eight sources, asked one by one; None for a 404."""
+    """The answers of the sources, asked one by one; None for a 404."""
     request = CROWD.consult_request(n)
     user, merchant, amount = request["user_id"], request["merchant_id"], request["amount"]
     targets = {

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import cashier
+from cashier.consultation.source_table import SOURCE_NAMES
 from tests.support.command_processes import configured, running
 from tests.support.forked_commands import Run, commands
 
@@ -245,9 +246,11 @@ def test_a_configuration_is_checked_and_its_plan_printed(run: Run) -> None:
     assert status == 0
     assert "config/cashier.toml is good." in out
     assert "The fan-out of a consultation ends after 147 ms at the latest" in out
-    assert "It makes 8 calls, and at most 16 with a hedge or a retry of each." in out
-    submit = "A submit looks the payment up at the engine (at most 2000 ms), asks the eight sources again"
+    count = len(SOURCE_NAMES)
+    assert f"It makes {count} calls, and at most {2 * count} with a hedge or a retry of each." in out
+    submit = "A submit looks the payment up at the engine (at most 2000 ms), asks the sources again"
     assert f"{submit} without cache (1000 ms)," in out
+    assert f"sends (8000 ms): {count + 3} calls, and one to the acquirer" in " ".join(out.split())
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
     assert "marketing" in run("plan", "--config", "config/cashier.toml")[1]
 

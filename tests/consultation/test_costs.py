@@ -23,7 +23,7 @@ SLACK = 0.05
 # Half a call or timer: for small counts 5 % is less than one in twenty consultations can cause.
 SLACK_OF_FEW = 0.5
 
-# Live: all eight sources are called. Cached: a returning customer with the default caches.
+# Live: all sources are called. Cached: a returning customer with the default caches.
 # "functions" are entries into Python functions (a coroutine once per wake-up). "C functions" are
 # called from Python; each counts for the part whose code it is, or whose code calls it. The server
 # is uvicorn.

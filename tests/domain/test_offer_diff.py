@@ -64,7 +64,9 @@ def accepted_offer(world: World, choice: PaymentChoice) -> AcceptedOffer:
 
 
 def current_offer(world: World, **changed: Any) -> CurrentOffer:
-    return structs.replace(CurrentOffer(world.order.amount, world.methods(), None, world.silent), **changed)
+    return structs.replace(
+        CurrentOffer(world.order.amount, world.methods(), None, world.case().promotion_gap), **changed
+    )
 
 
 def find_changes(
@@ -334,7 +336,8 @@ def test_a_price_that_was_unknown_with_the_offer_is_a_change() -> None:
 def test_a_blocked_order_leaves_nothing_unverified() -> None:
     choice = choice_of(SHOP, "WALLET:ALIPAY")
     assert (
-        unverified(choice, accepted_offer(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID, ("quota",))) == ()
+        unverified(choice, accepted_offer(SHOP, choice), CurrentOffer(cny(0), (), Blocked.ORDER_PAID, "marketing"))
+        == ()
     )
 
 

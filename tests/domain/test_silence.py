@@ -54,6 +54,7 @@ def test_with_all_sources_silent_every_kind_is_still_listed() -> None:
         (MissingCause.BREAKER_OPEN, ReasonCode.SOURCE_ERROR),
         (MissingCause.SKIPPED, ReasonCode.SOURCE_ERROR),
         (MissingCause.PENDING, ReasonCode.SOURCE_PENDING),
+        (MissingCause.NOT_CONFIGURED, ReasonCode.SOURCE_ERROR),
     ],
 )
 def test_every_missing_cause_has_a_code(why: MissingCause, code: ReasonCode) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
@@ -58,6 +59,11 @@ def test_the_plan_knows_which_ask_needs_which_name() -> None:
         "fees": "channel",
     }
     assert plan.essential_count == 4
+
+
+def test_the_leading_asks_are_the_required_and_the_marked_ones() -> None:
+    asks = [structs.replace(each, leading=each.name == "channel") for each in cashiers()]
+    assert Plan(asks, INPUTS).leading == {"order", "member", "channel"}
 
 
 def test_the_repr_of_a_plan_describes_its_asks() -> None:

@@ -31,7 +31,8 @@ from cashier.domain.payment_state import FINAL, PaymentStatus
 from cashier.payments.errors import ConsultChanged
 from cashier.sandbox import World, weather_named
 from cashier.sandbox.risk import CHALLENGE_ANSWER
-from cashier.sandbox.weather import CALL_NAMES, PlannedFault, possible_faults
+from cashier.sandbox.source_table import SOURCES
+from cashier.sandbox.weather import PlannedFault
 from tests.payments.model_loop import SkippingLoop
 from tests.payments.model_observations import REFUSALS, LedgerTotals, Observations, ObservedPayment
 from tests.payments.model_requests import ABROAD, CHINESE, ORDERS, Offer, Submit, Tampering, consult_request, new_submit
@@ -56,14 +57,14 @@ def faults_of(*calls: tuple[str, str]) -> st.SearchStrategy[tuple[str, str, Any,
         [
             (source, call, fault, times)
             for source, call in calls
-            for fault in possible_faults(source)
+            for fault in SOURCES[source].possible_faults
             for times in (1, 3)
         ]
     )
 
 
-PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call in CALL_NAMES[source]]
-FAULTS = faults_of(*[(source, call) for source, calls in CALL_NAMES.items() for call in calls])
+PAYING = [(source, call) for source in ("risk", "engine", "acquirer") for call in SOURCES[source].calls]
+FAULTS = faults_of(*[(source, call) for source in SOURCES for call in SOURCES[source].calls])
 SUBMIT_FAULTS = faults_of(("engine", "submit"))
 PAYMENT_FAULTS = faults_of(*PAYING)
 FAULTS_OF_A_CALL = st.one_of(

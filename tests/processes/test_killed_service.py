@@ -1,6 +1,6 @@
 """SIGKILL at every step of a payment: a retry with the same key or token meets the same payment.
 
-Of the eight source reads, which change nothing, the first is held before it and the last after it.
+Of the source reads, which change nothing, the first is held before it and the last after it.
 """
 
 from __future__ import annotations

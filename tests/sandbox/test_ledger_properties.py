@@ -14,8 +14,9 @@ from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.execution_faults import Work, perform
 from cashier.sandbox.record_builders import Json
 from cashier.sandbox.risk import Amount, DecisionBody, VerifyBody
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer
-from cashier.sandbox.weather import CallConditions, possible_faults
+from cashier.sandbox.weather import CallConditions
 from cashier.sandbox.world import World
 from tests.sandbox.hand_clock import HandClock
 from tests.sandbox.paying import balance, channel, promotion
@@ -61,7 +62,7 @@ FINAL = {"SUCCEEDED", "FAILED"}
 PAYMENTS = 12
 NUMBERS = st.integers(1, PAYMENTS)
 # Half of the calls have no fault.
-FAULTS = st.none() | st.sampled_from(possible_faults("engine"))
+FAULTS = st.none() | st.sampled_from(SOURCES["engine"].possible_faults)
 
 
 class LedgerMachine(RuleBasedStateMachine):

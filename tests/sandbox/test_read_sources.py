@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
+from cashier.sandbox.read_sources import SourceReader
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.world import World
 
 VALID: dict[str, object] = {

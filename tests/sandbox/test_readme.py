@@ -10,8 +10,8 @@ import msgspec
 from cashier.sandbox import CASES, PRESETS, World, create_app, parse_profile, weather_named
 from cashier.sandbox.fault_descriptions import DESCRIPTIONS
 from cashier.sandbox.risk import THRESHOLDS
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_endpoints import UpstreamEndpoints
-from cashier.sandbox.weather import SOURCES, possible_faults
 
 README = (Path(__file__).parents[2] / "cashier/sandbox/README.md").read_text("utf-8")
 DECIMALS = {"CNY": 100, "IDR": 100, "JPY": 1, "KWD": 1_000}
@@ -48,7 +48,7 @@ def test_the_faults_are_those_of_the_code() -> None:
         "engine": {"engine"},
     }
     for (_, column, _), fault in zip(documented, DESCRIPTIONS, strict=True):
-        assert sources[column] == {source for source in SOURCES if fault in possible_faults(source)}
+        assert sources[column] == {source for source in SOURCES if fault in SOURCES[source].possible_faults}
 
 
 def test_the_profile_is_valid() -> None:

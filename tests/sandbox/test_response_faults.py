@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from cashier.sandbox.server import create_app, serve
-from cashier.sandbox.weather import SOURCES, CallConditions, Weather
+from cashier.sandbox.source_table import SOURCES
+from cashier.sandbox.weather import CallConditions, Weather
 from cashier.sandbox.weather_presets import weather_named
 from cashier.sandbox.world import World
 

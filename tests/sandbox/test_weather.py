@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.weather import (
-    CALL_NAMES,
-    SOURCES,
     CallConditions,
     Constant,
     Fault,
@@ -20,7 +19,6 @@ from cashier.sandbox.weather import (
     Stragglers,
     Uniform,
     Weather,
-    possible_faults,
 )
 from cashier.sandbox.weather_parser import BadWeather, parse_profile, parse_source
 from cashier.sandbox.weather_presets import PRESETS, weather_named
@@ -233,8 +231,8 @@ def test_restoring_the_weather_drops_planned_faults() -> None:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_fault_of_a_source_survives_a_round_trip(source: str) -> None:
-    faults = {fault.value: 100 for fault in possible_faults(source)}
-    body = {"faults": faults, "next": [*faults, *({"fault": "hang", "on": call} for call in CALL_NAMES[source])]}
+    faults = {fault.value: 100 for fault in SOURCES[source].possible_faults}
+    body = {"faults": faults, "next": [*faults, *({"fault": "hang", "on": call} for call in SOURCES[source].calls)]}
     profile = parse_profile(source, body, STILL)
     assert parse_profile(source, msgspec.json.decode(msgspec.json.encode(profile.to_json())), STILL) == profile
     assert ("cut" in faults) == (source in ("risk", "engine"))

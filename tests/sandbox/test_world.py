@@ -10,8 +10,9 @@ import pytest
 
 from cashier.sandbox.demo_cases import CASES, DemoCase
 from cashier.sandbox.generated_population import FIRST_NUMBER
-from cashier.sandbox.read_sources import SOURCE_READS, SourceReader
+from cashier.sandbox.read_sources import SourceReader
 from cashier.sandbox.record_builders import Json
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.world import World
 
 from . import contract

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
+from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.core import Cashier
 from cashier.settings.loader import configuration, load, token_secrets
 from cashier.settings.schema import ConfigurationError, TokenSettings
 from cashier.wire.transport import Request, Response
 
 URL = "http://127.0.0.1:9100"
-NAMES = ("order", "merchant", "member", "card", "balance", "channel", "quota", "marketing")
+ESSENTIAL = ("order", "merchant", "member", "card", "balance", "channel", "quota")
 ROOT = Path(__file__).parent.parent.parent
 
 
 def table(**other: Any) -> dict[str, Any]:
-    return {"sources": {name: {"url": URL} for name in NAMES}, **other}
+    return {"sources": {name: {"url": URL} for name in SOURCE_NAMES}, **other}
 
 
 def source(**more: Any) -> dict[str, Any]:
@@ -33,8 +34,30 @@ def faults(settings: dict[str, Any], environ: dict[str, str] | None = None) -> s
 
 def test_only_the_urls_are_required() -> None:
     cashier = Cashier(config=configuration(table(), "cashier.toml"))
-    assert {ask.name for ask in cashier.plan.asks} == set(NAMES)
+    assert {ask.name for ask in cashier.plan.asks} == set(SOURCE_NAMES)
     assert cashier.config.settings.consult.deadline_ms == 150
+
+
+@pytest.mark.parametrize("name", ESSENTIAL)
+def test_a_required_or_gating_source_must_be_configured(name: str) -> None:
+    others = {other: settings for other, settings in table()["sources"].items() if other != name}
+    assert faults({"sources": others}) == (
+        f'cashier.toml: [sources.{name}] is missing; it needs a url, such as "http://127.0.0.1:9100"'
+    )
+
+
+def test_enriching_sources_may_be_left_out() -> None:
+    essential = {name: table()["sources"][name] for name in ESSENTIAL}
+    cashier = Cashier(config=configuration({"sources": essential}, "cashier.toml"))
+    assert [ask.name for ask in cashier.plan.asks] == list(ESSENTIAL)
+
+
+def test_an_unknown_function_is_reported_with_the_known_sources() -> None:
+    async def unused(**inputs: Any) -> None: ...
+
+    with pytest.raises(ConfigurationError) as raised:
+        Cashier(sources={"xyz": unused}, config=table())
+    assert raised.value.faults == [f"there is no source 'xyz'; known are {', '.join(SOURCE_NAMES)}"]
 
 
 def test_the_example_configuration_is_valid_and_has_the_defaults() -> None:
@@ -91,6 +114,12 @@ def test_the_configuration_may_name_a_function_as_a_service() -> None:
         (table(consult={"deadline": 3}), "cashier.toml: [consult] unknown key 'deadline'; did you mean 'deadline_ms'?"),
         (table(sorces={}), "cashier.toml: unknown key 'sorces'; did you mean 'sources'?"),
         ({"sources": {"cards": {"url": URL}}}, "cashier.toml: [sources] unknown key 'cards'; did you mean 'card'?"),
+        (
+            {"sources": {"xyz": {"url": URL}}},
+            f"[sources] unknown key 'xyz'; known keys are {', '.join(SOURCE_NAMES)}, risk, engine, acquirer",
+        ),
+        ({"sources": {"card": 3}}, "cashier.toml: [sources] card: expected `object | null`, got `int`"),
+        ({"sources": {"card": {}}}, "cashier.toml: [sources] card: object missing required field `url`"),
         (table(consult={"deadline_ms": "150"}), "cashier.toml: [consult] deadline_ms: expected `int`, got `str`"),
         (table(consult={"deadline_ms": 0}), "cashier.toml: [consult] deadline_ms: expected `int` >= 5"),
         (table(consult={"reserve_ms": 150}), "[consult] reserve_ms = 150 leaves nothing of deadline_ms = 150"),

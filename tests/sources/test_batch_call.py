@@ -15,6 +15,7 @@ from cashier.domain.facts import Balances
 from cashier.domain.money import Money
 from cashier.fanout.batch import Batch, Outcome
 from cashier.sandbox import World, serve, weather_named
+from cashier.sandbox.source_table import SOURCE_READS
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable, WrongIdentity
 from cashier.sources.balance import BALANCE
 from cashier.sources.batch_call import BatchSettings, BatchWireUpstream
@@ -25,15 +26,7 @@ from cashier.wire.http1 import Http1Client
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
 SOURCES = {spec.source.name: spec.source for spec in SOURCE_SPECS}
-PATHS = {
-    "order": "/batch/orders",
-    "merchant": "/batch/merchants",
-    "member": "/batch/members",
-    "card": "/batch/cards",
-    "balance": "/batch/balances",
-    "quota": "/batch/quotas",
-    "marketing": "/batch/promotions",
-}
+PATHS = {name: path for name in SOURCES if (path := SOURCE_READS[name].batch) is not None}
 U_1, U_2 = {"user_id": "u_1"}, {"user_id": "u_2"}
 CALL_HEADERS = CallHeaders("test")
 
@@ -277,6 +270,10 @@ async def outcomes_of_calls(call: Callable[..., Any], keys: list[dict[str, Any]]
 
         call(key, CALL_HEADERS, 5_000, on_answer)
     return await asyncio.gather(*futures)
+
+
+def test_the_sandbox_has_a_batch_form_of_each_source_with_parameters() -> None:
+    assert set(PATHS) == {name for name, source in SOURCES.items() if source.parameters is not None}
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -5,7 +5,7 @@ writes JSON.
 many C functions it calls, the most first.
 
 A process of its own, so that clocks, random numbers and the order of sets repeat. It holds the
-whole service, from the bytes of a request to the bytes of its response, on a manual loop; its eight
+whole service, from the bytes of a request to the bytes of its response, on a manual loop; its
 sources answer after 2 ms. Customers take turns, one every 4 ms. One second is counted after three
 of warm-up, so work that a source does once a second counts once. Each kind of counting has a second
 of its own and does not count itself.
@@ -68,7 +68,7 @@ def freeze_clocks_and_random() -> None:
 
 
 class CountedService:
-    """The service, its eight sources and its customers."""
+    """The service, its sources and its customers."""
 
     def __init__(self, *, cached: bool) -> None:
         self._answers: dict[bytes, bytes] = {}

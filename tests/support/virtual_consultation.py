@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -60,14 +60,15 @@ async def ask(
     request: ConsultRequest,
     settings: ConsultSettings | None = None,
     waited_ms: int | None = None,
+    absent: Collection[str] = (),
 ) -> ConsultOutcome:
     """Consult once on this loop. A source without a behaviour answers after one ms.
 
-    `waited_ms`: how long the caller has waited before.
+    `waited_ms`: how long the caller has waited before. `absent`: sources that are not configured.
     """
     loop = asyncio.get_running_loop()
     calls: dict[str, int] = {}
-    consult = flow_over(behaviours, calls, settings)
+    consult = flow_over(behaviours, calls, settings, absent)
     start_s = loop.time()
     outcome: Consultation | ConsultError
     try:
@@ -79,7 +80,10 @@ async def ask(
 
 
 def flow_over(
-    behaviours: Mapping[str, Behaviour], calls: dict[str, int], settings: ConsultSettings | None = None
+    behaviours: Mapping[str, Behaviour],
+    calls: dict[str, int],
+    settings: ConsultSettings | None = None,
+    absent: Collection[str] = (),
 ) -> ConsultFlow:
     """The flow on this loop, over sources whose calls are counted in `calls`."""
     loop = asyncio.get_running_loop()
@@ -89,6 +93,8 @@ def flow_over(
     bindings = {}
     for spec in SOURCE_SPECS:
         name = spec.source.name
+        if name in absent:
+            continue
         function = with_behaviour(name, upstreams[name], behaviours.get(name, Behaviour()), calls)
         bindings[name] = SourceBinding(unguarded(FunctionUpstream(spec.source, function, spec.needs)))
     return ConsultFlow(

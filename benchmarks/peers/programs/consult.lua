@@ -1,4 +1,4 @@
--- The eight requests of a consultation, and the bare merge: bodies joined without being decoded.
+-- The requests of a consultation, and the bare merge: bodies joined without being decoded.
 
 local decode = require("cjson.safe").decode
 local req, header, print = ngx.req, ngx.header, ngx.print
@@ -6,7 +6,7 @@ local concat = table.concat
 
 local consult = {}
 
--- The eight targets in the order of `consult.answer`; ends with 400 if the request is not JSON.
+-- The targets in the order of `consult.answer`; ends with 400 if the request is not JSON.
 function consult.targets()
     req.read_body()
     local asked = decode(req.get_body_data())

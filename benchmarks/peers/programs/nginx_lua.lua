@@ -1,4 +1,4 @@
--- All eight live: write to all sockets, then read.
+-- All live: write to all sockets, then read.
 
 local consult = require("consult")
 local upstream = require("upstream")

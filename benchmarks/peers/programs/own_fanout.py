@@ -19,9 +19,10 @@ import msgspec
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from benchmarks.lab.upstream_control import SOURCE_NAMES
 from cashier import ConsultRequest
 from cashier.consultation.source_pipeline import SourcePipeline
-from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, consultation_plan, known_inputs
+from cashier.consultation.source_table import SOURCE_SPECS, consultation_plan, known_inputs
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.scatter import Timing, scatter
@@ -71,6 +72,7 @@ class Gateway:
                 S3FifoStore(1),
             )
             for spec in SOURCE_SPECS
+            if spec.source.name in upstreams
         ]
         self._plan = consultation_plan({pipeline.name: pipeline.binding() for pipeline in self._pipelines})
 
