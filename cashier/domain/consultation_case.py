@@ -6,12 +6,12 @@ from datetime import datetime
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts, Quota
-from cashier.domain.kind_availability import kind_availability
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Discounts, OrderPromotions
 from cashier.domain.refusal import silence_refusal
+from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing
 
 
@@ -30,13 +30,13 @@ class ConsultationCase:
         "channels",
         "currency",
         "facts",
-        "kind_availability",
         "locale",
         "now",
         "promotions",
         "quota_gap",
         "quotas",
         "request",
+        "storefront",
         "wording",
         "zero",
     )  # fmt: skip
@@ -53,7 +53,7 @@ class ConsultationCase:
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
         self.channels = None if isinstance(channels, Missing) else channels
-        self.kind_availability = kind_availability(
+        self.storefront = storefront(
             self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
         )
         self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None
