@@ -148,10 +148,10 @@ def insufficient_balance(account: Account, payable: int) -> Refusal | None:
 
 def offers_by_provider(assessment: KindAssessment) -> list[Offer]:
     """Silent quotas leave each provider undetermined."""
-    offers = []
-    for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True):
-        offers.append(Offer(provider.method_id, assessment, provider.title, provider.icon, provider.instrument, quote))
-    return offers
+    return [
+        Offer(provider.method_id, assessment, provider.title, provider.icon, provider.instrument, quote)
+        for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True)
+    ]
 
 
 def offer_by_option(assessment: KindAssessment) -> list[Offer]:

@@ -14,7 +14,6 @@ from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import OfferedKind
 
 NOT_OFFERED = Refusal(ReasonCode.NOT_OFFERED)
 MERCHANT_NOT_PERMITTED = Refusal(ReasonCode.MERCHANT_NOT_PERMITTED, "merchant")
@@ -51,7 +50,15 @@ class KindAssessment:
         self.providers = offered.providers
         self.quotas = case.quotas.get(kind)
         self.promotions = case.promotions.usable_with(_KIND_SETS[kind])
-        self.refusal = _refusal(case, kind, offered)
+        # Of the kind as a whole. All its facts are required ones, so it is never undetermined.
+        self.refusal: Refusal | None
+        if not offered.terms.offered:
+            self.refusal = NOT_OFFERED
+        elif kind not in case.facts.merchant.kinds:
+            self.refusal = MERCHANT_NOT_PERMITTED
+        else:
+            kyc_refusal = None if case.facts.member.kyc_level >= offered.terms.kyc_level else KYC_REQUIRED
+            self.refusal = offered.refusal or kyc_refusal
         self.limits_cache: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
 
     def amounts(self, bank: str | None, channel_min: int, fee_bps: int) -> Amounts:
@@ -78,15 +85,3 @@ class KindAssessment:
             return ()
         general, own = self.quotas.get(None, ()), self.quotas.get(bank, ()) if bank is not None else ()
         return [*general, *own] if general and own else general or own
-
-
-def _refusal(case: ConsultationCase, kind: Kind, offered: OfferedKind) -> Refusal | None:
-    """Why the whole kind is refused.
-
-    All facts used here are required ones, so it is never undetermined.
-    """
-    if not offered.terms.offered:
-        return NOT_OFFERED
-    if kind not in case.facts.merchant.kinds:
-        return MERCHANT_NOT_PERMITTED
-    return offered.refusal or (None if case.facts.member.kyc_level >= offered.terms.kyc_level else KYC_REQUIRED)

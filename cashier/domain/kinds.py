@@ -64,15 +64,11 @@ class KindRow(Struct, frozen=True, kw_only=True):
     reversed_after_s: int | None
 
 
-class IncompleteTable(Exception):
-    """A table has no entry for a member of an enumeration. Our bug, found at import."""
-
-
 def complete(name: str, table: Mapping[Key, Value], members: Iterable[Key]) -> Mapping[Key, Value]:
-    """Return the table. Raises `IncompleteTable` with the members that it lacks."""
+    """Return the table. Raises LookupError with the members that it lacks: our bug, at import."""
     missing = [str(member) for member in members if member not in table]
     if missing:
-        raise IncompleteTable(f"{name} has no entry for {', '.join(missing)}")
+        raise LookupError(f"{name} has no entry for {', '.join(missing)}")
     return table
 
 

@@ -64,6 +64,8 @@ class LegsRefused(Struct, frozen=True):
 LegsResult: TypeAlias = tuple[EngineLeg, ...] | LegsRefused
 
 _INSTRUMENT_MISSING = LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
+# The channel leg names no instrument.
+_IDENTIFIED_AT_CHANNEL = (InstrumentSource.AUTH_CODE, InstrumentSource.CHANNEL)
 
 
 class LegsDoNotAddUp(Exception):
@@ -107,13 +109,9 @@ def _payer_legs(
             else _channel(channel_id, share.id, share.amount)
             for share in split
         )
-    match row.instrument_source:
-        case InstrumentSource.METHOD:
-            charged_id = instrument_id
-        case InstrumentSource.CARD_TOKEN:
-            charged_id = card_token
-        case InstrumentSource.AUTH_CODE | InstrumentSource.CHANNEL:
-            return (_channel(channel_id, None, payable),)
+    if row.instrument_source in _IDENTIFIED_AT_CHANNEL:
+        return (_channel(channel_id, None, payable),)
+    charged_id = card_token if row.instrument_source is InstrumentSource.CARD_TOKEN else instrument_id
     return _INSTRUMENT_MISSING if charged_id is None else (_channel(channel_id, charged_id, payable),)
 
 

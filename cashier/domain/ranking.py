@@ -86,7 +86,9 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
         sorted(_rows(case, offers, weights)), 1
     ):
         assessment, quote = offer.assessment, offer.quote
+        terms = assessment.terms
         methods.append(
+            # By position: keywords cost 3 µs per method instead of 0.1 (msgspec 0.23, 18 fields).
             PayMethod(
                 method_id,
                 assessment.kind,
@@ -103,8 +105,8 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
                 rank,
                 reasons,
                 assessment.offered.next_action if payable or quote.amounts is None else _NO_ACTION,
-                assessment.terms.required_fields,
-                assessment.terms.expires_in_s,
+                terms.required_fields,
+                terms.expires_in_s,
                 quote.legs,
             )
         )

@@ -77,7 +77,10 @@ class OfferedProvider(Struct, frozen=True, gc=False):
 
 
 class OfferedKind(Struct, frozen=True, gc=False):
-    """One kind: terms, texts, a refusal for every payer, providers by id. `title` is a template."""
+    """One kind: terms, texts, a refusal for every payer, providers by id.
+
+    `title`: the template for one method of the kind.
+    """
 
     terms: Terms
     name: str
@@ -116,51 +119,36 @@ class Storefront(dict[Kind, OfferedKind]):
 
     def __missing__(self, kind: Kind) -> OfferedKind:
         terms = self.catalog.methods[kind]
-        title = terms.title[self._locale]
-        offered = self[kind] = OfferedKind(
+        title_template, providers = terms.title[self._locale], {}
+        for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
+            name = channels[0].provider_name
+            offered, has_card_filters = [], False
+            for channel in channels:
+                offered.append(self.channel(channel, terms))
+                has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
+            method_id, title, icon_name, instrument = provider_display(kind, title_template, terms.icon, provider, name)
+            sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
+            providers[provider] = OfferedProvider(
+                provider, name, method_id, title, icon_name, instrument, offered, sole_open_channel, has_card_filters
+            )
+        offered_kind = self[kind] = OfferedKind(
             terms=terms,
             name=terms.name[self._locale],
-            title=title,
+            title=title_template,
             icon=icon(terms.icon),
             next_action=terms.terminal_actions.get(self._terminal, terms.next_action),
             refusal=self._kind_refusal(terms),
-            providers={
-                provider: self._provider(kind, terms, title, provider, channels)
-                for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items()
-            },
+            providers=providers,
         )
-        return offered
+        return offered_kind
 
     def channel(self, channel: Channel, terms: Terms) -> OfferedChannel:
         """`terms`: of the channel's kind, with the payer's fee where the channel names none."""
-        currency = self._currency
-        limits_in_currency = channel.min.currency == currency == channel.max.currency
+        currency, least, most = self._currency, channel.min, channel.max
+        limits_in_currency = least.currency == currency == most.currency
         fee_bps = terms.fee_bps if channel.fee_bps is None else channel.fee_bps
         refusal = self._channel_refusal(channel, limits_in_currency and currency in channel.currencies)
-        return OfferedChannel(
-            channel, refusal, limits_in_currency, fee_bps, (channel.min.value, channel.max.value, fee_bps)
-        )
-
-    def _provider(
-        self, kind: Kind, terms: Terms, title_template: str, provider: str, channels: list[Channel]
-    ) -> OfferedProvider:
-        name = channels[0].provider_name
-        method_id, title, provider_icon, instrument = provider_display(kind, title_template, terms.icon, provider, name)
-        offered, has_card_filters = [], False
-        for channel in channels:
-            offered.append(self.channel(channel, terms))
-            has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
-        return OfferedProvider(
-            provider=provider,
-            provider_name=name,
-            method_id=method_id,
-            title=title,
-            icon=provider_icon,
-            instrument=instrument,
-            channels=offered,
-            sole_open_channel=offered[0] if len(offered) == 1 and offered[0].refusal is None else None,
-            has_card_filters=has_card_filters,
-        )
+        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
 
     def _kind_refusal(self, terms: Terms) -> Refusal | None:
         if terms.products is not None and self._product not in terms.products:
