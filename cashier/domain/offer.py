@@ -19,7 +19,10 @@ NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 
 
 class Offer(Struct, frozen=True, gc=False):
-    """One payment method without its rank and its reason text."""
+    """One payment method without its rank and its reason text.
+
+    Built by position: keywords cost 15 ns more (msgspec 0.23), thirty times per answer.
+    """
 
     method_id: str
     assessment: KindAssessment

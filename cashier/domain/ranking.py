@@ -88,7 +88,7 @@ def rank_offers(case: ConsultationCase, offers: list[Offer], weights: Weights) -
         assessment, quote = offer.assessment, offer.quote
         terms = assessment.terms
         methods.append(
-            # By position: keywords cost 3 µs per method instead of 0.1 (msgspec 0.23, 18 fields).
+            # By position: 0.1 µs per method. Eighteen keywords cost 0.7 µs or more (msgspec 0.23).
             PayMethod(
                 method_id,
                 assessment.kind,

@@ -128,6 +128,7 @@ class Storefront(dict[Kind, OfferedKind]):
                 has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
             method_id, title, icon_name, instrument = provider_display(kind, title_template, terms.icon, provider, name)
             sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
+            # By position: keywords add 1 % to a consultation with fresh channels.
             providers[provider] = OfferedProvider(
                 provider, name, method_id, title, icon_name, instrument, offered, sole_open_channel, has_card_filters
             )
