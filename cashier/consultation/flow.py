@@ -258,15 +258,15 @@ class ConsultFlow:
         methods = rank_offers(case, assemble(case), self._weights)
         ttl_s = min(self._token_ttl_s, int((order.expires_at - now).total_seconds()))
         return Consultation(
-            self._sign(request, order.amount, methods, int(now.timestamp()), ttl_s),
-            now,
-            now + timedelta(seconds=ttl_s),
-            OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
-            True,
-            None,
-            Missing in map(type, gathered.answers.values()),
-            gathered.reports,
-            methods,
+            consult_token=self._sign(request, order.amount, methods, int(now.timestamp()), ttl_s),
+            consulted_at=now,
+            expires_at=now + timedelta(seconds=ttl_s),
+            order=OrderSummary(order.order_id, order.title, order.amount, order.expires_at),
+            payable=True,
+            blocked=None,
+            degraded=Missing in map(type, gathered.answers.values()),
+            sources=gathered.reports,
+            methods=methods,
         )
 
     def _blocked(
@@ -286,7 +286,17 @@ class ConsultFlow:
         )
         # The token's payload is readable, so it carries the hidden amount too.
         token = self._sign(request, summary.amount, (), int(now.timestamp()), 0)
-        return Consultation(token, now, now, summary, False, Blockage(blocked, message), False, gathered.reports, ())
+        return Consultation(
+            consult_token=token,
+            consulted_at=now,
+            expires_at=now,
+            order=summary,
+            payable=False,
+            blocked=Blockage(blocked, message),
+            degraded=False,
+            sources=gathered.reports,
+            methods=(),
+        )
 
 
 def _conclusive(request: ConsultRequest, now: datetime) -> Conclusive:

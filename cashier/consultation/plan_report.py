@@ -65,16 +65,16 @@ def plan_report(plan: Plan, settings: Settings) -> PlanReport:
         guarded_by = mechanisms(own, settings)
         lines.append(
             SourceReportLine(
-                ask.name,
-                ask.importance,
-                ask.needs,
-                ask.timeout_ms,
-                ends_ms[ask.name],
-                ends_without_claims_ms[ask.name],
-                _calls(guarded_by),
-                None if guarded_by.limiter is None else guarded_by.limiter.most * len(own.urls),
-                cache_settings(specs[ask.name], own),
-                own.batch.max if own.batch else None,
+                name=ask.name,
+                importance=ask.importance,
+                needs=ask.needs,
+                timeout_ms=ask.timeout_ms,
+                ends_ms=ends_ms[ask.name],
+                ends_without_claims_ms=ends_without_claims_ms[ask.name],
+                calls=_calls(guarded_by),
+                max_in_flight=None if guarded_by.limiter is None else guarded_by.limiter.most * len(own.urls),
+                cache=cache_settings(specs[ask.name], own),
+                batch=own.batch.max if own.batch else None,
             )
         )
     consult = settings.consult

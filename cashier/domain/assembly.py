@@ -1,10 +1,8 @@
 """Assembly: build the payment methods of one consultation from its facts.
 
-- Per instrument: QUICK_PAY (a bound card over its bank's channels), AGREEMENT, BALANCE (alone, or
-  with one card that completes it).
-- Per provider: WALLET, MERCHANT_QR.
-- One method with an option per bank or chain: NET_BANKING, VA, OTC.
-- One method per kind over all its channels: CARD, CONSUMER_QR. Acceptance chooses the channel.
+The row of a kind (`kinds`) names its `Listing`: one method per instrument of the payer (a bound
+card over its bank's channels, an agreement, an account alone or with one card that completes it),
+one per provider, one with an option per provider, or one over all channels of the kind.
 
 A silent source leaves its methods undetermined if they can be listed (a card without its channels).
 If they cannot (no card centre, no cards), one undetermined method stands for the whole kind.
@@ -12,22 +10,23 @@ If they cannot (no card centre, no cards), one undetermined method stands for th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 
 from cashier.domain import split_payment
-from cashier.domain.bound_cards import BoundCard, bound_cards, card_offer
+from cashier.domain.bound_cards import BoundCards, bound_cards, card_offer
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import ACTIVE, Account, Agreement
 from cashier.domain.kind_assessment import KindAssessment
+from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.limits import over_limit, tightest_limits
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, best_quote_over, quotes_by_provider
 from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
-from cashier.domain.presentation import account_title_and_icon, icon, provider_presentation
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal, silence_refusal
+from cashier.domain.storefront import account_title_and_icon, provider_display
 from cashier.source_errors import Missing
 
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
@@ -36,54 +35,51 @@ AGREEMENT_CURRENCY = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "card", Remedy(R
 ACCOUNT_FROZEN = Refusal(ReasonCode.ACCOUNT_FROZEN, "balance")
 CURRENCY_NOT_HELD = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "balance", Remedy(RemedyType.SWITCH_CURRENCY))
 
-BY_PROVIDER = (Kind.WALLET, Kind.MERCHANT_QR)
-BY_OPTION = (Kind.NET_BANKING, Kind.VA, Kind.OTC)
-BY_KIND = (Kind.CARD, Kind.CONSUMER_QR)
-
-_AGREEMENT = Kind.AGREEMENT
+_QUICK_PAY, _AGREEMENT = Kind.QUICK_PAY, Kind.AGREEMENT
 _INSUFFICIENT = ReasonCode.BALANCE_INSUFFICIENT
 _agreement_id = attrgetter("agreement_id")
 
 
 def assemble(case: ConsultationCase) -> list[Offer]:
     """Every method of the case, usable or not. The order has no meaning."""
-    quick_pay = KindAssessment(case, Kind.QUICK_PAY)
-    cards = [] if isinstance(case.facts.card, Missing) else bound_cards(quick_pay, case.facts.card.cards)
-    offers = [
-        *quick_pay_offers(quick_pay, cards),
-        *agreement_offers(KindAssessment(case, _AGREEMENT)),
-        *balance_offers(KindAssessment(case, Kind.BALANCE), quick_pay, cards),
-    ]
-    for kinds, kind_offers in (
-        (BY_PROVIDER, offers_by_provider),
-        (BY_OPTION, offer_by_option),
-        (BY_KIND, offer_by_kind),
-    ):
-        for kind in kinds:
-            if case.channel_gap is not None:
-                offers.append(refused_kind(KindAssessment(case, kind), case.channel_gap))
-            elif case.channels is not None and kind in case.channels.by_kind:
-                offers += kind_offers(KindAssessment(case, kind))
+    cards = bound_cards(case)
+    offers: list[Offer] = []
+    for kind, instrument_offers in _INSTRUMENT_KINDS:
+        offers += instrument_offers(cards.assessment if kind is _QUICK_PAY else KindAssessment(case, kind), cards)
+    gap = case.channel_gap
+    by_kind = {} if case.channels is None else case.channels.by_kind
+    for kind, channel_offers in _CHANNEL_KINDS:
+        if gap is not None:
+            offers.append(refused_kind(KindAssessment(case, kind), gap))
+        elif kind in by_kind:
+            offers += channel_offers(KindAssessment(case, kind))
     return offers
 
 
-def quick_pay_offers(assessment: KindAssessment, cards: list[BoundCard]) -> list[Offer]:
+def quick_pay_offers(assessment: KindAssessment, cards: BoundCards) -> list[Offer]:
     """Silence of the card centre leaves the kind undetermined, of channels or quotas each card."""
     held = assessment.case.facts.card
     if isinstance(held, Missing):
         return [refused_kind(assessment, silence_refusal(held))]
-    if cards:
-        return [card_offer(assessment, card) for card in cards]
+    if cards.cards:
+        return [card_offer(assessment, card) for card in cards.cards]
     return [refused_kind(assessment, NO_CARD)] if assessment.providers or assessment.case.channel_gap else []
 
 
-def agreement_offers(assessment: KindAssessment) -> list[Offer]:
+def agreement_offers(assessment: KindAssessment, _: BoundCards) -> list[Offer]:
     """The agreements with this order's merchant. Silent sources: as for cards."""
-    held, merchant_id = assessment.case.facts.card, assessment.case.facts.order.merchant_id
+    held = assessment.case.facts.card
     if isinstance(held, Missing):
         return [refused_kind(assessment, silence_refusal(held))]
-    signed = [agreement for agreement in held.agreements if agreement.merchant_id == merchant_id]
-    return [agreement_offer(assessment, agreement) for agreement in sorted(signed, key=_agreement_id)]
+    return [agreement_offer(assessment, agreement) for agreement in signed_agreements(assessment.case)]
+
+
+def signed_agreements(case: ConsultationCase) -> list[Agreement]:
+    """The agreements with this order's merchant, by id. None while the card centre is silent."""
+    held, merchant_id = case.facts.card, case.facts.order.merchant_id
+    agreements = () if isinstance(held, Missing) else held.agreements
+    signed = [agreement for agreement in agreements if agreement.merchant_id == merchant_id]
+    return sorted(signed, key=_agreement_id)
 
 
 def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
@@ -97,16 +93,17 @@ def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
     terms = assessment.terms
     if channel is None or channel.kind != _AGREEMENT:
         no_quote = best_quote_over(assessment, (), None, refusal)
-        return Offer(method_id, assessment, assessment.name, icon(terms.icon), instrument, no_quote)
-    offered = (assessment.case.kind_availability.channel(channel, terms),)
-    quote = best_quote_over(assessment, offered, channel.provider, refusal, None, ceiling)
-    shown = provider_presentation(
-        assessment.kind, assessment.title, terms.icon, channel.provider, channel.provider_name
+        return Offer(method_id, assessment, assessment.offered.name, assessment.offered.icon, instrument, no_quote)
+    quote = best_quote_over(
+        assessment, (assessment.case.storefront.channel(channel, terms),), channel.provider, refusal, None, ceiling
     )
-    return Offer(method_id, assessment, shown.title, shown.icon, instrument, quote)
+    _, title, icon, _ = provider_display(
+        _AGREEMENT, assessment.offered.title, terms.icon, channel.provider, channel.provider_name
+    )
+    return Offer(method_id, assessment, title, icon, instrument, quote)
 
 
-def balance_offers(assessment: KindAssessment, quick_pay: KindAssessment, cards: list[BoundCard]) -> Iterator[Offer]:
+def balance_offers(assessment: KindAssessment, cards: BoundCards) -> Iterator[Offer]:
     """A silent balance service leaves the kind undetermined; silent quotas, each account.
 
     No channel takes part.
@@ -121,7 +118,7 @@ def balance_offers(assessment: KindAssessment, quick_pay: KindAssessment, cards:
         alone = balance_offer(assessment, account, amounts, limits)
         yield alone
         if alone.quote.refusal is not None and alone.quote.refusal.code is _INSUFFICIENT:
-            yield from split_payment.offers(assessment, quick_pay, account, alone, cards)
+            yield from split_payment.offers(assessment, cards, account, alone)
 
 
 def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts, limits: Limits) -> Offer:
@@ -134,7 +131,7 @@ def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts
     if refusal is None:
         refusal = over_limit(limits, payable) or insufficient_balance(account, payable) or case.quota_gap
     title, account_icon = account_title_and_icon(
-        assessment.title, assessment.terms.icon, account.type, case.wording.accounts[account.type]
+        assessment.offered.title, assessment.terms.icon, account.type, case.wording.accounts[account.type]
     )
     instrument = Instrument(account.account_id, type=account.type, available=account.available)
     quote = Quote(refusal, amounts, limits)
@@ -151,11 +148,10 @@ def insufficient_balance(account: Account, payable: int) -> Refusal | None:
 
 def offers_by_provider(assessment: KindAssessment) -> list[Offer]:
     """Silent quotas leave each provider undetermined."""
-    offers = []
-    for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True):
-        shown = provider.presentation
-        offers.append(Offer(shown.method_id, assessment, shown.title, shown.icon, shown.instrument, quote))
-    return offers
+    return [
+        Offer(provider.method_id, assessment, provider.title, provider.icon, provider.instrument, quote)
+        for provider, quote in zip(assessment.providers.values(), quotes_by_provider(assessment), strict=True)
+    ]
 
 
 def offer_by_option(assessment: KindAssessment) -> list[Offer]:
@@ -179,7 +175,8 @@ def offer_by_kind(assessment: KindAssessment) -> list[Offer]:
 
 def whole_kind(assessment: KindAssessment, quote: Quote, options: tuple[Option, ...] = ()) -> Offer:
     """One method for the whole kind, with the kind's own name and icon."""
-    return Offer(assessment.kind, assessment, assessment.name, icon(assessment.terms.icon), None, quote, options)
+    offered = assessment.offered
+    return Offer(assessment.kind, assessment, offered.name, offered.icon, None, quote, options)
 
 
 def refused_kind(assessment: KindAssessment, refusal: Refusal) -> Offer:
@@ -188,3 +185,22 @@ def refused_kind(assessment: KindAssessment, refusal: Refusal) -> Offer:
     A refusal of the kind itself comes first.
     """
     return whole_kind(assessment, Quote(assessment.refusal or refusal))
+
+
+_INSTRUMENT_LISTINGS: Mapping[Listing, Callable[[KindAssessment, BoundCards], Iterable[Offer]]] = {
+    Listing.PER_CARD: quick_pay_offers,
+    Listing.PER_AGREEMENT: agreement_offers,
+    Listing.PER_ACCOUNT: balance_offers,
+}
+_CHANNEL_LISTINGS: Mapping[Listing, Callable[[KindAssessment], Iterable[Offer]]] = {
+    Listing.PER_PROVIDER: offers_by_provider,
+    Listing.OPTION_PER_PROVIDER: offer_by_option,
+    Listing.WHOLE_KIND: offer_by_kind,
+}
+complete("domain.assembly", {**_INSTRUMENT_LISTINGS, **_CHANNEL_LISTINGS}, Listing)
+_INSTRUMENT_KINDS = [
+    (kind, _INSTRUMENT_LISTINGS[row.listing]) for kind, row in KINDS.items() if row.listing in _INSTRUMENT_LISTINGS
+]
+_CHANNEL_KINDS = [
+    (kind, _CHANNEL_LISTINGS[row.listing]) for kind, row in KINDS.items() if row.listing in _CHANNEL_LISTINGS
+]

@@ -6,13 +6,14 @@ from operator import attrgetter
 
 from msgspec import Struct
 
-from cashier.domain.channel_eligibility import ChannelEligibility
+from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Card, CardStatus, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, best_quote_over
-from cashier.domain.pay_method import Instrument, ReasonCode, Remedy, RemedyType
-from cashier.domain.presentation import card_title, icon
+from cashier.domain.pay_method import Instrument, Kind, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
+from cashier.domain.storefront import OfferedChannel, card_title, icon
+from cashier.source_errors import Missing
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
@@ -27,25 +28,34 @@ class BoundCard(Struct, frozen=True, gc=False):
     card: Card
     title: str
     refusal: Refusal | None
-    channels: list[ChannelEligibility]
+    channels: list[OfferedChannel]
 
 
-def bound_cards(assessment: KindAssessment, cards: tuple[Card, ...]) -> list[BoundCard]:
-    """Sorted by id, so that no result depends on the card centre's order.
+class BoundCards(Struct, frozen=True, gc=False):
+    """The payer's cards and the assessment of QUICK_PAY. No cards while the card centre is silent.
 
-    `assessment`: of QUICK_PAY.
+    Sorted by id, so that no result depends on the card centre's order.
     """
-    case = assessment.case
-    types, month = case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
-    return [
+
+    assessment: KindAssessment
+    cards: list[BoundCard]
+
+
+def bound_cards(case: ConsultationCase) -> BoundCards:
+    assessment, held = KindAssessment(case, Kind.QUICK_PAY), case.facts.card
+    if isinstance(held, Missing):
+        return BoundCards(assessment, [])
+    title, types, month = assessment.offered.title, case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
+    cards = [
         BoundCard(
             card,
-            card_title(assessment.title, card.bank_name, types[card.type], card.last4),
+            card_title(title, card.bank_name, types[card.type], card.last4),
             card_refusal(card, month),
             _accepting_channels(assessment, card),
         )
-        for card in sorted(cards, key=_card_id)
+        for card in sorted(held.cards, key=_card_id)
     ]
+    return BoundCards(assessment, cards)
 
 
 def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
@@ -62,7 +72,7 @@ def card_offer(assessment: KindAssessment, bound: BoundCard) -> Offer:
     )
 
 
-def _accepting_channels(assessment: KindAssessment, card: Card) -> list[ChannelEligibility]:
+def _accepting_channels(assessment: KindAssessment, card: Card) -> list[OfferedChannel]:
     bank = assessment.providers.get(card.bank)
     if bank is None:
         return []

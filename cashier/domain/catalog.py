@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, field
 
 from cashier.domain.facts import AccountType, Bps, CardType
+from cashier.domain.kinds import KINDS
 from cashier.domain.order import Blocked, Product, Terminal
 from cashier.domain.pay_method import Kind, NextAction, ReasonCode
 from cashier.domain.payment_message import MessageCode
@@ -102,11 +103,11 @@ class Catalog(Struct, frozen=True):
             ]
             found += _unrenderable(f"texts: [{locale}.reasons]", wording.reasons, "amount", "until", "source")
             found += _unrenderable(f"texts: [{locale}]", {"combined": wording.combined}, "account", "card")
-        if Kind.BALANCE in self.methods and self.methods[Kind.BALANCE].fee_bps:
-            found.append(
-                "methods: BALANCE.fee_bps cannot be charged: the fee is on what a channel carries, and a balance has no"
-                " channel"
-            )
+        found += [
+            f"methods: {kind}.fee_bps cannot be charged: the fee is on what a channel carries, and the kind needs none"
+            for kind, terms in self.methods.items()
+            if terms.fee_bps and not KINDS[kind].needs_channel
+        ]
         for kind, terms in self.methods.items():
             found += _unrenderable(f"methods: {kind}.title", terms.title, *TITLE_PARTS)
             found += _unrenderable(f"methods: {kind}", {"icon": terms.icon}, "provider")

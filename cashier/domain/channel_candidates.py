@@ -7,25 +7,25 @@ among the candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from msgspec import Struct
 
-from cashier.domain import assembly
+from cashier.domain.assembly import agreement_offer, balance_offers, signed_agreements
 from cashier.domain.bound_cards import BoundCard, bound_cards
-from cashier.domain.channel_eligibility import ChannelEligibility
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
+from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.offer import NO_CHANNEL, quote
 from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence_refusal
 from cashier.domain.routing_rules import RoutedPayment
-from cashier.domain.split_payment import SplitCandidate
+from cashier.domain.split_payment import ID_SUFFIX, SplitCandidate
+from cashier.domain.storefront import OfferedChannel
 from cashier.source_errors import Missing
 
-_COMPLETED = f"+{Kind.QUICK_PAY}"
 _KINDS = frozenset(Kind)
 
 
@@ -85,16 +85,15 @@ def candidates(case: ConsultationCase, choice: ChosenMethod) -> Candidates:
     ]
     channels = [quote.channel for quote in equal if quote.channel is not None]
     carried = next((leg.amount for leg in best.legs if leg.type is LegType.CHANNEL), best.amounts.payable)
-    order, kind_availability = case.facts.order, case.kind_availability
     routed_payment = RoutedPayment(
-        chosen.kind,
-        carried,
-        order.country,
-        kind_availability.terminal,
-        kind_availability.product,
-        order.merchant_id,
-        chosen.bank,
-        chosen.brand,
+        kind=chosen.kind,
+        amount=carried,
+        country=case.facts.order.country,
+        terminal=case.request.terminal,
+        product=case.request.product,
+        merchant_id=case.facts.order.merchant_id,
+        bank=chosen.bank,
+        brand=chosen.brand,
     )
     return Candidates(
         best, tuple(sorted(channels, key=lambda channel: channel.channel_id)), routed_payment if channels else None
@@ -106,35 +105,24 @@ def _chosen_quotes(case: ConsultationCase, choice: ChosenMethod) -> _ChosenQuote
     name, _, instrument_id = choice.method_id.partition(":")
     if name not in _KINDS:
         return None
-    match Kind(name):
-        case Kind.QUICK_PAY:
-            return _quick_pay(case, instrument_id)
-        case Kind.AGREEMENT:
-            return _agreement(case, choice.method_id)
-        case Kind.BALANCE:
-            return _balance(case, choice, instrument_id)
-        case Kind.CARD | Kind.CONSUMER_QR as kind:
-            return _by_kind(KindAssessment(case, kind), choice)
-        case kind:
-            provider = instrument_id if kind in assembly.BY_PROVIDER else choice.option_id
-            return _by_provider(KindAssessment(case, kind), provider)
+    kind = Kind(name)
+    return _LISTINGS[KINDS[kind].listing](KindAssessment(case, kind), choice, instrument_id)
 
 
 def _absence(case: ConsultationCase, method_id: str) -> Refusal:
     """Why a method is absent: a source that would list it is silent, or no channel carries it."""
-    balance = (case.facts.balance,) if method_id.startswith(Kind.BALANCE) else ()
-    card = (
-        (case.facts.card,)
-        if method_id.startswith((Kind.QUICK_PAY, Kind.AGREEMENT)) or method_id.endswith(_COMPLETED)
-        else ()
-    )
-    silent = next((fact for fact in (*balance, *card) if isinstance(fact, Missing)), None)
+    name = method_id.partition(":")[0]
+    listing = KINDS[Kind(name)].listing if name in _KINDS else None
+    facts: list[object] = [case.facts.balance] if listing is Listing.PER_ACCOUNT else []
+    if listing in (Listing.PER_CARD, Listing.PER_AGREEMENT) or method_id.endswith(ID_SUFFIX):
+        facts.append(case.facts.card)
+    silent = next((fact for fact in facts if isinstance(fact, Missing)), None)
     return case.channel_gap or NO_CHANNEL if silent is None else silence_refusal(silent)
 
 
-def _quick_pay(case: ConsultationCase, card_id: str) -> _ChosenQuotes | None:
-    assessment = KindAssessment(case, Kind.QUICK_PAY)
-    bound = next((bound for bound in _bound_cards(assessment) if bound.card.card_id == card_id), None)
+def _card(assessment: KindAssessment, _: ChosenMethod, card_id: str) -> _ChosenQuotes | None:
+    cards = bound_cards(assessment.case).cards
+    bound = next((bound for bound in cards if bound.card.card_id == card_id), None)
     if bound is None:
         return None
     return _ChosenQuotes(
@@ -146,49 +134,53 @@ def _quick_pay(case: ConsultationCase, card_id: str) -> _ChosenQuotes | None:
     )
 
 
-def _agreement(case: ConsultationCase, method_id: str) -> _ChosenQuotes | None:
+def _agreement(assessment: KindAssessment, _: ChosenMethod, agreement_id: str) -> _ChosenQuotes | None:
     """At most one candidate: an agreement names its channel."""
-    offers = assembly.agreement_offers(KindAssessment(case, Kind.AGREEMENT))
-    found = next((offer.quote for offer in offers if offer.method_id == method_id), None)
-    if found is None:
+    signed = signed_agreements(assessment.case)
+    agreement = next((agreement for agreement in signed if agreement.agreement_id == agreement_id), None)
+    if agreement is None:
         return None
-    return _ChosenQuotes(Kind.AGREEMENT, [found], None, None if found.channel is None else found.channel.provider)
+    quote = agreement_offer(assessment, agreement).quote
+    return _ChosenQuotes(assessment.kind, [quote], None, None if quote.channel is None else quote.channel.provider)
 
 
-def _balance(case: ConsultationCase, choice: ChosenMethod, instrument_id: str) -> _ChosenQuotes | None:
+def _account(assessment: KindAssessment, choice: ChosenMethod, instrument_id: str) -> _ChosenQuotes | None:
     """Alone it needs no channel.
 
     Completed by a card: the chosen one, or else the one that the offer names.
     """
-    balance, quick_pay = KindAssessment(case, Kind.BALANCE), KindAssessment(case, Kind.QUICK_PAY)
-    cards = _bound_cards(quick_pay)
-    offers = assembly.balance_offers(balance, quick_pay, cards)
+    cards = bound_cards(assessment.case)
+    offers = balance_offers(assessment, cards)
     offer = next((offer for offer in offers if offer.method_id == choice.method_id), None)
     if offer is None:
         return None
     # Where promotions leave nothing to pay, the offer names no card.
-    if not choice.method_id.endswith(_COMPLETED) or (choice.option_id is None and not offer.quote.legs):
-        return _ChosenQuotes(Kind.BALANCE, [offer.quote])
+    if not choice.method_id.endswith(ID_SUFFIX) or (choice.option_id is None and not offer.quote.legs):
+        return _ChosenQuotes(assessment.kind, [offer.quote])
     card_id = choice.option_id or next((leg.id for leg in offer.quote.legs if leg.type is LegType.CHANNEL), None)
-    account = _account(case, instrument_id.removesuffix(_COMPLETED))
-    bound = next((bound for bound in cards if bound.card.card_id == card_id and bound.refusal is None), None)
+    account = _account_with_id(assessment.case, instrument_id.removesuffix(ID_SUFFIX))
+    bound = next((bound for bound in cards.cards if bound.card.card_id == card_id and bound.refusal is None), None)
     if bound is None or account is None:
         return None
-    split = SplitCandidate(quick_pay, account)
+    split = SplitCandidate(cards.assessment, account)
     over_one_channel = [BoundCard(bound.card, bound.title, None, [channel]) for channel in bound.channels]
     quotes = [split.with_legs(single, split.quote(single)) for single in over_one_channel]
-    return _ChosenQuotes(quick_pay.kind, quotes, None, bound.card.bank, bound.card.brand)
+    return _ChosenQuotes(cards.assessment.kind, quotes, None, bound.card.bank, bound.card.brand)
 
 
-def _by_provider(assessment: KindAssessment, provider_id: str | None) -> _ChosenQuotes | None:
-    provider = None if provider_id is None else assessment.providers.get(provider_id)
+def _provider(assessment: KindAssessment, _: ChosenMethod, provider_id: str) -> _ChosenQuotes | None:
+    provider = assessment.providers.get(provider_id)
     if provider is None:
         return None
     quotes = _quotes(assessment, provider.channels, provider_id)
     return _ChosenQuotes(assessment.kind, quotes, assessment.refusal, provider_id)
 
 
-def _by_kind(assessment: KindAssessment, choice: ChosenMethod) -> _ChosenQuotes:
+def _option(assessment: KindAssessment, choice: ChosenMethod, _: str) -> _ChosenQuotes | None:
+    return None if choice.option_id is None else _provider(assessment, choice, choice.option_id)
+
+
+def _whole_kind(assessment: KindAssessment, choice: ChosenMethod, _: str) -> _ChosenQuotes:
     card = choice.card or Instrument("")
     channels = [
         channel
@@ -208,17 +200,23 @@ def _accepts(channel: Channel, provider: str | None, card: Instrument) -> bool:
 
 
 def _quotes(
-    assessment: KindAssessment, channels: Iterable[ChannelEligibility], bank: str | None, card_id: str | None = None
+    assessment: KindAssessment, channels: Iterable[OfferedChannel], bank: str | None, card_id: str | None = None
 ) -> list[Quote]:
     return [quote(assessment, channel, bank, card_id, None) for channel in channels]
 
 
-def _bound_cards(assessment: KindAssessment) -> list[BoundCard]:
-    held = assessment.case.facts.card
-    return [] if isinstance(held, Missing) else bound_cards(assessment, held.cards)
-
-
-def _account(case: ConsultationCase, account_id: str) -> Account | None:
+def _account_with_id(case: ConsultationCase, account_id: str) -> Account | None:
     balances = case.facts.balance
     accounts = () if isinstance(balances, Missing) else balances.accounts
     return next((account for account in accounts if account.account_id == account_id), None)
+
+
+_LISTINGS: Mapping[Listing, Callable[[KindAssessment, ChosenMethod, str], _ChosenQuotes | None]] = {
+    Listing.PER_CARD: _card,
+    Listing.PER_AGREEMENT: _agreement,
+    Listing.PER_ACCOUNT: _account,
+    Listing.PER_PROVIDER: _provider,
+    Listing.OPTION_PER_PROVIDER: _option,
+    Listing.WHOLE_KIND: _whole_kind,
+}
+complete("domain.channel_candidates", _LISTINGS, Listing)

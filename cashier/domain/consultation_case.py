@@ -6,12 +6,12 @@ from datetime import datetime
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts, Promotion, Quota
-from cashier.domain.kind_availability import kind_availability
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Discounts, OrderPromotions
 from cashier.domain.refusal import silence_refusal
+from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing, MissingCause
 
 
@@ -31,7 +31,6 @@ class ConsultationCase:
         "channels",
         "currency",
         "facts",
-        "kind_availability",
         "locale",
         "now",
         "promotion_gap",
@@ -39,6 +38,7 @@ class ConsultationCase:
         "quota_gap",
         "quotas",
         "request",
+        "storefront",
         "wording",
         "zero",
     )  # fmt: skip
@@ -55,7 +55,7 @@ class ConsultationCase:
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
         self.channels = None if isinstance(channels, Missing) else channels
-        self.kind_availability = kind_availability(
+        self.storefront = storefront(
             self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
         )
         self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None

@@ -192,12 +192,12 @@ class Channel(Struct, frozen=True):
 class Channels(Struct, frozen=True):
     """The channel gateway's answer, indexed by kind and provider, and by id.
 
-    `kind_availabilities`: cache of `kind_availability.kind_availability`, which also bounds it.
+    `storefronts`: cache of `storefront.storefront`, which also bounds it.
     """
 
     by_kind: dict[str, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
-    kind_availabilities: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    storefronts: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     @staticmethod
     def prepared(channels: Iterable[Channel]) -> Channels:

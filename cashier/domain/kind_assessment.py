@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Quota
-from cashier.domain.kind_availability import KindOnOffer
 from cashier.domain.limits import smallest_carried
 from cashier.domain.money import share_half_up
 from cashier.domain.pay_method import Amounts, Kind, Limits, ReasonCode
@@ -23,8 +22,9 @@ _KIND_SETS = {kind: frozenset((kind,)) for kind in Kind}
 
 
 class KindAssessment:
-    """All that the offers of one kind share: terms, providers, quotas by bank, promotions, refusal.
+    """All that the offers of one kind share: `offered`, and what this consultation adds to it.
 
+    That is quotas by bank, promotions and the refusal of the kind as a whole.
     `limits_cache`: `Limits` and the source of the single limit, by provider, channel and card; see
     `offer.channel_limits`.
     """
@@ -33,28 +33,32 @@ class KindAssessment:
         "case",
         "kind",
         "limits_cache",
-        "name",
-        "next_action",
+        "offered",
         "promotions",
         "providers",
         "quotas",
         "refusal",
         "terms",
-        "title",
     )
 
     def __init__(self, case: ConsultationCase, kind: Kind) -> None:
-        on_offer = case.kind_availability.kind_on_offer(kind, case.channels)
+        offered = case.storefront[kind]
         self.case = case
         self.kind = kind
-        self.terms = on_offer.terms
-        self.name = on_offer.name
-        self.title = on_offer.title
-        self.next_action = on_offer.next_action
-        self.providers = on_offer.providers
+        self.offered = offered
+        self.terms = offered.terms
+        self.providers = offered.providers
         self.quotas = case.quotas.get(kind)
         self.promotions = case.promotions.usable_with(_KIND_SETS[kind])
-        self.refusal = _refusal(case, kind, on_offer)
+        # Of the kind as a whole. All its facts are required ones, so it is never undetermined.
+        self.refusal: Refusal | None
+        if not offered.terms.offered:
+            self.refusal = NOT_OFFERED
+        elif kind not in case.facts.merchant.kinds:
+            self.refusal = MERCHANT_NOT_PERMITTED
+        else:
+            kyc_refusal = None if case.facts.member.kyc_level >= offered.terms.kyc_level else KYC_REQUIRED
+            self.refusal = offered.refusal or kyc_refusal
         self.limits_cache: dict[tuple[str, str, str | None], tuple[Limits, str]] = {}
 
     def amounts(self, bank: str | None, channel_min: int, fee_bps: int) -> Amounts:
@@ -81,15 +85,3 @@ class KindAssessment:
             return ()
         general, own = self.quotas.get(None, ()), self.quotas.get(bank, ()) if bank is not None else ()
         return [*general, *own] if general and own else general or own
-
-
-def _refusal(case: ConsultationCase, kind: Kind, on_offer: KindOnOffer) -> Refusal | None:
-    """Why the whole kind is refused.
-
-    All facts used here are required ones, so it is never undetermined.
-    """
-    if not on_offer.terms.offered:
-        return NOT_OFFERED
-    if kind not in case.facts.merchant.kinds:
-        return MERCHANT_NOT_PERMITTED
-    return on_offer.refusal or (None if case.facts.member.kyc_level >= on_offer.terms.kyc_level else KYC_REQUIRED)

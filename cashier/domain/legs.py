@@ -11,8 +11,9 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
-from cashier.domain.pay_method import Amounts, Discount, Kind, PayMethod, ReasonCode
+from cashier.domain.pay_method import Amounts, Discount, PayMethod, ReasonCode
 from cashier.domain.pay_method import Leg as Share
 from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.quote import Quote
@@ -63,9 +64,8 @@ class LegsRefused(Struct, frozen=True):
 LegsResult: TypeAlias = tuple[EngineLeg, ...] | LegsRefused
 
 _INSTRUMENT_MISSING = LegsRefused(LegsRefusedCode.INSTRUMENT_MISSING)
-# Kinds whose channel leg names the instrument. For the others the payer identifies it to the
-# channel: by logging in, by paying there, or by a code.
-_NAMES_INSTRUMENT = frozenset({Kind.QUICK_PAY, Kind.AGREEMENT, Kind.CARD})
+# The channel leg names no instrument.
+_IDENTIFIED_AT_CHANNEL = (InstrumentSource.AUTH_CODE, InstrumentSource.CHANNEL)
 
 
 class LegsDoNotAddUp(Exception):
@@ -94,8 +94,8 @@ def _payer_legs(
     chosen: PayMethod, payable: Money, split: tuple[Share, ...], channel_id: str | None, card_token: str | None
 ) -> LegsResult:
     """The payer's part: one instrument, or a balance and the card that completes it."""
-    instrument_id = None if chosen.instrument is None else chosen.instrument.id
-    if chosen.kind is Kind.BALANCE and not split:
+    row, instrument_id = KINDS[chosen.kind], None if chosen.instrument is None else chosen.instrument.id
+    if not row.needs_channel and not split:
         # A balance with options needs a card, so it never pays the whole.
         if instrument_id is None or chosen.options:
             return _INSTRUMENT_MISSING
@@ -109,9 +109,9 @@ def _payer_legs(
             else _channel(channel_id, share.id, share.amount)
             for share in split
         )
-    if chosen.kind not in _NAMES_INSTRUMENT:
+    if row.instrument_source in _IDENTIFIED_AT_CHANNEL:
         return (_channel(channel_id, None, payable),)
-    charged_id = card_token if chosen.kind is Kind.CARD else instrument_id
+    charged_id = card_token if row.instrument_source is InstrumentSource.CARD_TOKEN else instrument_id
     return _INSTRUMENT_MISSING if charged_id is None else (_channel(channel_id, charged_id, payable),)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from cashier.domain.channel_eligibility import ChannelEligibility
 from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, tightest_limits
@@ -14,12 +13,16 @@ from cashier.domain.money import Money
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
+from cashier.domain.storefront import OfferedChannel
 
 NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 
 
 class Offer(Struct, frozen=True, gc=False):
-    """One payment method without its rank and its reason text."""
+    """One payment method without its rank and its reason text.
+
+    Built by position: keywords cost 15 ns more (msgspec 0.23), thirty times per answer.
+    """
 
     method_id: str
     assessment: KindAssessment
@@ -32,7 +35,7 @@ class Offer(Struct, frozen=True, gc=False):
 
 def best_quote_over(
     assessment: KindAssessment,
-    channels: Sequence[ChannelEligibility],
+    channels: Sequence[OfferedChannel],
     bank: str | None,
     refusal: Refusal | None,
     card_id: str | None = None,
@@ -78,7 +81,7 @@ def quotes_by_provider(assessment: KindAssessment) -> list[Quote]:
 
 def quote(
     assessment: KindAssessment,
-    channel_eligibility: ChannelEligibility,
+    offered: OfferedChannel,
     bank: str | None,
     card_id: str | None,
     ceiling: Money | None,
@@ -88,11 +91,11 @@ def quote(
     `bank` decides which promotions apply; None if it becomes known only during the payment.
     `ceiling`: an agreement's limit on a single payment.
     """
-    channel = channel_eligibility.channel
-    refusal = None if channel_eligibility.refusal is None else channel_eligibility.refusal_at(assessment.case.now)
-    if not channel_eligibility.limits_in_currency:
+    channel = offered.channel
+    refusal = None if offered.refusal is None else offered.refusal_at(assessment.case.now)
+    if not offered.limits_in_currency:
         return Quote(refusal, None, None, channel)
-    amounts = assessment.amounts(bank, channel.min.value, channel_eligibility.fee_bps)
+    amounts = assessment.amounts(bank, channel.min.value, offered.fee_bps)
     limits, limit_source = (
         channel_limits(assessment, channel, card_id)
         if ceiling is None

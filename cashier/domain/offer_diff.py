@@ -14,11 +14,13 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
+from cashier.domain.kinds import KINDS, Listing
 from cashier.domain.money import Currency, Money
 from cashier.domain.order import Blocked, OrderStatus
 from cashier.domain.pay_method import Amounts, Availability, Kind, Option, PayMethod, Reason, ReasonCode
 from cashier.domain.pay_method import LegType as ShareType
 from cashier.domain.payment_request import PaymentChoice
+from cashier.domain.split_payment import ID_SUFFIX
 
 
 class ChangeType(StrEnum):
@@ -90,7 +92,7 @@ class CurrentOffer(Struct, frozen=True):
 
 
 _AVAILABLE, _UNDETERMINED = Availability.AVAILABLE, Availability.UNDETERMINED
-_COMPLETED = f"+{Kind.QUICK_PAY}"
+_CARD_PREFIXES = tuple(f"{kind}:" for kind, row in KINDS.items() if row.listing is Listing.PER_CARD)
 _BY_REASON: Mapping[ReasonCode, ChangeType] = {
     ReasonCode.CARD_UNBOUND: ChangeType.CARD_UNBOUND,
     ReasonCode.BALANCE_INSUFFICIENT: ChangeType.BALANCE_SHORT,
@@ -131,8 +133,8 @@ def _entries(chosen: PaymentChoice, methods: Sequence[PayMethod]) -> Iterator[Pa
         yield _option(chosen, method) or method
         return
     method_id = chosen.method_id
-    kinds = {method_id.partition(":")[0], method_id.removesuffix(_COMPLETED)}
-    if method_id.endswith(_COMPLETED):
+    kinds = {method_id.partition(":")[0], method_id.removesuffix(ID_SUFFIX)}
+    if method_id.endswith(ID_SUFFIX):
         kinds.add(Kind.QUICK_PAY)
     yield from (method for method in methods if method.method_id in kinds)
 
@@ -167,9 +169,9 @@ def _method_gone(chosen: PaymentChoice, accepted: AcceptedOffer, methods: Sequen
     A card that is no longer listed is unbound.
     """
     method_id = chosen.method_id
-    if accepted.row is not None and method_id.endswith(_COMPLETED):
-        return _split_gone(method_id.removesuffix(_COMPLETED), accepted.row, accepted.amount.currency, methods)
-    is_card = accepted.row is not None and method_id.startswith(f"{Kind.QUICK_PAY}:")
+    if accepted.row is not None and method_id.endswith(ID_SUFFIX):
+        return _split_gone(method_id.removesuffix(ID_SUFFIX), accepted.row, accepted.amount.currency, methods)
+    is_card = accepted.row is not None and method_id.startswith(_CARD_PREFIXES)
     return _entry_gone(method_id, accepted, is_card=is_card)
 
 
@@ -218,7 +220,7 @@ def _usability_changes(chosen: PaymentChoice, accepted: AcceptedOffer, method: P
             entry.reason, chosen.expected_payable, method, method.method_id if option is None else option.option_id
         )
     elif option is None and chosen.option_id is not None and method.availability is not _UNDETERMINED:
-        yield _entry_gone(chosen.option_id, accepted, is_card=method.method_id.endswith(_COMPLETED))
+        yield _entry_gone(chosen.option_id, accepted, is_card=method.method_id.endswith(ID_SUFFIX))
 
 
 def _refused(reason: Reason, expected: Money, method: PayMethod, subject: str) -> Change:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.pay_method import Kind
-
 # Attended payments: WeChat and Alipay reverse after 45 s at the latest, because no notification
 # comes and people stand at the counter.
 ATTENDED_S = 45
@@ -39,26 +37,11 @@ PROMPT = PollSchedule((1_000, 2_000, 3_000), ((120, 5_000), (600, 15_000)))
 CONFIRMING = PollSchedule(last_ms=5_000)
 # Past the end of polling.
 LATE = PollSchedule()
-_ATTENDED = PollSchedule((1_000, 2_000, 3_000), last_ms=5_000)
-_REDIRECTED = PollSchedule(steady=((60, 2_000), (300, 5_000), (1_800, 10_000)))
-_QR_DISPLAYED = PollSchedule(steady=((120, 2_000),), last_ms=5_000)
+ATTENDED = PollSchedule((1_000, 2_000, 3_000), last_ms=5_000)
+REDIRECTED = PollSchedule(steady=((60, 2_000), (300, 5_000), (1_800, 10_000)))
+QR_DISPLAYED = PollSchedule(steady=((120, 2_000),), last_ms=5_000)
 # The payer goes to a bank or a shop: the result takes minutes at least.
-_OFFLINE = PollSchedule(steady=((1_800, 60_000),), last_ms=180_000)
-
-_BY_KIND = {
-    Kind.CONSUMER_QR: _ATTENDED,
-    Kind.CARD: _REDIRECTED,
-    Kind.NET_BANKING: _REDIRECTED,
-    Kind.WALLET: _REDIRECTED,
-    Kind.MERCHANT_QR: _QR_DISPLAYED,
-    Kind.VA: _OFFLINE,
-    Kind.OTC: _OFFLINE,
-}
-
-
-def schedule_for(kind: Kind) -> PollSchedule:
-    """The schedule while the payer acts elsewhere."""
-    return _BY_KIND.get(kind, PROMPT)
+OFFLINE = PollSchedule(steady=((1_800, 60_000),), last_ms=180_000)
 
 
 def poll_after_ms(schedule: PollSchedule, elapsed_s: float) -> int:

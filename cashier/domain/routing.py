@@ -118,12 +118,12 @@ def route(
     probe = None if tried else _probe(routing, ordered, records, now_s, seed)
     chosen = probe or _drawn(leading, shares, seed)
     return RoutingDecision(
-        chosen.channel.channel_id,
-        rule.name,
-        tuple(candidate.channel.channel_id for candidate in ordered if candidate is not chosen),
-        probe is not None,
-        RouteReason.PROBE if probe else _reason(chosen, candidates, leading, rule),
-        tuple(_rated(candidate, shares) for candidate in candidates),
+        channel_id=chosen.channel.channel_id,
+        rule=rule.name,
+        alternatives=tuple(candidate.channel.channel_id for candidate in ordered if candidate is not chosen),
+        probe=probe is not None,
+        why=RouteReason.PROBE if probe else _reason(chosen, candidates, leading, rule),
+        rated=tuple(_rated(candidate, shares) for candidate in candidates),
     )
 
 
@@ -151,15 +151,15 @@ def _candidate(
     preferences = [index for index, name in enumerate(rule.prefer) if name in names]
     order = (cost, -channel.success_bps) if rule.by is RankBy.COST else (-stated_score, cost)
     return _Candidate(
-        channel,
-        (record.sick, channel.channel_id in tried, any(name in rule.avoid for name in names)),
-        (preferences[0] if preferences else len(rule.prefer), *order, channel.channel_id),
-        bool(preferences),
-        live.bps,
-        cost,
-        success_weight * live.bps - cost_weight * cost,
-        success_weight * live.noise_bps,
-        share_ceiling_bps(record, now_s, routing.sick),
+        channel=channel,
+        group=(record.sick, channel.channel_id in tried, any(name in rule.avoid for name in names)),
+        static_order=(preferences[0] if preferences else len(rule.prefer), *order, channel.channel_id),
+        preferred=bool(preferences),
+        success_bps=live.bps,
+        cost_bps=cost,
+        score=success_weight * live.bps - cost_weight * cost,
+        noise=success_weight * live.noise_bps,
+        share_ceiling_bps=share_ceiling_bps(record, now_s, routing.sick),
     )
 
 

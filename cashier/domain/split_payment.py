@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from cashier.domain.bound_cards import BoundCard
-from cashier.domain.channel_eligibility import ChannelEligibility
+from cashier.domain.bound_cards import BoundCard, BoundCards
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, smallest_carried
@@ -22,8 +21,11 @@ from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, Remed
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal
+from cashier.domain.storefront import OfferedChannel
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
+# Of the method's id, after the id of the account's own method.
+ID_SUFFIX = f"+{Kind.QUICK_PAY}"
 
 
 class SplitAmounts(Struct, frozen=True, gc=False):
@@ -72,12 +74,12 @@ class SplitCandidate:
         )
         return Quote(quote.refusal, quote.amounts, None, channel, legs)
 
-    def _quote_channel(self, bound: BoundCard, channel_eligibility: ChannelEligibility) -> Quote:
-        case, channel = self.assessment.case, channel_eligibility.channel
-        refusal = None if channel_eligibility.refusal is None else channel_eligibility.refusal_at(case.now)
-        if not channel_eligibility.limits_in_currency:
+    def _quote_channel(self, bound: BoundCard, offered: OfferedChannel) -> Quote:
+        case, channel = self.assessment.case, offered.channel
+        refusal = None if offered.refusal is None else offered.refusal_at(case.now)
+        if not offered.limits_in_currency:
             return Quote(refusal, channel=channel)
-        split = self._split(bound.card.bank, channel.min.value, channel_eligibility.fee_bps)
+        split = self._split(bound.card.bank, channel.min.value, offered.fee_bps)
         if refusal is None:
             refusal = self._refusal(bound, channel, split) or case.quota_gap
         return Quote(refusal, split.amounts, None, channel)
@@ -113,17 +115,15 @@ def _for_whole_payment(refusal: Refusal | None, split: SplitAmounts) -> Refusal 
     return Refusal(refusal.code, refusal.source, Remedy(RemedyType.REDUCE_AMOUNT, payable_max), refusal.amount)
 
 
-def offers(
-    balance: KindAssessment, quick_pay: KindAssessment, account: Account, alone: Offer, cards: list[BoundCard]
-) -> Iterator[Offer]:
+def offers(balance: KindAssessment, cards: BoundCards, account: Account, alone: Offer) -> Iterator[Offer]:
     """At most one: the account with the best card.
 
     None if every card is refused. `alone`: the account's own offer.
     """
-    usable = [bound for bound in cards if bound.refusal is None]
-    if not usable or not account.available.value or quick_pay.refusal is not None:
+    usable = [bound for bound in cards.cards if bound.refusal is None]
+    if not usable or not account.available.value or cards.assessment.refusal is not None:
         return
-    case, candidate = quick_pay.case, SplitCandidate(quick_pay, account)
+    case, candidate = balance.case, SplitCandidate(cards.assessment, account)
     quotes = [candidate.quote(bound) for bound in usable]
     best = best_quote(quotes)
     chosen = usable[next(index for index, quote in enumerate(quotes) if quote is best)]
@@ -132,4 +132,4 @@ def offers(
     )
     title = case.wording.combined.format(account=alone.title, card=chosen.title)
     quote = candidate.with_legs(chosen, best)
-    yield Offer(f"{alone.method_id}+QUICK_PAY", balance, title, alone.icon, alone.instrument, quote, options)
+    yield Offer(alone.method_id + ID_SUFFIX, balance, title, alone.icon, alone.instrument, quote, options)

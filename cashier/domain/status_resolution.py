@@ -27,6 +27,7 @@ from msgspec import Struct
 
 from cashier.domain import poll_schedule
 from cashier.domain.challenge_progress import ChallengeProgress, ChallengeState, challenge_state
+from cashier.domain.kinds import KINDS
 from cashier.domain.money import Money
 from cashier.domain.next_action import Action, Await, expiry
 from cashier.domain.pay_method import Kind
@@ -259,8 +260,8 @@ def _time_is_up(payment: PaymentProgress, engine: EngineReport, now_s: float) ->
 
     It does not end a payment that the engine is processing, or about which it is silent.
     """
-    sent_at = payment.sent_at
-    if sent_at is not None and payment.kind is Kind.CONSUMER_QR and now_s >= sent_at + poll_schedule.ATTENDED_S:
+    sent_at, reversed_after_s = payment.sent_at, KINDS[payment.kind].reversed_after_s
+    if sent_at is not None and reversed_after_s is not None and now_s >= sent_at + reversed_after_s:
         return True
     match engine.status:
         case EngineReportStatus.NEVER_ARRIVED:
@@ -300,7 +301,7 @@ def _unresolved(payment: PaymentProgress, engine: EngineReport, event: PaymentEv
 def _schedule(payment: PaymentProgress, event: PaymentEvent) -> PollSchedule:
     if event is PaymentEvent.ENGINE_SUCCEEDED:
         return poll_schedule.CONFIRMING
-    return poll_schedule.schedule_for(payment.kind) if event in _PAYER_ACTS else poll_schedule.PROMPT
+    return KINDS[payment.kind].poll_schedule if event in _PAYER_ACTS else poll_schedule.PROMPT
 
 
 def _poll_start_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -> int:
@@ -316,8 +317,9 @@ def _poll_start_s(payment: PaymentProgress, event: PaymentEvent, now_s: float) -
 
 def _poll_until_s(payment: PaymentProgress, event: PaymentEvent) -> int:
     """The end of polling: at a counter the reversal, otherwise some time after `expires_at`."""
-    if event is PaymentEvent.ENGINE_USER_PAYING and payment.kind is Kind.CONSUMER_QR and payment.sent_at is not None:
-        return payment.sent_at + poll_schedule.ATTENDED_S
+    sent_at, reversed_after_s = payment.sent_at, KINDS[payment.kind].reversed_after_s
+    if event is PaymentEvent.ENGINE_USER_PAYING and sent_at is not None and reversed_after_s is not None:
+        return sent_at + reversed_after_s
     return payment.expires_at + poll_schedule.AFTERMATH_S
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import ChallengeProgress
+from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.money import Money
 from cashier.domain.offer_diff import AcceptedOffer
 from cashier.domain.order import ConsultRequest
@@ -202,9 +203,10 @@ def _means_of_kind(means: PaymentMeans, kind: Kind) -> PaymentMeans:
 
     `payment_pan_fields` does not check an auth code, so it must go no further.
     """
+    source = KINDS[kind].instrument_source
     return PaymentMeans(
-        card_token=means.card_token if kind is Kind.CARD else None,
-        auth_code=means.auth_code if kind is Kind.CONSUMER_QR else None,
+        card_token=means.card_token if source is InstrumentSource.CARD_TOKEN else None,
+        auth_code=means.auth_code if source is InstrumentSource.AUTH_CODE else None,
         return_url=means.return_url,
     )
 

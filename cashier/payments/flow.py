@@ -30,7 +30,7 @@ from cashier.domain.challenge_progress import (
     next_challenge,
 )
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
-from cashier.domain.pay_method import Kind
+from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.payment_message import MessageCode
 from cashier.domain.payment_request import PaymentRequest
 from cashier.domain.payment_resource import Payment
@@ -335,7 +335,7 @@ class PaymentFlow:
         self, attempt: Attempt, asked: RiskChallenge, decision_id: str, previous: ChallengeProgress | None
     ) -> ChallengeProgress:
         """Raises `RiskRejected` if no payer is present to answer, or after too many challenges."""
-        if attempt.kind is Kind.AGREEMENT:
+        if not KINDS[attempt.kind].payer_present:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
         terms = RiskChallengeTerms(
             asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
@@ -425,14 +425,16 @@ class PaymentFlow:
 
 
 def _inquiry(attempt: Attempt, rechecked: RecheckedOffer) -> Inquiry:
-    instrument, kind = rechecked.method.instrument, attempt.kind
+    instrument, source = rechecked.method.instrument, KINDS[attempt.kind].instrument_source
     return Inquiry(
         payment_id=attempt.payment_id,
         order_id=attempt.chosen.order_id,
         user_id=attempt.chosen.user_id,
         merchant_id=attempt.chosen.merchant_id,
         amount=attempt.chosen.expected_payable,
-        kind=kind,
-        instrument_id=attempt.means.card_token if kind is Kind.CARD or instrument is None else instrument.id,
+        kind=attempt.kind,
+        instrument_id=(
+            attempt.means.card_token if source is InstrumentSource.CARD_TOKEN or instrument is None else instrument.id
+        ),
         device=attempt.device,
     )

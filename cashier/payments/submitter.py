@@ -14,7 +14,7 @@ from cashier.domain import engine_contract as engine
 from cashier.domain.channel_candidates import Candidates, ChosenMethod, candidates
 from cashier.domain.legs import EngineLeg, LegsRefused, legs
 from cashier.domain.offer_diff import Change, ChangeType
-from cashier.domain.pay_method import Availability, Kind, ReasonCode
+from cashier.domain.pay_method import Availability, ReasonCode
 from cashier.domain.status_mapping import engine_report
 from cashier.domain.status_resolution import EngineReport
 from cashier.payments.attempt import Attempt
@@ -102,7 +102,7 @@ class Submitter:
         code = attempt.means.auth_code
         provider = None if code is None else self._channel_health.routing.provider_of(code)
         channels = rechecked.case.channels
-        known = channels is not None and provider in channels.by_kind.get(Kind.CONSUMER_QR, {})
+        known = channels is not None and provider in channels.by_kind.get(attempt.kind, {})
         return ChosenMethod(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)
 
 

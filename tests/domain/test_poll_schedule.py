@@ -7,10 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain import poll_schedule
+from cashier.domain.kinds import KINDS
 from cashier.domain.pay_method import Kind
 from cashier.domain.poll_schedule import PollSchedule, poll_after_ms
 
-SCHEDULES = [poll_schedule.PROMPT, poll_schedule.CONFIRMING, poll_schedule.LATE, *map(poll_schedule.schedule_for, Kind)]
+SCHEDULES = [
+    poll_schedule.PROMPT,
+    poll_schedule.CONFIRMING,
+    poll_schedule.LATE,
+    *(KINDS[kind].poll_schedule for kind in Kind),
+]
 
 
 def steps(schedule: PollSchedule, count: int) -> list[int]:
@@ -22,19 +28,19 @@ def steps(schedule: PollSchedule, count: int) -> list[int]:
 
 
 def test_at_a_counter_polls_come_after_one_two_three_and_then_every_five_seconds() -> None:
-    assert steps(poll_schedule.schedule_for(Kind.CONSUMER_QR), 11) == [1_000, 2_000, 3_000] + [5_000] * 8
-    assert sum(steps(poll_schedule.schedule_for(Kind.CONSUMER_QR), 10)) < poll_schedule.ATTENDED_S * 1_000
+    assert steps(KINDS[Kind.CONSUMER_QR].poll_schedule, 11) == [1_000, 2_000, 3_000] + [5_000] * 8
+    assert sum(steps(KINDS[Kind.CONSUMER_QR].poll_schedule, 10)) < poll_schedule.ATTENDED_S * 1_000
 
 
 @pytest.mark.parametrize("kind", [Kind.NET_BANKING, Kind.WALLET, Kind.CARD, Kind.MERCHANT_QR])
 def test_a_payment_on_another_page_is_polled_every_two_seconds_at_first(kind: Kind) -> None:
-    assert steps(poll_schedule.schedule_for(kind), 3) == [2_000, 2_000, 2_000]
+    assert steps(KINDS[kind].poll_schedule, 3) == [2_000, 2_000, 2_000]
 
 
 @pytest.mark.parametrize("kind", [Kind.VA, Kind.OTC])
 def test_a_payment_at_a_bank_or_a_shop_is_polled_every_minute(kind: Kind) -> None:
-    assert steps(poll_schedule.schedule_for(kind), 2) == [60_000, 60_000]
-    assert poll_after_ms(poll_schedule.schedule_for(kind), 86_400) == 180_000
+    assert steps(KINDS[kind].poll_schedule, 2) == [60_000, 60_000]
+    assert poll_after_ms(KINDS[kind].poll_schedule, 86_400) == 180_000
 
 
 @given(st.sampled_from(SCHEDULES), st.floats(-10, 10**6), st.floats(0, 10**6))

@@ -1,0 +1,162 @@
+"""The table of kinds: one row per kind of payment method, with all that code derives from it.
+
+Terms and texts, which an operator may change, are in `methods.toml`. A kind without a row, or a row
+without one of its fields, fails at import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import Enum, auto
+from typing import TypeVar
+
+from msgspec import Struct
+
+from cashier.domain import poll_schedule
+from cashier.domain.pay_method import Kind
+from cashier.domain.poll_schedule import PollSchedule
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Listing(Enum):
+    """One payment method per what.
+
+    `assembly` and `channel_candidates` have one function per listing. Instalments (a provider times
+    a term) would be one more: a method per provider, whose options are the terms. The term would be
+    the option id, and the quote of an option would price it.
+    """
+
+    PER_CARD = auto()
+    PER_AGREEMENT = auto()
+    PER_ACCOUNT = auto()
+    PER_PROVIDER = auto()
+    # One method with an option per bank or chain. The payer names it by `option_id`.
+    OPTION_PER_PROVIDER = auto()
+    # One method over all channels of the kind. Acceptance chooses the channel.
+    WHOLE_KIND = auto()
+
+
+class InstrumentSource(Enum):
+    """Where the charged instrument comes from."""
+
+    METHOD = auto()
+    CARD_TOKEN = auto()
+    AUTH_CODE = auto()
+    # The payer identifies it to the channel: by logging in or by paying there.
+    CHANNEL = auto()
+
+
+class KindRow(Struct, frozen=True, kw_only=True):
+    """One kind. No field has a default, so that none is forgotten.
+
+    `needs_channel`: money goes through a channel. `payer_present`: the payer can answer a
+    challenge. `poll_schedule`: while the payer acts elsewhere. `reversed_after_s`: a payment that
+    is not final this long after the submit is reversed.
+    """
+
+    listing: Listing
+    instrument_source: InstrumentSource
+    needs_channel: bool
+    payer_present: bool
+    poll_schedule: PollSchedule
+    reversed_after_s: int | None
+
+
+def complete(name: str, table: Mapping[Key, Value], members: Iterable[Key]) -> Mapping[Key, Value]:
+    """Return the table. Raises LookupError with the members that it lacks: our bug, at import."""
+    missing = [str(member) for member in members if member not in table]
+    if missing:
+        raise LookupError(f"{name} has no entry for {', '.join(missing)}")
+    return table
+
+
+# In the order of assembly. Methods share one search budget for promotions: first come, first
+# served.
+KINDS = complete(
+    "domain.kinds.KINDS",
+    {
+        Kind.QUICK_PAY: KindRow(
+            listing=Listing.PER_CARD,
+            instrument_source=InstrumentSource.METHOD,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.PROMPT,
+            reversed_after_s=None,
+        ),
+        Kind.AGREEMENT: KindRow(
+            listing=Listing.PER_AGREEMENT,
+            instrument_source=InstrumentSource.METHOD,
+            needs_channel=True,
+            payer_present=False,
+            poll_schedule=poll_schedule.PROMPT,
+            reversed_after_s=None,
+        ),
+        Kind.BALANCE: KindRow(
+            listing=Listing.PER_ACCOUNT,
+            instrument_source=InstrumentSource.METHOD,
+            needs_channel=False,
+            payer_present=True,
+            poll_schedule=poll_schedule.PROMPT,
+            reversed_after_s=None,
+        ),
+        Kind.WALLET: KindRow(
+            listing=Listing.PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.REDIRECTED,
+            reversed_after_s=None,
+        ),
+        Kind.MERCHANT_QR: KindRow(
+            listing=Listing.PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.QR_DISPLAYED,
+            reversed_after_s=None,
+        ),
+        Kind.NET_BANKING: KindRow(
+            listing=Listing.OPTION_PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.REDIRECTED,
+            reversed_after_s=None,
+        ),
+        Kind.VA: KindRow(
+            listing=Listing.OPTION_PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.OFFLINE,
+            reversed_after_s=None,
+        ),
+        Kind.OTC: KindRow(
+            listing=Listing.OPTION_PER_PROVIDER,
+            instrument_source=InstrumentSource.CHANNEL,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.OFFLINE,
+            reversed_after_s=None,
+        ),
+        Kind.CARD: KindRow(
+            listing=Listing.WHOLE_KIND,
+            instrument_source=InstrumentSource.CARD_TOKEN,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.REDIRECTED,
+            reversed_after_s=None,
+        ),
+        Kind.CONSUMER_QR: KindRow(
+            listing=Listing.WHOLE_KIND,
+            instrument_source=InstrumentSource.AUTH_CODE,
+            needs_channel=True,
+            payer_present=True,
+            poll_schedule=poll_schedule.ATTENDED,
+            reversed_after_s=poll_schedule.ATTENDED_S,
+        ),
+    },
+    Kind,
+)

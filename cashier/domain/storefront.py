@@ -1,0 +1,253 @@
+"""Storefront: the kinds, providers and channels on offer at one place of sale, and their display.
+
+A place of sale is a combination of product, terminal, country, currency and locale. Together with
+the catalog and the channel gateway's answer it decides what is on offer. The result is the same for
+all payers for a while, so it is cached with that answer. Nothing here may depend on the order's
+amount, the payer or the time of day.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from string import Formatter
+
+from msgspec import Struct
+
+from cashier.domain.catalog import TITLE_PARTS, Catalog, Terms
+from cashier.domain.facts import Channel, Channels, ChannelStatus
+from cashier.domain.money import Currency
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
+from cashier.domain.refusal import Refusal
+
+PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
+TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
+COUNTRY_NOT_SUPPORTED = Refusal(ReasonCode.COUNTRY_NOT_SUPPORTED)
+CURRENCY_NOT_SUPPORTED = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, None, Remedy(RemedyType.SWITCH_CURRENCY))
+CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")
+CHANNEL_MAINTENANCE = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.RETRY))
+_CHANNEL_PRODUCT = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED, "channel")
+_CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
+_OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
+_NO_PROVIDERS: dict[str, list[Channel]] = {}
+_EMPTY_PARTS = dict.fromkeys(TITLE_PARTS, "")
+# Per answer of the channel gateway. Far above the combinations in one country.
+MAX_STOREFRONTS = 64
+
+
+class OfferedChannel(Struct, frozen=True, gc=False):
+    """`refusal`: holds for any amount; `refusal_at` adds the time.
+
+    `limits_in_currency`: the channel's limits are in the order's currency; without this no money
+    may go through it. `price_key`: minimum, maximum and fee. Channels with equal keys give equal
+    prices and limits.
+    """
+
+    channel: Channel
+    refusal: Refusal | None
+    limits_in_currency: bool
+    fee_bps: int
+    price_key: tuple[int, int, int]
+
+    def refusal_at(self, now: datetime) -> Refusal | None:
+        """The refusal with the end of a maintenance, if that is known and ahead."""
+        until = self.channel.until
+        if self.refusal is not CHANNEL_MAINTENANCE or until is None or until <= now:
+            return self.refusal
+        return Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.WAIT_UNTIL, until=until))
+
+
+class OfferedProvider(Struct, frozen=True, gc=False):
+    """A provider of one kind, and the display of a payment method that stands for it.
+
+    `channels` are sorted by id. `sole_open_channel`: the only channel, if there is one and it is
+    open. `has_card_filters`: a channel accepts only some brands or types.
+    """
+
+    provider: str
+    provider_name: str
+    method_id: str
+    title: str
+    icon: str
+    instrument: Instrument
+    channels: list[OfferedChannel]
+    sole_open_channel: OfferedChannel | None
+    has_card_filters: bool
+
+
+class OfferedKind(Struct, frozen=True, gc=False):
+    """One kind: terms, texts, a refusal for every payer, providers by id.
+
+    `title`: the template for one method of the kind.
+    """
+
+    terms: Terms
+    name: str
+    title: str
+    icon: str
+    next_action: NextAction
+    refusal: Refusal | None
+    providers: dict[str, OfferedProvider]
+
+
+class Storefront(dict[Kind, OfferedKind]):
+    """The kinds at one place of sale, each built on first use.
+
+    Holds the channels by kind, not the answer that caches it: that would be a reference cycle.
+    """
+
+    __slots__ = ("_channels", "_country", "_currency", "_locale", "_product", "_terminal", "catalog")
+
+    def __init__(
+        self,
+        channels: dict[str, dict[str, list[Channel]]],
+        catalog: Catalog,
+        product: Product,
+        terminal: Terminal,
+        country: str,
+        currency: Currency,
+        locale: str,
+    ) -> None:
+        self.catalog = catalog
+        self._channels = channels
+        self._product = product
+        self._terminal = terminal
+        self._country = country
+        self._currency = currency
+        self._locale = locale
+
+    def __missing__(self, kind: Kind) -> OfferedKind:
+        terms = self.catalog.methods[kind]
+        title_template, providers = terms.title[self._locale], {}
+        for provider, channels in self._channels.get(kind, _NO_PROVIDERS).items():
+            name = channels[0].provider_name
+            offered, has_card_filters = [], False
+            for channel in channels:
+                offered.append(self.channel(channel, terms))
+                has_card_filters = has_card_filters or channel.brands is not None or channel.card_types is not None
+            method_id, title, icon_name, instrument = provider_display(kind, title_template, terms.icon, provider, name)
+            sole_open_channel = offered[0] if len(offered) == 1 and offered[0].refusal is None else None
+            # By position: keywords add 1 % to a consultation with fresh channels.
+            providers[provider] = OfferedProvider(
+                provider, name, method_id, title, icon_name, instrument, offered, sole_open_channel, has_card_filters
+            )
+        offered_kind = self[kind] = OfferedKind(
+            terms=terms,
+            name=terms.name[self._locale],
+            title=title_template,
+            icon=icon(terms.icon),
+            next_action=terms.terminal_actions.get(self._terminal, terms.next_action),
+            refusal=self._kind_refusal(terms),
+            providers=providers,
+        )
+        return offered_kind
+
+    def channel(self, channel: Channel, terms: Terms) -> OfferedChannel:
+        """`terms`: of the channel's kind, with the payer's fee where the channel names none."""
+        currency, least, most = self._currency, channel.min, channel.max
+        limits_in_currency = least.currency == currency == most.currency
+        fee_bps = terms.fee_bps if channel.fee_bps is None else channel.fee_bps
+        refusal = self._channel_refusal(channel, limits_in_currency and currency in channel.currencies)
+        return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
+
+    def _kind_refusal(self, terms: Terms) -> Refusal | None:
+        if terms.products is not None and self._product not in terms.products:
+            return PRODUCT_NOT_SUPPORTED
+        if terms.terminals is not None and self._terminal not in terms.terminals:
+            return TERMINAL_NOT_SUPPORTED
+        if terms.countries is not None and self._country not in terms.countries:
+            return COUNTRY_NOT_SUPPORTED
+        if terms.currencies is not None and self._currency not in terms.currencies:
+            return CURRENCY_NOT_SUPPORTED
+        return None
+
+    def _channel_refusal(self, channel: Channel, currency_supported: bool) -> Refusal | None:
+        if channel.products is not None and self._product not in channel.products:
+            return _CHANNEL_PRODUCT
+        if self._terminal not in channel.terminals:
+            return _CHANNEL_TERMINAL
+        if not currency_supported:
+            return CURRENCY_NOT_SUPPORTED
+        if channel.status is _OPEN:
+            return None
+        return CHANNEL_CLOSED if channel.status is _CLOSED else CHANNEL_MAINTENANCE
+
+
+def storefront(
+    channels: Channels | None,
+    catalog: Catalog,
+    product: Product,
+    terminal: Terminal,
+    country: str,
+    currency: Currency,
+    locale: str,
+) -> Storefront:
+    """Return the storefront cached with `channels`; build it if there is none for this catalog."""
+    if channels is None:
+        return Storefront({}, catalog, product, terminal, country, currency, locale)
+    cache, key = channels.storefronts, (product, terminal, country, currency, locale)
+    cached = cache.get(key)
+    if cached is None or cached.catalog is not catalog:
+        if len(cache) >= MAX_STOREFRONTS:
+            cache.clear()
+        cached = cache[key] = Storefront(channels.by_kind, catalog, product, terminal, country, currency, locale)
+    return cached
+
+
+@lru_cache(maxsize=4096)
+def provider_display(
+    kind: Kind, title_template: str, icon_template: str, provider: str, provider_name: str
+) -> tuple[str, str, str, Instrument]:
+    """Method id, title, icon and instrument of a method that stands for a provider.
+
+    Cached beyond one answer of the gateway: providers recur in all of them.
+    """
+    return (
+        f"{kind}:{provider}",
+        _fill(title_template, bank_name=provider_name, provider_name=provider_name),
+        icon(icon_template, provider),
+        Instrument(provider),
+    )
+
+
+@lru_cache(maxsize=1024)
+def account_title_and_icon(
+    title_template: str, icon_template: str, account_type: str, account_name: str
+) -> tuple[str, str]:
+    """The same for every account of a type."""
+    return _fill(title_template, account=account_name), icon(icon_template, account_type)
+
+
+def card_title(title_template: str, bank_name: str, type_name: str, last4: str) -> str:
+    """Insert `last4` last: it is the payer's, and must stay out of the cache."""
+    pieces = _around_last4(title_template, bank_name, type_name)
+    if pieces is None:
+        return _fill(title_template, bank_name=bank_name, provider_name=bank_name, type=type_name, last4=last4)
+    return last4.join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _around_last4(title_template: str, bank_name: str, type_name: str) -> tuple[str, ...] | None:
+    """The pieces around each `{last4}`; None if the template gives it a format or a conversion."""
+    pieces = [""]
+    for literal, field, spec, conversion in Formatter().parse(title_template):
+        pieces[-1] += literal
+        if field == "last4" and not spec and conversion is None:
+            pieces.append("")
+        elif field == "last4" or "last4" in (spec or ""):
+            return None
+        elif field is not None:
+            part = f"{{{field}{'' if conversion is None else '!' + conversion}:{spec}}}"
+            pieces[-1] += _fill(part, bank_name=bank_name, provider_name=bank_name, type=type_name)
+    return tuple(pieces)
+
+
+def _fill(template: str, **parts: str) -> str:
+    return template.format(**(_EMPTY_PARTS | parts))
+
+
+@lru_cache(maxsize=4096)
+def icon(template: str, name: str = "") -> str:
+    """`name`: the bank, the provider or the account type that the icon stands for."""
+    return template.format(provider=name.lower())
