@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-if TYPE_CHECKING:
-    from cashier.web.application import CashierApp
-    from cashier.web.connection import ClientConnection
+from cashier.web.application import CashierApp
 
 
 class FastPath:
@@ -26,7 +24,7 @@ class FastPath:
         "response_complete", "response_started",
     )  # fmt: skip
 
-    def __init__(self, connection: ClientConnection, headers: dict[bytes, bytes], body: bytes) -> None:
+    def __init__(self, connection: HttpToolsProtocol, headers: dict[bytes, bytes], body: bytes) -> None:
         """`headers` by lower-case name."""
         self._connection = connection
         self._headers = headers
