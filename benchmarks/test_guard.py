@@ -19,7 +19,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall, unguarded

@@ -48,6 +48,9 @@ async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
         return
+    except Exception:  # noqa: BLE001 - a bug must not end the task that waits for signals, and so the service
+        _log.exception("configuration not reloaded")
+        return
     if takes_a_restart:
         _log.warning("configuration reloaded, except for changes that take a restart", takes_a_restart=takes_a_restart)
     else:

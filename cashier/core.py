@@ -20,7 +20,7 @@ from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
-from cashier.payments.flow import PaymentFlow
+from cashier.payments.policy import PaymentPolicy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.source_upstream import UpstreamFunction
@@ -77,8 +77,13 @@ class Cashier:
             config, sources or {}, ladder or DegradationLadder(), self._drop_cached, self._drop_all_cached
         )
         self.pipelines = self._parts.pipelines
-        self.payments: PaymentFlow | None = None
-        self._apply(config)
+        self.payments = wiring.payment_flow(
+            self._parts,
+            self._bind(config),
+            clock,
+            time.monotonic if clock is utc_now else lambda: clock().timestamp(),
+            _call_headers,
+        )
 
     @classmethod
     def from_config(
@@ -175,7 +180,9 @@ class Cashier:
         self.config = config
         for pipeline in self.pipelines.values():
             pipeline.reconfigure(config.settings)
-        self._apply(config)
+        policy = self._bind(config)
+        if self.payments is not None:
+            self.payments.policy = policy
         return needs_restart
 
     def _checked(self, request: ConsultRequest) -> ConsultRequest:
@@ -184,20 +191,10 @@ class Cashier:
         checked: ConsultRequest = msgspec.convert(msgspec.to_builtins(request), ConsultRequest)
         return checked
 
-    def _apply(self, config: Configuration) -> None:
-        """Bind plan and flows to the current numbers of the pipelines."""
+    def _bind(self, config: Configuration) -> PaymentPolicy:
+        """Bind plan and flow to the current numbers of the pipelines, and return the policy."""
         self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
-        self._parts.channel_health.reconfigure(config.routing)
-        if self._parts.payment_ports is None:
-            return
-        consult_uncached = wiring.consult_uncached(self._parts, config, self._clock)
-        if self.payments is None:
-            monotonic = time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp()
-            self.payments = wiring.payment_flow(
-                self._parts, config, self._parts.payment_ports, consult_uncached, self._clock, monotonic, _call_headers
-            )
-        else:
-            self.payments.reconfigure(consult_uncached, config.catalog, config.settings.accept)
+        return wiring.payment_policy(self._parts, config, self._clock)
 
     async def _drain_payments(self) -> None:
         """Release waiting callers; give payments under way time to end: they may move money."""

@@ -21,7 +21,8 @@ from cashier.fanout.upstream_protocol import Upstream
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.flow import PaymentFlow
-from cashier.payments.ports import ConsultUncached, PaymentPorts
+from cashier.payments.policy import PaymentPolicy
+from cashier.payments.ports import PaymentPorts
 from cashier.settings.loader import SECRET_VARIABLE, token_secrets
 from cashier.settings.plugins import adapter_of, function_of
 from cashier.settings.schema import SERVICES, Configuration, ConfigurationError, ServiceSettings, SourceSettings
@@ -48,8 +49,6 @@ class Parts(Struct, frozen=True):
     transports: list[Transport]
     valkey: ValkeyCache | None
     tokens: TokenService
-    channel_health: ChannelHealth
-    attempt_leases: AttemptLeases
     payment_ports: PaymentPorts | None
 
 
@@ -74,8 +73,6 @@ def build(
         builder.transports,
         valkey,
         tokens,
-        ChannelHealth(config.routing),
-        AttemptLeases(valkey),
         payment_ports,
     )
 
@@ -85,31 +82,32 @@ def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], dateti
     return plan, _consult_flow(parts, config, plan, config.settings.consult, clock)
 
 
-def consult_uncached(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> ConsultUncached:
-    """The recheck of acceptance: no cache, and every source gets the time the payer can wait."""
-    check_ms = config.settings.accept.check_ms
+def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> PaymentPolicy:
+    """The recheck reads no cache, and gives every source the time that the payer can wait."""
+    accept = config.settings.accept
+    check_ms = accept.check_ms
     patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
     plan = consultation_plan({name: pipeline.uncached_binding(check_ms) for name, pipeline in parts.pipelines.items()})
-    return _consult_flow(parts, config, plan, patient, clock).with_case
+    recheck = _consult_flow(parts, config, plan, patient, clock)
+    return PaymentPolicy(accept, config.catalog, config.routing, recheck.with_case)
 
 
 def payment_flow(
     parts: Parts,
-    config: Configuration,
-    ports: PaymentPorts,
-    consult_uncached: ConsultUncached,
+    policy: PaymentPolicy,
     clock: Callable[[], datetime],
     monotonic: Callable[[], float],
     call_headers: Callable[[str | None, str | None], CallHeaders],
-) -> PaymentFlow:
+) -> PaymentFlow | None:
+    """None without payment services."""
+    if parts.payment_ports is None:
+        return None
     return PaymentFlow(
-        ports,
-        consult_uncached,
-        config.catalog,
+        parts.payment_ports,
+        policy,
         parts.tokens,
-        parts.channel_health,
-        parts.attempt_leases,
-        config.settings.accept,
+        ChannelHealth(),
+        AttemptLeases(parts.valkey),
         clock,
         monotonic,
         call_headers,

@@ -10,7 +10,7 @@ from cashier.consultation.source_pipeline import cache_settings, mechanisms, sou
 from cashier.consultation.source_table import CLAIMED, SOURCE_SPECS
 from cashier.fanout.ask import Importance
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Mechanisms
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.plan import Plan, latest_ends_ms, worst_calls, worst_time_ms
 from cashier.settings.schema import Settings, SourceSettings

@@ -13,7 +13,8 @@ from cashier.consultation.source_table import SourceBinding, SourceSpec
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.l2.interface import SecondLevel
 from cashier.fanout.limiter import LimiterSettings

@@ -16,6 +16,7 @@ from typing import Any
 from cashier.fanout.ask import Known, OnOutcome, PendingCall, SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings, lifetime
 from cashier.fanout.guard import Guard
+from cashier.fanout.hedged_call import HedgedFetch
 from cashier.fanout.l2.interface import CachedAnswer, SecondLevel
 from cashier.fanout.s3fifo import S3FifoStore
 from cashier.source_errors import SourceError
@@ -335,9 +336,7 @@ class Fetch:
         budget_ms = cache.call_timeout_ms
         try:
             left_ms = (self._wanted_until_ns - now_ns) // _MS_NS if self._waiters else budget_ms
-            call = cache.guard.call(
-                self.known, self.call_headers, budget_ms, left_ms, self.on_answer, deliver_late=True
-            )
+            call = cache.guard.call(HedgedFetch, self.known, self.call_headers, budget_ms, left_ms, self.on_answer)
         except BaseException:
             cache.closed(self)  # a bug in building the call: no ask may join a fetch without end
             raise

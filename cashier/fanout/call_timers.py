@@ -9,40 +9,58 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
+from cashier.fanout.adaptive_timeout import AdaptiveTimeout
+from cashier.fanout.endpoint import Endpoint
+from cashier.fanout.hedge import Hedge
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.loop_stall import TURN_S, stalled
-
-if TYPE_CHECKING:
-    from cashier.fanout.guard import Guard
-    from cashier.fanout.hedged_call import HedgedCall
 
 _MS_NS = 1_000_000
 # A late call ends at this multiple of the ceiling.
 _LATE_FACTOR = 2
 
 
+class WatchedCall(Protocol):
+    """A call whose marks are watched."""
+
+    started_ns: int
+    endpoint: Endpoint
+
+    @property
+    def ended(self) -> bool: ...
+
+    def hedge(self, now_ns: int) -> None: ...
+
+    def count_as_slow(self, now_ns: int, *, overload: bool) -> None: ...
+
+    def cancel_attempts(self) -> None: ...
+
+
 class CallTimers:
     """`late_calls`: calls in progress without a waiter."""
 
     __slots__ = (
-        "_due_ns", "_guard", "_loop", "_past_hedge", "_past_slow", "_timer", "_waited_for_stall",
-        "_young", "late_calls",
+        "_clock_ns", "_due_ns", "_hedge", "_loop", "_past_hedge", "_past_slow", "_timeout", "_timer",
+        "_waited_for_stall", "_young", "late_calls",
     )  # fmt: skip
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
-        self._young: deque[HedgedCall] = deque()
-        self._past_hedge: deque[HedgedCall] = deque()
-        self._past_slow: deque[HedgedCall] = deque()
+    def __init__(self, hedge: Hedge, timeout: AdaptiveTimeout, clock_ns: Callable[[], int]) -> None:
+        self._hedge = hedge
+        self._timeout = timeout
+        self._clock_ns = clock_ns
+        self._young: deque[WatchedCall] = deque()
+        self._past_hedge: deque[WatchedCall] = deque()
+        self._past_slow: deque[WatchedCall] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._due_ns = NEVER_NS
         self._waited_for_stall = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.late_calls = 0
 
-    def watch(self, call: HedgedCall) -> None:
+    def watch(self, call: WatchedCall) -> None:
         """Watch a new call, and drop ended calls before it: their marks may be far off."""
         young = self._young
         while young and young[0].ended:
@@ -73,19 +91,23 @@ class CallTimers:
         if not self._young:
             return NEVER_NS
         call = self._young[0]
-        return call.started_ns + min(self._guard.hedge.delay_ns, call.endpoint.slow_ns)
+        return call.started_ns + min(self._hedge.delay_ns, call.endpoint.slow_ns)
 
     def _slow_due_ns(self) -> int:
         return self._past_hedge[0].started_ns + self._past_hedge[0].endpoint.slow_ns if self._past_hedge else NEVER_NS
 
     def _late_due_ns(self) -> int:
-        return self._past_slow[0].started_ns + _LATE_FACTOR * self._guard.ceiling_ns if self._past_slow else NEVER_NS
+        return (
+            self._past_slow[0].started_ns + _LATE_FACTOR * self._timeout.ceiling_ms * _MS_NS
+            if self._past_slow
+            else NEVER_NS
+        )
 
     def _on_timer(self) -> None:
         due_ns = self._due_ns
         self._timer = None
         self._due_ns = NEVER_NS
-        now_ns = self._guard.clock_ns()
+        now_ns = self._clock_ns()
         if not self._waited_for_stall and stalled(due_ns, now_ns):
             self._waited_for_stall = True
             self._timer = self._running_loop().call_later(TURN_S, self._on_timer)
@@ -98,18 +120,17 @@ class CallTimers:
             self._arm(now_ns)
 
     def _pass_marks(self, now_ns: int) -> None:
-        guard = self._guard
         while self._young and (self._young[0].ended or self._hedge_due_ns() <= now_ns):
             call = self._young.popleft()
             if not call.ended:
                 self._past_hedge.append(call)
-                if guard.hedge.delay_ns != NEVER_NS:
+                if self._hedge.delay_ns != NEVER_NS:
                     call.hedge(now_ns)
         while self._past_hedge and (self._past_hedge[0].ended or self._slow_due_ns() <= now_ns):
             call = self._past_hedge.popleft()
             if not call.ended:
                 self._past_slow.append(call)
-                call.count_as_slow(now_ns, overload=now_ns - call.started_ns >= guard.ceiling_ns)
+                call.count_as_slow(now_ns, overload=now_ns - call.started_ns >= self._timeout.ceiling_ms * _MS_NS)
         while self._past_slow and (self._past_slow[0].ended or self._late_due_ns() <= now_ns):
             call = self._past_slow.popleft()
             if not call.ended:

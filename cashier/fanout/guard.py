@@ -1,177 +1,77 @@
-"""The guard of one source: decides whether a call is made, and learns from the calls that were.
+"""The guard of one source: decides whether a call is made.
 
 Outermost first: the deadline check (p10), load shedding (ladder), the source's health (breaker) and
-capacity (limiter), then the call with its hedge or retry (`hedged_call`). One latency histogram
-feeds them all. No timer per call: `call_timers` keeps one per source.
+capacity (limiter), then the call with its hedge or retry (`hedged_call`). No timer per call:
+`call_timers` keeps one per source.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
-from msgspec import Struct
-
-from cashier.fanout.adaptive_timeout import QUANTILE, AdaptiveTimeout
-from cashier.fanout.ask import Importance, Known, OnOutcome, PendingCall
-from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.call_timers import CallTimers
-from cashier.fanout.endpoint import Endpoint, unavailable, update_slow_marks
-from cashier.fanout.hedge import Hedge, HedgeSettings
-from cashier.fanout.hedged_call import HedgedCall
-from cashier.fanout.latency_histogram import NEVER_NS, LatencyHistogram
-from cashier.fanout.limiter import LimiterSettings
-from cashier.fanout.load_shedding import DegradationLadder
-from cashier.fanout.retry_budget import RetryBudget
-from cashier.fanout.upstream_protocol import OnAnswer, Upstream
+from cashier.fanout.ask import Known, OnOutcome, PendingCall
+from cashier.fanout.endpoint import unavailable
+from cashier.fanout.guarded_source import LEARN_NS, GuardedSource
+from cashier.fanout.hedged_call import HedgedAsk, HedgedCall
+from cashier.fanout.latency_histogram import NEVER_NS
+from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import BreakerOpen, NotAsked, Shed, Skipped
 
+C = TypeVar("C", OnAnswer, OnOutcome)
+
 _MS_NS = 1_000_000
-_LEARN_NS = 1_000_000_000
-# Passes every deadline check.
-NEVER_MS = 10**9
-_MIN_CALLS = 100
+# As `left_ms`: passes the deadline check and load shedding.
+_UNSHEDDABLE_MS = 10**9
 _SKIPPED = Skipped("too little time left for an answer")
 _BREAKER_OPEN = BreakerOpen("the breaker is open")
 _AT_LIMIT = Shed("the concurrency limit is reached")
 _DIMMED = Shed("left out under our own load")
 
 
-class Mechanisms(Struct, frozen=True):
-    """The mechanisms of a source; None or False turns one off.
+class Guard(GuardedSource):
+    """A source as the rest of the fan-out calls it."""
 
-    `extra_bps`: the budget of hedges and retries together.
-    """
-
-    hedge: HedgeSettings | None = HedgeSettings()
-    retry: bool = True
-    breaker: BreakerSettings | None = BreakerSettings()
-    limiter: LimiterSettings | None = LimiterSettings()
-    late: bool = True
-    adaptive_timeout: bool = True
-    extra_bps: int = 500
-
-
-class GuardCounts(Struct):
-    """Counts of one guard since its creation.
-
-    Calls made: `first_calls`, `hedges`, `retries`. Of these, `hedges_won` answered before the first
-    call, `late_calls` ran on without a waiter and `late_answers` of them filled the cache.
-    Calls not made: `skipped` for lack of time, `breaker_open`, `at_limit`, and `dimmed` under load.
-    """
-
-    first_calls: int = 0
-    hedges: int = 0
-    hedges_won: int = 0
-    retries: int = 0
-    late_calls: int = 0
-    late_answers: int = 0
-    skipped: int = 0
-    breaker_open: int = 0
-    at_limit: int = 0
-    dimmed: int = 0
-
-
-class Guard:
-    """One source with its mechanisms. Belongs to one event loop.
-
-    `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
-    keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
-    first to be left out under load.
-    """
-
-    __slots__ = (
-        "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
-        "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
-        "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
-        "retry_budget", "timers", "upstream",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        name: str,
-        upstream: Upstream,
-        ceiling_ms: int,
-        mechanisms: Mechanisms,
-        ladder: DegradationLadder,
-        importance: Importance,
-        *,
-        clock_ns: Callable[[], int] = time.perf_counter_ns,
-        random: Random | None = None,
-    ) -> None:
-        random = random or Random()
-        self.name = name
-        self.upstream = upstream
-        self.mechanisms = mechanisms
-        self.ladder = ladder
-        self._optional = importance is Importance.ENRICHING
-        self._learning = importance is not Importance.REQUIRED
-        self.clock_ns = clock_ns
-        self.ceiling_ns = ceiling_ms * _MS_NS
-        self.adaptive_timeout = AdaptiveTimeout(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
-        self.hedge = Hedge(mechanisms.hedge)
-        self.retry_budget = RetryBudget(mechanisms.extra_bps)
-        self.latencies = LatencyHistogram()
-        self.counts = GuardCounts()
-        self.endpoints = tuple(
-            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random)
-            for address in upstream.addresses
-        )
-        self.timers = CallTimers(self)
-        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
-        self.multi_address = len(self.endpoints) > 1
-        self._all_addresses = (1 << len(self.endpoints)) - 1
-        self._min_left_ns = 0  # with less time left, no call is made
-        self._last_call_ns = 0
-        self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
-        self.learn(clock_ns())
+    __slots__ = ()
 
     def start(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """See `Start`. An answer after `abandon` updates the statistics and goes nowhere."""
-        call = self.call(known, call_headers, budget_ms, budget_ms, done, deliver_late=False)
-        if isinstance(call, HedgedCall):
-            return call
-        done(call)
-        return None
+        call = self.call(HedgedAsk, known, call_headers, budget_ms, budget_ms, done)
+        if isinstance(call, NotAsked):
+            done(call)
+            return None
+        return call
 
     def start_unsheddable(self, known: Known, call_headers: Any, budget_ms: int, done: OnOutcome) -> PendingCall | None:
         """As `start`, without load shedding and deadline check: a payment depends on the answer."""
-        call = self.call(known, call_headers, budget_ms, NEVER_MS, done, deliver_late=False, sheddable=False)
-        if isinstance(call, HedgedCall):
-            return call
-        done(call)
-        return None
+        call = self.call(HedgedAsk, known, call_headers, budget_ms, _UNSHEDDABLE_MS, done)
+        if isinstance(call, NotAsked):
+            done(call)
+            return None
+        return call
 
     def call(
         self,
+        kind: type[HedgedCall[C]],
         known: Known,
         call_headers: Any,
         budget_ms: int,
         left_ms: int,
-        on_answer: OnAnswer | OnOutcome,
-        *,
-        deliver_late: bool,
-        sheddable: bool = True,
-    ) -> HedgedCall | NotAsked:
+        callback: C,
+    ) -> HedgedCall[C] | NotAsked:
         """Make the call, or return the reason why not.
 
-        `sheddable`: the call may be left out under load.
-
-        `left_ms`: how long the caller waits. `budget_ms`: how long an answer is useful; sent to the
-        upstream. With `deliver_late`, `on_answer` is called exactly once, also after `abandon`;
-        without, it is an `OnOutcome` and not called after `abandon`.
+        `kind`: `HedgedAsk` or `HedgedFetch`, with a callback of its own type. `left_ms`: how long
+        the caller waits. `budget_ms`: how long an answer is useful; sent to the upstream.
         """
         now_ns = self.clock_ns()
         if now_ns >= self._next_learn_ns:
             self.learn(now_ns)
         # One call a second is made even if all callers lack time: only a call can show that the
         # source has become faster.
-        if left_ms * _MS_NS < self._min_left_ns and now_ns - self._last_call_ns < _LEARN_NS:
+        if left_ms * _MS_NS < self._min_left_ns and now_ns - self._last_call_ns < LEARN_NS:
             self.counts.skipped += 1
             return _SKIPPED
-        if self._optional and sheddable and self.ladder.dims_call():
+        if self._optional and left_ms < _UNSHEDDABLE_MS and self.ladder.dims_call():
             self.counts.dimmed += 1
             return _DIMMED
         avoid = 0
@@ -188,47 +88,10 @@ class Guard:
         self._last_call_ns = now_ns
         self.counts.first_calls += 1
         self.retry_budget.first_calls += 1
-        call = HedgedCall(self, known, call_headers, budget_ms, on_answer, now_ns, deliver_late=deliver_late)
+        call = kind(self, known, call_headers, budget_ms, callback, now_ns)
         call.send(call, budget_ms, avoid)
         self.timers.watch(call)
         return call
-
-    def learn(self, now_ns: int) -> None:
-        """Update the mechanisms from the histogram and the counts, once a second."""
-        self._next_learn_ns = now_ns + _LEARN_NS
-        calls = self.counts.first_calls - self._first_calls_learned
-        self._first_calls_learned = self.counts.first_calls
-        self.retry_budget.roll(now_ns)
-        for endpoint in self.endpoints:
-            endpoint.breaker.roll(now_ns)
-        update_slow_marks(self.endpoints, self.ceiling_ns)
-        count, (p10_ns, p50_ns, hedge_ns, timeout_ns) = self.latencies.quantiles(
-            (0.1, 0.5, self.hedge.quantile, QUANTILE), now_ns
-        )
-        room = any(
-            endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in self.endpoints
-        )
-        self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
-        self.adaptive_timeout.learn(count, timeout_ns, calls)
-        # A source slower than every timeout is left to the breaker: its probes notice the recovery,
-        # while a source that is skipped for its past latency would never be called again.
-        slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
-        self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
-
-    def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
-        """Apply other settings.
-
-        Learned state stays; calls in progress keep the settings they started with.
-        """
-        self.mechanisms = mechanisms
-        self.ceiling_ns = ceiling_ms * _MS_NS
-        self.adaptive_timeout.reconfigure(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
-        self.hedge.settings = mechanisms.hedge
-        self.retry_budget.share_bps = mechanisms.extra_bps
-        for endpoint in self.endpoints:
-            endpoint.breaker.reconfigure(mechanisms.breaker)
-            endpoint.limiter.reconfigure(mechanisms.limiter)
-        self.learn(self.clock_ns())
 
     def close(self) -> None:
         """Cancel all calls in progress. Later calls are skipped: they never have enough time."""
@@ -241,9 +104,3 @@ class Guard:
             return _AT_LIMIT
         self.counts.breaker_open += 1
         return _BREAKER_OPEN
-
-    def __repr__(self) -> str:
-        return (
-            f"<Guard of {self.name}: {self.adaptive_timeout!r}, {self.hedge!r}, {self.retry_budget!r},"
-            f" {', '.join(map(repr, self.endpoints))}>"
-        )

@@ -8,15 +8,15 @@ the pool. Cancelling it would cost a reconnect just when the source is sick.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
+from cashier.fanout.guarded_source import GuardedSource
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
 from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
 
-if TYPE_CHECKING:
-    from cashier.fanout.guard import Guard
+C = TypeVar("C", OnAnswer, OnOutcome)
 
 _MS_NS = 1_000_000
 # The largest number of late calls per source.
@@ -41,7 +41,7 @@ class CallAttempt(ABC):
 
     @property
     @abstractmethod
-    def hedged_call(self) -> HedgedCall:
+    def hedged_call(self) -> HedgedCall[Any]:
         """The call that this attempt is part of."""
 
     def on_answer(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
@@ -97,20 +97,20 @@ class HedgeAttempt(CallAttempt):
 
     __slots__ = ("_hedged_call", "is_retry")
 
-    def __init__(self, hedged_call: HedgedCall, started_ns: int) -> None:
+    def __init__(self, hedged_call: HedgedCall[Any], started_ns: int) -> None:
         super().__init__(started_ns)
         self._hedged_call = hedged_call
         self.is_retry = hedged_call.call is None
 
     @property
-    def hedged_call(self) -> HedgedCall:
+    def hedged_call(self) -> HedgedCall[Any]:
         return self._hedged_call
 
 
-class HedgedCall(CallAttempt):
+class HedgedCall(CallAttempt, Generic[C]):
     """The call is its own first attempt, because most have no second.
 
-    `callback`: the waiter's, kept after `abandon` if `deliver_late`; None after delivery.
+    `callback`: the waiter's, kept after `abandon` if `delivers_late`; None after delivery.
     """
 
     __slots__ = (
@@ -118,7 +118,6 @@ class HedgedCall(CallAttempt):
         "budget_ms",
         "call_headers",
         "callback",
-        "deliver_late",
         "extra",
         "first_error",
         "guard",
@@ -127,16 +126,16 @@ class HedgedCall(CallAttempt):
         "no_extra",
     )
 
+    delivers_late: ClassVar[bool]
+
     def __init__(
         self,
-        guard: Guard,
+        guard: GuardedSource,
         known: Known,
         call_headers: Any,
         budget_ms: int,
-        callback: OnAnswer | OnOutcome,
+        callback: C,
         started_ns: int,
-        *,
-        deliver_late: bool,
     ) -> None:
         self.started_ns = started_ns  # not by `super`: this is the hot path
         self.call = None
@@ -145,8 +144,7 @@ class HedgedCall(CallAttempt):
         self.known = known
         self.call_headers = call_headers
         self.budget_ms = budget_ms
-        self.callback: OnAnswer | OnOutcome | None = callback
-        self.deliver_late = deliver_late
+        self.callback: C | None = callback
         self.awaited = True
         self.late = False
         self.no_extra = False  # the one extra attempt was made, or is not allowed
@@ -154,7 +152,7 @@ class HedgedCall(CallAttempt):
         self.first_error: SourceError | None = None
 
     @property
-    def hedged_call(self) -> HedgedCall:
+    def hedged_call(self) -> HedgedCall[Any]:
         return self
 
     def send(self, attempt: CallAttempt, budget_ms: int, avoid: int) -> None:
@@ -213,20 +211,16 @@ class HedgedCall(CallAttempt):
             return False
         return isinstance(error, Unreachable) or len(self.guard.endpoints) > 1
 
+    @abstractmethod
     def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
-        callback, self.callback = self.callback, None
-        self.awaited = False
-        if self.deliver_late:
-            callback(outcome, not_found, body)  # type: ignore[misc,arg-type] # `cast` costs a call
-        else:
-            callback(outcome)  # type: ignore[misc]
+        """Call the callback, and forget it."""
 
     def abandon(self) -> None:
         """Stop waiting. Attempts in progress become late calls, if allowed."""
         if not self.awaited:
             return
         self.awaited = False
-        if not self.deliver_late:
+        if not self.delivers_late:
             self.callback = None
         guard = self.guard
         now_ns = guard.clock_ns()
@@ -273,3 +267,31 @@ class HedgedCall(CallAttempt):
             guard.timers.late_calls -= 1
         if self.callback is not None:
             self._deliver(_CANCELLED)
+
+
+class HedgedAsk(HedgedCall[OnOutcome]):
+    """The call of an ask: no outcome after `abandon`."""
+
+    __slots__ = ()
+
+    delivers_late = False
+
+    def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        callback, self.callback = self.callback, None
+        self.awaited = False
+        if callback is not None:
+            callback(outcome)
+
+
+class HedgedFetch(HedgedCall[OnAnswer]):
+    """The call of a cache's fetch: exactly one outcome, also after `abandon`."""
+
+    __slots__ = ()
+
+    delivers_late = True
+
+    def _deliver(self, outcome: Any, not_found: bool = False, body: bytes | None = None) -> None:
+        callback, self.callback = self.callback, None
+        self.awaited = False
+        if callback is not None:
+            callback(outcome, not_found, body)

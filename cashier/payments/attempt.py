@@ -20,6 +20,7 @@ from cashier.domain.payment_id import fingerprint, payment_id
 from cashier.domain.payment_request import Device, IdempotencyKey, PaymentChoice, PaymentMeans, PaymentRequest
 from cashier.domain.status_resolution import PaymentProgress
 from cashier.payments.errors import FieldFault, Invalid
+from cashier.payments.policy import Operation
 from cashier.tokens.consult_token import ConsultClaims, OfferedPrice
 from cashier.tokens.payment_state_token import PaymentClaims, TokenRoute
 
@@ -35,7 +36,7 @@ _KINDS = frozenset(Kind)
 class Attempt(Struct, frozen=True, kw_only=True):
     """`amount` and `offered`: the order and the chosen method according to the consult token.
 
-    `call_headers` belong to the current request.
+    `operation` is the current one.
     """
 
     payment_id: str
@@ -45,7 +46,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     kind: Kind
     amount: Money
     offered: OfferedPrice | None
-    call_headers: Any
+    operation: Operation
     device: Device = Device()
 
     @property
@@ -128,12 +129,12 @@ def refuse_card_numbers(fields: Any) -> None:
 
 
 def attempt_from_request(
-    request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, catalog: Catalog, call_headers: Any
+    request: PaymentRequest, idempotency_key: str, claims: ConsultClaims, operation: Operation
 ) -> Attempt:
     """Raises `Invalid` for an unknown payment method or a missing required field."""
     chosen = request.chosen
     kind = _kind(chosen.method_id)
-    _refuse_missing(request, catalog.methods[kind].required_fields)
+    _refuse_missing(request, operation.policy.catalog.methods[kind].required_fields)
     return Attempt(
         payment_id=payment_id(chosen.merchant_id, chosen.order_id, idempotency_key),
         fingerprint=fingerprint(chosen, request.means),
@@ -142,12 +143,12 @@ def attempt_from_request(
         kind=kind,
         amount=claims.order_amount,
         offered=claims.find_price(chosen.method_id, chosen.option_id),
-        call_headers=call_headers,
+        operation=operation,
         device=request.device or Device(),
     )
 
 
-def attempt_from_token(claims: PaymentClaims, call_headers: Any) -> Attempt:
+def attempt_from_token(claims: PaymentClaims, operation: Operation) -> Attempt:
     """The same attempt, without its device: no token carries that."""
     return Attempt(
         payment_id=claims.payment_id,
@@ -157,7 +158,7 @@ def attempt_from_token(claims: PaymentClaims, call_headers: Any) -> Attempt:
         kind=claims.kind,
         amount=claims.order_amount,
         offered=claims.offered,
-        call_headers=call_headers,
+        operation=operation,
     )
 
 

@@ -33,7 +33,6 @@ from cashier.payments.attempt import Attempt, order_key
 from cashier.payments.attempt_leases import AttemptLeases, OtherAttempt
 from cashier.payments.errors import InFlight, KeyReused, OrderBusy
 from cashier.payments.ports import EnginePort
-from cashier.payments.settings import AcceptSettings
 
 T = TypeVar("T")
 
@@ -53,13 +52,12 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.05, 0.5
 class AttemptGuard:
     """The guard of one worker."""
 
-    def __init__(self, attempt_leases: AttemptLeases, engine: EnginePort, settings: AcceptSettings) -> None:
+    def __init__(self, attempt_leases: AttemptLeases, engine: EnginePort) -> None:
         self._attempt_leases = attempt_leases
         self._engine = engine
         self._worker = uuid.uuid4().hex
         self._bodies: OrderedDict[str, str] = OrderedDict()
         self._submit_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self.settings = settings
 
     def __repr__(self) -> str:
         return f"<AttemptGuard {self._attempt_leases!r}>"
@@ -80,7 +78,7 @@ class AttemptGuard:
         async with lock:
             renewal: asyncio.Task[None] | None = None
             try:
-                existing = await self._wait_for_turn(key, find_existing, waited=waits_here)
+                existing = await self._wait_for_turn(key, find_existing, _longest_submit_ms(attempt), waited=waits_here)
                 if existing is None and self._attempt_leases.shared:
                     renewal = asyncio.create_task(self._renew_claim(key))
                 yield existing
@@ -99,16 +97,16 @@ class AttemptGuard:
         bound to another body.
         """
         key = order_key(attempt.chosen)
-        claim = await self._attempt_leases.claim(key, attempt.payment_id, self._longest_submit_ms())
+        claim = await self._attempt_leases.claim(key, attempt.payment_id, _longest_submit_ms(attempt))
         if isinstance(claim, OtherAttempt):
             if await self._is_live(claim.holder, attempt):
                 raise OrderBusy(claim.holder)
             # The other attempt ended unnoticed. Replace its hint, or this attempt would stay
             # unannounced until it expires.
             await self._attempt_leases.release(key, claim.holder)
-            await self._attempt_leases.claim(key, attempt.payment_id, self._longest_submit_ms())
+            await self._attempt_leases.claim(key, attempt.payment_id, _longest_submit_ms(attempt))
         try:
-            await self.bind_key(attempt, self._longest_submit_ms() / 1_000)
+            await self.bind_key(attempt, _longest_submit_ms(attempt) / 1_000)
             yield
         except BaseException as error:
             await self._attempt_leases.release(key, attempt.payment_id)
@@ -164,10 +162,10 @@ class AttemptGuard:
             await self._attempt_leases.claim(key, self._worker, _SUBMIT_CLAIM_MS)
 
     async def _wait_for_turn(
-        self, key: str, find_existing: Callable[[], Awaitable[T | None]], *, waited: bool
+        self, key: str, find_existing: Callable[[], Awaitable[T | None]], longest_ms: int, *, waited: bool
     ) -> T | None:
         loop = asyncio.get_running_loop()
-        until_s, wait_s = loop.time() + self._longest_submit_ms() / 1_000, _FIRST_WAIT_S
+        until_s, wait_s = loop.time() + longest_ms / 1_000, _FIRST_WAIT_S
         while isinstance(await self._attempt_leases.claim(key, self._worker, _SUBMIT_CLAIM_MS), OtherAttempt):
             existing = await find_existing()
             if existing is not None:
@@ -185,14 +183,15 @@ class AttemptGuard:
         if not _PAYMENT_ID.fullmatch(holder):
             return False
         looked_up = await self._engine.look_up(
-            holder, attempt.chosen.order_id, attempt.call_headers, self.settings.look_ms
+            holder, attempt.chosen.order_id, attempt.operation.call_headers, attempt.operation.policy.settings.look_ms
         )
         return isinstance(looked_up, EngineAnswered) and looked_up.payment.status in _LIVE_STATUSES
 
-    def _longest_submit_ms(self) -> int:
-        """From the first look-up to the engine's answer."""
-        settings = self.settings
-        return settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms
+
+def _longest_submit_ms(attempt: Attempt) -> int:
+    """From the first look-up to the engine's answer."""
+    settings = attempt.operation.policy.settings
+    return settings.look_ms + settings.check_ms + settings.decide_ms + settings.submit_ms
 
 
 def _body(attempt: Attempt) -> str:

@@ -1,7 +1,7 @@
 """Channel health of one worker: the state and clock of the routing rules in `domain`.
 
 Each worker learns from the payments that it saw end. Nothing is shared, so routing a payment needs
-no remote call.
+no remote call. The rules belong to the call, and a change of rules keeps everything learned.
 """
 
 from __future__ import annotations
@@ -25,17 +25,13 @@ MAX_COUNTED = 50_000
 class ChannelHealth:
     """`records` by channel id. Times are seconds of one monotonic clock."""
 
-    def __init__(self, routing: Routing) -> None:
-        self.routing = routing
+    def __init__(self) -> None:
         self.records: OrderedDict[str, ChannelRecord] = OrderedDict()
         self._counted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
-    def reconfigure(self, routing: Routing) -> None:
-        """Replace rules and numbers. Keeps everything learned."""
-        self.routing = routing
-
     def route(
         self,
+        routing: Routing,
         payment: RoutedPayment,
         channels: Sequence[Channel],
         payment_id: str,
@@ -46,7 +42,7 @@ class ChannelHealth:
 
         Call once per payment: it counts probes of sick channels.
         """
-        decision = route(self.routing, payment, channels, self.records, int(now_s), payment_id, tried)
+        decision = route(routing, payment, channels, self.records, int(now_s), payment_id, tried)
         for rated in decision.rated:
             if rated.sick and rated.channel_id == decision.channel_id:
                 self.records[rated.channel_id] = with_probe(self.records[rated.channel_id], int(now_s))
@@ -54,19 +50,27 @@ class ChannelHealth:
                 self.records[rated.channel_id] = with_skip(self.records[rated.channel_id])
         return decision
 
-    def record_success(self, payment_id: str, channel_id: str, sent_s: float, now_s: float) -> None:
+    def record_success(self, routing: Routing, payment_id: str, channel_id: str, sent_s: float, now_s: float) -> None:
         """The payment that was sent to the channel at `sent_s` succeeded. Idempotent."""
-        self._record(payment_id, channel_id, ChannelOutcome.WORKED, sent_s, now_s)
+        self._record(routing, payment_id, channel_id, ChannelOutcome.WORKED, sent_s, now_s)
 
-    def record_failure(self, payment_id: str, channel_id: str, code: str, sent_s: float, now_s: float) -> None:
+    def record_failure(
+        self, routing: Routing, payment_id: str, channel_id: str, code: str, sent_s: float, now_s: float
+    ) -> None:
         """The payment failed for good, with the engine's code.
 
         Idempotent. Never call it for an unknown outcome.
         """
-        self._record(payment_id, channel_id, self.routing.blame.outcome(code), sent_s, now_s)
+        self._record(routing, payment_id, channel_id, routing.blame.outcome(code), sent_s, now_s)
 
     def _record(
-        self, payment_id: str, channel_id: str, outcome: ChannelOutcome | None, sent_s: float, now_s: float
+        self,
+        routing: Routing,
+        payment_id: str,
+        channel_id: str,
+        outcome: ChannelOutcome | None,
+        sent_s: float,
+        now_s: float,
     ) -> None:
         if outcome is None or (payment_id, channel_id) in self._counted:
             return
@@ -75,7 +79,7 @@ class ChannelHealth:
             self._counted.popitem(last=False)
         before = self.records.get(channel_id, ChannelRecord())
         self.records[channel_id] = with_outcome(
-            before, outcome, int(sent_s), int(now_s), self.routing.learning, self.routing.sick
+            before, outcome, int(sent_s), int(now_s), routing.learning, routing.sick
         )
         self.records.move_to_end(channel_id)
         if len(self.records) > MAX_CHANNELS:

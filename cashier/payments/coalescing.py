@@ -1,20 +1,19 @@
 """Coalescing: concurrent callers with one key share one run of the work.
 
-Payment-blind, in memory, one event loop.
-
-`SingleFlight` joins a run that is under way: for work that must happen once, such as a submit.
-`FreshSingleFlight` never joins one that has begun: for reads that must not be older than the call.
-`SharedPoll` adds a due time: for long polls, which share the next read.
-No result is kept after a run has ended.
+In memory, one event loop. No result is kept after a run has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import math
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+
+from cashier.payments.errors import InFlight, TooManyPayments
 
 T = TypeVar("T")
 
@@ -22,264 +21,173 @@ Work = Callable[[], Coroutine[Any, Any, T]]
 
 
 class FingerprintMismatch(Exception):
-    """The key is in use by work with another fingerprint. Nothing was started."""
+    """The key is in use by work with another fingerprint. Nothing was started.
+
+    Not `KeyReused`: that is final, and the work itself may raise it.
+    """
 
 
-class TooManyRuns(Exception):
-    """The bound on concurrent runs is reached. Nothing was started."""
+class _Run(Struct, Generic[T], eq=False):
+    """One run: not due (`timer`), due, or under way (`task`).
 
+    `following`: the next run of the key, for callers that came after the work had begun.
+    """
 
-class RunCancelled(Exception):
-    """A stop cancelled the run. Its progress is unknown: look it up."""
-
-
-class _Run(Struct, Generic[T]):
-    task: asyncio.Task[T]
+    result: asyncio.Future[T]
+    work: Work[T]
     fingerprint: str
+    due_s: float = math.inf
+    timer: asyncio.TimerHandle | None = None
+    task: asyncio.Task[T] | None = None
+    begun: bool = False
+    following: _Run[T] | None = None
     waiters: int = 0
 
 
 class SingleFlight(Generic[T]):
-    """At most `max_runs` runs at a time, each under a key.
+    """At most `max_keys` keys at a time, each with at most one run under way.
 
-    A run belongs to none of its callers: it may move money, so it continues when all of them have
-    gone.
-    `expected`: exceptions that are ordinary results; they are not reported when no caller is left.
+    A run that is due belongs to none of its callers: it may move money, so it continues when all of
+    them have gone.
+
+    `join_running`: a caller joins a run that has begun: for work that must happen once, such as a
+    submit. Without it, a caller shares the next run: for reads, which must not be older than the
+    call.
+    `expected`: exceptions that are ordinary results; others are reported when no caller is left.
     """
 
-    def __init__(self, max_runs: int = 10_000, expected: tuple[type[Exception], ...] = ()) -> None:
-        self._max_runs = max_runs
+    def __init__(
+        self, max_keys: float = math.inf, *, join_running: bool = False, expected: tuple[type[Exception], ...] = ()
+    ) -> None:
+        self._max_keys = max_keys
+        self._join_running = join_running
         self._expected = expected
         self._runs: dict[str, _Run[T]] = {}
+        self._stopped = False
+        self.waiters = 0
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __repr__(self) -> str:
-        waiters = sum(run.waiters for run in self._runs.values())
-        return f"<SingleFlight {len(self)} of {self._max_runs} waiters={waiters}>"
+        return f"<SingleFlight keys={len(self)} waiters={self.waiters} stopped={self._stopped}>"
 
-    async def run(self, key: str, fingerprint: str, work: Work[T]) -> T:
-        """Return the result of the run under `key`; start it if there is none.
+    async def run(self, key: str, work: Work[T], *, fingerprint: str = "", after_s: float = 0.0) -> T:
+        """Return the result of a run under `key`; start one if there is none to join.
 
-        Raises what the work raises, to every caller; `FingerprintMismatch`, `TooManyRuns`,
-        `RunCancelled`. A cancelled caller does not cancel the run.
+        The run is due in `after_s`, or sooner if another caller is due first. The last caller to be
+        cancelled before that withdraws it.
+
+        Raises what the work raises, to every caller; `FingerprintMismatch`; `TooManyPayments`
+        beyond `max_keys`; `InFlight` if a stop cancelled the run: then its progress is unknown.
         """
-        run = self._runs.get(key)
-        if run is None:
-            run = self._start(key, fingerprint, work)
-        elif run.fingerprint != fingerprint:
-            raise FingerprintMismatch
+        if self._stopped:
+            raise InFlight
+        run = self._joined(key, work, fingerprint)
+        self._schedule(key, run, work, after_s)
         run.waiters += 1
+        self.waiters += 1
         try:
             # `wait` passes neither a result nor our cancellation through.
-            await asyncio.wait((run.task,))
+            await asyncio.wait((run.result,))
         finally:
             run.waiters -= 1
-        if run.task.cancelled():
-            raise RunCancelled
-        return run.task.result()
+            self.waiters -= 1
+            if not run.waiters and run.timer is not None:
+                self._withdraw(key, run)
+        if run.result.cancelled():
+            raise InFlight
+        return run.result.result()
+
+    def stop(self) -> None:
+        """Release the callers of runs that have not started, and start no further run."""
+        self._stopped = True
+        for key, run in list(self._runs.items()):
+            waiting = run if run.task is None else run.following
+            if waiting is not None:
+                self._withdraw(key, waiting)
 
     async def drain(self) -> None:
-        """Wait until no run is left, including runs that start meanwhile.
+        """Wait until no run is under way, including runs that start meanwhile.
 
         The caller bounds the time.
         """
-        while self._runs:
-            await asyncio.wait([run.task for run in self._runs.values()])
+        while tasks := [run.task for run in self._runs.values() if run.task is not None]:
+            await asyncio.wait(tasks)
 
-    def _start(self, key: str, fingerprint: str, work: Work[T]) -> _Run[T]:
-        if len(self._runs) >= self._max_runs:
-            raise TooManyRuns
-        run = self._runs[key] = _Run(asyncio.get_running_loop().create_task(work()), fingerprint)
-        run.task.add_done_callback(lambda _: self._end(key, run))
+    def _joined(self, key: str, work: Work[T], fingerprint: str) -> _Run[T]:
+        run = self._runs.get(key)
+        if run is None:
+            if len(self._runs) >= self._max_keys:
+                raise TooManyPayments
+            run = self._runs[key] = _Run(asyncio.get_running_loop().create_future(), work, fingerprint)
+        elif run.begun and not self._join_running:
+            if run.following is None:
+                run.following = _Run(asyncio.get_running_loop().create_future(), work, fingerprint)
+            run = run.following
+        if run.fingerprint != fingerprint:
+            raise FingerprintMismatch
         return run
 
-    def _end(self, key: str, run: _Run[T]) -> None:
-        del self._runs[key]
-        # Reading the exception marks it as retrieved, so only where no caller will.
-        error = None if run.waiters or run.task.cancelled() else run.task.exception()
-        if error is not None and not isinstance(error, self._expected):
-            run.task.get_loop().call_exception_handler(
-                {"message": "cashier: work without a caller failed", "exception": error, "task": run.task}
+    def _schedule(self, key: str, run: _Run[T], work: Work[T], after_s: float) -> None:
+        """Make the run due in `after_s`, unless it is due sooner or has started."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + after_s
+        if due_s >= run.due_s:
+            return
+        run.due_s, run.work = due_s, work
+        if run.timer is not None:
+            run.timer.cancel()
+        if after_s > 0:
+            run.timer = loop.call_at(due_s, self._start_due, key, run)
+        else:
+            self._start_due(key, run)
+
+    def _start_due(self, key: str, run: _Run[T]) -> None:
+        run.timer = None
+        if self._runs[key] is run:  # else `_end` of the run before starts it
+            run.task = asyncio.get_running_loop().create_task(_begin(run))
+            run.task.add_done_callback(partial(self._end, key, run))
+
+    def _withdraw(self, key: str, run: _Run[T]) -> None:
+        """Cancel a run that has not started."""
+        if run.timer is not None:
+            run.timer.cancel()
+            run.timer = None
+        run.result.cancel()
+        if self._runs[key] is run:
+            del self._runs[key]
+        else:
+            self._runs[key].following = None
+
+    def _end(self, key: str, run: _Run[T], task: asyncio.Task[T]) -> None:
+        if task.cancelled() and run.following is not None:
+            self._withdraw(key, run.following)  # a stop cancelled it: start nothing more
+        following = run.following
+        if following is None:
+            del self._runs[key]
+        else:
+            self._runs[key] = following
+            if following.timer is None:
+                self._start_due(key, following)
+        self._deliver(run, task)
+
+    def _deliver(self, run: _Run[T], task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            run.result.cancel()
+            return
+        error = task.exception()
+        if error is None:
+            run.result.set_result(task.result())
+            return
+        run.result.set_exception(error)
+        run.result.exception()  # retrieved, also when no caller is left
+        if not run.waiters and not isinstance(error, self._expected):
+            task.get_loop().call_exception_handler(
+                {"message": "cashier: work without a caller failed", "exception": error, "task": task}
             )
 
 
-class _Slot(Generic[T]):
-    """One key: the run under way, and the next one if a caller wants it."""
-
-    __slots__ = ("next_result", "next_work", "running")
-
-    def __init__(self) -> None:
-        self.running: asyncio.Task[None] | None = None
-        self.next_result: asyncio.Future[T] | None = None
-        self.next_work: Work[T] | None = None
-
-
-class FreshSingleFlight(Generic[T]):
-    """At most `max_keys` keys at a time, each with at most one run under way and one to follow."""
-
-    def __init__(self, max_keys: int) -> None:
-        self._max_keys = max_keys
-        self._slots: dict[str, _Slot[T]] = {}
-
-    def __len__(self) -> int:
-        return len(self._slots)
-
-    def __repr__(self) -> str:
-        return f"<FreshSingleFlight {len(self)} of {self._max_keys}>"
-
-    async def run(self, key: str, work: Work[T]) -> T:
-        """Return the result of a run that starts no earlier than this call.
-
-        Raises what the work raises, to every caller; `TooManyRuns`. A cancelled caller does not
-        cancel the run.
-        """
-        slot = self._slots.get(key)
-        if slot is None:
-            if len(self._slots) >= self._max_keys:
-                raise TooManyRuns
-            slot = self._slots[key] = _Slot()
-        if slot.next_result is None:
-            slot.next_result, slot.next_work = asyncio.get_running_loop().create_future(), work
-        result = slot.next_result
-        if slot.running is None:
-            self._start(key, slot)
-        return await asyncio.shield(result)
-
-    async def drain(self) -> None:
-        """Wait until no run is left."""
-        while self._slots:
-            await asyncio.wait([slot.running for slot in self._slots.values() if slot.running is not None])
-
-    def _start(self, key: str, slot: _Slot[T]) -> None:
-        slot.running = asyncio.get_running_loop().create_task(_run_next(slot))
-        slot.running.add_done_callback(lambda task: self._end(key, slot, task))
-
-    def _end(self, key: str, slot: _Slot[T], task: asyncio.Task[None]) -> None:
-        slot.running = None
-        if task.cancelled() and slot.next_result is not None:
-            # A stop cancelled it, perhaps before it could begin: release the callers and start
-            # nothing more.
-            slot.next_result.cancel()
-            slot.next_result = slot.next_work = None
-        if slot.next_result is None:
-            del self._slots[key]
-        else:
-            self._start(key, slot)
-
-
-async def _run_next(slot: _Slot[T]) -> None:
-    """Take the next work out of the slot, so that later callers get another run, and do it."""
-    result, work = slot.next_result, slot.next_work
-    slot.next_result = slot.next_work = None
-    assert result is not None  # noqa: S101 - a run starts only when a caller has set both
-    assert work is not None  # noqa: S101
-    try:
-        value = await work()
-    except asyncio.CancelledError:
-        result.cancel()
-        raise
-    except Exception as error:  # noqa: BLE001 - every error goes to the callers
-        result.set_exception(error)
-        result.exception()  # retrieved, also when no caller is left
-    else:
-        result.set_result(value)
-
-
-class _Poll(Generic[T]):
-    """The next read under one key. `reading`: set once it has begun and cannot be withdrawn."""
-
-    __slots__ = ("due_s", "reading", "result", "timer", "waiters")
-
-    def __init__(self, result: asyncio.Future[T | None]) -> None:
-        self.result = result
-        self.due_s = float("inf")
-        self.timer: asyncio.TimerHandle | None = None
-        self.reading: asyncio.Task[None] | None = None
-        self.waiters = 0
-
-
-class SharedPoll(Generic[T]):
-    """One timer and one read per key, however many callers wait. The earliest due time counts."""
-
-    def __init__(self) -> None:
-        self._polls: dict[str, _Poll[T]] = {}
-        self._reads: set[asyncio.Task[None]] = set()
-        self.waiters = 0
-        self.stopped = False
-
-    def __repr__(self) -> str:
-        return f"<SharedPoll keys={len(self._polls)} waiters={self.waiters} stopped={self.stopped}>"
-
-    async def next(self, key: str, after_ms: float, read: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the result of a read in `after_ms`, or sooner if another caller is due first.
-
-        None after `stop`. Raises what the read raises, to every caller. The last caller to be
-        cancelled also cancels the timer.
-        """
-        if self.stopped:
-            return None
-        loop = asyncio.get_running_loop()
-        poll = self._polls.get(key)
-        if poll is None:
-            poll = self._polls[key] = _Poll(loop.create_future())
-        due_s = loop.time() + after_ms / 1000
-        if due_s < poll.due_s:
-            poll.due_s = due_s
-            if poll.timer is not None:
-                poll.timer.cancel()
-            poll.timer = loop.call_at(due_s, self._begin, key, poll, read)
-        poll.waiters += 1
-        self.waiters += 1
-        try:
-            return await asyncio.shield(poll.result)
-        finally:
-            poll.waiters -= 1
-            self.waiters -= 1
-            if not poll.waiters and poll.reading is None:
-                self._forget(key, poll)
-
-    def stop(self) -> None:
-        """Give None to every caller, now and from now on."""
-        self.stopped = True
-        for poll in self._polls.values():
-            if poll.timer is not None:
-                poll.timer.cancel()
-            if not poll.result.done():
-                poll.result.set_result(None)
-        self._polls.clear()
-
-    async def drain(self) -> None:
-        """Wait until no read is under way."""
-        while self._reads:
-            await asyncio.wait(self._reads)
-
-    def _begin(self, key: str, poll: _Poll[T], read: Callable[[], Awaitable[T]]) -> None:
-        # Later callers wait for the next read: this one may be older than what they know.
-        del self._polls[key]
-        poll.reading = asyncio.get_running_loop().create_task(_read(poll, read))
-        self._reads.add(poll.reading)
-        poll.reading.add_done_callback(lambda task: self._end(poll, task))
-
-    def _end(self, poll: _Poll[T], task: asyncio.Task[None]) -> None:
-        self._reads.discard(task)
-        if not poll.result.done():  # a stop cancelled it, perhaps before it could begin
-            poll.result.cancel()
-
-    def _forget(self, key: str, poll: _Poll[T]) -> None:
-        if poll.timer is not None:
-            poll.timer.cancel()
-        if self._polls.get(key) is poll:
-            del self._polls[key]
-
-
-async def _read(poll: _Poll[T], read: Callable[[], Awaitable[T]]) -> None:
-    try:
-        value = await read()
-    except Exception as error:  # noqa: BLE001 - every error goes to the callers
-        if not poll.result.done() and poll.waiters:
-            poll.result.set_exception(error)
-    else:
-        if not poll.result.done():
-            poll.result.set_result(value)
+async def _begin(run: _Run[T]) -> T:
+    run.begun = True
+    return await run.work()

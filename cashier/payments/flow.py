@@ -20,7 +20,6 @@ import structlog
 from msgspec.structs import replace
 
 from cashier.consultation.flow import ConsultError
-from cashier.domain.catalog import Catalog
 from cashier.domain.challenge_progress import (
     ChallengeProgress,
     ChallengeState,
@@ -61,19 +60,17 @@ from cashier.payments.attempt import (
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.attempt_leases import AttemptLeases
 from cashier.payments.channel_health import ChannelHealth
-from cashier.payments.coalescing import FingerprintMismatch, RunCancelled, SingleFlight, TooManyRuns
+from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
     EngineUnavailable,
-    InFlight,
     KeyReused,
     RiskRejected,
-    TooManyPayments,
 )
-from cashier.payments.ports import ConsultUncached, PaymentPorts
+from cashier.payments.policy import Operation, PaymentPolicy
+from cashier.payments.ports import PaymentPorts
 from cashier.payments.recheck import AlreadySubmitted, Recheck, RecheckedOffer
-from cashier.payments.settings import AcceptSettings
 from cashier.payments.status_follower import StatusFollower
 from cashier.payments.status_query import StatusQuery
 from cashier.payments.submitter import Submitter
@@ -92,54 +89,38 @@ class PaymentFlow:
     """Takes payments through.
 
     Holds the runs under way in this worker, but no payments. `now` is the wall clock.
+    `policy`: replaced by a reload. Each operation reads it once, at its start.
     """
 
     def __init__(
         self,
         ports: PaymentPorts,
-        consult_uncached: ConsultUncached,
-        catalog: Catalog,
+        policy: PaymentPolicy,
         tokens: TokenService,
         channel_health: ChannelHealth,
         attempt_leases: AttemptLeases,
-        settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
         call_headers: Callable[[str | None, str | None], Any],
     ) -> None:
+        self.policy = policy
         self._ports = ports
         self._tokens = tokens
-        self._channel_health = channel_health
         self._now = now
-        self._monotonic = monotonic
         self._call_headers = call_headers
         self._runs: SingleFlight[Payment] = SingleFlight(
-            settings.most_under_way, (AcceptError, ConsultError, TokenRefused)
+            policy.settings.most_under_way, join_running=True, expected=(AcceptError, ConsultError, TokenRefused)
         )
-        self._status_query = StatusQuery(ports, settings, now)
-        self._attempt_guard = AttemptGuard(attempt_leases, ports.engine, settings)
+        self._recheck = Recheck(ports.acquirer)
+        self._submitter = Submitter(ports.engine, channel_health, monotonic)
+        self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
+        self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
         self._status_follower = StatusFollower(
-            self._status_query,
-            self._attempt_guard,
-            channel_health,
-            tokens.sign_payment_token,
-            catalog,
-            settings,
-            now,
-            monotonic,
+            self._status_query, self._attempt_guard, channel_health, tokens.sign_payment_token, now, monotonic
         )
-        self.reconfigure(consult_uncached, catalog, settings)
 
     def __repr__(self) -> str:
         return f"<PaymentFlow under_way={len(self._runs)} {self._status_follower!r} {self._attempt_guard!r}>"
-
-    def reconfigure(self, consult_uncached: ConsultUncached, catalog: Catalog, settings: AcceptSettings) -> None:
-        """Replace texts, terms and time budgets. Keeps everything under way."""
-        self._catalog = self._status_follower.catalog = catalog
-        self._settings = settings
-        self._status_query.settings = self._attempt_guard.settings = self._status_follower.settings = settings
-        self._recheck = Recheck(consult_uncached, self._ports.acquirer, settings)
-        self._submitter = Submitter(self._ports.engine, self._channel_health, settings, self._monotonic)
 
     def stop_waiting(self) -> None:
         """End all waiting for good: long polls return what is known, streams end."""
@@ -169,10 +150,11 @@ class PaymentFlow:
         # yet: see `_submit`.
         claims = self._tokens.read_consult_token(request.consult_token)
         claims.require_order(order_id=request.order_id, user_id=request.user_id, merchant_id=request.merchant_id)
-        call_headers = self._call_headers(request_id, traceparent)
-        attempt = attempt_from_request(request, idempotency_key, claims, self._catalog, call_headers)
+        attempt = attempt_from_request(request, idempotency_key, claims, self._operation(request_id, traceparent))
         try:
-            return await self._run(attempt.payment_id, attempt.fingerprint, lambda: self._submit(attempt, claims))
+            return await self._runs.run(
+                attempt.payment_id, lambda: self._submit(attempt, claims), fingerprint=attempt.fingerprint
+            )
         except FingerprintMismatch:
             # Another body is under way here, but another worker may have sent this one first.
             existing = await self._existing(attempt)
@@ -195,12 +177,12 @@ class PaymentFlow:
         """
         refuse_card_numbers({"value": value})
         claims = self._read_token(payment_id, payment_token)
-        call_headers = self._call_headers(request_id, traceparent)
+        operation = self._operation(request_id, traceparent)
         # Two tabs with the same answer share a run. A different answer is a new run, and risk
         # counts it.
         challenge_id = claims.challenge.challenge_id if claims.challenge is not None else ""
         key = f"{payment_id} {hashlib.sha256(f'{claims.fingerprint} {challenge_id} {value}'.encode()).hexdigest()}"
-        return await self._run(key, "", lambda: self._answer(claims, value, call_headers))
+        return await self._runs.run(key, lambda: self._answer(claims, value, operation))
 
     async def cancel(
         self, payment_id: str, payment_token: str, *, request_id: str | None = None, traceparent: str | None = None
@@ -212,7 +194,7 @@ class PaymentFlow:
         Raises `TokenRefused`, `KeyReused` and `TooManyPayments`.
         """
         claims = replace(self._read_token(payment_id, payment_token), cancelled=True)
-        return await self._status_follower.current(claims, self._call_headers(request_id, traceparent))
+        return await self._status_follower.current(claims, self._operation(request_id, traceparent))
 
     async def look(
         self,
@@ -229,7 +211,7 @@ class PaymentFlow:
         """
         claims = self._read_token(payment_id, payment_token)
         return await self._status_follower.look(
-            claims, payment_token, self._call_headers(request_id, traceparent), wait_ms
+            claims, payment_token, self._operation(request_id, traceparent), wait_ms
         )
 
     async def follow(
@@ -242,7 +224,7 @@ class PaymentFlow:
         """
         claims = self._read_token(payment_id, payment_token)
         async with aclosing(
-            self._status_follower.follow(claims, payment_token, self._call_headers(request_id, traceparent))
+            self._status_follower.follow(claims, payment_token, self._operation(request_id, traceparent))
         ) as payments:
             async for payment in payments:
                 yield payment
@@ -255,25 +237,29 @@ class PaymentFlow:
         claims.require_unexpired(self._now().timestamp())
         return await self._recheck_exclusively(attempt, partial(self._decide, attempt))
 
-    async def _answer(self, claims: PaymentClaims, value: str, call_headers: Any) -> Payment:
-        attempt, challenge = attempt_from_token(claims, call_headers), claims.challenge
+    async def _answer(self, claims: PaymentClaims, value: str, operation: Operation) -> Payment:
+        attempt, challenge = attempt_from_token(claims, operation), claims.challenge
         existing = await self._existing(attempt, claims)
         if existing is not None:
             return existing
         if claims.cancelled or challenge is None or not self._is_open(challenge):
-            return await self._status_follower.current(claims, call_headers)
+            return await self._status_follower.current(claims, operation)
         verification = await self._ports.risk.verify(
-            challenge.challenge_id, claims.payment_id, value, call_headers, self._settings.decide_ms
+            challenge.challenge_id,
+            claims.payment_id,
+            value,
+            operation.call_headers,
+            operation.policy.settings.decide_ms,
         )
         match verification:
             case Unanswered(error):
                 _log.warning("no answer from risk to a verification", payment_id=claims.payment_id, why=error.detail)
                 raise CheckUnavailable(("risk",))
             case WrongAnswer(attempts_left):
-                return await self._not_passed(claims, after_wrong_answer(challenge, attempts_left), call_headers)
+                return await self._not_passed(claims, after_wrong_answer(challenge, attempts_left), operation)
             case Expired():
                 expired = replace(challenge, expires_at=min(challenge.expires_at, self._now_s()))
-                return await self._not_passed(claims, expired, call_headers)
+                return await self._not_passed(claims, expired, operation)
             case Passed():
                 return await self._recheck_exclusively(
                     attempt, lambda rechecked: self._send(attempt, rechecked, challenge.decision_id)
@@ -307,8 +293,9 @@ class PaymentFlow:
 
         `previous`: the challenge that risk no longer knows.
         """
+        operation = attempt.operation
         decision = await self._ports.risk.decide(
-            _inquiry(attempt, rechecked), attempt.call_headers, self._settings.decide_ms
+            _inquiry(attempt, rechecked), operation.call_headers, operation.policy.settings.decide_ms
         )
         match decision:
             case Unanswered(error):
@@ -329,7 +316,7 @@ class PaymentFlow:
                 claims = attempt.claims(self._now_s(), challenge.expires_at, challenge=challenge)
                 # A payer who abandons a challenge must not keep other attempts out.
                 await self._attempt_guard.mark_ended(order_key(attempt.chosen), attempt.payment_id)
-                return self._status_follower.present(claims, _CHALLENGE_OPEN)
+                return self._status_follower.present(claims, operation.policy, _CHALLENGE_OPEN)
 
     def _next_challenge(
         self, attempt: Attempt, asked: RiskChallenge, decision_id: str, previous: ChallengeProgress | None
@@ -345,25 +332,26 @@ class PaymentFlow:
             raise RiskRejected("CHALLENGES_SPENT")
         return challenge
 
-    async def _not_passed(self, claims: PaymentClaims, challenge: ChallengeProgress, call_headers: Any) -> Payment:
+    async def _not_passed(self, claims: PaymentClaims, challenge: ChallengeProgress, operation: Operation) -> Payment:
         """After an answer that did not pass: the payer may try again, or the challenge is over."""
         claims = replace(claims, challenge=challenge)
         if self._is_open(challenge):
-            return self._status_follower.present(claims, _WRONG_ANSWER)
-        return await self._status_follower.current(claims, call_headers)
+            return self._status_follower.present(claims, operation.policy, _WRONG_ANSWER)
+        return await self._status_follower.current(claims, operation)
 
     def _is_open(self, challenge: ChallengeProgress) -> bool:
         return challenge_state(challenge, self._now().timestamp()) is ChallengeState.OPEN
 
     async def _send(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> Payment:
         prepared = self._submitter.prepare(attempt, rechecked, decision_id)
-        expires_at = payer_deadline_s(attempt.kind, self._catalog, self._now(), rechecked.consultation.order.expires_at)
+        operation, order = attempt.operation, rechecked.consultation.order
+        expires_at = payer_deadline_s(attempt.kind, operation.policy.catalog, self._now(), order.expires_at)
         claims = attempt.claims(self._now_s(), expires_at, sent_at=self._now_s(), route=prepared.route)
         engine = await self._submitter.submit(attempt, prepared)
         if engine.status is not EngineReportStatus.SILENT:
             await self._attempt_guard.unbind_key(attempt, sent=True)
-        upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, attempt.call_headers)
-        return await self._status_follower.current(claims, attempt.call_headers, upstream)
+        upstream = await self._status_query.with_acquirer(engine, attempt.chosen.order_id, operation)
+        return await self._status_follower.current(claims, operation, upstream)
 
     async def _existing(self, attempt: Attempt, claims: PaymentClaims | None = None) -> Payment | None:
         """Look the payment up by its id. None if the engine does not have it.
@@ -371,9 +359,9 @@ class PaymentFlow:
         `claims`: of the caller's token, which knows why a payment was never sent.
         Raises `EngineUnavailable` if the engine does not say; `KeyReused`.
         """
-        chosen = attempt.chosen
+        chosen, operation = attempt.chosen, attempt.operation
         looked_up = await self._ports.engine.look_up(
-            attempt.payment_id, chosen.order_id, attempt.call_headers, self._settings.look_ms
+            attempt.payment_id, chosen.order_id, operation.call_headers, operation.policy.settings.look_ms
         )
         if isinstance(looked_up, Unanswered):
             raise EngineUnavailable
@@ -383,17 +371,15 @@ class PaymentFlow:
             self._attempt_guard.require_same_body(attempt)
         elif looked_up.payment.fingerprint != attempt.fingerprint:
             raise KeyReused
-        upstream = await self._status_query.with_acquirer(
-            engine_report(looked_up), chosen.order_id, attempt.call_headers
-        )
+        upstream = await self._status_query.with_acquirer(engine_report(looked_up), chosen.order_id, operation)
         if claims is None or (claims.sent_at is None and upstream.engine.status is not EngineReportStatus.FAILED):
             claims = self._sent_claims(attempt, looked_up.payment)
-        return await self._status_follower.current(claims, attempt.call_headers, upstream)
+        return await self._status_follower.current(claims, operation, upstream)
 
     async def _already_submitted(self, attempt: Attempt) -> Payment:
         """The payment that the acquirer already knows. Raises what `_existing` does."""
         existing = await self._existing(attempt)
-        return existing or await self._status_follower.current(self._sent_claims(attempt, None), attempt.call_headers)
+        return existing or await self._status_follower.current(self._sent_claims(attempt, None), attempt.operation)
 
     def _sent_claims(self, attempt: Attempt, payment: EnginePayment | None) -> PaymentClaims:
         """Claims of a payment that another run sent, dated by the engine if it says when."""
@@ -405,23 +391,19 @@ class PaymentFlow:
         ):
             since = min(payment.submitted_at, now)
         return attempt.claims(
-            self._now_s(), payer_deadline_s(attempt.kind, self._catalog, since), sent_at=int(since.timestamp())
+            self._now_s(),
+            payer_deadline_s(attempt.kind, attempt.operation.policy.catalog, since),
+            sent_at=int(since.timestamp()),
         )
 
     def _read_token(self, payment_id: str, payment_token: str) -> PaymentClaims:
         return self._tokens.read_payment_token(payment_token, payment_id, self._now().timestamp())
 
+    def _operation(self, request_id: str | None, traceparent: str | None) -> Operation:
+        return Operation(self.policy, self._call_headers(request_id, traceparent))
+
     def _now_s(self) -> int:
         return int(self._now().timestamp())
-
-    async def _run(self, key: str, fingerprint: str, work: Callable[[], Coroutine[Any, Any, Payment]]) -> Payment:
-        try:
-            return await self._runs.run(key, fingerprint, work)
-        except TooManyRuns:
-            raise TooManyPayments from None
-        except RunCancelled:
-            # It may have been sent. A retry with the same key looks it up.
-            raise InFlight from None
 
 
 def _inquiry(attempt: Attempt, rechecked: RecheckedOffer) -> Inquiry:

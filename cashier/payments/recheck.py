@@ -13,8 +13,7 @@ from cashier.domain.pay_method import PayMethod
 from cashier.fanout.ask import Importance
 from cashier.payments.attempt import Attempt
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, OrderBusy
-from cashier.payments.ports import AcquirerPort, ConsultUncached
-from cashier.payments.settings import AcceptSettings
+from cashier.payments.ports import AcquirerPort
 from cashier.source_errors import Unanswered
 
 # The order changed since the consultation, so our claims are wrong now. Consult again without
@@ -39,10 +38,8 @@ class AlreadySubmitted(Exception):
 
 
 class Recheck:
-    def __init__(self, consult_uncached: ConsultUncached, acquirer: AcquirerPort, settings: AcceptSettings) -> None:
-        self._consult_uncached = consult_uncached
+    def __init__(self, acquirer: AcquirerPort) -> None:
         self._acquirer = acquirer
-        self._settings = settings
 
     async def check(self, attempt: Attempt) -> RecheckedOffer:
         """Return the chosen method if the accepted offer still holds.
@@ -75,7 +72,9 @@ class Recheck:
 
     async def _consult_once(self, attempt: Attempt, *, with_claims: bool) -> ConsultationWithCase:
         try:
-            return await self._consult_uncached(attempt.consult_request(with_claims=with_claims), attempt.call_headers)
+            return await attempt.operation.policy.consult_uncached(
+                attempt.consult_request(with_claims=with_claims), attempt.operation.call_headers
+            )
         except RequiredSourceUnavailable as unavailable:
             raise CheckUnavailable(unavailable.failed, unavailable.sources) from None
 
@@ -85,7 +84,7 @@ class Recheck:
         For a blocked order no further answer is needed.
         """
         silent = set(unverified(attempt.chosen, attempt.accepted_offer, current))
-        if self._settings.every_gating_source and current.blocked is None:
+        if attempt.operation.policy.settings.every_gating_source and current.blocked is None:
             silent.update(
                 report.name
                 for report in fresh.consultation.sources
@@ -99,7 +98,10 @@ class Recheck:
         Returns if it names none, or one that is no longer live: then the caller reports the order's
         state as a change.
         """
-        result = await self._acquirer.result(attempt.chosen.order_id, attempt.call_headers, self._settings.look_ms)
+        operation = attempt.operation
+        result = await self._acquirer.result(
+            attempt.chosen.order_id, operation.call_headers, operation.policy.settings.look_ms
+        )
         if isinstance(result, Unanswered):
             raise CheckUnavailable(("acquirer",), consultation.sources)
         holder = result.payment_id if isinstance(result, OrderResult) else None

@@ -9,21 +9,20 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from msgspec.structs import replace
 
-from cashier.domain.catalog import Catalog
 from cashier.domain.payment_resource import Payment, RouteTaken, challenge, message
 from cashier.domain.payment_state import PaymentStatus
+from cashier.domain.routing_rules import Routing
 from cashier.domain.status_resolution import EngineReportStatus, ResolvedStatus
 from cashier.payments.attempt import order_key, payment_progress
 from cashier.payments.attempt_guard import AttemptGuard
 from cashier.payments.channel_health import ChannelHealth
-from cashier.payments.coalescing import SharedPoll
-from cashier.payments.errors import KeyReused, TooManyPayments
-from cashier.payments.settings import AcceptSettings
+from cashier.payments.coalescing import SingleFlight
+from cashier.payments.errors import InFlight, KeyReused, TooManyPayments
+from cashier.payments.policy import Operation, PaymentPolicy
 from cashier.payments.status_query import ResolvedPayment, StatusQuery, UpstreamStatus, visibly_different
 from cashier.tokens.payment_state_token import PaymentClaims
 
@@ -45,8 +44,6 @@ class StatusFollower:
         attempt_guard: AttemptGuard,
         channel_health: ChannelHealth,
         sign: Callable[[PaymentClaims], str],
-        catalog: Catalog,
-        settings: AcceptSettings,
         now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
@@ -56,9 +53,7 @@ class StatusFollower:
         self._sign = sign
         self._now = now
         self._monotonic = monotonic
-        self._polls: SharedPoll[UpstreamStatus] = SharedPoll()
-        self.catalog = catalog
-        self.settings = settings
+        self._polls: SingleFlight[UpstreamStatus] = SingleFlight(expected=(TooManyPayments,))
 
     def __repr__(self) -> str:
         return f"<StatusFollower {self._status_query!r} {self._polls!r}>"
@@ -72,55 +67,57 @@ class StatusFollower:
         await self._status_query.drain()
 
     async def current(
-        self, claims: PaymentClaims, call_headers: Any, upstream: UpstreamStatus | None = None
+        self, claims: PaymentClaims, operation: Operation, upstream: UpstreamStatus | None = None
     ) -> Payment:
         """The status from `upstream` or from a new query, with a new token.
 
         Raises `KeyReused`, `TooManyPayments`.
         """
-        return self.present(claims, (await self._resolve(claims, call_headers, upstream)).resolution)
+        return self.present(claims, operation.policy, (await self._resolve(claims, operation, upstream)).resolution)
 
-    async def look(self, claims: PaymentClaims, payment_token: str, call_headers: Any, wait_ms: int) -> Payment:
+    async def look(self, claims: PaymentClaims, payment_token: str, operation: Operation, wait_ms: int) -> Payment:
         """The status, after `wait_ms` or as soon as it differs from the token's.
 
         Raises what `current` does.
         """
-        latest = first = await self._resolve(claims, call_headers)
-        wait_s = min(wait_ms, self.settings.wait_ms) / 1_000
+        latest = first = await self._resolve(claims, operation)
+        wait_s = min(wait_ms, operation.policy.settings.wait_ms) / 1_000
         is_news = claims.told not in (None, first.resolution.status)
-        if wait_s > 0 and not is_news and self._polls.waiters < self.settings.most_waiting:
+        if wait_s > 0 and not is_news and self._polls.waiters < operation.policy.settings.most_waiting:
             try:
                 async with (
                     asyncio.timeout(wait_s),
-                    aclosing(self._later_statuses(claims, call_headers, first)) as later_statuses,
+                    aclosing(self._later_statuses(claims, operation, first)) as later_statuses,
                 ):
                     async for latest in later_statuses:
                         if visibly_different(first.resolution, latest.resolution):
                             break
             except TimeoutError:
                 # If no poll was due in the whole wait, query once more.
-                latest = latest if latest is not first else await self._resolve(claims, call_headers)
-        return self.present(claims, latest.resolution, payment_token)
+                latest = latest if latest is not first else await self._resolve(claims, operation)
+        return self.present(claims, operation.policy, latest.resolution, payment_token)
 
     async def follow(
-        self, claims: PaymentClaims, payment_token: str, call_headers: Any
+        self, claims: PaymentClaims, payment_token: str, operation: Operation
     ) -> AsyncGenerator[Payment, None]:
         """Yield the status now and after each change, until a final one or `follow_s`.
 
         Raises what `current` does, before the first status only.
         """
-        if self._polls.waiters >= self.settings.most_waiting:
+        if self._polls.waiters >= operation.policy.settings.most_waiting:
             raise TooManyPayments
-        sent = await self._resolve(claims, call_headers)
-        yield self.present(claims, sent.resolution, payment_token)
-        until_s = asyncio.get_running_loop().time() + self.settings.follow_s
-        async with aclosing(self._later_statuses(claims, call_headers, sent, until_s)) as later_statuses:
+        sent = await self._resolve(claims, operation)
+        yield self.present(claims, operation.policy, sent.resolution, payment_token)
+        until_s = asyncio.get_running_loop().time() + operation.policy.settings.follow_s
+        async with aclosing(self._later_statuses(claims, operation, sent, until_s)) as later_statuses:
             async for latest in later_statuses:
                 if visibly_different(sent.resolution, latest.resolution):
                     sent = latest
-                    yield self.present(claims, sent.resolution, payment_token)
+                    yield self.present(claims, operation.policy, sent.resolution, payment_token)
 
-    def present(self, claims: PaymentClaims, resolution: ResolvedStatus, payment_token: str | None = None) -> Payment:
+    def present(
+        self, claims: PaymentClaims, policy: PaymentPolicy, resolution: ResolvedStatus, payment_token: str | None = None
+    ) -> Payment:
         """The resource for the caller.
 
         `payment_token`: the caller's token, which is returned unless the status in it has changed.
@@ -138,7 +135,7 @@ class StatusFollower:
             route=None
             if route is None
             else RouteTaken(rule=route.rule, channel_id=route.channel_id, alternatives=route.alternatives),
-            message=message(resolution.message, self.catalog.texts[self.catalog.locale(claims.chosen.locale)]),
+            message=message(resolution.message, policy.catalog.texts[policy.catalog.locale(claims.chosen.locale)]),
             poll_after_ms=resolution.poll_after_ms,
             payment_token=payment_token
             if payment_token and claims.told is resolution.status
@@ -147,7 +144,7 @@ class StatusFollower:
         )
 
     async def _later_statuses(
-        self, claims: PaymentClaims, call_headers: Any, latest: ResolvedPayment, until_s: float = float("inf")
+        self, claims: PaymentClaims, operation: Operation, latest: ResolvedPayment, until_s: float = float("inf")
     ) -> AsyncGenerator[ResolvedPayment, None]:
         """Yield each status after `latest` when its poll is due.
 
@@ -158,12 +155,14 @@ class StatusFollower:
             after_ms = min(latest.resolution.poll_after_ms or _CHALLENGE_POLL_MS, (until_s - loop.time()) * 1_000)
             claims = replace(claims, told=latest.resolution.status)
             try:
-                upstream = await self._polls.next(
-                    payment_id, after_ms, lambda: self._status_query.query(payment_id, order_id, call_headers)
+                upstream = await self._polls.run(
+                    payment_id,
+                    lambda: self._status_query.query(payment_id, order_id, operation),
+                    after_s=after_ms / 1_000,
                 )
-                if upstream is None:
-                    return
-                latest = await self._resolve(claims, call_headers, upstream)
+                latest = await self._resolve(claims, operation, upstream)
+            except InFlight:
+                return  # a stop
             except KeyReused:
                 # Meanwhile the engine took another body under this id: this one has no further
                 # status.
@@ -173,24 +172,30 @@ class StatusFollower:
             yield latest
 
     async def _resolve(
-        self, claims: PaymentClaims, call_headers: Any, upstream: UpstreamStatus | None = None
+        self, claims: PaymentClaims, operation: Operation, upstream: UpstreamStatus | None = None
     ) -> ResolvedPayment:
         """Resolve the status, and pass it on to the attempt guard and the channel health."""
         resolved = await self._status_query.resolve(
-            payment_progress(claims, self.catalog), claims.fingerprint, claims.chosen.order_id, call_headers, upstream
+            payment_progress(claims, operation.policy.catalog),
+            claims.fingerprint,
+            claims.chosen.order_id,
+            operation,
+            upstream,
         )
         key, now_s = order_key(claims.chosen), self._now().timestamp()
         paid = resolved.upstream.acquirer.paid
         if resolved.resolution.status is PaymentStatus.SUCCEEDED and paid not in (None, claims.chosen.expected_payable):
             _log.error("amount paid differs from amount requested", payment_id=claims.payment_id, paid=str(paid))
         if resolved.resolution.final:
-            self._record_channel_outcome(claims, resolved, now_s)
+            self._record_channel_outcome(claims, operation.policy.routing, resolved, now_s)
             await self._attempt_guard.mark_ended(key, claims.payment_id)
         elif claims.sent_at is not None:
             await self._attempt_guard.mark_live(key, claims.payment_id, max(0.0, claims.expires_at - now_s))
         return resolved
 
-    def _record_channel_outcome(self, claims: PaymentClaims, resolved: ResolvedPayment, now_s: float) -> None:
+    def _record_channel_outcome(
+        self, claims: PaymentClaims, routing: Routing, resolved: ResolvedPayment, now_s: float
+    ) -> None:
         """Report the engine's final word on the channel.
 
         Other reasons for an end say nothing about the channel.
@@ -201,8 +206,8 @@ class StatusFollower:
         monotonic_s = self._monotonic()
         sent_s = monotonic_s - max(0.0, now_s - claims.sent_at)
         if engine.status is EngineReportStatus.SUCCEEDED:
-            self._channel_health.record_success(claims.payment_id, route.channel_id, sent_s, monotonic_s)
+            self._channel_health.record_success(routing, claims.payment_id, route.channel_id, sent_s, monotonic_s)
         elif engine.status is EngineReportStatus.FAILED:
             self._channel_health.record_failure(
-                claims.payment_id, route.channel_id, engine.failure_code or "", sent_s, monotonic_s
+                routing, claims.payment_id, route.channel_id, engine.failure_code or "", sent_s, monotonic_s
             )

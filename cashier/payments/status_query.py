@@ -7,7 +7,7 @@ that began before its call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -28,10 +28,10 @@ from cashier.domain.status_resolution import (
     ResolvedStatus,
     resolve_status,
 )
-from cashier.payments.coalescing import FreshSingleFlight, TooManyRuns
-from cashier.payments.errors import KeyReused, TooManyPayments
+from cashier.payments.coalescing import SingleFlight
+from cashier.payments.errors import KeyReused
+from cashier.payments.policy import Operation
 from cashier.payments.ports import PaymentPorts
-from cashier.payments.settings import AcceptSettings
 
 _log = structlog.get_logger("cashier.payments")
 
@@ -61,12 +61,11 @@ class ResolvedPayment(Struct, frozen=True):
 class StatusQuery:
     """`now` is the wall clock."""
 
-    def __init__(self, ports: PaymentPorts, settings: AcceptSettings, now: Callable[[], datetime]) -> None:
+    def __init__(self, ports: PaymentPorts, most_under_way: int, now: Callable[[], datetime]) -> None:
         self._ports = ports
         self._now = now
-        self._queries: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
-        self._reversals: FreshSingleFlight[UpstreamStatus] = FreshSingleFlight(settings.most_under_way)
-        self.settings = settings
+        self._queries: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
+        self._reversals: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
 
     def __repr__(self) -> str:
         return f"<StatusQuery queries={len(self._queries)} reversals={len(self._reversals)}>"
@@ -76,18 +75,16 @@ class StatusQuery:
         await self._queries.drain()
         await self._reversals.drain()
 
-    async def query(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
+    async def query(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
         """Ask engine and acquirer. Raises `TooManyPayments`."""
-        return await self._run_shared(
-            self._queries, payment_id, lambda: self._query_both(payment_id, order_id, call_headers)
-        )
+        return await self._queries.run(payment_id, lambda: self._query_both(payment_id, order_id, operation))
 
     async def resolve(
         self,
         payment: PaymentProgress,
         fingerprint: str,
         order_id: str,
-        call_headers: Any,
+        operation: Operation,
         upstream: UpstreamStatus | None = None,
     ) -> ResolvedPayment:
         """Resolve the status from `upstream` or from a new query; reverse first where that is due.
@@ -97,7 +94,7 @@ class StatusQuery:
         `TooManyPayments`.
         """
         if upstream is None:
-            upstream = await self.query(payment.payment_id, order_id, call_headers)
+            upstream = await self.query(payment.payment_id, order_id, operation)
         if upstream.fingerprint not in (None, fingerprint):
             raise KeyReused
         resolution = self._resolve(payment, upstream)
@@ -106,19 +103,19 @@ class StatusQuery:
         body_unknown = upstream.engine.status is EngineReportStatus.SILENT and payment.sent_at is None
         if not resolution.to_reverse or body_unknown:
             return ResolvedPayment(resolution, upstream)
-        upstream = await self._run_shared(
-            self._reversals, payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, call_headers)
+        upstream = await self._reversals.run(
+            payment.payment_id, lambda: self._reverse(payment.payment_id, order_id, operation)
         )
         return ResolvedPayment(self._resolve(payment, upstream), upstream)
 
-    async def with_acquirer(self, engine: EngineReport, order_id: str, call_headers: Any) -> UpstreamStatus:
+    async def with_acquirer(self, engine: EngineReport, order_id: str, operation: Operation) -> UpstreamStatus:
         """Add the acquirer's report if the engine reported an end: the acquirer must confirm it."""
         if engine.status not in (EngineReportStatus.SUCCEEDED, EngineReportStatus.FAILED):
             return UpstreamStatus(engine, _NOT_ASKED)
-        return UpstreamStatus(engine, acquirer_report(await self._order_result(order_id, call_headers)))
+        return UpstreamStatus(engine, acquirer_report(await self._order_result(order_id, operation)))
 
-    async def _order_result(self, order_id: str, call_headers: Any) -> AcquirerResult:
-        return await self._ports.acquirer.result(order_id, call_headers, self.settings.look_ms)
+    async def _order_result(self, order_id: str, operation: Operation) -> AcquirerResult:
+        return await self._ports.acquirer.result(order_id, operation.call_headers, operation.policy.settings.look_ms)
 
     def _resolve(self, payment: PaymentProgress, upstream: UpstreamStatus) -> ResolvedStatus:
         try:
@@ -133,10 +130,10 @@ class StatusQuery:
             )
             return resolve_status(replace(payment, last_status=None), upstream.engine, upstream.acquirer, self._now())
 
-    async def _query_both(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
+    async def _query_both(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
         looked_up, result = await asyncio.gather(
-            self._ports.engine.look_up(payment_id, order_id, call_headers, self.settings.look_ms),
-            self._order_result(order_id, call_headers),
+            self._ports.engine.look_up(payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms),
+            self._order_result(order_id, operation),
         )
         return UpstreamStatus(
             engine_report(looked_up),
@@ -144,23 +141,12 @@ class StatusQuery:
             looked_up.payment.fingerprint if isinstance(looked_up, EngineAnswered) else None,
         )
 
-    async def _reverse(self, payment_id: str, order_id: str, call_headers: Any) -> UpstreamStatus:
+    async def _reverse(self, payment_id: str, order_id: str, operation: Operation) -> UpstreamStatus:
         """Ask the acquirer after the engine: the reversal may have changed the order."""
         outcome: EngineOutcome = await self._ports.engine.reverse(
-            payment_id, order_id, call_headers, self.settings.look_ms
+            payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms
         )
-        return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, call_headers)))
-
-    async def _run_shared(
-        self,
-        runs: FreshSingleFlight[UpstreamStatus],
-        payment_id: str,
-        work: Callable[[], Coroutine[Any, Any, UpstreamStatus]],
-    ) -> UpstreamStatus:
-        try:
-            return await runs.run(payment_id, work)
-        except TooManyRuns:
-            raise TooManyPayments from None
+        return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, operation)))
 
 
 def visibly_different(before: ResolvedStatus, after: ResolvedStatus) -> bool:

@@ -22,7 +22,6 @@ from cashier.payments.channel_health import ChannelHealth
 from cashier.payments.errors import CheckUnavailable, ConsultChanged, EngineUnavailable, KeyReused, OrderBusy
 from cashier.payments.ports import EnginePort
 from cashier.payments.recheck import RecheckedOffer
-from cashier.payments.settings import AcceptSettings
 from cashier.tokens.payment_state_token import TokenRoute
 
 # The alternatives travel in the payer's token, which must fit into a header. No engine tries a
@@ -46,12 +45,10 @@ class Submitter:
         self,
         engine_port: EnginePort,
         channel_health: ChannelHealth,
-        settings: AcceptSettings,
         monotonic: Callable[[], float],
     ) -> None:
         self._engine = engine_port
         self._channel_health = channel_health
-        self._settings = settings
         self._monotonic = monotonic
 
     def prepare(self, attempt: Attempt, rechecked: RecheckedOffer, decision_id: str) -> PreparedSubmit:
@@ -74,7 +71,10 @@ class Submitter:
 
         Raises `OrderBusy`, `KeyReused`, and `EngineUnavailable` if it certainly never left.
         """
-        outcome = await self._engine.submit(prepared.submission, attempt.call_headers, self._settings.submit_ms)
+        operation = attempt.operation
+        outcome = await self._engine.submit(
+            prepared.submission, operation.call_headers, operation.policy.settings.submit_ms
+        )
         match outcome:
             case engine.OrderHasLiveAttempt(payment_id):
                 raise OrderBusy(payment_id)
@@ -93,14 +93,18 @@ class Submitter:
         if eligible.routed_payment is None:
             return None
         decision = self._channel_health.route(
-            eligible.routed_payment, eligible.channels, attempt.payment_id, self._monotonic()
+            attempt.operation.policy.routing,
+            eligible.routed_payment,
+            eligible.channels,
+            attempt.payment_id,
+            self._monotonic(),
         )
         return TokenRoute(decision.rule, decision.channel_id, decision.alternatives[:_MAX_ALTERNATIVES], decision.probe)
 
     def _chosen_method(self, attempt: Attempt, rechecked: RecheckedOffer) -> ChosenMethod:
         """Narrow a scanned code to its wallet, if the gateway has a channel of that provider."""
         code = attempt.means.auth_code
-        provider = None if code is None else self._channel_health.routing.provider_of(code)
+        provider = None if code is None else attempt.operation.policy.routing.provider_of(code)
         channels = rechecked.case.channels
         known = channels is not None and provider in channels.by_kind.get(attempt.kind, {})
         return ChosenMethod(attempt.chosen.method_id, attempt.chosen.option_id, provider=provider if known else None)

@@ -26,7 +26,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from cashier.web.application import ADMITTED, CashierApp
-from cashier.web.fast_path import FastPath, PlainRequest, parse_plain_request
+from cashier.web.fast_path import FastPath
+from cashier.web.fast_path_parser import PlainRequest, parse_plain_request
 from cashier.web.overload_response import encode_refusal, plain_request_priority
 from cashier.web.problem import ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from cashier.web.fast_path import PlainRequest
+from cashier.web.fast_path_parser import PlainRequest
 from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
 

@@ -2,7 +2,7 @@
 
 A call needs no task and no timer: on an open connection it is one write and one callback. Only
 opening a connection takes a task, and one timer per client expires idle connections. Parsing is in
-`response_parser`, sockets are in `connection` and `host_pool`.
+`response_parser`, sockets are in `host_pool`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from msgspec import Meta, Struct
 from cashier.source_errors import Shed, SourceError, Unreachable
 from cashier.wire.address_parser import parse_addresses
 from cashier.wire.call_completion import describe_failure
-from cashier.wire.connection import UpstreamConnection
-from cashier.wire.host_pool import HostPool
+from cashier.wire.host_pool import HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import LoadBalancer
 from cashier.wire.request_writer import check_request

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cashier.source_errors import SourceError
 from cashier.wire.call_completion import deliver
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response
 
-if TYPE_CHECKING:
-    from cashier.wire.connection import UpstreamConnection
+
+class CallConnection(Protocol):
+    """The connection that a call was sent on."""
+
+    def drop(self) -> None:
+        """Close at once, without notice to the call."""
 
 
 class Http1Call:
@@ -37,7 +41,7 @@ class Http1Call:
         self.budget_ms = budget_ms
         self.on_response: OnResponse | None = on_response
         self.started_s = monotonic()
-        self.connection: UpstreamConnection | None = None
+        self.connection: CallConnection | None = None
         self.queue: deque[Http1Call] | None = None
         self.connecting = False
         self.attempts = 0

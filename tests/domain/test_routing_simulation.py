@@ -86,8 +86,8 @@ class Workers:
     """
 
     def __init__(self, rule: RoutingRule, seed: int) -> None:
-        routing = Routing(rule=(rule,), blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"})))
-        self._workers = [ChannelHealth(routing) for _ in range(WORKERS)]
+        self._routing = Routing(rule=(rule,), blame=FailureAttribution(channel=frozenset({"CHANNEL_ERROR"})))
+        self._workers = [ChannelHealth() for _ in range(WORKERS)]
         self._random = Random(seed)
         self._ending: list[tuple[int, int, ChannelHealth, str, bool, int]] = []
         self._sent: deque[tuple[int, str]] = deque()
@@ -101,9 +101,9 @@ class Workers:
         while self._ending and self._ending[0][0] <= now_s:
             _, number, worker, channel_id, worked, started_s = heapq.heappop(self._ending)
             if worked:
-                worker.record_success(f"pay_{number}", channel_id, started_s, now_s)
+                worker.record_success(self._routing, f"pay_{number}", channel_id, started_s, now_s)
             else:
-                worker.record_failure(f"pay_{number}", channel_id, "CHANNEL_ERROR", started_s, now_s)
+                worker.record_failure(self._routing, f"pay_{number}", channel_id, "CHANNEL_ERROR", started_s, now_s)
         while self._sent and self._sent[0][0] <= now_s - MINUTE_S:
             self.load[self._sent.popleft()[1]] -= 1
 
@@ -113,7 +113,7 @@ class Workers:
         """Send the next payment. Returns its route and whether it will succeed."""
         random, worker = self._random, self._random.choice(self._workers)
         self._number += 1
-        decision = worker.route(ROUTED_PAYMENT, channels, f"pay_{self._number}", now_s)
+        decision = worker.route(self._routing, ROUTED_PAYMENT, channels, f"pay_{self._number}", now_s)
         name, share_bps = decision.channel_id, decision.rated[0].share_bps
         self.jumped = abs(share_bps - self._shares.get(id(worker), share_bps)) >= 5_000
         self._shares[id(worker)] = share_bps

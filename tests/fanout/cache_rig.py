@@ -10,7 +10,8 @@ from typing import Any
 from cashier.fanout.ask import PendingCall, SourceStatus
 from cashier.fanout.cache import Cache, parse_key_text
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.s3fifo import S3FifoStore

@@ -8,7 +8,8 @@ from random import Random
 from typing import Any, NamedTuple, TypeVar
 
 from cashier.fanout.ask import Importance, Known, PendingCall, SourceStatus, Start
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.upstream_protocol import OnAnswer
 from cashier.source_errors import Garbled, SourceError

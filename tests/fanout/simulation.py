@@ -18,7 +18,8 @@ from cashier.fanout.batch import Batch, BatchPolicy
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache, key_text
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from cashier.fanout.ask import SourceStatus
 from cashier.fanout.cache_lifetime import CacheSettings
-from cashier.fanout.guard import Mechanisms
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.source_errors import BreakerOpen, Unreachable
 from tests.fanout.cache_rig import REFUSES, SILENT, Rig, numbered
 from tests.fanout.scripted_upstream import Asker, Reply, ScriptedCall, clock_ns, pass_ms, run_in_virtual_time

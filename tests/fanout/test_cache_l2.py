@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cashier.fanout.ask import SourceStatus
-from cashier.fanout.guard import Mechanisms
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.l2.interface import CachedAnswer
 from cashier.source_errors import Skipped, Unreachable
 from tests.fanout.cache_rig import REFUSES, Rig, ScriptedSecondLevel

@@ -6,7 +6,8 @@ import pytest
 
 from cashier.fanout.ask import Importance, SourceStatus
 from cashier.fanout.breaker import BreakerSettings
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from cashier.fanout.limiter import LimiterSettings
 from cashier.fanout.load_shedding import DegradationLadder
@@ -182,6 +183,30 @@ def test_only_enriching_calls_are_dimmed() -> None:
             dimmed = importance is Importance.ENRICHING
             assert ask(guard.start).error_type is (Shed if dimmed else None)
             assert guard.counts.dimmed == dimmed
+
+    run_in_virtual_time(main)
+
+
+def test_an_unsheddable_call_is_not_dimmed() -> None:
+    async def main() -> None:
+        ladder = DegradationLadder()
+        ladder.dim_share = 1.0
+        guard = guarded(ScriptedUpstream(), importance=Importance.ENRICHING, ladder=ladder)
+        assert ask(guard.start_unsheddable).error_type is None
+        assert (guard.counts.first_calls, guard.counts.dimmed) == (1, 0)
+
+    run_in_virtual_time(main)
+
+
+def test_an_unsheddable_call_is_made_with_too_little_time_left() -> None:
+    async def main() -> None:
+        guard = guarded(ScriptedUpstream(lognormal(1, median_ms=20)))
+        await ask_steadily(guard.start, every_ms=5, for_ms=2_000)
+        calls = guard.counts.first_calls
+        assert ask(guard.start, waits_ms=1).error_type is Skipped
+        assert ask(guard.start_unsheddable, waits_ms=1).error_type is None
+        assert guard.counts.first_calls == calls + 1
+        await pass_ms(100)
 
     run_in_virtual_time(main)
 

@@ -6,7 +6,8 @@ from random import Random
 
 import pytest
 
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.latency_histogram import NEVER_NS
 from tests.fanout.cache_rig import BARE
 from tests.fanout.scripted_upstream import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.fanout.guard import Mechanisms
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.source_errors import Garbled, Overloaded, SourceError, Unreachable
 from tests.fanout.scripted_upstream import (

@@ -12,9 +12,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
-from cashier.fanout.hedged_call import MAX_LATE_CALLS, HedgedCall
+from cashier.fanout.hedged_call import MAX_LATE_CALLS, HedgedFetch
 from cashier.fanout.limiter import LimiterSettings
 from cashier.source_errors import Garbled, Overloaded, Unreachable
 from tests.fanout.scripted_upstream import (
@@ -61,18 +62,18 @@ def test_an_abandoned_call_runs_on_and_trains_the_histogram() -> None:
     run_in_virtual_time(main)
 
 
-def call_with_late_delivery(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedCall]:
+def call_with_late_delivery(guard: Guard, waits_ms: int = 50) -> tuple[list[Any], HedgedFetch]:
     """A call that delivers late, abandoned after `waits_ms`. Returns its outcomes and the call."""
     outcomes: list[Any] = []
     call = guard.call(
+        HedgedFetch,
         {},
         "headers",
         100,
         waits_ms,
         lambda outcome, not_found=False, body=None: outcomes.append((outcome, not_found, body)),
-        deliver_late=True,
     )
-    assert isinstance(call, HedgedCall)
+    assert isinstance(call, HedgedFetch)
     asyncio.get_running_loop().call_later(waits_ms / 1000, call.abandon)
     return outcomes, call
 

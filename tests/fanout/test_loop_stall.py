@@ -15,7 +15,8 @@ import pytest
 import uvloop
 
 from cashier.fanout.ask import Ask, Importance, Known, OnOutcome, PendingCall, SourceStatus
-from cashier.fanout.guard import Guard, Mechanisms
+from cashier.fanout.guard import Guard
+from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.loop_stall import stalled
 from cashier.fanout.plan import Plan

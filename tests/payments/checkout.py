@@ -284,7 +284,8 @@ async def checkout(
         yield shop
         for cashier in shop.workers:
             assert not shop.payments_of(cashier)._runs, "a run is still under way"
-            assert not shop.payments_of(cashier)._status_follower._polls._polls, "a poll is still pending"
+            polls = shop.payments_of(cashier)._status_follower._polls._runs.values()
+            assert all(poll.task is not None for poll in polls), "a poll is still pending"
     for _ in range(3):
         await asyncio.sleep(0)
     assert not timers_set()

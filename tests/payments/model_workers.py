@@ -141,7 +141,7 @@ class Worker:
             patch.object(wiring, "ConsultFlow", partial(ConsultFlow, clock_ns=loop.time_ns)),
         ):
             self.cashier = Cashier(config=CONFIGURATION, sources={**sources, **services}, clock=loop.utc_now)
-        self.cashier._parts.attempt_leases._store = upstreams.store
+        self.payments._attempt_guard._attempt_leases._store = upstreams.store
         loop.run_until_complete(self.begin(self.cashier.__aenter__(), CallTrace(set())))
 
     @property

@@ -67,6 +67,22 @@ async def test_another_body_is_refused_during_the_first_submit_and_after_it() ->
         assert shop.payments_that_paid("o_1002") == [payment_id("m_1", "o_1002", "k1")]
 
 
+async def test_a_body_sent_by_another_worker_is_found_while_another_body_is_under_way_here() -> None:
+    async with checkout(workers=2) as shop:
+        sent = await shop.new_request(CASE, METHOD)
+        other = msgspec.structs.replace(sent, locale="en", promotion_ids=("another",))
+        held = shop.held["look_up"] = asyncio.Event()
+        refused = asyncio.create_task(shop.submit(other))
+        await asyncio.sleep(0.1)
+        del shop.held["look_up"]
+        paid = await shop.submit(sent, worker=1)
+        assert (await shop.submit(sent)).status is paid.status is PaymentStatus.SUCCEEDED
+        held.set()
+        with pytest.raises(KeyReused):
+            await refused
+        assert shop.count("submit") == 1
+
+
 async def test_device_and_locale_do_not_make_another_body() -> None:
     async with checkout() as shop:
         first, later = await shop.new_request(CASE, METHOD), await shop.new_request(CASE, METHOD)

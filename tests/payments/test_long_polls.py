@@ -117,7 +117,7 @@ async def test_cancelled_long_polls_leave_neither_task_nor_timer() -> None:
         for poll in polled:
             poll.cancel()
         await asyncio.gather(*polled, return_exceptions=True)
-        assert shop.payments._status_follower._polls._polls == {}
+        assert shop.payments._status_follower._polls._runs == {}
         assert shop.payments._status_follower._polls.waiters == 0
         assert asyncio.all_tasks() == tasks
         assert timers_set() == []
@@ -204,7 +204,7 @@ async def test_a_closed_stream_leaves_nothing_behind() -> None:
             await asyncio.sleep(1)
             second.cancel()
             await asyncio.gather(second, return_exceptions=True)
-        assert shop.payments._status_follower._polls._polls == {}
+        assert shop.payments._status_follower._polls._runs == {}
         assert timers_set() == []
         assert asyncio.all_tasks() == tasks
         await shop.cancel(payment)

@@ -69,6 +69,7 @@ async def test_a_submit_cut_off_by_a_crash_is_found_by_its_key_at_another_worker
         submitted = asyncio.create_task(shop.submit(request))
         await asyncio.sleep(0.1)
         for run in shop.payments._runs._runs.values():
+            assert run.task is not None
             run.task.cancel()
         with pytest.raises(AcceptError):
             await submitted

@@ -18,7 +18,8 @@ from uvicorn.lifespan.off import LifespanOff
 from cashier.consultation.flow import OrderUnknown, RequiredSourceUnavailable
 from cashier.web import app
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.fast_path import FastPath, parse_plain_request
+from cashier.web.fast_path import FastPath
+from cashier.web.fast_path_parser import parse_plain_request
 from tests.web.fake_service import BODY, SOURCES, FakeService
 from tests.web.server_process import consult_request
 

@@ -19,7 +19,7 @@ from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
 from cashier.web.connection import ClientConnection, StoppableState
-from cashier.web.fast_path import parse_plain_request
+from cashier.web.fast_path_parser import parse_plain_request
 from cashier.web.overload_response import (
     CRITICAL,
     HIGH,

@@ -1,0 +1,161 @@
+"""One source with the state of its mechanisms: counts, latencies, endpoints, and what they teach.
+
+One latency histogram feeds all mechanisms. `guard` decides about calls, `hedged_call` makes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from random import Random
+
+from msgspec import Struct
+
+from cashier.fanout.adaptive_timeout import QUANTILE, AdaptiveTimeout
+from cashier.fanout.ask import Importance
+from cashier.fanout.breaker import BreakerSettings
+from cashier.fanout.call_timers import CallTimers
+from cashier.fanout.endpoint import Endpoint, update_slow_marks
+from cashier.fanout.hedge import Hedge, HedgeSettings
+from cashier.fanout.latency_histogram import LatencyHistogram
+from cashier.fanout.limiter import LimiterSettings
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.retry_budget import RetryBudget
+from cashier.fanout.upstream_protocol import Upstream
+
+_MS_NS = 1_000_000
+LEARN_NS = 1_000_000_000
+_MIN_CALLS = 100
+
+
+class Mechanisms(Struct, frozen=True):
+    """The mechanisms of a source; None or False turns one off.
+
+    `extra_bps`: the budget of hedges and retries together.
+    """
+
+    hedge: HedgeSettings | None = HedgeSettings()
+    retry: bool = True
+    breaker: BreakerSettings | None = BreakerSettings()
+    limiter: LimiterSettings | None = LimiterSettings()
+    late: bool = True
+    adaptive_timeout: bool = True
+    extra_bps: int = 500
+
+
+class GuardCounts(Struct):
+    """Counts of one guard since its creation.
+
+    Calls made: `first_calls`, `hedges`, `retries`. Of these, `hedges_won` answered before the first
+    call, `late_calls` ran on without a waiter and `late_answers` of them filled the cache.
+    Calls not made: `skipped` for lack of time, `breaker_open`, `at_limit`, and `dimmed` under load.
+    """
+
+    first_calls: int = 0
+    hedges: int = 0
+    hedges_won: int = 0
+    retries: int = 0
+    late_calls: int = 0
+    late_answers: int = 0
+    skipped: int = 0
+    breaker_open: int = 0
+    at_limit: int = 0
+    dimmed: int = 0
+
+
+class GuardedSource:
+    """One source with its mechanisms. Belongs to one event loop.
+
+    `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
+    keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
+    first to be left out under load.
+    """
+
+    __slots__ = (
+        "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
+        "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
+        "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
+        "retry_budget", "timers", "upstream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        name: str,
+        upstream: Upstream,
+        ceiling_ms: int,
+        mechanisms: Mechanisms,
+        ladder: DegradationLadder,
+        importance: Importance,
+        *,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        random: Random | None = None,
+    ) -> None:
+        random = random or Random()
+        self.name = name
+        self.upstream = upstream
+        self.mechanisms = mechanisms
+        self.ladder = ladder
+        self._optional = importance is Importance.ENRICHING
+        self._learning = importance is not Importance.REQUIRED
+        self.clock_ns = clock_ns
+        self.ceiling_ns = ceiling_ms * _MS_NS
+        self.adaptive_timeout = AdaptiveTimeout(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
+        self.hedge = Hedge(mechanisms.hedge)
+        self.retry_budget = RetryBudget(mechanisms.extra_bps)
+        self.latencies = LatencyHistogram()
+        self.counts = GuardCounts()
+        self.endpoints = tuple(
+            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random)
+            for address in upstream.addresses
+        )
+        self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
+        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
+        self.multi_address = len(self.endpoints) > 1
+        self._all_addresses = (1 << len(self.endpoints)) - 1
+        self._min_left_ns = 0  # with less time left, no call is made
+        self._last_call_ns = 0
+        self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
+        self.learn(clock_ns())
+
+    def learn(self, now_ns: int) -> None:
+        """Update the mechanisms from the histogram and the counts, once a second."""
+        self._next_learn_ns = now_ns + LEARN_NS
+        calls = self.counts.first_calls - self._first_calls_learned
+        self._first_calls_learned = self.counts.first_calls
+        self.retry_budget.roll(now_ns)
+        for endpoint in self.endpoints:
+            endpoint.breaker.roll(now_ns)
+        update_slow_marks(self.endpoints, self.ceiling_ns)
+        count, (p10_ns, p50_ns, hedge_ns, timeout_ns) = self.latencies.quantiles(
+            (0.1, 0.5, self.hedge.quantile, QUANTILE), now_ns
+        )
+        room = any(
+            endpoint.breaker.closed and endpoint.in_flight < endpoint.limiter.limit for endpoint in self.endpoints
+        )
+        self.hedge.learn(count, p50_ns, hedge_ns, allowed=room)
+        self.adaptive_timeout.learn(count, timeout_ns, calls)
+        # A source slower than every timeout is left to the breaker: its probes notice the recovery,
+        # while a source that is skipped for its past latency would never be called again.
+        slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
+        self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
+
+    def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
+        """Apply other settings.
+
+        Learned state stays; calls in progress keep the settings they started with.
+        """
+        self.mechanisms = mechanisms
+        self.ceiling_ns = ceiling_ms * _MS_NS
+        self.adaptive_timeout.reconfigure(ceiling_ms, learning=mechanisms.adaptive_timeout and self._learning)
+        self.hedge.settings = mechanisms.hedge
+        self.retry_budget.share_bps = mechanisms.extra_bps
+        for endpoint in self.endpoints:
+            endpoint.breaker.reconfigure(mechanisms.breaker)
+            endpoint.limiter.reconfigure(mechanisms.limiter)
+        self.learn(self.clock_ns())
+
+    def __repr__(self) -> str:
+        return (
+            f"<Guard of {self.name}: {self.adaptive_timeout!r}, {self.hedge!r}, {self.retry_budget!r},"
+            f" {', '.join(map(repr, self.endpoints))}>"
+        )
