@@ -142,9 +142,7 @@ def changes_that_need_a_restart(before: Configuration, after: Configuration) -> 
                 if getattr(was, key) != getattr(now, key)
             )
     yield from (
-        f"[sources.{name}] has changed"
-        for name in SERVICES
-        if old.sources.service(name) != new.sources.service(name)
+        f"[sources.{name}] has changed" for name in SERVICES if old.sources.service(name) != new.sources.service(name)
     )
 
 
