@@ -190,9 +190,11 @@ def limit_text(bar: Bar, value: float | None) -> str:
 
 
 def summary(judged: Sequence[BarResult]) -> str:
-    """Summarise the results in one sentence."""
+    """Summarise the results in one sentence. Empty if nothing was measured."""
     counts = {verdict: sum(result.verdict is verdict for result in judged) for verdict in Verdict}
     met, missed, absent = (counts[verdict] for verdict in (Verdict.MET, Verdict.MISSED, Verdict.NOT_MEASURED))
+    if absent == len(judged):
+        return ""
     sentence = f"{met} of {len(judged)} bars met, {missed} missed, {absent} not measured"
     spanning = sum(result.spans_bar for result in judged)
     return f"{sentence}; {spanning} differ between rounds" if spanning else sentence

@@ -53,7 +53,7 @@ def _top(results: Results, judged: Sequence[BarResult]) -> str:
         if results.quick
         else "",
         f'<ul class="tiles">{tiles}</ul>' if tiles else "",
-        f"<p><strong>{escape(summary(judged))}.</strong></p>",
+        f"<p><strong>{escape(sentence)}.</strong></p>" if (sentence := summary(judged)) else "",
         _run(results),
         "<nav>" + "".join(f'<a href="#{escape(to)}">{escape(name)}</a>' for to, name in anchors) + "</nav>\n</header>",
     ]

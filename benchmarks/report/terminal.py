@@ -25,7 +25,8 @@ def show(results: Results, judged: Sequence[BarResult], console: Console) -> Non
     console.print()
     if {each.bar.study for each in judged} & {finding.name for finding in results.findings}:
         console.print(_bars(judged, console.width >= _WIDE))
-    console.print(f" {summary(judged)}.", highlight=False)
+    if sentence := summary(judged):
+        console.print(f" {sentence}.", highlight=False)
     if results.quick:
         console.print(" A quick run only checks that everything works. Its figures mean nothing.", style="yellow")
 

@@ -25,6 +25,7 @@ from cashier.cli import demo, payment_session, service_client, weather_printer
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import listen_fault
+from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.cli.plan_printer import plan_lines
 from cashier.core import Cashier
 from cashier.logs import configure_logs
@@ -88,7 +89,7 @@ def options(
     pass
 
 
-@cli.command(name="demo")
+@cli.command(name="demo", short_help="Start a sandbox and a service, consult, pay and serve.")
 def demo_command(
     once: Annotated[bool, typer.Option("--once", help="End after the payment.")] = False,
     case: Annotated[str, typer.Option(help="Order to show, a name from `cashier cases`.")] = "chinese_shop",
@@ -103,7 +104,7 @@ def demo_command(
     _run(demo.run_demo(terminal(), request, found.sentence, seed=seed, weather=weather, once=once))
 
 
-@cli.command()
+@cli.command(short_help="Run the service until SIGTERM or Ctrl-C.")
 def serve(
     config: ConfigPath = _DEFAULT_CONFIG,
     host: Annotated[
@@ -143,7 +144,7 @@ def serve(
         _stop(listen_fault(server.host, server.port, error))
 
 
-@cli.command()
+@cli.command(short_help="Ask a running service for the payment methods of an order.")
 def consult(
     url: Url = "http://127.0.0.1:8080",
     case: Annotated[
@@ -197,7 +198,7 @@ def consult(
         raise typer.Exit(1)
 
 
-@cli.command()
+@cli.command(short_help="Pay for an order and follow the payment to its end.")
 def pay(
     url: Url = "http://127.0.0.1:8080",
     case: Annotated[str, typer.Option(help="Order to pay, a name from `cashier cases`.")] = "chinese_shop",
@@ -250,10 +251,10 @@ def pay(
     _finish_payment(payment_session.consult_and_pay(_console(json), url, request, choice, key, payer), json)
 
 
-@cli.command()
+@cli.command(short_help="Follow an existing payment to its end, or cancel it.")
 def payment(
     payment_id: Annotated[str, typer.Argument(help="Payment id.")],
-    token: Annotated[str, typer.Option(envvar="CASHIER_PAYMENT_TOKEN", help="The payment's latest payment_token.")],
+    token: Annotated[str, typer.Option(envvar=TOKEN_VARIABLE, help="The payment's latest payment_token.")],
     url: Url = "http://127.0.0.1:8080",
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the payment first.")] = False,
     otp: Otp = None,
@@ -264,7 +265,7 @@ def payment(
     _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
 
 
-@cli.command()
+@cli.command(short_help="Check a configuration without serving, and print its plan.")
 def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     """Check a configuration without serving, and print its plan. Exit status 1 means faults."""
     try:
@@ -276,7 +277,7 @@ def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     print(f"{config} is good.")
 
 
-@cli.command()
+@cli.command(short_help="Print the plan of a consultation: times and calls.")
 def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     """Print each source of a consultation, its latest end, and the most upstream calls."""
     try:
@@ -286,7 +287,7 @@ def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     _print_plan(cashier)
 
 
-@cli.command()
+@cli.command(short_help="Run the simulated upstreams until SIGTERM or Ctrl-C.")
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 9100,
@@ -297,7 +298,7 @@ def sandbox(
     _run(_serve_sandbox(host, port, weather, seed))
 
 
-@cli.command(name="weather", help=_WEATHER)
+@cli.command(name="weather", short_help="Show or change the weather of a running sandbox.", help=_WEATHER)
 def weather_command(
     source: Annotated[str, typer.Argument(help="Source, such as quota; `restore` restores all.")],
     fault: Annotated[
@@ -348,7 +349,7 @@ def _weather_line(source: str, fault: str | None, reply: dict[str, Any]) -> str:
     return weather_printer.change_line(source, reply[source], slow=fault == "slow")
 
 
-@cli.command()
+@cli.command(short_help="List the sandbox's orders by name, for --case.")
 def cases() -> None:
     """List the sandbox's orders by name, for --case."""
     console = terminal()

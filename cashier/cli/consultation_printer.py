@@ -14,6 +14,7 @@ from cashier.cli.layout import Column, one_line, paragraph, table
 from cashier.domain.money import Money, major_units
 from cashier.fanout.ask import Importance, SourceReport, SourceStatus
 from cashier.fanout.waterfall import TimelineRow, timeline_rows
+from cashier.web.problem import ProblemCode
 
 # Mark and colour by availability.
 _MARKS = {"AVAILABLE": ("●", "green"), "UNDETERMINED": ("?", "yellow"), "UNAVAILABLE": ("○", "dim")}
@@ -52,10 +53,12 @@ def problem_lines(answer: dict[str, Any], width: int) -> Iterator[Text]:
         yield from paragraph(Text.assemble((str(answer["code"]), "bold red"), f"  {hint}"), width, 1, 2)
     else:
         code = f"{answer['status']} {answer['code']}"
-        detail = one_line(answer.get("detail") or answer["title"])
+        # The detail of INVALID repeats the lines of its errors.
+        repeated = answer["code"] == ProblemCode.INVALID and answer.get("errors")
+        detail = one_line(answer["title"] if repeated else answer.get("detail") or answer["title"])
         yield from paragraph(Text.assemble((code, "bold red"), f"  {detail}"), width, 1, 2)
     for error in answer.get("errors") or ():
-        line = Text.assemble((error["field"], "bold"), f"  {one_line(error['message'])}")
+        line = Text.assemble((error["field"] or "the body", "bold"), f"  {one_line(error['message'])}")
         yield from paragraph(line, width, 3, 2)
     for change in answer.get("changes") or ():
         yield from paragraph(_change(change), width, 3, 2)
@@ -81,7 +84,9 @@ def _order_lines(answer: dict[str, Any], total_ms: float, deadline_ms: int, widt
     amount = (f"  {money_text(order['amount'])}", "bold")
     yield Text()
     yield from paragraph(Text.assemble((order["order_id"], "bold"), title, amount), width, 1, 2)
-    yield Text.assemble(" answered in ", (f"{total_ms:.1f} ms", "bold"), f" of {deadline_ms} ms")
+    duration = (f"{total_ms:.1f} ms", "bold")
+    time = Text.assemble("answered in ", duration, f", HTTP included; deadline {deadline_ms} ms")
+    yield from paragraph(time, width, 1, 2)
     if blocked:
         line = Text.assemble((blocked["code"], "bold red"), f"  {one_line(blocked['message'])}")
         yield from paragraph(line, width, 1, 2)

@@ -24,9 +24,9 @@ _WRAPPER = Console(width=PIPE_WIDTH)
 
 
 class Column(NamedTuple):
-    """A column of `table`. `least`: cells to which a column that wraps may shrink; 0: it keeps the
-    width of its text.
+    """A column of `table`. `heading` may have several lines.
 
+    `least`: cells to which a column that wraps may shrink; 0: it keeps the width of its text.
     `detail`: moves to lines below the row where the row is too wide, with `label` before its text.
     """
 
@@ -73,7 +73,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int,
     that may wrap shrinks. Text is never cut.
     """
     widths = [
-        max([cell_len(column.heading), *(cell_len(row[place].plain) for row in rows if row)])
+        max([*map(cell_len, column.heading.split("\n")), *(cell_len(row[place].plain) for row in rows if row)])
         for place, column in enumerate(columns)
     ]
     shown = _shown(columns, widths, width - indent)
@@ -123,7 +123,7 @@ def _shrunk(columns: Sequence[Column], widths: Sequence[int], shown: Sequence[in
 def _row(
     columns: Sequence[Column], row: Sequence[Text], widths: Sequence[int], shown: Sequence[int], indent: int
 ) -> Iterator[Text]:
-    cells = [_wrap(row[place], widths[place]) if columns[place].least else [row[place]] for place in shown]
+    cells = [_wrap(row[place], widths[place]) if columns[place].least else row[place].split("\n") for place in shown]
     for parts in zip_longest(*cells, fillvalue=Text()):
         line = Text(" " * indent)
         for place, part in zip(shown, parts, strict=True):

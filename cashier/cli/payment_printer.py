@@ -28,6 +28,7 @@ _COLOURS = {
     "CLOSED": "bold red",
     "CLOSED_REFUNDING": "bold red",
 }
+TOKEN_VARIABLE = "CASHIER_PAYMENT_TOKEN"  # noqa: S105  # the name of a variable, not a token
 _INDENT = 4
 _STATUS_WIDTH = max(map(len, _COLOURS))
 
@@ -53,13 +54,14 @@ def chosen_lines(chosen: SelectedMethod, key: str, width: int) -> Iterator[Text]
 
 
 def price_breakdown(amount: dict[str, Any]) -> Text:
-    """`128.00 − 10.00 + 1.18 fee = 119.18 CNY`."""
+    """`128.00 − 10.00 + 1.18 fee = 119.18 CNY`; the price alone where it is that of the order."""
     parts = [amount_text(amount["order"])] + [
         f"− {amount_text(discount['amount'])}" for discount in amount["discounts"]
     ]
     if amount["fee"]["value"]:
         parts.append(f"+ {amount_text(amount['fee'])} fee")
-    return Text.assemble(f"{' '.join(parts)} = ", (money_text(amount["payable"]), "bold"))
+    sum_text = f"{' '.join(parts)} = " if len(parts) > 1 else ""
+    return Text.assemble(sum_text, (money_text(amount["payable"]), "bold"))
 
 
 def step_lines(action: str, reply: ServiceReply, before: dict[str, Any] | None, width: int) -> Iterator[Text]:
@@ -149,10 +151,14 @@ def _time(timestamp: str) -> str:
 
 
 def resume_lines(payment: dict[str, Any], url: str, width: int) -> Iterator[Text]:
-    """A command that continues a payment which is not final."""
+    """Commands that continue a payment which is not final.
+
+    The token is long and goes into a variable, so that the command stays short.
+    """
     state = (payment["status"], _COLOURS[payment["status"]])
     text = Text.assemble(state, ", and not final. To follow it, or to end it with --cancel:")
     yield Text()
     yield from paragraph(text, width, 1)
     payment_id, token = payment["payment_id"], payment["payment_token"]
-    yield from command([f"cashier payment {payment_id}", f"--url {url}", f"--token {token}"], width, _INDENT)
+    yield Text(f"{' ' * _INDENT}export {TOKEN_VARIABLE}={token}")
+    yield from command([f"cashier payment {payment_id}", f"--url {url}"], width, _INDENT)

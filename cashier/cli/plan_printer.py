@@ -17,9 +17,9 @@ _COLUMNS = (
     Column("needs", least=20, detail=True, label="needs: "),
     Column("timeout", right=True),
     Column("ends by", right=True),
-    Column("no claims", right=True),
+    Column("ends by,\norder first", right=True),
     Column("calls", right=True),
-    Column("in flight", right=True),
+    Column("in flight\nper worker", right=True),
     Column("cached", least=20, detail=True, label="cached: "),
 )
 
@@ -44,8 +44,10 @@ def plan_lines(cashier: Cashier, width: int) -> Iterator[Text]:
         rows.append(tuple(map(Text, cells)))
     yield from table(_COLUMNS, rows, width, indent=0)
     sentences = (
-        f"The fan-out of a consultation ends after {report.worst_ms} ms at the latest, whatever the sources do"
-        f" (deadline {report.deadline_ms} ms, {report.reserve_ms} ms of it reserved for our own work).",
+        f"The fan-out of a consultation ends after {report.worst_ms} ms at the latest, whatever the sources do."
+        f" Every call is cut off at {report.deadline_ms - report.reserve_ms} ms, the deadline ({report.deadline_ms} ms)"
+        f" less the reserve for our own work ({report.reserve_ms} ms), even where the table shows a later end."
+        " The order comes first unless the request claims amount and country.",
         f"It makes {report.usual_calls} calls, and at most {report.worst_calls} with a hedge or a retry of each."
         f" Over ten seconds hedges and retries add at most {report.extra_bps / 100:g} % to a source's calls,"
         " or one call a second.",

@@ -257,7 +257,7 @@ async def test_a_failed_status_request_does_not_end_the_payment() -> None:
 async def test_without_a_status_the_output_says_how_to_resume(answers: list[Json]) -> None:
     run = await pay(payment("PROCESSING"), *answers)
     assert len(run.requests) == 1 + len(answers)
-    assert re.search(r"cashier payment pay_1 --url http://\S+ --token t_1\n", run.printed)
+    assert re.search(r"\n export CASHIER_PAYMENT_TOKEN=t_1\n cashier payment pay_1 --url http://\S+\n", run.printed)
 
 
 async def test_an_interrupted_command_says_how_to_resume() -> None:
@@ -271,7 +271,7 @@ async def test_an_interrupted_command_says_how_to_resume() -> None:
         working.cancel()
         with suppress(asyncio.CancelledError):
             await working
-    assert f"--token {'t' * 400}\n" in run.printed
+    assert re.search(r"\n export CASHIER_PAYMENT_TOKEN=t{400}\n cashier payment pay_1 --url \S+\n", run.printed)
 
 
 async def test_an_unreachable_service_raises() -> None:

@@ -12,7 +12,13 @@ import msgspec
 import pytest
 from rich.cells import cell_len
 
-from cashier.cli.consultation_printer import consultation_lines, method_lines, money_text, waterfall_lines
+from cashier.cli.consultation_printer import (
+    consultation_lines,
+    method_lines,
+    money_text,
+    problem_lines,
+    waterfall_lines,
+)
 from cashier.consultation.flow import Consultation
 from cashier.sandbox import CASES
 from tests.support.virtual_consultation import NEVER_MS, Behaviour, ask, request
@@ -84,6 +90,29 @@ async def test_at_80_columns_a_method_has_its_reason_below() -> None:
     card = next(place for place, line in enumerate(lines) if "ICBC debit card (6222)" in line and "○" in line)
     assert lines[card].split("  ")[-1].strip() == "113.00 CNY"
     assert lines[card + 1].strip() == "−15.00  50.00 CNY left of today's limit. → REDUCE_AMOUNT 50.00 CNY"
+
+
+@pytest.mark.looptime
+async def test_the_time_says_what_it_includes() -> None:
+    lines = printed(await consulted("chinese_shop", "en"), 80)
+    assert " answered in 12.3 ms, HTTP included; deadline 150 ms" in lines
+
+
+def test_each_invalid_field_is_printed_once() -> None:
+    errors = [
+        {"field": "order_id", "code": "PATTERN", "message": "must match ^o"},
+        {"field": "", "code": "TYPE", "message": "must be an object"},
+    ]
+    detail = "order_id must match ^o; the body must be an object"
+    problem = {"status": 422, "code": "INVALID", "title": "Invalid request", "detail": detail, "errors": errors}
+    assert [line.plain for line in problem_lines(problem, 80)] == [
+        "",
+        " 422 INVALID  Invalid request",
+        "   order_id  must match ^o",
+        "   the body  must be an object",
+        "",
+    ]
+    assert f" 422 INVALID  {detail}" in [line.plain for line in problem_lines({**problem, "errors": []}, 80)]
 
 
 @pytest.mark.looptime

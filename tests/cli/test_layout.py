@@ -65,6 +65,15 @@ def test_wide_characters_count_two_cells() -> None:
     ]
 
 
+def test_a_heading_may_have_two_lines() -> None:
+    columns = (Column("name"), Column("ends by,\norder first", right=True))
+    assert [line.plain for line in table(columns, [(Text("quota"), Text("220 ms"))], 40)] == [
+        " name      ends by,",
+        "        order first",
+        " quota       220 ms",
+    ]
+
+
 def test_an_empty_row_is_an_empty_line() -> None:
     assert lines(ROW, (), ROW, width=100)[2] == ""
 

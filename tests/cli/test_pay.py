@@ -89,6 +89,10 @@ def test_an_unscanned_code_is_cancelled_and_the_order_paid_by_another_method(san
     assert payment["status"] == "CLOSED"
     again = run("payment", payment["payment_id"], "--url", service, "--token", payment["payment_token"])
     assert again.exit_code == 1
+    variable = {"CASHIER_PAYMENT_TOKEN": payment["payment_token"]}
+    by_variable = CliRunner().invoke(cli, ["payment", payment["payment_id"], "--url", service], env=variable)
+    assert re.search(r"status +200 +CLOSED", by_variable.stdout)
+    assert "CASHIER_PAYMENT_TOKEN" in run("payment", "--help").stdout
     assert re.search(r"status +200 +CLOSED", again.stdout)
     assert run(*at_the_till, "--auth-code", "2800000000000001").exit_code == 0
     assert len(paid(sandbox, "o_1014")) == 1
