@@ -22,11 +22,11 @@ from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.limits import over_limit, tightest_limits
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, best_quote_over, quotes_by_provider
+from cashier.domain.offered_kinds import account_title_and_icon, provider_display
 from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal, silence_refusal
-from cashier.domain.storefront import account_title_and_icon, provider_display
 from cashier.source_errors import Missing
 
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
@@ -95,7 +95,7 @@ def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
         no_quote = best_quote_over(assessment, (), None, refusal)
         return Offer(method_id, assessment, assessment.offered.name, assessment.offered.icon, instrument, no_quote)
     quote = best_quote_over(
-        assessment, (assessment.case.storefront.channel(channel, terms),), channel.provider, refusal, None, ceiling
+        assessment, (assessment.case.offered_kinds.channel(channel, terms),), channel.provider, refusal, None, ceiling
     )
     _, title, icon, _ = provider_display(
         _AGREEMENT, assessment.offered.title, terms.icon, channel.provider, channel.provider_name

@@ -10,9 +10,9 @@ from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Card, CardStatus, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, best_quote_over
+from cashier.domain.offered_kinds import OfferedChannel, card_title, icon
 from cashier.domain.pay_method import Instrument, Kind, ReasonCode, Remedy, RemedyType
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import OfferedChannel, card_title, icon
 from cashier.source_errors import Missing
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))

@@ -18,12 +18,12 @@ from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.kinds import KINDS, Listing, complete
 from cashier.domain.offer import NO_CHANNEL, quote
+from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Instrument, Kind, LegType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal, silence_refusal
 from cashier.domain.routing_rules import RoutedPayment
 from cashier.domain.split_payment import ID_SUFFIX, SplitCandidate
-from cashier.domain.storefront import OfferedChannel
 from cashier.source_errors import Missing
 
 _KINDS = frozenset(Kind)

@@ -7,11 +7,11 @@ from datetime import datetime
 from cashier.domain.catalog import Catalog
 from cashier.domain.facts import Facts, Promotion, Quota
 from cashier.domain.money import Currency, Money
+from cashier.domain.offered_kinds import offered_kinds
 from cashier.domain.order import ConsultRequest
 from cashier.domain.pay_method import Amounts
 from cashier.domain.promotion import Discounts, OrderPromotions
 from cashier.domain.refusal import silence_refusal
-from cashier.domain.storefront import storefront
 from cashier.source_errors import Missing, MissingCause
 
 
@@ -33,12 +33,12 @@ class ConsultationCase:
         "facts",
         "locale",
         "now",
+        "offered_kinds",
         "promotion_gap",
         "promotions",
         "quota_gap",
         "quotas",
         "request",
-        "storefront",
         "wording",
         "zero",
     )  # fmt: skip
@@ -55,7 +55,7 @@ class ConsultationCase:
         self.currency: Currency = self.amount.currency
         self.zero = Money(self.currency, 0)
         self.channels = None if isinstance(channels, Missing) else channels
-        self.storefront = storefront(
+        self.offered_kinds = offered_kinds(
             self.channels, catalog, request.product, request.terminal, facts.order.country, self.currency, self.locale
         )
         self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None

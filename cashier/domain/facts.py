@@ -192,12 +192,12 @@ class Channel(Struct, frozen=True):
 class Channels(Struct, frozen=True):
     """The channel gateway's answer, indexed by kind and provider, and by id.
 
-    `storefronts`: cache of `storefront.storefront`, which also bounds it.
+    `offered_kinds`: cache of `offered_kinds.offered_kinds`, which also bounds it.
     """
 
     by_kind: dict[str, dict[str, list[Channel]]]
     by_id: dict[str, Channel]
-    storefronts: dict[tuple[str, ...], Any] = field(default_factory=dict)
+    offered_kinds: dict[tuple[str, ...], Any] = field(default_factory=dict)
 
     @staticmethod
     def prepared(channels: Iterable[Channel]) -> Channels:

@@ -42,7 +42,7 @@ class KindAssessment:
     )
 
     def __init__(self, case: ConsultationCase, kind: Kind) -> None:
-        offered = case.storefront[kind]
+        offered = case.offered_kinds[kind]
         self.case = case
         self.kind = kind
         self.offered = offered

@@ -10,10 +10,10 @@ from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, tightest_limits
 from cashier.domain.money import Money
+from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import OfferedChannel
 
 NO_CHANNEL = Refusal(ReasonCode.NO_CHANNEL, "channel")
 

@@ -17,11 +17,11 @@ from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.limits import below_minimum, over_limit, smallest_carried
 from cashier.domain.money import Money, share_half_up
 from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits
+from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
 from cashier.domain.refusal import Refusal
-from cashier.domain.storefront import OfferedChannel
 
 KINDS = frozenset((Kind.BALANCE, Kind.QUICK_PAY))
 # Of the method's id, after the id of the account's own method.

@@ -1,4 +1,4 @@
-"""The cache of storefronts is transparent: used channels give the same answer as new ones."""
+"""The cache of offered kinds is transparent: used channels give the same answer as new ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cashier.domain.assembly import assemble
 from cashier.domain.consultation_case import ConsultationCase
 from cashier.domain.facts import Channels, ChannelStatus, Facts
 from cashier.domain.money import Money
+from cashier.domain.offered_kinds import MAX_CACHED
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind, PayMethod, Remedy, RemedyType
 from cashier.domain.ranking import Weights, rank_offers
-from cashier.domain.storefront import MAX_STOREFRONTS
 from tests.domain.builders import CATALOG, NOW, World, card, channel, one_of_each, order, request, with_terms
 from tests.domain.world_strategies import CURRENCIES, worlds
 
@@ -110,14 +110,14 @@ def test_the_end_of_a_maintenance_takes_effect_with_cached_channels() -> None:
         assert method.reason.remedy == remedy
 
 
-def test_the_number_of_cached_storefronts_is_bounded() -> None:
+def test_the_number_of_cached_combinations_is_bounded() -> None:
     world = World(channels=(channel(Kind.WALLET, "A"),))
     facts = world.facts()
     assert isinstance(facts.channel, Channels)
-    for number in range(3 * MAX_STOREFRONTS):
+    for number in range(3 * MAX_CACHED):
         country = f"{chr(65 + number // 26)}{chr(65 + number % 26)}"
         rank_methods(world, structs.replace(facts, order=structs.replace(world.order, country=country)))
-        assert 0 < len(facts.channel.storefronts) <= MAX_STOREFRONTS
+        assert 0 < len(facts.channel.offered_kinds) <= MAX_CACHED
 
 
 @pytest.mark.parametrize(

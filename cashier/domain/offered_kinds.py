@@ -1,4 +1,4 @@
-"""Storefront: the kinds, providers and channels on offer at one place of sale, and their display.
+"""Offered kinds: the kinds, providers and channels on offer at one place of sale, and their display.
 
 A place of sale is a combination of product, terminal, country, currency and locale. Together with
 the catalog and the channel gateway's answer it decides what is on offer. The result is the same for
@@ -33,7 +33,7 @@ _OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
 _NO_PROVIDERS: dict[str, list[Channel]] = {}
 _EMPTY_PARTS = dict.fromkeys(TITLE_PARTS, "")
 # Per answer of the channel gateway. Far above the combinations in one country.
-MAX_STOREFRONTS = 64
+MAX_CACHED = 64
 
 
 class OfferedChannel(Struct, frozen=True, gc=False):
@@ -91,7 +91,7 @@ class OfferedKind(Struct, frozen=True, gc=False):
     providers: dict[str, OfferedProvider]
 
 
-class Storefront(dict[Kind, OfferedKind]):
+class OfferedKinds(dict[Kind, OfferedKind]):
     """The kinds at one place of sale, each built on first use.
 
     Holds the channels by kind, not the answer that caches it: that would be a reference cycle.
@@ -174,7 +174,7 @@ class Storefront(dict[Kind, OfferedKind]):
         return CHANNEL_CLOSED if channel.status is _CLOSED else CHANNEL_MAINTENANCE
 
 
-def storefront(
+def offered_kinds(
     channels: Channels | None,
     catalog: Catalog,
     product: Product,
@@ -182,16 +182,16 @@ def storefront(
     country: str,
     currency: Currency,
     locale: str,
-) -> Storefront:
-    """Return the storefront cached with `channels`; build it if there is none for this catalog."""
+) -> OfferedKinds:
+    """Return what is cached with `channels`; build it if there is none for this catalog."""
     if channels is None:
-        return Storefront({}, catalog, product, terminal, country, currency, locale)
-    cache, key = channels.storefronts, (product, terminal, country, currency, locale)
+        return OfferedKinds({}, catalog, product, terminal, country, currency, locale)
+    cache, key = channels.offered_kinds, (product, terminal, country, currency, locale)
     cached = cache.get(key)
     if cached is None or cached.catalog is not catalog:
-        if len(cache) >= MAX_STOREFRONTS:
+        if len(cache) >= MAX_CACHED:
             cache.clear()
-        cached = cache[key] = Storefront(channels.by_kind, catalog, product, terminal, country, currency, locale)
+        cached = cache[key] = OfferedKinds(channels.by_kind, catalog, product, terminal, country, currency, locale)
     return cached
 
 
