@@ -1,4 +1,4 @@
-"""Offered kinds: the kinds, providers and channels on offer at one place of sale, and their display.
+"""Offered kinds: kinds, providers and channels on offer at one place of sale, with display texts.
 
 A place of sale is a combination of product, terminal, country, currency and locale. Together with
 the catalog and the channel gateway's answer it decides what is on offer. The result is the same for
