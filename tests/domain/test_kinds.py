@@ -248,6 +248,18 @@ def test_a_card_needs_a_channel_that_accepts_its_brand_and_type(
     assert world.method("QUICK_PAY:c_CMB").availability is availability
 
 
+def test_a_card_does_not_use_the_channel_for_other_brands_beside_one_for_all() -> None:
+    cards = (card(brand="VISA"), card(card_id="c_2", brand="UNIONPAY"))
+    for_all = channel(Kind.QUICK_PAY, "CMB", "ch_2", fee_bps=100)
+    for before_or_after in ("ch_1", "ch_3"):
+        for_visa = channel(Kind.QUICK_PAY, "CMB", before_or_after, brands=frozenset({"VISA"}))
+        world = cmb(cards=cards, channels=(for_visa, for_all))
+        fees = [
+            method.amount and method.amount.fee for method in map(world.method, ("QUICK_PAY:c_CMB", "QUICK_PAY:c_2"))
+        ]
+        assert fees == [cny(0), cny(100)]
+
+
 def test_a_frozen_account_and_one_in_another_currency_cannot_be_used() -> None:
     world = World(accounts=(account(50_000, "b_1", status="FROZEN"), account(Money("JPY", 50_000), "b_2")))
     assert code(world.method("BALANCE:b_1")) is ReasonCode.ACCOUNT_FROZEN
@@ -274,6 +286,20 @@ def test_a_refusal_of_the_channel_applies_to_every_kind(
     [mine] = [known for known in world.channels if known.kind is kind]
     method = world.but(channels=(channel(kind, mine.provider, **changes),)).method(WAYS[kind])
     assert (method.availability, code(method)) == (UNAVAILABLE, reason)
+
+
+def test_the_first_refusal_of_a_channel_is_shown() -> None:
+    """In the order of `ReasonCode`."""
+    refusals: list[tuple[ReasonCode, dict[str, Any]]] = [
+        (ReasonCode.PRODUCT_NOT_SUPPORTED, {"products": frozenset({Product.SCAN})}),
+        (ReasonCode.TERMINAL_NOT_SUPPORTED, {"terminals": frozenset({Terminal.PC})}),
+        (ReasonCode.CURRENCY_NOT_SUPPORTED, {"currencies": frozenset({"USD"})}),
+        (ReasonCode.CHANNEL_CLOSED, {"status": ChannelStatus.CLOSED}),
+    ]
+    changes: dict[str, Any] = {}
+    for reason, change in reversed(refusals):
+        changes |= change
+        assert code(cmb(channels=(channel(Kind.QUICK_PAY, "CMB", **changes),)).method("QUICK_PAY:c_CMB")) is reason
 
 
 def test_maintenance_shows_its_end_if_that_is_known_and_ahead() -> None:
