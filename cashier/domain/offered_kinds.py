@@ -148,7 +148,15 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         currency, least, most = self._currency, channel.min, channel.max
         limits_in_currency = least.currency == currency == most.currency
         fee_bps = terms.fee_bps if channel.fee_bps is None else channel.fee_bps
-        refusal = self._channel_refusal(channel, limits_in_currency and currency in channel.currencies)
+        refusal: Refusal | None = None
+        if channel.products is not None and self._product not in channel.products:
+            refusal = _CHANNEL_PRODUCT
+        elif self._terminal not in channel.terminals:
+            refusal = _CHANNEL_TERMINAL
+        elif not limits_in_currency or currency not in channel.currencies:
+            refusal = CURRENCY_NOT_SUPPORTED
+        elif channel.status is not _OPEN:
+            refusal = CHANNEL_CLOSED if channel.status is _CLOSED else CHANNEL_MAINTENANCE
         return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
 
     def _kind_refusal(self, terms: Terms) -> Refusal | None:
@@ -161,17 +169,6 @@ class OfferedKinds(dict[Kind, OfferedKind]):
         if terms.currencies is not None and self._currency not in terms.currencies:
             return CURRENCY_NOT_SUPPORTED
         return None
-
-    def _channel_refusal(self, channel: Channel, currency_supported: bool) -> Refusal | None:
-        if channel.products is not None and self._product not in channel.products:
-            return _CHANNEL_PRODUCT
-        if self._terminal not in channel.terminals:
-            return _CHANNEL_TERMINAL
-        if not currency_supported:
-            return CURRENCY_NOT_SUPPORTED
-        if channel.status is _OPEN:
-            return None
-        return CHANNEL_CLOSED if channel.status is _CLOSED else CHANNEL_MAINTENANCE
 
 
 def offered_kinds(

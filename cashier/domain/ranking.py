@@ -26,6 +26,7 @@ from cashier.source_errors import Missing
 # Enum members for the hot path: see `refusal`.
 _UP, _DOWN, _FLUCTUATING, _UNKNOWN = Health.UP, Health.DOWN, Health.FLUCTUATING, Health.UNKNOWN
 _OPEN, _NO_ACTION = ChannelStatus.OPEN, NextAction.NONE
+_WITHOUT_CHANNEL = frozenset(kind for kind, row in KINDS.items() if not row.needs_channel)
 
 
 class Weights(Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,7 +146,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
             score -= failure * (BPS - success_bps) + cost * our_cost_bps
             if success_bps < steady_bps or channel.status is not _OPEN:
                 health, reasons = _unsteady(channel, reasons, weights)
-        elif amounts is None or KINDS[assessment.kind].needs_channel:
+        elif amounts is None or assessment.kind not in _WITHOUT_CHANNEL:
             # The method needs a channel, and none is known.
             health = _UNKNOWN
         availability_rank = 0 if quote.refusal is None else AVAILABILITY_RANK[availability(quote.refusal)]
