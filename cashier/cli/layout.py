@@ -170,4 +170,5 @@ def _wrap(text: Text, width: int) -> list[Text]:
     lines = list(text.wrap(_WRAPPER, max(1, width), overflow="fold"))
     for line in lines:
         line.rstrip()
-    return lines
+    # A folded word of wide characters that ends at the margin can leave a line with its space only.
+    return [line for line in lines if line]

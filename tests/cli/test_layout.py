@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
@@ -78,6 +78,7 @@ def test_an_empty_row_is_an_empty_line() -> None:
     assert lines(ROW, (), ROW, width=100)[2] == ""
 
 
+@example(text=["aaaa银银a银银", "aaaa"], width=10, indent=3, hanging=3)
 @given(text=words, width=st.integers(10, 60), indent=st.integers(0, 4), hanging=st.integers(0, 4))
 def test_a_paragraph_keeps_its_words_and_its_width(text: list[str], width: int, indent: int, hanging: int) -> None:
     wrapped = [line.plain for line in paragraph(Text(" ".join(text)), width, indent, hanging)]

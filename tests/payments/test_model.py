@@ -75,6 +75,9 @@ FAULTS_OF_A_CALL = st.one_of(
 RIGHT = st.sampled_from([True, True, False])
 # None: cancel instead.
 WAITS_MS = st.sampled_from([0, None, None, 900, 30_000])
+# A payment token can be used for seven days after the payer's deadline. The model's payers query in
+# time; test_token_refusals has the others.
+MAX_HOURS = 120
 TAMPERINGS = st.sampled_from([*Tampering] + [Tampering.HONEST] * 8)
 
 
@@ -92,6 +95,7 @@ class PaymentMachine(RuleBasedStateMachine):
         self.submits: list[Submit] = []
         self.workers: list[Worker] = []
         self.keys = 0
+        self.hours = 0
 
     @initialize(
         weather_seed=st.integers(0, 99),
@@ -243,9 +247,10 @@ class PaymentMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.loop.advance(seconds)
 
-    @precondition(lambda self: self.observations.payments)
+    @precondition(lambda self: self.observations.payments and self.hours < MAX_HOURS)
     @rule(hours=st.sampled_from([1, 2, 5, 25]))
     def hours_pass(self, hours: int) -> None:
+        self.hours += hours
         self.loop.advance(3_600 * hours)
 
     @rule(faults=st.lists(st.one_of(FAULTS, PAYMENT_FAULTS), min_size=1, max_size=3))
