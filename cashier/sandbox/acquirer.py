@@ -11,7 +11,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from cashier.sandbox.ledger import Ledger, PaymentParties
-from cashier.sandbox.record_builders import Json, money
+from cashier.sandbox.records import Json, money
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.seed_data import Population
 from cashier.sandbox.world_clock import Clock

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from cashier.sandbox.acquirer import SimulatedAcquirer
 from cashier.sandbox.audit import fee_on
 from cashier.sandbox.payer_holdings import PayerHoldings
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.risk import Amount, Identity, SimulatedRisk
 from cashier.sandbox.seed_data import Population
 from cashier.sandbox.weather import BPS

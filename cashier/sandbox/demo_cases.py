@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cashier.sandbox.record_builders import Json, money
+from cashier.sandbox.records import Json, money
 
 
 class DemoCase(NamedTuple):

@@ -43,7 +43,7 @@ from cashier.sandbox.decline_rules import (
 )
 from cashier.sandbox.ledger import FundingSource, Ledger, PaymentParties
 from cashier.sandbox.next_action import ACTION_LIFETIMES, next_action
-from cashier.sandbox.record_builders import Json, money
+from cashier.sandbox.records import Json, money
 from cashier.sandbox.risk import Amount
 from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
 from cashier.sandbox.weather import PaymentFault

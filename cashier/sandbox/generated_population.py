@@ -13,21 +13,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from cashier.sandbox.channels_china import cny
-from cashier.sandbox.record_builders import (
-    Json,
-    SimulatedUser,
-    account,
-    agreement,
-    boost,
-    card,
-    member,
-    merchant,
-    order,
-    promotion,
-    quota,
-    resolve_times,
-)
+from cashier.sandbox.records import Json, SimulatedUser, money, record, resolve_times
 
 FIRST_NUMBER = 100_000
 MERCHANT_COUNT = 8
@@ -47,6 +33,7 @@ GOODS = (
     ("Tea for a month", "groceries"),
     ("A tent", "outdoor"),
 )
+PRODUCTS = ("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN")
 KINDS = ("QUICK_PAY", "AGREEMENT", "CARD", "NET_BANKING", "WALLET", "BALANCE", "MERCHANT_QR", "CONSUMER_QR")
 
 # At most 12 digits, so that n fits in the 64 bits of the random state.
@@ -88,51 +75,55 @@ class GeneratedUsers:
 
     def order(self, n: int) -> Json:
         title, category = _RandomSequence(self._seed, n, 1).choose(GOODS)
-        return order(
-            f"o_{n}",
-            _merchant_of(n),
-            f"u_{n}",
-            self._amount(n),
-            title,
+        return record(
+            "order",
+            order_id=f"o_{n}",
+            merchant_id=_merchant_of(n),
+            user_id=f"u_{n}",
+            amount=self._amount(n),
+            title=title,
             country="CN",
             category=category,
             expires_at=self._tomorrow,
         )
 
     def merchant(self, n: int) -> Json:
-        return merchant(
-            f"m_{n}",
-            f"Shop {n}",
-            country="CN",
-            mcc="5999",
-            products=("STANDARD_CASHIER", "EMBEDDED_CASHIER", "SCAN"),
-            kinds=KINDS,
+        return record(
+            "merchant", merchant_id=f"m_{n}", name=f"Shop {n}", country="CN", mcc="5999", products=PRODUCTS, kinds=KINDS
         )
 
     def user(self, n: int) -> SimulatedUser:
         """Each part has its own random sequence, so that a change of one keeps the others."""
+        agreement = record(
+            "agreement",
+            agreement_id=f"ag_{n}",
+            merchant_id=_merchant_of(n),
+            channel_id="ch_agreement_unionpay",
+            single_max=_cny(1_000_000),
+        )
         return SimulatedUser(
             member=self._member(n),
             cards=self._cards(n),
-            agreements=(agreement(f"ag_{n}", _merchant_of(n), "ch_agreement_unionpay", single_max=cny(1_000_000)),),
+            agreements=[agreement],
             accounts=self._accounts(n),
             promotions=self._promotions(n),
-            boosts=(boost("QUICK_PAY", 300, "Bank week"),),
+            boosts=[record("boost", kind="QUICK_PAY", weight_bps=300, label="Bank week")],
             quotas=self._quotas(n),
         )
 
     def _amount(self, n: int) -> Json:
-        return cny(_RandomSequence(self._seed, n, 2).between(500, 80_000))
+        return _cny(_RandomSequence(self._seed, n, 2).between(500, 80_000))
 
     def _member(self, n: int) -> Json:
         random = _RandomSequence(self._seed, n, 3)
-        usage = {"QUICK_PAY": random.between(0, 90), "WALLET": random.between(0, 60), "BALANCE": random.between(0, 30)}
-        return member(
-            f"u_{n}",
+        most = {"QUICK_PAY": 90, "WALLET": 60, "BALANCE": 30}
+        return record(
+            "member",
+            user_id=f"u_{n}",
             country="CN",
-            usage=usage,
+            usage=[{"kind": kind, "count": random.between(0, count)} for kind, count in most.items()],
             kyc_level=random.between(2, 3),
-            last_used=("QUICK_PAY", f"c_{n}_{random.between(1, 5)}"),
+            last_used={"kind": "QUICK_PAY", "instrument_id": f"c_{n}_{random.between(1, 5)}"},
         )
 
     def _cards(self, n: int) -> list[Json]:
@@ -143,85 +134,77 @@ class GeneratedUsers:
     def _card(self, random: _RandomSequence, n: int, position: int, bank: tuple[str, str]) -> Json:
         card_type = random.choose(("DEBIT", "DEBIT", "CREDIT"))
         expiry = f"{2029 + random.between(0, 6)}-{random.between(1, 12):02d}"
-        return card(
-            f"c_{n}_{position}", bank[0], bank[1], card_type, "UNIONPAY", f"{random.between(0, 9999):04d}", expiry
+        return record(
+            "card",
+            card_id=f"c_{n}_{position}",
+            bank=bank[0],
+            bank_name=bank[1],
+            type=card_type,
+            brand="UNIONPAY",
+            last4=f"{random.between(0, 9999):04d}",
+            expiry=expiry,
         )
 
     def _accounts(self, n: int) -> list[Json]:
         random = _RandomSequence(self._seed, n, 5)
+        most = {"BALANCE": 100_000, "MONEY_FUND": 2_000_000}
         return [
-            account(f"acc_{n}_1", "BALANCE", cny(random.between(0, 100_000))),
-            account(f"acc_{n}_2", "MONEY_FUND", cny(random.between(0, 2_000_000))),
+            record("account", account_id=f"acc_{n}_{i}", type=account_type, available=_cny(random.between(0, value)))
+            for i, (account_type, value) in enumerate(most.items(), 1)
         ]
 
     def _promotions(self, n: int) -> list[Json]:
         random = _RandomSequence(self._seed, n, 6)
         bank = random.choose(BANKS)[0]
         off = 100 * random.between(2, 20)
-        return [
-            promotion(
-                f"p_{n}_1",
-                "COUPON",
-                "Coupon",
-                cny(off * 10),
-                group="coupon",
-                amount_off=cny(off),
-                expires_at=self._next_week,
-            ),
-            promotion(
-                f"p_{n}_2",
-                "COUPON",
-                "Larger coupon",
-                cny(off * 30),
-                group="coupon",
-                amount_off=cny(off * 2),
-                expires_at=self._next_week,
-            ),
-            promotion(
-                f"p_{n}_3",
-                "RED_PACKET",
-                "Red packet",
-                cny(0),
-                group="red_packet",
-                amount_off=cny(random.between(1, 500)),
-            ),
-            promotion(
-                f"p_{n}_4",
-                "FULL_REDUCTION",
-                "15 off 120",
-                cny(12_000),
-                group="shop",
-                stackable=False,
-                amount_off=cny(1_500),
-            ),
-            promotion(
-                f"p_{n}_5",
-                "INSTANT_DISCOUNT",
-                "Bank day",
-                cny(5_000),
-                group="bank",
-                kinds=("QUICK_PAY",),
-                banks=(bank,),
-                percent_off_bps=500,
-                cap=cny(2_000),
-            ),
-        ]
+        coupon = {"type": "COUPON", "group": "coupon", "expires_at": self._next_week}
+        terms: tuple[Json, ...] = (
+            {**coupon, "title": "Coupon", "threshold": _cny(off * 10), "amount_off": _cny(off)},
+            {**coupon, "title": "Larger coupon", "threshold": _cny(off * 30), "amount_off": _cny(off * 2)},
+            {
+                "type": "RED_PACKET",
+                "title": "Red packet",
+                "threshold": _cny(0),
+                "group": "red_packet",
+                "amount_off": _cny(random.between(1, 500)),
+            },
+            {
+                "type": "FULL_REDUCTION",
+                "title": "15 off 120",
+                "threshold": _cny(12_000),
+                "group": "shop",
+                "stackable": False,
+                "amount_off": _cny(1_500),
+            },
+            {
+                "type": "INSTANT_DISCOUNT",
+                "title": "Bank day",
+                "threshold": _cny(5_000),
+                "group": "bank",
+                "kinds": ("QUICK_PAY",),
+                "banks": (bank,),
+                "percent_off_bps": 500,
+                "cap": _cny(2_000),
+            },
+        )
+        return [record("promotion", promotion_id=f"p_{n}_{i}", **fields) for i, fields in enumerate(terms, 1)]
 
     def _quotas(self, n: int) -> list[Json]:
         random = _RandomSequence(self._seed, n, 7)
         banks = [
-            quota(
-                {"kind": "QUICK_PAY", "bank": bank},
-                single=cny(2_000_000),
-                daily=(cny(5_000_000), cny(random.between(0, 5_000_000))),
-                monthly=(cny(20_000_000), cny(random.between(5_000_000, 15_000_000))),
-            )
+            {
+                "scope": {"kind": "QUICK_PAY", "bank": bank},
+                "single": _cny(2_000_000),
+                "daily": _limit(5_000_000, random.between(0, 5_000_000)),
+                "monthly": _limit(20_000_000, random.between(5_000_000, 15_000_000)),
+            }
             for bank in ("ICBC", "CMB", "CCB", "ABC")
         ]
+        balance_used = random.between(0, 100_000)
         return [
             *banks,
-            quota({"kind": "BALANCE"}, single=cny(1_000_000), daily=(cny(2_000_000), cny(random.between(0, 100_000)))),
-            quota({"kind": "WALLET"}, single=cny(5_000_000)),
+            {"scope": {"kind": "BALANCE"}, "single": _cny(1_000_000), "daily": _limit(2_000_000, balance_used)},
+            {"scope": {"kind": "WALLET"}, "single": _cny(5_000_000)},
         ]
 
 
@@ -246,3 +229,12 @@ class _RandomSequence:
 
 def _merchant_of(n: int) -> str:
     return f"m_{FIRST_NUMBER + n % MERCHANT_COUNT}"
+
+
+def _cny(value: int) -> Json:
+    """`value` in fen."""
+    return money("CNY", value)
+
+
+def _limit(limit: int, used: int) -> Json:
+    return {"limit": _cny(limit), "used": _cny(used)}

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from cashier.sandbox.read_sources import SourceReader
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.source_table import SOURCE_READS, SOURCES
 from cashier.sandbox.weather import RETRY_AFTER_S, SLOW_BODY_PAUSE_S, SLOW_BODY_PIECES, Fault, PaymentFault, Weather
 from cashier.sandbox.world import World

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 
 # Usual lifetimes of a request to pay.
 ACTION_LIFETIMES = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta, timezone
 
 from cashier.sandbox.ledger import FundingSource, Ledger, LedgerEntry
-from cashier.sandbox.record_builders import Json, SimulatedUser, money
+from cashier.sandbox.records import Json, SimulatedUser, money
 from cashier.sandbox.seed_data import COUNTRIES, Population
 from cashier.sandbox.world_clock import Clock
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.upstream_answer import BadInput, UpstreamAnswer, error_answer
 from cashier.sandbox.world import World

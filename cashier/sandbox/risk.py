@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.world_clock import Clock
 
 CHALLENGE_ANSWER = "246810"

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import lru_cache
+from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import structs
 
+from cashier.sandbox.country import Country, load_country
 from cashier.sandbox.generated_population import GeneratedUsers, parse_number
-from cashier.sandbox.record_builders import Country, Json, SimulatedUser, resolve_times
-from cashier.sandbox.world_china import CHINA
-from cashier.sandbox.world_indonesia import INDONESIA
-from cashier.sandbox.world_japan import JAPAN
-from cashier.sandbox.world_kuwait import KUWAIT
+from cashier.sandbox.records import Json, SimulatedUser, resolve_times
 
-COUNTRIES = (CHINA, INDONESIA, JAPAN, KUWAIT)
+COUNTRIES = tuple(map(load_country, ("china", "indonesia", "japan", "kuwait")))
 
 # One consultation asks five services about one user: the cache generates that user once.
 _USERS_CACHED = 2_000
@@ -80,21 +78,16 @@ def _number(identity: str, letter: str) -> int | None:
 
 
 def _resolve_country(country: Country, start: datetime) -> Country:
-    def resolve(records: tuple[Json, ...]) -> tuple[Json, ...]:
-        return tuple(resolve_times(records, start, country.utc_offset_h))
+    def resolve(value: Any) -> Any:
+        return resolve_times(value, start, country.utc_offset_h)
 
-    users = tuple(SimulatedUser(**resolve_times(_fields(user), start, country.utc_offset_h)) for user in country.users)
     return structs.replace(
         country,
         merchants=resolve(country.merchants),
-        users=users,
+        users=[SimulatedUser(**resolve(structs.asdict(user))) for user in country.users],
         orders=resolve(country.orders),
         channels=resolve(country.channels),
     )
-
-
-def _fields(record: Struct) -> Json:
-    return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
 def _channels_by_market(countries: tuple[Country, ...]) -> dict[tuple[str, str], list[Json]]:

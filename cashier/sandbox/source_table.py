@@ -10,7 +10,7 @@ from datetime import date
 
 from msgspec import Struct
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.weather import ENGINE_FAULTS, Fault, PaymentFault
 from cashier.sandbox.world import World
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 
 
 class UpstreamAnswer:

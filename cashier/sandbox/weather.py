@@ -13,7 +13,7 @@ from random import Random
 
 from msgspec import Struct, structs, to_builtins
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 
 BPS = 10_000
 RETRY_AFTER_S = 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from difflib import get_close_matches
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.weather import (
     BPS,

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from cashier.sandbox.decline_rules import SubmitBody
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.risk import Amount, DecisionBody
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 from cashier.sandbox.world import World

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.world import World
 
 from . import contract

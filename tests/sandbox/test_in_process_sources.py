@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from cashier.sandbox.in_process_sources import InjectedFault, LocalUpstreams
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.weather import Constant, Fault, FaultProfile, Weather
 from cashier.sandbox.world import World
 

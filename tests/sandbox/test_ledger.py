@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cashier.sandbox.read_sources import SourceReader
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.world import World
 
 from .hand_clock import HandClock

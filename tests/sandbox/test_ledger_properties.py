@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.execution_faults import Work, perform
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.risk import Amount, DecisionBody, VerifyBody
 from cashier.sandbox.source_table import SOURCES
 from cashier.sandbox.upstream_answer import UpstreamAnswer

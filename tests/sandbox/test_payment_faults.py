@@ -13,7 +13,7 @@ import pytest
 from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.in_process_payments import LocalPayments
 from cashier.sandbox.in_process_sources import InjectedFault
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.upstream_answer import UpstreamAnswer
 from cashier.sandbox.weather import Fault, FaultProfile, PaymentFault, PlannedFault, Weather
 from cashier.sandbox.world import World

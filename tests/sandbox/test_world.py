@@ -11,7 +11,7 @@ import pytest
 from cashier.sandbox.demo_cases import CASES, DemoCase
 from cashier.sandbox.generated_population import FIRST_NUMBER
 from cashier.sandbox.read_sources import SourceReader
-from cashier.sandbox.record_builders import Json
+from cashier.sandbox.records import Json
 from cashier.sandbox.source_table import SOURCE_READS
 from cashier.sandbox.world import World
 
