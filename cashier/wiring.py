@@ -69,11 +69,11 @@ def build(
     tokens = _token_service(config)
     payment_ports = builder.payment_ports()
     return Parts(
-        pipelines,
-        builder.transports,
-        valkey,
-        tokens,
-        payment_ports,
+        pipelines=pipelines,
+        transports=builder.transports,
+        valkey=valkey,
+        tokens=tokens,
+        payment_ports=payment_ports,
     )
 
 
@@ -86,10 +86,18 @@ def payment_policy(parts: Parts, config: Configuration, clock: Callable[[], date
     """The recheck reads no cache, and gives every source the time that the payer can wait."""
     accept = config.settings.accept
     check_ms = accept.check_ms
-    patient = ConsultSettings(check_ms, max(check_ms, 5), check_ms, 0, config.settings.consult.locale)
+    patient = ConsultSettings(
+        deadline_ms=check_ms,
+        max_deadline_ms=max(check_ms, 5),
+        grace_ms=check_ms,
+        reserve_ms=0,
+        locale=config.settings.consult.locale,
+    )
     plan = consultation_plan({name: pipeline.uncached_binding(check_ms) for name, pipeline in parts.pipelines.items()})
     recheck = _consult_flow(parts, config, plan, patient, clock)
-    return PaymentPolicy(accept, config.catalog, config.routing, recheck.with_case)
+    return PaymentPolicy(
+        settings=accept, catalog=config.catalog, routing=config.routing, consult_uncached=recheck.with_case
+    )
 
 
 def payment_flow(
@@ -103,14 +111,14 @@ def payment_flow(
     if parts.payment_ports is None:
         return None
     return PaymentFlow(
-        parts.payment_ports,
-        policy,
-        parts.tokens,
-        ChannelHealth(),
-        AttemptLeases(parts.valkey),
-        clock,
-        monotonic,
-        call_headers,
+        ports=parts.payment_ports,
+        policy=policy,
+        tokens=parts.tokens,
+        channel_health=ChannelHealth(),
+        attempt_leases=AttemptLeases(parts.valkey),
+        now=clock,
+        monotonic=monotonic,
+        call_headers=call_headers,
     )
 
 
@@ -148,14 +156,14 @@ def _consult_flow(
     parts: Parts, config: Configuration, plan: Plan, settings: ConsultSettings, clock: Callable[[], datetime]
 ) -> ConsultFlow:
     return ConsultFlow(
-        plan,
-        known_inputs,
-        config.catalog,
-        config.weights,
-        parts.tokens.sign_consult_token,
-        settings,
-        config.settings.tokens.ttl_s,
-        clock,
+        plan=plan,
+        known_inputs=known_inputs,
+        catalog=config.catalog,
+        weights=config.weights,
+        sign=parts.tokens.sign_consult_token,
+        settings=settings,
+        token_ttl_s=config.settings.tokens.ttl_s,
+        now=clock,
     )
 
 
@@ -189,7 +197,9 @@ class _Builder:
                 continue
             try:
                 upstream = self._upstream(spec, settings)
-                pipelines[name] = SourcePipeline(spec, upstream, self._settings, ladder, store, valkey)
+                pipelines[name] = SourcePipeline(
+                    spec=spec, upstream=upstream, settings=self._settings, ladder=ladder, store=store, l2=valkey
+                )
             except ValueError as fault:
                 wrong.append(f"{self._source}: [sources.{name}] {fault}")
         if wrong:

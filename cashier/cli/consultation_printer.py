@@ -163,12 +163,12 @@ def waterfall_lines(sources: Sequence[dict[str, Any]], total_ms: float, deadline
     """
     reports = [
         SourceReport(
-            source["name"],
-            Importance(source["class"]),
-            SourceStatus(source["status"]),
-            source["started_ms"],
-            source["elapsed_ms"],
-            source["age_ms"],
+            name=source["name"],
+            importance=Importance(source["class"]),
+            status=SourceStatus(source["status"]),
+            started_ms=source["started_ms"],
+            elapsed_ms=source["elapsed_ms"],
+            age_ms=source["age_ms"],
         )
         for source in sources
     ]

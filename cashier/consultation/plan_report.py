@@ -83,7 +83,13 @@ def plan_report(plan: Plan, settings: Settings) -> PlanReport:
     )
     usual, worst = worst_calls(plan), worst_calls(plan, {line.name: line.calls for line in lines})
     return PlanReport(
-        tuple(lines), consult.deadline_ms, consult.reserve_ms, worst_ms, usual, worst, consult.extra_calls_bps
+        lines=tuple(lines),
+        deadline_ms=consult.deadline_ms,
+        reserve_ms=consult.reserve_ms,
+        worst_ms=worst_ms,
+        usual_calls=usual,
+        worst_calls=worst,
+        extra_bps=consult.extra_calls_bps,
     )
 
 

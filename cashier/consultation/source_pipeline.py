@@ -52,7 +52,9 @@ class SourcePipeline:
             spec.importance,
             clock_ns=clock_ns,
         )
-        self.cache = Cache(self.guard, spec.key, cache_settings(spec, own), store, l2=l2, clock_ns=clock_ns)
+        self.cache = Cache(
+            guard=self.guard, key_of=spec.key, settings=cache_settings(spec, own), store=store, l2=l2, clock_ns=clock_ns
+        )
 
     def binding(self) -> SourceBinding:
         ceiling_ms = self.guard.adaptive_timeout.ceiling_ms
@@ -95,13 +97,13 @@ def mechanisms(own: SourceSettings, settings: Settings) -> Mechanisms:
         default = HedgeSettings()
         hedge = default if 10_000 - default.quantile_bps <= extra_bps else HedgeSettings(10_000 - extra_bps)
     return Mechanisms(
-        hedge,
-        own.retry,
-        BreakerSettings() if own.breaker is True else own.breaker or None,
-        LimiterSettings() if own.limiter is True else own.limiter or None,
-        own.late,
-        own.adaptive_timeout,
-        extra_bps,
+        hedge=hedge,
+        retry=own.retry,
+        breaker=BreakerSettings() if own.breaker is True else own.breaker or None,
+        limiter=LimiterSettings() if own.limiter is True else own.limiter or None,
+        late=own.late,
+        adaptive_timeout=own.adaptive_timeout,
+        extra_bps=extra_bps,
     )
 
 

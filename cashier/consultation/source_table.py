@@ -137,14 +137,14 @@ def consultation_plan(bindings: Mapping[str, SourceBinding]) -> Plan:
 
 def _ask(spec: SourceSpec, binding: SourceBinding) -> Ask:
     return Ask(
-        spec.source.name,
-        spec.importance,
-        spec.needs,
-        spec.timeout_ms if binding.timeout_ms is None else binding.timeout_ms,
-        binding.start,
-        spec.gives,
-        spec.reveal,
-        binding.fallback,
-        binding.current_timeout,
-        spec.leading,
+        name=spec.source.name,
+        importance=spec.importance,
+        needs=spec.needs,
+        timeout_ms=spec.timeout_ms if binding.timeout_ms is None else binding.timeout_ms,
+        start=binding.start,
+        gives=spec.gives,
+        reveal=spec.reveal,
+        fallback=binding.fallback,
+        current_timeout=binding.current_timeout,
+        leading=spec.leading,
     )

@@ -247,4 +247,10 @@ def _reason(
 def _rated(candidate: _Candidate, shares: dict[str, int]) -> RatedChannel:
     channel_id = candidate.channel.channel_id
     share_bps = shares.get(channel_id, 0)
-    return RatedChannel(channel_id, candidate.success_bps, candidate.cost_bps, share_bps, candidate.group[0])
+    return RatedChannel(
+        channel_id=channel_id,
+        success_bps=candidate.success_bps,
+        cost_bps=candidate.cost_bps,
+        share_bps=share_bps,
+        sick=candidate.group[0],
+    )

@@ -13,8 +13,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from cashier.domain.channel_record import LearningSettings, SicknessSettings
-from cashier.domain.failure_attribution import FailureAttribution
+from cashier.domain.channel_record import ChannelOutcome, LearningSettings, SicknessSettings
 from cashier.domain.money import BPS, DIGITS, Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
@@ -144,6 +143,28 @@ class RoutingRule(Struct, frozen=True, forbid_unknown_fields=True):
             yield f"{name} is both preferred and avoided"
         if self.when is not None:
             yield from _when_faults(self.when)
+
+
+class FailureAttribution(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[blame]` in `routing.toml`: failure codes by cause.
+
+    The cause is the channel, or others (payer, issuer's decision, ourselves). A code in
+    neither list counts as half a failure. Counted whole, one new code for "the payer closed the
+    page" would make every channel sick; ignored, a new code for an outage would never make one
+    sick.
+    """
+
+    channel: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    def outcome(self, code: str) -> ChannelOutcome | None:
+        """What a failure with this code says about its channel; None for nothing."""
+        if code in self.others:
+            return None
+        return ChannelOutcome.FAILED if code in self.channel else ChannelOutcome.UNSURE
+
+    def faults(self) -> list[str]:
+        return [f"routing: [blame] {code} is in both channel and others" for code in sorted(self.channel & self.others)]
 
 
 class Routing(Struct, frozen=True, forbid_unknown_fields=True):

@@ -50,7 +50,15 @@ def _row(report: SourceReport, total_ms: float, width: int) -> TimelineRow:
     first, last = _columns(start_ms, end_ms, total_ms, width)
     never_started = report.status is SourceStatus.SKIPPED and report.elapsed_ms == 0
     length = 0 if never_started else last - first
-    return TimelineRow(report.name, report.importance, report.status, start_ms, end_ms, first, length)
+    return TimelineRow(
+        name=report.name,
+        importance=report.importance,
+        status=report.status,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        column=first,
+        length=length,
+    )
 
 
 def _columns(start_ms: float, end_ms: float, total_ms: float, width: int) -> tuple[int, int]:

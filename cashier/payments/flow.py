@@ -116,7 +116,12 @@ class PaymentFlow:
         self._status_query = StatusQuery(ports, policy.settings.most_under_way, now)
         self._attempt_guard = AttemptGuard(attempt_leases, ports.engine)
         self._status_follower = StatusFollower(
-            self._status_query, self._attempt_guard, channel_health, tokens.sign_payment_token, now, monotonic
+            status_query=self._status_query,
+            attempt_guard=self._attempt_guard,
+            channel_health=channel_health,
+            sign=tokens.sign_payment_token,
+            now=now,
+            monotonic=monotonic,
         )
 
     def __repr__(self) -> str:
@@ -325,7 +330,11 @@ class PaymentFlow:
         if not KINDS[attempt.kind].payer_present:
             raise RiskRejected("CHALLENGE_WITHOUT_PAYER")
         terms = RiskChallengeTerms(
-            asked.challenge_id, asked.type, asked.render_value, asked.attempts_left, int(asked.expires_at.timestamp())
+            challenge_id=asked.challenge_id,
+            type=asked.type,
+            render_value=asked.render_value,
+            attempts_left=asked.attempts_left,
+            expires_at=int(asked.expires_at.timestamp()),
         )
         challenge = next_challenge(terms, decision_id, self._now_s(), previous)
         if challenge is None or not self._is_open(challenge):

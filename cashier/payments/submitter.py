@@ -99,7 +99,12 @@ class Submitter:
             attempt.payment_id,
             self._monotonic(),
         )
-        return TokenRoute(decision.rule, decision.channel_id, decision.alternatives[:_MAX_ALTERNATIVES], decision.probe)
+        return TokenRoute(
+            rule=decision.rule,
+            channel_id=decision.channel_id,
+            alternatives=decision.alternatives[:_MAX_ALTERNATIVES],
+            probe=decision.probe,
+        )
 
     def _chosen_method(self, attempt: Attempt, rechecked: RecheckedOffer) -> ChosenMethod:
         """Narrow a scanned code to its wallet, if the gateway has a channel of that provider."""

@@ -16,9 +16,8 @@ import msgspec
 from aiohttp import web
 
 from cashier.sandbox.demo_cases import CASES
-from cashier.sandbox.request_body import read_body
 from cashier.sandbox.response_faults import json_response
-from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
+from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer, read_body
 from cashier.sandbox.weather import Weather
 from cashier.sandbox.weather_parser import BadWeather, parse_profile, parse_source
 from cashier.sandbox.world import World

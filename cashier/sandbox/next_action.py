@@ -32,7 +32,9 @@ class ActionRequest(NamedTuple):
 def next_action(channel: Json, payment_id: str, amount: Json, until: datetime, page: str | None = None) -> Json:
     """The action for a kind that the payer completes elsewhere, valid `until` then."""
     expires_at = until.astimezone(UTC).isoformat(timespec="seconds")
-    return _ACTIONS[channel["kind"]](ActionRequest(channel, payment_id, amount, expires_at, page))
+    return _ACTIONS[channel["kind"]](
+        ActionRequest(channel=channel, payment_id=payment_id, amount=amount, expires_at=expires_at, page=page)
+    )
 
 
 def _redirect(request: ActionRequest) -> Json:

@@ -146,7 +146,9 @@ class SimulatedRisk:
     def _open(self, inquiry: DecisionBody) -> RiskRecord:
         self._decided += 1
         decision, code = apply_rules(inquiry)
-        return RiskRecord(inquiry, f"d_{self._decided}", decision, code, [])
+        return RiskRecord(
+            inquiry=inquiry, decision_id=f"d_{self._decided}", decision=decision, code=code, challenges=[]
+        )
 
     def _advance(self, record: RiskRecord) -> None:
         """Accept, reject, or issue a challenge if there is none or the last has expired."""

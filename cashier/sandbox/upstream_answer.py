@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import orjson
+from aiohttp import web
 
 from cashier.sandbox.records import Json
 
@@ -65,3 +67,16 @@ def _part_with_wrong_identity(part: Json, identity: str) -> Json:
 
 def _body_with_wrong_identity(body: Json, identity: str) -> Json:
     return body | {identity: f"{body[identity]}_somebody_else"[-64:]} if identity in body else body
+
+
+Shape = TypeVar("Shape")
+
+
+async def read_body(request: web.Request, decoder: msgspec.json.Decoder[Shape]) -> Shape | UpstreamAnswer:
+    """The decoded body, or the error answer: 400, or 413 above the server's limit."""
+    try:
+        return decoder.decode(await request.read())
+    except msgspec.DecodeError as error:
+        return error_answer(400, "MALFORMED", detail=str(error))
+    except web.HTTPRequestEntityTooLarge:
+        return error_answer(413, "TOO_LARGE")

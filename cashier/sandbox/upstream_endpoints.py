@@ -11,11 +11,10 @@ from aiohttp import web
 from cashier.sandbox.decline_rules import SubmitBody
 from cashier.sandbox.execution_faults import CLIENT_VIEW, Work, perform
 from cashier.sandbox.read_sources import SourceReader
-from cashier.sandbox.request_body import Shape, read_body
 from cashier.sandbox.response_faults import deliver, json_response, respond_without_answer
 from cashier.sandbox.risk import DecisionBody, VerifyBody
 from cashier.sandbox.source_table import SOURCE_READS
-from cashier.sandbox.upstream_answer import UpstreamAnswer, error_answer
+from cashier.sandbox.upstream_answer import Shape, UpstreamAnswer, error_answer, read_body
 from cashier.sandbox.weather import PaymentFault, Weather
 from cashier.sandbox.world import World
 

@@ -31,7 +31,14 @@ class World:
         self.acquirer = SimulatedAcquirer(self.population, self.clock, self.ledger)
         self.risk = SimulatedRisk(self.clock)
         self.engine = SimulatedEngine(
-            RuleInputs(self.population, self.acquirer, self.risk, self.clock, self.holdings, used_codes=set()),
+            RuleInputs(
+                population=self.population,
+                acquirer=self.acquirer,
+                risk=self.risk,
+                clock=self.clock,
+                holdings=self.holdings,
+                used_codes=set(),
+            ),
             self.ledger,
         )
         self._delayed: list[tuple[datetime, Callable[[], object]]] = []

@@ -64,7 +64,7 @@ def configuration(
     faults += [_with_file(fault, source, beside) for fault in (*catalog.faults(), *routing.faults())]
     if faults:
         raise ConfigurationError(faults)
-    return Configuration(source, settings, catalog, weights, routing)
+    return Configuration(source=source, settings=settings, catalog=catalog, weights=weights, routing=routing)
 
 
 def token_secrets(settings: TokenSettings, environ: Any = os.environ) -> tuple[tuple[str, ...], bool]:

@@ -79,7 +79,15 @@ def define_source(
     repetitive: bool = False,
 ) -> Source:
     decode = msgspec.json.Decoder(answer_type).decode
-    return Source(name, answer_type, target, to_fact, decode, parameters, repetitive)
+    return Source(
+        name=name,
+        answer_type=answer_type,
+        target=target,
+        to_fact=to_fact,
+        decode=decode,
+        parameters=parameters,
+        repetitive=repetitive,
+    )
 
 
 class _NotFoundBody(Struct, frozen=True):

@@ -127,17 +127,17 @@ def make_problem(
 ) -> Problem:
     status, title = STATUS_AND_TITLE[code]
     return Problem(
-        f"urn:cashier:problem:{code.value}",
-        title,
-        status,
-        code,
-        detail,
-        errors,
-        sources,
-        payment_id,
-        changes,
-        consultation,
-        silent,
+        type=f"urn:cashier:problem:{code.value}",
+        title=title,
+        status=status,
+        code=code,
+        detail=detail,
+        errors=errors,
+        sources=sources,
+        payment_id=payment_id,
+        changes=changes,
+        consultation=consultation,
+        silent=silent,
     )
 
 

@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cashier.domain.channel_record import ChannelOutcome
-from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.money import Money
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
+from cashier.domain.routing_rules import FailureAttribution, RankBy, RoutedPayment, Routing, RoutingRule, RuleCondition
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import ConfigurationError
 from tests.domain.builders import cny, packaged

@@ -16,11 +16,10 @@ import pytest
 from msgspec import Struct, structs
 
 from cashier.domain.facts import Channel
-from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
 from cashier.domain.routing import RoutingDecision
-from cashier.domain.routing_rules import RankBy, RoutedPayment, Routing, RoutingRule
+from cashier.domain.routing_rules import FailureAttribution, RankBy, RoutedPayment, Routing, RoutingRule
 from cashier.payments.channel_health import ChannelHealth
 from tests.domain.builders import channel, cny
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cashier.domain.failure_attribution import FailureAttribution
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Kind
-from cashier.domain.routing_rules import RoutedPayment, Routing, RoutingRule
+from cashier.domain.routing_rules import FailureAttribution, RoutedPayment, Routing, RoutingRule
 from cashier.payments import channel_health
 from cashier.payments.channel_health import ChannelHealth
 from tests.domain.builders import channel, cny
