@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from cashier import wiring
-from cashier.consultation.flow import Consultation
+from cashier.consultation.flow import Consultation, NotOpen
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
@@ -38,6 +38,9 @@ def utc_now() -> datetime:
 
 class Cashier:
     """The cashier core, open between `__aenter__` and `__aexit__`, on one event loop.
+
+    After a close it can be opened again, also on another loop. Caches and learned statistics then
+    start anew; tokens stay valid.
 
     Build it from a configuration file with `from_config`, or from async functions of your own:
 
@@ -68,22 +71,15 @@ class Cashier:
         if not isinstance(config, Configuration):
             config = configuration(config or {}, "the configuration handed in")
         wiring.check_plan(config)
-        # `_built`: what the parts that cannot change at run time were made from.
-        self.config = self._built = config
         self._clock = clock
+        self._functions = sources or {}
+        self._ladder = ladder
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
+        self._tokens = wiring.token_service(config)
         self._open: AsyncExitStack | None = None
-        self._parts = wiring.build(
-            config, sources or {}, ladder or DegradationLadder(), self._drop_cached, self._drop_all_cached
-        )
-        self.pipelines = self._parts.pipelines
-        self.payments = wiring.payment_flow(
-            self._parts,
-            self._bind(config),
-            clock,
-            time.monotonic if clock is utc_now else lambda: clock().timestamp(),
-            _call_headers,
-        )
+        # `_in_use`: opening, open or closing. `_used`: the parts were opened before.
+        self._in_use = self._used = False
+        self._build(config)
 
     @classmethod
     def from_config(
@@ -100,22 +96,18 @@ class Cashier:
         return self._open is not None
 
     async def __aenter__(self) -> Self:
-        valkey = self._parts.valkey
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(_close, self._parts.transports)
-            stack.callback(self._close_pipelines)
-            if valkey is not None:
-                stack.push_async_callback(valkey.close)
-            stack.push_async_callback(self._drain_payments)
-            async with anyio.create_task_group() as opening:
-                for transport in self._parts.transports:
-                    opening.start_soon(transport.open)
-                if valkey is not None:
-                    opening.start_soon(valkey.open)
-            if self._loop_lag is not None:
-                self._loop_lag.start()
-                stack.callback(self._loop_lag.stop)
-            self._open = stack.pop_all()
+        if self._in_use:
+            raise RuntimeError("this Cashier is already open: it serves one `async with` at a time")
+        self._in_use = True
+        try:
+            if self._used:
+                # A closed transport, cache or payment flow stays closed.
+                self._build(self.config)
+            self._used = True
+            self._open = await self._open_parts()
+        except BaseException:
+            self._in_use = False
+            raise
         return self
 
     async def __aexit__(
@@ -123,7 +115,10 @@ class Cashier:
     ) -> None:
         stack, self._open = self._open, None
         if stack is not None:
-            await stack.aclose()
+            try:
+                await stack.aclose()
+            finally:
+                self._in_use = False
 
     async def consult(
         self,
@@ -136,7 +131,7 @@ class Cashier:
         """Return the order's payment methods by the request's deadline, or the configured one.
 
         The deadline counts from now, or from `since_ns` (`time.perf_counter_ns`) if the caller has
-        waited since then. Raises `OrderUnknown`, `RequiredSourceUnavailable`;
+        waited since then. Raises `OrderUnknown`, `RequiredSourceUnavailable`, `NotOpen`;
         msgspec.ValidationError for a request out of bounds.
         """
         return await self._consult(self._checked(request), _call_headers(request_id, traceparent), since_ns)
@@ -185,9 +180,48 @@ class Cashier:
             self.payments.policy = policy
         return needs_restart
 
+    async def _open_parts(self) -> AsyncExitStack:
+        """What closes them again."""
+        valkey = self._parts.valkey
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(_close, self._parts.transports)
+            stack.callback(self._close_pipelines)
+            if valkey is not None:
+                stack.push_async_callback(valkey.close)
+            stack.push_async_callback(self._drain_payments)
+            async with anyio.create_task_group() as opening:
+                for transport in self._parts.transports:
+                    opening.start_soon(transport.open)
+                if valkey is not None:
+                    opening.start_soon(valkey.open)
+            if self._loop_lag is not None:
+                self._loop_lag.start()
+                stack.callback(self._loop_lag.stop)
+            return stack.pop_all()
+
+    def _build(self, config: Configuration) -> None:
+        # `_built`: what the parts that cannot change at run time were made from.
+        self.config = self._built = config
+        self._parts = wiring.build(
+            config,
+            self._functions,
+            self._tokens,
+            self._ladder or DegradationLadder(),
+            self._drop_cached,
+            self._drop_all_cached,
+        )
+        self.pipelines = self._parts.pipelines
+        self.payments = wiring.payment_flow(
+            self._parts,
+            self._bind(config),
+            self._clock,
+            time.monotonic if self._clock is utc_now else lambda: self._clock().timestamp(),
+            _call_headers,
+        )
+
     def _checked(self, request: ConsultRequest) -> ConsultRequest:
         if self._open is None:
-            raise RuntimeError("this Cashier is not open: use it inside `async with`")
+            raise NotOpen("this Cashier is not open: use it inside `async with`")
         checked: ConsultRequest = msgspec.convert(msgspec.to_builtins(request), ConsultRequest)
         return checked
 

@@ -55,6 +55,7 @@ class Parts(Struct, frozen=True):
 def build(
     config: Configuration,
     functions: Mapping[str, UpstreamFunction],
+    tokens: TokenService,
     ladder: DegradationLadder,
     drop_cached: OnInvalidation,
     drop_all_cached: Callable[[], None],
@@ -66,7 +67,6 @@ def build(
     valkey = _valkey(config, drop_cached, drop_all_cached)
     builder = _Builder(config, functions)
     pipelines = builder.pipelines(ladder, valkey)
-    tokens = _token_service(config)
     payment_ports = builder.payment_ports()
     return Parts(
         pipelines=pipelines,
@@ -271,7 +271,8 @@ def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[],
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 
 
-def _token_service(config: Configuration) -> TokenService:
+def token_service(config: Configuration) -> TokenService:
+    """Raises `ConfigurationError`."""
     secrets, generated = token_secrets(config.settings.tokens)
     if generated:
         _log.warning(

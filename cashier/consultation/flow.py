@@ -103,6 +103,10 @@ class OrderUnknown(ConsultError):
         self.order_id = order_id
 
 
+class NotOpen(ConsultError, RuntimeError):
+    """The `Cashier` is not open: before `async with`, or after it."""
+
+
 class RequiredSourceUnavailable(ConsultError):
     """A required source did not answer. `sources`: the reports of all sources that were called."""
 

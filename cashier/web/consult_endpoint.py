@@ -10,7 +10,7 @@ import structlog
 from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
-from cashier.consultation.flow import Consultation, OrderUnknown, RequiredSourceUnavailable
+from cashier.consultation.flow import Consultation, NotOpen, OrderUnknown, RequiredSourceUnavailable
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web.admission_queue import AdmissionQueue
@@ -139,7 +139,7 @@ class ConsultEndpoint:
     ) -> ApiResponse | EventStream[Consultation]:
         try:
             if service is None:
-                raise RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
+                raise NotOpen
             request = await self._read_request(method, headers, watched)
             if not self._queue.try_start():
                 await self._queue.wait()
@@ -156,6 +156,10 @@ class ConsultEndpoint:
         except OrderUnknown:
             return problem_response(
                 RequestRefused(ProblemCode.ORDER_UNKNOWN, "The acquirer knows no order with this order_id.")
+            )
+        except NotOpen:
+            return problem_response(
+                RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
             )
         except RequiredSourceUnavailable as unavailable:
             detail = f"No usable answer from {', '.join(unavailable.failed)}, which a consultation requires."

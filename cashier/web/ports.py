@@ -84,7 +84,7 @@ class ConsultService(Protocol):
     ) -> Consultation:
         """Return by the request's deadline, counted from `since_ns` (`perf_counter_ns`) or now.
 
-        Raises `OrderUnknown` and `RequiredSourceUnavailable`.
+        Raises `OrderUnknown`, `RequiredSourceUnavailable` and `NotOpen`.
         """
 
     def stream(
