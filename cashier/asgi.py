@@ -51,10 +51,16 @@ async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
     except Exception:  # noqa: BLE001 - a bug must not end the task that waits for signals, and so the service
         _log.exception("configuration not reloaded")
         return
+    log_warnings(config)
     if takes_a_restart:
         _log.warning("configuration reloaded, except for changes that take a restart", takes_a_restart=takes_a_restart)
     else:
         _log.info("configuration reloaded")
+
+
+def log_warnings(config: Configuration) -> None:
+    if config.warnings:
+        _log.warning("the configuration has settings that can hardly be meant", warnings=config.warnings)
 
 
 @asynccontextmanager

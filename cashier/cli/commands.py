@@ -20,7 +20,7 @@ import uvloop
 from rich.console import Console
 
 from cashier import __version__
-from cashier.asgi import configured_app
+from cashier.asgi import configured_app, log_warnings
 from cashier.cli import demo, payment_session, service_client, weather_printer
 from cashier.cli.checkout_client import CannotPay, Payer, PayerPreference
 from cashier.cli.layout import definitions, terminal, write
@@ -130,10 +130,12 @@ def serve(
     """
     given = {key: value for key, value in (("host", host), ("port", port), ("workers", workers)) if value is not None}
     try:
-        server = load(config, server=given).settings.server
+        loaded = load(config, server=given)
         configured_app(str(config), given)  # faults are reported here once, and not by each worker
     except ConfigurationError as error:
         _refuse(error)
+    log_warnings(loaded)
+    server = loaded.settings.server
     try:
         serve_app(
             server,
@@ -265,15 +267,16 @@ def payment(
     _finish_payment(payment_session.resume(_console(json), url, payment_id, token, cancel, payer), json)
 
 
-@cli.command(short_help="Check a configuration without serving, and print its plan.")
+@cli.command(short_help="Check a configuration without serving.")
 def check(config: ConfigPath = _DEFAULT_CONFIG) -> None:
-    """Check a configuration without serving, and print its plan. Exit status 1 means faults."""
+    """Check a configuration without serving. Exit status 1 means faults; warnings are none."""
     try:
-        cashier = Cashier(config=load(config))
+        warnings = load(config).warnings
         configured_app(str(config))
     except ConfigurationError as error:
         _refuse(error)
-    _print_plan(cashier)
+    for warning in warnings:
+        print(f"{config}: warning: {warning}", file=sys.stderr)
     print(f"{config} is good.")
 
 

@@ -88,7 +88,10 @@ class Catalog(Struct, frozen=True):
         """
         found = [f"methods: {kind} has no table" for kind in Kind if kind not in self.methods]
         if self.default_locale not in self.texts:
-            found.append(f"texts: there is no [{self.default_locale}], which is the default locale")
+            found.append(
+                f"texts: there is no [{self.default_locale}], which is the default locale; "
+                f"[consult] locale may be {', '.join(sorted(self.texts))}"
+            )
         for locale, wording in self.texts.items():
             found += _missing(f"texts: [{locale}.reasons]", wording.reasons, ReasonCode)
             found += _missing(f"texts: [{locale}.blocked]", wording.blocked, Blocked)

@@ -143,13 +143,17 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Configuration(Struct, frozen=True):
-    """Everything that the wiring needs. `source`: the file, for error texts."""
+    """Everything that the wiring needs. `source`: the file, for error texts.
+
+    `warnings`: one sentence for each setting that can hardly be meant.
+    """
 
     source: str
     settings: Settings
     catalog: Catalog
     weights: Weights
     routing: Routing
+    warnings: tuple[str, ...] = ()
 
 
 class ConfigurationError(Exception):
@@ -193,9 +197,17 @@ def _address_faults(name: str, source: SourceSettings | ServiceSettings) -> Iter
                 f'[sources.{name}.{transport}] is for transport = "{transport}",'
                 f' but this source has "{source.transport}"'
             )
-    adapted = isinstance(source, SourceSettings) and source.adapter is not None
-    if source.transport == "local" and (adapted or len(source.urls) > 1 or ":" not in source.urls[0]):
-        yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function", and no adapter'
+    if source.transport != "local":
+        return
+    if any("//" in url or url.startswith("unix:") for url in source.urls):
+        yield (
+            f'[sources.{name}] transport = "local" calls a function of this process, but the url is an address: '
+            'name the function, "package.module:function", or remove transport'
+        )
+    elif isinstance(source, SourceSettings) and source.adapter is not None:
+        yield f'[sources.{name}] a function of transport = "local" answers in the contract\'s shape: remove adapter'
+    elif len(source.urls) > 1 or ":" not in source.urls[0]:
+        yield f'[sources.{name}] with transport = "local" takes one url, "package.module:function"'
 
 
 def _source_faults(name: str, source: SourceSettings) -> Iterator[str]:

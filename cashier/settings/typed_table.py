@@ -1,0 +1,192 @@
+"""Conversion of a TOML table to settings, with faults in the terms of the file.
+
+A text that is one `${NAME}` also fills a number or a truth value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Container, Iterator, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import inspect
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_TYPE_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+}
+_T = TypeVar("_T")
+
+
+def typed(
+    table: Any, wanted: type[_T], where: str, faults: list[str], environ: Mapping[str, str] | None = None
+) -> _T | None:
+    """`table` as `wanted`; None after adding its faults. `where` names the file in them.
+
+    `environ`: replaces each `${NAME}` in texts.
+    """
+    info = inspect.type_info(wanted)
+    known_faults: list[str] = []
+    if environ is not None:
+        table = _substituted(table, info, (), environ, known_faults)
+    known_faults += _unknown_keys(table, info, ())
+    faults += [f"{where}: {fault}" for fault in known_faults]
+    try:
+        return msgspec.convert(table, wanted)
+    except msgspec.ValidationError as error:
+        if not known_faults:
+            faults.append(f"{where}: {_fault(str(error), info)}")
+        return None
+
+
+def _substituted(
+    value: Any, info: inspect.Type, path: tuple[str, ...], environ: Mapping[str, str], faults: list[str]
+) -> Any:
+    """The value with every `${NAME}` in its texts replaced by that environment variable."""
+    if isinstance(value, Mapping):
+        return {
+            key: _substituted(part, _member(info, key), (*path, key), environ, faults) for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_substituted(part, _member(info, None), path, environ, faults) for part in value]
+    if not isinstance(value, str):
+        return value
+    place = _place(path)
+    unset = [name for name in _VARIABLE.findall(value) if name not in environ]
+    if unset:
+        faults += [f"{place} refers to ${{{name}}}, which is not set in the environment; set it" for name in unset]
+        return value
+    text = _VARIABLE.sub(lambda match: environ[match[1]], value)
+    scalars = _scalar_types(info)
+    if not scalars or not _VARIABLE.fullmatch(value):
+        return text
+    scalar = _scalar(text.strip(), scalars)
+    if scalar is None:
+        # Without the text, which may be a secret.
+        faults.append(f"{place}: {value} in the environment is not {' or '.join(scalars.values())}")
+        return text
+    return scalar
+
+
+def _scalar_types(info: inspect.Type) -> dict[type[inspect.Type], str]:
+    """The number and truth types that `info` takes, in words. None where it takes a text."""
+    words: dict[type[inspect.Type], str] = {
+        inspect.BoolType: "true or false",
+        inspect.IntType: "an integer",
+        inspect.FloatType: "a number",
+    }
+    options = {type(option) for option in (info.types if isinstance(info, inspect.UnionType) else (info,))}
+    if inspect.StrType in options:
+        return {}
+    return {option: text for option, text in words.items() if option in options}
+
+
+def _scalar(text: str, types: Container[type[inspect.Type]]) -> bool | int | float | None:
+    if inspect.BoolType in types and text in ("true", "false"):
+        return text == "true"
+    if inspect.IntType in types and re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        return int(text)
+    if inspect.FloatType in types and re.fullmatch(r"[+-]?\d{1,18}(\.\d{1,18})?", text, re.ASCII):
+        return float(text)
+    return None
+
+
+def _member(info: inspect.Type, key: str | None) -> inspect.Type:
+    """The type of a key in a table, or with None of a list's items; `AnyType` if there is none."""
+    match info:
+        case inspect.UnionType():
+            found = [_member(option, key) for option in info.types]
+            return next((member for member in found if not isinstance(member, inspect.AnyType)), inspect.AnyType())
+        case inspect.StructType() if key is not None:
+            fields = {field.encode_name: field.type for field in info.fields}
+            return fields.get(key, inspect.AnyType())
+        case inspect.DictType() if key is not None:
+            return info.value_type
+        case inspect.VarTupleType() | inspect.FrozenSetType() if key is None:
+            return info.item_type
+    return inspect.AnyType()
+
+
+def _fault(message: str, info: inspect.Type) -> str:
+    """A msgspec message with its place and in TOML's words."""
+    text, _, path = message.partition(" - at `")
+    names: list[str] = []
+    for key in re.findall(r"\[[^]]*\]|[^.\[]+", path.rstrip("`").removeprefix("$")):
+        # `[0]` is an item of a list, `[...]` a table whose name msgspec does not give.
+        info = _member(info, None if key[1:-1].isdigit() else key)
+        if not key.startswith("["):
+            names.append(key)
+        elif key == "[...]":
+            names.append("*")
+    if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
+        return f"[{'.'.join(names)}] {missing[1]} is missing"
+    return f"{_place(tuple(names))}: {_in_words(text, info)}"
+
+
+def _in_words(text: str, info: inspect.Type) -> str:
+    if invalid := re.fullmatch(r"Invalid enum value '?(.*?)'?", text, re.DOTALL):
+        valid = list(_valid_values(info))
+        near = difflib.get_close_matches(invalid[1], valid, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"{invalid[1]!r} is not one of {', '.join(valid)}{hint}"
+    text = re.sub(r"`([\w |]+)`", lambda match: _type_words(match[1]), text)
+    return (text[0].lower() + text[1:]).replace(">=", "≥").replace("<=", "≤")
+
+
+def _type_words(types: str) -> str:
+    return " or ".join(_TYPE_WORDS.get(name, name) for name in types.split(" | ") if name != "null")
+
+
+def _valid_values(info: inspect.Type) -> Iterator[str]:
+    match info:
+        case inspect.UnionType():
+            for option in info.types:
+                yield from _valid_values(option)
+        case inspect.LiteralType():
+            yield from (str(value) for value in info.values)
+        case inspect.EnumType():
+            yield from (str(member.value) for member in info.cls)
+
+
+def _place(path: tuple[str, ...]) -> str:
+    """`[sources.card] transport`."""
+    return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else "".join(path)
+
+
+def _unknown_keys(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterator[str]:
+    """A fault for each key that the schema does not have, with the nearest key that it has."""
+    if isinstance(info, inspect.UnionType):
+        for option in info.types:
+            yield from _unknown_keys(value, option, path)
+    elif isinstance(info, inspect.VarTupleType) and isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _unknown_keys(part, info.item_type, (*path[:-1], f"{path[-1]}[{index}]"))
+    elif isinstance(info, inspect.DictType) and isinstance(value, Mapping):
+        known = [str(key.value) for key in info.key_type.cls] if isinstance(info.key_type, inspect.EnumType) else None
+        for key, part in value.items():
+            if known is not None and key not in known:
+                yield _unknown_key(key, known, path)
+            else:
+                yield from _unknown_keys(part, info.value_type, (*path, key))
+    elif isinstance(info, inspect.StructType) and isinstance(value, Mapping):
+        fields = {field.encode_name: field.type for field in info.fields}
+        for key, part in value.items():
+            if key in fields:
+                yield from _unknown_keys(part, fields[key], (*path, key))
+            else:
+                yield _unknown_key(key, list(fields), path)
+
+
+def _unknown_key(key: str, known: list[str], path: tuple[str, ...]) -> str:
+    prefixed = [name for name in known if name.startswith(key) or key.startswith(name)]
+    near = prefixed or difflib.get_close_matches(key, known, 1)
+    place = f"[{'.'.join(path)}] " if path else ""
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    return f"{place}unknown key {key!r}; {hint}"

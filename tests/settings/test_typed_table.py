@@ -1,0 +1,135 @@
+"""Conversion of TOML tables: variables in any place, and faults in the terms of the file."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Meta, Struct
+
+from cashier.settings.typed_table import typed
+
+
+class Colour(Enum):
+    RED = "RED"
+    GREEN = "GREEN"
+
+
+class Inner(Struct, frozen=True, forbid_unknown_fields=True):
+    count: Annotated[int, Meta(ge=1, le=9)] = 1
+    share: float = 0.5
+    on: bool = True
+    name: str = ""
+    either: int | str = 0
+    perhaps: int | None = None
+    mode: Literal["fast", "slow"] = "fast"
+    colour: Colour = Colour.RED
+    items: tuple[int, ...] = ()
+    switch: bool | Annotated[int, Meta(ge=0)] = False
+
+
+class Outer(Struct, frozen=True, forbid_unknown_fields=True):
+    inner: Inner = Inner()
+    by_name: dict[str, Inner] = {}
+    listed: tuple[Inner, ...] = ()
+
+
+def convert(inner: dict[str, object], environ: dict[str, str] | None = None) -> tuple[Inner | None, list[str]]:
+    faults: list[str] = []
+    outer = typed({"inner": inner}, Outer, "file.toml", faults, environ or {})
+    return (outer.inner if outer else None), faults
+
+
+@given(st.integers(1, 9))
+def test_a_variable_fills_a_number(value: int) -> None:
+    for text in (str(value), f" {value}\n", f"+{value}"):
+        inner, faults = convert({"count": "${N}", "perhaps": "${N}", "items": ["${N}", 3]}, {"N": text})
+        assert inner is not None, faults
+        assert (inner.count, inner.perhaps, inner.items) == (value, value, (value, 3))
+
+
+@given(st.floats(-1e6, 1e6).map(lambda value: round(value, 3)))
+def test_a_variable_fills_a_fraction(value: float) -> None:
+    inner, _ = convert({"share": "${N}"}, {"N": f"{value:.3f}"})
+    assert inner is not None
+    assert inner.share == pytest.approx(value)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False)])
+def test_a_variable_fills_a_truth_value(text: str, value: bool) -> None:
+    inner, _ = convert({"on": "${FLAG}", "switch": "${FLAG}"}, {"FLAG": text})
+    assert inner is not None
+    assert (inner.on, inner.switch) == (value, value)
+
+
+@given(st.text(st.characters(codec="ascii", exclude_characters="${}"), max_size=8))
+def test_a_text_stays_a_text(text: str) -> None:
+    inner, _ = convert({"name": "${T}", "either": "${T}"}, {"T": text})
+    assert inner is not None
+    assert (inner.name, inner.either) == (text, text)
+    inner, _ = convert({"name": "a${T}b${T}"}, {"T": text})
+    assert inner is not None
+    assert inner.name == f"a{text}b{text}"
+
+
+@given(
+    st.sampled_from(["count", "share", "on", "perhaps"]),
+    st.text(max_size=8).filter(lambda text: re.fullmatch(r"\s*([+-]?\d+(\.\d+)?|true|false)\s*", text) is None),
+)
+def test_a_variable_that_is_no_number_is_named_without_its_value(key: str, text: str) -> None:
+    inner, faults = convert({key: "${SECRET_THING}"}, {"SECRET_THING": f"zq{text}"})
+    assert inner is None
+    (fault,) = faults
+    assert fault.startswith(f"file.toml: [inner] {key}: ${{SECRET_THING}} in the environment is not ")
+    assert "zq" not in fault
+
+
+def test_every_unset_variable_is_reported_with_its_place() -> None:
+    _, faults = convert({"name": "${A}${B}", "items": ["${C}"]})
+    assert faults == [
+        f"file.toml: [inner] {key} refers to ${{{name}}}, which is not set in the environment; set it"
+        for key, name in (("name", "A"), ("name", "B"), ("items", "C"))
+    ]
+
+
+def test_variables_are_left_alone_without_an_environment() -> None:
+    faults: list[str] = []
+    outer = typed({"inner": {"name": "${A}"}}, Outer, "file.toml", faults)
+    assert (outer and outer.inner.name, faults) == ("${A}", [])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fault"),
+    [
+        ("count", "1", "[inner] count: expected an integer, got a text"),
+        ("count", 0, "[inner] count: expected an integer ≥ 1"),
+        ("count", 10, "[inner] count: expected an integer ≤ 9"),
+        ("perhaps", 1.5, "[inner] perhaps: expected an integer, got a number"),
+        ("share", [], "[inner] share: expected a number, got a list"),
+        ("on", 1, "[inner] on: expected true or false, got an integer"),
+        ("switch", "no", "[inner] switch: expected true or false or an integer, got a text"),
+        ("mode", "fas", "[inner] mode: 'fas' is not one of fast, slow; did you mean 'fast'?"),
+        ("mode", "", "[inner] mode: '' is not one of fast, slow"),
+        ("mode", 3, "[inner] mode: expected a text, got an integer"),
+        ("colour", "REDD", "[inner] colour: 'REDD' is not one of RED, GREEN; did you mean 'RED'?"),
+        ("items", [1, "2"], "[inner] items: expected an integer, got a text"),
+        ("items", 1, "[inner] items: expected a list, got an integer"),
+        ("nmae", "x", "[inner] unknown key 'nmae'; did you mean 'name'?"),
+    ],
+)
+def test_a_fault_is_in_the_words_of_the_file(key: str, value: object, fault: str) -> None:
+    assert convert({key: value})[1] == [f"file.toml: {fault}"]
+
+
+def test_a_place_in_tables_and_lists_is_named() -> None:
+    faults: list[str] = []
+    typed({"by_name": {"x": {"mode": "off"}}}, Outer, "file.toml", faults)
+    typed({"listed": [{}, {"colour": "BLUE"}]}, Outer, "file.toml", faults)
+    assert [fault.partition(" is not")[0] for fault in faults] == [
+        "file.toml: [by_name.*] mode: 'off'",
+        "file.toml: [listed] colour: 'BLUE'",
+    ]
