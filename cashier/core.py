@@ -18,6 +18,7 @@ import structlog
 from cashier import wiring
 from cashier.consultation.flow import Consultation, NotOpen
 from cashier.domain.order import ConsultRequest
+from cashier.fanout.failure_log import FailureReport
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.payments.policy import PaymentPolicy
@@ -94,6 +95,11 @@ class Cashier:
     @property
     def ready(self) -> bool:
         return self._open is not None
+
+    @property
+    def failures(self) -> tuple[FailureReport, ...]:
+        """Why upstreams gave no answer since the opening, the latest reason first."""
+        return self._parts.failures.reports()
 
     async def __aenter__(self) -> Self:
         if self._in_use:

@@ -13,6 +13,7 @@ from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
 from cashier.fanout.batch import Batch
+from cashier.fanout.failure_log import FailureLog
 from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
 from cashier.fanout.load_shedding import DegradationLadder
 from cashier.fanout.plan import Plan
@@ -50,6 +51,7 @@ class Parts(Struct, frozen=True):
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
+    failures: FailureLog
 
 
 def build(
@@ -65,7 +67,8 @@ def build(
     Raises `ConfigurationError`.
     """
     valkey = _valkey(config, drop_cached, drop_all_cached)
-    builder = _Builder(config, functions)
+    failures = FailureLog(_log.warning)
+    builder = _Builder(config, functions, failures)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
@@ -74,6 +77,7 @@ def build(
         valkey=valkey,
         tokens=tokens,
         payment_ports=payment_ports,
+        failures=failures,
     )
 
 
@@ -170,11 +174,12 @@ def _consult_flow(
 class _Builder:
     """Builds upstreams, and collects the transports that have to be opened and closed."""
 
-    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction]) -> None:
+    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction], failures: FailureLog) -> None:
         self._source = config.source
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
+        self._failures = failures
         self.transports: list[Transport] = []
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
@@ -198,7 +203,13 @@ class _Builder:
             try:
                 upstream = self._upstream(spec, settings)
                 pipelines[name] = SourcePipeline(
-                    spec=spec, upstream=upstream, settings=self._settings, ladder=ladder, store=store, l2=valkey
+                    spec=spec,
+                    upstream=upstream,
+                    settings=self._settings,
+                    ladder=ladder,
+                    store=store,
+                    l2=valkey,
+                    on_failure=self._failures.of(name),
                 )
             except ValueError as fault:
                 wrong.append(f"{self._source}: [sources.{name}] {fault}")
@@ -221,8 +232,11 @@ class _Builder:
             )
         risk, engine, acquirer = (self._service_transport(name) for name in SERVICES)
         tries = {name: (settings.service(name) or ServiceSettings("")).tries for name in SERVICES}
+        note = self._failures.of
         return PaymentPorts(
-            RiskClient(risk), EngineClient(engine, tries["engine"]), AcquirerClient(acquirer, tries["acquirer"])
+            risk=RiskClient(risk, note("risk")),
+            engine=EngineClient(engine, tries["engine"], note("engine")),
+            acquirer=AcquirerClient(acquirer, tries["acquirer"], note("acquirer")),
         )
 
     def _upstream(self, spec: SourceSpec, settings: SourceSettings | None) -> Upstream:

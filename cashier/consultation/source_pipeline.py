@@ -13,6 +13,7 @@ from cashier.consultation.source_table import SourceBinding, SourceSpec
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.cache import Cache
 from cashier.fanout.cache_lifetime import CacheSettings
+from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.fanout.guard import Guard
 from cashier.fanout.guarded_source import Mechanisms
 from cashier.fanout.hedge import HedgeSettings
@@ -39,6 +40,7 @@ class SourcePipeline:
         store: S3FifoStore,
         l2: SecondLevel | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
+        on_failure: OnFailure = ignore_failure,
     ) -> None:
         self.spec = spec
         self.name = spec.source.name
@@ -51,6 +53,7 @@ class SourcePipeline:
             ladder,
             spec.importance,
             clock_ns=clock_ns,
+            on_failure=on_failure,
         )
         self.cache = Cache(
             guard=self.guard, key_of=spec.key, settings=cache_settings(spec, own), store=store, l2=l2, clock_ns=clock_ns

@@ -16,6 +16,7 @@ from cashier.fanout.ask import Importance
 from cashier.fanout.breaker import BreakerSettings
 from cashier.fanout.call_timers import CallTimers
 from cashier.fanout.endpoint import Endpoint, update_slow_marks
+from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.fanout.hedge import Hedge, HedgeSettings
 from cashier.fanout.latency_histogram import LatencyHistogram
 from cashier.fanout.limiter import LimiterSettings
@@ -75,7 +76,7 @@ class GuardedSource:
         "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
         "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
         "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
-        "retry_budget", "timers", "upstream",
+        "on_failure", "retry_budget", "timers", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -89,10 +90,12 @@ class GuardedSource:
         *,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
+        on_failure: OnFailure = ignore_failure,
     ) -> None:
         random = random or Random()
         self.name = name
         self.upstream = upstream
+        self.on_failure = on_failure
         self.mechanisms = mechanisms
         self.ladder = ladder
         self._optional = importance is Importance.ENRICHING

@@ -14,13 +14,14 @@ from cashier.fanout.ask import Known, OnOutcome
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
-from cashier.source_errors import NotAsked, Overloaded, SourceError, Unreachable
+from cashier.source_errors import NotAsked, Overloaded, SourceError, TimedOut, Unreachable
 
 C = TypeVar("C", OnAnswer, OnOutcome)
 
 _MS_NS = 1_000_000
 # The largest number of late calls per source.
 MAX_LATE_CALLS = 32
+_TIMED_OUT = TimedOut("no answer within the timeout")
 _CANCELLED = Unreachable("no answer within twice the timeout")
 
 
@@ -58,6 +59,7 @@ class CallAttempt(ABC):
             if not isinstance(outcome, NotAsked):
                 overload = isinstance(outcome, Overloaded)
                 self.endpoint.record_failure(self.started_ns, now_ns, counted=self.counted, overload=overload)
+                guard.on_failure(self.endpoint.name, outcome)
             hedged_call.attempt_failed(self, outcome, now_ns)
         else:
             guard.latencies.record(now_ns - self.started_ns)
@@ -230,6 +232,8 @@ class HedgedCall(CallAttempt, Generic[C]):
             timeout.count_timeout()
         if waited_ns >= guard.ceiling_ns - _MS_NS:
             self.count_as_slow(now_ns, overload=True)
+        if self.call is not None and waited_ns >= timeout.timeout_ms * _MS_NS - _MS_NS:
+            guard.on_failure(self.endpoint.name, _TIMED_OUT)
         self._settle()
 
     def _settle(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cashier.domain.order_result import AcquirerResult, NoOrder, OrderResult
+from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
+from cashier.sources.service_failure import note_failure
 from cashier.sources.source import Inputs, define_source, parse_response
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
@@ -42,13 +44,16 @@ def parse_result(response: Response | SourceError, order_id: str) -> AcquirerRes
 class AcquirerClient:
     """Queries the acquirer over a transport, with retries within the budget."""
 
-    def __init__(self, transport: Transport, retry: RetrySettings | None = None) -> None:
+    def __init__(
+        self, transport: Transport, retry: RetrySettings | None = None, on_failure: OnFailure = ignore_failure
+    ) -> None:
         self._transport = transport
+        self._on_failure = on_failure
         self._retry = retry or RetrySettings()
 
     async def result(self, order_id: str, call_headers: CallHeaders, budget_ms: int) -> AcquirerResult:
         async def attempt(attempt_ms: int) -> AcquirerResult:
             response = await send_and_wait(self._transport, result_request(order_id), call_headers, attempt_ms)
-            return parse_result(response, order_id)
+            return note_failure(parse_result(response, order_id), self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

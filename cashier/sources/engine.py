@@ -26,8 +26,10 @@ from cashier.domain.engine_contract import (
     SubmitOutcome,
 )
 from cashier.domain.order import Id
+from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import Garbled, SourceError, Unanswered, WrongIdentity
 from cashier.sources.idempotent_retry import RetrySettings, retry_until_answered
+from cashier.sources.service_failure import note_failure
 from cashier.sources.source import Inputs, define_source, error_of_status, parse_or_error, parse_response
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
@@ -143,22 +145,23 @@ def parse_reverse(response: Response | SourceError, payment_id: str, order_id: s
 class EngineClient:
     """Calls the engine over a transport: a submit once, the rest with retries within the budget."""
 
-    def __init__(self, transport: Transport, retry: RetrySettings | None = None) -> None:
+    def __init__(
+        self, transport: Transport, retry: RetrySettings | None = None, on_failure: OnFailure = ignore_failure
+    ) -> None:
         self._transport = transport
+        self._on_failure = on_failure
         self._retry = retry or RetrySettings()
 
     async def submit(self, submission: Submission, call_headers: CallHeaders, budget_ms: int) -> SubmitOutcome:
         """A caller cancelled meanwhile must assume `OutcomeUnknown`. A late answer is dropped."""
         response = await send_and_wait(self._transport, submit_request(submission), call_headers, budget_ms)
-        return parse_submit(response, submission.payment_id, submission.order_id)
+        outcome = parse_submit(response, submission.payment_id, submission.order_id)
+        return note_failure(outcome, self._transport, self._on_failure)
 
     async def look_up(self, payment_id: str, order_id: str, call_headers: CallHeaders, budget_ms: int) -> LookUpOutcome:
         async def attempt(attempt_ms: int) -> LookUpOutcome:
-            return parse_look_up(
-                await send_and_wait(self._transport, look_up_request(payment_id), call_headers, attempt_ms),
-                payment_id,
-                order_id,
-            )
+            response = await send_and_wait(self._transport, look_up_request(payment_id), call_headers, attempt_ms)
+            return note_failure(parse_look_up(response, payment_id, order_id), self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)
 
@@ -168,10 +171,7 @@ class EngineClient:
         """After `Unanswered` the payment may be reversed or not: look it up."""
 
         async def attempt(attempt_ms: int) -> ReverseOutcome:
-            return parse_reverse(
-                await send_and_wait(self._transport, reverse_request(payment_id), call_headers, attempt_ms),
-                payment_id,
-                order_id,
-            )
+            response = await send_and_wait(self._transport, reverse_request(payment_id), call_headers, attempt_ms)
+            return note_failure(parse_reverse(response, payment_id, order_id), self._transport, self._on_failure)
 
         return await retry_until_answered(attempt, budget_ms, self._retry)

@@ -28,7 +28,9 @@ from cashier.domain.risk_contract import (
     RiskDecision,
     WrongAnswer,
 )
+from cashier.fanout.failure_log import OnFailure, ignore_failure
 from cashier.source_errors import SourceError, Unanswered, WrongIdentity
+from cashier.sources.service_failure import note_failure
 from cashier.sources.source import check_not_found, error_of_status, parse_or_error
 from cashier.wire.awaited_call import send_and_wait
 from cashier.wire.transport import CallHeaders, Request, Response, Transport
@@ -134,16 +136,17 @@ def _check_identity(answered: str | None, payment_id: str) -> None:
 class RiskClient:
     """Calls the risk service over a transport."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, on_failure: OnFailure = ignore_failure) -> None:
         self._transport = transport
+        self._on_failure = on_failure
 
     async def decide(self, inquiry: Inquiry, call_headers: CallHeaders, budget_ms: int) -> RiskDecision:
         response = await send_and_wait(self._transport, decide_request(inquiry), call_headers, budget_ms)
-        return parse_decision(response, inquiry.payment_id)
+        return note_failure(parse_decision(response, inquiry.payment_id), self._transport, self._on_failure)
 
     async def verify(
         self, challenge_id: str, payment_id: str, value: str, call_headers: CallHeaders, budget_ms: int
     ) -> ChallengeVerification:
         request = verify_request(challenge_id, payment_id, value)
         response = await send_and_wait(self._transport, request, call_headers, budget_ms)
-        return parse_verification(response, payment_id)
+        return note_failure(parse_verification(response, payment_id), self._transport, self._on_failure)

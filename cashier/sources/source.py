@@ -6,6 +6,7 @@ shape is joined by an `Adapter`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -90,6 +91,10 @@ def define_source(
     )
 
 
+# msgspec's texts of types and bounds; they name the contract's side only.
+_EXPECTED = re.compile(r"(Expected `[^`]*`.*|Object missing required field `\w+`|Invalid RFC3339 encoded datetime)")
+
+
 class _NotFoundBody(Struct, frozen=True):
     code: Any = None
 
@@ -136,17 +141,23 @@ def error_of_status(status: int, retry_after_s: float | None) -> SourceError:
 def parse_or_error(parse: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of `parse`, or the `SourceError` that it raised or that its failure means.
 
-    Only kind and path of a decoding error are kept: its text may quote the answer.
+    Of a decoding error only what quotes nothing of the answer is kept.
     """
     try:
         return parse(*arguments)
     except SourceError as error:
         return error.with_traceback(None)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
-        return Garbled(f"not of the agreed shape: {type(fault).__name__}{_fault_path(fault)}")
+        return Garbled(f"not of the agreed shape: {_without_values(fault)}")
 
 
-def _fault_path(fault: Exception) -> str:
-    """The path at the end of a msgspec message, which consists of names and indexes only."""
-    _, separator, path = str(fault).rpartition(" - at `")
-    return f" at {path.rstrip('`')}" if separator else ""
+def _without_values(fault: Exception) -> str:
+    """What was expected where. Texts that may quote the answer are replaced by their kind."""
+    text, separator, path = str(fault).rpartition(" - at `")
+    known = isinstance(fault, msgspec.ValidationError) and _EXPECTED.fullmatch(text if separator else str(fault))
+    if isinstance(fault, msgspec.ValidationError) and text.startswith("Invalid enum value"):
+        expected = "a value that the contract does not have"
+    else:
+        expected = known[0] if known else type(fault).__name__
+    # The path consists of names and indexes only.
+    return f"{expected} at {path.rstrip('`')}" if separator else expected

@@ -1,0 +1,82 @@
+"""Failed calls in the log: one line a minute for each reason, however many calls fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cashier.fanout.failure_log import MAX_REASONS, OTHER_REASONS, REPEAT_S, FailureLog
+from cashier.source_errors import BreakerOpen, Garbled, Overloaded, Shed, Skipped, TimedOut, Unreachable
+
+ADDRESS = "http://card.internal"
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.written: list[dict[str, Any]] = []
+        self.log = FailureLog(self._warn, lambda: self.now_s)
+
+    def _warn(self, event: str, **fields: Any) -> None:
+        assert event == "no answer from a source"
+        self.written.append(fields)
+
+
+def test_a_reason_is_logged_at_once_and_then_once_a_minute_with_its_count() -> None:
+    lines = Lines()
+    for _ in range(500):
+        lines.log.record("card", ADDRESS, Unreachable("status 500"))
+        lines.now_s += 0.5
+    assert [line["times"] for line in lines.written] == [1, 120, 120, 120, 120]
+    assert lines.written[0] == {
+        "source": "card",
+        "address": ADDRESS,
+        "cause": "UNREACHABLE",
+        "reason": "status 500",
+        "times": 1,
+    }
+
+
+def test_each_source_address_and_reason_has_its_own_line() -> None:
+    lines = Lines()
+    for source in ("card", "quota"):
+        for address in (ADDRESS, "http://other.internal"):
+            for error in (Unreachable("status 500"), Garbled("status 302"), TimedOut("slow"), Overloaded("status 429")):
+                lines.log.record(source, address, error)
+                lines.log.record(source, address, error)
+    assert len(lines.written) == 16
+    assert all(line["times"] == 1 for line in lines.written)
+
+
+def test_a_call_that_was_not_made_is_no_failure_of_the_source() -> None:
+    lines = Lines()
+    for error in (BreakerOpen("open"), Shed("full"), Skipped("late")):
+        lines.log.record("card", ADDRESS, error)
+    assert lines.written == []
+    assert lines.log.reports() == ()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * MAX_REASONS), st.floats(0, 90)), max_size=200))
+def test_reasons_and_lines_are_bounded_and_every_failure_is_counted(failures: list[tuple[int, float]]) -> None:
+    lines = Lines()
+    for reason, pause_s in failures:
+        lines.log.record("card", ADDRESS, Garbled(f"reason {reason}"))
+        lines.now_s += pause_s
+    reports = lines.log.reports()
+    assert len(reports) <= MAX_REASONS + 1
+    assert sum(report.times for report in reports) == len(failures)
+    elapsed_s = sum(pause_s for _, pause_s in failures)
+    assert len(lines.written) <= len(reports) * (1 + elapsed_s / REPEAT_S)
+    assert {line["reason"] for line in lines.written} == {report.reason for report in reports}
+    distinct = len({reason for reason, _ in failures})
+    assert (OTHER_REASONS in {report.reason for report in reports}) == (distinct > MAX_REASONS)
+
+
+def test_the_latest_reason_comes_first() -> None:
+    lines = Lines()
+    for reason in ("first", "second", "first"):
+        lines.log.record("card", ADDRESS, Garbled(reason))
+        lines.now_s += 1
+    assert [(report.reason, report.times) for report in lines.log.reports()] == [("first", 2), ("second", 1)]

@@ -1,0 +1,148 @@
+"""Why a source has no answer can be read in the log and from the `Cashier`, before and after its
+breaker opens; other sources are untouched.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import structlog.testing
+import trustme
+from aiohttp import web
+
+from cashier import Cashier, ConsultRequest, Product, RequiredSourceUnavailable, Terminal
+from cashier.fanout.ask import SourceStatus
+from cashier.fanout.failure_log import FailureReport
+from cashier.sandbox import LocalUpstreams, World, weather_named
+from cashier.sandbox.records import Json
+
+REQUEST = ConsultRequest(
+    order_id="o_1001", user_id="u_1", merchant_id="m_1", product=Product.STANDARD_CASHIER, terminal=Terminal.APP
+)
+CARDS = {"user_id": "u_1", "cards": [], "agreements": []}
+CARD = {"card_id": "c_1", "bank": "ICBC", "bank_name": "ICBC", "type": "DEBIT", "brand": "UNIONPAY", "last4": "6222"}
+CARD |= {"expiry": "2030-11", "status": "ACTIVE"}
+# More than a breaker needs to open.
+CALLS = 30
+
+
+def answering(status: int, body: Json, tls: bool = False) -> Callable[[], Any]:
+    """A server of cards that gives one answer to every request."""
+
+    @asynccontextmanager
+    async def served() -> AsyncIterator[str]:
+        async def answer(_: web.Request) -> web.Response:
+            return web.json_response(body, status=status)
+
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        context = None
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            trustme.CA().issue_cert("localhost").configure_cert(context)
+        listener = socket.create_server(("127.0.0.1", 0))
+        await web.SockSite(runner, listener, ssl_context=context).start()
+        try:
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            await runner.cleanup()
+
+    return served
+
+
+def at(url: str) -> Callable[[], Any]:
+    @asynccontextmanager
+    async def nothing() -> AsyncIterator[str]:
+        yield url
+
+    return nothing
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def failures_of(server: Callable[[], Any], calls: int = CALLS) -> tuple[list[FailureReport], list[Any], Any]:
+    """Reports and log lines of the cards at `server`, and the last consultation."""
+    others = dict(LocalUpstreams(World(), weather_named("still")).items())
+    del others["card"]
+    async with server() as url:
+        with structlog.testing.capture_logs() as entries:
+            config = {"sources": {"card": {"url": url, "timeout_ms": 800}}, "consult": {"deadline_ms": 900}}
+            async with Cashier(sources=others, config=config) as cashier:
+                answers = [await cashier.consult(REQUEST) for _ in range(calls)]
+                reports = list(cashier.failures)
+    lines = [entry for entry in entries if entry["event"] == "no answer from a source"]
+    return reports, lines, answers[-1]
+
+
+@pytest.mark.parametrize(
+    ("server", "cause", "reason"),
+    [
+        (at("http://no-such-host.invalid"), "UNREACHABLE", "not known"),
+        (at(f"http://127.0.0.1:{closed_port()}"), "UNREACHABLE", "Connect call failed"),
+        (answering(200, CARDS, tls=True), "UNREACHABLE", "CERTIFICATE_VERIFY_FAILED"),
+        (answering(500, {}), "UNREACHABLE", "status 500"),
+        (answering(503, {}), "OVERLOADED", "status 503"),
+        (answering(302, {}), "GARBLED", "status 302"),
+        (answering(404, {"code": "NO_SUCH_PATH"}), "GARBLED", "404"),
+        (answering(200, {**CARDS, "user_id": "u_2"}), "WRONG_IDENTITY", "another user"),
+        (answering(200, {"user_id": "u_1"}), "GARBLED", "Object missing required field `cards`"),
+        (answering(200, {**CARDS, "cards": [{**CARD, "expiry": "12/30"}]}), "GARBLED", "at $.cards[0].expiry"),
+        (answering(200, {**CARDS, "cards": [{**CARD, "last4": 6222}]}), "GARBLED", "Expected `str`, got `int`"),
+        (answering(200, {**CARDS, "cards": [{**CARD, "status": "NORMAL"}]}), "GARBLED", "at $.cards[0].status"),
+    ],
+)
+async def test_the_reason_is_logged_once_and_survives_the_breaker(
+    server: Callable[[], Any], cause: str, reason: str
+) -> None:
+    reports, lines, answer = await failures_of(server)
+    statuses = {report.name: report.status for report in answer.sources}
+    assert statuses.pop("card") is SourceStatus.BREAKER_OPEN
+    assert set(statuses.values()) <= {SourceStatus.FRESH, SourceStatus.CACHED}
+    assert answer.payable
+    (line,) = lines
+    assert line["log_level"] == "warning"
+    assert (line["source"], line["cause"]) == ("card", cause)
+    assert reason in line["reason"]
+    (report,) = reports
+    assert (report.source, report.cause.value, report.reason) == ("card", cause, line["reason"])
+    assert report.times >= 20
+    assert "6222" not in line["reason"]
+    assert "NORMAL" not in line["reason"]
+
+
+async def test_a_hanging_source_is_logged_as_one_without_an_answer() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        others = dict(LocalUpstreams(World(), weather_named("still")).items())
+        del others["card"]
+        config = {"sources": {"card": {"url": url, "timeout_ms": 30}}}
+        with structlog.testing.capture_logs() as entries:
+            async with Cashier(sources=others, config=config) as cashier:
+                for _ in range(3):
+                    assert (await cashier.consult(REQUEST)).payable
+                (report,) = cashier.failures
+    assert (report.cause.value, report.reason) == ("TIMEOUT", "no answer within the timeout")
+    assert [entry["reason"] for entry in entries if entry["event"] == "no answer from a source"] == [report.reason]
+
+
+async def test_a_required_source_that_fails_is_logged_too() -> None:
+    others = dict(LocalUpstreams(World(), weather_named("still")).items())
+    del others["member"]
+    async with answering(500, {})() as url:
+        with structlog.testing.capture_logs() as entries:
+            async with Cashier(sources=others, config={"sources": {"member": {"url": url}}}) as cashier:
+                with pytest.raises(RequiredSourceUnavailable):
+                    await cashier.consult(REQUEST)
+    assert [(entry["source"], entry["reason"]) for entry in entries if "source" in entry] == [("member", "status 500")]
