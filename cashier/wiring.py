@@ -42,6 +42,9 @@ from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
 
+WrapTransport = Callable[[str, Transport], Transport]
+"""Takes the name of a source and its transport; returns the one to use."""
+
 
 class Parts(Struct, frozen=True):
     """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments."""
@@ -79,6 +82,17 @@ def build(
         payment_ports=payment_ports,
         failures=failures,
     )
+
+
+def upstreams(
+    config: Configuration, functions: Mapping[str, UpstreamFunction], wrap: WrapTransport
+) -> tuple[dict[str, Upstream], PaymentPorts | None]:
+    """The configured upstreams without any mechanism. `wrap` may replace each one's transport.
+
+    Raises `ConfigurationError`.
+    """
+    builder = _Builder(config, functions, FailureLog(_log.warning), wrap)
+    return builder.upstreams(), builder.payment_ports()
 
 
 def consult_flow(parts: Parts, config: Configuration, clock: Callable[[], datetime]) -> tuple[Plan, ConsultFlow]:
@@ -174,22 +188,46 @@ def _consult_flow(
 class _Builder:
     """Builds upstreams, and collects the transports that have to be opened and closed."""
 
-    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction], failures: FailureLog) -> None:
+    def __init__(
+        self,
+        config: Configuration,
+        functions: Mapping[str, UpstreamFunction],
+        failures: FailureLog,
+        wrap: WrapTransport = lambda name, transport: transport,
+    ) -> None:
         self._source = config.source
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
         self._failures = failures
+        self._wrap = wrap
         self.transports: list[Transport] = []
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
+        store = S3FifoStore(self._settings.cache.l1_entries)
+        upstreams = self.upstreams()
+        return {
+            spec.source.name: SourcePipeline(
+                spec=spec,
+                upstream=upstreams[spec.source.name],
+                settings=self._settings,
+                ladder=ladder,
+                store=store,
+                l2=valkey,
+                on_failure=self._failures.of(spec.source.name),
+            )
+            for spec in SOURCE_SPECS
+            if spec.source.name in upstreams
+        }
+
+    def upstreams(self) -> dict[str, Upstream]:
+        """By source, in the order of the table. Raises `ConfigurationError`."""
         wrong = [
             f"there is no source {name!r}; known are {', '.join(SOURCE_NAMES)}"
             for name in self._sources
             if name not in SOURCE_NAMES
         ]
-        store = S3FifoStore(self._settings.cache.l1_entries)
-        pipelines: dict[str, SourcePipeline] = {}
+        upstreams: dict[str, Upstream] = {}
         for spec in SOURCE_SPECS:
             name = spec.source.name
             settings = self._settings.sources[name]
@@ -201,21 +239,12 @@ class _Builder:
                 )
                 continue
             try:
-                upstream = self._upstream(spec, settings)
-                pipelines[name] = SourcePipeline(
-                    spec=spec,
-                    upstream=upstream,
-                    settings=self._settings,
-                    ladder=ladder,
-                    store=store,
-                    l2=valkey,
-                    on_failure=self._failures.of(name),
-                )
+                upstreams[name] = self._upstream(spec, settings)
             except ValueError as fault:
                 wrong.append(f"{self._source}: [sources.{name}] {fault}")
         if wrong:
             raise ConfigurationError(wrong)
-        return pipelines
+        return upstreams
 
     def payment_ports(self) -> PaymentPorts | None:
         """None without any payment service. Raises `ConfigurationError` if only some are there."""
@@ -247,30 +276,34 @@ class _Builder:
             return FunctionUpstream(source, function_of(settings.urls[0]), spec.needs)
         adapter = source if settings.adapter is None else adapter_of(settings.adapter)
         if settings.batch:
-            return Batch(BatchWireUpstream(adapter, self._transport(settings), settings.batch.path), settings.batch)
+            transport = self._transport(source.name, settings)
+            return Batch(BatchWireUpstream(adapter, transport, settings.batch.path), settings.batch)
         if isinstance(adapter, Source) and adapter.repetitive:
             adapter = ParseCache(adapter)
-        return WireUpstream(adapter, self._transport(settings))
+        return WireUpstream(adapter, self._transport(source.name, settings))
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)
         function = self._services.get(name)
         try:
             if settings is not None and function is None and settings.transport != "local":
-                return self._transport(settings)
-            transport: Transport = InProcessTransport(function or function_of(settings.urls[0] if settings else ""))
+                return self._transport(name, settings)
+            transport = self._wrap(
+                name, InProcessTransport(function or function_of(settings.urls[0] if settings else ""))
+            )
         except ValueError as fault:
             raise ConfigurationError([f"{self._source}: [sources.{name}] {fault}"]) from None
         self.transports.append(transport)
         return transport
 
-    def _transport(self, settings: SourceSettings | ServiceSettings) -> Transport:
+    def _transport(self, name: str, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
         transport: Transport = (
             AiohttpClient(settings.urls, settings.aiohttp)
             if via_aiohttp
             else Http1Client(settings.urls, settings.http1)
         )
+        transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport
 

@@ -1,4 +1,4 @@
-"""The command line: demo, serve, consult, pay, payment, check, plan, sandbox, weather, cases.
+"""The command line: demo, serve, consult, pay, check, plan, probe, sandbox, weather, cases.
 
 Bad input ends in one clear line, without a traceback.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import anyio
+import msgspec
 import orjson
 import typer
 import uvloop
@@ -27,8 +28,12 @@ from cashier.cli.layout import definitions, terminal, write
 from cashier.cli.listening import listen_fault
 from cashier.cli.payment_printer import TOKEN_VARIABLE
 from cashier.cli.plan_printer import plan_lines
+from cashier.cli.probe_printer import is_sound, probe_lines
 from cashier.core import Cashier
+from cashier.domain.money import Money
+from cashier.domain.order import Country, Id
 from cashier.logs import configure_logs
+from cashier.probe import probe
 from cashier.sandbox import CASES, BadWeather, World, weather_named
 from cashier.sandbox import serve as serve_sandbox
 from cashier.sandbox.fault_descriptions import describe_faults
@@ -290,6 +295,47 @@ def plan(config: ConfigPath = _DEFAULT_CONFIG) -> None:
     _print_plan(cashier)
 
 
+@cli.command(name="probe", short_help="Ask each source of a configuration once.")
+def probe_command(
+    order_id: Annotated[str, typer.Option(help="Id of an order that the acquirer knows.")],
+    config: ConfigPath = _DEFAULT_CONFIG,
+    user_id: Annotated[str | None, typer.Option(help="User id of the payer.", show_default="the order's")] = None,
+    merchant_id: Annotated[str | None, typer.Option(help="Merchant id.", show_default="the order's")] = None,
+    amount: Annotated[
+        str | None,
+        typer.Option(help="Amount in minor units, such as CNY:12800.", show_default="the order's"),
+    ] = None,
+    country: Annotated[str | None, typer.Option(help="Country, two letters.", show_default="the order's")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Ask each source of a configuration once: request, status, fault and decoded answer.
+
+    Moves no money: risk is not asked, and the engine only for a payment that does not exist.
+    Exit status 1 means that an answer cannot be used.
+    """
+    given = {"order_id": order_id, "user_id": user_id, "merchant_id": merchant_id, "country": country}
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    for name, value in known.items():
+        try:
+            msgspec.convert(value, Country if name == "country" else Id)
+        except msgspec.ValidationError:
+            _stop(f"{value!r} is not {'a country of two capital letters' if name == 'country' else 'an id'}")
+    if amount is not None:
+        money = Money(**_money(amount))
+        known |= {"amount": money, "currency": money.currency}
+    try:
+        exchanges = _run(probe(load(config), known))
+    except ConfigurationError as error:
+        _refuse(error)
+    if json:
+        _print_json([msgspec.to_builtins(exchange) for exchange in exchanges])
+    else:
+        console = terminal()
+        write(console, probe_lines(exchanges, console.width))
+    if not all(map(is_sound, exchanges)):
+        raise typer.Exit(1)
+
+
 @cli.command(short_help="Run the simulated upstreams until SIGTERM or Ctrl-C.")
 def sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -381,7 +427,7 @@ def _console(json: bool) -> Console:
     return Console(quiet=True) if json else terminal()
 
 
-def _print_json(document: dict[str, Any]) -> None:
+def _print_json(document: Any) -> None:
     sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 

@@ -273,10 +273,63 @@ def test_the_plan_of_a_configuration_is_printed(run: Run) -> None:
     assert re.search(r"channel\s+GATING\s+currency, country\s+100 ms\s+100 ms\s+220 ms", out)
 
 
+def test_a_probe_shows_request_status_and_answer_of_each_source(run: Run, config: Path) -> None:
+    status, out, err = run("probe", "--order-id", "o_1001", "--config", str(config))
+    assert (status, err) == (0, "")
+    assert re.search(r"● card +http://127.0.0.1:\d+ +200 +[\d.]+ ms\n +GET /members/u_1/cards\n", out)
+    assert '"card_id": "c_1", "bank": "ICBC"' in " ".join(out.split())
+    assert re.search(r"engine .* 404 .*\n +GET /payments/probe_\w+\n +there is none", out)
+    assert "10 of 10 sources gave a usable answer." in out
+
+
+@pytest.mark.parametrize(
+    ("source", "url", "fault"),
+    [
+        ("card", "http://no-such-host.invalid", "UNREACHABLE"),
+        ("card", "{sandbox}/v9", "GARBLED: a 404"),
+        ("quota", "https://127.0.0.1:{port}", "UNREACHABLE"),
+        ("acquirer", "{sandbox}/v9", "GARBLED: a 404"),
+    ],
+)
+def test_a_probe_names_the_fault_of_a_source_and_shows_the_others(
+    run: Run, config: Path, sandbox: str, tmp_path: Path, source: str, url: str, fault: str
+) -> None:
+    text = config.read_text("utf-8")
+    address = url.format(sandbox=sandbox, port=sandbox.rpartition(":")[2])
+    own = re.sub(rf'(\[sources.{source}\]\nurl = )"[^"]*"', rf'\1"{address}"', text)
+    assert own != text
+    path = tmp_path / "cashier.toml"
+    path.write_text(own, "utf-8")
+    status, out, _ = run("probe", "--order-id", "o_1001", "--config", str(path))
+    assert status == 1
+    heading, *findings = out.partition(f"○ {source} ")[2].splitlines()[:3]
+    assert address in heading
+    assert any(fault in finding for finding in findings), out
+    assert "9 of 10 sources gave a usable answer." in out
+
+
+def test_a_probe_without_a_user_says_which_option_gives_one(run: Run, config: Path) -> None:
+    status, out, _ = run("probe", "--order-id", "o_1014", "--config", str(config))
+    assert status == 1
+    assert re.search(r"\? card .*\n +not asked: no user_id, given or in the order; give --user-id\n", out)
+    status, out, _ = run("probe", "--order-id", "o_1014", "--user-id", "u_1", "--config", str(config), "--json")
+    assert status == 0
+    assert {exchange["source"]: exchange["requests"] for exchange in json.loads(out)}["card"] == [
+        "GET /members/u_1/cards"
+    ]
+
+
+@pytest.mark.parametrize("words", [("--order-id", "a/b"), ("--order-id", "o_1", "--country", "cn")])
+def test_a_probe_refuses_an_input_that_no_request_may_have(run: Run, config: Path, words: tuple[str, ...]) -> None:
+    status, _, err = run("probe", *words, "--config", str(config))
+    assert status == 1
+    assert "is not" in err
+
+
 def test_the_help_of_every_command_is_whole_in_the_list_of_commands() -> None:
     found = CliRunner().invoke(cli, ["--help"], env={"COLUMNS": "80"})
     _, _, listed = found.stdout.partition("Commands:\n")
-    assert len(listed.splitlines()) == len(cli.registered_commands) == 10
+    assert len(listed.splitlines()) == len(cli.registered_commands) == 11
     assert "..." not in listed
     assert all(command.short_help and len(command.short_help) <= 60 for command in cli.registered_commands)
 
