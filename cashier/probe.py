@@ -36,9 +36,9 @@ class Exchange(Struct, frozen=True, kw_only=True):
     """What one source was asked, and what it answered.
 
     `requests`: method, path and query of each distinct request; none for a function in this
-    process. `status`: of the last answer. `fault`: why the answer cannot be used. `answer`: what was
-    decoded, as JSON types; None with `fault`, and for "there is none". `missing`: inputs that were
-    neither given nor in the order; then the source was not asked.
+    process. `status`: of the last answer. `fault`: why the answer cannot be used. `answer`: what
+    was decoded, as JSON types; None with `fault`, and for "there is none". `missing`: inputs that
+    were neither given nor in the order; then the source was not asked.
     """
 
     source: str
