@@ -7,23 +7,27 @@ only requests that move no money: the acquirer's result and a look-up of an unkn
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
+import orjson
 from msgspec import Struct
 
 from cashier import wiring
 from cashier.consultation.source_table import SOURCE_SPECS, SourceSpec
 from cashier.domain.engine_contract import EngineAnswered, NeverArrived
 from cashier.domain.facts import Channels, Quotas
+from cashier.domain.join_report import join_report
 from cashier.domain.order import Order
 from cashier.domain.order_result import NoOrder
 from cashier.fanout.upstream_protocol import Upstream
 from cashier.payments.ports import PaymentPorts
 from cashier.settings.schema import Configuration
+from cashier.settings.typed_table import nearest_key, unknown_keys
 from cashier.source_errors import SourceError, TimedOut
 from cashier.sources.source_upstream import UpstreamFunction
 from cashier.wire.transport import CallHeaders, OnResponse, Request, Response, Transport, TransportCall
@@ -53,12 +57,12 @@ class Exchange(Struct, frozen=True, kw_only=True):
 
 
 class _RecordedTransport:
-    """A `Transport` that keeps requests and the last status."""
+    """A `Transport` that keeps requests and the last response."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.requests: list[str] = []
-        self.status: int | None = None
+        self.response: Response | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ class _RecordedTransport:
     ) -> TransportCall:
         def on_recorded(response: Response | SourceError) -> None:
             if isinstance(response, Response):
-                self.status = response.status
+                self.response = response
             on_response(response)
 
         self.requests.append(f"{request.method} {request.target}")
@@ -87,8 +91,10 @@ async def probe(
     known: Mapping[str, Any],
     functions: Mapping[str, UpstreamFunction] | None = None,
     patience_ms: int = PATIENCE_MS,
-) -> list[Exchange]:
+) -> tuple[list[Exchange], list[str]]:
     """Ask the order first, then all other configured sources at once.
+
+    Returns the exchanges, and one sentence for each value or field that matches nothing.
 
     `known`: inputs by name (`order_id`, `user_id`, `merchant_id`, `amount`, `currency`, `country`).
     Those that are missing are taken from the order. Raises `ConfigurationError`.
@@ -105,17 +111,47 @@ async def probe(
     try:
         inputs = dict(known)
         exchanges = []
+        facts: dict[str, Any] = {}
         for spec in [spec for spec in specs if spec.reveal is not None]:
             exchange, fact = await probing.source(spec, upstreams[spec.source.name], inputs)
             exchanges.append(exchange)
+            facts[spec.source.name] = fact
             inputs = _inputs_of(fact) | inputs
         others = [probing.source(spec, upstreams[spec.source.name], inputs) for spec in specs if spec.reveal is None]
-        exchanges += [exchange for exchange, _ in await asyncio.gather(*others)]
+        for exchange, fact in await asyncio.gather(*others):
+            exchanges.append(exchange)
+            facts[exchange.source] = fact
         if ports is not None:
             exchanges += await asyncio.gather(*probing.services(ports, inputs.get("order_id")))
     finally:
         await asyncio.gather(*(transport.close() for transport in recorded.values()))
-    return exchanges
+    in_contract_shape = {
+        spec.source.name: spec.source.answer_type
+        for spec in specs
+        if (own := config.settings.sources[spec.source.name]) is not None and own.adapter is None
+    }
+    findings = [
+        finding
+        for name, answer_type in in_contract_shape.items()
+        if name in recorded
+        for finding in _near_misses(name, recorded[name].response, answer_type)
+    ]
+    return exchanges, list(dict.fromkeys([*findings, *join_report(facts)]))
+
+
+def _near_misses(source: str, response: Response | None, answer_type: Any) -> Iterator[str]:
+    """Fields that the contract does not have, and that are spelled like one that it has."""
+    if response is None or response.status != 200:
+        return
+    try:
+        body = orjson.loads(response.body)
+    except ValueError:
+        return
+    for path, key, known in unknown_keys(body, msgspec.inspect.type_info(answer_type)):
+        near = nearest_key(key, known)
+        if near is not None:
+            place = re.sub(r"\[\d+\]", "[]", ".".join((*path, key)))
+            yield f"{source} {place} is not in the contract; did you mean {near!r}?"
 
 
 class _Probe:
@@ -177,7 +213,7 @@ class _Probe:
             source=name,
             address=", ".join(addresses),
             requests=tuple(dict.fromkeys(recorded.requests)) if recorded else (),
-            status=recorded.status if recorded else None,
+            status=recorded.response.status if recorded and recorded.response else None,
             elapsed_ms=(time.perf_counter_ns() - started_ns) / 1e6,
             timeout_ms=timeout_ms,
             fault=f"{outcome.cause.value}: {outcome.detail}" if failed else None,

@@ -310,6 +310,7 @@ def probe_command(
 ) -> None:
     """Ask each source of a configuration once: request, status, fault and decoded answer.
 
+    Then list what matches nothing: fields, kinds, banks, channels and cards.
     Moves no money: risk is not asked, and the engine only for a payment that does not exist.
     Exit status 1 means that an answer cannot be used.
     """
@@ -324,14 +325,14 @@ def probe_command(
         money = Money(**_money(amount))
         known |= {"amount": money, "currency": money.currency}
     try:
-        exchanges = _run(probe(load(config), known))
+        exchanges, findings = _run(probe(load(config), known))
     except ConfigurationError as error:
         _refuse(error)
     if json:
-        _print_json([msgspec.to_builtins(exchange) for exchange in exchanges])
+        _print_json({"sources": msgspec.to_builtins(exchanges), "findings": findings})
     else:
         console = terminal()
-        write(console, probe_lines(exchanges, console.width))
+        write(console, probe_lines(exchanges, findings, console.width))
     if not all(map(is_sound, exchanges)):
         raise typer.Exit(1)
 

@@ -26,13 +26,18 @@ _OPTIONS = {
 }
 
 
-def probe_lines(exchanges: Sequence[Exchange], width: int) -> Iterator[Text]:
+def probe_lines(exchanges: Sequence[Exchange], findings: Sequence[str], width: int) -> Iterator[Text]:
     for exchange in exchanges:
         yield from paragraph(_heading(exchange), width, 0, _INDENT)
         for request in exchange.requests:
             yield from paragraph(Text(request, style="dim"), width, _INDENT, _INDENT)
         for text, style in _findings(exchange):
             yield from paragraph(Text(one_line(text), style=style), width, _INDENT, 0)
+    if findings:
+        yield Text()
+        yield Text("What matches nothing:", style="bold")
+        for finding in findings:
+            yield from paragraph(Text(finding, style="yellow"), width, _INDENT, 2)
     yield Text()
     yield Text(f"{sum(map(is_sound, exchanges))} of {len(exchanges)} sources gave a usable answer.")
 

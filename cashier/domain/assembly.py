@@ -16,22 +16,24 @@ from operator import attrgetter
 from cashier.domain import split_payment
 from cashier.domain.bound_cards import BoundCards, bound_cards, card_offer
 from cashier.domain.consultation_case import ConsultationCase
-from cashier.domain.facts import ACTIVE, Account, Agreement
+from cashier.domain.facts import ACCOUNT_BARRED, ACTIVE, AGREEMENT_ENDED, Account, Agreement
 from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.kinds import KINDS, Listing, complete
-from cashier.domain.limits import over_limit, tightest_limits
+from cashier.domain.limits import over_limit, tightest_limits, unclear_limit
 from cashier.domain.money import Money
 from cashier.domain.offer import Offer, best_quote_over, quotes_by_provider
 from cashier.domain.offered_kinds import account_title_and_icon, provider_display
 from cashier.domain.pay_method import Amounts, Instrument, Kind, Limits, Option, ReasonCode, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
 from cashier.domain.reason_text import option, sorted_options
-from cashier.domain.refusal import Refusal, silence_refusal
+from cashier.domain.refusal import Refusal, silence_refusal, unclear_refusal
 from cashier.source_errors import Missing
 
 NO_CARD = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 AGREEMENT_TERMINATED = Refusal(ReasonCode.AGREEMENT_TERMINATED, "card")
 AGREEMENT_CURRENCY = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "card", Remedy(RemedyType.SWITCH_CURRENCY))
+AGREEMENT_UNCLEAR = unclear_refusal("card")
+ACCOUNT_UNCLEAR = unclear_refusal("balance")
 ACCOUNT_FROZEN = Refusal(ReasonCode.ACCOUNT_FROZEN, "balance")
 CURRENCY_NOT_HELD = Refusal(ReasonCode.CURRENCY_NOT_SUPPORTED, "balance", Remedy(RemedyType.SWITCH_CURRENCY))
 
@@ -85,7 +87,9 @@ def signed_agreements(case: ConsultationCase) -> list[Agreement]:
 def agreement_offer(assessment: KindAssessment, agreement: Agreement) -> Offer:
     """A limit in another currency than the order's cannot be tested, so it refuses."""
     gateway, ceiling = assessment.case.facts.channel, agreement.single_max
-    refusal = assessment.refusal or (None if agreement.status == ACTIVE else AGREEMENT_TERMINATED)
+    refusal = assessment.refusal
+    if refusal is None and agreement.status != ACTIVE:
+        refusal = AGREEMENT_TERMINATED if agreement.status in AGREEMENT_ENDED else AGREEMENT_UNCLEAR
     if ceiling is not None and ceiling.currency != assessment.case.currency:
         refusal, ceiling = refusal or AGREEMENT_CURRENCY, None
     channel = None if isinstance(gateway, Missing) else gateway.by_id.get(agreement.channel_id)
@@ -125,11 +129,13 @@ def balance_offer(assessment: KindAssessment, account: Account, amounts: Amounts
     case, payable = assessment.case, amounts.payable.value
     refusal = assessment.refusal
     if refusal is None and account.status != ACTIVE:
-        refusal = ACCOUNT_FROZEN
+        refusal = ACCOUNT_FROZEN if account.status in ACCOUNT_BARRED else ACCOUNT_UNCLEAR
     if refusal is None and account.available.currency != case.currency:
         refusal = CURRENCY_NOT_HELD
     if refusal is None:
         refusal = over_limit(limits, payable) or insufficient_balance(account, payable) or case.quota_gap
+    if refusal is None and case.unclear_quotas:
+        refusal = unclear_limit(case.unclear_quotas, assessment.kind, None, None, None)
     title, account_icon = account_title_and_icon(
         assessment.offered.title, assessment.terms.icon, account.type, case.wording.accounts[account.type]
     )

@@ -12,13 +12,15 @@ from cashier.domain.kind_assessment import KindAssessment
 from cashier.domain.offer import Offer, best_quote_over
 from cashier.domain.offered_kinds import OfferedChannel, card_title, icon
 from cashier.domain.pay_method import Instrument, Kind, ReasonCode, Remedy, RemedyType
-from cashier.domain.refusal import Refusal
+from cashier.domain.refusal import Refusal, unclear_refusal
 from cashier.source_errors import Missing
 
 CARD_UNBOUND = Refusal(ReasonCode.CARD_UNBOUND, "card", Remedy(RemedyType.BIND_CARD))
 CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
 CARD_EXPIRED = Refusal(ReasonCode.CARD_EXPIRED, "card", Remedy(RemedyType.UPDATE_CARD))
-_ACTIVE, _UNBOUND = CardStatus.ACTIVE, CardStatus.UNBOUND
+CARD_UNCLEAR = unclear_refusal("card")
+_ACTIVE = CardStatus.ACTIVE.value
+_REFUSAL_BY_STATUS: dict[str, Refusal] = {CardStatus.UNBOUND: CARD_UNBOUND, CardStatus.FROZEN: CARD_FROZEN}
 _card_id = attrgetter("card_id")
 
 
@@ -89,6 +91,6 @@ def _accepts(channel: Channel, card: Card) -> bool:
 
 def card_refusal(card: Card, month: str) -> Refusal | None:
     """`month`: the current one in UTC, `2031-05`. A card is valid to the end of its last month."""
-    if card.status is not _ACTIVE:
-        return CARD_UNBOUND if card.status is _UNBOUND else CARD_FROZEN
-    return CARD_EXPIRED if card.expiry < month else None
+    if card.status == _ACTIVE:
+        return CARD_EXPIRED if card.expiry < month else None
+    return _REFUSAL_BY_STATUS.get(card.status, CARD_UNCLEAR)

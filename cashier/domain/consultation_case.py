@@ -20,8 +20,9 @@ class ConsultationCase:
 
     Lives as long as that assembly. `channels` is None and `quotas` is empty while their source is
     silent. `channel_gap` and `quota_gap` are then the refusals, undetermined ones, of every method
-    that this source could refuse. `promotion_gap`: the source of the promotions if it is silent;
-    None too if it is not configured, because then there are none.
+    that this source could refuse. `unclear_quotas`: quotas that cannot be understood and could
+    refuse the methods in their scope. `promotion_gap`: the source of the promotions if it is
+    silent; None too if it is not configured, because then there are none.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class ConsultationCase:
         "quota_gap",
         "quotas",
         "request",
+        "unclear_quotas",
         "wording",
         "zero",
     )  # fmt: skip
@@ -60,6 +62,7 @@ class ConsultationCase:
         )
         self.channel_gap = silence_refusal(channels) if isinstance(channels, Missing) else None
         self.quotas: dict[str, dict[str | None, list[Quota]]] = {} if isinstance(quotas, Missing) else quotas.by_kind
+        self.unclear_quotas: tuple[Quota, ...] = () if isinstance(quotas, Missing) else quotas.unclear
         self.quota_gap = silence_refusal(quotas) if isinstance(quotas, Missing) else None
         self.promotion_gap: str | None = None
         promotions: tuple[Promotion, ...] = ()

@@ -4,8 +4,9 @@ Upstream JSON is decoded into these structs. A required field that is absent or 
 makes the answer invalid. Unused fields are not listed.
 
 Lists of kinds, products and terminals hold plain strings: an upstream may know values that we do
-not, and these are ignored like unknown fields. An unknown status makes the answer invalid, because
-its meaning is unknown.
+not, and these are ignored like unknown fields. An unknown status of order, merchant or member makes
+the answer invalid, because its meaning is unknown. So is the status of one card, account, agreement
+or channel that is not among the known ones: that leaves the methods of this row undetermined.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from msgspec import Meta, Struct, field
 
 from cashier.domain.money import BPS, Money
 from cashier.domain.order import Country, Instant, Order
+from cashier.domain.pay_method import Kind
 from cashier.source_errors import Missing, MissingCause
 
 Bps = Annotated[int, Meta(ge=0, le=BPS)]
@@ -70,6 +72,8 @@ class CardType(StrEnum):
 
 
 class CardStatus(StrEnum):
+    """The known statuses of a card."""
+
     ACTIVE = "ACTIVE"
     FROZEN = "FROZEN"
     UNBOUND = "UNBOUND"
@@ -85,11 +89,13 @@ class Card(Struct, frozen=True):
     brand: str
     last4: Annotated[str, Meta(pattern=r"^[0-9]{4}(?![\s\S])")]
     expiry: Annotated[str, Meta(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])(?![\s\S])")]
-    status: CardStatus
+    status: str
 
 
-# The usable status of agreements and accounts. The contract leaves the other values open.
+# The usable status of agreements and accounts, and those known to end the use.
 ACTIVE = "ACTIVE"
+AGREEMENT_ENDED = frozenset(("TERMINATED", "SUSPENDED", "EXPIRED"))
+ACCOUNT_BARRED = frozenset(("FROZEN", "CLOSED"))
 
 
 class Agreement(Struct, frozen=True):
@@ -159,6 +165,8 @@ class Marketing(Struct, frozen=True):
 
 
 class ChannelStatus(StrEnum):
+    """The known statuses of a channel."""
+
     OPEN = "OPEN"
     CLOSED = "CLOSED"
     MAINTENANCE = "MAINTENANCE"
@@ -174,7 +182,7 @@ class Channel(Struct, frozen=True):
     kind: str
     provider: str
     provider_name: str
-    status: ChannelStatus
+    status: str
     currencies: frozenset[str]
     min: Money
     max: Money
@@ -237,19 +245,27 @@ class Quota(Struct, frozen=True):
 class Quotas(Struct, frozen=True):
     """The quotas of one user in one currency, indexed by kind and bank of their scope.
 
-    Bank None: every bank.
+    Bank None: every bank. `unclear`: those of an unknown kind or without any limit. Each of them
+    may stand for a limit that refuses, so the methods in its scope are undetermined.
     """
 
     by_kind: dict[str, dict[str | None, list[Quota]]]
+    unclear: tuple[Quota, ...] = ()
 
     @staticmethod
     def prepared(quotas: Iterable[Quota]) -> Quotas:
         by_kind: dict[str, dict[str | None, list[Quota]]] = {}
+        unclear: tuple[Quota, ...] = ()
         for quota in quotas:
-            by_kind.setdefault(quota.scope.kind, {}).setdefault(quota.scope.bank, []).append(quota)
-        return Quotas(by_kind)
+            kind = quota.scope.kind
+            if kind not in _KINDS or not (quota.single or quota.daily or quota.monthly):
+                unclear += (quota,)
+            else:
+                by_kind.setdefault(kind, {}).setdefault(quota.scope.bank, []).append(quota)
+        return Quotas(by_kind, unclear)
 
 
+_KINDS = frozenset(Kind)
 _NOT_CONFIGURED = Missing("", MissingCause.NOT_CONFIGURED)
 
 

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 
 from cashier.domain.facts import Channel, Period, Quota
 from cashier.domain.money import BPS, Money, share_half_up
-from cashier.domain.pay_method import Limits, ReasonCode, Remedy, RemedyType
-from cashier.domain.refusal import Refusal
+from cashier.domain.pay_method import Kind, Limits, ReasonCode, Remedy, RemedyType
+from cashier.domain.refusal import Refusal, unclear_refusal
+
+_KINDS = frozenset(Kind)
+_UNCLEAR = unclear_refusal("quota")
 
 
 def tightest_limits(
@@ -35,6 +38,25 @@ def tightest_limits(
             if quota.monthly is not None:
                 monthly = _tighter(monthly, quota.monthly)
     return Limits(single, daily, monthly), limit_source
+
+
+def unclear_limit(
+    unclear: Sequence[Quota], kind: str, bank: str | None, channel_id: str | None, card_id: str | None
+) -> Refusal | None:
+    """An undetermined refusal if a quota that cannot be understood could concern this payment.
+
+    One of an unknown kind could concern every kind.
+    """
+    for quota in unclear:
+        scope = quota.scope
+        if (
+            (scope.kind == kind or scope.kind not in _KINDS)
+            and (scope.bank is None or scope.bank == bank)
+            and (scope.channel_id is None or scope.channel_id == channel_id)
+            and (scope.card_id is None or scope.card_id == card_id)
+        ):
+            return _UNCLEAR
+    return None
 
 
 def _tighter(limit: Money | None, period: Period) -> Money:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cashier.domain.facts import Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import below_minimum, over_limit, tightest_limits
+from cashier.domain.limits import below_minimum, over_limit, tightest_limits, unclear_limit
 from cashier.domain.money import Money
 from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Instrument, Limits, Option, ReasonCode
@@ -56,7 +56,7 @@ def best_quote_over(
 
 def quotes_by_provider(assessment: KindAssessment) -> list[Quote]:
     """The best quote of each provider, for any instrument."""
-    if assessment.quotas is not None or assessment.refusal is not None:
+    if assessment.quotas is not None or assessment.refusal is not None or assessment.case.unclear_quotas:
         return [
             best_quote_over(assessment, provider.channels, provider.provider, assessment.refusal)
             for provider in assessment.providers.values()
@@ -106,9 +106,18 @@ def quote(
         refusal = (
             below_minimum(channel)
             if 0 < payable < channel.min.value
-            else over_limit(limits, payable, limit_source) or assessment.case.quota_gap
+            else over_limit(limits, payable, limit_source)
+            or assessment.case.quota_gap
+            or (assessment.case.unclear_quotas and unclear_limit_over(assessment, channel, card_id))
+            or None
         )
     return Quote(refusal, amounts, limits, channel)
+
+
+def unclear_limit_over(assessment: KindAssessment, channel: Channel, card_id: str | None) -> Refusal | None:
+    """An undetermined refusal if an unclear quota could concern a payment over this channel."""
+    unclear = assessment.case.unclear_quotas
+    return unclear_limit(unclear, assessment.kind, channel.provider, channel.channel_id, card_id)
 
 
 def channel_limits(assessment: KindAssessment, channel: Channel, card_id: str | None) -> tuple[Limits, str]:

@@ -19,7 +19,7 @@ from cashier.domain.facts import Channel, Channels, ChannelStatus
 from cashier.domain.money import Currency
 from cashier.domain.order import Product, Terminal
 from cashier.domain.pay_method import Instrument, Kind, NextAction, ReasonCode, Remedy, RemedyType
-from cashier.domain.refusal import Refusal
+from cashier.domain.refusal import Refusal, unclear_refusal
 
 PRODUCT_NOT_SUPPORTED = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED)
 TERMINAL_NOT_SUPPORTED = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED)
@@ -29,7 +29,12 @@ CHANNEL_CLOSED = Refusal(ReasonCode.CHANNEL_CLOSED, "channel")
 CHANNEL_MAINTENANCE = Refusal(ReasonCode.CHANNEL_MAINTENANCE, "channel", Remedy(RemedyType.RETRY))
 _CHANNEL_PRODUCT = Refusal(ReasonCode.PRODUCT_NOT_SUPPORTED, "channel")
 _CHANNEL_TERMINAL = Refusal(ReasonCode.TERMINAL_NOT_SUPPORTED, "channel")
-_OPEN, _CLOSED = ChannelStatus.OPEN, ChannelStatus.CLOSED
+CHANNEL_UNCLEAR = unclear_refusal("channel")
+_OPEN = ChannelStatus.OPEN.value
+_REFUSAL_BY_STATUS: dict[str, Refusal] = {
+    ChannelStatus.CLOSED: CHANNEL_CLOSED,
+    ChannelStatus.MAINTENANCE: CHANNEL_MAINTENANCE,
+}
 _NO_PROVIDERS: dict[str, list[Channel]] = {}
 _EMPTY_PARTS = dict.fromkeys(TITLE_PARTS, "")
 # Per answer of the channel gateway. Far above the combinations in one country.
@@ -155,8 +160,8 @@ class OfferedKinds(dict[Kind, OfferedKind]):
             refusal = _CHANNEL_TERMINAL
         elif not limits_in_currency or currency not in channel.currencies:
             refusal = CURRENCY_NOT_SUPPORTED
-        elif channel.status is not _OPEN:
-            refusal = CHANNEL_CLOSED if channel.status is _CLOSED else CHANNEL_MAINTENANCE
+        elif channel.status != _OPEN:
+            refusal = _REFUSAL_BY_STATUS.get(channel.status, CHANNEL_UNCLEAR)
         return OfferedChannel(channel, refusal, limits_in_currency, fee_bps, (least.value, most.value, fee_bps))
 
     def _kind_refusal(self, terms: Terms) -> Refusal | None:

@@ -25,7 +25,7 @@ from cashier.source_errors import Missing
 
 # Enum members for the hot path: see `refusal`.
 _UP, _DOWN, _FLUCTUATING, _UNKNOWN = Health.UP, Health.DOWN, Health.FLUCTUATING, Health.UNKNOWN
-_OPEN, _NO_ACTION = ChannelStatus.OPEN, NextAction.NONE
+_OPEN, _NO_ACTION = ChannelStatus.OPEN.value, NextAction.NONE
 _WITHOUT_CHANNEL = frozenset(kind for kind, row in KINDS.items() if not row.needs_channel)
 
 
@@ -144,7 +144,7 @@ def _rows(case: ConsultationCase, offers: list[Offer], weights: Weights) -> list
                 channel.cost_bps if channel.fixed_cost is None else _cost(channel, amounts),
             )
             score -= failure * (BPS - success_bps) + cost * our_cost_bps
-            if success_bps < steady_bps or channel.status is not _OPEN:
+            if success_bps < steady_bps or channel.status != _OPEN:
                 health, reasons = _unsteady(channel, reasons, weights)
         elif amounts is None or assessment.kind not in _WITHOUT_CHANNEL:
             # The method needs a channel, and none is known.
@@ -217,6 +217,6 @@ def _unsteady(channel: Channel, reasons: tuple[str, ...], weights: Weights) -> t
     success_bps = channel.success_bps
     if success_bps < weights.fluctuating_below_bps:
         reasons = (*reasons, f"FAILS:{BPS - success_bps}")
-    if channel.status is not _OPEN or success_bps < weights.down_below_bps:
+    if channel.status != _OPEN or success_bps < weights.down_below_bps:
         return _DOWN, reasons
     return _UP if success_bps >= weights.fluctuating_below_bps else _FLUCTUATING, reasons

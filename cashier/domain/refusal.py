@@ -60,6 +60,11 @@ def silence_refusal(missing: Missing) -> Refusal:
     return Refusal(_UNDETERMINED.get(missing.cause, ReasonCode.SOURCE_ERROR), missing.source, remedy)
 
 
+def unclear_refusal(source: str) -> Refusal:
+    """The refusal of a method whose row in this source's answer cannot be understood."""
+    return silence_refusal(Missing(source, MissingCause.GARBLED))
+
+
 def availability(refusal: Refusal | None) -> Availability:
     """Never AVAILABLE while a source that could refuse is silent: its silence is a refusal too."""
     if refusal is None:

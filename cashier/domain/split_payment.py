@@ -14,9 +14,9 @@ from msgspec import Struct
 from cashier.domain.bound_cards import BoundCard, BoundCards
 from cashier.domain.facts import Account, Channel
 from cashier.domain.kind_assessment import KindAssessment
-from cashier.domain.limits import below_minimum, over_limit, smallest_carried
+from cashier.domain.limits import below_minimum, over_limit, smallest_carried, unclear_limit
 from cashier.domain.money import Money, share_half_up
-from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits
+from cashier.domain.offer import NO_CHANNEL, Offer, channel_limits, unclear_limit_over
 from cashier.domain.offered_kinds import OfferedChannel
 from cashier.domain.pay_method import Amounts, Kind, Leg, LegType, Remedy, RemedyType
 from cashier.domain.quote import Quote, best_quote
@@ -82,6 +82,10 @@ class SplitCandidate:
         split = self._split(bound.card.bank, channel.min.value, offered.fee_bps)
         if refusal is None:
             refusal = self._refusal(bound, channel, split) or case.quota_gap
+            if refusal is None and case.unclear_quotas:
+                refusal = unclear_limit_over(self.assessment, channel, bound.card.card_id) or unclear_limit(
+                    case.unclear_quotas, Kind.BALANCE, None, None, None
+                )
         return Quote(refusal, split.amounts, None, channel)
 
     def _refusal(self, bound: BoundCard, channel: Channel, split: SplitAmounts) -> Refusal | None:

@@ -6,7 +6,7 @@ A breaker soon hides the failure that opened it, so each reason is kept here, wi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -22,7 +22,7 @@ OnFailure = Callable[[str, SourceError], None]
 """Takes the address that was called, and the failure."""
 
 
-class FailureReport(Struct):
+class FailureReport(Struct, frozen=True):
     """One reason for missing answers. `times`: failed calls; `last_s`: by `time.monotonic`."""
 
     source: str
@@ -33,15 +33,53 @@ class FailureReport(Struct):
     last_s: float
 
 
+class ReasonLog:
+    """Counts reasons by source and address, and writes one line a minute for each.
+
+    `write` takes `source`, `address`, `reason`, `times`, and what `record` got besides.
+    """
+
+    def __init__(self, write: Callable[..., Any], clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock_s = clock_s
+        self._counts: dict[str, dict[tuple[str, str], _Count]] = {}
+
+    def record(self, source: str, address: str, reason: str, **fields: Any) -> None:
+        counts = self._counts.setdefault(source, {})
+        key = (address, reason)
+        if key not in counts and len(counts) >= MAX_REASONS:
+            key = ("", OTHER_REASONS)
+        now_s = self._clock_s()
+        count = counts.setdefault(key, _Count())
+        count.times += 1
+        count.last_s = now_s
+        count.fields = fields
+        if now_s - count.logged_s >= REPEAT_S:
+            self._write(source=source, address=key[0], **fields, reason=key[1], times=count.times - count.logged_times)
+            count.logged_s, count.logged_times = now_s, count.times
+
+    def counts(self) -> Iterator[tuple[str, str, str, _Count]]:
+        """Source, address, reason and count of each reason."""
+        for source, counts in self._counts.items():
+            for (address, reason), count in counts.items():
+                yield source, address, reason, count
+
+
+class _Count:
+    __slots__ = ("fields", "last_s", "logged_s", "logged_times", "times")
+
+    def __init__(self) -> None:
+        self.times = self.logged_times = 0
+        self.last_s = 0.0
+        self.logged_s = -REPEAT_S
+        self.fields: dict[str, Any] = {}
+
+
 class FailureLog:
     """`warn` logs an event with fields. Calls that were not made are no failures of a source."""
 
     def __init__(self, warn: Callable[..., Any], clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._warn = warn
-        self._clock_s = clock_s
-        self._reports: dict[str, dict[tuple[str, str], FailureReport]] = {}
-        # By the same keys: when the last line was written, and `times` then.
-        self._logged: dict[tuple[str, str, str], tuple[float, int]] = {}
+        self._reasons = ReasonLog(lambda **fields: warn("no answer from a source", **fields), clock_s)
 
     def of(self, source: str) -> OnFailure:
         """What to call for each failed call of `source`."""
@@ -52,37 +90,23 @@ class FailureLog:
         return on_failure
 
     def record(self, source: str, address: str, error: SourceError) -> None:
-        if isinstance(error, NotAsked):
-            return
-        reports = self._reports.setdefault(source, {})
-        key = (address, error.detail)
-        if key not in reports and len(reports) >= MAX_REASONS:
-            address, reason = key = ("", OTHER_REASONS)
-        else:
-            reason = error.detail
-        now_s = self._clock_s()
-        report = reports.get(key)
-        if report is None:
-            report = reports[key] = FailureReport(source, address, error.cause, reason, 0, now_s)
-        report.times += 1
-        report.cause = error.cause
-        report.last_s = now_s
-        logged_s, logged_times = self._logged.get((source, *key), (-REPEAT_S, 0))
-        if now_s - logged_s >= REPEAT_S:
-            self._logged[source, *key] = (now_s, report.times)
-            self._warn(
-                "no answer from a source",
-                source=source,
-                address=address,
-                cause=error.cause.value,
-                reason=reason,
-                times=report.times - logged_times,
-            )
+        if not isinstance(error, NotAsked):
+            self._reasons.record(source, address, error.detail, cause=error.cause.value)
 
     def reports(self) -> tuple[FailureReport, ...]:
         """All reasons so far, the latest first."""
-        every = [report for reports in self._reports.values() for report in reports.values()]
-        return tuple(sorted(every, key=lambda report: report.last_s, reverse=True))
+        reports = [
+            FailureReport(
+                source=source,
+                address=address,
+                cause=MissingCause(count.fields["cause"]),
+                reason=reason,
+                times=count.times,
+                last_s=count.last_s,
+            )
+            for source, address, reason, count in self._reasons.counts()
+        ]
+        return tuple(sorted(reports, key=lambda report: report.last_s, reverse=True))
 
     def __repr__(self) -> str:
         return f"<FailureLog {len(self.reports())} reasons>"

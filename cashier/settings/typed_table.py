@@ -36,7 +36,7 @@ def typed(
     known_faults: list[str] = []
     if environ is not None:
         table = _substituted(table, info, (), environ, known_faults)
-    known_faults += _unknown_keys(table, info, ())
+    known_faults += [_unknown_key(*unknown) for unknown in unknown_keys(table, info, ())]
     faults += [f"{where}: {fault}" for fault in known_faults]
     try:
         return msgspec.convert(table, wanted)
@@ -120,11 +120,12 @@ def _fault(message: str, info: inspect.Type) -> str:
     names: list[str] = []
     for key in re.findall(r"\[[^]]*\]|[^.\[]+", path.rstrip("`").removeprefix("$")):
         # `[0]` is an item of a list, `[...]` a table whose name msgspec does not give.
-        info = _member(info, None if key[1:-1].isdigit() else key)
-        if not key.startswith("["):
-            names.append(key)
-        elif key == "[...]":
-            names.append("*")
+        item = key[1:-1].isdigit()
+        info = _member(info, None if item else key)
+        if item and names:
+            names[-1] += key
+        else:
+            names.append("*" if key == "[...]" else key)
     if missing := re.fullmatch(r"Object missing required field `(\w+)`", text):
         return f"[{'.'.join(names)}] {missing[1]} is missing"
     return f"{_place(tuple(names))}: {_in_words(text, info)}"
@@ -160,33 +161,41 @@ def _place(path: tuple[str, ...]) -> str:
     return f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else "".join(path)
 
 
-def _unknown_keys(value: Any, info: inspect.Type, path: tuple[str, ...]) -> Iterator[str]:
-    """A fault for each key that the schema does not have, with the nearest key that it has."""
+def unknown_keys(
+    value: Any, info: inspect.Type, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """The place, name and known alternatives of each key that the schema does not have."""
     if isinstance(info, inspect.UnionType):
         for option in info.types:
-            yield from _unknown_keys(value, option, path)
+            yield from unknown_keys(value, option, path)
     elif isinstance(info, inspect.VarTupleType) and isinstance(value, list):
         for index, part in enumerate(value):
-            yield from _unknown_keys(part, info.item_type, (*path[:-1], f"{path[-1]}[{index}]"))
+            yield from unknown_keys(part, info.item_type, (*path[:-1], f"{path[-1]}[{index}]"))
     elif isinstance(info, inspect.DictType) and isinstance(value, Mapping):
         known = [str(key.value) for key in info.key_type.cls] if isinstance(info.key_type, inspect.EnumType) else None
         for key, part in value.items():
             if known is not None and key not in known:
-                yield _unknown_key(key, known, path)
+                yield path, key, known
             else:
-                yield from _unknown_keys(part, info.value_type, (*path, key))
+                yield from unknown_keys(part, info.value_type, (*path, key))
     elif isinstance(info, inspect.StructType) and isinstance(value, Mapping):
         fields = {field.encode_name: field.type for field in info.fields}
         for key, part in value.items():
             if key in fields:
-                yield from _unknown_keys(part, fields[key], (*path, key))
+                yield from unknown_keys(part, fields[key], (*path, key))
             else:
-                yield _unknown_key(key, list(fields), path)
+                yield path, key, list(fields)
 
 
-def _unknown_key(key: str, known: list[str], path: tuple[str, ...]) -> str:
+def nearest_key(key: str, known: list[str]) -> str | None:
+    """The known key that `key` may stand for."""
     prefixed = [name for name in known if name.startswith(key) or key.startswith(name)]
     near = prefixed or difflib.get_close_matches(key, known, 1)
+    return near[0] if near else None
+
+
+def _unknown_key(path: tuple[str, ...], key: str, known: list[str]) -> str:
+    near = nearest_key(key, known)
     place = f"[{'.'.join(path)}] " if path else ""
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    hint = f"did you mean {near!r}?" if near else f"known keys are {', '.join(known)}"
     return f"{place}unknown key {key!r}; {hint}"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cashier.domain.facts import Cards
+from cashier.domain.facts import ACTIVE, AGREEMENT_ENDED, Cards, CardStatus
 from cashier.source_errors import Garbled, WrongIdentity
+from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
+
+_CARD_STATUSES = frozenset(CardStatus)
 
 
 def target(inputs: Inputs) -> str:
@@ -27,6 +30,12 @@ def to_fact(answer: Cards | None, inputs: Inputs) -> Cards:
         raise Garbled("two cards with one card_id")
     if len({agreement.agreement_id for agreement in answer.agreements}) < len(answer.agreements):
         raise Garbled("two agreements with one agreement_id")
+    for card in answer.cards:
+        if card.status not in _CARD_STATUSES:
+            doubt("card", "a card", "status", card.status, "it is undetermined")
+    for agreement in answer.agreements:
+        if agreement.status != ACTIVE and agreement.status not in AGREEMENT_ENDED:
+            doubt("card", "an agreement", "status", agreement.status, "it is undetermined")
     return answer
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from cashier.domain.facts import Channel, Channels
+from cashier.domain.facts import Channel, Channels, ChannelStatus
 from cashier.source_errors import Garbled
+from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
+
+_STATUSES = frozenset(ChannelStatus)
 
 
 class ChannelAnswer(Struct, frozen=True):
@@ -22,6 +25,9 @@ def to_fact(answer: ChannelAnswer | None, inputs: Inputs) -> Channels:
     channels = Channels.prepared(() if answer is None else answer.channels)
     if answer is not None and len(channels.by_id) < len(answer.channels):
         raise Garbled("two channels with one channel_id")
+    for channel in channels.by_id.values():
+        if channel.status not in _STATUSES:
+            doubt("channel", "a channel", "status", channel.status, "its methods are undetermined")
     return channels
 
 

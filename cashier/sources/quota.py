@@ -7,8 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from cashier.domain.facts import Quota, Quotas
+from cashier.domain.pay_method import Kind
 from cashier.source_errors import Garbled, WrongIdentity
+from cashier.sources.doubts import doubt
 from cashier.sources.source import Inputs, define_source
+
+_KINDS = frozenset(Kind)
 
 
 class QuotaAnswer(Struct, frozen=True):
@@ -32,7 +36,18 @@ def to_fact(answer: QuotaAnswer | None, inputs: Inputs) -> Quotas:
         raise WrongIdentity("an answer about another user")
     if not all(_is_in(quota, inputs["currency"]) for quota in answer.quotas):
         raise Garbled("a quota in another currency than requested")
-    return Quotas.prepared(answer.quotas)
+    quotas = Quotas.prepared(answer.quotas)
+    for quota in quotas.unclear:
+        _doubt(quota)
+    return quotas
+
+
+def _doubt(quota: Quota) -> None:
+    effect = "the methods in its scope are undetermined"
+    if quota.scope.kind in _KINDS:
+        doubt("quota", "a quota", "every limit (single, daily, monthly)", None, effect)
+    else:
+        doubt("quota", "a quota", "scope.kind", quota.scope.kind, effect)
 
 
 def _is_in(quota: Quota, currency: str) -> bool:

@@ -314,7 +314,7 @@ def test_a_probe_without_a_user_says_which_option_gives_one(run: Run, config: Pa
     assert re.search(r"\? card .*\n +not asked: no user_id, given or in the order; give --user-id\n", out)
     status, out, _ = run("probe", "--order-id", "o_1014", "--user-id", "u_1", "--config", str(config), "--json")
     assert status == 0
-    assert {exchange["source"]: exchange["requests"] for exchange in json.loads(out)}["card"] == [
+    assert {exchange["source"]: exchange["requests"] for exchange in json.loads(out)["sources"]}["card"] == [
         "GET /members/u_1/cards"
     ]
 

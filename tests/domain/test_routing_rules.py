@@ -217,18 +217,21 @@ def configured(tmp_path: Path, text: str) -> str:
     [
         ("[learnin]\nhalf_life_s = 60", "routing.toml: unknown key 'learnin'; did you mean 'learning'?"),
         ("[learning]\nhalf_life = 60", "routing.toml: [learning] unknown key 'half_life'; did you mean 'half_life_s'?"),
-        ("[sick]\nbelow_bps = 9_500", "routing.toml: [sick] below_bps: expected `int` <= 9000"),
+        ("[sick]\nbelow_bps = 9_500", "routing.toml: [sick] below_bps: expected an integer ≤ 9000"),
         ('[[rule]]\nname = "a"\nprefr = ["x"]', "routing.toml: [rule[0]] unknown key 'prefr'; did you mean 'prefer'?"),
         (
             '[[rule]]\nname = "a"\nwhen = { kin = "CARD" }',
             "routing.toml: [rule[0].when] unknown key 'kin'; did you mean 'kind'?",
         ),
-        ('[[rule]]\nname = "a"\nby = "luck"', "routing.toml: [rule[0]] by: invalid enum value 'luck'"),
+        (
+            '[[rule]]\nname = "a"\nby = "luck"',
+            "routing.toml: [rule[0]] by: 'luck' is not one of cost, success, balanced",
+        ),
         (
             '[[rule]]\nname = "a"\nwhen = { kind = "KARD" }\n[[rule]]\nname = "b"',
             "routing.toml: [[rule]] \"a\": when.kind = 'KARD' is unknown",
         ),
-        ("rule = []", "routing.toml: rule: expected `array` of length >= 1"),
+        ("rule = []", "routing.toml: rule: expected a list of length ≥ 1"),
         ('[blame]\nchannel = ["DECLINED"]', "routing.toml: [blame] DECLINED is in both channel and others"),
         ('[codes]\nOTHER = ["28"]', "routing.toml: [codes] 28 belongs to two providers"),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cashier.domain.payment_state import PaymentStatus
@@ -32,6 +34,35 @@ async def test_a_silent_source_is_named_and_nothing_is_sent(source: str, method_
             "the same submit succeeds later"
         )
         await shop.cancel(payment)
+
+
+@pytest.mark.parametrize(
+    ("source", "rows", "changes"),
+    [
+        ("quota", "quotas", {"scope": {"kind": "wallet"}}),
+        ("quota", "quotas", {"scope": {"kind": "WALLET"}, "single": None, "daily": None, "monthly": None}),
+        ("channel", "channels", {"channel_id": "ch_wallet_alipay", "status": "UP"}),
+    ],
+)
+async def test_a_row_that_cannot_be_understood_is_no_permission(
+    source: str, rows: str, changes: dict[str, Any]
+) -> None:
+    async with checkout() as shop:
+        request = await shop.new_request("chinese_shop", "WALLET:ALIPAY")
+        understood = shop._sources[source]
+
+        async def odd(**inputs: Any) -> Any:
+            answer: Any = await understood(**inputs)
+            ids = [row.get("channel_id") for row in answer[rows]]
+            place = ids.index(changes["channel_id"]) if "channel_id" in changes else 0
+            return answer | {rows: [*answer[rows][:place], answer[rows][place] | changes, *answer[rows][place + 1 :]]}
+
+        shop._sources = {**shop._sources, source: odd}  # type: ignore[assignment]
+        shop.reset_counts()
+        with pytest.raises(CheckUnavailable) as unavailable:
+            await shop.submit(request)
+        assert unavailable.value.silent == (source,)
+        assert shop.count("decide") == shop.count("submit") == 0
 
 
 async def test_all_silent_sources_are_named() -> None:

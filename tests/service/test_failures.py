@@ -99,7 +99,7 @@ async def failures_of(server: Callable[[], Any], calls: int = CALLS) -> tuple[li
         (answering(200, {"user_id": "u_1"}), "GARBLED", "Object missing required field `cards`"),
         (answering(200, {**CARDS, "cards": [{**CARD, "expiry": "12/30"}]}), "GARBLED", "at $.cards[0].expiry"),
         (answering(200, {**CARDS, "cards": [{**CARD, "last4": 6222}]}), "GARBLED", "Expected `str`, got `int`"),
-        (answering(200, {**CARDS, "cards": [{**CARD, "status": "NORMAL"}]}), "GARBLED", "at $.cards[0].status"),
+        (answering(200, {**CARDS, "cards": [{**CARD, "type": "PREPAID"}]}), "GARBLED", "at $.cards[0].type"),
     ],
 )
 async def test_the_reason_is_logged_once_and_survives_the_breaker(
@@ -118,7 +118,7 @@ async def test_the_reason_is_logged_once_and_survives_the_breaker(
     assert (report.source, report.cause.value, report.reason) == ("card", cause, line["reason"])
     assert report.times >= 20
     assert "6222" not in line["reason"]
-    assert "NORMAL" not in line["reason"]
+    assert "PREPAID" not in line["reason"]
 
 
 async def test_a_hanging_source_is_logged_as_one_without_an_answer() -> None:

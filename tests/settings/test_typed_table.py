@@ -116,7 +116,7 @@ def test_variables_are_left_alone_without_an_environment() -> None:
         ("mode", "", "[inner] mode: '' is not one of fast, slow"),
         ("mode", 3, "[inner] mode: expected a text, got an integer"),
         ("colour", "REDD", "[inner] colour: 'REDD' is not one of RED, GREEN; did you mean 'RED'?"),
-        ("items", [1, "2"], "[inner] items: expected an integer, got a text"),
+        ("items", [1, "2"], "[inner] items[1]: expected an integer, got a text"),
         ("items", 1, "[inner] items: expected a list, got an integer"),
         ("nmae", "x", "[inner] unknown key 'nmae'; did you mean 'name'?"),
     ],
@@ -131,5 +131,5 @@ def test_a_place_in_tables_and_lists_is_named() -> None:
     typed({"listed": [{}, {"colour": "BLUE"}]}, Outer, "file.toml", faults)
     assert [fault.partition(" is not")[0] for fault in faults] == [
         "file.toml: [by_name.*] mode: 'off'",
-        "file.toml: [listed] colour: 'BLUE'",
+        "file.toml: [listed[1]] colour: 'BLUE'",
     ]
