@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, defstruct
 from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.catalog import Catalog
+from cashier.domain.order import Id
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
@@ -24,6 +25,7 @@ from cashier.payments.settings import AcceptSettings
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
 from cashier.web.auth import AuthSettings, auth_faults
+from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
@@ -139,6 +141,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
+    merchants: dict[Id, MerchantSettings] = {}
     sources: SourcesSettings = SourcesSettings()
 
 
@@ -164,6 +167,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     """The contradictions between keys that no single type excludes."""
     consult = settings.consult
     yield from auth_faults(settings.auth, settings.server.host)
+    yield from origin_faults(settings.merchants)
     deadline = f"deadline_ms = {consult.deadline_ms}"
     if consult.reserve_ms >= consult.deadline_ms:
         yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; lower it, 3 is the default"
