@@ -13,7 +13,6 @@ from msgspec import Meta, Struct, defstruct
 from cashier.consultation.flow import ConsultSettings
 from cashier.consultation.source_table import SOURCE_NAMES
 from cashier.domain.catalog import Catalog
-from cashier.domain.order import Id
 from cashier.domain.ranking import Weights
 from cashier.domain.routing_rules import Routing
 from cashier.fanout.breaker import BreakerSettings
@@ -141,7 +140,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
-    merchants: dict[Id, MerchantSettings] = {}
+    merchants: dict[str, MerchantSettings] = {}
     sources: SourcesSettings = SourcesSettings()
 
 

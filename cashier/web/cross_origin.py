@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+import msgspec
 from msgspec import Struct
 from starlette.types import Message, Send
 
@@ -42,12 +43,17 @@ class MerchantSettings(Struct, frozen=True, forbid_unknown_fields=True):
     origins: tuple[str, ...] = ()
 
 
-Merchants = Mapping[Id, MerchantSettings]
+# By merchant id.
+Merchants = Mapping[str, MerchantSettings]
 
 
 def origin_faults(merchants: Merchants) -> Iterator[str]:
     """The entries that no browser would send, or that must not be trusted, each with its remedy."""
     for name, merchant in merchants.items():
+        try:
+            msgspec.convert(name, Id)
+        except msgspec.ValidationError:
+            yield f'[merchants] "{name}" is no merchant_id: that is 1 to 64 of A-Za-z0-9_.:@~-'
         for origin in merchant.origins:
             fault = _origin_fault(origin)
             if fault:
