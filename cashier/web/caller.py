@@ -60,11 +60,11 @@ class Caller(Struct, frozen=True):
     def require_own(self, owned: Owned) -> None:
         """Raises `RequestRefused`: CALLER_MISMATCH for another's user, order or merchant."""
         if self.user_id is not None and self.user_id != owned.user_id:
-            raise _mismatch("user")
+            raise _mismatch("is a payer's and belongs to another user")
         if self.order_id is not None and self.order_id != owned.order_id:
-            raise _mismatch("order")
+            raise _mismatch("is for another order")
         if self.merchant_id is not None and self.merchant_id != owned.merchant_id:
-            raise _mismatch("merchant")
+            raise _mismatch("is for another merchant")
 
 
 # Every caller, if none is authenticated.
@@ -81,4 +81,4 @@ def lacks_scope(scope: str) -> RequestRefused:
 
 
 def _mismatch(what: str) -> RequestRefused:
-    return RequestRefused(ProblemCode.CALLER_MISMATCH, f"The bearer token belongs to another {what}.")
+    return RequestRefused(ProblemCode.CALLER_MISMATCH, f"The bearer token {what}.")

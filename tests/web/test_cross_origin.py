@@ -143,7 +143,7 @@ async def test_another_origin_cannot_pass_for_the_apis_own(application: CashierA
     assert (await send(application, ACTIONS["consult"], **headers)).problem() == (403, "ORIGIN_NOT_ALLOWED")
 
 
-async def test_what_concerns_all_merchants_is_refused_to_every_page_elsewhere(
+async def test_an_invalidation_is_refused_to_every_page_elsewhere(
     application: CashierApp, service: FakeService
 ) -> None:
     action = {"path": "/v1/invalidate", "body": b'{"source": "card", "key": "u_1"}'}
