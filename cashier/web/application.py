@@ -94,7 +94,7 @@ class CashierApp:
         await self._other_endpoints(scope, receive, send)
 
     def is_verified(self, authorization: bytes) -> bool:
-        """Whether the bearer token was verified before. Always true without authentication."""
+        """As `BearerAuth.is_verified`. Always true without authentication."""
         return self._bearer_auth is None or self._bearer_auth.is_verified(authorization, time())
 
     def stop_waiting(self) -> None:

@@ -6,9 +6,9 @@ the response.
 
 Priority is `X-Priority: critical | high | normal | low`. Without the header, or with another value,
 the product decides: SCAN (a payer at a till) is high, STANDARD_CASHIER normal, EMBEDDED_CASHIER
-low. Every caller may lower its priority. To raise it a caller needs a bearer token that an earlier
-admitted consultation verified; misuse then shows under the caller's name. Without authentication,
-on loopback, every claim counts.
+low. Every caller may lower its priority. To raise it a caller needs the bearer token of a service
+that an earlier request verified; misuse then shows under the service's name. A payer cannot raise
+it. Without authentication every claim counts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITIC
 RETRY_AFTER_S = 1
 DETAIL = "The service is overloaded. The request was not processed."
 
-# Whether the bearer token of an Authorization header was verified before.
+# `BearerAuth.is_verified`, for the value of an Authorization header.
 IsVerified = Callable[[bytes], bool]
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
