@@ -53,7 +53,7 @@ def plain_integers(case: Any) -> bool:
 
 
 def satisfies_unwritten_rules(case: Any) -> bool:
-    """Constraints that a schema cannot express: no card number, and a token where it has two places.
+    """Constraints that a schema cannot express: no card number; a token, where it has two places.
 
     A generated ticket is never a genuine one.
     """
