@@ -21,24 +21,21 @@ from cashier.web.response import ApiResponse
 # by the request itself.
 _MAX_AGE_S = 7200
 _REQUEST_HEADERS = (
-    b"authorization, content-type, idempotency-key, last-event-id, traceparent, x-payment-token, x-priority,"
-    b" x-request-id, x-request-timeout-ms"
+    b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, X-Payment-Token, X-Priority,"
+    b" X-Request-Id, X-Request-Timeout-Ms"
 )
-_EXPOSED_HEADERS = b"retry-after, server-timing, www-authenticate, x-request-id"
+_EXPOSED_HEADERS = b"Retry-After, Server-Timing, WWW-Authenticate, X-Request-Id"
 # RFC 6454, section 6.2, as browsers write it: lower case, in Punycode, no default port.
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
 _LOOPBACK_HOST = re.compile(r"(?:.+\.)?localhost|127(?:\.[0-9]+){3}|\[::1\]")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
-_VARY = ((b"vary", b"origin"),)
+_VARY = ((b"vary", b"Origin"),)
 
 
 class MerchantSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[merchants.NAME]`. `origins`: of the pages that may act for this merchant.
-
-    They call the API, frame pages and receive messages.
-    """
+    """`[merchants.NAME]`. `origins`: of the pages that may act for this merchant."""
 
     origins: tuple[str, ...] = ()
 
