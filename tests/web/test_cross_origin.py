@@ -277,9 +277,11 @@ async def connected(application: CashierApp) -> AsyncIterator[socket.socket]:
         await asyncio.sleep(0)
 
 
-async def exchange(client_socket: socket.socket, data: bytes) -> bytes:
+async def exchange(client_socket: socket.socket, data: bytes, *, split: bool = False) -> bytes:
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(client_socket, data)
+    for part in (data[at : at + 1] for at in range(len(data))) if split else (data,):
+        await loop.sock_sendall(client_socket, part)
+        await asyncio.sleep(0)
     return await asyncio.wait_for(loop.sock_recv(client_socket, 262_144), TIMEOUT_S)
 
 
