@@ -23,6 +23,7 @@ from cashier.settings.loader import load
 from cashier.settings.schema import Configuration, ConfigurationError
 from cashier.web.application import CashierApp, owning_app
 from cashier.web.auth import BearerAuth
+from cashier.web.cross_origin import AllowedOrigins
 
 _log = structlog.get_logger("cashier")
 
@@ -37,14 +38,18 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None) -> Cashie
     config = read()
     ladder = DegradationLadder(config.settings.shed)
     cashier = Cashier(config=config, ladder=ladder)
-    return owning_app(lambda: _open(cashier, read), bearer_auth=_bearer_auth(config), ladder=ladder)
+    origins = AllowedOrigins(config.settings.merchants)
+    return owning_app(
+        lambda: _open(cashier, origins, read), bearer_auth=_bearer_auth(config), ladder=ladder, origins=origins
+    )
 
 
-async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
+async def reload(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> None:
     """Read the configuration again and apply it. The log has the outcome."""
     try:
         config = await anyio.to_thread.run_sync(read)  # file I/O would block the event loop
         takes_a_restart = cashier.reload(config)
+        origins.replace(config.settings.merchants)
     except ConfigurationError as error:
         _log.error("configuration not reloaded: it has faults", faults=error.faults)
         return
@@ -64,22 +69,25 @@ def log_warnings(config: Configuration) -> None:
 
 
 @asynccontextmanager
-async def _open(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
+async def _open(cashier: Cashier, origins: AllowedOrigins, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
     """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
     async with cashier, anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
             # The server blocks the signal until a receiver exists.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-            tasks.start_soon(_reload_on_signal, hangups, cashier, read)
+            tasks.start_soon(_reload_on_signal, hangups, cashier, origins, read)
             yield cashier
             tasks.cancel_scope.cancel()
 
 
 async def _reload_on_signal(
-    signals: AsyncIterator[signal.Signals], cashier: Cashier, read: Callable[[], Configuration]
+    signals: AsyncIterator[signal.Signals],
+    cashier: Cashier,
+    origins: AllowedOrigins,
+    read: Callable[[], Configuration],
 ) -> None:
     async for _ in signals:
-        await reload(cashier, read)
+        await reload(cashier, origins, read)
 
 
 def _bearer_auth(config: Configuration) -> BearerAuth | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import Struct
 
@@ -54,6 +55,20 @@ class Payment(Struct, frozen=True, kw_only=True):
     poll_after_ms: int | None
     payment_token: str
     expires_at: Instant
+
+
+class StreamTicket(Struct, frozen=True, kw_only=True):
+    """A right to follow the events of one payment, for the URL of a browser's `EventSource`."""
+
+    ticket: str
+    expires_at: Instant
+
+    # Secrets stay out of logs.
+    def __repr__(self) -> str:
+        return f"<StreamTicket {self.expires_at}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("expires_at", self.expires_at)]
 
 
 def challenge(progress: ChallengeProgress) -> Challenge:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -31,8 +31,8 @@ from cashier.domain.challenge_progress import (
 from cashier.domain.engine_contract import EngineAnswered, EnginePayment
 from cashier.domain.kinds import KINDS, InstrumentSource
 from cashier.domain.payment_message import MessageCode
-from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_request import PaymentChoice, PaymentRequest
+from cashier.domain.payment_resource import Payment, StreamTicket
 from cashier.domain.payment_state import PaymentEvent, PaymentStatus
 from cashier.domain.risk_contract import (
     Accepted,
@@ -81,6 +81,8 @@ from cashier.tokens.payment_state_token import PaymentClaims
 from cashier.tokens.token_service import TokenService
 
 _log = structlog.get_logger("cashier.payments")
+# A payment whose time is up may still have to be confirmed.
+_LEAST_TICKET_S = 60
 _CHALLENGE_OPEN = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE)
 _WRONG_ANSWER = ResolvedStatus(PaymentStatus.CHALLENGE, PaymentEvent.CHALLENGE_OPEN, MessageCode.CHALLENGE_WRONG)
 
@@ -233,6 +235,33 @@ class PaymentFlow:
         ) as payments:
             async for payment in payments:
                 yield payment
+
+    def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
+        """The payer's choice: it names order, user and merchant. Raises `TokenRefused`."""
+        return self._tokens.read_payment_choice(payment_token, payment_id, self._now().timestamp())
+
+    def issue_stream_ticket(self, payment_id: str, payment_token: str) -> StreamTicket:
+        """A ticket for `read_stream_ticket`, until the payment expires or for a minute, if longer.
+
+        Raises `TokenRefused`.
+        """
+        claims = self._read_token(payment_id, payment_token)
+        expires_at = max(claims.expires_at, self._now_s() + _LEAST_TICKET_S)
+        ticket = self._tokens.sign_stream_ticket(claims, expires_at)
+        return StreamTicket(ticket=ticket, expires_at=datetime.fromtimestamp(expires_at, UTC))
+
+    def read_stream_ticket(self, payment_id: str, ticket: str) -> PaymentClaims:
+        """The state of the payment when the ticket was issued. Raises `TokenRefused`."""
+        return self._tokens.read_stream_ticket(ticket, payment_id, self._now().timestamp())
+
+    def follow_claims(
+        self, claims: PaymentClaims, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Payment, None]:
+        """As `follow`, for the claims of a ticket.
+
+        The holder of a ticket must not get the payment tokens of what this yields.
+        """
+        return self._status_follower.follow(claims, "", self._operation(request_id, traceparent))
 
     async def _submit(self, attempt: Attempt, claims: ConsultClaims) -> Payment:
         existing = await self._existing(attempt)

@@ -24,6 +24,7 @@ from cashier.payments.settings import AcceptSettings
 from cashier.sources.batch_call import BatchSettings
 from cashier.sources.idempotent_retry import RetrySettings
 from cashier.web.auth import AuthSettings, auth_faults
+from cashier.web.cross_origin import MerchantSettings, origin_faults
 from cashier.web.server import ServerSettings
 from cashier.wire.aiohttp_client import AiohttpSettings
 from cashier.wire.http1 import Http1Settings
@@ -139,6 +140,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     cache: CachingSettings = CachingSettings()
     shed: ShedSettings = ShedSettings()
     tokens: TokenSettings = TokenSettings()
+    merchants: dict[str, MerchantSettings] = {}
     sources: SourcesSettings = SourcesSettings()
 
 
@@ -168,6 +170,7 @@ def settings_faults(settings: Settings) -> Iterator[str]:
     """The contradictions between keys that no single type excludes."""
     consult = settings.consult
     yield from auth_faults(settings.auth, settings.server.host)
+    yield from origin_faults(settings.merchants)
     deadline = f"deadline_ms = {consult.deadline_ms}"
     if consult.reserve_ms >= consult.deadline_ms:
         yield f"[consult] reserve_ms = {consult.reserve_ms} leaves nothing of {deadline}; lower it, 3 is the default"

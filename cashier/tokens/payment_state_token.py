@@ -12,14 +12,9 @@ concern another payment, or change amount, payer or means. No state, no clock.
 
 from __future__ import annotations
 
-import os
 from typing import Any, Literal
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Struct
 
 from cashier.domain.challenge_progress import ChallengeProgress
@@ -28,13 +23,13 @@ from cashier.domain.pay_method import Kind
 from cashier.domain.payment_request import PaymentChoice, PaymentMeans
 from cashier.domain.payment_state import PaymentStatus
 from cashier.tokens.consult_token import OfferedPrice
-from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, b64url_decode, b64url_encode, sign
+from cashier.tokens.jws import ISSUER, Keyring, TokenRefused, sign
+from cashier.tokens.sealing import seal, unseal
 
 PAYMENT_TYPE = "payment+jwt"
 # The token travels in a header, and headers may have 64 KiB in all. Most tokens have 1.5 KiB; the
 # largest within the bounds of a submit, with four bytes per character, fits.
 _MAX_CHARS = 49_152
-_NONCE_BYTES = 12
 
 
 class TokenRoute(Struct, frozen=True, omit_defaults=True):
@@ -114,7 +109,8 @@ class PaymentTokens:
     def sign(self, claims: PaymentClaims) -> str:
         """Raises `ValueError` for claims beyond the bounds of a submit: `read` would refuse it."""
         key = self._keyring.key
-        sealed = _encrypt(_SecretClaims(claims.means, claims.fingerprint), key, claims.payment_id)
+        secret = msgspec.json.encode(_SecretClaims(claims.means, claims.fingerprint))
+        sealed = seal(secret, key, _purpose(claims.payment_id))
         payload = _Payload(iss=ISSUER, sealed=sealed, **_public_claims(claims))
         token = sign(self._keyring.header(PAYMENT_TYPE), msgspec.json.encode(payload), key)
         if len(token) > _MAX_CHARS:
@@ -123,6 +119,16 @@ class PaymentTokens:
 
     def read(self, text: str, payment_id: str, now_s: float) -> PaymentClaims:
         """Return the claims of this payment's token. Raises `TokenRefused`."""
+        payload, key = self._read(text, payment_id, now_s)
+        secret = _unseal(payload.sealed, key, payment_id)
+        return PaymentClaims(means=secret.means, fingerprint=secret.fingerprint, **_public_claims(payload))
+
+    def read_choice(self, text: str, payment_id: str, now_s: float) -> PaymentChoice:
+        """Return what was chosen, without decryption. Raises `TokenRefused`."""
+        return self._read(text, payment_id, now_s)[0].chosen
+
+    def _read(self, text: str, payment_id: str, now_s: float) -> tuple[_Payload, bytes]:
+        """The payload and the key that verified it."""
         octets, key = self._keyring.verify(text, PAYMENT_TYPE, _MAX_CHARS)
         try:
             payload = _payload_decoder.decode(octets)
@@ -132,34 +138,19 @@ class PaymentTokens:
             raise TokenRefused("TOKEN_OTHER_PAYMENT")
         if payload.exp <= now_s:
             raise TokenRefused("TOKEN_EXPIRED")
-        secret = _decrypt(payload.sealed, key, payment_id)
-        return PaymentClaims(means=secret.means, fingerprint=secret.fingerprint, **_public_claims(payload))
+        return payload, key
 
 
 def _public_claims(claims: _PublicClaims) -> dict[str, Any]:
     return {name: getattr(claims, name) for name in _PublicClaims.__struct_fields__}
 
 
-def _cipher(key: bytes, payment_id: str) -> AESGCM:
-    """A cipher with a key per payment.
-
-    Random nonces are safe for 2^32 messages per key (NIST SP 800-38D, 8.3); all payments together
-    may exceed that.
-    """
-    derived = HKDF(SHA256(), length=32, salt=None, info=b"cashier payment token, sealed part: " + payment_id.encode())
-    return AESGCM(derived.derive(key))
+def _purpose(payment_id: str) -> str:
+    return f"cashier payment token, sealed part: {payment_id}"
 
 
-def _encrypt(claims: _SecretClaims, key: bytes, payment_id: str) -> str:
-    nonce = os.urandom(_NONCE_BYTES)
-    sealed = _cipher(key, payment_id).encrypt(nonce, msgspec.json.encode(claims), None)
-    return b64url_encode(nonce + sealed).decode("ascii")
-
-
-def _decrypt(text: str, key: bytes, payment_id: str) -> _SecretClaims:
+def _unseal(text: str, key: bytes, payment_id: str) -> _SecretClaims:
     try:
-        octets = b64url_decode(text)
-        plain = _cipher(key, payment_id).decrypt(octets[:_NONCE_BYTES], octets[_NONCE_BYTES:], None)
-        return _secret_decoder.decode(plain)
-    except (InvalidTag, ValueError, msgspec.DecodeError):
+        return _secret_decoder.decode(unseal(text, key, _purpose(payment_id)))
+    except msgspec.DecodeError:
         raise TokenRefused("TOKEN_MALFORMED") from None

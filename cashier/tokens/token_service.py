@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from cashier.tokens.consult_token import ConsultTokens
 from cashier.tokens.jws import Keyring
 from cashier.tokens.payment_state_token import PaymentTokens
+from cashier.tokens.stream_ticket import StreamTickets
 
 
 class TokenService:
@@ -15,11 +16,15 @@ class TokenService:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keyring = Keyring(secrets)
         consult, payment = ConsultTokens(self._keyring), PaymentTokens(self._keyring)
+        stream = StreamTickets(self._keyring)
         # Bound methods without a wrapper: the hot path signs one token per consultation.
         self.sign_consult_token = consult.sign
         self.read_consult_token = consult.read
         self.sign_payment_token = payment.sign
         self.read_payment_token = payment.read
+        self.read_payment_choice = payment.read_choice
+        self.sign_stream_ticket = stream.sign
+        self.read_stream_ticket = stream.read
 
     def __repr__(self) -> str:
         return f"<TokenService {self._keyring!r}>"

@@ -17,13 +17,16 @@ from cashier.fanout.load_shedding import DegradationLadder
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
 from cashier.web.consult_endpoint import ConsultEndpoint
-from cashier.web.endpoints import Readiness, other_endpoints
+from cashier.web.cross_origin import AllowedOrigins
+from cashier.web.endpoints import Readiness, methods_of, other_endpoints
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.overload_response import scope_priority, send_refusal
 from cashier.web.payment_endpoints import PaymentEndpoints
 from cashier.web.ports import ConsultService
+from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
-from cashier.web.response import HeaderList
+from cashier.web.request_headers import read_request_id
+from cashier.web.response import HeaderList, problem_response, send_response
 
 CashierFactory: TypeAlias = Callable[[], AbstractAsyncContextManager[ConsultService]]
 
@@ -50,6 +53,7 @@ class CashierApp:
         body_limit_bytes: int,
         body_timeout_s: float,
         ladder: DegradationLadder | None = None,
+        origins: AllowedOrigins | None = None,
     ) -> None:
         self.draining = False
         self.ladder = ladder
@@ -57,8 +61,9 @@ class CashierApp:
         self._service = service
         self._open_service = open_service
         self.queue = AdmissionQueue(ladder)
-        self._consult_endpoint = ConsultEndpoint(bearer_auth, body_limit_bytes, body_timeout_s, self.queue)
-        guard = RequestGuard(lambda: self._service, bearer_auth, body_limit_bytes, body_timeout_s)
+        self.origins = origins = origins or AllowedOrigins({})
+        self._consult_endpoint = ConsultEndpoint(bearer_auth, origins, body_limit_bytes, body_timeout_s, self.queue)
+        guard = RequestGuard(lambda: self._service, bearer_auth, origins, body_limit_bytes, body_timeout_s)
         self._payment_endpoints = PaymentEndpoints(guard, body_timeout_s, lambda: self.draining)
         self._other_endpoints = other_endpoints(
             self._readiness,
@@ -73,9 +78,14 @@ class CashierApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path = scope["path"]
-            # In a mounted application `path` includes the mount point, which is `root_path`.
-            if path == CONSULT_PATH or path == scope.get("root_path", "") + CONSULT_PATH:
+            if self.origins.configured:
+                headers = dict(scope["headers"])
+                if (origin := headers.get(b"origin")) is not None:
+                    send = self.origins.readable(origin, send)
+                    if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                        await self._preflight(scope, headers, send)
+                        return
+            if _is_consult(scope):
                 await self._consult(scope, receive, send)
                 return
         elif scope["type"] == "lifespan":
@@ -84,7 +94,7 @@ class CashierApp:
         await self._other_endpoints(scope, receive, send)
 
     def is_verified(self, authorization: bytes) -> bool:
-        """Whether the bearer token was verified before. Always true without authentication."""
+        """As `BearerAuth.is_verified`. Always true without authentication."""
         return self._bearer_auth is None or self._bearer_auth.is_verified(authorization, time())
 
     def stop_waiting(self) -> None:
@@ -92,6 +102,18 @@ class CashierApp:
         payments = self._service.payments if self._service is not None else None
         if payments is not None:
             payments.stop_waiting()
+
+    async def _preflight(self, scope: Scope, headers: dict[bytes, bytes], send: Send) -> None:
+        """Answer at any time: the request itself may still be refused."""
+        started_ns = perf_counter_ns()
+        try:
+            methods = ("POST",) if _is_consult(scope) else methods_of(self._other_endpoints, scope)
+            if not methods:
+                raise RequestRefused(ProblemCode.NOT_FOUND, "There is nothing at this path.")
+            response = self.origins.preflight(headers[b"origin"], methods)
+        except RequestRefused as refused:
+            response = problem_response(refused)
+        await send_response(send, response, read_request_id(headers), started_ns)
 
     async def _consult(self, scope: Scope, receive: Receive, send: Send) -> None:
         ladder = self.ladder
@@ -127,6 +149,8 @@ class CashierApp:
         response = await self._consult_endpoint.respond(self._service, headers, receive)
         if self.ladder is not None:
             self.ladder.answered += 1
+        if response is not None and b"origin" in headers:
+            response[1].extend(self.origins.response_headers(headers[b"origin"]))
         return response
 
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
@@ -151,6 +175,12 @@ class CashierApp:
         return Readiness.READY
 
 
+def _is_consult(scope: Scope) -> bool:
+    path = scope["path"]
+    # In a mounted application `path` includes the mount point, which is `root_path`.
+    return bool(path == CONSULT_PATH or path == scope.get("root_path", "") + CONSULT_PATH)
+
+
 def app(
     cashier: ConsultService,
     *,
@@ -158,14 +188,15 @@ def app(
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
+    origins: AllowedOrigins | None = None,
 ) -> CashierApp:
     """An application on an open cashier, which stays open: `app.mount("/pay", web.app(cashier))`.
 
     Without `bearer_auth` every caller is admitted. A body over `body_limit_bytes`, or incomplete
     after `body_timeout_s`, is refused. With a `ladder` the application sheds load; the ladder's
-    owner must call its `tick`.
+    owner must call its `tick`. `origins`: pages of other origins that may call it.
     """
-    return CashierApp(cashier, None, bearer_auth, body_limit_bytes, body_timeout_s, ladder)
+    return CashierApp(cashier, None, bearer_auth, body_limit_bytes, body_timeout_s, ladder, origins)
 
 
 def owning_app(
@@ -175,6 +206,7 @@ def owning_app(
     body_limit_bytes: int = BODY_LIMIT_BYTES,
     body_timeout_s: float = BODY_TIMEOUT_S,
     ladder: DegradationLadder | None = None,
+    origins: AllowedOrigins | None = None,
 ) -> CashierApp:
     """An application that opens its cashier at server start and closes it at server stop."""
-    return CashierApp(None, open_cashier, bearer_auth, body_limit_bytes, body_timeout_s, ladder)
+    return CashierApp(None, open_cashier, bearer_auth, body_limit_bytes, body_timeout_s, ladder, origins)

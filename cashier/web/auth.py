@@ -1,12 +1,17 @@
 """Authentication by bearer token (JWT), verified by PyJWT and cached.
 
+A token without a user claim is a service's, and its scopes say what the service may call. A token
+with one is a payer's: it acts for that user only, and scopes can only narrow what it may call. Many
+issuers give every token a subject. That of a service is its own `client_id` (RFC 9068, section
+2.2), so a token with both equal is a service's.
+
 Reads no files and no clock: callers pass the text of the keys and the time.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import jwt
@@ -14,6 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from msgspec import Struct
 
+from cashier.web.caller import PAYER_SCOPES, Caller, TokenScope, lacks_scope
 from cashier.web.problem import ProblemCode, RequestRefused
 
 # RFC 7518, section 3.2: a key for HS256 has at least the size of its hash. Section 3.3: an RSA key
@@ -27,6 +33,10 @@ _BY_CURVE = {"P-256": ("ES256",), "P-384": ("ES384",), "P-521": ("ES512",)}
 # A longer token is refused before parsing. Also bounds the memory of one cache entry.
 _MAX_TOKEN_BYTES = 8192
 _MAX_CACHED = 10_000
+# RFC 9068: the claim that names the client, which for a service is also the subject.
+_CLIENT_CLAIM = "client_id"
+# JSON in Python has NaN, infinity and endless integers. Issuers write large numbers for "never".
+_END_OF_TIME_S = 1e15
 
 Key: TypeAlias = tuple[Any, tuple[str, ...]]
 
@@ -34,8 +44,11 @@ Key: TypeAlias = tuple[Any, tuple[str, ...]]
 class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[auth]`. Mode `jwt` needs `issuer`, `audience`, and either `jwks_file` or `secret`.
 
-    A non-empty `scope` must be among the space-separated values of the token's `scope` claim.
+    A non-empty `scope` must be among the scopes of every token, beside those of `TokenScope`.
     `leeway_s` tolerates clock skew in `exp` and `nbf`.
+    `user_claim`: the claim that makes a token a payer's; empty: all are services'. `order_claim`,
+    `merchant_claim`: bind each token that has them, a service's too.
+    `insecure` permits mode `none` beyond loopback.
     """
 
     mode: Literal["none", "jwt"] = "none"
@@ -45,6 +58,10 @@ class AuthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     secret: str = ""
     scope: str = ""
     leeway_s: int = 0
+    user_claim: str = ""
+    order_claim: str = ""
+    merchant_claim: str = ""
+    insecure: bool = False
 
 
 class KeysRefused(ValueError):
@@ -54,9 +71,7 @@ class KeysRefused(ValueError):
 def auth_faults(settings: AuthSettings, host: str) -> tuple[str, ...]:
     """The errors in the settings of a server that listens on `host`, each with its remedy."""
     if settings.mode == "none":
-        if _is_loopback(host):
-            return ()
-        return (f'[auth] mode = "none" admits every caller on {host}: set mode = "jwt", or listen on 127.0.0.1',)
+        return tuple(_faults_without_authentication(settings, host))
     faults = [f'[auth] mode = "jwt" needs {name}' for name in ("issuer", "audience") if not getattr(settings, name)]
     if bool(settings.jwks_file) == bool(settings.secret):
         faults.append('[auth] mode = "jwt" needs one of jwks_file and secret, and not both')
@@ -66,7 +81,20 @@ def auth_faults(settings: AuthSettings, host: str) -> tuple[str, ...]:
         )
     if settings.leeway_s < 0:
         faults.append("[auth] leeway_s must not be negative")
+    if settings.insecure:
+        faults.append('[auth] insecure is for mode = "none"; remove it')
     return tuple(faults)
+
+
+def _faults_without_authentication(settings: AuthSettings, host: str) -> Iterator[str]:
+    if not settings.insecure and not _is_loopback(host):
+        yield (
+            f'[auth] mode = "none" admits every caller on {host or "every address"}: set mode = "jwt", or listen on'
+            " 127.0.0.1; if a mesh or sidecar authenticates all callers, set insecure = true"
+        )
+    for key in ("user_claim", "order_claim", "merchant_claim"):
+        if getattr(settings, key):
+            yield f'[auth] {key} needs mode = "jwt": without tokens there are no claims'
 
 
 class _KeySet(Struct):
@@ -74,48 +102,46 @@ class _KeySet(Struct):
 
 
 class BearerAuth:
-    """Admits requests by Authorization header. A verified token is cached until it expires."""
+    """Authenticates callers by Authorization header. Caches each caller until its token expires."""
 
     def __init__(self, settings: AuthSettings, jwks: str = "") -> None:
         """`jwks` is the text of `settings.jwks_file`. Raises `KeysRefused`."""
         self._settings = settings
         self._keys = _parse_key_set(jwks) if settings.jwks_file else _shared_secret(settings.secret)
-        # Expiry (seconds since 1970, leeway included) by Authorization header, in order of
-        # insertion.
-        self._expiries: dict[bytes, float] = {}
+        # By Authorization header, in order of insertion. Apart, because payers are many: they would
+        # evict the services.
+        self._services: dict[bytes, Caller] = {}
+        self._payers: dict[bytes, Caller] = {}
 
     def __repr__(self) -> str:
-        return f"<BearerAuth keys={len(self._keys)} cached={len(self._expiries)}>"
+        return f"<BearerAuth keys={len(self._keys)} cached={len(self._services) + len(self._payers)}>"
 
-    def admit(self, authorization: bytes | None, now: float) -> None:
-        """Verify the token. `now` in seconds since 1970.
+    def admit(self, authorization: bytes | None, scope: TokenScope, now: float) -> Caller:
+        """The caller, which has `scope`. `now` in seconds since 1970.
 
         Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN, with WWW-Authenticate.
         """
         if authorization is None:
             raise _unauthenticated("A bearer token is required.", "")
-        expires_at = self._expiries.get(authorization)
-        if expires_at is None:
-            self._cache(authorization, self._verify(authorization, now))
-        elif expires_at <= now:
-            del self._expiries[authorization]
+        caller = self._services.get(authorization) or self._payers.get(authorization)
+        if caller is None:
+            caller = self._verify(authorization, now)
+            _cache(self._services if caller.user_id is None else self._payers, authorization, caller)
+        elif caller.expires_at <= now:
+            del (self._services if caller.user_id is None else self._payers)[authorization]
             raise _unauthenticated("The bearer token has expired.", "invalid_token")
+        caller.require_scope(scope)
+        return caller
 
     def is_verified(self, authorization: bytes, now: float) -> bool:
-        """Whether the token was verified before and has not expired. Does not verify it.
+        """Whether this is the token of a service that may consult, verified before and not expired.
 
-        `now` in seconds since 1970.
+        Does not verify it. `now` in seconds since 1970.
         """
-        return self._expiries.get(authorization, 0.0) > now
+        caller = self._services.get(authorization)
+        return caller is not None and caller.expires_at > now and TokenScope.CONSULT in caller.scopes
 
-    def _cache(self, authorization: bytes, expires_at: float) -> None:
-        if len(self._expiries) >= _MAX_CACHED:
-            # Evict the oldest entry.
-            del self._expiries[next(iter(self._expiries))]
-        self._expiries[authorization] = expires_at
-
-    def _verify(self, authorization: bytes, now: float) -> float:
-        """The time at which the token expires, leeway included."""
+    def _verify(self, authorization: bytes, now: float) -> Caller:
         scheme, _, credentials = authorization.partition(b" ")
         token = credentials.strip()
         if scheme.lower() != b"bearer" or not token or len(token) > _MAX_TOKEN_BYTES:
@@ -128,9 +154,20 @@ class BearerAuth:
             raise _unauthenticated("The bearer token is not valid now.", "invalid_token")
         if expires_at + leeway_s <= now:
             raise _unauthenticated("The bearer token has expired.", "invalid_token")
-        if self._settings.scope and self._settings.scope not in str(claims.get("scope", "")).split():
-            raise _forbidden(self._settings.scope)
-        return float(expires_at + leeway_s)
+        return self._caller(claims, float(expires_at + leeway_s))
+
+    def _caller(self, claims: dict[str, Any], expires_at: float) -> Caller:
+        settings, granted = self._settings, _read_scopes(claims)
+        if settings.scope and settings.scope not in granted:
+            raise lacks_scope(settings.scope)
+        scopes = frozenset(scope for scope in TokenScope if scope in granted)
+        user_id = _read_text(claims, settings.user_claim)
+        if user_id is not None and claims.get(_CLIENT_CLAIM) == user_id:
+            user_id = None
+        if user_id is not None:
+            scopes = (scopes or PAYER_SCOPES) & PAYER_SCOPES
+        order_id, merchant_id = (_read_text(claims, name) for name in (settings.order_claim, settings.merchant_claim))
+        return Caller(scopes, expires_at, user_id, order_id, merchant_id)
 
     def _claims(self, token: bytes) -> dict[str, Any]:
         try:
@@ -208,8 +245,35 @@ def _signing_keys(members: Iterable[dict[str, Any]]) -> Iterable[tuple[str | Non
         yield member.get("kid"), (key, algorithms)
 
 
+def _cache(callers: dict[bytes, Caller], authorization: bytes, caller: Caller) -> None:
+    if len(callers) >= _MAX_CACHED:
+        # Evict the oldest entry.
+        del callers[next(iter(callers))]
+    callers[authorization] = caller
+
+
+def _read_scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """The claim `scope`: text separated by spaces (RFC 8693, section 4.2), or a list of texts."""
+    scopes = claims.get("scope", "")
+    if isinstance(scopes, str):
+        return frozenset(scopes.split())
+    if isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes):
+        return frozenset(scopes)
+    raise _unauthenticated("The claim scope of the bearer token is neither text nor a list of texts.", "invalid_token")
+
+
+def _read_text(claims: dict[str, Any], name: str) -> str | None:
+    """None if no claim is configured or the token has none."""
+    if not name or name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, str) and value:
+        return value
+    raise _unauthenticated("A claim of the bearer token that must be text is empty or not text.", "invalid_token")
+
+
 def _is_instant(claim: object) -> bool:
-    return isinstance(claim, int | float) and not isinstance(claim, bool)
+    return isinstance(claim, int | float) and not isinstance(claim, bool) and abs(claim) < _END_OF_TIME_S
 
 
 def _is_loopback(host: str) -> bool:
@@ -224,12 +288,3 @@ def _is_loopback(host: str) -> bool:
 def _unauthenticated(detail: str, error: str) -> RequestRefused:
     challenge = f'Bearer realm="cashier", error="{error}"' if error else 'Bearer realm="cashier"'
     return RequestRefused(ProblemCode.UNAUTHENTICATED, detail, headers=((b"www-authenticate", challenge.encode()),))
-
-
-def _forbidden(scope: str) -> RequestRefused:
-    challenge = f'Bearer realm="cashier", error="insufficient_scope", scope="{scope}"'
-    return RequestRefused(
-        ProblemCode.FORBIDDEN,
-        f"The bearer token lacks the scope {scope}.",
-        headers=((b"www-authenticate", challenge.encode()),),
-    )

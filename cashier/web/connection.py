@@ -174,7 +174,7 @@ class ClientConnection(HttpToolsProtocol):
         self._admitted = application.admits(plain_request_priority(request, application.is_verified))
         if self._admitted:
             return False
-        self.transport.write(encode_refusal(request))
+        self.transport.write(encode_refusal(request, application.origins))
         self._cancel_head_timer()
         self._refused_since_timer = True
         if self.timeout_keep_alive_task is None:

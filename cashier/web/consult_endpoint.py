@@ -15,7 +15,9 @@ from cashier.domain.order import ConsultRequest
 from cashier.fanout.ask import SourceStatus
 from cashier.web.admission_queue import AdmissionQueue
 from cashier.web.auth import BearerAuth
+from cashier.web.caller import ANYONE, TokenScope
 from cashier.web.codec import decode_request, encode_consultation, encode_numbered_consultation
+from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
@@ -34,6 +36,7 @@ from cashier.web.response import (
     HeaderList,
     problem_response,
     response_headers,
+    send_response,
 )
 from cashier.web.sse import EventFormat, EventStream, accepts_event_stream
 
@@ -74,9 +77,15 @@ class ConsultEndpoint:
     """
 
     def __init__(
-        self, bearer_auth: BearerAuth | None, body_limit_bytes: int, body_timeout_s: float, queue: AdmissionQueue
+        self,
+        bearer_auth: BearerAuth | None,
+        origins: AllowedOrigins,
+        body_limit_bytes: int,
+        body_timeout_s: float,
+        queue: AdmissionQueue,
     ) -> None:
         self._bearer_auth = bearer_auth
+        self._origins = origins
         self._queue = queue
         self._body_limit_bytes = body_limit_bytes
         self._disconnect_watch = DisconnectWatch(body_timeout_s)
@@ -99,14 +108,7 @@ class ConsultEndpoint:
             return
         finally:
             self._disconnect_watch.leave(watched)
-        await send(
-            {
-                "type": "http.response.start",
-                "status": response.status,
-                "headers": response_headers(response, request_id, started_ns),
-            }
-        )
-        await send({"type": "http.response.body", "body": response.body})
+        await send_response(send, response, request_id, started_ns)
 
     async def respond(
         self, service: ConsultService | None, headers: dict[bytes, bytes], receive: Receive
@@ -190,8 +192,9 @@ class ConsultEndpoint:
             raise RequestRefused(
                 ProblemCode.METHOD_NOT_ALLOWED, "Only POST is allowed.", headers=((b"allow", b"POST"),)
             )
+        caller = ANYONE
         if self._bearer_auth is not None:
-            self._bearer_auth.admit(headers.get(b"authorization"), time())
+            caller = self._bearer_auth.admit(headers.get(b"authorization"), TokenScope.CONSULT, time())
         if not is_json(headers.get(b"content-type")):
             raise RequestRefused(
                 ProblemCode.UNSUPPORTED_MEDIA_TYPE, "Content-Type must be application/json.", headers=ACCEPTED
@@ -202,6 +205,10 @@ class ConsultEndpoint:
             )
         timeout_ms = read_timeout_ms(headers)
         request = decode_request(await self._read_body(headers, watched))
+        if caller is not ANYONE:
+            caller.require_own(request)
+        if b"origin" in headers:
+            self._origins.require(headers, request.merchant_id)
         if timeout_ms is not None and (request.deadline_ms is None or timeout_ms < request.deadline_ms):
             return replace(request, deadline_ms=timeout_ms)
         return request

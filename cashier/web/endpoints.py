@@ -14,11 +14,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from cashier.web import request_headers
 from cashier.web.invalidate_endpoint import InvalidateEndpoint
 from cashier.web.openapi import document
+from cashier.web.payment_endpoints import PaymentOperation
 from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, make_problem
 
 _log = structlog.get_logger("cashier.web")
@@ -69,6 +71,16 @@ def other_endpoints(
     # An unknown path is 404. Starlette would redirect to the path with or without a trailing slash.
     starlette.router.redirect_slashes = False
     return starlette
+
+
+def methods_of(starlette: Starlette, scope: Scope) -> tuple[str, ...]:
+    """The methods of the path in `scope`; none if there is nothing at it."""
+    for route in starlette.routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            # The route of a payment operation accepts every method.
+            operation = route.endpoint
+            return (operation.method,) if isinstance(operation, PaymentOperation) else tuple(route.methods or ())
+    return ()
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

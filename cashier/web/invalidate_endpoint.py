@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from cashier.fanout.l2.interface import Invalidated, SourceUnknown
 from cashier.web import codec
+from cashier.web.caller import TokenScope
 from cashier.web.problem import FieldProblem, invalid
 from cashier.web.request_guard import RequestGuard
 
@@ -43,7 +44,9 @@ class InvalidateEndpoint:
     async def __call__(self, request: Request) -> Invalidated:
         """Raises `RequestRefused`."""
         headers: dict[bytes, bytes] = dict(request.scope["headers"])
-        service = self._guard.admit(headers)
+        service = self._guard.service()
+        self._guard.admit(headers, TokenScope.INVALIDATE)
+        self._guard.refuse_other_origins(headers)
         invalidation = decode_invalidation(await self._guard.json(request, headers))
         try:
             return service.invalidate(

@@ -6,9 +6,9 @@ the response.
 
 Priority is `X-Priority: critical | high | normal | low`. Without the header, or with another value,
 the product decides: SCAN (a payer at a till) is high, STANDARD_CASHIER normal, EMBEDDED_CASHIER
-low. Every caller may lower its priority. To raise it a caller needs a bearer token that an earlier
-admitted consultation verified; misuse then shows under the caller's name. Without authentication,
-on loopback, every claim counts.
+low. Every caller may lower its priority. To raise it a caller needs the bearer token of a service
+that an earlier request verified; misuse then shows under the service's name. A payer cannot raise
+it. Without authentication every claim counts.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
+from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.fast_path_parser import PlainRequest
 from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_problem
 from cashier.web.request_headers import read_request_id
@@ -26,7 +27,7 @@ PRIORITIES = {b"low": LOW, b"normal": NORMAL, b"high": HIGH, b"critical": CRITIC
 RETRY_AFTER_S = 1
 DETAIL = "The service is overloaded. The request was not processed."
 
-# Whether the bearer token of an Authorization header was verified before.
+# `BearerAuth.is_verified`, for the value of an Authorization header.
 IsVerified = Callable[[bytes], bool]
 
 _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
@@ -34,7 +35,7 @@ _PRODUCTS = ((b'"SCAN"', HIGH), (b'"EMBEDDED_CASHIER"', LOW))
 _BODY = encode_problem(make_problem(ProblemCode.OVERLOADED, DETAIL))
 _RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: %d\r\n"
-    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\nx-request-id: %%s\r\n\r\n%b"
+    b"retry-after: %d\r\ncache-control: no-store\r\nserver-timing: total;dur=0.0\r\n%%bx-request-id: %%b\r\n\r\n%b"
 ) % (len(_BODY), RETRY_AFTER_S, _BODY)
 
 
@@ -48,10 +49,13 @@ def plain_request_priority(request: PlainRequest, is_verified: IsVerified) -> in
     return resolve_priority(request.header(b"x-priority"), request.header(b"authorization"), default, is_verified)
 
 
-def encode_refusal(request: PlainRequest) -> bytes:
-    """The complete response."""
+def encode_refusal(request: PlainRequest, origins: AllowedOrigins) -> bytes:
+    """The complete response, which a page of an allowed origin can read."""
     claimed = request.header(b"x-request-id")
-    return _RESPONSE % read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
+    request_id = read_request_id({} if claimed is None else {b"x-request-id": claimed}).encode("ascii")
+    origin = request.header(b"origin") if origins.configured else None
+    lines = [] if origin is None else [b"%b: %b\r\n" % header for header in origins.response_headers(origin)]
+    return _RESPONSE % (b"".join(lines), request_id)
 
 
 def resolve_priority(claim: bytes | None, authorization: bytes | None, default: int, is_verified: IsVerified) -> int:

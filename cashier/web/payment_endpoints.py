@@ -1,5 +1,9 @@
 """The payment endpoints: from a request to the payments port and back to a response.
 
+A browser's `EventSource` sends no headers, so a stream ticket in the URL takes their place. It
+permits to follow one payment and nothing else. `EventSource` reconnects whenever a stream ends,
+until it gets 204.
+
 A submit, a challenge answer and a cancellation run to their end even if the client disconnects or
 the server stops. A long poll and an event stream end with their client.
 """
@@ -8,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, TypeAlias
 
@@ -21,18 +26,25 @@ from cashier.domain.pan import looks_issued
 from cashier.domain.payment_resource import Payment
 from cashier.domain.payment_state import FINAL
 from cashier.web import payment_requests
+from cashier.web.caller import ANYONE, Caller, TokenScope
 from cashier.web.disconnect_watch import DisconnectWatch, WatchedRequest
 from cashier.web.payment_problems import refusal_for
-from cashier.web.ports import PaymentsPort
+from cashier.web.ports import ConsultService, PaymentsPort
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_guard import RequestGuard
 from cashier.web.request_headers import read_request_id, read_traceparent
-from cashier.web.response import ApiResponse, problem_response, response_headers
+from cashier.web.response import ApiResponse, problem_response, send_response
 from cashier.web.sse import EventFormat, EventStream
 
 _log = structlog.get_logger("cashier.web")
 
 PAYMENTS_PATH = "/v1/payments"
+# The id of the event after which there is nothing to reconnect for.
+_END_ID = b"end"
+_NO_REFERRER = (b"referrer-policy", b"no-referrer")
+# Tickets whose stream has ended, for clients that reconnect without Last-Event-ID. Per worker.
+_MAX_ENDED = 10_000
+_NOTHING_LEFT = ApiResponse(204, b"")
 
 
 class PaymentCall:
@@ -65,12 +77,12 @@ class PaymentOperation:
     """One endpoint as an ASGI application. All its responses carry the same headers."""
 
     def __init__(self, method: str, serve: Serve, disconnect_watch: DisconnectWatch) -> None:
-        self._method = method
+        self.method = method
         self._serve = serve
         self._disconnect_watch = disconnect_watch
 
     def __repr__(self) -> str:
-        return f"<PaymentOperation {self._method}>"
+        return f"<PaymentOperation {self.method}>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = PaymentCall(scope, receive)
@@ -82,18 +94,16 @@ class PaymentOperation:
             if call.watched is not None:
                 self._disconnect_watch.leave(call.watched)
         if isinstance(response, ApiResponse):
-            headers = response_headers(response, call.request_id, call.started_ns)
-            await send({"type": "http.response.start", "status": response.status, "headers": headers})
-            await send({"type": "http.response.body", "body": response.body})
+            await send_response(send, response, call.request_id, call.started_ns)
 
     async def _respond(self, call: PaymentCall) -> ApiResponse | EventStream[Payment] | None:
         """None if the client has disconnected."""
         try:
-            if call.request.method != self._method:
+            if call.request.method != self.method:
                 raise RequestRefused(
                     ProblemCode.METHOD_NOT_ALLOWED,
-                    f"Only {self._method} is allowed.",
-                    headers=((b"allow", self._method.encode()),),
+                    f"Only {self.method} is allowed.",
+                    headers=((b"allow", self.method.encode()),),
                 )
             return await self._serve(call)
         except RequestRefused as refused:
@@ -127,7 +137,12 @@ class PaymentEndpoints:
             failure_log="payment stream failed",
             failure_detail="The stream of the payment failed. See the log under this request id.",
             has_heartbeats=True,
+            end_id=lambda last: _END_ID if last.status in FINAL else None,
         )
+        self._events_by_ticket = self._events._replace(
+            encode=lambda _, payment: _encode_without_token(payment), headers=(_NO_REFERRER,)
+        )
+        self._ended: dict[str, None] = {}
 
     def __repr__(self) -> str:
         return f"<PaymentEndpoints {self._guard!r} {self._disconnect_watch!r}>"
@@ -141,62 +156,120 @@ class PaymentEndpoints:
             f"{payment_path}/challenge": PaymentOperation("POST", self._answer, self._disconnect_watch),
             f"{payment_path}/cancel": PaymentOperation("POST", self._cancel, self._disconnect_watch),
             f"{payment_path}/events": PaymentOperation("GET", self._follow, self._disconnect_watch),
+            f"{payment_path}/stream-ticket": PaymentOperation("POST", self._issue_ticket, self._disconnect_watch),
         }
         return [Route(path, operation) for path, operation in operations.items()]
 
     async def _submit(self, call: PaymentCall) -> ApiResponse:
-        payments = self._payments(call)
+        payments, caller = self._admit(call)
         key = payment_requests.read_idempotency_key(call.raw_headers)
         request = payment_requests.decode_submit(await self._guard.json(call.request, call.headers))
+        self._guard.require_own(caller, call.headers, lambda: request)
         return _response(await payments.submit(request, key, request_id=call.request_id, traceparent=call.traceparent))
 
     async def _answer(self, call: PaymentCall) -> ApiResponse:
-        payments, payment_id = self._payments(call), call.payment_id
+        (payments, caller), payment_id = self._admit(call), call.payment_id
         answer = payment_requests.decode_challenge_answer(await self._guard.json(call.request, call.headers))
+        self._require_own(call, caller, payments, answer.payment_token)
         call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         return _response(await payments.answer(payment_id, answer.payment_token, answer.value, **call_headers))
 
     async def _cancel(self, call: PaymentCall) -> ApiResponse:
-        payments, payment_id = self._payments(call), call.payment_id
+        (payments, caller), payment_id = self._admit(call), call.payment_id
         cancellation = payment_requests.decode_cancellation(await self._guard.json_or_empty(call.request, call.headers))
         token = payment_requests.read_payment_token(
             call.raw_headers, cancellation.payment_token, secured=self._guard.secured
         )
+        self._require_own(call, caller, payments, token)
         return _response(
             await payments.cancel(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
         )
 
     async def _look(self, call: PaymentCall) -> ApiResponse:
-        payments, payment_id = self._payments(call), call.payment_id
+        (payments, caller), payment_id = self._admit(call), call.payment_id
         token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
         wait_ms = payment_requests.read_wait_ms(call.request.query_params.getlist("wait_ms"))
+        self._require_own(call, caller, payments, token)
         await self._end_with_client(call)
         call_headers = {"request_id": call.request_id, "traceparent": call.traceparent}
         return _response(await payments.look(payment_id, token, wait_ms=wait_ms, **call_headers))
 
-    async def _follow(self, call: PaymentCall) -> EventStream[Payment]:
-        payments, payment_id = self._payments(call), call.payment_id
+    async def _issue_ticket(self, call: PaymentCall) -> ApiResponse:
+        (payments, caller), payment_id = self._admit(call), call.payment_id
         token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
+        self._require_own(call, caller, payments, token)
+        await self._guard.body(call.request, call.headers)
+        ticket = payments.issue_stream_ticket(payment_id, token)
+        return ApiResponse(200, msgspec.json.encode(ticket), extra=(_NO_REFERRER,))
+
+    async def _follow(self, call: PaymentCall) -> ApiResponse | EventStream[Payment]:
+        tickets = call.request.query_params.getlist("ticket")
+        if tickets:
+            return await self._follow_by_ticket(call, payment_requests.read_ticket(tickets))
+        (payments, caller), payment_id = self._admit(call), call.payment_id
+        token = payment_requests.read_payment_token(call.raw_headers, None, secured=self._guard.secured)
+        self._require_own(call, caller, payments, token)
+        if call.headers.get(b"last-event-id") == _END_ID:
+            return _NOTHING_LEFT
         await self._end_with_client(call)
         updates = payments.follow(payment_id, token, request_id=call.request_id, traceparent=call.traceparent)
         return await EventStream.start(updates, call.request_id, self._events)
+
+    async def _follow_by_ticket(self, call: PaymentCall, ticket: str) -> ApiResponse | EventStream[Payment]:
+        payments, payment_id = _payments(self._guard.service()), call.payment_id
+        claims = payments.read_stream_ticket(payment_id, ticket)
+        self._guard.require_own(ANYONE, call.headers, lambda: claims.chosen)
+        last_event_id = call.headers.get(b"last-event-id")
+        if last_event_id == _END_ID or (not last_event_id and _signature(ticket) in self._ended):
+            return _NOTHING_LEFT
+        await self._end_with_client(call)
+        updates = payments.follow_claims(claims, request_id=call.request_id, traceparent=call.traceparent)
+        events = self._events_by_ticket._replace(end=partial(self._end_ticket, ticket))
+        return await EventStream.start(updates, call.request_id, events)
+
+    def _end_ticket(self, ticket: str, number: int, last: Payment) -> dict[str, Any]:
+        if last.status in FINAL:
+            if len(self._ended) >= _MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
+            self._ended[_signature(ticket)] = None
+        return self._end(number, last)
 
     def _end(self, _: int, last: Payment) -> dict[str, Any]:
         if last.status in FINAL:
             return {"reason": "FINAL"}
         return {"reason": "STOPPING" if self._is_stopping() else "TIMEOUT"}
 
-    def _payments(self, call: PaymentCall) -> PaymentsPort:
-        payments = self._guard.admit(call.headers).payments
-        if payments is None:
-            raise RequestRefused(ProblemCode.PAYMENTS_NOT_CONFIGURED, "This service does not take payments.")
-        return payments
+    def _admit(self, call: PaymentCall) -> tuple[PaymentsPort, Caller]:
+        service = self._guard.service()
+        caller = self._guard.admit(call.headers, TokenScope.PAY)
+        return _payments(service), caller
+
+    def _require_own(self, call: PaymentCall, caller: Caller, payments: PaymentsPort, payment_token: str) -> None:
+        """The token alone says whose payment it is."""
+        self._guard.require_own(caller, call.headers, lambda: payments.choice_of(call.payment_id, payment_token))
 
     async def _end_with_client(self, call: PaymentCall) -> None:
         """Let a disconnect cancel the call. Reads the body first: the disconnect follows it."""
         await self._guard.body(call.request, call.headers)
         call.watched = self._disconnect_watch.enter(call.request.receive)
         call.watched.body_complete = True
+
+
+def _payments(service: ConsultService) -> PaymentsPort:
+    if service.payments is None:
+        raise RequestRefused(ProblemCode.PAYMENTS_NOT_CONFIGURED, "This service does not take payments.")
+    return service.payments
+
+
+def _encode_without_token(payment: Payment) -> bytes:
+    """For the holder of a ticket: it permits to read, not to act."""
+    fields: dict[str, Any] = msgspec.to_builtins(payment)
+    del fields["payment_token"]
+    return msgspec.json.encode(fields)
+
+
+def _signature(ticket: str) -> str:
+    return ticket.rpartition(".")[2]
 
 
 def _response(payment: Payment) -> ApiResponse:

@@ -115,6 +115,13 @@ def read_payment_id(segment: str) -> str:
     return segment
 
 
+def read_ticket(values: Sequence[str]) -> str:
+    """From all values of the query parameter. Raises `RequestRefused`: INVALID."""
+    if len(values) > 1:
+        raise invalid(FieldProblem("ticket", "ONE_TOO_MANY", "must be given once"))
+    return values[0]
+
+
 def read_wait_ms(values: Sequence[str]) -> int:
     """From all values of the query parameter. Raises `RequestRefused`: INVALID."""
     if not values:

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
-from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_request import PaymentChoice, PaymentRequest
+from cashier.domain.payment_resource import Payment, StreamTicket
 from cashier.fanout.l2.interface import Invalidated
+from cashier.tokens.payment_state_token import PaymentClaims
 
 
 class PaymentsPort(Protocol):
@@ -63,6 +64,20 @@ class PaymentsPort(Protocol):
 
         Raises only before the first. Close the generator (`contextlib.aclosing`) if you stop early.
         """
+
+    def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
+        """The order, user and merchant of a payment, and what was chosen."""
+
+    def issue_stream_ticket(self, payment_id: str, payment_token: str) -> StreamTicket:
+        """A ticket that permits to follow this payment until it expires, and nothing else."""
+
+    def read_stream_ticket(self, payment_id: str, ticket: str) -> PaymentClaims:
+        """What `follow_claims` takes."""
+
+    def follow_claims(
+        self, claims: PaymentClaims, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Payment, None]:
+        """As `follow`. The payments carry tokens, which the holder of a ticket must not get."""
 
     def stop_waiting(self) -> None:
         """End all waits: `look` returns the present state, `follow` ends."""

@@ -21,6 +21,8 @@ class ProblemCode(StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
     RISK_REJECTED = "RISK_REJECTED"
     FORBIDDEN = "FORBIDDEN"
+    CALLER_MISMATCH = "CALLER_MISMATCH"
+    ORIGIN_NOT_ALLOWED = "ORIGIN_NOT_ALLOWED"
     TOKEN_MALFORMED = "TOKEN_MALFORMED"  # noqa: S105 - names of problems, not tokens
     TOKEN_TAMPERED = "TOKEN_TAMPERED"  # noqa: S105
     TOKEN_UNKNOWN_KEY = "TOKEN_UNKNOWN_KEY"  # noqa: S105
@@ -55,6 +57,8 @@ STATUS_AND_TITLE: dict[ProblemCode, tuple[int, str]] = {
     ProblemCode.UNAUTHENTICATED: (401, "Authentication required"),
     ProblemCode.RISK_REJECTED: (402, "Payment rejected"),
     ProblemCode.FORBIDDEN: (403, "Forbidden"),
+    ProblemCode.CALLER_MISMATCH: (403, "Not the caller's own"),
+    ProblemCode.ORIGIN_NOT_ALLOWED: (403, "Origin not allowed"),
     ProblemCode.TOKEN_MALFORMED: (403, "Malformed token"),
     ProblemCode.TOKEN_TAMPERED: (403, "Invalid token signature"),
     ProblemCode.TOKEN_UNKNOWN_KEY: (403, "Unknown token key"),

@@ -1,6 +1,6 @@
 """Admission of requests other than consultations.
 
-Checks that the service is open, the bearer token, and the body's type, size and time limit.
+Checks that the service is open, the caller, the page, and the body's type, size and time limit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from time import time
 from starlette.requests import ClientDisconnect, Request
 
 from cashier.web.auth import BearerAuth
+from cashier.web.caller import ANYONE, Caller, Owned, TokenScope
+from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.ports import ConsultService
 from cashier.web.problem import ProblemCode, RequestRefused
 from cashier.web.request_headers import declared_length_exceeds, is_json
@@ -25,11 +27,13 @@ class RequestGuard:
         self,
         service: Callable[[], ConsultService | None],
         bearer_auth: BearerAuth | None,
+        origins: AllowedOrigins,
         body_limit_bytes: int,
         body_timeout_s: float,
     ) -> None:
         self._service = service
         self._bearer_auth = bearer_auth
+        self._origins = origins
         self._body_limit_bytes = body_limit_bytes
         self._body_timeout_s = body_timeout_s
 
@@ -41,14 +45,33 @@ class RequestGuard:
         """Whether callers need a bearer token."""
         return self._bearer_auth is not None
 
-    def admit(self, headers: Mapping[bytes, bytes]) -> ConsultService:
-        """Raises `RequestRefused`: NOT_READY, UNAUTHENTICATED or FORBIDDEN."""
+    def service(self) -> ConsultService:
+        """Raises `RequestRefused`: NOT_READY."""
         service = self._service()
         if service is None or not service.ready:
             raise RequestRefused(ProblemCode.NOT_READY, "The service is not open.", headers=RETRY_AFTER_1)
-        if self._bearer_auth is not None:
-            self._bearer_auth.admit(headers.get(b"authorization"), time())
         return service
+
+    def admit(self, headers: Mapping[bytes, bytes], scope: TokenScope) -> Caller:
+        """Raises `RequestRefused`: UNAUTHENTICATED or FORBIDDEN."""
+        if self._bearer_auth is None:
+            return ANYONE
+        return self._bearer_auth.admit(headers.get(b"authorization"), scope, time())
+
+    def require_own(self, caller: Caller, headers: Mapping[bytes, bytes], owned: Callable[[], Owned]) -> None:
+        """Refuse another's user, order or merchant, to the caller and to the page that it uses.
+
+        Calls `owned` only for a bound caller or a page. Raises what it raises and `RequestRefused`:
+        CALLER_MISMATCH, ORIGIN_NOT_ALLOWED.
+        """
+        if caller.is_bound or (self._origins.configured and b"origin" in headers):
+            subject = owned()
+            caller.require_own(subject)
+            self._origins.require(headers, subject.merchant_id)
+
+    def refuse_other_origins(self, headers: Mapping[bytes, bytes]) -> None:
+        """For what concerns all merchants. Raises `RequestRefused`: ORIGIN_NOT_ALLOWED."""
+        self._origins.require(headers, None)
 
     async def json(self, request: Request, headers: Mapping[bytes, bytes]) -> bytes:
         """A body declared as JSON. Raises like `body`, and UNSUPPORTED_MEDIA_TYPE."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from time import perf_counter_ns
 from typing import NamedTuple
 
+from starlette.types import Send
+
 from cashier.fanout.ask import SourceReport
 from cashier.web.codec import server_timing
 from cashier.web.problem import PROBLEM_TYPE, Headers, RequestRefused, encode_problem
@@ -35,11 +37,25 @@ def problem_response(refused: RequestRefused) -> ApiResponse:
 
 
 def response_headers(response: ApiResponse, request_id: str, started_ns: int) -> HeaderList:
+    # RFC 9110, section 8.6: no Content-Length with 204.
+    content = (
+        ()
+        if response.status == 204
+        else (
+            _JSON if response.status < 300 else PROBLEM_TYPE,
+            (b"content-length", b"%d" % len(response.body)),
+        )
+    )
     return [
-        _JSON if response.status < 300 else PROBLEM_TYPE,
-        (b"content-length", b"%d" % len(response.body)),
+        *content,
         (b"x-request-id", request_id.encode("ascii")),
         (b"server-timing", server_timing((perf_counter_ns() - started_ns) / 1e6, response.sources)),
         NO_STORE,
         *response.extra,
     ]
+
+
+async def send_response(send: Send, response: ApiResponse, request_id: str, started_ns: int) -> None:
+    headers = response_headers(response, request_id, started_ns)
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})

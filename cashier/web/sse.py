@@ -19,7 +19,7 @@ from starlette.types import Send
 from cashier.fanout.ask import SourceReport
 from cashier.web.codec import server_timing
 from cashier.web.disconnect_watch import WatchedRequest
-from cashier.web.problem import ProblemCode, RequestRefused, encode_problem, make_problem
+from cashier.web.problem import Headers, ProblemCode, RequestRefused, encode_problem, make_problem
 from cashier.web.response import NO_STORE
 
 _log = structlog.get_logger("cashier.web")
@@ -43,7 +43,8 @@ class EventFormat(NamedTuple, Generic[T]):
 
     `encode`: an update as JSON without line breaks. `end`: the data of the last event, from the
     last update and its number. `sources`: for Server-Timing. `refusal_for`: None for an error that
-    is a bug, which is logged as `failure_log` and reported with `failure_detail`.
+    is a bug, which is logged as `failure_log` and reported with `failure_detail`. `end_id`: the
+    id of the last event; a client that reconnects sends it.
     """
 
     event: bytes
@@ -54,6 +55,8 @@ class EventFormat(NamedTuple, Generic[T]):
     failure_log: str
     failure_detail: str
     has_heartbeats: bool
+    end_id: Callable[[T], bytes | None] = lambda _: None
+    headers: Headers = ()
 
 
 class EventStream(Generic[T]):
@@ -77,7 +80,12 @@ class EventStream(Generic[T]):
     async def send(self, send: Send, watched: WatchedRequest, started_ns: int) -> None:
         """Send all events. Closes `updates`, also if the client disconnects or stops reading."""
         timing = server_timing((perf_counter_ns() - started_ns) / 1e6, self._format.sources(self._first))
-        headers = [*_HEADERS, (b"x-request-id", self._request_id.encode("ascii")), (b"server-timing", timing)]
+        headers = [
+            *_HEADERS,
+            *self._format.headers,
+            (b"x-request-id", self._request_id.encode("ascii")),
+            (b"server-timing", timing),
+        ]
         try:
             async with aclosing(self._events()) as events:
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -105,10 +113,11 @@ class EventStream(Generic[T]):
             except Exception as error:  # noqa: BLE001 - reported to the client without its text
                 yield _encode_event(b"error", self._encode_error(error))
             else:
-                yield _encode_event(b"end", orjson.dumps(self._format.end(number, latest)))
+                end = orjson.dumps(self._format.end(number, latest))
+                yield _encode_event(b"end", end, self._format.end_id(latest))
 
     def _encode_update(self, number: int, update: T) -> bytes:
-        return _encode_event(self._format.event, self._format.encode(number, update), number)
+        return _encode_event(self._format.event, self._format.encode(number, update), b"%d" % number)
 
     def _encode_error(self, error: Exception) -> bytes:
         refusal = self._format.refusal_for(error)
@@ -129,8 +138,8 @@ def accepts_event_stream(accept: bytes | None) -> bool:
     return False
 
 
-def _encode_event(name: bytes, payload: bytes, event_id: int | None = None) -> bytes:
-    return b"event: %b\n%bdata: %b\n\n" % (name, b"" if event_id is None else b"id: %d\n" % event_id, payload)
+def _encode_event(name: bytes, payload: bytes, event_id: bytes | None = None) -> bytes:
+    return b"event: %b\n%bdata: %b\n\n" % (name, b"" if event_id is None else b"id: %b\n" % event_id, payload)
 
 
 async def _send(send: Send, body: bytes, *, more: bool) -> None:

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 import signal
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
@@ -128,3 +130,29 @@ def test_no_request_is_lost_and_every_worker_reloads(sandbox: str, tmp_path: Pat
             for caller in callers:
                 caller.join()
         assert failures == []
+
+
+def test_origins_of_merchants_apply_and_new_callers_take_a_restart(sandbox: str, tmp_path: Path) -> None:
+    path = configured(tmp_path, sandbox, "")
+    plain = path.read_text()
+    shop = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+
+    def preflight(service: str) -> int:
+        request = urllib.request.Request(f"{service}/v1/consult", headers=shop, method="OPTIONS")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return int(response.status)
+        except HTTPError as error:
+            return error.code
+
+    with running("serve", "--config", str(path)) as command:
+        service = command.address("Serving on")
+        assert preflight(service) == 405
+        for origin, status in (("https://shop.example", 204), ("https://other.example", 403)):
+            path.write_text(plain + f'\n[merchants.m_1]\norigins = ["{origin}"]\n')
+            command.process.send_signal(signal.SIGHUP)
+            eventually(lambda status=status: preflight(service) == status, origin)  # type: ignore[misc] # status is bound
+        assert "restart" not in command.logged()
+        path.write_text(plain.replace('mode = "none"', 'mode = "none"\ninsecure = true'))
+        command.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "[auth] has changed" in command.logged(), "the change is not named")

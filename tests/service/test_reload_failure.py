@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from cashier.asgi import reload
 from cashier.core import Cashier
 from cashier.settings.schema import Configuration
+from cashier.web.cross_origin import AllowedOrigins
 
 
 async def test_a_bug_in_a_reload_is_logged_and_contained() -> None:
@@ -16,5 +17,5 @@ async def test_a_bug_in_a_reload_is_logged_and_contained() -> None:
         raise ZeroDivisionError
 
     with capture_logs() as logs:
-        await reload(cast("Cashier", None), read)
+        await reload(cast("Cashier", None), AllowedOrigins({}), read)
     assert [(log["event"], log["log_level"]) for log in logs] == [("configuration not reloaded", "error")]

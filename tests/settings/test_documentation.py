@@ -33,6 +33,7 @@ HEADINGS = {
     "CachingSettings": "`[cache]`",
     "ShedSettings": "`[shed]`",
     "TokenSettings": "`[tokens]`",
+    "MerchantSettings": "`[merchants.NAME]`",
     "SourcesSettings": "`[sources]`",
     "SourceSettings": "`[sources.NAME]`",
     "CacheSettings": "`[sources.NAME.cache]`",

@@ -11,15 +11,20 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from cashier.domain.next_action import Redirect
+from cashier.domain.order import Product, Terminal
+from cashier.domain.pay_method import Kind
 from cashier.domain.payment_message import Message, MessageCode
-from cashier.domain.payment_request import PaymentRequest
-from cashier.domain.payment_resource import Payment, RouteTaken
+from cashier.domain.payment_request import PaymentChoice, PaymentMeans, PaymentRequest
+from cashier.domain.payment_resource import Payment, RouteTaken, StreamTicket
 from cashier.domain.payment_state import PaymentStatus
+from cashier.tokens.jws import TokenRefused
+from cashier.tokens.payment_state_token import PaymentClaims
 from tests.web.fake_service import NOW, cny
 
 ID = "pay_" + "a2" * 13
 PAYMENT_PATH = f"/v1/payments/{ID}"
 TOKEN = "aaa.bbb.ccc"
+TICKET = "ddd.eee.fff"
 SUBMIT: dict[str, Any] = {
     "consult_token": "c.t.s",
     "order_id": "o_1001",
@@ -45,6 +50,27 @@ LIVE = Payment(
     poll_after_ms=1000,
     payment_token=TOKEN,
     expires_at=NOW + timedelta(minutes=30),
+)
+CHOICE = PaymentChoice(
+    order_id="o_1001",
+    user_id="u_1",
+    merchant_id="m_1",
+    product=Product.STANDARD_CASHIER,
+    terminal=Terminal.APP,
+    method_id="QUICK_PAY:c_2",
+    expected_payable=cny(11800),
+)
+CLAIMS = PaymentClaims(
+    iat=0,
+    exp=1,
+    payment_id=ID,
+    kind=Kind.QUICK_PAY,
+    chosen=CHOICE,
+    expires_at=1,
+    order_amount=cny(12800),
+    sent_at=0,
+    means=PaymentMeans(),
+    fingerprint="f",
 )
 PAID = replace(LIVE, status=PaymentStatus.SUCCEEDED, next_action=None, poll_after_ms=None)
 
@@ -128,6 +154,31 @@ class FakePayments:
                 yield update
         finally:
             self.closed.set()
+
+    def choice_of(self, payment_id: str, payment_token: str) -> PaymentChoice:
+        return self._read_token(payment_id, payment_token).chosen
+
+    def issue_stream_ticket(self, payment_id: str, payment_token: str) -> StreamTicket:
+        self.calls.append(RecordedCall("issue_stream_ticket", (payment_id, payment_token), None, None))
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return StreamTicket(ticket=TICKET, expires_at=self.outcome.expires_at)
+
+    def read_stream_ticket(self, payment_id: str, ticket: str) -> PaymentClaims:
+        if ticket != TICKET:
+            raise TokenRefused("TOKEN_MALFORMED")
+        return self._read_token(payment_id, ticket)
+
+    def follow_claims(
+        self, claims: PaymentClaims, *, request_id: str | None = None, traceparent: str | None = None
+    ) -> AsyncGenerator[Payment, None]:
+        return self.follow(claims.payment_id, TICKET, request_id=request_id, traceparent=traceparent)
+
+    def _read_token(self, payment_id: str, payment_token: str) -> PaymentClaims:
+        """A token belongs to the payment of `CLAIMS`, whatever it is."""
+        if payment_id != ID:
+            raise TokenRefused("TOKEN_OTHER_PAYMENT")
+        return CLAIMS
 
     def stop_waiting(self) -> None:
         self.stopped = True

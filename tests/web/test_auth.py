@@ -6,25 +6,31 @@ import json
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from msgspec.structs import replace
 
 from cashier.web import app
 from cashier.web.auth import AuthSettings, BearerAuth, KeysRefused, auth_faults
+from cashier.web.caller import PAYER_SCOPES, TokenScope
 from cashier.web.problem import RequestRefused
 from tests.web.asgi_client import JSON, call
 from tests.web.fake_service import FakeService
 
+CONSULT = TokenScope.CONSULT
 SECRET = "s" * 32
 NOW_S = 1_700_000_000.0
 CLAIMS: dict[str, Any] = {
     "iss": "https://id.example",
     "aud": "cashier",
     "exp": NOW_S + 60,
-    "scope": "read cashier:consult",
+    "scope": "read consult",
 }
 BY_SECRET = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", secret=SECRET)
 BY_KEYS = AuthSettings(mode="jwt", issuer="https://id.example", audience="cashier", jwks_file="keys.json")
@@ -56,21 +62,21 @@ def bearer(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, 
 
 def refused(bearer_auth: BearerAuth, authorization: bytes | None, now: float = NOW_S) -> tuple[str, str]:
     with pytest.raises(RequestRefused) as caught:
-        bearer_auth.admit(authorization, now)
+        bearer_auth.admit(authorization, CONSULT, now)
     return caught.value.problem.code.value, dict(caught.value.headers)[b"www-authenticate"].decode()
 
 
 def test_a_valid_token_is_admitted_and_cached() -> None:
     bearer_auth = BearerAuth(BY_SECRET)
-    bearer_auth.admit(bearer(), NOW_S)
-    bearer_auth.admit(bearer(), NOW_S)
+    bearer_auth.admit(bearer(), CONSULT, NOW_S)
+    bearer_auth.admit(bearer(), CONSULT, NOW_S)
     assert "cached=1" in repr(bearer_auth)
 
 
 def test_a_cached_token_is_refused_after_its_expiry() -> None:
     bearer_auth = BearerAuth(BY_SECRET)
-    bearer_auth.admit(bearer(), NOW_S)
-    bearer_auth.admit(bearer(), NOW_S + 59.9)
+    bearer_auth.admit(bearer(), CONSULT, NOW_S)
+    bearer_auth.admit(bearer(), CONSULT, NOW_S + 59.9)
     assert refused(bearer_auth, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
     assert "cached=0" in repr(bearer_auth)
     assert refused(bearer_auth, bearer(), NOW_S + 60)[0] == "UNAUTHENTICATED"
@@ -80,7 +86,7 @@ def test_the_token_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cashier.web.auth._MAX_CACHED", 3)
     bearer_auth = BearerAuth(BY_SECRET)
     for number in range(5):
-        bearer_auth.admit(bearer(jti=str(number)), NOW_S)
+        bearer_auth.admit(bearer(jti=str(number)), CONSULT, NOW_S)
     assert "cached=3" in repr(bearer_auth)
 
 
@@ -124,7 +130,7 @@ def test_an_unsigned_token_is_refused() -> None:
     [(RSA_KEY, "RS256", "rsa"), (RSA_KEY, "PS384", "rsa"), (EC_KEY, "ES256", "ec"), (ED_KEY, "EdDSA", "ed")],
 )
 def test_keys_of_a_set_are_chosen_by_kid(key: Any, algorithm: str, kid: str) -> None:
-    BearerAuth(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), NOW_S)
+    BearerAuth(BY_KEYS, KEYS).admit(bearer(key, algorithm, kid), CONSULT, NOW_S)
 
 
 def test_a_public_key_is_never_used_as_a_shared_secret() -> None:
@@ -149,14 +155,14 @@ def test_a_token_of_another_key_is_refused(key: Any, algorithm: str, kid: str | 
 
 def test_a_key_with_an_alg_verifies_no_other_algorithm() -> None:
     bearer_auth = BearerAuth(BY_KEYS, jwks(public_members()[0] | {"alg": "RS512"}))
-    bearer_auth.admit(bearer(RSA_KEY, "RS512", "rsa"), NOW_S)
+    bearer_auth.admit(bearer(RSA_KEY, "RS512", "rsa"), CONSULT, NOW_S)
     assert refused(bearer_auth, bearer(RSA_KEY, "RS256", "rsa"))[0] == "UNAUTHENTICATED"
 
 
 def test_a_set_of_one_key_needs_no_kid() -> None:
     member = public_members()[1]
     del member["kid"]
-    BearerAuth(BY_KEYS, jwks(member)).admit(bearer(EC_KEY, "ES256"), NOW_S)
+    BearerAuth(BY_KEYS, jwks(member)).admit(bearer(EC_KEY, "ES256"), CONSULT, NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -192,23 +198,24 @@ def test_encryption_keys_are_ignored() -> None:
     assert "keys=1" in repr(BearerAuth(BY_KEYS, jwks(public_members()[0] | {"use": "enc"}, public_members()[1])))
 
 
-def test_a_scope_is_required_only_if_configured() -> None:
-    BearerAuth(BY_SECRET).admit(bearer(scope=None), NOW_S)
+def test_a_configured_scope_is_required_beside_that_of_the_endpoint() -> None:
     scoped = BearerAuth(
-        AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier:consult")
+        AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, scope="cashier")
     )
-    scoped.admit(bearer(), NOW_S)
-    for scope in (None, "", "cashier:consulting", "cashier"):
+    scoped.admit(bearer(scope="consult cashier"), CONSULT, NOW_S)
+    for scope in (None, "", "consult", "cashiers consult", ["consult"]):
         code, challenge = refused(scoped, bearer(scope=scope))
         assert code == "FORBIDDEN"
-        assert 'error="insufficient_scope", scope="cashier:consult"' in challenge
+        assert 'error="insufficient_scope", scope="cashier"' in challenge
+    code, challenge = refused(scoped, bearer(scope="cashier"))
+    assert (code, challenge) == ("FORBIDDEN", 'Bearer realm="cashier", error="insufficient_scope", scope="consult"')
 
 
 def test_leeway_tolerates_clock_skew() -> None:
     lenient = BearerAuth(
         AuthSettings(mode="jwt", issuer=BY_SECRET.issuer, audience="cashier", secret=SECRET, leeway_s=5)
     )
-    lenient.admit(bearer(exp=NOW_S - 4, nbf=NOW_S + 4), NOW_S)
+    lenient.admit(bearer(exp=NOW_S - 4, nbf=NOW_S + 4), CONSULT, NOW_S)
     assert refused(lenient, bearer(exp=NOW_S - 5))[0] == "UNAUTHENTICATED"
 
 
@@ -217,10 +224,27 @@ def test_mode_none_is_accepted_on_loopback(host: str) -> None:
     assert auth_faults(AuthSettings(), host) == ()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "shop.example", ""])
-def test_mode_none_is_refused_on_other_addresses_with_a_remedy(host: str) -> None:
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0", "::", "[::]", "10.0.0.1", "169.254.0.1", "::ffff:10.0.0.1", "fe80::1%eth0", "128.0.0.1",
+        "shop.example", "localhost.example", "127.0.0.1.example", "cashier", "/run/cashier.sock", "unix:/run/c.sock",
+        "*", "0", "",
+    ],
+)  # fmt: skip
+def test_mode_none_beyond_loopback_is_refused_with_its_remedies_unless_declared_insecure(host: str) -> None:
     (fault,) = auth_faults(AuthSettings(), host)
     assert 'set mode = "jwt", or listen on 127.0.0.1' in fault
+    assert "set insecure = true" in fault
+    assert auth_faults(AuthSettings(insecure=True), host) == ()
+
+
+def test_settings_that_would_have_no_effect_are_refused() -> None:
+    for key in ("user_claim", "order_claim", "merchant_claim"):
+        (fault,) = auth_faults(msgspec.convert({key: "sub"}, AuthSettings), "127.0.0.1")
+        assert fault.startswith(f"[auth] {key} needs mode")
+    (fault,) = auth_faults(replace(BY_SECRET, insecure=True), "127.0.0.1")
+    assert fault == '[auth] insecure is for mode = "none"; remove it'
 
 
 def test_every_error_in_the_jwt_settings_is_reported() -> None:
@@ -230,6 +254,123 @@ def test_every_error_in_the_jwt_settings_is_reported() -> None:
     assert "not both" in both
     (short,) = auth_faults(AuthSettings(mode="jwt", issuer="i", audience="a", secret="short"), "::")
     assert "32 bytes" in short
+
+
+PAYERS = replace(BY_SECRET, user_claim="sub", order_claim="order", merchant_claim="merchant")
+
+
+@pytest.mark.parametrize(
+    ("claims", "scopes", "ids"),
+    [
+        ({"scope": "consult pay"}, {"consult", "pay"}, (None, None, None)),
+        ({"scope": "  consult\tinvalidate "}, {"consult", "invalidate"}, (None, None, None)),
+        ({"scope": ["consult", "sessions", "read"]}, {"consult", "sessions"}, (None, None, None)),
+        ({"scope": "operations", "merchant": "m_1"}, {"operations"}, (None, None, "m_1")),
+        ({"scope": "pay", "order": "o_1"}, {"pay"}, (None, "o_1", None)),
+        # A service's subject is its own client id.
+        ({"scope": "pay", "sub": "shop", "client_id": "shop"}, {"pay"}, (None, None, None)),
+        # A payer, whatever its scopes: they only narrow.
+        ({"scope": None, "sub": "u_1"}, {"consult", "pay"}, ("u_1", None, None)),
+        ({"scope": "openid email", "sub": "u_1"}, {"consult", "pay"}, ("u_1", None, None)),
+        ({"scope": "consult", "sub": "u_1"}, {"consult"}, ("u_1", None, None)),
+        ({"scope": ["pay", "invalidate"], "sub": "u_1"}, {"pay"}, ("u_1", None, None)),
+        ({"scope": "invalidate operations", "sub": "u_1"}, set(), ("u_1", None, None)),
+        ({"scope": "pay", "sub": "u_1", "client_id": "shop"}, {"pay"}, ("u_1", None, None)),
+        ({"scope": "pay", "sub": "u_1", "client_id": ["u_1"]}, {"pay"}, ("u_1", None, None)),
+        ({"scope": "", "sub": "u_1", "order": "o_1", "merchant": "m_1"}, {"consult", "pay"}, ("u_1", "o_1", "m_1")),
+        # Neither.
+        ({"scope": None}, set(), (None, None, None)),
+        ({"scope": "CONSULT consult:all consultpay"}, set(), (None, None, None)),
+        ({"scope": None, "sub": "shop", "client_id": "shop"}, set(), (None, None, None)),
+    ],
+)
+def test_a_token_is_a_payers_if_it_has_the_user_claim_and_else_a_services(
+    claims: dict[str, Any], scopes: set[str], ids: tuple[str | None, ...]
+) -> None:
+    bearer_auth = BearerAuth(PAYERS)
+    token = bearer(**claims)
+    for scope in TokenScope:
+        if scope in scopes:
+            caller = bearer_auth.admit(token, scope, NOW_S)
+            assert (caller.user_id, caller.order_id, caller.merchant_id) == ids
+            assert caller.is_bound == (ids != (None, None, None))
+            assert caller.scopes == scopes
+        else:
+            with pytest.raises(RequestRefused) as caught:
+                bearer_auth.admit(token, scope, NOW_S)
+            assert caught.value.problem.code == "FORBIDDEN"
+
+
+@pytest.mark.parametrize("name", ["scope", "sub", "order", "merchant"])
+@pytest.mark.parametrize("value", [1, 0, True, False, 1.5, {}, {"u_1": 1}, [1], [None], [["consult"]], "null"])
+def test_a_claim_of_the_wrong_type_makes_the_token_invalid(name: str, value: Any) -> None:
+    claims = CLAIMS | {"sub": "u_1", name: None if value == "null" else value}
+    # PyJWT refuses to write such a subject.
+    token = b"Bearer " + jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, algorithm="HS256").encode()
+    assert refused(BearerAuth(PAYERS), token)[0] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("name", ["sub", "order", "merchant"])
+def test_an_empty_claim_does_not_unbind_the_token(name: str) -> None:
+    claims: dict[str, Any] = {name: ""}
+    assert refused(BearerAuth(PAYERS), bearer(**claims))[0] == "UNAUTHENTICATED"
+
+
+def test_without_a_user_claim_every_token_is_a_services() -> None:
+    caller = BearerAuth(BY_SECRET).admit(bearer(sub="u_1"), CONSULT, NOW_S)
+    assert not caller.is_bound
+    assert refused(BearerAuth(BY_SECRET), bearer(sub="u_1", scope="openid"))[0] == "FORBIDDEN"
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(TokenScope),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=3), values, max_size=3),
+    max_leaves=5,
+)
+NAMES = ("iss", "aud", "exp", "nbf", "iat", "jti", "sub", "client_id", "scope", "order", "merchant")
+
+
+@settings(max_examples=150)
+@given(st.dictionaries(st.sampled_from(NAMES), JSON_VALUES), st.sampled_from(TokenScope))
+def test_no_claims_are_a_bug_or_silently_allowed(changed: dict[str, Any], scope: TokenScope) -> None:
+    claims = CLAIMS | changed
+    token = b"Bearer " + jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, algorithm="HS256").encode()
+    try:
+        caller = BearerAuth(PAYERS).admit(token, scope, NOW_S)
+    except RequestRefused as refusal:
+        assert refusal.problem.code in ("UNAUTHENTICATED", "FORBIDDEN")  # noqa: PT017 - only one of two outcomes
+        return
+    assert scope in caller.scopes
+    assert NOW_S < caller.expires_at < float("inf")
+    if caller.user_id is None:
+        assert scope in (claims["scope"].split() if isinstance(claims["scope"], str) else claims["scope"])
+        assert "sub" not in claims or claims["sub"] == claims["client_id"]
+    else:
+        assert caller.user_id == claims["sub"] != ""
+        assert scope in PAYER_SCOPES
+    assert (caller.order_id, caller.merchant_id) == (claims.get("order"), claims.get("merchant"))
+
+
+@pytest.mark.parametrize("exp", ["NaN", "Infinity", "1e400", "9" * 400, "-1e400", "true", '"9999999999"', "null"])
+def test_an_expiry_that_is_no_time_makes_the_token_invalid(exp: str) -> None:
+    payload = json.dumps(CLAIMS | {"exp": 0}).replace('"exp": 0', f'"exp": {exp}').encode()
+    token = b"Bearer " + jwt.api_jws.encode(payload, SECRET, algorithm="HS256").encode()
+    assert refused(BearerAuth(PAYERS), token)[0] == "UNAUTHENTICATED"
+
+
+def test_payers_raise_no_priority_and_evict_no_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cashier.web.auth._MAX_CACHED", 3)
+    bearer_auth, service = BearerAuth(PAYERS), bearer()
+    bearer_auth.admit(service, CONSULT, NOW_S)
+    for number in range(10):
+        payer = bearer(sub=f"u_{number}")
+        bearer_auth.admit(payer, CONSULT, NOW_S)
+        assert not bearer_auth.is_verified(payer, NOW_S)
+    assert bearer_auth.is_verified(service, NOW_S)
+    # A service that may not consult gets no priority for it.
+    other = bearer(scope="invalidate")
+    bearer_auth.admit(other, TokenScope.INVALIDATE, NOW_S)
+    assert not bearer_auth.is_verified(other, NOW_S)
 
 
 async def test_consultations_need_a_token_and_health_checks_do_not() -> None:

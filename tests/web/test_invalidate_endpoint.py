@@ -141,7 +141,9 @@ async def test_invalidation_needs_the_bearer_token_too(service: FakeService) -> 
     assert response.problem() == (401, "UNAUTHENTICATED")
     assert response.headers["www-authenticate"].startswith("Bearer")
     assert service.invalidated == []
-    token = jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")
+    token = jwt.encode(
+        {"iss": "i", "aud": "a", "exp": time.time() + 60, "scope": "invalidate"}, SECRET, algorithm="HS256"
+    )
     assert (
         await invalidate(application, {"source": "card", "key": "u_1"}, authorization=f"Bearer {token}")
     ).status == 200

@@ -210,7 +210,7 @@ def test_the_data_of_the_document_has_nothing_unused() -> None:
         ("operations.toml", 'summary = "This doc', 'sumary = "This doc', "get /openapi.json: .*unknown field `sumary`"),
         ("operations.toml", 'operation_id = "pay"\n', "", "post /v1/payments: .*missing required field `operation_id`"),
         ("operations.toml", "[parameters.wait_ms]", "[parameters.wait]", "no parameter is named 'wait_ms'"),
-        ("operations.toml", '"body", "any", "consult"', '"body", "any", "consul"', "no group of problems is named"),
+        ("operations.toml", '"own", "any", "consult"', '"own", "any", "consul"', "no group of problems is named"),
         ("operations.toml", 'schema = "Invalidated"', 'schema = "Invalid"', "no schema is named 'Invalid'"),
         ("operations.toml", 'example = "consultation"', 'example = "consult"', "no example is named 'consult'"),
         ("operations.toml", 'events = "payment"', 'events = "payments"', "no stream is named 'payments'"),
@@ -240,9 +240,19 @@ def test_a_wrong_name_in_the_data_fails_when_the_document_is_built(
 async def test_security_is_documented_only_with_authentication() -> None:
     for path in ("/v1/consult", "/v1/payments", f"{PAYMENT_PATH}/cancel", f"{PAYMENT_PATH}/challenge"):
         assert "security" not in (await fetch_document())["paths"][path]["post"]
-        assert (await fetch_document(BEARER_AUTH))["paths"][path]["post"]["security"] == [{"bearer": []}]
-    for path in (PAYMENT_PATH, f"{PAYMENT_PATH}/events"):
-        assert (await fetch_document(BEARER_AUTH))["paths"][path]["get"]["security"] == [{"bearer": []}]
+        scope = "consult" if path == "/v1/consult" else "pay"
+        assert (await fetch_document(BEARER_AUTH))["paths"][path]["post"]["security"] == [{"bearer": [scope]}]
+    for path, security in (
+        (PAYMENT_PATH, [{"bearer": ["pay"]}]),
+        (f"{PAYMENT_PATH}/events", [{"bearer": ["pay"]}, {}]),
+    ):
+        assert (await fetch_document(BEARER_AUTH))["paths"][path]["get"]["security"] == security
+    examples = [
+        entry["content"].get("application/problem+json", {}).get("examples", {})
+        for operation in operations(await fetch_document())
+        for entry in operation["responses"].values()
+    ]
+    assert not any("CALLER_MISMATCH" in named for named in examples)
 
 
 async def test_the_payment_examples_are_accepted() -> None:

@@ -18,7 +18,9 @@ from uvicorn.lifespan.off import LifespanOff
 from cashier.fanout.load_shedding import HIGHEST, LOWEST, DegradationLadder
 from cashier.web import app
 from cashier.web.auth import BearerAuth
+from cashier.web.caller import TokenScope
 from cashier.web.connection import ClientConnection, StoppableState
+from cashier.web.cross_origin import AllowedOrigins
 from cashier.web.fast_path_parser import parse_plain_request
 from cashier.web.overload_response import (
     CRITICAL,
@@ -260,7 +262,7 @@ def test_a_bearer_token_counts_as_verified_from_its_first_admission_to_its_expir
     bearer_auth = BearerAuth(BY_SECRET)
     token = bearer(exp=NOW_S + 60)
     assert not bearer_auth.is_verified(token, NOW_S)
-    bearer_auth.admit(token, NOW_S)
+    bearer_auth.admit(token, TokenScope.CONSULT, NOW_S)
     assert bearer_auth.is_verified(token, NOW_S)
     assert not bearer_auth.is_verified(token, NOW_S + 61)
     assert not bearer_auth.is_verified(b"", NOW_S)
@@ -333,4 +335,4 @@ def test_a_plain_request_is_one_complete_request_to_the_parser_too(pieces: list[
 def test_a_refusal_does_not_repeat_an_invalid_request_id() -> None:
     plain = parse_plain_request(with_header(b"X-Request-Id: a b"))
     assert plain is not None
-    assert b"a b" not in encode_refusal(plain)
+    assert b"a b" not in encode_refusal(plain, AllowedOrigins({}))

@@ -60,6 +60,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "cancel": {"path": f"{PAYMENT_PATH}/cancel", "body": b"", "headers": TOKEN_HEADER},
     "look": {"path": PAYMENT_PATH, "body": b"", "headers": TOKEN_HEADER, "method": "GET"},
     "follow": {"path": f"{PAYMENT_PATH}/events", "body": b"", "headers": TOKEN_HEADER, "method": "GET"},
+    "issue_stream_ticket": {"path": f"{PAYMENT_PATH}/stream-ticket", "body": b"", "headers": TOKEN_HEADER},
 }
 EACH_OPERATION = pytest.mark.parametrize("operation", list(OPERATIONS.values()), ids=list(OPERATIONS))
 
@@ -403,7 +404,7 @@ async def test_with_authentication_the_payment_token_needs_its_own_header(
     application = app(FakeService(payments), bearer_auth=BEARER_AUTH)
     bearer = {
         "authorization": "Bearer "
-        + jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60}, SECRET, algorithm="HS256")
+        + jwt.encode({"iss": "i", "aud": "a", "exp": time.time() + 60, "scope": "pay"}, SECRET, algorithm="HS256")
     }
     headers = operation["headers"]
     assert (await send(application, operation)).problem() == (401, "UNAUTHENTICATED")

@@ -64,7 +64,7 @@ async def test_each_event_is_complete_and_numbered_and_the_stream_ends_with_end(
     )
     assert (second.event_id, second.data["status"]) == ("2", "ACTION_REQUIRED")
     assert (third.event_id, third.data["status"]) == ("3", "SUCCEEDED")
-    assert end == ("end", None, {"reason": "FINAL"})
+    assert end == ("end", "end", {"reason": "FINAL"})
     document = await fetch_document()
     for event in (first, second, third):
         check(document, {"$ref": "#/components/schemas/Payment"}, event.data)

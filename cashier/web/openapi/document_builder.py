@@ -22,7 +22,7 @@ from cashier.domain.offer_diff import Change
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_id import PAYMENT_ID
 from cashier.domain.payment_request import IDEMPOTENCY_KEY, PaymentRequest
-from cashier.domain.payment_resource import Payment
+from cashier.domain.payment_resource import Payment, StreamTicket
 from cashier.fanout.ask import SourceReport
 from cashier.fanout.l2.interface import Invalidated
 from cashier.payments.errors import (
@@ -36,6 +36,7 @@ from cashier.payments.errors import (
     TooManyPayments,
 )
 from cashier.payments.settings import LONGEST_WAIT_MS
+from cashier.web.caller import TokenScope
 from cashier.web.invalidate_endpoint import Invalidation
 from cashier.web.payment_problems import refusal_for
 from cashier.web.payment_requests import KEY_HEADER, TOKEN_HEADER, Cancellation, ChallengeAnswer
@@ -55,11 +56,14 @@ _STRUCTS: dict[str, type[Struct]] = {
         ChallengeAnswer,
         Cancellation,
         Payment,
+        StreamTicket,
     )
 }
-# The problems of an operation, by what it does. `any` belongs to all that are not public.
+# The problems of an operation, by what it does. `any` belongs to all that have a scope.
 _PROBLEM_GROUPS: dict[str, tuple[ProblemCode, ...]] = {
     "any": (ProblemCode.INVALID, ProblemCode.INTERNAL, ProblemCode.NOT_READY),
+    "page": (ProblemCode.ORIGIN_NOT_ALLOWED,),
+    "own": (ProblemCode.CALLER_MISMATCH, ProblemCode.ORIGIN_NOT_ALLOWED),
     "body": (
         ProblemCode.MALFORMED,
         ProblemCode.BODY_TIMEOUT,
@@ -141,7 +145,8 @@ class _Operation(Struct, frozen=True, forbid_unknown_fields=True):
     body: _Body | None = None
     problems: tuple[str, ...] = ()
     invalid: FieldProblem | None = None
-    public: bool = False
+    scope: TokenScope | None = None
+    bearer_optional: bool = False
 
 
 class _Operations(Struct, frozen=True, forbid_unknown_fields=True):
@@ -259,10 +264,11 @@ class _Builder:
         if operation.body is not None:
             body = {"application/json": self._content(operation.body.schema, operation.body.example)}
             built["requestBody"] = {"required": operation.body.required, "content": body}
-        if operation.public:
+        if operation.scope is None:
             built["security"] = []
         elif self._secured:
-            built["security"] = [{"bearer": []}]
+            # OpenAPI 3.1: the roles that the operation requires.
+            built["security"] = [{"bearer": [operation.scope]}, *([{}] if operation.bearer_optional else [])]
         responses = {
             status: self._response(response, operation.headers) for status, response in operation.responses.items()
         }
@@ -297,8 +303,10 @@ class _Builder:
         codes = [code for group in operation.problems for code in _named("group of problems", _PROBLEM_GROUPS, group)]
         # What the path answers to other methods. OpenAPI has no responses of a path.
         codes.append(ProblemCode.METHOD_NOT_ALLOWED)
-        if self._secured and not operation.public:
+        if self._secured and operation.scope is not None:
             codes += _SECURED
+        elif not self._secured:
+            codes = [code for code in codes if code is not ProblemCode.CALLER_MISMATCH]
         examples = dict(self._payment_problems) if "payments" in operation.problems else {}
         if operation.invalid is not None:
             examples[ProblemCode.INVALID] = invalid(operation.invalid).problem
