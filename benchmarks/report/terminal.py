@@ -7,16 +7,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table as Grid
+from rich.table import Table
 from rich.text import Text
 
-from benchmarks.performance_targets import BarResult, Verdict, limit_text, summary
-from benchmarks.report.text_format import column_names, format_number, format_spread
-from benchmarks.results import Figure, Finding, Results, Table
-
-_STYLES = {Verdict.MET: "green", Verdict.MISSED: "red", Verdict.NOT_MEASURED: "dim"}
-
-_WIDE = 130
+from benchmarks.performance_targets import BarResult, summary
+from benchmarks.report.grid import Cell, Grid, bars_grid, table_grid
+from benchmarks.results import Finding, Results
 
 
 def show(results: Results, judged: Sequence[BarResult], console: Console) -> None:
@@ -24,7 +20,7 @@ def show(results: Results, judged: Sequence[BarResult], console: Console) -> Non
         _finding(finding, console)
     console.print()
     if {each.bar.study for each in judged} & {finding.name for finding in results.findings}:
-        console.print(_bars(judged, console.width >= _WIDE))
+        console.print(_table(bars_grid(judged)))
     if sentence := summary(judged):
         console.print(f" {sentence}.", highlight=False)
     if results.quick:
@@ -37,51 +33,21 @@ def _finding(finding: Finding, console: Console) -> None:
     if finding.failed:
         console.print(f" failed: {finding.failed}", style="red", highlight=False, markup=False)
     for table in finding.tables:
-        console.print(_table(table))
+        console.print(_table(table_grid(table)))
     for note in finding.notes:
         console.print(Padding(Text(f"· {note}", style="dim"), (0, 1)))
 
 
-def _table(table: Table) -> Grid:
-    grid = Grid(
-        title=escape(table.title),
-        title_justify="left",
-        caption=escape(table.note) or None,
-        caption_justify="left",
-        box=None,
-    )
-    names = column_names(table)
-    noted = any(row.note for row in table.rows)
-    grid.add_column("")
-    for name in names:
-        grid.add_column(escape(name), justify="right")
-    if noted:
-        grid.add_column("", style="dim")
-    for row in table.rows:
-        notes = [Text(row.note)] if noted else []
-        grid.add_row(Text(row.label), *(_cell(row.figures.get(name)) for name in names), *notes)
-    return grid
+def _table(grid: Grid) -> Table:
+    title, caption = escape(grid.title), escape(grid.note) or None
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left", box=None)
+    table.add_column("")
+    for head in grid.heads:
+        table.add_column(escape(head), justify="right" if head else "left")
+    for row in grid.rows:
+        table.add_row(*map(_text, row))
+    return table
 
 
-def _cell(figure: Figure | None) -> Text:
-    if figure is None:
-        return Text()
-    spread = format_spread(figure)
-    return Text.assemble(format_number(figure.median), (f"\n{spread}" if spread else "", "dim"))
-
-
-def _bars(judged: Sequence[BarResult], wide: bool) -> Grid:
-    """A table of the bars. Narrow terminals get no spread and no goals."""
-    grid = Grid(title="Bars", title_justify="left", box=None)
-    grid.add_column("what", ratio=1)
-    for name in ("bar", "found", *(("spread",) if wide else ()), "", *(("goal", "distance") if wide else ())):
-        grid.add_column(name, justify="right" if name else "left", no_wrap=True)
-    for each in judged:
-        text = each.why or f"{each.verdict.value}{', not in every round' if each.spans_bar else ''}"
-        style = "yellow" if each.spans_bar else _STYLES[each.verdict]
-        spread = (Text(each.spread, "dim"),) if wide else ()
-        goal = (limit_text(each.bar, each.bar.goal), each.distance) if wide else ()
-        grid.add_row(
-            Text(each.bar.what), limit_text(each.bar, each.bar.now), each.value_text, *spread, Text(text, style), *goal
-        )
-    return grid
+def _text(cell: Cell) -> Text:
+    return Text.assemble((cell.text, cell.style), (f"\n{cell.aside}" if cell.aside else "", "dim"))

@@ -118,7 +118,6 @@ def requests(users: int) -> list[bytes]:
 
 
 def measure(lab: Lab) -> Finding:
-    start_s = time.perf_counter()
     users = lab.count(USERS)
     request_mix = requests(users)
     with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
@@ -126,7 +125,7 @@ def measure(lab: Lab) -> Finding:
             per_s, rounds = uvloop.run(measure_rounds(lab, served, upstream, request_mix, None))
         with start_service(lab, upstream.urls, cached=True) as served:
             _, without = uvloop.run(measure_rounds(lab, served, upstream, request_mix, per_s))
-    return finding(per_s, rounds, without, time.perf_counter() - start_s)
+    return finding(per_s, rounds, without)
 
 
 async def measure_rounds(
@@ -193,7 +192,7 @@ def figure(values: Iterable[float]) -> Figure:
     return Figure(tuple(values))
 
 
-def finding(per_s: float, rounds: Sequence[OverloadRound], without: Sequence[OverloadRound], seconds: float) -> Finding:
+def finding(per_s: float, rounds: Sequence[OverloadRound], without: Sequence[OverloadRound]) -> Finding:
     key = {
         "overload.goodput": figure(each.goodput for each in rounds),
         "overload.admitted_p99_ms": figure(each.at_ms(OK, 0.99) for each in rounds),
@@ -206,10 +205,7 @@ def finding(per_s: float, rounds: Sequence[OverloadRound], without: Sequence[Ove
     if known := [each for each in recovered if each is not None]:
         key["overload.recovered_s"] = figure(known)
     return Finding(
-        name="overload",
-        title="Three times the capacity",
-        about=__doc__ or "",
-        seconds=seconds,
+        "Three times the capacity",
         key=key,
         tables=[Table(f"{OVERLOAD * per_s:,.0f}/s offered", [row("with shedding", rounds), row("without", without)])],
         drawings=[drawing(rounds)],

@@ -14,15 +14,12 @@ from typing import Any
 import pytest
 
 from benchmarks.lab import Lab
-from benchmarks.lab.histogram import Histogram
-from benchmarks.lab.load import SAMPLES, open_load
-from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, RequestOutcome
+from benchmarks.lab.load import SAMPLES, ResponseReader, open_load
+from benchmarks.lab.load_results import LOST, NEVER_SENT, OK, REFUSED, Histogram, RequestOutcome
 from benchmarks.lab.precise_timer import PreciseTimer
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, process, python, tree
 from benchmarks.lab.requests import check_bare_merge, check_consultation
-from benchmarks.lab.response_reader import ResponseReader
-from benchmarks.lab.upstream import LeanUpstream, start_upstream
-from benchmarks.lab.upstream_control import Behaviour
+from benchmarks.lab.upstream import Behaviour, LeanUpstream, start_upstream
 from benchmarks.studies.overload import quantile, recovery_s
 
 LENGTH = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 11\r\n\r\nhello world"
