@@ -132,29 +132,20 @@ def steady_state(
     """
     cpu_us = UTILISATION * 1e6 / per_s
     for _ in range(3):
-        work, calls = work_per_consultation(worker, mechanisms, traffic, per_s, cpu_us)
+        work, calls = dict.fromkeys(PARTS, 0.0) | {"base": 1.0}, {}
+        busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
+        for name, counts in worker.counts.items():
+            keys, shared = counts.calls / worker.consultations, 1.0
+            if mechanisms.batch and name in BATCH_PATHS and keys:
+                shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
+            calls[name] = keys / shared + (keys * traffic.extra_share if mechanisms.hedge else 0.0)
+            work["call"] += calls[name]
+            work["wait"] = min(1.0, work["wait"] + keys)
+            work["key"] += keys - keys / shared
+            work["get"] += counts.gets / worker.consultations
+            work["put"] += counts.puts / worker.consultations
         cpu_us = cost_us(prices, work)
     return work, calls, cpu_us
-
-
-def work_per_consultation(
-    worker: SimulatedWorker, mechanisms: Mechanisms, traffic: Traffic, per_s: float, cpu_us: float
-) -> tuple[Work, Mapping[str, float]]:
-    work = dict.fromkeys(PARTS, 0.0) | {"base": 1.0}
-    calls: dict[str, float] = {}
-    busy_us = min(cpu_us, BUSIEST * 1e6 / per_s)
-    for name, counts in worker.counts.items():
-        keys = counts.calls / worker.consultations
-        shared = 1.0
-        if mechanisms.batch and name in BATCH_PATHS and keys:
-            shared = keys_per_call(round(per_s, 1), round(min(1.0, keys), 3), round(busy_us, 1), traffic.took_ms)
-        calls[name] = keys / shared + (keys * traffic.extra_share if mechanisms.hedge else 0.0)
-        work["call"] += calls[name]
-        work["wait"] = min(1.0, work["wait"] + keys)
-        work["key"] += keys - keys / shared
-        work["get"] += counts.gets / worker.consultations
-        work["put"] += counts.puts / worker.consultations
-    return work, calls
 
 
 def simulate_worker(

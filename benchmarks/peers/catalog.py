@@ -1,4 +1,4 @@
-"""How each peer is found, started, and known to be ready."""
+"""The programs to compare: cashier and the installed peers; how each is found and started."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from benchmarks.lab import Lab
-from benchmarks.lab.load import ResponseReader
+from benchmarks.lab.load import Check, ResponseReader
 from benchmarks.lab.process import PROGRAM_CORE, pinned, process, python
-from benchmarks.lab.requests import check_bare_merge, consultations
-from benchmarks.lab.service import Served
+from benchmarks.lab.requests import check_bare_merge, check_consultation, consultations
+from benchmarks.lab.service import Served, start_service
+from benchmarks.lab.upstream import LeanUpstream
 from cashier.consultation.source_table import SOURCE_SPECS
 
 # The address of each source, such as "http://127.0.0.1:1234".
@@ -235,3 +236,50 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
+
+
+OURS = "cashier"
+OURS_CACHED = "cashier_cached"
+_TITLES = {OURS: "cashier", OURS_CACHED: "cashier, default caches"}
+
+
+class Program(NamedTuple):
+    """`name`: as in the keys of a finding. `check`: for its answers."""
+
+    name: str
+    title: str
+    caches: bool
+    check: Check
+    served: Served
+
+    @property
+    def ours(self) -> bool:
+        return self.name in _TITLES
+
+
+def start_programs(
+    lab: Lab, upstream: LeanUpstream, running: ExitStack, names: Container[str] | None = None
+) -> list[Program]:
+    """Start cashier live, cashier with its default caches, and every installed peer.
+
+    `names`: only these.
+    """
+    programs = []
+    for name, title in _TITLES.items():
+        if names is None or name in names:
+            cached = name == OURS_CACHED
+            served = running.enter_context(start_service(lab, upstream.urls, cached=cached))
+            programs.append(Program(name, title, cached, check_consultation, served))
+    for peer in PEERS:
+        if names is not None and peer.name not in names:
+            continue
+        if why := peer.absent():
+            lab.skip(f"{peer.title} is absent: {why}")
+            continue
+        try:
+            served = running.enter_context(peer.start(lab, upstream.urls))
+        except (OSError, RuntimeError) as error:
+            lab.skip(f"{peer.title} did not start: {error}")
+            continue
+        programs.append(Program(peer.name, peer.title, peer.caches, check_bare_merge, served))
+    return programs

@@ -115,6 +115,10 @@ PRICES_NOTE = (
     "worker's own memory, 1 µs or less, is in the base."
 )
 LEFT_OUT = (
+    "Stale-while-revalidate, single flight and hedges serve latency and failures: on a good day they do not save "
+    "calls.",
+    "Batching is off by default, because a source has to offer it. Order, balance and quota are not cached by "
+    "default and are asked each time.",
     "Not included: TLS, network cards and the kernel at scale (all was measured over loopback, on one core), the "
     "gateway in front, noisy neighbours, deployments, and failures: a failing source or a lost Valkey needs reserves "
     "that are not counted here.",
@@ -225,7 +229,7 @@ def measure(lab: Lab) -> Finding:
             ),
             ablation(needs, prices),
         ],
-        notes=notes(needs, checked),
+        notes=notes(checked),
     )
 
 
@@ -339,8 +343,8 @@ def key(needs: Needs, prices: Prices, checked: Sequence[Check]) -> dict[str, Fig
     return figures | ({"error.cpu": Figure.by_round(errors)} if errors else {})
 
 
-def notes(needs: Needs, checked: Sequence[Check]) -> list[str]:
-    texts = [*conclusions({label: needs[label, MOST_PER_S] for label in SCENARIOS})]
+def notes(checked: Sequence[Check]) -> list[str]:
+    texts = []
     for each in checked:
         label = f"“{each.result.setting.label}”"
         if each.counts:
@@ -350,23 +354,3 @@ def notes(needs: Needs, checked: Sequence[Check]) -> list[str]:
             texts.append(f"{label}: {each.shared:.0%} of the Valkey operations that the model expects. {ABSENT}")
         texts += interval_doubts(label, [one.usage.interval for one in each.result.rounds])
     return [*texts, *LEFT_OUT]
-
-
-def conclusions(needs: Mapping[str, FleetNeed]) -> list[str]:
-    everything, local, sticky, bare = (needs[each] for each in (EVERYTHING, LOCAL, STICKY, BARE))
-    usual = [label for label in SCENARIOS if label != REGULARS]
-    cheapest = min(usual, key=lambda each: needs[each].cores)
-    sparing = min(usual, key=lambda each: needs[each].calls_each)
-    return [
-        f"With “{LOCAL}” a consultation makes {local.calls_each:.2f} calls instead of {bare.calls_each:.2f}, at "
-        f"{local.cores / bare.cores:.2f} times the cores.",
-        f"Fewest cores: “{cheapest}”. Fewest upstream calls: “{sparing}”.",
-        f"Sticky routing serves {sticky.served:.0%} from the worker's own memory instead of {local.served:.0%}.",
-        f"Valkey changes the cores by a factor of {everything.cores / local.cores:.2f} and the upstream calls by "
-        f"{everything.calls_each / local.calls_each:.2f}: reads and writes cost the worker CPU, and fewer keys share a "
-        "call because each worker does less.",
-        "Stale-while-revalidate, single flight and hedges serve latency and failures: on a good day they do not save "
-        "calls.",
-        "Batching is off by default, because a source has to offer it. Order, balance and quota are not cached by "
-        "default and are asked each time.",
-    ]

@@ -25,9 +25,9 @@ from benchmarks.lab import Lab
 from benchmarks.lab.cpu_usage import CpuUsage, doubts, incomplete, measure_cpu
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.programs import Program, start_programs
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.upstream import USERS, Behaviour, LeanUpstream, start_upstream
+from benchmarks.peers import Program, start_programs
 from benchmarks.results import BarChart, Columns, Figure, Finding, Row, Table, figures
 
 ROUND_S = 2.5

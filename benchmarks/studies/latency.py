@@ -11,7 +11,6 @@ measured in the same way without a program: the load asks the slowest source dir
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import NamedTuple
@@ -22,9 +21,9 @@ from benchmarks.lab import Lab
 from benchmarks.lab.cpu_usage import CpuUsage, doubts, measure_cpu
 from benchmarks.lab.load import Load, open_load
 from benchmarks.lab.process import LOAD_CORE, pinned
-from benchmarks.lab.programs import OURS, Program, start_programs
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, USERS, Behaviour, HoldTimes, LeanUpstream, start_upstream
+from benchmarks.peers import OURS, Program, start_programs
 from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 COMPARED = (OURS, "nginx_lua")
@@ -36,7 +35,6 @@ INTERVAL_S = 2.5
 CONNECTIONS = 256
 # In flight while looking for the peak. With more, consultations time out on a busy machine.
 WIDTH = 16
-CROWDED = 0.8
 
 
 class Point(NamedTuple):
@@ -192,18 +190,11 @@ def table(result: ProgramLatency) -> Table:
 
 
 def notes(results: Sequence[ProgramLatency]) -> list[str]:
-    texts = []
-    for result in results:
-        texts += doubts(result.program.title, [point.usage for points in result.points.values() for point in points])
-        crowded = [
-            f"{share:.0%}"
-            for share, points in result.points.items()
-            if statistics.median(point.usage.load_core_busy for point in points) > CROWDED
-        ]
-        if crowded:
-            texts.append(
-                f"{result.program.title}, at {', '.join(crowded)} of the peak: load and upstream took more than "
-                f"{CROWDED:.0%} of their core. Their latencies are limited by them."
-            )
+    by_title = {
+        each.program.title: [one.usage for points in each.points.values() for one in points] for each in results
+    }
     here = {result.program.name for result in results}
-    return texts + [f"{name} could not be compared." for name in COMPARED if name not in here]
+    return [
+        *(text for title, usages in by_title.items() for text in doubts(title, usages)),
+        *(f"{name} could not be compared." for name in COMPARED if name not in here),
+    ]

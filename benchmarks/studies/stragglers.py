@@ -17,9 +17,10 @@ from typing import NamedTuple
 import uvloop
 
 from benchmarks.lab import Lab
-from benchmarks.lab.load import Load, open_load
+from benchmarks.lab.cpu_usage import CpuUsage, doubts, measure_cpu
+from benchmarks.lab.load import open_load
 from benchmarks.lab.load_results import Histogram, LoadInterval
-from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
+from benchmarks.lab.process import LOAD_CORE, pinned
 from benchmarks.lab.process_resources import RunQueueWait
 from benchmarks.lab.requests import check_consultation, consultations
 from benchmarks.lab.service import Served, start_service
@@ -41,9 +42,12 @@ WITHOUT, HEDGED = SERVICES = ("without hedges", "with hedges")
 class StragglerRound(NamedTuple):
     """One interval. `calls`: as counted by the sources."""
 
-    interval: LoadInterval
+    usage: CpuUsage
     calls: int
-    upstream_busy: float
+
+    @property
+    def interval(self) -> LoadInterval:
+        return self.usage.interval
 
     @property
     def arrived(self) -> int:
@@ -83,16 +87,10 @@ async def measure_services(
             for name, load, one in zip(SERVICES, loads, served, strict=True):
                 await load.open(PER_S, lab.seconds(0.3))  # it was idle during the other's interval
                 with waiting.of(one.pid):
-                    rounds_by_service[name].append(await measure_round(load, sources, lab.seconds(INTERVAL_S)))
+                    calls = sources.seen().total  # read while no load runs, because it blocks this loop
+                    usage = await measure_cpu(load.open(PER_S, lab.seconds(INTERVAL_S)), one.pid, sources.pid)
+                    rounds_by_service[name].append(StragglerRound(usage, sources.seen().total - calls))
     return rounds_by_service
-
-
-async def measure_round(load: Load, sources: LeanUpstream, seconds: float) -> StragglerRound:
-    # Read while no load runs, because it blocks this loop.
-    calls, used_s = sources.seen().total, cpu_s(sources.pid)
-    interval = await load.open(PER_S, seconds)
-    busy = (cpu_s(sources.pid) - used_s) / interval.seconds
-    return StragglerRound(interval, sources.seen().total - calls, busy)
 
 
 def latencies(rounds: Sequence[StragglerRound]) -> dict[float, Figure]:
@@ -132,12 +130,11 @@ def finding(rounds_by_service: Mapping[str, Sequence[StragglerRound]], waiting: 
 
 def notes(rounds_by_service: Mapping[str, Sequence[StragglerRound]], waiting: RunQueueWait) -> Iterator[str]:
     for name, rounds in rounds_by_service.items():
-        arrived, answered = sum(each.arrived for each in rounds), sum(each.interval.answered for each in rounds)
-        if failed := arrived - answered:
-            yield f"{name}: {failed:,} of {arrived:,} consultations were not answered and are in no percentile."
+        yield from doubts(name, [each.usage for each in rounds])
     yield waiting.note("The service")
     everything = [each for rounds in rounds_by_service.values() for each in rounds]
-    load, upstream = max(each.interval.load_busy for each in everything), max(each.upstream_busy for each in everything)
+    load = max(each.interval.load_busy for each in everything)
+    upstream = max(each.usage.upstream_busy for each in everything)
     yield f"The load's process was busy {load:.0%} of its core at most, the sources' {upstream:.0%}."
     yield (
         "Marketing only improves an offer: if it straggles, the answer goes out 15 ms after the others, with and "
