@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks import git_revision, suite
 from benchmarks.peers import PEERS, versions
 from benchmarks.performance_targets import judge
-from benchmarks.report.terminal import show
+from benchmarks.report.tables import show
 from benchmarks.results import Finding, Results
 
 OUT = Path(__file__).parent / "out"
@@ -79,12 +79,10 @@ def empty_results(args: argparse.Namespace) -> Results:
     return Results(suite.now(), args.command, args.quick, suite.describe_machine(versions()), [])
 
 
-def run_studies(studies: Sequence[suite.Study], args: argparse.Namespace) -> list[Finding]:
+def run_studies(names: Sequence[str], args: argparse.Namespace) -> list[Finding]:
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as scratch:
         run = suite.Run(args.quick, args.rounds, Path(scratch), args.profile, args.revision)
-        return suite.run(
-            studies, args.quick, lambda name: suite.measure(name, replace(run, directory=run.directory / name))
-        )
+        return suite.run(names, lambda name: suite.measure(name, replace(run, directory=run.directory / name)))
 
 
 def publish(results: Results, args: argparse.Namespace) -> int:
@@ -109,9 +107,9 @@ def publish(results: Results, args: argparse.Namespace) -> int:
 
 
 def list_all() -> int:
-    for study in suite.STUDIES:
-        title = (importlib.import_module(f"benchmarks.studies.{study.name}").__doc__ or "").partition("\n")[0]
-        print(f"{study.name:12} {'only when named  ' if study.named else ''}{title}")
+    for name in suite.STUDIES:
+        title = (importlib.import_module(f"benchmarks.studies.{name}").__doc__ or "").partition("\n")[0]
+        print(f"{name:12} {'only when named  ' if name in suite.ONLY_NAMED else ''}{title}")
     print()
     for peer in PEERS:
         print(f"{peer.name:18} {peer.absent() or 'present'}")

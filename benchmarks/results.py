@@ -47,10 +47,6 @@ class Figure(msgspec.Struct, frozen=True):
         """Divide round by round: rounds of the same number were measured side by side."""
         return Figure(tuple(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True)))
 
-    def __str__(self) -> str:
-        middle = f"{self.median:,.4g}" if abs(self.median) < 10_000 else f"{self.median:,.0f}"
-        return middle if self.low == self.high else f"{middle} ({self.low:.3g}–{self.high:.3g})"
-
 
 # The value that a column shows of one round, by the column's name.
 Columns: TypeAlias = Mapping[str, Callable[[T], float]]

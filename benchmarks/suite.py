@@ -19,46 +19,21 @@ from datetime import UTC, datetime
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from benchmarks.git_revision import Revision
 from benchmarks.results import Finding, Machine, Results, without_non_finite
 
-
-class Study(NamedTuple):
-    """`full_s`, `quick_s`: approximate duration.
-
-    `named`: runs only if the command line names it.
-    """
-
-    name: str
-    full_s: float
-    quick_s: float
-    named: bool = False
-
-
-STUDIES: Sequence[Study] = (
-    Study("cost", 164, 18),
-    Study("latency", 153, 10),
-    Study("overload", 109, 14),
-    Study("wire", 23, 1),
-    Study("sources", 45, 5),
-    Study("concurrency", 66, 4),
-    Study("methods", 22, 2),
-    Study("workers", 38, 7),
-    Study("memory", 24, 6),
-    Study("ablation", 182, 9),
-    Study("stragglers", 44, 6),
-    Study("hang", 42, 6),
-    Study("batch", 31, 6),
-    Study("capacity", 79, 20),
-    Study("soak", 660, 12, named=True),
-)
+# The last ones run only if the command line names them.
+BESIDE_PEERS = ("cost", "latency")
+GROWTH = ("sources", "concurrency", "methods", "workers", "memory")
+MECHANISMS = ("ablation", "stragglers", "hang", "batch")
+ONLY_NAMED = ("soak",)
+STUDIES = (*BESIDE_PEERS, "overload", "wire", *GROWTH, *MECHANISMS, "capacity", *ONLY_NAMED)
 # Runs instead of `cost` when an older revision is measured beside the working tree. Its finding has
 # its own name, because it does not replace the comparison with the peers.
-BEFORE = Study("before", 270, 15)
+BEFORE = "before"
 INTERRUPTED = "It was interrupted."
 PACKAGES = ("uvloop", "httptools", "msgspec", "uvicorn", "aiohttp")
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -78,29 +53,26 @@ class Run:
     before: Revision | None = None
 
 
-def select_studies(names: Sequence[str]) -> list[Study]:
+def select_studies(names: Sequence[str]) -> list[str]:
     """Select studies in the order of the suite. Raises KeyError with the unknown names."""
-    unknown = [name for name in names if name not in {study.name for study in STUDIES}]
-    if unknown:
+    if unknown := [name for name in names if name not in STUDIES]:
         raise KeyError(*unknown)
-    return [study for study in STUDIES if (study.name in names if names else not study.named)]
+    return [name for name in STUDIES if (name in names if names else name not in ONLY_NAMED)]
 
 
-def run(studies: Sequence[Study], quick: bool, measure: Callable[[str], Finding]) -> list[Finding]:
+def run(names: Sequence[str], measure: Callable[[str], Finding]) -> list[Finding]:
     """Run the studies one after another. An interrupt ends the run and keeps earlier findings."""
-    expected_s = [study.quick_s if quick else study.full_s for study in studies]
     findings: list[Finding] = []
-    for place, study in enumerate(studies):
-        left = f"of about {_clock(expected_s[place])}; remaining in total: {_clock(sum(expected_s[place:]))}"
-        print(f"{study.name}  {place + 1} of {len(studies)}, {left}", flush=True)
+    for place, name in enumerate(names, 1):
+        print(f"{name}  {place} of {len(names)}", flush=True)
         at, start_s = now(), time.perf_counter()
         try:
-            finding = measure(study.name)
+            finding = measure(name)
         except KeyboardInterrupt:
-            finding = failed_finding(study.name, INTERRUPTED)
+            finding = failed_finding(name, INTERRUPTED)
         seconds = round(time.perf_counter() - start_s, 1)
-        findings.append(msgspec.structs.replace(finding, name=study.name, at=at, seconds=seconds))
-        print(f"  failed: {finding.failed}" if finding.failed else f"  done in {_clock(seconds)}", flush=True)
+        findings.append(msgspec.structs.replace(finding, name=name, at=at, seconds=seconds))
+        print(f"  failed: {finding.failed}" if finding.failed else f"  done in {seconds:.0f} s", flush=True)
         if finding.failed == INTERRUPTED:
             break
     return findings
@@ -182,7 +154,7 @@ def merge(new: Results, old: Results) -> Results:
         for finding in old.findings
         if finding.name not in measured
     ]
-    order = {study.name: place for place, study in enumerate(STUDIES)}
+    order = {name: place for place, name in enumerate(STUDIES)}
     findings = sorted([*new.findings, *reused], key=lambda finding: order.get(finding.name, len(order)))
     return msgspec.structs.replace(new, findings=findings)
 
@@ -197,8 +169,3 @@ def write(results: Results, file: Path) -> None:
         file.replace(file.with_suffix(".previous.json"))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-
-
-def _clock(seconds: float) -> str:
-    total_s = max(0, round(seconds))
-    return f"{total_s // 60}:{total_s % 60:02d} min" if total_s >= 60 else f"{total_s} s"

@@ -263,7 +263,7 @@ class SimulatedWorker:
                 shared_cache.elsewhere(key_of(consultation), now_ns)
 
     def reset_counts(self) -> None:
-        """Count anew, with everything as cached as it is."""
+        """Count anew. Cached answers stay."""
         self.consultations = 0
         for cached in self._cached.values():
             cached.counts = CacheCounts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,16 +92,18 @@ class LeanUpstream(NamedTuple):
         return msgspec.json.decode(self._control("GET", COUNTS, b""), type=UpstreamCounts)
 
     def _control(self, method: str, target: str, body: bytes) -> bytes:
-        connection = http.client.HTTPConnection(next(iter(self.urls.values())).removeprefix("http://"), timeout=30)
-        try:
-            connection.request(method, target, body)
-            answer = connection.getresponse()
-            response_body = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ValueError(f"the upstream answered {answer.status}: {response_body.decode()}")
-        return response_body
+        return exchange(int(next(iter(self.urls.values())).rpartition(":")[2]), method, target, body)
+
+
+def exchange(port: int, method: str, target: str, body: bytes = b"") -> bytes:
+    """The body of a response on its own connection. Raises ValueError unless its status is 200."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+        connection.request(method, target, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        response_body = answer.read()
+    if answer.status != 200:
+        raise ValueError(f"the answer to {target} is {answer.status}: {response_body.decode()}")
+    return response_body
 
 
 @contextmanager

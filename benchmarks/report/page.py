@@ -8,7 +8,7 @@ from html import escape
 
 from benchmarks.performance_targets import BarResult, summary
 from benchmarks.report.charts import inline_svg
-from benchmarks.report.grid import Cell, Grid, bars_grid, table_grid
+from benchmarks.report.tables import Cell, Grid, bars_grid, table_grid
 from benchmarks.results import Finding, Results
 
 # Charts are drawn for light paper. The filter inverts lightness and keeps hues.
@@ -64,7 +64,8 @@ def _top(results: Results, judged: Sequence[BarResult]) -> Iterator[str]:
 def _finding(finding: Finding, run_at: str) -> Iterator[str]:
     yield f'<section id="{escape(finding.name)}">\n<h2>{escape(finding.title)}</h2>'
     yield f'<p class="red">{escape(finding.failed)}</p>' if finding.failed else ""
-    yield _paragraph(re.sub(r"(?<!\n)\n(?!\n| *- ) *", " ", finding.about))  # as wrapped in the source
+    # Its lines are as long as in the source.
+    yield _paragraph(re.sub(r"(?<!\n)\n(?!\n| *- ) *", " ", finding.about))
     for place, drawing in enumerate(finding.drawings):
         yield f'<div class="scroll">{inline_svg(drawing, f"{finding.name}-{place}")}</div>'
     yield from (_table(table_grid(table)) for table in finding.tables)

@@ -123,7 +123,7 @@ async def measure_round(bench: InProcessBench, rate: int) -> BatchRound:
     consult = {"deadline_ms": DEADLINE_MS}
     async with bench.cashier({"timeout_ms": PATIENT_MS}, consult=consult, **batches) as cashier:
         warming = iter(bench.requests[:WARMING])
-        await run_arrivals(cashier, warming, rate / 4, WARM_S, bench.random)  # opens the connections
+        await run_arrivals(cashier, warming, rate / 4, WARM_S, bench.random)  # opens connections
         await run_arrivals(cashier, warming, rate, WARM_S / 2, bench.random)
         await bench.behave(DELAY_MS)  # resets the counts
         fresh, seconds = iter(bench.requests[WARMING:]), QUICK_INTERVAL_S if bench.lab.quick else INTERVAL_S

@@ -90,7 +90,7 @@ def measure(lab: Lab) -> Finding:
         with pinned(LOAD_CORE), start_upstream(lab, users=users) as upstream:
             pairs = measure_pairs(lab, now, before, upstream, consultations(users))
     except BuildFailed as problem:
-        return failed_finding(BEFORE.name, str(problem))
+        return failed_finding(BEFORE, str(problem))
     return finding(pairs, before.title, origin)
 
 

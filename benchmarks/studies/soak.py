@@ -18,7 +18,6 @@ distinguished from noise. Memory, open sockets and threads must be flat. Shrinki
 from __future__ import annotations
 
 import asyncio
-import http.client
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +36,7 @@ from benchmarks.lab.process_resources import ENDING, LEFT, private_kb, sockets, 
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, start_service
 from benchmarks.lab.trend import FLAT_SHARE, Trend
-from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
+from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, Behaviour, LeanUpstream, exchange, start_upstream
 from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
 USERS = 2_000
@@ -79,48 +78,31 @@ class Weather:
         self._users = users
         self._random = Random(1)
 
-    async def clear(self) -> None:
-        await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS))
-
-    async def everywhere(self) -> None:
-        """Make all sources stutter at once."""
-        every = dict.fromkeys(SOURCE_NAMES, STUTTER_BPS)
-        await asyncio.to_thread(self._upstream.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps=every))
+    async def stutter(self, *names: str) -> None:
+        """Make these sources stutter, and no others."""
+        behaviour = Behaviour(DELAYS_MS, dict.fromkeys(names, STUTTER_BPS))
+        await asyncio.to_thread(self._upstream.behave, behaviour)
 
     async def pass_by(self, sample: int, sample_s: float) -> None:
         """Run the disturbances of this sample; return when they are over."""
         if sample % CARDS_EVERY == 1:
-            await self._invalidate({"source": "card", "key": f"u_{FIRST_USER + self._random.randrange(self._users)}"})
+            await self._invalidate(source="card", key=f"u_{FIRST_USER + self._random.randrange(self._users)}")
         if sample % ALL_EVERY == ALL_EVERY - 1:
-            await self._invalidate({"source": SOURCE_NAMES[sample // ALL_EVERY % len(SOURCE_NAMES)], "prefix": ""})
+            await self._invalidate(source=SOURCE_NAMES[sample // ALL_EVERY % len(SOURCE_NAMES)], prefix="")
         if name := stuttering(sample):
-            await asyncio.to_thread(
-                self._upstream.behave, Behaviour(delay_ms=DELAYS_MS, straggling_bps={name: STUTTER_BPS})
-            )
+            await self.stutter(name)
             await asyncio.sleep(STUTTER_FOR * sample_s)
-            await self.clear()
+            await self.stutter()
 
-    async def _invalidate(self, what: Mapping[str, str]) -> None:
-        await asyncio.to_thread(self._post, msgspec.json.encode(what))
+    async def _invalidate(self, **what: str) -> None:
+        await asyncio.to_thread(exchange, self._port, "POST", "/v1/invalidate", msgspec.json.encode(what))
         self.invalidations += 1
-
-    def _post(self, body: bytes) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
-        try:
-            connection.request("POST", "/v1/invalidate", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            response_body = answer.read()
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ValueError(f"the service answered {answer.status}: {response_body.decode()}")
 
 
 def stuttering(sample: int) -> str:
     """The source that starts to stutter with this sample, or an empty string."""
-    return (
-        SOURCE_NAMES[sample // STUTTER_EVERY % len(SOURCE_NAMES)] if sample % STUTTER_EVERY == STUTTER_EVERY - 1 else ""
-    )
+    turn, place = divmod(sample, STUTTER_EVERY)
+    return SOURCE_NAMES[turn % len(SOURCE_NAMES)] if place == STUTTER_EVERY - 1 else ""
 
 
 def measure(lab: Lab) -> Finding:
@@ -138,7 +120,7 @@ def measure(lab: Lab) -> Finding:
 async def measure_samples(
     lab: Lab, served: Served, weather: Weather, requests: Sequence[bytes]
 ) -> tuple[float, list[Sample]]:
-    await weather.clear()
+    await weather.stutter()
     async with open_load(served.port, requests) as load:
         await load.closed(lab.seconds(PEAK_S))
         per_s = HALF * (await load.closed(lab.seconds(PEAK_S))).per_s
@@ -148,9 +130,9 @@ async def measure_samples(
         open_load(served.port, requests, connections=CONNECTIONS, seed=2) as load,
         asyncio.TaskGroup() as passing,
     ):
-        await weather.everywhere()
+        await weather.stutter(*SOURCE_NAMES)
         await load.arrive(per_s, 2 * sample_s)
-        await weather.clear()
+        await weather.stutter()
         await load.arrive(per_s, sample_s)
         start_s = time.perf_counter()
         for each in range(count):

@@ -87,7 +87,7 @@ async def measure_services(
             for name, load, one in zip(SERVICES, loads, served, strict=True):
                 await load.open(PER_S, lab.seconds(0.3))  # it was idle during the other's interval
                 with waiting.of(one.pid):
-                    calls = sources.seen().total  # read while no load runs, because it blocks this loop
+                    calls = sources.seen().total  # blocks this loop, while no load runs
                     usage = await measure_cpu(load.open(PER_S, lab.seconds(INTERVAL_S)), one.pid, sources.pid)
                     rounds_by_service[name].append(StragglerRound(usage, sources.seen().total - calls))
     return rounds_by_service
