@@ -57,6 +57,11 @@ def figures(rounds: Sequence[T], columns: Columns[T]) -> dict[str, Figure]:
     return {name: Figure.by_round(map(value, rounds)) for name, value in columns.items()}
 
 
+def slope(points: Iterable[tuple[float, float]]) -> float:
+    """Slope of the least-squares line, in y per x."""
+    return statistics.linear_regression(*zip(*points, strict=True)).slope
+
+
 class Row(msgspec.Struct, frozen=True):
     """`figures` by column. The column name includes the unit, as in "p99 ms".
 

@@ -35,9 +35,8 @@ from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.process_resources import private_kb
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import CONSULT, EACH, Served, start_service
-from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import SOURCE_NAMES, Behaviour, LeanUpstream, start_upstream
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 
 # Held in flight, step by step. Each step is a group of connections.
 STEPS, QUICK_STEPS = (250, 250, 500, 1_000), (25, 50)

@@ -20,9 +20,8 @@ import msgspec
 
 from benchmarks.lab import Lab
 from benchmarks.lab.process import PROGRAM_CORE, pinned
-from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import SOURCE_NAMES
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 from cashier.consultation.flow import Consultation, OrderSummary
 from cashier.domain.assembly import assemble
 from cashier.domain.consultation_case import ConsultationCase

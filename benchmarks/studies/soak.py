@@ -18,6 +18,7 @@ distinguished from noise. Memory, open sockets and threads must be flat. Shrinki
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from random import Random
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import uvloop
 
 from benchmarks.lab import Lab
@@ -35,7 +37,6 @@ from benchmarks.lab.process import LOAD_CORE, cpu_s, pinned
 from benchmarks.lab.process_resources import ENDING, LEFT, private_kb, sockets, threads
 from benchmarks.lab.requests import consultations
 from benchmarks.lab.service import Served, start_service
-from benchmarks.lab.trend import FLAT_SHARE, Trend
 from benchmarks.lab.upstream import FIRST_USER, SOURCE_NAMES, Behaviour, LeanUpstream, exchange, start_upstream
 from benchmarks.results import Columns, Figure, Finding, Line, LineChart, Row, Table, figures
 
@@ -46,6 +47,9 @@ QUICK_SAMPLES, QUICK_SAMPLE_S = 15, 0.4
 # The share of samples that counts, the last ones: by then caches are full and statistics learned.
 SETTLED = 0.8
 PEAK_S, HALF = 3.0, 0.5
+HOUR_S = 3_600.0
+# Flat: growth per hour as a share of the level, or in standard errors of the slope.
+FLAT_SHARE, SURE = 0.02, 2.0
 DELAYS_MS = {**dict.fromkeys(SOURCE_NAMES, 2.0), "balance": 5.0}
 # Share of calls, in basis points, that take twelve times as long.
 STUTTER_BPS = 1_000
@@ -63,6 +67,28 @@ class Sample(NamedTuple):
     threads: int
     cpu_us: float
     interval: LoadInterval
+
+
+class Trend(NamedTuple):
+    """A least-squares line through samples over time, per hour. `level`: the mean of the samples.
+
+    `error_per_h`: the standard error of the slope. Successive samples are alike, so the true error
+    is larger.
+    """
+
+    per_h: float
+    error_per_h: float
+    level: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], values: Sequence[float]) -> Trend:
+        (per_s, _), covariance = np.polyfit(seconds, values, 1, cov=True)
+        return cls(float(per_s) * HOUR_S, math.sqrt(covariance[0][0]) * HOUR_S, float(np.mean(values)))
+
+    @property
+    def flat(self) -> bool:
+        """True if it hardly grows in an hour, grows within the noise, or shrinks."""
+        return self.per_h <= FLAT_SHARE * self.level or self.per_h <= SURE * self.error_per_h
 
 
 class Weather:
@@ -177,7 +203,8 @@ KEYS: Columns[Sample] = {
 
 def finding(lab: Lab, per_s: float, samples: Sequence[Sample], invalidations: int) -> Finding:
     settled = samples[-round(SETTLED * len(samples)) :]
-    trends = {name: Trend.of([(each.at_s, level(each)) for each in settled]) for name, level in LEVELS.items()}
+    at_s = [each.at_s for each in settled]
+    trends = {name: Trend.of(at_s, list(map(level, settled))) for name, level in LEVELS.items()}
     flat = Figure.of(float(all(trend.flat for trend in trends.values())))
     return Finding(
         "Ten minutes at half of the peak",

@@ -29,9 +29,8 @@ import uvloop
 from benchmarks.lab import Lab
 from benchmarks.lab.in_process import use_service_gc
 from benchmarks.lab.process import PROGRAM_CORE, cpu_s, pinned
-from benchmarks.lab.trend import slope
 from benchmarks.lab.upstream import FIRST_USER, start_upstream
-from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table
+from benchmarks.results import Figure, Finding, Line, LineChart, Row, Table, slope
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_SPECS, SourceBinding
 from cashier.fanout.ask import Ask
