@@ -19,7 +19,8 @@ from cashier import wiring
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.l2.interface import Invalidated, Reach, SourceUnknown
-from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
+from cashier.fanout.load_shedding import DegradationLadder
+from cashier.fanout.loop_lag import LoopLagMonitor
 from cashier.payments.policy import PaymentPolicy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
