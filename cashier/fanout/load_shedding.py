@@ -46,6 +46,10 @@ _TARGET_UP_PER_S = 2.0
 _TARGET_DOWN_PER_S = 0.5
 _MAX_TARGET = 0.5
 _SMOOTHING = 0.2
+# On a starved machine work takes longer than its CPU time: its lag counts by this factor, and so
+# does more than a tick of queued work. Bounded, because so much of it is only an estimate.
+_MAX_SLOWDOWN = 4.0
+_SLOWDOWN_SMOOTHING = 0.05
 _PROPORTIONAL_GAIN = 0.1
 _MIN_ERROR = -8.0
 _RATE_DOWN_PER_S = 0.5
@@ -178,6 +182,7 @@ class DegradationLadder:
         self._ticked_ns = 0
         self._throughput_per_s = 0.0
         self._busy = 1.0
+        self._cpu_ms = self._run_delay_ms = 0.0
         self._admission: AdmissionRate | None = None
         # Between the marks: dimming has had its chance, and no caller is refused yet.
         self._stale_lag_ms = math.sqrt(self.settings.dim_lag_ms * self.settings.refuse_lag_ms)
@@ -219,15 +224,16 @@ class DegradationLadder:
         self.refused[priority] += 1
         return False
 
-    def refuses_wait(self, wait_ms: float, priority: int) -> bool:
+    def refuses_wait(self, work_ms: float, priority: int) -> bool:
         """Whether to refuse a caller for the work queued ahead of it. Call it once per caller.
 
-        `wait_ms`: the CPU time of that work. The queue shows overload before the lag does.
+        `work_ms`: the CPU time of that work. The queue shows overload before the lag does.
 
         The bound is several upper marks: a short burst should lose no caller that can still be
         served in time.
         """
-        if not self.settings.enabled or wait_ms <= self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST):
+        longest_ms = self.settings.refuse_lag_ms * (_MAX_WAIT_MARKS + priority - LOWEST)
+        if not self.settings.enabled or self._wait_ms(work_ms) <= longest_ms:
             return False
         self.refused[priority] += 1
         return True
@@ -241,9 +247,11 @@ class DegradationLadder:
         passed_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         withheld_ms = self._withheld_ms(off_cpu_ms, run_delay_ms)
         own_ms = max(0.0, lag_ms - withheld_ms)
+        self._cpu_ms += _SLOWDOWN_SMOOTHING * (max(0.0, TICK_MS + lag_ms - off_cpu_ms) - self._cpu_ms)
+        self._run_delay_ms += _SLOWDOWN_SMOOTHING * ((run_delay_ms or 0.0) - self._run_delay_ms)
         self.withheld_ms += _SMOOTHING * (lag_ms - own_ms - self.withheld_ms)
         self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) * 1e6 / max(1, passed_ns) - self._busy)
-        self._lags_ms.append(max(own_ms, self.queued_ms))
+        self._lags_ms.append(max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms)))
         passed_s = min(0.1, passed_ns / 1e9)
         self.lag_ms = lag = median(self._lags_ms)
         self._measure_throughput(now_ns, passed_s)
@@ -251,6 +259,15 @@ class DegradationLadder:
         self.hedging = not self.refusing and lag < self.settings.dim_lag_ms
         self.serve_stale = self.refusing or lag >= self._stale_lag_ms
         self._adjust_dimming(lag, passed_s)
+
+    @property
+    def _slowdown(self) -> float:
+        """How much longer than its CPU time our work takes, in the run queue."""
+        return min(_MAX_SLOWDOWN, 1 + self._run_delay_ms / self._cpu_ms) if self._cpu_ms else 1.0
+
+    def _wait_ms(self, work_ms: float) -> float:
+        """How long queued work takes. Little work counts as if the core were ours."""
+        return max(work_ms, (work_ms - TICK_MS) * self._slowdown)
 
     def _withheld_ms(self, off_cpu_ms: float, run_delay_ms: float | None) -> float:
         """How much of the time without a core is no sign of our own work.

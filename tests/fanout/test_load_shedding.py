@@ -28,6 +28,8 @@ DEADLINE_MS = 150
 OVERLOAD_MS = (1_000, 5_000)
 END_MS = 7_000
 STARVED_MS = 1_500
+# A tick, and a quarter of the mark: work counts fourfold at most.
+LITTLE_WORK_MS = TICK_MS + 1.2
 MIX = (2, 1, 1, 1, 0)
 
 
@@ -316,7 +318,7 @@ def test_the_capacity_may_change_while_callers_are_refused() -> None:
 
 @given(
     st.lists(
-        st.builds(StarvedTick, st.floats(0, 60_000), st.floats(0, TICK_MS + ShedSettings().dim_lag_ms - 0.1), DELAYED),
+        st.builds(StarvedTick, st.floats(0, 60_000), st.floats(0, LITTLE_WORK_MS), DELAYED),
         max_size=60,
     )
 )
@@ -347,6 +349,15 @@ def test_a_blocked_loop_counts_only_while_callers_queue_and_the_run_queue_was_no
     *_, ladder = rig.starved_ticks([StarvedTick(100, 1, delayed)] * 5)
     assert ladder.refusing is (queued_ms > 0 and delayed == 0)
     assert ladder.starved is not ladder.refusing
+
+
+def test_the_same_work_is_shed_sooner_if_the_machine_is_starved_too() -> None:
+    """Twelve ms of CPU time per tick take four times as long there."""
+    calm, starved = LadderRig(), LadderRig()
+    *_, ladder = calm.starved_ticks([StarvedTick(7, 12, 0.0)] * 20)
+    assert not ladder.refusing
+    *_, ladder = starved.starved_ticks([StarvedTick(43, 12, 1.0)] * 20)
+    assert ladder.refusing
 
 
 def starved_loop(
