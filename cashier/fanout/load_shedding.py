@@ -251,7 +251,9 @@ class DegradationLadder:
         self._run_delay_ms += _SLOWDOWN_SMOOTHING * ((run_delay_ms or 0.0) - self._run_delay_ms)
         self.withheld_ms += _SMOOTHING * (lag_ms - own_ms - self.withheld_ms)
         self._busy += _SMOOTHING * (1 - (off_cpu_ms - withheld_ms) * 1e6 / max(1, passed_ns) - self._busy)
-        self._lags_ms.append(max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms)))
+        if own_ms or self.queued_ms:
+            own_ms = max(min(lag_ms, own_ms * self._slowdown), self._wait_ms(self.queued_ms))
+        self._lags_ms.append(own_ms)
         passed_s = min(0.1, passed_ns / 1e9)
         self.lag_ms = lag = median(self._lags_ms)
         self._measure_throughput(now_ns, passed_s)
