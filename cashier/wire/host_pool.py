@@ -7,12 +7,15 @@ owner.
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
+from collections import deque
 from typing import Protocol, cast
 
-from cashier.source_errors import Garbled, Unreachable
+from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
 from cashier.wire.call_completion import describe_failure
+from cashier.wire.connection_health import ConnectionHealth, RequestIdEcho, SickClosings, much_slower
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
@@ -21,12 +24,23 @@ from cashier.wire.transport import MAX_UNSAFE_IDLE_S
 
 
 class ConnectionOwner(Protocol):
-    """Receives the events of its connections."""
+    """Receives the events of its connections. `queue`: the calls that wait for one."""
+
+    queue: deque[Http1Call]
 
     def on_open(self, connection: UpstreamConnection) -> None: ...
 
-    def on_free(self, connection: UpstreamConnection) -> None:
+    def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
         """The answer is complete, but not yet delivered, and the connection is reusable."""
+
+    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, asks_to_wait: bool) -> None:
+        """As `on_free`, after a 429 or 5xx."""
+
+    def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+
+    def serve_queue(self, pool: HostPool) -> None:
+        """A connection is free, and its answer delivered."""
 
     def on_unfit(self, connection: UpstreamConnection) -> None:
         """The connection must not be used again. `on_lost` follows."""
@@ -37,20 +51,27 @@ class ConnectionOwner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
-    `idle_since_s` is monotonic.
+    `idle_since_s` is monotonic. `took_s`: the duration of its last call.
     """
 
-    __slots__ = ("_owner", "_parser", "_transport", "call", "idle_since_s", "pool", "reused")
+    __slots__ = (
+        "_echoed", "_owner", "_parser", "_previous_id", "_transport", "call", "health", "idle_since_s", "pool",
+        "reused", "took_s",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = ResponseParser(pool.address.name, bounds)
+        self._parser = ResponseParser(pool.address.name, bounds, self)
+        self._previous_id = b""
+        self._echoed = 0
         self.pool = pool
         self.call: Http1Call | None = None
+        self.health = ConnectionHealth()
         self.reused = False
         self.idle_since_s = 0.0
+        self.took_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports have the methods of a transport but not the base
@@ -84,16 +105,58 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if response is None:
             return
+        if self._parser.request_ids and not self._echoes(call):
+            self.drop()
+            call.finish(WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
+            return
         self.call = None
         self.reused = True
-        if self._parser.reusable:
-            self._owner.on_free(self)
-        else:
+        owner = self._owner
+        if not self._parser.reusable:
             self.drop()
+        elif response.status >= 500 or response.status == 429:
+            owner.on_refusal(self, call, asks_to_wait=self._parser.asks_to_wait)
+        else:
+            if self.health.suspect:
+                self.health.record_success()
+            owner.on_free(self, call)
         call.finish(response)
+        if owner.queue:
+            owner.serve_queue(self.pool)
+
+    def _echoes(self, call: Http1Call) -> bool:
+        """False: the answer belongs to another request."""
+        expected, received, previous = (
+            call.call_headers.request_id.encode(),
+            self._parser.request_ids,
+            self._previous_id,
+        )
+        self._previous_id = expected
+        if expected in received and expected != previous:
+            self._echoed += 1
+        return self.pool.echo.matches(expected, received, previous, self._echoed)
+
+    def discredit(self, error: SourceError) -> bool:
+        """See `Response.discredit`."""
+        return self._owner.on_discredited(self, error)
+
+    @property
+    def has_unread(self) -> bool:
+        """Bytes or an end have arrived that were not requested: nothing may be sent on it."""
+        raw = self._transport.get_extra_info("socket")
+        if raw is None:
+            return False
+        waiting = select.poll()
+        waiting.register(raw.fileno(), select.POLLIN)
+        return bool(waiting.poll(0))
 
     def eof_received(self) -> None:
         # A half-closed connection is useless: no further answer will arrive.
+        self._owner.on_unfit(self)
+        self._transport.abort()
+
+    def lose(self) -> None:
+        """Close at once. `ConnectionOwner.on_lost` follows and ends or repeats a call in flight."""
         self._owner.on_unfit(self)
         self._transport.abort()
 
@@ -111,10 +174,14 @@ class UpstreamConnection(asyncio.Protocol):
 class HostPool:
     """`idle` is a stack: the connection used last is used next, surplus ones age at the bottom.
 
-    `address_index`: the index of this address among those of its source.
+    `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
+    others. `address_index`: the index of this address among those of its source.
     """
 
-    __slots__ = ("_bounds", "_tls", "address", "address_index", "back_off", "connecting", "idle", "open", "writer")
+    __slots__ = (
+        "_bounds", "_tls", "address", "address_index", "back_off", "connecting", "echo", "idle", "open",
+        "sick_closings", "suspects", "writer",
+    )  # fmt: skip
 
     def __init__(
         self, address_index: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
@@ -123,7 +190,10 @@ class HostPool:
         self.address = address
         self.writer = RequestWriter(address)
         self.back_off = BackOff()
+        self.echo = RequestIdEcho()
+        self.sick_closings = SickClosings()
         self.idle: list[UpstreamConnection] = []
+        self.suspects: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
         self.connecting = 0
         self._bounds = bounds
@@ -136,7 +206,28 @@ class HostPool:
     @property
     def load(self) -> int:
         """Calls in flight and calls waiting for a connection that is being opened."""
-        return len(self.open) - len(self.idle) + self.connecting
+        return len(self.open) - len(self.idle) - len(self.suspects) + self.connecting
+
+    @property
+    def siblings_succeed(self) -> bool:
+        """A connection has answered, and not with an error."""
+        return any(connection.reused and not connection.health.suspect for connection in self.open)
+
+    def put(self, connection: UpstreamConnection, now_s: float) -> None:
+        """Return a connection to the pool, to its bottom if it is much slower than the next one."""
+        connection.idle_since_s = now_s
+        idle = self.idle
+        if idle and much_slower(connection.took_s, idle[-1].took_s):
+            idle.insert(0, connection)
+        else:
+            idle.append(connection)
+
+    def put_suspect(self, connection: UpstreamConnection, now_s: float) -> None:
+        connection.idle_since_s = now_s
+        self.suspects.append(connection)
+
+    def may_close_sick(self, now_s: float) -> bool:
+        return self.sick_closings.allow(len(self.open), now_s)
 
     def take(self) -> UpstreamConnection | None:
         """The youngest idle connection, or None."""
@@ -150,24 +241,43 @@ class HostPool:
         """For an unsafe request: only a connection idle for less than `MAX_UNSAFE_IDLE_S`."""
         while self.idle and now_s - self.idle[-1].idle_since_s < MAX_UNSAFE_IDLE_S:
             connection = self.idle.pop()
-            if connection.usable:
+            if connection.usable and self._is_silent(connection):
                 return connection
         return None
 
+    def take_suspect(self, *, safe: bool, now_s: float) -> UpstreamConnection | None:
+        """The suspect connection unused for longest, so that a recovery of any is noticed."""
+        for connection in tuple(self.suspects):
+            if not safe and now_s - connection.idle_since_s >= MAX_UNSAFE_IDLE_S:
+                continue
+            self.suspects.remove(connection)
+            if connection.usable and (safe or self._is_silent(connection)):
+                return connection
+        return None
+
+    def _is_silent(self, connection: UpstreamConnection) -> bool:
+        """Close it if it is not. An unsafe request must not meet an answer that is already here."""
+        if connection.has_unread:
+            connection.drop()
+            return False
+        return True
+
     def make_room(self) -> None:
-        """Close the oldest idle connection, if any. `ConnectionOwner.on_lost` follows."""
-        if self.idle:
-            self.idle[0].drop()
+        """Close an idle connection, if any, suspects first. `ConnectionOwner.on_lost` follows."""
+        for connection in (*self.suspects[:1], *self.idle[:1])[:1]:
+            connection.drop()
 
     def forget(self, connection: UpstreamConnection) -> None:
-        if connection in self.idle:
-            self.idle.remove(connection)
+        for connections in (self.idle, self.suspects):
+            if connection in connections:
+                connections.remove(connection)
 
     def expire(self, now_s: float, idle_s: float) -> float:
         """Close connections idle for `idle_s`; return when the next one can expire."""
-        while self.idle and self.idle[0].idle_since_s + idle_s <= now_s:
-            self.idle[0].drop()
-        return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
+        for connection in (*self.idle, *self.suspects):
+            if connection.idle_since_s + idle_s <= now_s:
+                connection.drop()
+        return min((connection.idle_since_s for connection in (*self.idle, *self.suspects)), default=now_s) + idle_s
 
     async def connect(self, owner: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
         """Raises Unreachable, also for an unknown name and an untrusted certificate."""
@@ -192,7 +302,7 @@ class HostPool:
         return connection
 
     def __repr__(self) -> str:
-        idle = len(self.idle)
+        idle = len(self.idle) + len(self.suspects)
         outstanding = len(self.open) - idle
         counts = f"{len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting"
         return f"<{self.address.name}: {counts}>"
