@@ -12,11 +12,13 @@ from cashier.wire.transport import Request
 
 # As many 5xx answers in a row, each for another key, close a connection.
 MAX_FAILED_KEYS = 3
+# After this many errors in a row, on whatever connections, the address fails as a whole.
+MAX_ERRORS_IN_ROW = 3
 # At most this share of a pool is closed or replaced in a second, and at least one connection.
 _CLOSED_SHARE = 0.1
-# A connection that took this much longer than its sibling is used after it: see `endpoint`.
-_SLOW_FACTOR = 3
-_SLOW_MARGIN_S = 0.005
+# A connection that took this much longer than its sibling is used after it: as of replicas.
+SLOW_FACTOR = 3
+SLOW_MARGIN_S = 0.005
 _MAX_TRUST = 64
 _FIRST_DOUBT = 8
 _MAX_DOUBT = 1024
@@ -62,10 +64,6 @@ class SickClosings:
             return False
         self._next_s = now_s + 1 / max(1.0, connections * _CLOSED_SHARE)
         return True
-
-
-def much_slower(took_s: float, sibling_s: float) -> bool:
-    return took_s > _SLOW_FACTOR * sibling_s + _SLOW_MARGIN_S
 
 
 class RequestIdEcho:

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
 from cashier.wire.call_completion import describe_failure
-from cashier.wire.connection_health import ConnectionHealth, RequestIdEcho, SickClosings, much_slower
+from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, ConnectionHealth, RequestIdEcho, SickClosings
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
@@ -100,19 +100,19 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             response = self._parser.feed(data)
         except Garbled as garbled:
-            self.drop()
-            call.finish(garbled)
+            self._drop_broken(call, garbled)
             return
         if response is None:
             return
         if self._parser.request_ids and not self._echoes(call):
-            self.drop()
-            call.finish(WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
+            self._drop_broken(call, WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
             return
         self.call = None
         self.reused = True
-        owner = self._owner
+        owner, pool = self._owner, self.pool
+        errors = pool.errors_in_row
         if not self._parser.reusable:
+            pool.errors_in_row += response.status >= 500
             self.drop()
         elif response.status >= 500 or response.status == 429:
             owner.on_refusal(self, call, asks_to_wait=self._parser.asks_to_wait)
@@ -121,8 +121,16 @@ class UpstreamConnection(asyncio.Protocol):
                 self.health.record_success()
             owner.on_free(self, call)
         call.finish(response)
+        if errors and errors == pool.errors_in_row:  # nor was this answer discredited
+            pool.errors_in_row = pool.broken_in_row = 0
         if owner.queue:
-            owner.serve_queue(self.pool)
+            owner.serve_queue(pool)
+
+    def _drop_broken(self, call: Http1Call, error: Garbled) -> None:
+        self.pool.record_broken()
+        self.drop()
+        error.elsewhere = self.pool.siblings_succeed
+        call.finish(error)
 
     def _echoes(self, call: Http1Call) -> bool:
         """False: the answer belongs to another request."""
@@ -174,13 +182,17 @@ class UpstreamConnection(asyncio.Protocol):
 class HostPool:
     """`idle` is a stack: the connection used last is used next, surplus ones age at the bottom.
 
+    So do those that were much slower than the next one: they may lead to a slow backend.
+
     `suspects`: idle ones whose last answer was an error, the oldest first. They are used after all
-    others. `address_index`: the index of this address among those of its source.
+    others. `errors_in_row`: of all its connections, since an answer without; `broken_in_row`: of
+    these, those that closed their connection. `address_index`: the index of this address among
+    those of its source.
     """
 
     __slots__ = (
-        "_bounds", "_tls", "address", "address_index", "back_off", "connecting", "echo", "idle", "open",
-        "sick_closings", "suspects", "writer",
+        "_bounds", "_tls", "address", "address_index", "back_off", "broken_in_row", "connecting", "echo",
+        "errors_in_row", "idle", "open", "sick_closings", "suspects", "writer",
     )  # fmt: skip
 
     def __init__(
@@ -192,6 +204,7 @@ class HostPool:
         self.back_off = BackOff()
         self.echo = RequestIdEcho()
         self.sick_closings = SickClosings()
+        self.errors_in_row = self.broken_in_row = 0
         self.idle: list[UpstreamConnection] = []
         self.suspects: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
@@ -210,21 +223,14 @@ class HostPool:
 
     @property
     def siblings_succeed(self) -> bool:
-        """A connection has answered, and not with an error."""
-        return any(connection.reused and not connection.health.suspect for connection in self.open)
+        """Other connections than the suspect ones have answered, and go on to."""
+        return self.errors_in_row < MAX_ERRORS_IN_ROW and any(
+            connection.reused and not connection.health.suspect for connection in self.open
+        )
 
-    def put(self, connection: UpstreamConnection, now_s: float) -> None:
-        """Return a connection to the pool, to its bottom if it is much slower than the next one."""
-        connection.idle_since_s = now_s
-        idle = self.idle
-        if idle and much_slower(connection.took_s, idle[-1].took_s):
-            idle.insert(0, connection)
-        else:
-            idle.append(connection)
-
-    def put_suspect(self, connection: UpstreamConnection, now_s: float) -> None:
-        connection.idle_since_s = now_s
-        self.suspects.append(connection)
+    def record_broken(self) -> None:
+        self.errors_in_row += 1
+        self.broken_in_row += 1
 
     def may_close_sick(self, now_s: float) -> bool:
         return self.sick_closings.allow(len(self.open), now_s)

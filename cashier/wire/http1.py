@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from cashier.source_errors import Garbled, Overloaded, Shed, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import parse_addresses
 from cashier.wire.call_completion import describe_failure
+from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, SLOW_FACTOR, SLOW_MARGIN_S
 from cashier.wire.host_pool import HostPool, UpstreamConnection
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import LoadBalancer
@@ -92,6 +93,9 @@ class Http1Client:
         if connection is not None:
             call.connection = connection
             connection.send(call, pool.writer.encode(request, call_headers, budget_ms))
+        elif request.safe and pool.broken_in_row >= MAX_ERRORS_IN_ROW and not pool.may_close_sick(monotonic()):
+            # Every connection has to be closed: a call for each would be a storm of connects.
+            self._refuse(call, Unreachable(f"{pool.address.name}: its last answers were broken", sent=False))
         else:
             self._enqueue(call, pool)
         return call
@@ -137,29 +141,40 @@ class Http1Client:
         connection.send(call, connection.pool.writer.encode(call.request, call.call_headers, call.write_late()))
 
     def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
-        now_s = monotonic()
-        connection.took_s = now_s - call.written_s
-        connection.pool.put(connection, now_s)
+        connection.idle_since_s = now_s = monotonic()
+        connection.took_s = took_s = now_s - call.written_s
+        idle = connection.pool.idle
+        if idle and took_s > SLOW_FACTOR * idle[-1].took_s + SLOW_MARGIN_S:
+            idle.insert(0, connection)
+        else:
+            idle.append(connection)
         if self._expiry is None:
             self._expire()
 
     def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, asks_to_wait: bool) -> None:
         pool, health, now_s = connection.pool, connection.health, monotonic()
+        pool.errors_in_row += 1
         if asks_to_wait:  # the service is overloaded, which no other connection changes
             health.suspect = True
         elif health.record_failure(call.request) and pool.may_close_sick(now_s):
             connection.drop()
             return
-        pool.put_suspect(connection, now_s)
+        connection.idle_since_s = now_s
+        pool.suspects.append(connection)
         if self._expiry is None:
             self._expire()
 
     def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
         pool, now_s = connection.pool, monotonic()
-        wrong = isinstance(error, WrongIdentity)
-        if wrong or (isinstance(error, Garbled) and connection.call is None and pool.may_close_sick(now_s)):
+        if isinstance(error, WrongIdentity):
+            pool.record_broken()
             connection.lose()
-            return True
+            return pool.siblings_succeed
+        if isinstance(error, Garbled):
+            pool.errors_in_row += 1
+            if connection.call is None and pool.may_close_sick(now_s):
+                connection.lose()
+                return pool.siblings_succeed
         if not connection.health.suspect:
             connection.health.suspect = True
             if connection in pool.idle:
@@ -238,7 +253,8 @@ class Http1Client:
         if call is not None and call.retried and call.waiting:
             self._assign(connection, call)
             return
-        pool.put(connection, monotonic())
+        connection.idle_since_s = monotonic()
+        pool.idle.append(connection)
         self.serve_queue(pool)
         if self._expiry is None and pool.idle:
             self._expire()
