@@ -7,14 +7,13 @@ owner.
 from __future__ import annotations
 
 import asyncio
-import select
 import ssl
 from collections import deque
 from typing import Protocol, cast
 
 from cashier.source_errors import Garbled, SourceError, Unreachable, WrongIdentity
 from cashier.wire.address_parser import UpstreamAddress
-from cashier.wire.call_completion import describe_failure
+from cashier.wire.call_completion import describe_failure, has_unread
 from cashier.wire.connection_health import MAX_ERRORS_IN_ROW, ConnectionHealth, RequestIdEcho, SickClosings
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
@@ -151,12 +150,7 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def has_unread(self) -> bool:
         """Bytes or an end have arrived that were not requested: nothing may be sent on it."""
-        raw = self._transport.get_extra_info("socket")
-        if raw is None:
-            return False
-        waiting = select.poll()
-        waiting.register(raw.fileno(), select.POLLIN)
-        return bool(waiting.poll(0))
+        return has_unread(self._transport)
 
     def eof_received(self) -> None:
         # A half-closed connection is useless: no further answer will arrive.
@@ -262,8 +256,11 @@ class HostPool:
         return None
 
     def _is_silent(self, connection: UpstreamConnection) -> bool:
-        """Close it if it is not. An unsafe request must not meet an answer that is already here."""
-        if connection.has_unread:
+        """Close it if it is not. An unsafe request must not meet an answer that is already here.
+
+        A new connection may have unread parts of its TLS handshake.
+        """
+        if connection.reused and connection.has_unread:
             connection.drop()
             return False
         return True
