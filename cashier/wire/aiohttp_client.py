@@ -217,7 +217,9 @@ class AiohttpHostPool:
         retry_after = response.headers.get("Retry-After")
         if response.status < 500 and response.status != 429:
             connection.health.record_success()
-        elif retry_after is None and connection.health.record_failure(request):
+        elif response.status == 429 or (response.status == 503 and retry_after is not None):
+            connection.health.suspect = True
+        elif connection.health.record_failure(request):
             self._close_sick(connection)
         return Response(
             response.status,
@@ -246,8 +248,8 @@ class AiohttpHostPool:
             connection.close()
         elif isinstance(error, Garbled):
             self._close_sick(connection)
-        asks_to_wait = isinstance(error, Overloaded) and error.retry_after_s is not None
-        return not asks_to_wait and any(
+        overloaded = isinstance(error, Overloaded) and not connection.health.failing
+        return not overloaded and any(
             other.answered and not other.health.suspect for other in self._open if other is not connection
         )
 

@@ -32,8 +32,8 @@ class ConnectionOwner(Protocol):
     def on_free(self, connection: UpstreamConnection, call: Http1Call) -> None:
         """The answer is complete, but not yet delivered, and the connection is reusable."""
 
-    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, asks_to_wait: bool) -> None:
-        """As `on_free`, after a 429 or 5xx."""
+    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, overloaded: bool) -> None:
+        """As `on_free`, after a 429 or 5xx. `overloaded`: it asks for less load."""
 
     def on_discredited(self, connection: UpstreamConnection, error: SourceError) -> bool:
         """See `Response.discredit`."""
@@ -114,7 +114,8 @@ class UpstreamConnection(asyncio.Protocol):
             pool.errors_in_row += response.status >= 500
             self.drop()
         elif response.status >= 500 or response.status == 429:
-            owner.on_refusal(self, call, asks_to_wait=self._parser.asks_to_wait)
+            overloaded = response.status == 429 or (response.status == 503 and self._parser.asks_to_wait)
+            owner.on_refusal(self, call, overloaded=overloaded)
         else:
             if self.health.suspect:
                 self.health.record_success()

@@ -151,10 +151,10 @@ class Http1Client:
         if self._expiry is None:
             self._expire()
 
-    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, asks_to_wait: bool) -> None:
+    def on_refusal(self, connection: UpstreamConnection, call: Http1Call, *, overloaded: bool) -> None:
         pool, health, now_s = connection.pool, connection.health, monotonic()
         pool.errors_in_row += 1
-        if asks_to_wait:  # the service is overloaded, which no other connection changes
+        if overloaded:  # which no other connection changes
             health.suspect = True
         elif health.record_failure(call.request) and pool.may_close_sick(now_s):
             connection.drop()
@@ -180,8 +180,8 @@ class Http1Client:
             if connection in pool.idle:
                 pool.idle.remove(connection)
                 pool.suspects.append(connection)
-        asks_to_wait = isinstance(error, Overloaded) and error.retry_after_s is not None
-        return not asks_to_wait and pool.siblings_succeed
+        overloaded = isinstance(error, Overloaded) and not connection.health.failing
+        return not overloaded and pool.siblings_succeed
 
     def serve_queue(self, pool: HostPool) -> None:
         """The longest waiting call takes a free connection, even if another is being opened for it.
