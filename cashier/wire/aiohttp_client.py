@@ -25,6 +25,8 @@ from cashier.wire.aiohttp_guards import (
     CheckedResponse,
     ConnectionLost,
     StaleConnection,
+    TCPConnector,
+    UnixConnector,
     fail_when_closed,
     note_connected,
     note_reused,
@@ -145,8 +147,8 @@ class AiohttpHostPool:
     def _connector(self, idle_s: float) -> aiohttp.BaseConnector:
         limit = self._settings.connections
         if self.address.socket_path is not None:
-            return aiohttp.UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
-        return aiohttp.TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
+            return UnixConnector(self.address.socket_path, limit=limit, keepalive_timeout=idle_s)
+        return TCPConnector(limit=limit, keepalive_timeout=idle_s, ssl=self._tls or True)
 
     def _make_connection(self) -> CheckedConnection:
         connection = CheckedConnection(asyncio.get_running_loop())

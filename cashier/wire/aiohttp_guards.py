@@ -7,6 +7,7 @@ without it.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -52,6 +53,36 @@ class CheckedConnection(ResponseHandler):
             self.set_exception(HttpProcessingError(message="a transfer encoding that is not chunked"))
             return
         super().feed_data(data, size)
+
+
+class _SuspectsLast(aiohttp.BaseConnector):
+    """aiohttp uses idle connections in turn, so that a suspect one gets its share of the calls."""
+
+    async def _get(self, key: Any, traces: Any) -> aiohttp.connector.Connection | None:
+        """None: a new connection is opened, also if all idle ones are suspect, others not."""
+        idle = self._conns.get(key)
+        if idle and any(_suspect(kept) for kept, _ in idle):
+            self._conns[key] = idle = deque(sorted(idle, key=lambda kept: _suspect(kept[0])))
+            succeeding = any(busy.answered and not _suspect(busy) for busy in self._connected())
+            if _suspect(idle[0][0]) and succeeding and len(idle) + len(self._acquired) < self.limit:
+                return None
+        return await super()._get(key, traces)
+
+    def _connected(self) -> list[CheckedConnection]:
+        """Those in use. While one is being opened, aiohttp has something else in its place."""
+        return [busy for busy in self._acquired if isinstance(busy, CheckedConnection)]
+
+
+def _suspect(connection: Any) -> bool:
+    return cast("CheckedConnection", connection).health.suspect
+
+
+class TCPConnector(_SuspectsLast, aiohttp.TCPConnector):
+    """To a host and port."""
+
+
+class UnixConnector(_SuspectsLast, aiohttp.UnixConnector):
+    """To a socket file."""
 
 
 class CheckedResponse(aiohttp.ClientResponse):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from random import Random
 
 import pytest
@@ -52,9 +53,11 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @contextlib.asynccontextmanager
-async def used_pool(upstream: Upstream, size: int, **settings: int) -> AsyncIterator[tuple[Http1Client, list[Peer]]]:
+async def used_pool(
+    upstream: Upstream, size: int, connections: int = 64
+) -> AsyncIterator[tuple[Http1Client, list[Peer]]]:
     """A client whose connections have all answered once; the last of the peers is used next."""
-    transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(ahead=0, **settings))
+    transport = Http1Client([f"http://127.0.0.1:{upstream.port}"], Http1Settings(connections, ahead=0))
     try:
         calls = [send(transport, f"/{number}") for number in range(size)]
         peers = [await upstream.peer() for _ in range(size)]
@@ -69,6 +72,10 @@ async def fail(peer: Peer, call: RecordedCall, data: bytes = ERROR) -> None:
     await peer.read_request()
     peer.write(data)
     await call.outcome()
+
+
+def answered_or_received(call: RecordedCall, upstream: Upstream) -> bool:
+    return bool(call.outcomes) or any(peer.has_unread for peer in upstream.peers)
 
 
 async def failing_call(upstream: Upstream, transport: Http1Client, target: str) -> None:
@@ -162,7 +169,7 @@ async def test_a_source_that_garbles_every_answer_is_not_stormed_with_connects(
         errors = []
         for number in range(50):
             call = send(transport, f"/{number}")
-            await until(lambda call=call: bool(call.outcomes) or any(peer.has_unread for peer in upstream.peers))
+            await until(partial(answered_or_received, call, upstream))
             if not call.outcomes:
                 peer = await upstream.peer_with_request()
                 await peer.read_request()
@@ -280,8 +287,8 @@ def echoed(request_id: str, *, status: bytes = b"404 Not Found", name: bytes = b
     return b"HTTP/1.1 %s\r\n%s: %s\r\nContent-Length: 0\r\n\r\n" % (status, name, request_id.encode())
 
 
-def ask(wired: Wired, request_id: str, **options: bool) -> RecordedCall:
-    return RecordedCall(wired.transport, Request(f"/{request_id}", **options), CallHeaders(request_id))
+def ask(wired: Wired, request_id: str, *, safe: bool = True) -> RecordedCall:
+    return RecordedCall(wired.transport, Request(f"/{request_id}", safe=safe), CallHeaders(request_id))
 
 
 @pytest.mark.parametrize("name", [b"X-Request-Id", b"x-request-id", b"X-REQUEST-ID"], ids=repr)
