@@ -401,7 +401,8 @@ def test_a_refused_answer_is_retried_if_another_connection_may_do_better(elsewhe
     async def main() -> None:
         error = WrongIdentity("another payer")
         error.elsewhere = elsewhere
-        upstream = ScriptedUpstream(lambda call: Reply(1, error if len(upstream.calls) == 1 else "well"))
+        replies = iter((Reply(1, error), Reply(1)))
+        upstream = ScriptedUpstream(lambda _: next(replies))
         asker = ask(guarded(upstream).start)
         await pass_ms(5)
         assert asker.error_type is (None if elsewhere else WrongIdentity)
