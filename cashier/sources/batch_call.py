@@ -91,9 +91,11 @@ class BatchWireUpstream:
         if len(parts) != len(many):  # parts can no longer be matched to requests
             return response.discredit(Garbled(f"{len(parts)} answers to {len(many)} requests"))
         outcomes = [self._outcome(part, known) for part, known in zip(parts, many, strict=True)]
-        for outcome, _, _ in outcomes:
-            if isinstance(outcome, WrongIdentity):
-                response.discredit(outcome)
+        wrong = [outcome for outcome, _, _ in outcomes if isinstance(outcome, WrongIdentity)]
+        if wrong:
+            response.discredit(wrong[0])
+            for error in wrong:
+                error.elsewhere = wrong[0].elsewhere
         return outcomes
 
     def _outcome(self, raw: Raw, known: Known) -> Outcome:

@@ -19,7 +19,7 @@ from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
 from cashier.wire.response_parser import ResponseBounds, ResponseParser
-from cashier.wire.transport import MAX_UNSAFE_IDLE_S
+from cashier.wire.transport import MAX_UNSAFE_IDLE_S, Response
 
 
 class ConnectionOwner(Protocol):
@@ -106,6 +106,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self._parser.request_ids and not self._echoes(call):
             self._drop_broken(call, WrongIdentity(f"{self.pool.address.name}: an answer to another request"))
             return
+        # A request without a body is written at once.
+        if call.request.body and self._transport.get_write_buffer_size():
+            self._answered_early(call, response)
+            return
         self.call = None
         self.reused = True
         owner, pool = self._owner, self.pool
@@ -125,6 +129,14 @@ class UpstreamConnection(asyncio.Protocol):
             pool.errors_in_row = pool.broken_in_row = 0
         if owner.queue:
             owner.serve_queue(pool)
+
+    def _answered_early(self, call: Http1Call, response: Response) -> None:
+        """A refusal may precede the end of its request; anything else answers another request."""
+        if response.status < 400:
+            self._drop_broken(call, Garbled(f"{self.pool.address.name}: an answer before its request was written"))
+            return
+        self.drop()
+        call.finish(response)
 
     def _drop_broken(self, call: Http1Call, error: Garbled) -> None:
         self.pool.record_broken()

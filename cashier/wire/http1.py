@@ -271,7 +271,11 @@ class Http1Client:
         )
         pool.back_off.record_failure(monotonic())
         if call is not None and call.waiting:
-            self._try_elsewhere(call, unreachable)
+            suspect = pool.take_suspect(safe=call.request.safe, now_s=monotonic())
+            if suspect is not None:
+                self._assign(suspect, call)
+            else:
+                self._try_elsewhere(call, unreachable)
         self._use_room()
         if unreachable is not error:
             raise error

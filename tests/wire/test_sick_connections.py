@@ -208,7 +208,31 @@ async def test_a_connection_that_was_much_slower_is_used_after_the_others(upstre
         await finish(peers[0], send(transport, "/after"))
 
 
+async def test_if_no_new_connection_can_be_opened_a_suspect_one_is_used(upstream: Upstream, clock: Clock) -> None:
+    async with used_pool(upstream, 2) as (transport, peers):
+        await fail(peers[1], send(transport, "/fails"))
+        first = send(transport, "/1")
+        upstream.refuse()
+        second = send(transport, "/2")
+        await finish(peers[1], second)
+        await finish(peers[0], first)
+
+
 # Whose answer is it?
+
+
+@pytest.mark.parametrize(("data", "stands"), [(answer(b"hello"), False), (ERROR, True)], ids=["200", "500"])
+async def test_an_answer_before_its_request_is_written_is_a_refusal_or_wrong(
+    upstream: Upstream, data: bytes, stands: bool
+) -> None:
+    async with used_pool(upstream, 1) as (transport, peers):
+        call = send(transport, "/batch", method="POST", body=b"x" * 20_000_000)
+        await until(lambda: peers[0].has_unread)
+        peers[0].write(data)
+        outcome = await call.outcome()
+        assert isinstance(outcome, Response if stands else Garbled)
+        following = send(transport)
+        await finish(await upstream.peer(), following)
 
 
 @pytest.mark.parametrize("error", [WrongIdentity("another payer"), Garbled("no JSON")], ids=["identity", "shape"])
