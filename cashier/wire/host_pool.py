@@ -118,7 +118,7 @@ class UpstreamConnection(asyncio.Protocol):
             pool.errors_in_row += response.status >= 500
             self.drop()
         elif response.status >= 500 or response.status == 429:
-            overloaded = response.status == 429 or (response.status == 503 and self._parser.asks_to_wait)
+            overloaded = response.status == 429 or (response.status == 503 and self._parser.retry_after != b"")
             owner.on_refusal(self, call, overloaded=overloaded)
         else:
             if self.health.suspect:

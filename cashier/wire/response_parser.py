@@ -36,14 +36,14 @@ class ResponseParser:
     """Parses the successive answers on one connection. Unusable after a `Garbled`.
 
     `started`: part of an answer has arrived. `reusable`: the last answer left the connection fit
-    for another request. `request_ids`: the values of its `X-Request-Id` headers. `asks_to_wait`: it
-    has a `Retry-After`, also one that is a date.
+    for another request. `request_ids`: the values of its `X-Request-Id` headers. `retry_after`: its
+    `Retry-After`, which may be a date.
     """
 
     __slots__ = (
         "_body", "_body_bytes", "_bounds", "_chunked", "_chunks", "_complete", "_connection", "_headers", "_interims",
-        "_length", "_max_headers", "_name", "_parser", "_received_bytes", "_retry_after", "_status", "asks_to_wait",
-        "request_ids", "reusable",
+        "_length", "_max_headers", "_name", "_parser", "_received_bytes", "_status", "request_ids",
+        "retry_after", "reusable",
     )  # fmt: skip
 
     def __init__(self, name: str, bounds: ResponseBounds, connection: AnsweringConnection | None = None) -> None:
@@ -54,7 +54,7 @@ class ResponseParser:
         self._max_headers = bounds.max_headers
         self._parser = httptools.HttpResponseParser(self)
         self.reusable = True
-        self.asks_to_wait = False
+        self.retry_after = b""
         self.request_ids: tuple[bytes, ...] = ()
         self._reset()
 
@@ -69,7 +69,6 @@ class ResponseParser:
         self._status = 0
         self._length = -1
         self._chunked = False
-        self._retry_after = b""
 
     @property
     def started(self) -> bool:
@@ -95,11 +94,10 @@ class ResponseParser:
         if not self._complete:
             return None
         self.reusable = self.reusable and not surplus
-        self.asks_to_wait = self._retry_after != b""
         response = Response(
             self._status,
             bytes(self._body),
-            parse_retry_after(self._retry_after) if self.asks_to_wait else None,
+            parse_retry_after(self.retry_after) if self.retry_after else None,
             self._connection,
         )
         self._reset()
@@ -122,6 +120,7 @@ class ResponseParser:
         if self._complete:
             raise Garbled(f"{self._name}: more than one answer to a request")
         self.request_ids = ()
+        self.retry_after = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers += 1
@@ -147,7 +146,7 @@ class ResponseParser:
         elif key == b"x-request-id":
             self.request_ids = (*self.request_ids, value.strip())
         else:
-            self._retry_after = value.strip()
+            self.retry_after = value.strip()
 
     def on_headers_complete(self) -> None:
         self._status = status = self._parser.get_status_code()
@@ -190,7 +189,6 @@ class ResponseParser:
         self._status = 0
         self._length = -1
         self._chunked = False
-        self._retry_after = b""
 
 
 _RELEVANT_HEADERS = frozenset(
