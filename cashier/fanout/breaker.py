@@ -68,7 +68,7 @@ class Breaker:
     def _forget(self) -> None:
         self._successes_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._failures_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
-        self._failed_at: dict[Hashable, int] = {}  # the second of each key's counted failure, in order
+        self._failed_at: dict[Hashable, int] = {}  # by key, the second of its counted failure
         self._repeats_by_second: deque[int] = deque([0] * (_BUCKETS - 1), _BUCKETS - 1)
         self._repeats = 0  # failures of those keys beyond the first
         self._second = 0

@@ -12,7 +12,7 @@ from cashier.wire.transport import Request
 
 # As many 5xx answers in a row, each for another key, close a connection.
 MAX_FAILED_KEYS = 3
-# After this many errors in a row, on whatever connections, the address fails as a whole.
+# After this many errors in a row, on any connections, the address fails as a whole.
 MAX_ERRORS_IN_ROW = 3
 # At most this share of a pool is closed or replaced in a second, and at least one connection.
 _CLOSED_SHARE = 0.1
@@ -22,6 +22,7 @@ SLOW_MARGIN_S = 0.005
 _MAX_TRUST = 64
 _FIRST_DOUBT = 8
 _MAX_DOUBT = 1024
+_MAX_SHIFTS = 8
 
 
 class ConnectionHealth:
@@ -69,17 +70,19 @@ class SickClosings:
 class RequestIdEcho:
     """Whether an upstream echoes `X-Request-Id`, learned from its answers.
 
-    An upstream that sets ids of its own, always or now and then, must not be cut off: a foreign id
-    counts as wrong identity only after an unbroken run of echoes, and each such verdict doubles the
-    run that the next one needs. An id that the connection echoed rightly before and that belongs to
-    its previous request proves a shift by one.
+    An upstream that sets ids of its own, always or now and then, must not be cut off, nor a proxy
+    that stores answers with their ids. A foreign id counts as wrong identity only after an unbroken
+    run of echoes, and each such verdict doubles the run that the next one needs. The id of the
+    request before, on a connection that has echoed rightly, shows a shift by one: several such
+    verdicts need a long run of echoes before there are more.
     """
 
-    __slots__ = ("_doubt", "_trust")
+    __slots__ = ("_doubt", "_shifts", "_trust")
 
     def __init__(self) -> None:
         self._trust = 0
         self._doubt = _FIRST_DOUBT
+        self._shifts = _MAX_SHIFTS
 
     def matches(self, expected: bytes, received: tuple[bytes, ...], previous: bytes, echoed: int) -> bool:
         """Judge an answer with ids.
@@ -88,9 +91,14 @@ class RequestIdEcho:
         ids the connection has echoed.
         """
         if expected in received:
-            self._trust = min(_MAX_TRUST, self._trust + 1)
+            self._trust += 1
+            if self._trust >= _MAX_TRUST:
+                self._trust = _MAX_TRUST
+                self._shifts = _MAX_SHIFTS
             return True
-        if previous in received and echoed > 1:
+        if previous in received and echoed > 1 and self._shifts:
+            self._shifts -= 1
+            self._trust = min(self._trust, 0)
             return False
         trusted = self._trust > 0
         if trusted:

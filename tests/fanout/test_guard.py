@@ -382,7 +382,7 @@ def test_an_idle_guard_has_no_timer() -> None:
     run_in_virtual_time(main)
 
 
-def test_calls_that_fail_for_one_payer_shut_nobody_else_out() -> None:
+def test_calls_that_fail_for_one_payer_do_not_shut_out_the_others() -> None:
     async def main() -> None:
         refused = Reply(1, Overloaded("503"))
         upstream = ScriptedUpstream(lambda call: refused if call.known["user_id"] == "u_0" else Reply(1))

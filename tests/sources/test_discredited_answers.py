@@ -45,7 +45,8 @@ SOURCES: dict[str, tuple[Callable[[Response], Any], bytes]] = {
     ),
     "batch": (
         batch_of_two,
-        b'{"answers":[{"ok":{"user_id":"u_2","status":"ACTIVE","country":"CN","kyc_level":1,"usage":[]}},{"error":{"status":404}}]}',
+        b'{"answers":[{"ok":{"user_id":"u_2","status":"ACTIVE","country":"CN","kyc_level":1,"usage":[]}},'
+        b'{"error":{"status":404}}]}',
     ),
     "submit": (lambda response: parse_submit(response, "pay_1", "o_1"), OTHER_PAYMENT),
     "look-up": (lambda response: parse_look_up(response, "pay_1", "o_1"), OTHER_PAYMENT),

@@ -153,7 +153,7 @@ async def test_with_a_single_connection_a_sick_backend_is_left_within_seconds() 
         assert backends.open <= 2
 
 
-async def test_failures_of_one_payer_shut_nobody_else_out() -> None:
+async def test_failures_of_one_payer_do_not_shut_out_the_others() -> None:
     async with pinned_backends(BACKENDS) as backends, member("http1", backends) as source:
         backends.failing_users.add("u_poisoned")
         for number in range(300):

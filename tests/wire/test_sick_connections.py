@@ -151,7 +151,7 @@ async def test_a_streak_of_5xx_for_three_keys_closes_a_connection(
         assert state(transport).open == 2 - closed
 
 
-async def test_a_source_that_fails_as_a_whole_is_not_stormed_with_connects(upstream: Upstream, clock: Clock) -> None:
+async def test_a_source_that_fails_as_a_whole_is_spared_a_storm_of_connects(upstream: Upstream, clock: Clock) -> None:
     async with used_pool(upstream, 4) as (transport, peers):
         for number in range(100):
             await failing_call(upstream, transport, f"/{number}")
@@ -162,7 +162,7 @@ async def test_a_source_that_fails_as_a_whole_is_not_stormed_with_connects(upstr
         assert len(upstream.peers) <= len(peers) + 5
 
 
-async def test_a_source_that_garbles_every_answer_is_not_stormed_with_connects(
+async def test_a_source_that_garbles_every_answer_is_spared_a_storm_of_connects(
     upstream: Upstream, clock: Clock
 ) -> None:
     async with used_pool(upstream, 1) as (transport, _):
@@ -386,6 +386,19 @@ def test_an_upstream_that_repeats_the_first_id_of_a_connection_loses_one_answer(
             previous = b"%d-%d" % (connection, number - 1) if number else b""
             alarms += not echo.matches(expected, (first,), previous, 1)
     assert alarms == 1
+
+
+@pytest.mark.parametrize("stored", [0.02, 0.3, 0.5, 0.9])
+def test_a_proxy_that_stores_answers_with_their_ids_loses_few_of_them(stored: float) -> None:
+    random, echo, alarms = Random(1), RequestIdEcho(), 0
+    previous = origin = b""
+    for number in range(20_000):
+        expected = b"r-%d" % number
+        if random.random() >= stored:
+            origin = expected
+        alarms += not echo.matches(expected, (origin,), previous, 2)
+        previous = expected
+    assert alarms <= (400 if stored < 0.1 else 20)
 
 
 def test_two_shifted_connections_of_an_echoing_upstream_are_both_noticed() -> None:
