@@ -241,7 +241,7 @@ class AiohttpHostPool:
             raise WrongIdentity(f"{self.address.name}: an answer to another request")
 
     def _close_sick(self, connection: CheckedConnection) -> None:
-        if self._sick_closings.allow(len(self._open), monotonic()):
+        if self._sick_closings.allow(len(self._connected()), monotonic()):
             connection.close()
 
     def discredit(self, connection: CheckedConnection, error: SourceError) -> bool:
@@ -252,8 +252,11 @@ class AiohttpHostPool:
             self._close_sick(connection)
         overloaded = isinstance(error, Overloaded) and not connection.health.failing
         return not overloaded and any(
-            other.answered and not other.health.suspect for other in self._open if other is not connection
+            other.answered and not other.health.suspect for other in self._connected() if other is not connection
         )
+
+    def _connected(self) -> list[CheckedConnection]:
+        return [connection for connection in self._open if connection.is_connected()]
 
     async def close(self) -> None:
         for session in self._sessions.values():
