@@ -62,10 +62,14 @@ async def _open(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIte
     """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
     async with cashier, anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
-            # The server blocks the signal until a receiver exists.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+            # The server blocks the signal while no receiver exists: it would end the process, which
+            # may be waiting for payments under way.
+            mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             tasks.start_soon(_reload_on_signal, hangups, cashier, read)
-            yield cashier
+            try:
+                yield cashier
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             tasks.cancel_scope.cancel()
 
 

@@ -36,7 +36,7 @@ def write_configuration(
     """Write a configuration with a free port and long timeouts. `upstreams`: the sandbox's port."""
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
     sections = [
-        f"[server]\nport = 0\nworkers = {workers}\ndrain_s = {DRAIN_S}\n",
+        f"[server]\nport = 0\nworkers = {workers}\ndrain_s = {DRAIN_S}\nshutdown_delay_s = 0\n",
         "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
         f'[cache]\nshared = "{shared}"\n',

@@ -17,7 +17,8 @@ from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.fanout.load_shedding import DegradationLadder, LoopLagMonitor
 from cashier.web import CashierApp, owning_app
-from cashier.web.server import ServerSettings, serve
+from cashier.web.serve import serve
+from cashier.web.server import ServerSettings
 from tests.web.fake_service import FakeService, consultation
 
 
@@ -61,4 +62,4 @@ if __name__ == "__main__":
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
 
-    serve(ServerSettings(port=0), partial(build, float(sys.argv[1])), announce)
+    serve(ServerSettings(port=0, shutdown_delay_s=0), partial(build, float(sys.argv[1])), announce)

@@ -1,8 +1,8 @@
-"""A server process for tests: `python -m tests.web.server_main WORKERS DELAY_MS DRAIN_S`.
+"""A server process for tests: `python -m tests.web.server_main SETTINGS DELAY_MS`.
 
-Prints its port when it is bound. Its service answers after the delay and does not open if the delay
-is negative. The order `o_hang` is never answered, and its start and end are printed; `o_block`
-blocks the event loop for half a second.
+`SETTINGS`: `[server]` as JSON. Prints its port once it accepts connections. Its service answers
+after the delay and does not open if the delay is negative. The order `o_hang` is never answered,
+and its start and end are printed; `o_block` blocks the event loop for half a second.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+import msgspec
+
 from cashier.consultation.flow import Consultation
 from cashier.domain.order import ConsultRequest
 from cashier.domain.payment_resource import Payment
 from cashier.fanout.l2.interface import Invalidated, Reach
+from cashier.logs import configure_logs
 from cashier.web import CashierApp, owning_app
-from cashier.web.server import ServerSettings, serve
+from cashier.web.serve import serve
+from cashier.web.server import ServerSettings
 from tests.web.fake_payments import LIVE, PAID, FakePayments
 from tests.web.fake_service import consultation
 
@@ -85,9 +89,9 @@ def build(delay_ms: int) -> CashierApp:
 
 
 if __name__ == "__main__":
-    workers, delay_ms, drain_s = (int(argument) for argument in sys.argv[1:])
+    configure_logs()
     serve(
-        ServerSettings(port=0, workers=workers, drain_s=drain_s),
-        partial(build, delay_ms),
+        msgspec.json.decode(sys.argv[1], type=ServerSettings),
+        partial(build, int(sys.argv[2])),
         lambda _host, port: print_line(str(port)),
     )

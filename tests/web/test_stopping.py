@@ -65,7 +65,7 @@ class Load:
 @pytest.mark.parametrize(("workers", "whole_group"), [(1, False), (2, False), (2, True)])
 async def test_a_stop_loses_no_accepted_request(workers: int, whole_group: bool) -> None:
     """`whole_group`: the workers receive the signal too, as from Ctrl+C or systemd."""
-    with running_server(workers, delay_ms=20) as server:
+    with running_server(delay_ms=20, workers=workers) as server:
         load = Load(server.port)
         clients = [asyncio.create_task(load.client(keeps=number % 2 == 0)) for number in range(30)]
         await asyncio.wait_for(load.enough.wait(), TIMEOUT_S)
@@ -177,7 +177,8 @@ def _connect_until_refused(port: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_that_cannot_open_its_service_fails_to_start(workers: int) -> None:
-    failing = ServerProcess(workers, delay_ms=-1, drain_s=1)
+    failing = ServerProcess(delay_ms=-1, workers=workers)
+    assert failing.port == 0
     assert failing.process.wait(TIMEOUT_S) == STARTUP_FAILURE
     assert failing.process.stdout is not None
     failing.process.stdout.close()
