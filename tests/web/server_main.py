@@ -44,7 +44,7 @@ class ImmediatePayments(FakePayments):
 
 
 class SlowService:
-    ready = True
+    ready = sources_reached = True
 
     def __init__(self, delay_ms: int) -> None:
         self.payments = ImmediatePayments()
