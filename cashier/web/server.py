@@ -23,6 +23,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 from uvicorn import Config, Server
+from uvicorn.config import STARTUP_FAILURE
 
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
@@ -40,6 +41,8 @@ STOP_NOW = signal.SIGUSR1
 # A worker ends the delay by itself this much later than its supervisor would, which first refuses
 # new connections.
 SUPERVISOR_LEAD_S = 1.0
+
+_SIGNAL_CHECK_S = 0.1
 
 BuildApp = Callable[[], CashierApp]
 
@@ -122,17 +125,24 @@ class StoppableServer(Server):
         self._delayed_until_s: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the application, then listen, unless a signal has come meanwhile."""
+        """Open the application, then listen. A signal meanwhile ends it without either."""
         if self._has_supervisor:
             signal.signal(STOP_NOW, self._stop_now)
             signal_with_parent(STOP_NOW)
-        await super().startup([])
+        opening = asyncio.create_task(self._open_application())
+        while not opening.done() and not self.should_exit:
+            await asyncio.wait((opening,), timeout=_SIGNAL_CHECK_S)
+        if self.should_exit:
+            # What the application has opened closes as the loop cancels its remaining tasks.
+            opening.cancel()
+            self.started = False
+            return
+        if not opening.result():
+            raise SystemExit(STARTUP_FAILURE)
+        self.started = False
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 10, 10)
-        if self.should_exit:
-            return
-        self.started = False
         try:
             await self._listen(sockets or [])
         except OSError:
@@ -141,6 +151,14 @@ class StoppableServer(Server):
         self.started = True
         if self._on_open is not None:
             self._on_open()
+
+    async def _open_application(self) -> bool:
+        """False if it cannot be opened: uvicorn has logged why."""
+        try:
+            await super().startup([])
+        except SystemExit:
+            return False
+        return True
 
     async def _listen(self, sockets: list[socket.socket]) -> None:
         """Raises OSError, also for an address that another program has begun to listen on."""

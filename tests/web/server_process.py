@@ -91,18 +91,21 @@ class RawClient:
 class ServerProcess:
     """A running server."""
 
-    def __init__(self, delay_ms: int = 0, **settings: Any) -> None:
-        """`settings`: keys of `[server]`, by default a free port and no delay of a stop."""
+    def __init__(self, delay_ms: int = 0, folder: Path | None = None, **settings: Any) -> None:
+        """`settings`: keys of `[server]`, by default a free port and no delay of a stop.
+
+        Waits until it accepts connections, unless it has a `folder`: see `server_main`.
+        """
         given = json.dumps({"port": 0, "shutdown_delay_s": 0, **settings})
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.web.server_main", given, str(delay_ms)],
+            [sys.executable, "-m", "tests.web.server_main", given, str(delay_ms), *([str(folder)] if folder else [])],
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
         # 0 if it has ended without listening.
-        self.port = int(self.line() or 0)
+        self.port = int(self.line() or 0) if folder is None else 0
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -119,12 +122,13 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def running_server(delay_ms: int = 0, **settings: Any) -> Iterator[ServerProcess]:
-    running = ServerProcess(delay_ms, **settings)
+def running_server(delay_ms: int = 0, folder: Path | None = None, **settings: Any) -> Iterator[ServerProcess]:
+    running = ServerProcess(delay_ms, folder, **settings)
     try:
         yield running
     finally:
         if running.process.poll() is None:
-            running.stop()
+            running.process.send_signal(signal.SIGINT)
+            running.process.wait(TIMEOUT_S)
         if running.process.stdout is not None:
             running.process.stdout.close()
