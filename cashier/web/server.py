@@ -133,7 +133,7 @@ class StoppableServer(Server):
         while not opening.done() and not self.should_exit:
             await asyncio.wait((opening,), timeout=_SIGNAL_CHECK_S)
         if self.should_exit:
-            # What the application has opened closes as the loop cancels its remaining tasks.
+            # The application closes when the loop cancels its remaining tasks.
             opening.cancel()
             self.started = False
             return

@@ -98,7 +98,7 @@ def test_the_others_serve_while_the_replacement_of_a_worker_cannot_start(tmp_pat
 
 
 def served_by(server: ServerProcess, workers: int) -> bool:
-    """Wait until so many processes have the listening socket in their event loop."""
+    """Wait until this number of processes has the listening socket in their event loop."""
     inode = listening_inode(server.port)
 
     def enough() -> bool:
