@@ -37,7 +37,7 @@ def configured_app(path: str, server: Mapping[str, Any] | None = None) -> Cashie
     config = read()
     ladder = DegradationLadder(config.settings.shed)
     cashier = Cashier(config=config, ladder=ladder)
-    return owning_app(lambda: _open(cashier, read), bearer_auth=_bearer_auth(config), ladder=ladder)
+    return owning_app(lambda: open_and_reload(cashier, read), bearer_auth=_bearer_auth(config), ladder=ladder)
 
 
 async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
@@ -58,7 +58,7 @@ async def reload(cashier: Cashier, read: Callable[[], Configuration]) -> None:
 
 
 @asynccontextmanager
-async def _open(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
+async def open_and_reload(cashier: Cashier, read: Callable[[], Configuration]) -> AsyncIterator[Cashier]:
     """Open the cashier and reload it on SIGHUP. Needs the main thread, which receives signals."""
     async with cashier, anyio.create_task_group() as tasks:
         with anyio.open_signal_receiver(signal.SIGHUP) as hangups:

@@ -31,7 +31,6 @@ def write_configuration(
     port: int = 0,
     workers: int = 1,
     shutdown_delay_s: float = 0,
-    drain_s: int = DRAIN_S,
     shared: str = "",
     secrets: tuple[str, ...] = (SECRET,),
     accept: str = "",
@@ -40,7 +39,7 @@ def write_configuration(
     url = f'url = "http://127.0.0.1:{upstreams}"\n'
     sections = [
         f"[server]\nport = {port}\nworkers = {workers}\n",
-        f"shutdown_delay_s = {shutdown_delay_s}\ndrain_s = {drain_s}\n",
+        f"shutdown_delay_s = {shutdown_delay_s}\ndrain_s = {DRAIN_S}\n",
         "[consult]\ndeadline_ms = 4000\nmax_deadline_ms = 4000\n[shed]\nenabled = false\n",
         f"[accept]\n{accept or 'check_ms = 5000'}\n",
         f'[cache]\nshared = "{shared}"\n',

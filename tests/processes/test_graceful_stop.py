@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
-
-from tests.support.command_processes import eventually
 
 from .conftest import Start
 from .payer import ELSEWHERE, Payer, PaymentCase
@@ -58,35 +54,5 @@ async def test_a_stop_answers_the_running_submit_and_all_waiting_calls(
         assert (await payer.pay_to_end(pending))["status"] == "SUCCEEDED"
         assert (await payer.pay_to_end(reply.body))["status"] == "SUCCEEDED"
     upstreams.assert_paid_once(ELSEWHERE.order_id)
-    upstreams.assert_paid_once(IMMEDIATE.order_id)
-    fleet.give_back(successor)
-
-
-def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler for the signal."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
-    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
-
-
-async def test_a_hang_up_while_payments_under_way_end_does_not_end_the_process(
-    upstreams: Upstreams, start: Start, fleet: Fleet, secrets: set[str]
-) -> None:
-    """The payment outlives the drain of connections, so only the payment keeps the process."""
-    service, successor = await start(drain_s=1).ready(), await fleet.take()
-    async with Payer(service, secrets) as payer:
-        body = await payer.consult(IMMEDIATE)
-        submit = upstreams.hold(Call.SUBMIT, Moment.BEFORE)
-        paying = asyncio.create_task(payer.submit(body, "is-sent"))
-        await submit.reached()
-        paying.cancel()
-        service.stop()
-        await asyncio.to_thread(eventually, lambda: not _catches(service.pid, signal.SIGHUP), "it reloads for ever")
-        os.kill(service.pid, signal.SIGHUP)
-        await asyncio.sleep(0.2)
-        submit.release()
-        assert await service.ended() in (0, -signal.SIGTERM)
-        payer.service = successor
-        reply = await payer.submit(body, "is-sent")
-        assert (reply.status, reply.body["status"]) == (200, "SUCCEEDED")
     upstreams.assert_paid_once(IMMEDIATE.order_id)
     fleet.give_back(successor)
