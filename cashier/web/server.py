@@ -21,6 +21,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Annotated
 
+import structlog
 from msgspec import Meta, Struct
 from uvicorn import Config, Server
 from uvicorn.config import STARTUP_FAILURE
@@ -28,6 +29,8 @@ from uvicorn.config import STARTUP_FAILURE
 from cashier.web.application import CashierApp
 from cashier.web.connection import ClientConnection, StoppableState
 from cashier.web.os_calls import refuse_new_connections, signal_with_parent
+
+_log = structlog.get_logger("cashier.web")
 
 # Long enough for a handshake within a region and for a loaded loop to accept.
 ACCEPT_GRACE_S = 0.1
@@ -145,9 +148,12 @@ class StoppableServer(Server):
         gc.set_threshold(GC_THRESHOLD, 10, 10)
         try:
             await self._listen(sockets or [])
-        except OSError:
+        except OSError as error:
             await self.lifespan.shutdown()
-            raise
+            if not self._has_supervisor:
+                raise
+            _log.error("the address cannot be listened on", reason=error.strerror)
+            raise SystemExit(STARTUP_FAILURE) from None
         self.started = True
         if self._on_open is not None:
             self._on_open()
@@ -170,6 +176,8 @@ class StoppableServer(Server):
             )
 
         for listener in sockets:
+            # uvloop listens too, but ignores a failure.
+            listener.listen(config.backlog)
             self.servers.append(await loop.create_server(make_connection, sock=listener, backlog=config.backlog))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -144,3 +144,23 @@ def test_an_address_that_cannot_be_bound_fails_before_anything_is_built(
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         assert failure.value.errno == number or isinstance(failure.value, socket.gaierror)
+
+
+@processes
+@pytest.mark.parametrize("workers", [1, 2])
+def test_of_two_services_on_one_address_the_first_to_listen_serves(tmp_path: Path, workers: int) -> None:
+    """Both can bind, as long as neither listens."""
+    port = unused_port()
+    with (
+        running_server(folder=tmp_path, workers=workers, port=port) as first,
+        running_server(folder=tmp_path, workers=workers, port=port) as second,
+    ):
+        for server in (first, second):
+            worker_pids(server, workers)
+        (tmp_path / "open").touch()
+        eventually(lambda: first.process.poll() is not None or second.process.poll() is not None, "both run")
+        loser, winner = (first, second) if first.process.poll() is not None else (second, first)
+        assert loser.process.returncode != 0
+        assert winner.line() == str(port)
+        winner.port = port
+        assert winner.request(GET % b"/readyz").status == 200
