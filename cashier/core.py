@@ -75,10 +75,10 @@ class Cashier:
         self._clock = clock
         self._loop_lag = LoopLagMonitor(ladder) if ladder is not None else None
         self._open: AsyncExitStack | None = None
-        self._sources_reached = False
         self._parts = wiring.build(
             config, sources or {}, ladder or DegradationLadder(), self._drop_cached, self._drop_all_cached
         )
+        self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
         self.payments = wiring.payment_flow(
             self._parts,

@@ -138,6 +138,8 @@ class StoppableServer(Server):
         if self.should_exit:
             # The application closes when the loop cancels its remaining tasks.
             opening.cancel()
+            # Not a failure, but uvicorn would log a traceback.
+            self.lifespan.startup_failed = True
             self.started = False
             return
         if not opening.result():

@@ -73,7 +73,7 @@ async def test_a_cashier_over_functions_is_ready_at_once() -> None:
         raise AssertionError("it must not be called")
 
     async with Cashier(sources=dict.fromkeys(SOURCE_NAMES, function)) as cashier:
-        await until(lambda: cashier.sources_reached)
+        assert cashier.sources_reached
 
 
 async def test_a_cashier_that_still_connects_can_be_closed() -> None:
