@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import uuid
@@ -26,6 +27,7 @@ from cashier.payments.policy import PaymentPolicy
 from cashier.settings.loader import configuration, load
 from cashier.settings.schema import Configuration
 from cashier.sources.source_upstream import UpstreamFunction
+from cashier.wire.reachability import await_reachable
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -96,6 +98,14 @@ class Cashier:
     @property
     def ready(self) -> bool:
         return self._open is not None
+
+    @property
+    def sources_reached(self) -> bool:
+        """Every required source has accepted a connection since the start, or was waited for.
+
+        Never turns false again, because a source that fails is no fault of this service.
+        """
+        return self._sources_reached
 
     @property
     def failures(self) -> tuple[FailureReport, ...]:
@@ -196,11 +206,10 @@ class Cashier:
             if valkey is not None:
                 stack.push_async_callback(valkey.close)
             stack.push_async_callback(self._drain_payments)
-            async with anyio.create_task_group() as opening:
-                for transport in self._parts.transports:
-                    opening.start_soon(transport.open)
-                if valkey is not None:
-                    opening.start_soon(valkey.open)
+            if valkey is not None:
+                await valkey.open()
+            # In the background: a source that does not answer must not delay the start.
+            stack.push_async_callback(_cancel, asyncio.create_task(self._connect()))
             if self._loop_lag is not None:
                 self._loop_lag.start()
                 stack.callback(self._loop_lag.stop)
@@ -217,6 +226,7 @@ class Cashier:
             self._drop_cached,
             self._drop_all_cached,
         )
+        self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
         self.payments = wiring.payment_flow(
             self._parts,
@@ -236,6 +246,19 @@ class Cashier:
         """Bind plan and flow to the current numbers of the pipelines, and return the policy."""
         self.plan, self._consult = wiring.consult_flow(self._parts, config, self._clock)
         return wiring.payment_policy(self._parts, config, self._clock)
+
+    async def _connect(self) -> None:
+        """Open connections ahead, and wait for the required sources."""
+        wait_s = self._built.settings.server.ready_wait_s
+        async with anyio.create_task_group() as opening:
+            for transport in self._parts.transports:
+                opening.start_soon(transport.open)
+            try:
+                missing = await await_reachable(self._parts.required, wait_s)
+            finally:
+                self._sources_reached = True
+            if missing:
+                _log.warning("ready without a connection to every required source", missing=missing, waited_s=wait_s)
 
     async def _drain_payments(self) -> None:
         """Release waiting callers; give payments under way time to end: they may move money."""
@@ -263,6 +286,11 @@ class Cashier:
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:
     return CallHeaders(request_id or uuid.uuid4().hex, traceparent)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def _close(transports: list[Transport]) -> None:

@@ -12,6 +12,7 @@ from cashier.consultation.flow import ConsultFlow, ConsultSettings
 from cashier.consultation.plan_report import faults
 from cashier.consultation.source_pipeline import SourcePipeline
 from cashier.consultation.source_table import SOURCE_NAMES, SOURCE_SPECS, SourceSpec, consultation_plan, known_inputs
+from cashier.fanout.ask import Importance
 from cashier.fanout.batch import Batch
 from cashier.fanout.failure_log import FailureLog
 from cashier.fanout.l2.valkey_cache import OnInvalidation, ValkeyCache
@@ -47,10 +48,14 @@ WrapTransport = Callable[[str, Transport], Transport]
 
 
 class Parts(Struct, frozen=True):
-    """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments."""
+    """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments.
+
+    `required`: those of the transports, by source, without which there is no answer.
+    """
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
+    required: dict[str, Transport]
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
@@ -77,6 +82,7 @@ def build(
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
+        required=builder.required,
         valkey=valkey,
         tokens=tokens,
         payment_ports=payment_ports,
@@ -202,6 +208,7 @@ class _Builder:
         self._failures = failures
         self._wrap = wrap
         self.transports: list[Transport] = []
+        self.required: dict[str, Transport] = {}
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
         store = S3FifoStore(self._settings.cache.l1_entries)
@@ -275,12 +282,14 @@ class _Builder:
         if settings.transport == "local":
             return FunctionUpstream(source, function_of(settings.urls[0]), spec.needs)
         adapter = source if settings.adapter is None else adapter_of(settings.adapter)
+        transport = self._transport(source.name, settings)
+        if spec.importance is Importance.REQUIRED:
+            self.required[source.name] = transport
         if settings.batch:
-            transport = self._transport(source.name, settings)
             return Batch(BatchWireUpstream(adapter, transport, settings.batch.path), settings.batch)
         if isinstance(adapter, Source) and adapter.repetitive:
             adapter = ParseCache(adapter)
-        return WireUpstream(adapter, self._transport(source.name, settings))
+        return WireUpstream(adapter, transport)
 
     def _service_transport(self, name: str) -> Transport:
         settings = self._settings.sources.service(name)

@@ -172,6 +172,8 @@ class CashierApp:
             return Readiness.DRAINING
         if self._service is None or not self._service.ready:
             return Readiness.STARTING
+        if not self._service.sources_reached:
+            return Readiness.CONNECTING
         return Readiness.READY
 
 

@@ -51,11 +51,15 @@ _FINAL_HEADERS = (
 
 
 class StoppableState(ServerState):
-    """State that all connections of a server share."""
+    """State that all connections of a server share.
+
+    `draining`: every answer ends its connection. `stopping`: no new connection is to be expected.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.draining = False
+        self.stopping = False
 
 
 class ClientConnection(HttpToolsProtocol):
@@ -85,7 +89,7 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn narrows it
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_head_timeout)
-        if self.server_state.draining:
+        if self.server_state.stopping:
             self.loop.call_later(CLOSE_GRACE_S, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -91,6 +91,10 @@ class ConsultService(Protocol):
         """Whether it accepts requests."""
 
     @property
+    def sources_reached(self) -> bool:
+        """Whether its required sources have been reached, or waited for, since its start."""
+
+    @property
     def payments(self) -> PaymentsPort | None:
         """None without configured payments."""
 

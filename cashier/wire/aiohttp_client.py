@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Annotated, cast
 from weakref import WeakSet
 
 import aiohttp
+from aiohttp.helpers import get_env_proxy_for_url
 from msgspec import Meta, Struct
 from yarl import URL
 
@@ -154,6 +156,29 @@ class AiohttpHostPool:
         connection = CheckedConnection(asyncio.get_running_loop())
         self._open.add(connection)
         return connection
+
+    async def is_reachable(self) -> bool:
+        """Connect beside aiohttp, which connects only for a request, and close again."""
+        address, timeout_s = self.address, self._settings.connect_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.socket_path is not None:
+                    _, writer = await asyncio.open_unix_connection(address.socket_path)
+                elif proxy := self._proxy():
+                    _, writer = await asyncio.open_connection(proxy.host, proxy.port)
+                else:
+                    tls = self._tls if address.tls else None
+                    _, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
+        except OSError:
+            return False
+        writer.transport.abort()
+        return True
+
+    def _proxy(self) -> URL | None:
+        if self._settings.trust_env:
+            with suppress(LookupError):
+                return get_env_proxy_for_url(URL(self.address.origin))[0]
+        return None
 
     async def send(self, request: Request, headers: dict[str, str], call: AiohttpCall) -> Response:
         """Raises SourceError, including NotConnected, StaleConnection and ConnectionLost."""
@@ -301,6 +326,9 @@ class AiohttpClient:
     async def open(self) -> None:
         for pool in self._pools:
             pool.session()
+
+    async def is_reachable(self) -> bool:
+        return any(await asyncio.gather(*(pool.is_reachable() for pool in self._pools)))
 
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0

@@ -76,6 +76,14 @@ class Http1Client:
         if self._connects:
             await asyncio.wait(tuple(self._connects))
 
+    async def is_reachable(self) -> bool:
+        for pool in self._pools:
+            if not pool.size and not self._closed:
+                self._connect(pool, None)
+        while self._connects and not any(pool.open for pool in self._pools):
+            await asyncio.wait(tuple(self._connects), return_when=asyncio.FIRST_COMPLETED)
+        return any(pool.open for pool in self._pools)
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> Http1Call:

@@ -119,6 +119,12 @@ class Transport(Protocol):
     async def open(self) -> None:
         """Open connections ahead. An unreachable source is no error: each call tries again."""
 
+    async def is_reachable(self) -> bool:
+        """Whether a connection to one of the addresses is open or can be opened now.
+
+        Takes at most the connect timeout. Sends no request.
+        """
+
     def send(
         self, request: Request, call_headers: CallHeaders, budget_ms: int, on_response: OnResponse, avoid: int = 0
     ) -> TransportCall:

@@ -157,7 +157,7 @@ class FakeService:
     """Answers from memory and records its calls. Clear `open` to block, set `raises` to fail."""
 
     def __init__(self, payments: PaymentsPort | None = None) -> None:
-        self.ready = True
+        self.ready = self.sources_reached = True
         self.payments = payments
         self.calls: list[tuple[ConsultRequest, str, str | None]] = []
         self.since_ns: list[int] = []
