@@ -37,6 +37,7 @@ from cashier.tokens.token_service import TokenService
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.in_process import InProcessTransport
+from cashier.wire.resolver import Resolver
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -167,6 +168,7 @@ class _Builder:
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
+        self._resolver = Resolver()
         self.transports: list[Transport] = []
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
@@ -188,8 +190,12 @@ class _Builder:
                 )
                 continue
             try:
+                built = len(self.transports)
                 upstream = self._upstream(spec, settings)
                 pipelines[name] = SourcePipeline(spec, upstream, self._settings, ladder, store, valkey)
+                for transport in self.transports[built:]:
+                    if isinstance(transport, Http1Client):
+                        transport.on_addresses = pipelines[name].guard.set_addresses
             except ValueError as fault:
                 wrong.append(f"{self._source}: [sources.{name}] {fault}")
         if wrong:
@@ -243,9 +249,9 @@ class _Builder:
     def _transport(self, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
         transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp)
+            AiohttpClient(settings.urls, settings.aiohttp, self._resolver)
             if via_aiohttp
-            else Http1Client(settings.urls, settings.http1)
+            else Http1Client(settings.urls, settings.http1, self._resolver)
         )
         self.transports.append(transport)
         return transport

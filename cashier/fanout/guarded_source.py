@@ -73,7 +73,7 @@ class GuardedSource:
 
     __slots__ = (
         "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
-        "_next_learn_ns", "_optional", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
+        "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
         "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
         "retry_budget", "timers", "upstream",
     )  # fmt: skip
@@ -90,7 +90,7 @@ class GuardedSource:
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
     ) -> None:
-        random = random or Random()
+        self._random = random or Random()
         self.name = name
         self.upstream = upstream
         self.mechanisms = mechanisms
@@ -104,18 +104,31 @@ class GuardedSource:
         self.retry_budget = RetryBudget(mechanisms.extra_bps)
         self.latencies = LatencyHistogram()
         self.counts = GuardCounts()
-        self.endpoints = tuple(
-            Endpoint(address, self.ceiling_ns, mechanisms.breaker, mechanisms.limiter, random)
-            for address in upstream.addresses
-        )
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.set_addresses(upstream.addresses)
         self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
-        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
-        self.multi_address = len(self.endpoints) > 1
-        self._all_addresses = (1 << len(self.endpoints)) - 1
         self._min_left_ns = 0  # with less time left, no call is made
         self._last_call_ns = 0
         self._first_calls_learned = 0  # `counts.first_calls` at the last `learn`
         self.learn(clock_ns())
+
+    def set_addresses(self, addresses: tuple[str, ...]) -> None:
+        """Replace the addresses: at least one. Those that stay keep what was learned about them.
+
+        At the same time each call in progress takes the new index of its address, or a negative
+        one.
+        """
+        known = {endpoint.name: endpoint for endpoint in self.endpoints}
+        breaker, limiter = self.mechanisms.breaker, self.mechanisms.limiter
+        self.endpoints = tuple(
+            known.pop(address)
+            if address in known
+            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random)
+            for address in addresses
+        )
+        self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
+        self.multi_address = len(self.endpoints) > 1
+        self._all_addresses = (1 << len(self.endpoints)) - 1
 
     def learn(self, now_ns: int) -> None:
         """Update the mechanisms from the histogram and the counts, once a second."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from math import inf
 from typing import Protocol, cast
 
 from cashier.source_errors import Garbled, Unreachable
@@ -16,8 +17,12 @@ from cashier.wire.call_completion import describe_failure
 from cashier.wire.http1_call import Http1Call
 from cashier.wire.load_balancing import BackOff
 from cashier.wire.request_writer import RequestWriter
+from cashier.wire.resolver import ResolvedAddress
 from cashier.wire.response_parser import ResponseBounds, ResponseParser
 from cashier.wire.transport import MAX_UNSAFE_IDLE_S
+
+# The `address_index` of a call or a pool whose address is no longer one of the source's.
+RETIRED = -1
 
 
 class ConnectionOwner(Protocol):
@@ -37,17 +42,18 @@ class ConnectionOwner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
-    `idle_since_s` is monotonic.
+    `idle_since_s` is monotonic. So is `expires_s`: from then on it is closed instead of reused.
     """
 
-    __slots__ = ("_owner", "_parser", "_transport", "call", "idle_since_s", "pool", "reused")
+    __slots__ = ("_owner", "_parser", "_transport", "call", "expires_s", "idle_since_s", "pool", "reused")
 
     _transport: asyncio.Transport
 
     def __init__(self, owner: ConnectionOwner, pool: HostPool, bounds: ResponseBounds) -> None:
         self._owner = owner
-        self._parser = ResponseParser(pool.address.name, bounds)
+        self._parser = ResponseParser(pool.name, bounds)
         self.pool = pool
+        self.expires_s = inf
         self.call: Http1Call | None = None
         self.reused = False
         self.idle_since_s = 0.0
@@ -111,23 +117,48 @@ class UpstreamConnection(asyncio.Protocol):
 class HostPool:
     """`idle` is a stack: the connection used last is used next, surplus ones age at the bottom.
 
-    `address_index`: the index of this address among those of its source.
+    `address_index`: the index of this address among those of its source; `RETIRED` once it is no
+    longer one of them. `address` has the URL; `target` is one address of its name, None while the
+    name is not resolved, and for a socket file. `proven`: the last connect did not fail.
     """
 
-    __slots__ = ("_bounds", "_tls", "address", "address_index", "back_off", "connecting", "idle", "open", "writer")
+    __slots__ = (
+        "_bounds", "_tls", "address", "address_index", "back_off", "connecting", "idle", "open", "proven",
+        "target", "writer",
+    )  # fmt: skip
 
     def __init__(
-        self, address_index: int, address: UpstreamAddress, bounds: ResponseBounds, tls: ssl.SSLContext | None
+        self,
+        address_index: int,
+        address: UpstreamAddress,
+        bounds: ResponseBounds,
+        tls: ssl.SSLContext | None,
+        target: ResolvedAddress | None = None,
     ) -> None:
         self.address_index = address_index
         self.address = address
+        self.target = target
         self.writer = RequestWriter(address)
         self.back_off = BackOff()
+        self.proven = True
         self.idle: list[UpstreamConnection] = []
         self.open: set[UpstreamConnection] = set()
         self.connecting = 0
         self._bounds = bounds
         self._tls = tls
+
+    @property
+    def name(self) -> str:
+        """The configured URL and, behind a name, the address."""
+        target, address = self.target, self.address
+        if target is None or target.ip == address.host:
+            return address.name
+        return f"{address.name} ({target.ip if target.port is None else f'{target.ip} port {target.port}'})"
+
+    @property
+    def resolved(self) -> bool:
+        """It can be connected to without a lookup."""
+        return self.target is not None or self.address.socket_path is not None
 
     @property
     def size(self) -> int:
@@ -164,15 +195,27 @@ class HostPool:
             self.idle.remove(connection)
 
     def expire(self, now_s: float, idle_s: float) -> float:
-        """Close connections idle for `idle_s`; return when the next one can expire."""
-        while self.idle and self.idle[0].idle_since_s + idle_s <= now_s:
-            self.idle[0].drop()
-        return (self.idle[0].idle_since_s if self.idle else now_s) + idle_s
+        """Close connections idle for `idle_s` or too old; return when the next one can expire."""
+
+        def due_s(connection: UpstreamConnection) -> float:
+            return min(connection.idle_since_s + idle_s, connection.expires_s)
+
+        for connection in [connection for connection in self.idle if due_s(connection) <= now_s]:
+            connection.drop()
+        return min(map(due_s, self.idle), default=now_s + idle_s)
+
+    def retire(self) -> None:
+        """Close the idle connections now, and each other one when its answer is complete."""
+        self.address_index = RETIRED
+        for connection in self.open:
+            connection.expires_s = -inf
+        for connection in tuple(self.idle):
+            connection.drop()
 
     async def connect(self, owner: ConnectionOwner, timeout_s: float) -> UpstreamConnection:
-        """Raises Unreachable, also for an unknown name and an untrusted certificate."""
+        """Raises Unreachable, also for an untrusted certificate. Never looks a name up."""
         loop = asyncio.get_running_loop()
-        address = self.address
+        address, target = self.address, self.target
 
         def make_connection() -> UpstreamConnection:
             return UpstreamConnection(owner, self, self._bounds)
@@ -181,18 +224,24 @@ class HostPool:
             async with asyncio.timeout(timeout_s):
                 if address.socket_path is not None:
                     _, connection = await loop.create_unix_connection(make_connection, address.socket_path)
-                else:
+                elif target is not None:
                     _, connection = await loop.create_connection(
-                        make_connection, address.host, address.port, ssl=self._tls if address.tls else None
+                        make_connection,
+                        target.ip,
+                        address.port if target.port is None else target.port,
+                        ssl=self._tls if address.tls else None,
+                        server_hostname=address.server_name if address.tls else None,
                     )
+                else:
+                    raise Unreachable(f"{self.name}: the name is not resolved", sent=False)
         except TimeoutError:
-            raise Unreachable(f"{address.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
+            raise Unreachable(f"{self.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
-            raise Unreachable(f"{address.name}: {describe_failure(error)}", sent=False) from error
+            raise Unreachable(f"{self.name}: {describe_failure(error)}", sent=False) from error
         return connection
 
     def __repr__(self) -> str:
         idle = len(self.idle)
         outstanding = len(self.open) - idle
         counts = f"{len(self.open)} open, {idle} idle, {outstanding} outstanding, {self.connecting} connecting"
-        return f"<{self.address.name}: {counts}>"
+        return f"<{self.name}: {counts}>"
