@@ -71,6 +71,7 @@ class AddressPools:
         self.unproven: list[HostPool] = []
         self._unproven_mask = 0
         self._random = Random()
+        self._closed = False
         self._seed = self._random.getrandbits(64)
         self._urls = [self._url(address, resolver) for address in addresses]
         self._renumber()
@@ -122,9 +123,11 @@ class AddressPools:
         if url is None or url.name is None:
             return
         name = url.name
-        if url.refresh_handle is None:
-            self._schedule(url, name)
-        resolution = await name.wait(self._resolve_s, timeout_s)
+        try:
+            resolution = await name.wait(self._resolve_s, timeout_s)
+        finally:
+            if url.refresh_handle is None:
+                self._schedule(url, name)
         if not pool.resolved:  # another source had looked the name up already
             self._apply(url, resolution)
 
@@ -133,21 +136,27 @@ class AddressPools:
 
         With jitter: workers that started together must not ask together for ever.
         """
+        if url.refresh_handle is not None:
+            url.refresh_handle.cancel()
+        if self._closed:
+            return
         ttl_s = None if name.resolution is None else name.resolution.ttl_s
         wait_s = self._resolve_s if ttl_s is None else min(self._resolve_s, max(1.0, ttl_s))
         if name.failing:
             wait_s = min(wait_s, MAX_RETRY_S)
         wait_s *= self._random.uniform(0.9, 1.0)
-        url.refresh_handle = asyncio.get_running_loop().call_later(wait_s, self._refresh, url, name)
+        url.refresh_handle = asyncio.get_running_loop().call_later(wait_s, self._refresh, url, name, wait_s)
 
-    def _refresh(self, url: UrlPools, name: ResolvedName) -> None:
+    def _refresh(self, url: UrlPools, name: ResolvedName, waited_s: float) -> None:
         url.refresh_handle = None
         if not url.in_use:
             return  # the next connect starts it again
         # Another source with the same name may just have looked it up.
-        if not name.fresh(self._resolve_s / 2):
-            name.refresh()
-        self._schedule(url, name)
+        lookup = None if name.fresh(waited_s / 2) else name.refresh()
+        if lookup is None:
+            self._schedule(url, name)
+        else:
+            lookup.add_done_callback(lambda _lookup: self._schedule(url, name))
 
     def _apply(self, url: UrlPools, resolution: Resolution) -> None:
         """Open pools for new addresses, and retire those of addresses that are gone."""
@@ -189,9 +198,9 @@ class AddressPools:
             self.draining.remove(pool)
 
     def close(self) -> None:
+        self._closed = True
         for url in self._urls:
             if url.refresh_handle is not None:
                 url.refresh_handle.cancel()
-                url.refresh_handle = None
             if url.name is not None:
                 url.name.unwatch(url.on_resolution)

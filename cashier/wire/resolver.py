@@ -14,7 +14,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from ipaddress import ip_address
-from time import monotonic
 
 import structlog
 from msgspec import Struct
@@ -45,6 +44,10 @@ class Resolution(Struct, frozen=True):
 # Looks one name up. An OSError, or a resolution without addresses, is a failed lookup.
 Lookup = Callable[[str], Awaitable[Resolution]]
 OnResolution = Callable[[Resolution], None]
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class LookupThreads:
@@ -140,12 +143,12 @@ class ResolvedName:
         ttl_s = self.resolution.ttl_s
         # A second at least: a time to live of 0 must not become a lookup per connect.
         limit_s = max_age_s if ttl_s is None else min(max_age_s, max(1.0, ttl_s))
-        return monotonic() - self._resolved_s < limit_s
+        return _now_s() - self._resolved_s < limit_s
 
     def refresh(self) -> asyncio.Task[Resolution] | None:
         """Start a lookup, or join the one in progress. None just after a failed one."""
-        if self._lookup is None and monotonic() >= self._back_off.until_s:
-            self._lookup_started_s = monotonic()
+        if self._lookup is None and _now_s() >= self._back_off.until_s:
+            self._lookup_started_s = _now_s()
             self._lookup = asyncio.get_running_loop().create_task(self._resolve())
             self._lookup.add_done_callback(self._looked_up)
         return self._lookup
@@ -165,7 +168,7 @@ class ResolvedName:
             patience_s = timeout_s
             if self.resolution is not None:
                 outdated = not self.fresh(2 * max_age_s) and not self.failing
-                patience_s = self._lookup_started_s + timeout_s / 4 - monotonic() if outdated else 0.0
+                patience_s = self._lookup_started_s + timeout_s / 4 - _now_s() if outdated else 0.0
             if patience_s > 0:
                 await asyncio.wait((lookup,), timeout=patience_s)
         if self.resolution is not None:
@@ -193,7 +196,7 @@ class ResolvedName:
             _log.info("a name resolves again", host=self.host)
         self._failure = None
         self._back_off.record_success()
-        self._resolved_s = monotonic()
+        self._resolved_s = _now_s()
         self.resolution = resolution = lookup.result()
         for watcher in self._watchers:
             watcher(resolution)
@@ -208,7 +211,7 @@ class ResolvedName:
                 effect="no connection" if self.resolution is None else "its last known addresses are used",
             )
         self._failure = failure
-        self._back_off.record_failure(monotonic())
+        self._back_off.record_failure(_now_s())
         if not isinstance(error, OSError):
             raise error
 
