@@ -43,9 +43,12 @@ class UpstreamConnection(asyncio.Protocol):
     """`call`: the one in flight, None while idle. `reused`: it has answered before.
 
     `idle_since_s` is monotonic. So is `expires_s`: from then on it is closed instead of reused.
+    `overtime`: it expired before, and its replacement was started.
     """
 
-    __slots__ = ("_owner", "_parser", "_transport", "call", "expires_s", "idle_since_s", "pool", "reused")
+    __slots__ = (
+        "_owner", "_parser", "_transport", "call", "expires_s", "idle_since_s", "overtime", "pool", "reused",
+    )  # fmt: skip
 
     _transport: asyncio.Transport
 
@@ -54,6 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = ResponseParser(pool.name, bounds)
         self.pool = pool
         self.expires_s = inf
+        self.overtime = False
         self.call: Http1Call | None = None
         self.reused = False
         self.idle_since_s = 0.0
@@ -110,8 +114,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._owner.on_lost(self, exc)
-        self._parser.close()
+        if self in self.pool.open:
+            self._owner.on_lost(self, exc)
+            self._parser.close()
 
 
 class HostPool:
@@ -216,17 +221,14 @@ class HostPool:
         """Raises Unreachable, also for an untrusted certificate. Never looks a name up."""
         loop = asyncio.get_running_loop()
         address, target = self.address, self.target
-
-        def make_connection() -> UpstreamConnection:
-            return UpstreamConnection(owner, self, self._bounds)
-
+        connection = UpstreamConnection(owner, self, self._bounds)
         try:
             async with asyncio.timeout(timeout_s):
                 if address.socket_path is not None:
-                    _, connection = await loop.create_unix_connection(make_connection, address.socket_path)
+                    await loop.create_unix_connection(lambda: connection, address.socket_path)
                 elif target is not None:
-                    _, connection = await loop.create_connection(
-                        make_connection,
+                    await loop.create_connection(
+                        lambda: connection,
                         target.ip,
                         address.port if target.port is None else target.port,
                         ssl=self._tls if address.tls else None,
@@ -234,7 +236,12 @@ class HostPool:
                     )
                 else:
                     raise Unreachable(f"{self.name}: the name is not resolved", sent=False)
+        except asyncio.CancelledError:
+            # uvloop reports no loss if it is cancelled just after `connection_made`.
+            connection.connection_lost(None)
+            raise
         except TimeoutError:
+            connection.connection_lost(None)
             raise Unreachable(f"{self.name}: no connection within {timeout_s * 1000:.0f} ms", sent=False) from None
         except OSError as error:
             raise Unreachable(f"{self.name}: {describe_failure(error)}", sent=False) from error

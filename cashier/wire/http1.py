@@ -36,8 +36,8 @@ OnAddresses = Callable[[tuple[str, ...]], None]
 # RFC 8305: the recommended and the least delay before the next address is tried.
 FALL_BACK_S = 0.25
 MIN_FALL_BACK_S = 0.01
-# An expired connection serves this much longer while its replacement is being opened.
-MAX_OVERTIME_S = 5.0
+# How much longer an expired connection serves while its replacement is being opened.
+OVERTIME_S = 1.0
 
 
 class Http1Settings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -163,7 +163,7 @@ class Http1Client:
 
     def on_free(self, connection: UpstreamConnection) -> None:
         now_s = monotonic()
-        if now_s >= connection.expires_s and self._replaceable(connection, now_s):
+        if now_s >= connection.expires_s and self._ends(connection, now_s):
             connection.drop()
             return
         # The longest waiting call takes it, even if another is being opened for that call: the new
@@ -176,16 +176,17 @@ class Http1Client:
         if self._expiry is None:
             self._expire()
 
-    def _replaceable(self, connection: UpstreamConnection, now_s: float) -> bool:
-        """Whether an expired connection can be closed now.
+    def _ends(self, connection: UpstreamConnection, now_s: float) -> bool:
+        """Whether an expired connection ends now.
 
         If it is the only free one, another is opened first, so that no call waits for a connect.
         """
         pool = connection.pool
-        if pool.idle or now_s - connection.expires_s > MAX_OVERTIME_S or not self._has_room(pool):
+        if pool.idle or connection.overtime or pool.address_index == RETIRED or not self._has_room(pool):
             return True
-        if not pool.connecting:
-            self._connect(pool, None)
+        connection.overtime = True
+        connection.expires_s = now_s + OVERTIME_S
+        self._connect(pool, None)
         return False
 
     def _use_room(self) -> None:
