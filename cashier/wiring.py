@@ -48,6 +48,7 @@ class Parts(Struct, frozen=True):
 
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
+    resolver: Resolver
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
@@ -64,14 +65,16 @@ def build(
 
     Raises `ConfigurationError`.
     """
-    valkey = _valkey(config, drop_cached, drop_all_cached)
-    builder = _Builder(config, functions)
+    resolver = Resolver()
+    valkey = _valkey(config, drop_cached, drop_all_cached, resolver)
+    builder = _Builder(config, functions, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     tokens = _token_service(config)
     payment_ports = builder.payment_ports()
     return Parts(
         pipelines,
         builder.transports,
+        resolver,
         valkey,
         tokens,
         payment_ports,
@@ -163,12 +166,12 @@ def _consult_flow(
 class _Builder:
     """Builds upstreams, and collects the transports that have to be opened and closed."""
 
-    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction]) -> None:
+    def __init__(self, config: Configuration, functions: Mapping[str, UpstreamFunction], resolver: Resolver) -> None:
         self._source = config.source
         self._settings = config.settings
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
-        self._resolver = Resolver()
+        self._resolver = resolver
         self.transports: list[Transport] = []
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
@@ -257,12 +260,14 @@ class _Builder:
         return transport
 
 
-def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:
+def _valkey(
+    config: Configuration, dropped: OnInvalidation, missed: Callable[[], None], resolver: Resolver
+) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, dropped, missed)
+        return ValkeyCache(url, dropped, missed, resolve=resolver.ips)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

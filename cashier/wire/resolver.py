@@ -23,6 +23,8 @@ from cashier.wire.load_balancing import BackOff
 
 # Names come from the configuration, so more lookups at once than this are lookups that never end.
 MAX_LOOKUP_THREADS = 128
+# How long `ips` waits for the first lookup of a name; a quarter of it once addresses are known.
+LOOKUP_S = 1.0
 
 _log = structlog.get_logger("cashier")
 
@@ -133,7 +135,12 @@ class ResolvedName:
     def unwatch(self, on_resolution: OnResolution) -> None:
         """The last watcher to leave ends the wait for a lookup; its thread ends by itself."""
         self._watchers.remove(on_resolution)
-        if not self._watchers and self._lookup is not None:
+        if not self._watchers:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Wait no longer for the lookup in progress."""
+        if self._lookup is not None:
             self._lookup.cancel()
 
     def fresh(self, max_age_s: float) -> bool:
@@ -236,6 +243,21 @@ class Resolver:
         if host not in self._names:
             self._names[host] = ResolvedName(host, self._look_up)
         return self._names[host]
+
+    async def ips(self, host: str) -> tuple[str, ...]:
+        """For a client that connects rarely, and then because an address was lost: looked up anew.
+
+        The last known ones if that fails or hangs. Raises OSError if there are none.
+        """
+        if is_literal(host):
+            return (host,)
+        resolution = await self.name(host).wait(1.0, LOOKUP_S)
+        return tuple(address.ip for address in resolution.addresses)
+
+    def close(self) -> None:
+        """Wait no longer for any lookup. Threads that hang end by themselves."""
+        for name in self._names.values():
+            name.cancel()
 
     def __repr__(self) -> str:
         return f"<Resolver {' '.join(map(repr, self._names.values()))}>"
