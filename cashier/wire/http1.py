@@ -255,7 +255,9 @@ class Http1Client:
             return
         tried = 0 if pool.address_index == RETIRED else 1 << pool.address_index
         other = self._pick_pool(call.avoid | tried)
-        if other is not pool:
+        # A failing address gets one connect at a time: calls that try all addresses must not flood
+        # a source that is down as a whole.
+        if other is not pool and (other.proven or not other.connecting):
             self._use(call, other)
 
     def _use(self, call: Http1Call, pool: HostPool) -> bool:

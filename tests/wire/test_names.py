@@ -450,3 +450,34 @@ async def test_a_closed_client_leaves_no_lookup_behind() -> None:
         for call in calls:
             assert isinstance(await call.outcome(), Unreachable)
         assert open_sockets() == sockets
+
+
+async def test_a_source_whose_addresses_are_all_silent_gets_few_connects_beside_those_of_its_calls() -> None:
+    hosts = [f"127.0.1.{number}" for number in range(1, 5)]
+    names = Names(card=resolution(*hosts))
+    async with no_leaks():
+        with contextlib.ExitStack() as stack:
+            port = stack.enter_context(silent_listener(hosts[0]))
+            for host in hosts[1:]:
+                stack.enter_context(silent_listener(host, port))
+            async with client(names, port, connect_timeout_ms=200) as transport:
+                calls = [RecordedCall(transport, Request("/thing"), budget_ms=40) for _ in range(20)]
+                for call in calls:
+                    assert isinstance(await call.outcome(), Unreachable)
+                assert not any(pool.proven for pool in transport._pools)
+                calls = [RecordedCall(transport, Request("/thing"), budget_ms=40) for _ in range(20)]
+                await asyncio.sleep(0.1)  # ten times the least delay of RFC 8305
+                assert sum(pool.connecting for pool in transport._pools) <= 20 + len(hosts)
+                for call in calls:
+                    call.abandon()
+
+
+async def test_of_two_urls_one_whose_name_hangs_costs_no_call() -> None:
+    names = Names(card=resolution(A))
+    async with upstreams(A) as (upstream,), serving(upstream):
+        urls = [f"http://hangs:{upstream.port}", f"http://card:{upstream.port}"]
+        transport = Http1Client(urls, Http1Settings(ahead=0, connect_timeout_ms=30_000), names.resolver)
+        for _ in range(20):
+            assert await RecordedCall(transport, Request("/thing"), budget_ms=100).outcome() == HELLO
+        assert names.started["hangs"] == 1
+        await transport.close()

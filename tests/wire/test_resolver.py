@@ -139,10 +139,10 @@ async def test_a_failed_lookup_is_remembered_for_moments_only() -> None:
 async def test_a_name_that_never_resolves_is_looked_up_every_five_seconds_at_most() -> None:
     names = Names(card=NOT_FOUND)
     name = names.resolver.name("card")
-    for _ in range(10_000):
+    for _ in range(1_000):
         with pytest.raises(OSError, match="not known"):
             await wait(name)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
     assert 20 <= names.started["card"] <= 30
 
 
