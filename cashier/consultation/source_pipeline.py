@@ -50,6 +50,7 @@ class SourcePipeline:
             mechanisms(own, settings),
             ladder,
             spec.importance,
+            subject=spec.subject,
             clock_ns=clock_ns,
         )
         self.cache = Cache(self.guard, spec.key, cache_settings(spec, own), store, l2=l2, clock_ns=clock_ns)

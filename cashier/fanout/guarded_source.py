@@ -73,8 +73,8 @@ class GuardedSource:
 
     __slots__ = (
         "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
-        "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "adaptive_timeout", "ceiling_ns", "clock_ns",
-        "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
+        "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "_subject", "adaptive_timeout", "ceiling_ns",
+        "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
         "retry_budget", "timers", "upstream",
     )  # fmt: skip
 
@@ -87,10 +87,13 @@ class GuardedSource:
         ladder: DegradationLadder,
         importance: Importance,
         *,
+        subject: str | None = None,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
         random: Random | None = None,
     ) -> None:
+        """`subject`: see `Endpoint`."""
         self._random = random or Random()
+        self._subject = subject
         self.name = name
         self.upstream = upstream
         self.mechanisms = mechanisms
@@ -123,7 +126,7 @@ class GuardedSource:
         self.endpoints = tuple(
             known.pop(address)
             if address in known
-            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random)
+            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random, self._subject)
             for address in addresses
         )
         self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
