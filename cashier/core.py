@@ -201,6 +201,7 @@ class Cashier:
         """What closes them again."""
         valkey = self._parts.valkey
         async with AsyncExitStack() as stack:
+            stack.callback(self._parts.resolver.close)
             stack.push_async_callback(_close, self._parts.transports)
             stack.callback(self._close_pipelines)
             if valkey is not None:

@@ -39,6 +39,7 @@ from cashier.tokens.token_service import TokenService
 from cashier.wire.aiohttp_client import AiohttpClient
 from cashier.wire.http1 import Http1Client
 from cashier.wire.in_process import InProcessTransport
+from cashier.wire.resolver import Resolver
 from cashier.wire.transport import CallHeaders, Transport
 
 _log = structlog.get_logger("cashier")
@@ -56,6 +57,7 @@ class Parts(Struct, frozen=True):
     pipelines: dict[str, SourcePipeline]
     transports: list[Transport]
     required: dict[str, Transport]
+    resolver: Resolver
     valkey: ValkeyCache | None
     tokens: TokenService
     payment_ports: PaymentPorts | None
@@ -74,15 +76,17 @@ def build(
 
     Raises `ConfigurationError`.
     """
-    valkey = _valkey(config, drop_cached, drop_all_cached)
+    resolver = Resolver()
+    valkey = _valkey(config, drop_cached, drop_all_cached, resolver)
     failures = FailureLog(_log.warning)
-    builder = _Builder(config, functions, failures)
+    builder = _Builder(config, functions, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
     payment_ports = builder.payment_ports()
     return Parts(
         pipelines=pipelines,
         transports=builder.transports,
         required=builder.required,
+        resolver=resolver,
         valkey=valkey,
         tokens=tokens,
         payment_ports=payment_ports,
@@ -97,7 +101,7 @@ def upstreams(
 
     Raises `ConfigurationError`.
     """
-    builder = _Builder(config, functions, FailureLog(_log.warning), wrap)
+    builder = _Builder(config, functions, FailureLog(_log.warning), Resolver(), wrap)
     return builder.upstreams(), builder.payment_ports()
 
 
@@ -199,6 +203,7 @@ class _Builder:
         config: Configuration,
         functions: Mapping[str, UpstreamFunction],
         failures: FailureLog,
+        resolver: Resolver,
         wrap: WrapTransport = lambda name, transport: transport,
     ) -> None:
         self._source = config.source
@@ -206,14 +211,16 @@ class _Builder:
         self._sources = {name: function for name, function in functions.items() if name not in SERVICES}
         self._services = {name: function for name, function in functions.items() if name in SERVICES}
         self._failures = failures
+        self._resolver = resolver
         self._wrap = wrap
         self.transports: list[Transport] = []
         self.required: dict[str, Transport] = {}
+        self._network: dict[str, Transport] = {}
 
     def pipelines(self, ladder: DegradationLadder, valkey: ValkeyCache | None) -> dict[str, SourcePipeline]:
         store = S3FifoStore(self._settings.cache.l1_entries)
         upstreams = self.upstreams()
-        return {
+        pipelines = {
             spec.source.name: SourcePipeline(
                 spec=spec,
                 upstream=upstreams[spec.source.name],
@@ -226,6 +233,10 @@ class _Builder:
             for spec in SOURCE_SPECS
             if spec.source.name in upstreams
         }
+        for name, transport in self._network.items():
+            if name in pipelines and isinstance(transport, Http1Client):
+                transport.on_addresses = pipelines[name].guard.set_addresses
+        return pipelines
 
     def upstreams(self) -> dict[str, Upstream]:
         """By source, in the order of the table. Raises `ConfigurationError`."""
@@ -308,21 +319,24 @@ class _Builder:
     def _transport(self, name: str, settings: SourceSettings | ServiceSettings) -> Transport:
         via_aiohttp = settings.transport == "aiohttp"
         transport: Transport = (
-            AiohttpClient(settings.urls, settings.aiohttp)
+            AiohttpClient(settings.urls, settings.aiohttp, self._resolver)
             if via_aiohttp
-            else Http1Client(settings.urls, settings.http1)
+            else Http1Client(settings.urls, settings.http1, self._resolver)
         )
+        self._network[name] = transport
         transport = self._wrap(name, transport)
         self.transports.append(transport)
         return transport
 
 
-def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:
+def _valkey(
+    config: Configuration, dropped: OnInvalidation, missed: Callable[[], None], resolver: Resolver
+) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, dropped, missed)
+        return ValkeyCache(url, dropped, missed, resolve=resolver.ips)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

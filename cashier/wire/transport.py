@@ -96,7 +96,10 @@ class TransportCall(Protocol):
 
     @property
     def address_index(self) -> int:
-        """The address that it was sent to or waits for: an index into `Transport.addresses`."""
+        """The address that it was sent to or waits for: an index into `Transport.addresses`.
+
+        Negative once its address is no longer one of them.
+        """
 
     @property
     def sent(self) -> bool:
@@ -114,7 +117,7 @@ class Transport(Protocol):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """The names of its addresses."""
+        """The names of its addresses. They change only if the transport resolves names."""
 
     async def open(self) -> None:
         """Open connections ahead. An unreachable source is no error: each call tries again."""

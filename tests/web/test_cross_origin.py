@@ -401,8 +401,8 @@ def test_a_bad_origin_stops_the_start_with_its_key(origin: str, fault: str) -> N
     ("table", "fault"),
     [
         ({"m_1": {"origin": SHOP}}, "did you mean 'origins'?"),
-        ({"m_1": {"origins": SHOP}}, "origins: expected `array`, got `str`"),
-        ({"m_1": {"origins": [1]}}, "expected `str`, got `int`"),
+        ({"m_1": {"origins": SHOP}}, "origins: expected a list, got a text"),
+        ({"m_1": {"origins": [1]}}, "origins[0]: expected a text, got an integer"),
         ({"*": {"origins": [SHOP]}}, '[merchants] "*" is no merchant_id'),
         ({"m 1": {"origins": [SHOP]}}, '[merchants] "m 1" is no merchant_id'),
         ([SHOP], "merchants: expected `object`, got `array`"),

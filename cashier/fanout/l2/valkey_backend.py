@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from cashier.fanout.l2.valkey_connection import Resolve, connection_class
 from cashier.fanout.l2.valkey_url import ValkeyAddress
 
 # Increment the number when the format of entries or messages changes: versions then ignore each
@@ -47,11 +48,12 @@ class ValkeySettings(Struct, frozen=True, forbid_unknown_fields=True):
     silence_ms: int = 5000
 
 
-def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
+def backend_for(address: ValkeyAddress, settings: ValkeySettings, resolve: Resolve | None = None) -> Any:
     """Return aiocache's untyped back end, with redis.asyncio's client in `client`.
 
-    It does not connect yet.
+    It does not connect yet. `resolve`: None leaves names to the event loop.
     """
+    chosen = {} if resolve is None else {"connection_class": connection_class(resolve, tls=address.tls)}
     return RedisBackend(
         serializer=NullSerializer(encoding=None),
         timeout=0,  # callers set timeouts: aiocache's own makes a task of each call
@@ -59,11 +61,12 @@ def backend_for(address: ValkeyAddress, settings: ValkeySettings) -> Any:
         port=address.port,
         db=address.database,
         password=address.password,
-        ssl=address.tls,
+        ssl=address.tls and resolve is None,  # aiocache would replace the class
         pool_max_size=settings.connections + 2,  # and the writer, and the subscription
         create_connection_timeout=settings.command_ms / 1000,
         connection_pool_class=BlockingConnectionPool,
         connection_pool_kwargs={
+            **chosen,
             "username": address.user,
             "timeout": settings.command_ms / 1000,
             # Callers set timeouts: redis makes a task of each send that it bounds, and wait_for of

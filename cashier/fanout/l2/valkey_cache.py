@@ -25,6 +25,7 @@ from cashier.fanout.l2.interface import CachedAnswer
 from cashier.fanout.l2.server_health import ServerHealth
 from cashier.fanout.l2.tombstones import Tombstones
 from cashier.fanout.l2.valkey_backend import CHANNEL, FAULTS, ValkeySettings, backend_for, key_of, keys_with_prefix
+from cashier.fanout.l2.valkey_connection import Resolve
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 from cashier.fanout.l2.write_behind import Drop, Put, WriteBehind
 
@@ -51,7 +52,7 @@ class ValkeyCache:
 
     `on_invalidation(source, key, prefix)`: another worker invalidated this. `on_gap()`:
     invalidations may have been lost. Both are called on the loop. The counters are plain integers.
-    Raises ValueError for an invalid URL.
+    `resolve`: see `backend_for`. Raises ValueError for an invalid URL.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class ValkeyCache:
         settings: ValkeySettings | None = None,
         *,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        resolve: Resolve | None = None,
     ) -> None:
         self._address = parse_valkey_url(url)
+        self._resolve = resolve
         self._on_invalidation = on_invalidation
         self._on_gap = on_gap
         self._settings = settings or ValkeySettings()
@@ -94,7 +97,7 @@ class ValkeyCache:
 
         An absent server is no error.
         """
-        self._backend = backend_for(self._address, self._settings)
+        self._backend = backend_for(self._address, self._settings, self._resolve)
         self._client = self._backend.client
         try:
             await self._connect()
