@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -42,6 +43,17 @@ from cashier.wire.transport import CallHeaders, Transport
 _log = structlog.get_logger("cashier")
 
 
+class CoherenceCallbacks(NamedTuple):
+    """What a worker does about other workers' invalidations: see `ValkeyCache`.
+
+    `drop`: one came. `drop_all`: some may have been missed. `distrust`: none come from now on.
+    """
+
+    drop: OnInvalidation
+    drop_all: Callable[[], None]
+    distrust: Callable[[], None]
+
+
 class Parts(Struct, frozen=True):
     """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments."""
 
@@ -56,14 +68,13 @@ def build(
     config: Configuration,
     functions: Mapping[str, UpstreamFunction],
     ladder: DegradationLadder,
-    drop_cached: OnInvalidation,
-    drop_all_cached: Callable[[], None],
+    coherence: CoherenceCallbacks,
 ) -> Parts:
     """`functions` replace configured sources and services of the same name.
 
     Raises `ConfigurationError`.
     """
-    valkey = _valkey(config, drop_cached, drop_all_cached)
+    valkey = _valkey(config, coherence)
     builder = _Builder(config, functions)
     pipelines = builder.pipelines(ladder, valkey)
     tokens = _token_service(config)
@@ -251,12 +262,12 @@ class _Builder:
         return transport
 
 
-def _valkey(config: Configuration, dropped: OnInvalidation, missed: Callable[[], None]) -> ValkeyCache | None:
+def _valkey(config: Configuration, coherence: CoherenceCallbacks) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, dropped, missed)
+        return ValkeyCache(url, coherence.drop, coherence.drop_all, on_cut_off=coherence.distrust)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

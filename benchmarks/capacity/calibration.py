@@ -175,12 +175,14 @@ class _CalibrationRig:
         seen, commands = self._source.seen(), self._redis.info("commandstats")
         batched = BATCHED if setting.mechanisms.batch else ()
         keys = sum(seen.keys[name] if name in batched else seen.calls[name] for name in SOURCE_NAMES)
+        # The scripts' own commands: each checks the newest prefix, a write also two times to live.
+        puts = commands.get("cmdstat_pttl", {}).get("calls", 0) // 2
         work = {
             "base": float(answered),
             "call": sum(seen.calls.values()),
             "wait": min(answered, keys),
-            "get": commands.get("cmdstat_get", {}).get("calls", 0),
-            "put": commands.get("cmdstat_psetex", {}).get("calls", 0),
+            "get": commands.get("cmdstat_lindex", {}).get("calls", 0) - puts,
+            "put": puts,
             "key": keys - sum(seen.calls.values()),
         }
         return {part: count / answered for part, count in work.items()}, {

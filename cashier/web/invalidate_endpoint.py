@@ -46,7 +46,7 @@ class InvalidateEndpoint:
         service = self._guard.admit(headers)
         invalidation = decode_invalidation(await self._guard.json(request, headers))
         try:
-            return service.invalidate(
+            return await service.ainvalidate(
                 invalidation.source, key=_or_none(invalidation.key), prefix=_or_none(invalidation.prefix)
             )
         except SourceUnknown as unknown:

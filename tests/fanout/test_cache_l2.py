@@ -18,10 +18,10 @@ def test_an_answer_is_written_to_the_second_level_with_its_age_and_ttl() -> None
         rig = Rig(l2=l2)
         await rig.answer()
         assert l2.reads == ["u_1"]
-        assert l2.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600)]
+        assert l2.puts == [("u_1", CachedAnswer(False, b"u_1 #1", 10), 600, b"v1")]
         rig.upstream.set_script(Reply(10, None, not_found=True, body=b""))
         await rig.answer("u_2")
-        assert l2.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2)]
+        assert l2.puts[1:] == [("u_2", CachedAnswer(True, b"", 10), 2, b"v1")]
         rig.upstream.set_script(Reply(10, "without a body"))
         await rig.answer("u_3")
         assert len(l2.puts) == 2
@@ -141,7 +141,7 @@ def test_an_early_refresh_ignores_the_same_answer_in_the_second_level() -> None:
         l2 = ScriptedSecondLevel()
         rig = Rig(l2=l2)
         await rig.answer()
-        _, stored, _ = l2.puts[0]
+        _, stored, _, _ = l2.puts[0]
         rig.cache._entries["u_1"].early_ns = 0
         l2.stored["u_1"] = CachedAnswer(False, stored.body, 98)
         assert rig.ask().status is SourceStatus.CACHED
