@@ -32,6 +32,13 @@ class Server:
         self.port = 0
         self._valkey: ValkeyServer | None = None
 
+    @classmethod
+    def at(cls, worker: L2Worker) -> Server:
+        """The running server of a worker."""
+        server = cls()
+        server.port = worker.level._address.port
+        return server
+
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
