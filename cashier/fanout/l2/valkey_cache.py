@@ -24,7 +24,7 @@ from cashier.fanout.l2.interface import CachedAnswer, OnRead
 from cashier.fanout.l2.invalidation import LONGEST_TEXT, Invalidation, decode_message, sendable
 from cashier.fanout.l2.publisher import InvalidationPublisher
 from cashier.fanout.l2.server_health import ServerHealth
-from cashier.fanout.l2.tombstones import Tombstones
+from cashier.fanout.l2.tombstones import TOLERANCE_MS, Tombstones
 from cashier.fanout.l2.valkey_backend import (
     CHANNEL,
     FAULTS,
@@ -201,7 +201,8 @@ class ValkeyCache:
             or stored.born_ms <= self._subscribed_since_ms
         ):
             return False
-        return not self._tombstones.covers(source, key, stored.born_ms)
+        # Our own calls have our clock, so the tolerance for other clocks does not apply.
+        return not self._tombstones.covers(source, key, stored.born_ms + TOLERANCE_MS)
 
     async def _get(self, source: str, key: str, read: _PendingRead) -> None:
         answer, version = await self._read(source, key)
