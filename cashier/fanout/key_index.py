@@ -43,7 +43,7 @@ def _escaped(part: str) -> str:
 class KeyIndex:
     """The keys of one cache. Adding and removing is constant; a prefix costs what it covers.
 
-    The order is kept from the first prefix without a whole segment on: until then nobody needs it.
+    The order is kept from the first text prefix on: it is not needed before.
     """
 
     __slots__ = ("_by_segment", "_sorted", "_unsorted")

@@ -20,7 +20,10 @@ Prefix = Annotated[str, Meta(pattern=r"^[!-~]{0,256}(?![\s\S])", description="0 
 
 
 class Invalidation(Struct, frozen=True):
-    """What to drop: the answer of one `key`, or of all keys with `prefix` (empty: all keys)."""
+    """What to drop: the answer of one `key`, or of all keys with `prefix` (empty: all keys).
+
+    A prefix that ends in `/` covers whole segments: `u_1/` covers `u_1` and `u_1/CNY`, not `u_10`.
+    """
 
     source: SourceName
     key: Key | UnsetType = UNSET

@@ -19,7 +19,7 @@ from cashier.fanout.l2.valkey_backend import (
     new_token,
 )
 
-# Sent in one round trip. Each costs the server the same few operations, whatever it covers.
+# Sent in one round trip. Each costs the server the same few operations.
 _BATCH = 100
 
 
@@ -59,7 +59,7 @@ class InvalidationPublisher:
         self._work.set()
 
     def disconnected(self) -> None:
-        """What is not confirmed is sent again later."""
+        """Queue again all that is not confirmed."""
         self._client = None
         unconfirmed, self._sent = list(self._sent.values()), {}
         self._outbox.requeue(unconfirmed)
@@ -72,7 +72,7 @@ class InvalidationPublisher:
             self._settle(token, outgoing)
 
     def overdue(self, now_s: float) -> bool:
-        """Whether an accepted message has not come back in time: the subscription is elsewhere."""
+        """Whether an accepted message is missing: our subscription is at another server."""
         oldest = next(iter(self._sent.values()), None)
         return oldest is not None and oldest.stored and now_s - oldest.sent_s > self._settings.command_ms / 1000
 

@@ -429,7 +429,7 @@ class ValkeyCache:
             return
         invalidation = sendable(message.source, message.key, message.prefix)
         self._bury(invalidation)
-        if not message.token:  # of an earlier release, which does not invalidate what this one stores
+        if not message.token:  # an earlier release does not invalidate what this one stores
             self._publisher.add(invalidation, publish=False)
         self._on_invalidation(message.source, message.key, message.prefix)
 

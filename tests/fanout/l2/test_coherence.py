@@ -379,6 +379,28 @@ async def test_a_text_that_no_message_can_carry_invalidates_more(worker: L2Worke
     assert await worker.read(text * 2 if len(text) < LONGEST_TEXT else text) is not None
 
 
+@pytest.mark.proof
+async def test_a_prefix_costs_the_same_beside_a_million_keys(worker: L2Worker, other: L2Worker, client: Any) -> None:
+    await worker.put("u_1/CNY")
+    await worker.put("u_2/CNY")
+    start = worker.names("")[0]
+    for first in range(0, 1_000_000, 50_000):
+        await client.mset({start + b"x_%d" % number: b"x" for number in range(first, first + 50_000)})
+    assert await client.dbsize() > 1_000_000
+    await client.config_resetstat()
+    for prefix in ("u_1/", "u_2"):
+        assert await worker.level.adrop("card", prefix=prefix)
+        await other.wait_for_invalidation(("card", None, prefix))
+    commands = await client.info("commandstats")
+    watch = {f"cmdstat_{name}" for name in ("role", "ping", "config|resetstat", "info", "subscribe")}
+    assert {name: commands[name]["calls"] for name in commands if name not in watch} == {
+        f"cmdstat_{name}": calls
+        for name, calls in {"publish": 2, "set": 1, "lpush": 1, "ltrim": 1, "pexpire": 1}.items()
+    }
+    assert await other.get("u_1/CNY") is None
+    assert await other.get("u_2/CNY") is None
+
+
 # Other releases on the same server
 
 
