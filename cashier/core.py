@@ -80,6 +80,8 @@ class Cashier:
             wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
         )
         self.pipelines = self._parts.pipelines
+        for pipeline in self.pipelines.values():
+            pipeline.guard.on_recovery = self._probe_soon
         self.payments = wiring.payment_flow(
             self._parts,
             self._bind(config),
@@ -232,9 +234,18 @@ class Cashier:
             self.pipelines[source].cache.drop(key=key, prefix=prefix)
 
     def _drop_all_cached(self) -> None:
-        """Invalidations may have been missed, so no cached answer can be trusted."""
+        """Invalidations may have been missed, so no cached answer can be trusted.
+
+        The shared cache is back, and so may be what was lost together with it.
+        """
         for pipeline in self.pipelines.values():
             pipeline.cache.drop(prefix="")
+        self._probe_soon()
+
+    def _probe_soon(self) -> None:
+        """Something answers again: a pause that grew in a long outage must not go on."""
+        for pipeline in self.pipelines.values():
+            pipeline.guard.probe_soon()
 
     def _distrust_cached(self) -> None:
         """Invalidations may be missed from now on."""

@@ -6,7 +6,7 @@ source as a whole is left out when all of its addresses are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from cashier.fanout.breaker import Breaker, BreakerSettings
@@ -21,17 +21,29 @@ _SLOW_MARGIN_NS = 5_000_000
 _SMOOTHING = 16
 
 
+def _ignore() -> None:
+    """The default for a callback."""
+
+
 class Endpoint:
     """`in_flight`: calls in progress.
 
-    `slow_ns`: a call of this duration counts against the address.
+    `slow_ns`: a call of this duration counts against the address. `on_recovery`: its
+    breaker closed.
     """
 
-    __slots__ = ("breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
+    __slots__ = ("_on_recovery", "breaker", "in_flight", "latency_ns", "limiter", "name", "slow_ns")
 
     def __init__(
-        self, name: str, slow_ns: int, breaker: BreakerSettings | None, limiter: LimiterSettings | None, random: Random
+        self,
+        name: str,
+        slow_ns: int,
+        breaker: BreakerSettings | None,
+        limiter: LimiterSettings | None,
+        random: Random,
+        on_recovery: Callable[[], None] = _ignore,
     ) -> None:
+        self._on_recovery = on_recovery
         self.name = name
         self.in_flight = 0
         self.latency_ns = 0
@@ -55,6 +67,7 @@ class Endpoint:
             breaker.successes += 1
         elif breaker.record_success(started_ns, now_ns):
             self.limiter.restart()
+            self._on_recovery()
         limiter = self.limiter
         if (self.in_flight + 1) * 2 >= limiter.limit:
             limiter.grow()

@@ -248,3 +248,21 @@ def test_there_is_one_probe_at_a_time_and_a_success_always_closes_it(events: lis
     if not breaker.closed:
         assert breaker.probe_due_ns <= now_ns + 30 * SECOND_NS
         pass_a_probe(breaker)
+
+
+def test_a_pause_ends_when_something_else_answers_again() -> None:
+    breaker = open_breaker()
+    for _ in range(8):
+        now_ns = fail_a_probe(breaker)
+    assert pause_s(breaker, now_ns) == 30
+    breaker.probe_soon(now_ns + SECOND_NS)
+    assert breaker.admits(now_ns + SECOND_NS, LEASE_NS)
+    assert not breaker.admits(now_ns + SECOND_NS, LEASE_NS), "one probe at a time"
+    breaker.record_failure(now_ns + SECOND_NS, now_ns + SECOND_NS)
+    assert pause_s(breaker, now_ns + SECOND_NS) == 30
+
+
+def test_a_closed_breaker_has_no_pause_to_end() -> None:
+    breaker = closed_breaker()
+    breaker.probe_soon(STARTED_NS)
+    assert is_closed(breaker)
