@@ -194,6 +194,53 @@ async def test_a_cut_subscription_is_reported_at_once_and_again_when_it_is_back(
     await until(lambda: worker.level.coherent)
 
 
+class Wire:
+    """Forwards to a server. While `open` is not set, it holds all bytes and closes nothing."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, before = await asyncio.open_connection("127.0.0.1", self._server.port)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._forward(reader, before))
+                both.create_task(self._forward(behind, writer))
+        finally:
+            before.close()
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self.open.wait()
+            writer.write(data)
+        writer.close()
+
+
+async def test_a_connection_that_dies_in_silence_is_noticed_and_its_late_bytes_harm_nothing(
+    worker: L2Worker, server: Server
+) -> None:
+    wire = Wire(server)
+    async with await asyncio.start_server(wire.serve, "127.0.0.1", 0) as proxy:
+        behind = Server()
+        behind.port = proxy.sockets[0].getsockname()[1]
+        async with l2_worker(behind, PROMPT) as cut:
+            await cut.put("u_1")
+            wire.open.clear()
+            assert await worker.level.adrop("card", key="u_1"), "the server does not know that it is dead"
+            await until(lambda: cut.cuts == 1)
+            assert not cut.level.coherent
+            assert not await cut.level.adrop("card", key="u_2")
+            wire.open.set()
+            await cut.wait_for_invalidation(None)
+            await until(lambda: cut.level.coherent and cut.level.reachable)
+            assert await cut.get("u_1") is None
+            await worker.wait_for_invalidation(("card", "u_2", None))
+            assert await cut.level.adrop("card", key="u_3")
+
+
 # Versions
 
 
