@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from redis.exceptions import ReadOnlyError, ResponseError
@@ -94,38 +95,27 @@ class InvalidationPublisher:
                 await self._work.wait()
 
     async def _send(self, batch: Sequence[OutgoingInvalidation]) -> None:
-        client, epoch = self._client, self._epoch
+        client = self._client
         pipeline = client.pipeline(transaction=False)
-        tokens: list[bytes] = []
-        lengths: list[int] = []
-        written: list[bytes] = []
+        sent: list[tuple[bytes, int, bytes]] = []  # token, number of commands, key that is written
         now_s = asyncio.get_running_loop().time()
         for outgoing in batch:
             token = new_token()
             outgoing.sent_s, outgoing.stored, outgoing.returned = now_s, False, False
             self._sent[token] = outgoing
-            tokens.append(token)
-            invalidation = outgoing.invalidation
+            what = outgoing.invalidation
+            commands, key = invalidating_commands(self._epoch, what, token)
             if outgoing.publish:
-                pipeline.execute_command(
-                    "PUBLISH",
-                    CHANNEL,
-                    encode_message(
-                        InvalidationMessage(
-                            self._worker_id, invalidation.source, invalidation.key, invalidation.prefix, token
-                        )
-                    ),
-                )
-            commands, key = invalidating_commands(epoch, invalidation, token)
+                message = InvalidationMessage(self._worker_id, what.source, what.key, what.prefix, token)
+                commands = (("PUBLISH", CHANNEL, encode_message(message)), *commands)
             for command in commands:
                 pipeline.execute_command(*command)
-            lengths.append(outgoing.publish + len(commands))
-            written.append(key)
+            sent.append((token, len(commands), key))
         try:
             async with asyncio.timeout(self._settings.command_ms / 1000):
                 replies = iter(await pipeline.execute(raise_on_error=False))
-                for token, outgoing, length, key in zip(tokens, batch, lengths, written, strict=True):
-                    await self._accept(client, token, outgoing, [next(replies) for _ in range(length)], key)
+                for outgoing, (token, count, key) in zip(batch, sent, strict=True):
+                    await self._accept(client, token, outgoing, list(islice(replies, count)), key)
         except FAULTS as fault:
             self._fail(fault)
 

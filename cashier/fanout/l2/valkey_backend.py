@@ -197,7 +197,7 @@ async def require_primary(client: Any) -> None:
         role = await client.execute_command("ROLE")
     except ResponseError:  # a proxy without this command; a write will show
         return
-    if role and role[0] == b"slave":
+    if isinstance(role, list) and role[:1] == [b"slave"]:
         raise ReadOnlyError("the server is a replica")
 
 
