@@ -83,12 +83,25 @@ async def _roundtrip(pool: Any, command: bytes) -> Any:
         await pool.release(connection)
 
 
-# Takes the key. Returns the version of now, then the answer if it is valid.
+# Takes the key, two new tokens and their ms to live. Returns the version of now, then the answer if
+# it is valid. Makes tokens that are absent: else an invalidation and an eviction during a call
+# would together look as if nothing had happened. Returns nothing on a server that takes no writes.
 READ = Script(
     _TOKENS
     + """
 local entry = redis.call('GET', KEYS[1])
-if not entry or version == ABSENT or string.sub(entry, 1, 8) ~= version then return version .. wide end
+if version == ABSENT then
+  version, entry = string.sub(ARGV[2], 1, 8), false
+  local reply = redis.pcall('SET', KEYS[2], version, 'PX', ARGV[3])
+  if reply.err then return '' end
+end
+if wide == ABSENT then
+  wide, entry = string.sub(ARGV[2], 9, 16), false
+  redis.call('DEL', KEYS[3])
+  if type(redis.pcall('LPUSH', KEYS[3], wide)) == 'table' then return '' end
+  redis.call('PEXPIRE', KEYS[3], ARGV[3])
+end
+if not entry or string.sub(entry, 1, 8) ~= version then return version .. wide end
 local written = string.sub(entry, 9, 16)
 if written ~= wide then
   local found = false
@@ -102,34 +115,19 @@ return version .. wide .. string.sub(entry, 17)
 """
 )
 
-# Takes the version that was read before the call, two new tokens, the answer and its ms to live.
-# Returns 0 if an invalidation came since then, else 1. A younger answer stays. A token that was
-# absent may have been made by another writer since; its first byte tells that from an invalidation.
+# Takes the version that was read before the call, the answer, its ms to live and those of a token.
+# Returns 0 if an invalidation came since then, else 1. A younger answer stays.
 WRITE = Script(
     _TOKENS
     + """
-local function unchanged(before, now)
-  return before == now or (before == ABSENT and string.byte(now) == 0)
-end
-if not unchanged(string.sub(ARGV[1], 1, 8), version) or not unchanged(string.sub(ARGV[1], 9, 16), wide) then
-  return 0
-end
-local ms, kept_ms = tonumber(ARGV[4]), tonumber(ARGV[4]) + tonumber(ARGV[5])
-if version == ABSENT then
-  version = string.sub(ARGV[2], 1, 8)
-  redis.call('SET', KEYS[2], version)
-end
+if ARGV[1] ~= version .. wide then return 0 end
+local ms, kept_ms = tonumber(ARGV[3]), tonumber(ARGV[3]) + tonumber(ARGV[4])
 if redis.call('PTTL', KEYS[2]) < ms then redis.call('PEXPIRE', KEYS[2], kept_ms) end
-if wide == ABSENT then
-  wide = string.sub(ARGV[2], 9, 16)
-  redis.call('DEL', KEYS[3])
-  redis.call('LPUSH', KEYS[3], wide)
-end
 if redis.call('PTTL', KEYS[3]) < ms then redis.call('PEXPIRE', KEYS[3], kept_ms) end
 local entry = redis.call('GET', KEYS[1])
-local born = string.sub(ARGV[3], 3, 10)
-if not entry or string.sub(entry, 1, 16) ~= version .. wide or string.sub(entry, 19, 26) <= born then
-  redis.call('SET', KEYS[1], version .. wide .. ARGV[3], 'PX', ms)
+local born = string.sub(ARGV[2], 3, 10)
+if not entry or string.sub(entry, 1, 16) ~= ARGV[1] or string.sub(entry, 19, 26) <= born then
+  redis.call('SET', KEYS[1], ARGV[1] .. ARGV[2], 'PX', ms)
 end
 return 1
 """
@@ -246,18 +244,19 @@ def invalidating_commands(
     ), prefixes_key
 
 
+def read_arguments(key: str) -> tuple[bytes, ...]:
+    """The arguments of `READ` after the keys."""
+    return encoded(key), os.urandom(VERSION_BYTES), b"%d" % _TOKEN_MS
+
+
 def write_arguments(version: bytes, packed: bytes, ttl_ms: int) -> tuple[bytes, ...]:
     """The arguments of `WRITE` after the keys."""
-    return version, _written_token() + _written_token(), packed, b"%d" % ttl_ms, b"%d" % _TOKEN_MS
+    return version, packed, b"%d" % ttl_ms, b"%d" % _TOKEN_MS
 
 
 def new_token() -> bytes:
     """A token of an invalidation. Never sent twice, so that no late command restores a version."""
-    return b"\1" + os.urandom(_TOKEN_BYTES - 1)
-
-
-def _written_token() -> bytes:
-    return b"\0" + os.urandom(_TOKEN_BYTES - 1)
+    return os.urandom(_TOKEN_BYTES)
 
 
 def encoded(text: str) -> bytes:

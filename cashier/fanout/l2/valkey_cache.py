@@ -33,9 +33,9 @@ from cashier.fanout.l2.valkey_backend import (
     WRITE,
     ValkeySettings,
     client_for,
-    encoded,
     entry_keys,
     epoch_of,
+    read_arguments,
     require_primary,
     write_arguments,
 )
@@ -228,7 +228,7 @@ class ValkeyCache:
 
     async def _read(self, source: str, key: str) -> tuple[CachedAnswer | None, bytes | None]:
         keys = entry_keys(self._epoch, source, key)
-        value = await self._request(lambda: READ.run(self._client, *keys, encoded(key)))
+        value = await self._request(lambda: READ.run(self._client, *keys, *read_arguments(key)))
         if not isinstance(value, bytes) or len(value) < VERSION_BYTES:
             return None, None
         version = value[:VERSION_BYTES]

@@ -267,7 +267,7 @@ async def test_an_answer_to_a_call_before_an_invalidation_is_refused_although_it
 
 async def test_a_refused_write_drops_the_answer_here_too(worker: L2Worker, client: Any) -> None:
     _, version = await worker.read("u_1")
-    await client.set(worker.names("u_1")[1], b"\x01another")
+    await client.set(worker.names("u_1")[1], b"another!")
     worker.put_soon("u_1", b"old", version)
     await worker.wait_for_invalidation(("card", "u_1", None))
     assert worker.level.dropped_puts == 1
@@ -305,6 +305,14 @@ async def test_an_emptied_server_takes_no_answer_to_an_earlier_call(worker: L2Wo
     await worker.put("u_1")
     _, version = await worker.read("u_1")
     assert version is not None
+    await client.flushall()
+    assert not await write_with_version(client, worker, "u_1", version)
+
+
+async def test_an_invalidation_and_an_eviction_during_a_call_do_not_cancel_out(worker: L2Worker, client: Any) -> None:
+    _, version = await worker.read("u_1")
+    assert version is not None
+    assert await worker.level.adrop("card", key="u_1")
     await client.flushall()
     assert not await write_with_version(client, worker, "u_1", version)
 
