@@ -57,7 +57,7 @@ class Worker:
     """A cache over the shared second level.
 
     `deaf`: it loses all messages without noticing, as behind a broken network. `cuts`: how often it
-    was cut off, and noticed.
+    was cut off or came back.
     """
 
     def __init__(self, server: Server, truth: dict[str, int]) -> None:
@@ -103,6 +103,7 @@ class Worker:
 
     def _drop_all(self) -> None:
         self.deaf = False
+        self.cuts += 1
         self.cache.drop(prefix="")
 
     def _distrust(self) -> None:
