@@ -166,19 +166,26 @@ class Cashier:
     def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         """Drop the cached answers of a source under a key, or under all keys with a prefix.
 
-        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`.
+        Returns at once. The other workers follow, if they share a cache: see `ainvalidate`.
+        Keys look like `u_1`, `CNY/CN`, `u_1/m_1/CNY/12800`; a `/` in a part is written `%2F`, a `%`
+        `%25`. The prefix `u_1/` covers `u_1` and what is below it; `u_1` covers `u_10` too.
         Raises `SourceUnknown`; ValueError for neither or both.
         """
-        if (key is None) == (prefix is None):
-            raise ValueError("an invalidation names either a key or a prefix")
-        if source not in self.pipelines:
-            raise SourceUnknown(source, tuple(self.pipelines))
+        dropped = self._drop_here(source, key, prefix)
+        if self._parts.valkey is not None:
+            self._parts.valkey.drop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.THIS_WORKER)
+
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """As `invalidate`, but wait, at most a second, until the shared cache confirms it.
+
+        `ALL_WORKERS`: the shared cache has invalidated what it stores and has sent the message to
+        every worker. `THIS_WORKER`: not within the second; it is still sent as soon as possible.
+        """
+        dropped = self._drop_here(source, key, prefix)
         valkey = self._parts.valkey
-        dropped = self.pipelines[source].cache.drop(key=key, prefix=prefix)
-        if valkey is None:
-            return Invalidated(source, dropped, Reach.THIS_WORKER)
-        valkey.drop(source, key=key, prefix=prefix)
-        return Invalidated(source, dropped, Reach.ALL_WORKERS if valkey.reachable else Reach.THIS_WORKER)
+        everywhere = valkey is not None and await valkey.adrop(source, key=key, prefix=prefix)
+        return Invalidated(source, dropped, Reach.ALL_WORKERS if everywhere else Reach.THIS_WORKER)
 
     def reload(self, config: Configuration) -> tuple[str, ...]:
         """Apply new source numbers, catalog, texts and ranking.
@@ -224,11 +231,12 @@ class Cashier:
             self._functions,
             self._tokens,
             self._ladder or DegradationLadder(),
-            self._drop_cached,
-            self._drop_all_cached,
+            wiring.CoherenceCallbacks(self._drop_cached, self._drop_all_cached, self._distrust_cached),
         )
         self._sources_reached = not self._parts.required
         self.pipelines = self._parts.pipelines
+        for pipeline in self.pipelines.values():
+            pipeline.guard.on_recovery = self._probe_soon
         self.payments = wiring.payment_flow(
             self._parts,
             self._bind(config),
@@ -275,14 +283,35 @@ class Cashier:
         for pipeline in self.pipelines.values():
             pipeline.close()
 
+    def _drop_here(self, source: str, key: str | None, prefix: str | None) -> int:
+        if (key is None) == (prefix is None):
+            raise ValueError("an invalidation names either a key or a prefix")
+        if source not in self.pipelines:
+            raise SourceUnknown(source, tuple(self.pipelines))
+        return self.pipelines[source].cache.drop(key=key, prefix=prefix)
+
     def _drop_cached(self, source: str, key: str | None, prefix: str | None) -> None:
         if source in self.pipelines:  # workers of another version may have other sources
             self.pipelines[source].cache.drop(key=key, prefix=prefix)
 
     def _drop_all_cached(self) -> None:
-        """Invalidations may have been missed, so no cached answer can be trusted."""
+        """Invalidations may have been missed, so no cached answer can be trusted.
+
+        The shared cache is back, and so may be what was lost together with it.
+        """
         for pipeline in self.pipelines.values():
             pipeline.cache.drop(prefix="")
+        self._probe_soon()
+
+    def _probe_soon(self) -> None:
+        """Something answers again: a pause that grew in a long outage must not go on."""
+        for pipeline in self.pipelines.values():
+            pipeline.guard.probe_soon()
+
+    def _distrust_cached(self) -> None:
+        """Invalidations may be missed from now on."""
+        for pipeline in self.pipelines.values():
+            pipeline.cache.distrust()
 
 
 def _call_headers(request_id: str | None, traceparent: str | None) -> CallHeaders:

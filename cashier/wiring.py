@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 from msgspec import Struct
@@ -48,6 +49,17 @@ WrapTransport = Callable[[str, Transport], Transport]
 """Takes the name of a source and its transport; returns the one to use."""
 
 
+class CoherenceCallbacks(NamedTuple):
+    """What a worker does about other workers' invalidations: see `ValkeyCache`.
+
+    `drop`: one came. `drop_all`: some may have been missed. `distrust`: none come from now on.
+    """
+
+    drop: OnInvalidation
+    drop_all: Callable[[], None]
+    distrust: Callable[[], None]
+
+
 class Parts(Struct, frozen=True):
     """Everything that lives as long as a `Cashier`. `payment_ports`: None without payments.
 
@@ -69,15 +81,14 @@ def build(
     functions: Mapping[str, UpstreamFunction],
     tokens: TokenService,
     ladder: DegradationLadder,
-    drop_cached: OnInvalidation,
-    drop_all_cached: Callable[[], None],
+    coherence: CoherenceCallbacks,
 ) -> Parts:
     """`functions` replace configured sources and services of the same name.
 
     Raises `ConfigurationError`.
     """
     resolver = Resolver()
-    valkey = _valkey(config, drop_cached, drop_all_cached, resolver)
+    valkey = _valkey(config, coherence, resolver)
     failures = FailureLog(_log.warning)
     builder = _Builder(config, functions, failures, resolver)
     pipelines = builder.pipelines(ladder, valkey)
@@ -329,14 +340,12 @@ class _Builder:
         return transport
 
 
-def _valkey(
-    config: Configuration, dropped: OnInvalidation, missed: Callable[[], None], resolver: Resolver
-) -> ValkeyCache | None:
+def _valkey(config: Configuration, coherence: CoherenceCallbacks, resolver: Resolver) -> ValkeyCache | None:
     url = config.settings.cache.shared
     if not url:
         return None
     try:
-        return ValkeyCache(url, dropped, missed, resolve=resolver.ips)
+        return ValkeyCache(url, coherence.drop, coherence.drop_all, on_cut_off=coherence.distrust, resolve=resolver.ips)
     except ValueError as fault:
         raise ConfigurationError([f"{config.source}: [cache] shared: {fault}"]) from None
 

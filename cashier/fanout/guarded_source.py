@@ -67,6 +67,8 @@ class GuardCounts(Struct):
 class GuardedSource:
     """One source with its mechanisms. Belongs to one event loop.
 
+    `on_recovery`: called when a breaker closes.
+
     `ceiling_ms`: the longest timeout; `adaptive_timeout` holds the current one. A REQUIRED source
     keeps its ceiling: without its answer there is no result. Calls of ENRICHING sources are the
     first to be left out under load.
@@ -76,7 +78,7 @@ class GuardedSource:
         "_all_addresses", "_first_calls_learned", "_last_call_ns", "_learning", "_min_left_ns",
         "_next_learn_ns", "_optional", "_random", "_sole_endpoint", "_subject", "adaptive_timeout", "ceiling_ns",
         "clock_ns", "counts", "endpoints", "hedge", "ladder", "latencies", "mechanisms", "multi_address", "name",
-        "on_failure", "retry_budget", "timers", "upstream",
+        "on_failure", "on_recovery", "retry_budget", "timers", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +112,7 @@ class GuardedSource:
         self.retry_budget = RetryBudget(mechanisms.extra_bps)
         self.latencies = LatencyHistogram()
         self.counts = GuardCounts()
+        self.on_recovery: Callable[[], None] | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
         self.set_addresses(upstream.addresses)
         self.timers = CallTimers(self.hedge, self.adaptive_timeout, clock_ns)
@@ -129,7 +132,7 @@ class GuardedSource:
         self.endpoints = tuple(
             known.pop(address)
             if address in known
-            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random, self._subject)
+            else Endpoint(address, self.ceiling_ns, breaker, limiter, self._random, self._subject, self._recovered)
             for address in addresses
         )
         self._sole_endpoint = self.endpoints[0] if len(self.endpoints) == 1 else None
@@ -157,6 +160,16 @@ class GuardedSource:
         # while a source that is skipped for its past latency would never be called again.
         slowest_ns = self.adaptive_timeout.timeout_ms * _MS_NS
         self._min_left_ns = p10_ns if count >= _MIN_CALLS and p10_ns <= slowest_ns else 0
+
+    def probe_soon(self) -> None:
+        """Let every open breaker probe with the next call: something else answers again."""
+        now_ns = self.clock_ns()
+        for endpoint in self.endpoints:
+            endpoint.breaker.probe_soon(now_ns)
+
+    def _recovered(self) -> None:
+        if self.on_recovery is not None:
+            self.on_recovery()
 
     def reconfigure(self, ceiling_ms: int, mechanisms: Mechanisms) -> None:
         """Apply other settings.

@@ -115,5 +115,8 @@ class ConsultService(Protocol):
         (`contextlib.aclosing`) if you stop early.
         """
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
-        """Drop cached answers of `key`, or of all keys with `prefix`. Raises `SourceUnknown`."""
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+        """Drop cached answers of `key`, or of all keys with `prefix`, in all workers.
+
+        Waits for the confirmation within a bound. Raises `SourceUnknown`.
+        """

@@ -189,7 +189,7 @@ class FakeService:
     ) -> AsyncGenerator[Consultation, None]:
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         if self.raises is not None:
             raise self.raises
         self.invalidated.append((source, key, prefix))

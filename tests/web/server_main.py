@@ -77,7 +77,7 @@ class SlowService:
         yield consultation(request.order_id)
         yield await self.consult(request, request_id=request_id, traceparent=traceparent)
 
-    def invalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
+    async def ainvalidate(self, source: str, *, key: str | None = None, prefix: str | None = None) -> Invalidated:
         return Invalidated(source, 0, Reach.THIS_WORKER)
 
 

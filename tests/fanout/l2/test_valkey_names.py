@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from redis.asyncio.connection import Connection, SSLConnection
 
-from cashier.fanout.l2.valkey_backend import ValkeySettings, backend_for
+from cashier.fanout.l2.valkey_backend import ValkeySettings, client_for
 from cashier.fanout.l2.valkey_url import parse_valkey_url
 
 from .valkey_server import FOREVER_S, PATIENT, L2Worker, Server, valkey_server
@@ -58,8 +58,8 @@ async def test_a_certificate_must_have_the_name_and_not_the_address(scheme: str,
     async def resolve(_host: str) -> list[str]:
         return ["127.0.0.1"]
 
-    backend = backend_for(parse_valkey_url(f"{scheme}://cache.test."), ValkeySettings(), resolve)
-    connection = backend.client.connection_pool.make_connection()
+    client = client_for(parse_valkey_url(f"{scheme}://cache.test."), ValkeySettings(), resolve)
+    connection = client.connection_pool.make_connection()
     assert isinstance(connection, kind)
     connection.ip = "10.0.0.1"  # type: ignore[attr-defined]  # of the class made for the name
     arguments = connection._connection_arguments()
