@@ -40,7 +40,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """`[server]`. `drain_s` limits how long a stop waits for requests in progress.
 
     `keep_alive_s` should exceed the load balancer's idle timeout: then the balancer closes idle
-    connections, and no request crosses with a close by this server.
+    connections, and no request crosses with a close by this server. `max_connections` holds in each
+    worker.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 2048
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
 def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
@@ -108,6 +110,7 @@ def _config(settings: ServerSettings, build: BuildApp) -> Config:
         backlog=settings.backlog,
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=settings.drain_s,
+        limit_concurrency=settings.max_connections,
         http=ClientConnection,
         loop="uvloop",
         ws="none",
