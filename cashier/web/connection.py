@@ -14,6 +14,8 @@ import array
 import asyncio
 import fcntl
 import math
+import socket
+import struct
 import termios
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
@@ -23,7 +25,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from cashier.web.application import CashierApp
-from cashier.web.exchange import CONTINUE, Exchange, encode_head, final_problem, is_consultation
+from cashier.web.exchange import Exchange, encode_head, final_problem, is_consultation
 from cashier.web.overload_response import encode_refusal, match_plain_request, request_priority
 from cashier.web.problem import ProblemCode
 from cashier.web.request_parser import (
@@ -49,9 +51,9 @@ WRITE_STALL_BYTES = 4096
 CLOSE_GRACE_S = 0.25
 # Input beyond this waits in the kernel, both pipelined requests and body that is not yet used.
 READ_AHEAD_BYTES = 65_536
-# After an end of the stream nothing shows whether the client still reads. An interim response does:
-# a client that has gone resets the connection. Sent after this time, then at twice the distance
-# each, few enough for clients that limit their number.
+# After an end of the stream nothing shows whether the client still reads. An interim response, or a
+# comment in an event stream, does: a client that has gone resets the connection. Sent after this
+# time, then at twice the distance each, few enough for clients that limit their number.
 PROBE_S = 0.25
 LAST_PROBE_S = 2.0
 
@@ -493,7 +495,7 @@ class ClientConnection(asyncio.Protocol):
         unsent = self.transport.get_write_buffer_size()
         if self.write_paused or (self._phase is Phase.CLOSING and unsent):
             if self._unsent - unsent < WRITE_STALL_BYTES:
-                self.transport.abort()
+                _reset(self.transport)
             else:
                 self._unsent = unsent
                 self._set_deadline(WRITE_STALL_S)
@@ -513,10 +515,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _probe(self) -> None:
         exchange = self._exchange
-        if exchange is not None and exchange.accepts_interim_responses:
-            self.transport.write(CONTINUE)
+        if exchange is not None and (probe := exchange.probe):
+            self.transport.write(probe)
             if self._phase_s < LAST_PROBE_S:
                 self._enter(Phase.EXCHANGE, 2 * self._phase_s)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Abort, and have the kernel drop what it could still send. It would keep that for minutes."""
+    client_socket = transport.get_extra_info("socket")
+    if client_socket is not None:
+        client_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _unread_bytes(transport: asyncio.Transport) -> int:

@@ -21,13 +21,15 @@ from cashier.web.problem import PROBLEM_TYPE, ProblemCode, encode_problem, make_
 from cashier.web.request_headers import read_request_id
 from cashier.web.request_parser import ProtocolError, RequestHead
 from cashier.web.response import CLOSE, HeaderList
-from cashier.web.sse import accepts_event_stream
+from cashier.web.sse import EVENT_STREAM, accepts_event_stream
 
 _log = structlog.get_logger("cashier.web")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 _CONSULT_TARGET = CONSULT_PATH.encode("ascii")
+# An event stream's reader ignores it.
+_COMMENT = b":\n\n"
 _DISCONNECT: Message = {"type": "http.disconnect"}
 
 
@@ -73,8 +75,8 @@ class Exchange:
 
     __slots__ = (
         "_admitted", "_body", "_changed", "_connection", "_delivered", "_expects_continue", "_fault",
-        "_framing", "_head", "_left", "_request", "closes", "disconnected", "received", "response_complete",
-        "response_started",
+        "_framing", "_head", "_is_event_stream", "_left", "_request", "closes", "disconnected", "received",
+        "response_complete", "response_started",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +93,7 @@ class Exchange:
         self._changed: asyncio.Event | None = None
         self._head = b""
         self._framing = Framing.LENGTH
+        self._is_event_stream = False
         self._left = 0
         self.closes = not request.keep_alive
         self.received = received
@@ -107,8 +110,11 @@ class Exchange:
         return len(self._body)
 
     @property
-    def accepts_interim_responses(self) -> bool:
-        return not (self.response_started or self._request.http_1_0)
+    def probe(self) -> bytes:
+        """Bytes that mean nothing to the client at this point; empty if there are none."""
+        if self.response_started:
+            return self._frame(_COMMENT, more=True) if self._is_event_stream else b""
+        return b"" if self._request.http_1_0 else CONTINUE
 
     def feed(self, piece: bytes, *, complete: bool) -> None:
         """Add the next piece of the body."""
@@ -224,6 +230,7 @@ class Exchange:
             self.closes = True
             fields += CLOSE
         length = values.get(b"content-length")
+        self._is_event_stream = values.get(b"content-type") == EVENT_STREAM
         if self._request.method == b"HEAD" or status in (204, 304):
             self._framing = Framing.NO_BODY
         elif length is not None:
