@@ -17,7 +17,7 @@ import math
 import socket
 import struct
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from cashier.web.application import CashierApp
-from cashier.web.exchange import Exchange, encode_head, final_problem, is_consultation
+from cashier.web.exchange import CONSULT_TARGET, Exchange, encode_head, final_problem
 from cashier.web.overload_response import encode_refusal, match_plain_request, request_priority
 from cashier.web.problem import ProblemCode
 from cashier.web.request_parser import (
@@ -201,10 +201,6 @@ class ClientConnection(asyncio.Protocol):
     # What an exchange uses
 
     @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        return self.server_state.default_headers
-
-    @property
     def is_last_request(self) -> bool:
         return self.server_state.draining and self._at == len(self._buffer)
 
@@ -233,10 +229,13 @@ class ClientConnection(asyncio.Protocol):
     def complete(self, exchange: Exchange) -> None:
         self.server_state.total_requests += 1
         self._exchange = None
-        if exchange.closes or self._unreadable or self.is_last_request:
+        if exchange.closes or self._unreadable or (self.server_state.draining and self.is_last_request):
             self._close()
         else:
-            self._end_message()
+            if self._left or self.server_state.draining:
+                self._end_message()
+            else:
+                self._enter(Phase.IDLE, self._keep_alive_s)
             if self._at < len(self._buffer) or self._ended or not self.reading:
                 self._advance()
 
@@ -286,13 +285,13 @@ class ClientConnection(asyncio.Protocol):
         self._blank_bytes += begin - self._at
         self._at = begin
         budget = HEAD_LIMIT_BYTES - self._blank_bytes
-        admitted = False
-        if self.application.limits_admission and isinstance(buffer, bytes) and not self.server_state.draining:
+        overloaded = self.application.limits_admission
+        if overloaded and isinstance(buffer, bytes) and not self.server_state.draining:
             plain = match_plain_request(buffer, begin)
             if plain is not None:
                 headers = plain.headers
-                admitted = self._admits(headers, plain.body)
-                if not admitted:
+                overloaded = False
+                if not self._admits(headers, plain.body):
                     self.transport.write(encode_refusal(headers, closes=False))
                     self._at = plain.end
                     self._blank_bytes = 0
@@ -317,9 +316,10 @@ class ClientConnection(asyncio.Protocol):
         if length == CHUNKED:
             self._chunks = ChunkedBody(budget - (end - begin))
         if 0 <= length <= len(buffer) - end:
-            self._serve(request, self._take_body() if length else b"", admitted=admitted)
+            self._at, self._left = end + length, 0
+            self._serve(request, bytes(buffer[end : end + length]), overloaded=overloaded)
         elif length > self.application.body_limit_bytes or request.expects_continue:
-            self._serve(request, b"")
+            self._serve(request, b"", overloaded=overloaded)
         else:
             self._request = request
             self._enter(Phase.BODY, self.application.body_timeout_s)
@@ -329,19 +329,18 @@ class ClientConnection(asyncio.Protocol):
         """Whether the consultation is admitted. Counts it: call once."""
         return self.application.admits(request_priority(headers, body, self.application.is_verified))
 
-    def _serve(self, request: RequestHead, body: bytes, *, admitted: bool = False) -> None:
-        """Start the application, unless the consultation, if not yet `admitted`, is refused."""
-        consultation = is_consultation(request)
-        if (
-            consultation
-            and not admitted
-            and self.application.limits_admission
-            and not self._admits(request.fields, body)
-        ):
+    def _serve(self, request: RequestHead, body: bytes, *, overloaded: bool) -> None:
+        """Start the application. `overloaded`: unless it is a consultation that is not admitted."""
+        consultation = request.target == CONSULT_TARGET and request.method == b"POST"
+        if consultation and overloaded and not self._admits(request.fields, body):
             self._refuse_for_overload(request)
             return
         self._exchange = exchange = Exchange(self, request, body, received=not self._left, admitted=consultation)
-        self._enter(Phase.EXCHANGE, PROBE_S if self._ended else math.inf)
+        self.server_state.idle.pop(self, None)
+        self._phase = Phase.EXCHANGE
+        self._deadline = self._phase_s = math.inf
+        if self._ended:
+            self._enter(Phase.EXCHANGE, PROBE_S)
         task = self._loop.create_task(exchange.run())
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
@@ -378,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
                 request, body = self._request, bytes(self._body)
                 self._request = None
                 self._body.clear()
-                self._serve(request, body)
+                self._serve(request, body, overloaded=self.application.limits_admission)
         elif self._exchange is not None:
             self._exchange.feed(piece, complete=not self._left)
         elif not self._left:
@@ -404,7 +403,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse(self, error: ProtocolError) -> None:
         """Answer what is not a request, and close."""
         status, headers, body = final_problem(error.code, error.detail)
-        head = encode_head(status, [*self.default_headers, *headers])
+        head = encode_head(status, [*self.server_state.default_headers, *headers])
         line = self._buffer[self._at :] if self._request is None else self._request.method
         self.transport.write(head if line.startswith(b"HEAD") else head + body)
         self._unreadable = True
@@ -463,25 +462,25 @@ class ClientConnection(asyncio.Protocol):
         self._phase = phase
         self._phase_s = seconds
         if not self.write_paused:
-            self._set_deadline(seconds)
+            self._deadline = self._loop.time() + seconds
+            if self._deadline < self._timer_due:
+                self._start_timer(seconds)
 
     def _set_deadline(self, seconds: float) -> None:
         """One timer follows all deadlines: one that is put off only makes it start again."""
-        if seconds == math.inf:
-            self._deadline = math.inf
-            return
         self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._deadline < self._timer_due:
-            if self._timer is not None:
-                self._timer.cancel()
+        if self._deadline < self._timer_due:
             self._start_timer(seconds)
 
     def _start_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._timer_due = self._deadline
         self._timer = self._loop.call_later(seconds, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
+        self._timer_due = math.inf
         if self._deadline == math.inf:
             return
         early_s = self._deadline - self._loop.time()

@@ -27,7 +27,7 @@ _log = structlog.get_logger("cashier.web")
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 STATUS_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
-_CONSULT_TARGET = CONSULT_PATH.encode("ascii")
+CONSULT_TARGET = CONSULT_PATH.encode("ascii")
 # An event stream's reader ignores it.
 _COMMENT = b":\n\n"
 _DISCONNECT: Message = {"type": "http.disconnect"}
@@ -42,6 +42,13 @@ class Framing(Enum):
     NO_BODY = auto()
 
 
+class SharedState(Protocol):
+    """State of the server, as an exchange uses it."""
+
+    draining: bool
+    default_headers: list[tuple[bytes, bytes]]
+
+
 class ExchangeOwner(Protocol):
     """The connection, as an exchange uses it."""
 
@@ -51,7 +58,7 @@ class ExchangeOwner(Protocol):
     reading: bool
 
     @property
-    def default_headers(self) -> Sequence[tuple[bytes, bytes]]: ...
+    def server_state(self) -> SharedState: ...
     @property
     def is_last_request(self) -> bool:
         """Whether the server stops and no further request was received."""
@@ -217,16 +224,18 @@ class Exchange:
             self._connection.transport.write(data)
         if not more:
             self.response_complete = True
-            self._wake()
+            if self._changed is not None:
+                self._changed.set()
             self._connection.complete(self)
 
     def _encode_head(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The head, with the framing that the body of this response needs."""
-        fields = [*self._connection.default_headers, *headers]
+        state = self._connection.server_state
+        fields = [*state.default_headers, *headers]
         values = dict(fields)
         if values.get(b"connection") == b"close":
             self.closes = True
-        elif self.closes or self._connection.is_last_request:
+        elif self.closes or (state.draining and self._connection.is_last_request):
             self.closes = True
             fields += CLOSE
         length = values.get(b"content-length")
@@ -278,12 +287,8 @@ class Exchange:
         return scope
 
 
-def is_consultation(request: RequestHead) -> bool:
-    return request.target == _CONSULT_TARGET and request.method == b"POST"
-
-
 def encode_head(status: int, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
-    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    lines = b"".join(map(b"%b: %b\r\n".__mod__, headers))
     return b"%b%b\r\n" % (STATUS_LINES[status], lines)
 
 

@@ -24,6 +24,9 @@ _MAX_LENGTH_DIGITS = 18
 _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 FIELD_LINE = _NAME + rb":[\t\x20-\x7e\x80-\xff]*+\r\n"
 _HEAD = re.compile(rb"(" + _NAME + rb""") ([!"$-~]++) HTTP/1\.([0-9])\r\n((?:""" + FIELD_LINE + rb")*+)\r\n")
+# Of lines that match `FIELD_LINE`.
+_NAMES = re.compile(rb"([^:]++):[^\n]*+\n")
+_VALUES = re.compile(rb":[ \t]*+([^\r]*+)\r\n[^:]*+")
 _TRAILER = re.compile(FIELD_LINE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 # No head contains these, so a head with one of them is refused before it is complete.
@@ -45,30 +48,43 @@ class ProtocolError(Exception):
 
 
 class RequestHead:
-    """`headers` in order and `fields`, the last value of each, both by lower-case name.
+    """`fields`: the last value of each header by lower-case name.
 
     `target` is in origin form, or `*`. `length` of the body in bytes, or `CHUNKED`.
     """
 
-    __slots__ = ("expects_continue", "fields", "headers", "http_1_0", "keep_alive", "length", "method", "target")
+    __slots__ = (
+        "_names",
+        "_values",
+        "expects_continue",
+        "fields",
+        "http_1_0",
+        "keep_alive",
+        "length",
+        "method",
+        "target",
+    )
 
-    def __init__(self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], http_1_0: bool) -> None:
+    def __init__(self, method: bytes, target: bytes, names: list[bytes], values: list[bytes], http_1_0: bool) -> None:
         """Raises `ProtocolError`."""
         self.method = method
-        self.headers = headers
-        self.fields = fields = dict(headers)
+        self._names = names
+        self._values = values
+        self.fields = fields = dict(zip(names, values, strict=True))
         self.http_1_0 = http_1_0
-        if len(fields) != len(headers):
-            self._refuse_duplicates()
-        self.target = target if target.startswith(b"/") else self._origin_form(target)
-        host = fields.get(b"host")
-        if not http_1_0 if host is None else not _HOST.fullmatch(host):
+        if len(fields) != len(names) and any(names.count(name) > 1 for name in _SINGLETONS):
+            raise _malformed("A header that may occur once occurs more often.")
+        self.target = target if target[:1] == b"/" else self._origin_form(target)
+        if not _HOST.fullmatch(fields[b"host"]) if b"host" in fields else not http_1_0:
             raise _malformed("The request needs one valid Host header.")
-        length = fields.get(b"content-length")
-        self.length = 0 if length is None else _parse_length(length)
-        coding = fields.get(b"transfer-encoding")
-        if coding is not None:
-            if coding.lower() != b"chunked" or length is not None or http_1_0:
+        self.length = 0
+        if b"content-length" in fields:
+            length = fields[b"content-length"]
+            if not length.isdigit():
+                raise _malformed("Content-Length is not a number.")
+            self.length = int(length) if len(length) <= _MAX_LENGTH_DIGITS else _parse_long_length(length)
+        if b"transfer-encoding" in fields:
+            if fields[b"transfer-encoding"].lower() != b"chunked" or b"content-length" in fields or http_1_0:
                 raise _malformed("The length of the body is ambiguous.")
             self.length = CHUNKED
         # The keep-alive of HTTP/1.0 is optional, and proxies get it wrong.
@@ -77,10 +93,10 @@ class RequestHead:
             b"expect" in fields and fields[b"expect"].lower() == b"100-continue" and self.length != 0 and not http_1_0
         )
 
-    def _refuse_duplicates(self) -> None:
-        names = [name for name, _ in self.headers]
-        if any(names.count(name) > 1 for name in _SINGLETONS):
-            raise _malformed("A header that may occur once occurs more often.")
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All headers in their order."""
+        return list(zip(self._names, self._values, strict=True))
 
     def _origin_form(self, target: bytes) -> bytes:
         absolute = _ABSOLUTE_FORM.match(target)
@@ -94,7 +110,7 @@ class RequestHead:
     def _closes(self) -> bool:
         return any(
             option.strip(b" \t").lower() == b"close"
-            for name, value in self.headers
+            for name, value in zip(self._names, self._values, strict=True)
             if name == b"connection"
             for option in value.split(b",")
         )
@@ -119,12 +135,10 @@ def parse_head(
     if match is None:
         raise _malformed("The request is not HTTP/1.1.")
     method, target, minor, lines = match.groups()
-    headers = []
-    for line in lines.split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        headers.append((name.lower(), value.strip(b" \t")))
-    del headers[-1]  # after the last line end
-    return RequestHead(method, target, headers, minor == b"0"), end
+    values = _VALUES.findall(lines)
+    if b" \r" in lines or b"\t\r" in lines:
+        values = [value.rstrip(b" \t") for value in values]
+    return RequestHead(method, target, _NAMES.findall(lines.lower()), values, minor == b"0"), end
 
 
 class ChunkedBody:
@@ -189,9 +203,7 @@ class ChunkedBody:
             raise _malformed("A trailer is invalid.")
 
 
-def _parse_length(value: bytes) -> int:
-    if not value.isdigit():
-        raise _malformed("Content-Length is not a number.")
+def _parse_long_length(value: bytes) -> int:
     digits = value.lstrip(b"0") or b"0"
     return int(digits) if len(digits) <= _MAX_LENGTH_DIGITS else 10**_MAX_LENGTH_DIGITS
 
