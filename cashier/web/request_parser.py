@@ -25,8 +25,8 @@ _NAME = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 FIELD_LINE = _NAME + rb":[\t\x20-\x7e\x80-\xff]*+\r\n"
 _HEAD = re.compile(rb"(" + _NAME + rb""") ([!"$-~]++) HTTP/1\.([0-9])\r\n((?:""" + FIELD_LINE + rb")*+)\r\n")
 # Of lines that match `FIELD_LINE`.
-_NAMES = re.compile(rb"([^:]++):[^\n]*+\n")
-_VALUES = re.compile(rb":[ \t]*+([^\r]*+)\r\n[^:]*+")
+_NAMES = re.compile(rb"([^:]++):.*\n")
+_VALUES = re.compile(rb":[ \t]*+(.*)\r\n")
 _TRAILER = re.compile(FIELD_LINE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 # No head contains these, so a head with one of them is refused before it is complete.
