@@ -393,7 +393,7 @@ class ClientConnection(asyncio.Protocol):
         return not self._left
 
     def _take_body(self) -> bytes:
-        """What the buffer has of a body with a length."""
+        """Take the buffered part of a body with a length."""
         end = self._at + self._left
         piece = bytes(self._buffer[self._at : end])
         self._at += len(piece)
@@ -401,7 +401,7 @@ class ClientConnection(asyncio.Protocol):
         return piece
 
     def _refuse(self, error: ProtocolError) -> None:
-        """Answer what is not a request, and close."""
+        """Answer an unreadable request with a problem, and close."""
         status, headers, body = final_problem(error.code, error.detail)
         head = encode_head(status, [*self.server_state.default_headers, *headers])
         line = self._buffer[self._at :] if self._request is None else self._request.method

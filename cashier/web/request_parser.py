@@ -2,8 +2,8 @@
 
 The only parser of requests. It is stricter than llhttp and works on any buffered prefix, so what it
 makes of a stream does not depend on how the stream was split into segments. Lines end with CRLF
-only, folded lines and spaces before a colon are errors, and whatever two recipients could read
-differently is refused rather than repaired.
+only, folded lines and spaces before a colon are errors, and messages that two recipients could read
+differently are refused rather than repaired.
 """
 
 from __future__ import annotations
