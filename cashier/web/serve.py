@@ -10,6 +10,9 @@ from collections.abc import Callable
 from cashier.web.server import BuildApp, ServerConfig, ServerSettings, StoppableServer
 from cashier.web.supervisor import Supervisor
 
+# Bytes of responses that the kernel takes beyond what it may send now.
+UNSENT_BYTES = 65_536
+
 
 def serve(settings: ServerSettings, build: BuildApp, announce: Callable[[str, int], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in progress and end.
@@ -49,6 +52,9 @@ def _bound_socket(settings: ServerSettings) -> socket.socket:
     listener = socket.socket(family)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted connections inherit it. Otherwise the kernel takes megabytes for a client that
+        # never reads, and the connection does not notice.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         listener.bind(address)
     except OSError:
         listener.close()

@@ -56,7 +56,8 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     `shutdown_delay_s`: from SIGTERM, how long new connections are still accepted while `/readyz` is
     503. `ready_wait_s` limits how long `/readyz` waits for the required sources at start.
     `keep_alive_s` should exceed the load balancer's idle timeout: then the balancer closes idle
-    connections, and no request crosses with a close by this server.
+    connections, and no request crosses with a close by this server. `max_connections` holds in each
+    worker.
     """
 
     host: str = "127.0.0.1"
@@ -67,6 +68,7 @@ class ServerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: Annotated[int, Meta(ge=1, le=600)] = 10
     keep_alive_s: Annotated[int, Meta(ge=1, le=3600)] = 75
     backlog: Annotated[int, Meta(ge=1, le=65_535)] = 2048
+    max_connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
 
 
 class ServerConfig(Config):
@@ -82,6 +84,7 @@ class ServerConfig(Config):
             backlog=settings.backlog,
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=settings.drain_s,
+            limit_concurrency=settings.max_connections,
             http=ClientConnection,
             loop="uvloop",
             ws="none",
