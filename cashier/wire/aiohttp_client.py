@@ -205,14 +205,24 @@ class AiohttpHostPool:
                 if address.socket_path is not None:
                     _, writer = await asyncio.open_unix_connection(address.socket_path)
                 elif proxy := self._proxy():
-                    _, writer = await asyncio.open_connection(proxy.host, proxy.port)
+                    writer = await self._dial(proxy.host or "", proxy.port or 0, None)
                 else:
-                    tls = self._tls if address.tls else None
-                    _, writer = await asyncio.open_connection(address.host, address.port, ssl=tls)
+                    writer = await self._dial(address.host, address.port, self._tls if address.tls else None)
         except OSError:
             return False
         writer.transport.abort()
         return True
+
+    async def _dial(self, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.StreamWriter:
+        """Connect to the first address of the name that accepts. Raises OSError."""
+        error = OSError(f"{host} has no address")
+        name = host.removesuffix(".") if tls else None
+        for address in await self._resolver.resolve(host, port):
+            try:
+                return (await asyncio.open_connection(address["host"], port, ssl=tls, server_hostname=name))[1]
+            except OSError as failed:
+                error = failed
+        raise error
 
     def _proxy(self) -> URL | None:
         if self._settings.trust_env:
