@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from operator import attrgetter
 
 from msgspec import Struct
@@ -20,6 +21,8 @@ CARD_FROZEN = Refusal(ReasonCode.CARD_FROZEN, "card")
 CARD_EXPIRED = Refusal(ReasonCode.CARD_EXPIRED, "card", Remedy(RemedyType.UPDATE_CARD))
 CARD_UNCLEAR = unclear_refusal("card")
 _ACTIVE = CardStatus.ACTIVE.value
+# The issuer's time zone is unknown, so a month ends where it ends last: at UTC−12.
+_LAST_ON_EARTH = timedelta(hours=12)
 _REFUSAL_BY_STATUS: dict[str, Refusal] = {CardStatus.UNBOUND: CARD_UNBOUND, CardStatus.FROZEN: CARD_FROZEN}
 _card_id = attrgetter("card_id")
 
@@ -47,7 +50,9 @@ def bound_cards(case: ConsultationCase) -> BoundCards:
     assessment, held = KindAssessment(case, Kind.QUICK_PAY), case.facts.card
     if isinstance(held, Missing):
         return BoundCards(assessment, [])
-    title, types, month = assessment.offered.title, case.wording.card_types, f"{case.now.year:04d}-{case.now.month:02d}"
+    title, types = assessment.offered.title, case.wording.card_types
+    there = case.now - _LAST_ON_EARTH
+    month = f"{there.year:04d}-{there.month:02d}"
     cards = [
         BoundCard(
             card,
@@ -90,7 +95,7 @@ def _accepts(channel: Channel, card: Card) -> bool:
 
 
 def card_refusal(card: Card, month: str) -> Refusal | None:
-    """`month`: the current one in UTC, `2031-05`. A card is valid to the end of its last month."""
+    """`month`: the current one, `2031-05`. A card is valid to the end of its last month."""
     if card.status == _ACTIVE:
         return CARD_EXPIRED if card.expiry < month else None
     return _REFUSAL_BY_STATUS.get(card.status, CARD_UNCLEAR)

@@ -2,8 +2,9 @@
 
 No memory, no clock. The rules, in this order:
 
-1. A reported final status stays.
-2. The acquirer's report on this payment's money is the payer's truth and overrides the engine.
+1. The acquirer's report on this payment's money is the payer's truth. It overrides the engine, and
+   a final status that was reported before: that is a correction.
+2. Else a reported final status stays.
 3. The engine's result counts once the acquirer has answered too. FAILED is failed; reversed, or
    refused because the order was over, is closed. SUCCEEDED waits for the acquirer to report PAID,
    and is refunded if the order is closed or was paid by another payment.
@@ -13,9 +14,9 @@ No memory, no clock. The rules, in this order:
    is asked to reverse (`to_reverse`), and its answer decides.
 5. A silent engine or acquirer leaves PROCESSING, and is asked again.
 
-A final status stays without memory because of two promises: a result that the engine or the
-acquirer calls final is final, and an engine refuses for good what it was asked to reverse and did
-not know.
+Without such a correction a final status stays without memory, because of two promises: a result
+that the engine calls final is final, and an engine refuses for good what it was asked to reverse
+and did not know.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ class PaymentProgress(Struct, frozen=True, kw_only=True):
 class ResolvedStatus(Struct, frozen=True):
     """`event`: the deciding one; None if an earlier final status decided.
 
-    `next_action`, `poll_after_ms`: only before the end. `to_reverse`: ask the engine to reverse,
+    `correction`: another final status was reported before. `next_action`, `poll_after_ms`: only
+    before the end. `to_reverse`: ask the engine to reverse,
     once per query, then resolve again from its answer and a fresh acquirer's result before
     reporting. If that is not final either, report it; the next query asks again. Reversals may be
     repeated.
@@ -132,6 +134,7 @@ class ResolvedStatus(Struct, frozen=True):
     next_action: Action | None = None
     poll_after_ms: int | None = None
     to_reverse: bool = False
+    correction: bool = False
 
     @property
     def final(self) -> bool:
@@ -159,6 +162,16 @@ _LIVE = {
 }
 _PAYER_ACTS = frozenset({PaymentEvent.ENGINE_ACTION_REQUIRED, PaymentEvent.ENGINE_USER_PAYING})
 _NOTHING_TO_POLL = FINAL | {PaymentStatus.CHALLENGE}
+# What the acquirer reports about this payment's money.
+_MONEY_MOVED = frozenset(
+    {
+        PaymentEvent.ORDER_PAID,
+        PaymentEvent.ORDER_REFUNDED,
+        PaymentEvent.ORDER_CLOSED_REFUNDING,
+        PaymentEvent.ORDER_CLOSED_REFUNDED,
+        PaymentEvent.PAID_TWICE,
+    }
+)
 # Events that call for a reversal of a payment that is not final.
 _REVERSING = frozenset(
     {PaymentEvent.ORDER_OVER, PaymentEvent.CANCELLED, PaymentEvent.EXPIRED, PaymentEvent.CHALLENGE_OVER}
@@ -173,8 +186,8 @@ def resolve_status(
     status = STATUS_AFTER[event]
     message = _message(engine, event)
     if payment.last_status in FINAL:
-        if status is payment.last_status:
-            return ResolvedStatus(status, event, message)
+        if status is payment.last_status or event in _MONEY_MOVED:
+            return ResolvedStatus(status, event, message, correction=status is not payment.last_status)
         return ResolvedStatus(payment.last_status, None, _BY_STATUS[payment.last_status])
     if payment.last_status is not None:
         next_status(payment.last_status, event)

@@ -20,7 +20,7 @@ from cashier.fanout.loop_stall import TURN_S, stalled
 
 _MS_NS = 1_000_000
 # A late call ends at this multiple of the ceiling.
-_LATE_FACTOR = 2
+LATE_FACTOR = 2
 
 
 class WatchedCall(Protocol):
@@ -37,6 +37,9 @@ class WatchedCall(Protocol):
     def count_as_slow(self, now_ns: int, *, overload: bool) -> None: ...
 
     def cancel_attempts(self) -> None: ...
+
+    def is_awaited(self, now_ns: int) -> bool:
+        """Whether a caller waits that has time left."""
 
 
 class CallTimers:
@@ -98,7 +101,7 @@ class CallTimers:
 
     def _late_due_ns(self) -> int:
         return (
-            self._past_slow[0].started_ns + _LATE_FACTOR * self._timeout.ceiling_ms * _MS_NS
+            self._past_slow[0].started_ns + LATE_FACTOR * self._timeout.ceiling_ms * _MS_NS
             if self._past_slow
             else NEVER_NS
         )
@@ -133,7 +136,8 @@ class CallTimers:
                 call.count_as_slow(now_ns, overload=now_ns - call.started_ns >= self._timeout.ceiling_ms * _MS_NS)
         while self._past_slow and (self._past_slow[0].ended or self._late_due_ns() <= now_ns):
             call = self._past_slow.popleft()
-            if not call.ended:
+            # A caller with more time, such as a payment, ends its call itself.
+            if not (call.ended or call.is_awaited(now_ns)):
                 call.cancel_attempts()
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from cashier.fanout.ask import Known, OnOutcome
+from cashier.fanout.call_timers import LATE_FACTOR
 from cashier.fanout.endpoint import Endpoint, avoid_for_second_call
 from cashier.fanout.guarded_source import GuardedSource
 from cashier.fanout.upstream_protocol import OnAnswer, UpstreamCall
@@ -242,6 +243,9 @@ class HedgedCall(CallAttempt, Generic[C]):
             guard.on_failure(self.endpoint.name, _TIMED_OUT)
         self._settle()
 
+    def is_awaited(self, now_ns: int) -> bool:
+        return self.awaited and now_ns - self.started_ns < self.budget_ms * _MS_NS
+
     def _settle(self) -> None:
         """Turn unawaited attempts into late calls; cancel them if there are too many."""
         if self.awaited or (self.late and not self.ended):
@@ -252,7 +256,12 @@ class HedgedCall(CallAttempt, Generic[C]):
             if self.late:
                 self.late = False
                 guard.timers.late_calls -= 1
-        elif guard.mechanisms.late and guard.timers.late_calls < MAX_LATE_CALLS:
+        elif (
+            guard.mechanisms.late
+            and guard.timers.late_calls < MAX_LATE_CALLS
+            # Past this mark the timers do not watch a call any more.
+            and guard.clock_ns() - self.started_ns < LATE_FACTOR * guard.ceiling_ns
+        ):
             self.late = True
             guard.timers.late_calls += 1
             guard.counts.late_calls += 1

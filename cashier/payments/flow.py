@@ -64,6 +64,7 @@ from cashier.payments.coalescing import FingerprintMismatch, SingleFlight
 from cashier.payments.errors import (
     AcceptError,
     CheckUnavailable,
+    ConsultChanged,
     EngineUnavailable,
     KeyReused,
     RiskRejected,
@@ -318,6 +319,13 @@ class PaymentFlow:
                     rechecked = await self._recheck.check(attempt)
                 except AlreadySubmitted:
                     return await self._already_submitted(attempt)
+                except ConsultChanged:
+                    # Another worker may have sent this very payment since the look-up: its spent
+                    # coupon, its balance and its order in progress are no change to its payer.
+                    sent_elsewhere = await self._existing(attempt)
+                    if sent_elsewhere is None:
+                        raise
+                    return sent_elsewhere
                 return await proceed(rechecked)
 
     async def _decide(

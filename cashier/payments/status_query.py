@@ -47,6 +47,8 @@ class UpstreamStatus(Struct, frozen=True):
     fingerprint: str | None = None
 
 
+# Payments whose correction was logged.
+_MOST_CORRECTED = 10_000
 # The report of an acquirer that was not asked.
 _NOT_ASKED = AcquirerReport(AcquirerReportStatus.SILENT)
 
@@ -59,13 +61,15 @@ class ResolvedPayment(Struct, frozen=True):
 
 
 class StatusQuery:
-    """`now` is the wall clock."""
+    """`now` is the wall clock. `corrections`: payments with a final status that was corrected."""
 
     def __init__(self, ports: PaymentPorts, most_under_way: int, now: Callable[[], datetime]) -> None:
         self._ports = ports
         self._now = now
         self._queries: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
         self._reversals: SingleFlight[UpstreamStatus] = SingleFlight(most_under_way)
+        self.corrections = 0
+        self._corrected: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<StatusQuery queries={len(self._queries)} reversals={len(self._reversals)}>"
@@ -119,7 +123,10 @@ class StatusQuery:
 
     def _resolve(self, payment: PaymentProgress, upstream: UpstreamStatus) -> ResolvedStatus:
         try:
-            return resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
+            resolution = resolve_status(payment, upstream.engine, upstream.acquirer, self._now())
+            if resolution.correction:
+                self._note_correction(payment, resolution)
+            return resolution
         except IllegalTransition as contradiction:
             # An upstream took back a final word, or we have a bug. Report what the upstreams say
             # now.
@@ -147,6 +154,21 @@ class StatusQuery:
             payment_id, order_id, operation.call_headers, operation.policy.settings.look_ms
         )
         return UpstreamStatus(engine_report(outcome), acquirer_report(await self._order_result(order_id, operation)))
+
+    def _note_correction(self, payment: PaymentProgress, resolution: ResolvedStatus) -> None:
+        """Count and log it once, though every caller with an old token gets it."""
+        if payment.payment_id in self._corrected:
+            return
+        if len(self._corrected) >= _MOST_CORRECTED:
+            self._corrected.clear()
+        self._corrected.add(payment.payment_id)
+        self.corrections += 1
+        _log.warning(
+            "the acquirer corrected a final status",
+            payment_id=payment.payment_id,
+            reported=payment.last_status,
+            corrected=resolution.status.value,
+        )
 
 
 def visibly_different(before: ResolvedStatus, after: ResolvedStatus) -> bool:

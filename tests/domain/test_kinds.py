@@ -221,15 +221,25 @@ def test_an_unusable_card_has_a_reason_and_a_remedy(
     assert (method.reason.code, method.reason.remedy) == (reason, remedy)
 
 
+@pytest.mark.parametrize("hours_later", [0, 12])
 @pytest.mark.parametrize(
     ("expiry", "availability"), [("2026-05", AVAILABLE), ("2026-06", AVAILABLE), ("2026-04", UNAVAILABLE)]
 )
-def test_a_card_is_valid_to_the_end_of_its_last_month(expiry: str, availability: Availability) -> None:
-    last_second = NOW.replace(day=31, hour=23, minute=59, second=59)
+def test_a_card_is_valid_until_its_last_month_ends_everywhere(
+    expiry: str, availability: Availability, hours_later: int
+) -> None:
+    """At UTC−12 the month ends twelve hours after UTC."""
+    last_second = NOW.replace(day=31, hour=23, minute=59, second=59) + timedelta(hours=hours_later)
     world = cmb(
         cards=(card("CMB", expiry=expiry),), now=last_second, order=order(expires_at=last_second + timedelta(hours=1))
     )
     assert world.method("QUICK_PAY:c_CMB").availability is availability
+
+
+def test_a_card_is_expired_once_its_last_month_is_over_everywhere() -> None:
+    over = NOW.replace(day=31, hour=23, minute=59, second=59) + timedelta(hours=12, seconds=1)
+    world = cmb(cards=(card("CMB", expiry="2026-05"),), now=over, order=order(expires_at=over + timedelta(hours=1)))
+    assert world.method("QUICK_PAY:c_CMB").availability is UNAVAILABLE
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,35 @@ def test_a_late_call_without_an_answer_is_cancelled_at_twice_the_ceiling_and_del
     run_in_virtual_time(main)
 
 
-def test_an_awaited_call_is_cancelled_at_twice_the_ceiling_too() -> None:
+def test_an_awaited_call_lasts_as_long_as_its_caller_waits() -> None:
+    """A payment waits longer than a consultation: `check_ms` may be many times the ceiling."""
+
+    async def main() -> None:
+        upstream = ScriptedUpstream(Reply(700))
+        guard = guarded(upstream)
+        asker = ask(guard.start, waits_ms=1_000)
+        await pass_ms(690)
+        assert asker.error_type is None
+        assert upstream.abandoned == []
+        await pass_ms(20)
+        assert asker.answered_ns is not None
+        assert asker.error_type is None
+        assert_nothing_left(guard, upstream)
+
+    run_in_virtual_time(main)
+
+
+@pytest.mark.parametrize("waits_ms", [250, 1_000])
+def test_a_call_whose_caller_leaves_after_twice_the_ceiling_ends_at_once(waits_ms: int) -> None:
     async def main() -> None:
         upstream = ScriptedUpstream(SILENT)
         guard = guarded(upstream)
-        asker = ask(guard.start, waits_ms=1_000)
-        await pass_ms(205)
-        assert asker.error_type is Unreachable
+        asker = ask(guard.start, waits_ms=waits_ms)
+        await pass_ms(waits_ms - 5)
+        assert not asker.left
+        assert upstream.abandoned == []
+        await pass_ms(10)
+        assert len(upstream.abandoned) == 1
         assert_nothing_left(guard, upstream)
 
     run_in_virtual_time(main)

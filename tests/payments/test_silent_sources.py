@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -83,6 +84,21 @@ async def test_a_hanging_source_is_silent_after_its_timeout() -> None:
             await shop.submit(request)
         assert "quota" in unavailable.value.silent
         assert shop.count("submit") == 0
+
+
+@pytest.mark.parametrize("slow_ms", [300, 700])
+async def test_a_check_waits_for_a_slow_source_as_long_as_configured(slow_ms: int) -> None:
+    """Three times the source's own timeout and more. In real time, as above."""
+    async with checkout(check_ms=2_000) as shop:
+        request = await shop.new_request("balance_is_enough", "BALANCE:acc_1")
+        answer = shop._sources["quota"]
+
+        async def slowly(**inputs: Any) -> Any:
+            await asyncio.sleep(slow_ms / 1_000)
+            return await answer(**inputs)
+
+        shop._sources = {**shop._sources, "quota": slowly}  # type: ignore[assignment]
+        assert (await shop.submit(request)).status is PaymentStatus.SUCCEEDED
 
 
 async def test_marketing_must_answer_if_the_offer_had_a_discount() -> None:
