@@ -9,7 +9,6 @@ duplicate member can pass. PyJWT verifies the signature, off the hot path.
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import Literal, TypeAlias
 
 import jwt
 import msgspec
+import orjson
 from msgspec import Struct
 
 # RFC 7518, section 3.2: a key for HS256 is at least as long as the hash.
@@ -128,7 +128,7 @@ def _decode_header(text: str) -> _Header:
 
 def _encode_header(key_id: str, kind: str) -> bytes:
     return (
-        b64url_encode(json.dumps({"alg": "HS256", "kid": key_id, "typ": kind}, separators=(",", ":")).encode()) + b"."
+        b64url_encode(orjson.dumps({"alg": "HS256", "kid": key_id, "typ": kind})) + b"."
     )
 
 
